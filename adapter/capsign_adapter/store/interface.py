@@ -1,0 +1,248 @@
+"""What the adapter asks of its store: the ledger of intents, the evidence log and the control state, in one transaction.
+
+Durability: when a writing method returns, what it wrote survives kill -9 and power loss. When it raises StoreUnavailableError
+nothing was written. When it raises CommitUnknownError nobody can say; asking again gives the truth, because every write here
+is safe to repeat.
+
+Concurrency: any thread of any replica may call any method. Writers are serialised by the database. The ledger has no "pending"
+state: an intent is absent, or its row is final, inserted in the transaction that sequences its leaf (docs/decisions/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+from capsign_wire.types.v1 import failures_pb2, signing_pb2
+
+
+class StoreUnavailableError(Exception):
+    """The store cannot be used now, and nothing was written."""
+
+
+class CommitUnknownError(Exception):
+    """The store failed during commit: it may or may not be durable."""
+
+
+class EpochMovedError(Exception):
+    """Something was revoked since the caller decided. Nothing was written: decide again under the current epoch."""
+
+
+class IntentState(IntEnum):
+    """States of an intent in the ledger. Absent is the only state from which a move is legal; see decide/lifecycle.py."""
+
+    DONE = 1
+    REFUSED = 2
+    NEVER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One decided item, ready to commit.
+
+    `leaf` is the encoded entry that goes into the log if the intent is new; `refusal_leaf(reason)` makes the entry that goes in
+    instead if the ledger refuses it (conflict, never, expired, uses exhausted). `result` is the stored answer: the serialised
+    capsign.adapter.v1.SignedItem for DONE, the serialised Failure for REFUSED.
+    """
+
+    workload: str
+    intent_id: bytes
+    fingerprint: bytes
+    grant: str
+    state: IntentState
+    result: bytes
+    leaf: bytes
+    refusal_leaf: Callable[[failures_pb2.Reason.ValueType], bytes]
+    handle_serial: bytes = b""
+    max_uses: int = 0
+
+
+class Verdict(IntEnum):
+    """What the ledger said of a draft."""
+
+    NEW = 1
+    """It was inserted and sequenced: release the result."""
+    REPLAY = 2
+    """The same intent was committed before: release `stored` instead. No new leaf."""
+    REFUSED = 3
+    """The ledger refuses it for `reason`; a refusal leaf was sequenced. Release nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A final row of the ledger."""
+
+    state: IntentState
+    grant: str
+    result: bytes
+    leaf_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What became of a draft. `leaf_index` is that of the original leaf for a replay."""
+
+    verdict: Verdict
+    leaf_index: int
+    stored: Stored | None = None
+    reason: failures_pb2.Reason.ValueType = failures_pb2.REASON_UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The control row, as one read saw it."""
+
+    revocation_epoch: int
+    intent_watermark_ms: int
+    tree_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Something withdrawn. `kind` is capsign.adapter.v1.RevocationKind."""
+
+    epoch: int
+    kind: int
+    target: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVersionRow:
+    """One version of a key. `check_value` is 8 bytes. `algorithms` are enum numbers."""
+
+    tenant: str
+    key: str
+    version: int
+    state: signing_pb2.KeyState.ValueType
+    algorithms: tuple[int, ...]
+    label: str
+    check_value: bytes
+    created_ms: int
+    activated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditDraft:
+    """A batch of an agent's records, decoded and checked by the caller; `batch_hash` is SHA-256 of `batch`."""
+
+    workload: str
+    boot_id: bytes
+    previous: bytes
+    first_sequence: int
+    last_sequence: int
+    closes: bool
+    batch: bytes
+    batch_hash: bytes
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditAccepted:
+    """The batch is durable; `leaf_index` is where it is in the log, also when it was sent before."""
+
+    accepted_through: int
+    leaf_index: int
+    duplicate: bool
+
+
+class AuditOutOfOrderError(Exception):
+    """The batch does not follow the last one accepted of its boot (`accepted_through`). Nothing was written."""
+
+    def __init__(self, accepted_through: int) -> None:
+        super().__init__(f"accepted through {accepted_through}")
+        self.accepted_through = accepted_through
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A signed checkpoint that was made durable before it was shown to anybody."""
+
+    tree_size: int
+    root: bytes
+    note: bytes
+    at_ms: int = field(default=0)
+
+
+class Store(Protocol):
+    """See the module's text for what every method guarantees."""
+
+    @property
+    def name(self) -> str:
+        """ "sqlite" or "postgresql"."""
+
+    def control(self) -> Control:
+        """The control row now."""
+
+    # The ledger.
+
+    def commit(self, epoch: int, drafts: Sequence[Draft], now_ms: int) -> list[Committed]:
+        """Commit a batch in one transaction; results in order.
+
+        Inside the transaction, in this order: the revocation epoch is compared (EpochMovedError); ids older than the watermark
+        are refused INTENT_EXPIRED; each draft is inserted if its (workload, intent_id) is absent; an existing row with the same
+        fingerprint and grant is a REPLAY, with another one INTENT_CONFLICT, a NEVER row INTENT_NEVER; uses are counted for drafts
+        that are DONE and new (USES_EXHAUSTED); leaves are sequenced. Two drafts of one batch with the same id: the second sees
+        the first. Fingerprints are compared in constant time.
+        """
+
+    def find(self, workload: str, intent_ids: Sequence[bytes]) -> dict[bytes, Stored]:
+        """The rows that exist, without writing."""
+
+    def resolve(self, workload: str, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int) -> Stored:
+        """The row of this intent; if there is none, one in state NEVER, made durable with its leaf before this returns.
+
+        Raises FailureError INTENT_EXPIRED if the id is older than the watermark and no row is left to tell, and
+        INTENT_CONFLICT if the row belongs to another grant.
+        """
+
+    def collect_garbage(self, watermark_ms: int, limit: int = 10_000) -> int:
+        """Move the watermark (never backwards) and delete up to `limit` rows older than it, in one transaction; how many went."""
+
+    # Control state.
+
+    def revoke(self, kind: int, target: str, leaf: bytes, now_ms: int) -> tuple[int, int]:
+        """Record a revocation under a new epoch; (epoch, leaf index). After it returns, no commit under an older epoch passes."""
+
+    def revocations(self) -> tuple[int, list[Revocation]]:
+        """The epoch and everything revoked up to it, in one read."""
+
+    def key_versions(self) -> list[KeyVersionRow]:
+        """All versions of all keys, oldest first."""
+
+    def add_key_version(self, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
+        """Record a version that was just made; leaf index. Raises FailureError ILLEGAL_TRANSITION if it exists already."""
+
+    def move_key_version(self, row: KeyVersionRow, state: signing_pb2.KeyState.ValueType, leaf: bytes, now_ms: int) -> int:
+        """Move a version to another state and raise the epoch; leaf index.
+
+        Raises FailureError ILLEGAL_TRANSITION if the row is not in `row.state` any more. The caller checked the table.
+        """
+
+    # Evidence.
+
+    def append(self, leaves: Sequence[bytes], now_ms: int) -> int:
+        """Sequence entries that belong to no intent (administrative acts, refusals before an intent is known); first index."""
+
+    def submit_audit(self, draft: AuditDraft, now_ms: int) -> AuditAccepted:
+        """Take an agent's batch exactly once. Raises AuditOutOfOrderError."""
+
+    def audit_batches(self, workload: str = "", first_leaf: int = 0, limit: int = 256) -> list[tuple[int, str, bytes]]:
+        """Batches taken, as (leaf index, workload, batch), ascending from a leaf."""
+
+    def hashes(self, level: int, first: int, count: int) -> list[bytes]:
+        """Hashes of tile level `level` (tree level 8 * level) from index `first`; complete subtrees only, so there may be fewer."""
+
+    def entries(self, first: int, count: int) -> list[bytes]:
+        """Entries from leaf `first`, fewer if there are fewer."""
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Make a checkpoint durable; call before showing it. A smaller tree than the last saved is ignored."""
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The last saved."""
+
+    def close(self) -> None:
+        """Close connections."""

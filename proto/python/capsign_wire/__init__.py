@@ -1,0 +1,1 @@
+"""What both ends of a capsign connection agree on: messages, bounds, algorithms, reasons and identifiers."""

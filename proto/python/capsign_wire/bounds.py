@@ -1,0 +1,177 @@
+"""Checks a message against the bounds that its `.proto` states, before anything is allocated or decided.
+
+The rules are compiled once for each message type from the `bound` options; checking then touches only the fields that are set
+and those that must be.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import bounds_pb2, failures_pb2
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""Largest gRPC message either side accepts, bytes."""
+
+MAX_BATCH_ITEMS = 1024
+"""Most items in one signing batch, over all its groups."""
+
+_FORMATS: dict[int, tuple[re.Pattern[str], str]] = {
+    bounds_pb2.FORMAT_UNSPECIFIED: (re.compile(r"[\x20-\x7e]*"), "printable ASCII"),
+    bounds_pb2.FORMAT_NAME: (re.compile(r"[a-z0-9][a-z0-9._-]*"), "lower-case letters, digits, '.', '_' and '-'"),
+    bounds_pb2.FORMAT_SPIFFE_ID: (re.compile(r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+"), "a SPIFFE ID"),
+    bounds_pb2.FORMAT_OPAQUE: (re.compile(r"[A-Za-z0-9_-]*"), "base64url characters"),
+    bounds_pb2.FORMAT_TRACEPARENT: (re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"), "a W3C traceparent"),
+}
+
+Check = Callable[[Any, str], None]
+
+
+def check(message: Message) -> None:
+    """Raise FailureError INPUT_MALFORMED or INPUT_TOO_LARGE, with the path of the field, if a bound is broken."""
+    _checker(message.DESCRIPTOR)(message, "")
+
+
+def parse(kind: type[Message], data: bytes) -> Any:
+    """Parse and check bytes that came inside another message. Raises FailureError INPUT_MALFORMED or INPUT_TOO_LARGE."""
+    try:
+        message = kind.FromString(data)
+    except DecodeError:
+        raise _malformed("", f"This is not a {kind.DESCRIPTOR.name}.") from None
+    check(message)
+    return message
+
+
+def _malformed(path: str, text: str) -> FailureError:
+    return FailureError(failures_pb2.REASON_INPUT_MALFORMED, text, field=path)
+
+
+def _too_large(path: str, text: str) -> FailureError:
+    return FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, text, field=path)
+
+
+_checkers: dict[str, Check] = {}
+
+
+def _checker(descriptor: Any) -> Check:
+    found = _checkers.get(descriptor.full_name)
+    if found is None:
+        found = _checkers[descriptor.full_name] = _compile(descriptor)
+    return found
+
+
+def _compile(descriptor: Any) -> Check:
+    rules = [(field.name, _field_rule(field)) for field in descriptor.fields]
+    active = [(name, rule) for name, rule in rules if rule is not None]
+
+    def run(message: Any, path: str) -> None:
+        prefix = f"{path}." if path else ""
+        for name, rule in active:
+            rule(message, prefix + name)
+
+    return run
+
+
+def _field_rule(field: FieldDescriptor) -> Check | None:
+    bound = field.GetOptions().Extensions[bounds_pb2.bound]
+    single = _value_rule(field, bound)
+    name = field.name
+    if field.is_repeated:
+        return _repeated_rule(field, bound, single)
+    if field.message_type is not None:
+
+        def message_rule(message: Any, path: str) -> None:
+            if message.HasField(name):
+                assert single is not None
+                single(getattr(message, name), path)
+            elif bound.required:
+                raise _malformed(path, f"The field {path} is missing.")
+
+        return message_rule
+    if single is None:
+        return None
+    present_only = field.containing_oneof is not None
+
+    def scalar_rule(message: Any, path: str) -> None:
+        if present_only and not message.HasField(name):
+            return
+        assert single is not None
+        single(getattr(message, name), path)
+
+    return scalar_rule
+
+
+def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound, single: Check | None) -> Check:
+    name, least, most = field.name, bound.min_items, bound.max_items
+    if not most:
+        raise TypeError(f"{field.full_name} is repeated and states no max_items")
+
+    def rule(message: Any, path: str) -> None:
+        values = getattr(message, name)
+        if len(values) > most:
+            raise _too_large(path, f"The field {path} has {len(values)} items; at most {most} are taken.")
+        if len(values) < least:
+            raise _malformed(path, f"The field {path} needs at least {least} item.")
+        if single is not None:
+            for index, value in enumerate(values):
+                single(value, f"{path}[{index}]")
+
+    return rule
+
+
+def _value_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check | None:
+    if field.message_type is not None:
+        descriptor = field.message_type
+        return lambda value, path: _checker(descriptor)(value, path)
+    if field.enum_type is not None:
+        return _enum_rule(set(field.enum_type.values_by_number), bound.required)
+    if field.type in {FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING}:
+        return _length_rule(field, bound)
+    if bound.max_value:
+        return _number_rule(bound.max_value)
+    return None
+
+
+def _enum_rule(known: set[int], required: bool) -> Check:
+    def rule(value: int, path: str) -> None:
+        if value not in known:
+            raise _malformed(path, f"The field {path} has a value that this version does not know.")
+        if required and value == 0:
+            raise _malformed(path, f"The field {path} is missing.")
+
+    return rule
+
+
+def _number_rule(most: int) -> Check:
+    def rule(value: int, path: str) -> None:
+        if value > most:
+            raise _too_large(path, f"The field {path} is above {most}.")
+
+    return rule
+
+
+def _length_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
+    least, most, optional = bound.min_len, bound.max_len, bound.optional_value
+    if not most:
+        raise TypeError(f"{field.full_name} states no max_len")
+    is_text = field.type == FieldDescriptor.TYPE_STRING
+    pattern, wording = _FORMATS[bound.format]
+
+    def rule(value: Any, path: str) -> None:
+        size = len(value)
+        if size == 0 and (optional or least == 0):
+            return
+        if size > most:
+            raise _too_large(path, f"The field {path} is {size} bytes long; at most {most} are taken.")
+        if size < least:
+            raise _malformed(path, f"The field {path} is {size} bytes long; it needs {least}.")
+        if is_text and not pattern.fullmatch(value):
+            raise _malformed(path, f"The field {path} must be {wording}.")
+
+    return rule

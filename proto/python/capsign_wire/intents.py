@@ -1,0 +1,27 @@
+"""Intent ids: UUIDv7, RFC 9562 section 5.7, as 16 bytes."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+LENGTH = 16
+
+
+def new_intent_id(now_ms: int | None = None) -> bytes:
+    """A fresh id: 48 bits of Unix milliseconds, then 74 random bits."""
+    millis = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    value = bytearray(millis.to_bytes(6, "big") + os.urandom(10))
+    value[6] = (value[6] & 0x0F) | 0x70
+    value[8] = (value[8] & 0x3F) | 0x80
+    return bytes(value)
+
+
+def millis_of(intent_id: bytes) -> int:
+    """The time in an id, milliseconds since 1970. Raises FailureError INPUT_MALFORMED if it is not a UUIDv7."""
+    if len(intent_id) != LENGTH or intent_id[6] >> 4 != 7 or intent_id[8] >> 6 != 2:
+        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The intent id is not a UUIDv7 of 16 bytes.", field="intent_id")
+    return int.from_bytes(intent_id[:6], "big")
