@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 HASH_LEN = 32
 """Bytes of a SHA-256 hash."""
@@ -61,7 +60,8 @@ def _parents(row: Sequence[bytes]) -> list[bytes]:
     return [sha256(prefix + left + right).digest() for left, right in zip(pairs, pairs, strict=False)]
 
 
-class Completed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Completed:
     """A tile-level hash that has just become final: the root of the full subtree of 256**level leaves that is number `index`."""
 
     level: int
