@@ -1,0 +1,273 @@
+"""Entries of the evidence log: one for each decision, canonical, bounded, and without anything a caller may choose freely (I9).
+
+An entry holds identities and names that policy knows, enumerations, counters, and commitments (HMAC with the tenant's pepper).
+It never holds a message or a digest of one. `docs/formats.md` gives every byte; `leaf_reader.py` reads entries back.
+
+What all items of a group share is encoded and checked once, by `SigningLeaf.prepare`; an item then costs a concatenation.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
+from capsign_wire.failures import REASONS
+from capsign_wire.types.v1 import failures_pb2
+
+VERSION = 1
+"""First byte of every entry."""
+
+MAX_ENTRY_LEN = 1024
+"""No entry is longer, in bytes; the longest possible one has 791."""
+
+HASH_LEN = 32
+INTENT_LEN = 16
+SERIAL_LEN = 16
+BOOT_LEN = 16
+MAX_ID_LEN = 255
+"""Longest SPIFFE ID and longest target of an administrative act, bytes."""
+MAX_NAME_LEN = 64
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+_SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+", re.ASCII)
+_TARGET = re.compile(rf"\*|{_NAME.pattern}(/{_NAME.pattern}){{0,2}}|{_SPIFFE_ID.pattern}", re.ASCII)
+"""Everything, a name, tenant/key, tenant/key/version, a serial or digest in hexadecimal, or a SPIFFE ID."""
+
+
+class LeafError(ValueError):
+    """A field does not fit the entry format, or bytes are not a canonical entry. It names the field, never its value."""
+
+
+class Kind(IntEnum):
+    """What an entry records: its second byte. Numbers are never reused."""
+
+    SIGNED = 1
+    """A signature was made."""
+    REFUSED = 2
+    """A request under a verified handle was refused."""
+    ADMIN = 3
+    """Somebody with a role changed something."""
+    AGENT_BATCH = 4
+    """A batch of an agent's own records was taken."""
+    NEVER = 5
+    """An intent that had not happened was closed: it never will."""
+    REFUSED_UNBOUND = 6
+    """A request was refused before any handle of it could be verified."""
+
+
+class Act(IntEnum):
+    """Administrative acts. Numbers are never reused; 10 and up are 10 + capsign.adapter.v1.RevocationKind."""
+
+    KEY_CREATED = 1
+    KEY_ACTIVATED = 2
+    KEY_SUSPENDED = 3
+    KEY_DEACTIVATED = 4
+    KEY_COMPROMISED = 5
+    KEY_DESTROYED = 6
+    HANDLE_REVOKED = 11
+    GRANT_REVOKED = 12
+    WORKLOAD_REVOKED = 13
+    KEY_REVOKED = 14
+    TENANT_REVOKED = 15
+    EVERYTHING_REVOKED = 16
+    POLICY_APPLIED = 20
+    LOG_OPENED = 21
+
+
+@dataclass(frozen=True, slots=True)
+class SigningLeaf:
+    """What the entries of one group have in common: under what it was decided.
+
+    `workload` is the SPIFFE ID of the peer, `cert_key_hash` SHA-256 of its certificate's SubjectPublicKeyInfo. `algorithm` and
+    `custody` are numbers of the enums. A refusal or a resolution may come before some of it is known: `key_version`,
+    `algorithm` and `custody` are then 0, and `cert_key_hash`, `context_digest` empty. `caller` is the name of the agent's socket
+    or empty.
+    """
+
+    workload: str
+    tenant: str
+    key: str
+    purpose: str
+    grant: str
+    handle_serial: bytes
+    policy_digest: bytes
+    cert_key_hash: bytes = b""
+    key_version: int = 0
+    algorithm: int = 0
+    custody: int = 0
+    context_digest: bytes = b""
+    caller: str = ""
+
+    def encode(self) -> bytes:
+        """The shared part of an entry: everything between the time and the item's own fields. Raises LeafError."""
+        if self.algorithm and self.algorithm not in ALGORITHMS:
+            raise LeafError("algorithm is not in the table")
+        if self.custody and self.custody not in CUSTODY_NAMES:
+            raise LeafError("custody is not in the table")
+        return b"".join(
+            (
+                fixed("policy_digest", self.policy_digest, HASH_LEN),
+                identity("workload", self.workload),
+                optional("cert_key_hash", self.cert_key_hash, HASH_LEN),
+                name("tenant", self.tenant),
+                name("key", self.key),
+                unsigned("key_version", self.key_version, 4),
+                name("purpose", self.purpose),
+                bytes((self.algorithm, self.custody)),
+                optional("context_digest", self.context_digest, HASH_LEN),
+                name("grant", self.grant),
+                fixed("handle_serial", self.handle_serial, SERIAL_LEN),
+                name("caller", self.caller) if self.caller else b"\x00",
+            )
+        )
+
+    def prepare(self) -> PreparedLeaf:
+        """Check and encode the shared part once. Raises LeafError."""
+        complete = bool(self.key_version and self.algorithm and self.custody and self.context_digest and self.cert_key_hash)
+        return PreparedLeaf(self.encode(), complete)
+
+
+_SIGNED = bytes((VERSION, Kind.SIGNED))
+_REFUSED = bytes((VERSION, Kind.REFUSED))
+_NEVER = bytes((VERSION, Kind.NEVER))
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedLeaf:
+    """The shared part of a group's entries, encoded. `complete` says that nothing in it is left open, as a signature needs."""
+
+    shared: bytes
+    complete: bool
+
+    def signed(self, time_ms: int, intent_id: bytes, commitment: bytes, signature_hash: bytes) -> bytes:
+        """The entry of a signature. `signature_hash` is SHA-256 of its bytes, so that a receipt ties to them."""
+        if len(intent_id) != INTENT_LEN or len(commitment) != HASH_LEN or len(signature_hash) != HASH_LEN or not self.complete:
+            raise LeafError("a signed entry has a complete group, a 16-byte intent id and hashes of 32 bytes")
+        return b"".join((_SIGNED, time_ms.to_bytes(8, "big"), self.shared, intent_id, commitment, signature_hash))
+
+    def refused(self, time_ms: int, intent_id: bytes, commitment: bytes, reason: failures_pb2.Reason.ValueType) -> bytes:
+        """The entry of a refusal. `commitment` is empty where it was refused before one was made."""
+        return b"".join(
+            (
+                _REFUSED,
+                time_ms.to_bytes(8, "big"),
+                self.shared,
+                fixed("intent_id", intent_id, INTENT_LEN),
+                optional("commitment", commitment, HASH_LEN),
+                _reason(reason),
+            )
+        )
+
+    def never(self, time_ms: int, intent_id: bytes) -> bytes:
+        """The entry of an intent that was closed without having happened."""
+        return b"".join((_NEVER, time_ms.to_bytes(8, "big"), self.shared, fixed("intent_id", intent_id, INTENT_LEN)))
+
+
+def refused_unbound(
+    time_ms: int, policy_digest: bytes, workload: str, intent_id: bytes, reason: failures_pb2.Reason.ValueType
+) -> bytes:
+    """The entry of a refusal where no handle could be verified; `intent_id` is empty if the refusal is not about one intent."""
+    return b"".join(
+        (
+            _head(Kind.REFUSED_UNBOUND, time_ms, policy_digest),
+            identity("workload", workload),
+            optional("intent_id", intent_id, INTENT_LEN),
+            _reason(reason),
+        )
+    )
+
+
+def admin(time_ms: int, policy_digest: bytes, act: Act, actor: str, target: str, epoch: int) -> bytes:
+    """The entry of an administrative act by `actor` (SPIFFE ID) on `target`; `epoch` is the revocation epoch it led to, or 0."""
+    if not _TARGET.fullmatch(target) or len(target) > MAX_ID_LEN:
+        raise LeafError("target is not a name, tenant/key, tenant/key/version, SPIFFE ID or '*'")
+    return b"".join(
+        (
+            _head(Kind.ADMIN, time_ms, policy_digest),
+            unsigned("act", Act(act), 2),
+            identity("actor", actor),
+            _text(target),
+            unsigned("epoch", epoch, 8),
+        )
+    )
+
+
+def agent_batch(
+    time_ms: int,
+    policy_digest: bytes,
+    workload: str,
+    boot_id: bytes,
+    first_sequence: int,
+    last_sequence: int,
+    batch_hash: bytes,
+    *,
+    closes: bool,
+) -> bytes:
+    """The entry of a batch of an agent's records, `first_sequence` to `last_sequence` of this boot without a gap.
+
+    `batch_hash` is SHA-256 of the batch as the agent serialised it. `closes` says that its last record is the close record.
+    """
+    if not 1 <= first_sequence <= last_sequence:
+        raise LeafError("sequence numbers count up from 1")
+    return b"".join(
+        (
+            _head(Kind.AGENT_BATCH, time_ms, policy_digest),
+            identity("workload", workload),
+            fixed("boot_id", boot_id, BOOT_LEN),
+            unsigned("first_sequence", first_sequence, 8),
+            unsigned("last_sequence", last_sequence, 8),
+            fixed("batch_hash", batch_hash, HASH_LEN),
+            bytes((closes,)),
+        )
+    )
+
+
+def _head(kind: Kind, time_ms: int, policy_digest: bytes) -> bytes:
+    return struct.pack(">BBQ", VERSION, kind, time_ms) + fixed("policy_digest", policy_digest, HASH_LEN)
+
+
+def _reason(reason: int) -> bytes:
+    if reason not in REASONS:
+        raise LeafError("reason is not in the table")
+    return reason.to_bytes(2, "big")
+
+
+def unsigned(field: str, value: int, length: int) -> bytes:
+    """A big-endian number of `length` bytes."""
+    if not 0 <= value < 1 << (8 * length):
+        raise LeafError(f"{field} is out of range")
+    return value.to_bytes(length, "big")
+
+
+def fixed(field: str, value: bytes, length: int) -> bytes:
+    """Bytes of a fixed length, as they are."""
+    if len(value) != length:
+        raise LeafError(f"{field} has not {length} bytes")
+    return value
+
+
+def optional(field: str, value: bytes, length: int) -> bytes:
+    """Bytes of a fixed length or none, with the length before them as 8 bits."""
+    return bytes((length,)) + fixed(field, value, length) if value else b"\x00"
+
+
+def name(field: str, value: str) -> bytes:
+    """A policy name of 1 to 64 bytes, with its length before it as 8 bits."""
+    if not _NAME.fullmatch(value):
+        raise LeafError(f"{field} is not a policy name")
+    return _text(value)
+
+
+def identity(field: str, value: str) -> bytes:
+    """A SPIFFE ID of at most 255 bytes, with its length before it as 8 bits."""
+    if len(value) > MAX_ID_LEN or not _SPIFFE_ID.fullmatch(value):
+        raise LeafError(f"{field} is not a SPIFFE ID of at most {MAX_ID_LEN} bytes")
+    return _text(value)
+
+
+def _text(value: str) -> bytes:
+    data = value.encode("ascii")
+    return bytes((len(data),)) + data
