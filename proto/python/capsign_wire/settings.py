@@ -1,0 +1,221 @@
+"""Settings of a process: one TOML file, then the environment, into one frozen typed struct.
+
+`docs/decisions/0001-what-lives-in-capsign-wire.md` says why this is shared. Every error names the key and the fix. Needs msgspec,
+which the extras `agent`, `adapter` and `injector` bring; applications never import this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+MAX_FILE_BYTES = 256 * 1024
+"""Largest settings file, bytes."""
+
+MAX_SECRET_BYTES = 64 * 1024
+"""Largest secret file, bytes."""
+
+T = TypeVar("T")
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
+# Kubernetes puts the address of every Service into the environment of every pod: a Service called `capsign-agent` gives names
+# that begin with our prefix. They are not meant for us, and a pod must not fail because of them.
+_SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|.*_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. `key` is dotted, or empty where no single key is at fault; the text names the fix."""
+
+    def __init__(self, sentence: str, *, key: str = "") -> None:
+        self.key = key
+        super().__init__(sentence)
+
+
+def load(path: Path | None, kind: type[T], env_prefix: str, environ: Mapping[str, str]) -> T:
+    """The settings in `path` (None: defaults only), overridden by `environ`, as a checked `kind`.
+
+    `kind` is a msgspec Struct. The key `port` of the section `[health]` is overridden by `<env_prefix>_HEALTH_PORT`; a list by
+    items with commas between them. Variables with the prefix that name no key are refused, except those that Kubernetes makes for
+    Services. Raises SettingsError.
+    """
+    import msgspec
+
+    source = str(path) if path is not None else "the environment"
+    tree = _read(path) if path is not None else {}
+    shape = msgspec.inspect.type_info(kind)
+    _refuse_unknown(tree, shape, "", source)
+    for name, key, value in _overrides(kind, env_prefix, environ):
+        section = tree
+        for part in key[:-1]:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise SettingsError(f"{source}: `{part}` must be a section, so that {name} can override a key in it.", key=part)
+        section[key[-1]] = value
+    try:
+        return msgspec.convert(tree, kind, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise _explained(error, source, env_prefix) from None
+
+
+def read_secret(path: Path) -> bytes:
+    """The bytes of a secret file: regular, no symbolic link, at most 64 KiB, ours or root's, nothing for group or others.
+
+    Raises SettingsError that names the file and the fix, and never quotes what is in it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise SettingsError(f"The secret file {path} cannot be opened ({_why(error)}). It must be a regular file.") from None
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise SettingsError(f"The secret file {path} is not a regular file. Put the secret into a file of its own.")
+        if state.st_uid not in {os.geteuid(), 0}:
+            raise SettingsError(f"The secret file {path} belongs to user {state.st_uid}. Run `chown {os.geteuid()} {path}`.")
+        if state.st_mode & 0o077:
+            mode = stat.S_IMODE(state.st_mode)
+            raise SettingsError(f"The secret file {path} has mode {mode:04o}: others can read it. Run `chmod 600 {path}`.")
+        if state.st_size > MAX_SECRET_BYTES:
+            raise SettingsError(f"The secret file {path} is larger than {MAX_SECRET_BYTES} bytes. It must hold one secret only.")
+        data = b"".join(iter(lambda: os.read(descriptor, MAX_SECRET_BYTES), b""))
+    finally:
+        os.close(descriptor)
+    if not data:
+        raise SettingsError(f"The secret file {path} is empty. Write the secret into it.")
+    return data
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"The settings file {path} cannot be read ({_why(error)}). Check the path after --config.") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise SettingsError(f"The settings file {path} is larger than {MAX_FILE_BYTES} bytes. Is it the right file?")
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError:
+        raise SettingsError(f"The settings file {path} is not UTF-8. Save it as UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"The settings file {path} is not TOML: {error}. Correct that line.") from None
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    raise TypeError(f"a setting cannot be of type {kind}")
+
+
+def _refuse_unknown(value: Any, shape: Any, where: str, source: str) -> None:
+    """Walks the file next to its shape, so that a misspelt key is refused with the name that was probably meant."""
+    import msgspec.inspect as shapes
+
+    if isinstance(shape, shapes.StructType) and isinstance(value, dict):
+        known = {field.encode_name: field.type for field in shape.fields}
+        for name, inner in value.items():
+            key = f"{where}.{name}" if where else name
+            if name not in known:
+                raise SettingsError(f"{source}: the key `{key}` is not known.{_meant(name, list(known))}", key=key)
+            _refuse_unknown(inner, known[name], key, source)
+    elif isinstance(shape, shapes.UnionType):
+        structs = [member for member in shape.types if isinstance(member, shapes.StructType)]
+        if len(structs) == 1:
+            _refuse_unknown(value, structs[0], where, source)
+        for member in shape.types:
+            if not isinstance(member, shapes.StructType):
+                _refuse_unknown(value, member, where, source)
+    elif isinstance(shape, shapes.ListType | shapes.VarTupleType) and isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_unknown(inner, shape.item_type, f"{where}[{index}]", source)
+    elif isinstance(shape, shapes.DictType) and isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_unknown(inner, shape.value_type, f"{where}.{name}", source)
+
+
+def _meant(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(sorted(known))}."
+
+
+def _leaves(kind: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every key that a variable can override, with its type: scalars and lists of scalars, in nested sections."""
+    import msgspec
+
+    for field in msgspec.structs.fields(kind):
+        here = (*path, field.encode_name)
+        section = _section(field.type)
+        if section is not None:
+            yield from _leaves(section, here)
+        else:
+            yield here, field.type
+
+
+def _section(kind: Any) -> Any:
+    """The struct that a field of type `Struct` or `Struct | None` is a section of; otherwise None."""
+    import msgspec
+
+    bare = _bare(kind)
+    candidates = typing.get_args(bare) if typing.get_origin(bare) in {typing.Union, types.UnionType} else (bare,)
+    structs = [one for one in candidates if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+    return structs[0] if len(structs) == 1 else None
+
+
+def _bare(kind: Any) -> Any:
+    """A type without its Annotated constraints."""
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
+
+
+def _overrides(kind: Any, prefix: str, environ: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+    import msgspec
+
+    known = {"_".join((prefix, *path)).upper().replace("-", "_"): (path, of) for path, of in _leaves(kind, ())}
+    for name, text in sorted(environ.items()):
+        if not name.startswith(f"{prefix}_"):
+            continue
+        if name not in known:
+            if _SERVICE_LINK.fullmatch(name):
+                continue
+            raise SettingsError(f"The environment variable {name} overrides nothing.{_meant(name, list(known))}", key=name)
+        path, of = known[name]
+        value: Any = text
+        if typing.get_origin(_bare(of)) in {list, tuple, set, frozenset}:
+            value = [part.strip() for part in text.split(",") if part.strip()]
+        try:
+            typed = msgspec.convert(value, of, strict=False, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            what = _AT.match(str(error))
+            reason = what["what"] if what else "it has the wrong form"
+            raise SettingsError(
+                f"The environment variable {name} does not fit: {reason}. Set it anew.", key=".".join(path)
+            ) from None
+        yield name, path, msgspec.to_builtins(typed, enc_hook=str)
+
+
+def _explained(error: Exception, source: str, prefix: str) -> SettingsError:
+    """msgspec's error as a sentence that names the key, the file and the variable that sets it."""
+    found = _AT.match(str(error))
+    what, path = (found["what"], (found["path"] or "").lstrip(".")) if found else (str(error), "")
+    missing = _MISSING.match(what)
+    if missing:
+        key = f"{path}.{missing['name']}" if path else missing["name"]
+        what = "it is missing"
+    else:
+        key, what = path, what[:1].lower() + what[1:]
+    fix = f" Correct it in {source}"
+    if key and "[" not in key:
+        fix += f" or set {prefix}_{key.upper().replace('.', '_').replace('-', '_')}"
+    return SettingsError(f"{source}: the key `{key or '(top level)'}`: {what}.{fix}.", key=key)
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()
