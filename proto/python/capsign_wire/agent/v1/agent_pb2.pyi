@@ -198,6 +198,7 @@ class SignedItem(_message.Message):
     SIGNATURE_FIELD_NUMBER: _builtins.int
     LEAF_INDEX_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    SIGNED_BY_FIELD_NUMBER: _builtins.int
     signature: _builtins.bytes
     """The signature; empty if it failed. Encodings: see Algorithm."""
     leaf_index: _builtins.int
@@ -206,16 +207,21 @@ class SignedItem(_message.Message):
     def failure(self) -> _failures_pb2.Failure:
         """Why there is none."""
 
+    @_builtins.property
+    def signed_by(self) -> _signing_pb2.SignedBy:
+        """Under what it was made, where that differs from the group's: the bytes are those of an earlier call."""
+
     def __init__(
         self,
         *,
         signature: _builtins.bytes = ...,
         leaf_index: _builtins.int = ...,
         failure: _failures_pb2.Failure | None = ...,
+        signed_by: _signing_pb2.SignedBy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "signed_by", b"signed_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "leaf_index", b"leaf_index", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "leaf_index", b"leaf_index", "signature", b"signature", "signed_by", b"signed_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
