@@ -1,0 +1,1 @@
+"""Pure evidence: leaves, the Merkle tree, checkpoints, proofs and receipts."""

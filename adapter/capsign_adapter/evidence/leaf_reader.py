@@ -1,0 +1,265 @@
+"""Reads log entries back: strictly, because a verifier that takes two spellings of one fact can be told two stories.
+
+What is read is encoded again and must give the same bytes, so the writer in `leaf.py` is the only definition of the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
+from capsign_wire.failures import REASONS
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.evidence import leaf
+from capsign_adapter.evidence.leaf import BOOT_LEN, HASH_LEN, INTENT_LEN, SERIAL_LEN, Act, Kind, LeafError, SigningLeaf
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signature was made; `signature_hash` is SHA-256 of its bytes."""
+
+    time_ms: int
+    group: SigningLeaf
+    intent_id: bytes
+    commitment: bytes
+    signature_hash: bytes
+
+    kind = Kind.SIGNED
+
+    def encode(self) -> bytes:
+        return self.group.prepare().signed(self.time_ms, self.intent_id, self.commitment, self.signature_hash)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request under a verified handle was refused; `commitment` is empty if none was made."""
+
+    time_ms: int
+    group: SigningLeaf
+    intent_id: bytes
+    commitment: bytes
+    reason: failures_pb2.Reason.ValueType
+
+    kind = Kind.REFUSED
+
+    def encode(self) -> bytes:
+        return self.group.prepare().refused(self.time_ms, self.intent_id, self.commitment, self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """An intent was closed: it had not happened and never will."""
+
+    time_ms: int
+    group: SigningLeaf
+    intent_id: bytes
+
+    kind = Kind.NEVER
+
+    def encode(self) -> bytes:
+        return self.group.prepare().never(self.time_ms, self.intent_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedUnbound:
+    """A request was refused before a handle was verified; `intent_id` may be empty."""
+
+    time_ms: int
+    policy_digest: bytes
+    workload: str
+    intent_id: bytes
+    reason: failures_pb2.Reason.ValueType
+
+    kind = Kind.REFUSED_UNBOUND
+
+    def encode(self) -> bytes:
+        return leaf.refused_unbound(self.time_ms, self.policy_digest, self.workload, self.intent_id, self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """Somebody changed something."""
+
+    time_ms: int
+    policy_digest: bytes
+    act: Act
+    actor: str
+    target: str
+    epoch: int
+
+    kind = Kind.ADMIN
+
+    def encode(self) -> bytes:
+        return leaf.admin(self.time_ms, self.policy_digest, self.act, self.actor, self.target, self.epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentBatch:
+    """A batch of an agent's records was taken."""
+
+    time_ms: int
+    policy_digest: bytes
+    workload: str
+    boot_id: bytes
+    first_sequence: int
+    last_sequence: int
+    batch_hash: bytes
+    closes: bool
+
+    kind = Kind.AGENT_BATCH
+
+    def encode(self) -> bytes:
+        return leaf.agent_batch(
+            self.time_ms,
+            self.policy_digest,
+            self.workload,
+            self.boot_id,
+            self.first_sequence,
+            self.last_sequence,
+            self.batch_hash,
+            closes=self.closes,
+        )
+
+
+Entry = Signed | Refused | Never | RefusedUnbound | Admin | AgentBatch
+
+
+def decode(entry: bytes) -> Entry:
+    """The entry that these bytes are. Raises LeafError unless they are exactly what `leaf.py` writes for it.
+
+    An act, reason or algorithm that this program does not know is refused too: read a log with a program as new as its writer.
+    """
+    if len(entry) > leaf.MAX_ENTRY_LEN:
+        raise LeafError(f"an entry has at most {leaf.MAX_ENTRY_LEN} bytes, this has {len(entry)}")
+    cursor = _Cursor(entry)
+    version, kind = cursor.unsigned(1), cursor.unsigned(1)
+    if version != leaf.VERSION:
+        raise LeafError(f"entry version {version} is unknown; a newer program wrote it")
+    reader = _READERS.get(kind)
+    if reader is None:
+        raise LeafError(f"entry kind {kind} is unknown")
+    try:
+        decoded = reader(cursor, cursor.unsigned(8))
+    except UnicodeDecodeError:
+        raise LeafError("a text field is not ASCII") from None
+    if decoded.encode() != entry:
+        raise LeafError("the entry is not in its canonical form")
+    return decoded
+
+
+def describe(entry: Entry) -> dict[str, Any]:
+    """The entry for people and JSON: bytes as hexadecimal, enumerations by name, what is empty left out."""
+    plain: dict[str, Any] = {"kind": entry.kind.name.lower().replace("_", "-")}
+    for field in fields(entry):
+        value = getattr(entry, field.name)
+        if isinstance(value, SigningLeaf):
+            plain.update({part.name: getattr(value, part.name) for part in fields(value)})
+        else:
+            plain[field.name] = value
+    if "algorithm" in plain:
+        plain["algorithm"] = ALGORITHMS[plain["algorithm"]].name if plain["algorithm"] else ""
+        plain["custody"] = CUSTODY_NAMES.get(plain["custody"], "")
+        plain["key_version"] = plain["key_version"] or ""
+    if "reason" in plain:
+        plain["reason"] = REASONS[plain["reason"]].name
+    if "act" in plain:
+        plain["act"] = Act(plain["act"]).name.lower().replace("_", "-")
+    readable = {key: value.hex() if isinstance(value, bytes) else value for key, value in plain.items()}
+    return {key: value for key, value in readable.items() if value != ""}
+
+
+class _Cursor:
+    """Takes fields off the front of an entry. What is left at the end shows when the entry is encoded again."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def fixed(self, length: int) -> bytes:
+        taken = self._data[self._at : self._at + length]
+        if len(taken) != length:
+            raise LeafError("the entry ends within a field")
+        self._at += length
+        return taken
+
+    def unsigned(self, length: int) -> int:
+        return int.from_bytes(self.fixed(length), "big")
+
+    def variable(self) -> bytes:
+        return self.fixed(self.unsigned(1))
+
+    def text(self) -> str:
+        return self.variable().decode("ascii")
+
+    def reason(self) -> failures_pb2.Reason.ValueType:
+        return failures_pb2.Reason.ValueType(self.unsigned(2))
+
+    def act(self) -> Act:
+        number = self.unsigned(2)
+        if number not in Act._value2member_map_:
+            raise LeafError(f"administrative act {number} is unknown")
+        return Act(number)
+
+    def group(self) -> SigningLeaf:
+        """The shared part, in the order in which `SigningLeaf.encode` writes it; keyword arguments are evaluated in order."""
+        return SigningLeaf(
+            policy_digest=self.fixed(HASH_LEN),
+            workload=self.text(),
+            cert_key_hash=self.variable(),
+            tenant=self.text(),
+            key=self.text(),
+            key_version=self.unsigned(4),
+            purpose=self.text(),
+            algorithm=self.unsigned(1),
+            custody=self.unsigned(1),
+            context_digest=self.variable(),
+            grant=self.text(),
+            handle_serial=self.fixed(SERIAL_LEN),
+            caller=self.text(),
+        )
+
+
+def _signed(cursor: _Cursor, time_ms: int) -> Entry:
+    return Signed(time_ms, cursor.group(), cursor.fixed(INTENT_LEN), cursor.fixed(HASH_LEN), cursor.fixed(HASH_LEN))
+
+
+def _refused(cursor: _Cursor, time_ms: int) -> Entry:
+    return Refused(time_ms, cursor.group(), cursor.fixed(INTENT_LEN), cursor.variable(), cursor.reason())
+
+
+def _never(cursor: _Cursor, time_ms: int) -> Entry:
+    return Never(time_ms, cursor.group(), cursor.fixed(INTENT_LEN))
+
+
+def _refused_unbound(cursor: _Cursor, time_ms: int) -> Entry:
+    return RefusedUnbound(time_ms, cursor.fixed(HASH_LEN), cursor.text(), cursor.variable(), cursor.reason())
+
+
+def _admin(cursor: _Cursor, time_ms: int) -> Entry:
+    return Admin(time_ms, cursor.fixed(HASH_LEN), cursor.act(), cursor.text(), cursor.text(), cursor.unsigned(8))
+
+
+def _agent_batch(cursor: _Cursor, time_ms: int) -> Entry:
+    return AgentBatch(
+        time_ms,
+        cursor.fixed(HASH_LEN),
+        cursor.text(),
+        cursor.fixed(BOOT_LEN),
+        cursor.unsigned(8),
+        cursor.unsigned(8),
+        cursor.fixed(HASH_LEN),
+        bool(cursor.unsigned(1)),
+    )
+
+
+_READERS: dict[int, Callable[[_Cursor, int], Entry]] = {
+    Kind.SIGNED: _signed,
+    Kind.REFUSED: _refused,
+    Kind.NEVER: _never,
+    Kind.REFUSED_UNBOUND: _refused_unbound,
+    Kind.ADMIN: _admin,
+    Kind.AGENT_BATCH: _agent_batch,
+}
