@@ -1,0 +1,203 @@
+"""May this handle sign this way, now? The one decision of the signing path, pure: everything it weighs is an argument.
+
+Four authorities are asked and the least of them holds: what was revoked, what the handle says, what the policy says by now, and
+what the agent narrowed. The caller's word counts only where all of them leave a choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2, signing_pb2
+
+from capsign_adapter.decide.capability import Capability
+from capsign_adapter.decide.policy import Grant, Policy, ProtocolRule
+from capsign_adapter.decide.revoked import RevocationIndex
+
+TRANSCRIPT_LEN = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A use of a handle with every value settled, as the handle's narrowing blocks see it. `algorithm` is the table's name."""
+
+    algorithm: str
+    protocol: str
+    role: str
+    protocol_version: str
+    transcript: bool
+
+
+class Handle(Protocol):
+    """A handle whose token was verified for the peer that presents it; see `biscuits.Verified`."""
+
+    @property
+    def capability(self) -> Capability:
+        """What the adapter minted."""
+
+    def require(self, operation: Operation, now_ms: int) -> None:
+        """Raise FailureError if a narrowing block of the token forbids this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Allowed, with the context's values settled. `transcript` is empty or 32 bytes.
+
+    The limits are the stricter of handle and policy: `min_custody` a CustodyClass, the others 0 for no limit.
+    """
+
+    protocol: str
+    role: str
+    protocol_version: str
+    transcript: bytes
+    min_custody: int
+    rate_per_second: int
+    burst: int
+    max_uses: int
+
+
+def admit(
+    handle: Handle,
+    policy: Policy,
+    revoked: RevocationIndex,
+    algorithm: int,
+    suffix: signing_pb2.ContextSuffix,
+    now_ms: int,
+    skew_ms: int,
+) -> Admitted:
+    """Decide. Raises FailureError HANDLE_REVOKED, HANDLE_EXPIRED, PURPOSE_-, ALGORITHM_- or CONTEXT_NOT_ALLOWED.
+
+    `now_ms` is the adapter's clock; `skew_ms` forgives a handle minted by a replica whose clock is ahead. It never lengthens
+    a life.
+    """
+    capability = handle.capability
+    revoked.refuse(capability)
+    grant = _grant_in_force(capability, policy)
+    _within_life(capability, grant, now_ms, skew_ms)
+    _algorithm_allowed(capability, grant, policy, algorithm)
+    protocol, role, version = _settle(_common(capability.protocols, grant.protocols), suffix)
+    _transcript_allowed({capability.transcript, grant.transcript}, suffix.transcript)
+    operation = Operation(ALGORITHMS[algorithm].name, protocol, role, version, bool(suffix.transcript))
+    handle.require(operation, now_ms)
+    return Admitted(
+        protocol=protocol,
+        role=role,
+        protocol_version=version,
+        transcript=suffix.transcript,
+        min_custody=max(capability.min_custody, grant.min_custody),
+        rate_per_second=_stricter(capability.rate_per_second, grant.rate_per_second),
+        burst=_stricter(capability.burst, grant.burst),
+        max_uses=_stricter(capability.max_uses, grant.max_uses),
+    )
+
+
+def check_life(capability: Capability, now_ms: int, skew_ms: int) -> None:
+    """Raise FailureError HANDLE_EXPIRED if the handle is not valid at `now_ms` by the adapter's clock."""
+    if now_ms >= capability.expires_ms:
+        late = (now_ms - capability.expires_ms) // 1000
+        raise FailureError(failures_pb2.REASON_HANDLE_EXPIRED, f"The handle expired {late} s ago by the adapter's clock.")
+    if now_ms + skew_ms < capability.not_before_ms:
+        raise FailureError(failures_pb2.REASON_HANDLE_EXPIRED, "The handle is not valid yet by this adapter's clock.")
+
+
+def custody_ok(minimum: int, offered: int) -> None:
+    """Raise FailureError CUSTODY_TOO_WEAK if the key would sign in a weaker custody class than the grant demands."""
+    if offered < minimum or offered not in CUSTODY_NAMES:
+        have, want = CUSTODY_NAMES.get(offered, "none"), CUSTODY_NAMES.get(minimum, "none")
+        raise FailureError(
+            failures_pb2.REASON_CUSTODY_TOO_WEAK, f"The key would sign as {have}; the grant demands {want} or stronger."
+        )
+
+
+def _grant_in_force(capability: Capability, policy: Policy) -> Grant:
+    grant = policy.grant(capability.grant)
+    if grant is None or capability.workload not in grant.workloads:
+        raise FailureError(failures_pb2.REASON_HANDLE_REVOKED, "The policy no longer gives this grant to this workload.")
+    if (grant.tenant, grant.key) != (capability.tenant, capability.key):
+        raise FailureError(failures_pb2.REASON_HANDLE_REVOKED, "The grant names another key by now.")
+    if grant.purpose != capability.purpose:
+        raise FailureError(failures_pb2.REASON_PURPOSE_NOT_ALLOWED, "The grant is for another purpose by now.")
+    return grant
+
+
+def _within_life(capability: Capability, grant: Grant, now_ms: int, skew_ms: int) -> None:
+    check_life(capability, now_ms, skew_ms)
+    if now_ms >= capability.not_before_ms + grant.ttl_ms:
+        raise FailureError(failures_pb2.REASON_HANDLE_EXPIRED, "The policy gives handles of this grant a shorter life by now.")
+
+
+def _algorithm_allowed(capability: Capability, grant: Grant, policy: Policy, algorithm: int) -> None:
+    row = ALGORITHMS.get(algorithm)
+    if row is None or algorithm not in capability.algorithms:
+        name = row.name if row else "This algorithm"
+        raise _algorithm(f"{name} is not one of the handle's: {_names(capability.algorithms)}.")
+    key = policy.key(grant.tenant, grant.key)
+    if algorithm not in grant.algorithms or key is None or algorithm not in key.algorithms:
+        raise _algorithm(f"The policy no longer allows {row.name} here.")
+    if row.strength_bits < policy.floor_bits:
+        raise _algorithm(f"{row.name} has {row.strength_bits} bits of strength; the policy's floor is {policy.floor_bits}.")
+
+
+def _algorithm(detail: str) -> FailureError:
+    return FailureError(failures_pb2.REASON_ALGORITHM_NOT_ALLOWED, detail, field="algorithm")
+
+
+def _names(algorithms: frozenset[int]) -> str:
+    return ", ".join(sorted(ALGORITHMS[number].name for number in algorithms if number in ALGORITHMS))
+
+
+def _common(minted: tuple[ProtocolRule, ...], now: tuple[ProtocolRule, ...]) -> tuple[ProtocolRule, ...]:
+    """What both rules allow. They are the same object or equal unless the policy changed since the handle was minted."""
+    if minted == now:
+        return minted
+    current = {rule.protocol: rule for rule in now}
+    common = []
+    for rule in minted:
+        other = current.get(rule.protocol)
+        if other is not None:
+            roles = tuple(role for role in rule.roles if role in other.roles)
+            versions = tuple(version for version in rule.versions if version in other.versions)
+            if roles and versions:
+                common.append(ProtocolRule(rule.protocol, roles, versions))
+    return tuple(common)
+
+
+def _settle(rules: tuple[ProtocolRule, ...], suffix: signing_pb2.ContextSuffix) -> tuple[str, str, str]:
+    """Protocol, role and version: what the caller chose among what is allowed, or what the rule pins."""
+    protocol = _choose("protocol", suffix.protocol, tuple(rule.protocol for rule in rules))
+    rule = next(each for each in rules if each.protocol == protocol)
+    role = _choose("role", suffix.role, rule.roles)
+    return protocol, role, _choose("protocol_version", suffix.protocol_version, rule.versions)
+
+
+def _choose(field: str, asked: str, allowed: tuple[str, ...]) -> str:
+    if asked:
+        if asked in allowed:
+            return asked
+        raise _context(field, f"That {field} is not allowed; allowed: {', '.join(allowed) or 'none'}.")
+    if len(allowed) == 1:
+        return allowed[0]
+    raise _context(field, f"Name the {field}, because several are allowed: {', '.join(allowed) or 'none'}.")
+
+
+def _transcript_allowed(rules: set[int], transcript: bytes) -> None:
+    if transcript and len(transcript) != TRANSCRIPT_LEN:
+        raise FailureError(
+            failures_pb2.REASON_INPUT_MALFORMED, "A transcript is 32 bytes: a SHA-256.", field="context.transcript"
+        )
+    if transcript and rules & {signing_pb2.TRANSCRIPT_RULE_FORBIDDEN, signing_pb2.TRANSCRIPT_RULE_UNSPECIFIED}:
+        raise _context("transcript", "The handle takes no transcript.")
+    if not transcript and signing_pb2.TRANSCRIPT_RULE_REQUIRED in rules:
+        raise _context("transcript", "The handle requires a transcript: the SHA-256 of what both sides have seen so far.")
+
+
+def _context(field: str, detail: str) -> FailureError:
+    return FailureError(failures_pb2.REASON_CONTEXT_NOT_ALLOWED, detail, field=f"context.{field}")
+
+
+def _stricter(one: int, other: int) -> int:
+    """The smaller of two limits, where 0 is no limit."""
+    return min(one or other, other or one)

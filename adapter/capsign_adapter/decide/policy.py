@@ -1,0 +1,147 @@
+"""The policy in force, resolved: names bound, durations in milliseconds, algorithms as numbers, ready to be asked.
+
+`policy_load.parse_policy` is the only maker: it takes the YAML document and refuses what is wrong with it. Nothing here changes
+after that; a new policy is a new object with a new digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.types.v1 import algorithms_pb2
+
+
+class KeyKind(Enum):
+    """How a key signs."""
+
+    DERIVED = "derived"
+    """A 32-byte root secret in the token; every context has its own subkey."""
+    DIRECT = "direct"
+    """A key pair in the token, which signs there; one algorithm."""
+
+    def custody(self, algorithm: int) -> frozenset[int]:
+        """The custody classes in which a key of this kind can have that algorithm; empty: it cannot."""
+        row = ALGORITHMS[algorithm]
+        if self is KeyKind.DIRECT:
+            return row.custody & {algorithms_pb2.CUSTODY_CLASS_HSM_DIRECT}
+        return row.custody - {algorithms_pb2.CUSTODY_CLASS_HSM_DIRECT} if row.derivable else frozenset()
+
+
+class Role(Enum):
+    """What a person or an automaton may do to the adapter."""
+
+    OPERATOR = "operator"
+    DEVELOPER = "developer"
+    RESPONDER = "responder"
+    AUDITOR = "auditor"
+    APPROVER = "approver"
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolRule:
+    """A protocol with the roles and versions allowed in it, each sorted and not empty. A list of one pins its value."""
+
+    protocol: str
+    roles: tuple[str, ...]
+    versions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a tenant and the algorithms it serves, as enum numbers."""
+
+    tenant: str
+    name: str
+    kind: KeyKind
+    algorithms: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Who may sign what. `ttl_ms` is the life of a handle; a rate or count of 0 is no limit.
+
+    `transcript` is a TranscriptRule, `min_custody` a CustodyClass, `protocols` is sorted by protocol.
+    """
+
+    name: str
+    tenant: str
+    key: str
+    workloads: frozenset[str]
+    purpose: str
+    algorithms: frozenset[int]
+    protocols: tuple[ProtocolRule, ...]
+    transcript: int
+    min_custody: int
+    ttl_ms: int
+    rate_per_second: int = 0
+    burst: int = 0
+    max_uses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits that hold for everybody."""
+
+    intent_retention_ms: int
+    """How long an intent's result is kept and its id accepted."""
+    clock_skew_ms: int
+    """By how much the clocks of replicas, nodes and clients may differ."""
+    message_max: int
+    """Largest message that goes upstream, bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFloor:
+    """The weakest TLS that is accepted: "1.3"."""
+
+    min: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy that was checked. `digest` is SHA-256 of the document's bytes and stands in every record."""
+
+    digest: bytes
+    trust_domain: str
+    tenants: tuple[str, ...]
+    keys: tuple[Key, ...]
+    grants: tuple[Grant, ...]
+    limits: Limits
+    tls: TlsFloor
+    floor_bits: int
+    """Least security strength of an algorithm, bits (NIST SP 800-57 part 1, table 2)."""
+    roles: Mapping[str, frozenset[Role]]
+    """Roles by SPIFFE ID."""
+    _by_name: Mapping[str, Grant] = field(init=False, repr=False, compare=False)
+    _by_workload: Mapping[str, tuple[Grant, ...]] = field(init=False, repr=False, compare=False)
+    _by_key: Mapping[tuple[str, str], Key] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_workload: dict[str, list[Grant]] = {}
+        for grant in self.grants:
+            for workload in grant.workloads:
+                by_workload.setdefault(workload, []).append(grant)
+        index = {workload: tuple(sorted(grants, key=lambda each: each.name)) for workload, grants in by_workload.items()}
+        object.__setattr__(self, "_by_name", MappingProxyType({grant.name: grant for grant in self.grants}))
+        object.__setattr__(self, "_by_workload", MappingProxyType(index))
+        object.__setattr__(self, "_by_key", MappingProxyType({(key.tenant, key.name): key for key in self.keys}))
+
+    def grants_of(self, spiffe_id: str) -> tuple[Grant, ...]:
+        """Every grant that names this workload, sorted by name; empty for a workload that policy does not know."""
+        return self._by_workload.get(spiffe_id, ())
+
+    def grant(self, name: str) -> Grant | None:
+        """The grant of that name."""
+        return self._by_name.get(name)
+
+    def key(self, tenant: str, name: str) -> Key | None:
+        """The key of that tenant and name."""
+        return self._by_key.get((tenant, name))
+
+    def roles_of(self, spiffe_id: str) -> frozenset[Role]:
+        """The roles of this identity; empty for one that policy does not know."""
+        return self.roles.get(spiffe_id, frozenset())

@@ -1,0 +1,93 @@
+"""What is withdrawn, as one immutable index that is swapped whole when the epoch moves.
+
+A revocation holds for every handle it covers, whenever that handle was minted: a replica that has not yet heard of it may have
+minted one after it, and must not win. While a grant, workload, key, tenant or everything is revoked, nothing new is issued under
+it; the revocation of one handle withdraws that serial only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from capsign_wire.adapter.v1 import admin_pb2 as pb
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide.capability import Capability
+from capsign_adapter.decide.policy import Grant
+from capsign_adapter.store.interface import Revocation
+
+EVERYTHING = "*"
+"""The target of a revocation of everything."""
+
+_WORDS = {
+    pb.REVOCATION_KIND_HANDLE: "This handle",
+    pb.REVOCATION_KIND_GRANT: "The grant of this handle",
+    pb.REVOCATION_KIND_WORKLOAD: "This workload",
+    pb.REVOCATION_KIND_KEY: "The key of this handle",
+    pb.REVOCATION_KIND_TENANT: "The tenant of this handle",
+    pb.REVOCATION_KIND_EVERYTHING: "Everything",
+}
+
+
+class RevocationIndex:
+    """All revocations up to `epoch`. Safe to share between threads."""
+
+    __slots__ = ("_found", "epoch")
+
+    def __init__(self, epoch: int, revocations: Iterable[Revocation] = ()) -> None:
+        found: dict[tuple[int, str], Revocation] = {}
+        for each in revocations:
+            if each.kind not in _WORDS:
+                raise ValueError(
+                    f"revocation of kind {each.kind}, which this version does not know: refuse to start, do not skip it"
+                )
+            target = EVERYTHING if each.kind == pb.REVOCATION_KIND_EVERYTHING else each.target
+            found[each.kind, target.lower() if each.kind == pb.REVOCATION_KIND_HANDLE else target] = each
+        self.epoch = epoch
+        self._found: Mapping[tuple[int, str], Revocation] = MappingProxyType(found)
+
+    def of_capability(self, capability: Capability) -> Revocation | None:
+        """The revocation that covers this handle, or None."""
+        if not self._found:
+            return None
+        serial = self._found.get((pb.REVOCATION_KIND_HANDLE, capability.serial.hex()))
+        return serial or self._of(capability.workload, capability.grant, capability.tenant, capability.key)
+
+    def of_grant(self, grant: Grant, workload: str) -> Revocation | None:
+        """The revocation that forbids a new handle for this grant and workload, or None."""
+        return self._of(workload, grant.name, grant.tenant, grant.key)
+
+    def of_workload(self, workload: str) -> Revocation | None:
+        """The revocation that withdraws this workload whole, whatever its grants: drop every handle. None if there is none."""
+        everything = self._found.get((pb.REVOCATION_KIND_EVERYTHING, EVERYTHING))
+        return everything or self._found.get((pb.REVOCATION_KIND_WORKLOAD, workload))
+
+    def serials(self) -> frozenset[bytes]:
+        """Serials of handles that were revoked one by one."""
+        return frozenset(
+            bytes.fromhex(each.target) for (kind, _), each in self._found.items() if kind == pb.REVOCATION_KIND_HANDLE
+        )
+
+    def refuse(self, capability: Capability) -> None:
+        """Raise FailureError HANDLE_REVOKED if a revocation covers this handle."""
+        found = self.of_capability(capability)
+        if found is not None:
+            raise revoked_failure(found)
+
+    def _of(self, workload: str, grant: str, tenant: str, key: str) -> Revocation | None:
+        find = self._found.get
+        return (
+            find((pb.REVOCATION_KIND_EVERYTHING, EVERYTHING))
+            or find((pb.REVOCATION_KIND_TENANT, tenant))
+            or find((pb.REVOCATION_KIND_KEY, f"{tenant}/{key}"))
+            or find((pb.REVOCATION_KIND_WORKLOAD, workload))
+            or find((pb.REVOCATION_KIND_GRANT, grant))
+        )
+
+
+def revoked_failure(revocation: Revocation) -> FailureError:
+    """The refusal that this revocation causes."""
+    words = _WORDS[pb.RevocationKind.ValueType(revocation.kind)]
+    return FailureError(failures_pb2.REASON_HANDLE_REVOKED, f"{words} was revoked at epoch {revocation.epoch}.")
