@@ -1,0 +1,92 @@
+"""Fingerprints of intents: what binds an intent id to one request without saying what was signed.
+
+HMAC-SHA256 under a key that comes from the tenant's pepper inside the token. Once the pepper is destroyed, nobody can tell which
+message a fingerprint belongs to, not even by trying messages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from capsign_adapter.keys import labels
+from capsign_adapter.keys.cache import BoundedCache
+from capsign_adapter.keys.subkeys import token_failure
+from capsign_adapter.token.interface import Token, TokenError
+
+DOMAIN = b"capsign1 fingerprint"
+KEY_DOMAIN = b"capsign1 commitment"
+FINGERPRINT_LEN = 32
+
+
+def _field(value: bytes) -> bytes:
+    return struct.pack(">H", len(value)) + value
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class GroupFingerprint:
+    """What the items of one group share, encoded once."""
+
+    key: bytes
+    prefix: bytes
+
+    def of(self, data: bytes) -> bytes:
+        """The fingerprint of one item, 32 bytes; `data` is what came upstream: message, digest or mu."""
+        return hmac.digest(self.key, self.prefix + hashlib.sha256(data).digest(), "sha256")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CommitmentKey:
+    """The key under which one tenant's fingerprints are made."""
+
+    key: bytes
+
+    def group(
+        self, grant: str, algorithm: str, protocol: str, role: str, protocol_version: str, transcript: bytes
+    ) -> GroupFingerprint:
+        """Prepare for the items of one group.
+
+        The protocol, role and version are those that apply after the handle filled in what it pins, so that leaving a pinned
+        value out and stating it are the same request. Nothing in here changes when a handle is renewed or a key rolled.
+        """
+        texts = (grant, algorithm, protocol, role, protocol_version)
+        head = b"".join(_field(text.encode()) for text in texts)
+        return GroupFingerprint(self.key, _field(DOMAIN) + head + _field(transcript) + struct.pack(">H", FINGERPRINT_LEN))
+
+    def fingerprint(
+        self, grant: str, algorithm: str, protocol: str, role: str, protocol_version: str, transcript: bytes, data: bytes
+    ) -> bytes:
+        """The fingerprint of a single item, 32 bytes."""
+        return self.group(grant, algorithm, protocol, role, protocol_version, transcript).of(data)
+
+
+class CommitmentKeys:
+    """Commitment keys by tenant, kept for a bounded time. `clock_ms` is monotonic, in milliseconds. Thread-safe."""
+
+    def __init__(self, token: Token, clock_ms: Callable[[], int], max_tenants: int = 1024, max_age_ms: int = 300_000) -> None:
+        self._token = token
+        self._clock_ms = clock_ms
+        self._keys: BoundedCache[str, CommitmentKey] = BoundedCache(max_tenants, max_age_ms)
+
+    def for_tenant(self, tenant: str) -> CommitmentKey:
+        """One token call when it is not held. Raises FailureError TOKEN_UNAVAILABLE, also when the pepper was destroyed."""
+        held = self._keys.get(tenant, self._clock_ms())
+        if held is None:
+            generation = self._keys.generation
+            try:
+                held = CommitmentKey(self._token.hmac(labels.pepper(tenant), KEY_DOMAIN))
+            except TokenError as error:
+                raise token_failure(error) from error
+            self._keys.put(tenant, held, self._clock_ms(), generation)
+        return held
+
+    def sweep(self) -> int:
+        """Let go of what has been held too long."""
+        return self._keys.sweep(self._clock_ms())
+
+    def clear(self) -> None:
+        """Let go of every key: when a pepper is destroyed."""
+        self._keys.clear()

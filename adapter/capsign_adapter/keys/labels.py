@@ -1,0 +1,49 @@
+"""Labels of our objects in the token. They are the only names by which the adapter finds a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+ROOT = "capsign"
+
+LOG = f"{ROOT}/log"
+"""The Ed25519 key pair that signs checkpoints."""
+
+MINT = f"{ROOT}/mint"
+"""The secret from which the key of the handle mint is derived."""
+
+
+def _part(name: str) -> str:
+    # A slash would let tenant "a/b" with key "c" name the object of tenant "a" with key "b/c". Policy names cannot hold one; the
+    # check is here because a label is where it would do harm.
+    if not name or "/" in name:
+        raise ValueError("tenant and key names in a label are not empty and hold no slash")
+    return name
+
+
+def key_version(tenant: str, key: str, version: int) -> str:
+    """A derivation root, or the private key of a direct key; versions count from 1."""
+    if version < 1:
+        raise ValueError("key versions count from 1")
+    return f"{ROOT}/{_part(tenant)}/{_part(key)}/{version}"
+
+
+def attestation(version_label: str) -> str:
+    """The P-256 key pair that attests subkeys of the version with this label."""
+    return f"{version_label}/attest"
+
+
+def pepper(tenant: str) -> str:
+    """The secret under which this tenant's commitments are made."""
+    return f"{ROOT}/{_part(tenant)}/pepper"
+
+
+def highest_version(tenant: str, key: str, labels: Iterable[str]) -> int:
+    """The highest version of a key that has an object in the token, 0 if none has.
+
+    A new version is above this and above what the store knows: an interrupted creation may have left an object without a row, and
+    a number is never used twice.
+    """
+    prefix = f"{ROOT}/{_part(tenant)}/{_part(key)}/"
+    numbers = (label.removeprefix(prefix).split("/")[0] for label in labels if label.startswith(prefix))
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)

@@ -1,0 +1,175 @@
+"""Make keys in the token, and hold the token against what the store says must be in it.
+
+Making happens only when an operator asks. At start nothing is made, repaired or removed: a key that is missing, weak or another
+one than it was is a reason to stop and ask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Sequence
+
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2 as algorithms
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from capsign_wire.types.v1 import signing_pb2
+
+from capsign_adapter.keys import labels
+from capsign_adapter.store.interface import KeyVersionRow
+from capsign_adapter.token.interface import KeyExistsError, KeyMissingError, Token
+
+CHECK_DOMAIN = b"capsign1 check"
+CHECK_LEN = 8
+"""Enough to notice that a token was restored from the wrong backup; not a commitment against an attacker."""
+
+
+class KeyWeakError(Exception):
+    """A key in the token does not keep the promises of a good one."""
+
+
+class InventoryError(Exception):
+    """The token does not hold what it must. `findings` has one sentence for each key at fault."""
+
+    def __init__(self, findings: Sequence[str]) -> None:
+        shown = " ".join(findings[:8]) + (f" And {len(findings) - 8} more." if len(findings) > 8 else "")
+        advice = "Nothing was changed. Attach the right token or restore it from its backup, then start again."
+        super().__init__(f"{shown} {advice}")
+        self.findings = tuple(findings)
+
+
+def next_version(tenant: str, key: str, rows: Iterable[KeyVersionRow], token_labels: Iterable[str]) -> int:
+    """The number of a new version: above everything that the store or the token knows."""
+    stored = max((row.version for row in rows if (row.tenant, row.key) == (tenant, key)), default=0)
+    return max(stored, labels.highest_version(tenant, key, token_labels)) + 1
+
+
+def make_derived(token: Token, tenant: str, key: str, version: int, names: Sequence[int], now_ms: int) -> KeyVersionRow:
+    """A derivation root with its attestation key pair; `names` are the algorithms that may be derived from it.
+
+    The row is PRE_ACTIVATION and not stored yet. If the caller dies before it is stored, the objects stay in the token without a
+    row; `next_version` steps over them. Raises FailureError, KeyWeakError, TokenError.
+    """
+    if not names or any(number not in ALGORITHMS or not ALGORITHMS[number].derivable for number in names):
+        raise FailureError(reasons.REASON_ALGORITHM_NOT_ALLOWED, "A derived key is for algorithms that can be derived.")
+    label = labels.key_version(tenant, key, version)
+    _make_secret(token, label)
+    _make_pair(token, labels.attestation(label), algorithms.ALGORITHM_ES256)
+    check = _derived_check(token, label)
+    return KeyVersionRow(tenant, key, version, signing_pb2.KEY_STATE_PRE_ACTIVATION, tuple(names), label, check, now_ms)
+
+
+def make_direct(
+    token: Token, tenant: str, key: str, version: int, algorithm: algorithms.Algorithm.ValueType, now_ms: int
+) -> KeyVersionRow:
+    """A key pair that signs in the token. Otherwise as `make_derived`."""
+    row = ALGORITHMS.get(algorithm)
+    if row is None or algorithms.CUSTODY_CLASS_HSM_DIRECT not in row.custody:
+        raise FailureError(reasons.REASON_ALGORITHM_NOT_ALLOWED, "This algorithm cannot sign in the token.")
+    label = labels.key_version(tenant, key, version)
+    _make_pair(token, label, algorithm)
+    check = _direct_check(token, label)
+    return KeyVersionRow(tenant, key, version, signing_pb2.KEY_STATE_PRE_ACTIVATION, (algorithm,), label, check, now_ms)
+
+
+def make_pepper(token: Token, tenant: str) -> None:
+    """The secret under which a tenant's commitments are made. Raises FailureError, KeyWeakError, TokenError."""
+    _make_secret(token, labels.pepper(tenant))
+
+
+def make_service_keys(token: Token) -> None:
+    """The adapter's own keys: the checkpoint key and the mint's secret. Raises FailureError, KeyWeakError, TokenError."""
+    _make_pair(token, labels.LOG, algorithms.ALGORITHM_ED25519)
+    _make_secret(token, labels.MINT)
+
+
+def assert_inventory(token: Token, rows: Iterable[KeyVersionRow], tenants: Iterable[str]) -> None:
+    """Every key that should be in the token is there, strong, and the one that was made. Raises InventoryError, TokenError.
+
+    Destroyed versions are not looked for. `tenants` are those whose commitments are still made.
+    """
+    findings: list[str] = []
+    for label in (labels.LOG, labels.MINT, *(labels.pepper(tenant) for tenant in tenants)):
+        findings += _strength(token, label)
+    for row in rows:
+        if row.state != signing_pb2.KEY_STATE_DESTROYED:
+            findings += _version_findings(token, row)
+    if findings:
+        raise InventoryError(findings)
+
+
+def unknown_objects(token: Token, rows: Iterable[KeyVersionRow], tenants: Iterable[str]) -> list[str]:
+    """Labels of keys in the token that nothing accounts for, destroyed versions included: each one is an incident.
+
+    Raises TokenError.
+    """
+    known = {labels.LOG, labels.MINT, *(labels.pepper(tenant) for tenant in tenants)}
+    for row in rows:
+        if row.state != signing_pb2.KEY_STATE_DESTROYED:
+            known |= {row.label, labels.attestation(row.label)}
+    return [label for label in token.labels() if label not in known]
+
+
+def _make_secret(token: Token, label: str) -> None:
+    try:
+        token.generate_secret(label)
+    except KeyExistsError as error:
+        raise _exists(label) from error
+    _demand_strength(token, label)
+
+
+def _make_pair(token: Token, label: str, algorithm: algorithms.Algorithm.ValueType) -> None:
+    try:
+        token.generate_key_pair(label, algorithm)
+    except KeyExistsError as error:
+        raise _exists(label) from error
+    _demand_strength(token, label)
+
+
+def _exists(label: str) -> FailureError:
+    detail = f"The token holds a key {label} already; it was left as it is. Make the next version, or ask who made this one."
+    return FailureError(reasons.REASON_ILLEGAL_TRANSITION, detail)
+
+
+def _demand_strength(token: Token, label: str) -> None:
+    weaknesses = token.attributes(label).weaknesses()
+    if weaknesses:
+        raise KeyWeakError(
+            f"The token made the key {label}, but it {' and '.join(weaknesses)}. Do not use it; see the token's settings."
+        )
+
+
+def _strength(token: Token, label: str) -> list[str]:
+    try:
+        weaknesses = token.attributes(label).weaknesses()
+    except KeyMissingError:
+        return [f"The key {label} is missing from the token."]
+    return [f"The key {label} {' and '.join(weaknesses)}."] if weaknesses else []
+
+
+def _version_findings(token: Token, row: KeyVersionRow) -> list[str]:
+    findings = _strength(token, row.label)
+    try:
+        token.public_key(row.label)
+        direct = True
+    except KeyMissingError:
+        direct = False
+    if not direct:
+        findings += _strength(token, labels.attestation(row.label))
+    try:
+        check = _direct_check(token, row.label) if direct else _derived_check(token, row.label)
+    except KeyMissingError:
+        return findings or [f"The key {row.label} is missing from the token."]
+    if not hmac.compare_digest(check, row.check_value):
+        findings.append(f"The key {row.label} is not the one that was made: its check value differs.")
+    return findings
+
+
+def _derived_check(token: Token, label: str) -> bytes:
+    # No derivation can ask for this value: an HkdfLabel starts with a length of at most 8160, "ca" read as a length is 25441.
+    return token.hmac(label, CHECK_DOMAIN)[:CHECK_LEN]
+
+
+def _direct_check(token: Token, label: str) -> bytes:
+    return hashlib.sha256(token.public_key(label)).digest()[:CHECK_LEN]
