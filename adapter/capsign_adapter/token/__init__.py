@@ -1,0 +1,1 @@
+"""The HSM behind one contract and one thread."""

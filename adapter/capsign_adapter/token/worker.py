@@ -1,0 +1,88 @@
+"""The one thread that may touch a token.
+
+PKCS#11 modules are initialised for a single thread, while the binding releases the GIL: two threads in one module crash it.
+So callers hand their work over and wait. What waits is bounded, and how long it waits is bounded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from capsign_adapter.token.interface import TokenUnavailableError
+
+T = TypeVar("T")
+
+
+class _Call:
+    """One piece of work, and the lock that its caller waits on: a bare lock is the cheapest hand-over that Python has."""
+
+    __slots__ = ("abandoned", "done", "error", "operation", "result")
+
+    def __init__(self, operation: Callable[[], Any]) -> None:
+        self.operation = operation
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.abandoned = False
+        self.done = threading.Lock()
+        self.done.acquire()
+
+
+class TokenThread:
+    """Runs operations one at a time, in the order in which they came."""
+
+    def __init__(self, name: str, *, waiting: int) -> None:
+        """`waiting` bounds the calls in the queue; a burst may pass it by the number of threads that look at the same moment."""
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._waiting = waiting
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, operation: Callable[[], T], timeout_s: float) -> T:
+        """The operation's result or its exception; TokenUnavailableError when it was not done in time."""
+        if self._stopped or not self._thread.is_alive():  # after a fork the thread is not there: never wait for it
+            raise TokenUnavailableError("the token is closed in this process; open it again")
+        if self._calls.qsize() >= self._waiting:
+            raise TokenUnavailableError(f"{self._waiting} calls wait for the token already; send less, or add adapter processes")
+        call = _Call(operation)
+        self._calls.put(call)
+        if not call.done.acquire(timeout=timeout_s):
+            call.abandoned = True  # not begun: it never will be. Begun: its result is dropped.
+            raise TokenUnavailableError(f"the token did not answer within {timeout_s:g} s; see to the HSM and its network")
+        if call.error is not None:
+            raise call.error
+        result: T = call.result
+        return result
+
+    @property
+    def depth(self) -> int:
+        """Calls that wait now."""
+        return self._calls.qsize()
+
+    def stop(self, timeout_s: float) -> None:
+        """Ends the thread after what it has begun; what still waits is refused."""
+        self._stopped = True
+        self._calls.put(None)
+        self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            if call.abandoned:
+                continue
+            if self._stopped:
+                call.error = TokenUnavailableError("the token was closed before this call began")
+            else:
+                try:
+                    call.result = call.operation()
+                except BaseException as error:
+                    call.error = error
+            call.done.release()
+            del call  # no result stays alive in this frame while the thread waits
+        while not self._calls.empty():
+            late = self._calls.get()
+            if late is not None:
+                late.error = TokenUnavailableError("the token was closed before this call began")
+                late.done.release()
