@@ -88,7 +88,7 @@ def test_refused_with_key_and_fix(tmp_path, text, environ, key, words):
     "suffix", ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_GRPC", "PORT", "PORT_443_TCP", "PORT_443_TCP_ADDR"]
 )
 def test_a_service_named_like_us_does_not_break_the_pod(tmp_path, suffix):
-    """Kubernetes writes a Service's address into every pod: a Service `capsign-x` gives CAPSIGN_X_SERVICE_HOST. Nobody wrote it."""
+    """Kubernetes writes a Service's address into every pod: a Service `capsign-x` gives CAPSIGN_X_SERVICE_HOST by itself."""
     assert load('state="s"', tmp_path, **{f"CAPSIGN_X_{suffix}": "tcp://10.0.0.1:443"}).health.port == 0
 
 
@@ -110,7 +110,7 @@ def test_any_text_loads_or_is_refused(tmp_path_factory, text):
         settings.load(file, Health, "CAPSIGN_X", {})
     except settings.SettingsError as error:
         named = str(file) in str(error)
-        assert named  # noqa: PT017 - both ends are right, as long as a refusal names the file
+        assert named
 
 
 def secret(directory: Path, data: bytes = b"1234", mode: int = 0o600) -> Path:
