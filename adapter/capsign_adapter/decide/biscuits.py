@@ -1,0 +1,230 @@
+"""Handles as Biscuit tokens: minted here, narrowed by the agent, verified here without a look-up.
+
+The authority block holds the capability as facts, and checks that no later block can lift: Biscuit lets a block's facts be seen
+only by that block, so what an agent appends can forbid and never allow. Appended blocks speak a fixed vocabulary
+(docs/formats.md, "Handle"); anything else is refused, which also bounds the work a token can cause.
+
+Times inside a token are integers, milliseconds since 1970: Biscuit's own dates have seconds only.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+
+from biscuit_auth import (
+    Algorithm,
+    AuthorizationError,
+    Authorizer,
+    AuthorizerBuilder,
+    Biscuit,
+    BiscuitBuilder,
+    KeyPair,
+    PrivateKey,
+    PublicKey,
+)
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide.admission import Operation, check_life
+from capsign_adapter.decide.capability import Capability
+from capsign_adapter.decide.handle_facts import CHECKS, capability_in, facts_of
+
+MAX_TOKEN_BYTES = 4096
+"""Largest token, narrowed or not."""
+
+MAX_BLOCKS = 8
+"""Most blocks, the authority block counted."""
+
+MAX_STATEMENTS = 16
+"""Most statements in an appended block."""
+
+MAX_OPERATIONS = 64
+"""Most operations whose verdict one verified handle remembers."""
+
+# The library's type stubs are behind its code: hence the ignores here.
+_ED25519 = Algorithm.Ed25519  # type: ignore[attr-defined]
+
+# The library's default of 1 ms is missed on a busy machine. One second is a bound on damage, not an expectation: 60 µs is usual.
+_MAX_TIME = timedelta(seconds=1)
+
+_OPERATION = """
+workload({workload}); cert_key({cert_key}); time({now});
+algorithm({algorithm}); protocol({protocol}); role({role}); version({version}); transcript({transcript});
+allow if true;
+"""
+
+_NAME = r'"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"'
+_CHOICE = re.compile(rf"check if (algorithm|protocol|role|version)\({_NAME}\)(?: or \1\({_NAME}\)){{0,15}}")
+_SHORTER = re.compile(r"check if time\(\$([a-z_]{1,32})\), \$\1 < ([0-9]{1,15})")
+
+T = TypeVar("T")
+
+
+class Mint:
+    """Makes tokens. The seed is the Ed25519 private key of the mint, 32 bytes, kept by nobody but this object."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._private = PrivateKey.from_bytes(seed, _ED25519)  # type: ignore[call-arg]
+        self.public_key = bytes(KeyPair.from_private_key(self._private).public_key.to_bytes())
+
+    def mint(self, capability: Capability) -> bytes:
+        """The token of this capability. Raises ValueError if it is above MAX_TOKEN_BYTES, which `parse_policy` rules out."""
+        builder = BiscuitBuilder(CHECKS)
+        for fact in facts_of(capability):
+            builder.add_fact(fact)
+        token = bytes(builder.build(self._private).to_bytes())
+        if len(token) > MAX_TOKEN_BYTES:
+            raise ValueError(f"the grant {capability.grant} gives a token of {len(token)} bytes; split it")
+        return token
+
+
+class Verified:
+    """A token that this adapter's mint made, in the hands of its holder. Safe to share between threads.
+
+    `expires_ms` is the capability's expiry or an earlier one to which the agent narrowed the token.
+    """
+
+    __slots__ = ("_allowed", "_biscuit", "capability", "expires_ms")
+
+    def __init__(self, biscuit: Biscuit, capability: Capability, expires_ms: int) -> None:
+        self._biscuit = biscuit
+        self._allowed: frozenset[Operation] = frozenset()
+        self.capability = capability
+        self.expires_ms = expires_ms
+
+    def check_presented(self, workload: str, cert_key_hash: bytes, now_ms: int, skew_ms: int) -> None:
+        """Raise FailureError HANDLE_STOLEN or HANDLE_EXPIRED unless this peer may present this token now."""
+        mine = hmac.compare_digest(self.capability.cert_key_hash, cert_key_hash)
+        if not mine or self.capability.workload != workload:
+            whose = "another certificate key" if self.capability.workload == workload else "another workload"
+            raise FailureError(failures_pb2.REASON_HANDLE_STOLEN, f"This handle was issued to {whose}.")
+        check_life(self.capability, now_ms, skew_ms)
+        self._check_narrowed_life(now_ms)
+
+    def require(self, operation: Operation, now_ms: int) -> None:
+        """Raise FailureError unless the token's checks, minted and appended, all allow this operation.
+
+        A verdict is remembered: the vocabulary knows no statement that allows later what it forbids now, and the one that
+        forbids later what it allows now is the expiry, which is compared each time.
+        """
+        self._check_narrowed_life(now_ms)
+        if operation in self._allowed:
+            return
+        self._evaluate(operation, now_ms)
+        # Two threads may both replace the set; what is lost is decided again. Past the bound it starts anew.
+        kept = self._allowed if len(self._allowed) < MAX_OPERATIONS else frozenset()
+        self._allowed = kept | {operation}
+
+    def _check_narrowed_life(self, now_ms: int) -> None:
+        if now_ms >= self.expires_ms:
+            raise FailureError(failures_pb2.REASON_HANDLE_EXPIRED, "The agent gave this handle a shorter life, which is over.")
+
+    def _evaluate(self, operation: Operation, now_ms: int) -> None:
+        parameters = {
+            "workload": self.capability.workload,
+            "cert_key": self.capability.cert_key_hash,
+            "now": now_ms,
+            "algorithm": operation.algorithm,
+            "protocol": operation.protocol,
+            "role": operation.role,
+            "version": operation.protocol_version,
+            "transcript": operation.transcript,
+        }
+        try:
+            _bounded(AuthorizerBuilder(_OPERATION, parameters), self._biscuit).authorize()
+        except AuthorizationError as error:
+            raise _narrowed(str(error)) from None
+
+
+class Verifier:
+    """Verifies tokens with the mint's public key (Ed25519, raw, 32 bytes) and nothing else."""
+
+    def __init__(self, public_key: bytes) -> None:
+        self._public = PublicKey.from_bytes(public_key, _ED25519)  # type: ignore[call-arg]
+
+    def verify(self, token: bytes, workload: str, cert_key_hash: bytes, now_ms: int, skew_ms: int) -> Verified:
+        """The handle in this token, presented by this peer.
+
+        Raises FailureError HANDLE_FORGED (not of this mint, altered, or narrowed in unknown words), HANDLE_STOLEN (ours, but
+        another's), HANDLE_EXPIRED, INPUT_TOO_LARGE.
+        """
+        verified = self.read(token)
+        verified.check_presented(workload, cert_key_hash, now_ms, skew_ms)
+        return verified
+
+    def read(self, token: bytes) -> Verified:
+        """The handle in this token, whoever presents it. Raises FailureError HANDLE_FORGED or INPUT_TOO_LARGE."""
+        if len(token) > MAX_TOKEN_BYTES:
+            raise FailureError(
+                failures_pb2.REASON_INPUT_TOO_LARGE, f"A handle has at most {MAX_TOKEN_BYTES} bytes.", field="handle"
+            )
+        biscuit = _ours(lambda: Biscuit.from_bytes(token, self._public))
+        if bytes(biscuit.to_bytes()) != token:
+            # Protobuf skips what it does not know, so the same signed blocks have many spellings. One is ours.
+            raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "The handle is not in its canonical form.")
+        blocks = biscuit.block_count()
+        if blocks > MAX_BLOCKS:
+            raise _too_large(f"A handle has at most {MAX_BLOCKS} blocks.")
+        shorter = [_appended(_ours(partial(biscuit.block_source, index))) for index in range(1, blocks)]
+        capability = _ours(lambda: capability_in(_bounded(AuthorizerBuilder(), biscuit)))
+        return Verified(biscuit, capability, min([capability.expires_ms, *(each for each in shorter if each)]))
+
+
+def _appended(source: str) -> int | None:
+    """The expiry that an appended block states, if it states one. Raises FailureError HANDLE_FORGED for unknown statements."""
+    statements = [line.removesuffix(";") for line in source.splitlines() if line]
+    ends = [int(shorter.group(2)) for line in statements if (shorter := _SHORTER.fullmatch(line))]
+    known = len(ends) + sum(1 for line in statements if _CHOICE.fullmatch(line))
+    if known != len(statements) or not 1 <= known <= MAX_STATEMENTS:
+        raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "The handle was narrowed in words that this adapter does not know.")
+    return min(ends, default=None)
+
+
+def _bounded(builder: AuthorizerBuilder, biscuit: Biscuit) -> Authorizer:
+    limits = builder.limits()  # type: ignore[attr-defined]
+    limits.max_time = _MAX_TIME
+    builder.set_limits(limits)  # type: ignore[attr-defined]
+    return builder.build(biscuit)
+
+
+def _too_large(detail: str) -> FailureError:
+    return FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, detail, field="handle")
+
+
+def _ours(read: Callable[[], T]) -> T:
+    """Run a step of reading a token; whatever goes wrong means that our mint did not make it."""
+    try:
+        return read()
+    except FailureError:
+        raise
+    except Exception:
+        raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "This is not a handle of this adapter's mint.") from None
+    except BaseException as error:
+        # A panic in the library's Rust code arrives as a BaseException that has no importable name.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "The handle cannot be read.") from None
+
+
+def _narrowed(failed: str) -> FailureError:
+    """The refusal for the checks that the library says failed. An evaluation that did not end is a failure, not a refusal."""
+    if "checks failed" not in failed:
+        return FailureError(
+            failures_pb2.REASON_OVERLOADED, "The handle's checks could not be evaluated in time.", retry_after_ms=100
+        )
+    if "check if workload(" in failed:
+        return FailureError(failures_pb2.REASON_HANDLE_STOLEN, "This handle was issued to another holder.")
+    if "check if time(" in failed:
+        return FailureError(failures_pb2.REASON_HANDLE_EXPIRED, "The handle's life is over.")
+    if "check if algorithm(" in failed:
+        return FailureError(
+            failures_pb2.REASON_ALGORITHM_NOT_ALLOWED, "The agent narrowed this handle to other algorithms.", field="algorithm"
+        )
+    return FailureError(
+        failures_pb2.REASON_CONTEXT_NOT_ALLOWED, "The agent narrowed this handle to another context.", field="context"
+    )
