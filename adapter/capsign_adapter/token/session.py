@@ -55,7 +55,7 @@ DERIVED_KEPT = 256
 """Derived keys that stay in the token between calls; session objects, gone with the session."""
 
 _KEY_CLASSES = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY)
-_EC_MECHANISMS = {Family.P256: KeyType.EC, Family.P384: KeyType.EC, Family.ED25519: KeyType.EC_EDWARDS, Family.RSA: KeyType.RSA}
+_KEY_TYPES = {Family.P256: KeyType.EC, Family.P384: KeyType.EC, Family.ED25519: KeyType.EC_EDWARDS, Family.RSA: KeyType.RSA}
 
 _EDDSA = 0x1057
 _CKM_SHA256 = 0x250
@@ -402,8 +402,8 @@ class Pkcs11Token:
         def operation() -> None:
             self._login.must_be_new(label)
             public = {Attribute.EC_PARAMS: encodings.EC_PARAMS[family]} if family is not Family.RSA else {}
-            made = self._login.ready()._generate_keypair(
-                _EC_MECHANISMS[family],
+            made = self._login.ready().generate_keypair(
+                _KEY_TYPES[family],
                 encodings.RSA_BITS if family is Family.RSA else None,
                 id=secrets.token_bytes(16),
                 label=label,
