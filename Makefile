@@ -1,0 +1,100 @@
+# capsign: `make help` says what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+VENV_PROTO := .venv-proto
+BIN := $(VENV)/bin
+DEMO ?= .demo
+SOURCES := proto/python agent adapter clients/python clients/cli
+
+# An environment is good as long as the locks it was made from are the same; its stamp carries their digest.
+digest = $(shell cat $(1) | sha256sum | cut -c1-16)
+STAMP := $(VENV)/made-from-$(call digest,requirements/dev.lock pyproject.toml)
+STAMP_PROTO := $(VENV_PROTO)/made-from-$(call digest,requirements/proto.lock)
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: venv system-packages ## Token, CA, adapter and agent; an application signs; it stays up
+	@$(BIN)/python docs/examples/demo.py --dir $(DEMO)
+
+.PHONY: demo-down
+demo-down: venv ## End what `make demo` started
+	@$(BIN)/capsign dev down --dir $(DEMO)
+
+.PHONY: test
+test: venv system-packages ## All tests: unit, then real processes
+	$(BIN)/python -m pytest -q -m "not system" tests
+	$(BIN)/python -m pytest -q -m system tests
+
+.PHONY: test-unit
+test-unit: venv ## The fast tests only
+	$(BIN)/python -m pytest -q -m "not system" tests
+
+.PHONY: check
+check: check-python check-proto ## Lint, types, import contracts, protos and generated code
+
+.PHONY: check-python
+check-python: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: check-proto
+check-proto: $(STAMP_PROTO)
+	PATH=$(VENV_PROTO)/bin:$$PATH buf lint
+	PATH=$(VENV_PROTO)/bin:$$PATH buf format --diff --exit-code
+	PATH=$(VENV_PROTO)/bin:$$PATH buf breaking --against proto/baseline.binpb
+	PATH=$(VENV_PROTO)/bin:$$PATH $(VENV_PROTO)/bin/python proto/generate.py --check
+
+.PHONY: bench
+bench: venv system-packages ## Benchmarks, as ratios to the raw primitive
+	$(BIN)/python -m bench $(BENCH)
+
+.PHONY: proto
+proto: $(STAMP_PROTO) ## Generate capsign_wire from the .proto files
+	PATH=$(VENV_PROTO)/bin:$$PATH $(VENV_PROTO)/bin/python proto/generate.py
+
+.PHONY: proto-baseline
+proto-baseline: $(STAMP_PROTO) ## Accept the protos as the contract that `make check` compares with
+	PATH=$(VENV_PROTO)/bin:$$PATH buf build --exclude-source-info -o proto/baseline.binpb
+
+.PHONY: lock
+lock: $(STAMP_PROTO) ## Resolve requirements/*.lock anew
+	$(VENV_PROTO)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-package capsign --extra dev pyproject.toml -o requirements/dev.lock
+	$(VENV_PROTO)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		requirements/proto.in -o requirements/proto.lock
+
+.PHONY: system-packages
+system-packages: ## Install SoftHSM2, NSS, OpenSC, PostgreSQL and openssl, or say how
+	@.ci/system-packages
+
+.PHONY: venv
+venv: $(STAMP) ## Make or refresh .venv from the lock
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "capsign needs Python 3.11 or newer; run make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m compileall -q $(SOURCES)
+	@rm -f $(VENV)/made-from-*
+	@touch $@
+
+$(STAMP_PROTO):
+	test -x $(VENV_PROTO)/bin/python || $(PYTHON) -m venv $(VENV_PROTO)
+	$(VENV_PROTO)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.lock
+	@rm -f $(VENV_PROTO)/made-from-*
+	@touch $@
+
+.PHONY: clean
+clean: ## Remove environments and caches
+	rm -rf $(VENV) $(VENV_PROTO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
