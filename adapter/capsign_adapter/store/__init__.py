@@ -1,0 +1,1 @@
+"""The ledger, the evidence log and the control state, behind one contract and in one transaction."""

@@ -181,11 +181,11 @@ class Store(Protocol):
     def commit(self, epoch: int, drafts: Sequence[Draft], now_ms: int) -> list[Committed]:
         """Commit a batch in one transaction; results in order.
 
-        Inside the transaction, in this order: the revocation epoch is compared (EpochMovedError); ids older than the watermark
-        are refused INTENT_EXPIRED; each draft is inserted if its (workload, intent_id) is absent; an existing row with the same
-        fingerprint and grant is a REPLAY, with another one INTENT_CONFLICT, a NEVER row INTENT_NEVER; uses are counted for drafts
-        that are DONE and new (USES_EXHAUSTED); leaves are sequenced. Two drafts of one batch with the same id: the second sees
-        the first. Fingerprints are compared in constant time.
+        Inside the transaction, in this order: the revocation epoch is compared (EpochMovedError); each draft is inserted if its
+        (workload, intent_id) is absent; an existing row with the same fingerprint and grant is a REPLAY, with another one
+        INTENT_CONFLICT, a NEVER row INTENT_NEVER; absent ids older than the watermark are refused INTENT_EXPIRED; uses are
+        counted for drafts that are DONE and new (USES_EXHAUSTED, which gets a row in state REFUSED); leaves are sequenced. Two
+        drafts of one batch with the same id: the second sees the first. Fingerprints are compared in constant time.
         """
 
     def find(self, workload: str, intent_ids: Sequence[bytes]) -> dict[bytes, Stored]:
@@ -233,7 +233,7 @@ class Store(Protocol):
         """Batches taken, as (leaf index, workload, batch), ascending from a leaf."""
 
     def hashes(self, level: int, first: int, count: int) -> list[bytes]:
-        """Hashes of tile level `level` (tree level 8 * level) from index `first`; complete subtrees only, so there may be fewer."""
+        """Hashes of tile level `level` (tree level 8 * level) from `first`; complete subtrees only, so maybe fewer."""
 
     def entries(self, first: int, count: int) -> list[bytes]:
         """Entries from leaf `first`, fewer if there are fewer."""

@@ -1,0 +1,148 @@
+"""The ledger of intents in tables: fetch the rows a decision needs, write what it decided, collect what is too old to ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.store import ledger, log
+from capsign_adapter.store.interface import Committed, Draft, EpochMovedError, IntentState, Stored
+from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
+
+USES_KEPT_MS = 30 * 24 * 3_600_000
+"""A use counter goes this long after the watermark passed its last use; no handle lives nearly as long."""
+
+MAX_LOOKUP = 400
+"""Intents fetched by one statement: keeps within SQLite's limit on parameters."""
+
+_COLUMNS = "intent_id, workload_id, fingerprint, grant_name, state, result, leaf_index"
+_INSERT = f"INSERT INTO intents ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608 - constants
+
+
+class RowExistsError(Exception):
+    """A batch believed to be new met a row that exists: decide it row by row."""
+
+
+def commit_plain(
+    tx: Transaction,
+    head: Head,
+    epoch: int,
+    drafts: Sequence[Draft],
+    hashes: Sequence[bytes],
+    workloads: Mapping[str, int],
+    now_ms: int,
+) -> list[Committed]:
+    """The common case: every intent is new, so the unique key decides and nothing is looked up first.
+
+    Raises RowExistsError, and the transaction must then be rolled back, if one was not new after all.
+    """
+    if head.epoch != epoch:
+        raise EpochMovedError
+    floor = ledger.floor_of(head.watermark_ms)
+    first = head.tree_size
+    rows: list[Row] = [
+        (draft.intent_id, workloads[draft.workload], draft.fingerprint, draft.grant, int(draft.state), draft.result, index)
+        for index, draft in enumerate(drafts, first)
+    ]
+    if min(rows)[0] < floor or tx.run_each(_INSERT, rows) != len(rows):
+        raise RowExistsError
+    log.sequence(tx, head, [draft.leaf for draft in drafts], now_ms, hashes)
+    return ledger.plan_plain(drafts, first)
+
+
+def commit_planned(
+    tx: Transaction, head: Head, epoch: int, drafts: Sequence[Draft], workloads: Mapping[str, int], now_ms: int
+) -> list[Committed]:
+    """The careful case: fetch what exists, let the ledger decide, write exactly that."""
+    if head.epoch != epoch:
+        raise EpochMovedError
+    keys = {(draft.workload, draft.intent_id) for draft in drafts}
+    found = fetch(tx, keys, workloads)
+    serials = {draft.handle_serial for draft in drafts if draft.max_uses}
+    plan = ledger.plan(drafts, found, _fetch_uses(tx, serials), head.watermark_ms, head.tree_size)
+    rows: list[Row] = [
+        (draft.intent_id, workloads[draft.workload], draft.fingerprint, draft.grant, int(state), result, index)
+        for draft, state, result, index in plan.inserts
+    ]
+    if rows and tx.run_each(_INSERT, rows) != len(rows):
+        raise RuntimeError("a row that was absent under the writers' lock exists")
+    for serial, used in plan.uses.items():
+        tx.run(
+            "INSERT INTO handle_uses (handle_serial, used, last_used_ms) VALUES (?, ?, ?)"
+            " ON CONFLICT (handle_serial) DO UPDATE SET used = excluded.used, last_used_ms = excluded.last_used_ms",
+            serial,
+            used,
+            now_ms,
+        )
+    log.sequence(tx, head, plan.leaves, now_ms)
+    return plan.results
+
+
+def resolve(
+    tx: Transaction, head: Head, workload: str, workload_id: int, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int
+) -> Stored:
+    """The row of this intent, or a NEVER row made now under the same unique key: one of the two, whoever came first."""
+    row = fetch(tx, {(workload, intent_id)}, {workload: workload_id}).get((workload, intent_id))
+    if row is not None:
+        return checked(row.stored, grant)
+    if intent_id < ledger.floor_of(head.watermark_ms):
+        raise FailureError(failures_pb2.REASON_INTENT_EXPIRED, "The ledger does not know any more what became of this intent.")
+    stored = Stored(IntentState.NEVER, grant, b"", log.sequence(tx, head, [never_leaf], now_ms))
+    row_values = (intent_id, workload_id, b"", grant, int(IntentState.NEVER), b"", stored.leaf_index)
+    tx.run_each(_INSERT, [row_values])
+    return stored
+
+
+def checked(stored: Stored, grant: str) -> Stored:
+    """The row, if it belongs to this grant. Raises FailureError INTENT_CONFLICT."""
+    if stored.grant != grant:
+        raise FailureError(failures_pb2.REASON_INTENT_CONFLICT, "The intent was made under another grant.", field="intent_id")
+    return stored
+
+
+def fetch(tx: Reader, keys: Iterable[ledger.IntentKey], workloads: Mapping[str, int]) -> dict[ledger.IntentKey, ledger.LedgerRow]:
+    """The rows that exist among these intents. A workload without a number has none."""
+    by_workload: dict[str, list[bytes]] = {}
+    for workload, intent_id in keys:
+        if workload in workloads:
+            by_workload.setdefault(workload, []).append(intent_id)
+    found = {}
+    for workload, ids in by_workload.items():
+        for at in range(0, len(ids), MAX_LOOKUP):
+            chunk = ids[at : at + MAX_LOOKUP]
+            marks = ", ".join("?" * len(chunk))
+            query = (
+                "SELECT intent_id, fingerprint, state, grant_name, result, leaf_index FROM intents"  # noqa: S608 - question marks
+                f" WHERE intent_id IN ({marks}) AND workload_id = ?"
+            )
+            for intent_id, fingerprint, state, grant, result, index in tx.all(query, *chunk, workloads[workload]):
+                stored = Stored(IntentState(state), grant, bytes(result), index)
+                found[workload, bytes(intent_id)] = ledger.LedgerRow(stored, bytes(fingerprint))
+    return found
+
+
+def _fetch_uses(tx: Reader, serials: Iterable[bytes]) -> dict[bytes, int]:
+    used = {}
+    for serial in serials:
+        row = tx.one("SELECT used FROM handle_uses WHERE handle_serial = ?", serial)
+        if row is not None:
+            used[serial] = int(row[0])
+    return used
+
+
+def collect_garbage(tx: Transaction, head: Head, watermark_ms: int, limit: int) -> int:
+    """Move the watermark and delete what is older, in the one transaction that makes it safe to forget.
+
+    The watermark never moves back, so a clock that did cannot open the window again for an id whose row is gone.
+    """
+    head.watermark_ms = max(head.watermark_ms, watermark_ms)
+    oldest = "SELECT intent_id, workload_id FROM intents WHERE intent_id < ? ORDER BY intent_id, workload_id LIMIT ?"
+    gone = tx.run(
+        f"DELETE FROM intents WHERE (intent_id, workload_id) IN ({oldest})",  # noqa: S608 - a constant
+        ledger.floor_of(head.watermark_ms),
+        limit,
+    )
+    tx.run("DELETE FROM handle_uses WHERE last_used_ms < ?", head.watermark_ms - USES_KEPT_MS)
+    return gone

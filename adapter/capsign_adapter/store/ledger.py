@@ -1,0 +1,128 @@
+"""What the ledger decides of a batch, given the rows it found. Pure: no statement is sent from here.
+
+Absent is the only state from which an intent moves (I5), so a decision needs the rows, the watermark and the use counters, and
+nothing else. Both engines run this; they differ only in how rows are fetched and inserted.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.store.interface import Committed, Draft, IntentState, Stored, Verdict
+
+IntentKey = tuple[str, bytes]
+"""Workload and intent id: what makes an intent unique."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """A row as it stands in the ledger, with what a draft is compared to."""
+
+    stored: Stored
+    fingerprint: bytes
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to write, and what to answer once it is durable. Leaf indices count from the first leaf of this transaction."""
+
+    results: list[Committed] = field(default_factory=list)
+    inserts: list[tuple[Draft, IntentState, bytes, int]] = field(default_factory=list)
+    """Draft, state and result as they are to be stored, leaf index."""
+    leaves: list[bytes] = field(default_factory=list)
+    uses: dict[bytes, int] = field(default_factory=dict)
+    """New value of each use counter that moved."""
+
+
+def floor_of(watermark_ms: int) -> bytes:
+    """Ids that sort below these six bytes are older than the watermark: an id starts with its time."""
+    return watermark_ms.to_bytes(6, "big")
+
+
+def is_plain(drafts: Sequence[Draft]) -> bool:
+    """Whether the batch repeats no intent and counts no uses: then the database's unique key alone can decide."""
+    if any(draft.max_uses for draft in drafts):
+        return False
+    return len({(draft.workload, draft.intent_id) for draft in drafts}) == len(drafts)
+
+
+def plan_plain(drafts: Sequence[Draft], first_index: int) -> list[Committed]:
+    """The answers for a plain batch of which every row could be inserted."""
+    new = Verdict.NEW
+    return [Committed(new, index) for index in range(first_index, first_index + len(drafts))]
+
+
+def plan(
+    drafts: Sequence[Draft],
+    found: Mapping[IntentKey, LedgerRow],
+    used: Mapping[bytes, int],
+    watermark_ms: int,
+    first_index: int,
+) -> Plan:
+    """Decide a batch in order; a later draft sees what an earlier one of the same batch did.
+
+    A row that is still there tells the truth even when it is older than the watermark; only an absent old id is refused, for
+    it may have been done and forgotten.
+    """
+    known = dict(found)
+    floor = floor_of(watermark_ms)
+    made = Plan()
+    for draft in drafts:
+        key = (draft.workload, draft.intent_id)
+        row = known.get(key)
+        if row is not None:
+            _answer_known(made, draft, row, first_index)
+        elif draft.intent_id < floor:
+            _refuse(made, draft, failures_pb2.REASON_INTENT_EXPIRED, first_index)
+        elif draft.state is IntentState.DONE and not _count_use(made, draft, used):
+            # Final for this id (a refusal is), so it gets a row: asked again, it is told the same.
+            index = _refuse(made, draft, failures_pb2.REASON_USES_EXHAUSTED, first_index)
+            result = FailureError(failures_pb2.REASON_USES_EXHAUSTED).to_item().SerializeToString()
+            known[key] = _insert(made, draft, IntentState.REFUSED, result, index)
+        else:
+            index = first_index + len(made.leaves)
+            made.leaves.append(draft.leaf)
+            made.results.append(Committed(Verdict.NEW, index))
+            known[key] = _insert(made, draft, draft.state, draft.result, index)
+    return made
+
+
+def _answer_known(made: Plan, draft: Draft, row: LedgerRow, first_index: int) -> None:
+    if row.stored.state is IntentState.NEVER:
+        _refuse(made, draft, failures_pb2.REASON_INTENT_NEVER, first_index)
+    elif same(row.fingerprint, draft.fingerprint) and row.stored.grant == draft.grant:
+        made.results.append(Committed(Verdict.REPLAY, row.stored.leaf_index, row.stored))
+    else:
+        _refuse(made, draft, failures_pb2.REASON_INTENT_CONFLICT, first_index)
+
+
+def same(left: bytes, right: bytes) -> bool:
+    """Whether two fingerprints are equal, in time that tells nothing about where they differ."""
+    return hmac.compare_digest(left, right)
+
+
+def _refuse(made: Plan, draft: Draft, reason: failures_pb2.Reason.ValueType, first_index: int) -> int:
+    index = first_index + len(made.leaves)
+    made.leaves.append(draft.refusal_leaf(reason))
+    made.results.append(Committed(Verdict.REFUSED, index, reason=reason))
+    return index
+
+
+def _insert(made: Plan, draft: Draft, state: IntentState, result: bytes, index: int) -> LedgerRow:
+    made.inserts.append((draft, state, result, index))
+    return LedgerRow(Stored(state, draft.grant, result, index), draft.fingerprint)
+
+
+def _count_use(made: Plan, draft: Draft, used: Mapping[bytes, int]) -> bool:
+    if not draft.max_uses:
+        return True
+    count = made.uses.get(draft.handle_serial, used.get(draft.handle_serial, 0))
+    if count >= draft.max_uses:
+        return False
+    made.uses[draft.handle_serial] = count + 1
+    return True

@@ -1,0 +1,41 @@
+"""Brings a database to the schema of this release, and refuses one that a newer release wrote."""
+
+from __future__ import annotations
+
+from capsign_adapter.evidence.merkle import Frontier
+from capsign_adapter.store import schema
+from capsign_adapter.store.faults import StoreTooNewError
+from capsign_adapter.store.transaction import FIRST_HEAD, Reader, Transaction
+
+
+def check_version(tx: Reader) -> int:
+    """The number of the last migration applied. Raises StoreTooNewError."""
+    row = tx.one("SELECT MAX(number) FROM schema_migrations")
+    number = int(row[0] or 0) if row else 0
+    if number > schema.LATEST:
+        raise StoreTooNewError(
+            f"The database has schema {number} and this release knows up to {schema.LATEST}. "
+            "Run the newer release; going back needs a backup from before the upgrade."
+        )
+    return number
+
+
+def create(tx: Transaction, dialect: str, now_ms: int) -> None:
+    """Every table of a new deployment and its control row: epoch 1, an empty tree."""
+    tx.run(schema.MIGRATIONS_TABLE.format_map(dict(schema.DIALECTS[dialect])))
+    upgrade(tx, dialect, 0, now_ms)
+    tx.run(FIRST_HEAD, Frontier().encode())
+
+
+def upgrade(tx: Transaction, dialect: str, applied: int, now_ms: int) -> None:
+    """The migrations after number `applied`, in order, in the caller's transaction: all of them or none."""
+    for migration in schema.MIGRATIONS:
+        if migration.number > applied:
+            for statement in migration.render(dialect):
+                tx.run(statement)
+            tx.run(
+                "INSERT INTO schema_migrations (number, name, applied_ms) VALUES (?, ?, ?)",
+                migration.number,
+                migration.name,
+                now_ms,
+            )

@@ -1,0 +1,107 @@
+"""Control state in tables: revocations and key versions. Each change is a leaf in the same transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2, signing_pb2
+
+from capsign_adapter.store import log
+from capsign_adapter.store.interface import KeyVersionRow, Revocation
+from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
+
+
+def revoke(tx: Transaction, head: Head, kind: int, target: str, leaf: bytes, now_ms: int) -> tuple[int, int]:
+    """Raise the epoch and record what was withdrawn under it: a commit decided under an older epoch finds it moved (I6)."""
+    head.epoch += 1
+    index = log.sequence(tx, head, [leaf], now_ms)
+    tx.run(
+        "INSERT INTO revocations (epoch, kind, target, at_ms, leaf_index) VALUES (?, ?, ?, ?, ?)",
+        head.epoch,
+        kind,
+        target,
+        now_ms,
+        index,
+    )
+    return head.epoch, index
+
+
+def revocations(tx: Reader) -> list[Revocation]:
+    """Everything revoked, oldest first."""
+    rows = tx.all("SELECT epoch, kind, target, at_ms FROM revocations ORDER BY epoch")
+    return [Revocation(*row) for row in rows]
+
+
+def key_versions(tx: Reader) -> list[KeyVersionRow]:
+    """All versions of all keys, in the order in which they were added."""
+    columns = "tenant, key_name, version, state, algorithms, label, check_value, created_ms, activated_ms"
+    return [_key_version(row) for row in tx.all(f"SELECT {columns} FROM key_versions ORDER BY id")]  # noqa: S608 - a constant
+
+
+def _key_version(row: Row) -> KeyVersionRow:
+    tenant, key, version, state, algorithms, label, check_value, created_ms, activated_ms = row
+    return KeyVersionRow(
+        tenant=tenant,
+        key=key,
+        version=version,
+        state=signing_pb2.KeyState.ValueType(state),
+        algorithms=_decode_algorithms(algorithms),
+        label=label,
+        check_value=bytes(check_value),
+        created_ms=created_ms,
+        activated_ms=activated_ms,
+    )
+
+
+def add_key_version(tx: Transaction, head: Head, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
+    """Record a version that the token holds already."""
+    added = tx.run(
+        "INSERT INTO key_versions (tenant, key_name, version, state, algorithms, label, check_value, created_ms, activated_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        row.tenant,
+        row.key,
+        row.version,
+        int(row.state),
+        _encode_algorithms(row.algorithms),
+        row.label,
+        row.check_value,
+        row.created_ms,
+        row.activated_ms,
+    )
+    if not added:
+        raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, f"Version {row.version} of {row.key} exists already.")
+    return log.sequence(tx, head, [leaf], now_ms)
+
+
+def move_key_version(
+    tx: Transaction, head: Head, row: KeyVersionRow, state: signing_pb2.KeyState.ValueType, leaf: bytes, now_ms: int
+) -> int:
+    """Move a version if it is still where the caller saw it, and raise the epoch: signatures in flight decide again.
+
+    The time of the first activation is kept; later ones do not change it.
+    """
+    activates = state == signing_pb2.KEY_STATE_ACTIVE and not row.activated_ms
+    moved = tx.run(
+        "UPDATE key_versions SET state = ?, activated_ms = CASE WHEN activated_ms = 0 THEN ? ELSE activated_ms END"
+        " WHERE tenant = ? AND key_name = ? AND version = ? AND state = ?",
+        int(state),
+        now_ms if activates else 0,
+        row.tenant,
+        row.key,
+        row.version,
+        int(row.state),
+    )
+    if not moved:
+        name = signing_pb2.KeyState.Name(row.state)
+        raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, f"Version {row.version} of {row.key} is not {name} any more.")
+    head.epoch += 1
+    return log.sequence(tx, head, [leaf], now_ms)
+
+
+def _encode_algorithms(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _decode_algorithms(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(",")) if text else ()

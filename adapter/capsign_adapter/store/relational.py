@@ -1,0 +1,175 @@
+"""The store over any relational engine: what each method does inside its one transaction. Engines add locks and faults."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from capsign_wire.types.v1 import signing_pb2
+
+from capsign_adapter.evidence.merkle import leaf_hash
+from capsign_adapter.store import audit, intents, ledger, log, registry
+from capsign_adapter.store.interface import (
+    AuditAccepted,
+    AuditDraft,
+    Checkpoint,
+    Committed,
+    Control,
+    Draft,
+    KeyVersionRow,
+    Revocation,
+    Stored,
+)
+from capsign_adapter.store.transaction import READ_HEAD, Head, Reader, Transaction
+
+Result = TypeVar("Result")
+
+MAX_CACHED_WORKLOADS = 65_536
+
+
+class RelationalStore(ABC):
+    """Implements `Store`; see there for what each method guarantees."""
+
+    def __init__(self) -> None:
+        self._workload_ids: dict[str, int] = {}
+
+    @abstractmethod
+    def _write(self, work: Callable[[Transaction, Head], Result]) -> Result:
+        """Run `work` as the only writer of all replicas, write the head back, and return once all of it is durable.
+
+        If `work` raises, nothing is written. Raises StoreUnavailableError and CommitUnknownError as the interface says.
+        """
+
+    @abstractmethod
+    def _read(self, work: Callable[[Reader], Result]) -> Result:
+        """Run `work` on one snapshot of what is durable. Raises StoreUnavailableError."""
+
+    def control(self) -> Control:
+        row = self._read(lambda tx: tx.one(READ_HEAD))
+        assert row is not None
+        return Control(row[0], row[1], row[2])
+
+    # The ledger.
+
+    def commit(self, epoch: int, drafts: Sequence[Draft], now_ms: int) -> list[Committed]:
+        if not drafts:
+            return []
+        workloads = {draft.workload: self._workload_id(draft.workload) for draft in drafts}
+        if ledger.is_plain(drafts):
+            # Hashed before the lock is taken: other writers need not wait for it.
+            hashes = [leaf_hash(draft.leaf) for draft in drafts]
+            try:
+                return self._write(
+                    lambda tx, head: intents.commit_plain(tx, head, epoch, drafts, hashes, workloads, now_ms),
+                )
+            except intents.RowExistsError:
+                # Rolled back. Whatever another replica writes in between, the careful way decides on what is there then.
+                pass
+        return self._write(lambda tx, head: intents.commit_planned(tx, head, epoch, drafts, workloads, now_ms))
+
+    def find(self, workload: str, intent_ids: Sequence[bytes]) -> dict[bytes, Stored]:
+        if not intent_ids:
+            return {}
+        keys = {(workload, intent_id) for intent_id in intent_ids}
+
+        def read(tx: Reader) -> dict[ledger.IntentKey, ledger.LedgerRow]:
+            number = self._workload_ids.get(workload) or _find_workload(tx, workload)
+            return intents.fetch(tx, keys, {workload: number}) if number else {}
+
+        return {intent_id: row.stored for (_, intent_id), row in self._read(read).items()}
+
+    def resolve(self, workload: str, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int) -> Stored:
+        found = self.find(workload, [intent_id]).get(intent_id)
+        if found is not None:
+            return intents.checked(found, grant)
+        number = self._workload_id(workload)
+        return self._write(lambda tx, head: intents.resolve(tx, head, workload, number, intent_id, grant, never_leaf, now_ms))
+
+    def collect_garbage(self, watermark_ms: int, limit: int = 10_000) -> int:
+        return self._write(lambda tx, head: intents.collect_garbage(tx, head, watermark_ms, limit))
+
+    # Control state.
+
+    def revoke(self, kind: int, target: str, leaf: bytes, now_ms: int) -> tuple[int, int]:
+        return self._write(lambda tx, head: registry.revoke(tx, head, kind, target, leaf, now_ms))
+
+    def revocations(self) -> tuple[int, list[Revocation]]:
+        def read(tx: Reader) -> tuple[int, list[Revocation]]:
+            row = tx.one(READ_HEAD)
+            assert row is not None
+            return row[0], registry.revocations(tx)
+
+        return self._read(read)
+
+    def key_versions(self) -> list[KeyVersionRow]:
+        return self._read(registry.key_versions)
+
+    def add_key_version(self, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
+        return self._write(lambda tx, head: registry.add_key_version(tx, head, row, leaf, now_ms))
+
+    def move_key_version(self, row: KeyVersionRow, state: signing_pb2.KeyState.ValueType, leaf: bytes, now_ms: int) -> int:
+        return self._write(lambda tx, head: registry.move_key_version(tx, head, row, state, leaf, now_ms))
+
+    # Evidence.
+
+    def append(self, leaves: Sequence[bytes], now_ms: int) -> int:
+        if not leaves:
+            return self.control().tree_size
+        return self._write(lambda tx, head: log.sequence(tx, head, leaves, now_ms))
+
+    def submit_audit(self, draft: AuditDraft, now_ms: int) -> AuditAccepted:
+        number = self._workload_id(draft.workload)
+        return self._write(lambda tx, head: audit.submit(tx, head, number, draft, now_ms))
+
+    def audit_batches(self, workload: str = "", first_leaf: int = 0, limit: int = 256) -> list[tuple[int, str, bytes]]:
+        return self._read(lambda tx: audit.batches(tx, workload, first_leaf, limit))
+
+    def hashes(self, level: int, first: int, count: int) -> list[bytes]:
+        return self._read(lambda tx: log.read_hashes(tx, level, first, count))
+
+    def entries(self, first: int, count: int) -> list[bytes]:
+        return self._read(lambda tx: log.read_entries(tx, first, count))
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        def save(tx: Transaction, head: Head) -> None:
+            if checkpoint.tree_size > head.tree_size:
+                raise ValueError("a checkpoint of a larger tree than the log's")
+            tx.run(
+                "INSERT INTO checkpoint (id, tree_size, root, note, at_ms) VALUES (1, ?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET tree_size = excluded.tree_size, root = excluded.root, note = excluded.note,"
+                " at_ms = excluded.at_ms WHERE excluded.tree_size >= checkpoint.tree_size",
+                checkpoint.tree_size,
+                checkpoint.root,
+                checkpoint.note,
+                checkpoint.at_ms,
+            )
+
+        self._write(save)
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        row = self._read(lambda tx: tx.one("SELECT tree_size, root, note, at_ms FROM checkpoint WHERE id = 1"))
+        return Checkpoint(row[0], bytes(row[1]), bytes(row[2]), row[3]) if row else None
+
+    # Numbers of workloads: short in the ledger's rows, and never changed once given.
+
+    def _workload_id(self, spiffe_id: str) -> int:
+        number = self._workload_ids.get(spiffe_id)
+        if number is None:
+            number = self._write(lambda tx, _: _number_workload(tx, spiffe_id))
+            if len(self._workload_ids) >= MAX_CACHED_WORKLOADS:
+                self._workload_ids.clear()
+            self._workload_ids[spiffe_id] = number
+        return number
+
+
+def _number_workload(tx: Transaction, spiffe_id: str) -> int:
+    tx.run("INSERT INTO workloads (spiffe_id) VALUES (?) ON CONFLICT DO NOTHING", spiffe_id)
+    number = _find_workload(tx, spiffe_id)
+    assert number is not None
+    return number
+
+
+def _find_workload(tx: Reader, spiffe_id: str) -> int | None:
+    row = tx.one("SELECT id FROM workloads WHERE spiffe_id = ?", spiffe_id)
+    return int(row[0]) if row else None

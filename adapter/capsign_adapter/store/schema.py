@@ -1,0 +1,140 @@
+"""The tables, as numbered migrations from the first one on; one logical schema in the words of either engine.
+
+`docs/formats.md` ("Store schema") says what the columns mean. A migration is never edited once released: add the next number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+DIALECTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "sqlite": MappingProxyType(
+            {"int": "INTEGER", "blob": "BLOB", "auto": "INTEGER PRIMARY KEY", "clustered": " WITHOUT ROWID", "raw": ""}
+        ),
+        "postgresql": MappingProxyType(
+            {
+                "int": "BIGINT",
+                "blob": "BYTEA",
+                "auto": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+                "clustered": "",
+                # Hashes and signatures do not compress: do not try on every write.
+                "raw": " STORAGE EXTERNAL",
+            }
+        ),
+    }
+)
+"""Words that differ between the engines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step. `statements` are templates over the words of DIALECTS."""
+
+    number: int
+    name: str
+    statements: tuple[str, ...]
+
+    def render(self, dialect: str) -> list[str]:
+        """The statements in the words of an engine."""
+        words = DIALECTS[dialect]
+        return [statement.format_map(dict(words)) for statement in self.statements]
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(
+        1,
+        "ledger, log, control",
+        (
+            # One row. Every writer reads it first and writes it last: it is what serialises replicas on PostgreSQL.
+            """CREATE TABLE control (
+                id {int} PRIMARY KEY CHECK (id = 1),
+                revocation_epoch {int} NOT NULL CHECK (revocation_epoch > 0),
+                intent_watermark_ms {int} NOT NULL CHECK (intent_watermark_ms >= 0),
+                tree_size {int} NOT NULL CHECK (tree_size >= 0),
+                frontier {blob} NOT NULL
+            )""",
+            "CREATE TABLE workloads (id {auto}, spiffe_id TEXT NOT NULL UNIQUE)",
+            # The intent id leads the key: ids carry their time, so rows are added at the right edge and collected from the left.
+            """CREATE TABLE intents (
+                intent_id {blob} NOT NULL,
+                workload_id {int} NOT NULL,
+                fingerprint {blob} NOT NULL,
+                grant_name TEXT NOT NULL,
+                state {int} NOT NULL CHECK (state IN (1, 2, 3)),
+                result {blob}{raw} NOT NULL,
+                leaf_index {int} NOT NULL,
+                PRIMARY KEY (intent_id, workload_id)
+            ){clustered}""",
+            """CREATE TABLE handle_uses (
+                handle_serial {blob} PRIMARY KEY,
+                used {int} NOT NULL,
+                last_used_ms {int} NOT NULL
+            ){clustered}""",
+            """CREATE TABLE log_segments (
+                first_index {int} PRIMARY KEY,
+                leaf_count {int} NOT NULL CHECK (leaf_count > 0),
+                hashes {blob}{raw} NOT NULL,
+                entries {blob}{raw} NOT NULL,
+                written_ms {int} NOT NULL
+            )""",
+            """CREATE TABLE log_nodes (
+                tile_level {int} NOT NULL,
+                node_index {int} NOT NULL,
+                hash {blob} NOT NULL,
+                PRIMARY KEY (tile_level, node_index)
+            ){clustered}""",
+            """CREATE TABLE checkpoint (
+                id {int} PRIMARY KEY CHECK (id = 1),
+                tree_size {int} NOT NULL,
+                root {blob} NOT NULL,
+                note {blob} NOT NULL,
+                at_ms {int} NOT NULL
+            )""",
+            """CREATE TABLE revocations (
+                epoch {int} PRIMARY KEY,
+                kind {int} NOT NULL,
+                target TEXT NOT NULL,
+                at_ms {int} NOT NULL,
+                leaf_index {int} NOT NULL
+            )""",
+            """CREATE TABLE key_versions (
+                id {auto},
+                tenant TEXT NOT NULL,
+                key_name TEXT NOT NULL,
+                version {int} NOT NULL,
+                state {int} NOT NULL,
+                algorithms TEXT NOT NULL,
+                label TEXT NOT NULL,
+                check_value {blob} NOT NULL,
+                created_ms {int} NOT NULL,
+                activated_ms {int} NOT NULL,
+                UNIQUE (tenant, key_name, version)
+            )""",
+            """CREATE TABLE audit_boots (
+                workload_id {int} NOT NULL,
+                boot_id {blob} NOT NULL,
+                accepted_through {int} NOT NULL,
+                last_hash {blob} NOT NULL,
+                closed {int} NOT NULL,
+                PRIMARY KEY (workload_id, boot_id)
+            ){clustered}""",
+            """CREATE TABLE audit_batches (
+                leaf_index {int} PRIMARY KEY,
+                workload_id {int} NOT NULL,
+                boot_id {blob} NOT NULL,
+                first_sequence {int} NOT NULL,
+                last_sequence {int} NOT NULL,
+                batch_hash {blob} NOT NULL,
+                batch {blob} NOT NULL,
+                UNIQUE (workload_id, boot_id, last_sequence)
+            )""",
+        ),
+    ),
+)
+
+LATEST = MIGRATIONS[-1].number
+
+MIGRATIONS_TABLE = "CREATE TABLE schema_migrations (number {int} PRIMARY KEY, name TEXT NOT NULL, applied_ms {int} NOT NULL)"

@@ -1,0 +1,298 @@
+"""The store on SQLite: one file, write-ahead log, synchronous=FULL, any number of processes.
+
+A writer holds the lock file, then BEGIN IMMEDIATE. COMMIT returns after the fsync of the write-ahead log. A crash before the
+commit frame is complete leaves nothing; after it, everything. Readers have connections of their own and never wait for a writer.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from capsign_adapter.store import faults, log, migrate, schema
+from capsign_adapter.store.interface import StoreUnavailableError
+from capsign_adapter.store.lockfile import LockFile
+from capsign_adapter.store.relational import RelationalStore
+from capsign_adapter.store.transaction import READ_HEAD, WRITE_HEAD, Head, Reader, Row, Transaction
+
+Result = TypeVar("Result")
+
+DIALECT: Final = "sqlite"
+
+MAX_IDLE_READERS = 16
+"""Reading connections kept open; more are made and closed when more threads read at once."""
+
+CHECKPOINT_PAGES = 4_000
+"""Pages in the write-ahead log before a commit copies them into the database: 16 MiB, so that it happens rarely."""
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class _SqliteTransaction:
+    """Statements on one connection; the begin and end are its owner's."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def one(self, sql: str, *parameters: Any) -> Row | None:
+        row: Row | None = self.connection.execute(sql, parameters).fetchone()
+        return row
+
+    def all(self, sql: str, *parameters: Any) -> list[Row]:
+        return self.connection.execute(sql, parameters).fetchall()
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        return self.connection.execute(sql, parameters).rowcount
+
+    def run_each(self, sql: str, rows: Sequence[Row]) -> int:
+        return self.connection.executemany(sql, rows).rowcount
+
+
+class SqliteStore(RelationalStore):
+    """Open an existing database file. `create_sqlite` makes one."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._identity = _check_files(path)
+        self._readers: list[_SqliteTransaction] = []
+        self._closed = threading.Event()
+        try:
+            self._lock = LockFile(lock_path(path))
+        except OSError as error:
+            raise StoreUnavailableError(f"{lock_path(path)}: {error.strerror}. The store's directory must be writable.") from None
+        try:
+            self._writer = _connect(path)
+            self._upgrade()
+        except sqlite3.Error as error:
+            self.close()
+            raise faults.from_sqlite(error, str(path)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        return DIALECT
+
+    def __repr__(self) -> str:
+        return f"SqliteStore({str(self._path)!r})"
+
+    def _upgrade(self) -> None:
+        tables = {row[0] for row in self._writer.all("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "schema_migrations" not in tables:
+            raise faults.StoreDamagedError(
+                f"{self._path} is not a capsign database: it has no schema. Restore the right file; nothing was changed."
+            )
+        applied = migrate.check_version(self._writer)
+        if applied < schema.LATEST:
+            self._write(lambda tx, _: migrate.upgrade(tx, DIALECT, migrate.check_version(tx), _now_ms()))
+        self._write(lambda tx, head: log.check_tail(tx, head))
+
+    def _write(self, work: Callable[[Transaction, Head], Result]) -> Result:
+        with self._lock:
+            self._check_open()
+            self._check_same_file()
+            try:
+                self._writer.run("BEGIN IMMEDIATE")
+                head = _read_head(self._writer)
+                before = (head.epoch, head.watermark_ms, head.tree_size)
+                result = work(self._writer, head)
+                if (head.epoch, head.watermark_ms, head.tree_size) != before:
+                    self._writer.run(WRITE_HEAD, head.epoch, head.watermark_ms, head.tree_size, head.frontier)
+            except BaseException as error:
+                self._roll_back()
+                if isinstance(error, sqlite3.Error):
+                    raise faults.from_sqlite(error, str(self._path)) from error
+                raise
+            try:
+                self._writer.run("COMMIT")
+            except sqlite3.Error as error:
+                self._roll_back()
+                raise faults.from_sqlite_commit(error, str(self._path)) from error
+            except BaseException:
+                self._roll_back()
+                raise
+            return result
+
+    def _roll_back(self) -> None:
+        """End whatever transaction is open. A connection that cannot even do that is replaced: nothing of it can be trusted."""
+        connection = self._writer.connection
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            connection.close()
+            self._writer = _connect(self._path)
+
+    def _read(self, work: Callable[[Reader], Result]) -> Result:
+        self._check_open()
+        try:
+            reader = self._readers.pop()
+        except IndexError:
+            reader = self._connect_reader()
+        try:
+            reader.run("BEGIN")
+            result = work(reader)
+            reader.run("COMMIT")
+        except BaseException as error:
+            reader.connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise faults.from_sqlite(error, str(self._path)) from error
+            raise
+        if len(self._readers) < MAX_IDLE_READERS and not self._closed.is_set():
+            self._readers.append(reader)
+        else:
+            reader.connection.close()
+        return result
+
+    def _connect_reader(self) -> _SqliteTransaction:
+        self._check_same_file()
+        try:
+            reader = _connect(self._path)
+            reader.run("PRAGMA query_only = ON")
+        except sqlite3.Error as error:
+            raise faults.from_sqlite(error, str(self._path)) from error
+        return reader
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise StoreUnavailableError(f"{self._path}: the store was closed.")
+
+    def _check_same_file(self) -> None:
+        """A file that was moved away under us still takes writes, durably and where nobody will ever look for them."""
+        try:
+            seen = self._path.stat()
+        except OSError as error:
+            raise faults.StoreMissingError(
+                f"{self._path}: {error.strerror} while it was in use. Put the file back or restart on a restored one."
+            ) from None
+        if (seen.st_dev, seen.st_ino) != self._identity:
+            raise faults.StoreMissingError(
+                f"{self._path} was replaced while it was in use. Restart every replica on the right file."
+            )
+
+    def close(self) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        with self._lock:
+            writer = getattr(self, "_writer", None)
+            if writer is not None:
+                writer.connection.close()
+            while self._readers:
+                self._readers.pop().connection.close()
+        self._lock.close()
+
+
+def create_sqlite(path: Path) -> None:
+    """Make the database of a new deployment. Raises StoreExistsError if there is a file already.
+
+    It is built beside its place and linked there complete: a crash leaves either nothing or a whole database.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_directory(path)
+        if path.exists():
+            raise faults.StoreExistsError(f"{path} exists already. Open it, or move it away if it is no longer wanted.")
+        draft = path.with_name(f".{path.name}.new-{os.getpid()}-{threading.get_ident()}")
+        draft.touch(mode=0o600, exist_ok=False)
+        try:
+            _build(draft)
+            os.link(draft, path)
+        except FileExistsError:
+            raise faults.StoreExistsError(f"{path} was made by another process just now. Open it.") from None
+        finally:
+            draft.unlink()
+        _sync_directory(path.parent)
+    except sqlite3.Error as error:
+        raise faults.from_sqlite(error, str(path)) from error
+    except OSError as error:
+        raise StoreUnavailableError(f"{path}: {error.strerror}. See that its directory is writable by this user.") from error
+
+
+def _build(path: Path) -> None:
+    writer = _connect(path)
+    try:
+        writer.run("BEGIN IMMEDIATE")
+        migrate.create(writer, DIALECT, _now_ms())
+        writer.run("COMMIT")
+    finally:
+        # The last connection's close copies the write-ahead log into the file and removes it.
+        writer.connection.close()
+
+
+def _connect(path: Path) -> _SqliteTransaction:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=5.0, check_same_thread=False
+    )
+    transaction = _SqliteTransaction(connection)
+    try:
+        if transaction.one("PRAGMA journal_mode = WAL") != ("wal",):
+            raise faults.StoreUnsafeError(f"{path}: this file system cannot hold a write-ahead log. Use a local one.")
+        transaction.run("PRAGMA synchronous = FULL")
+        if transaction.one("PRAGMA synchronous") != (2,):
+            raise faults.StoreUnsafeError(f"{path}: SQLite did not accept synchronous=FULL.")
+        transaction.run(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        transaction.run("PRAGMA cache_size = -16384")
+        transaction.run("PRAGMA trusted_schema = OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return transaction
+
+
+def _read_head(tx: Reader) -> Head:
+    row = tx.one(READ_HEAD)
+    if row is None:
+        raise faults.StoreDamagedError("The control row is gone. Stop every replica; restore a backup.")
+    return Head(*row)
+
+
+def lock_path(path: Path) -> Path:
+    """The lock file that belongs to a database file."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def _check_files(path: Path) -> tuple[int, int]:
+    """Device and inode of the database. Raises StoreMissingError, StoreUnsafeError."""
+    try:
+        seen = path.stat()
+    except OSError as error:
+        raise faults.StoreMissingError(
+            f"{path}: {error.strerror}. If this deployment had a database, find it or restore it; if it is new, create one."
+        ) from None
+    _check_directory(path)
+    if not stat.S_ISREG(seen.st_mode):
+        raise faults.StoreUnsafeError(f"{path} is not a regular file.")
+    if seen.st_mode & _OTHERS:
+        raise faults.StoreUnsafeError(f"{path} is open to others (mode {stat.S_IMODE(seen.st_mode):04o}). Run `chmod 600` on it.")
+    if not seen.st_size:
+        raise faults.StoreDamagedError(f"{path} is empty. Restore a backup; remove the file only if nothing was ever signed.")
+    if not os.access(path, os.W_OK):
+        raise StoreUnavailableError(f"{path} is not writable by this user. Correct its owner or remount its disk.")
+    return seen.st_dev, seen.st_ino
+
+
+def _check_directory(path: Path) -> None:
+    mode = path.parent.stat().st_mode
+    if mode & _OTHERS:
+        raise faults.StoreUnsafeError(f"{path.parent} is open to others (mode {stat.S_IMODE(mode):04o}). Run `chmod 700` on it.")
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,519 @@
+"""What `store/interface.py` promises, on every engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+
+import pytest
+from capsign_adapter.store.interface import (
+    AuditOutOfOrderError,
+    Checkpoint,
+    EpochMovedError,
+    IntentState,
+    KeyVersionRow,
+    Revocation,
+    Stored,
+    Verdict,
+)
+from capsign_wire.failures import FailureError
+from capsign_wire.intents import new_intent_id
+from capsign_wire.types.v1 import failures_pb2, signing_pb2
+from support.drafts import APP, NOW, OTHER_APP, audit, check_log, draft
+
+HOUR = 3_600_000
+
+
+def epoch(store) -> int:
+    return store.control().revocation_epoch
+
+
+def commit(store, *drafts):
+    return store.commit(epoch(store), drafts, NOW)
+
+
+def test_a_new_store_is_empty(store):
+    control = store.control()
+    assert (control.tree_size, control.intent_watermark_ms) == (0, 0)
+    assert control.revocation_epoch >= 1
+    assert store.entries(0, 10) == []
+    assert store.hashes(0, 0, 10) == []
+    assert store.latest_checkpoint() is None
+    assert store.revocations() == (control.revocation_epoch, [])
+    assert store.key_versions() == []
+    assert store.audit_batches() == []
+
+
+def test_new_intents_are_inserted_and_sequenced_in_order(store):
+    drafts = [draft() for _ in range(5)]
+    results = commit(store, *drafts)
+    assert [(r.verdict, r.leaf_index) for r in results] == [(Verdict.NEW, index) for index in range(5)]
+    assert check_log(store) == [item.leaf for item in drafts]
+    found = store.find(APP, [item.intent_id for item in drafts])
+    assert found == {item.intent_id: Stored(item.state, item.grant, item.result, at) for at, item in enumerate(drafts)}
+
+
+def test_an_empty_batch_writes_nothing(store):
+    assert commit(store) == []
+    assert store.control().tree_size == 0
+
+
+def test_a_refusal_is_a_final_row_too(store):
+    refused = draft(state=IntentState.REFUSED, result=b"why")
+    assert commit(store, refused)[0].verdict is Verdict.NEW
+    again = commit(store, dataclasses.replace(refused, state=IntentState.DONE, result=b"signed"))[0]
+    assert (again.verdict, again.stored.state, again.stored.result) == (Verdict.REPLAY, IntentState.REFUSED, b"why")
+
+
+def test_the_same_intent_again_gives_the_stored_bytes_and_no_leaf(store):
+    first = draft()
+    commit(store, draft(), first)
+    # A second signature was made (hedged, so other bytes) before the ledger was asked: the first one stands.
+    again = commit(store, dataclasses.replace(first, result=b"other bytes", leaf=b"other leaf"))[0]
+    assert (again.verdict, again.leaf_index) == (Verdict.REPLAY, 1)
+    assert again.stored == Stored(IntentState.DONE, "orders", first.result, 1)
+    assert store.control().tree_size == 2
+
+
+@pytest.mark.parametrize("changes", [{"fingerprint": b"x" * 32}, {"fingerprint": b""}, {"grant": "refunds"}])
+def test_another_request_under_the_same_intent_is_a_conflict_with_a_leaf(store, changes):
+    first = draft()
+    commit(store, first)
+    conflict = commit(store, dataclasses.replace(first, **changes))[0]
+    assert (conflict.verdict, conflict.leaf_index) == (Verdict.REFUSED, 1)
+    assert conflict.reason == failures_pb2.REASON_INTENT_CONFLICT
+    assert check_log(store)[1] == first.refusal_leaf(failures_pb2.REASON_INTENT_CONFLICT)
+    assert store.find(APP, [first.intent_id])[first.intent_id].result == first.result
+
+
+def test_intent_ids_are_unique_per_workload_only(store):
+    mine = draft()
+    theirs = dataclasses.replace(mine, workload=OTHER_APP, result=b"theirs")
+    assert [r.verdict for r in commit(store, mine, theirs)] == [Verdict.NEW, Verdict.NEW]
+    assert store.find(OTHER_APP, [mine.intent_id])[mine.intent_id].result == b"theirs"
+    assert store.find(APP, [mine.intent_id])[mine.intent_id].result == mine.result
+
+
+def test_find_of_a_workload_that_never_signed(store):
+    assert store.find("spiffe://capsign.test/nobody", [new_intent_id()]) == {}
+    assert store.find(APP, []) == {}
+
+
+def test_in_one_batch_the_second_sees_the_first(store):
+    first, new = draft(), draft()
+    conflict = dataclasses.replace(first, fingerprint=b"x" * 32)
+    results = commit(store, first, first, conflict, new)
+    assert [r.verdict for r in results] == [Verdict.NEW, Verdict.REPLAY, Verdict.REFUSED, Verdict.NEW]
+    assert [r.leaf_index for r in results] == [0, 0, 1, 2]
+    assert results[1].stored == Stored(IntentState.DONE, "orders", first.result, 0)
+    assert check_log(store) == [first.leaf, first.refusal_leaf(failures_pb2.REASON_INTENT_CONFLICT), new.leaf]
+
+
+def test_one_bad_item_never_fails_its_neighbours(store):
+    old = [draft() for _ in range(3)]
+    commit(store, *old)
+    fresh = [draft() for _ in range(3)]
+    mixed = [item for pair in zip(old, fresh, strict=True) for item in pair]
+    results = commit(store, *mixed)
+    assert [r.verdict for r in results] == [Verdict.REPLAY, Verdict.NEW] * 3
+    assert [r.leaf_index for r in results] == [0, 3, 1, 4, 2, 5]
+    assert check_log(store) == [item.leaf for item in old + fresh]
+
+
+def test_a_large_batch_crosses_tiles(store):
+    drafts = [draft() for _ in range(1000)]
+    assert {r.verdict for r in commit(store, *drafts)} == {Verdict.NEW}
+    assert [r.verdict for r in commit(store, *drafts)] == [Verdict.REPLAY] * 1000
+    check_log(store)
+
+
+# Resolve: done or never.
+
+
+def test_resolve_of_an_unseen_intent_is_never_and_the_late_call_is_refused(store):
+    late = draft()
+    assert store.resolve(APP, late.intent_id, "orders", b"never", NOW) == Stored(IntentState.NEVER, "orders", b"", 0)
+    result = commit(store, late)[0]
+    assert (result.verdict, result.reason) == (Verdict.REFUSED, failures_pb2.REASON_INTENT_NEVER)
+    assert check_log(store) == [b"never", late.refusal_leaf(failures_pb2.REASON_INTENT_NEVER)]
+    assert store.resolve(APP, late.intent_id, "orders", b"never again", NOW).leaf_index == 0
+    assert store.control().tree_size == 2
+
+
+def test_resolve_of_a_done_intent_gives_its_row(store):
+    done = draft()
+    commit(store, done)
+    assert store.resolve(APP, done.intent_id, "orders", b"never", NOW) == Stored(IntentState.DONE, "orders", done.result, 0)
+    assert store.control().tree_size == 1
+
+
+@pytest.mark.parametrize("never", [False, True])
+def test_resolve_under_another_grant_is_a_conflict(store, never):
+    done = draft()
+    if never:
+        store.resolve(APP, done.intent_id, "orders", b"never", NOW)
+    else:
+        commit(store, done)
+    with pytest.raises(FailureError) as caught:
+        store.resolve(APP, done.intent_id, "refunds", b"never", NOW)
+    assert caught.value.reason == failures_pb2.REASON_INTENT_CONFLICT
+
+
+def test_resolve_racing_commit_has_one_winner(store, second):
+    """Both see the intent absent. Whoever takes the lock first decides, and the other is told."""
+    outcomes = set()
+    for _ in range(20):
+        item = draft()
+        barrier = threading.Barrier(2)
+        answers: dict = {}
+
+        def sign(item=item, barrier=barrier, answers=answers):
+            barrier.wait()
+            answers["commit"] = second.commit(epoch(second), [item], NOW)[0]
+
+        thread = threading.Thread(target=sign)
+        thread.start()
+        barrier.wait()
+        resolved = store.resolve(APP, item.intent_id, "orders", b"never", NOW)
+        thread.join()
+        committed = answers["commit"]
+        if resolved.state is IntentState.DONE:
+            assert (committed.verdict, committed.leaf_index) == (Verdict.NEW, resolved.leaf_index)
+        else:
+            assert (committed.verdict, committed.reason) == (Verdict.REFUSED, failures_pb2.REASON_INTENT_NEVER)
+        outcomes.add(resolved.state)
+    assert outcomes <= {IntentState.DONE, IntentState.NEVER}
+    check_log(store)
+
+
+# Uses.
+
+
+def test_uses_are_counted_for_new_signatures_only(store):
+    limited = {"handle_serial": b"serial-1", "max_uses": 3}
+    first = draft(**limited)
+    refused = draft(**limited, state=IntentState.REFUSED, result=b"no")
+    commit(store, first, refused, first)
+    results = commit(store, *[draft(**limited) for _ in range(3)], draft(handle_serial=b"serial-2", max_uses=1))
+    assert [r.verdict for r in results] == [Verdict.NEW, Verdict.NEW, Verdict.REFUSED, Verdict.NEW]
+    assert results[2].reason == failures_pb2.REASON_USES_EXHAUSTED
+    check_log(store)
+
+
+def test_exhausted_uses_are_final_for_the_intent(store):
+    first, second_use = draft(handle_serial=b"s", max_uses=1), draft(handle_serial=b"s", max_uses=1)
+    commit(store, first, second_use)
+    again = commit(store, dataclasses.replace(second_use, handle_serial=b"fresh"))[0]
+    assert (again.verdict, again.stored.state) == (Verdict.REPLAY, IntentState.REFUSED)
+    assert failures_pb2.Failure.FromString(again.stored.result).reason == failures_pb2.REASON_USES_EXHAUSTED
+    assert commit(store, first)[0].stored.state is IntentState.DONE
+
+
+# Retention.
+
+
+def test_garbage_collection_forgets_what_is_older_than_the_watermark(store):
+    old, young = draft(new_intent_id(NOW - 2 * HOUR)), draft(new_intent_id(NOW))
+    commit(store, old, young)
+    assert store.collect_garbage(NOW - HOUR) == 1
+    assert store.control().intent_watermark_ms == NOW - HOUR
+    assert list(store.find(APP, [old.intent_id, young.intent_id])) == [young.intent_id]
+    result = commit(store, old)[0]
+    assert (result.verdict, result.reason) == (Verdict.REFUSED, failures_pb2.REASON_INTENT_EXPIRED)
+    assert check_log(store)[2] == old.refusal_leaf(failures_pb2.REASON_INTENT_EXPIRED)
+    with pytest.raises(FailureError) as caught:
+        store.resolve(APP, old.intent_id, "orders", b"never", NOW)
+    assert caught.value.reason == failures_pb2.REASON_INTENT_EXPIRED
+    assert store.control().tree_size == 3
+
+
+def test_a_clock_that_went_back_does_not_open_the_window_again(store):
+    """Signed, collected, then the clock steps back two hours: without a watermark of its own the ledger would sign it afresh."""
+    old = draft(new_intent_id(NOW - 2 * HOUR))
+    commit(store, old)
+    store.collect_garbage(NOW - HOUR)
+    assert store.collect_garbage(NOW - 3 * HOUR) == 0
+    assert store.control().intent_watermark_ms == NOW - HOUR
+    assert commit(store, old)[0].reason == failures_pb2.REASON_INTENT_EXPIRED
+
+
+def test_the_watermark_itself_is_inside_the_window(store):
+    store.collect_garbage(NOW)
+    at, below = draft(new_intent_id(NOW)), draft(new_intent_id(NOW - 1))
+    assert [r.verdict for r in commit(store, at, below)] == [Verdict.NEW, Verdict.REFUSED]
+
+
+def test_garbage_collection_is_bounded_and_a_row_that_is_left_still_answers(store):
+    drafts = [draft(new_intent_id(NOW - 2 * HOUR + at)) for at in range(10)]
+    commit(store, *drafts)
+    assert store.collect_garbage(NOW, limit=4) == 4
+    assert commit(store, drafts[0])[0].reason == failures_pb2.REASON_INTENT_EXPIRED
+    assert commit(store, drafts[9])[0].stored.result == drafts[9].result
+    assert store.resolve(APP, drafts[9].intent_id, "orders", b"never", NOW).state is IntentState.DONE
+    assert store.collect_garbage(NOW, limit=100) == 6
+    assert store.collect_garbage(NOW, limit=100) == 0
+
+
+# Revocation.
+
+
+def test_revoke_raises_the_epoch_and_older_decisions_cannot_commit(store, second):
+    before = epoch(second)
+    raised, index = store.revoke(2, "shop/orders", b"revocation", NOW)
+    assert (raised, index) == (before + 1, 0)
+    item = draft()
+    with pytest.raises(EpochMovedError):
+        second.commit(before, [item], NOW)
+    assert second.find(APP, [item.intent_id]) == {}
+    assert second.control().tree_size == 1
+    assert second.commit(raised, [item], NOW)[0].verdict is Verdict.NEW
+    assert second.revocations() == (raised, [Revocation(raised, 2, "shop/orders", NOW)])
+
+
+def test_the_epoch_is_compared_on_the_careful_path_too(store):
+    item = draft()
+    commit(store, item)
+    stale = epoch(store)
+    store.revoke(1, "x", b"revocation", NOW)
+    with pytest.raises(EpochMovedError):
+        store.commit(stale, [item, item], NOW)
+
+
+def test_no_commit_passes_under_an_epoch_after_its_revocation_answered(store, second):
+    """One replica signs in a loop while the other revokes: every leaf after the revocation's was decided under its epoch."""
+    stop = threading.Event()
+    started = threading.Event()
+
+    def sign():
+        while not stop.is_set():
+            now = epoch(second)
+            item = draft(leaf_epoch := new_intent_id(NOW), leaf=b"%d " % now + leaf_epoch)
+            try:
+                second.commit(now, [item], NOW)
+            except EpochMovedError:
+                continue
+            started.set()
+
+    thread = threading.Thread(target=sign)
+    thread.start()
+    try:
+        assert started.wait(30)
+        revoked = [store.revoke(1, f"handle-{at}", b"revocation", NOW) for at in range(10)]
+    finally:
+        stop.set()
+        thread.join()
+    entries = check_log(store)
+    assert {entries[index] for _, index in revoked} == {b"revocation"}
+    for raised, index in revoked:
+        assert all(int(entry.split()[0]) >= raised for entry in entries[index + 1 :] if entry != b"revocation")
+
+
+# Key versions.
+
+
+def key_row(version: int = 1, state=signing_pb2.KEY_STATE_PRE_ACTIVATION, **changes) -> KeyVersionRow:
+    fields = {
+        "tenant": "shop",
+        "key": "orders",
+        "version": version,
+        "state": state,
+        "algorithms": (1, 2, 7),
+        "label": f"capsign/shop/orders/{version}",
+        "check_value": os.urandom(8),
+        "created_ms": NOW,
+    }
+    return KeyVersionRow(**(fields | changes))
+
+
+def test_key_versions_are_listed_oldest_first_as_they_were_added(store, second):
+    rows = [key_row(2), key_row(1), key_row(1, key="refunds", algorithms=())]
+    assert [store.add_key_version(row, b"made", NOW) for row in rows] == [0, 1, 2]
+    assert second.key_versions() == rows
+
+
+def test_a_version_is_added_once(store):
+    store.add_key_version(key_row(), b"made", NOW)
+    with pytest.raises(FailureError) as caught:
+        store.add_key_version(key_row(), b"made", NOW)
+    assert caught.value.reason == failures_pb2.REASON_ILLEGAL_TRANSITION
+    assert store.control().tree_size == 1
+
+
+def test_moving_a_version_raises_the_epoch_and_keeps_its_first_activation(store):
+    row = key_row()
+    store.add_key_version(row, b"made", NOW)
+    before = epoch(store)
+    assert store.move_key_version(row, signing_pb2.KEY_STATE_ACTIVE, b"activated", NOW + 5) == 1
+    assert epoch(store) == before + 1
+    active = dataclasses.replace(row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=NOW + 5)
+    assert store.key_versions() == [active]
+    store.move_key_version(active, signing_pb2.KEY_STATE_SUSPENDED, b"suspended", NOW + 6)
+    suspended = dataclasses.replace(active, state=signing_pb2.KEY_STATE_SUSPENDED)
+    assert store.key_versions() == [suspended]
+    store.move_key_version(suspended, signing_pb2.KEY_STATE_ACTIVE, b"again", NOW + 7)
+    assert store.key_versions() == [active]
+
+
+def test_a_version_that_is_elsewhere_is_not_moved(store):
+    row = key_row()
+    store.add_key_version(row, b"made", NOW)
+    store.move_key_version(row, signing_pb2.KEY_STATE_ACTIVE, b"activated", NOW)
+    before = store.control()
+    with pytest.raises(FailureError) as caught:
+        store.move_key_version(row, signing_pb2.KEY_STATE_DESTROYED, b"destroyed", NOW)
+    assert caught.value.reason == failures_pb2.REASON_ILLEGAL_TRANSITION
+    with pytest.raises(FailureError):
+        store.move_key_version(key_row(9), signing_pb2.KEY_STATE_ACTIVE, b"absent", NOW)
+    assert store.control() == before
+
+
+# Evidence.
+
+
+def test_append_gives_the_first_index(store):
+    assert store.append([b"a", b"b"], NOW) == 0
+    assert store.append([], NOW) == 2
+    assert store.append([b"", b"d" * 65_535], NOW) == 2
+    assert check_log(store) == [b"a", b"b", b"", b"d" * 65_535]
+
+
+def test_an_entry_that_no_bundle_can_hold_is_refused(store):
+    with pytest.raises(ValueError, match="65535"):
+        store.append([b"x" * 65_536], NOW)
+    assert store.control().tree_size == 0
+
+
+def test_every_range_of_the_log_can_be_read(store):
+    for size in (1, 3, 2, 1, 5):
+        store.append([os.urandom(10) for _ in range(size)], NOW)
+    entries, hashes = store.entries(0, 12), store.hashes(0, 0, 12)
+    for first in range(14):
+        for count in range(14):
+            assert store.entries(first, count) == entries[first : first + count]
+            assert store.hashes(0, first, count) == hashes[first : first + count]
+
+
+def test_tiles_above_the_leaves(store):
+    store.append([b"%d" % at for at in range(255)], NOW)
+    assert store.hashes(1, 0, 10) == []
+    store.append([b"255"], NOW)
+    assert len(store.hashes(1, 0, 10)) == 1
+    store.append([b"%d" % at for at in range(256, 1025)], NOW)
+    assert len(store.hashes(1, 1, 10)) == 3
+    check_log(store)
+
+
+def test_an_audit_batch_is_taken_once(store):
+    first = audit()
+    taken = store.submit_audit(first, NOW)
+    assert (taken.accepted_through, taken.leaf_index, taken.duplicate) == (3, 0, False)
+    second = audit(first, records=2)
+    assert store.submit_audit(second, NOW).accepted_through == 5
+    again = store.submit_audit(first, NOW)
+    assert (again.accepted_through, again.leaf_index, again.duplicate) == (5, 0, True)
+    assert check_log(store) == [first.leaf, second.leaf]
+    assert store.audit_batches() == [(0, APP, first.batch), (1, APP, second.batch)]
+
+
+def test_an_audit_batch_out_of_order_is_refused_with_where_it_stands(store):
+    first = audit()
+    second = audit(first)
+    with pytest.raises(AuditOutOfOrderError) as caught:
+        store.submit_audit(second, NOW)
+    assert caught.value.accepted_through == 0
+    store.submit_audit(first, NOW)
+    wrong = [
+        audit(second),
+        dataclasses.replace(second, previous=b"x" * 32),
+        dataclasses.replace(second, previous=b""),
+        dataclasses.replace(second, first_sequence=5),
+        dataclasses.replace(second, first_sequence=3),
+        dataclasses.replace(first, batch_hash=b"x" * 32),
+        dataclasses.replace(first, first_sequence=1, last_sequence=2),
+    ]
+    for bad in wrong:
+        with pytest.raises(AuditOutOfOrderError) as caught:
+            store.submit_audit(bad, NOW)
+        assert caught.value.accepted_through == 3
+    assert store.control().tree_size == 1
+
+
+def test_nothing_follows_a_close_and_boots_are_apart(store):
+    last = audit(closes=True)
+    store.submit_audit(last, NOW)
+    with pytest.raises(AuditOutOfOrderError):
+        store.submit_audit(audit(last), NOW)
+    assert store.submit_audit(last, NOW).duplicate
+    assert not store.submit_audit(audit(), NOW).duplicate
+    # The same boot id from another workload is another boot.
+    assert not store.submit_audit(audit(boot_id=last.boot_id, workload=OTHER_APP), NOW).duplicate
+
+
+def test_audit_batches_are_read_by_leaf_and_workload(store):
+    mine, theirs, more = audit(), audit(workload=OTHER_APP), audit()
+    for batch in (mine, theirs, more):
+        store.append([b"between"], NOW)
+        store.submit_audit(batch, NOW)
+    assert store.audit_batches() == [(1, APP, mine.batch), (3, OTHER_APP, theirs.batch), (5, APP, more.batch)]
+    assert store.audit_batches(APP) == [(1, APP, mine.batch), (5, APP, more.batch)]
+    assert store.audit_batches(first_leaf=2, limit=1) == [(3, OTHER_APP, theirs.batch)]
+    assert store.audit_batches("spiffe://capsign.test/nobody") == []
+
+
+def test_checkpoints_only_grow(store, second):
+    store.append([b"a", b"b", b"c"], NOW)
+    two, three = Checkpoint(2, b"2" * 32, b"note two", NOW), Checkpoint(3, b"3" * 32, b"note three", NOW + 1)
+    store.save_checkpoint(two)
+    assert second.latest_checkpoint() == two
+    store.save_checkpoint(three)
+    store.save_checkpoint(two)
+    assert second.latest_checkpoint() == three
+    with pytest.raises(ValueError, match="larger"):
+        store.save_checkpoint(Checkpoint(4, b"4" * 32, b"note four", NOW))
+
+
+# Several threads and replicas.
+
+
+def test_fifty_concurrent_callers_of_one_intent_get_one_leaf_and_the_same_bytes(store, second):
+    item = draft()
+    barrier = threading.Barrier(50)
+    results = []
+
+    def sign(at: int) -> None:
+        mine = dataclasses.replace(item, result=b"signature %d" % at, leaf=b"leaf %d" % at)
+        barrier.wait()
+        results.append((at, (store if at % 2 else second).commit(1, [mine], NOW)[0]))
+
+    threads = [threading.Thread(target=sign, args=(at,)) for at in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = [at for at, result in results if result.verdict is Verdict.NEW]
+    assert len(results) == 50
+    assert len(winners) == 1
+    stored = b"signature %d" % winners[0]
+    assert {result.stored.result for _, result in results if result.verdict is Verdict.REPLAY} == {stored}
+    assert check_log(store) == [b"leaf %d" % winners[0]]
+
+
+def test_what_one_replica_wrote_the_other_reads_at_once(store, second):
+    item = draft()
+    commit(store, item)
+    assert second.find(APP, [item.intent_id])[item.intent_id].result == item.result
+    assert second.control() == store.control()
+
+
+def test_a_closed_store_says_so(store_url):
+    from capsign_adapter.store.interface import StoreUnavailableError
+    from capsign_adapter.store.open import open_store
+
+    opened = open_store(store_url)
+    opened.close()
+    with pytest.raises(StoreUnavailableError):
+        opened.control()
+    with pytest.raises(StoreUnavailableError):
+        opened.append([b"x"], NOW)
+    opened.close()
