@@ -1,0 +1,1 @@
+"""Where peers arrive: TLS, identity and the gRPC services."""

@@ -1,0 +1,1 @@
+"""The signing path of the adapter, as numbered steps."""

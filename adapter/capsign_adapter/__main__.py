@@ -1,0 +1,89 @@
+"""capsign-adapter: `provision` makes keys, `serve` signs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+from pathlib import Path
+
+from capsign_wire import logs, settings
+from capsign_wire.failures import FailureError
+
+from capsign_adapter.config import Config
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.policy_load import PolicyError, parse_policy
+from capsign_adapter.keys.provision import InventoryError, KeyWeakError
+from capsign_adapter.provisioning import provision_all
+from capsign_adapter.serve import Replica, run_until_signalled
+from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.open import open_store
+from capsign_adapter.token.interface import Token, TokenError
+from capsign_adapter.token.open import TokenSettings, open_token
+
+EXPLAINED = (
+    settings.SettingsError,
+    PolicyError,
+    InventoryError,
+    KeyWeakError,
+    TokenError,
+    StoreUnavailableError,
+    CommitUnknownError,
+    FailureError,
+)
+"""Errors whose text was written for the person who starts the adapter."""
+
+
+def main() -> None:
+    """Entry point of the command. Exit code 0, or 2 for anything that keeps it from starting."""
+    arguments = _parser().parse_args()
+    logs.configure("adapter")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold subkeys
+    os.umask(0o077)
+    try:
+        config = settings.load(arguments.config, Config, "CAPSIGN_ADAPTER", os.environ)
+        policy = parse_policy(config.policy.read_bytes())
+        if arguments.check_config:
+            print(f"{arguments.config} and {config.policy} are good.")  # noqa: T201 - the answer of the command
+            return
+        if arguments.command == "provision":
+            _provision(config, policy)
+        else:
+            _serve(config, policy)
+    except (*EXPLAINED, OSError) as error:
+        print(f"capsign-adapter cannot start. {error}", file=sys.stderr)  # noqa: T201 - for the person at the terminal
+        raise SystemExit(2) from None
+
+
+def _provision(config: Config, policy: Policy) -> None:
+    token = _token(config)
+    store = open_store(config.store.url, create=True, password_file=config.store.password_file)
+    try:
+        for label in provision_all(policy, token, store, now_ms()):
+            print(f"made {label}")  # noqa: T201 - the answer of the command
+    finally:
+        store.close()
+        token.close()
+
+
+def _serve(config: Config, policy: Policy) -> None:
+    store = open_store(config.store.url, password_file=config.store.password_file)
+    run_until_signalled(Replica(config, policy, _token(config), store))
+
+
+def _token(config: Config) -> Token:
+    return open_token(TokenSettings(config.token.module, config.token.label, config.token.pin_file, config.token.config))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="capsign-adapter", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="TOML file; CAPSIGN_ADAPTER_* variables override it")
+    parser.add_argument("--check-config", action="store_true", help="read configuration and policy, say what is wrong, and end")
+    parser.add_argument("command", nargs="?", choices=["serve", "provision"], default="serve")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

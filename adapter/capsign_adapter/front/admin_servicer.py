@@ -1,0 +1,108 @@
+"""AdminService: a separate service with roles. Every act that changes something is a leaf in the log."""
+
+from __future__ import annotations
+
+from capsign_wire.adapter.v1 import admin_pb2 as pb
+from capsign_wire.adapter.v1 import admin_pb2_grpc
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
+
+from capsign_adapter import __version__
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Policy, Role
+from capsign_adapter.evidence import leaf
+from capsign_adapter.front.guard import guarded
+from capsign_adapter.keys.keyring import Keyring
+from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.snapshot import Snapshots
+from capsign_adapter.store.interface import KeyVersionRow, Store
+from capsign_adapter.token.interface import Token
+
+LOOKING = frozenset({Role.OPERATOR, Role.RESPONDER, Role.AUDITOR})
+REVOKING = frozenset({Role.OPERATOR, Role.RESPONDER})
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """Acts for people. It never signs and never returns a key."""
+
+    def __init__(
+        self, policy: Policy, store: Store, token: Token, keyring: Keyring, snapshots: Snapshots, changes: Changes
+    ) -> None:
+        self._policy = policy
+        self._store = store
+        self._token = token
+        self._keyring = keyring
+        self._snapshots = snapshots
+        self._changes = changes
+
+    @guarded
+    def ListKeys(self, peer: Peer, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
+        """Keys with their versions, newest first."""
+        self._demand(peer, LOOKING)
+        snapshot = self._snapshots.refresh()
+        return pb.ListKeysResponse(
+            keys=[
+                pb.Key(tenant=tenant, name=key, versions=[self._version(row) for row in rows])
+                for (tenant, key), rows in sorted(snapshot.versions.items())
+                if request.tenant in {"", tenant}
+            ]
+        )
+
+    @guarded
+    def Revoke(self, peer: Peer, request: pb.RevokeRequest) -> pb.RevokeResponse:
+        """In force everywhere when it answers: every commit compares the epoch that this raises."""
+        self._demand(peer, REVOKING)
+        target = _checked_target(request)
+        now = now_ms()
+        act = leaf.Act(10 + request.kind)  # the numbers of the acts follow those of the kinds
+        entry = leaf.admin(now, self._policy.digest, act, peer.spiffe_id, target, 0)
+        epoch, index = self._store.revoke(request.kind, target, entry, now)
+        self._snapshots.refresh()
+        self._changes.announce()
+        return pb.RevokeResponse(revocation_epoch=epoch, leaf_index=index)
+
+    @guarded
+    def GetStatus(self, peer: Peer, request: pb.GetStatusRequest) -> pb.GetStatusResponse:
+        """How this replica is."""
+        self._demand(peer, LOOKING)
+        control = self._store.control()
+        return pb.GetStatusResponse(
+            version=__version__,
+            policy_digest=self._policy.digest,
+            revocation_epoch=control.revocation_epoch,
+            tree_size=control.tree_size,
+            intent_watermark_ms=control.intent_watermark_ms,
+            token=self._token.name[:64],
+            store=self._store.name,
+        )
+
+    def _demand(self, peer: Peer, roles: frozenset[Role]) -> None:
+        if not self._policy.roles_of(peer.spiffe_id) & roles:
+            names = ", ".join(sorted(role.value for role in roles))
+            raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
+
+    def _version(self, row: KeyVersionRow) -> pb.KeyVersion:
+        message = pb.KeyVersion(
+            version=row.version,
+            state=row.state,
+            custody=self._keyring.custody(row, algorithms_pb2.Algorithm.ValueType(row.algorithms[0])),
+            algorithms=[algorithms_pb2.Algorithm.ValueType(number) for number in row.algorithms],
+            check_value=row.check_value,
+        )
+        message.created_at.FromMilliseconds(row.created_ms)
+        return message
+
+
+def _checked_target(request: pb.RevokeRequest) -> str:
+    """The target, if its form is the one that the kind asks for: a typing error must not look like a revocation."""
+    target: str = request.target
+    forms = {
+        pb.REVOCATION_KIND_HANDLE: len(target) == 32 and all(digit in "0123456789abcdef" for digit in target),
+        pb.REVOCATION_KIND_WORKLOAD: target.startswith("spiffe://"),
+        pb.REVOCATION_KIND_KEY: target.count("/") == 1,
+        pb.REVOCATION_KIND_EVERYTHING: target == "*",
+    }
+    if not forms.get(request.kind, "/" not in target):
+        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The target has not the form of its kind.", field="target")
+    return target

@@ -1,0 +1,128 @@
+"""CapabilityService: handles for the workload that the peer certificate names, and news about them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import grpc
+from capsign_wire.adapter.v1 import capability_pb2 as pb
+from capsign_wire.adapter.v1 import capability_pb2_grpc
+from capsign_wire.failures import FailureError, abort
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2, signing_pb2
+
+from capsign_adapter.decide.biscuits import Mint, Verifier
+from capsign_adapter.decide.capability import Capability, capability_for
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Grant, Policy
+from capsign_adapter.front.guard import admit_call, guarded
+from capsign_adapter.front.streams import Streams
+from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.edge import failure_of, now_ms
+from capsign_adapter.sign.snapshot import Snapshot, Snapshots
+
+
+class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
+    """Mints from policy; holds nothing."""
+
+    def __init__(
+        self, policy: Policy, mint: Mint, verifier: Verifier, snapshots: Snapshots, changes: Changes, streams: Streams
+    ) -> None:
+        self._policy = policy
+        self._mint = mint
+        self._verifier = verifier
+        self._snapshots = snapshots
+        self._changes = changes
+        self._streams = streams
+
+    @guarded
+    def IssueHandles(self, peer: Peer, request: pb.IssueHandlesRequest) -> pb.IssueHandlesResponse:
+        """One handle for each grant of this workload, or for each that the request names."""
+        grants = {grant.name: grant for grant in self._policy.grants_of(peer.spiffe_id)}
+        if not grants:
+            raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy gives this workload no grant.")
+        wanted = list(request.grants) or list(grants)
+        missing = [name for name in wanted if name not in grants]
+        if missing:
+            raise FailureError(
+                failures_pb2.REASON_NOT_FOUND, f"The policy does not give this workload the grant {missing[0]}.", field="grants"
+            )
+        snapshot = self._snapshots.refresh()
+        withdrawn = snapshot.revoked.of_grant
+        return pb.IssueHandlesResponse(
+            handles=[self._issue(grants[name], peer) for name in wanted if withdrawn(grants[name], peer.spiffe_id) is None],
+            mint_public_key=self._mint.public_key,
+            revocation_epoch=snapshot.epoch,
+        )
+
+    @guarded
+    def RenewHandles(self, peer: Peer, request: pb.RenewHandlesRequest) -> pb.RenewHandlesResponse:
+        """A fresh handle for each that is still good; the others are left out."""
+        snapshot = self._snapshots.refresh()
+        renewed: list[pb.IssuedHandle] = []
+        for token in request.tokens:
+            grant = self._renewable(snapshot, token, peer)
+            if grant is not None:
+                renewed.append(self._issue(grant, peer))
+        return pb.RenewHandlesResponse(handles=renewed, revocation_epoch=snapshot.epoch)
+
+    def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:
+        """How things are, then each change until the caller leaves or the adapter drains."""
+        try:
+            peer = admit_call(context)
+        except FailureError as error:
+            abort(context, failure_of(error))
+        with self._changes.following() as news, self._streams.joined(context):
+            yield self._news(peer)
+            while context.is_active() and not self._streams.draining:
+                if news.wait_for_next(seconds=15.0):
+                    yield self._news(peer)
+            yield pb.WatchResponse(revocation_epoch=self._snapshots.current.epoch, draining=True)
+
+    def _renewable(self, snapshot: Snapshot, token: bytes, peer: Peer) -> Grant | None:
+        skew_ms = self._policy.limits.clock_skew_ms
+        try:
+            held = self._verifier.verify(token, peer.spiffe_id, peer.key_hash, now_ms(), skew_ms).capability
+            snapshot.revoked.refuse(held)
+        except FailureError:
+            return None
+        grant = self._policy.grant(held.grant)
+        return grant if grant is not None and peer.spiffe_id in grant.workloads else None
+
+    def _issue(self, grant: Grant, peer: Peer) -> pb.IssuedHandle:
+        capability = capability_for(grant, peer.spiffe_id, peer.key_hash, os.urandom(16), now_ms())
+        message = pb.IssuedHandle(
+            token=self._mint.mint(capability),
+            serial=capability.serial,
+            grant=capability.grant,
+            purpose=capability.purpose,
+            algorithms=[algorithms_pb2.Algorithm.ValueType(number) for number in sorted(capability.algorithms)],
+            context_rule=_rule_message(capability),
+            rate_per_second=capability.rate_per_second,
+            burst=capability.burst,
+        )
+        message.not_before.FromMilliseconds(capability.not_before_ms)
+        message.expires_at.FromMilliseconds(capability.expires_ms)
+        return message
+
+    def _news(self, peer: Peer) -> pb.WatchResponse:
+        snapshot, workload = self._snapshots.current, peer.spiffe_id
+        revoked = snapshot.revoked
+        grants = [grant.name for grant in self._policy.grants_of(workload) if revoked.of_grant(grant, workload)]
+        return pb.WatchResponse(
+            revocation_epoch=snapshot.epoch,
+            policy_digest=self._policy.digest,
+            dropped_grants=grants[:256],
+            dropped_serials=sorted(revoked.serials())[:256],
+            drop_all=revoked.of_workload(workload) is not None,
+        )
+
+
+def _rule_message(capability: Capability) -> signing_pb2.ContextRule:
+    return signing_pb2.ContextRule(
+        protocols=[
+            signing_pb2.ProtocolRule(protocol=rule.protocol, roles=rule.roles, versions=rule.versions)
+            for rule in capability.protocols
+        ],
+        transcript=signing_pb2.TranscriptRule.ValueType(capability.transcript),
+    )

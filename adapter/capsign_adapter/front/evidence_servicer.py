@@ -1,0 +1,146 @@
+"""EvidenceService: takes the agents' batches and serves the log's read side."""
+
+from __future__ import annotations
+
+import hashlib
+
+from capsign_wire.adapter.v1 import evidence_pb2 as pb
+from capsign_wire.adapter.v1 import evidence_pb2_grpc
+from capsign_wire.bounds import parse
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Policy, Role
+from capsign_adapter.evidence import leaf, tiles
+from capsign_adapter.evidence.leaf_reader import Admin, Never, Refused, Signed, decode
+from capsign_adapter.evidence.merkle import TILE_WIDTH
+from capsign_adapter.evidence.proofs import TreeReader
+from capsign_adapter.evidence.receipt import make_receipt
+from capsign_adapter.front.guard import guarded
+from capsign_adapter.sign.checkpoints import Checkpoints
+from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.store.interface import AuditDraft, AuditOutOfOrderError, Store
+
+READERS = frozenset({Role.AUDITOR, Role.OPERATOR, Role.RESPONDER})
+"""Roles that may read whole entries: they name workloads."""
+
+
+class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
+    """Hashes, proofs and checkpoints are for every workload in policy (each is a witness); entries are for READERS."""
+
+    def __init__(self, policy: Policy, store: Store, checkpoints: Checkpoints) -> None:
+        self._policy = policy
+        self._store = store
+        self._checkpoints = checkpoints
+
+    @guarded
+    def SubmitAudit(self, peer: Peer, request: pb.SubmitAuditRequest) -> pb.SubmitAuditResponse:
+        """Durable and sequenced when this answers; the same batch sent again gives the same answer."""
+        self._known(peer)
+        batch = parse(pb.AuditBatch, request.batch)
+        first, last = batch.records[0].sequence, batch.records[-1].sequence
+        if first < 1 or any(record.sequence != first + index for index, record in enumerate(batch.records)):
+            raise FailureError(
+                failures_pb2.REASON_INPUT_MALFORMED, "The records of a batch must be consecutive.", field="batch.records"
+            )
+        now = now_ms()
+        batch_hash = hashlib.sha256(request.batch).digest()
+        closes = batch.records[-1].kind == pb.AUDIT_KIND_CLOSE
+        digest = self._policy.digest
+        entry = leaf.agent_batch(now, digest, peer.spiffe_id, batch.boot_id, first, last, batch_hash, closes=closes)
+        draft = AuditDraft(
+            workload=peer.spiffe_id,
+            boot_id=batch.boot_id,
+            previous=batch.previous,
+            first_sequence=first,
+            last_sequence=last,
+            closes=closes,
+            batch=request.batch,
+            batch_hash=batch_hash,
+            leaf=entry,
+        )
+        try:
+            accepted = self._store.submit_audit(draft, now)
+        except AuditOutOfOrderError as error:
+            raise FailureError(
+                failures_pb2.REASON_AUDIT_OUT_OF_ORDER, f"This boot is accepted through record {error.accepted_through}."
+            ) from None
+        return pb.SubmitAuditResponse(accepted_through=accepted.accepted_through, leaf_index=accepted.leaf_index)
+
+    @guarded
+    def GetCheckpoint(self, peer: Peer, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
+        """A checkpoint of the tree as it is now."""
+        self._known(peer)
+        latest = self._checkpoints.current(now_ms())
+        return pb.GetCheckpointResponse(checkpoint=latest.note, verifier_key=self._checkpoints.verifier_key)
+
+    @guarded
+    def GetTile(self, peer: Peer, request: pb.GetTileRequest) -> pb.GetTileResponse:
+        """A full tile, or the first `width` hashes of one."""
+        self._known(peer)
+        width = request.width or TILE_WIDTH
+        found = self._store.hashes(request.level, request.index * TILE_WIDTH, width)
+        if len(found) < width:
+            raise _beyond("The log does not hold this tile at that width yet.")
+        return pb.GetTileResponse(tile=b"".join(found))
+
+    @guarded
+    def GetEntries(self, peer: Peer, request: pb.GetEntriesRequest) -> pb.GetEntriesResponse:
+        """An entry bundle, full or partial."""
+        self._reader(peer)
+        width = request.width or TILE_WIDTH
+        found = self._store.entries(request.index * TILE_WIDTH, width)
+        if len(found) < width:
+            raise _beyond("The log does not hold this bundle at that width yet.")
+        return pb.GetEntriesResponse(entries=tiles.bundle(found))
+
+    @guarded
+    def GetInclusionProof(self, peer: Peer, request: pb.GetInclusionProofRequest) -> pb.GetInclusionProofResponse:
+        """From a leaf to the root of a tree."""
+        self._known(peer)
+        if not request.leaf_index < request.tree_size <= self._store.control().tree_size:
+            raise _beyond("There is no such leaf in a tree of that size.")
+        hashes = TreeReader(self._store.hashes, request.tree_size).inclusion(request.leaf_index)
+        return pb.GetInclusionProofResponse(hashes=hashes)
+
+    @guarded
+    def GetConsistencyProof(self, peer: Peer, request: pb.GetConsistencyProofRequest) -> pb.GetConsistencyProofResponse:
+        """That the larger tree only adds to the smaller."""
+        self._known(peer)
+        if not 0 < request.old_size <= request.new_size <= self._store.control().tree_size:
+            raise _beyond("There are no two such trees.")
+        hashes = TreeReader(self._store.hashes, request.new_size).consistency(request.old_size)
+        return pb.GetConsistencyProofResponse(hashes=hashes)
+
+    @guarded
+    def GetReceipt(self, peer: Peer, request: pb.GetReceiptRequest) -> pb.GetReceiptResponse:
+        """For the workload that the leaf names, and for READERS."""
+        entries = self._store.entries(request.leaf_index, 1)
+        if not entries:
+            raise _beyond("The log does not hold this leaf.")
+        if _workload_of(entries[0]) != peer.spiffe_id:
+            self._reader(peer)
+        latest = self._checkpoints.covering(request.leaf_index, now_ms())
+        proof = TreeReader(self._store.hashes, latest.tree_size).inclusion(request.leaf_index)
+        text = make_receipt(request.leaf_index, proof, latest.note)
+        return pb.GetReceiptResponse(receipt=text, entry=entries[0])
+
+    def _known(self, peer: Peer) -> None:
+        if not self._policy.grants_of(peer.spiffe_id) and not self._policy.roles_of(peer.spiffe_id):
+            raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy does not name this identity.")
+
+    def _reader(self, peer: Peer) -> None:
+        if not self._policy.roles_of(peer.spiffe_id) & READERS:
+            raise FailureError(failures_pb2.REASON_ROLE_MISSING, "Entries are for auditors, responders and operators.")
+
+
+def _workload_of(entry: bytes) -> str:
+    decoded = decode(entry)
+    if isinstance(decoded, Signed | Refused | Never):
+        return decoded.group.workload
+    return "" if isinstance(decoded, Admin) else decoded.workload
+
+
+def _beyond(text: str) -> FailureError:
+    return FailureError(failures_pb2.REASON_NOT_IN_LOG, text)

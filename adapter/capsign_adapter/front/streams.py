@@ -1,0 +1,66 @@
+"""The long-lived streams of this process, so that a stopping adapter can finish what is in hand and end what is idle."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Cancellable(Protocol):
+    """The one method of grpc.ServicerContext that is needed here."""
+
+    def cancel(self) -> bool: ...
+
+
+class Streams:
+    """Knows which streams are busy. Any thread may call any method."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._busy: dict[Cancellable, bool] = {}
+        self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @contextmanager
+    def joined(self, stream: Cancellable) -> Iterator[None]:
+        """A stream that is open, and idle for now."""
+        with self._changed:
+            self._busy[stream] = False
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._busy[stream]
+                self._changed.notify_all()
+
+    def begin(self, stream: Cancellable) -> bool:
+        """The stream took up a batch. False if the process is draining: do not start."""
+        with self._changed:
+            if self._draining:
+                return False
+            self._busy[stream] = True
+            return True
+
+    def end(self, stream: Cancellable) -> None:
+        """The batch was answered."""
+        with self._changed:
+            self._busy[stream] = False
+            self._changed.notify_all()
+
+    def drain(self, seconds: float, wake: Callable[[], None]) -> bool:
+        """Take nothing new, `wake` who waits for news, wait for busy streams, end idle ones; whether all ended in time."""
+        with self._changed:
+            self._draining = True
+        wake()
+        with self._changed:
+            finished = self._changed.wait_for(lambda: not any(self._busy.values()), timeout=seconds)
+            idle = list(self._busy)
+        for stream in idle:
+            stream.cancel()
+        with self._changed:
+            return finished and self._changed.wait_for(lambda: not self._busy, timeout=1.0)

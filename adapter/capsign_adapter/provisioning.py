@@ -1,0 +1,66 @@
+"""`capsign-adapter provision`: makes what the policy names and neither token nor store has yet. The only command that makes keys.
+
+It never replaces and never cleans up: a key that the store knows and the token lacks (or the other way round) stops it, and a
+person must look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from capsign_wire import logs
+from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
+
+from capsign_adapter.decide.policy import Key, KeyKind, Policy
+from capsign_adapter.evidence import leaf
+from capsign_adapter.keys import labels, provision
+from capsign_adapter.store.interface import KeyVersionRow, Store
+from capsign_adapter.token.interface import Token
+
+
+def provision_all(policy: Policy, token: Token, store: Store, now_ms: int) -> list[str]:
+    """Make what is missing; the labels of what was made. Safe to run again. Raises InventoryError, FailureError, TokenError."""
+    rows = store.key_versions()
+    held = set(token.labels())
+    made: list[str] = []
+    if not {labels.LOG, labels.MINT} & held:
+        _refuse_on_used_store(store, "The token has no log key and no mint secret.")
+        provision.make_service_keys(token)
+        made += [labels.LOG, labels.MINT]
+    for tenant in policy.tenants:
+        label = labels.pepper(tenant)
+        if label not in held:
+            _refuse_on_known_tenant(rows, tenant)
+            provision.make_pepper(token, tenant)
+            made.append(label)
+    for key in policy.keys:
+        if not any((row.tenant, row.key) == (key.tenant, key.name) for row in rows):
+            made.append(_first_version(policy, key, token, store, now_ms).label)
+    provision.assert_inventory(token, store.key_versions(), policy.tenants)
+    return made
+
+
+def _first_version(policy: Policy, key: Key, token: Token, store: Store, now_ms: int) -> KeyVersionRow:
+    number = provision.next_version(key.tenant, key.name, store.key_versions(), token.labels())
+    names = sorted(key.algorithms)
+    if key.kind is KeyKind.DERIVED:
+        row = provision.make_derived(token, key.tenant, key.name, number, names, now_ms)
+    else:
+        row = provision.make_direct(token, key.tenant, key.name, number, algorithms_pb2.Algorithm.ValueType(names[0]), now_ms)
+    active = replace(row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=now_ms)
+    target = f"{key.tenant}/{key.name}/{number}"
+    actor = f"spiffe://{policy.trust_domain}/adapter/provision"
+    entry = leaf.admin(now_ms, policy.digest, leaf.Act.KEY_CREATED, actor, target, 0)
+    store.add_key_version(active, entry, now_ms)
+    logs.event("key.created", tenant=key.tenant, key=key.name, version=number)
+    return active
+
+
+def _refuse_on_used_store(store: Store, finding: str) -> None:
+    if store.control().tree_size > 0:
+        raise provision.InventoryError([finding, "The store already holds evidence."])
+
+
+def _refuse_on_known_tenant(rows: list[KeyVersionRow], tenant: str) -> None:
+    if any(row.tenant == tenant for row in rows):
+        raise provision.InventoryError([f"The token has no pepper for the tenant {tenant}, whose keys the store knows."])

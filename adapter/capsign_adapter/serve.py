@@ -1,0 +1,148 @@
+"""One replica: everything put together, in the order in which a call passes through it, and taken apart again."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from concurrent import futures
+
+import grpc
+from capsign_wire import logs
+from capsign_wire.adapter.v1 import admin_pb2_grpc, capability_pb2_grpc, evidence_pb2_grpc, signing_pb2_grpc
+
+from capsign_adapter.config import Config
+from capsign_adapter.decide.biscuits import Mint, Verifier
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.rate import RateLimiter
+from capsign_adapter.decide.verdicts import Verdicts
+from capsign_adapter.front.admin_servicer import AdminServicer
+from capsign_adapter.front.capability_servicer import CapabilityServicer
+from capsign_adapter.front.evidence_servicer import EvidenceServicer
+from capsign_adapter.front.health import Health
+from capsign_adapter.front.signing_servicer import SigningServicer
+from capsign_adapter.front.streams import Streams
+from capsign_adapter.front.tls import SERVER_OPTIONS, server_credentials
+from capsign_adapter.keys.commitment import CommitmentKeys
+from capsign_adapter.keys.expand import wipe
+from capsign_adapter.keys.keyring import CacheSettings, Keyring
+from capsign_adapter.keys.mint_key import mint_seed
+from capsign_adapter.keys.provision import assert_inventory, unknown_objects
+from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.checkpoints import Checkpoints
+from capsign_adapter.sign.group import Groups
+from capsign_adapter.sign.pipeline import Pipeline
+from capsign_adapter.sign.public_keys import PublicKeys
+from capsign_adapter.sign.snapshot import Snapshot, Snapshots
+from capsign_adapter.sign.watch import tickers
+from capsign_adapter.store.interface import Store
+from capsign_adapter.token.interface import Token
+
+
+def monotonic_ms() -> int:
+    """For the age of what is in memory."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Replica:
+    """A running adapter process."""
+
+    def __init__(self, config: Config, policy: Policy, token: Token, store: Store) -> None:
+        rows = store.key_versions()
+        assert_inventory(token, rows, policy.tenants)
+        for label in unknown_objects(token, rows, policy.tenants):
+            logs.error("token.unknown_object", label=label)
+        self._config = config
+        self._token = token
+        self._store = store
+
+        # Caches and state, emptied as one when the epoch moves.
+        keyring = Keyring(token, CacheSettings(config.subkeys.most, config.subkeys.seconds * 1000), monotonic_ms)
+        commitments = CommitmentKeys(token, monotonic_ms)
+        mint = _mint(token)
+        verifier = Verifier(mint.public_key)
+        verdicts = Verdicts(verifier)
+
+        def moved(snapshot: Snapshot) -> None:
+            keyring.clear()
+            verdicts.clear()
+            logs.event("epoch.moved", epoch=snapshot.epoch)
+
+        snapshots = Snapshots(store, moved)
+        self._changes = Changes()
+        self._streams = Streams()
+        checkpoints = Checkpoints(store, token, config.log.origin)
+
+        # The signing path.
+        groups = Groups(policy, verdicts, keyring, commitments)
+        pipeline = Pipeline(policy, groups, snapshots, store, RateLimiter(), config.control.refusals_per_second)
+        keys = PublicKeys(policy, keyring, snapshots)
+
+        # The services.
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(config.listen.streams, thread_name_prefix="call"),
+            options=SERVER_OPTIONS,
+            maximum_concurrent_rpcs=config.listen.streams,
+        )
+        signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams)
+        capability = CapabilityServicer(policy, mint, verifier, snapshots, self._changes, self._streams)
+        evidence = EvidenceServicer(policy, store, checkpoints)
+        admin = AdminServicer(policy, store, token, keyring, snapshots, self._changes)
+        signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, self._server)
+        capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, self._server)
+        evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, self._server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
+        self.port = self._server.add_secure_port(config.listen.address, server_credentials(config.tls))
+        self._health = Health(config.listen.health_address)
+
+        self._tickers = tickers(
+            store,
+            snapshots,
+            self._changes,
+            checkpoints,
+            (keyring.sweep, commitments.sweep),
+            retention_ms=policy.limits.intent_retention_ms,
+            poll_seconds=config.control.poll_ms / 1000,
+            checkpoint_seconds=config.log.checkpoint_every_ms / 1000,
+            collect_seconds=config.control.collect_every_s,
+        )
+        self.verifier_key = checkpoints.verifier_key
+
+    def start(self) -> None:
+        """Listen, then say so."""
+        self._server.start()
+        for ticker in self._tickers:
+            ticker.start()
+        self._health.serving()
+        logs.event("adapter.serving", port=self.port, health_port=self._health.port, log_key=self.verifier_key)
+
+    def stop(self) -> None:
+        """Finish what is in flight within the drain time, then end."""
+        self._health.draining()
+        logs.event("adapter.draining")
+        finished = self._streams.drain(self._config.drain_seconds, self._changes.announce)
+        self._server.stop(grace=1.0).wait()
+        for ticker in self._tickers:
+            ticker.stop()
+        self._health.stop()
+        self._store.close()
+        self._token.close()
+        logs.event("adapter.stopped", finished=finished)
+
+
+def _mint(token: Token) -> Mint:
+    seed = mint_seed(token)
+    try:
+        return Mint(bytes(seed))
+    finally:
+        wipe(seed)
+
+
+def run_until_signalled(replica: Replica) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    replica.start()
+    stop.wait()
+    replica.stop()

@@ -1,0 +1,55 @@
+"""Signs checkpoints with the key in the token. A checkpoint is durable before anybody sees it."""
+
+from __future__ import annotations
+
+import threading
+
+from capsign_wire.types.v1 import algorithms_pb2
+
+from capsign_adapter.evidence.checkpoint import sign_checkpoint
+from capsign_adapter.evidence.note import VerifierKey
+from capsign_adapter.evidence.proofs import TreeReader
+from capsign_adapter.keys import labels
+from capsign_adapter.store.interface import Checkpoint, Store
+from capsign_adapter.token.interface import Token
+
+
+class Checkpoints:
+    """The log's head, signed. Any thread may ask; one signs at a time."""
+
+    def __init__(self, store: Store, token: Token, origin: str) -> None:
+        self._store = store
+        self._token = token
+        self._key = VerifierKey(origin, _raw_public_key(token))
+        self._lock = threading.Lock()
+        self._latest: Checkpoint | None = store.latest_checkpoint()
+
+    @property
+    def verifier_key(self) -> str:
+        """The C2SP signed-note verifier key, in text form."""
+        return self._key.text()
+
+    def current(self, now_ms: int) -> Checkpoint:
+        """A checkpoint of the tree as it is now; the last one if the tree did not grow."""
+        with self._lock:
+            size = self._store.control().tree_size
+            if self._latest is None or self._latest.tree_size < size:
+                root = TreeReader(self._store.hashes, size).root()
+                signed = sign_checkpoint(size, root, self._key, self._sign)
+                fresh = Checkpoint(size, root, signed, now_ms)
+                self._store.save_checkpoint(fresh)
+                self._latest = fresh
+            return self._latest
+
+    def covering(self, leaf_index: int, now_ms: int) -> Checkpoint:
+        """A checkpoint whose tree holds this leaf; the last one where that does."""
+        latest = self._latest
+        return latest if latest is not None and latest.tree_size > leaf_index else self.current(now_ms)
+
+    def _sign(self, text: bytes) -> bytes:
+        return self._token.sign(labels.LOG, algorithms_pb2.ALGORITHM_ED25519, text)
+
+
+def _raw_public_key(token: Token) -> bytes:
+    spki = token.public_key(labels.LOG)
+    return spki[-32:]  # RFC 8410: the Ed25519 SubjectPublicKeyInfo ends with the 32 bytes of the key

@@ -1,0 +1,142 @@
+"""One group of a batch, decided: steps 2 to 5 of the signing path. Everything that its items share is worked out here once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from capsign_wire.adapter.v1 import signing_pb2 as pb
+from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2, signing_pb2
+
+from capsign_adapter.decide.admission import Admitted, admit, custody_ok
+from capsign_adapter.decide.biscuits import Verified
+from capsign_adapter.decide.capability import Capability
+from capsign_adapter.decide.context import Context
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.verdicts import Verdicts
+from capsign_adapter.evidence.leaf import PreparedLeaf, SigningLeaf
+from capsign_adapter.keys.commitment import CommitmentKeys, GroupFingerprint
+from capsign_adapter.keys.keyring import Keyring, Signer
+from capsign_adapter.sign.snapshot import Snapshot
+from capsign_adapter.store.interface import KeyVersionRow
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A group whose handle is good: enough to bind intents to a fingerprint and to record refusals."""
+
+    capability: Capability
+    row: AlgorithmRow
+    fingerprint: GroupFingerprint
+    leaf: PreparedLeaf
+    max_uses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Bound):
+    """A group that may sign."""
+
+    rate_per_second: int
+    burst: int
+    signer: Signer
+    signed_by: signing_pb2.SignedBy
+    stored_prefix: bytes
+    """SignedItem{signed_by} serialised: with SignedItem{signature} behind it, it is the stored answer."""
+
+
+class Groups:
+    """Decides groups. Holds no state of its own beyond the caches it was given."""
+
+    def __init__(self, policy: Policy, verdicts: Verdicts, keyring: Keyring, commitments: CommitmentKeys) -> None:
+        self._policy = policy
+        self._verdicts = verdicts
+        self._keyring = keyring
+        self._commitments = commitments
+
+    def verify(self, token: bytes, peer: Peer, now_ms: int) -> Verified:
+        """2. Verify the handle, bound to this workload and this certificate key. Raises FailureError."""
+        return self._verdicts.verify(token, peer.spiffe_id, peer.key_hash, now_ms, self._policy.limits.clock_skew_ms)
+
+    def refused(self, handle: Verified, peer: Peer, group: pb.SignGroup) -> Bound:
+        """What a refusal is recorded under: the context as it was asked for, no key."""
+        asked, capability, row = group.context, handle.capability, ALGORITHMS[group.algorithm]
+        commitment = self._commitments.for_tenant(capability.tenant)
+        fingerprint = commitment.group(
+            capability.grant, row.name, asked.protocol, asked.role, asked.protocol_version, asked.transcript
+        )
+        return Bound(capability, row, fingerprint, self._leaf(capability, peer, group).prepare(), 0)
+
+    def ready(self, handle: Verified, snapshot: Snapshot, peer: Peer, group: pb.SignGroup, now_ms: int) -> Ready:
+        """3. Decide by policy and 5. derive. Raises FailureError."""
+        capability, row = handle.capability, ALGORITHMS[group.algorithm]
+        skew_ms = self._policy.limits.clock_skew_ms
+        admitted = admit(handle, self._policy, snapshot.revoked, group.algorithm, group.context, now_ms, skew_ms)
+        version = snapshot.active(capability.tenant, capability.key, row.number)
+        if version is None:
+            raise FailureError(failures_pb2.REASON_KEY_NOT_ACTIVE, "This key has no active version for this algorithm.")
+        custody_ok(admitted.min_custody, self._keyring.custody(version, row.number))
+        context = context_of(capability, admitted, version, row)
+        digest = context.digest()
+        signer = self._keyring.signer(version, capability.purpose, row.number, digest)
+        if group.expected_kid and group.expected_kid != signer.kid:
+            raise FailureError(failures_pb2.REASON_KEY_MOVED, "The key has another current version.", field="expected_kid")
+        signed_by = signing_pb2.SignedBy(
+            kid=signer.kid,
+            version=version.version,
+            custody=signer.custody,
+            policy_digest=self._policy.digest,
+            context_digest=digest,
+            attestation=self._keyring.attestation(version, row.number, context),
+        )
+        leaf = replace(
+            self._leaf(capability, peer, group), key_version=version.version, custody=signer.custody, context_digest=digest
+        )
+        settled = (admitted.protocol, admitted.role, admitted.protocol_version, admitted.transcript)
+        return Ready(
+            capability=capability,
+            row=row,
+            fingerprint=self._commitments.for_tenant(capability.tenant).group(capability.grant, row.name, *settled),
+            leaf=leaf.prepare(),
+            max_uses=admitted.max_uses,
+            rate_per_second=admitted.rate_per_second,
+            burst=admitted.burst,
+            signer=signer,
+            signed_by=signed_by,
+            stored_prefix=pb.SignedItem(signed_by=signed_by).SerializeToString(),
+        )
+
+    def _leaf(self, capability: Capability, peer: Peer, group: pb.SignGroup) -> SigningLeaf:
+        return leaf_of(capability, peer, self._policy.digest, algorithm=group.algorithm, caller=group.caller)
+
+
+def leaf_of(capability: Capability, peer: Peer, policy_digest: bytes, *, algorithm: int = 0, caller: str = "") -> SigningLeaf:
+    """What every entry about this handle in the hands of this peer says."""
+    return SigningLeaf(
+        workload=peer.spiffe_id,
+        cert_key_hash=peer.key_hash,
+        tenant=capability.tenant,
+        key=capability.key,
+        purpose=capability.purpose,
+        grant=capability.grant,
+        handle_serial=capability.serial,
+        policy_digest=policy_digest,
+        algorithm=algorithm,
+        caller=caller,
+    )
+
+
+def context_of(capability: Capability, admitted: Admitted, version: KeyVersionRow, row: AlgorithmRow) -> Context:
+    """The context of a subkey: from the handle, the key's state and what admission let through; nothing from the caller alone."""
+    return Context(
+        tenant=capability.tenant,
+        key=capability.key,
+        epoch=version.version,
+        purpose=capability.purpose,
+        algorithm=row.name,
+        protocol=admitted.protocol,
+        role=admitted.role,
+        protocol_version=admitted.protocol_version,
+        transcript=admitted.transcript,
+    )

@@ -1,0 +1,257 @@
+"""The signing path of the adapter. For each item of a batch: 1 identify, 2 verify the handle, 3 decide by policy, 4 look the
+intent up, 5 derive, 6 sign; then once for the batch: 7 commit ledger and evidence in one transaction, 8 release.
+
+1 is done by the servicer from the peer certificate. 4 happens inside 7: the ledger inserts an intent or finds the one that is
+there, in the same transaction, so that nothing can come between looking and writing. A signature that loses there is dropped
+and was never released (I4, I5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from capsign_wire.adapter.v1 import signing_pb2 as pb
+from capsign_wire.algorithms import AlgorithmRow
+from capsign_wire.bounds import MAX_BATCH_ITEMS, check
+from capsign_wire.failures import FailureError
+from capsign_wire.intents import millis_of
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide.biscuits import Verified
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.rate import RateLimiter
+from capsign_adapter.evidence import leaf as leaves
+from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.group import Bound, Groups, Ready
+from capsign_adapter.sign.snapshot import Snapshot, Snapshots
+from capsign_adapter.store.interface import Committed, Draft, EpochMovedError, IntentState, Store, Verdict
+
+EPOCH_ATTEMPTS = 5
+"""How often a batch is decided anew because something was revoked meanwhile, before it is given back."""
+
+FUTURE_MS = 300_000
+"""How far ahead of our clock an intent id may be: it would otherwise outlive the retention window."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A batch as it is worked through once under one snapshot."""
+
+    peer: Peer
+    now_ms: int
+    snapshot: Snapshot
+    answer: pb.SignResponse
+    drafts: list[Draft] = field(default_factory=list)
+    slots: list[pb.SignedItem] = field(default_factory=list)
+    """For each draft, the item of the answer that waits for it."""
+    signatures: list[bytes] = field(default_factory=list)
+    """For each draft, the signature to release if the ledger takes it; empty for a refusal."""
+    unbound: list[bytes] = field(default_factory=list)
+    """Leaves of refusals that no handle vouches for."""
+
+
+class Pipeline:
+    """Runs batches, from any number of threads."""
+
+    def __init__(
+        self, policy: Policy, groups: Groups, snapshots: Snapshots, store: Store, rates: RateLimiter, refusals_per_second: int
+    ) -> None:
+        self._policy_digest = policy.digest
+        self._message_max = policy.limits.message_max
+        self._groups = groups
+        self._snapshots = snapshots
+        self._store = store
+        self._rates = rates
+        self._refusals_per_second = refusals_per_second
+
+    def run(self, peer: Peer, request: pb.SignRequest) -> pb.SignResponse:
+        """Answer one batch. Raises FailureError for the batch as a whole; an item's failure is in its place in the answer."""
+        check(request)
+        if sum(len(group.items) for group in request.groups) > MAX_BATCH_ITEMS:
+            raise FailureError(
+                failures_pb2.REASON_INPUT_TOO_LARGE, f"A batch takes at most {MAX_BATCH_ITEMS} items.", field="groups"
+            )
+        for round_number in range(EPOCH_ATTEMPTS):
+            attempt = Attempt(peer, now_ms(), self._snapshots.current, pb.SignResponse(batch_id=request.batch_id))
+            for group in request.groups:
+                self._group(attempt, request, group, first_round=round_number == 0)
+            if attempt.unbound:
+                self._store.append(attempt.unbound, attempt.now_ms)
+            try:
+                # 7. Commit. What was revoked since the snapshot makes this raise, and nothing was written.
+                committed = self._store.commit(attempt.snapshot.epoch, attempt.drafts, attempt.now_ms) if attempt.drafts else []
+            except EpochMovedError:
+                self._snapshots.refresh()
+                continue
+            _release(attempt, committed)
+            attempt.answer.revocation_epoch = attempt.snapshot.epoch
+            return attempt.answer
+        raise FailureError(failures_pb2.REASON_OVERLOADED, "Revocations came faster than this batch.", retry_after_ms=100)
+
+    def _group(self, attempt: Attempt, request: pb.SignRequest, group: pb.SignGroup, *, first_round: bool) -> None:
+        answer = attempt.answer.groups.add()
+        items = [answer.items.add() for _ in group.items]
+        try:
+            if group.handle_index >= len(request.handles):
+                raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "No such handle in this batch.", field="handle_index")
+            handle = self._groups.verify(request.handles[group.handle_index], attempt.peer, attempt.now_ms)
+        except FailureError as error:
+            for item, slot in zip(group.items, items, strict=True):
+                self._refuse_unbound(attempt, item, slot, error)
+            return
+        try:
+            ready = self._groups.ready(handle, attempt.snapshot, attempt.peer, group, attempt.now_ms)
+        except FailureError as error:
+            self._refuse_group(attempt, handle, group, items, error)
+            return
+        allowed, wait_ms = len(items), 0
+        if first_round:
+            name = (attempt.peer.spiffe_id, ready.capability.grant)
+            allowed, wait_ms = self._rates.take(name, len(items), ready.rate_per_second, ready.burst, attempt.now_ms)
+        for item, slot in zip(group.items, items[:allowed], strict=False):
+            self._item(attempt, ready, item, slot)
+        _fail(
+            items[allowed:],
+            FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms),
+        )
+        answer.signed_by.CopyFrom(ready.signed_by)
+
+    def _item(self, attempt: Attempt, ready: Ready, item: pb.SignItem, slot: pb.SignedItem) -> None:
+        try:
+            _intent_in_time(item.intent_id, attempt.now_ms)
+        except FailureError as error:
+            self._refuse_unbound(attempt, item, slot, error)
+            return
+        fingerprint = ready.fingerprint.of(item.input)
+        try:
+            _fits(item.input, ready.row, self._message_max)
+            signature = ready.signer.sign(item.input)  # 6. Sign.
+        except FailureError as error:
+            self._refuse(attempt, ready, item, slot, fingerprint, error)
+            return
+        entry = ready.leaf.signed(attempt.now_ms, item.intent_id, fingerprint, hashlib.sha256(signature).digest())
+        result = ready.stored_prefix + pb.SignedItem(signature=signature).SerializeToString()
+        self._draft(attempt, ready, item, slot, fingerprint, IntentState.DONE, result, entry, signature)
+
+    def _refuse_group(
+        self, attempt: Attempt, handle: Verified, group: pb.SignGroup, slots: list[pb.SignedItem], error: FailureError
+    ) -> None:
+        if error.outcome != failures_pb2.OUTCOME_REFUSED:
+            _fail(slots, error)
+            return
+        bound = self._groups.refused(handle, attempt.peer, group)
+        for item, slot in zip(group.items, slots, strict=True):
+            try:
+                _intent_in_time(item.intent_id, attempt.now_ms)
+            except FailureError as malformed:
+                self._refuse_unbound(attempt, item, slot, malformed)
+                continue
+            self._refuse(attempt, bound, item, slot, bound.fingerprint.of(item.input), error)
+
+    def _refuse(
+        self, attempt: Attempt, bound: Bound, item: pb.SignItem, slot: pb.SignedItem, fingerprint: bytes, error: FailureError
+    ) -> None:
+        """Refused is final for this intent: it goes into the ledger. Unavailable is not, and leaves no trace there."""
+        if error.outcome != failures_pb2.OUTCOME_REFUSED:
+            slot.failure.CopyFrom(error.to_item())
+        elif not self._may_record_refusal(attempt):
+            slot.failure.CopyFrom(_flooded().to_item())
+        else:
+            failure = error.to_item()
+            slot.failure.CopyFrom(failure)
+            entry = bound.leaf.refused(attempt.now_ms, item.intent_id, fingerprint, error.reason)
+            self._draft(attempt, bound, item, slot, fingerprint, IntentState.REFUSED, failure.SerializeToString(), entry, b"")
+
+    def _draft(
+        self,
+        attempt: Attempt,
+        bound: Bound,
+        item: pb.SignItem,
+        slot: pb.SignedItem,
+        fingerprint: bytes,
+        state: IntentState,
+        result: bytes,
+        entry: bytes,
+        signature: bytes,
+    ) -> None:
+        now, intent_id, capability = attempt.now_ms, item.intent_id, bound.capability
+        attempt.drafts.append(
+            Draft(
+                attempt.peer.spiffe_id,
+                intent_id,
+                fingerprint,
+                capability.grant,
+                state,
+                result,
+                entry,
+                lambda reason: bound.leaf.refused(now, intent_id, fingerprint, reason),
+                capability.serial,
+                bound.max_uses,
+            )
+        )
+        attempt.slots.append(slot)
+        attempt.signatures.append(signature)
+
+    def _refuse_unbound(self, attempt: Attempt, item: pb.SignItem, slot: pb.SignedItem, error: FailureError) -> None:
+        """A refusal that binds no intent: the handle is not good, or the id is none."""
+        if error.outcome == failures_pb2.OUTCOME_REFUSED:
+            if not self._may_record_refusal(attempt):
+                error = _flooded()
+            else:
+                workload, digest = attempt.peer.spiffe_id, self._policy_digest
+                attempt.unbound.append(leaves.refused_unbound(attempt.now_ms, digest, workload, item.intent_id, error.reason))
+        slot.failure.CopyFrom(error.to_item())
+
+    def _may_record_refusal(self, attempt: Attempt) -> bool:
+        rate = self._refusals_per_second
+        allowed, _ = self._rates.take((attempt.peer.spiffe_id, ""), 1, rate, 5 * rate, attempt.now_ms)
+        return allowed == 1
+
+
+def _release(attempt: Attempt, committed: list[Committed]) -> None:
+    """8. Release: only what this commit inserted, or what an earlier one stored (I4, I5)."""
+    for result, slot, signature in zip(committed, attempt.slots, attempt.signatures, strict=True):
+        if result.verdict == Verdict.NEW:
+            slot.leaf_index = result.leaf_index
+            if signature:
+                slot.signature = signature
+        elif result.verdict == Verdict.REPLAY and result.stored is not None:
+            slot.Clear()
+            if result.stored.state == IntentState.DONE:
+                slot.MergeFromString(result.stored.result)
+            else:
+                slot.failure.MergeFromString(result.stored.result)
+            slot.leaf_index = result.stored.leaf_index
+        else:
+            refused = FailureError(result.reason, "The ledger does not take this intent.")
+            slot.failure.CopyFrom(refused.to_item())
+            slot.leaf_index = result.leaf_index
+
+
+def _fail(slots: list[pb.SignedItem], error: FailureError) -> None:
+    for slot in slots:
+        slot.failure.CopyFrom(error.to_item())
+
+
+def _flooded() -> FailureError:
+    return FailureError(
+        failures_pb2.REASON_RATE_LIMITED, "This workload is refused too often to record each.", retry_after_ms=1000
+    )
+
+
+def _intent_in_time(intent_id: bytes, now: int) -> None:
+    if millis_of(intent_id) > now + FUTURE_MS:
+        raise FailureError(failures_pb2.REASON_INTENT_FROM_FUTURE, "The intent id lies in the future.", field="intent_id")
+
+
+def _fits(data: bytes, row: AlgorithmRow, message_max: int) -> None:
+    """The input has the length that the algorithm sends upstream."""
+    if row.takes_digest and len(data) != row.max_input:
+        raise FailureError(
+            failures_pb2.REASON_INPUT_MALFORMED, f"{row.name} takes a digest of {row.max_input} bytes.", field="input"
+        )
+    most = min(row.max_input, message_max)
+    if not row.takes_digest and len(data) > most:
+        raise FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, f"Messages are at most {most} bytes here.", field="input")

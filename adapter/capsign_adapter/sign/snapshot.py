@@ -1,0 +1,73 @@
+"""What decisions are made under: revocations and key versions as of one epoch, replaced as a whole when the epoch moves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from capsign_wire.types.v1 import signing_pb2
+
+from capsign_adapter.decide.revoked import RevocationIndex
+from capsign_adapter.store.interface import KeyVersionRow, Store
+
+SHOWN_TO_VERIFIERS = frozenset(
+    {
+        signing_pb2.KEY_STATE_ACTIVE,
+        signing_pb2.KEY_STATE_DEACTIVATED,
+    }
+)
+"""States in which a version's signatures are still to be accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Immutable; a decision uses one from beginning to end, and the commit checks that its epoch still holds (I6)."""
+
+    epoch: int
+    revoked: RevocationIndex
+    versions: dict[tuple[str, str], tuple[KeyVersionRow, ...]]
+
+    def active(self, tenant: str, key: str, algorithm: int) -> KeyVersionRow | None:
+        """The newest version that may sign with this algorithm."""
+        for row in self.versions.get((tenant, key), ()):
+            if row.state == signing_pb2.KEY_STATE_ACTIVE and algorithm in row.algorithms:
+                return row
+        return None
+
+    def verifiable(self, tenant: str, key: str, algorithm: int) -> list[KeyVersionRow]:
+        """Versions that verifiers should know, newest first."""
+        rows = self.versions.get((tenant, key), ())
+        return [row for row in rows if row.state in SHOWN_TO_VERIFIERS and algorithm in row.algorithms]
+
+
+class Snapshots:
+    """Holds the current snapshot and reads a new one when told that the epoch moved."""
+
+    def __init__(self, store: Store, on_move: Callable[[Snapshot], None] = lambda _: None) -> None:
+        self._store = store
+        self._on_move = on_move
+        self._lock = threading.Lock()
+        self._current = self._read()
+
+    @property
+    def current(self) -> Snapshot:
+        return self._current
+
+    def refresh(self) -> Snapshot:
+        """The snapshot of the epoch now; calls `on_move` first if it is another one, so that caches empty before it is used."""
+        with self._lock:
+            if self._store.control().revocation_epoch != self._current.epoch:
+                fresh = self._read()
+                self._on_move(fresh)
+                self._current = fresh
+            return self._current
+
+    def _read(self) -> Snapshot:
+        # Two reads: if the epoch moves between them the snapshot is older than the versions, and a commit under it is refused.
+        epoch, revocations = self._store.revocations()
+        versions: dict[tuple[str, str], list[KeyVersionRow]] = {}
+        for row in self._store.key_versions():
+            versions.setdefault((row.tenant, row.key), []).append(row)
+        newest_first = {name: tuple(sorted(rows, key=lambda row: -row.version)) for name, rows in versions.items()}
+        return Snapshot(epoch, RevocationIndex(epoch, revocations), newest_first)

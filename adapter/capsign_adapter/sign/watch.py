@@ -1,0 +1,85 @@
+"""The replica's own clockwork: looks for moved epochs, signs checkpoints of a log that grew,
+collects old intents, and lets go of subkeys whose time is over."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from capsign_wire import logs
+
+from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.checkpoints import Checkpoints
+from capsign_adapter.sign.edge import failure_of, now_ms
+from capsign_adapter.sign.snapshot import Snapshots
+from capsign_adapter.store.interface import Store
+
+
+class Ticker:
+    """Calls something every so often on a thread of its own. A call that fails is logged, and made again at the next turn."""
+
+    def __init__(self, name: str, every_seconds: float, action: Callable[[], None]) -> None:
+        self._name = name
+        self._every = every_seconds
+        self._action = action
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends after the call in hand."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        failing = False
+        while not self._stop.wait(self._every):
+            try:
+                self._action()
+                failing = False
+            except Exception as error:  # a broken store must not end the watch that would see it mended
+                if not failing:
+                    logs.error("ticker.failed", ticker=self._name, reason=failure_of(error).row.name)
+                failing = True
+
+
+def tickers(
+    store: Store,
+    snapshots: Snapshots,
+    changes: Changes,
+    checkpoints: Checkpoints,
+    sweeps: tuple[Callable[[], int], ...],
+    *,
+    retention_ms: int,
+    poll_seconds: float,
+    checkpoint_seconds: float,
+    collect_seconds: float,
+) -> list[Ticker]:
+    """The tickers of a replica, not yet started."""
+
+    def look() -> None:
+        before = snapshots.current.epoch
+        if snapshots.refresh().epoch != before:
+            changes.announce()
+
+    def collect() -> None:
+        gone = store.collect_garbage(now_ms() - retention_ms)
+        if gone:
+            logs.event("intents.collected", count=gone)
+
+    def sweep() -> None:
+        for each in sweeps:
+            each()
+
+    return [
+        Ticker("epoch", poll_seconds, look),
+        Ticker("checkpoint", checkpoint_seconds, lambda: _grown(checkpoints)),
+        Ticker("collect", collect_seconds, collect),
+        Ticker("sweep", 1.0, sweep),
+    ]
+
+
+def _grown(checkpoints: Checkpoints) -> None:
+    checkpoints.current(now_ms())
