@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from capsign_adapter.decide import strict_yaml
+from capsign_adapter.decide import durations, strict_yaml
 from capsign_adapter.decide.policy_document import WORDING, PolicyDocument
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -104,6 +104,8 @@ def _problem(message: str) -> Problem:
         return Problem(path, f"This must be {WORDING[found[1]]}.", "Correct it.")
     if found := re.fullmatch(r"Expected `(.*)`, got `(.*)`", what):
         return _wrong_kind(path, found[1], found[2])
+    if re.fullmatch(r"Expected `(array|str)` of length >= 1", what):
+        return Problem(path, "This is empty.", "Fill it in.")
     if found := re.fullmatch(r"Expected `(array|str)` of length (<=|>=) (\d+)", what):
         unit = "items" if found[1] == "array" else "characters"
         return Problem(
@@ -121,7 +123,8 @@ def _size(sign: str, number: str) -> str:
 def _wrong_kind(path: str, wanted: str, got: str) -> Problem:
     want, have = _KINDS.get(wanted, wanted), _KINDS.get(got, got)
     if wanted == "str" and got in {"int", "bool"}:
-        return Problem(path, f"This must be {want}, and was read as {have}.", "Put it in quotes.")
+        fix = "Give it a unit, as in 15m." if _is_duration(path) else "Put it in quotes."
+        return Problem(path, f"This must be {want}, and was read as {have}.", fix)
     if not path:
         return Problem("", f"The document is {have}.", "A policy is a mapping that starts with 'version: 1'.")
     return Problem(path, f"This must be {want}, and is {have}.", "Correct it, or take the field out.")
@@ -145,6 +148,11 @@ def _type_at(path: str) -> inspect.Type:
 def _fields(path: str) -> list[str]:
     kind = _type_at(path)
     return [field.encode_name for field in kind.fields] if isinstance(kind, inspect.StructType) else []
+
+
+def _is_duration(path: str) -> bool:
+    kind = _type_at(path)
+    return isinstance(kind, inspect.StrType) and kind.pattern == durations.PATTERN
 
 
 def _literals(path: str) -> tuple[Any, ...]:

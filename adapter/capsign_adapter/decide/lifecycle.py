@@ -1,0 +1,172 @@
+"""Which moves are legal, as data (I7). A table maps a state to the events it takes and where each leads; all else is refused.
+
+Two rules stand on top: `move` is the only way from state to state, and a state that takes no event is final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+from capsign_wire.types.v1 import signing_pb2 as pb
+
+from capsign_adapter.store.interface import IntentState
+
+S = TypeVar("S")
+E = TypeVar("E", bound=Enum)
+
+
+@dataclass(frozen=True)
+class Table(Generic[S, E]):
+    """The legal moves of one kind of thing. Every state stands in it, with the events it takes."""
+
+    thing: str
+    moves: Mapping[S, Mapping[E, S]]
+
+    def is_final(self, state: S) -> bool:
+        """Whether nothing leads out of it."""
+        return not self.moves[state]
+
+
+def move(table: Table[S, E], state: S, event: E) -> S:
+    """The state after the event. Raises FailureError ILLEGAL_TRANSITION if the table has no such move."""
+    try:
+        return table.moves[state][event]
+    except KeyError:
+        raise _illegal(table, state, event.value) from None
+
+
+def event_between(table: Table[S, E], state: S, target: S) -> E:
+    """The event that leads from one state to the other. Raises FailureError ILLEGAL_TRANSITION if none does."""
+    for event, after in table.moves.get(state, {}).items():
+        if after == target:
+            return event
+    raise _illegal(table, state, f"a move to {_words(table, target)}")
+
+
+class KeyEvent(Enum):
+    """What happens to a key version."""
+
+    ACTIVATE = "activate"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    DEACTIVATE = "deactivate"
+    COMPROMISE = "compromise"
+    DESTROY = "destroy"
+
+
+# NIST SP 800-57 part 1 revision 5, section 7, and stricter in one point: what can still sign, or could again, is deactivated
+# before it is destroyed, so that no signature is younger than the end of its key.
+KEY_VERSION: Table[pb.KeyState.ValueType, KeyEvent] = Table(
+    "key version",
+    MappingProxyType(
+        {
+            pb.KEY_STATE_PRE_ACTIVATION: {
+                KeyEvent.ACTIVATE: pb.KEY_STATE_ACTIVE,
+                KeyEvent.COMPROMISE: pb.KEY_STATE_COMPROMISED,
+                KeyEvent.DESTROY: pb.KEY_STATE_DESTROYED,
+            },
+            pb.KEY_STATE_ACTIVE: {
+                KeyEvent.SUSPEND: pb.KEY_STATE_SUSPENDED,
+                KeyEvent.DEACTIVATE: pb.KEY_STATE_DEACTIVATED,
+                KeyEvent.COMPROMISE: pb.KEY_STATE_COMPROMISED,
+            },
+            pb.KEY_STATE_SUSPENDED: {
+                KeyEvent.RESUME: pb.KEY_STATE_ACTIVE,
+                KeyEvent.DEACTIVATE: pb.KEY_STATE_DEACTIVATED,
+                KeyEvent.COMPROMISE: pb.KEY_STATE_COMPROMISED,
+            },
+            pb.KEY_STATE_DEACTIVATED: {
+                KeyEvent.COMPROMISE: pb.KEY_STATE_COMPROMISED,
+                KeyEvent.DESTROY: pb.KEY_STATE_DESTROYED,
+            },
+            pb.KEY_STATE_COMPROMISED: {KeyEvent.DESTROY: pb.KEY_STATE_DESTROYED},
+            pb.KEY_STATE_DESTROYED: {},
+        }
+    ),
+)
+
+SIGNS = frozenset({pb.KEY_STATE_ACTIVE})
+"""States in which a key version signs."""
+
+VERIFIES = frozenset({pb.KEY_STATE_ACTIVE, pb.KEY_STATE_DEACTIVATED})
+"""States in which signatures of a key version are to be believed."""
+
+
+class IntentEvent(Enum):
+    """What happens to an intent."""
+
+    SIGN = "sign"
+    REFUSE = "refuse"
+    CLOSE = "close"
+
+
+INTENT: Table[IntentState | None, IntentEvent] = Table(
+    "intent",
+    MappingProxyType(
+        {
+            None: {
+                IntentEvent.SIGN: IntentState.DONE,
+                IntentEvent.REFUSE: IntentState.REFUSED,
+                IntentEvent.CLOSE: IntentState.NEVER,
+            },
+            IntentState.DONE: {},
+            IntentState.REFUSED: {},
+            IntentState.NEVER: {},
+        }
+    ),
+)
+"""None is an intent that the ledger does not hold. There is no pending state: rows are born final."""
+
+
+class HandleState(Enum):
+    """Where a handle is in its life."""
+
+    GOOD = "good"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class HandleEvent(Enum):
+    """What happens to a handle. To renew one makes another; the old one lives out its minutes."""
+
+    NARROW = "narrow"
+    EXPIRE = "expire"
+    REVOKE = "revoke"
+
+
+HANDLE: Table[HandleState, HandleEvent] = Table(
+    "handle",
+    MappingProxyType(
+        {
+            HandleState.GOOD: {
+                HandleEvent.NARROW: HandleState.GOOD,
+                HandleEvent.EXPIRE: HandleState.EXPIRED,
+                HandleEvent.REVOKE: HandleState.REVOKED,
+            },
+            HandleState.EXPIRED: {HandleEvent.REVOKE: HandleState.REVOKED},
+            HandleState.REVOKED: {},
+        }
+    ),
+)
+
+
+def _illegal(table: Table[S, E], state: S, wish: str) -> FailureError:
+    allowed = ", ".join(event.value for event in table.moves.get(state, {})) or "nothing: the state is final"
+    words = f"A {table.thing} that is {_words(table, state)} does not take {wish!r}; it takes {allowed}."
+    return FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, words)
+
+
+def _words(table: Table[S, E], state: S) -> str:
+    """A state as people write it."""
+    if state is None:
+        return "absent"
+    if isinstance(state, Enum):
+        return state.name.lower()
+    name = pb.KeyState.DESCRIPTOR.values_by_number.get(state) if isinstance(state, int) else None
+    return name.name.removeprefix("KEY_STATE_").lower().replace("_", "-") if name else f"in a state unknown to a {table.thing}"
