@@ -132,10 +132,20 @@ def test_secret_that_others_can_read(tmp_path, mode):
     assert "1234" not in str(caught.value)
 
 
+def test_secret_as_kubernetes_mounts_it(tmp_path):
+    """A mounted Secret is a link to `..data`, itself a link to a directory with the date. Refusing links refused every Secret."""
+    (tmp_path / "..2026").mkdir()
+    secret(tmp_path / "..2026")
+    (tmp_path / "..data").symlink_to("..2026")
+    (tmp_path / "pin").symlink_to("..data/pin")
+    assert settings.read_secret(tmp_path / "pin") == b"1234"
+
+
 def test_secret_of_a_wrong_kind(tmp_path):
-    link = tmp_path / "link"
+    link = tmp_path / "inner" / "link"
+    link.parent.mkdir()
     link.symlink_to(secret(tmp_path))
-    with pytest.raises(settings.SettingsError, match="cannot be opened"):
+    with pytest.raises(settings.SettingsError, match="link out of its directory"):
         settings.read_secret(link)
     os.mkfifo(tmp_path / "fifo", 0o600)
     with pytest.raises(settings.SettingsError, match="not a regular file"):

@@ -67,31 +67,41 @@ def load(path: Path | None, kind: type[T], env_prefix: str, environ: Mapping[str
 
 
 def read_secret(path: Path) -> bytes:
-    """The bytes of a secret file: regular, no symbolic link, at most 64 KiB, ours or root's, nothing for group or others.
+    """The bytes of a secret file: regular, at most 64 KiB, ours or root's, nothing for group or others.
 
-    Raises SettingsError that names the file and the fix, and never quotes what is in it.
+    A symbolic link is followed only within the file's own directory, as Kubernetes lays out a mounted Secret (`pin` → `..data/pin`).
+    There, for a process that is not root, a file of root's may be readable by a group of ours: that is what `fsGroup` makes. Raises
+    SettingsError that names the file and the fix, and never quotes what is in it.
     """
+    home = path.parent.resolve()
+    real = path.resolve()
+    if not real.is_relative_to(home):
+        raise SettingsError(f"The secret file {path} is a link out of its directory. Name the file itself.")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise SettingsError(f"The secret file {path} cannot be opened ({_why(error)}). It must be a regular file.") from None
     try:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise SettingsError(f"The secret file {path} is not a regular file. Put the secret into a file of its own.")
-        if state.st_uid not in {os.geteuid(), 0}:
-            raise SettingsError(f"The secret file {path} belongs to user {state.st_uid}. Run `chown {os.geteuid()} {path}`.")
-        if state.st_mode & 0o077:
-            mode = stat.S_IMODE(state.st_mode)
-            raise SettingsError(f"The secret file {path} has mode {mode:04o}: others can read it. Run `chmod 600 {path}`.")
-        if state.st_size > MAX_SECRET_BYTES:
-            raise SettingsError(f"The secret file {path} is larger than {MAX_SECRET_BYTES} bytes. It must hold one secret only.")
+        _refuse_exposed(path, os.fstat(descriptor))
         data = b"".join(iter(lambda: os.read(descriptor, MAX_SECRET_BYTES), b""))
     finally:
         os.close(descriptor)
     if not data:
         raise SettingsError(f"The secret file {path} is empty. Write the secret into it.")
     return data
+
+
+def _refuse_exposed(path: Path, state: os.stat_result) -> None:
+    if not stat.S_ISREG(state.st_mode):
+        raise SettingsError(f"The secret file {path} is not a regular file. Put the secret into a file of its own.")
+    if state.st_uid not in {os.geteuid(), 0}:
+        raise SettingsError(f"The secret file {path} belongs to user {state.st_uid}. Run `chown {os.geteuid()} {path}`.")
+    mounted = state.st_uid == 0 and os.geteuid() != 0 and state.st_gid in {os.getegid(), *os.getgroups()}
+    if state.st_mode & (0o037 if mounted else 0o077):
+        mode = stat.S_IMODE(state.st_mode)
+        raise SettingsError(f"The secret file {path} has mode {mode:04o}: others can read it. Run `chmod 600 {path}`.")
+    if state.st_size > MAX_SECRET_BYTES:
+        raise SettingsError(f"The secret file {path} is larger than {MAX_SECRET_BYTES} bytes. It must hold one secret only.")
 
 
 def _read(path: Path) -> dict[str, Any]:
