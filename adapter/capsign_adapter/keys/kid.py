@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 HS256_DOMAIN = b"capsign1 hs256 kid"
+CURVES = {"secp256r1": "P-256", "secp384r1": "P-384"}
+"""JOSE names of the curves in the algorithm table."""
 
 
 def _base64url(value: bytes) -> str:
@@ -24,10 +26,9 @@ def _integer(value: int, length: int = 0) -> str:
 def _required_members(spki: bytes) -> dict[str, str]:
     """The members that RFC 7638 section 3.2 (EC, RSA), RFC 8037 (OKP) and RFC 9964 (AKP) say a thumbprint covers."""
     key = load_der_public_key(spki)
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        curve = {"secp256r1": "P-256", "secp384r1": "P-384"}[key.curve.name]
-        size, point = (key.curve.key_size + 7) // 8, key.public_numbers()
-        return {"crv": curve, "kty": "EC", "x": _integer(point.x, size), "y": _integer(point.y, size)}
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in CURVES:
+        size, point = key.curve.key_size // 8, key.public_numbers()
+        return {"crv": CURVES[key.curve.name], "kty": "EC", "x": _integer(point.x, size), "y": _integer(point.y, size)}
     if isinstance(key, rsa.RSAPublicKey):
         numbers = key.public_numbers()
         return {"e": _integer(numbers.e), "kty": "RSA", "n": _integer(numbers.n)}

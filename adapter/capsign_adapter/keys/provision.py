@@ -151,16 +151,13 @@ def _strength(token: Token, label: str) -> list[str]:
 def _version_findings(token: Token, row: KeyVersionRow) -> list[str]:
     findings = _strength(token, row.label)
     try:
-        token.public_key(row.label)
-        direct = True
+        check = _direct_check(token, row.label)
     except KeyMissingError:
-        direct = False
-    if not direct:
+        try:
+            check = _derived_check(token, row.label)
+        except KeyMissingError:
+            return findings or [f"The key {row.label} is missing from the token: neither a secret nor a whole key pair."]
         findings += _strength(token, labels.attestation(row.label))
-    try:
-        check = _direct_check(token, row.label) if direct else _derived_check(token, row.label)
-    except KeyMissingError:
-        return findings or [f"The key {row.label} is missing from the token."]
     if not hmac.compare_digest(check, row.check_value):
         findings.append(f"The key {row.label} is not the one that was made: its check value differs.")
     return findings

@@ -1,0 +1,204 @@
+"""Making keys, and holding the token against the store at start."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import replace
+
+import pytest
+from capsign_adapter.keys import labels, provision
+from capsign_adapter.keys.mint_key import mint_seed
+from capsign_adapter.token.interface import KeyAttributes, TokenUnavailableError
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2 as pb
+from capsign_wire.types.v1 import signing_pb2
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from support.fake_token import FakeToken
+
+DERIVABLE = tuple(row.number for row in ALGORITHMS.values() if row.derivable)
+
+
+@pytest.fixture
+def token():
+    fake = FakeToken()
+    provision.make_service_keys(fake)
+    provision.make_pepper(fake, "acme")
+    return fake
+
+
+@pytest.fixture
+def rows(token):
+    return [
+        provision.make_derived(token, "acme", "billing", 1, DERIVABLE, 5),
+        provision.make_direct(token, "acme", "ca", 1, pb.ALGORITHM_ES384, 6),
+    ]
+
+
+def findings(token, rows, tenants=("acme",)):
+    with pytest.raises(provision.InventoryError) as caught:
+        provision.assert_inventory(token, rows, tenants)
+    return caught.value.findings
+
+
+def test_a_derived_version_is_a_root_and_an_attestation_pair(token, rows):
+    derived, _ = rows
+    assert derived.label == "capsign/acme/billing/1"
+    assert (derived.state, derived.created_ms, derived.algorithms) == (signing_pb2.KEY_STATE_PRE_ACTIVATION, 5, DERIVABLE)
+    assert derived.check_value == token.hmac(derived.label, b"capsign1 check")[:8]
+    assert load_der_public_key(token.public_key("capsign/acme/billing/1/attest")).curve.name == "secp256r1"
+
+
+def test_a_direct_version_is_checked_by_its_public_key(token, rows):
+    _, direct = rows
+    assert direct.check_value == hashlib.sha256(token.public_key("capsign/acme/ca/1")).digest()[:8]
+    assert direct.algorithms == (pb.ALGORITHM_ES384,)
+    assert "capsign/acme/ca/1/attest" not in token.labels()
+
+
+def test_a_whole_inventory_passes_and_changes_nothing(token, rows):
+    before = token.labels()
+    token.calls.clear()
+    provision.assert_inventory(token, rows, ["acme"])
+    assert token.labels() == before
+    assert not {"generate_secret", "generate_key_pair", "destroy"} & set(token.calls)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "capsign/log",
+        "capsign/mint",
+        "capsign/acme/pepper",
+        "capsign/acme/billing/1",
+        "capsign/acme/billing/1/attest",
+        "capsign/acme/ca/1",
+    ],
+)
+def test_a_missing_key_stops_the_start_and_is_not_made_again(token, rows, label):
+    token.destroy(label)
+    assert any(label in finding and "missing" in finding for finding in findings(token, rows))
+    assert label not in token.labels()
+
+
+def test_another_root_under_the_same_label_is_noticed(token, rows):
+    # A token restored from the backup of another environment: every label is there, every attribute is good.
+    token.destroy(rows[0].label)
+    token.generate_secret(rows[0].label)
+    assert findings(token, rows) == ("The key capsign/acme/billing/1 is not the one that was made: its check value differs.",)
+
+
+def test_another_key_pair_under_the_same_label_is_noticed(token, rows):
+    token.destroy(rows[1].label)
+    token.generate_key_pair(rows[1].label, pb.ALGORITHM_ES384)
+    assert any("check value differs" in finding for finding in findings(token, rows))
+
+
+def test_an_imported_root_is_weak_even_with_the_right_bytes(token, rows):
+    value = b"r" * 32
+    token.destroy(rows[0].label)
+    token.import_secret(rows[0].label, value)
+    imported = replace(rows[0], check_value=hmac.digest(value, b"capsign1 check", "sha256")[:8])
+    (finding,) = findings(token, [imported, rows[1]])
+    assert "was extractable once" in finding
+    assert "was not generated in the token" in finding
+
+
+def test_all_findings_are_told_at_once_and_the_error_says_what_to_do(token, rows):
+    for label in token.labels():
+        token.destroy(label)
+    with pytest.raises(provision.InventoryError) as caught:
+        provision.assert_inventory(token, rows, ["acme"])
+    assert len(caught.value.findings) == 5
+    assert "Nothing was changed" in str(caught.value)
+
+
+def test_a_token_that_does_not_answer_is_not_an_empty_token(token, rows):
+    token.lose()
+    with pytest.raises(TokenUnavailableError):
+        provision.assert_inventory(token, rows, ["acme"])
+
+
+def test_a_destroyed_version_is_not_missed_but_its_object_is_unknown(token, rows):
+    destroyed = [replace(row, state=signing_pb2.KEY_STATE_DESTROYED) for row in rows]
+    assert provision.unknown_objects(token, rows, ["acme"]) == []
+    assert provision.unknown_objects(token, destroyed, ["acme"]) == [
+        "capsign/acme/billing/1",
+        "capsign/acme/billing/1/attest",
+        "capsign/acme/ca/1",
+    ]
+    for label in provision.unknown_objects(token, destroyed, ["acme"]):
+        token.destroy(label)
+    provision.assert_inventory(token, destroyed, ["acme"])
+
+
+def test_a_key_that_exists_is_left_alone(token, rows):
+    check = token.hmac(rows[0].label, b"capsign1 check")
+    for make in (
+        lambda: provision.make_derived(token, "acme", "billing", 1, DERIVABLE, 0),
+        lambda: provision.make_direct(token, "acme", "ca", 1, pb.ALGORITHM_ES384, 0),
+        lambda: provision.make_pepper(token, "acme"),
+        lambda: provision.make_service_keys(token),
+    ):
+        with pytest.raises(FailureError, match="ILLEGAL_TRANSITION"):
+            make()
+    assert token.hmac(rows[0].label, b"capsign1 check") == check
+
+
+def test_an_interrupted_creation_is_stepped_over(token, rows):
+    # The root was made, then the process died: no attestation pair, no row. Its number is not used again.
+    token.fail("generate_key_pair")
+    with pytest.raises(TokenUnavailableError):
+        provision.make_derived(token, "acme", "billing", 2, DERIVABLE, 0)
+    assert provision.next_version("acme", "billing", rows, token.labels()) == 3
+    assert provision.next_version("acme", "billing", rows, []) == 2
+    assert provision.next_version("acme", "new", rows, token.labels()) == 1
+    # A tombstone keeps its number, too.
+    token.destroy("capsign/acme/billing/2")
+    tombstone = replace(rows[0], version=2, state=signing_pb2.KEY_STATE_DESTROYED)
+    assert provision.next_version("acme", "billing", [*rows, tombstone], token.labels()) == 3
+
+
+@pytest.mark.parametrize("flaw", ["sensitive", "always_sensitive", "never_extractable", "local"])
+def test_a_token_that_makes_weak_keys_is_not_used(token, monkeypatch, flaw):
+    good = {"sensitive": True, "extractable": False, "always_sensitive": True, "never_extractable": True, "local": True}
+    monkeypatch.setattr(token, "attributes", lambda label: KeyAttributes(label, **(good | {flaw: False})))
+    with pytest.raises(provision.KeyWeakError, match="Do not use it"):
+        provision.make_derived(token, "acme", "weak", 1, DERIVABLE, 0)
+
+
+@pytest.mark.parametrize("numbers", [(), (pb.ALGORITHM_ES384,), (pb.ALGORITHM_ED25519, pb.ALGORITHM_RS256), (0,), (99,)])
+def test_only_derivable_algorithms_make_a_derived_key(token, numbers):
+    before = token.labels()
+    with pytest.raises(FailureError, match="ALGORITHM_NOT_ALLOWED"):
+        provision.make_derived(token, "acme", "other", 1, numbers, 0)
+    assert token.labels() == before
+
+
+@pytest.mark.parametrize("number", [pb.ALGORITHM_HS256, pb.ALGORITHM_ML_DSA_65, 0, 99])
+def test_only_in_token_algorithms_make_a_direct_key(token, number):
+    with pytest.raises(FailureError, match="ALGORITHM_NOT_ALLOWED"):
+        provision.make_direct(token, "acme", "other", 1, number, 0)
+
+
+def test_names_in_labels_cannot_reach_into_each_other():
+    for bad in ("", "a/b", "/"):
+        with pytest.raises(ValueError, match="slash"):
+            labels.key_version(bad, "k", 1)
+        with pytest.raises(ValueError, match="slash"):
+            labels.key_version("t", bad, 1)
+        with pytest.raises(ValueError, match="slash"):
+            labels.pepper(bad)
+    with pytest.raises(ValueError, match="from 1"):
+        labels.key_version("t", "k", 0)
+
+
+def test_the_mint_key_is_the_same_in_every_replica_and_no_other_key(token):
+    seed = mint_seed(token)
+    assert seed == mint_seed(token)
+    assert len(seed) == 32
+    info = b"\x00\x20\x0dcapsign1 mint\x00"
+    assert seed == token.hmac("capsign/mint", info + b"\x01")
+    assert ed25519.Ed25519PrivateKey.from_private_bytes(seed)
