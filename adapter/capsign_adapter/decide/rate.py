@@ -52,26 +52,26 @@ def take(bucket: Bucket, per_second: int, burst: int, count: int, now_ms: int) -
     return Bucket(left, now.at_ms), Taken(granted, wait)
 
 
-class RateLimiter:
-    """Named buckets of this replica. Safe to share between threads.
+class Buckets:
+    """A bucket for each grant of each workload, in this replica. Safe to share between threads.
 
-    At its bound the bucket that was used longest ago is forgotten, and starts full when its name is seen again: with the
-    default bound that takes 65,536 other names in between.
+    At its bound the bucket that was used longest ago is forgotten, and starts full when it is seen again: with the default
+    bound that takes 65,536 others in between.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._kept: OrderedDict[tuple[str, ...], Bucket] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], Bucket] = OrderedDict()
         self._lock = Lock()
 
-    def take(self, name: tuple[str, ...], count: int, per_second: int, burst: int, now_ms: int) -> Taken:
-        """Take up to `count` from the bucket of that name, for example (workload, grant). A rate of 0 is no limit."""
+    def take(self, workload: str, grant: str, per_second: int, burst: int, count: int, now_ms: int) -> Taken:
+        """Take up to `count` signatures of this workload under this grant. A rate of 0 is no limit."""
         if per_second == 0:
             return Taken(count, 0)
         room = max(burst, 1)
         with self._lock:
-            bucket = self._kept.pop(name, None) or full(room, now_ms)
-            self._kept[name], taken = take(bucket, per_second, room, count, now_ms)
+            bucket = self._kept.pop((workload, grant), None) or full(room, now_ms)
+            self._kept[workload, grant], taken = take(bucket, per_second, room, count, now_ms)
             if len(self._kept) > self._capacity:
                 self._kept.popitem(last=False)
         return taken
