@@ -7,38 +7,45 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-def _nothing(config: Path) -> Mapping[str, str]:
+def _no_environment(config: Path) -> Mapping[str, str]:
     raise ValueError(f"token.config is given ({config}), but this module takes none from us: set what its maker documents")
 
 
-def _softhsm(config: Path) -> Mapping[str, str]:
+def _softhsm_environment(config: Path) -> Mapping[str, str]:
     return {"SOFTHSM2_CONF": str(config)}
 
 
-def _nss(config: Path) -> Mapping[str, str]:
-    # softokn wants parameters at C_Initialize and takes them from this variable where the caller, like our binding, gives none.
+def _nss_parameters(config: Path) -> str:
     quoted = str(config).replace("\\", "\\\\").replace("'", "\\'")
-    return {"NSS_LIB_PARAMS": f"configdir='sql:{quoted}' certPrefix='' keyPrefix='' secmod='secmod.db' flags="}
+    return f"configdir='sql:{quoted}' certPrefix='' keyPrefix='' secmod='secmod.db' flags="
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """A kind of module.
 
-    `environment` gives the variables that must be set before the module is loaded, from the path of its configuration.
+    `environment` gives the variables that must be set before the module starts, `parameters` the string that its C_Initialize
+    wants; both from the path of its configuration. None: it has no such thing.
     """
 
     name: str
-    environment: Callable[[Path], Mapping[str, str]]
+    environment: Callable[[Path], Mapping[str, str]] | None = None
+    parameters: Callable[[Path], str] | None = None
+    tells_local: bool = True
+    """Whether CKA_LOCAL of a token object means something."""
 
 
-SOFTHSM = Profile("SoftHSM", _softhsm)
+SOFTHSM = Profile("SoftHSM", environment=_softhsm_environment)
 """Configuration: the path of softhsm2.conf."""
 
-NSS = Profile("NSS softokn", _nss)
-"""Configuration: the directory of the database that `certutil -N` made. Its token is called "NSS Certificate DB"."""
+NSS = Profile("NSS softokn", parameters=_nss_parameters, tells_local=False)
+"""Configuration: the directory of the database that `certutil -N` made. Its token is called "NSS Certificate DB".
 
-OTHER = Profile("PKCS#11", _nothing)
+softokn does not store CKA_LOCAL: it reads False for every token object. Its CKA_NEVER_EXTRACTABLE tells generated from imported.
+"""
+
+OTHER = Profile("PKCS#11", environment=_no_environment)
+"""Whatever it needs is in the environment already."""
 
 
 def profile_of(module: Path) -> Profile:

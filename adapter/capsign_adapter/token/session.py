@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pkcs11
 from capsign_wire.types.v1 import algorithms_pb2 as pb
-from pkcs11 import MGF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error
+from pkcs11 import MGF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error, _pkcs11
 from pkcs11.attributes import AttributeMapper
 
 from capsign_adapter.token import encodings
@@ -37,6 +37,7 @@ from capsign_adapter.token.interface import (
     TokenError,
     TokenUnavailableError,
 )
+from capsign_adapter.token.parameters import ParameterisedModule
 from capsign_adapter.token.pin import read_pin
 from capsign_adapter.token.profiles import profile_of
 from capsign_adapter.token.worker import TokenThread
@@ -90,11 +91,21 @@ def _mapper() -> AttributeMapper:
     return mapper
 
 
+def _starter(settings: TokenSettings) -> ParameterisedModule | None:
+    parameters = profile_of(settings.module).parameters
+    if parameters is None:
+        return None
+    if settings.config is None:
+        raise TokenUnavailableError(f"{settings.module} needs its database directory; set token.config")
+    return ParameterisedModule(settings.module, parameters(settings.config))
+
+
 class _Login:
     """The module, the session and what was found in it. Thread-confined."""
 
     def __init__(self, settings: TokenSettings) -> None:
         self._settings = settings
+        self._starter = _starter(settings)
         self._library: Any = None
         self._session: Any = None
         self._serial: bytes | None = None
@@ -152,7 +163,13 @@ class _Login:
         module, label = self._settings.module, self._settings.label
         if not module.is_file():
             raise TokenUnavailableError(f"there is no PKCS#11 module {module}; install it, or correct token.module")
-        self._library = pkcs11.lib(str(module))
+        if self._starter is None:
+            self._library = pkcs11.lib(str(module))
+        else:
+            self._starter.initialize()
+            # Made without __init__, which would call C_Initialize(NULL); nothing else is done there that we use.
+            library: Any = _pkcs11.lib
+            self._library = library.__new__(library, str(module))
         tokens = list(self._library.get_tokens(token_label=label))
         if not tokens:
             raise TokenUnavailableError(f"no token labelled {label!r} behind {module}; initialise it, or correct token.label")
@@ -296,10 +313,10 @@ class Pkcs11Token:
                 raise RuntimeError(f"{settings.module} is open in this process already; share that token")
             _HELD.add(self._module)
         try:
-            profile = profile_of(settings.module)
-            if settings.config is not None:
-                os.environ.update(profile.environment(settings.config))
-            self._name = f"{profile.name} {settings.label!r}"
+            self._profile = profile_of(settings.module)
+            if settings.config is not None and self._profile.environment is not None:
+                os.environ.update(self._profile.environment(settings.config))
+            self._name = f"{self._profile.name} {settings.label!r}"
             self._login = _Login(settings)
             self._thread = TokenThread(f"token {settings.label}", waiting=settings.waiting)
             try:
@@ -433,13 +450,14 @@ class Pkcs11Token:
     def attributes(self, label: str) -> KeyAttributes:
         def operation() -> KeyAttributes:
             key = self._login.any_key(label)
+            origin = Attribute.LOCAL if self._profile.tells_local else Attribute.NEVER_EXTRACTABLE
             return KeyAttributes(
                 label=label,
                 sensitive=key[Attribute.SENSITIVE],
                 extractable=key[Attribute.EXTRACTABLE],
                 always_sensitive=key[Attribute.ALWAYS_SENSITIVE],
                 never_extractable=key[Attribute.NEVER_EXTRACTABLE],
-                local=key[Attribute.LOCAL],
+                local=key[origin],
             )
 
         return self._run(operation)

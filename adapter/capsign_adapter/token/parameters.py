@@ -1,0 +1,64 @@
+"""Initialises a module whose C_Initialize wants parameters, which the binding has no way to give.
+
+NSS softokn is one: it takes CK_NSS_C_INITIALIZE_ARGS, the ordinary CK_C_INITIALIZE_ARGS with a string before the reserved word.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+from capsign_adapter.token.interface import TokenUnavailableError
+
+_OS_LOCKING_OK = 2  # CKF_OS_LOCKING_OK: softokn refuses arguments without it
+
+_INITIALIZE, _FINALIZE = 0, 1
+"""Places in CK_FUNCTION_LIST, after the version."""
+
+
+class _Arguments(ctypes.Structure):
+    """CK_NSS_C_INITIALIZE_ARGS."""
+
+    _fields_ = [
+        ("mutexes", ctypes.c_void_p * 4),
+        ("flags", ctypes.c_ulong),
+        ("library_parameters", ctypes.c_char_p),
+        ("reserved", ctypes.c_void_p),
+    ]
+
+
+class _FunctionList(ctypes.Structure):
+    """The head of CK_FUNCTION_LIST."""
+
+    _fields_ = [("version", ctypes.c_ubyte * 2), ("functions", ctypes.c_void_p * 2)]
+
+
+class ParameterisedModule:
+    """A module that is brought up with parameters and taken down again. For the token's thread only."""
+
+    def __init__(self, path: Path, parameters: str) -> None:
+        self._path = path
+        self._parameters = parameters.encode()
+        self._up = False
+
+    def initialize(self) -> None:
+        if not self._up:
+            self._call(_INITIALIZE, ctypes.pointer(_Arguments(flags=_OS_LOCKING_OK, library_parameters=self._parameters)))
+            self._up = True
+
+    def finalize(self) -> None:
+        if self._up:
+            self._up = False
+            self._call(_FINALIZE, None)
+
+    def _call(self, place: int, arguments: ctypes._Pointer[_Arguments] | None) -> None:
+        table = ctypes.POINTER(_FunctionList)()
+        try:
+            result = ctypes.CDLL(str(self._path)).C_GetFunctionList(ctypes.byref(table))
+        except (OSError, AttributeError) as error:
+            raise TokenUnavailableError(f"{self._path} cannot be loaded as a PKCS#11 module: {error}") from error
+        if not result:
+            prototype = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.POINTER(_Arguments))
+            result = prototype(table.contents.functions[place])(arguments)
+        if result:
+            raise TokenUnavailableError(f"{self._path} does not start (0x{result:x}); look at the path and owner of token.config")
