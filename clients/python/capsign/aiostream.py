@@ -1,0 +1,166 @@
+"""The asyncio client's long-lived SignStream: many tasks, one stream, one task that writes it and one that reads it.
+
+A caller only waits for its own future, so cancelling it never cancels a write that others share. The tasks start on demand and
+end when nobody waits any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from capsign_wire.agent.v1 import agent_pb2 as pb
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign.channel import CONNECT_SLICE
+from capsign.flow import clock
+from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled
+from capsign.stream import closed_answer
+from capsign.translate import failure_of
+
+if TYPE_CHECKING:
+    from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceAsyncStub
+
+Call = Any
+"""A grpc.aio.StreamStreamCall; the stubs' name for it differs between releases."""
+
+
+class AsyncStream:
+    """Runs jobs over one stream at a time, in one event loop."""
+
+    def __init__(self, stub: SigningServiceAsyncStub, window: int, on_connect: Callable[[pb.ListHandlesResponse], None]) -> None:
+        self._stub = stub
+        self._on_connect = on_connect
+        self._pipeline = Pipeline(window)
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def run(self, jobs: Sequence[Job]) -> list[Answer]:
+        """Have the jobs signed; returns by their deadline."""
+        if self._closed:
+            return [closed_answer() for _ in jobs]
+        for job in jobs:
+            job.waiter = self._loop.create_future()
+            refused = self._pipeline.add(job)
+            if refused is not None:
+                job.settled = True
+                job.waiter.set_result(refused)
+            elif self._sweep is None or job.deadline < self._sweep.when():
+                self._sweep_at(job.deadline)
+        self._wake.set()
+        if self._task is None:
+            self._task = self._loop.create_task(self._serve(), name="capsign-stream")
+        try:
+            return [await job.waiter for job in jobs]
+        finally:
+            for job in jobs:
+                if not job.settled:
+                    self._pipeline.drop(job)
+                    self._wake.set()
+
+    def _sweep_at(self, when: float) -> None:
+        # loop.time() is the monotonic clock, as `clock` is, on every loop in use.
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._sweep = None
+        _tell(self._pipeline.expire(clock()))
+        soonest = self._pipeline.soonest_deadline()
+        if soonest is not None:
+            self._sweep_at(soonest)
+        self._wake.set()
+
+    async def _serve(self) -> None:
+        breaks = 0
+        try:
+            while not self._closed and not self._pipeline.idle:
+                if breaks:
+                    await asyncio.sleep(min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0))
+                answered = await self._connect_and_read()
+                breaks = 0 if answered else breaks + 1
+        finally:
+            self._task = None
+
+    async def _connect_and_read(self) -> bool:
+        """Reach the agent (an answer to ListHandles proves that one listens, and tells the ids that it knows now), then settle
+        what is answered until the stream breaks; whether anything was."""
+        latest = self._pipeline.latest_deadline()
+        if latest is None:
+            return False
+        wait = min(CONNECT_SLICE, max(0.001, latest - clock()))
+        try:
+            response = await self._stub.ListHandles(pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True)
+        except grpc.RpcError as error:
+            failure = failure_of(error, effect=False)
+            if failure.outcome == failures_pb2.OUTCOME_REFUSED:
+                _tell(self._pipeline.fail(failure))
+            return False
+        self._on_connect(response)
+        call: Call = self._stub.SignStream()
+        writer = self._loop.create_task(self._write(call), name="capsign-stream-write")
+        try:
+            return await self._read(call)
+        finally:
+            writer.cancel()
+            call.cancel()
+            self._pipeline.lose()
+
+    async def _read(self, call: Call) -> bool:
+        answered = False
+        try:
+            while (response := await call.read()) is not grpc.aio.EOF:
+                _tell(self._pipeline.answer(response))
+                answered = True
+                self._wake.set()
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            # Why it broke does not matter: what was in flight is unanswered, and sent again it gives the same bytes.
+            pass
+        return answered
+
+    async def _write(self, call: Call) -> None:
+        try:
+            while True:
+                message = self._pipeline.next_message(clock())
+                if message is None:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                if self._stall is None:
+                    self._stall = self._loop.call_later(STALLED_AFTER, self._unstall)
+                await call.write(message)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            call.cancel()  # the reader notices and starts again
+
+    def _unstall(self) -> None:
+        self._stall = None
+        self._wake.set()
+        if not self._pipeline.idle:
+            self._stall = self._loop.call_later(STALLED_AFTER, self._unstall)
+
+    async def close(self) -> None:
+        """Settle everything that waits and end the stream."""
+        self._closed = True
+        failure = FailureError(failures_pb2.REASON_DRAINING, "This signer was closed.")
+        _tell([(job, closed_answer(job)) for job, _ in self._pipeline.fail(failure)])
+        for timer in (self._sweep, self._stall):
+            if timer is not None:
+                timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+def _tell(settled: Settled) -> None:
+    for job, answer in settled:
+        if not job.waiter.done():
+            job.waiter.set_result(answer)

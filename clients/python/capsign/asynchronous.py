@@ -1,0 +1,244 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
+
+from capsign import channel as wire
+from capsign import requests
+from capsign.aiostream import AsyncStream
+from capsign.errors import CapsignError
+from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, listing, signing
+from capsign.handles import HandleBook
+from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
+from capsign.pipeline import Answer, Job
+from capsign.results import KeyHandle, PublicKey, Resolution, Signature
+from capsign.signer import DEFAULT_TIMEOUT, WINDOW
+from capsign.target import socket_target
+from capsign.tracing import current_traceparent
+from capsign.translate import failure_of, key_handle, public_key
+
+if TYPE_CHECKING:
+    from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceAsyncStub
+
+
+class AsyncConnection:
+    """What belongs to one event loop: channel, stub, stream."""
+
+    def __init__(self, target: str, window: int, book: HandleBook) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.pid = os.getpid()
+        self.channel = grpc.aio.insecure_channel(target, options=wire.OPTIONS)
+        self.stub: SigningServiceAsyncStub = SigningServiceStub(self.channel)
+        self.stream = AsyncStream(self.stub, window, lambda response: book.store([key_handle(h) for h in response.handles]))
+
+    @property
+    def usable(self) -> bool:
+        return self.pid == os.getpid() and self.loop is asyncio.get_running_loop()
+
+    async def close(self) -> None:
+        await self.stream.close()
+        await self.channel.close()
+
+
+class AsyncSigner:
+    """Signs through the agent of this pod, for asyncio. Everything that `Signer` says holds here; calls are coroutines.
+
+    It belongs to the event loop of its first call; used in another loop it opens a connection there. A caller that is cancelled
+    does not harm those it shares a message with; what it asked for may still be signed, so give `intent_id` if you need to know.
+    """
+
+    def __init__(
+        self,
+        socket: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        coalesce: bool = True,
+        window: int = WINDOW,
+    ) -> None:
+        self._target = socket_target(socket)
+        self._timeout = timeout
+        self._coalesce = coalesce
+        self._window = window
+        self._book = HandleBook()
+        self._connection: AsyncConnection | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the stream. Calls that wait raise Unavailable if they were not sent and Unknown if they were."""
+        self._closed = True
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.usable:
+            await connection.close()
+
+    async def sign(
+        self,
+        message: Buffer | None = None,
+        *,
+        digest: Buffer | None = None,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        transcript: Buffer = b"",
+        intent_id: IntentId | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # a deadline that the agent is told, not only a cancellation
+    ) -> Signature:
+        """As `Signer.sign`."""
+        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        entry = item(algorithm_row(algorithm), message, digest, intent_id)
+        flow = signing(self._book, wish, [entry], requests.seconds(timeout, self._timeout), current_traceparent())
+        try:
+            outcome = (await self._drive(flow))[0]
+        except CapsignError as error:
+            raise requests.concerning(error, entry.intent_id, wish) from None
+        if isinstance(outcome, CapsignError):
+            raise outcome
+        return outcome
+
+    async def sign_many(
+        self,
+        messages: Sequence[Buffer] = (),
+        *,
+        digests: Sequence[Buffer] = (),
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        transcript: Buffer = b"",
+        intent_ids: Sequence[IntentId] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # as in sign
+    ) -> list[Signature | CapsignError]:
+        """As `Signer.sign_many`."""
+        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        many = requests.Many(algorithm_row(algorithm), messages, digests, intent_ids)
+        flow = signing(self._book, wish, many.items, requests.seconds(timeout, self._timeout), current_traceparent())
+        return many.merged(await self._drive(flow))
+
+    async def verify(
+        self,
+        message: Buffer | None,
+        signature: Signature | Buffer,
+        *,
+        digest: Buffer | None = None,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str | None = None,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        transcript: Buffer = b"",
+        timeout: float | None = None,  # noqa: ASYNC109  # as in sign
+    ) -> PublicKey:
+        """As `Signer.verify`."""
+        name, value = requests.signature_parts(signature, algorithm)
+        wish = wish_of(purpose, grant, handle, name, protocol, role, protocol_version, transcript)
+        build = requests.verification(wish, algorithm_row(name), message, digest, value)
+        response = await self._drive(asking(self._book, wish, "Verify", build, requests.seconds(timeout, self._timeout)))
+        return public_key(response.key)
+
+    async def public_keys(
+        self,
+        *,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        transcript: Buffer = b"",
+        timeout: float | None = None,  # noqa: ASYNC109  # as in sign
+    ) -> list[PublicKey]:
+        """As `Signer.public_keys`."""
+        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        build = requests.key_query(wish, algorithm_row(algorithm))
+        flow = asking(self._book, wish, "GetPublicKeys", build, requests.seconds(timeout, self._timeout))
+        return [public_key(key) for key in (await self._drive(flow)).keys]
+
+    async def resolve(
+        self,
+        intent: IntentId | CapsignError,
+        *,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109  # as in sign
+    ) -> Resolution:
+        """As `Signer.resolve`."""
+        intent_id, wish = requests.intent_parts(intent, wish_of(purpose, grant, handle, algorithm))
+        build = requests.resolution_query(intent_id)
+        flow = asking(self._book, wish, "ResolveIntent", build, requests.seconds(timeout, self._timeout), intent_id=intent_id)
+        return requests.resolution(await self._drive(flow), intent_id, wish)
+
+    async def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:  # noqa: ASYNC109  # as in sign
+        """As `Signer.handles`."""
+        return await self._drive(listing(self._book, clock() + requests.seconds(timeout, self._timeout)))
+
+    async def _drive(self, flow: Flow[Found]) -> Found:
+        connection = self._open()
+        try:
+            step: Step = next(flow)
+            while True:
+                step = flow.send(await self._perform(connection, step))
+        except StopIteration as stop:
+            found: Found = stop.value
+            return found
+
+    def _open(self) -> AsyncConnection:
+        if self._closed:
+            raise RuntimeError("this AsyncSigner is closed")
+        if self._connection is None or not self._connection.usable:
+            self._book.forget()
+            self._connection = AsyncConnection(self._target, self._window, self._book)
+        return self._connection
+
+    async def _perform(self, connection: AsyncConnection, step: Step) -> Any:
+        if isinstance(step, Submit):
+            if self._coalesce:
+                return await connection.stream.run(step.jobs)
+            return [await _unary(connection.stub, job) for job in step.jobs]
+        if isinstance(step, Ask):
+            return await _ask(connection.stub, step)
+        assert isinstance(step, Sleep)
+        await asyncio.sleep(step.seconds)
+        return None
+
+
+async def _ask(stub: SigningServiceAsyncStub, step: Ask) -> Any:
+    try:
+        return await getattr(stub, step.method)(step.request, timeout=max(0.001, step.deadline - clock()), wait_for_ready=True)
+    except grpc.RpcError as error:
+        return failure_of(error, effect=step.effect)
+
+
+async def _unary(stub: SigningServiceAsyncStub, job: Job) -> Answer:
+    wait, trace = max(0.001, job.deadline - clock()), wire.metadata(job.trace)
+    try:
+        if len(job.items) == 1:
+            return wire.single_answer(await stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace))
+        response = await stub.SignBatch(wire.batch(job), timeout=wait, wait_for_ready=True, metadata=trace)
+        return wire.batch_answer(job, response)
+    except grpc.RpcError as error:
+        return wire.failed_answer(job, error)

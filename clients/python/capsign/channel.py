@@ -1,0 +1,75 @@
+"""How both clients use gRPC: channel options, the parts of a unary call, and what its failure says about a job."""
+
+from __future__ import annotations
+
+import grpc
+from capsign_wire.agent.v1 import agent_pb2 as pb
+from capsign_wire.bounds import MAX_MESSAGE_BYTES
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign.pipeline import Answer, Job
+from capsign.translate import failure_of, is_transport_loss, signed_by
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # The agent is on the same node: look again soon, not after gRPC's usual seconds.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Retries are ours: they keep the intent id and know which failures may be repeated.
+    ("grpc.enable_retries", 0),
+    # A proxy is never meant for a Unix socket.
+    ("grpc.enable_http_proxy", 0),
+)
+
+CONNECT_SLICE = 5.0
+"""Longest single attempt to reach the agent, seconds."""
+
+
+def metadata(trace: str) -> tuple[tuple[str, str], ...]:
+    return (("traceparent", trace),) if trace else ()
+
+
+def single(job: Job) -> pb.SignRequest:
+    """The job of one item as a unary request."""
+    group, item = job.template.group, job.items[0]
+    request = pb.SignRequest(handle_id=group.handle_id, purpose=group.purpose, algorithm=group.algorithm)
+    if group.HasField("context"):
+        request.context.CopyFrom(group.context)
+    request.item.intent_id = item.intent_id
+    if item.digest:
+        request.item.digest = item.data
+    else:
+        request.item.message = item.data
+    return request
+
+
+def batch(job: Job) -> pb.SignBatchRequest:
+    """The job as a batch of one group."""
+    request = pb.SignBatchRequest(groups=[job.template.group])
+    for item in job.items:
+        if item.digest:
+            request.groups[0].items.add(intent_id=item.intent_id, digest=item.data)
+        else:
+            request.groups[0].items.add(intent_id=item.intent_id, message=item.data)
+    return request
+
+
+def single_answer(response: pb.SignResponse) -> Answer:
+    item = pb.SignedItem(signature=response.signature, leaf_index=response.leaf_index)
+    return Answer([item], signed_by(response.signed_by))
+
+
+def batch_answer(job: Job, response: pb.SignBatchResponse) -> Answer:
+    if [len(group.items) for group in response.groups] != [len(job.items)]:
+        text = "The agent's answer does not have the shape of the question."
+        return Answer(failure=FailureError(failures_pb2.REASON_INTERNAL, text))
+    return Answer(response.groups[0].items, signed_by(response.groups[0].signed_by))
+
+
+def failed_answer(job: Job, error: grpc.RpcError) -> Answer:
+    """What a failed unary call says about its job, which is marked as lost if its answer may still exist."""
+    job.lost = job.lost or is_transport_loss(error)
+    return Answer(failure=failure_of(error, effect=True))

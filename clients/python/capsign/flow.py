@@ -1,0 +1,201 @@
+"""A call from start to end, without I/O: choose the handle, send, read the answers, retry what may be retried.
+
+Each flow is a generator. It yields what it wants done (`Submit`, `Ask`, `Sleep`) and is sent the result; `Signer` does it with
+threads, `AsyncSigner` with asyncio. So both retry, refresh and give up in the same way, because it is the same code.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from capsign_wire.agent.v1 import agent_pb2 as pb
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2 as reasons
+
+from capsign.errors import CapsignError, HandleNotChosen
+from capsign.handles import HandleBook, Wish
+from capsign.inputs import split
+from capsign.pipeline import Answer, Item, Job
+from capsign.results import KeyHandle, Signature
+from capsign.translate import after_loss, exception, key_handle
+
+clock = time.monotonic
+
+FIRST_DELAY, LONGEST_DELAY = 0.025, 1.0
+"""Seconds between attempts, doubling, with jitter, where the agent advises nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Have these jobs signed; the result is one Answer for each. Every answer comes by the job's deadline."""
+
+    jobs: Sequence[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One unary call by `deadline`; the result is the response or a FailureError. `effect`: it may change something."""
+
+    method: str
+    request: Any
+    deadline: float
+    effect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait, seconds."""
+
+    seconds: float
+
+
+Step: TypeAlias = Submit | Ask | Sleep
+Found = TypeVar("Found")
+Flow: TypeAlias = Generator[Step, Any, Found]
+Outcome: TypeAlias = Signature | CapsignError
+
+
+def pause(attempt: int, advised_ms: int = 0) -> float:
+    """Seconds to wait before attempt number `attempt` (1 is the first repetition)."""
+    backoff: float = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 10)) * random.uniform(0.5, 1.0)
+    return max(backoff, advised_ms / 1000)
+
+
+def listing(book: HandleBook, deadline: float) -> Flow[tuple[KeyHandle, ...]]:
+    """Fetch the handles of this socket. Raises Unavailable or Refused."""
+    response = yield Ask("ListHandles", pb.ListHandlesRequest(), deadline)
+    if isinstance(response, FailureError):
+        raise exception(response)
+    book.store([key_handle(handle) for handle in response.handles])
+    assert book.handles is not None
+    return book.handles
+
+
+def chosen(book: HandleBook, pick: Callable[[Wish], Found | None], wish: Wish, deadline: float) -> Flow[Found]:
+    """What `pick` finds for the wish; the list is fetched when there is none, and once more when nothing in it fits, for a
+    grant may be new. Raises HandleNotChosen, Refused or Unavailable."""
+    fresh = False
+    while True:
+        try:
+            found = pick(wish)
+        except HandleNotChosen:
+            if fresh:
+                raise
+            found = None
+        if found is not None:
+            return found
+        yield from listing(book, deadline)
+        fresh = True
+
+
+def signing(book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float, trace: str) -> Flow[list[Outcome]]:
+    """Sign the items; one outcome for each, in order. Raises what concerns all of them before anything was sent."""
+    deadline = clock() + timeout
+    template = yield from chosen(book, book.template, wish, deadline)
+    results: list[Any] = [None] * len(items)
+    parts = [(list(part), False) for part in split(items)]
+    attempt, refreshed = 0, wish.handle is not None
+    while True:
+        jobs = [Job(template, [items[i] for i in part], deadline, trace=trace, lost=lost) for part, lost in parts]
+        answers: Sequence[Answer] = yield Submit(jobs)
+        again: list[tuple[list[int], bool]] = []
+        failures: dict[int, FailureError] = {}
+        advised, stale = 0, False
+        for (part, _), job, answer in zip(parts, jobs, answers, strict=True):
+            failed = _read(answer, part, items, wish.algorithm, results)
+            repeat = []
+            for index, failure in failed:
+                if failure.reason == reasons.REASON_HANDLE_UNKNOWN and not refreshed:
+                    stale = True
+                elif not _repeatable(failure, job):
+                    results[index] = _error(failure, job.lost, items[index], wish)
+                    continue
+                advised = max(advised, failure.retry_after_ms)
+                failures[index] = failure
+                repeat.append(index)
+            if repeat:
+                again.append((repeat, job.lost))
+        if not again:
+            return results
+        try:
+            if stale:
+                refreshed = True
+                book.forget()
+                template = yield from chosen(book, book.template, wish, deadline)
+            else:
+                attempt += 1
+                delay = pause(attempt, advised)
+                if clock() + delay >= deadline:
+                    raise TimeoutError
+                yield Sleep(delay)
+        except (CapsignError, TimeoutError):
+            for part, lost in again:
+                for index in part:
+                    results[index] = _error(failures[index], lost, items[index], wish)
+            return results
+        parts = again
+
+
+def _read(
+    answer: Answer, part: Sequence[int], items: Sequence[Item], algorithm: str, results: list[Any]
+) -> list[tuple[int, FailureError]]:
+    """Put the signatures of an answer into `results`; what is left are the failures, by index."""
+    if answer.failure is not None:
+        return [(index, answer.failure) for index in part]
+    failed = []
+    by = answer.signed_by
+    for index, item in zip(part, answer.items, strict=True):
+        value = item.signature
+        if value and by is not None:
+            results[index] = Signature(value, algorithm, items[index].intent_id, item.leaf_index, by)
+        elif item.HasField("failure"):
+            failed.append((index, FailureError.from_item(item.failure)))
+        else:
+            text = "The agent answered with neither a signature nor a failure."
+            failed.append((index, FailureError(reasons.REASON_INTERNAL, text)))
+    return failed
+
+
+def _repeatable(failure: FailureError, job: Job) -> bool:
+    # A lost answer may be asked for again because the intent id makes the repetition give the same bytes.
+    return failure.outcome == reasons.OUTCOME_UNAVAILABLE or (job.lost and failure.reason == reasons.REASON_ANSWER_LOST)
+
+
+def _error(failure: FailureError, lost: bool, item: Item, wish: Wish) -> CapsignError:
+    return exception(after_loss(failure) if lost else failure, intent_id=item.intent_id, wish=wish)
+
+
+def asking(
+    book: HandleBook,
+    wish: Wish,
+    method: str,
+    build: Callable[[str], Any],
+    timeout: float,
+    *,
+    intent_id: bytes = b"",
+) -> Flow[Any]:
+    """One unary call about a handle, repeated while that can help. `intent_id` is given by the one that has an effect.
+
+    All of them may be repeated freely: verifying and listing change nothing, and resolving twice resolves once.
+    """
+    deadline = clock() + timeout
+    attempt, refreshed = 0, wish.handle is not None
+    while True:
+        handle_id = yield from chosen(book, book.handle_id, wish, deadline)
+        response = yield Ask(method, build(handle_id), deadline, effect=bool(intent_id))
+        if not isinstance(response, FailureError):
+            return response
+        if response.reason == reasons.REASON_HANDLE_UNKNOWN and not refreshed:
+            refreshed = True
+            book.forget()
+            continue
+        attempt += 1
+        delay = pause(attempt, response.retry_after_ms)
+        again = response.outcome == reasons.OUTCOME_UNAVAILABLE or response.reason == reasons.REASON_ANSWER_LOST
+        if not again or clock() + delay >= deadline:
+            raise exception(response, intent_id=intent_id, wish=wish)
+        yield Sleep(delay)

@@ -1,0 +1,126 @@
+"""Which handle a call means: decided here from the list that the agent gave, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from capsign_wire.agent.v1 import agent_pb2 as pb
+from capsign_wire.algorithms import ALGORITHMS, BY_NAME
+from capsign_wire.bounds import check
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import signing_pb2
+
+from capsign.errors import HandleNotChosen, Refused
+from capsign.results import KeyHandle
+
+MAX_TEMPLATES = 1024
+"""Most group templates kept; they are dropped together when there are more (a transcript makes one for each call)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a call says about handle, algorithm and context. `handle` is an id; a KeyHandle becomes its grant and purpose."""
+
+    purpose: str | None
+    grant: str | None
+    handle: str | None
+    algorithm: str
+    protocol: str = ""
+    role: str = ""
+    protocol_version: str = ""
+    transcript: bytes = b""
+
+
+class Template:
+    """The part of a SignGroup that its items share. Equal wishes on one handle list give the same object."""
+
+    __slots__ = ("group", "row")
+
+    def __init__(self, group: pb.SignGroup) -> None:
+        self.group = group
+        self.row = ALGORITHMS[group.algorithm]
+
+
+class HandleBook:
+    """The handles of one socket as last listed, and the group templates made from them."""
+
+    def __init__(self) -> None:
+        self.handles: tuple[KeyHandle, ...] | None = None
+        self._templates: dict[Wish, Template] = {}
+
+    def store(self, handles: Sequence[KeyHandle]) -> None:
+        """Take a new list. Templates go when the ids changed: ids do not survive a restart of the agent."""
+        taken = tuple(handles)
+        if self.handles is None or [handle.id for handle in self.handles] != [handle.id for handle in taken]:
+            self._templates = {}
+        self.handles = taken
+
+    def forget(self) -> None:
+        self.handles = None
+        self._templates = {}
+
+    def template(self, wish: Wish) -> Template | None:
+        """The template of a wish, whose algorithm exists; None if the list must be fetched first.
+
+        Raises HandleNotChosen, or Refused if an argument breaks its bound. A bad argument is caught here because a message
+        that the agent refuses as a whole would take the neighbours of the call with it.
+        """
+        found = self._templates.get(wish)
+        if found is None:
+            if wish.handle is None and self.handles is None:
+                return None
+            found = _make(wish, wish.handle or choose(self.handles or (), wish).id)
+            if len(self._templates) >= MAX_TEMPLATES:
+                self._templates = {}
+            self._templates[wish] = found
+        return found
+
+    def handle_id(self, wish: Wish) -> str | None:
+        """The id of the handle alone; None if the list must be fetched first. Raises HandleNotChosen."""
+        if wish.handle is not None:
+            return wish.handle
+        return None if self.handles is None else choose(self.handles, wish).id
+
+
+def choose(handles: Sequence[KeyHandle], wish: Wish) -> KeyHandle:
+    """The one handle that fits purpose and grant. The algorithm only breaks a tie, so that asking a handle for one it does not
+    allow is refused, and recorded, by the agent. Raises HandleNotChosen."""
+    fitting = [h for h in handles if wish.purpose in {None, h.purpose} and wish.grant in {None, h.grant}]
+    if len(fitting) > 1:
+        fitting = [handle for handle in fitting if wish.algorithm in handle.algorithms] or fitting
+    if len(fitting) == 1:
+        return fitting[0]
+    asked = ", ".join(f"{name}={value!r}" for name, value in (("purpose", wish.purpose), ("grant", wish.grant)) if value)
+    count = f"{len(fitting)} handles of this socket fit" if fitting else "no handle of this socket fits"
+    listing = "; ".join(f"grant={h.grant!r} purpose={h.purpose!r} {'/'.join(h.algorithms)}" for h in handles[:16]) or "none"
+    raise HandleNotChosen(
+        "HANDLE_UNKNOWN",
+        f"{count} {asked or 'a call that names no purpose'}. There are: {listing}.",
+        advice="Name one of these by grant= or purpose=, or ask for a grant." if handles else "Ask for a grant in the policy.",
+        field="grant" if fitting else "purpose",
+        wish=wish,
+    )
+
+
+def context_suffix(wish: Wish) -> signing_pb2.ContextSuffix | None:
+    if not (wish.protocol or wish.role or wish.protocol_version or wish.transcript):
+        return None
+    return signing_pb2.ContextSuffix(
+        protocol=wish.protocol, role=wish.role, protocol_version=wish.protocol_version, transcript=wish.transcript
+    )
+
+
+def _make(wish: Wish, handle_id: str) -> Template:
+    group = pb.SignGroup(handle_id=handle_id, purpose=wish.purpose or "", algorithm=BY_NAME[wish.algorithm].number)
+    context = context_suffix(wish)
+    if context is not None:
+        group.context.CopyFrom(context)
+    probe = pb.SignGroup()
+    probe.CopyFrom(group)
+    probe.items.add(intent_id=bytes(16), message=b"")
+    try:
+        check(probe)
+    except FailureError as error:
+        raise Refused(error.row.name, error.detail, advice=error.row.advice, field=error.field, wish=wish) from None
+    return Template(group)

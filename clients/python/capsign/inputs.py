@@ -1,0 +1,114 @@
+"""Arguments of a call, checked and brought into the form that is sent. Raises Refused before anything leaves the process."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from capsign_wire.algorithms import BY_NAME, AlgorithmRow
+from capsign_wire.bounds import MAX_BATCH_ITEMS
+from capsign_wire.failures import REASONS, FailureError
+from capsign_wire.intents import millis_of, new_intent_id
+from capsign_wire.types.v1 import algorithms_pb2
+from capsign_wire.types.v1 import failures_pb2 as reasons
+
+from capsign.errors import Refused
+from capsign.handles import Wish
+from capsign.pipeline import ITEM_OVERHEAD, MAX_BYTES, Item
+from capsign.results import KeyHandle
+
+MAX_MESSAGE = 65536
+"""Longest message that goes to the agent, bytes (agent.proto)."""
+
+HASHES = {algorithms_pb2.UPSTREAM_SHA256: hashlib.sha256, algorithms_pb2.UPSTREAM_SHA384: hashlib.sha384}
+"""Algorithms whose digest needs no key: a message too long to send is hashed here instead."""
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+IntentId: TypeAlias = bytes | uuid.UUID
+
+
+def _refused(reason: reasons.Reason.ValueType, text: str, field: str) -> Refused:
+    row = REASONS[reason]
+    return Refused(row.name, text, advice=row.advice, field=field)
+
+
+def wish_of(
+    purpose: str | None,
+    grant: str | None,
+    handle: str | KeyHandle | None,
+    algorithm: str,
+    protocol: str = "",
+    role: str = "",
+    protocol_version: str = "",
+    transcript: Buffer = b"",
+) -> Wish:
+    """A KeyHandle is taken by its grant and purpose, so that it still works after the agent gave it another id."""
+    if isinstance(handle, KeyHandle):
+        purpose, grant, handle = purpose or handle.purpose, handle.grant, None
+    return Wish(purpose, grant, handle, algorithm, protocol, role, protocol_version, bytes(transcript))
+
+
+def algorithm_row(name: str) -> AlgorithmRow:
+    row = BY_NAME.get(name)
+    if row is None:
+        text = f"There is no algorithm {name!r}; there are {', '.join(BY_NAME)}."
+        raise _refused(reasons.REASON_INPUT_MALFORMED, text, "algorithm")
+    return row
+
+
+def intent(given: IntentId | None) -> bytes:
+    """The intent id to use: the one given, or a new one."""
+    if given is None:
+        return new_intent_id()
+    value = given.bytes if isinstance(given, uuid.UUID) else bytes(given)
+    try:
+        millis_of(value)
+    except FailureError as error:
+        raise _refused(error.reason, error.detail, error.field) from None
+    return value
+
+
+def payload(row: AlgorithmRow, message: Buffer | None, digest: Buffer | None) -> tuple[bytes, bool]:
+    """The bytes to send, and whether they are a digest."""
+    if (message is None) == (digest is None):
+        raise _refused(reasons.REASON_INPUT_MALFORMED, "Give a message or digest=, one of the two.", "message")
+    if digest is not None:
+        data = bytes(digest)
+        if not row.takes_digest:
+            text = f"{row.name} signs the message itself, not a digest."
+            raise _refused(reasons.REASON_INPUT_MALFORMED, text, "digest")
+        if len(data) != row.max_input:
+            text = f"The digest is {len(data)} bytes long; {row.name} takes {row.max_input}."
+            raise _refused(reasons.REASON_INPUT_MALFORMED, text, "digest")
+        return data, True
+    assert message is not None
+    if isinstance(message, str):
+        raise TypeError("a message is bytes; encode the text first")
+    data = message if isinstance(message, bytes) else bytes(message)
+    if len(data) <= MAX_MESSAGE:
+        return data, False
+    hashing = HASHES.get(row.upstream)
+    if hashing is None:
+        text = f"The message is {len(data)} bytes long; {row.name} takes at most {MAX_MESSAGE}."
+        raise _refused(reasons.REASON_INPUT_TOO_LARGE, text, "message")
+    return hashing(data).digest(), True
+
+
+def item(row: AlgorithmRow, message: Buffer | None, digest: Buffer | None, intent_id: IntentId | None) -> Item:
+    data, is_digest = payload(row, message, digest)
+    return Item(intent(intent_id), data, is_digest)
+
+
+def split(items: Sequence[Item]) -> Iterator[range]:
+    """Ranges of items that each fit one message."""
+    start = size = 0
+    for index, entry in enumerate(items):
+        weight = len(entry.data) + ITEM_OVERHEAD
+        if index - start >= MAX_BATCH_ITEMS or (size + weight > MAX_BYTES and index > start):
+            yield range(start, index)
+            start, size = index, 0
+        size += weight
+    if start < len(items):
+        yield range(start, len(items))

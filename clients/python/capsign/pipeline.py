@@ -1,0 +1,295 @@
+"""Coalescing, decided without I/O: which jobs go into the next message, and whose answer came back.
+
+A job is what one caller wants signed in one way. Jobs wait; while fewer than `window` messages are in flight the jobs that wait
+become the next message, jobs of one template merged into one group. So one caller alone never waits, and a thousand share
+messages. Nothing here locks or awaits; the owner calls from one thread or under one lock, and time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from capsign_wire.agent.v1 import agent_pb2 as pb
+from capsign_wire.bounds import MAX_BATCH_ITEMS
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign.handles import Template
+from capsign.results import SignedBy
+from capsign.translate import signed_by
+
+MAX_GROUPS = 64
+"""Most groups in one message (agent.proto)."""
+
+MAX_BYTES = 2 * 1024 * 1024
+"""Most input bytes gathered into one message; half of what a message may have, so that framing never matters."""
+
+ITEM_OVERHEAD = 40
+"""Bytes an item adds to its input: intent id, tags and lengths, rounded up."""
+
+STALLED_AFTER = 0.02
+"""Seconds after which an unanswered message stops holding others back: one slow key must not stop the rest."""
+
+MAX_IN_FLIGHT = 32
+"""Most messages in flight, stalled ones included."""
+
+MAX_WAITING = 65536
+"""Most items that wait; beyond it a job is refused as OVERLOADED before anything is sent."""
+
+MAX_TIMEOUT_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to sign, `digest` telling which field of the oneof it is."""
+
+    intent_id: bytes
+    data: bytes
+    digest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a job: `items` in its order, or the `failure` that all of them share."""
+
+    items: Sequence[Any] = ()
+    signed_by: SignedBy | None = None
+    failure: FailureError | None = None
+
+
+class Job:
+    """Things that one caller wants signed under one template, at most MAX_BATCH_ITEMS and MAX_BYTES.
+
+    `sent`: it may have reached the agent. `lost`: an answer to it was lost, so a later "no" proves nothing. `waiter` is the
+    owner's and opaque here.
+    """
+
+    __slots__ = ("alone", "deadline", "items", "lost", "message", "sent", "settled", "size", "template", "trace", "waiter")
+
+    def __init__(
+        self, template: Template, items: Sequence[Item], deadline: float, *, trace: str = "", lost: bool = False
+    ) -> None:
+        self.template = template
+        self.items = items
+        self.deadline = deadline
+        self.trace = trace
+        self.lost = lost
+        self.size = sum(len(item.data) + ITEM_OVERHEAD for item in items)
+        self.sent = lost
+        self.alone = False
+        self.settled = False
+        self.message: Message | None = None
+        self.waiter: Any = None
+
+
+class Message:
+    """A message in flight and where each job's items are in it: (job, index of the group, first item)."""
+
+    __slots__ = ("call_id", "open", "places", "sent_at", "sizes")
+
+    def __init__(self, call_id: int, sent_at: float) -> None:
+        self.call_id = call_id
+        self.sent_at = sent_at
+        self.places: list[tuple[Job, int, int]] = []
+        self.sizes: list[int] = []
+        self.open = 0
+
+
+Settled = list[tuple[Job, Answer]]
+
+
+class Pipeline:
+    """The jobs of one stream."""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._waiting: deque[Job] = deque()
+        self._waiting_items = 0
+        self._flying: dict[int, Message] = {}
+        self._next_id = 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for anything."""
+        return not self._flying and not any(not job.settled for job in self._waiting)
+
+    def add(self, job: Job) -> Answer | None:
+        """Take a job; the answer is OVERLOADED if too much waits already, else None."""
+        self._discard_settled()
+        if self._waiting_items + len(job.items) > MAX_WAITING:
+            text = f"{self._waiting_items} items wait to be sent to the agent already."
+            return Answer(failure=FailureError(failures_pb2.REASON_OVERLOADED, text, retry_after_ms=50))
+        self._waiting.append(job)
+        self._waiting_items += len(job.items)
+        return None
+
+    def _discard_settled(self) -> None:
+        """Callers that gave up leave the line from its head, so that an agent that is away does not fill it."""
+        while self._waiting and self._waiting[0].settled:
+            self._waiting_items -= len(self._waiting.popleft().items)
+
+    def next_message(self, now: float) -> pb.SignStreamRequest | None:
+        """The message to send now, if there are jobs and the window has room. Whoever takes it must send it or call `lose`."""
+        if not self._waiting or not self._room(now):
+            return None
+        message = Message(self._next_id, now)
+        request = pb.SignStreamRequest(call_id=message.call_id)
+        groups: dict[Template, int] = {}
+        items = size = 0
+        latest = now
+        while self._waiting:
+            job = self._waiting[0]
+            if not job.settled:
+                if items and (
+                    job.alone
+                    or items + len(job.items) > MAX_BATCH_ITEMS
+                    or size + job.size > MAX_BYTES
+                    or (job.template not in groups and len(groups) >= MAX_GROUPS)
+                ):
+                    break
+                self._place(job, message, request, groups)
+                items += len(job.items)
+                size += job.size
+                latest = max(latest, job.deadline)
+                if job.trace and not request.traceparent:
+                    request.traceparent = job.trace
+            self._waiting.popleft()
+            self._waiting_items -= len(job.items)
+            if items and job.alone:
+                break
+        if not items:
+            return None
+        request.timeout_ms = max(1, min(MAX_TIMEOUT_MS, int((latest - now) * 1000)))
+        self._next_id += 1
+        self._flying[message.call_id] = message
+        return request
+
+    def _room(self, now: float) -> bool:
+        flying = self._flying
+        if len(flying) < self._window:
+            return True
+        if len(flying) >= MAX_IN_FLIGHT:
+            return False
+        brisk = sum(1 for message in flying.values() if now - message.sent_at < STALLED_AFTER)
+        return brisk < self._window
+
+    @staticmethod
+    def _place(job: Job, message: Message, request: pb.SignStreamRequest, groups: dict[Template, int]) -> None:
+        index = groups.get(job.template)
+        if index is None:
+            index = groups[job.template] = len(groups)
+            request.groups.append(job.template.group)
+            message.sizes.append(0)
+        items = request.groups[index].items
+        for item in job.items:
+            if item.digest:
+                items.add(intent_id=item.intent_id, digest=item.data)
+            else:
+                items.add(intent_id=item.intent_id, message=item.data)
+        message.places.append((job, index, message.sizes[index]))
+        message.sizes[index] += len(job.items)
+        message.open += 1
+        job.message = message
+        job.sent = True
+
+    def answer(self, response: pb.SignStreamResponse) -> Settled:
+        """The jobs that an answer settles. An answer to a message that everybody gave up on settles none."""
+        message = self._flying.pop(response.call_id, None)
+        if message is None:
+            return []
+        if response.HasField("failure"):
+            return self._whole_failure(message, FailureError.from_item(response.failure))
+        if [len(group.items) for group in response.groups] != message.sizes:
+            text = "The agent's answer does not have the shape of the question."
+            return self._all(message, Answer(failure=FailureError(failures_pb2.REASON_INTERNAL, text)))
+        by = [signed_by(group.signed_by) for group in response.groups]
+        settled: Settled = []
+        for job, index, first in message.places:
+            if not job.settled:
+                job.settled = True
+                items = response.groups[index].items
+                part = items if len(items) == len(job.items) else items[first : first + len(job.items)]
+                settled.append((job, Answer(part, by[index])))
+        return settled
+
+    def _whole_failure(self, message: Message, failure: FailureError) -> Settled:
+        """One job may have spoiled the message for the others: each is sent again by itself, with the same intents."""
+        jobs = [job for job, _, _ in message.places if not job.settled]
+        if failure.outcome != failures_pb2.OUTCOME_REFUSED or len(message.places) == 1:
+            return self._all(message, Answer(failure=failure))
+        for job in jobs:
+            job.alone = True
+            job.sent = job.lost
+        self._requeue(jobs)
+        return []
+
+    @staticmethod
+    def _all(message: Message, answer: Answer) -> Settled:
+        settled: Settled = [(job, answer) for job, _, _ in message.places if not job.settled]
+        for job, _ in settled:
+            job.settled = True
+        return settled
+
+    def lose(self) -> None:
+        """The stream broke. What was in flight waits again, first in line, under the same intent ids."""
+        jobs = [job for message in self._flying.values() for job, _, _ in message.places if not job.settled]
+        for job in jobs:
+            job.lost = True
+        self._flying.clear()
+        self._requeue(jobs)
+
+    def _requeue(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.message = None
+        self._waiting.extendleft(reversed(jobs))
+        self._waiting_items += sum(len(job.items) for job in jobs)
+
+    def drop(self, job: Job) -> None:
+        """Its caller no longer waits. A message that nobody waits for stops counting."""
+        if job.settled:
+            return
+        job.settled = True
+        if job.message is not None:
+            job.message.open -= 1
+            if job.message.open == 0:
+                self._flying.pop(job.message.call_id, None)
+
+    def expire(self, now: float) -> Settled:
+        """Settle the jobs whose deadline has passed."""
+        late = [job for job in self._jobs() if job.deadline <= now]
+        settled: Settled = [(job, Answer(failure=overdue(job))) for job in late]
+        for job in late:
+            self.drop(job)
+        return settled
+
+    def fail(self, failure: FailureError) -> Settled:
+        """Settle everything: the agent cannot be used, or the client closes."""
+        jobs = self._jobs()
+        for job in jobs:
+            self.drop(job)
+        self._waiting.clear()
+        self._waiting_items = 0
+        return [(job, Answer(failure=failure)) for job in jobs]
+
+    def soonest_deadline(self) -> float | None:
+        """The earliest deadline of all jobs."""
+        return min((job.deadline for job in self._jobs()), default=None)
+
+    def latest_deadline(self) -> float | None:
+        """The last deadline of all jobs."""
+        return max((job.deadline for job in self._jobs()), default=None)
+
+    def _jobs(self) -> list[Job]:
+        flying = [job for message in self._flying.values() for job, _, _ in message.places if not job.settled]
+        return flying + [job for job in self._waiting if not job.settled]
+
+
+def overdue(job: Job) -> FailureError:
+    """What is true of a job whose deadline has passed."""
+    if job.sent:
+        return FailureError(failures_pb2.REASON_ANSWER_LATE, "The call was sent and its deadline passed before the answer.")
+    text = "The deadline passed before the call could be sent: the agent was not reachable or took no more calls."
+    return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, text)

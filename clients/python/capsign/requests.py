@@ -1,0 +1,133 @@
+"""What both clients build from the arguments of a call, and what they make of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from capsign_wire.agent.v1 import agent_pb2 as pb
+from capsign_wire.algorithms import AlgorithmRow
+from capsign_wire.bounds import check
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign.errors import CapsignError, Refused
+from capsign.handles import Wish, context_suffix
+from capsign.inputs import Buffer, IntentId, intent, item, payload
+from capsign.pipeline import Item
+from capsign.results import Done, Never, Resolution, Signature, WasRefused
+from capsign.translate import exception, signed_by
+
+
+def seconds(given: float | None, default: float) -> float:
+    """The time a call has. Raises ValueError unless it is above 0."""
+    value = default if given is None else given
+    if not value > 0:
+        raise ValueError("timeout must be above 0 seconds")
+    return value
+
+
+def concerning(error: CapsignError, intent_id: bytes, wish: Wish) -> CapsignError:
+    """The error of the whole call as the error of its one intent."""
+    error.intent_id, error.wish = intent_id, wish
+    return error
+
+
+class Many:
+    """The items of `sign_many`; those with a bad argument have their result already and are not sent."""
+
+    def __init__(
+        self, row: AlgorithmRow, messages: Sequence[Buffer], digests: Sequence[Buffer], intent_ids: Sequence[IntentId] | None
+    ) -> None:
+        if len(messages) and len(digests):
+            raise ValueError("give messages or digests, one of the two")
+        inputs = messages if len(messages) else digests
+        if intent_ids is not None and len(intent_ids) != len(inputs):
+            raise ValueError(f"there are {len(inputs)} inputs and {len(intent_ids)} intent ids")
+        self.items: list[Item] = []
+        self._refused: list[Refused | None] = []
+        for index, data in enumerate(inputs):
+            given = intent_ids[index] if intent_ids is not None else None
+            try:
+                self.items.append(item(row, data, None, given) if len(messages) else item(row, None, data, given))
+                self._refused.append(None)
+            except Refused as error:
+                self._refused.append(error)
+
+    def merged(self, outcomes: Sequence[Signature | CapsignError]) -> list[Signature | CapsignError]:
+        """One result for each input, in order."""
+        rest = iter(outcomes)
+        return [next(rest) if refused is None else refused for refused in self._refused]
+
+
+def signature_parts(signature: Signature | Buffer, algorithm: str | None) -> tuple[str, bytes]:
+    """Name of the algorithm and value of the signature. Raises ValueError if no algorithm is known."""
+    if isinstance(signature, Signature):
+        return algorithm or signature.algorithm, signature.value
+    if algorithm is None:
+        raise ValueError("give algorithm= when the signature is given as bytes")
+    return algorithm, bytes(signature)
+
+
+def _checked(request: pb.VerifyRequest | pb.GetPublicKeysRequest, wish: Wish) -> None:
+    try:
+        check(request)
+    except FailureError as error:
+        raise exception(error, wish=wish) from None
+
+
+def verification(
+    wish: Wish, row: AlgorithmRow, message: Buffer | None, digest: Buffer | None, signature: bytes
+) -> Callable[[str], pb.VerifyRequest]:
+    data, is_digest = payload(row, message, digest)
+
+    def build(handle_id: str) -> pb.VerifyRequest:
+        request = pb.VerifyRequest(handle_id=handle_id, algorithm=row.number, signature=signature, context=context_suffix(wish))
+        if is_digest:
+            request.digest = data
+        else:
+            request.message = data
+        _checked(request, wish)
+        return request
+
+    return build
+
+
+def key_query(wish: Wish, row: AlgorithmRow) -> Callable[[str], pb.GetPublicKeysRequest]:
+    def build(handle_id: str) -> pb.GetPublicKeysRequest:
+        request = pb.GetPublicKeysRequest(handle_id=handle_id, algorithm=row.number, context=context_suffix(wish))
+        _checked(request, wish)
+        return request
+
+    return build
+
+
+def intent_parts(given: IntentId | CapsignError, wish: Wish) -> tuple[bytes, Wish]:
+    """The intent and what is known of its handle; an error knows both, arguments go before what it knows."""
+    if not isinstance(given, CapsignError):
+        return intent(given), wish
+    if not given.intent_id:
+        raise ValueError("this error concerns no intent")
+    if given.wish is None or wish.purpose or wish.grant or wish.handle:
+        return given.intent_id, wish
+    return given.intent_id, replace(given.wish, algorithm=wish.algorithm or given.wish.algorithm)
+
+
+def resolution_query(intent_id: bytes) -> Callable[[str], pb.ResolveIntentRequest]:
+    return lambda handle_id: pb.ResolveIntentRequest(handle_id=handle_id, intent_id=intent_id)
+
+
+def resolution(response: pb.ResolveIntentResponse, intent_id: bytes, wish: Wish) -> Resolution:
+    """Raises Unknown if the agent's answer says nothing."""
+    match response.WhichOneof("resolution"):
+        case "done":
+            done = response.done
+            return Done(Signature(done.signature, wish.algorithm, intent_id, done.leaf_index, signed_by(done.signed_by)))
+        case "refused":
+            error = exception(FailureError.from_item(response.refused), intent_id=intent_id, wish=wish)
+            if isinstance(error, Refused):
+                return WasRefused(error)
+            raise error
+        case "never":
+            return Never()
+    raise exception(FailureError(failures_pb2.REASON_INTERNAL, "The agent's answer is empty."), intent_id=intent_id, wish=wish)

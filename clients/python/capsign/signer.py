@@ -1,0 +1,275 @@
+"""The client for threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
+
+from capsign import channel as wire
+from capsign import requests
+from capsign.errors import CapsignError
+from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, listing, signing
+from capsign.handles import HandleBook
+from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
+from capsign.pipeline import Answer, Job
+from capsign.results import KeyHandle, PublicKey, Resolution, Signature
+from capsign.stream import SyncStream
+from capsign.target import socket_target
+from capsign.tracing import current_traceparent
+from capsign.translate import failure_of, key_handle, public_key
+
+DEFAULT_TIMEOUT = 10.0
+"""Seconds."""
+
+WINDOW = 2
+"""Messages in flight while calls gather; see clients/python/README.md for the measurement."""
+
+
+class Connection:
+    """What belongs to one process: channel, stub, stream. A fork gets its own."""
+
+    def __init__(self, target: str, window: int, book: HandleBook) -> None:
+        self.pid = os.getpid()
+        self.channel = grpc.insecure_channel(target, options=wire.OPTIONS)
+        self.stub = SigningServiceStub(self.channel)
+        self.stream = SyncStream(self.stub, window, lambda response: book.store([key_handle(h) for h in response.handles]))
+
+    def close(self) -> None:
+        # After a fork the parent's threads and locks are not here; touching them could wait for ever.
+        if self.pid == os.getpid():
+            self.stream.close()
+            self.channel.close()
+
+
+class Signer:
+    """Signs through the agent of this pod. Safe for any number of threads, and after a fork.
+
+    `socket` is the path of the agent's socket or a `unix:` address; without it CAPSIGN_SOCKET is read. Nothing is opened before
+    the first call. Concurrent calls share messages on one stream; with `coalesce=False` each call is an RPC of its own.
+    `timeout` is the default of every call, seconds. Close it, or use it in a `with` statement.
+    """
+
+    def __init__(
+        self,
+        socket: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        coalesce: bool = True,
+        window: int = WINDOW,
+    ) -> None:
+        self._target = socket_target(socket)
+        self._timeout = timeout
+        self._coalesce = coalesce
+        self._window = window
+        self._book = HandleBook()
+        self._connection: Connection | None = None
+        self._opening = threading.Lock()
+        self._finalizer: Callable[[], Any] | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the stream. Calls that wait raise Unavailable if they were not sent and Unknown if they were."""
+        self._closed = True
+        if self._finalizer is not None:
+            self._finalizer()
+
+    def sign(
+        self,
+        message: Buffer | None = None,
+        *,
+        digest: Buffer | None = None,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        transcript: Buffer = b"",
+        intent_id: IntentId | None = None,
+        timeout: float | None = None,
+    ) -> Signature:
+        """Sign a message, or a digest of it where the algorithm signs digests.
+
+        The handle is the one that fits `purpose` and `grant`, or `handle`. The context (`protocol`, `role`, `protocol_version`
+        and `transcript`, 32 bytes) may be left out where the handle pins it. `intent_id` (UUIDv7) sends an intent again: the same
+        id gives the same bytes. Unavailable outcomes are repeated until `timeout` (seconds, the agent sees at most 60).
+
+        Raises Refused, Unavailable or Unknown.
+        """
+        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        entry = item(algorithm_row(algorithm), message, digest, intent_id)
+        try:
+            outcome = self._drive(
+                signing(self._book, wish, [entry], requests.seconds(timeout, self._timeout), current_traceparent())
+            )[0]
+        except CapsignError as error:
+            raise requests.concerning(error, entry.intent_id, wish) from None
+        if isinstance(outcome, CapsignError):
+            raise outcome
+        return outcome
+
+    def sign_many(
+        self,
+        messages: Sequence[Buffer] = (),
+        *,
+        digests: Sequence[Buffer] = (),
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        transcript: Buffer = b"",
+        intent_ids: Sequence[IntentId] | None = None,
+        timeout: float | None = None,
+    ) -> list[Signature | CapsignError]:
+        """Sign messages (or digests) in one context; one result for each, in order.
+
+        A result is a Signature or the CapsignError of that item: one bad item does not fail its neighbours, so look at each.
+        What concerns all of them (no such handle, a context that is malformed, no agent) is raised.
+        """
+        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        many = requests.Many(algorithm_row(algorithm), messages, digests, intent_ids)
+        outcomes = self._drive(
+            signing(self._book, wish, many.items, requests.seconds(timeout, self._timeout), current_traceparent())
+        )
+        return many.merged(outcomes)
+
+    def verify(
+        self,
+        message: Buffer | None,
+        signature: Signature | Buffer,
+        *,
+        digest: Buffer | None = None,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str | None = None,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        transcript: Buffer = b"",
+        timeout: float | None = None,
+    ) -> PublicKey:
+        """The public key under which the signature verifies. Raises InvalidSignature if it verifies under none.
+
+        `algorithm` may be left out when `signature` is a Signature. ES256 and ES384 signatures are DER, not JOSE's R || S.
+        """
+        name, value = requests.signature_parts(signature, algorithm)
+        wish = wish_of(purpose, grant, handle, name, protocol, role, protocol_version, transcript)
+        build = requests.verification(wish, algorithm_row(name), message, digest, value)
+        response = self._drive(asking(self._book, wish, "Verify", build, requests.seconds(timeout, self._timeout)))
+        return public_key(response.key)
+
+    def public_keys(
+        self,
+        *,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        transcript: Buffer = b"",
+        timeout: float | None = None,
+    ) -> list[PublicKey]:
+        """The public keys of a context, one for each key version that verifiers should know, newest first."""
+        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        build = requests.key_query(wish, algorithm_row(algorithm))
+        response = self._drive(asking(self._book, wish, "GetPublicKeys", build, requests.seconds(timeout, self._timeout)))
+        return [public_key(key) for key in response.keys]
+
+    def resolve(
+        self,
+        intent: IntentId | CapsignError,
+        *,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str = "",
+        timeout: float | None = None,
+    ) -> Resolution:
+        """What became of an intent: `Done` with the stored signature, `WasRefused`, or `Never`, and never is final.
+
+        Give the Unknown that was raised, and nothing else is needed; or an intent id and the handle it was sent with.
+        Raises Unknown or Unavailable if that cannot be learnt now.
+        """
+        intent_id, wish = requests.intent_parts(intent, wish_of(purpose, grant, handle, algorithm))
+        build = requests.resolution_query(intent_id)
+        flow = asking(self._book, wish, "ResolveIntent", build, requests.seconds(timeout, self._timeout), intent_id=intent_id)
+        return requests.resolution(self._drive(flow), intent_id, wish)
+
+    def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:
+        """What this socket may sign, asked for afresh."""
+        return self._drive(listing(self._book, clock() + requests.seconds(timeout, self._timeout)))
+
+    def _drive(self, flow: Flow[Found]) -> Found:
+        connection = self._open()
+        step: Step = next(flow)
+        while True:
+            try:
+                step = flow.send(self._perform(connection, step))
+            except StopIteration as stop:
+                found: Found = stop.value
+                return found
+
+    def _open(self) -> Connection:
+        connection = self._connection
+        if connection is not None and connection.pid == os.getpid() and not self._closed:
+            return connection
+        if connection is not None and connection.pid != os.getpid():
+            # The lock of the parent may be held by a thread that does not exist here.
+            self._opening = threading.Lock()
+        with self._opening:
+            if self._closed:
+                raise RuntimeError("this Signer is closed")
+            if self._connection is None or self._connection.pid != os.getpid():
+                self._book.forget()
+                self._connection = Connection(self._target, self._window, self._book)
+                self._finalizer = weakref.finalize(self, self._connection.close)
+            return self._connection
+
+    def _perform(self, connection: Connection, step: Step) -> Any:
+        if isinstance(step, Submit):
+            if self._coalesce:
+                return connection.stream.run(step.jobs)
+            return [_unary(connection.stub, job) for job in step.jobs]
+        if isinstance(step, Ask):
+            return _ask(connection.stub, step)
+        assert isinstance(step, Sleep)
+        time.sleep(step.seconds)
+        return None
+
+
+def _ask(stub: SigningServiceStub, step: Ask) -> Any:
+    try:
+        return getattr(stub, step.method)(step.request, timeout=max(0.001, step.deadline - clock()), wait_for_ready=True)
+    except grpc.RpcError as error:
+        return failure_of(error, effect=step.effect)
+
+
+def _unary(stub: SigningServiceStub, job: Job) -> Answer:
+    wait, trace = max(0.001, job.deadline - clock()), wire.metadata(job.trace)
+    try:
+        if len(job.items) == 1:
+            return wire.single_answer(stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace))
+        return wire.batch_answer(job, stub.SignBatch(wire.batch(job), timeout=wait, wait_for_ready=True, metadata=trace))
+    except grpc.RpcError as error:
+        return wire.failed_answer(job, error)

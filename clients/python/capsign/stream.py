@@ -1,0 +1,200 @@
+"""The sync client's long-lived SignStream: many threads, one stream, one thread that reads it.
+
+A thread that signs puts its job into the pipeline and, if the window has room, hands the next message to gRPC itself; then it
+waits for the reader to settle its job. The reader connects on demand, sends again what a broken stream lost, and ends when
+nobody waits any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+from capsign_wire.agent.v1 import agent_pb2 as pb
+from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign.channel import CONNECT_SLICE
+from capsign.flow import clock
+from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled, overdue
+from capsign.translate import failure_of
+
+Outgoing = SimpleQueue[pb.SignStreamRequest | None]
+
+
+class Waiter:
+    """One thread waits for one answer. A bare lock wakes faster than an Event."""
+
+    __slots__ = ("_lock", "answer")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.answer: Answer | None = None
+
+    def settle(self, answer: Answer) -> None:
+        self.answer = answer
+        self._lock.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the answer came. The lock stays taken, so only one wait may return True."""
+        return self._lock.acquire(timeout=max(0.0, seconds))
+
+
+class SyncStream:
+    """Runs jobs over one stream at a time. Safe for any number of threads."""
+
+    def __init__(self, stub: SigningServiceStub, window: int, on_connect: Callable[[pb.ListHandlesResponse], None]) -> None:
+        self._stub = stub
+        self._on_connect = on_connect
+        self._pipeline = Pipeline(window)
+        self._lock = threading.Lock()
+        self._outgoing: Outgoing | None = None
+        self._call: Any = None
+        self._reader: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def run(self, jobs: Sequence[Job]) -> list[Answer]:
+        """Have the jobs signed; returns by their deadline."""
+        for job in jobs:
+            job.waiter = Waiter()
+        with self._lock:
+            refused = [self._pipeline.add(job) if not self._closed.is_set() else closed_answer() for job in jobs]
+            for job, answer in zip(jobs, refused, strict=True):
+                if answer is not None:
+                    job.settled = True
+                    job.waiter.settle(answer)
+            self._pump()
+            if self._reader is None and not self._closed.is_set():
+                self._reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
+                self._reader.start()
+        try:
+            return [self._await(job) for job in jobs]
+        except BaseException:
+            with self._lock:
+                for job in jobs:
+                    self._pipeline.drop(job)
+            raise
+
+    def _await(self, job: Job) -> Answer:
+        waiter: Waiter = job.waiter
+        while not waiter.wait(min(STALLED_AFTER, job.deadline - clock())):
+            with self._lock:
+                if job.settled:
+                    continue
+                if job.deadline <= clock():
+                    self._pipeline.drop(job)
+                    return Answer(failure=overdue(job))
+                self._pump()
+                sent = job.message is not None
+            if sent and waiter.wait(job.deadline - clock()):
+                break
+        assert waiter.answer is not None
+        return waiter.answer
+
+    def _pump(self) -> None:
+        """Hand over the messages that may go now. Called with the lock held."""
+        if self._outgoing is None:
+            return
+        while (message := self._pipeline.next_message(clock())) is not None:
+            self._outgoing.put(message)
+
+    def _serve(self) -> None:
+        """The reader thread."""
+        breaks = 0
+        while True:
+            with self._lock:
+                if self._closed.is_set() or self._pipeline.idle:
+                    self._reader = None
+                    return
+            if breaks:
+                self._closed.wait(min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0))
+            answered = self._connect() and self._read()
+            breaks = 0 if answered else breaks + 1
+
+    def _connect(self) -> bool:
+        """Reach the agent: an answer to ListHandles proves that one listens, and tells the ids that it knows now."""
+        with self._lock:
+            latest = self._pipeline.latest_deadline()
+        if latest is None:
+            return False
+        wait = min(CONNECT_SLICE, max(0.001, latest - clock()))
+        try:
+            response = self._stub.ListHandles(pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True)
+        except grpc.RpcError as error:
+            self._give_up_if_refused(error)
+            return False
+        self._on_connect(response)
+        outgoing: Outgoing = SimpleQueue()
+        call = self._stub.SignStream(iter(outgoing.get, None))
+        with self._lock:
+            self._outgoing, self._call = outgoing, call
+            self._pump()
+        if self._closed.is_set():
+            call.cancel()
+        return True
+
+    def _give_up_if_refused(self, error: grpc.RpcError) -> None:
+        failure = failure_of(error, effect=False)
+        with self._lock:
+            late = self._pipeline.expire(clock())
+            refused = failure.outcome == failures_pb2.OUTCOME_REFUSED and not self._closed.is_set()
+            settled = self._pipeline.fail(failure) if refused else []
+        _tell(late + settled)
+
+    def _read(self) -> bool:
+        """Settle what is answered until the stream breaks; whether anything was."""
+        call, answered = self._call, False
+        assert call is not None
+        try:
+            for response in call:
+                with self._lock:
+                    settled = self._pipeline.answer(response)
+                    self._pump()
+                answered = True
+                _tell(settled)
+        except grpc.RpcError:
+            # Why it broke does not matter: what was in flight is unanswered, and sent again it gives the same bytes.
+            pass
+        with self._lock:
+            if self._outgoing is not None:
+                self._outgoing.put(None)
+            self._outgoing = self._call = None
+            self._pipeline.lose()
+        return answered
+
+    def close(self) -> None:
+        """Settle everything that waits and end the stream."""
+        with self._lock:
+            self._closed.set()
+            if self._outgoing is not None:
+                self._outgoing.put(None)
+            call, reader = self._call, self._reader
+            settled = [(job, closed_answer(job)) for job, _ in self._pipeline.fail(_closed_failure(sent=False))]
+        _tell(settled)
+        if call is not None:
+            call.cancel()
+        if reader is not None and reader is not threading.current_thread():
+            with contextlib.suppress(RuntimeError):
+                reader.join(timeout=1.0)
+
+
+def _tell(settled: Settled) -> None:
+    for job, answer in settled:
+        job.waiter.settle(answer)
+
+
+def _closed_failure(*, sent: bool) -> FailureError:
+    reason = failures_pb2.REASON_ANSWER_LOST if sent else failures_pb2.REASON_DRAINING
+    return FailureError(reason, "This signer was closed.")
+
+
+def closed_answer(job: Job | None = None) -> Answer:
+    """What a job is told when the signer closes."""
+    return Answer(failure=_closed_failure(sent=job is not None and job.sent))

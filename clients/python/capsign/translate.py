@@ -1,0 +1,170 @@
+"""From what the wire says to what the application sees: errors and values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import grpc
+from capsign_wire.agent.v1 import agent_pb2 as pb
+from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from capsign_wire.types.v1 import signing_pb2
+
+from capsign.errors import CapsignError, InvalidSignature, Refused, Unavailable, Unknown
+from capsign.handles import Wish
+from capsign.results import KeyHandle, ProtocolRule, PublicKey, SignedBy
+
+CLASSES: Mapping[int, type[CapsignError]] = MappingProxyType(
+    {
+        reasons.OUTCOME_REFUSED: Refused,
+        reasons.OUTCOME_UNKNOWN: Unknown,
+        reasons.OUTCOME_UNAVAILABLE: Unavailable,
+    }
+)
+"""The exception for each outcome of the reason table."""
+
+Reasons: TypeAlias = reasons.Reason.ValueType
+
+_LOST, _BUG, _AWAY = reasons.REASON_ANSWER_LOST, reasons.REASON_INTERNAL, reasons.REASON_UPSTREAM_UNREACHABLE
+
+STATUSES: Mapping[grpc.StatusCode, Reasons] = MappingProxyType(
+    {
+        # gRPC itself failed after the call may have been sent. Only where gRPC cannot have run the call is it a refusal;
+        # everything else might have had its effect.
+        grpc.StatusCode.OK: _LOST,  # the stream ended well, but without the answer
+        grpc.StatusCode.CANCELLED: _LOST,
+        grpc.StatusCode.UNKNOWN: _LOST,
+        grpc.StatusCode.INVALID_ARGUMENT: reasons.REASON_INPUT_MALFORMED,
+        grpc.StatusCode.DEADLINE_EXCEEDED: reasons.REASON_ANSWER_LATE,
+        grpc.StatusCode.NOT_FOUND: reasons.REASON_NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS: _BUG,
+        grpc.StatusCode.PERMISSION_DENIED: reasons.REASON_CALLER_NOT_ALLOWED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED: _LOST,  # also an answer above the size limit, after the effect
+        grpc.StatusCode.FAILED_PRECONDITION: _BUG,
+        grpc.StatusCode.ABORTED: _LOST,
+        grpc.StatusCode.OUT_OF_RANGE: _BUG,
+        grpc.StatusCode.UNIMPLEMENTED: reasons.REASON_NOT_FOUND,  # whoever listens there is not an agent
+        grpc.StatusCode.INTERNAL: _BUG,
+        grpc.StatusCode.UNAVAILABLE: _LOST,
+        grpc.StatusCode.DATA_LOSS: _LOST,
+        grpc.StatusCode.UNAUTHENTICATED: reasons.REASON_CALLER_NOT_ALLOWED,
+    }
+)
+"""What a bare gRPC status means, by code: one without our ErrorInfo, so made by gRPC and not by the agent."""
+
+
+def failure_of(error: grpc.RpcError, *, effect: bool) -> FailureError:
+    """The failure that a failed RPC stands for. `effect`: whether the call could have changed anything; one that could not is
+    never left unknown, it may simply be sent again."""
+    stated = FailureError.from_rpc(error)
+    if stated is not None and (effect or stated.outcome != reasons.OUTCOME_UNKNOWN):
+        return stated
+    code = _code(error)
+    reason = STATUSES[code]
+    if not effect and (stated is not None or reason in {_LOST, _BUG, reasons.REASON_ANSWER_LATE}):
+        reason = _AWAY
+    return FailureError(reason, f"gRPC says {code.name}.")
+
+
+def _code(error: grpc.RpcError) -> grpc.StatusCode:
+    # Whatever a call raises also has the methods of a Call, but the base class does not say so.
+    found: grpc.StatusCode = error.code()
+    return found
+
+
+def is_transport_loss(error: grpc.RpcError) -> bool:
+    """Whether the connection broke, so that sending the same intent again may give the answer."""
+    broken = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    return FailureError.from_rpc(error) is None and _code(error) in broken
+
+
+_DECIDED_BY_LEDGER = frozenset({reasons.REASON_INTENT_NEVER, reasons.REASON_INTENT_CONFLICT})
+
+
+def after_loss(failure: FailureError) -> FailureError:
+    """What a failure means when an earlier copy of the same intent was sent and its answer was lost.
+
+    The agent's "no" is about the copy it answers; the lost copy may have been signed. Only what the ledger alone can say about
+    the intent itself still holds.
+    """
+    if failure.outcome == reasons.OUTCOME_UNKNOWN or failure.reason in _DECIDED_BY_LEDGER:
+        return failure
+    return FailureError(
+        reasons.REASON_ANSWER_LOST, f"An answer was lost; the call sent again got {failure.row.name}: {failure.detail[:200]}"
+    )
+
+
+def exception(failure: FailureError, *, intent_id: bytes = b"", wish: Wish | None = None) -> CapsignError:
+    """The exception for a failure."""
+    kind = CLASSES[failure.outcome]
+    if failure.reason == reasons.REASON_SIGNATURE_INVALID:
+        kind = InvalidSignature
+    return kind(
+        failure.row.name,
+        failure.detail,
+        advice=failure.row.advice,
+        field=failure.field,
+        retry_after=failure.retry_after_ms / 1000,
+        intent_id=intent_id,
+        wish=wish,
+    )
+
+
+def _time(message: Any, name: str) -> datetime | None:
+    if not message.HasField(name):
+        return None
+    found: datetime = getattr(message, name).ToDatetime(tzinfo=UTC)
+    return found
+
+
+def _names(numbers: Sequence[int]) -> tuple[str, ...]:
+    """Algorithms that this version does not know are left out: it could not ask for them anyway."""
+    return tuple(ALGORITHMS[number].name for number in numbers if number in ALGORITHMS)
+
+
+def _enum_word(kind: Any, prefix: str, number: int) -> str:
+    value = kind.DESCRIPTOR.values_by_number.get(number)
+    return value.name.removeprefix(prefix).lower().replace("_", "-") if value else "unspecified"
+
+
+def key_handle(handle: pb.KeyHandle) -> KeyHandle:
+    rule = handle.context_rule
+    word = _enum_word(signing_pb2.TranscriptRule, "TRANSCRIPT_RULE_", rule.transcript)
+    return KeyHandle(
+        id=handle.id,
+        grant=handle.grant,
+        purpose=handle.purpose,
+        algorithms=_names(handle.algorithms),
+        protocols=tuple(ProtocolRule(p.protocol, tuple(p.roles), tuple(p.versions)) for p in rule.protocols),
+        transcript="forbidden" if word == "unspecified" else word,
+        expires_at=_time(handle, "expires_at"),
+        rate_per_second=handle.rate_per_second,
+    )
+
+
+def public_key(key: signing_pb2.PublicKey) -> PublicKey:
+    return PublicKey(
+        kid=key.kid,
+        algorithm=ALGORITHMS[key.algorithm].name if key.algorithm in ALGORITHMS else "",
+        spki=key.spki,
+        version=key.version,
+        state=_enum_word(signing_pb2.KeyState, "KEY_STATE_", key.state),
+        context_digest=key.context_digest,
+        attestation=key.attestation,
+        activated_at=_time(key, "activated_at"),
+    )
+
+
+def signed_by(message: signing_pb2.SignedBy) -> SignedBy:
+    return SignedBy(
+        kid=message.kid,
+        key_version=message.version,
+        custody=CUSTODY_NAMES.get(message.custody, ""),
+        policy_digest=message.policy_digest,
+        context_digest=message.context_digest,
+        attestation=message.attestation,
+    )

@@ -1,0 +1,193 @@
+"""What every call gives, sync and async alike."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import subprocess
+import sys
+import uuid
+
+import capsign
+import jwt
+import pytest
+from capsign_wire.intents import new_intent_id
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+
+class Both:
+    """Drives Signer and AsyncSigner with the same words."""
+
+    def __init__(self, signer):
+        self.signer = signer
+
+    def __getattr__(self, name):
+        method = getattr(self.signer, name)
+
+        async def call(*args, **kwargs):
+            result = method(*args, **kwargs)
+            return await result if inspect.isawaitable(result) else result
+
+        return call
+
+
+@pytest.fixture(params=["sync", "async", "sync-unary", "async-unary"])
+async def signer(request, agent):
+    kind, _, unary = request.param.partition("-")
+    both = Both((capsign.Signer if kind == "sync" else capsign.AsyncSigner)(agent.path, coalesce=not unary))
+    yield both
+    await both.close()
+
+
+async def test_signs_and_verifies(signer):
+    signature = await signer.sign(b"message", purpose="jwt", algorithm="ES256")
+    key = await signer.verify(b"message", signature, purpose="jwt")
+    assert key.kid == signature.kid
+    assert (signature.algorithm, signature.key_version, signature.custody) == ("ES256", 1, "adapter-memory")
+    assert bytes(signature) == signature.value
+    with pytest.raises(capsign.InvalidSignature) as caught:
+        await signer.verify(b"other", signature, purpose="jwt")
+    assert caught.value.reason == "SIGNATURE_INVALID"
+    assert caught.value.advice
+
+
+async def test_a_digest_is_signed_as_its_message_is(signer):
+    signature = await signer.sign(digest=hashlib.sha256(b"m").digest(), purpose="jwt", algorithm="ES256")
+    await signer.verify(b"m", signature, purpose="jwt")
+
+
+async def test_a_message_above_the_limit_is_hashed_here(signer):
+    message = b"x" * 100_000
+    signature = await signer.sign(message, purpose="jwt", algorithm="ES256")
+    await signer.verify(digest=hashlib.sha256(message).digest(), message=None, signature=signature, purpose="jwt")
+    with pytest.raises(capsign.Refused) as caught:
+        await signer.sign(message, purpose="mail", algorithm="Ed25519")
+    assert (caught.value.reason, caught.value.field) == ("INPUT_TOO_LARGE", "message")
+
+
+async def test_a_jwt_made_from_jose_is_accepted_by_pyjwt(signer):
+    signing_input = jwt.utils.base64url_encode(b'{"alg":"ES256"}') + b"." + jwt.utils.base64url_encode(b'{"sub":"a"}')
+    signature = await signer.sign(signing_input, purpose="jwt", algorithm="ES256")
+    (key,) = await signer.public_keys(purpose="jwt", algorithm="ES256")
+    token = (signing_input + b"." + jwt.utils.base64url_encode(signature.jose)).decode()
+    assert jwt.decode(token, load_pem_public_key(key.pem.encode()), algorithms=["ES256"]) == {"sub": "a"}
+    assert (key.state, key.activated_at.year) == ("active", 2023)
+
+
+async def test_one_bad_item_leaves_its_neighbours_alone(signer, agent):
+    results = await signer.sign_many([b"a", b"x" * 70_000, b"c"], purpose="mail", algorithm="Ed25519")
+    assert [type(result).__name__ for result in results] == ["Signature", "Refused", "Signature"]
+    await signer.verify(b"c", results[2], purpose="mail")
+
+
+async def test_three_thousand_items_are_several_messages(signer):
+    messages = [b"%d" % number for number in range(3000)]
+    results = await signer.sign_many(messages, purpose="mail", algorithm="Ed25519")
+    for number in (0, 1023, 1024, 2999):
+        await signer.verify(messages[number], results[number], purpose="mail")
+    assert await signer.sign_many([], purpose="mail", algorithm="Ed25519") == []
+
+
+async def test_the_same_intent_gives_the_same_bytes(signer, agent):
+    intent = uuid.UUID(bytes=new_intent_id())
+    first = await signer.sign(b"m", purpose="jwt", algorithm="ES256", intent_id=intent)
+    second = await signer.sign(b"m", purpose="jwt", algorithm="ES256", intent_id=intent.bytes)
+    assert first == second
+    assert agent.signed[intent.bytes] == 1
+
+
+async def test_resolve_tells_the_three_endings_apart(signer, agent):
+    from capsign_wire.failures import FailureError
+    from capsign_wire.types.v1 import failures_pb2 as reasons
+
+    done = await signer.sign(b"m", purpose="jwt", algorithm="ES256")
+    assert await signer.resolve(done.intent_id, purpose="jwt", algorithm="ES256") == capsign.Done(done)
+    unseen = new_intent_id()
+    assert await signer.resolve(unseen, purpose="jwt") == capsign.Never()
+    with pytest.raises(capsign.Refused) as late:
+        await signer.sign(b"m", purpose="jwt", algorithm="ES256", intent_id=unseen)
+    assert late.value.reason == "INTENT_NEVER"
+    agent.refuse(b"no", FailureError(reasons.REASON_USES_EXHAUSTED))
+    with pytest.raises(capsign.Refused) as refused:
+        await signer.sign(b"no", purpose="jwt", algorithm="ES256")
+    ending = await signer.resolve(refused.value)
+    assert ending.error.reason == "USES_EXHAUSTED"
+
+
+async def test_handles_are_listed_as_values(signer):
+    web, mail = await signer.handles()
+    assert (web.grant, web.purpose, web.algorithms) == ("web-jwt", "jwt", ("ES256", "Ed25519"))
+    assert web.protocols == (capsign.ProtocolRule("web", ("issuer",), ("1",)),)
+    assert web.transcript == "forbidden"
+    await signer.verify(b"m", await signer.sign(b"m", handle=mail, algorithm="Ed25519"), handle=mail.id)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"purpose": "tls"}, "no handle of this socket fits purpose='tls'"),
+        ({}, "2 handles of this socket fit"),
+        ({"purpose": "jwt", "grant": "web-mail"}, "no handle"),
+    ],
+)
+async def test_a_handle_that_cannot_be_chosen_says_what_there_is(signer, arguments, text):
+    with pytest.raises(capsign.HandleNotChosen) as caught:
+        await signer.sign(b"m", algorithm="Ed25519", **arguments)
+    assert text in str(caught.value)
+    assert "grant='web-mail'" in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+async def test_the_algorithm_breaks_a_tie(signer):
+    assert await signer.sign(b"m", algorithm="ES256")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"algorithm": "none"}, "algorithm"),
+        ({"algorithm": "Ed25519", "digest": bytes(32)}, "digest"),
+        ({"algorithm": "ES256", "digest": bytes(31)}, "digest"),
+        ({"algorithm": "ES256"}, "message"),
+        ({"algorithm": "ES256", "message": b"", "intent_id": bytes(16)}, "intent_id"),
+        ({"algorithm": "ES256", "message": b"", "protocol": "Web\n"}, "context.protocol"),
+        ({"algorithm": "ES256", "message": b"", "transcript": b"short"}, "context.transcript"),
+    ],
+)
+async def test_bad_arguments_never_leave_the_process(signer, agent, arguments, field):
+    with pytest.raises(capsign.Refused) as caught:
+        await signer.sign(purpose="jwt", **arguments)
+    assert caught.value.field == field
+    assert not agent.messages
+    assert not agent.unary_calls
+
+
+async def test_what_the_agent_refuses_is_refused(signer):
+    with pytest.raises(capsign.Refused) as caught:
+        await signer.sign(b"m", purpose="mail", algorithm="ES256")
+    assert caught.value.reason == "ALGORITHM_NOT_ALLOWED"
+    assert len(caught.value.intent_id) == 16
+
+
+async def test_a_closed_signer_says_so(signer):
+    await signer.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await signer.sign(b"m", purpose="jwt", algorithm="ES256")
+
+
+def test_importing_the_package_loads_neither_grpc_nor_protobuf():
+    code = "import sys, capsign; print([m for m in ('grpc', 'google.protobuf', 'capsign_wire') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_socket_comes_from_the_environment(agent, monkeypatch):
+    monkeypatch.setenv("CAPSIGN_SOCKET", str(agent.path))
+    signer = capsign.Signer()
+    signature = signer.sign(b"...", purpose="jwt", algorithm="ES256")
+    assert signature.value
+    signer.close()
+    monkeypatch.delenv("CAPSIGN_SOCKET")
+    with pytest.raises(ValueError, match="CAPSIGN_SOCKET"):
+        capsign.Signer()
+    with pytest.raises(ValueError, match="not a Unix socket"):
+        capsign.Signer("https://example.test")
