@@ -4,7 +4,8 @@ The authority block holds the capability as facts, and checks that no later bloc
 only by that block, so what an agent appends can forbid and never allow. Appended blocks speak a fixed vocabulary
 (docs/formats.md, "Handle"); anything else is refused, which also bounds the work a token can cause.
 
-Times inside a token are integers, milliseconds since 1970: Biscuit's own dates have seconds only.
+The capability's times are integers, milliseconds since 1970. What agents append compares `time`, a Biscuit date of whole
+seconds, as Biscuit tools everywhere do.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -53,14 +54,17 @@ _ED25519 = Algorithm.Ed25519  # type: ignore[attr-defined]
 _MAX_TIME = timedelta(seconds=1)
 
 _OPERATION = """
-workload({workload}); cert_key({cert_key}); time({now});
+workload({workload}); cert_key({cert_key}); now_ms({now_ms}); time({time});
 algorithm({algorithm}); protocol({protocol}); role({role}); version({version}); transcript({transcript});
 allow if true;
 """
 
+# What an agent may append, as the library prints it; docs/formats.md, "Handle".
 _NAME = r'"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"'
-_CHOICE = re.compile(rf"check if (algorithm|protocol|role|version)\({_NAME}\)(?: or \1\({_NAME}\)){{0,15}}")
-_SHORTER = re.compile(r"check if time\(\$([a-z_]{1,32})\), \$\1 < ([0-9]{1,15})")
+_FACT = r"check if (?:algorithm|protocol|role|version)\(\$([a-z_]{1,32})\), "
+_ONE_OF = re.compile(_FACT + rf"\[{_NAME}(?:, {_NAME}){{0,15}}\]\.contains\(\$\1\)")
+_PINNED = re.compile(_FACT + rf"\$\1 == {_NAME}")
+_SHORTER = re.compile(r"check if time\(\$([a-z_]{1,32})\), \$\1 < (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)Z", re.ASCII)
 
 T = TypeVar("T")
 
@@ -128,7 +132,8 @@ class Verified:
         parameters = {
             "workload": self.capability.workload,
             "cert_key": self.capability.cert_key_hash,
-            "now": now_ms,
+            "now_ms": now_ms,
+            "time": datetime.fromtimestamp(now_ms // 1000, UTC),
             "algorithm": operation.algorithm,
             "protocol": operation.protocol,
             "role": operation.role,
@@ -172,17 +177,27 @@ class Verifier:
             raise _too_large(f"A handle has at most {MAX_BLOCKS} blocks.")
         shorter = [_appended(_ours(partial(biscuit.block_source, index))) for index in range(1, blocks)]
         capability = _ours(lambda: capability_in(_bounded(AuthorizerBuilder(), biscuit)))
-        return Verified(biscuit, capability, min([capability.expires_ms, *(each for each in shorter if each)]))
+        return Verified(biscuit, capability, min([capability.expires_ms, *(end for end in shorter if end is not None)]))
 
 
 def _appended(source: str) -> int | None:
     """The expiry that an appended block states, if it states one. Raises FailureError HANDLE_FORGED for unknown statements."""
-    statements = [line.removesuffix(";") for line in source.splitlines() if line]
-    ends = [int(shorter.group(2)) for line in statements if (shorter := _SHORTER.fullmatch(line))]
-    known = len(ends) + sum(1 for line in statements if _CHOICE.fullmatch(line))
+    ends, known, statements = [], 0, [line.removesuffix(";") for line in source.splitlines() if line]
+    for line in statements:
+        if shorter := _SHORTER.fullmatch(line):
+            ends.append(_millis(shorter.group(2)))
+        known += bool(shorter or _ONE_OF.fullmatch(line) or _PINNED.fullmatch(line))
     if known != len(statements) or not 1 <= known <= MAX_STATEMENTS:
         raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "The handle was narrowed in words that this adapter does not know.")
     return min(ends, default=None)
+
+
+def _millis(date: str) -> int:
+    """A date without a zone, which is UTC, in milliseconds since 1970; 0, long over, for one that is none."""
+    try:
+        return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp()) * 1000
+    except ValueError:
+        return 0
 
 
 def _bounded(builder: AuthorizerBuilder, biscuit: Biscuit) -> Authorizer:
@@ -219,7 +234,7 @@ def _narrowed(failed: str) -> FailureError:
         )
     if "check if workload(" in failed:
         return FailureError(failures_pb2.REASON_HANDLE_STOLEN, "This handle was issued to another holder.")
-    if "check if time(" in failed:
+    if "check if time(" in failed or "check if now_ms(" in failed:
         return FailureError(failures_pb2.REASON_HANDLE_EXPIRED, "The handle's life is over.")
     if "check if algorithm(" in failed:
         return FailureError(

@@ -18,7 +18,7 @@ FORMAT = 1
 
 CHECKS = """
 check if workload($workload), cert_key($hash), holder($workload, $hash);
-check if time($now), life($start, $end), $now < $end;
+check if now_ms($now), life($start, $end), $now < $end;
 check if algorithm($algorithm), may_use($algorithm);
 check if protocol($protocol), role($role), version($version), may_play($protocol, $role), may_speak($protocol, $version);
 """
