@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NamedTuple
+
 import pytest
+from capsign_adapter.store.interface import Store
 from capsign_adapter.store.open import create_store, open_store
+from support.postgres import PostgresServer
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def store_url(request, tmp_path) -> str:
-    """URL of an empty store that exists."""
-    if request.param == "sqlite":
-        url = f"sqlite://{tmp_path}/state/store.db"
-    else:
-        url = request.getfixturevalue("postgres_server").new_database()
-    create_store(url)
-    return url
+class Place(NamedTuple):
+    """Where a store is, and the file with its password."""
+
+    url: str
+    password_file: Path | None = None
+
+    def create(self) -> None:
+        create_store(self.url, password_file=self.password_file)
+
+    def open(self) -> Store:
+        return open_store(self.url, password_file=self.password_file)
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    server = PostgresServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture
-def store(store_url):
-    opened = open_store(store_url)
+def postgres_place(postgres_server) -> Place:
+    """An empty PostgreSQL database."""
+    return Place(postgres_server.new_database(), postgres_server.password_file_for_clients)
+
+
+@pytest.fixture
+def sqlite_place(tmp_path) -> Place:
+    """A directory without a database yet."""
+    return Place(f"sqlite://{tmp_path}/state/store.db")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def place(request) -> Place:
+    """A store that exists and is empty."""
+    name = {"sqlite": "sqlite_place", "postgresql": "postgres_place"}[request.param]
+    found: Place = request.getfixturevalue(name)
+    found.create()
+    return found
+
+
+@pytest.fixture
+def store(place):
+    opened = place.open()
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def second(store_url):
+def second(place):
     """Another replica on the same store."""
-    opened = open_store(store_url)
+    opened = place.open()
     yield opened
     opened.close()

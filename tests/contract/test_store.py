@@ -15,6 +15,7 @@ from capsign_adapter.store.interface import (
     KeyVersionRow,
     Revocation,
     Stored,
+    StoreUnavailableError,
     Verdict,
 )
 from capsign_wire.failures import FailureError
@@ -506,11 +507,8 @@ def test_what_one_replica_wrote_the_other_reads_at_once(store, second):
     assert second.control() == store.control()
 
 
-def test_a_closed_store_says_so(store_url):
-    from capsign_adapter.store.interface import StoreUnavailableError
-    from capsign_adapter.store.open import open_store
-
-    opened = open_store(store_url)
+def test_a_closed_store_says_so(place):
+    opened = place.open()
     opened.close()
     with pytest.raises(StoreUnavailableError):
         opened.control()

@@ -24,7 +24,7 @@ def submit(tx: Transaction, head: Head, workload_id: int, draft: AuditDraft, now
     if not follows or draft.last_sequence < draft.first_sequence:
         raise AuditOutOfOrderError(through)
     index = log.sequence(tx, head, [draft.leaf], now_ms)
-    tx.run(
+    tx.send(
         "INSERT INTO audit_batches (leaf_index, workload_id, boot_id, first_sequence, last_sequence, batch_hash, batch)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         index,
@@ -35,7 +35,7 @@ def submit(tx: Transaction, head: Head, workload_id: int, draft: AuditDraft, now
         draft.batch_hash,
         draft.batch,
     )
-    tx.run(
+    tx.send(
         "INSERT INTO audit_boots (workload_id, boot_id, accepted_through, last_hash, closed) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (workload_id, boot_id) DO UPDATE SET accepted_through = excluded.accepted_through,"
         " last_hash = excluded.last_hash, closed = excluded.closed",

@@ -9,16 +9,26 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.store import ledger, log
 from capsign_adapter.store.interface import Committed, Draft, EpochMovedError, IntentState, Stored
-from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
+from capsign_adapter.store.transaction import Head, Reader, Row, Table, Transaction
 
 USES_KEPT_MS = 30 * 24 * 3_600_000
 """A use counter goes this long after the watermark passed its last use; no handle lives nearly as long."""
 
-MAX_LOOKUP = 400
+MAX_LOOKUP = 256
 """Intents fetched by one statement: keeps within SQLite's limit on parameters."""
 
-_COLUMNS = "intent_id, workload_id, fingerprint, grant_name, state, result, leaf_index"
-_INSERT = f"INSERT INTO intents ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608 - constants
+_INTENTS = Table(
+    "intents",
+    (
+        ("intent_id", "blob"),
+        ("workload_id", "int"),
+        ("fingerprint", "blob"),
+        ("grant_name", "text"),
+        ("state", "int"),
+        ("result", "blob"),
+        ("leaf_index", "int"),
+    ),
+)
 
 
 class RowExistsError(Exception):
@@ -46,9 +56,11 @@ def commit_plain(
         (draft.intent_id, workloads[draft.workload], draft.fingerprint, draft.grant, int(draft.state), draft.result, index)
         for index, draft in enumerate(drafts, first)
     ]
-    if min(rows)[0] < floor or tx.run_each(_INSERT, rows) != len(rows):
+    if min(row[0] for row in rows) < floor:
         raise RowExistsError
     log.sequence(tx, head, [draft.leaf for draft in drafts], now_ms, hashes)
+    if tx.insert(_INTENTS, rows) != len(rows):
+        raise RowExistsError
     return ledger.plan_plain(drafts, first)
 
 
@@ -66,10 +78,10 @@ def commit_planned(
         (draft.intent_id, workloads[draft.workload], draft.fingerprint, draft.grant, int(state), result, index)
         for draft, state, result, index in plan.inserts
     ]
-    if rows and tx.run_each(_INSERT, rows) != len(rows):
+    if rows and tx.insert(_INTENTS, rows) != len(rows):
         raise RuntimeError("a row that was absent under the writers' lock exists")
     for serial, used in plan.uses.items():
-        tx.run(
+        tx.send(
             "INSERT INTO handle_uses (handle_serial, used, last_used_ms) VALUES (?, ?, ?)"
             " ON CONFLICT (handle_serial) DO UPDATE SET used = excluded.used, last_used_ms = excluded.last_used_ms",
             serial,
@@ -91,7 +103,7 @@ def resolve(
         raise FailureError(failures_pb2.REASON_INTENT_EXPIRED, "The ledger does not know any more what became of this intent.")
     stored = Stored(IntentState.NEVER, grant, b"", log.sequence(tx, head, [never_leaf], now_ms))
     row_values = (intent_id, workload_id, b"", grant, int(IntentState.NEVER), b"", stored.leaf_index)
-    tx.run_each(_INSERT, [row_values])
+    tx.insert(_INTENTS, [row_values])
     return stored
 
 
@@ -112,6 +124,8 @@ def fetch(tx: Reader, keys: Iterable[ledger.IntentKey], workloads: Mapping[str, 
     for workload, ids in by_workload.items():
         for at in range(0, len(ids), MAX_LOOKUP):
             chunk = ids[at : at + MAX_LOOKUP]
+            # Padded to a power of two, so that few different statements exist and each is prepared once.
+            chunk += chunk[-1:] * ((1 << (len(chunk) - 1).bit_length()) - len(chunk))
             marks = ", ".join("?" * len(chunk))
             query = (
                 "SELECT intent_id, fingerprint, state, grant_name, result, leaf_index FROM intents"  # noqa: S608 - question marks
@@ -144,5 +158,5 @@ def collect_garbage(tx: Transaction, head: Head, watermark_ms: int, limit: int) 
         ledger.floor_of(head.watermark_ms),
         limit,
     )
-    tx.run("DELETE FROM handle_uses WHERE last_used_ms < ?", head.watermark_ms - USES_KEPT_MS)
+    tx.send("DELETE FROM handle_uses WHERE last_used_ms < ?", head.watermark_ms - USES_KEPT_MS)
     return gone

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 
 from capsign_adapter.evidence.merkle import HASH_LEN, Frontier, leaf_hash
 from capsign_adapter.store.faults import StoreDamagedError
-from capsign_adapter.store.transaction import Head, Reader, Transaction
+from capsign_adapter.store.transaction import Head, Reader, Row, Table, Transaction
 
 MAX_ENTRY = 0xFFFF
 """Longest entry in bytes: what the length field of an entry bundle can say."""
 
 _LENGTH = struct.Struct(">H")
+
+_NODES = Table("log_nodes", (("tile_level", "int"), ("node_index", "int"), ("hash", "blob")))
 
 _COVERING = (
     "FROM log_segments WHERE first_index >= (SELECT COALESCE(MAX(first_index), 0) FROM log_segments WHERE first_index <= ?)"
@@ -39,7 +41,7 @@ def sequence(tx: Transaction, head: Head, leaves: Sequence[bytes], now_ms: int, 
     grown, completed = frontier.append(rows)
     pack = _LENGTH.pack
     entries = b"".join([part for leaf in leaves for part in (pack(len(leaf)), leaf)])
-    tx.run(
+    tx.send(
         "INSERT INTO log_segments (first_index, leaf_count, hashes, entries, written_ms) VALUES (?, ?, ?, ?, ?)",
         first,
         len(leaves),
@@ -48,8 +50,10 @@ def sequence(tx: Transaction, head: Head, leaves: Sequence[bytes], now_ms: int, 
         now_ms,
     )
     if completed:
-        nodes = [(node.level, node.index, node.hash) for node in completed]
-        tx.run_each("INSERT INTO log_nodes (tile_level, node_index, hash) VALUES (?, ?, ?)", nodes)
+        # Absent for certain: their leaves are new. A row that is there all the same is damage, not a duplicate.
+        nodes: list[Row] = [(node.level, node.index, node.hash) for node in completed]
+        if tx.insert(_NODES, nodes) != len(nodes):
+            raise StoreDamagedError("The log holds hashes beyond its end. Stop every replica; restore a backup.")
     head.tree_size = grown.size
     head.frontier = grown.encode()
     return first

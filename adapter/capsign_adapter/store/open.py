@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from capsign_adapter.store.faults import StoreMissingError
+from capsign_adapter.store.faults import StoreExistsError, StoreMissingError
 from capsign_adapter.store.interface import Store
 from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
 
@@ -21,7 +22,9 @@ def open_store(url: str, *, create: bool = False, password_file: Path | None = N
         try:
             return open_store(url, password_file=password_file)
         except StoreMissingError:
-            create_store(url, password_file=password_file)
+            # Another replica that starts at the same time may be first.
+            with suppress(StoreExistsError):
+                create_store(url, password_file=password_file)
     path = _sqlite_path(url)
     if path is not None:
         return SqliteStore(path)

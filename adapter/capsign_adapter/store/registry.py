@@ -16,7 +16,7 @@ def revoke(tx: Transaction, head: Head, kind: int, target: str, leaf: bytes, now
     """Raise the epoch and record what was withdrawn under it: a commit decided under an older epoch finds it moved (I6)."""
     head.epoch += 1
     index = log.sequence(tx, head, [leaf], now_ms)
-    tx.run(
+    tx.send(
         "INSERT INTO revocations (epoch, kind, target, at_ms, leaf_index) VALUES (?, ?, ?, ?, ?)",
         head.epoch,
         kind,

@@ -42,8 +42,8 @@ class RelationalStore(ABC):
         """
 
     @abstractmethod
-    def _read(self, work: Callable[[Reader], Result]) -> Result:
-        """Run `work` on one snapshot of what is durable. Raises StoreUnavailableError."""
+    def _read(self, work: Callable[[Reader], Result], *, snapshot: bool = False) -> Result:
+        """Run `work` on what is durable: with `snapshot` all its statements see one state. Raises StoreUnavailableError."""
 
     def control(self) -> Control:
         row = self._read(lambda tx: tx.one(READ_HEAD))
@@ -100,7 +100,7 @@ class RelationalStore(ABC):
             assert row is not None
             return row[0], registry.revocations(tx)
 
-        return self._read(read)
+        return self._read(read, snapshot=True)
 
     def key_versions(self) -> list[KeyVersionRow]:
         return self._read(registry.key_versions)
@@ -135,7 +135,7 @@ class RelationalStore(ABC):
         def save(tx: Transaction, head: Head) -> None:
             if checkpoint.tree_size > head.tree_size:
                 raise ValueError("a checkpoint of a larger tree than the log's")
-            tx.run(
+            tx.send(
                 "INSERT INTO checkpoint (id, tree_size, root, note, at_ms) VALUES (1, ?, ?, ?, ?)"
                 " ON CONFLICT (id) DO UPDATE SET tree_size = excluded.tree_size, root = excluded.root, note = excluded.note,"
                 " at_ms = excluded.at_ms WHERE excluded.tree_size >= checkpoint.tree_size",
@@ -164,7 +164,7 @@ class RelationalStore(ABC):
 
 
 def _number_workload(tx: Transaction, spiffe_id: str) -> int:
-    tx.run("INSERT INTO workloads (spiffe_id) VALUES (?) ON CONFLICT DO NOTHING", spiffe_id)
+    tx.send("INSERT INTO workloads (spiffe_id) VALUES (?) ON CONFLICT DO NOTHING", spiffe_id)
     number = _find_workload(tx, spiffe_id)
     assert number is not None
     return number

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 DIALECTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "sqlite": MappingProxyType(
-            {"int": "INTEGER", "blob": "BLOB", "auto": "INTEGER PRIMARY KEY", "clustered": " WITHOUT ROWID", "raw": ""}
+            {"int": "INTEGER", "blob": "BLOB", "auto": "INTEGER PRIMARY KEY", "clustered": " WITHOUT ROWID"}
         ),
         "postgresql": MappingProxyType(
             {
@@ -20,8 +20,6 @@ DIALECTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "blob": "BYTEA",
                 "auto": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
                 "clustered": "",
-                # Hashes and signatures do not compress: do not try on every write.
-                "raw": " STORAGE EXTERNAL",
             }
         ),
     }
@@ -31,16 +29,17 @@ DIALECTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step. `statements` are templates over the words of DIALECTS."""
+    """One step. `statements` are templates over the words of DIALECTS; `tuning` is how one engine is to store what they made."""
 
     number: int
     name: str
     statements: tuple[str, ...]
+    tuning: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def render(self, dialect: str) -> list[str]:
         """The statements in the words of an engine."""
         words = DIALECTS[dialect]
-        return [statement.format_map(dict(words)) for statement in self.statements]
+        return [statement.format_map(dict(words)) for statement in self.statements] + list(self.tuning.get(dialect, ()))
 
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -64,7 +63,7 @@ MIGRATIONS: tuple[Migration, ...] = (
                 fingerprint {blob} NOT NULL,
                 grant_name TEXT NOT NULL,
                 state {int} NOT NULL CHECK (state IN (1, 2, 3)),
-                result {blob}{raw} NOT NULL,
+                result {blob} NOT NULL,
                 leaf_index {int} NOT NULL,
                 PRIMARY KEY (intent_id, workload_id)
             ){clustered}""",
@@ -76,8 +75,8 @@ MIGRATIONS: tuple[Migration, ...] = (
             """CREATE TABLE log_segments (
                 first_index {int} PRIMARY KEY,
                 leaf_count {int} NOT NULL CHECK (leaf_count > 0),
-                hashes {blob}{raw} NOT NULL,
-                entries {blob}{raw} NOT NULL,
+                hashes {blob} NOT NULL,
+                entries {blob} NOT NULL,
                 written_ms {int} NOT NULL
             )""",
             """CREATE TABLE log_nodes (
@@ -132,6 +131,14 @@ MIGRATIONS: tuple[Migration, ...] = (
                 UNIQUE (workload_id, boot_id, last_sequence)
             )""",
         ),
+        tuning={
+            "postgresql": (
+                # Hashes do not compress and a commit must not wait for the attempt; the one hot row needs room for its versions.
+                "ALTER TABLE log_segments ALTER COLUMN hashes SET STORAGE EXTERNAL",
+                "ALTER TABLE log_segments ALTER COLUMN entries SET STORAGE EXTERNAL",
+                "ALTER TABLE control SET (fillfactor = 10)",
+            ),
+        },
     ),
 )
 

@@ -12,6 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,7 +20,7 @@ from capsign_adapter.store import faults, log, migrate, schema
 from capsign_adapter.store.interface import StoreUnavailableError
 from capsign_adapter.store.lockfile import LockFile
 from capsign_adapter.store.relational import RelationalStore
-from capsign_adapter.store.transaction import READ_HEAD, WRITE_HEAD, Head, Reader, Row, Transaction
+from capsign_adapter.store.transaction import READ_HEAD, WRITE_HEAD, Head, Reader, Row, Table, Transaction
 
 Result = TypeVar("Result")
 
@@ -50,8 +51,17 @@ class _SqliteTransaction:
     def run(self, sql: str, *parameters: Any) -> int:
         return self.connection.execute(sql, parameters).rowcount
 
-    def run_each(self, sql: str, rows: Sequence[Row]) -> int:
-        return self.connection.executemany(sql, rows).rowcount
+    def send(self, sql: str, *parameters: Any) -> None:
+        self.connection.execute(sql, parameters)
+
+    def insert(self, table: Table, rows: Sequence[Row]) -> int:
+        return self.connection.executemany(_insert_statement(table), rows).rowcount
+
+
+@cache
+def _insert_statement(table: Table) -> str:
+    marks = ", ".join("?" * len(table.columns))
+    return f"INSERT INTO {table.name} ({table.column_list}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - constants
 
 
 class SqliteStore(RelationalStore):
@@ -131,16 +141,18 @@ class SqliteStore(RelationalStore):
             connection.close()
             self._writer = _connect(self._path)
 
-    def _read(self, work: Callable[[Reader], Result]) -> Result:
+    def _read(self, work: Callable[[Reader], Result], *, snapshot: bool = False) -> Result:
         self._check_open()
         try:
             reader = self._readers.pop()
         except IndexError:
             reader = self._connect_reader()
         try:
-            reader.run("BEGIN")
+            if snapshot:
+                reader.run("BEGIN")
             result = work(reader)
-            reader.run("COMMIT")
+            if snapshot:
+                reader.run("COMMIT")
         except BaseException as error:
             reader.connection.close()
             if isinstance(error, sqlite3.Error):

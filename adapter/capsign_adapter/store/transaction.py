@@ -12,6 +12,18 @@ from typing import Any, Protocol
 Row = tuple[Any, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that takes rows in bulk: its name, and its columns with "int", "blob" or "text" for each."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+
+    @property
+    def column_list(self) -> str:
+        return ", ".join(name for name, _ in self.columns)
+
+
 class Reader(Protocol):
     """Statements that read, all from one snapshot."""
 
@@ -25,11 +37,14 @@ class Reader(Protocol):
 class Transaction(Reader, Protocol):
     """Statements of one writing transaction. Nothing is durable before the engine commits it."""
 
+    def send(self, sql: str, *parameters: Any) -> None:
+        """A statement whose outcome nobody asks for. It may travel with the next one; if it fails, the transaction does."""
+
     def run(self, sql: str, *parameters: Any) -> int:
         """How many rows it touched."""
 
-    def run_each(self, sql: str, rows: Sequence[Row]) -> int:
-        """The statement once for each row of parameters; how many rows they touched together."""
+    def insert(self, table: Table, rows: Sequence[Row]) -> int:
+        """Insert the rows that are not there yet; how many that were."""
 
 
 @dataclass(slots=True)

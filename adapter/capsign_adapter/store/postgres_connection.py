@@ -1,0 +1,142 @@
+"""How to reach a PostgreSQL server: where, with what secret, and what a connection must be before it is trusted with a commit."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from capsign_adapter.store.faults import StoreDamagedError, StoreMissingError, StoreUnsafeError
+from capsign_adapter.store.interface import StoreUnavailableError
+
+Link = psycopg.Connection[tuple[Any, ...]]
+
+OLDEST_SERVER = 140_000
+"""PostgreSQL 14: the oldest release that this is tested for."""
+
+_DEFAULTS = {
+    "application_name": "capsign-adapter",
+    "connect_timeout": "5",
+    # A server that is gone without a word is noticed within about ten seconds, also in the middle of a commit.
+    "keepalives_idle": "4",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
+_SESSION = (
+    "SET synchronous_commit = on;"
+    # A replica that stops while it holds the control row must not stop the others: the server ends its transaction.
+    " SET lock_timeout = '10s'; SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '15s';"
+    " SELECT current_setting('fsync'), current_setting('full_page_writes'), pg_is_in_recovery()"
+)
+
+_WEAK_TLS = {"disable", "allow", "prefer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A database. Its text form is safe to log: there is no secret in it."""
+
+    parameters: dict[str, str] = field(repr=False)
+    password_file: Path | None = field(repr=False)
+
+    def __str__(self) -> str:
+        return (
+            f"postgresql database {self.parameters.get('dbname', '')!r} on {self.parameters.get('host', 'the default socket')!r}"
+        )
+
+    @classmethod
+    def parse(cls, url: str, password_file: Path | None) -> Target:
+        """Raises ValueError for a URL that cannot be read or that carries a password."""
+        try:
+            given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+        except psycopg.Error:
+            # libpq's own words repeat the URL.
+            raise ValueError("The PostgreSQL URL cannot be read: postgresql://user@host:port/database?option=value.") from None
+        if "password" in given:
+            raise ValueError("A password in the PostgreSQL URL would show in logs and process lists: put it into a file.")
+        local = all(not host or host.startswith(("/", "@")) for host in given.get("host", "").split(","))
+        mode = given.setdefault("sslmode", "prefer" if local else "verify-full")
+        loopback = set(given.get("host", "").split(",")) <= {"127.0.0.1", "::1", "localhost"}
+        if mode in _WEAK_TLS and not local and not loopback:
+            raise ValueError(f"sslmode={mode} does not protect the connection to {given['host']}: use verify-full.")
+        return cls(_DEFAULTS | given, password_file)
+
+    def connect(self) -> Link:
+        """A connection in autocommit mode that commits durably. Raises psycopg.Error, StoreUnavailableError and its kinds."""
+        arguments: dict[str, Any] = dict(self.parameters)
+        if self.password_file is not None:
+            arguments["password"] = _read_secret(self.password_file)
+        link: Link = psycopg.connect(**arguments, autocommit=True)
+        try:
+            self._check(link)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def _check(self, link: Link) -> None:
+        if link.info.server_version < OLDEST_SERVER:
+            raise StoreUnsafeError(f"{self}: the server is older than PostgreSQL {OLDEST_SERVER // 10_000}. Upgrade it.")
+        cursor = link.execute(_SESSION)
+        while cursor.nextset():
+            pass
+        row = cursor.fetchone()
+        if row is None or row[:2] != ("on", "on"):
+            raise StoreUnsafeError(
+                f"{self}: the server runs with fsync or full_page_writes off and would lose commits. Turn them on."
+            )
+        if row[2]:
+            raise StoreUnavailableError(f"{self}: the server is a standby. Point the URL at the primary, or promote it.")
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+        secret = path.read_text().rstrip("\r\n")
+    except OSError as error:
+        raise StoreUnavailableError(f"{path}: {error.strerror}. The database password is read from there.") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise StoreUnsafeError(f"{path} is open to others (mode {stat.S_IMODE(mode):04o}). Run `chmod 600` on it.")
+    if not secret:
+        raise StoreUnavailableError(f"{path} is empty. The database password is read from there.")
+    return secret
+
+
+_SENTENCES = {
+    "53100": "The disk of the database server is full. Free space; signing resumes by itself.",
+    "53300": "The server has no connection left. Raise max_connections or run fewer replicas.",
+    "25006": "The server takes reads only. Point the URL at the primary.",
+    "28P01": "The server did not accept the password. Correct the password file.",
+    "28000": "The server does not let this user in. See its pg_hba.conf.",
+    "42501": "The user lacks rights on the tables. Grant them, or open the store as their owner.",
+    "55P03": "Another replica has held the control row for 10 s. See pg_stat_activity.",
+    "57014": "The server ended a statement that took too long.",
+    "57P01": "The server is shutting down.",
+    "57P03": "The server is starting up.",
+}
+
+_DAMAGE = {"XX001", "XX002"}
+_NO_DATABASE = "3D000"
+
+
+def from_postgres(error: psycopg.Error, target: Target) -> StoreUnavailableError:
+    """What an error outside COMMIT means: nothing was written. libpq's text is not repeated, for it may hold values."""
+    code = error.sqlstate
+    name = f"({code or type(error).__name__})"
+    if code in _DAMAGE:
+        return StoreDamagedError(f"{target}: the server found damaged data {name}. Stop every replica; restore a backup.")
+    if code == _NO_DATABASE:
+        return StoreMissingError(
+            f"{target} does not exist {name}. If this deployment had one, restore it; if it is new, create it."
+        )
+    if code is None:
+        return StoreUnavailableError(
+            f"{target} cannot be reached. See that the server runs and that the way to it is open {name}."
+        )
+    return StoreUnavailableError(f"{target}: {_SENTENCES.get(code, 'The server refused the work.')} {name}")
