@@ -13,7 +13,8 @@ from capsign_wire.failures import FailureError
 
 from capsign_adapter.config import Config
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.decide.policy_load import PolicyError, parse_policy
+from capsign_adapter.decide.policy_load import parse_policy
+from capsign_adapter.decide.policy_shape import PolicyError
 from capsign_adapter.keys.provision import InventoryError, KeyWeakError
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.serve import Replica, run_until_signalled

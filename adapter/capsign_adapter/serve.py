@@ -14,7 +14,7 @@ from capsign_wire.adapter.v1 import admin_pb2_grpc, capability_pb2_grpc, evidenc
 from capsign_adapter.config import Config
 from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.decide.rate import RateLimiter
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.verdicts import Verdicts
 from capsign_adapter.front.admin_servicer import AdminServicer
 from capsign_adapter.front.capability_servicer import CapabilityServicer
@@ -75,7 +75,7 @@ class Replica:
 
         # The signing path.
         groups = Groups(policy, verdicts, keyring, commitments)
-        pipeline = Pipeline(policy, groups, snapshots, store, RateLimiter(), config.control.refusals_per_second)
+        pipeline = Pipeline(policy, groups, snapshots, store, Buckets(), config.control.refusals_per_second)
         keys = PublicKeys(policy, keyring, snapshots)
 
         # The services.

@@ -21,7 +21,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.decide.rate import RateLimiter
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.evidence import leaf as leaves
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.group import Bound, Groups, Ready
@@ -56,7 +56,7 @@ class Pipeline:
     """Runs batches, from any number of threads."""
 
     def __init__(
-        self, policy: Policy, groups: Groups, snapshots: Snapshots, store: Store, rates: RateLimiter, refusals_per_second: int
+        self, policy: Policy, groups: Groups, snapshots: Snapshots, store: Store, rates: Buckets, refusals_per_second: int
     ) -> None:
         self._policy_digest = policy.digest
         self._message_max = policy.limits.message_max
@@ -108,8 +108,9 @@ class Pipeline:
             return
         allowed, wait_ms = len(items), 0
         if first_round:
-            name = (attempt.peer.spiffe_id, ready.capability.grant)
-            allowed, wait_ms = self._rates.take(name, len(items), ready.rate_per_second, ready.burst, attempt.now_ms)
+            workload, grant = attempt.peer.spiffe_id, ready.capability.grant
+            rate, burst = ready.rate_per_second, ready.burst
+            allowed, wait_ms = self._rates.take(workload, grant, rate, burst, len(items), attempt.now_ms)
         for item, slot in zip(group.items, items[:allowed], strict=False):
             self._item(attempt, ready, item, slot)
         _fail(
@@ -206,8 +207,7 @@ class Pipeline:
 
     def _may_record_refusal(self, attempt: Attempt) -> bool:
         rate = self._refusals_per_second
-        allowed, _ = self._rates.take((attempt.peer.spiffe_id, ""), 1, rate, 5 * rate, attempt.now_ms)
-        return allowed == 1
+        return self._rates.take(attempt.peer.spiffe_id, "", rate, 5 * rate, 1, attempt.now_ms).granted == 1
 
 
 def _release(attempt: Attempt, committed: list[Committed]) -> None:
