@@ -1,0 +1,312 @@
+"""Entries of the log: canonical, bounded, and without a place for anything a caller may choose freely (I9)."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from capsign_adapter.evidence import leaf
+from capsign_adapter.evidence.leaf import MAX_ENTRY_LEN, Act, Kind, LeafError, SigningLeaf
+from capsign_adapter.evidence.leaf_reader import (
+    Admin,
+    AgentBatch,
+    Never,
+    Refused,
+    RefusedUnbound,
+    Signed,
+    decode,
+    describe,
+)
+from capsign_wire.adapter.v1 import admin_pb2
+from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
+from capsign_wire.failures import REASONS
+from capsign_wire.types.v1 import failures_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "leaf.json").read_text())
+
+names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
+identities = st.from_regex(r"spiffe://[a-z0-9._-]{1,40}(/[A-Za-z0-9._-]{1,40}){1,5}", fullmatch=True)
+hashes = st.binary(min_size=32, max_size=32)
+ids = st.binary(min_size=16, max_size=16)
+times = st.integers(0, 2**64 - 1)
+counters = st.integers(0, 2**64 - 1)
+reasons = st.sampled_from(sorted(REASONS))
+complete_groups = st.builds(
+    SigningLeaf,
+    workload=identities,
+    tenant=names,
+    key=names,
+    purpose=names,
+    grant=names,
+    handle_serial=ids,
+    policy_digest=hashes,
+    cert_key_hash=hashes,
+    key_version=st.integers(1, 2**32 - 1),
+    algorithm=st.sampled_from(sorted(ALGORITHMS)),
+    custody=st.sampled_from(sorted(CUSTODY_NAMES)),
+    context_digest=hashes,
+    caller=st.just("") | names,
+)
+open_groups = st.builds(
+    SigningLeaf,
+    workload=identities,
+    tenant=names,
+    key=names,
+    purpose=names,
+    grant=names,
+    handle_serial=ids,
+    policy_digest=hashes,
+    cert_key_hash=st.just(b"") | hashes,
+    key_version=st.integers(0, 3),
+    algorithm=st.sampled_from([0, *ALGORITHMS]),
+    custody=st.sampled_from([0, *CUSTODY_NAMES]),
+    context_digest=st.just(b"") | hashes,
+    caller=st.just("") | names,
+)
+targets = (
+    st.just("*")
+    | names
+    | st.builds("{}/{}".format, names, names)
+    | st.builds("{}/{}/{}".format, names, names, st.integers(1, 99))
+    | identities
+)
+sequences = st.tuples(st.integers(1, 2**64 - 1), st.integers(1, 2**64 - 1)).map(sorted)
+entries = st.one_of(
+    st.builds(Signed, times, complete_groups, ids, hashes, hashes),
+    st.builds(Refused, times, open_groups, ids, st.just(b"") | hashes, reasons),
+    st.builds(Never, times, open_groups, ids),
+    st.builds(RefusedUnbound, times, hashes, identities, st.just(b"") | ids, reasons),
+    st.builds(Admin, times, hashes, st.sampled_from(Act), identities, targets, counters),
+    sequences.flatmap(
+        lambda pair: st.builds(
+            AgentBatch, times, hashes, identities, ids, st.just(pair[0]), st.just(pair[1]), hashes, st.booleans()
+        )
+    ),
+)
+
+GROUP = SigningLeaf(
+    workload="spiffe://capsign.test/ns/shop/sa/checkout",
+    cert_key_hash=b"\x11" * 32,
+    tenant="shop",
+    key="orders",
+    key_version=3,
+    purpose="order-signing",
+    algorithm=1,
+    custody=1,
+    context_digest=b"\x22" * 32,
+    policy_digest=b"\x33" * 32,
+    grant="checkout-orders",
+    handle_serial=b"\x44" * 16,
+    caller="app",
+)
+TIME = 1_700_000_000_000
+INTENT = bytes.fromhex("018bcfe568007000800000000000002a")
+SIGNED = GROUP.prepare().signed(TIME, INTENT, b"\x55" * 32, b"\x66" * 32)
+
+
+@given(entries)
+def test_what_is_written_is_read_back(entry):
+    encoded = entry.encode()
+    assert decode(encoded) == entry
+    assert len(encoded) <= MAX_ENTRY_LEN
+    json.dumps(describe(entry))
+
+
+@given(entries, entries)
+def test_different_entries_have_different_bytes(one, other):
+    assert (one == other) == (one.encode() == other.encode())
+
+
+@given(entries, st.data())
+def test_an_altered_byte_never_reads_as_the_same_entry(entry, data):
+    """Whatever one byte is changed to: it is refused, or it is another entry with exactly those bytes."""
+    encoded = bytearray(entry.encode())
+    encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        read = decode(bytes(encoded))
+    except LeafError:
+        return
+    assert read != entry
+    assert read.encode() == encoded
+
+
+@given(entries, st.data())
+def test_a_cut_or_longer_entry_is_refused(entry, data):
+    encoded = entry.encode()
+    with pytest.raises(LeafError):
+        decode(encoded[: data.draw(st.integers(0, len(encoded) - 1))])
+    with pytest.raises(LeafError):
+        decode(encoded + data.draw(st.binary(min_size=1, max_size=40)))
+
+
+@given(st.binary(max_size=MAX_ENTRY_LEN + 10))
+def test_noise_is_refused_by_one_kind_of_error(noise):
+    for data in (noise, b"\x01" + noise, *(bytes((1, kind)) + noise for kind in Kind)):
+        try:
+            decode(data)
+        except LeafError:
+            continue
+        raise AssertionError("noise was read as an entry")
+
+
+@pytest.mark.parametrize("vector", VECTORS["entries"], ids=lambda vector: vector["description"]["kind"])
+def test_published_examples(vector):
+    """The bytes in tests/vectors/leaf.json are a contract: a change of them is a new version of the format."""
+    entry = decode(bytes.fromhex(vector["hex"]))
+    assert describe(entry) == vector["description"]
+    assert entry.encode().hex() == vector["hex"]
+
+
+def test_the_published_examples_cover_every_kind():
+    assert {vector["description"]["kind"] for vector in VECTORS["entries"]} == {
+        kind.name.lower().replace("_", "-") for kind in Kind
+    }
+
+
+def test_the_example_in_the_documentation_is_the_one_the_code_writes():
+    text = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    squeezed = "".join(text.split())
+    assert SIGNED.hex() in squeezed
+
+
+def test_the_longest_entry_has_the_length_that_is_stated():
+    longest = dataclasses.replace(
+        GROUP,
+        workload="spiffe://t/" + "a" * 244,
+        tenant="a" * 64,
+        key="a" * 64,
+        purpose="a" * 64,
+        grant="a" * 64,
+        caller="a" * 64,
+    )
+    assert len(longest.prepare().signed(TIME, INTENT, bytes(32), bytes(32))) == 791 <= MAX_ENTRY_LEN
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("workload", ""),
+        ("workload", "checkout"),
+        ("workload", "spiffe://capsign.test"),
+        ("workload", "spiffe://capsign.test/a b"),
+        ("workload", "spiffe://capsign.test/a\n"),
+        ("workload", "spiffe://capsign.test/" + "a" * 250),
+        ("tenant", ""),
+        ("tenant", "Shop"),
+        ("tenant", "sho\u0440"),
+        ("key", "a/b"),
+        ("key", "a" * 65),
+        ("purpose", "free text"),
+        ("grant", "x\x00"),
+        ("caller", "-app"),
+        ("handle_serial", b""),
+        ("handle_serial", bytes(17)),
+        ("policy_digest", bytes(31)),
+        ("cert_key_hash", bytes(20)),
+        ("context_digest", bytes(33)),
+        ("key_version", -1),
+        ("key_version", 1 << 32),
+        ("algorithm", 200),
+        ("custody", 200),
+    ],
+)
+def test_a_field_that_does_not_fit_is_refused_by_name_and_not_repeated(field, value):
+    with pytest.raises(LeafError, match=field) as caught:
+        dataclasses.replace(GROUP, **{field: value}).prepare()
+    if isinstance(value, str) and len(value) > 3:
+        assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["cert_key_hash", "key_version", "algorithm", "custody", "context_digest"])
+def test_a_signature_is_recorded_only_with_everything_it_was_made_under(field):
+    empty = b"" if isinstance(getattr(GROUP, field), bytes) else 0
+    prepared = dataclasses.replace(GROUP, **{field: empty}).prepare()
+    assert decode(prepared.refused(TIME, INTENT, b"", failures_pb2.REASON_KEY_NOT_ACTIVE))
+    with pytest.raises(LeafError):
+        prepared.signed(TIME, INTENT, bytes(32), bytes(32))
+
+
+@pytest.mark.parametrize(
+    "lengths", [(15, 32, 32), (17, 31, 32), (16, 31, 33), (16, 33, 31), (0, 48, 32)], ids=lambda lengths: str(lengths)
+)
+def test_fields_of_an_item_cannot_run_into_each_other(lengths):
+    with pytest.raises(LeafError):
+        GROUP.prepare().signed(TIME, *(bytes(length) for length in lengths))
+
+
+@pytest.mark.parametrize("target", ["", "a b", "a/b/c/d", "Free text", "*/a", "a//b", "spiffe://x", "a\n", "/a", "x" * 65])
+def test_an_administrative_target_is_never_free_text(target):
+    with pytest.raises(LeafError, match="target"):
+        leaf.admin(TIME, bytes(32), Act.KEY_CREATED, "spiffe://capsign.test/op", target, 0)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (2, 1), (1, 1 << 64)])
+def test_sequence_numbers_count_up_from_one(first, last):
+    with pytest.raises(LeafError):
+        leaf.agent_batch(TIME, bytes(32), "spiffe://capsign.test/a", bytes(16), first, last, bytes(32), closes=False)
+
+
+@pytest.mark.parametrize("reason", [0, 9999])
+def test_a_reason_outside_the_table_is_refused(reason):
+    with pytest.raises(LeafError, match="reason"):
+        GROUP.prepare().refused(TIME, INTENT, b"", reason)
+    encoded = bytearray(GROUP.prepare().refused(TIME, INTENT, b"", failures_pb2.REASON_INTENT_NEVER))
+    encoded[-2:] = reason.to_bytes(2, "big")
+    with pytest.raises(LeafError, match="reason"):
+        decode(bytes(encoded))
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [(0, 2, "version 2"), (1, 0, "kind 0"), (1, 7, "kind 7")],
+)
+def test_an_entry_of_a_newer_program_is_refused_and_says_so(at, value, message):
+    encoded = bytearray(SIGNED)
+    encoded[at] = value
+    with pytest.raises(LeafError, match=message):
+        decode(bytes(encoded))
+
+
+def test_a_flag_has_two_values():
+    encoded = bytearray(leaf.agent_batch(TIME, bytes(32), "spiffe://capsign.test/a", bytes(16), 1, 2, bytes(32), closes=True))
+    encoded[-1] = 2
+    with pytest.raises(LeafError, match="canonical"):
+        decode(bytes(encoded))
+
+
+def test_revocation_acts_follow_the_kinds_of_the_wire():
+    kinds = {value.number for value in admin_pb2.RevocationKind.DESCRIPTOR.values if value.number}
+    assert {act - 10 for act in Act if 10 < act < 20} == kinds
+    assert Act(10 + admin_pb2.REVOCATION_KIND_EVERYTHING).name == "EVERYTHING_REVOKED"
+
+
+def test_people_read_names_and_not_numbers():
+    assert describe(decode(SIGNED)) == {
+        "kind": "signed",
+        "time_ms": TIME,
+        "workload": "spiffe://capsign.test/ns/shop/sa/checkout",
+        "cert_key_hash": "11" * 32,
+        "tenant": "shop",
+        "key": "orders",
+        "key_version": 3,
+        "purpose": "order-signing",
+        "algorithm": "Ed25519",
+        "custody": "adapter-memory",
+        "context_digest": "22" * 32,
+        "policy_digest": "33" * 32,
+        "grant": "checkout-orders",
+        "handle_serial": "44" * 16,
+        "caller": "app",
+        "intent_id": INTENT.hex(),
+        "commitment": "55" * 32,
+        "signature_hash": "66" * 32,
+    }
+
+
+def test_what_a_refusal_does_not_know_is_left_out():
+    group = dataclasses.replace(GROUP, key_version=0, algorithm=0, custody=0, context_digest=b"", caller="")
+    described = describe(decode(group.prepare().refused(TIME, INTENT, b"", failures_pb2.REASON_HANDLE_EXPIRED)))
+    assert described["reason"] == "HANDLE_EXPIRED"
+    assert not {"key_version", "algorithm", "custody", "context_digest", "caller", "commitment"} & set(described)
