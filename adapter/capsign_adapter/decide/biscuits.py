@@ -217,6 +217,8 @@ def _ours(read: Callable[[], T]) -> T:
         return read()
     except FailureError:
         raise
+    except AuthorizationError as error:
+        raise _narrowed(str(error)) from None
     except Exception:
         raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "This is not a handle of this adapter's mint.") from None
     except BaseException as error:
