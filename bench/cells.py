@@ -1,0 +1,110 @@
+"""The cells: each one way to sign, measured for some seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from bench import primitives
+from bench.ceiling import ceiling
+from bench.deployment import Deployment
+from bench.startup import first_rpc
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell gave. Times are microseconds; `cpu_us` is CPU a signature by process; `ratio` is to raw Ed25519."""
+
+    cell: str
+    sps: float = 0.0
+    p50_us: float = 0.0
+    p99_us: float = 0.0
+    cpu_us: Mapping[str, float] = field(default_factory=dict)
+    rss_mib: Mapping[str, float] = field(default_factory=dict)
+    errors: int = 0
+    ratio: float = 0.0
+    p50_e: float = 0.0
+    p99_e: float = 0.0
+
+    def against(self, raw_per_second: float) -> Result:
+        """With its ratios to the raw primitive."""
+        unit_us = 1e6 / raw_per_second
+        return replace(
+            self, ratio=self.sps / raw_per_second, p50_e=self.p50_us / unit_us, p99_e=self.p99_us / unit_us
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON, rounded to what the measurement can tell."""
+        rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()}
+        rounded["cpu_us"] = {name: round(value, 1) for name, value in self.cpu_us.items()}
+        rounded["rss_mib"] = {name: round(value, 1) for name, value in self.rss_mib.items()}
+        return rounded
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A way to sign. `story` says what it stands for."""
+
+    name: str
+    story: str
+    run: Callable[[Deployment, float], Result]
+
+
+def _raw(name: str, story: str, measure: Callable[[float], float]) -> Cell:
+    return Cell(name, story, lambda _, seconds: _single(name, measure(seconds)))
+
+
+def _single(name: str, per_second: float) -> Result:
+    return Result(name, sps=per_second, p50_us=1e6 / per_second, p99_us=1e6 / per_second)
+
+
+def _load(name: str, story: str, *arguments: str) -> Cell:
+    return Cell(name, story, lambda deployment, seconds: _run_load(name, arguments, deployment, seconds))
+
+
+def _run_load(name: str, arguments: tuple[str, ...], deployment: Deployment, seconds: float) -> Result:
+    command = [sys.executable, "-m", "bench.load", deployment.socket, "--seconds", str(seconds), *arguments]
+    before = deployment.cost()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    after = deployment.cost()
+    told = json.loads(done.stdout)
+    signed = max(told["all_signatures"], 1)
+    cpu = {
+        "client": told["cpu_seconds"] / signed * 1e6,
+        "agent": (after.agent - before.agent) / signed * 1e6,
+        "adapter": (after.adapter - before.adapter) / signed * 1e6,
+    }
+    rss = {"agent": deployment.agent.memory_info().rss / 2**20}
+    return Result(name, told["sps"], told["p50_us"], told["p99_us"], cpu, rss, told["errors"])
+
+
+def _startup(deployment: Deployment, seconds: float) -> Result:
+    times_us, rss = first_rpc(deployment, 5)
+    return Result("startup", p50_us=sorted(times_us)[len(times_us) // 2], p99_us=max(times_us), rss_mib={"agent": rss})
+
+
+CELLS: Mapping[str, Cell] = {
+    cell.name: cell
+    for cell in (
+        _raw("raw-ed25519", "Ed25519 by cryptography, one thread", primitives.ed25519_per_second),
+        _raw("raw-es256", "ES256 by cryptography, one thread", primitives.es256_per_second),
+        _raw("raw-hs256", "HMAC-SHA256, one thread", primitives.hs256_per_second),
+        Cell("ceiling", "one process: parse, decide, sign, commit, answer; 64 a batch", ceiling),
+        _load("one-call", "one caller of the library, one call at a time", "--threads", "1"),
+        _load("unary-1", "one thread, one RPC a signature", "--threads", "1", "--no-coalesce"),
+        _load("unary-8", "8 threads, one RPC a signature", "--threads", "8", "--no-coalesce"),
+        _load("unary-64", "64 threads, one RPC a signature", "--threads", "64", "--no-coalesce"),
+        _load("batch-100x1", "one caller, 100 a call", "--threads", "1", "--batch", "100"),
+        _load("batch-100x8", "8 callers, 100 a call", "--threads", "8", "--batch", "100"),
+        _load("threads-64", "64 threads through the library", "--threads", "64"),
+        _load("tasks-64", "64 asyncio tasks through the library", "--tasks", "64"),
+        _load("tasks-64-uncoalesced", "64 asyncio tasks, one RPC a signature", "--tasks", "64", "--no-coalesce"),
+        _load("tasks-64-es256", "64 asyncio tasks, ES256", "--tasks", "64", "--algorithm", "ES256"),
+        _load("tasks-64-hs256", "64 asyncio tasks, HS256", "--tasks", "64", "--algorithm", "HS256"),
+        Cell("startup", "from exec of an agent to the answer of its first RPC", _startup),
+    )
+}
