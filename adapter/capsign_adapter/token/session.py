@@ -106,6 +106,9 @@ class _Login:
     def __init__(self, settings: TokenSettings) -> None:
         self._settings = settings
         self._starter = _starter(settings)
+        environment = profile_of(settings.module).environment
+        if settings.config is not None and environment is not None:
+            os.environ.update(environment(settings.config))  # the module reads them when it starts
         self._library: Any = None
         self._session: Any = None
         self._serial: bytes | None = None
@@ -187,12 +190,13 @@ class _Login:
         self._found.clear()
         self._families.clear()
         self._derived.clear()
-        for end in (session and session.close, library and library.finalize):
+        module = self._starter or library
+        for end in (session and session.close, module and module.finalize):
             try:
                 if end:
                     end()
-            except PKCS11Error:
-                pass
+            except (PKCS11Error, TokenUnavailableError):
+                pass  # it is going away: why it does not want to is of no use
 
     def mechanisms(self) -> set[int]:
         return {int(mechanism) for mechanism in self.ready().token.slot.get_mechanisms()}
@@ -314,8 +318,6 @@ class Pkcs11Token:
             _HELD.add(self._module)
         try:
             self._profile = profile_of(settings.module)
-            if settings.config is not None and self._profile.environment is not None:
-                os.environ.update(self._profile.environment(settings.config))
             self._name = f"{self._profile.name} {settings.label!r}"
             self._login = _Login(settings)
             self._thread = TokenThread(f"token {settings.label}", waiting=settings.waiting)

@@ -1,0 +1,246 @@
+"""Scenes that end badly for a PKCS#11 module. Each runs in a spawned process, so that a crash is a failure of one test.
+
+They return plain values; the tests judge them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from capsign_adapter.token.open import TokenSettings, open_token
+from capsign_wire.types.v1 import algorithms_pb2 as pb
+from pkcs11 import Attribute, ObjectClass
+
+
+def apart(scene: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs a scene in a process of its own: the module is loaded there for the first time."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(scene, *arguments).result(timeout=120)
+
+
+def verdict(ask: Callable[[], Any]) -> str:
+    """The name of the exception that a call raised, or "ok"."""
+    try:
+        ask()
+    except Exception as error:
+        return type(error).__name__
+    return "ok"
+
+
+def patiently(ask: Callable[[], Any], seconds: float = 30) -> str:
+    """Asks until it is answered: after a loss the token is tried again only after a pause."""
+    end = time.monotonic() + seconds
+    while (last := verdict(ask)) == "TokenUnavailableError" and time.monotonic() < end:
+        time.sleep(0.01)
+    return last
+
+
+def opening(settings: TokenSettings) -> tuple[str, str]:
+    """How opening ends: the exception's name and text."""
+    try:
+        open_token(settings).close()
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "ok", ""
+
+
+def asks(token: Any) -> dict[str, Callable[[], Any]]:
+    """One call of each kind that could mistake a lost token for an empty one."""
+    return {
+        "hmac": lambda: token.hmac("secret", b"data"),
+        "sign": lambda: token.sign("pair", pb.ALGORITHM_ES256, bytes(32)),
+        "public_key": lambda: token.public_key("pair"),
+        "attributes": lambda: token.attributes("secret"),
+        "labels": token.labels,
+        "hmac of a label never asked for": lambda: token.hmac("other", b"data"),
+        "destroy": lambda: token.destroy("other"),
+        "generate_secret": lambda: token.generate_secret("new"),
+        "generate_key_pair": lambda: token.generate_key_pair("new pair", pb.ALGORITHM_ES256),
+    }
+
+
+def lost_and_restored(settings: TokenSettings, lost: Path) -> dict[str, Any]:
+    """A directory is taken away under a live session, everything is asked, and it is put back."""
+    token = open_token(settings)
+    for label in ("secret", "other"):
+        token.generate_secret(label)
+    token.generate_key_pair("pair", pb.ALGORITHM_ES256)
+    before = token.hmac("secret", b"data"), token.public_key("pair"), token.labels()
+    away = lost.parents[1] / f"{lost.name}.away"  # not beside it: SoftHSM takes any directory there for a token
+    seen: dict[str, Any] = {"while away": {}}
+    for name, ask in asks(token).items():  # each of them as the first call after the loss
+        lost.rename(away)
+        seen["while away"][name] = [verdict(ask), verdict(ask)]
+        away.rename(lost)
+        seen["back"] = patiently(token.labels)
+        if seen["back"] != "ok":
+            break
+        token.hmac("secret", b"data")  # the live session holds its objects again
+    seen["same"] = before == (token.hmac("secret", b"data"), token.public_key("pair"), token.labels())
+    token.close()
+    return seen
+
+
+def destroyed_from_elsewhere(settings: TokenSettings) -> list[str]:
+    """Another process destroys a key whose handle is held here."""
+    token = open_token(settings)
+    token.generate_secret("secret")
+    token.hmac("secret", b"data")
+    apart(_destroy, settings, "secret")
+    seen = [verdict(lambda: token.hmac("secret", b"data")), verdict(lambda: token.attributes("secret"))]
+    apart(_generate, settings, "secret")
+    seen.append(verdict(lambda: token.hmac("secret", b"data")))
+    seen.append(verdict(lambda: token.generate_secret("secret")))
+    token.close()
+    return seen
+
+
+def _destroy(settings: TokenSettings, label: str) -> None:
+    token = open_token(settings)
+    token.destroy(label)
+    token.close()
+
+
+def _generate(settings: TokenSettings, label: str) -> None:
+    token = open_token(settings)
+    token.generate_secret(label)
+    token.close()
+
+
+def doubled(settings: TokenSettings) -> list[str]:
+    """Two keys under one label, as only a stranger to our rules makes them."""
+    from support.tokens import import_secret
+
+    token = open_token(settings)
+    token.generate_secret("secret")
+    import_secret(token, "secret", bytes(32))
+    seen = [verdict(lambda: token.hmac("secret", b"data"))]
+    token.close()
+    return seen
+
+
+def race_to_generate(settings: TokenSettings, rounds: int) -> list[str]:
+    """One of several processes that make the same labels."""
+    token = open_token(settings)
+    seen = [verdict(lambda label=f"raced/{number}": token.generate_secret(label)) for number in range(rounds)]
+    token.close()
+    return seen
+
+
+def session_closed_below(settings: TokenSettings) -> list[Any]:
+    """The session dies although the token is well: an HSM's idle timeout. What can be repeated is, unseen by the caller."""
+    token: Any = open_token(settings)
+    token.generate_secret("secret")
+    before = token.hmac("secret", b"data")
+    token._thread.run(lambda: token._login.ready().close(), 60)
+    after = token.hmac("secret", b"data")
+    token._thread.run(lambda: token._login.ready().close(), 60)
+    generated = [verdict(lambda: token.generate_secret("second")), patiently(lambda: token.generate_secret("second"))]
+    token.close()
+    return [before == after, *generated]
+
+
+def object_gone_below(settings: TokenSettings) -> list[str]:
+    """A handle goes stale under the cache."""
+    token: Any = open_token(settings)
+    token.generate_secret("secret")
+    token.hmac("secret", b"data")
+    where = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: "secret"}
+    token._thread.run(lambda: token._login.search(where)[0].destroy(), 60)
+    seen = [verdict(lambda: token.hmac("secret", b"data"))]
+    token.close()
+    return seen
+
+
+def open_and_fork(settings: TokenSettings) -> tuple[str, bool]:
+    """A forked child finds the token closed, at once, and the parent's is unharmed."""
+    import os
+
+    token = open_token(settings)
+    token.generate_secret("secret")
+    before = token.hmac("secret", b"data")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, verdict(lambda: token.hmac("secret", b"data")).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    said = os.read(reader, 100).decode()
+    same = token.hmac("secret", b"data") == before
+    token.close()
+    return said, same
+
+
+def reopened(settings: TokenSettings) -> list[Any]:
+    """Closed, closed again, asked, opened again."""
+    first = open_token(settings)
+    first.generate_secret("secret")
+    tag = first.hmac("secret", b"data")
+    twice = verdict(lambda: open_token(settings))
+    first.close()
+    first.close()
+    closed = verdict(lambda: first.hmac("secret", b"data"))
+    again = open_token(settings)
+    same = again.hmac("secret", b"data") == tag
+    again.close()
+    return [twice, closed, same]
+
+
+def pin_tries(settings: TokenSettings) -> list[Any]:
+    """A refused PIN in a live process, then a right one in the file: only a restart takes it. Also counts C_Login."""
+    from capsign_adapter.token import session
+
+    right = settings.pin_file.read_text()
+    settings.pin_file.write_text("wrong\n")
+    logins = 0
+    login = session._Login(settings)
+    read_pin = session.read_pin
+
+    def counting(path: Path) -> str:
+        nonlocal logins
+        logins += 1
+        return read_pin(path)
+
+    session.read_pin = counting
+    seen: list[Any] = []
+    for number in range(5):
+        if number == 3:
+            settings.pin_file.write_text(right)
+        seen.append(verdict(lambda: login.attempt(login.mechanisms, again=True)))
+    return [*seen, logins]
+
+
+def replaced(settings: TokenSettings, mine: Path, other: Path) -> str:
+    """Another token of the same label takes the place of ours, with a PIN that it accepts."""
+    token = open_token(settings)
+    token.generate_secret("secret")
+    mine.rename(mine.with_name("away"))
+    mine.with_name("away").rename(mine.parents[1] / "away")
+    other.rename(mine.parent / other.name)
+    settings.pin_file.write_text((other.parents[1] / "unused").read_text())
+    seen = patiently(lambda: token.hmac("secret", b"data"), seconds=1)
+    token.close()
+    return seen
+
+
+def listed(settings: TokenSettings) -> list[str]:
+    token = open_token(settings)
+    labels = token.labels()
+    token.close()
+    return labels
+
+
+def one_of_each(settings: TokenSettings) -> list[str]:
+    """A key of every kind, as production makes them."""
+    token = open_token(settings)
+    token.generate_secret("secret")
+    for number in (pb.ALGORITHM_ED25519, pb.ALGORITHM_ES256, pb.ALGORITHM_ES384, pb.ALGORITHM_PS256):
+        token.generate_key_pair(f"pair {number}", number)
+    labels = token.labels()
+    token.close()
+    return labels
