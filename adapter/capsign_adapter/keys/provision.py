@@ -18,11 +18,13 @@ from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.keys import labels
 from capsign_adapter.store.interface import KeyVersionRow
-from capsign_adapter.token.interface import KeyExistsError, KeyMissingError, Token
+from capsign_adapter.token.interface import Feature, KeyExistsError, KeyMissingError, Token
 
 CHECK_DOMAIN = b"capsign1 check"
 CHECK_LEN = 8
 """Enough to notice that a token was restored from the wrong backup; not a commitment against an attacker."""
+
+_NEEDED = {algorithms.ALGORITHM_ED25519: Feature.ED25519, algorithms.ALGORITHM_PS256: Feature.RSA_PSS}
 
 
 class KeyWeakError(Exception):
@@ -67,6 +69,7 @@ def make_direct(
     row = ALGORITHMS.get(algorithm)
     if row is None or algorithms.CUSTODY_CLASS_HSM_DIRECT not in row.custody:
         raise FailureError(reasons.REASON_ALGORITHM_NOT_ALLOWED, "This algorithm cannot sign in the token.")
+    _demand_feature(token, algorithm)
     label = labels.key_version(tenant, key, version)
     _make_pair(token, label, algorithm)
     check = _direct_check(token, label)
@@ -80,6 +83,7 @@ def make_pepper(token: Token, tenant: str) -> None:
 
 def make_service_keys(token: Token) -> None:
     """The adapter's own keys: the checkpoint key and the mint's secret. Raises FailureError, KeyWeakError, TokenError."""
+    _demand_feature(token, algorithms.ALGORITHM_ED25519)  # C2SP checkpoints are signed with Ed25519
     _make_pair(token, labels.LOG, algorithms.ALGORITHM_ED25519)
     _make_secret(token, labels.MINT)
 
@@ -109,6 +113,14 @@ def unknown_objects(token: Token, rows: Iterable[KeyVersionRow], tenants: Iterab
         if row.state != signing_pb2.KEY_STATE_DESTROYED:
             known |= {row.label, labels.attestation(row.label)}
     return [label for label in token.labels() if label not in known]
+
+
+def _demand_feature(token: Token, algorithm: algorithms.Algorithm.ValueType) -> None:
+    needed = _NEEDED.get(algorithm)
+    if needed is not None and needed not in token.features:
+        name = ALGORITHMS[algorithm].name
+        detail = f"The token {token.name} has no {name} keys; nothing was made. Use a token that can make and use them."
+        raise FailureError(reasons.REASON_ALGORITHM_NOT_ALLOWED, detail)
 
 
 def _make_secret(token: Token, label: str) -> None:

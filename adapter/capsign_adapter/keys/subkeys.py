@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -148,6 +149,9 @@ class DirectKey:
     kid: str
 
     def sign(self, data: bytes) -> bytes:
+        row = ALGORITHMS[self.algorithm]
+        if row.takes_digest:
+            _demand(data, row.max_input)
         try:
             return self.token.sign(self.label, self.algorithm, data)
         except TokenError as error:

@@ -239,6 +239,16 @@ def test_a_direct_key_whose_token_goes_away_while_signing_is_unavailable(token, 
     verify(number, s.spki, s.sign(upstream(number)))
 
 
+@pytest.mark.parametrize("number", [number for number in DIRECT if ALGORITHMS[number].takes_digest], **NAMES)
+def test_a_direct_key_does_not_sign_a_digest_of_another_length(token, ring, number):
+    s = signer(ring, provision.make_direct(token, "acme", "ca", 1, number, 0), number)
+    token.calls.clear()
+    for wrong in (b"", upstream(number)[:-1], upstream(number) + b"x"):
+        with pytest.raises(FailureError, match="INPUT_MALFORMED"):
+            s.sign(wrong)
+    assert not token.calls
+
+
 def test_hs256_inside_whose_token_goes_away_is_unavailable(token, row, clock):
     token.features = frozenset(Feature)
     s = signer(Keyring(token, CacheSettings(), clock), row, pb.ALGORITHM_HS256)

@@ -183,6 +183,16 @@ def test_only_in_token_algorithms_make_a_direct_key(token, number):
         provision.make_direct(token, "acme", "other", 1, number, 0)
 
 
+@pytest.mark.parametrize("number", [pb.ALGORITHM_ED25519, pb.ALGORITHM_PS256])
+def test_a_token_that_lacks_an_algorithm_is_told_so_before_anything_is_made(number):
+    token = FakeToken(features=frozenset())
+    with pytest.raises(FailureError, match="nothing was made"):
+        provision.make_direct(token, "acme", "ca", 1, number, 0)
+    with pytest.raises(FailureError, match="nothing was made"):
+        provision.make_service_keys(token)
+    assert token.labels() == []
+
+
 def test_names_in_labels_cannot_reach_into_each_other():
     for bad in ("", "a/b", "/"):
         with pytest.raises(ValueError, match="slash"):

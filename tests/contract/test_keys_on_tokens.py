@@ -1,0 +1,149 @@
+"""The keys folder on every token: made, listed, derived from, signed with, attested, the same after a restart."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+from capsign_adapter.decide.context import Context
+from capsign_adapter.keys import provision
+from capsign_adapter.keys.attestation import verify_attestation
+from capsign_adapter.keys.commitment import CommitmentKeys
+from capsign_adapter.keys.keyring import CacheSettings, Keyring
+from capsign_adapter.keys.mint_key import mint_seed
+from capsign_adapter.token.interface import Feature
+from capsign_adapter.token.open import open_token
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.types.v1 import algorithms_pb2 as pb
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from support import tokens
+from support.fake_token import FakeToken
+
+DERIVABLE = tuple(row.number for row in ALGORITHMS.values() if row.derivable)
+CONTEXT = Context("acme", "billing", 1, "jwt", "", "jwt", "issuer", "1", hashlib.sha256(b"transcript").digest())
+MESSAGE = b"a message"
+
+
+@pytest.fixture(scope="module", params=["fake", "softhsm", pytest.param("nss", marks=pytest.mark.nss)])
+def reopen(request, tmp_path_factory):
+    """Opens the same token again and again, as one process after another would; a fake has no second life."""
+    directory = tmp_path_factory.mktemp(request.param)
+    fake = FakeToken()
+    settings = {"fake": lambda _: None, "softhsm": tokens.softhsm, "nss": tokens.nss}[request.param](directory)
+    return lambda: fake if settings is None else open_token(settings)
+
+
+@pytest.fixture(scope="module")
+def life(reopen):
+    """A token with a whole set of keys: (token, rows)."""
+    token = reopen()
+    if Feature.ED25519 in token.features:
+        provision.make_service_keys(token)
+    provision.make_pepper(token, "acme")
+    rows = [
+        provision.make_derived(token, "acme", "billing", 1, DERIVABLE, 0),
+        provision.make_derived(token, "acme", "single", 1, (pb.ALGORITHM_ES256,), 0),
+        provision.make_direct(token, "acme", "ca", 1, pb.ALGORITHM_ES256, 0),
+    ]
+    yield token, rows
+    token.close()
+
+
+def signers(token, row, numbers):
+    ring = Keyring(token, CacheSettings(), lambda: 0)
+    found = {}
+    for number in numbers:
+        context = replace(CONTEXT, algorithm=ALGORITHMS[number].name)
+        found[number] = ring.signer(row, context.purpose, number, context.digest())
+    return found
+
+
+@pytest.mark.parametrize("number", DERIVABLE, ids=lambda number: ALGORITHMS[number].name)
+def test_every_derivable_algorithm_signs(life, number):
+    token, (row, *_) = life
+    s = signers(token, row, [number])[number]
+    inside = number == pb.ALGORITHM_HS256 and Feature.HKDF_INSIDE in token.features
+    assert s.custody == (pb.CUSTODY_CLASS_HSM_DERIVED if inside else pb.CUSTODY_CLASS_ADAPTER_MEMORY)
+    if number == pb.ALGORITHM_HS256:
+        assert s.sign(MESSAGE) == s.sign(MESSAGE) != s.sign(b"another")
+        return
+    public = load_der_public_key(s.spki)
+    if number == pb.ALGORITHM_ED25519:
+        public.verify(s.sign(MESSAGE), MESSAGE)
+    elif number == pb.ALGORITHM_ES256:
+        public.verify(s.sign(hashlib.sha256(MESSAGE).digest()), MESSAGE, ec.ECDSA(hashes.SHA256()))
+    else:
+        public.verify_mu(s.sign(bytes(64)), bytes(64))
+
+
+def test_hs256_inside_and_in_memory_are_one_key(life):
+    token, (row, *_) = life
+    if Feature.HKDF_INSIDE not in token.features:
+        pytest.skip("this token does not derive inside")
+    inside = signers(token, row, [pb.ALGORITHM_HS256])[pb.ALGORITHM_HS256]
+
+    class Plain:
+        features = frozenset()
+        hmac = staticmethod(token.hmac)
+
+    in_memory = signers(Plain(), row, [pb.ALGORITHM_HS256])[pb.ALGORITHM_HS256]
+    assert inside.sign(MESSAGE) == in_memory.sign(MESSAGE)
+    assert inside.kid == in_memory.kid
+
+
+def test_a_root_and_a_key_pair_are_told_apart(life):
+    token, (_, single, direct) = life
+    ring = Keyring(token, CacheSettings(), lambda: 0)
+    assert ring.custody(single, pb.ALGORITHM_ES256) == pb.CUSTODY_CLASS_ADAPTER_MEMORY
+    assert ring.custody(direct, pb.ALGORITHM_ES256) == pb.CUSTODY_CLASS_HSM_DIRECT
+    s = ring.signer(direct, "jwt", pb.ALGORITHM_ES256, bytes(32))
+    public = load_der_public_key(s.spki)
+    public.verify(s.sign(hashlib.sha256(MESSAGE).digest()), MESSAGE, ec.ECDSA(hashes.SHA256()))
+
+
+def test_an_attestation_is_signed_in_the_token(life):
+    token, (row, *_) = life
+    context = replace(CONTEXT, algorithm="ES256")
+    ring = Keyring(token, CacheSettings(), lambda: 0)
+    stated = verify_attestation(ring.attestation(row, pb.ALGORITHM_ES256, context), token.public_key(f"{row.label}/attest"))
+    assert stated.context == context
+    assert stated.spki == signers(token, row, [pb.ALGORITHM_ES256])[pb.ALGORITHM_ES256].spki
+
+
+def test_the_inventory_holds(life):
+    token, rows = life
+    if Feature.ED25519 in token.features:
+        provision.assert_inventory(token, rows, ["acme"])
+        assert provision.unknown_objects(token, rows, ["acme"]) == []
+    else:
+        with pytest.raises(provision.InventoryError) as caught:
+            provision.assert_inventory(token, rows, ["acme"])
+        assert len(caught.value.findings) == 2
+    assert provision.next_version("acme", "billing", rows, token.labels()) == 2
+
+
+def test_a_missing_key_is_found_missing(life):
+    token, rows = life
+    ghost = replace(rows[0], key="ghost", label="capsign/acme/ghost/1")
+    with pytest.raises(provision.InventoryError, match="capsign/acme/ghost/1 is missing"):
+        provision.assert_inventory(token, [*rows, ghost], ["acme"])
+
+
+def test_keys_are_the_same_after_the_token_was_opened_anew(life, reopen):
+    # Must run last in this module: it closes what the others use.
+    token, (row, *_) = life
+    derived = {number: (s.kid, s.spki) for number, s in signers(token, row, DERIVABLE).items()}
+    commitment = CommitmentKeys(token, lambda: 0).for_tenant("acme")
+    seed = mint_seed(token) if Feature.ED25519 in token.features else None
+    if not isinstance(token, FakeToken):
+        token.close()
+        token = reopen()
+    try:
+        assert {number: (s.kid, s.spki) for number, s in signers(token, row, DERIVABLE).items()} == derived
+        assert CommitmentKeys(token, lambda: 0).for_tenant("acme") == commitment
+        assert seed is None or mint_seed(token) == seed
+    finally:
+        token.close()
