@@ -1,0 +1,87 @@
+"""What other processes do to a store in tests: commit side by side, and die at a chosen statement."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from capsign_adapter.store.interface import EpochMovedError, Store
+from support.drafts import APP, NOW, draft
+
+
+def commit_batches(open_place: Callable[[], Store], ready: Any, results: Any, batches: int, size: int) -> None:
+    """Commit `batches` batches as soon as everybody is ready; puts (leaf index, leaf) of each draft. Run it in a process."""
+    store = open_place()
+    ready.wait()
+    done = []
+    for _ in range(batches):
+        items = [draft() for _ in range(size)]
+        while True:
+            try:
+                answers = store.commit(store.control().revocation_epoch, items, NOW)
+                break
+            except EpochMovedError:
+                continue
+        done += [(answer.leaf_index, item.leaf) for answer, item in zip(answers, items, strict=True)]
+    store.close()
+    results.put(done)
+
+
+def commit_until_killed(open_place: Callable[[], Store], acknowledged: Any, size: int) -> None:
+    """Commit for ever; sends the intent ids and first leaf of each batch once its commit has returned."""
+    store = open_place()
+    while True:
+        items = [draft() for _ in range(size)]
+        answers = store.commit(1, items, NOW)
+        acknowledged.send(([item.intent_id for item in items], answers[0].leaf_index))
+
+
+class Die:
+    """Kills this very process at the statement that starts with `prefix`: before it is run or right after."""
+
+    def __init__(self, prefix: str, after: bool) -> None:
+        self.prefix = prefix
+        self.after = after
+
+    def __call__(self, sql: str, run: Callable[[], Any]) -> Any:
+        hit = sql.lstrip().startswith(self.prefix)
+        if hit and not self.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = run()
+        if hit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+
+class WatchedConnection:
+    """A SQLite connection with somebody looking at every statement."""
+
+    def __init__(self, connection: Any, watch: Callable[[str, Callable[[], Any]], Any]) -> None:
+        self._connection = connection
+        self._watch = watch
+
+    def execute(self, sql: str, *arguments: Any) -> Any:
+        return self._watch(sql, lambda: self._connection.execute(sql, *arguments))
+
+    def executemany(self, sql: str, *arguments: Any) -> Any:
+        return self._watch(sql, lambda: self._connection.executemany(sql, *arguments))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def watch_writer(store: Any, watch: Callable[[str, Callable[[], Any]], Any]) -> None:
+    """Put `watch` between a SqliteStore and its writing connection."""
+    store._writer.connection = WatchedConnection(store._writer.connection, watch)
+
+
+def commit_and_die(open_place: Callable[[], Store], prefix: str, after: bool, intent_id: bytes, told: Any) -> None:
+    """Commit one draft of APP and die at a statement; sends True if the commit returned all the same."""
+    store = open_place()
+    item = draft(intent_id, workload=APP)
+    store.commit(1, [draft(workload=APP)], NOW)
+    watch_writer(store, Die(prefix, after))
+    store.commit(1, [item], NOW)
+    told.send(True)
