@@ -5,11 +5,13 @@ The ledger outlives `restart()`, as the adapter's outlives an agent. Handle ids 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import grpc
 from capsign_wire.agent.v1 import agent_pb2 as pb
@@ -25,6 +27,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 NEVER = object()
+
+
+class Broken(Exception):  # noqa: N818  # what happened, not an error of the fake
+    """The connection breaks here."""
 
 
 class Fault:
@@ -114,7 +120,7 @@ class FakeAgent(rpc.SigningServiceServicer):
         )
         if request.HasField("context"):
             group.context.CopyFrom(request.context)
-        done = self._faulty([group], context)[0]
+        (done,) = self._unary([group], context)
         if done.items[0].HasField("failure"):
             abort(context, FailureError.from_item(done.items[0].failure))
         return pb.SignResponse(signature=done.items[0].signature, leaf_index=done.items[0].leaf_index, signed_by=done.signed_by)
@@ -123,18 +129,42 @@ class FakeAgent(rpc.SigningServiceServicer):
         self.unary_calls += 1
         try:
             check(request)
-            return pb.SignBatchResponse(groups=self._faulty(request.groups, context))
         except FailureError as error:
             abort(context, error)
+        return pb.SignBatchResponse(groups=self._unary(request.groups, context))
 
     def SignStream(self, request_iterator, context):
-        for request in request_iterator:
-            self.messages.append(request)
+        answers: SimpleQueue = SimpleQueue()
+
+        def answer(request):
             try:
                 check(request)
-                yield pb.SignStreamResponse(call_id=request.call_id, groups=self._faulty(request.groups, context))
+                groups = self._faulty(request.groups)
+                answers.put(pb.SignStreamResponse(call_id=request.call_id, groups=groups))
             except FailureError as error:
-                yield pb.SignStreamResponse(call_id=request.call_id, failure=error.to_item())
+                answers.put(pb.SignStreamResponse(call_id=request.call_id, failure=error.to_item()))
+            except Broken:
+                answers.put(Broken)
+
+        def read():
+            held = []
+            with contextlib.suppress(grpc.RpcError, Exception):
+                for request in request_iterator:
+                    self.messages.append(request)
+                    if self.faults and self.faults[0].kind == "hold":
+                        held.append(threading.Thread(target=answer, args=(request,), daemon=True))
+                        held[-1].start()
+                    else:
+                        answer(request)
+            for thread in held:
+                thread.join(10)
+            answers.put(None)
+
+        threading.Thread(target=read, daemon=True).start()
+        while (response := answers.get()) is not None:
+            if response is Broken:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+            yield response
 
     def Verify(self, request, context):
         data = request.message if request.HasField("message") else request.digest
@@ -172,22 +202,33 @@ class FakeAgent(rpc.SigningServiceServicer):
 
     # How it does it.
 
-    def _faulty(self, groups, context):
-        fault = self.faults[0] if self.faults else None
+    def _unary(self, groups, context):
+        try:
+            return self._faulty(groups)
+        except Broken:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        except FailureError as error:
+            abort(context, error)
+
+    def _faulty(self, groups):
+        with self._lock:
+            fault = self.faults[0] if self.faults else None
+            if fault is not None:
+                fault.count -= 1
+                if fault.count <= 0:
+                    self.faults.popleft()
         if fault is None:
             return [self._sign_group(group) for group in groups]
-        fault.count -= 1
-        if fault.count <= 0:
-            self.faults.popleft()
         if fault.kind == "before":
-            self._break(fault, context)
+            fault.reached.set()
+            raise Broken
         if fault.kind == "failure":
             fault.reached.set()
             raise fault.failure
         done = [self._sign_group(group) for group in groups]
-        if fault.kind == "after":
-            self._break(fault, context)
         fault.reached.set()
+        if fault.kind == "after":
+            raise Broken
         if fault.kind == "hold":
             fault.release.wait(30)
         if fault.kind == "shape":
@@ -195,10 +236,6 @@ class FakeAgent(rpc.SigningServiceServicer):
         if fault.kind == "empty":
             done[0].items[0].Clear()
         return done
-
-    def _break(self, fault, context):
-        fault.reached.set()
-        context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
     def _handle_id(self, grant: str) -> str:
         return f"{grant}-{self._life}"

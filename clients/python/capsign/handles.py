@@ -61,16 +61,17 @@ class HandleBook:
         self._templates = {}
 
     def template(self, wish: Wish) -> Template | None:
-        """The template of a wish, whose algorithm exists; None if the list must be fetched first.
+        """The template of a wish, whose algorithm exists; None if the list must be fetched first. It is fetched even for a
+        handle that is named, because that also shows that an agent listens before anything is sent to be signed.
 
         Raises HandleNotChosen, or Refused if an argument breaks its bound. A bad argument is caught here because a message
         that the agent refuses as a whole would take the neighbours of the call with it.
         """
         found = self._templates.get(wish)
         if found is None:
-            if wish.handle is None and self.handles is None:
+            if self.handles is None:
                 return None
-            found = _make(wish, wish.handle or choose(self.handles or (), wish).id)
+            found = _make(wish, wish.handle or choose(self.handles, wish).id)
             if len(self._templates) >= MAX_TEMPLATES:
                 self._templates = {}
             self._templates[wish] = found
@@ -78,9 +79,9 @@ class HandleBook:
 
     def handle_id(self, wish: Wish) -> str | None:
         """The id of the handle alone; None if the list must be fetched first. Raises HandleNotChosen."""
-        if wish.handle is not None:
-            return wish.handle
-        return None if self.handles is None else choose(self.handles, wish).id
+        if self.handles is None:
+            return None
+        return wish.handle or choose(self.handles, wish).id
 
 
 def choose(handles: Sequence[KeyHandle], wish: Wish) -> KeyHandle:

@@ -1,0 +1,189 @@
+"""The coalescing core, without any I/O: nothing is lost, nothing is answered twice, every bound holds."""
+
+from __future__ import annotations
+
+from capsign.handles import Template
+from capsign.inputs import split
+from capsign.pipeline import MAX_BYTES, MAX_GROUPS, MAX_IN_FLIGHT, MAX_WAITING, STALLED_AFTER, Item, Job, Pipeline
+from capsign_wire.agent.v1 import agent_pb2 as pb
+from capsign_wire.bounds import MAX_BATCH_ITEMS, check
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+TEMPLATES = [Template(pb.SignGroup(handle_id=f"h{number}", algorithm=1)) for number in range(80)]
+
+
+def a_job(items=1, template=0, size=10, deadline=100.0):
+    return Job(TEMPLATES[template], [Item(number.to_bytes(16, "big"), bytes(size), False) for number in range(items)], deadline)
+
+
+def answer_to(request):
+    groups = [
+        pb.SignedGroup(items=[pb.SignedItem(signature=group.handle_id.encode() + item.intent_id) for item in group.items])
+        for group in request.groups
+    ]
+    return pb.SignStreamResponse(call_id=request.call_id, groups=groups)
+
+
+def test_one_job_goes_at_once_and_the_next_ones_gather():
+    pipeline = Pipeline(1)
+    pipeline.add(a_job())
+    first = pipeline.next_message(0)
+    for number in range(10):
+        pipeline.add(a_job(template=number % 2))
+    assert pipeline.next_message(0) is None
+    assert len(pipeline.answer(answer_to(first))) == 1
+    second = pipeline.next_message(0)
+    assert [len(group.items) for group in second.groups] == [5, 5]
+    assert pipeline.next_message(0) is None
+
+
+def test_a_message_keeps_the_bounds_of_the_wire():
+    pipeline = Pipeline(1000)
+    for number in range(MAX_GROUPS + 5):
+        pipeline.add(a_job(template=number))
+    first = pipeline.next_message(0)
+    check(first)
+    assert len(first.groups) == MAX_GROUPS
+    pipeline = Pipeline(1000)
+    for _ in range(3):
+        pipeline.add(a_job(items=600, size=4))
+    assert [sum(len(g.items) for g in pipeline.next_message(0).groups) for _ in range(3)] == [600, 600, 600]
+    for _ in range(40):
+        pipeline.add(a_job(items=1, size=65536))
+    message = pipeline.next_message(0)
+    check(message)
+    assert len(message.SerializeToString()) < MAX_BYTES + 10_000
+
+
+def test_split_keeps_order_and_bounds():
+    items = [Item(bytes(16), bytes(65536 if number % 3 else 1), False) for number in range(2500)]
+    parts = list(split(items))
+    assert [index for part in parts for index in part] == list(range(2500))
+    assert all(len(part) <= MAX_BATCH_ITEMS for part in parts)
+    assert all(sum(len(items[i].data) for i in part) <= MAX_BYTES for part in parts)
+    assert list(split([])) == []
+
+
+def test_an_unanswered_message_stops_holding_others_back():
+    pipeline = Pipeline(1)
+    sent = []
+    for number in range(MAX_IN_FLIGHT + 5):
+        pipeline.add(a_job())
+        message = pipeline.next_message(number * STALLED_AFTER * 1.01)
+        if message is not None:
+            sent.append(message)
+    assert len(sent) == MAX_IN_FLIGHT
+
+
+def test_a_full_line_refuses_before_anything_is_sent():
+    pipeline = Pipeline(1)
+    taken = 0
+    while (refused := pipeline.add(a_job(items=1024))) is None:
+        taken += 1024
+    assert taken == MAX_WAITING
+    assert refused.failure.reason == reasons.REASON_OVERLOADED
+
+
+def test_those_who_gave_up_do_not_fill_the_line():
+    pipeline = Pipeline(1)
+    for turn in range(3 * MAX_WAITING // 1024):
+        assert pipeline.add(a_job(items=1024, deadline=float(turn))) is None
+        assert [type(answer.failure) for _, answer in pipeline.expire(float(turn))] == [FailureError]
+    assert pipeline.idle
+
+
+def test_what_is_true_at_the_deadline_depends_on_whether_it_was_sent():
+    pipeline = Pipeline(1)
+    pipeline.add(a_job(template=1))
+    pipeline.next_message(0)
+    pipeline.add(a_job(template=2))
+    outcomes = {job.template: answer.failure.outcome for job, answer in pipeline.expire(100.0)}
+    assert outcomes == {TEMPLATES[1]: reasons.OUTCOME_UNKNOWN, TEMPLATES[2]: reasons.OUTCOME_UNAVAILABLE}
+
+
+class PipelineMachine(RuleBasedStateMachine):
+    """Adds, sends, answers, loses, drops and expires in any order."""
+
+    def __init__(self):
+        super().__init__()
+        self.pipeline = Pipeline(2)
+        self.now = 0.0
+        self.jobs = []
+        self.wire = {}
+        self.told = {}
+
+    @rule(items=st.integers(1, 5), template=st.integers(0, 3), patience=st.integers(1, 50))
+    def add(self, items, template, patience):
+        job = a_job(items, template, deadline=self.now + patience)
+        job.waiter = len(self.jobs)
+        self.jobs.append(job)
+        assert self.pipeline.add(job) is None
+
+    @rule()
+    def send(self):
+        request = self.pipeline.next_message(self.now)
+        if request is not None:
+            check(request)
+            self.wire[request.call_id] = request
+
+    @precondition(lambda self: self.wire)
+    @rule(data=st.data(), kind=st.sampled_from(["good", "short", "whole"]))
+    def answer(self, data, kind):
+        request = self.wire.pop(data.draw(st.sampled_from(sorted(self.wire))))
+        response = answer_to(request)
+        if kind == "short":
+            del response.groups[0].items[0]
+        if kind == "whole":
+            failure = FailureError(reasons.REASON_INPUT_MALFORMED).to_item()
+            response = pb.SignStreamResponse(call_id=request.call_id, failure=failure)
+        self.tell(self.pipeline.answer(response))
+
+    @rule()
+    def lose(self):
+        self.pipeline.lose()
+        self.wire.clear()
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def drop(self, data):
+        job = data.draw(st.sampled_from(self.jobs))
+        if not job.settled:
+            self.told[job.waiter] = "dropped"
+        self.pipeline.drop(job)
+
+    @rule(seconds=st.integers(1, 30))
+    def time_passes(self, seconds):
+        self.now += seconds
+        self.tell(self.pipeline.expire(self.now))
+
+    def tell(self, settled):
+        for job, answer in settled:
+            assert job.waiter not in self.told, "answered twice"
+            self.told[job.waiter] = answer
+            if answer.failure is None:
+                expected = [job.template.group.handle_id.encode() + item.intent_id for item in job.items]
+                assert [item.signature for item in answer.items] == expected
+
+    @invariant()
+    def settled_means_told(self):
+        assert {job.waiter for job in self.jobs if job.settled} == set(self.told)
+
+    @invariant()
+    def nobody_is_forgotten(self):
+        for job in self.jobs:
+            assert job.settled or job.deadline > self.now
+        assert self.pipeline.idle == all(job.settled for job in self.jobs) or not self.wire
+
+    def teardown(self):
+        self.now = 1e9
+        self.tell(self.pipeline.expire(self.now))
+        assert len(self.told) == len(self.jobs)
+        assert self.pipeline.idle
+
+
+TestPipelineMachine = PipelineMachine.TestCase
+TestPipelineMachine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

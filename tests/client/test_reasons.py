@@ -1,0 +1,84 @@
+"""Nothing that the wire or gRPC can say is left without a meaning."""
+
+from __future__ import annotations
+
+import capsign
+import grpc
+import pytest
+from capsign.errors import CapsignError
+from capsign.translate import CLASSES, STATUSES, after_loss, exception, failure_of
+from capsign_wire.failures import DETAILS_TRAILER, REASONS, FailureError
+from capsign_wire.types.v1 import failures_pb2 as pb
+
+ALL_REASONS = [value for value in pb.Reason.DESCRIPTOR.values if value.number]
+EXPECTED = {"REFUSED": capsign.Refused, "UNKNOWN": capsign.Unknown, "UNAVAILABLE": capsign.Unavailable}
+
+
+class BareError(grpc.RpcError):
+    def __init__(self, code, trailer=None):
+        self._code = code
+        self._trailer = trailer
+
+    def code(self):
+        return self._code
+
+    def trailing_metadata(self):
+        return ((DETAILS_TRAILER, self._trailer),) if self._trailer else ()
+
+
+@pytest.mark.parametrize("value", ALL_REASONS, ids=lambda value: value.name)
+def test_every_reason_becomes_the_exception_of_its_outcome(value):
+    outcome = value.GetOptions().Extensions[pb.meaning].outcome
+    raised = exception(FailureError(value.number, "what happened", field="f", retry_after_ms=1500), intent_id=b"i" * 16)
+    assert isinstance(raised, EXPECTED[pb.Outcome.Name(outcome).removeprefix("OUTCOME_")])
+    assert raised.reason == value.name.removeprefix("REASON_")
+    assert raised.advice
+    assert (raised.field, raised.retry_after, raised.intent_id) == ("f", 1.5, b"i" * 16)
+    assert str(raised).startswith(f"{raised.reason}: what happened")
+
+
+def test_every_outcome_of_a_failure_has_a_class():
+    stated = {value.number for value in pb.Outcome.DESCRIPTOR.values} - {pb.OUTCOME_UNSPECIFIED, pb.OUTCOME_DONE}
+    assert set(CLASSES) == stated
+
+
+def test_only_an_invalid_signature_is_invalid_signature():
+    kinds = {number for number in REASONS if type(exception(FailureError(number))) is capsign.InvalidSignature}
+    assert kinds == {pb.REASON_SIGNATURE_INVALID}
+
+
+@pytest.mark.parametrize("code", list(grpc.StatusCode), ids=lambda code: code.name)
+def test_every_grpc_status_has_a_meaning(code):
+    assert code in STATUSES
+    raised = exception(failure_of(BareError(code), effect=True))
+    assert isinstance(raised, CapsignError)
+    assert not isinstance(raised, capsign.Unavailable), "gRPC alone cannot prove that a call that was sent did not happen"
+
+
+@pytest.mark.parametrize("code", list(grpc.StatusCode), ids=lambda code: code.name)
+def test_a_call_without_effect_is_never_left_unknown(code):
+    assert failure_of(BareError(code), effect=False).outcome != pb.OUTCOME_UNKNOWN
+
+
+@pytest.mark.parametrize("value", ALL_REASONS, ids=lambda value: value.name)
+def test_what_the_agent_states_goes_before_the_status(value):
+    stated = FailureError(value.number, "stated", field="item", retry_after_ms=20)
+    error = BareError(stated.row.status, stated.to_status().SerializeToString())
+    found = failure_of(error, effect=True)
+    assert (found.reason, found.field, found.retry_after_ms) == (value.number, "item", 20)
+    assert failure_of(error, effect=False).outcome != pb.OUTCOME_UNKNOWN
+
+
+@pytest.mark.parametrize("value", ALL_REASONS, ids=lambda value: value.name)
+def test_after_a_lost_answer_only_the_ledger_can_refuse(value):
+    raised = exception(after_loss(FailureError(value.number)))
+    if value.number in {pb.REASON_INTENT_NEVER, pb.REASON_INTENT_CONFLICT}:
+        assert isinstance(raised, capsign.Refused)
+    else:
+        assert isinstance(raised, capsign.Unknown)
+
+
+def test_a_reason_from_a_newer_agent_is_unknown():
+    raised = exception(FailureError.from_item(pb.Failure(reason=9999, message="from the future")))
+    assert isinstance(raised, capsign.Unknown)
+    assert raised.message == "from the future"
