@@ -27,16 +27,11 @@ def read_pin(path: Path) -> str:
     except OSError as error:
         what = "is a symbolic link; name the file itself" if path.is_symlink() else f"cannot be opened: {error.strerror}"
         raise PinFileError(f"the PIN file {path} {what}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise PinFileError(f"the PIN file {path} is not a regular file")
-        if status.st_mode & 0o077:
-            mode = stat.S_IMODE(status.st_mode)
-            raise PinFileError(f"the PIN file {path} has mode {mode:04o}: others can reach it; run chmod 600 on it")
-        if status.st_uid not in (0, os.geteuid()):
-            raise PinFileError(f"the PIN file {path} belongs to user {status.st_uid}; run chown {os.geteuid()} on it")
-        content = file.read(PIN_MAX_LEN + 3)
+    try:
+        _refuse_unless_private(path, os.fstat(descriptor))
+        content = os.read(descriptor, PIN_MAX_LEN + 3)
+    finally:
+        os.close(descriptor)
     line = content.removesuffix(b"\n").removesuffix(b"\r")
     if not line or len(line) > PIN_MAX_LEN:
         raise PinFileError(f"the PIN file {path} must hold one line of 1 to {PIN_MAX_LEN} bytes")
@@ -47,3 +42,13 @@ def read_pin(path: Path) -> str:
     if not pin.isprintable():
         raise PinFileError(f"the PIN file {path} must hold one line without control characters")
     return pin
+
+
+def _refuse_unless_private(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise PinFileError(f"the PIN file {path} is not a regular file")
+    if status.st_mode & 0o077:
+        mode = stat.S_IMODE(status.st_mode)
+        raise PinFileError(f"the PIN file {path} has mode {mode:04o}: others can reach it; run chmod 600 on it")
+    if status.st_uid not in (0, os.geteuid()):
+        raise PinFileError(f"the PIN file {path} belongs to user {status.st_uid}; run chown {os.geteuid()} on it")
