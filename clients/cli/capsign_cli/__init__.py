@@ -1,0 +1,1 @@
+"""The command line `capsign`: drives agents and adapters, and contains neither."""

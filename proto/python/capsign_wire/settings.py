@@ -69,9 +69,9 @@ def load(path: Path | None, kind: type[T], env_prefix: str, environ: Mapping[str
 def read_secret(path: Path) -> bytes:
     """The bytes of a secret file: regular, at most 64 KiB, ours or root's, nothing for group or others.
 
-    A symbolic link is followed only within the file's own directory, as Kubernetes lays out a mounted Secret (`pin` → `..data/pin`).
-    There, for a process that is not root, a file of root's may be readable by a group of ours: that is what `fsGroup` makes. Raises
-    SettingsError that names the file and the fix, and never quotes what is in it.
+    A symbolic link is followed only within the file's own directory, as Kubernetes lays out a mounted Secret (`pin` is a link to
+    `..data/pin`). There, for a process that is not root, a file of root's may be readable by a group of ours: that is what
+    `fsGroup` makes. Raises SettingsError that names the file and the fix, and never quotes what is in it.
     """
     home = path.parent.resolve()
     real = path.resolve()

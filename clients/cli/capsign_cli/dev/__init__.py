@@ -1,0 +1,1 @@
+"""`capsign dev`: everything on one machine, for development, demonstrations and tests."""

@@ -1,0 +1,106 @@
+"""`capsign dev up`, `down` and `status`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from capsign_cli import output, place
+from capsign_cli.failures import UNAVAILABLE, CliError
+
+DRAIN_SECONDS = 20.0
+"""How long processes may take to end by themselves before they are killed."""
+
+
+@click.group()
+def dev() -> None:
+    """Run everything on this machine, for development. Several sets can run side by side, each in a directory."""
+
+
+@dev.command()
+@place.directory_option
+@click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True, help="Adapter processes.")
+@click.option("--store", default="sqlite", show_default=True, help="sqlite, or postgresql://user@host/database.")
+@click.option("--store-password-file", type=click.Path(path_type=Path, exists=True), help="The database password.")
+@click.option("--policy", type=click.Path(path_type=Path, exists=True), help="A policy in place of the one that comes with this.")
+@output.option
+def up(directory: Path, workers: int, store: str, store_password_file: Path | None, policy: Path | None) -> None:
+    """Start a token, a CA, adapters and an agent, and print how to reach them. What is there already is kept."""
+    from capsign_cli.dev.bring_up import Wanted, bring_up
+
+    def say(step: str) -> None:
+        if not output.is_json() and sys.stderr.isatty():
+            click.echo(f"\r\x1b[K  {step} …", nl=False, err=True)
+
+    state = bring_up(Wanted(directory, workers, store, store_password_file, policy), say)
+    if not output.is_json() and sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+    if output.is_json():
+        output.record(state)
+        return
+    shown = {
+        **{f"socket {name}": path for name, path in state["sockets"].items()},
+        "adapters": [one["address"] for one in state["adapters"]],
+        "CA": state["ca"],
+        "clients": ", ".join(state["clients"]) + f" ({Path(state['clients']['app']['certificate']).parent})",
+        "policy": state["policy"],
+        "store": state["store"],
+        "log key": state["log_key"],
+        "processes": [f"{one['name']} {one['pid']}" for one in state["processes"]],
+    }
+    output.record(shown, title="capsign runs")
+    click.echo(f"\nTry:  capsign handles --dir {directory}\nEnd:  capsign dev down --dir {directory}")
+
+
+@dev.command()
+@place.directory_option
+@output.option
+def status(directory: Path) -> None:
+    """Which processes run. Exit code 4 if one does not."""
+    from capsign_cli.dev.bring_up import known_processes
+
+    state = place.dev_state(directory)
+    found = [{"process": one.name, "pid": one.pid, "running": one.alive} for one in known_processes(state)]
+    output.rows("processes", found, ("process", "pid", "running"), empty="Nothing was started.")
+    missing = [str(one["process"]) for one in found if not one["running"]]
+    if missing:
+        advice = f"`capsign dev up --dir {directory}` starts what is missing."
+        raise CliError(UNAVAILABLE, "NOT_RUNNING", f"Not running: {', '.join(missing)}.", advice)
+
+
+@dev.command()
+@place.directory_option
+@click.option("--purge", is_flag=True, help="Remove the directory too: token, keys, store and evidence.")
+@output.option
+def down(directory: Path, *, purge: bool) -> None:
+    """End what `dev up` started: the agent first, so that its last records reach the adapters."""
+    from capsign_cli.dev import processes
+    from capsign_cli.dev.bring_up import known_processes
+
+    state = place.dev_state(directory)
+    known = known_processes(state)
+    ended = [one.name for one in known if one.alive]
+    killed = processes.end([one for one in known if one.name == "agent"], DRAIN_SECONDS)
+    killed += processes.end([one for one in known if one.name != "agent"], DRAIN_SECONDS)
+    leftovers = _leftovers(state)
+    run = Path(state["run"])
+    if not run.is_relative_to(Path(state["dir"])):
+        shutil.rmtree(run, ignore_errors=True)  # made by mkdtemp, for sockets only
+    if purge:
+        shutil.rmtree(state["dir"])
+    answer: dict[str, Any] = {"ended": ended, "killed": [one.name for one in killed], "leftovers": leftovers, "purged": purge}
+    output.record(answer)
+    if killed:
+        names = ", ".join(one.name for one in killed)
+        raise CliError(
+            UNAVAILABLE, "KILLED", f"Killed after {DRAIN_SECONDS:.0f} s: {names}.", "Their logs say what held them up."
+        )
+
+
+def _leftovers(state: dict[str, Any]) -> list[str]:
+    """Sockets that a process should have removed when it ended."""
+    return [path for path in state["sockets"].values() if Path(path).exists()]

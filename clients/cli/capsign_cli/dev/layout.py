@@ -1,0 +1,141 @@
+"""Where things are in a directory of `capsign dev up`, and the configuration files that say so. Pure but for choosing ports."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capsign_cli.dev.ca import SERVER_NAME, TRUST_DOMAIN, Identity
+from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
+
+LOG_ORIGIN = f"{TRUST_DOMAIN}/log"
+CONTAINERS = {"app": (), "worker": ("orders-webhook", "orders-short")}
+"""Sockets of the agent: name and grants offered on it; none named: all of the workload's."""
+
+# Below Linux's ephemeral range (32768 up), so that an outgoing connection of somebody else cannot take a port between its choice
+# here and its use by the adapter.
+PORTS = range(20_000, 32_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths. `run` holds the sockets; it is elsewhere where `directory` is too long for the path of a socket."""
+
+    directory: Path
+    run: Path
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "state"
+
+    @property
+    def logs(self) -> Path:
+        return self.directory / "logs"
+
+    @property
+    def policy(self) -> Path:
+        return self.directory / "policy.yaml"
+
+    def config(self, name: str) -> Path:
+        """The configuration file of a process."""
+        return self.directory / f"{name}.toml"
+
+    def log(self, name: str) -> Path:
+        """What a process writes to standard error and output."""
+        return self.logs / f"{name}.log"
+
+    def socket(self, container: str) -> Path:
+        """The socket of a container; each has a directory of its own."""
+        return self.run / container / "agent.sock"
+
+    @property
+    def health(self) -> Path:
+        return self.run / "health" / "agent.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Addresses of one adapter."""
+
+    address: str
+    health: str
+
+
+def free_listeners(count: int) -> list[Listener]:
+    """Addresses on the loopback that nobody listens on now. All are held until all are chosen, so they differ."""
+    held: list[socket.socket] = []
+    try:
+        for port in random.sample(PORTS, k=min(len(PORTS), 200 + 2 * count)):
+            one = socket.socket()
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                one.close()
+                continue
+            held.append(one)
+            if len(held) == 2 * count:
+                ports = [taken.getsockname()[1] for taken in held]
+                pairs = zip(ports[::2], ports[1::2], strict=True)
+                return [Listener(f"127.0.0.1:{first}", f"127.0.0.1:{second}") for first, second in pairs]
+    finally:
+        for taken in held:
+            taken.close()
+    raise CliError(UNAVAILABLE, "NO_FREE_PORT", f"No free ports from {PORTS.start} to {PORTS.stop}.", "Stop what listens there.")
+
+
+def adapter_config(
+    layout: Layout, listener: Listener, server: Identity, ca: Path, token: dict[str, str], store: str, password: Path | None
+) -> str:
+    """The TOML of one adapter."""
+    sections: dict[str, dict[str, Any]] = {
+        "": {"policy": layout.policy},
+        "listen": {"address": listener.address, "health_address": listener.health},
+        "tls": {"certificate": server.certificate, "private_key": server.private_key, "client_ca": ca},
+        "token": {"module": token["module"], "label": token["label"], "pin_file": token["pin_file"]},
+        "store": {"url": store, **({"password_file": password} if password else {})},
+        "log": {"origin": LOG_ORIGIN},
+    }
+    return toml(sections)
+
+
+def agent_config(layout: Layout, listeners: list[Listener], workload: Identity, ca: Path) -> str:
+    """The TOML of the agent."""
+    upstream = {
+        "targets": [one.address for one in listeners],
+        "ca_file": ca,
+        "cert_file": workload.certificate,
+        "key_file": workload.private_key,
+        "server_name": SERVER_NAME,
+    }
+    sections: dict[str, dict[str, Any]] = {
+        "upstream": upstream,
+        "journal": {"dir": layout.state / "journal"},
+        "health": {"path": layout.health},
+    }
+    text = toml(sections)
+    for name, grants in CONTAINERS.items():
+        text += "\n" + toml({"[sockets]": {"name": name, "path": layout.socket(name), "grants": list(grants)}})
+    return text
+
+
+def toml(sections: dict[str, dict[str, Any]]) -> str:
+    """TOML of flat sections. JSON's strings, numbers and arrays are TOML's too; a path is a string."""
+    lines: list[str] = []
+    for name, values in sections.items():
+        if name:
+            lines.append(f"\n[{name}]" if lines else f"[{name}]")
+        lines += [f"{key} = {json.dumps(value, default=str)}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def store_url(layout: Layout, given: str) -> str:
+    """The store's URL: "sqlite" is a file in the state directory."""
+    if given == "sqlite":
+        return f"sqlite://{layout.state / 'capsign.sqlite'}"
+    if given.startswith(("postgresql://", "postgres://", "sqlite:///")):
+        return given
+    raise CliError(USAGE, "STORE", f"There is no store {given!r}.", "Use sqlite, or postgresql://user@host/database.")

@@ -1,0 +1,92 @@
+"""Failures as a person sees them, and as exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+
+from capsign_cli import output
+
+DONE, REFUSED, USAGE, UNKNOWN, UNAVAILABLE = 0, 1, 2, 3, 4
+
+_NAMES = {REFUSED: "refused", USAGE: "usage", UNKNOWN: "unknown", UNAVAILABLE: "unavailable"}
+
+
+class CliError(Exception):
+    """Something that this program found out itself. `advice` is the next step."""
+
+    def __init__(self, exit_code: int, reason: str, message: str, advice: str = "") -> None:
+        self.told = Told(exit_code, reason, message, advice)
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is said about a failure."""
+
+    exit_code: int
+    reason: str
+    message: str
+    advice: str = ""
+    field: str = ""
+    intent: str = ""
+
+
+def told(error: Exception) -> Told | None:
+    """What to say about an error; None for one that is a defect of ours."""
+    if isinstance(error, CliError):
+        return error.told
+    from capsign.errors import CapsignError, Refused, Unknown
+    from capsign_wire.failures import FailureError
+
+    if isinstance(error, CapsignError):
+        code = REFUSED if isinstance(error, Refused) else UNKNOWN if isinstance(error, Unknown) else UNAVAILABLE
+        message = error.message.removesuffix(error.advice).strip() if error.advice else error.message
+        return Told(code, error.reason, message, error.advice, error.field, error.intent_id.hex())
+    if isinstance(error, FailureError):
+        return _of_failure(error)
+    import grpc
+
+    if isinstance(error, grpc.RpcError):
+        typed = FailureError.from_rpc(error)
+        return _of_failure(typed) if typed is not None else _of_transport(error)
+    if isinstance(error, OSError):
+        return Told(USAGE, "FILE", f"{error.filename or 'a file'}: {error.strerror}", "Check the path and who may read it.")
+    return None
+
+
+def _of_failure(error: object) -> Told:
+    from capsign_wire.failures import FailureError
+    from capsign_wire.types.v1 import failures_pb2 as pb
+
+    assert isinstance(error, FailureError)
+    codes = {pb.OUTCOME_REFUSED: REFUSED, pb.OUTCOME_UNKNOWN: UNKNOWN}
+    advice = error.row.advice
+    return Told(
+        codes.get(error.outcome, UNAVAILABLE), error.row.name, error.detail.removesuffix(advice).strip(), advice, error.field
+    )
+
+
+def _of_transport(error: object) -> Told:
+    code = getattr(error, "code", lambda: None)()
+    name = getattr(code, "name", "UNKNOWN")
+    advice = "See that the adapter runs, and that the certificate files are the ones it trusts."
+    if name in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}:
+        return Told(UNAVAILABLE, "UNREACHABLE", "No answer from the adapter.", advice)
+    return Told(UNAVAILABLE, name, "The connection failed.", advice)
+
+
+def show(what: Told) -> None:
+    """Write a failure to standard error: an object for machines, two lines for people."""
+    if output.is_json():
+        fields = {"outcome": _NAMES[what.exit_code], "reason": what.reason, "message": what.message, "advice": what.advice}
+        more = {"field": what.field, "intent_id": what.intent}
+        sys.stderr.write(json.dumps({"error": {**fields, **{key: value for key, value in more.items() if value}}}) + "\n")
+        return
+    where = f" (field {what.field})" if what.field else ""
+    sys.stderr.write(f"{_NAMES[what.exit_code]}: {what.reason}{where}. {what.message}".rstrip(". ") + ".\n")
+    if what.advice:
+        sys.stderr.write(f"  → {what.advice}\n")
+    if what.exit_code == UNKNOWN and what.intent:
+        sys.stderr.write(f"  intent {what.intent}\n")

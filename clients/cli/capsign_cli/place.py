@@ -1,0 +1,120 @@
+"""Where to find an agent or an adapter: options, the environment, or the state that `capsign dev up` left in a directory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from capsign_cli.failures import USAGE, CliError
+
+if TYPE_CHECKING:
+    import grpc
+
+STATE_FILE = "capsign.json"
+DEFAULT_DIR = ".demo"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def directory_option(command: Command) -> Command:
+    """`--dir`: a directory of `capsign dev up`."""
+    return click.option(
+        "--dir", "directory", type=click.Path(path_type=Path), envvar="CAPSIGN_DEV_DIR", default=DEFAULT_DIR, show_default=True,
+        help="Directory of `capsign dev up`; also CAPSIGN_DEV_DIR.",
+    )(command)  # fmt: skip
+
+
+def dev_state(directory: Path) -> dict[str, Any]:
+    """What `dev up` left in the directory. Raises CliError if it left nothing."""
+    file = directory / STATE_FILE
+    try:
+        state: dict[str, Any] = json.loads(file.read_text())
+    except FileNotFoundError:
+        advice = "Run `capsign dev up`, or say where to go with options; see --help."
+        raise CliError(USAGE, "NOTHING_THERE", f"{directory} is not a directory of `capsign dev up`.", advice) from None
+    except ValueError:
+        raise CliError(USAGE, "STATE_DAMAGED", f"{file} is not JSON.", "Run `capsign dev up` again to rewrite it.") from None
+    return state
+
+
+def socket_options(command: Command) -> Command:
+    """`--socket`, `--dir` and `--container`: which agent's socket to use."""
+    option = click.option("--socket", type=str, help="The agent's socket; also CAPSIGN_SOCKET.")
+    container = click.option("--container", default="app", show_default=True, help="Which of the sockets of --dir.")
+    return option(container(directory_option(command)))
+
+
+def socket_path(socket: str | None, directory: Path, container: str) -> str:
+    """The socket that the options, the environment or the directory name."""
+    named = socket or os.environ.get("CAPSIGN_SOCKET")
+    if named:
+        return named
+    sockets: dict[str, str] = dev_state(directory)["sockets"]
+    if container not in sockets:
+        raise CliError(USAGE, "NO_SUCH_SOCKET", f"There is no socket {container!r}.", f"There are: {', '.join(sockets)}.")
+    return sockets[container]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter and who we are to it."""
+
+    address: str
+    ca: Path
+    certificate: Path
+    private_key: Path
+    server_name: str
+    log_key: str
+
+    def channel(self) -> grpc.Channel:
+        """A channel over mTLS. Raises OSError if a file cannot be read."""
+        import grpc
+        from capsign_wire.bounds import MAX_MESSAGE_BYTES
+
+        credentials = grpc.ssl_channel_credentials(
+            self.ca.read_bytes(), self.private_key.read_bytes(), self.certificate.read_bytes()
+        )
+        options = [("grpc.max_receive_message_length", 5 * MAX_MESSAGE_BYTES)]
+        if self.server_name:
+            options.append(("grpc.ssl_target_name_override", self.server_name))  # type: ignore[arg-type] # gRPC takes both
+        return grpc.secure_channel(self.address, credentials, options)
+
+
+def adapter_options(command: Command) -> Command:
+    """Options that name an adapter and a client certificate; all of them have defaults from `--dir`."""
+    file = click.Path(path_type=Path, exists=True, dir_okay=False)
+    for decorate in (
+        click.option("--adapter", "address", help="host:port of an adapter."),
+        click.option("--ca", type=file, help="CA of its certificate, PEM."),
+        click.option("--cert", type=file, help="Our certificate, PEM."),
+        click.option("--key", type=file, help="Its private key, PEM."),
+        click.option("--server-name", help="DNS name in the adapter's certificate, where it is not the host of --adapter."),
+        click.option("--as", "identity", default="operator", show_default=True, help="Which client of --dir to be."),
+        directory_option,
+    ):
+        command = decorate(command)
+    return command
+
+
+def adapter_of(options: dict[str, Any]) -> Adapter:
+    """The adapter that these options name. Takes its options out of `options`."""
+    address, ca, cert, key = (options.pop(name) for name in ("address", "ca", "cert", "key"))
+    server_name, identity, directory = (options.pop(name) for name in ("server_name", "identity", "directory"))
+    given = (address, ca, cert, key)
+    if all(given):
+        return Adapter(address, ca, cert, key, server_name or "", "")
+    if any(given):
+        raise CliError(USAGE, "OPTIONS", "--adapter, --ca, --cert and --key belong together.", "Give all four, or --dir only.")
+    state = dev_state(directory)
+    clients = state["clients"]
+    if identity not in clients:
+        raise CliError(USAGE, "NO_SUCH_CLIENT", f"There is no client {identity!r}.", f"There are: {', '.join(clients)}.")
+    mine = clients[identity]
+    files = Path(state["ca"]), Path(mine["certificate"]), Path(mine["private_key"])
+    return Adapter(state["adapters"][0]["address"], *files, state["server_name"], state.get("log_key", ""))

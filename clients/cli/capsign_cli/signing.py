@@ -1,0 +1,154 @@
+"""`capsign sign`, `verify` and `handles`: what an application can do, from the command line."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from capsign_cli import output, place
+from capsign_cli.failures import USAGE, CliError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+MAX_MESSAGE = 64 * 1024
+"""Largest message that goes to the agent whole, bytes; above it a digest is sent, where the algorithm signs digests."""
+
+DIGESTS = {"ES256": hashlib.sha256, "PS256": hashlib.sha256, "RS256": hashlib.sha256, "ES384": hashlib.sha384}
+"""Algorithms that sign a plain digest."""
+
+
+def _context_options(command: Command) -> Command:
+    for decorate in (
+        click.option("-p", "--purpose", help="Purpose of the handle to use."),
+        click.option("-g", "--grant", help="Grant of the handle to use, where the purpose does not tell."),
+        click.option("-a", "--algorithm", required=True, help="Ed25519, ES256, ES384, PS256, RS256, HS256 or ML-DSA-65."),
+        click.option("--protocol", default="", help="Protocol of the context, where the handle does not pin it."),
+        click.option("--role", default="", help="Role in that protocol."),
+        click.option("--protocol-version", default="", help="Version of that protocol."),
+        click.option("--transcript", default="", metavar="HEX", help="32 bytes that both sides have seen, in hexadecimal."),
+        click.option("--timeout", type=click.FloatRange(0.001, 60), default=10.0, show_default=True, help="Seconds."),
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"), default="-")
+@_context_options
+@click.option("--intent", default="", metavar="HEX", help="Intent id of an earlier call: gives the same bytes again.")
+@click.option("--raw", is_flag=True, help="Write the signature's bytes and nothing else.")
+@place.socket_options
+@output.option
+def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
+    """Sign FILE (default: standard input)."""
+    from capsign import Signer
+
+    content = _content(file, options["algorithm"])
+    with Signer(_socket(options), timeout=options.pop("timeout")) as signer:
+        made = signer.sign(**content, **_context(options), intent_id=_hex("--intent", intent, 16) if intent else None)
+    if raw:
+        sys.stdout.buffer.write(made.value)
+        return
+    output.record(
+        {
+            "signature": base64.b64encode(made.value).decode(),
+            "algorithm": made.algorithm,
+            "kid": made.kid,
+            "key_version": made.key_version,
+            "custody": made.custody,
+            "intent_id": made.intent_id.hex(),
+            "leaf_index": made.leaf_index,
+            "context_digest": made.context_digest.hex(),
+            "policy_digest": made.policy_digest.hex(),
+        }
+    )
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"), default="-")
+@_context_options
+@click.option("-s", "--signature", required=True, metavar="BASE64|@FILE", help="The signature, or @ and a file with its bytes.")
+@place.socket_options
+@output.option
+def verify(file: BinaryIO, signature: str, **options: Any) -> None:
+    """Verify the signature of FILE (default: standard input). Exit code 1 if it does not verify."""
+    from capsign import Signer
+
+    value = Path(signature[1:]).read_bytes() if signature.startswith("@") else _base64(signature)
+    content = _content(file, options["algorithm"])
+    with Signer(_socket(options), timeout=options.pop("timeout")) as signer:
+        key = signer.verify(content.get("message"), value, digest=content.get("digest"), **_context(options))
+    output.record({"verified": True, "kid": key.kid, "algorithm": key.algorithm, "key_version": key.version, "state": key.state})
+
+
+@click.command()
+@place.socket_options
+@output.option
+def handles(**options: Any) -> None:
+    """List what a socket may sign."""
+    from capsign import Signer
+
+    with Signer(_socket(options)) as signer:
+        found = signer.handles()
+    values = [
+        {
+            "grant": one.grant,
+            "purpose": one.purpose,
+            "algorithms": list(one.algorithms),
+            "contexts": [f"{rule.protocol} as {'/'.join(rule.roles)} {'/'.join(rule.versions)}" for rule in one.protocols],
+            "transcript": one.transcript,
+            "expires_at": one.expires_at.isoformat(timespec="seconds") if one.expires_at else "",
+            "rate_per_second": one.rate_per_second or None,
+            "id": one.id,
+        }
+        for one in found
+    ]
+    columns = ("grant", "purpose", "algorithms", "contexts", "expires_at")
+    output.rows("handles", values, columns, empty="No handles: the policy has no grant for this workload on this socket.")
+
+
+def _socket(options: dict[str, Any]) -> str:
+    return place.socket_path(options.pop("socket"), options.pop("directory"), options.pop("container"))
+
+
+def _context(options: dict[str, Any]) -> dict[str, Any]:
+    given = options["transcript"]
+    return {**options, "transcript": _hex("--transcript", given, 32) if given else b""}
+
+
+def _content(file: BinaryIO, algorithm: str) -> dict[str, Any]:
+    """The message, or its digest where it is too long to send and the algorithm signs digests."""
+    message = file.read(MAX_MESSAGE + 1)
+    if len(message) <= MAX_MESSAGE:
+        return {"message": message}
+    if algorithm not in DIGESTS:
+        text = f"The file is larger than {MAX_MESSAGE} bytes, and {algorithm} signs messages, not digests."
+        raise CliError(USAGE, "INPUT_TOO_LARGE", text, "Use an algorithm that signs digests (ES256, ES384, PS256, RS256).")
+    digest = DIGESTS[algorithm](message)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return {"digest": digest.digest()}
+
+
+def _hex(name: str, text: str, length: int) -> bytes:
+    try:
+        value = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        value = b""
+    if len(value) != length:
+        raise click.BadParameter(f"{name} is {length} bytes in hexadecimal.")
+    return value
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise click.BadParameter("--signature is base64, or @ and the name of a file.") from None
