@@ -20,6 +20,8 @@ OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     # Retries are ours: they keep the intent id and know which failures may be repeated.
     ("grpc.enable_retries", 0),
+    # After a fork a new channel must not find the parent's connection in a pool that both have.
+    ("grpc.use_local_subchannel_pool", 1),
     # A proxy is never meant for a Unix socket.
     ("grpc.enable_http_proxy", 0),
 )

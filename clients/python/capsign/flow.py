@@ -66,10 +66,14 @@ def pause(attempt: int, advised_ms: int = 0) -> float:
 
 
 def listing(book: HandleBook, deadline: float) -> Flow[tuple[KeyHandle, ...]]:
-    """Fetch the handles of this socket. Raises Unavailable or Refused."""
-    response = yield Ask("ListHandles", pb.ListHandlesRequest(), deadline)
-    if isinstance(response, FailureError):
-        raise exception(response)
+    """Fetch the handles of this socket, repeated until the deadline. Raises Unavailable or Refused."""
+    attempt = 0
+    while isinstance(response := (yield Ask("ListHandles", pb.ListHandlesRequest(), deadline)), FailureError):
+        attempt += 1
+        delay = pause(attempt, response.retry_after_ms)
+        if response.outcome != reasons.OUTCOME_UNAVAILABLE or clock() + delay >= deadline:
+            raise exception(response)
+        yield Sleep(delay)
     book.store([key_handle(handle) for handle in response.handles])
     assert book.handles is not None
     return book.handles

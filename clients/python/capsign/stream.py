@@ -8,8 +8,10 @@ nobody waits any more.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
@@ -59,6 +61,8 @@ class SyncStream:
         self._call: Any = None
         self._reader: threading.Thread | None = None
         self._closed = threading.Event()
+        self._forking = False
+        _streams.add(self)
 
     def run(self, jobs: Sequence[Job]) -> list[Answer]:
         """Have the jobs signed; returns by their deadline."""
@@ -71,9 +75,7 @@ class SyncStream:
                     job.settled = True
                     job.waiter.settle(answer)
             self._pump()
-            if self._reader is None and not self._closed.is_set():
-                self._reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
-                self._reader.start()
+            self._ensure_reader()
         try:
             return [self._await(job) for job in jobs]
         except BaseException:
@@ -81,6 +83,12 @@ class SyncStream:
                 for job in jobs:
                     self._pipeline.drop(job)
             raise
+
+    def _ensure_reader(self) -> None:
+        """Called with the lock held."""
+        if self._reader is None and not self._forking and not self._closed.is_set():
+            self._reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
+            self._reader.start()
 
     def _await(self, job: Job) -> Answer:
         waiter: Waiter = job.waiter
@@ -110,7 +118,7 @@ class SyncStream:
         breaks = 0
         while True:
             with self._lock:
-                if self._closed.is_set() or self._pipeline.idle:
+                if self._closed.is_set() or self._forking or self._pipeline.idle:
                     self._reader = None
                     return
             if breaks:
@@ -136,7 +144,7 @@ class SyncStream:
         with self._lock:
             self._outgoing, self._call = outgoing, call
             self._pump()
-        if self._closed.is_set():
+        if self._closed.is_set() or self._forking:
             call.cancel()
         return True
 
@@ -169,6 +177,24 @@ class SyncStream:
             self._pipeline.lose()
         return answered
 
+    def pause(self) -> None:
+        """End the stream before a fork: gRPC can be used in the child only if no thread is inside it at that moment. What is in
+        flight is sent again afterwards, under the same intents."""
+        with self._lock:
+            self._forking = True
+            call, reader = self._call, self._reader
+        if call is not None:
+            call.cancel()
+        if reader is not None:
+            reader.join(timeout=2.0)
+
+    def resume(self) -> None:
+        """Go on in the parent."""
+        with self._lock:
+            self._forking = False
+            if not self._pipeline.idle:
+                self._ensure_reader()
+
     def close(self) -> None:
         """Settle everything that waits and end the stream."""
         with self._lock:
@@ -183,6 +209,22 @@ class SyncStream:
         if reader is not None and reader is not threading.current_thread():
             with contextlib.suppress(RuntimeError):
                 reader.join(timeout=1.0)
+
+
+_streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for stream in list(_streams):
+        stream.pause()
+
+
+def _after_fork() -> None:
+    for stream in list(_streams):
+        stream.resume()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork)
 
 
 def _tell(settled: Settled) -> None:
