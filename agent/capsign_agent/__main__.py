@@ -1,0 +1,70 @@
+"""capsign-agent: the sidecar."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from capsign_wire import logs, settings
+
+from capsign_agent import config as configuration
+from capsign_agent import process
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _options(arguments)
+    process.harden()
+    try:
+        config = configuration.load(options.config, os.environ)
+    except settings.SettingsError as error:
+        return _say(str(error))
+    if options.check_config:
+        return _check(config)
+    logs.configure("capsign-agent", level=config.telemetry.log_level)
+    return _run(config)
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="capsign-agent", description="Signs for the containers of a pod; holds no key.")
+    parser.add_argument("--config", type=Path, required=True, help="settings file, TOML")
+    parser.add_argument("--check-config", action="store_true", help="check settings and credential files, then end")
+    return parser.parse_args(arguments)
+
+
+def _check(config: configuration.Config) -> int:
+    from capsign_agent import credentials
+
+    try:
+        credentials.read(config.upstream)
+    except settings.SettingsError as error:
+        return _say(str(error))
+    sys.stdout.write("The configuration is good.\n")
+    return 0
+
+
+def _run(config: configuration.Config) -> int:
+    import uvloop
+
+    from capsign_agent.agent import Agent
+    from capsign_agent.journal import JournalError
+    from capsign_agent.sockets import SocketError
+
+    async def live() -> None:
+        await Agent(config).run()
+
+    try:
+        uvloop.run(live())
+    except (settings.SettingsError, SocketError, JournalError) as error:
+        return _say(str(error))
+    return 0
+
+
+def _say(sentence: str) -> int:
+    sys.stderr.write(f"capsign-agent: {sentence}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

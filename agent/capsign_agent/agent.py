@@ -1,0 +1,262 @@
+"""The agent put together: what it is made of, how it starts, how it drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import grpc.aio
+from capsign_wire import logs, settings
+from capsign_wire.agent.v1 import agent_pb2_grpc
+from capsign_wire.bounds import MAX_MESSAGE_BYTES
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent import credentials, records
+from capsign_agent.adapter_calls import AdapterCalls
+from capsign_agent.coalesce import Coalescer
+from capsign_agent.config import Config, Socket
+from capsign_agent.handles import HandleBook, Held, SocketHandles
+from capsign_agent.health import Health
+from capsign_agent.journal import Journal
+from capsign_agent.keys import PublicKeys
+from capsign_agent.lookups import Lookups
+from capsign_agent.metrics import Metrics
+from capsign_agent.narrow import Narrowing
+from capsign_agent.renewal import Renewal
+from capsign_agent.reporter import Reporter
+from capsign_agent.servicer import SigningServicer
+from capsign_agent.sign import SigningPath
+from capsign_agent.sockets import SocketClaim
+from capsign_agent.streams import Reachability, SignStream, streams_of
+from capsign_agent.upstream import Target, Upstream
+
+LOOK_AT_FILES_S = 2.0
+"""How often the credential files are looked at."""
+
+SERVER_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 32 * 1024),
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+    # Identity only: a gzip message of 4 KiB may otherwise become 4 MiB before anybody has looked at it.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.so_reuseport", 0),
+]
+"""What held under rapid reset and bombs (facts.md)."""
+
+
+class Agent:
+    """One agent. `run` is its life."""
+
+    def __init__(self, config: Config) -> None:
+        """Takes the journal and the sockets' paths. Raises SettingsError, SocketError or JournalError."""
+        self._config = config
+        self.metrics = Metrics()
+        self._upstream = Upstream(config.upstream, credentials.read(config.upstream))
+        self._sockets = [SocketClaim(one.path, int(one.mode, 8), int(one.directory_mode, 8)) for one in config.sockets]
+        now_ms = time.time_ns() // 1_000_000
+        self.journal = Journal(config.journal.dir, config.journal.max_bytes, secrets.token_bytes(16), now_ms)
+        self.journal.append([records.opened()])
+        skew_s = float(config.limits.clock_skew_s)
+        timeout_s = config.upstream.timeout_ms / 1000
+        calls = AdapterCalls(lambda: self._upstream, timeout_s)
+        self._book = HandleBook(_socket_handles(one) for one in config.sockets)
+        self._keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
+        self._reach = Reachability()
+        self._coalescer = Coalescer(config.limits.queue_items, config.limits.queue_bytes, self._refusing)
+        self._renewal = Renewal(self._book, calls, self.journal, self.metrics, self._keys.clear)
+        self._path = SigningPath(self._coalescer, self.journal, self._keys, self.metrics, self._handle_refused, skew_s)
+        self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
+        self._lookups = Lookups(calls, self._keys, self.journal, skew_s)
+        self._health = Health(config.health.path, config.probe_path, self.faults)
+        self._servers: list[grpc.aio.Server] = []
+        self._streams: list[SignStream] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stream_tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._in_flight = 0
+        self._quiet = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until `stop`, then drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        self._reach.down_since = loop.time()
+        self._start_streams()
+        for work in (self._renewal.keep(), self._renewal.listen(), self._reporter.run(), self._follow_files()):
+            self._spawn(work, self._tasks)
+        for claim, handles in zip(self._sockets, self._book.sockets, strict=True):
+            self._servers.append(await self._serve(claim, handles))
+        await self._health.start()
+        logs.event("agent.serving", sockets=len(self._servers), targets=len(self._config.upstream.targets))
+        await self._stopping.wait()
+        await self._drain()
+
+    def stop(self) -> None:
+        """Begin to drain: new calls are refused as DRAINING from now on."""
+        self._stopping.set()
+
+    def faults(self) -> list[str]:
+        """What keeps the agent from signing, for health."""
+        checks = {
+            "draining": self._stopping.is_set(),
+            "no_handles": not self._book.usable(time.time()),
+            "no_upstream": self._reach.connected == 0,
+            "journal_full": self.journal.full,
+            "socket_replaced": not all(claim.intact for claim in self._sockets) or not self._health.intact,
+        }
+        return [word for word, wrong in checks.items() if wrong]
+
+    def enter(self) -> None:
+        """A call begins. Raises FailureError DRAINING."""
+        if self._stopping.is_set():
+            raise FailureError(failures_pb2.REASON_DRAINING, "The agent is stopping.", retry_after_ms=500)
+        self._in_flight += 1
+
+    def leave(self) -> None:
+        """A call has ended."""
+        self._in_flight -= 1
+        if self._in_flight == 0 and self._stopping.is_set():
+            self._quiet.set()
+
+    async def _serve(self, claim: SocketClaim, handles: SocketHandles) -> grpc.aio.Server:
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        servicer = SigningServicer(
+            handles,
+            self._path,
+            self._lookups,
+            self,
+            timeout_s=self._config.upstream.timeout_ms / 1000,
+            stream_calls=self._config.limits.stream_calls,
+            skew_s=float(self._config.limits.clock_skew_s),
+        )
+        agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, server)
+        server.add_insecure_port(claim.address)
+        await server.start()
+        claim.bound()
+        return server
+
+    async def _drain(self) -> None:
+        """In flight first, then the journal with its CLOSE record, then the sockets; each within what is left of the time."""
+        logs.event("agent.draining", in_flight=self._in_flight)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._config.limits.drain_ms / 1000
+        if self._in_flight:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._quiet.wait(), self._config.limits.drain_ms / 1000 * 0.7)
+        self._coalescer.fail_all(FailureError(failures_pb2.REASON_DRAINING, "The agent is stopping."))
+        await asyncio.gather(*(server.stop(0.2) for server in self._servers))
+        for stream in self._streams:
+            stream.retire()
+        if self._stream_tasks:
+            await asyncio.wait(self._stream_tasks, timeout=0.5)
+        await _cancel(self._stream_tasks | self._tasks)
+        with contextlib.suppress(FailureError):
+            self.journal.append([records.closed()])
+        flushed = False
+        with contextlib.suppress(TimeoutError):
+            flushed = await asyncio.wait_for(self._reporter.flush(), max(0.1, until - loop.time()))
+        self.journal.close()
+        await self._upstream.close()
+        await self._health.close()
+        for claim in self._sockets:
+            claim.release()
+        logs.event("agent.stopped", journal_delivered=flushed)
+
+    def _refusing(self) -> FailureError | None:
+        """While nothing has been connected for a while, waiting is of no use to a caller."""
+        since = self._reach.down_since
+        if since is None:
+            return None
+        waited_s = asyncio.get_running_loop().time() - since
+        return self._upstream.unreachable() if waited_s * 1000 >= self._config.upstream.unreachable_after_ms else None
+
+    def _handle_refused(self, held: Held, reason: failures_pb2.Reason.ValueType) -> None:
+        self._renewal.refused(held, reason)
+
+    def _start_streams(self) -> None:
+        config = self._config.upstream
+
+        def make(target: Target, channel: grpc.aio.Channel) -> SignStream:
+            return SignStream(
+                target,
+                channel,
+                self._coalescer,
+                self._path,
+                self._reach,
+                self.metrics,
+                exchange_s=config.timeout_ms / 1000,
+                connect_s=config.connect_timeout_ms / 1000,
+            )
+
+        self._streams = streams_of(make, self._upstream.targets)
+        for stream in self._streams:
+            self._spawn(stream.run(), self._stream_tasks)
+
+    async def _follow_files(self) -> None:
+        """When certificate, key or CA change: new connections, handles bound to the new key, then the old streams end."""
+        seen = credentials.stamp(self._config.upstream)
+        while True:
+            await asyncio.sleep(LOOK_AT_FILES_S)
+            now = credentials.stamp(self._config.upstream)
+            if now == seen:
+                continue
+            try:
+                fresh = credentials.read(self._config.upstream)
+            except settings.SettingsError:
+                logs.warning("credentials.unreadable")  # half replaced perhaps: the old ones stay in use
+                continue
+            seen = now
+            await self._change_generation(fresh)
+
+    async def _change_generation(self, fresh: credentials.Credentials) -> None:
+        old, old_streams, old_tasks = self._upstream, self._streams, set(self._stream_tasks)
+        self._upstream = Upstream(self._config.upstream, fresh)
+        try:
+            await self._renewal.fetch()
+        except FailureError as error:
+            logs.warning("credentials.not_accepted_yet", reason=error.row.name)
+            self._renewal.fetch_soon()
+        self._start_streams()
+        for stream in old_streams:
+            stream.retire()
+        if old_tasks:
+            await asyncio.wait(old_tasks, timeout=self._config.upstream.timeout_ms / 1000)
+        await old.close()
+        logs.event("credentials.changed")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], into: set[asyncio.Task[None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        into.add(task)
+        task.add_done_callback(lambda done: self._ended(done, into))
+
+    def _ended(self, task: asyncio.Task[None], of: set[asyncio.Task[None]]) -> None:
+        of.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logs.error("agent.task_failed", task.exception())
+            self.stop()  # a part is gone: a restart is honest, limping on is not
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=1.0)
+
+
+def _socket_handles(one: Socket) -> SocketHandles:
+    narrow = one.narrow
+    return SocketHandles(one.name, one.grants, Narrowing(narrow.algorithms, narrow.role, narrow.ttl_s))

@@ -1,0 +1,234 @@
+"""Gathers calls into batches while every stream is busy.
+
+A call that finds an idle stream is sent at once. While all are busy, calls gather; the stream that becomes free first takes as
+many as fit. So one call alone waits for nothing, and a thousand pay for one commit. Calls under the same handle, algorithm,
+context and key merge into one group. The queue is bounded by items and bytes; the age of what is in it by each call's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from capsign_wire.adapter.v1 import signing_pb2
+from capsign_wire.bounds import MAX_BATCH_ITEMS
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
+from capsign_wire.types.v1 import signing_pb2 as types_pb2
+
+from capsign_agent.handles import Held
+
+BATCH_BYTES = 3 * 1024 * 1024
+"""Most bytes of input in a batch: with handles and framing it stays under the 4 MiB that the adapter takes."""
+
+ITEM_OVERHEAD = 48
+"""Bytes that an item adds to its input on the wire and in memory, rounded up."""
+
+MAX_GROUPS = 256
+"""Most groups, and most handles, in a batch."""
+
+
+class Call:
+    """Items that go upstream together, under one handle, algorithm and context. At most MAX_BATCH_ITEMS and BATCH_BYTES.
+
+    `answer` gets the items' results, or a FailureError that holds for all of them. It is set once; the call stays in its batch
+    when its caller has given up, so that what comes back is still recorded.
+    """
+
+    __slots__ = (
+        "algorithm", "answer", "attempts", "cost", "expected_kid", "held", "inputs", "intents", "journalled", "key", "sent",
+        "settled", "suffix", "token", "traceparent",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        held: Held,
+        algorithm: algorithms_pb2.Algorithm.ValueType,
+        suffix: types_pb2.ContextSuffix,
+        suffix_bytes: bytes,
+        expected_kid: str,
+        intents: Sequence[bytes],
+        inputs: Sequence[bytes],
+        answer: asyncio.Future[Answer],
+        traceparent: str = "",
+    ) -> None:
+        self.held = held
+        self.algorithm = algorithm
+        self.suffix = suffix
+        self.expected_kid = expected_kid
+        self.intents = intents
+        self.inputs = inputs
+        self.answer = answer
+        self.traceparent = traceparent
+        self.key = (held.id, algorithm, suffix_bytes, expected_kid)
+        self.cost = sum(map(len, inputs)) + ITEM_OVERHEAD * len(inputs)
+        self.attempts = 0
+        self.token = held.token
+        self.journalled = False
+        """Whether its intents are in the journal."""
+        self.settled = False
+        """Whether an outcome is in the journal for them."""
+        self.sent = False
+        """Whether it may have reached an adapter. Once true it stays true: from then on silence means "unknown"."""
+
+    def fail(self, error: FailureError) -> None:
+        """Give all items this result, unless they have one."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class Answer:
+    """What came back for one call: a result for each item, and what the signatures of the group were made under."""
+
+    __slots__ = ("items", "signed_by")
+
+    def __init__(self, signed_by: types_pb2.SignedBy, items: Sequence[signing_pb2.SignedItem]) -> None:
+        self.signed_by = signed_by
+        self.items = items
+
+
+class Batch:
+    """Calls that travel in one message."""
+
+    __slots__ = ("calls", "groups", "items")
+
+    def __init__(self, calls: list[Call]) -> None:
+        self.calls = calls
+        self.items = sum(len(call.intents) for call in calls)
+        self.groups: dict[tuple[str, int, bytes, str], list[Call]] = {}
+        for call in calls:
+            self.groups.setdefault(call.key, []).append(call)
+
+    def request(self, batch_id: int) -> signing_pb2.SignRequest:
+        """The message. Tokens are read now, so that a handle renewed while a call waited is the one that is sent."""
+        request = signing_pb2.SignRequest(batch_id=batch_id)
+        handles: dict[str, int] = {}
+        for calls in self.groups.values():
+            first = calls[0]
+            index = handles.get(first.held.id)
+            if index is None:
+                index = handles[first.held.id] = len(handles)
+                request.handles.append(first.held.token or first.token)  # a dropped one is refused upstream, for good
+            group = request.groups.add(
+                handle_index=index, algorithm=first.algorithm, expected_kid=first.expected_kid, caller=first.held.socket
+            )
+            group.context.CopyFrom(first.suffix)
+            add = group.items.add
+            for call in calls:
+                for intent_id, data in zip(call.intents, call.inputs, strict=True):
+                    add(intent_id=intent_id, input=data)
+                if call.traceparent and not request.traceparent:
+                    request.traceparent = call.traceparent
+        return request
+
+    def answers(self, response: signing_pb2.SignResponse) -> list[tuple[Call, Answer]]:
+        """The response, call by call. Raises ValueError if its shape is not that of the batch."""
+        if len(response.groups) != len(self.groups):
+            raise ValueError("wrong number of groups")
+        answers = []
+        for calls, group in zip(self.groups.values(), response.groups, strict=True):
+            items = group.items
+            if len(items) != sum(len(call.intents) for call in calls):
+                raise ValueError("wrong number of items")
+            if len(calls) == 1:
+                answers.append((calls[0], Answer(group.signed_by, items)))
+                continue
+            at = 0
+            for call in calls:
+                answers.append((call, Answer(group.signed_by, items[at : at + len(call.intents)])))
+                at += len(call.intents)
+        return answers
+
+
+class Taker(Protocol):
+    """A stream that takes batches."""
+
+    def wake(self) -> None:
+        """There is something to take; called once after `park`."""
+
+
+class Coalescer:
+    """The queue between callers and streams. For one event loop."""
+
+    def __init__(self, max_items: int, max_bytes: int, refusing: Callable[[], FailureError | None]) -> None:
+        """`refusing` gives the error with which new calls are refused while no adapter can be reached, or None."""
+        self._waiting: deque[Call] = deque()
+        self._parked: deque[Taker] = deque()
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._refusing = refusing
+        self.items = 0
+        self.bytes = 0
+
+    def submit(self, call: Call) -> None:
+        """Queue a call. Raises FailureError OVERLOADED or UPSTREAM_UNREACHABLE; then it is not queued."""
+        if self.items + len(call.intents) > self._max_items or self.bytes + call.cost > self._max_bytes:
+            raise FailureError(failures_pb2.REASON_OVERLOADED, "The agent's queue is full.", retry_after_ms=50)
+        refusal = self._refusing()
+        if refusal is not None:
+            raise refusal
+        self._waiting.append(call)
+        self._count(call, 1)
+        if self._parked:
+            self._parked.popleft().wake()
+
+    def again(self, calls: list[Call]) -> None:
+        """Put calls back in front, whose answer was lost. They are inside the bound already: they were counted before."""
+        for call in reversed(calls):
+            self._waiting.appendleft(call)
+            self._count(call, 1)
+        if self._parked:
+            self._parked.popleft().wake()
+
+    def withdraw(self, call: Call) -> None:
+        """Its caller has given up: take it out if it still waits."""
+        if call in self._waiting:
+            self._waiting.remove(call)
+            self._count(call, -1)
+
+    def nudge(self) -> None:
+        """A stream ends that may have been woken for something that still waits: wake another."""
+        if self._waiting and self._parked:
+            self._parked.popleft().wake()
+
+    def park(self, taker: Taker) -> None:
+        """This stream is idle."""
+        self._parked.append(taker)
+
+    def unpark(self, taker: Taker) -> None:
+        """This stream is idle no more, or gone."""
+        if taker in self._parked:
+            self._parked.remove(taker)
+
+    def take(self) -> Batch | None:
+        """The next batch, oldest calls first; None if nothing waits."""
+        calls: list[Call] = []
+        items = size = 0
+        groups: set[object] = set()
+        while self._waiting:
+            call = self._waiting[0]
+            over = items + len(call.intents) > MAX_BATCH_ITEMS or size + call.cost > BATCH_BYTES
+            if calls and (over or (len(groups) == MAX_GROUPS and call.key not in groups)):
+                break
+            self._waiting.popleft()
+            self._count(call, -1)
+            if call.answer.done():
+                continue
+            calls.append(call)
+            groups.add(call.key)
+            items += len(call.intents)
+            size += call.cost
+        return Batch(calls) if calls else None
+
+    def fail_all(self, error: FailureError) -> None:
+        """Refuse everything that waits."""
+        while self._waiting:
+            call = self._waiting.popleft()
+            self._count(call, -1)
+            call.fail(error)
+
+    def _count(self, call: Call, sign: int) -> None:
+        self.items += sign * len(call.intents)
+        self.bytes += sign * call.cost

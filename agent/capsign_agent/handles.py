@@ -1,0 +1,183 @@
+"""The handles that the agent holds, as its sockets see them. No I/O; time is an argument.
+
+A socket's handle keeps its id for the life of the agent: renewal changes what is behind the id, never the id. A handle that was
+dropped stays known, so that a caller hears "revoked" and not "unknown".
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from capsign_wire.adapter.v1 import capability_pb2
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
+
+from capsign_agent.narrow import Narrowing
+from capsign_agent.rate import Bucket
+from capsign_agent.rules import Rule
+
+Issued = capability_pb2.IssuedHandle
+
+
+class Held:
+    """A grant as one socket holds it. What renewal changes is replaced as a whole, between two calls."""
+
+    __slots__ = ("algorithms", "bucket", "expires_at", "gone", "grant", "id", "issued", "rule", "socket", "token")
+
+    def __init__(self, socket: str, grant: str, bucket: Bucket) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.socket = socket
+        self.grant = grant
+        self.bucket = bucket
+        self.issued = Issued()
+        self.token = b""
+        self.algorithms: frozenset[algorithms_pb2.Algorithm.ValueType] = frozenset()
+        self.rule = Rule("", frozenset(), self.issued.context_rule)
+        self.expires_at = 0.0
+        self.gone: failures_pb2.Reason.ValueType = failures_pb2.REASON_UNSPECIFIED
+
+    def usable(self, now: float, skew: float) -> None:
+        """Raise HANDLE_REVOKED or HANDLE_EXPIRED if it may not be used."""
+        if self.gone:
+            raise FailureError(self.gone, "The adapter withdrew this handle.", field="handle_id")
+        if now >= self.expires_at + skew:
+            raise FailureError(failures_pb2.REASON_HANDLE_EXPIRED, "The handle has expired.", field="handle_id")
+
+    def shown(self) -> agent_pb2.KeyHandle:
+        """What the application may know."""
+        shown = agent_pb2.KeyHandle(
+            id=self.id,
+            grant=self.grant,
+            purpose=self.issued.purpose,
+            algorithms=sorted(self.algorithms),
+            context_rule=self.issued.context_rule,
+            rate_per_second=self.issued.rate_per_second,
+        )
+        shown.expires_at.FromMilliseconds(int(self.expires_at * 1000))
+        return shown
+
+
+class SocketHandles:
+    """The handles of one socket."""
+
+    def __init__(self, name: str, grants: Iterable[str], narrowing: Narrowing) -> None:
+        self.name = name
+        self.grants = frozenset(grants)
+        self.narrowing = narrowing
+        self._by_id: dict[str, Held] = {}
+        self._by_grant: dict[str, Held] = {}
+
+    def find(self, handle_id: str, now: float, skew: float) -> Held:
+        """The handle that may be used now. Raises HANDLE_UNKNOWN, HANDLE_REVOKED or HANDLE_EXPIRED."""
+        held = self._by_id.get(handle_id)
+        if held is None:
+            raise FailureError(failures_pb2.REASON_HANDLE_UNKNOWN, "This socket has no such handle.", field="handle_id")
+        held.usable(now, skew)
+        return held
+
+    def listed(self, now: float, skew: float) -> list[Held]:
+        """Those that may be used now, by grant."""
+        return [held for _, held in sorted(self._by_grant.items()) if not held.gone and now < held.expires_at + skew]
+
+    def offers(self, grant: str) -> bool:
+        """Whether this socket offers a grant."""
+        return not self.grants or grant in self.grants
+
+    def put(self, issued: Issued, bucket: Bucket, mint_public_key: bytes, now: float) -> None:
+        """Take a new or renewed handle. Raises ValueError if it cannot be narrowed; then the old one stays."""
+        ends = self.narrowing.ends(now, issued.expires_at.ToMilliseconds() / 1000)
+        token = self.narrowing.apply(issued.token, mint_public_key, ends)
+        held = self._by_grant.get(issued.grant)
+        if held is None:
+            held = self._by_grant[issued.grant] = Held(self.name, issued.grant, bucket)
+            self._by_id[held.id] = held
+        algorithms = self.narrowing.kept(frozenset(issued.algorithms))
+        held.rule = Rule(issued.purpose, algorithms, issued.context_rule, self.narrowing.role)
+        held.issued, held.token, held.algorithms, held.expires_at = issued, token, algorithms, ends
+        held.gone = failures_pb2.REASON_UNSPECIFIED
+
+    def drop(self, grant: str, reason: failures_pb2.Reason.ValueType) -> None:
+        """Forget the token of a grant; its id answers with the reason from now on."""
+        held = self._by_grant.get(grant)
+        if held is not None:
+            held.gone, held.token = reason, b""
+
+
+class HandleBook:
+    """All handles of this agent."""
+
+    def __init__(self, sockets: Iterable[SocketHandles]) -> None:
+        self._sockets = tuple(sockets)
+        self._issued: dict[str, Issued] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self._mint = b""
+        self._received_at = 0.0
+
+    @property
+    def sockets(self) -> tuple[SocketHandles, ...]:
+        return self._sockets
+
+    @property
+    def issued(self) -> Mapping[str, Issued]:
+        """What the adapter issued, by grant, not narrowed."""
+        return MappingProxyType(self._issued)
+
+    @property
+    def wanted(self) -> list[str]:
+        """The grants to ask for; empty: all."""
+        if any(not one.grants for one in self._sockets):
+            return []
+        return sorted(set().union(*(one.grants for one in self._sockets)))
+
+    def replace(self, issued: Iterable[Issued], now: float, mint_public_key: bytes = b"") -> None:
+        """Take a full set: what is not in it was withdrawn. Raises ValueError if one cannot be narrowed."""
+        self._mint = mint_public_key or self._mint
+        fresh = {one.grant: one for one in issued}
+        for grant in self._issued.keys() - fresh.keys():
+            self.drop_grant(grant)
+        self._received_at = now
+        for grant, one in fresh.items():
+            bucket = self._buckets.get(grant)
+            if bucket is None:
+                bucket = self._buckets[grant] = Bucket(one.rate_per_second, one.burst, now)
+            bucket.change(one.rate_per_second, one.burst, now)
+            self._issued[grant] = one
+            for socket in self._sockets:
+                if socket.offers(grant):
+                    socket.put(one, bucket, self._mint, now)
+
+    def drop_grant(self, grant: str, reason: failures_pb2.Reason.ValueType = failures_pb2.REASON_HANDLE_REVOKED) -> None:
+        """The adapter withdrew a grant."""
+        self._issued.pop(grant, None)
+        for socket in self._sockets:
+            socket.drop(grant, reason)
+
+    def drop_serials(self, serials: Iterable[bytes]) -> int:
+        """The adapter withdrew handles by serial; returns how many of ours they were."""
+        gone = set(serials)
+        grants = [grant for grant, one in self._issued.items() if one.serial in gone]
+        for grant in grants:
+            self.drop_grant(grant)
+        return len(grants)
+
+    def drop_all(self) -> None:
+        """Everything was withdrawn."""
+        for grant in list(self._issued):
+            self.drop_grant(grant)
+
+    def usable(self, now: float) -> int:
+        """How many handles are good now."""
+        return sum(now < one.expires_at.ToMilliseconds() / 1000 for one in self._issued.values())
+
+    def half_life(self) -> float:
+        """When the first handle reaches half of its life, seconds since 1970; 0 if there is none.
+
+        A socket that shortens lives (`narrow.ttl_s`) shortens this too: its handles are narrowed anew at renewal.
+        """
+        start = self._received_at
+        times = [start + (one.expires_at.ToMilliseconds() / 1000 - start) / 2 for one in self._issued.values()]
+        times += [start + one.narrowing.ttl_s / 2 for one in self._sockets if one.narrowing.ttl_s and self._issued]
+        return min(times, default=0.0)

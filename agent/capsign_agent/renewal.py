@@ -1,0 +1,169 @@
+"""Keeps the handles good: fetched at start, renewed at half-life with jitter, dropped the moment the adapter says so."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+from capsign_wire import bounds, logs
+from capsign_wire.adapter.v1 import capability_pb2
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent import records
+from capsign_agent.handles import HandleBook, Held
+from capsign_agent.journal import Journal
+from capsign_agent.metrics import Metrics
+
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MOST_S = 15.0
+LEAST_WAIT_S = 1.0
+"""Never renew more often than this, however short a life the adapter gives."""
+
+
+class Adapter(Protocol):
+    """The capability calls. Each raises FailureError; `watch` ends by raising one too."""
+
+    def issue(self, grants: list[str]) -> Awaitable[capability_pb2.IssueHandlesResponse]: ...
+
+    def renew(self, tokens: list[bytes]) -> Awaitable[capability_pb2.RenewHandlesResponse]: ...
+
+    def watch(self) -> AsyncIterator[capability_pb2.WatchResponse]: ...
+
+
+class Renewal:
+    """Runs `keep` and `listen` side by side until cancelled. For one event loop."""
+
+    def __init__(
+        self,
+        book: HandleBook,
+        adapter: Adapter,
+        journal: Journal,
+        metrics: Metrics,
+        policy_changed: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._book = book
+        self._adapter = adapter
+        self._journal = journal
+        self._metrics = metrics
+        self._policy_changed = policy_changed
+        self._clock = clock
+        self._kick = asyncio.Event()
+        self._fetch_anew = True
+        self._epoch = 0
+        self._policy = b""
+
+    def fetch_soon(self) -> None:
+        """Ask for a full new set at once: something says that those held are no longer right."""
+        self._fetch_anew = True
+        self._kick.set()
+
+    def refused(self, held: Held, reason: failures_pb2.Reason.ValueType) -> None:
+        """The adapter refused a handle: revoked ones are dropped, all are asked for anew."""
+        if reason == failures_pb2.REASON_HANDLE_REVOKED and held.grant in self._book.issued:
+            self._book.drop_grant(held.grant)
+            self._note("handles.dropped")
+        self.fetch_soon()
+
+    async def keep(self) -> None:
+        """Fetch, then renew for ever. A failure backs off with full jitter."""
+        failures = 0
+        while True:
+            self._kick.clear()
+            try:
+                if self._fetch_anew or not self._book.issued:
+                    await self.fetch()
+                else:
+                    await self._renew()
+                failures = 0
+            except FailureError as error:
+                failures += 1
+                self._metrics.handle_failures += 1
+                if failures == 1:
+                    logs.warning("handles.fetch_failed", reason=error.row.name)
+            wait_s = self._next_wait() if not failures else backoff_s(failures)
+            try:
+                await asyncio.wait_for(self._kick.wait(), wait_s)
+                # Many refusals may arrive at once, and the adapter may refuse for a while: one fetch a moment is enough.
+                await asyncio.sleep(random.uniform(0.05, 0.15) * (1 + min(failures, 50)))
+            except TimeoutError:
+                pass
+
+    async def fetch(self) -> None:
+        """A full set now. Raises FailureError."""
+        response = await self._adapter.issue(self._book.wanted)
+        bounds.check(response)
+        self._fetch_anew = False
+        self._take(list(response.handles), response.mint_public_key)
+        self._epoch = max(self._epoch, response.revocation_epoch)
+
+    async def listen(self) -> None:
+        """Follow the adapter's Watch stream for ever, at whichever replica answers."""
+        failures = 0
+        while True:
+            try:
+                async for told in self._adapter.watch():
+                    failures = 0
+                    bounds.check(told)
+                    self._heed(told)
+            except FailureError:
+                failures += 1
+            else:
+                failures += 1
+            await asyncio.sleep(backoff_s(failures))
+
+    async def _renew(self) -> None:
+        issued = self._book.issued
+        response = await self._adapter.renew([one.token for one in issued.values()])
+        bounds.check(response)
+        self._take(list(response.handles), b"")
+        self._epoch = max(self._epoch, response.revocation_epoch)
+
+    def _take(self, handles: list[capability_pb2.IssuedHandle], mint_public_key: bytes) -> None:
+        self._metrics.handle_fetches += 1
+        try:
+            self._book.replace(handles, self._clock(), mint_public_key)
+        except ValueError:
+            raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "A handle from the adapter cannot be narrowed.") from None
+        self._note("handles.taken")
+
+    def _heed(self, told: capability_pb2.WatchResponse) -> None:
+        before = len(self._book.issued)
+        if told.drop_all:
+            self._book.drop_all()
+        for grant in told.dropped_grants:
+            self._book.drop_grant(grant)
+        self._book.drop_serials(told.dropped_serials)
+        if len(self._book.issued) != before:
+            self._note("handles.dropped")
+        moved = told.revocation_epoch > self._epoch or (self._policy and told.policy_digest != self._policy)
+        if told.policy_digest != self._policy:
+            self._policy = told.policy_digest
+            self._policy_changed()
+        self._epoch = max(self._epoch, told.revocation_epoch)
+        if moved:
+            self.fetch_soon()
+
+    def _note(self, event: str) -> None:
+        """Handles changed: a record, a log line."""
+        count = len(self._book.issued)
+        logs.event(event, handles=count)
+        try:
+            self._journal.append([records.handles(count)])
+        except FailureError as error:
+            logs.warning("journal.refused", reason=error.row.name)
+
+    def _next_wait(self) -> float:
+        at = self._book.half_life()
+        if not at:
+            return BACKOFF_MOST_S
+        return max(LEAST_WAIT_S, (at - self._clock()) * random.uniform(0.9, 1.0))
+
+
+def backoff_s(failures: int) -> float:
+    """Exponential with jitter, seconds."""
+    return min(BACKOFF_MOST_S, BACKOFF_FIRST_S * float(2 ** min(failures - 1, 10))) * random.uniform(0.5, 1.0)

@@ -1,0 +1,476 @@
+"""The signing path of the agent, in eleven numbered steps.
+
+ 1 identify the caller by its socket          `servicer`: each socket has its own server
+ 2 parse and bound                            `servicer`: grpcio parses, `bounds.check` walks the bounds
+ 3 find the handle                            here, for each group
+ 4 hold purpose, algorithm and context        here, for each group
+ 5 rate limit                                 here, for each group; what is above the rate fails item by item
+ 6 hash                                       here, for each item
+ 7 journal the intent                         here, once for each batch, just before it is sent
+ 8 coalesce upstream                          `coalesce` and `streams`
+ 9 check the answer                           here, for each item
+10 journal the outcome                        here, once for each batch, before anybody hears of it
+11 reply                                      here, for each item
+
+Three things are kept apart in what a caller hears. *Refused*: it did not and will not happen. *Unavailable*: it did not happen.
+*Unknown*: from the moment a batch may have left, silence means that it may have happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from capsign_wire import intents
+from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
+from capsign_wire.types.v1 import signing_pb2 as types_pb2
+
+from capsign_agent import hashing, records
+from capsign_agent.coalesce import BATCH_BYTES, ITEM_OVERHEAD, Answer, Batch, Call, Coalescer
+from capsign_agent.handles import Held, SocketHandles
+from capsign_agent.journal import Journal
+from capsign_agent.keys import Context, PublicKeys
+from capsign_agent.metrics import Metrics
+
+_HANDLE_REASONS = frozenset(
+    {
+        failures_pb2.REASON_HANDLE_EXPIRED,
+        failures_pb2.REASON_HANDLE_REVOKED,
+        failures_pb2.REASON_HANDLE_FORGED,
+        failures_pb2.REASON_HANDLE_STOLEN,
+    }
+)
+"""Refusals that say something about the handle and not about the call."""
+
+HandleRefused = Callable[[Held, failures_pb2.Reason.ValueType], None]
+
+
+class _Work:
+    """One group on its way: what passed so far, and the results of what did not."""
+
+    __slots__ = ("context", "group", "held", "inputs", "intents", "kid", "positions", "result", "row")
+
+    def __init__(self, group: agent_pb2.SignGroup) -> None:
+        self.group = group
+        self.result: list[agent_pb2.SignedItem | None] = [None] * len(group.items)
+        self.held: Held | None = None
+        self.row: AlgorithmRow | None = None
+        self.context: Context | None = None
+        self.kid = ""
+        self.positions: Sequence[int] = ()
+        self.intents: list[bytes] = []
+        self.inputs: list[bytes] = []
+
+    def refuse(self, positions: Iterable[int], error: FailureError) -> None:
+        item = agent_pb2.SignedItem(failure=error.to_item())
+        for position in positions:
+            self.result[position] = item
+
+
+class SigningPath:
+    """Signs for all sockets. For one event loop."""
+
+    def __init__(
+        self,
+        coalescer: Coalescer,
+        journal: Journal,
+        keys: PublicKeys,
+        metrics: Metrics,
+        handle_refused: HandleRefused,
+        skew_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._coalescer = coalescer
+        self._journal = journal
+        self._keys = keys
+        self._metrics = metrics
+        self._handle_refused = handle_refused
+        self._skew_s = skew_s
+        self._clock = clock
+
+    async def sign(
+        self, socket: SocketHandles, groups: Sequence[agent_pb2.SignGroup], timeout_s: float, traceparent: str = ""
+    ) -> list[agent_pb2.SignedGroup]:
+        """A result for every item of every group, in order. Never raises a FailureError: each item carries its own.
+
+        The groups have passed `bounds.check` and hold at most MAX_BATCH_ITEMS items in all. When the caller gives up (the task is
+        cancelled), what was not sent is not sent; what was sent is still recorded when its answer comes.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        deadline = started + timeout_s
+        works = [_Work(group) for group in groups]
+        refusals: list[evidence_pb2.AuditRecord] = []
+        for work in works:
+            try:
+                self._decide(socket, work)
+                await self._hash(work)
+            except FailureError as error:
+                self._refuse_group(socket, work, error, refusals)
+        self._record_refusals(refusals)
+        signed_by = await self._exchange(works, deadline, traceparent)
+        replies = [self._reply(work, made_under) for work, made_under in zip(works, signed_by, strict=True)]
+        self._metrics.latency_us.record(int((loop.time() - started) * 1e6))
+        return replies
+
+    # Steps 3 to 6: in the pod alone.
+
+    def _decide(self, socket: SocketHandles, work: _Work) -> None:
+        """Steps 3, 4 and 5. Raises FailureError if the whole group fails."""
+        group = work.group
+        now = self._clock()
+        work.held = held = socket.find(group.handle_id, now, self._skew_s)  # 3
+        suffix = held.rule.decide(group.purpose, group.algorithm, group.context)  # 4
+        work.row = ALGORITHMS[group.algorithm]
+        work.context = Context(held, group.algorithm, suffix, suffix.SerializeToString(deterministic=True))
+        count = len(group.items)
+        granted = held.bucket.take(count, now)  # 5
+        work.positions = range(granted)
+        if granted < count:
+            wait_ms = held.bucket.wait_ms(count - granted)
+            error = FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms)
+            work.refuse(range(granted, count), error)
+
+    async def _hash(self, work: _Work) -> None:
+        """Step 6, and the intent id of each item. Raises FailureError if the whole group fails."""
+        assert work.row is not None
+        assert work.context is not None
+        if work.row.upstream == algorithms_pb2.UPSTREAM_MU:
+            known = self._keys.cached(work.context) or await self._keys.get(work.context)
+            work.kid, to_input = known.mu()
+        else:
+            known_hasher = hashing.hasher(work.row)
+            assert known_hasher is not None
+            to_input = known_hasher
+        passed: list[int] = []
+        for position in work.positions:
+            item = work.group.items[position]
+            try:
+                self._check_item(work.row, item)
+            except FailureError as error:
+                work.refuse((position,), error)
+                continue
+            passed.append(position)
+            work.intents.append(item.intent_id)
+            work.inputs.append(item.digest if item.HasField("digest") else to_input(item.message))
+        work.positions = passed
+
+    def _check_item(self, row: AlgorithmRow, item: agent_pb2.SignItem) -> None:
+        intents.millis_of(item.intent_id)
+        kind = item.WhichOneof("input")
+        if kind is None:
+            raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The item has neither message nor digest.", field="input")
+        if kind == "digest":
+            hashing.check_digest(row, item.digest)
+
+    def _refuse_group(
+        self, socket: SocketHandles, work: _Work, error: FailureError, refusals: list[evidence_pb2.AuditRecord]
+    ) -> None:
+        """The group fails as a whole, in the pod. What policy refused is evidence; what only has to wait is not."""
+        open_positions = [at for at, item in enumerate(work.result) if item is None]
+        work.refuse(open_positions, error)
+        work.positions = ()
+        if error.outcome != failures_pb2.OUTCOME_REFUSED:
+            return
+        grant = work.held.grant if work.held is not None else ""
+        for position in open_positions:
+            intent_id = work.group.items[position].intent_id
+            refusals.append(records.failed(intent_id, grant, work.group.algorithm, socket.name, error.outcome, error.reason))
+
+    def _record_refusals(self, refusals: list[evidence_pb2.AuditRecord]) -> None:
+        """A refusal needs no room promised: nothing is released by it, so a full journal only leaves it to the counters."""
+        if refusals and not self._journal.full:
+            self._append(refusals, 0)
+
+    # Steps 7 to 10: around the exchange with the adapter. The streams call these.
+
+    async def _exchange(self, works: Sequence[_Work], deadline: float, traceparent: str) -> list[types_pb2.SignedBy | None]:
+        """Step 8: send what passed, wait for the answers until the deadline, put them into the works."""
+        loop = asyncio.get_running_loop()
+        pairs: list[tuple[_Work, Sequence[int], Call]] = []
+        for work in works:
+            pairs += self._submit(work, traceparent)
+        made_under: dict[int, types_pb2.SignedBy] = {}
+        calls = [call for _, _, call in pairs]
+        if not calls:
+            return [None] * len(works)
+        timer = loop.call_at(deadline, self._expire, calls)
+        try:
+            for work, positions, call in pairs:
+                try:
+                    answer = await call.answer
+                except FailureError as error:
+                    work.refuse(positions, error)
+                    continue
+                self._fill(work, positions, answer, made_under)
+        except asyncio.CancelledError:
+            self._abandon(calls)
+            raise
+        finally:
+            timer.cancel()
+        moved = [work for work in works if self._moved(work)]
+        if moved:
+            await self._again_with_new_key(moved, deadline, traceparent, made_under)
+        return [made_under.get(id(work)) for work in works]
+
+    def _submit(self, work: _Work, traceparent: str) -> list[tuple[_Work, Sequence[int], Call]]:
+        """Queue what passed of a group, in pieces that fit into a batch."""
+        submitted: list[tuple[_Work, Sequence[int], Call]] = []
+        context = work.context
+        if context is None or not work.intents:
+            return submitted
+        loop = asyncio.get_running_loop()
+        for start, end in _pieces(work.inputs):
+            call = Call(
+                context.held,
+                context.algorithm,
+                context.suffix,
+                context.suffix_bytes,
+                work.kid,
+                work.intents[start:end],
+                work.inputs[start:end],
+                loop.create_future(),
+                traceparent,
+            )
+            positions = work.positions[start:end]
+            try:
+                self._coalescer.submit(call)
+            except FailureError as error:
+                work.refuse(positions, error)
+            else:
+                submitted.append((work, positions, call))
+        return submitted
+
+    def before_sending(self, batch: Batch) -> None:
+        """Step 7. Raises FailureError JOURNAL_FULL; then nothing of the batch was sent by this stream."""
+        fresh = [call for call in batch.calls if not call.journalled]
+        if not fresh:
+            return
+        count = sum(len(call.intents) for call in fresh)
+        self._journal.promise(count)
+        lines: list[evidence_pb2.AuditRecord] = []
+        for call in fresh:
+            lines += records.intents(call.intents, call.held.grant, call.algorithm, call.held.socket)
+        try:
+            self._journal.append(lines, promised=count)
+        except FailureError:
+            self._journal.forget(count * 2)
+            raise
+        for call in fresh:
+            call.journalled = True
+
+    def answered(self, batch: Batch, response: signing_pb2.SignResponse) -> None:
+        """Steps 9 and 10: check what came back, write it down, then let the callers have it."""
+        try:
+            answers = _whole_failure(batch, response) if response.HasField("failure") else batch.answers(response)
+        except ValueError:
+            self._metrics.invariant_violations += 1
+            for call in batch.calls:
+                self.lost(call, failures_pb2.REASON_INTERNAL)
+            return
+        lines: list[evidence_pb2.AuditRecord] = []
+        promised = 0
+        for call, answer in answers:
+            self._check(call, answer)
+            lines += _outcomes(call, answer)
+            if not call.settled:
+                promised += len(call.intents)
+                call.settled = True
+        if not self._append(lines, promised):
+            # Nobody may have a signature whose outcome is not written down. The adapter has it: resolving gives it later.
+            error = FailureError(failures_pb2.REASON_ANSWER_LOST, "The agent's audit journal failed.")
+            for call in batch.calls:
+                call.fail(error)
+            return
+        for call, answer in answers:
+            self._react(call.held, answer)
+            if call.answer.done():
+                self._metrics.late_answers += len(call.intents)
+            else:
+                call.answer.set_result(answer)
+
+    def lost(self, call: Call, reason: failures_pb2.Reason.ValueType) -> None:
+        """No answer will come, or not in time: the outcome is unknown, and that is written down too."""
+        error = FailureError(reason)
+        if not call.settled:
+            call.settled = True
+            held = call.held
+            lines = [records.failed(one, held.grant, call.algorithm, held.socket, error.outcome, reason) for one in call.intents]
+            self._append(lines, len(lines))
+        call.fail(error)
+
+    def _check(self, call: Call, answer: Answer) -> None:
+        """Step 9. An item that breaks what the adapter promises becomes INTERNAL: unknown."""
+        row = ALGORITHMS[call.algorithm]
+        group_named = _named(answer.signed_by)
+        repaired: list[signing_pb2.SignedItem] | None = None
+        for at, item in enumerate(answer.items):
+            signature = item.signature
+            if signature:
+                good = len(signature) <= row.max_signature and not item.HasField("failure")
+                if good and (group_named or _named(item.signed_by)):
+                    continue
+                reason = failures_pb2.REASON_INTERNAL
+                self._metrics.invariant_violations += 1
+            elif not item.HasField("failure"):
+                reason = failures_pb2.REASON_INTERNAL
+                self._metrics.invariant_violations += 1
+            elif call.attempts > 1 and item.failure.reason != failures_pb2.REASON_INTENT_NEVER:
+                # The first copy may have been done although this one was not: only the ledger's "never" is certain.
+                reason = failures_pb2.REASON_ANSWER_LOST
+            else:
+                continue
+            if repaired is None:
+                repaired = list(answer.items)
+            repaired[at] = signing_pb2.SignedItem(failure=FailureError(reason).to_item())
+        if repaired is not None:
+            answer.items = repaired
+
+    def _react(self, held: Held, answer: Answer) -> None:
+        for item in answer.items:
+            if not item.signature and item.failure.reason in _HANDLE_REASONS:
+                self._handle_refused(held, item.failure.reason)
+                return
+
+    def _append(self, lines: list[evidence_pb2.AuditRecord], promised: int) -> bool:
+        try:
+            self._journal.append(lines, promised)
+        except FailureError:
+            self._journal.forget(promised)
+            return False
+        return True
+
+    def _expire(self, calls: Sequence[Call]) -> None:
+        """The deadline: what was sent is unknown, what still waits is taken back."""
+        for call in calls:
+            if call.answer.done():
+                continue
+            if call.sent:
+                self.lost(call, failures_pb2.REASON_ANSWER_LATE)
+            else:
+                self._coalescer.withdraw(call)
+                detail = "The call was not sent before its deadline."
+                call.fail(FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500))
+
+    def _abandon(self, calls: Sequence[Call]) -> None:
+        """The caller has gone."""
+        for call in calls:
+            if not call.sent:
+                self._coalescer.withdraw(call)
+            call.answer.cancel()
+
+    # ML-DSA: mu names one public key, and the key may move while a call is under way.
+
+    def _moved(self, work: _Work) -> bool:
+        return bool(work.kid) and any(
+            item is not None and item.failure.reason == failures_pb2.REASON_KEY_MOVED for item in work.result
+        )
+
+    async def _again_with_new_key(
+        self, works: Sequence[_Work], deadline: float, traceparent: str, made_under: dict[int, types_pb2.SignedBy]
+    ) -> None:
+        """Fetch the new key and send what was refused once more. KEY_MOVED means that nothing happened: that is safe."""
+        loop = asyncio.get_running_loop()
+        pairs: list[tuple[_Work, Sequence[int], Call]] = []
+        for work in works:
+            assert work.context is not None
+            stale = self._keys.cached(work.context)
+            try:
+                known = await self._keys.get(work.context, newer_than=stale.fetched if stale is not None else -1.0)
+                work.kid, mu = known.mu()
+            except FailureError:
+                continue  # KEY_MOVED stands: the caller may send the same intent again
+            moved = [
+                at
+                for at, item in enumerate(work.result)
+                if item is not None
+                and item.failure.reason == failures_pb2.REASON_KEY_MOVED
+                and work.group.items[at].HasField("message")
+            ]
+            work.positions = moved
+            work.intents = [work.group.items[at].intent_id for at in moved]
+            work.inputs = [mu(work.group.items[at].message) for at in moved]
+            pairs += self._submit(work, traceparent)
+        calls = [call for _, _, call in pairs]
+        timer = loop.call_at(deadline, self._expire, calls)
+        try:
+            for work, positions, call in pairs:
+                try:
+                    answer = await call.answer
+                except FailureError as error:
+                    work.refuse(positions, error)
+                    continue
+                self._fill(work, positions, answer, made_under)
+        except asyncio.CancelledError:
+            self._abandon(calls)
+            raise
+        finally:
+            timer.cancel()
+
+    # Step 11.
+
+    def _fill(self, work: _Work, positions: Sequence[int], answer: Answer, made_under: dict[int, types_pb2.SignedBy]) -> None:
+        """Put an answer into its places. Pieces of one group may come from two key versions: the second names its own."""
+        common = made_under.setdefault(id(work), answer.signed_by) if _named(answer.signed_by) else None
+        differs = common is not None and common != answer.signed_by
+        for position, item in zip(positions, answer.items, strict=True):
+            signed = agent_pb2.SignedItem(signature=item.signature, leaf_index=item.leaf_index)
+            if not signed.signature:
+                signed.failure.CopyFrom(item.failure)
+            elif item.HasField("signed_by"):
+                signed.signed_by.CopyFrom(item.signed_by)
+            elif differs:
+                signed.signed_by.CopyFrom(answer.signed_by)
+            work.result[position] = signed
+
+    def _reply(self, work: _Work, signed_by: types_pb2.SignedBy | None) -> agent_pb2.SignedGroup:
+        items = [item for item in work.result if item is not None]
+        assert len(items) == len(work.result)
+        for item in items:
+            if item.signature:
+                self._metrics.signed += 1
+            else:
+                self._metrics.failed[item.failure.reason] += 1
+        return agent_pb2.SignedGroup(signed_by=signed_by, items=items)
+
+
+def _pieces(inputs: Sequence[bytes]) -> Iterable[tuple[int, int]]:
+    """Cut inputs so that each piece fits into one batch by bytes."""
+    start = size = 0
+    for at, data in enumerate(inputs):
+        cost = len(data) + ITEM_OVERHEAD
+        if size + cost > BATCH_BYTES and at > start:
+            yield start, at
+            start, size = at, 0
+        size += cost
+    yield start, len(inputs)
+
+
+def _named(signed_by: types_pb2.SignedBy) -> bool:
+    """Whether it says which key it was and where."""
+    return bool(signed_by.kid) and signed_by.custody != algorithms_pb2.CUSTODY_CLASS_UNSPECIFIED
+
+
+def _whole_failure(batch: Batch, response: signing_pb2.SignResponse) -> list[tuple[Call, Answer]]:
+    """A batch that failed as a whole: every item failed with its reason."""
+    failure = FailureError.from_item(response.failure).to_item()
+    item = signing_pb2.SignedItem(failure=failure)
+    return [(call, Answer(types_pb2.SignedBy(), [item] * len(call.intents))) for call in batch.calls]
+
+
+def _outcomes(call: Call, answer: Answer) -> list[evidence_pb2.AuditRecord]:
+    """The OUTCOME records of a call."""
+    grant, algorithm, caller = call.held.grant, call.algorithm, call.held.socket
+    lines = []
+    for intent_id, item in zip(call.intents, answer.items, strict=True):
+        if item.signature:
+            lines.append(records.done(intent_id, grant, algorithm, caller, item.leaf_index))
+        else:
+            error = FailureError.from_item(item.failure)
+            lines.append(records.failed(intent_id, grant, algorithm, caller, error.outcome, error.reason))
+    return lines

@@ -1,0 +1,120 @@
+"""Unix sockets that nobody can take over: not an attacker, not a second agent, not this one by accident.
+
+grpcio replaces a live socket at the same path without a word, follows a symbolic link there, and leaves the mode to the umask. So
+the directory must be ours alone, a lock is held before anything is bound, what lies at the path is looked at, and the inode that
+was bound is remembered: if another takes its place, health says so.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+from pathlib import Path
+
+
+class SocketError(Exception):
+    """The socket cannot be made; the text names the path and what to do."""
+
+
+class SocketClaim:
+    """A path that is ours to bind. Take it, bind the server, then `bound`; `release` at the end."""
+
+    def __init__(self, path: Path, mode: int, directory_mode: int = 0o700) -> None:
+        """Raises SocketError."""
+        self.path = path
+        self._mode = mode
+        _check_directory(path.parent, directory_mode)
+        self._lock = _lock(path)
+        try:
+            _clear(path)
+        except SocketError:
+            os.close(self._lock)
+            raise
+        self._inode: tuple[int, int] | None = None
+
+    @property
+    def address(self) -> str:
+        """For grpcio."""
+        return f"unix:{self.path}"
+
+    def bound(self) -> None:
+        """The server listens: set the mode and remember the inode."""
+        self.path.chmod(self._mode)
+        self._inode = self._look()
+
+    @property
+    def intact(self) -> bool:
+        """Whether what lies at the path is still the socket that was bound."""
+        return self._inode is not None and self._look() == self._inode
+
+    def release(self) -> None:
+        """Remove the socket if it is ours, and give up the lock."""
+        if self.intact:
+            self.path.unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            state = self.path.lstat()
+        except OSError:
+            return None
+        return (state.st_dev, state.st_ino) if stat.S_ISSOCK(state.st_mode) else None
+
+
+def _check_directory(directory: Path, mode: int) -> None:
+    """Make it, or see that it is ours and that no one else can write into it."""
+    try:
+        directory.mkdir(mode=0o700, parents=True)
+        directory.chmod(mode)
+        return
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise SocketError(f"The socket directory {directory} cannot be made ({error.strerror}).") from None
+    state = directory.lstat()
+    if not stat.S_ISDIR(state.st_mode):
+        raise SocketError(f"The socket directory {directory} is not a directory itself. Remove what is there, link or file.")
+    if state.st_uid != os.geteuid():
+        raise SocketError(f"The socket directory {directory} belongs to user {state.st_uid}. Give the agent one of its own.")
+    excess = stat.S_IMODE(state.st_mode) & ~mode
+    if excess:
+        raise SocketError(
+            f"The socket directory {directory} has mode {stat.S_IMODE(state.st_mode):04o}, wider than {mode:04o}. "
+            f"Run `chmod {mode:04o} {directory}`, or set directory_mode."
+        )
+
+
+def _lock(path: Path) -> int:
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SocketError(f"The lock {lock} cannot be opened ({error.strerror}).") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise SocketError(f"Another agent serves {path}. Stop it, or give this one another path.") from None
+    return descriptor
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket that nobody serves any more; refuse everything else."""
+    try:
+        state = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(state.st_mode):
+        raise SocketError(f"At {path} there is something that is not a socket. Remove it.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()  # a dead one of an earlier life; the lock says that nobody else is about to serve it
+            return
+        except OSError as error:
+            raise SocketError(f"The socket {path} neither answers nor is dead ({error.strerror}). Remove it.") from None
+    raise SocketError(f"Somebody serves {path} already. Stop that process, or choose another path.")

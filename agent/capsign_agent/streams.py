@@ -1,0 +1,200 @@
+"""One signing stream to one replica: connect, take a batch, send it, hand on its answer, and so on.
+
+A stream carries one batch at a time: the next one gathers meanwhile. An exchange that breaks after the batch was written is
+repeated once, by whichever stream is free, with the same intents and before the callers' deadlines. The ledger makes that safe
+(an intent that was done gives its stored bytes, I5), and it spares every caller a resolve. If the second try breaks too, its
+callers hear ANSWER_LOST.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+from capsign_wire.adapter.v1 import signing_pb2, signing_pb2_grpc
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent.coalesce import Batch, Call, Coalescer
+from capsign_agent.metrics import Metrics
+from capsign_agent.upstream import Target
+
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MOST_S = 5.0
+MOST_ATTEMPTS = 2
+
+
+class Path(Protocol):
+    """What the signing path does around an exchange; see `sign`."""
+
+    def before_sending(self, batch: Batch) -> None:
+        """Journal the intents. Raises FailureError; then the batch must not be sent."""
+
+    def answered(self, batch: Batch, response: signing_pb2.SignResponse) -> None:
+        """Check, journal and give out what came back. Never raises."""
+
+    def lost(self, call: Call, reason: failures_pb2.Reason.ValueType) -> None:
+        """No answer will come: journal that, and tell the caller. Never raises."""
+
+
+class Reachability:
+    """Since when no stream has been connected. Shared by all streams."""
+
+    def __init__(self) -> None:
+        self.connected = 0
+        self.down_since: float | None = None
+
+    def up(self) -> None:
+        self.connected += 1
+        self.down_since = None
+
+    def down(self, now: float) -> None:
+        self.connected -= 1
+        if self.connected == 0:
+            self.down_since = now
+
+
+class SignStream:
+    """Runs until it is retired. For one event loop."""
+
+    def __init__(
+        self,
+        target: Target,
+        channel: grpc.aio.Channel,
+        coalescer: Coalescer,
+        path: Path,
+        reach: Reachability,
+        metrics: Metrics,
+        exchange_s: float,
+        connect_s: float,
+    ) -> None:
+        self._target = target
+        self._channel = channel
+        self._coalescer = coalescer
+        self._path = path
+        self._reach = reach
+        self._metrics = metrics
+        self._exchange_s = exchange_s
+        self._connect_s = connect_s
+        self._woken: asyncio.Future[None] | None = None
+        self._retired = False
+        self._batches = 0
+
+    def wake(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    def retire(self) -> None:
+        """Finish the batch in flight, take no other, end."""
+        self._retired = True
+        self.wake()
+
+    async def run(self) -> None:
+        failures = 0
+        while not self._retired:
+            try:
+                await asyncio.wait_for(self._channel.channel_ready(), self._connect_s)
+            except TimeoutError:
+                good = False
+            else:
+                good = await self._serve()
+            if self._retired:
+                return
+            failures = 0 if good else failures + 1
+            if failures:
+                self._metrics.connect_failures += 1
+                # A certificate that the adapter refuses shows as a connection that opens and breaks at once: without this
+                # wait the loop would spin.
+                await self._pause(min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
+
+    async def _pause(self, seconds: float) -> None:
+        self._woken = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken, seconds)
+
+    async def _serve(self) -> bool:
+        """Exchange batches until the stream ends; returns whether it was ever good."""
+        call = signing_pb2_grpc.SigningServiceStub(self._channel).Sign()
+        call.add_done_callback(lambda _: self.wake())
+        self._metrics.connects += 1
+        self._reach.up()
+        good = False
+        loop = asyncio.get_running_loop()
+        try:
+            while not self._retired and not call.done():
+                batch = self._coalescer.take()
+                if batch is None:
+                    self._woken = loop.create_future()
+                    self._coalescer.park(self)
+                    try:
+                        await self._woken
+                    finally:
+                        self._coalescer.unpark(self)
+                    continue
+                if await self._exchange(call, batch):
+                    good = True
+                else:
+                    break
+        finally:
+            self._reach.down(loop.time())
+            call.cancel()
+            self._coalescer.nudge()
+        return good
+
+    async def _exchange(self, call: Any, batch: Batch) -> bool:
+        """Send one batch and hand on its answer; False if the stream is of no more use."""
+        try:
+            self._path.before_sending(batch)
+        except FailureError as error:
+            for one in batch.calls:
+                self._refuse(one, error)
+            return True
+        self._batches += 1
+        request = batch.request(self._batches)
+        for one in batch.calls:
+            one.sent = True
+            one.attempts += 1
+        self._metrics.batch_items.record(batch.items)
+        try:
+            async with asyncio.timeout(self._exchange_s):
+                await call.write(request)
+                response = await call.read()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+            response = None
+        except asyncio.CancelledError:
+            self._lose(batch)
+            if asyncio.current_task() is not None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            return False
+        if response is None or response is grpc.aio.EOF or response.batch_id != self._batches:
+            self._lose(batch)
+            return False
+        self._path.answered(batch, response)
+        return True
+
+    def _refuse(self, call: Call, error: FailureError) -> None:
+        if call.sent:
+            self._path.lost(call, failures_pb2.REASON_ANSWER_LOST)
+        else:
+            call.fail(error)
+
+    def _lose(self, batch: Batch) -> None:
+        """The answer will not come. Once more for those who still wait; those who have had two tries hear so."""
+        again = [one for one in batch.calls if one.attempts < MOST_ATTEMPTS and not one.answer.done()]
+        for one in batch.calls:
+            if one not in again:
+                self._path.lost(one, failures_pb2.REASON_ANSWER_LOST)
+        if again:
+            self._metrics.resent += 1
+            self._coalescer.again(again)
+
+
+def streams_of(make: Callable[[Target, grpc.aio.Channel], SignStream], targets: list[Target]) -> list[SignStream]:
+    """The streams of one generation: one on each channel of each target, interleaved so that load spreads over replicas."""
+    count = max((len(target.channels) for target in targets), default=0)
+    return [make(target, target.channels[index]) for index in range(count) for target in targets]

@@ -1,0 +1,115 @@
+"""Connections to the adapter's replicas: the channels of one generation, and unary calls with failover.
+
+A generation belongs to one set of credentials. When the files change a new generation is made, handles are fetched over it (they
+are bound to the certificate's key), and only then do the streams of the old one stop taking work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from capsign_wire.adapter.v1 import capability_pb2_grpc, evidence_pb2_grpc, signing_pb2_grpc
+from capsign_wire.bounds import MAX_MESSAGE_BYTES
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent import credentials
+from capsign_agent.config import Upstream as UpstreamConfig
+
+T = TypeVar("T")
+
+
+def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
+    """How every channel to an adapter behaves. gRPC's own retries are off: who retries is decided in `streams`."""
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.enable_retries", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.http2.lookahead_bytes", 1024 * 1024),
+    ]
+    if config.server_name:
+        options.append(("grpc.ssl_target_name_override", config.server_name))
+    return options
+
+
+class Target:
+    """One replica: a channel for each stream, of which the first also carries the unary calls."""
+
+    def __init__(self, address: str, config: UpstreamConfig, held: credentials.Credentials) -> None:
+        self.address = address
+        options = channel_options(config)
+        self.channels = [grpc.aio.secure_channel(address, held.channel(), options=options) for _ in range(config.streams)]
+        self.capabilities = capability_pb2_grpc.CapabilityServiceStub(self.channels[0])
+        self.signing = signing_pb2_grpc.SigningServiceStub(self.channels[0])
+        self.evidence = evidence_pb2_grpc.EvidenceServiceStub(self.channels[0])
+        self.draining = False
+        """It told us that it stops; it is asked last."""
+
+    async def close(self) -> None:
+        await asyncio.gather(*(channel.close() for channel in self.channels))
+
+
+class Upstream:
+    """The replicas under one set of credentials."""
+
+    def __init__(self, config: UpstreamConfig, held: credentials.Credentials) -> None:
+        self.config = config
+        self.credentials = held
+        self.targets = [Target(address, config, held) for address in config.targets]
+
+    async def unary(self, call: Callable[[Target, float], Awaitable[T]], timeout_s: float) -> T:
+        """Make a call at the first replica that answers. Raises FailureError: the adapter's own, or UPSTREAM_UNREACHABLE.
+
+        Only calls that may be repeated go this way: all unary calls to the adapter are.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        for target in sorted(self.targets, key=lambda one: one.draining):
+            remaining = until - loop.time()
+            if remaining <= 0:
+                break
+            try:
+                return await call(target, remaining)
+            except grpc.aio.AioRpcError as error:
+                told = FailureError.from_rpc(error)
+                if told is not None and told.reason != failures_pb2.REASON_DRAINING:
+                    raise told from None
+                if told is not None:
+                    target.draining = True
+                elif error.code() == grpc.StatusCode.UNAVAILABLE:
+                    self.last_to_ask(target)
+                elif error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter answered in no known way.") from None
+        raise self.unreachable()
+
+    def unreachable(self) -> FailureError:
+        """UPSTREAM_UNREACHABLE, with the cause where it is ours."""
+        if credentials.expired(self.credentials, time.time()):
+            detail = "The agent's own certificate has expired."
+        else:
+            detail = "No adapter can be reached."
+        return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(target.close() for target in self.targets))
+
+    def first(self) -> Target:
+        """The replica to ask first."""
+        return min(self.targets, key=lambda one: one.draining)
+
+    def last_to_ask(self, target: Target) -> None:
+        """This one failed."""
+        self.targets.remove(target)
+        self.targets.append(target)

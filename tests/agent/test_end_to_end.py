@@ -1,0 +1,74 @@
+"""The agent over real sockets and real TLS against an adapter that behaves."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from capsign_wire.adapter.v1 import evidence_pb2
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.intents import new_intent_id
+from capsign_wire.types.v1 import algorithms_pb2 as alg
+from capsign_wire.types.v1 import failures_pb2 as fail
+from support.agent_home import Home, first_handle, running, until
+from support.fake_adapter import ALL, FakeAdapter
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+async def test_signs_and_verifies(algorithm: int, place: Home, adapter: FakeAdapter) -> None:
+    async with running(place):
+        stub = place.stub()
+        handle = await first_handle(stub)
+        item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"hello")
+        signed = await stub.Sign(agent_pb2.SignRequest(handle_id=handle.id, algorithm=algorithm, item=item))
+        assert signed.signed_by.kid
+        good = agent_pb2.VerifyRequest(handle_id=handle.id, algorithm=algorithm, message=b"hello", signature=signed.signature)
+        assert (await stub.Verify(good)).key.kid == signed.signed_by.kid
+        bad = agent_pb2.VerifyRequest(handle_id=handle.id, algorithm=algorithm, message=b"other", signature=signed.signature)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Verify(bad)
+        assert "SIGNATURE_INVALID" in str(caught.value.trailing_metadata())
+    kinds = [record.kind for record in adapter.records]
+    assert kinds[0] == evidence_pb2.AUDIT_KIND_OPEN
+    assert kinds[-1] == evidence_pb2.AUDIT_KIND_CLOSE
+    assert evidence_pb2.AUDIT_KIND_INTENT in kinds
+    assert evidence_pb2.AUDIT_KIND_OUTCOME in kinds
+    assert not list(place.journal.glob("*/*.seg"))
+
+
+async def test_a_batch_gives_a_result_for_each_item(place: Home, adapter: FakeAdapter) -> None:
+    async with running(place):
+        stub = place.stub()
+        handle = await first_handle(stub)
+        items = [agent_pb2.SignItem(intent_id=new_intent_id(), message=b"m%d" % number) for number in range(100)]
+        items[7].intent_id = bytes(16)
+        group = agent_pb2.SignGroup(handle_id=handle.id, algorithm=alg.ALGORITHM_ED25519, items=items)
+        wrong = agent_pb2.SignGroup(handle_id="nothing", algorithm=alg.ALGORITHM_ED25519, items=items[:2])
+        answer = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group, wrong]))
+        assert [bool(item.signature) for item in answer.groups[0].items] == [number != 7 for number in range(100)]
+        assert answer.groups[0].items[7].failure.reason == fail.REASON_INPUT_MALFORMED
+        assert {item.failure.reason for item in answer.groups[1].items} == {fail.REASON_HANDLE_UNKNOWN}
+
+
+async def test_a_stream_carries_many_calls(place: Home, adapter: FakeAdapter) -> None:
+    async with running(place):
+        stub = place.stub()
+        handle = await first_handle(stub)
+        call = stub.SignStream()
+        for number in range(50):
+            item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"m%d" % number)
+            group = agent_pb2.SignGroup(handle_id=handle.id, algorithm=alg.ALGORITHM_ED25519, items=[item])
+            await call.write(agent_pb2.SignStreamRequest(call_id=number, groups=[group]))
+        await call.done_writing()
+        seen = {answer.call_id: answer async for answer in call}
+        assert sorted(seen) == list(range(50))
+        assert all(answer.groups[0].items[0].signature for answer in seen.values())
+    assert len(adapter.requests) < 50
+
+
+async def test_handles_appear_by_themselves_when_the_adapter_comes_late(place: Home, adapter: FakeAdapter) -> None:
+    adapter.stop()
+    async with running(place, ready=False) as agent:
+        assert "no_handles" in agent.faults()
+        adapter.start()
+        await until(lambda: not agent.faults())
+        assert (await first_handle(place.stub())).grant == "tokens"

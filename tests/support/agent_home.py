@@ -1,0 +1,101 @@
+"""An agent's surroundings for tests: credentials, a configuration, and the agent itself in the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from capsign_agent import config as configuration
+from capsign_agent.agent import Agent
+from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
+from support.agent_pki import TestCa
+
+
+class Home:
+    """Where one agent lives. Short paths: a socket's path has at most 107 bytes."""
+
+    def __init__(self, root: Path, ca: TestCa, *ports: int) -> None:
+        self.root = root
+        self.ca = ca
+        self.socket = root / "s" / "agent.sock"
+        self.health = root / "h" / "health.sock"
+        self.journal = root / "j"
+        self.ports = ports
+        self.extra = ""
+        self.upstream = ""
+        self.sockets = f'[[sockets]]\nname = "app"\npath = "{self.socket}"\n'
+        ca.write(root / "tls")
+
+    def write(self) -> Path:
+        """The settings file."""
+        targets = ", ".join(f'"127.0.0.1:{port}"' for port in self.ports)
+        tls = self.root / "tls"
+        text = f"""
+[upstream]
+targets = [{targets}]
+ca_file = "{tls}/ca.pem"
+cert_file = "{tls}/cert.pem"
+key_file = "{tls}/key.pem"
+server_name = "localhost"
+{self.upstream}
+[journal]
+dir = "{self.journal}"
+flush_ms = 50
+[health]
+path = "{self.health}"
+{self.sockets}
+{self.extra}
+"""
+        path = self.root / "agent.toml"
+        path.write_text(text)
+        return path
+
+    def config(self) -> configuration.Config:
+        return configuration.load(self.write(), {})
+
+    def stub(self) -> agent_pb2_grpc.SigningServiceAsyncStub:
+        channel = grpc.aio.insecure_channel(f"unix:{self.socket}", options=[("grpc.use_local_subchannel_pool", 1)])
+        return agent_pb2_grpc.SigningServiceStub(channel)  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def home(ca: TestCa, *ports: int) -> Iterator[Home]:
+    root = Path(tempfile.mkdtemp(prefix="cs"))
+    try:
+        yield Home(root, ca, *ports)
+    finally:
+        shutil.rmtree(root)
+
+
+@contextlib.asynccontextmanager
+async def running(place: Home, *, ready: bool = True) -> AsyncIterator[Agent]:
+    """An agent in this loop, drained at the end."""
+    agent = Agent(place.config())
+    task = asyncio.create_task(agent.run())
+    try:
+        await until(lambda: not agent.faults() if ready else place.health.exists(), task)
+        yield agent
+    finally:
+        agent.stop()
+        await asyncio.wait_for(task, 30)
+
+
+async def until(done: Callable[[], Any], task: asyncio.Task[Any] | None = None, seconds: float = 20.0) -> None:
+    """Wait for a condition, or for the task to fail."""
+    async with asyncio.timeout(seconds):
+        while not done():
+            if task is not None and task.done():
+                task.result()
+                raise AssertionError("the agent ended")
+            await asyncio.sleep(0.005)
+
+
+async def first_handle(stub: Any) -> agent_pb2.KeyHandle:
+    listed = await stub.ListHandles(agent_pb2.ListHandlesRequest())
+    return listed.handles[0]
