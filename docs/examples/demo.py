@@ -6,6 +6,7 @@ It leaves the system running; `make demo-down` ends it.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import subprocess
@@ -67,24 +68,24 @@ class Workload:
         if result is not None and result.signature:
             return f"signed, leaf {result.leaf_index}"
         error = FailureError.from_item(failure)
-        return f"[red]refused[/]: {error.row.name}\n                     [dim]{error.detail}[/]"
+        said = error.detail.removesuffix(error.row.advice).strip()
+        return f"refused: {error.row.name}\n{'':<20}[dim]{said}[/]"
 
 
 def show_attacks(state: dict[str, Any], short: capability_pb2.IssuedHandle, app: Workload) -> None:
     other = Workload(state, "other")
     stolen = app.fetch("orders-artifact")
-    console.print(f"  its owner          {app.sign(stolen)}")
-    console.print(f"  a thief with a certificate of its own ({other.spiffe_id})")
+    console.print(f"  its owner         {app.sign(stolen)}")
     answer = other.sign(stolen)
-    console.print(f"  a stolen handle    {answer}")
+    console.print(f"  a thief's copy    {answer}\n{'':<20}[dim]The thief is {other.spiffe_id}.[/]")
     if "HANDLE_STOLEN" not in answer:
         raise SystemExit("a stolen handle was not refused as stolen")
-    left = short.expires_at.ToDatetime().timestamp() - time.time()
-    console.print(f"  an old handle      [dim]made at the start, to live ten seconds; {max(0, left):.0f} s left …[/]")
+    left = short.expires_at.ToDatetime(datetime.UTC).timestamp() - time.time()
+    console.print(f"  an old handle     [dim]made in step 1 to live ten seconds; {max(0, left):.0f} s left, waiting …[/]")
     while time.time() < short.expires_at.seconds + 4:  # the policy forgives two seconds of clock skew
         time.sleep(0.25)
     answer = app.sign(short)
-    console.print(f"                     {answer}")
+    console.print(f"{'':<20}{answer}")
     if "HANDLE_EXPIRED" not in answer:
         raise SystemExit("an expired handle was not refused as expired")
 
@@ -95,7 +96,7 @@ def main() -> None:
     directory = str(parser.parse_args().dir)
     began = time.monotonic()
 
-    step(1, "Start a token, a CA, an adapter and a sidecar")
+    step(1, "Start a token, a development CA, an adapter and a sidecar")
     state = json.loads(capsign("dev", "up", "--dir", directory, "-o", "json", capture=True))
     for process in state["processes"]:
         console.print(f"  {process['name']:<10} pid {process['pid']}")
@@ -128,9 +129,9 @@ def main() -> None:
         f".venv/bin/capsign handles{hint}",
         f"echo hello | .venv/bin/capsign sign{hint} -p jwt --protocol jwt -a ES256",
         f".venv/bin/capsign keys list{hint}",
-        f'.venv/bin/python -c \'import capsign; print(capsign.Signer().sign(b"hello", purpose="artifact", algorithm="Ed25519"))\'',
+        """.venv/bin/python -c 'import capsign; print(capsign.Signer().sign(b"hi", purpose="artifact", algorithm="ES256").jose)'""",
         f"tail -f {directory}/logs/*.log",
-        "make demo-down",
+        "make demo-down" if not hint else f".venv/bin/capsign dev down{hint}",
     ):
         console.print(f"  {line}", soft_wrap=True, markup=False)
 
