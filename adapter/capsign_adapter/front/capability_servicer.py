@@ -73,9 +73,10 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         except FailureError as error:
             abort(context, failure_of(error))
         with self._changes.following() as news, self._streams.joined(context):
+            self._streams.begin(context)  # busy to its end: a drain lets it say goodbye
             yield self._news(peer)
             while context.is_active() and not self._streams.draining:
-                if news.wait_for_next(seconds=15.0):
+                if news.wait_for_next(seconds=15.0) and not self._streams.draining:
                     yield self._news(peer)
             yield pb.WatchResponse(revocation_epoch=self._snapshots.current.epoch, draining=True)
 

@@ -12,11 +12,12 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy, Role
-from capsign_adapter.evidence import leaf, tiles
+from capsign_adapter.evidence import leaf
 from capsign_adapter.evidence.leaf_reader import Admin, Never, Refused, Signed, decode
 from capsign_adapter.evidence.merkle import TILE_WIDTH
 from capsign_adapter.evidence.proofs import TreeReader
 from capsign_adapter.evidence.receipt import make_receipt
+from capsign_adapter.evidence.tiles import bundle, width_at
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import now_ms
@@ -39,6 +40,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         """Durable and sequenced when this answers; the same batch sent again gives the same answer."""
         self._known(peer)
         batch = parse(pb.AuditBatch, request.batch)
+        _canonical(batch, request.batch)
         first, last = batch.records[0].sequence, batch.records[-1].sequence
         if first < 1 or any(record.sequence != first + index for index, record in enumerate(batch.records)):
             raise FailureError(
@@ -80,9 +82,9 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         """A full tile, or the first `width` hashes of one."""
         self._known(peer)
         width = request.width or TILE_WIDTH
-        found = self._store.hashes(request.level, request.index * TILE_WIDTH, width)
-        if len(found) < width:
+        if width_at(request.level, request.index, self._store.control().tree_size) < width:
             raise _beyond("The log does not hold this tile at that width yet.")
+        found = self._store.hashes(request.level, request.index * TILE_WIDTH, width)
         return pb.GetTileResponse(tile=b"".join(found))
 
     @guarded
@@ -90,10 +92,10 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         """An entry bundle, full or partial."""
         self._reader(peer)
         width = request.width or TILE_WIDTH
-        found = self._store.entries(request.index * TILE_WIDTH, width)
-        if len(found) < width:
+        if width_at(0, request.index, self._store.control().tree_size) < width:
             raise _beyond("The log does not hold this bundle at that width yet.")
-        return pb.GetEntriesResponse(entries=tiles.bundle(found))
+        found = self._store.entries(request.index * TILE_WIDTH, width)
+        return pb.GetEntriesResponse(entries=bundle(found))
 
     @guarded
     def GetInclusionProof(self, peer: Peer, request: pb.GetInclusionProofRequest) -> pb.GetInclusionProofResponse:
@@ -116,9 +118,9 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
     @guarded
     def GetReceipt(self, peer: Peer, request: pb.GetReceiptRequest) -> pb.GetReceiptResponse:
         """For the workload that the leaf names, and for READERS."""
-        entries = self._store.entries(request.leaf_index, 1)
-        if not entries:
+        if request.leaf_index >= self._store.control().tree_size:
             raise _beyond("The log does not hold this leaf.")
+        entries = self._store.entries(request.leaf_index, 1)
         if _workload_of(entries[0]) != peer.spiffe_id:
             self._reader(peer)
         latest = self._checkpoints.covering(request.leaf_index, now_ms())
@@ -140,6 +142,17 @@ def _workload_of(entry: bytes) -> str:
     if isinstance(decoded, Signed | Refused | Never):
         return decoded.group.workload
     return "" if isinstance(decoded, Admin) else decoded.workload
+
+
+def _canonical(batch: pb.AuditBatch, wire: bytes) -> None:
+    """These bytes are kept for ever, so nothing may hide in them: no unknown field, no second spelling of a known one (I9)."""
+    plain = pb.AuditBatch()
+    plain.CopyFrom(batch)
+    plain.DiscardUnknownFields()
+    if plain.SerializeToString(deterministic=True) != wire:
+        raise FailureError(
+            failures_pb2.REASON_INPUT_MALFORMED, "The batch is not in canonical form, or has unknown fields.", field="batch"
+        )
 
 
 def _beyond(text: str) -> FailureError:

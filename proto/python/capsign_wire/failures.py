@@ -143,6 +143,8 @@ class RpcStatus(grpc.Status):
 
 
 def abort(context: grpc.ServicerContext, error: FailureError) -> NoReturn:
-    """End a synchronous RPC with this failure."""
-    context.abort_with_status(RpcStatus(error))
-    raise AssertionError("abort_with_status raises")
+    """End a synchronous RPC with this failure. It raises; let the exception pass."""
+    status = RpcStatus(error)
+    context.set_trailing_metadata(status.trailing_metadata)
+    context.abort(status.code, status.details)
+    raise AssertionError("abort raises")

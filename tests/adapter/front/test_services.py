@@ -1,0 +1,337 @@
+"""The services over real mTLS: streams, news, the log's read side, administration and the drain."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+
+import grpc
+import pytest
+from capsign_adapter.evidence import merkle
+from capsign_adapter.evidence.checkpoint import open_checkpoint
+from capsign_adapter.evidence.note import VerifierKey
+from capsign_adapter.evidence.proofs import verify_consistency, verify_inclusion
+from capsign_adapter.evidence.receipt import verify_signature_receipt
+from capsign_adapter.evidence.tiles import open_bundle
+from capsign_wire.adapter.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    capability_pb2,
+    capability_pb2_grpc,
+    evidence_pb2,
+    evidence_pb2_grpc,
+    signing_pb2,
+    signing_pb2_grpc,
+)
+from capsign_wire.failures import FailureError
+from capsign_wire.intents import new_intent_id
+from capsign_wire.types.v1 import algorithms_pb2 as algorithms
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from capsign_wire.types.v1 import signing_pb2 as types
+from support.adapter_rig import APP, AUDITOR, OPERATOR, OTHER
+
+
+class App:
+    """What an agent does, by hand."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.signing = signing_pb2_grpc.SigningServiceStub(channel)
+        self.capability = capability_pb2_grpc.CapabilityServiceStub(channel)
+        self.evidence = evidence_pb2_grpc.EvidenceServiceStub(channel)
+        self.admin = admin_pb2_grpc.AdminServiceStub(channel)
+
+    def handles(self) -> dict[str, capability_pb2.IssuedHandle]:
+        answer = self.capability.IssueHandles(capability_pb2.IssueHandlesRequest(), timeout=10)
+        return {handle.grant: handle for handle in answer.handles}
+
+    def request(self, *inputs: bytes, batch_id: int = 1, token: bytes = b"", intents=None) -> signing_pb2.SignRequest:
+        names = intents or [new_intent_id() for _ in inputs]
+        items = [signing_pb2.SignItem(intent_id=name, input=data) for name, data in zip(names, inputs, strict=True)]
+        group = signing_pb2.SignGroup(
+            algorithm=algorithms.ALGORITHM_ED25519, context=types.ContextSuffix(role="issuer"), items=items
+        )
+        return signing_pb2.SignRequest(batch_id=batch_id, handles=[token or self.handles()["orders-jwt"].token], groups=[group])
+
+    def sign(self, *inputs: bytes, **extra) -> list[signing_pb2.SignedItem]:
+        (answer,) = self.signing.Sign(iter([self.request(*inputs, **extra)]), timeout=10)
+        assert not answer.failure.reason
+        return list(answer.groups[0].items)
+
+
+@pytest.fixture
+def app(replica):
+    with replica.as_(APP) as channel:
+        yield App(channel)
+
+
+@pytest.fixture
+def operator(replica):
+    with replica.as_(OPERATOR) as channel:
+        yield App(channel)
+
+
+def failure_of(call, *arguments) -> FailureError:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments, timeout=10)
+    failure = FailureError.from_rpc(caught.value)
+    assert failure is not None, f"not in our terms: {caught.value}"
+    return failure
+
+
+def test_a_stream_answers_batches_in_order_and_one_bad_batch_does_not_end_it(app):
+    token = app.handles()["orders-jwt"].token
+    bad = signing_pb2.SignRequest(batch_id=2, handles=[token])
+    answers = list(app.signing.Sign(iter([app.request(b"1", batch_id=1), bad, app.request(b"3", batch_id=3)]), timeout=10))
+    assert [answer.batch_id for answer in answers] == [1, 2, 3]
+    assert [bool(answer.groups) for answer in answers] == [True, False, True]
+    assert answers[1].failure.reason == reasons.REASON_INPUT_MALFORMED
+    assert answers[1].failure.field == "groups"
+
+
+@pytest.mark.parametrize("wire", [b"\xff", b"\x0a\x05ab", b"\x08\x01\x12\x00", b"\x1a\x02\x10\x63", b"\x0d\x00\x00\x00\x00"])
+def test_bytes_that_are_no_message_end_in_a_status_and_the_server_lives(replica, app, wire):
+    with replica.as_(APP) as channel:
+        raw = channel.stream_stream("/capsign.adapter.v1.SigningService/Sign")
+        try:
+            answers = [signing_pb2.SignResponse.FromString(answer) for answer in raw(iter([wire]), timeout=10)]
+        except grpc.RpcError as error:
+            assert error.code() in {grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT}
+        else:
+            assert all(answer.failure.reason for answer in answers)
+    assert app.sign(b"still here")[0].signature
+
+
+def test_a_message_above_the_bound_is_refused_before_it_is_read(app):
+    with pytest.raises(grpc.RpcError) as caught:
+        list(app.signing.Sign(iter([signing_pb2.SignRequest(handles=[b"x" * (5 * 1024 * 1024)])]), timeout=10))
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_resolve_says_done_refused_or_never_and_never_is_final(app):
+    token = app.handles()["orders-jwt"].token
+    done, unseen = new_intent_id(), new_intent_id()
+    signature = app.sign(b"m", intents=[done])[0].signature
+
+    def resolve(intent: bytes) -> signing_pb2.ResolveIntentResponse:
+        return app.signing.ResolveIntent(signing_pb2.ResolveIntentRequest(handle=token, intent_id=intent), timeout=10)
+
+    assert resolve(done).done.signature == signature
+    assert resolve(unseen).WhichOneof("resolution") == "never"
+    assert app.sign(b"late", intents=[unseen])[0].failure.reason == reasons.REASON_INTENT_NEVER
+    assert resolve(unseen).WhichOneof("resolution") == "never"
+
+
+def test_an_intent_of_another_workload_does_not_exist_for_this_one(replica, app):
+    """The other workload learns nothing of it, and its tombstone does not touch it."""
+    intent = new_intent_id()
+    first = app.sign(b"m", intents=[intent])[0]
+    with replica.as_(OTHER) as channel:
+        other = App(channel)
+        request = signing_pb2.ResolveIntentRequest(handle=other.handles()["others"].token, intent_id=intent)
+        assert other.signing.ResolveIntent(request, timeout=10).WhichOneof("resolution") == "never"
+    assert app.sign(b"m", intents=[intent])[0].signature == first.signature
+
+
+def test_hs256_tags_are_checked_by_the_adapter(app):
+    token = app.handles()["orders-jwt"].token
+    context = types.ContextSuffix(role="issuer")
+    request = app.request(b"m", token=token)
+    request.groups[0].algorithm = algorithms.ALGORITHM_HS256
+    ((answer,)) = app.signing.Sign(iter([request]), timeout=10)
+    tag = answer.groups[0].items[0].signature
+    good = signing_pb2.VerifyTagRequest(handle=token, context=context, message=b"m", tag=tag)
+    assert app.signing.VerifyTag(good, timeout=10).key.version == 1
+    bad = signing_pb2.VerifyTagRequest(handle=token, context=context, message=b"n", tag=tag)
+    assert failure_of(app.signing.VerifyTag, bad).reason == reasons.REASON_SIGNATURE_INVALID
+
+
+def test_renewal_gives_new_handles_and_leaves_out_what_is_gone(app, operator):
+    held = app.handles()
+    operator.admin.Revoke(admin_pb2.RevokeRequest(kind=admin_pb2.REVOCATION_KIND_GRANT, target="thrice"), timeout=10)
+    request = capability_pb2.RenewHandlesRequest(tokens=[held["orders-jwt"].token, held["thrice"].token, b"forged"])
+    renewed = app.capability.RenewHandles(request, timeout=10).handles
+    assert [handle.grant for handle in renewed] == ["orders-jwt"]
+    assert renewed[0].serial != held["orders-jwt"].serial
+    assert "thrice" not in app.handles()
+
+
+def test_a_revocation_is_pushed_to_those_who_watch(app, operator):
+    news: queue.Queue = queue.Queue()
+    watch = app.capability.Watch(capability_pb2.WatchRequest(), timeout=30)
+    threading.Thread(target=lambda: [news.put(each) for each in _until_cancelled(watch)], daemon=True).start()
+    assert list(news.get(timeout=10).dropped_grants) == []
+    operator.admin.Revoke(admin_pb2.RevokeRequest(kind=admin_pb2.REVOCATION_KIND_GRANT, target="orders-jwt"), timeout=10)
+    assert list(news.get(timeout=10).dropped_grants) == ["orders-jwt"]
+    watch.cancel()
+
+
+def test_i6_once_revoke_has_answered_nothing_is_signed_under_it(app, operator):
+    token = app.handles()["orders-jwt"].token
+    for kind, target in (
+        (admin_pb2.REVOCATION_KIND_HANDLE, app.handles()["orders-jwt"].serial.hex()),
+        (admin_pb2.REVOCATION_KIND_KEY, "demo/orders"),
+    ):
+        answer = operator.admin.Revoke(admin_pb2.RevokeRequest(kind=kind, target=target), timeout=10)
+        assert answer.revocation_epoch > 1
+    (item,) = app.sign(b"m", token=token)
+    assert item.failure.reason == reasons.REASON_HANDLE_REVOKED
+    assert "orders-jwt" not in app.handles()
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (admin_pb2.REVOCATION_KIND_HANDLE, "not-hex"),
+        (admin_pb2.REVOCATION_KIND_KEY, "demo"),
+        (admin_pb2.REVOCATION_KIND_EVERYTHING, "demo"),
+        (admin_pb2.REVOCATION_KIND_WORKLOAD, "demo"),
+        (admin_pb2.REVOCATION_KIND_TENANT, "de\nmo"),
+        (admin_pb2.REVOCATION_KIND_UNSPECIFIED, "demo"),
+        (77, "demo"),
+    ],
+)
+def test_a_typing_error_does_not_look_like_a_revocation(operator, kind, target):
+    before = operator.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10).revocation_epoch
+    request = admin_pb2.RevokeRequest(kind=kind, target=target)
+    assert failure_of(operator.admin.Revoke, request).reason == reasons.REASON_INPUT_MALFORMED
+    assert operator.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10).revocation_epoch == before
+
+
+def test_administration_needs_a_role(replica, app):
+    request = admin_pb2.RevokeRequest(kind=admin_pb2.REVOCATION_KIND_EVERYTHING, target="*")
+    assert failure_of(app.admin.Revoke, request).reason == reasons.REASON_ROLE_MISSING
+    assert failure_of(app.admin.ListKeys, admin_pb2.ListKeysRequest()).reason == reasons.REASON_ROLE_MISSING
+    with replica.as_(AUDITOR) as channel:
+        auditor = App(channel)
+        assert failure_of(auditor.admin.Revoke, request).reason == reasons.REASON_ROLE_MISSING
+        keys = auditor.admin.ListKeys(admin_pb2.ListKeysRequest(), timeout=10).keys
+    assert [(key.tenant, key.name, key.versions[0].version) for key in keys] == [("demo", "orders", 1), ("demo", "release", 1)]
+
+
+def test_the_log_proves_a_signature_to_somebody_who_trusts_only_its_key(app):
+    item = app.sign(b"m")[0]
+    answer = app.evidence.GetReceipt(evidence_pb2.GetReceiptRequest(leaf_index=item.leaf_index), timeout=10)
+    key = VerifierKey.parse(app.evidence.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=10).verifier_key)
+    verify_signature_receipt(answer.receipt, answer.entry, item.signature, key)
+
+
+def test_checkpoints_are_consistent_and_tiles_give_their_root(app):
+    key = VerifierKey.parse(app.evidence.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=10).verifier_key)
+
+    def head():
+        return open_checkpoint(app.evidence.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=10).checkpoint, key)
+
+    app.sign(*[b"m"] * 300)
+    old = head()
+    app.sign(*[b"m"] * 50)
+    new = head()
+    request = evidence_pb2.GetConsistencyProofRequest(old_size=old.size, new_size=new.size)
+    proof = list(app.evidence.GetConsistencyProof(request, timeout=10).hashes)
+    verify_consistency(old.size, old.root, new.size, new.root, proof)
+    full = app.evidence.GetTile(evidence_pb2.GetTileRequest(level=0, index=0), timeout=10).tile
+    rest = app.evidence.GetTile(evidence_pb2.GetTileRequest(level=0, index=1, width=new.size - 256), timeout=10).tile
+    hashes = [(full + rest)[start : start + 32] for start in range(0, 32 * new.size, 32)]
+    assert merkle.Frontier.decode(merkle.Frontier(0, ()).encode()).append(hashes)[0].root() == new.root
+    inclusion = evidence_pb2.GetInclusionProofRequest(leaf_index=7, tree_size=new.size)
+    proof = list(app.evidence.GetInclusionProof(inclusion, timeout=10).hashes)
+    verify_inclusion(7, new.size, hashes[7], proof, new.root)
+
+
+def test_entries_are_for_readers_and_receipts_for_the_workload_they_name(replica, app):
+    item = app.sign(b"m")[0]
+    assert failure_of(app.evidence.GetEntries, evidence_pb2.GetEntriesRequest(width=1)).reason == reasons.REASON_ROLE_MISSING
+    with replica.as_(OTHER) as channel:
+        request = evidence_pb2.GetReceiptRequest(leaf_index=item.leaf_index)
+        assert failure_of(App(channel).evidence.GetReceipt, request).reason == reasons.REASON_ROLE_MISSING
+    with replica.as_(AUDITOR) as channel:
+        answer = App(channel).evidence.GetEntries(evidence_pb2.GetEntriesRequest(width=2), timeout=10)
+    assert len(open_bundle(answer.entries)) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("GetTile", evidence_pb2.GetTileRequest(level=3)),
+        ("GetInclusionProof", evidence_pb2.GetInclusionProofRequest(leaf_index=5, tree_size=2**63)),
+        ("GetInclusionProof", evidence_pb2.GetInclusionProofRequest(leaf_index=5, tree_size=5)),
+        ("GetConsistencyProof", evidence_pb2.GetConsistencyProofRequest(old_size=0, new_size=1)),
+        ("GetConsistencyProof", evidence_pb2.GetConsistencyProofRequest(old_size=2, new_size=1)),
+        ("GetReceipt", evidence_pb2.GetReceiptRequest(leaf_index=2**63)),
+        ("GetTile", evidence_pb2.GetTileRequest(index=2**63)),
+    ],
+)
+def test_questions_beyond_the_log_are_refused(app, method, request_):
+    assert failure_of(getattr(app.evidence, method), request_).reason == reasons.REASON_NOT_IN_LOG
+
+
+def audit(boot: bytes, first: int, count: int, previous: bytes = b"", kind: int = evidence_pb2.AUDIT_KIND_INTENT) -> bytes:
+    records = [evidence_pb2.AuditRecord(sequence=first + index, time_ms=1, kind=kind) for index in range(count)]
+    return evidence_pb2.AuditBatch(boot_id=boot, previous=previous, records=records).SerializeToString()
+
+
+def test_an_agents_batches_are_taken_once_and_in_order(app):
+    boot = b"b" * 16
+    one = audit(boot, 1, 3)
+    two = audit(boot, 4, 2, hashlib.sha256(one).digest())
+
+    def submit(batch: bytes):
+        return app.evidence.SubmitAudit(evidence_pb2.SubmitAuditRequest(batch=batch), timeout=10)
+
+    first = submit(one)
+    assert first.accepted_through == 3
+    assert submit(one) == first
+    third = evidence_pb2.SubmitAuditRequest(batch=audit(boot, 9, 1, hashlib.sha256(two).digest()))
+    assert failure_of(app.evidence.SubmitAudit, third).reason == reasons.REASON_AUDIT_OUT_OF_ORDER
+    assert submit(two).accepted_through == 5
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        b"\xff\xff",
+        audit(b"short", 1, 1),
+        audit(b"b" * 16, 0, 1),
+        audit(b"b" * 16, 1, 1, kind=0),
+        audit(b"b" * 16, 1, 1, kind=99),
+        audit(b"b" * 16, 1, 1, previous=b"x"),
+        evidence_pb2.AuditBatch(
+            boot_id=b"b" * 16,
+            records=[
+                evidence_pb2.AuditRecord(sequence=1, kind=evidence_pb2.AUDIT_KIND_INTENT),
+                evidence_pb2.AuditRecord(sequence=3, kind=evidence_pb2.AUDIT_KIND_INTENT),
+            ],
+        ).SerializeToString(),
+        evidence_pb2.AuditBatch(
+            boot_id=b"b" * 16,
+            records=[evidence_pb2.AuditRecord(sequence=1, kind=evidence_pb2.AUDIT_KIND_INTENT, grant="free text!")],
+        ).SerializeToString(),
+        audit(b"b" * 16, 1, 1) + b"\xfa\x3f\x05hello",
+    ],
+)
+def test_i9_a_batch_that_could_leak_or_lie_is_refused(app, batch):
+    failure = failure_of(app.evidence.SubmitAudit, evidence_pb2.SubmitAuditRequest(batch=batch))
+    assert failure.reason == reasons.REASON_INPUT_MALFORMED
+
+
+def test_a_draining_adapter_says_so_and_finishes_what_it_has(replica, app):
+    news: queue.Queue = queue.Queue()
+    watch = app.capability.Watch(capability_pb2.WatchRequest(), timeout=30)
+    threading.Thread(target=lambda: [news.put(each) for each in _until_cancelled(watch)], daemon=True).start()
+    news.get(timeout=10)
+    requests: queue.Queue = queue.Queue()
+    answers = app.signing.Sign(iter(requests.get, None), timeout=30)
+    requests.put(app.request(b"m"))
+    assert next(answers).groups[0].items[0].signature
+    assert replica.replica._streams.drain(5.0, replica.replica._changes.announce)
+    assert news.get(timeout=10).draining
+    with pytest.raises(grpc.RpcError):
+        next(answers)
+    requests.put(None)
+
+
+def _until_cancelled(watch):
+    try:
+        yield from watch
+    except grpc.RpcError:
+        return

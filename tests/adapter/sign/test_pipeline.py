@@ -1,0 +1,233 @@
+"""The signing path on real parts: what is answered, and what the log says of it."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+import pytest
+from capsign_adapter.evidence.leaf_reader import Refused, RefusedUnbound, Signed, decode
+from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.token.interface import TokenUnavailableError
+from capsign_wire.adapter.v1 import admin_pb2
+from capsign_wire.adapter.v1 import signing_pb2 as pb
+from capsign_wire.failures import FailureError
+from capsign_wire.intents import new_intent_id
+from capsign_wire.types.v1 import algorithms_pb2 as algorithms
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from capsign_wire.types.v1 import signing_pb2
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from support.adapter_rig import OTHER, intent_at, peer
+
+
+def test_a_signature_has_exactly_one_leaf_that_names_who_what_and_under_which_policy(rig):
+    before = rig.store.control().tree_size
+    (item,) = rig.sign(b"hello", caller="app")
+    assert len(item.signature) == 64
+    assert rig.store.control().tree_size == before + 1
+    entry = decode(rig.entries()[item.leaf_index])
+    assert isinstance(entry, Signed)
+    assert entry.signature_hash == hashlib.sha256(item.signature).digest()
+    assert (entry.group.workload, entry.group.tenant, entry.group.key) == (peer().spiffe_id, "demo", "orders")
+    assert (entry.group.purpose, entry.group.grant, entry.group.caller) == ("jwt", "orders-jwt", "app")
+    assert entry.group.policy_digest == rig.policy.digest
+
+
+def test_the_signature_verifies_under_the_public_key_of_its_context(rig):
+    (item,) = rig.sign(b"hello")
+    handle = rig.groups.verify(rig.handle(), peer(), now_ms())
+    suffix = signing_pb2.ContextSuffix(role="issuer")
+    ((key, _),) = rig.keys.of(handle, algorithms.ALGORITHM_ED25519, suffix, now_ms())
+    load_der_public_key(key.spki).verify(item.signature, b"hello")
+
+
+def test_the_same_intent_gives_the_same_bytes_and_one_leaf(rig):
+    intent = new_intent_id()
+    digest = hashlib.sha256(b"x").digest()
+    first = rig.sign(digest, intents=[intent], algorithm=algorithms.ALGORITHM_ES256)[0]
+    size = rig.store.control().tree_size
+    # ES256 draws fresh randomness: only the ledger can give the same bytes again. Another handle, as after a renewal.
+    again = rig.sign(digest, intents=[intent], algorithm=algorithms.ALGORITHM_ES256, handle=rig.handle())[0]
+    assert (again.signature, again.leaf_index) == (first.signature, first.leaf_index)
+    assert again.signed_by.kid
+    assert rig.store.control().tree_size == size
+
+
+def test_the_same_intent_twice_in_one_batch_is_signed_once(rig):
+    intent = new_intent_id()
+    one, two = rig.sign(b"same", b"same", intents=[intent, intent])
+    assert one.signature == two.signature
+    assert one.leaf_index == two.leaf_index
+
+
+def test_an_intent_used_for_something_else_is_refused_and_the_refusal_is_a_leaf(rig):
+    intent = new_intent_id()
+    rig.sign(b"this", intents=[intent])
+    refused = rig.sign(b"that", intents=[intent])[0]
+    assert refused.failure.reason == reasons.REASON_INTENT_CONFLICT
+    assert not refused.signature
+    entry = decode(rig.entries()[refused.leaf_index])
+    assert isinstance(entry, Refused)
+    assert entry.reason == reasons.REASON_INTENT_CONFLICT
+
+
+def test_one_bad_item_never_fails_its_neighbours(rig):
+    good = hashlib.sha256(b"x").digest()
+    items = rig.sign(good, b"short", good, algorithm=algorithms.ALGORITHM_ES256)
+    assert [bool(item.signature) for item in items] == [True, False, True]
+    assert items[1].failure.reason == reasons.REASON_INPUT_MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("group", "reason"),
+    [
+        ({"algorithm": algorithms.ALGORITHM_ES384}, reasons.REASON_ALGORITHM_NOT_ALLOWED),
+        ({"context": signing_pb2.ContextSuffix(role="thief")}, reasons.REASON_CONTEXT_NOT_ALLOWED),
+        ({"context": signing_pb2.ContextSuffix()}, reasons.REASON_CONTEXT_NOT_ALLOWED),
+        ({"context": signing_pb2.ContextSuffix(protocol="tls", role="issuer")}, reasons.REASON_CONTEXT_NOT_ALLOWED),
+        ({"expected_kid": "another"}, reasons.REASON_KEY_MOVED),
+    ],
+)
+def test_what_the_handle_does_not_allow_is_not_signed(rig, group, reason):
+    (item,) = rig.sign(b"hello", **group)
+    assert item.failure.reason == reason
+    assert not item.signature
+
+
+def test_a_refusal_is_final_for_its_intent(rig):
+    """A delayed copy of a refused call must not be signed later, when the policy might allow it."""
+    intent = new_intent_id()
+    wrong = signing_pb2.ContextSuffix(role="thief")
+    assert rig.sign(b"m", intents=[intent], context=wrong)[0].failure.reason == reasons.REASON_CONTEXT_NOT_ALLOWED
+    assert rig.sign(b"m", intents=[intent])[0].failure.reason == reasons.REASON_INTENT_CONFLICT
+    assert rig.sign(b"m", intents=[intent], context=wrong)[0].failure.reason == reasons.REASON_CONTEXT_NOT_ALLOWED
+
+
+def test_a_stolen_handle_is_refused_and_seen(rig):
+    stolen = rig.handle()
+    (item,) = rig.sign(b"m", who=peer(OTHER), handle=stolen)
+    assert item.failure.reason == reasons.REASON_HANDLE_STOLEN
+    last = decode(rig.entries()[-1])
+    assert isinstance(last, RefusedUnbound)
+    assert last.workload == OTHER
+
+
+def test_a_handle_copied_to_another_key_of_the_same_workload_is_refused(rig):
+    (item,) = rig.sign(b"m", who=peer(key=b"other"), handle=rig.handle())
+    assert item.failure.reason == reasons.REASON_HANDLE_STOLEN
+
+
+def test_an_expired_handle_is_refused(rig):
+    (item,) = rig.sign(b"m", handle=rig.handle(age_ms=16 * 60_000))
+    assert item.failure.reason == reasons.REASON_HANDLE_EXPIRED
+
+
+def test_uses_are_counted_in_the_store(rig):
+    handle = rig.handle("thrice")
+    items = rig.sign(b"1", b"2", b"3", b"4", handle=handle)
+    assert [bool(item.signature) for item in items] == [True, True, True, False]
+    assert items[3].failure.reason == reasons.REASON_USES_EXHAUSTED
+
+
+def test_the_rate_is_kept_and_leaves_the_intent_free(rig):
+    intents = [new_intent_id() for _ in range(3)]
+    handle = rig.handle("slow")
+    items = rig.sign(b"1", b"2", b"3", intents=intents, handle=handle)
+    assert [bool(item.signature) for item in items] == [True, True, False]
+    assert items[2].failure.reason == reasons.REASON_RATE_LIMITED
+    assert items[2].failure.retry_after_ms > 0
+    assert rig.store.find(peer().spiffe_id, [intents[2]]) == {}
+
+
+@pytest.mark.parametrize(
+    ("intent", "reason"),
+    [
+        (b"\x00" * 16, reasons.REASON_INPUT_MALFORMED),
+        (intent_at(3_600_000), reasons.REASON_INTENT_FROM_FUTURE),
+    ],
+)
+def test_an_intent_id_that_is_none_is_refused(rig, intent, reason):
+    (item,) = rig.sign(b"m", intents=[intent])
+    assert item.failure.reason == reason
+
+
+def test_an_intent_older_than_the_window_is_never_executed_afresh(rig):
+    rig.store.collect_garbage(now_ms() - 1000)
+    (item,) = rig.sign(b"m", intents=[intent_at(-3_600_000)])
+    assert item.failure.reason == reasons.REASON_INTENT_EXPIRED
+
+
+def test_a_revocation_between_decision_and_commit_wins(rig, monkeypatch):
+    """The batch was decided and signed under the old epoch; the commit finds it moved, and the second round refuses."""
+    commit, revoked = rig.store.commit, []
+
+    def late(epoch, drafts, now):
+        if not revoked:
+            revoked.append(rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, "orders-jwt", b"leaf", now))
+        return commit(epoch, drafts, now)
+
+    monkeypatch.setattr(rig.store, "commit", late)
+    (item,) = rig.sign(b"m")
+    assert revoked
+    assert item.failure.reason == reasons.REASON_HANDLE_REVOKED
+    assert not item.signature
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_token_that_fails_gives_unavailable_and_binds_nothing(rig, after):
+    intent = new_intent_id()
+    rig.token.fail("hmac", TokenUnavailableError("gone"), after=after, times=8)
+    try:
+        (item,) = rig.sign(b"m", intents=[intent])
+    except FailureError as error:
+        assert error.reason == reasons.REASON_TOKEN_UNAVAILABLE
+    else:
+        assert item.failure.reason == reasons.REASON_TOKEN_UNAVAILABLE
+    assert rig.store.find(peer().spiffe_id, [intent]) == {}
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("full"), CommitUnknownError("lost")])
+def test_a_store_that_fails_releases_nothing(rig, monkeypatch, error):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr(rig.store, "commit", broken)
+    with pytest.raises(type(error)):
+        rig.sign(b"m")
+
+
+def test_a_batch_above_the_bound_is_refused_before_anything_is_done(rig):
+    size = rig.store.control().tree_size
+    item = pb.SignItem(intent_id=new_intent_id(), input=b"m")
+    groups = [pb.SignGroup(algorithm=1, items=[item] * 600), pb.SignGroup(algorithm=1, items=[item] * 600)]
+    with pytest.raises(FailureError) as caught:
+        rig.pipeline.run(peer(), pb.SignRequest(batch_id=1, handles=[rig.handle()], groups=groups))
+    assert caught.value.reason == reasons.REASON_INPUT_TOO_LARGE
+    assert rig.store.control().tree_size == size
+
+
+def test_floods_of_refusals_do_not_fill_the_log(rig):
+    forged = b"x" * 100
+    size = rig.store.control().tree_size
+    answers = [item for _ in range(10) for item in rig.sign(*([b"m"] * 100), handle=forged)]
+    kinds = {item.failure.reason for item in answers}
+    assert kinds == {reasons.REASON_HANDLE_FORGED, reasons.REASON_RATE_LIMITED}
+    assert rig.store.control().tree_size - size < 700
+
+
+def test_fifty_threads_with_one_intent_get_identical_bytes(rig):
+    intent, digest, handle = new_intent_id(), hashlib.sha256(b"x").digest(), rig.handle()
+    size, answers = rig.store.control().tree_size, []
+
+    def call():
+        answers.extend(rig.sign(digest, intents=[intent], algorithm=algorithms.ALGORITHM_ES256, handle=handle))
+
+    threads = [threading.Thread(target=call) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({answer.signature for answer in answers}) == 1
+    assert len(answers) == 50
+    assert rig.store.control().tree_size == size + 1

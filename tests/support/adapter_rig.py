@@ -1,0 +1,166 @@
+"""An adapter's inside, put together in this process: the real pipeline, policy, handles and SQLite on a token in memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from capsign_adapter.decide.biscuits import Mint, Verifier
+from capsign_adapter.decide.capability import capability_for
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy_load import parse_policy
+from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.decide.verdicts import Verdicts
+from capsign_adapter.keys.commitment import CommitmentKeys
+from capsign_adapter.keys.keyring import CacheSettings, Keyring
+from capsign_adapter.keys.mint_key import mint_seed
+from capsign_adapter.provisioning import provision_all
+from capsign_adapter.serve import monotonic_ms
+from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.checkpoints import Checkpoints
+from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.group import Groups
+from capsign_adapter.sign.pipeline import Pipeline
+from capsign_adapter.sign.public_keys import PublicKeys
+from capsign_adapter.sign.snapshot import Snapshots
+from capsign_adapter.store.open import open_store
+from capsign_wire.adapter.v1 import signing_pb2 as pb
+from capsign_wire.intents import new_intent_id
+from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
+from support.fake_token import FakeToken
+
+APP = "spiffe://capsign.test/ns/demo/sa/app"
+OTHER = "spiffe://capsign.test/ns/demo/sa/other"
+STRANGER = "spiffe://capsign.test/ns/demo/sa/stranger"
+OPERATOR = "spiffe://capsign.test/operator/dev"
+AUDITOR = "spiffe://capsign.test/auditor/dev"
+
+POLICY = f"""
+version: 1
+trust_domain: capsign.test
+tenants: [{{name: demo}}]
+keys:
+  - {{tenant: demo, name: orders, kind: derived, algorithms: [Ed25519, ES256, HS256, ML-DSA-65]}}
+  - {{tenant: demo, name: release, kind: direct, algorithms: [ES384]}}
+grants:
+  - name: orders-jwt
+    tenant: demo
+    key: orders
+    workloads: ["{APP}"]
+    purpose: jwt
+    algorithms: [Ed25519, ES256, HS256, ML-DSA-65]
+    protocols: [{{protocol: jwt, roles: [issuer, audience], versions: ["1"]}}]
+    transcript: allowed
+    min_custody: adapter-memory
+    ttl: 15m
+  - name: release
+    tenant: demo
+    key: release
+    workloads: ["{APP}"]
+    purpose: artifact
+    algorithms: [ES384]
+    protocols: [{{protocol: release, roles: [signer], versions: ["1"]}}]
+    transcript: forbidden
+    min_custody: hsm-direct
+    ttl: 15m
+  - name: thrice
+    tenant: demo
+    key: orders
+    workloads: ["{APP}"]
+    purpose: thrice
+    algorithms: [Ed25519]
+    protocols: [{{protocol: jwt, roles: [issuer], versions: ["1"]}}]
+    transcript: forbidden
+    min_custody: adapter-memory
+    ttl: 15m
+    max_uses: 3
+  - name: slow
+    tenant: demo
+    key: orders
+    workloads: ["{APP}"]
+    purpose: slow
+    algorithms: [Ed25519]
+    protocols: [{{protocol: jwt, roles: [issuer], versions: ["1"]}}]
+    transcript: forbidden
+    min_custody: adapter-memory
+    ttl: 15m
+    rate: {{per_second: 1, burst: 2}}
+  - name: others
+    tenant: demo
+    key: orders
+    workloads: ["{OTHER}"]
+    purpose: jwt
+    algorithms: [Ed25519]
+    protocols: [{{protocol: jwt, roles: [issuer], versions: ["1"]}}]
+    transcript: forbidden
+    min_custody: adapter-memory
+    ttl: 15m
+roles:
+  - {{role: operator, identities: ["{OPERATOR}"]}}
+  - {{role: auditor, identities: ["{AUDITOR}"]}}
+limits: {{intent_retention: 24h, clock_skew: 30s, message_max: 65536}}
+algorithms: {{floor_bits: 128}}
+tls: {{min: "1.3"}}
+"""
+
+
+def peer(spiffe_id: str = APP, key: bytes = b"") -> Peer:
+    """A peer whose certificate is good for an hour; each SPIFFE ID has a key of its own."""
+    return Peer(spiffe_id, (key or spiffe_id[-3:].encode()).ljust(32, b"k"), now_ms() + 3_600_000)
+
+
+class AdapterRig:
+    """Attributes are the parts; `sign` is a short way through them."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self.url = f"sqlite://{directory}/store.db"
+        self.policy = parse_policy(POLICY.encode())
+        self.token = FakeToken()
+        self.store = open_store(self.url, create=True)
+        provision_all(self.policy, self.token, self.store, now_ms())
+        self.wire()
+
+    def wire(self) -> None:
+        """Put the parts together; call again after changing one."""
+        self.mint = Mint(bytes(mint_seed(self.token)))
+        self.verifier = Verifier(self.mint.public_key)
+        self.verdicts = Verdicts(self.verifier)
+        self.keyring = Keyring(self.token, CacheSettings(), monotonic_ms)
+        self.commitments = CommitmentKeys(self.token, monotonic_ms)
+        self.snapshots = Snapshots(self.store, lambda _: self.keyring.clear())
+        self.changes = Changes()
+        self.groups = Groups(self.policy, self.verdicts, self.keyring, self.commitments)
+        self.pipeline = Pipeline(self.policy, self.groups, self.snapshots, self.store, Buckets(), 100)
+        self.keys = PublicKeys(self.policy, self.keyring, self.snapshots)
+        self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
+
+    def handle(self, grant: str = "orders-jwt", who: Peer | None = None, age_ms: int = 0) -> bytes:
+        """A token for that grant in the hands of that peer, minted so long ago."""
+        holder = who or peer()
+        found = self.policy.grant(grant)
+        return self.mint.mint(capability_for(found, holder.spiffe_id, holder.key_hash, os.urandom(16), now_ms() - age_ms))
+
+    def sign(self, *inputs: bytes, who: Peer | None = None, handle: bytes | None = None, **group) -> list[pb.SignedItem]:
+        """Sign inputs as one group; results in order. Extra arguments are fields of the group or `intents`."""
+        intents = group.pop("intents", None) or [new_intent_id() for _ in inputs]
+        group.setdefault("algorithm", algorithms_pb2.ALGORITHM_ED25519)
+        group.setdefault("context", signing_pb2.ContextSuffix(role="issuer"))
+        items = [pb.SignItem(intent_id=intent, input=data) for intent, data in zip(intents, inputs, strict=True)]
+        request = pb.SignRequest(
+            batch_id=1, handles=[handle or self.handle(who=who)], groups=[pb.SignGroup(items=items, **group)]
+        )
+        return list(self.pipeline.run(who or peer(), request).groups[0].items)
+
+    def entries(self) -> list[bytes]:
+        """Every entry of the log."""
+        return self.store.entries(0, self.store.control().tree_size)
+
+    def close(self) -> None:
+        self.store.close()
+
+
+def intent_at(offset_ms: int) -> bytes:
+    """An intent id whose time is that far from now."""
+    return new_intent_id(time.time_ns() // 1_000_000 + offset_ms)

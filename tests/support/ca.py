@@ -1,0 +1,67 @@
+"""A certificate authority for tests: X.509-SVIDs, good ones and each kind of bad one."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+
+@dataclass(frozen=True)
+class Credential:
+    """PEM of a certificate and of its private key."""
+
+    certificate: bytes
+    private_key: bytes
+
+    def write(self, directory: Path, name: str) -> tuple[Path, Path]:
+        """Write NAME.pem and NAME.key, readable by the owner only."""
+        paths = (directory / f"{name}.pem", directory / f"{name}.key")
+        for path, data in zip(paths, (self.certificate, self.private_key), strict=True):
+            path.write_bytes(data)
+            path.chmod(0o600)
+        return paths
+
+
+class Authority:
+    """Issues from a root that lives as long as the test."""
+
+    def __init__(self, name: str = "test CA") -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name(name)
+        builder = self._builder(self._name, self._key, datetime.timedelta(hours=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    def issue(self, *uris: str, dns: tuple[str, ...] = (), life: datetime.timedelta = datetime.timedelta(hours=1)) -> Credential:
+        """A certificate with these URI and DNS names. A negative life has ended already."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.UniformResourceIdentifier(uri) for uri in uris] + [x509.DNSName(name) for name in dns]
+        builder = self._builder(_name("test"), key, life)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        signed = builder.sign(self._key, hashes.SHA256())
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return Credential(signed.public_bytes(Encoding.PEM), private)
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, life: datetime.timedelta) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=2))
+            .not_valid_after(now + life)
+        )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
