@@ -310,3 +310,8 @@ def test_what_a_refusal_does_not_know_is_left_out():
     described = describe(decode(group.prepare().refused(TIME, INTENT, b"", failures_pb2.REASON_HANDLE_EXPIRED)))
     assert described["reason"] == "HANDLE_EXPIRED"
     assert not {"key_version", "algorithm", "custody", "context_digest", "caller", "commitment"} & set(described)
+
+
+def test_an_overlong_entry_is_refused_before_it_is_read():
+    with pytest.raises(LeafError, match="at most 1024 bytes"):
+        decode(SIGNED + bytes(MAX_ENTRY_LEN))

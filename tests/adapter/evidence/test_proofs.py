@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pymerkle
 import pytest
-from capsign_adapter.evidence.merkle import EMPTY_ROOT, TreeDataError, leaf_hash
+from capsign_adapter.evidence.merkle import EMPTY_ROOT, TreeDataError, leaf_hash, node_hash
 from capsign_adapter.evidence.proofs import ProofError, TreeReader, verify_consistency, verify_inclusion
 from hypothesis import given
 from hypothesis import strategies as st
@@ -210,3 +210,30 @@ def test_a_store_that_lost_a_tile_is_damage_and_not_a_shorter_log():
 def test_an_endless_proof_is_refused_before_it_is_hashed():
     with pytest.raises(ProofError, match="at most 64"):
         verify_inclusion(0, 8, bytes(32), [bytes(32)] * 65, bytes(32))
+
+
+def test_a_proof_that_climbs_above_the_root_is_refused():
+    """Whoever could choose the root could otherwise hang a tree of 8 under one more node and still call it a tree of 8."""
+    leaves, above = EIGHT.levels[0], leaf_hash(b"above")
+    reader = TreeReader(EIGHT.hashes, 8)
+    root = node_hash(above, reader.root())
+    with pytest.raises(ProofError, match="too long"):
+        verify_inclusion(3, 8, leaves[3], [*reader.inclusion(3), above], root)
+    old_root = node_hash(above, merkle_tree_hash(leaves[:5]))
+    with pytest.raises(ProofError, match="too long"):
+        verify_consistency(5, old_root, 8, root, [*reader.consistency(5), above])
+
+
+@given(st.integers(1, 2000), st.data())
+def test_the_store_is_never_asked_for_more_than_the_tree_has(size, data):
+    """A tree that grows while it is read must not matter, and a store may refuse what lies beyond its end."""
+
+    def hashes(level, first, count):
+        assert 0 < count
+        assert first + count <= size >> (8 * level)
+        return LARGE.hashes(level, first, count)
+
+    reader = TreeReader(hashes, size)
+    reader.inclusion(data.draw(st.integers(0, size - 1)))
+    reader.consistency(data.draw(st.integers(1, size)))
+    assert reader.root() == merkle_tree_hash(LARGE.levels[0][:size])
