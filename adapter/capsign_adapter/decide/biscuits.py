@@ -35,6 +35,9 @@ from capsign_adapter.decide.admission import Operation, check_life
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.handle_facts import CHECKS, capability_in, facts_of
 
+SEED_LEN = 32
+"""Length of the mint's seed, bytes."""
+
 MAX_TOKEN_BYTES = 4096
 """Largest token, narrowed or not."""
 
@@ -73,6 +76,8 @@ class Mint:
     """Makes tokens. The seed is the Ed25519 private key of the mint, 32 bytes, kept by nobody but this object."""
 
     def __init__(self, seed: bytes) -> None:
+        if len(seed) != SEED_LEN:
+            raise ValueError("the mint's seed is 32 bytes")
         self._private = PrivateKey.from_bytes(seed, _ED25519)  # type: ignore[call-arg]
         self.public_key = bytes(KeyPair.from_private_key(self._private).public_key.to_bytes())
 

@@ -17,7 +17,7 @@ from capsign_adapter.decide.policy_document import WORDING, PolicyDocument
 MAX_BYTES = 4 * 1024 * 1024
 """Largest policy document: 10,000 grants in ordinary writing."""
 
-MAX_NODES = 1_000_000
+MAX_NODES = 500_000
 """Most values in a policy document."""
 
 MAX_REPORTED = 20
