@@ -33,9 +33,7 @@ class Result:
     def against(self, raw_per_second: float) -> Result:
         """With its ratios to the raw primitive."""
         unit_us = 1e6 / raw_per_second
-        return replace(
-            self, ratio=self.sps / raw_per_second, p50_e=self.p50_us / unit_us, p99_e=self.p99_us / unit_us
-        )
+        return replace(self, ratio=self.sps / raw_per_second, p50_e=self.p50_us / unit_us, p99_e=self.p99_us / unit_us)
 
     def plain(self) -> dict[str, Any]:
         """For JSON, rounded to what the measurement can tell."""

@@ -33,7 +33,9 @@ class Deployment:
     def description(self) -> dict[str, Any]:
         """What `capsign dev up -o json` printed."""
         command = [sys.executable, "-m", "capsign_cli", "dev", "up", "--dir", str(self._directory)]
-        done = subprocess.run([*command, "--workers", str(self._workers), "-o", "json"], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, "--workers", str(self._workers), "-o", "json"], check=True, capture_output=True, text=True
+        )
         self._up = True
         described: dict[str, Any] = json.loads(done.stdout)
         return described
@@ -45,11 +47,11 @@ class Deployment:
 
     @property
     def agent(self) -> psutil.Process:
-        return psutil.Process(self.description["pids"]["agent"])
+        return psutil.Process(self.description["agent"]["pid"])
 
     @property
     def adapters(self) -> list[psutil.Process]:
-        return [psutil.Process(pid) for name, pid in self.description["pids"].items() if name.startswith("adapter")]
+        return [psutil.Process(adapter["pid"]) for adapter in self.description["adapters"]]
 
     def cost(self) -> Cost:
         """CPU seconds used until now."""

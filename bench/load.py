@@ -40,7 +40,7 @@ class Tally:
 
 
 def run_threads(arguments: argparse.Namespace) -> list[Tally]:
-    wish = {"purpose": arguments.purpose, "algorithm": arguments.algorithm}
+    wish = {"purpose": arguments.purpose, "protocol": "jwt", "algorithm": arguments.algorithm}
     with capsign.Signer(arguments.socket, coalesce=arguments.coalesce) as signer:
         signer.sign(MESSAGE, **wish)
         tallies = _tallies(arguments, arguments.threads)
@@ -68,7 +68,7 @@ def run_threads(arguments: argparse.Namespace) -> list[Tally]:
 
 
 async def run_tasks(arguments: argparse.Namespace) -> list[Tally]:
-    wish = {"purpose": arguments.purpose, "algorithm": arguments.algorithm}
+    wish = {"purpose": arguments.purpose, "protocol": "jwt", "algorithm": arguments.algorithm}
     async with capsign.AsyncSigner(arguments.socket, coalesce=arguments.coalesce) as signer:
         await signer.sign(MESSAGE, **wish)
         tallies = _tallies(arguments, arguments.tasks)
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=0)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--algorithm", default="Ed25519")
-    parser.add_argument("--purpose", default="bench")
+    parser.add_argument("--purpose", default="jwt")
     parser.add_argument("--no-coalesce", dest="coalesce", action="store_false")
     arguments = parser.parse_args()
     if arguments.tasks:

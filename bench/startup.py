@@ -11,10 +11,10 @@ from pathlib import Path
 
 import grpc
 import psutil
-
-from bench.deployment import Deployment
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.agent.v1 import agent_pb2_grpc
+
+from bench.deployment import Deployment
 
 
 def first_rpc(deployment: Deployment, times: int) -> tuple[list[float], float]:
@@ -25,11 +25,13 @@ def first_rpc(deployment: Deployment, times: int) -> tuple[list[float], float]:
     measured: list[float] = []
     resident = 0.0
     for _ in range(times):
-        scratch = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))  # noqa: S108 - a short path: sockets allow 107 bytes
+        scratch = Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp"))
         try:
-            config, socket = _own_config(Path(deployment.description["agent_config"]), scratch)
+            config, socket = _own_config(Path(deployment.description["agent"]["config"]), scratch)
             began = time.perf_counter()
-            process = subprocess.Popen([sys.executable, "-m", "capsign_agent", "--config", str(config)], stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "capsign_agent", "--config", str(config)], stderr=subprocess.DEVNULL
+            )
             try:
                 _first_answer(socket)
                 measured.append((time.perf_counter() - began) * 1e6)
