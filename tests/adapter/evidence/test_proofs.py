@@ -229,7 +229,7 @@ def test_the_store_is_never_asked_for_more_than_the_tree_has(size, data):
     """A tree that grows while it is read must not matter, and a store may refuse what lies beyond its end."""
 
     def hashes(level, first, count):
-        assert 0 < count
+        assert count > 0
         assert first + count <= size >> (8 * level)
         return LARGE.hashes(level, first, count)
 
