@@ -12,7 +12,7 @@ from threading import Lock
 from capsign_adapter.decide.biscuits import Verified, Verifier
 
 CAPACITY = 4096
-"""Most handles kept; about 10 KiB each. The least recently used goes first."""
+"""Most handles kept; about 12 KiB each. The least recently used goes first."""
 
 
 class Verdicts:
