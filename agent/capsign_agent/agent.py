@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
 import time
@@ -11,30 +12,33 @@ from collections.abc import Coroutine
 from typing import Any
 
 import grpc.aio
-from capsign_wire import logs, settings
+from capsign_wire import logs, otel, settings
 from capsign_wire.agent.v1 import agent_pb2_grpc
 from capsign_wire.bounds import MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent import credentials, records
 from capsign_agent.adapter_calls import AdapterCalls
 from capsign_agent.coalesce import Coalescer
 from capsign_agent.config import Config, Socket
-from capsign_agent.handles import HandleBook, Held, SocketHandles
+from capsign_agent.handles import HandleBook, SocketHandles
 from capsign_agent.health import Health
 from capsign_agent.journal import Journal
 from capsign_agent.keys import PublicKeys
 from capsign_agent.lookups import Lookups
-from capsign_agent.metrics import Metrics
 from capsign_agent.narrow import Narrowing
 from capsign_agent.renewal import Renewal
 from capsign_agent.reporter import Reporter
 from capsign_agent.servicer import SigningServicer
+from capsign_agent.settle import Settlement
 from capsign_agent.sign import SigningPath
 from capsign_agent.sockets import SocketClaim
 from capsign_agent.streams import Reachability, SignStream, streams_of
 from capsign_agent.upstream import Target, Upstream
+
+VERSION = "0.1.0"
 
 LOOK_AT_FILES_S = 2.0
 """How often the credential files are looked at."""
@@ -74,14 +78,17 @@ class Agent:
         calls = AdapterCalls(lambda: self._upstream, timeout_s)
         self._book = HandleBook(_socket_handles(one) for one in config.sockets)
         self._keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
-        self._reach = Reachability()
+        self._reach = Reachability(time.monotonic())
         self._coalescer = Coalescer(config.limits.queue_items, config.limits.queue_bytes, self._refusing)
         self._renewal = Renewal(self._book, calls, self.journal, self.metrics, self._keys.clear)
-        self._path = SigningPath(self._coalescer, self.journal, self._keys, self.metrics, self._handle_refused, skew_s)
+        self._settlement = Settlement(self.journal, self.metrics, self._renewal.refused)
+        self._path = SigningPath(self._coalescer, self.journal, self._settlement, self._keys, self.metrics, skew_s)
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
         self._lookups = Lookups(calls, self._keys, self.journal, skew_s)
         self._health = Health(config.health.path, config.probe_path, self.faults)
         self._servers: list[grpc.aio.Server] = []
+        self._servicers: list[SigningServicer] = []
+        self._telemetry: otel.Telemetry | None = None
         self._streams: list[SignStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._stream_tasks: set[asyncio.Task[None]] = set()
@@ -94,16 +101,29 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        self._reach.down_since = loop.time()
         self._start_streams()
         for work in (self._renewal.keep(), self._renewal.listen(), self._reporter.run(), self._follow_files()):
             self._spawn(work, self._tasks)
         for claim, handles in zip(self._sockets, self._book.sockets, strict=True):
             self._servers.append(await self._serve(claim, handles))
         await self._health.start()
+        self._start_telemetry()
         logs.event("agent.serving", sockets=len(self._servers), targets=len(self._config.upstream.targets))
         await self._stopping.wait()
         await self._drain()
+
+    def _start_telemetry(self) -> None:
+        """Gauges, and whatever exporters the environment asks for; after serving began, because they take time to load."""
+        metrics, clock = self.metrics, time.time
+        metrics.gauge("capsign.queue.depth", lambda: self._coalescer.items, "upstream")
+        metrics.gauge("capsign.queue.age", self._coalescer.age, "upstream")
+        metrics.gauge("capsign.queue.depth", lambda: self.journal.unsealed, "journal")
+        metrics.gauge("capsign.queue.depth", lambda: len(self.journal.sealed()), "audit")
+        metrics.gauge("capsign.journal.bytes", lambda: self.journal.size_bytes)
+        metrics.gauge("capsign.handle.age", lambda: self._book.age(clock()))
+        self._telemetry = otel.start("capsign-agent", VERSION, metrics, os.environ)
+        for servicer in self._servicers:
+            servicer.tracer = self._telemetry.tracer
 
     def stop(self) -> None:
         """Begin to drain: new calls are refused as DRAINING from now on."""
@@ -143,6 +163,7 @@ class Agent:
             stream_calls=self._config.limits.stream_calls,
             skew_s=float(self._config.limits.clock_skew_s),
         )
+        self._servicers.append(servicer)
         agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, server)
         server.add_insecure_port(claim.address)
         await server.start()
@@ -174,6 +195,8 @@ class Agent:
         await self._health.close()
         for claim in self._sockets:
             claim.release()
+        if self._telemetry is not None:
+            await asyncio.to_thread(self._telemetry.close)
         logs.event("agent.stopped", journal_delivered=flushed)
 
     def _refusing(self) -> FailureError | None:
@@ -184,9 +207,6 @@ class Agent:
         waited_s = asyncio.get_running_loop().time() - since
         return self._upstream.unreachable() if waited_s * 1000 >= self._config.upstream.unreachable_after_ms else None
 
-    def _handle_refused(self, held: Held, reason: failures_pb2.Reason.ValueType) -> None:
-        self._renewal.refused(held, reason)
-
     def _start_streams(self) -> None:
         config = self._config.upstream
 
@@ -195,7 +215,7 @@ class Agent:
                 target,
                 channel,
                 self._coalescer,
-                self._path,
+                self._settlement,
                 self._reach,
                 self.metrics,
                 exchange_s=config.timeout_ms / 1000,

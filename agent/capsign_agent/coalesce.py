@@ -8,6 +8,7 @@ context and key merge into one group. The queue is bounded by items and bytes; t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -38,7 +39,7 @@ class Call:
     """
 
     __slots__ = (
-        "algorithm", "answer", "attempts", "cost", "expected_kid", "held", "inputs", "intents", "journalled", "key", "sent",
+        "algorithm", "answer", "attempts", "cost", "expected_kid", "held", "inputs", "intents", "journalled", "key", "queued_at", "sent",
         "settled", "suffix", "token", "traceparent",
     )  # fmt: skip
 
@@ -65,6 +66,7 @@ class Call:
         self.key = (held.id, algorithm, suffix_bytes, expected_kid)
         self.cost = sum(map(len, inputs)) + ITEM_OVERHEAD * len(inputs)
         self.attempts = 0
+        self.queued_at = time.monotonic()
         self.token = held.token
         self.journalled = False
         """Whether its intents are in the journal."""
@@ -161,6 +163,13 @@ class Coalescer:
         self._refusing = refusing
         self.items = 0
         self.bytes = 0
+
+    def age(self) -> float:
+        """How long the oldest call has waited, seconds. Read from the telemetry thread."""
+        try:
+            return time.monotonic() - self._waiting[0].queued_at
+        except IndexError:
+            return 0.0
 
     def submit(self, call: Call) -> None:
         """Queue a call. Raises FailureError OVERLOADED or UPSTREAM_UNREACHABLE; then it is not queued."""

@@ -172,6 +172,10 @@ class HandleBook:
         """How many handles are good now."""
         return sum(now < one.expires_at.ToMilliseconds() / 1000 for one in self._issued.values())
 
+    def age(self, now: float) -> float:
+        """Seconds since the handles held were issued; 0 without any."""
+        return now - self._received_at if self._issued else 0.0
+
     def half_life(self) -> float:
         """When the first handle reaches half of its life, seconds since 1970; 0 if there is none.
 

@@ -54,6 +54,7 @@ class Segment:
     path: Path
     boot: str
     last_sequence: int
+    records: int
 
     def batch(self) -> bytes:
         """The bytes that go upstream, always the same. Raises JournalError if the file changed since it was sealed."""
@@ -91,13 +92,17 @@ class Journal:
         self._fd = -1
         self._size = 0
         self._records = 0
-        self._since = 0.0
         self._begin(b"")
 
     @property
     def size_bytes(self) -> int:
         """What the journal takes on disk."""
         return self._sealed_bytes + self._size
+
+    @property
+    def unsealed(self) -> int:
+        """Records in the current segment."""
+        return self._records
 
     @property
     def sequence(self) -> int:
@@ -174,15 +179,8 @@ class Journal:
             record.sequence = sequence
             record.time_ms = now_ms
         self._write(evidence_pb2.AuditBatch(records=records).SerializeToString())
-        if not self._records:
-            self._since = time.monotonic()
         self._sequence += len(records)
         self._records += len(records)
-
-    @property
-    def oldest(self) -> float:
-        """When the first record of the current segment was written, monotonic seconds; 0 if there is none."""
-        return self._since if self._records else 0.0
 
     def _room(self) -> int:
         return self._max_bytes - CLOSING_BYTES - self.size_bytes - self._promised * RECORD_BYTES
@@ -229,7 +227,7 @@ class Journal:
 
     def _seal(self) -> None:
         os.close(self._fd)
-        self._sealed.append(Segment(self._current, self._boot, self._sequence))
+        self._sealed.append(Segment(self._current, self._boot, self._sequence, self._records))
         self._sealed_sizes[self._current] = self._size
         self._sealed_bytes += self._size
         self._begin(self._hash.digest())
@@ -244,11 +242,11 @@ class Journal:
                     raise JournalError(f"The journal segment {path} is damaged. Keep it for the auditor and move it away.")
                 self.torn_bytes += path.stat().st_size - good
                 os.truncate(path, good)  # a crash before this only makes it happen at the next start
-            last = _last_sequence(payloads)
-            if last == 0:
+            last, count = _held(payloads)
+            if count == 0:
                 path.unlink()  # it holds no record: nothing was done under it
                 continue
-            self._sealed.append(Segment(path, folder.name, last))
+            self._sealed.append(Segment(path, folder.name, last, count))
             self._sealed_sizes[path] = good
             self._sealed_bytes += good
         if not any(folder.iterdir()):
@@ -289,7 +287,7 @@ def _read_frames(path: Path) -> tuple[list[bytes], int, bool]:
     return payloads, good, good == len(data)
 
 
-def _last_sequence(payloads: list[bytes]) -> int:
-    if len(payloads) < 2:
-        return 0
-    return evidence_pb2.AuditBatch.FromString(payloads[-1]).records[-1].sequence
+def _held(payloads: list[bytes]) -> tuple[int, int]:
+    """The last sequence number of a segment's records and how many there are."""
+    records = evidence_pb2.AuditBatch.FromString(b"".join(payloads)).records
+    return (records[-1].sequence, len(records)) if records else (0, 0)

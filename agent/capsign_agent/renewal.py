@@ -11,12 +11,12 @@ from typing import Protocol
 from capsign_wire import bounds, logs
 from capsign_wire.adapter.v1 import capability_pb2
 from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent import records
 from capsign_agent.handles import HandleBook, Held
 from capsign_agent.journal import Journal
-from capsign_agent.metrics import Metrics
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MOST_S = 15.0
@@ -82,7 +82,7 @@ class Renewal:
                 failures = 0
             except FailureError as error:
                 failures += 1
-                self._metrics.handle_failures += 1
+                self._metrics.counter("capsign.retries").add("upstream")
                 if failures == 1:
                     logs.warning("handles.fetch_failed", reason=error.row.name)
             wait_s = self._next_wait() if not failures else backoff_s(failures)
@@ -124,7 +124,6 @@ class Renewal:
         self._epoch = max(self._epoch, response.revocation_epoch)
 
     def _take(self, handles: list[capability_pb2.IssuedHandle], mint_public_key: bytes) -> None:
-        self._metrics.handle_fetches += 1
         try:
             self._book.replace(handles, self._clock(), mint_public_key)
         except ValueError:

@@ -15,10 +15,10 @@ from typing import Protocol
 from capsign_wire import logs
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.journal import Journal, JournalError, Segment
-from capsign_agent.metrics import Metrics
 from capsign_agent.renewal import backoff_s
 
 ASIDE_S = 30.0
@@ -65,12 +65,11 @@ class Reporter:
             try:
                 await self._send(segment)
             except FailureError as error:
-                self._metrics.audit_failures += 1
+                self._metrics.counter("capsign.retries").add("audit")
                 if error.outcome != failures_pb2.OUTCOME_REFUSED:
                     return False
                 self._set_aside(segment, error.row.name)
             except JournalError:
-                self._metrics.audit_failures += 1
                 self._set_aside(segment, "DAMAGED")
         return True
 
@@ -85,11 +84,11 @@ class Reporter:
             await asyncio.sleep(backoff_s(failures))
 
     async def _send(self, segment: Segment) -> None:
+        self._metrics.histogram("capsign.batch.size").record(segment.records, "audit")
         answer = await self._adapter.submit(evidence_pb2.SubmitAuditRequest(batch=segment.batch()))
         if answer.accepted_through < segment.last_sequence:
             raise FailureError(failures_pb2.REASON_AUDIT_OUT_OF_ORDER, "The adapter took less than was sent.")
         self._journal.delivered(segment)
-        self._metrics.audit_batches += 1
 
     def _set_aside(self, segment: Segment, reason: str) -> None:
         """Absence or disorder upstream means stop and ask, never clean up."""

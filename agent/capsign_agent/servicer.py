@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -13,6 +14,7 @@ import grpc.aio
 from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from capsign_wire.failures import FailureError, RpcStatus
+from capsign_wire.tracing import PassingTracer, Tracer
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.handles import SocketHandles
@@ -20,6 +22,8 @@ from capsign_agent.lookups import Lookups
 from capsign_agent.sign import SigningPath
 
 T = TypeVar("T")
+
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Gate(Protocol):
@@ -53,6 +57,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self._timeout_s = timeout_s
         self._stream_calls = stream_calls
         self._skew_s = skew_s
+        self.tracer: Tracer = PassingTracer()
+        """Replaced once exporters are loaded."""
 
     async def Sign(self, request: agent_pb2.SignRequest, context: Any) -> agent_pb2.SignResponse:
         async def act(timeout_s: float) -> agent_pb2.SignResponse:
@@ -63,7 +69,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
                 context=request.context if request.HasField("context") else None,
                 items=[request.item],
             )
-            [signed] = await self._path.sign(self._socket, [group], timeout_s, _traceparent(context))
+            with self.tracer.span("capsign.agent.sign", _traceparent(context)) as span:
+                [signed] = await self._path.sign(self._socket, [group], timeout_s, span.traceparent)
             item = signed.items[0]
             if not item.signature:
                 raise FailureError.from_item(item.failure)
@@ -75,7 +82,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
     async def SignBatch(self, request: agent_pb2.SignBatchRequest, context: Any) -> agent_pb2.SignBatchResponse:
         async def act(timeout_s: float) -> agent_pb2.SignBatchResponse:
             _count(request.groups)
-            groups = await self._path.sign(self._socket, request.groups, timeout_s, _traceparent(context))
+            with self.tracer.span("capsign.agent.sign", _traceparent(context)) as span:
+                groups = await self._path.sign(self._socket, request.groups, timeout_s, span.traceparent)
             return agent_pb2.SignBatchResponse(groups=groups)
 
         return await self._unary(request, context, act)
@@ -108,7 +116,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             bounds.check(request)
             _count(request.groups)
             timeout_s = min(request.timeout_ms / 1000 or self._timeout_s, self._timeout_s)
-            groups = await self._path.sign(self._socket, request.groups, timeout_s, request.traceparent)
+            with self.tracer.span("capsign.agent.sign", request.traceparent) as span:
+                groups = await self._path.sign(self._socket, request.groups, timeout_s, span.traceparent)
         except FailureError as error:
             return agent_pb2.SignStreamResponse(call_id=request.call_id, failure=error.to_item())
         finally:
@@ -183,7 +192,7 @@ def _count(groups: Sequence[agent_pb2.SignGroup]) -> None:
 def _traceparent(context: Any) -> str:
     """The caller's W3C trace header, if it is well formed."""
     for key, value in context.invocation_metadata() or ():
-        if key == "traceparent" and isinstance(value, str) and len(value) == 55:
+        if key == "traceparent" and isinstance(value, str) and _TRACEPARENT.fullmatch(value):
             return value
     return ""
 

@@ -6,10 +6,10 @@
  4 hold purpose, algorithm and context        here, for each group
  5 rate limit                                 here, for each group; what is above the rate fails item by item
  6 hash                                       here, for each item
- 7 journal the intent                         here, once for each batch, just before it is sent
+ 7 journal the intent                         `settle`, once for each batch, just before it is sent
  8 coalesce upstream                          `coalesce` and `streams`
- 9 check the answer                           here, for each item
-10 journal the outcome                        here, once for each batch, before anybody hears of it
+ 9 check the answer                           `settle`, for each item
+10 journal the outcome                        `settle`, once for each batch, before anybody hears of it
 11 reply                                      here, for each item
 
 Three things are kept apart in what a caller hears. *Refused*: it did not and will not happen. *Unavailable*: it did not happen.
@@ -23,31 +23,20 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from capsign_wire import intents
-from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
+from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
 from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent import hashing, records
-from capsign_agent.coalesce import BATCH_BYTES, ITEM_OVERHEAD, Answer, Batch, Call, Coalescer
+from capsign_agent.coalesce import BATCH_BYTES, ITEM_OVERHEAD, Answer, Call, Coalescer
 from capsign_agent.handles import Held, SocketHandles
 from capsign_agent.journal import Journal
 from capsign_agent.keys import Context, PublicKeys
-from capsign_agent.metrics import Metrics
-
-_HANDLE_REASONS = frozenset(
-    {
-        failures_pb2.REASON_HANDLE_EXPIRED,
-        failures_pb2.REASON_HANDLE_REVOKED,
-        failures_pb2.REASON_HANDLE_FORGED,
-        failures_pb2.REASON_HANDLE_STOLEN,
-    }
-)
-"""Refusals that say something about the handle and not about the call."""
-
-HandleRefused = Callable[[Held, failures_pb2.Reason.ValueType], None]
+from capsign_agent.settle import Settlement, named
 
 
 class _Work:
@@ -79,17 +68,18 @@ class SigningPath:
         self,
         coalescer: Coalescer,
         journal: Journal,
+        settlement: Settlement,
         keys: PublicKeys,
         metrics: Metrics,
-        handle_refused: HandleRefused,
         skew_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._coalescer = coalescer
         self._journal = journal
+        self._settlement = settlement
         self._keys = keys
         self._metrics = metrics
-        self._handle_refused = handle_refused
+        self._took = metrics.histogram("capsign.call.duration")
         self._skew_s = skew_s
         self._clock = clock
 
@@ -115,7 +105,9 @@ class SigningPath:
         self._record_refusals(refusals)
         signed_by = await self._exchange(works, deadline, traceparent)
         replies = [self._reply(work, made_under) for work, made_under in zip(works, signed_by, strict=True)]
-        self._metrics.latency_us.record(int((loop.time() - started) * 1e6))
+        took_s = loop.time() - started
+        for work in works:
+            self._took.record(took_s, ALGORITHMS[work.group.algorithm].name)
         return replies
 
     # Steps 3 to 6: in the pod alone.
@@ -185,9 +177,9 @@ class SigningPath:
     def _record_refusals(self, refusals: list[evidence_pb2.AuditRecord]) -> None:
         """A refusal needs no room promised: nothing is released by it, so a full journal only leaves it to the counters."""
         if refusals and not self._journal.full:
-            self._append(refusals, 0)
+            self._settlement.append(refusals, 0)
 
-    # Steps 7 to 10: around the exchange with the adapter. The streams call these.
+    # Steps 7 to 10: the exchange with the adapter; `settle` has what happens around each batch.
 
     async def _exchange(self, works: Sequence[_Work], deadline: float, traceparent: str) -> list[types_pb2.SignedBy | None]:
         """Step 8: send what passed, wait for the answers until the deadline, put them into the works."""
@@ -246,112 +238,13 @@ class SigningPath:
                 submitted.append((work, positions, call))
         return submitted
 
-    def before_sending(self, batch: Batch) -> None:
-        """Step 7. Raises FailureError JOURNAL_FULL; then nothing of the batch was sent by this stream."""
-        fresh = [call for call in batch.calls if not call.journalled]
-        if not fresh:
-            return
-        count = sum(len(call.intents) for call in fresh)
-        self._journal.promise(count)
-        lines: list[evidence_pb2.AuditRecord] = []
-        for call in fresh:
-            lines += records.intents(call.intents, call.held.grant, call.algorithm, call.held.socket)
-        try:
-            self._journal.append(lines, promised=count)
-        except FailureError:
-            self._journal.forget(count * 2)
-            raise
-        for call in fresh:
-            call.journalled = True
-
-    def answered(self, batch: Batch, response: signing_pb2.SignResponse) -> None:
-        """Steps 9 and 10: check what came back, write it down, then let the callers have it."""
-        try:
-            answers = _whole_failure(batch, response) if response.HasField("failure") else batch.answers(response)
-        except ValueError:
-            self._metrics.invariant_violations += 1
-            for call in batch.calls:
-                self.lost(call, failures_pb2.REASON_INTERNAL)
-            return
-        lines: list[evidence_pb2.AuditRecord] = []
-        promised = 0
-        for call, answer in answers:
-            self._check(call, answer)
-            lines += _outcomes(call, answer)
-            if not call.settled:
-                promised += len(call.intents)
-                call.settled = True
-        if not self._append(lines, promised):
-            # Nobody may have a signature whose outcome is not written down. The adapter has it: resolving gives it later.
-            error = FailureError(failures_pb2.REASON_ANSWER_LOST, "The agent's audit journal failed.")
-            for call in batch.calls:
-                call.fail(error)
-            return
-        for call, answer in answers:
-            self._react(call.held, answer)
-            if call.answer.done():
-                self._metrics.late_answers += len(call.intents)
-            else:
-                call.answer.set_result(answer)
-
-    def lost(self, call: Call, reason: failures_pb2.Reason.ValueType) -> None:
-        """No answer will come, or not in time: the outcome is unknown, and that is written down too."""
-        error = FailureError(reason)
-        if not call.settled:
-            call.settled = True
-            held = call.held
-            lines = [records.failed(one, held.grant, call.algorithm, held.socket, error.outcome, reason) for one in call.intents]
-            self._append(lines, len(lines))
-        call.fail(error)
-
-    def _check(self, call: Call, answer: Answer) -> None:
-        """Step 9. An item that breaks what the adapter promises becomes INTERNAL: unknown."""
-        row = ALGORITHMS[call.algorithm]
-        group_named = _named(answer.signed_by)
-        repaired: list[signing_pb2.SignedItem] | None = None
-        for at, item in enumerate(answer.items):
-            signature = item.signature
-            if signature:
-                good = len(signature) <= row.max_signature and not item.HasField("failure")
-                if good and (group_named or _named(item.signed_by)):
-                    continue
-                reason = failures_pb2.REASON_INTERNAL
-                self._metrics.invariant_violations += 1
-            elif not item.HasField("failure"):
-                reason = failures_pb2.REASON_INTERNAL
-                self._metrics.invariant_violations += 1
-            elif call.attempts > 1 and item.failure.reason != failures_pb2.REASON_INTENT_NEVER:
-                # The first copy may have been done although this one was not: only the ledger's "never" is certain.
-                reason = failures_pb2.REASON_ANSWER_LOST
-            else:
-                continue
-            if repaired is None:
-                repaired = list(answer.items)
-            repaired[at] = signing_pb2.SignedItem(failure=FailureError(reason).to_item())
-        if repaired is not None:
-            answer.items = repaired
-
-    def _react(self, held: Held, answer: Answer) -> None:
-        for item in answer.items:
-            if not item.signature and item.failure.reason in _HANDLE_REASONS:
-                self._handle_refused(held, item.failure.reason)
-                return
-
-    def _append(self, lines: list[evidence_pb2.AuditRecord], promised: int) -> bool:
-        try:
-            self._journal.append(lines, promised)
-        except FailureError:
-            self._journal.forget(promised)
-            return False
-        return True
-
     def _expire(self, calls: Sequence[Call]) -> None:
         """The deadline: what was sent is unknown, what still waits is taken back."""
         for call in calls:
             if call.answer.done():
                 continue
             if call.sent:
-                self.lost(call, failures_pb2.REASON_ANSWER_LATE)
+                self._settlement.lost(call, failures_pb2.REASON_ANSWER_LATE)
             else:
                 self._coalescer.withdraw(call)
                 detail = "The call was not sent before its deadline."
@@ -416,7 +309,7 @@ class SigningPath:
 
     def _fill(self, work: _Work, positions: Sequence[int], answer: Answer, made_under: dict[int, types_pb2.SignedBy]) -> None:
         """Put an answer into its places. Pieces of one group may come from two key versions: the second names its own."""
-        common = made_under.setdefault(id(work), answer.signed_by) if _named(answer.signed_by) else None
+        common = made_under.setdefault(id(work), answer.signed_by) if named(answer.signed_by) else None
         differs = common is not None and common != answer.signed_by
         for position, item in zip(positions, answer.items, strict=True):
             signed = agent_pb2.SignedItem(signature=item.signature, leaf_index=item.leaf_index)
@@ -431,11 +324,11 @@ class SigningPath:
     def _reply(self, work: _Work, signed_by: types_pb2.SignedBy | None) -> agent_pb2.SignedGroup:
         items = [item for item in work.result if item is not None]
         assert len(items) == len(work.result)
-        for item in items:
-            if item.signature:
-                self._metrics.signed += 1
-            else:
-                self._metrics.failed[item.failure.reason] += 1
+        failed = [item.failure.reason for item in items if not item.signature]
+        for reason in failed:
+            self._metrics.observe_calls(reason)
+        if len(failed) < len(items):
+            self._metrics.observe_calls(None, items=len(items) - len(failed))
         return agent_pb2.SignedGroup(signed_by=signed_by, items=items)
 
 
@@ -449,28 +342,3 @@ def _pieces(inputs: Sequence[bytes]) -> Iterable[tuple[int, int]]:
             start, size = at, 0
         size += cost
     yield start, len(inputs)
-
-
-def _named(signed_by: types_pb2.SignedBy) -> bool:
-    """Whether it says which key it was and where."""
-    return bool(signed_by.kid) and signed_by.custody != algorithms_pb2.CUSTODY_CLASS_UNSPECIFIED
-
-
-def _whole_failure(batch: Batch, response: signing_pb2.SignResponse) -> list[tuple[Call, Answer]]:
-    """A batch that failed as a whole: every item failed with its reason."""
-    failure = FailureError.from_item(response.failure).to_item()
-    item = signing_pb2.SignedItem(failure=failure)
-    return [(call, Answer(types_pb2.SignedBy(), [item] * len(call.intents))) for call in batch.calls]
-
-
-def _outcomes(call: Call, answer: Answer) -> list[evidence_pb2.AuditRecord]:
-    """The OUTCOME records of a call."""
-    grant, algorithm, caller = call.held.grant, call.algorithm, call.held.socket
-    lines = []
-    for intent_id, item in zip(call.intents, answer.items, strict=True):
-        if item.signature:
-            lines.append(records.done(intent_id, grant, algorithm, caller, item.leaf_index))
-        else:
-            error = FailureError.from_item(item.failure)
-            lines.append(records.failed(intent_id, grant, algorithm, caller, error.outcome, error.reason))
-    return lines

@@ -18,14 +18,16 @@ import grpc
 import grpc.aio
 from capsign_wire.adapter.v1 import signing_pb2, signing_pb2_grpc
 from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.coalesce import Batch, Call, Coalescer
-from capsign_agent.metrics import Metrics
 from capsign_agent.upstream import Target
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MOST_S = 5.0
+GOOD_AFTER_S = 1.0
+"""A stream that lived this long was wanted, even if nothing was asked of it."""
 MOST_ATTEMPTS = 2
 
 
@@ -43,20 +45,25 @@ class Path(Protocol):
 
 
 class Reachability:
-    """Since when no stream has been connected. Shared by all streams."""
+    """Since when no stream has been connected, monotonic seconds; None while one is. Shared by all streams."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.connected = 0
-        self.down_since: float | None = None
+        self.down_since: float | None = now
+        self._down_before = now
 
     def up(self) -> None:
+        """A stream was opened. That the adapter wants it is not certain yet: TLS 1.3 refuses a client after its handshake."""
         self.connected += 1
         self.down_since = None
 
-    def down(self, now: float) -> None:
+    def down(self, now: float, *, good: bool) -> None:
+        """It ended. One that was of no use does not count as having been connected."""
         self.connected -= 1
+        if good:
+            self._down_before = now
         if self.connected == 0:
-            self.down_since = now
+            self.down_since = self._down_before
 
 
 class SignStream:
@@ -79,6 +86,7 @@ class SignStream:
         self._path = path
         self._reach = reach
         self._metrics = metrics
+        self._batch_size = metrics.histogram("capsign.batch.size")
         self._exchange_s = exchange_s
         self._connect_s = connect_s
         self._woken: asyncio.Future[None] | None = None
@@ -107,7 +115,7 @@ class SignStream:
                 return
             failures = 0 if good else failures + 1
             if failures:
-                self._metrics.connect_failures += 1
+                self._metrics.counter("capsign.retries").add("upstream")
                 # A certificate that the adapter refuses shows as a connection that opens and breaks at once: without this
                 # wait the loop would spin.
                 await self._pause(min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
@@ -121,10 +129,10 @@ class SignStream:
         """Exchange batches until the stream ends; returns whether it was ever good."""
         call = signing_pb2_grpc.SigningServiceStub(self._channel).Sign()
         call.add_done_callback(lambda _: self.wake())
-        self._metrics.connects += 1
         self._reach.up()
         good = False
         loop = asyncio.get_running_loop()
+        started = loop.time()
         try:
             while not self._retired and not call.done():
                 batch = self._coalescer.take()
@@ -141,7 +149,8 @@ class SignStream:
                 else:
                     break
         finally:
-            self._reach.down(loop.time())
+            good = good or loop.time() - started > GOOD_AFTER_S
+            self._reach.down(loop.time(), good=good)
             call.cancel()
             self._coalescer.nudge()
         return good
@@ -159,12 +168,15 @@ class SignStream:
         for one in batch.calls:
             one.sent = True
             one.attempts += 1
-        self._metrics.batch_items.record(batch.items)
+        self._batch_size.record(batch.items, "upstream")
         try:
             async with asyncio.timeout(self._exchange_s):
                 await call.write(request)
                 response = await call.read()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+        except TimeoutError:
+            self._metrics.counter("capsign.timeouts").add("upstream")
+            response = None
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             response = None
         except asyncio.CancelledError:
             self._lose(batch)
@@ -190,7 +202,7 @@ class SignStream:
             if one not in again:
                 self._path.lost(one, failures_pb2.REASON_ANSWER_LOST)
         if again:
-            self._metrics.resent += 1
+            self._metrics.counter("capsign.retries").add("upstream")
             self._coalescer.again(again)
 
 

@@ -1,0 +1,163 @@
+"""Steps 7, 9 and 10 of the signing path (see `sign`): what happens around the exchange of one batch with an adapter.
+
+The streams call this: `before_sending` before the first byte, then exactly one of `answered` and, for each call, `lost`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
+from capsign_wire.types.v1 import signing_pb2 as types_pb2
+
+from capsign_agent import records
+from capsign_agent.coalesce import Answer, Batch, Call
+from capsign_agent.handles import Held
+from capsign_agent.journal import Journal
+
+_HANDLE_REASONS = frozenset(
+    {
+        failures_pb2.REASON_HANDLE_EXPIRED,
+        failures_pb2.REASON_HANDLE_REVOKED,
+        failures_pb2.REASON_HANDLE_FORGED,
+        failures_pb2.REASON_HANDLE_STOLEN,
+    }
+)
+"""Refusals that say something about the handle and not about the call."""
+
+HandleRefused = Callable[[Held, failures_pb2.Reason.ValueType], None]
+
+
+class Settlement:
+    """For all streams. For one event loop."""
+
+    def __init__(self, journal: Journal, metrics: Metrics, handle_refused: HandleRefused) -> None:
+        self._journal = journal
+        self._metrics = metrics
+        self._handle_refused = handle_refused
+
+    def before_sending(self, batch: Batch) -> None:
+        """Step 7. Raises FailureError JOURNAL_FULL; then nothing of the batch was sent by this stream."""
+        fresh = [call for call in batch.calls if not call.journalled]
+        if not fresh:
+            return
+        count = sum(len(call.intents) for call in fresh)
+        self._journal.promise(count)
+        lines: list[evidence_pb2.AuditRecord] = []
+        for call in fresh:
+            lines += records.intents(call.intents, call.held.grant, call.algorithm, call.held.socket)
+        try:
+            self._journal.append(lines, promised=count)
+        except FailureError:
+            self._journal.forget(count * 2)
+            raise
+        for call in fresh:
+            call.journalled = True
+
+    def answered(self, batch: Batch, response: signing_pb2.SignResponse) -> None:
+        """Steps 9 and 10: check what came back, write it down, then let the callers have it."""
+        try:
+            answers = _whole_failure(batch, response) if response.HasField("failure") else batch.answers(response)
+        except ValueError:
+            self._metrics.violated("I5", items=batch.items)  # not one outcome for each intent
+            for call in batch.calls:
+                self.lost(call, failures_pb2.REASON_INTERNAL)
+            return
+        lines: list[evidence_pb2.AuditRecord] = []
+        promised = 0
+        for call, answer in answers:
+            self._check(call, answer)
+            lines += _outcomes(call, answer)
+            if not call.settled:
+                promised += len(call.intents)
+                call.settled = True
+        if not self.append(lines, promised):
+            # Nobody may have a signature whose outcome is not written down. The adapter has it: resolving gives it later.
+            error = FailureError(failures_pb2.REASON_ANSWER_LOST, "The agent's audit journal failed.")
+            for call in batch.calls:
+                call.fail(error)
+            return
+        for call, answer in answers:
+            self._react(call.held, answer)
+            if not call.answer.done():
+                call.answer.set_result(answer)
+
+    def lost(self, call: Call, reason: failures_pb2.Reason.ValueType) -> None:
+        """No answer will come, or not in time: the outcome is unknown, and that is written down too."""
+        error = FailureError(reason)
+        if not call.settled:
+            call.settled = True
+            held = call.held
+            lines = [records.failed(one, held.grant, call.algorithm, held.socket, error.outcome, reason) for one in call.intents]
+            self.append(lines, len(lines))
+        call.fail(error)
+
+    def _check(self, call: Call, answer: Answer) -> None:
+        """Step 9. An item that breaks what the adapter promises becomes INTERNAL: unknown."""
+        row = ALGORITHMS[call.algorithm]
+        group_named = named(answer.signed_by)
+        repaired: list[signing_pb2.SignedItem] | None = None
+        for at, item in enumerate(answer.items):
+            signature = item.signature
+            if signature:
+                good = len(signature) <= row.max_signature and not item.HasField("failure")
+                if good and (group_named or named(item.signed_by)):
+                    continue
+                reason = failures_pb2.REASON_INTERNAL
+                self._metrics.violated("I10", algorithm=row.name)  # no key or custody named, or not this algorithm's size
+            elif not item.HasField("failure"):
+                reason = failures_pb2.REASON_INTERNAL
+                self._metrics.violated("I5", algorithm=row.name)
+            elif call.attempts > 1 and item.failure.reason != failures_pb2.REASON_INTENT_NEVER:
+                # The first copy may have been done although this one was not: only the ledger's "never" is certain.
+                reason = failures_pb2.REASON_ANSWER_LOST
+            else:
+                continue
+            if repaired is None:
+                repaired = list(answer.items)
+            repaired[at] = signing_pb2.SignedItem(failure=FailureError(reason).to_item())
+        if repaired is not None:
+            answer.items = repaired
+
+    def _react(self, held: Held, answer: Answer) -> None:
+        for item in answer.items:
+            if not item.signature and item.failure.reason in _HANDLE_REASONS:
+                self._handle_refused(held, item.failure.reason)
+                return
+
+    def append(self, lines: list[evidence_pb2.AuditRecord], promised: int) -> bool:
+        try:
+            self._journal.append(lines, promised)
+        except FailureError:
+            self._journal.forget(promised)
+            return False
+        return True
+
+
+def named(signed_by: types_pb2.SignedBy) -> bool:
+    """Whether it says which key it was and where."""
+    return bool(signed_by.kid) and signed_by.custody != algorithms_pb2.CUSTODY_CLASS_UNSPECIFIED
+
+
+def _whole_failure(batch: Batch, response: signing_pb2.SignResponse) -> list[tuple[Call, Answer]]:
+    """A batch that failed as a whole: every item failed with its reason."""
+    failure = FailureError.from_item(response.failure).to_item()
+    item = signing_pb2.SignedItem(failure=failure)
+    return [(call, Answer(types_pb2.SignedBy(), [item] * len(call.intents))) for call in batch.calls]
+
+
+def _outcomes(call: Call, answer: Answer) -> list[evidence_pb2.AuditRecord]:
+    """The OUTCOME records of a call."""
+    grant, algorithm, caller = call.held.grant, call.algorithm, call.held.socket
+    lines = []
+    for intent_id, item in zip(call.intents, answer.items, strict=True):
+        if item.signature:
+            lines.append(records.done(intent_id, grant, algorithm, caller, item.leaf_index))
+        else:
+            error = FailureError.from_item(item.failure)
+            lines.append(records.failed(intent_id, grant, algorithm, caller, error.outcome, error.reason))
+    return lines
