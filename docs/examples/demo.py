@@ -129,7 +129,7 @@ def main() -> None:
         f".venv/bin/capsign handles{hint}",
         f"echo hello | .venv/bin/capsign sign{hint} -p jwt --protocol jwt -a ES256",
         f".venv/bin/capsign keys list{hint}",
-        """.venv/bin/python -c 'import capsign; print(capsign.Signer().sign(b"hi", purpose="artifact", algorithm="ES256").jose)'""",
+        """.venv/bin/python -c 'import capsign as c; print(c.Signer().sign(b"hi", purpose="artifact", algorithm="ES256"))'""",
         f"tail -f {directory}/logs/*.log",
         "make demo-down" if not hint else f".venv/bin/capsign dev down{hint}",
     ):

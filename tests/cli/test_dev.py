@@ -1,0 +1,163 @@
+"""`capsign dev up` with real processes: side by side, crashed and mended, signed and verified, ended without a trace."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from capsign_cli.dev import processes
+from capsign_cli.dev.bring_up import known_processes
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(shutil.which("softhsm2-util") is None, reason="SoftHSM2 is not installed: make system-packages"),
+]
+
+
+def capsign(*arguments, stdin=b"", code=0, environ=None):
+    command = [sys.executable, "-m", "capsign_cli", *map(str, arguments)]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CAPSIGN_")}
+    ran = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=120, env={**clean, **(environ or {})})
+    assert ran.returncode == code, (ran.stdout + ran.stderr).decode()
+    return json.loads(ran.stdout or "null") if "json" in arguments else ran
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("dev")
+    state = capsign("dev", "up", "--dir", directory, "--workers", "2", "-o", "json")
+    yield state
+    ended = capsign("dev", "down", "--dir", directory, "-o", "json")
+    assert sorted(ended["ended"]) == ["adapter-1", "adapter-2", "agent"]
+    assert (ended["killed"], ended["leftovers"]) == ([], [])
+    assert not any(one.alive for one in known_processes(state))
+
+
+def at(running):
+    return ("--dir", running["dir"], "-o", "json")
+
+
+def test_everything_is_named_and_there(running):
+    assert len(running["adapters"]) == 2
+    assert len(running["pids"]) == 3
+    assert running["log_key"].startswith("capsign.test/log+")
+    for path in (running["ca"], running["policy"], running["state"], *running["sockets"].values()):
+        assert Path(path).exists()
+    for client in running["clients"].values():
+        assert Path(client["certificate"]).exists()
+        assert Path(client["private_key"]).stat().st_mode & 0o077 == 0
+    assert Path(running["dir"]).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("algorithm", ["Ed25519", "ES256", "HS256", "ML-DSA-65"])
+def test_sign_and_verify(running, algorithm):
+    context = ("-p", "jwt", "--protocol", "jwt", "-a", algorithm)
+    made = capsign("sign", *context, *at(running), stdin=b"message")
+    again = capsign("sign", *context, "--intent", made["intent_id"], *at(running), stdin=b"message")
+    assert (again["signature"], again["leaf_index"]) == (made["signature"], made["leaf_index"])
+    assert capsign("verify", *context, "-s", made["signature"], *at(running), stdin=b"message")["verified"]
+    capsign("verify", *context, "-s", made["signature"], "--dir", running["dir"], stdin=b"messagE", code=1)
+    raw = capsign("sign", *context, "--raw", "--intent", made["intent_id"], "--dir", running["dir"], stdin=b"message")
+    assert raw.stdout == base64.b64decode(made["signature"])
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "ES384", "PS256", "RS256", "Ed25519"])
+def test_keys_in_the_token_sign(running, algorithm):
+    made = capsign("sign", "-p", f"root-{algorithm.lower()}", "-a", algorithm, *at(running), stdin=b"message")
+    assert made["custody"] == "hsm-direct"
+
+
+def test_a_large_file_is_sent_as_its_digest(running):
+    large = b"x" * 3_000_000
+    context = ("-p", "artifact", "-a", "ES256")
+    made = capsign("sign", *context, *at(running), stdin=large)
+    assert capsign("verify", *context, "-s", made["signature"], *at(running), stdin=large)["verified"]
+    capsign("sign", "-p", "artifact", "-a", "Ed25519", "--dir", running["dir"], stdin=large, code=2)
+
+
+def test_refusals_have_reason_and_exit_code(running):
+    ran = capsign("sign", "-p", "jwt", "--protocol", "tls", "-a", "ES256", "--dir", running["dir"], stdin=b"m", code=1)
+    assert b"CONTEXT_NOT_ALLOWED" in ran.stderr
+    capsign("keys", "list", "--as", "app", "--dir", running["dir"], code=1)
+    capsign("log", "verify", "--as", "app", "--dir", running["dir"], code=1)
+
+
+def test_handles_of_two_containers(running):
+    app = {one["grant"] for one in capsign("handles", *at(running))["handles"]}
+    worker = {one["grant"] for one in capsign("handles", "--container", "worker", *at(running))["handles"]}
+    assert worker == {"orders-webhook", "orders-short"}
+    assert worker < app
+
+
+def test_keys(running):
+    keys = {one["key"]: one for one in capsign("keys", "list", *at(running))["keys"]}
+    assert keys["orders"]["state"] == "active"
+    assert keys["root-es384"]["custody"] == "hsm-direct"
+
+
+def test_log_grows_and_extends_what_was_seen(running, tmp_path):
+    seen = tmp_path / "checkpoint"
+    first = capsign("log", "verify", "--remember", seen, "--as", "auditor", *at(running))
+    capsign("sign", "-p", "artifact", "-a", "ES256", *at(running), stdin=b"one more")
+    second = capsign("log", "verify", "--remember", seen, "--as", "auditor", *at(running))
+    assert second["extends"] == first["leaves"] < second["leaves"]
+    assert seen.read_text() == second["checkpoint"]
+
+
+def test_a_split_view_is_noticed(running, tmp_path):
+    """A log that shows one auditor another history: the checkpoint remembered is of another log with the same name."""
+    other = tmp_path / "other"
+    state = capsign("dev", "up", "--dir", other, "-o", "json")
+    try:
+        seen = tmp_path / "seen"
+        capsign("log", "verify", "--remember", seen, "--dir", other, "-o", "json")
+        assert state["adapters"][0]["address"] not in {one["address"] for one in running["adapters"]}
+        refused = capsign("log", "verify", "--remember", seen, "--dir", running["dir"], code=1)
+        assert b"CHECKPOINT_INVALID" in refused.stderr
+    finally:
+        capsign("dev", "down", "--dir", other, "--purge", "-o", "json")
+    assert not other.exists()
+
+
+def test_up_again_mends_what_was_killed(running):
+    victim = next(one for one in known_processes(running) if one.name == "adapter-2")
+    os.kill(victim.pid, signal.SIGKILL)
+    assert processes.wait(victim, 10)
+    capsign("dev", "status", "--dir", running["dir"], code=4)
+    mended = capsign("dev", "up", "--dir", running["dir"], "-o", "json")
+    assert capsign("dev", "status", *at(running))["processes"]
+    before = {one["name"]: one["pid"] for one in running["processes"]}
+    after = {one["name"]: one["pid"] for one in mended["processes"]}
+    assert [name for name in before if before[name] != after[name]] == ["adapter-2"]
+    assert [one["address"] for one in mended["adapters"]] == [one["address"] for one in running["adapters"]]
+    running.update(mended)
+
+
+def test_down_leaves_a_stranger_alone_that_got_the_pid(running, tmp_path):
+    """A pid is used anew after a while: `dev down` of yesterday's directory must not end today's process."""
+    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        one = processes.Process("agent", stranger.pid, 1)
+        assert processes.end([one], 0.1) == []
+        assert stranger.poll() is None
+    finally:
+        stranger.communicate(b"\n")
+
+
+def test_a_directory_that_others_can_enter_is_refused(tmp_path):
+    (tmp_path / "open").mkdir(mode=0o755)
+    ran = capsign("dev", "up", "--dir", tmp_path / "open", code=2)
+    assert b"chmod 700" in ran.stderr
+
+
+def test_a_wrong_policy_is_explained_and_nothing_is_left_running(tmp_path):
+    (tmp_path / "policy.yaml").write_text("version: 1\ntrust_domain: capsign.test\n")
+    ran = capsign("dev", "up", "--dir", tmp_path / "d", "--policy", tmp_path / "policy.yaml", code=4)
+    assert b"tenants" in ran.stderr

@@ -1,0 +1,88 @@
+"""What `dev up` writes is what adapter, agent and outsiders' tools accept."""
+
+from __future__ import annotations
+
+import importlib.resources
+import subprocess
+from pathlib import Path
+
+import pytest
+from capsign_adapter.config import Config as AdapterConfig
+from capsign_adapter.decide.policy_load import parse_policy
+from capsign_agent import config as agent_config
+from capsign_cli.dev import layout as layouts
+from capsign_cli.dev.bring_up import CLIENTS
+from capsign_cli.dev.ca import DevelopmentCa
+from capsign_cli.failures import CliError
+from capsign_wire import settings
+from cryptography import x509
+
+TOKEN = {"module": "/usr/lib/softhsm/libsofthsm2.so", "label": "capsign", "pin_file": "/x/capsign.pin"}
+LISTENER = layouts.Listener("127.0.0.1:1", "127.0.0.1:2")
+
+
+@pytest.fixture
+def ca(tmp_path):
+    return DevelopmentCa(tmp_path / "pki")
+
+
+def test_the_policy_is_good_and_names_our_clients():
+    data = (importlib.resources.files("capsign_cli.dev") / "policy.yaml").read_bytes()
+    policy = parse_policy(data)
+    for name, path in CLIENTS.items():
+        identity = f"spiffe://capsign.test{path}"
+        assert policy.grants_of(identity) or policy.roles_of(identity), name
+    grants = {grant.name for grant in policy.grants_of("spiffe://capsign.test/ns/demo/sa/app")}
+    for offered in layouts.CONTAINERS.values():
+        assert set(offered) <= grants
+
+
+def test_the_adapter_reads_its_configuration(tmp_path, ca):
+    layout = layouts.Layout(tmp_path / 'a "b"\\c', tmp_path / "run")
+    server = ca.issue("adapter", "/adapter", server=True)
+    text = layouts.adapter_config(layout, LISTENER, server, ca.certificate_file, TOKEN, "sqlite:///x", tmp_path / "password")
+    file = tmp_path / "adapter.toml"
+    file.write_text(text)
+    config = settings.load(file, AdapterConfig, "CAPSIGN_ADAPTER", {})
+    assert config.policy == layout.policy
+    assert (config.listen.address, config.listen.health_address) == ("127.0.0.1:1", "127.0.0.1:2")
+    assert config.store.password_file == tmp_path / "password"
+
+
+def test_the_agent_reads_its_configuration(tmp_path, ca):
+    layout = layouts.Layout(tmp_path, Path("/tmp/x"))
+    file = tmp_path / "agent.toml"
+    file.write_text(layouts.agent_config(layout, [LISTENER, LISTENER], ca.issue("app", "/a"), ca.certificate_file))
+    config = agent_config.load(file, {})
+    assert [one.name for one in config.sockets] == list(layouts.CONTAINERS)
+    assert config.upstream.targets == ("127.0.0.1:1", "127.0.0.1:1")
+
+
+def test_openssl_accepts_the_certificates(ca):
+    for identity, purpose in ((ca.issue("adapter", "/adapter", server=True), "sslserver"), (ca.issue("app", "/a"), "sslclient")):
+        command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", str(ca.certificate_file)]
+        checked = subprocess.run([*command, str(identity.certificate)], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_identities_are_kept_and_private_keys_are_private(tmp_path, ca):
+    first = ca.issue("app", "/ns/demo/sa/app")
+    bytes_before = first.certificate.read_bytes()
+    assert DevelopmentCa(tmp_path / "pki").issue("app", "/ns/demo/sa/app").certificate.read_bytes() == bytes_before
+    for key in (tmp_path / "pki").glob("*.key"):
+        assert settings.read_secret(key)
+    certificate = x509.load_pem_x509_certificate(bytes_before)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://capsign.test/ns/demo/sa/app"]
+
+
+def test_listeners_differ():
+    found = layouts.free_listeners(8)
+    ports = [address for one in found for address in (one.address, one.health)]
+    assert len(set(ports)) == 16
+
+
+@pytest.mark.parametrize("url", ["", "mysql://x", "sqlite:/relative"])
+def test_a_store_that_is_none_is_refused(tmp_path, url):
+    with pytest.raises(CliError, match="no store"):
+        layouts.store_url(layouts.Layout(tmp_path, tmp_path), url)
