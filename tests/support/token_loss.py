@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from capsign_adapter.token.open import TokenSettings, open_token
+from capsign_adapter.token.session import Kind
 from capsign_wire.types.v1 import algorithms_pb2 as pb
-from pkcs11 import Attribute, ObjectClass
 
 
 def apart(scene: Callable[..., Any], *arguments: Any) -> Any:
@@ -137,9 +137,9 @@ def session_closed_below(settings: TokenSettings) -> list[Any]:
     token: Any = open_token(settings)
     token.generate_secret("secret")
     before = token.hmac("secret", b"data")
-    token._thread.run(lambda: token._login.ready().close(), 60)
+    token._thread.run(lambda: token._session.ready().close(), 60)
     after = token.hmac("secret", b"data")
-    token._thread.run(lambda: token._login.ready().close(), 60)
+    token._thread.run(lambda: token._session.ready().close(), 60)
     generated = [verdict(lambda: token.generate_secret("second")), patiently(lambda: token.generate_secret("second"))]
     token.close()
     return [before == after, *generated]
@@ -150,8 +150,7 @@ def object_gone_below(settings: TokenSettings) -> list[str]:
     token: Any = open_token(settings)
     token.generate_secret("secret")
     token.hmac("secret", b"data")
-    where = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: "secret"}
-    token._thread.run(lambda: token._login.search(where)[0].destroy(), 60)
+    token._thread.run(lambda: token._session.search(Kind.SECRET, "secret")[0].destroy(), 60)
     seen = [verdict(lambda: token.hmac("secret", b"data"))]
     token.close()
     return seen
@@ -198,7 +197,7 @@ def pin_tries(settings: TokenSettings) -> list[Any]:
     right = settings.pin_file.read_text()
     settings.pin_file.write_text("wrong\n")
     logins = 0
-    login = session._Login(settings)
+    login = session.Session(settings)
     read_pin = session.read_pin
 
     def counting(path: Path) -> str:
@@ -211,7 +210,7 @@ def pin_tries(settings: TokenSettings) -> list[Any]:
     for number in range(5):
         if number == 3:
             settings.pin_file.write_text(right)
-        seen.append(verdict(lambda: login.attempt(login.mechanisms, again=True)))
+        seen.append(verdict(lambda: login.attempt(login.features, again=True)))
     return [*seen, logins]
 
 
@@ -244,3 +243,8 @@ def one_of_each(settings: TokenSettings) -> list[str]:
     labels = token.labels()
     token.close()
     return labels
+
+
+def open_again_and_again(settings: TokenSettings, times: int) -> list[str]:
+    """A replica that starts while others do: SoftHSM rewrites the token's file at each login."""
+    return [opening(settings)[0] for _ in range(times)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from capsign_adapter.token.open import TokenSettings
-from capsign_adapter.token.session import Pkcs11Token
+from capsign_adapter.token.pkcs11_token import Pkcs11Token
 from pkcs11 import Attribute, KeyType, ObjectClass
 from support import needs
 
@@ -56,4 +56,4 @@ def import_secret(token: Any, label: str, value: bytes) -> None:
         Attribute.SIGN: True,
         Attribute.DERIVE: True,
     }
-    token._run_once(lambda: token._login.ready().create_object(template))
+    token._run_once(lambda: token._session.ready().create_object(template))

@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from capsign_adapter.token.interface import Token
+from capsign_adapter.token.settings import TokenSettings
 
-
-@dataclass(frozen=True, slots=True)
-class TokenSettings:
-    """Which token, and how long to wait for it.
-
-    It holds paths and never a PIN: the PIN is read at each login, and forgotten after it.
-    """
-
-    module: Path
-    """The PKCS#11 module, a shared library."""
-    label: str
-    """The token's label: what it was initialised with."""
-    pin_file: Path
-    """A file with the user PIN: one line, regular, readable by its owner only."""
-    config: Path | None = None
-    """What the module itself reads: softhsm2.conf for SoftHSM, the database directory for NSS. None: as the environment says."""
-    call_timeout_s: float = 10.0
-    """Longest wait for one call, seconds, including the time in the queue."""
-    generate_timeout_s: float = 120.0
-    """Longest wait for a new key, seconds: an RSA key can take long."""
-    waiting: int = 4096
-    """Most calls that wait for the token's thread."""
+__all__ = ["TokenSettings", "open_token"]
 
 
 def open_token(settings: TokenSettings) -> Token:
@@ -36,6 +13,6 @@ def open_token(settings: TokenSettings) -> Token:
 
     Raises PinFileError, PinRejectedError or TokenUnavailableError, each with the next step in its text.
     """
-    from capsign_adapter.token.session import Pkcs11Token  # loading it loads the binding: only where a token is opened
+    from capsign_adapter.token.pkcs11_token import Pkcs11Token  # loading it loads the binding: only where a token is opened
 
     return Pkcs11Token(settings)

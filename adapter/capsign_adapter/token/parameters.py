@@ -1,11 +1,12 @@
-"""Initialises a module whose C_Initialize wants parameters, which the binding has no way to give.
+"""PKCS#11 structures that the binding cannot make: arguments of C_Initialize, parameters of CKM_HKDF_DERIVE.
 
-NSS softokn is one: it takes CK_NSS_C_INITIALIZE_ARGS, the ordinary CK_C_INITIALIZE_ARGS with a string before the reserved word.
+NSS softokn wants the first: CK_NSS_C_INITIALIZE_ARGS, the ordinary CK_C_INITIALIZE_ARGS with a string before the reserved word.
 """
 
 from __future__ import annotations
 
 import ctypes
+import struct
 from pathlib import Path
 
 from capsign_adapter.token.interface import TokenUnavailableError
@@ -62,3 +63,18 @@ class ParameterisedModule:
             result = prototype(table.contents.functions[place])(arguments)
         if result:
             raise TokenUnavailableError(f"{self._path} does not start (0x{result:x}); look at the path and owner of token.config")
+
+
+_CKM_SHA256 = 0x250
+_CKF_HKDF_SALT_NULL = 1
+_HKDF_PARAMS = struct.Struct("@??LLPLLPL")
+"""CK_HKDF_PARAMS (PKCS#11 3.0): extract, expand, PRF hash, salt type, salt, its length, salt key, info, its length."""
+
+
+class HkdfParameters:
+    """CK_HKDF_PARAMS for HKDF-Expand with SHA-256. Keep it until the call is over: `packed` points into it."""
+
+    def __init__(self, info: bytes) -> None:
+        self._info = ctypes.create_string_buffer(info, max(len(info), 1))
+        address = ctypes.addressof(self._info)
+        self.packed = _HKDF_PARAMS.pack(False, True, _CKM_SHA256, _CKF_HKDF_SALT_NULL, 0, 0, 0, address, len(info))

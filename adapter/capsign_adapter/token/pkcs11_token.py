@@ -1,0 +1,134 @@
+"""`Token` on a PKCS#11 module: hands every call to the token's thread, and waits for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from capsign_wire.types.v1 import algorithms_pb2 as pb
+
+from capsign_adapter.token import encodings
+from capsign_adapter.token.encodings import Family
+from capsign_adapter.token.interface import Feature, KeyAttributes, TokenUnavailableError
+from capsign_adapter.token.objects import Objects
+from capsign_adapter.token.profiles import profile_of
+from capsign_adapter.token.session import Session, Signing
+from capsign_adapter.token.settings import TokenSettings
+from capsign_adapter.token.worker import TokenThread
+
+T = TypeVar("T")
+
+_SIGNING = {
+    pb.ALGORITHM_ED25519: Signing.EDDSA,
+    pb.ALGORITHM_ES256: Signing.ECDSA,
+    pb.ALGORITHM_ES384: Signing.ECDSA,
+    pb.ALGORITHM_PS256: Signing.RSA_PSS,
+    pb.ALGORITHM_RS256: Signing.RSA_PKCS,
+}
+
+_held: set[str] = set()
+_held_lock = threading.Lock()
+"""Modules with an open token in this process. A second one would be a second thread in the same module."""
+
+
+class Pkcs11Token:
+    """See the interface for what each method promises."""
+
+    def __init__(self, settings: TokenSettings) -> None:
+        self._settings = settings
+        self._name = f"{profile_of(settings.module).name} {settings.label!r}"
+        self._module = str(settings.module.resolve())
+        with _held_lock:
+            if self._module in _held:
+                raise RuntimeError(f"{settings.module} is open in this process already; share that token")
+            _held.add(self._module)
+        try:
+            self._session = Session(settings)
+            self._objects = Objects(self._session, self._name)
+            self._thread = TokenThread(f"token {settings.label}", waiting=settings.waiting)
+            try:
+                self._features = self._run(self._session.features)
+            except BaseException:
+                self._end()
+                raise
+        except BaseException:
+            self._release()
+            raise
+
+    def _run(self, operation: Callable[[], T]) -> T:
+        """For what may be done twice: it is, on a fresh session, when the first try met a lost one."""
+        return self._thread.run(lambda: self._session.attempt(operation, again=True), self._settings.call_timeout_s)
+
+    def _run_once(self, operation: Callable[[], T]) -> T:
+        """For what must not be done twice. After an error it may have happened: ask `attributes`."""
+        return self._thread.run(lambda: self._session.attempt(operation, again=False), self._settings.generate_timeout_s)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        return self._features
+
+    def hmac(self, label: str, data: bytes) -> bytes:
+        return self._run(lambda: self._session.sign(self._objects.secret(label), Signing.HMAC_SHA256, data))
+
+    def hkdf_hmac(self, label: str, info: bytes, data: bytes) -> bytes:
+        if Feature.HKDF_INSIDE not in self._features:
+            raise ValueError(f"{self._name} does not derive inside: it lacks CKM_HKDF_DERIVE")
+        return self._run(lambda: self._session.sign(self._objects.expanded(label, info), Signing.HMAC_SHA256, data))
+
+    def sign(self, label: str, algorithm: pb.Algorithm.ValueType, data: bytes) -> bytes:
+        row = encodings.check_input(algorithm, data)
+        how = _SIGNING[algorithm]
+        to_sign = encodings.digest_info(data) if how is Signing.RSA_PKCS else data
+        signature = self._run(lambda: self._session.sign(self._objects.private(label, row.family), how, to_sign))
+        return encodings.ecdsa_der(signature) if how is Signing.ECDSA else signature
+
+    def generate_secret(self, label: str) -> None:
+        derives = Feature.HKDF_INSIDE in self._features
+
+        def maker(identity: bytes) -> list[object]:
+            return self._session.make_secret(label, identity, derives=derives)
+
+        self._run_once(lambda: self._objects.make(label, maker))
+
+    def generate_key_pair(self, label: str, algorithm: pb.Algorithm.ValueType) -> None:
+        family = encodings.in_token(algorithm).family
+        if family is Family.ED25519 and Feature.ED25519 not in self._features:
+            raise ValueError(f"{self._name} has no Ed25519 keys; choose another algorithm for {label!r}, or another token")
+
+        def maker(identity: bytes) -> list[object]:
+            return self._session.make_pair(label, identity, family)
+
+        self._run_once(lambda: self._objects.make(label, maker))
+
+    def public_key(self, label: str) -> bytes:
+        return self._run(lambda: self._objects.public(label))
+
+    def attributes(self, label: str) -> KeyAttributes:
+        return self._run(lambda: self._session.attributes(self._objects.any_key(label)))
+
+    def labels(self) -> list[str]:
+        return self._run(self._objects.labels)
+
+    def destroy(self, label: str) -> None:
+        self._run_once(lambda: self._objects.destroy(label))
+
+    def close(self) -> None:
+        self._end()
+        self._release()
+
+    def _end(self) -> None:
+        try:
+            self._thread.run(self._session.drop, self._settings.call_timeout_s)
+        except TokenUnavailableError:  # closed before, or it does not answer: then there is nobody to log out
+            pass
+        finally:
+            self._thread.stop(self._settings.call_timeout_s)
+
+    def _release(self) -> None:
+        with _held_lock:
+            _held.discard(self._module)
