@@ -106,6 +106,11 @@ class Verified:
         self.capability = capability
         self.expires_ms = expires_ms
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether something was appended. Such a token is not renewed: the new one would not be narrowed."""
+        return bool(self._biscuit.block_count() > 1)
+
     def check_presented(self, workload: str, cert_key_hash: bytes, now_ms: int, skew_ms: int) -> None:
         """Raise FailureError HANDLE_STOLEN or HANDLE_EXPIRED unless this peer may present this token now."""
         mine = hmac.compare_digest(self.capability.cert_key_hash, cert_key_hash)

@@ -42,7 +42,7 @@ def load(data: bytes, max_bytes: int, max_nodes: int) -> Any:
 
 def _syntax(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "it cannot be read"
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
     where = f"Line {mark.line + 1}, column {mark.column + 1}" if mark else "The document"
     return f"{where} is not YAML: {problem}."
 

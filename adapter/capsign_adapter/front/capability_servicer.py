@@ -83,12 +83,14 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
     def _renewable(self, snapshot: Snapshot, token: bytes, peer: Peer) -> Grant | None:
         skew_ms = self._policy.limits.clock_skew_ms
         try:
-            held = self._verifier.verify(token, peer.spiffe_id, peer.key_hash, now_ms(), skew_ms).capability
-            snapshot.revoked.refuse(held)
+            held = self._verifier.verify(token, peer.spiffe_id, peer.key_hash, now_ms(), skew_ms)
+            snapshot.revoked.refuse(held.capability)
         except FailureError:
             return None
-        grant = self._policy.grant(held.grant)
-        return grant if grant is not None and peer.spiffe_id in grant.workloads else None
+        grant = self._policy.grant(held.capability.grant)
+        if grant is None or held.narrowed or peer.spiffe_id not in grant.workloads:
+            return None
+        return None if snapshot.revoked.of_grant(grant, peer.spiffe_id) else grant
 
     def _issue(self, grant: Grant, peer: Peer) -> pb.IssuedHandle:
         capability = capability_for(grant, peer.spiffe_id, peer.key_hash, os.urandom(16), now_ms())

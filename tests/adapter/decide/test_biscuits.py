@@ -129,6 +129,12 @@ def test_a_narrowed_token_allows_less(statement, change, reason):
     refused(reason, narrowed.require, outside, NOW)
 
 
+def test_a_narrowed_token_says_so_for_it_must_not_be_renewed():
+    # Renewing gives a token as the grant says. Were a narrowed one taken, its holder would shed the narrowing.
+    assert not verify(TOKEN).narrowed
+    assert verify(append(MINT, TOKEN, 'check if role($r), $r == "sender"')).narrowed
+
+
 def test_a_shorter_life_holds_from_its_first_millisecond_also_for_a_remembered_verdict():
     end = NOW + 10_000
     token = append(MINT, TOKEN, "check if time($t), $t < {end}", end=date(end))

@@ -167,6 +167,7 @@ DOCUMENTS = [
     (b"a: !!python/object/apply:os.system [x]", "Line 1 has a tag."),
     (b"a: !!int 3", "Line 1 has a tag."),
     (b"\xff\xfe", "Byte 0 is not UTF-8."),
+    (b"a: \x00", "The document is not YAML: control characters are not allowed."),
     (b"a: {", "Line 2, column 1 is not YAML: did not find expected node content."),
     (b"'", "is not YAML"),
     (b"a: *b", "Line 1 has an anchor or alias."),
