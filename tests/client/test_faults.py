@@ -174,6 +174,41 @@ async def test_a_message_refused_as_a_whole_is_taken_apart(agent):
         assert all([await first, *[await other for other in others]])
 
 
+async def test_a_restart_under_load_asks_for_the_handles_a_few_times_only(agent):
+    async with capsign.AsyncSigner(agent.path) as signer:
+        await asyncio.gather(*[signer.sign(b"%d" % n, **MAIL) for n in range(64)])
+        assert agent.listings <= 2, "one for all that began together, one by the stream that connects"
+        agent.listings = 0
+        hold = agent.plan("hold")
+        flying = [asyncio.ensure_future(signer.sign(b"again%d" % n, **MAIL)) for n in range(64)]
+        await asyncio.to_thread(hold.reached.wait, 5)
+        hold.release.set()
+        await asyncio.to_thread(agent.restart)
+        assert all(await asyncio.gather(*flying))
+        assert agent.listings <= 4
+
+
+async def test_calls_survive_a_stream_that_keeps_breaking(call, agent):
+    """Drops before and after the effect, while many calls run: each intent is signed once and each caller gets its own."""
+    for _ in range(4):
+        for kind in ("before", "after"):
+            agent.plan(kind)
+    messages = [b"%d" % number for number in range(60)]
+    signatures = await asyncio.gather(*[call("sign", message, **MAIL) for message in messages])
+    for message, signature in zip(messages, signatures, strict=True):
+        await call("verify", message, signature, purpose="mail")
+    assert set(agent.signed.values()) == {1}
+    assert len(agent.signed) == 60
+    assert not agent.faults
+
+
+def test_an_agent_that_is_not_there_is_named_in_the_advice(tmp_path):
+    with capsign.Signer(tmp_path / "none.sock") as signer, pytest.raises(capsign.Unavailable) as caught:
+        signer.handles(timeout=0.2)
+    assert "socket" in caught.value.advice
+    assert "adapter" not in str(caught.value)
+
+
 async def test_cancelling_one_caller_harms_no_neighbour(agent):
     async with capsign.AsyncSigner(agent.path, window=1) as signer:
         await signer.handles()

@@ -92,7 +92,7 @@ def test_those_who_gave_up_do_not_fill_the_line():
     pipeline = Pipeline(1)
     for turn in range(3 * MAX_WAITING // 1024):
         assert pipeline.add(a_job(items=1024, deadline=float(turn))) is None
-        assert [type(answer.failure) for _, answer in pipeline.expire(float(turn))] == [FailureError]
+        assert len(pipeline.expire(float(turn))) == 1
     assert pipeline.idle
 
 

@@ -22,6 +22,9 @@ class BareError(grpc.RpcError):
     def code(self):
         return self._code
 
+    def details(self):
+        return "as gRPC puts it"
+
     def trailing_metadata(self):
         return ((DETAILS_TRAILER, self._trailer),) if self._trailer else ()
 

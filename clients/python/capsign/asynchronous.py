@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
+from capsign_wire.failures import FailureError
 
 from capsign import channel as wire
 from capsign import requests
@@ -23,7 +24,7 @@ from capsign.results import KeyHandle, PublicKey, Resolution, Signature
 from capsign.signer import DEFAULT_TIMEOUT, WINDOW
 from capsign.target import socket_target
 from capsign.tracing import current_traceparent
-from capsign.translate import failure_of, key_handle, public_key
+from capsign.translate import AgentAwayError, failure_of, key_handle, public_key
 
 if TYPE_CHECKING:
     from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceAsyncStub
@@ -37,6 +38,8 @@ class AsyncConnection:
         self.pid = os.getpid()
         self.channel = grpc.aio.insecure_channel(target, options=wire.OPTIONS)
         self.stub: SigningServiceAsyncStub = SigningServiceStub(self.channel)
+        self.listing = asyncio.Lock()
+        self.listed: tuple[int, Any] = (0, None)
         self.stream = AsyncStream(self.stub, window, lambda response: book.store([key_handle(h) for h in response.handles]))
 
     @property
@@ -220,7 +223,7 @@ class AsyncSigner:
                 return await connection.stream.run(step.jobs)
             return [await _unary(connection.stub, job) for job in step.jobs]
         if isinstance(step, Ask):
-            return await _ask(connection.stub, step)
+            return await (_list(connection, step) if step.method == "ListHandles" else _ask(connection.stub, step))
         assert isinstance(step, Sleep)
         await asyncio.sleep(step.seconds)
         return None
@@ -231,6 +234,25 @@ async def _ask(stub: SigningServiceAsyncStub, step: Ask) -> Any:
         return await getattr(stub, step.method)(step.request, timeout=max(0.001, step.deadline - clock()), wait_for_ready=True)
     except grpc.RpcError as error:
         return failure_of(error, effect=step.effect)
+
+
+async def _list(connection: AsyncConnection, step: Ask) -> Any:
+    """ListHandles, asked once for all that ask at the same time."""
+    seen, _ = connection.listed
+    try:
+        async with asyncio.timeout(max(0.001, step.deadline - clock())):
+            await connection.listing.acquire()
+    except TimeoutError:
+        return AgentAwayError("The agent did not list its handles in time.")
+    try:
+        count, response = connection.listed
+        if count == seen:
+            response = await _ask(connection.stub, step)
+            if not isinstance(response, FailureError):
+                connection.listed = (count + 1, response)
+        return response
+    finally:
+        connection.listing.release()
 
 
 async def _unary(stub: SigningServiceAsyncStub, job: Job) -> Answer:

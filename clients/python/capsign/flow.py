@@ -128,7 +128,7 @@ def signing(book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float,
         try:
             if stale:
                 refreshed = True
-                book.forget()
+                book.forget(template.group.handle_id)
                 template = yield from chosen(book, book.template, wish, deadline)
             else:
                 attempt += 1
@@ -195,7 +195,7 @@ def asking(
             return response
         if response.reason == reasons.REASON_HANDLE_UNKNOWN and not refreshed:
             refreshed = True
-            book.forget()
+            book.forget(handle_id)
             continue
         attempt += 1
         delay = pause(attempt, response.retry_after_ms)

@@ -56,9 +56,11 @@ class HandleBook:
             self._templates = {}
         self.handles = taken
 
-    def forget(self) -> None:
-        self.handles = None
-        self._templates = {}
+    def forget(self, handle_id: str | None = None) -> None:
+        """Drop the list; given an id, only if that is in it. If it is not, the list is newer than the refusal."""
+        if handle_id is None or any(handle.id == handle_id for handle in self.handles or ()):
+            self.handles = None
+            self._templates = {}
 
     def template(self, wish: Wish) -> Template | None:
         """The template of a wish, whose algorithm exists; None if the list must be fetched first. It is fetched even for a
@@ -69,9 +71,10 @@ class HandleBook:
         """
         found = self._templates.get(wish)
         if found is None:
-            if self.handles is None:
+            handles = self.handles
+            if handles is None:
                 return None
-            found = _make(wish, wish.handle or choose(self.handles, wish).id)
+            found = _make(wish, wish.handle or choose(handles, wish).id)
             if len(self._templates) >= MAX_TEMPLATES:
                 self._templates = {}
             self._templates[wish] = found
@@ -79,9 +82,10 @@ class HandleBook:
 
     def handle_id(self, wish: Wish) -> str | None:
         """The id of the handle alone; None if the list must be fetched first. Raises HandleNotChosen."""
-        if self.handles is None:
+        handles = self.handles
+        if handles is None:
             return None
-        return wish.handle or choose(self.handles, wish).id
+        return wish.handle or choose(handles, wish).id
 
 
 def choose(handles: Sequence[KeyHandle], wish: Wish) -> KeyHandle:

@@ -19,7 +19,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign.handles import Template
 from capsign.results import SignedBy
-from capsign.translate import signed_by
+from capsign.translate import AgentAwayError, signed_by
 
 MAX_GROUPS = 64
 """Most groups in one message (agent.proto)."""
@@ -291,5 +291,4 @@ def overdue(job: Job) -> FailureError:
     """What is true of a job whose deadline has passed."""
     if job.sent:
         return FailureError(failures_pb2.REASON_ANSWER_LATE, "The call was sent and its deadline passed before the answer.")
-    text = "The deadline passed before the call could be sent: the agent was not reachable or took no more calls."
-    return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, text)
+    return AgentAwayError("The deadline passed before the call could be sent: the agent was not reachable or took no more calls.")

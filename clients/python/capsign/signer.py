@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import grpc
 from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
+from capsign_wire.failures import FailureError
 
 from capsign import channel as wire
 from capsign import requests
@@ -24,13 +25,17 @@ from capsign.results import KeyHandle, PublicKey, Resolution, Signature
 from capsign.stream import SyncStream
 from capsign.target import socket_target
 from capsign.tracing import current_traceparent
-from capsign.translate import failure_of, key_handle, public_key
+from capsign.translate import AgentAwayError, failure_of, key_handle, public_key
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds."""
 
 WINDOW = 2
 """Messages in flight while calls gather; see clients/python/README.md for the measurement."""
+
+
+_of_the_parent: list[Connection] = []
+"""Connections that a fork left behind. They are kept: closing one would speak on a socket that the parent still uses."""
 
 
 class Connection:
@@ -40,6 +45,8 @@ class Connection:
         self.pid = os.getpid()
         self.channel = grpc.insecure_channel(target, options=wire.OPTIONS)
         self.stub = SigningServiceStub(self.channel)
+        self.listing = threading.Lock()
+        self.listed: tuple[int, Any] = (0, None)
         self.stream = SyncStream(self.stub, window, lambda response: book.store([key_handle(h) for h in response.handles]))
 
     def close(self) -> None:
@@ -241,6 +248,8 @@ class Signer:
             if self._closed:
                 raise RuntimeError("this Signer is closed")
             if self._connection is None or self._connection.pid != os.getpid():
+                if self._connection is not None:
+                    _of_the_parent.append(self._connection)
                 self._book.forget()
                 self._connection = Connection(self._target, self._window, self._book)
                 self._finalizer = weakref.finalize(self, self._connection.close)
@@ -252,7 +261,7 @@ class Signer:
                 return connection.stream.run(step.jobs)
             return [_unary(connection.stub, job) for job in step.jobs]
         if isinstance(step, Ask):
-            return _ask(connection.stub, step)
+            return _list(connection, step) if step.method == "ListHandles" else _ask(connection.stub, step)
         assert isinstance(step, Sleep)
         time.sleep(step.seconds)
         return None
@@ -263,6 +272,22 @@ def _ask(stub: SigningServiceStub, step: Ask) -> Any:
         return getattr(stub, step.method)(step.request, timeout=max(0.001, step.deadline - clock()), wait_for_ready=True)
     except grpc.RpcError as error:
         return failure_of(error, effect=step.effect)
+
+
+def _list(connection: Connection, step: Ask) -> Any:
+    """ListHandles, asked once for all that ask at the same time."""
+    seen, _ = connection.listed
+    if not connection.listing.acquire(timeout=max(0.001, step.deadline - clock())):
+        return AgentAwayError("The agent did not list its handles in time.")
+    try:
+        count, response = connection.listed
+        if count == seen:
+            response = _ask(connection.stub, step)
+            if not isinstance(response, FailureError):
+                connection.listed = (count + 1, response)
+        return response
+    finally:
+        connection.listing.release()
 
 
 def _unary(stub: SigningServiceStub, job: Job) -> Answer:

@@ -133,20 +133,29 @@ class SyncStream:
         if latest is None:
             return False
         wait = min(CONNECT_SLICE, max(0.001, latest - clock()))
+        probe = self._stub.ListHandles.future(pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True)
+        self._interruptible(probe)
         try:
-            response = self._stub.ListHandles(pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True)
+            response = probe.result()
         except grpc.RpcError as error:
             self._give_up_if_refused(error)
             return False
         self._on_connect(response)
         outgoing: Outgoing = SimpleQueue()
         call = self._stub.SignStream(iter(outgoing.get, None))
+        self._interruptible(call)
         with self._lock:
-            self._outgoing, self._call = outgoing, call
+            self._outgoing = outgoing
             self._pump()
-        if self._closed.is_set() or self._forking:
-            call.cancel()
         return True
+
+    def _interruptible(self, call: Any) -> None:
+        """What the reader waits for now, so that closing or forking can end it."""
+        with self._lock:
+            self._call = call
+            stop = self._closed.is_set() or self._forking
+        if stop:
+            call.cancel()
 
     def _give_up_if_refused(self, error: grpc.RpcError) -> None:
         failure = failure_of(error, effect=False)
@@ -224,7 +233,13 @@ def _after_fork() -> None:
         stream.resume()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork)
+def _in_child() -> None:
+    # The parent's streams have no thread here, and their locks may be held for ever.
+    global _streams
+    _streams = weakref.WeakSet()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
 
 
 def _tell(settled: Settled) -> None:

@@ -57,6 +57,16 @@ STATUSES: Mapping[grpc.StatusCode, Reasons] = MappingProxyType(
 """What a bare gRPC status means, by code: one without our ErrorInfo, so made by gRPC and not by the agent."""
 
 
+class AgentAwayError(FailureError):
+    """The agent itself could not be reached. The reason is that of an adapter that cannot be; the advice is another."""
+
+    advice = "See that the agent runs, that its socket is mounted into this container, and that this user may open it."
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_AWAY)
+        self.detail = f"{text[:300]} {self.advice}"
+
+
 def failure_of(error: grpc.RpcError, *, effect: bool) -> FailureError:
     """The failure that a failed RPC stands for. `effect`: whether the call could have changed anything; one that could not is
     never left unknown, it may simply be sent again."""
@@ -65,9 +75,10 @@ def failure_of(error: grpc.RpcError, *, effect: bool) -> FailureError:
         return stated
     code = _code(error)
     reason = STATUSES[code]
+    said = f"gRPC says {code.name}: {str(error.details() or '')[:200]}."
     if not effect and (stated is not None or reason in {_LOST, _BUG, reasons.REASON_ANSWER_LATE}):
-        reason = _AWAY
-    return FailureError(reason, f"gRPC says {code.name}.")
+        return AgentAwayError(said)
+    return FailureError(reason, said)
 
 
 def _code(error: grpc.RpcError) -> grpc.StatusCode:
@@ -106,7 +117,7 @@ def exception(failure: FailureError, *, intent_id: bytes = b"", wish: Wish | Non
     return kind(
         failure.row.name,
         failure.detail,
-        advice=failure.row.advice,
+        advice=failure.advice if isinstance(failure, AgentAwayError) else failure.row.advice,
         field=failure.field,
         retry_after=failure.retry_after_ms / 1000,
         intent_id=intent_id,
