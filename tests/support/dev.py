@@ -1,0 +1,117 @@
+"""A real deployment for system tests: what `capsign dev up` starts, with handles on its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+from capsign_adapter.evidence.leaf_reader import Entry, Signed, decode
+from capsign_adapter.store.open import open_store
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+
+class Dev:
+    """Adapters, an agent, a token and a store, in processes of their own."""
+
+    def __init__(self, directory: Path, *, workers: int = 1, arguments: tuple[str, ...] = ()) -> None:
+        self.directory = directory
+        told = self._cli("up", "--workers", str(workers), *arguments, "-o", "json")
+        self.about: dict[str, Any] = json.loads(told)
+        self._started: list[subprocess.Popen] = []
+
+    def socket(self, name: str = "app") -> str:
+        return self.about["sockets"][name]
+
+    @property
+    def agent(self) -> psutil.Process:
+        return psutil.Process(self.about["agent"]["pid"])
+
+    def adapter(self, index: int = 0) -> psutil.Process:
+        return psutil.Process(self.about["adapters"][index]["pid"])
+
+    def entries(self) -> list[Entry]:
+        """Every entry of the log, read from the store itself."""
+        store = open_store(self.about["store"])
+        try:
+            size, entries = store.control().tree_size, []
+            while len(entries) < size:
+                entries += store.entries(len(entries), 4096)
+            return [decode(entry) for entry in entries]
+        finally:
+            store.close()
+
+    def signed_intents(self) -> dict[bytes, list[bytes]]:
+        """For each intent in the log, the hashes of its signatures: one each, or I5 is broken."""
+        found: dict[bytes, list[bytes]] = {}
+        for entry in self.entries():
+            if isinstance(entry, Signed):
+                found.setdefault(entry.intent_id, []).append(entry.signature_hash)
+        return found
+
+    def end(self, process: psutil.Process, number: int = signal.SIGTERM) -> None:
+        """Signal a process of this deployment and wait until it is gone."""
+        process.send_signal(number)
+        process.wait(timeout=30)
+
+    def start_adapter(self, index: int = 0, *, module: str = "capsign_adapter", **environment: str) -> subprocess.Popen:
+        """Start a replica with its own configuration, perhaps through another module. Does not wait."""
+        about = self.about["adapters"][index]
+        command = [sys.executable, "-m", module, "--config", about["config"]]
+        paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+        environ = os.environ | {"PYTHONPATH": paths, "SOFTHSM2_CONF": self.about["token"]["conf"]} | environment
+        with Path(about["log"]).open("ab") as log:
+            process = subprocess.Popen(command, stderr=log, env=environ)
+        self._started.append(process)
+        return process
+
+    def start_agent(self) -> subprocess.Popen:
+        about = self.about["agent"]
+        with Path(about["log"]).open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-m", "capsign_agent", "--config", about["config"]], stderr=log)
+        self._started.append(process)
+        return process
+
+    def wait_serving(self, address: str, seconds: float = 30.0) -> None:
+        """Until grpc.health.v1 at this address says SERVING."""
+        with grpc.insecure_channel(address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            end = time.monotonic() + seconds
+            for answer in stub.Watch(health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True):
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+                if time.monotonic() > end:
+                    break
+        raise TimeoutError(f"{address} is not serving")
+
+    def close(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(timeout=30)
+        self._cli("down")
+
+    def _cli(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "capsign_cli", "dev", *arguments[:1], "--dir", str(self.directory), *arguments[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode and arguments[0] == "up":
+            raise RuntimeError(f"capsign dev {arguments[0]} failed:\n{done.stderr}")
+        return done.stdout
+
+
+@contextmanager
+def stopped(process: psutil.Process):
+    """A process that the kernel does not run for a while."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
