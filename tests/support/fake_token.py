@@ -146,6 +146,8 @@ class FakeToken:
 
     def generate_key_pair(self, label: str, algorithm: pb.Algorithm.ValueType) -> None:
         family = in_token(algorithm).family
+        if family is Family.ED25519 and Feature.ED25519 not in self.features:
+            raise ValueError(f"{self.name} has no Ed25519 keys; choose another algorithm for {label!r}, or another token")
         self._run("generate_key_pair", lambda: self._add(label, lambda: _Object(_MAKE[family](), family, strong=True)))
 
     def _add(self, label: str, make: Callable[[], _Object]) -> None:
