@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from capsign_wire.types.v1 import failures_pb2 as pb
@@ -102,7 +103,10 @@ class FailureError(Exception):
         """The error that a failed RPC stands for; None if the peer did not say it in our terms (gRPC itself failed)."""
         for key, value in _trailers(error):
             if key == DETAILS_TRAILER:
-                return cls._from_status(value)
+                try:
+                    return cls._from_status(value)
+                except DecodeError:
+                    return None
         return None
 
     @classmethod
