@@ -72,7 +72,7 @@ class Agent:
         self._sockets = [SocketClaim(one.path, int(one.mode, 8), int(one.directory_mode, 8)) for one in config.sockets]
         now_ms = time.time_ns() // 1_000_000
         self.journal = Journal(config.journal.dir, config.journal.max_bytes, secrets.token_bytes(16), now_ms)
-        self.journal.append([records.opened()])
+        self.journal.append(records.opened())
         skew_s = float(config.limits.clock_skew_s)
         timeout_s = config.upstream.timeout_ms / 1000
         calls = AdapterCalls(lambda: self._upstream, timeout_s)
@@ -186,7 +186,7 @@ class Agent:
             await asyncio.wait(self._stream_tasks, timeout=0.5)
         await _cancel(self._stream_tasks | self._tasks)
         with contextlib.suppress(FailureError):
-            self.journal.append([records.closed()])
+            self.journal.append(records.closed())
         flushed = False
         with contextlib.suppress(TimeoutError):
             flushed = await asyncio.wait_for(self._reporter.flush(), max(0.1, until - loop.time()))

@@ -39,8 +39,8 @@ class Call:
     """
 
     __slots__ = (
-        "algorithm", "answer", "attempts", "cost", "expected_kid", "held", "inputs", "intents", "journalled", "key", "queued_at", "sent",
-        "settled", "suffix", "token", "traceparent",
+        "algorithm", "answer", "attempts", "cost", "expected_kid", "held", "inputs", "intents", "journalled", "key",
+        "queued_at", "sent", "settled", "suffix", "token", "traceparent",
     )  # fmt: skip
 
     def __init__(
@@ -82,13 +82,29 @@ class Call:
 
 
 class Answer:
-    """What came back for one call: a result for each item, and what the signatures of the group were made under."""
+    """What came back for one call: a result for each item, and what the signatures of the group were made under.
 
-    __slots__ = ("items", "signed_by")
+    `group` is the adapter's message where it answers this call alone. `all_signed` is known once the answer was checked.
+    """
 
-    def __init__(self, signed_by: types_pb2.SignedBy, items: Sequence[signing_pb2.SignedItem]) -> None:
+    __slots__ = ("all_signed", "group", "items", "signed_by")
+
+    def __init__(
+        self,
+        signed_by: types_pb2.SignedBy,
+        items: Sequence[signing_pb2.SignedItem],
+        group: signing_pb2.SignedGroup | None = None,
+    ) -> None:
         self.signed_by = signed_by
         self.items = items
+        self.group = group
+        self.all_signed = False
+
+    def replace(self, at: int, item: signing_pb2.SignedItem) -> None:
+        """Put another result in the place of one that cannot be handed on."""
+        items = list(self.items)
+        items[at] = item
+        self.items, self.group = items, None
 
 
 class Batch:
@@ -135,7 +151,7 @@ class Batch:
             if len(items) != sum(len(call.intents) for call in calls):
                 raise ValueError("wrong number of items")
             if len(calls) == 1:
-                answers.append((calls[0], Answer(group.signed_by, items)))
+                answers.append((calls[0], Answer(group.signed_by, items, group)))
                 continue
             at = 0
             for call in calls:

@@ -130,14 +130,24 @@ class Journal:
             raise FailureError(failures_pb2.REASON_JOURNAL_FULL, "The agent's audit journal is full.", retry_after_ms=1000)
         self._promised += calls * 2
 
-    def append(self, records: list[evidence_pb2.AuditRecord], promised: int = 0) -> None:
+    def append(self, piece: evidence_pb2.AuditBatch, promised: int = 0) -> None:
         """Write records in one go, giving them sequence and time; they survive kill -9 when this returns.
 
         `promised` of them take room that `promise` reserved. Raises FailureError JOURNAL_FULL if the disk refuses: then nothing
         was written and no sequence number was used.
         """
-        for start in range(0, len(records), SEGMENT_RECORDS):
-            self._append(records[start : start + SEGMENT_RECORDS])
+        count = len(piece.records)
+        if count > SEGMENT_RECORDS:
+            raise ValueError("more records than a segment holds")
+        if self._records and (self._records + count > SEGMENT_RECORDS or self._size + count * RECORD_BYTES > SEGMENT_BYTES):
+            self._seal()
+        now_ms = time.time_ns() // 1_000_000
+        for sequence, record in enumerate(piece.records, self._sequence + 1):
+            record.sequence = sequence
+            record.time_ms = now_ms
+        self._write(piece.SerializeToString())
+        self._sequence += count
+        self._records += count
         self._promised = max(0, self._promised - promised)
 
     def forget(self, promised: int) -> None:
@@ -168,19 +178,6 @@ class Journal:
         if not any(self._folder.iterdir()):
             self._folder.rmdir()
         os.close(self._lock)
-
-    def _append(self, records: list[evidence_pb2.AuditRecord]) -> None:
-        if self._records and (
-            self._records + len(records) > SEGMENT_RECORDS or self._size + len(records) * RECORD_BYTES > SEGMENT_BYTES
-        ):
-            self._seal()
-        now_ms = time.time_ns() // 1_000_000
-        for sequence, record in enumerate(records, self._sequence + 1):
-            record.sequence = sequence
-            record.time_ms = now_ms
-        self._write(evidence_pb2.AuditBatch(records=records).SerializeToString())
-        self._sequence += len(records)
-        self._records += len(records)
 
     def _room(self) -> int:
         return self._max_bytes - CLOSING_BYTES - self.size_bytes - self._promised * RECORD_BYTES

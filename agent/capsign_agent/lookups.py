@@ -97,11 +97,12 @@ class Lookups:
         upstream = signing_pb2.ResolveIntentRequest(handle=held.token, intent_id=request.intent_id)
         told = await self._adapter.resolve(upstream, timeout_s)
         kind = told.WhichOneof("resolution")
+        piece = records.Piece()
         unspecified = algorithms_pb2.ALGORITHM_UNSPECIFIED
         if kind == "done":
             if not told.done.signature:
                 raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter says done and gives no signature.")
-            line = records.done(request.intent_id, held.grant, unspecified, socket.name, told.done.leaf_index)
+            records.done(piece, [(request.intent_id, told.done.leaf_index)], held.grant, unspecified, socket.name)
             done = agent_pb2.SignResponse(
                 signature=told.done.signature, leaf_index=told.done.leaf_index, signed_by=told.done.signed_by
             )
@@ -110,13 +111,13 @@ class Lookups:
             never = kind == "never"
             reason = failures_pb2.REASON_INTENT_NEVER if never else FailureError.from_item(told.refused).reason
             refused = failures_pb2.OUTCOME_REFUSED
-            line = records.failed(request.intent_id, held.grant, unspecified, socket.name, refused, reason)
+            records.failed(piece, [request.intent_id], held.grant, unspecified, socket.name, refused, reason)
             answer = agent_pb2.ResolveIntentResponse(
                 never=agent_pb2.Never() if never else None, refused=None if never else told.refused
             )
         else:
             raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter's answer is empty.")
-        self._journal.append([line])
+        self._journal.append(piece)
         return answer
 
     def _context(self, socket: SocketHandles, request: agent_pb2.GetPublicKeysRequest | agent_pb2.VerifyRequest) -> Context:

@@ -1,4 +1,7 @@
-"""Audit records: what the agent did, in enumerations and identities. No message, no digest, no free text (I9)."""
+"""Audit records: what the agent did, in enumerations and identities. No message, no digest, no free text (I9).
+
+Records are added to a piece of an AuditBatch; the journal numbers them. A template copied costs a third of a record built anew.
+"""
 
 from __future__ import annotations
 
@@ -7,59 +10,70 @@ from collections.abc import Iterable
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
-Record = evidence_pb2.AuditRecord
+Piece = evidence_pb2.AuditBatch
+Algorithm = algorithms_pb2.Algorithm
 
 
-def opened() -> Record:
+def opened() -> Piece:
     """The agent started."""
-    return Record(kind=evidence_pb2.AUDIT_KIND_OPEN)
+    return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_OPEN))
 
 
-def closed() -> Record:
+def closed() -> Piece:
     """The agent ends; nothing follows in this life."""
-    return Record(kind=evidence_pb2.AUDIT_KIND_CLOSE)
+    return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_CLOSE))
 
 
-def handles(count: int) -> Record:
+def handles(count: int) -> Piece:
     """The handles changed; the agent now holds `count`."""
-    return Record(kind=evidence_pb2.AUDIT_KIND_HANDLES, handles=count)
+    return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_HANDLES, handles=count))
 
 
-def intents(ids: Iterable[bytes], grant: str, algorithm: algorithms_pb2.Algorithm.ValueType, caller: str) -> list[Record]:
+def intents(into: Piece, ids: Iterable[bytes], grant: str, algorithm: Algorithm.ValueType, caller: str) -> None:
     """These calls are about to go upstream."""
-    return [
-        Record(kind=evidence_pb2.AUDIT_KIND_INTENT, intent_id=one, grant=grant, algorithm=algorithm, caller=caller) for one in ids
-    ]
+    _each(into, ids, _about(evidence_pb2.AUDIT_KIND_INTENT, grant, algorithm, caller))
 
 
-def done(intent_id: bytes, grant: str, algorithm: algorithms_pb2.Algorithm.ValueType, caller: str, leaf_index: int) -> Record:
-    """A signature came back, with its leaf."""
-    return Record(
-        kind=evidence_pb2.AUDIT_KIND_OUTCOME,
-        intent_id=intent_id,
-        grant=grant,
-        algorithm=algorithm,
-        caller=caller,
-        outcome=failures_pb2.OUTCOME_DONE,
-        leaf_index_plus_one=leaf_index + 1,
-    )
+def done(into: Piece, results: Iterable[tuple[bytes, int]], grant: str, algorithm: Algorithm.ValueType, caller: str) -> None:
+    """Signatures came back: intent id and leaf index of each."""
+    template = _about(evidence_pb2.AUDIT_KIND_OUTCOME, grant, algorithm, caller)
+    template.outcome = failures_pb2.OUTCOME_DONE
+    add = into.records.add
+    for intent_id, leaf_index in results:
+        record = add()
+        record.CopyFrom(template)
+        record.intent_id = intent_id
+        record.leaf_index_plus_one = leaf_index + 1
 
 
 def failed(
-    intent_id: bytes,
+    into: Piece,
+    ids: Iterable[bytes],
     grant: str,
-    algorithm: algorithms_pb2.Algorithm.ValueType,
+    algorithm: Algorithm.ValueType,
     caller: str,
     outcome: failures_pb2.Outcome.ValueType,
     reason: failures_pb2.Reason.ValueType,
-) -> Record:
-    """A call gave no signature: refused, unknown or unavailable."""
-    return Record(
-        kind=evidence_pb2.AUDIT_KIND_OUTCOME,
-        intent_id=intent_id,
-        grant=grant,
-        algorithm=algorithm,
-        caller=caller,
-        outcome=outcome,
-        reason=reason,
-    )
+) -> None:
+    """Calls gave no signature: refused, unknown or unavailable."""
+    template = _about(evidence_pb2.AUDIT_KIND_OUTCOME, grant, algorithm, caller)
+    template.outcome, template.reason = outcome, reason
+    _each(into, ids, template)
+
+
+def _about(
+    kind: evidence_pb2.AuditKind.ValueType, grant: str, algorithm: Algorithm.ValueType, caller: str
+) -> evidence_pb2.AuditRecord:
+    return evidence_pb2.AuditRecord(kind=kind, grant=grant, algorithm=algorithm, caller=caller)
+
+
+def _each(into: Piece, ids: Iterable[bytes], template: evidence_pb2.AuditRecord) -> None:
+    add = into.records.add
+    for one in ids:
+        record = add()
+        record.CopyFrom(template)
+        record.intent_id = one
+
+
+def _single(record: evidence_pb2.AuditRecord) -> Piece:
+    return Piece(records=[record])

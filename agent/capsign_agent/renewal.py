@@ -152,7 +152,7 @@ class Renewal:
         count = len(self._book.issued)
         logs.event(event, handles=count)
         try:
-            self._journal.append([records.handles(count)])
+            self._journal.append(records.handles(count))
         except FailureError as error:
             logs.warning("journal.refused", reason=error.row.name)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
+from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
@@ -47,11 +47,11 @@ class Settlement:
             return
         count = sum(len(call.intents) for call in fresh)
         self._journal.promise(count)
-        lines: list[evidence_pb2.AuditRecord] = []
+        piece = records.Piece()
         for call in fresh:
-            lines += records.intents(call.intents, call.held.grant, call.algorithm, call.held.socket)
+            records.intents(piece, call.intents, call.held.grant, call.algorithm, call.held.socket)
         try:
-            self._journal.append(lines, promised=count)
+            self._journal.append(piece, promised=count)
         except FailureError:
             self._journal.forget(count * 2)
             raise
@@ -67,15 +67,15 @@ class Settlement:
             for call in batch.calls:
                 self.lost(call, failures_pb2.REASON_INTERNAL)
             return
-        lines: list[evidence_pb2.AuditRecord] = []
+        piece = records.Piece()
         promised = 0
         for call, answer in answers:
             self._check(call, answer)
-            lines += _outcomes(call, answer)
+            _outcomes(piece, call, answer)
             if not call.settled:
                 promised += len(call.intents)
                 call.settled = True
-        if not self.append(lines, promised):
+        if not self.append(piece, promised):
             # Nobody may have a signature whose outcome is not written down. The adapter has it: resolving gives it later.
             error = FailureError(failures_pb2.REASON_ANSWER_LOST, "The agent's audit journal failed.")
             for call in batch.calls:
@@ -92,46 +92,51 @@ class Settlement:
         if not call.settled:
             call.settled = True
             held = call.held
-            lines = [records.failed(one, held.grant, call.algorithm, held.socket, error.outcome, reason) for one in call.intents]
-            self.append(lines, len(lines))
+            piece = records.Piece()
+            records.failed(piece, call.intents, held.grant, call.algorithm, held.socket, error.outcome, reason)
+            self.append(piece, len(call.intents))
         call.fail(error)
 
     def _check(self, call: Call, answer: Answer) -> None:
-        """Step 9. An item that breaks what the adapter promises becomes INTERNAL: unknown."""
-        row = ALGORITHMS[call.algorithm]
+        """Step 9. An item that breaks what the adapter promises becomes INTERNAL: unknown. Notes whether all are signed."""
+        most = ALGORITHMS[call.algorithm].max_signature
         group_named = named(answer.signed_by)
-        repaired: list[signing_pb2.SignedItem] | None = None
+        answer.all_signed = True
         for at, item in enumerate(answer.items):
-            signature = item.signature
-            if signature:
-                good = len(signature) <= row.max_signature and not item.HasField("failure")
-                if good and (group_named or named(item.signed_by)):
-                    continue
-                reason = failures_pb2.REASON_INTERNAL
-                self._metrics.violated("I10", algorithm=row.name)  # no key or custody named, or not this algorithm's size
-            elif not item.HasField("failure"):
-                reason = failures_pb2.REASON_INTERNAL
-                self._metrics.violated("I5", algorithm=row.name)
-            elif call.attempts > 1 and item.failure.reason != failures_pb2.REASON_INTENT_NEVER:
-                # The first copy may have been done although this one was not: only the ledger's "never" is certain.
-                reason = failures_pb2.REASON_ANSWER_LOST
-            else:
+            size = len(item.signature)
+            if 0 < size <= most and not item.HasField("failure") and (group_named or named(item.signed_by)):
                 continue
-            if repaired is None:
-                repaired = list(answer.items)
-            repaired[at] = signing_pb2.SignedItem(failure=FailureError(reason).to_item())
-        if repaired is not None:
-            answer.items = repaired
+            answer.all_signed = False
+            reason = self._fault(call, item)
+            if reason:
+                answer.replace(at, signing_pb2.SignedItem(failure=FailureError(reason).to_item()))
+
+    def _fault(self, call: Call, item: signing_pb2.SignedItem) -> failures_pb2.Reason.ValueType:
+        """Why an item's own result cannot be handed on; 0 if it can."""
+        name = ALGORITHMS[call.algorithm].name
+        if item.signature:
+            self._metrics.violated("I10", algorithm=name)  # no key or custody named, or not a signature of this algorithm
+            return failures_pb2.REASON_INTERNAL
+        if not item.HasField("failure"):
+            self._metrics.violated("I5", algorithm=name)
+            return failures_pb2.REASON_INTERNAL
+        if call.attempts > 1 and item.failure.reason != failures_pb2.REASON_INTENT_NEVER:
+            # The first copy may have been done although this one was not: only the ledger's "never" is certain.
+            return failures_pb2.REASON_ANSWER_LOST
+        return failures_pb2.REASON_UNSPECIFIED
 
     def _react(self, held: Held, answer: Answer) -> None:
+        if answer.all_signed:
+            return
         for item in answer.items:
             if not item.signature and item.failure.reason in _HANDLE_REASONS:
                 self._handle_refused(held, item.failure.reason)
                 return
 
-    def append(self, lines: list[evidence_pb2.AuditRecord], promised: int) -> bool:
+    def append(self, piece: records.Piece, promised: int) -> bool:
+        """Write records; False if the journal cannot take them."""
         try:
-            self._journal.append(lines, promised)
+            self._journal.append(piece, promised)
         except FailureError:
             self._journal.forget(promised)
             return False
@@ -150,14 +155,16 @@ def _whole_failure(batch: Batch, response: signing_pb2.SignResponse) -> list[tup
     return [(call, Answer(types_pb2.SignedBy(), [item] * len(call.intents))) for call in batch.calls]
 
 
-def _outcomes(call: Call, answer: Answer) -> list[evidence_pb2.AuditRecord]:
+def _outcomes(piece: records.Piece, call: Call, answer: Answer) -> None:
     """The OUTCOME records of a call."""
     grant, algorithm, caller = call.held.grant, call.algorithm, call.held.socket
-    lines = []
-    for intent_id, item in zip(call.intents, answer.items, strict=True):
+    pairs = zip(call.intents, answer.items, strict=True)
+    if answer.all_signed:
+        records.done(piece, [(intent_id, item.leaf_index) for intent_id, item in pairs], grant, algorithm, caller)
+        return
+    for intent_id, item in pairs:
         if item.signature:
-            lines.append(records.done(intent_id, grant, algorithm, caller, item.leaf_index))
+            records.done(piece, [(intent_id, item.leaf_index)], grant, algorithm, caller)
         else:
             error = FailureError.from_item(item.failure)
-            lines.append(records.failed(intent_id, grant, algorithm, caller, error.outcome, error.reason))
-    return lines
+            records.failed(piece, [intent_id], grant, algorithm, caller, error.outcome, error.reason)

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from capsign_wire import intents
-from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
 from capsign_wire.failures import FailureError
@@ -42,7 +41,7 @@ from capsign_agent.settle import Settlement, named
 class _Work:
     """One group on its way: what passed so far, and the results of what did not."""
 
-    __slots__ = ("context", "group", "held", "inputs", "intents", "kid", "positions", "result", "row")
+    __slots__ = ("context", "group", "held", "inputs", "intents", "kid", "positions", "result", "row", "whole")
 
     def __init__(self, group: agent_pb2.SignGroup) -> None:
         self.group = group
@@ -54,6 +53,8 @@ class _Work:
         self.positions: Sequence[int] = ()
         self.intents: list[bytes] = []
         self.inputs: list[bytes] = []
+        self.whole: agent_pb2.SignedGroup | None = None
+        """The finished reply, where one answer held all of it."""
 
     def refuse(self, positions: Iterable[int], error: FailureError) -> None:
         item = agent_pb2.SignedItem(failure=error.to_item())
@@ -95,7 +96,7 @@ class SigningPath:
         started = loop.time()
         deadline = started + timeout_s
         works = [_Work(group) for group in groups]
-        refusals: list[evidence_pb2.AuditRecord] = []
+        refusals = records.Piece()
         for work in works:
             try:
                 self._decide(socket, work)
@@ -142,27 +143,22 @@ class SigningPath:
         passed: list[int] = []
         for position in work.positions:
             item = work.group.items[position]
-            try:
-                self._check_item(work.row, item)
-            except FailureError as error:
-                work.refuse((position,), error)
-                continue
+            intent_id, kind = item.intent_id, item.WhichOneof("input")
+            # UUIDv7 in a glance (intents.millis_of says the same, with a sentence); a message needs no other look.
+            if kind == "message" and intent_id[6] >> 4 == 7 and intent_id[8] >> 6 == 2:
+                data = to_input(item.message)
+            else:
+                try:
+                    data = _odd_input(work.row, item, kind, to_input)
+                except FailureError as error:
+                    work.refuse((position,), error)
+                    continue
             passed.append(position)
-            work.intents.append(item.intent_id)
-            work.inputs.append(item.digest if item.HasField("digest") else to_input(item.message))
+            work.intents.append(intent_id)
+            work.inputs.append(data)
         work.positions = passed
 
-    def _check_item(self, row: AlgorithmRow, item: agent_pb2.SignItem) -> None:
-        intents.millis_of(item.intent_id)
-        kind = item.WhichOneof("input")
-        if kind is None:
-            raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The item has neither message nor digest.", field="input")
-        if kind == "digest":
-            hashing.check_digest(row, item.digest)
-
-    def _refuse_group(
-        self, socket: SocketHandles, work: _Work, error: FailureError, refusals: list[evidence_pb2.AuditRecord]
-    ) -> None:
+    def _refuse_group(self, socket: SocketHandles, work: _Work, error: FailureError, refusals: records.Piece) -> None:
         """The group fails as a whole, in the pod. What policy refused is evidence; what only has to wait is not."""
         open_positions = [at for at, item in enumerate(work.result) if item is None]
         work.refuse(open_positions, error)
@@ -170,13 +166,12 @@ class SigningPath:
         if error.outcome != failures_pb2.OUTCOME_REFUSED:
             return
         grant = work.held.grant if work.held is not None else ""
-        for position in open_positions:
-            intent_id = work.group.items[position].intent_id
-            refusals.append(records.failed(intent_id, grant, work.group.algorithm, socket.name, error.outcome, error.reason))
+        ids = [work.group.items[position].intent_id for position in open_positions]
+        records.failed(refusals, ids, grant, work.group.algorithm, socket.name, error.outcome, error.reason)
 
-    def _record_refusals(self, refusals: list[evidence_pb2.AuditRecord]) -> None:
+    def _record_refusals(self, refusals: records.Piece) -> None:
         """A refusal needs no room promised: nothing is released by it, so a full journal only leaves it to the counters."""
-        if refusals and not self._journal.full:
+        if refusals.records and not self._journal.full:
             self._settlement.append(refusals, 0)
 
     # Steps 7 to 10: the exchange with the adapter; `settle` has what happens around each batch.
@@ -260,8 +255,10 @@ class SigningPath:
     # ML-DSA: mu names one public key, and the key may move while a call is under way.
 
     def _moved(self, work: _Work) -> bool:
-        return bool(work.kid) and any(
-            item is not None and item.failure.reason == failures_pb2.REASON_KEY_MOVED for item in work.result
+        return (
+            bool(work.kid)
+            and work.whole is None
+            and any(item is not None and item.failure.reason == failures_pb2.REASON_KEY_MOVED for item in work.result)
         )
 
     async def _again_with_new_key(
@@ -309,6 +306,10 @@ class SigningPath:
 
     def _fill(self, work: _Work, positions: Sequence[int], answer: Answer, made_under: dict[int, types_pb2.SignedBy]) -> None:
         """Put an answer into its places. Pieces of one group may come from two key versions: the second names its own."""
+        if answer.all_signed and answer.group is not None and len(positions) == len(work.result):
+            # The whole group at once: agent.v1.SignedGroup has the fields of adapter.v1.SignedGroup, number by number.
+            work.whole = agent_pb2.SignedGroup.FromString(answer.group.SerializeToString())
+            return
         common = made_under.setdefault(id(work), answer.signed_by) if named(answer.signed_by) else None
         differs = common is not None and common != answer.signed_by
         for position, item in zip(positions, answer.items, strict=True):
@@ -322,6 +323,9 @@ class SigningPath:
             work.result[position] = signed
 
     def _reply(self, work: _Work, signed_by: types_pb2.SignedBy | None) -> agent_pb2.SignedGroup:
+        if work.whole is not None:
+            self._metrics.observe_calls(None, items=len(work.result))
+            return work.whole
         items = [item for item in work.result if item is not None]
         assert len(items) == len(work.result)
         failed = [item.failure.reason for item in items if not item.signature]
@@ -330,6 +334,17 @@ class SigningPath:
         if len(failed) < len(items):
             self._metrics.observe_calls(None, items=len(items) - len(failed))
         return agent_pb2.SignedGroup(signed_by=signed_by, items=items)
+
+
+def _odd_input(row: AlgorithmRow, item: agent_pb2.SignItem, kind: str | None, to_input: Callable[[bytes], bytes]) -> bytes:
+    """The input of an item that is no plain message with a good intent id. Raises INPUT_MALFORMED."""
+    intents.millis_of(item.intent_id)
+    if kind is None:
+        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The item has neither message nor digest.", field="input")
+    if kind == "message":
+        return to_input(item.message)
+    hashing.check_digest(row, item.digest)
+    return item.digest
 
 
 def _pieces(inputs: Sequence[bytes]) -> Iterable[tuple[int, int]]:
