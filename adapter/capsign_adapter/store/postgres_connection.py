@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
+import re
 import stat
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 
 from capsign_adapter.store.faults import StoreDamagedError, StoreMissingError, StoreUnsafeError
 from capsign_adapter.store.interface import StoreUnavailableError
 
-Link = psycopg.Connection[tuple[Any, ...]]
+ANSWER_S = 45.0
+"""Longest wait for an answer, seconds. Longer than the server lets any statement run, so that only a dead way reaches it."""
+
+Answer = TypeVar("Answer")
+
+
+class Link(psycopg.Connection[tuple[Any, ...]]):
+    """A connection on which no wait is without end: one that stays silent is closed, and counts as lost."""
+
+    def wait(self, gen: PQGen[Answer], *arguments: Any, **options: Any) -> Answer:
+        try:
+            return super().wait(_bounded(gen, time.monotonic() + ANSWER_S), *arguments, **options)
+        except _SilenceError as error:
+            self.close()
+            raise psycopg.OperationalError(f"no answer within {ANSWER_S:g} s") from error
+
+
+class _SilenceError(Exception):
+    """Raised inside the driver's own loop of waiting."""
+
+
+def _bounded(steps: PQGen[Answer], until: float) -> PQGen[Answer]:
+    """The driver's steps, ended at a time. The driver calls every tenth of a second even when nothing is ready."""
+    try:
+        state = next(steps)
+        while True:
+            ready = yield state
+            if not ready and time.monotonic() > until:
+                raise _SilenceError
+            state = steps.send(ready)
+    except StopIteration as done:
+        answer: Answer = done.value
+        return answer
+
 
 OLDEST_SERVER = 140_000
 """PostgreSQL 14: the oldest release that this is tested for."""
@@ -36,6 +72,7 @@ _SESSION = (
 )
 
 _WEAK_TLS = {"disable", "allow", "prefer"}
+_LOOPBACK = {"", "localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +97,9 @@ class Target:
             raise ValueError("The PostgreSQL URL cannot be read: postgresql://user@host:port/database?option=value.") from None
         if "password" in given:
             raise ValueError("A password in the PostgreSQL URL would show in logs and process lists: put it into a file.")
-        local = all(not host or host.startswith(("/", "@")) for host in given.get("host", "").split(","))
+        local = all(host in _LOOPBACK or host.startswith(("/", "@")) for host in given.get("host", "").split(","))
         mode = given.setdefault("sslmode", "prefer" if local else "verify-full")
-        loopback = set(given.get("host", "").split(",")) <= {"127.0.0.1", "::1", "localhost"}
-        if mode in _WEAK_TLS and not local and not loopback:
+        if mode in _WEAK_TLS and not local:
             raise ValueError(f"sslmode={mode} does not protect the connection to {given['host']}: use verify-full.")
         return cls(_DEFAULTS | given, password_file)
 
@@ -72,7 +108,7 @@ class Target:
         arguments: dict[str, Any] = dict(self.parameters)
         if self.password_file is not None:
             arguments["password"] = _read_secret(self.password_file)
-        link: Link = psycopg.connect(**arguments, autocommit=True)
+        link = Link.connect(**arguments, autocommit=True)
         try:
             self._check(link)
         except BaseException:
@@ -121,13 +157,23 @@ _SENTENCES = {
     "57P03": "The server is starting up.",
 }
 
+_LOGIN_FAILURES = {
+    # libpq passes on no code for a refused login, only the server's words; in another language the general sentence is given.
+    re.compile(r'database ".*" does not exist'): "3D000",
+    re.compile(r"password authentication failed"): "28P01",
+    re.compile(r"no pg_hba.conf entry|role \".*\" does not exist"): "28000",
+    re.compile(r"too many clients|remaining connection slots"): "53300",
+    re.compile(r"the database system is starting up"): "57P03",
+    re.compile(r"the database system is shutting down"): "57P01",
+}
+
 _DAMAGE = {"XX001", "XX002"}
 _NO_DATABASE = "3D000"
 
 
 def from_postgres(error: psycopg.Error, target: Target) -> StoreUnavailableError:
     """What an error outside COMMIT means: nothing was written. libpq's text is not repeated, for it may hold values."""
-    code = error.sqlstate
+    code = error.sqlstate or next((code for text, code in _LOGIN_FAILURES.items() if text.search(str(error))), None)
     name = f"({code or type(error).__name__})"
     if code in _DAMAGE:
         return StoreDamagedError(f"{target}: the server found damaged data {name}. Stop every replica; restore a backup.")
