@@ -205,6 +205,32 @@ def test_a_derivation_that_began_before_a_clear_is_not_kept(ring, row, token, mo
     assert len(ring) == 0
 
 
+def test_who_asks_after_a_clear_does_not_wait_for_what_began_before_it(ring, row, token, monkeypatch):
+    # The derivation under way hangs in the token. It belongs to the time before the clear: nobody later may get its result.
+    entered, release = Event(), Event()
+    honest = token.hmac
+
+    def first_hangs(label, data):
+        if not entered.is_set():
+            entered.set()
+            assert release.wait(30)
+        return honest(label, data)
+
+    monkeypatch.setattr(token, "hmac", first_hangs)
+    with ThreadPoolExecutor(2) as pool:
+        begun = pool.submit(signer, ring, row, pb.ALGORITHM_ES256)
+        assert entered.wait(30)
+        ring.clear()
+        later = pool.submit(signer, ring, row, pb.ALGORITHM_ES256)
+        try:
+            after = later.result(30)
+            assert not begun.done()
+        finally:
+            release.set()
+        assert begun.result(30) is not after
+    assert signer(ring, row, pb.ALGORITHM_ES256) is after
+
+
 def test_a_failed_derivation_fails_all_who_wait_and_is_tried_again_afterwards(ring, row, token):
     token.fail("hmac")
     with pytest.raises(FailureError, match="TOKEN_UNAVAILABLE"):

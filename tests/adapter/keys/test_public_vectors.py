@@ -7,6 +7,7 @@ import hmac
 from base64 import b64decode, urlsafe_b64decode
 
 import pytest
+from capsign_adapter.keys import det_keygen
 from capsign_adapter.keys.det_keygen import MIN_SEED_LEN, p256_from_seed
 from capsign_adapter.keys.expand import MAX_LENGTH, expand, wipe
 from capsign_adapter.keys.kid import thumbprint
@@ -69,6 +70,20 @@ def test_p256_keys_are_those_of_c2sp_det_keygen(case):
     key = p256_from_seed(b64decode(case["seed"]))
     published = load_der_private_key(b64decode(case["private_key_pkcs8"]), None)
     assert key.private_numbers() == published.private_numbers()
+
+
+def test_det_keygen_wipes_what_it_built_around_the_seed(monkeypatch):
+    wiped = []
+
+    def watch(secret):
+        assert b"s" * 32 in secret
+        wipe(secret)
+        wiped.append(secret)
+
+    monkeypatch.setattr(det_keygen, "wipe", watch)
+    p256_from_seed(bytearray(b"s" * 32))
+    assert len(wiped) == 2
+    assert not any(any(secret) for secret in wiped)
 
 
 def test_det_keygen_refuses_a_short_seed():
