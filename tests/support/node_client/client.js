@@ -21,6 +21,7 @@ const definition = loader.loadSync("capsign/agent/v1/agent.proto", {
   longs: String,
   enums: String,
   oneofs: true,
+  defaults: true,
 });
 const { SigningService } = grpc.loadPackageDefinition(definition).capsign.agent.v1;
 const client = new SigningService(`unix:${socket}`, grpc.credentials.createInsecure());
@@ -64,15 +65,18 @@ const handle = handles.find((candidate) => candidate.purpose === purpose);
 if (!handle) throw new Error(`no handle with purpose ${purpose} among ${handles.map((h) => h.purpose)}`);
 
 const input = digestHex ? { digest: Buffer.from(digestHex, "hex") } : { message: Buffer.from(message) };
+// The first context that the handle allows, said in full: what is pinned may be left out, but need not be.
+const [rule] = handle.context_rule.protocols;
+const context = { protocol: rule.protocol, role: rule.roles[0], protocol_version: rule.versions[0] };
 const item = { intent_id: newIntentId(), ...input };
-const group = { handle_id: handle.id, purpose, algorithm, items: [item] };
+const group = { handle_id: handle.id, purpose, algorithm, context, items: [item] };
 
 const streamed = await signOverStream({ call_id: 1, groups: [group], timeout_ms: 10_000 });
 const first = streamed.groups[0].items[0];
 if (first.failure) throw new Error(JSON.stringify(first.failure));
-const again = await call("Sign", { handle_id: handle.id, purpose, algorithm, item });
+const again = await call("Sign", { handle_id: handle.id, purpose, algorithm, context, item });
 
-const check = { handle_id: handle.id, algorithm, ...input, signature: first.signature };
+const check = { handle_id: handle.id, algorithm, context, ...input, signature: first.signature };
 const verified = await call("Verify", check);
 const changed = Buffer.from(first.signature);
 changed[changed.length - 1] ^= 1;
