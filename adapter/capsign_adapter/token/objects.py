@@ -120,15 +120,19 @@ class Objects:
             raise TokenUnavailableError(f"the keys of {self._name} changed while they were listed; try again")
         return listings[0]
 
-    def make(self, label: str, maker: Callable[[bytes], list[Any]]) -> None:
+    def make(self, label: str, maker: Callable[[bytes], None]) -> None:
         """Lets `maker` make a key with the CKA_ID that it is given, unless the label is taken. Raises KeyExistsError."""
         if self._look(label, _KEYS):
             raise KeyExistsError(f"{self._name} holds a key labelled {label!r} already")
-        made = maker(secrets.token_bytes(16))
+        identity = secrets.token_bytes(16)
+        maker(identity)
         # PKCS#11 has no unique labels. Whoever sees another key beside its own withdraws: of two that race, one stays or none.
+        # A fresh login looks, because SoftHSM can miss for ever what another process stored in the same moment.
+        self._session.renew()
         if len(self._search(label, _KEYS)) > 1:
-            for half in made:
-                half.destroy()
+            for kind in Kind:
+                for mine in self._session.search(kind, label, identity):
+                    mine.destroy()
             raise TokenUnavailableError(f"another process made {label!r} at the same time; nothing was made here, look again")
 
     def destroy(self, label: str) -> None:

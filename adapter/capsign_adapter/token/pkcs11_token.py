@@ -89,21 +89,15 @@ class Pkcs11Token:
 
     def generate_secret(self, label: str) -> None:
         derives = Feature.HKDF_INSIDE in self._features
-
-        def maker(identity: bytes) -> list[object]:
-            return self._session.make_secret(label, identity, derives=derives)
-
-        self._run_once(lambda: self._objects.make(label, maker))
+        make = self._session.make_secret
+        self._run_once(lambda: self._objects.make(label, lambda identity: make(label, identity, derives=derives)))
 
     def generate_key_pair(self, label: str, algorithm: pb.Algorithm.ValueType) -> None:
         family = encodings.in_token(algorithm).family
         if family is Family.ED25519 and Feature.ED25519 not in self._features:
             raise ValueError(f"{self._name} has no Ed25519 keys; choose another algorithm for {label!r}, or another token")
-
-        def maker(identity: bytes) -> list[object]:
-            return self._session.make_pair(label, identity, family)
-
-        self._run_once(lambda: self._objects.make(label, maker))
+        make = self._session.make_pair
+        self._run_once(lambda: self._objects.make(label, lambda identity: make(label, identity, family)))
 
     def public_key(self, label: str) -> bytes:
         return self._run(lambda: self._objects.public(label))

@@ -285,32 +285,27 @@ class Session:
             template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
         )
 
-    def make_secret(self, label: str, identity: bytes, *, derives: bool) -> list[Any]:
+    def make_secret(self, label: str, identity: bytes, *, derives: bool) -> None:
         """A new generic secret for HMAC, and for derivation where the token has it: nothing else may be done with it."""
-        capabilities = MechanismFlag.SIGN | MechanismFlag.DERIVE if derives else MechanismFlag.SIGN
-        return [
-            self.ready().generate_key(
-                KeyType.GENERIC_SECRET,
-                8 * encodings.SECRET_LEN,
-                id=identity,
-                label=label,
-                store=True,
-                capabilities=capabilities,
-                template=_STRONG,
-            )
-        ]
+        self.ready().generate_key(
+            KeyType.GENERIC_SECRET,
+            8 * encodings.SECRET_LEN,
+            id=identity,
+            label=label,
+            store=True,
+            capabilities=MechanismFlag.SIGN | MechanismFlag.DERIVE if derives else MechanismFlag.SIGN,
+            template=_STRONG,
+        )
 
-    def make_pair(self, label: str, identity: bytes, family: Family) -> list[Any]:
-        """A new key pair that signs: both halves."""
-        return list(
-            self.ready().generate_keypair(
-                _KEY_TYPES[family],
-                encodings.RSA_BITS if family is Family.RSA else None,
-                id=identity,
-                label=label,
-                store=True,
-                capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
-                public_template={} if family is Family.RSA else {Attribute.EC_PARAMS: encodings.EC_PARAMS[family]},
-                private_template=_STRONG,
-            )
+    def make_pair(self, label: str, identity: bytes, family: Family) -> None:
+        """A new key pair that signs; both halves have that label and identity."""
+        self.ready().generate_keypair(
+            _KEY_TYPES[family],
+            encodings.RSA_BITS if family is Family.RSA else None,
+            id=identity,
+            label=label,
+            store=True,
+            capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
+            public_template={} if family is Family.RSA else {Attribute.EC_PARAMS: encodings.EC_PARAMS[family]},
+            private_template=_STRONG,
         )

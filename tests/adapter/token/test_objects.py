@@ -10,8 +10,8 @@ from capsign_adapter.token.objects import EXPANDED_KEPT, Objects
 from capsign_adapter.token.session import Kind
 
 
-def handle(label):
-    key = SimpleNamespace(label=label, id=b"id", destroyed=0)
+def handle(label, identity=b"id"):
+    key = SimpleNamespace(label=label, id=identity, destroyed=0)
     key.destroy = lambda: setattr(key, "destroyed", key.destroyed + 1)
     return key
 
@@ -30,7 +30,7 @@ class ScriptedSession:
 
     def search(self, kind, label=None, identity=None):
         held = self.logins[self.generation] if kind is Kind.SECRET else []
-        return [key for key in held if label in (None, key.label)]
+        return [key for key in held if label in (None, key.label) and identity in (None, key.id)]
 
     def expand(self, root, info):
         return handle(f"{root.label} {info!r}")
@@ -100,17 +100,26 @@ def test_destroying_a_root_destroys_what_was_derived_from_it():
 
 
 def test_of_two_that_make_one_label_the_later_withdraws():
-    session = ScriptedSession([], [], [])
-    made = handle("a")
+    session = ScriptedSession([], [], [], [])
+    theirs, mine = handle("a", b"theirs"), None
 
     def maker(identity):
+        nonlocal mine
         assert len(identity) == 16
-        session.logins[2] += [handle("a"), made]  # another process was quicker
-        return [made]
+        mine = handle("a", identity)
+        session.logins[2].append(mine)
+        session.logins[3] += [theirs, mine]  # another process was quicker, and only a fresh login shows it
 
     with pytest.raises(TokenUnavailableError, match="another process"):
         Objects(session, "token").make("a", maker)
-    assert made.destroyed == 1
+    assert (mine.destroyed, theirs.destroyed) == (1, 0)
+
+
+def test_what_was_made_alone_stays():
+    session = ScriptedSession([], [], [], [])
+    mine = handle("a")
+    Objects(session, "token").make("a", lambda identity: session.logins[3].append(mine))
+    assert mine.destroyed == 0
 
 
 def test_a_taken_label_is_refused_before_anything_is_made():
