@@ -32,6 +32,39 @@ again = signer.sign(b"parent", purpose="mail", algorithm="Ed25519", intent_id=fi
 print(os.waitstatus_to_exitcode(status), again == first)
 """
 
+FORKING_UNDER_LOAD = """
+import os, threading, capsign
+signer = capsign.Signer(timeout=20)
+stop, failures, done = threading.Event(), [], []
+def work(name):
+    while not stop.is_set():
+        try:
+            done.append(signer.sign(b"%d" % name, purpose="mail", algorithm="Ed25519"))
+        except Exception as error:
+            failures.append(error)
+threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+for thread in threads:
+    thread.start()
+codes = []
+for turn in range(5):
+    while len(done) < 20 * (turn + 1):
+        stop.wait(0.001)
+    pid = os.fork()
+    if pid == 0:
+        signer.sign(b"child", purpose="mail", algorithm="Ed25519")
+        grandchild = os.fork()
+        if grandchild == 0:
+            signer.sign(b"grandchild", purpose="mail", algorithm="Ed25519")
+            os._exit(3)
+        os._exit(4 + os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+stop.set()
+for thread in threads:
+    thread.join()
+signer.close()
+print(codes, failures)
+"""
+
 
 def run(code, agent, *arguments):
     environment = {**os.environ, "CAPSIGN_SOCKET": str(agent.path)}
@@ -49,6 +82,12 @@ def test_a_program_that_never_closes_its_signer_ends_quietly(agent):
 def test_a_signer_works_on_both_sides_of_a_fork(agent, mode):
     result = run(FORKING, agent, mode)
     assert (result.returncode, result.stdout.strip()) == (0, "7 True"), result.stderr
+
+
+def test_forks_while_threads_sign_harm_neither_side(agent):
+    result = run(FORKING_UNDER_LOAD, agent)
+    assert (result.returncode, result.stdout.strip()) == (0, "[7, 7, 7, 7, 7] []"), result.stderr
+    assert set(agent.signed.values()) == {1}
 
 
 def test_a_signer_that_is_dropped_takes_its_thread_along(agent):
