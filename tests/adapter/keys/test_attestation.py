@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from base64 import b64decode, b64encode
 from dataclasses import replace
@@ -22,7 +23,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as pb
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_token import FakeToken
@@ -41,8 +42,6 @@ def attested(context=CONTEXT, algorithm=pb.ALGORITHM_ES256, **changes):
 
 
 def resign(payload, payload_type=PAYLOAD_TYPE):
-    import hashlib
-
     digest = hashlib.sha256(pre_authentication_encoding(payload_type, payload)).digest()
     signature = TOKEN.sign(f"{LABEL}/attest", pb.ALGORITHM_ES256, digest)
     sig = {"keyid": "", "sig": b64encode(signature).decode()}
@@ -89,6 +88,21 @@ def test_a_verifier_needs_only_dsse_and_the_attestation_key():
     assert signature["keyid"] == thumbprint(SPKI)
     assert json.loads(payload)["context"]["tenant"] == "acme"
     assert payload == canonical(json.loads(payload))
+
+
+def test_an_envelope_above_its_bound_is_refused_even_if_it_would_verify():
+    envelope = attested()
+    verify_attestation(envelope + b" " * (MAX_ENVELOPE_LEN - len(envelope)), SPKI)
+    refused(envelope + b" " * (MAX_ENVELOPE_LEN + 1 - len(envelope)))
+
+
+def test_a_good_signature_on_another_curve_is_refused():
+    payload = b64decode(json.loads(attested())["payload"])
+    other = ec.generate_private_key(ec.SECP384R1())
+    signature = other.sign(pre_authentication_encoding(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
+    sig = {"keyid": "", "sig": b64encode(signature).decode()}
+    envelope = canonical({"payload": b64encode(payload).decode(), "payloadType": PAYLOAD_TYPE, "signatures": [sig]})
+    refused(envelope, other.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def test_another_attestation_key_is_refused():

@@ -71,5 +71,11 @@ def test_keying_material_is_as_published(vector):
     assert expand(lambda data: token.hmac("root", data), info, 32).hex() == vector["okm"]
 
 
+def test_the_example_in_the_documentation_is_a_published_vector():
+    text = "".join((FOLDER.parents[1] / "docs" / "formats.md").read_text().split())
+    (vector,) = (v for v in PUBLISHED["vectors"] if (v["case"], v["context"]["algorithm"]) == ("plain", "ES256"))
+    assert all(vector[name] in text for name in ("encoding", "digest", "info"))
+
+
 def test_no_two_published_vectors_share_a_key():
     assert len({vector["okm"] for vector in PUBLISHED["vectors"]}) == len(PUBLISHED["vectors"])

@@ -302,6 +302,14 @@ def test_a_root_for_one_algorithm_is_not_taken_for_a_key_pair_nor_the_reverse(to
     assert signer(ring, pair, number).spki == token.public_key(pair.label)
 
 
+def test_a_direct_key_that_is_gone_is_not_taken_for_a_root(token, ring):
+    row = provision.make_direct(token, "acme", "ca", 1, pb.ALGORITHM_ES384, 0)
+    token.destroy(row.label)
+    assert ring.custody(row, pb.ALGORITHM_ES384) == pb.CUSTODY_CLASS_HSM_DIRECT
+    with pytest.raises(FailureError, match="TOKEN_UNAVAILABLE"):
+        ring.signer(row, "jwt", pb.ALGORITHM_ES384, bytes(32))
+
+
 def test_a_token_that_does_not_answer_is_not_taken_for_a_root(token, ring):
     pair = provision.make_direct(token, "acme", "pair", 1, pb.ALGORITHM_ES256, 0)
     token.fail("public_key")
