@@ -72,6 +72,8 @@ class Agent:
         self._sockets = [SocketClaim(one.path, int(one.mode, 8), int(one.directory_mode, 8)) for one in config.sockets]
         now_ms = time.time_ns() // 1_000_000
         self.journal = Journal(config.journal.dir, config.journal.max_bytes, secrets.token_bytes(16), now_ms)
+        if self.journal.torn_bytes:
+            logs.warning("journal.torn_tail", bytes=self.journal.torn_bytes)
         self.journal.append(records.opened())
         skew_s = float(config.limits.clock_skew_s)
         timeout_s = config.upstream.timeout_ms / 1000

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from capsign_agent.rules import Rule
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2 as alg
+from capsign_wire.types.v1 import failures_pb2 as fail
+from capsign_wire.types.v1 import signing_pb2 as types
+from hypothesis import given
+from hypothesis import strategies as st
+
+NAMES = st.sampled_from(["", "jwt", "tls", "issuer", "client", "1", "2"])
+
+
+def rule(transcript: int = types.TRANSCRIPT_RULE_ALLOWED, role: str = "", **more: Any) -> Rule:
+    context = types.ContextRule(transcript=transcript)
+    context.protocols.add(protocol="jwt", roles=more.get("roles", ["issuer"]), versions=["1"])
+    if more.get("two"):
+        context.protocols.add(protocol="tls", roles=["client", "server"], versions=["1", "2"])
+    return Rule("tokens", frozenset({alg.ALGORITHM_ES256}), context, role)
+
+
+def reason(one: Rule, purpose: str = "", algorithm: int = alg.ALGORITHM_ES256, **suffix: Any) -> int:
+    with pytest.raises(FailureError) as caught:
+        one.decide(purpose, algorithm, types.ContextSuffix(**suffix))
+    return caught.value.reason
+
+
+def test_what_is_pinned_may_be_left_out() -> None:
+    full = rule().decide("", alg.ALGORITHM_ES256, types.ContextSuffix())
+    assert (full.protocol, full.role, full.protocol_version) == ("jwt", "issuer", "1")
+
+
+def test_what_is_not_pinned_must_be_named() -> None:
+    assert reason(rule(two=True)) == fail.REASON_CONTEXT_NOT_ALLOWED
+    assert reason(rule(two=True), protocol="tls", role="client") == fail.REASON_CONTEXT_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"purpose": "other"}, fail.REASON_PURPOSE_NOT_ALLOWED),
+        ({"algorithm": alg.ALGORITHM_HS256}, fail.REASON_ALGORITHM_NOT_ALLOWED),
+        ({"protocol": "tls"}, fail.REASON_CONTEXT_NOT_ALLOWED),
+        ({"role": "verifier"}, fail.REASON_CONTEXT_NOT_ALLOWED),
+        ({"protocol_version": "2"}, fail.REASON_CONTEXT_NOT_ALLOWED),
+    ],
+)
+def test_what_the_rule_does_not_name_is_refused(asked: dict[str, Any], expected: int) -> None:
+    assert reason(rule(), **asked) == expected
+
+
+@pytest.mark.parametrize("state", types.TranscriptRule.values())
+@pytest.mark.parametrize("given_one", [False, True])
+def test_every_cell_of_the_transcript_rule(state: int, given_one: bool) -> None:
+    suffix = types.ContextSuffix(transcript=bytes(32) if given_one else b"")
+    good = {
+        types.TRANSCRIPT_RULE_UNSPECIFIED: not given_one,
+        types.TRANSCRIPT_RULE_FORBIDDEN: not given_one,
+        types.TRANSCRIPT_RULE_ALLOWED: True,
+        types.TRANSCRIPT_RULE_REQUIRED: given_one,
+    }[state]
+    if good:
+        assert rule(state).decide("tokens", alg.ALGORITHM_ES256, suffix).transcript == suffix.transcript
+    else:
+        assert reason(rule(state), transcript=suffix.transcript) == fail.REASON_CONTEXT_NOT_ALLOWED
+
+
+def test_a_narrowed_role_is_filled_in_and_no_other_passes() -> None:
+    narrowed = rule(role="issuer", roles=["issuer", "verifier"])
+    assert narrowed.decide("", alg.ALGORITHM_ES256, types.ContextSuffix()).role == "issuer"
+    assert reason(narrowed, role="verifier") == fail.REASON_CONTEXT_NOT_ALLOWED
+    assert reason(rule(role="verifier")) == fail.REASON_CONTEXT_NOT_ALLOWED
+
+
+@given(NAMES, NAMES, NAMES)
+def test_what_passes_lies_within_the_rule_and_changes_nothing_that_was_asked(protocol: str, role: str, version: str) -> None:
+    asked = types.ContextSuffix(protocol=protocol, role=role, protocol_version=version)
+    try:
+        full = rule(two=True).decide("", alg.ALGORITHM_ES256, asked)
+    except FailureError as error:
+        assert error.reason == fail.REASON_CONTEXT_NOT_ALLOWED  # noqa: PT017 - both ways are right, for different inputs
+        return
+    allowed = {"jwt": (["issuer"], ["1"]), "tls": (["client", "server"], ["1", "2"])}[full.protocol]
+    assert full.role in allowed[0]
+    assert full.protocol_version in allowed[1]
+    for name in ("protocol", "role", "protocol_version"):
+        assert getattr(asked, name) in {"", getattr(full, name)}
