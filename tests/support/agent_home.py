@@ -28,6 +28,7 @@ class Home:
         self.journal = root / "j"
         self.ports = ports
         self.extra = ""
+        self.journal_extra = ""
         self.upstream = ""
         self.sockets = f'[[sockets]]\nname = "app"\npath = "{self.socket}"\n'
         ca.write(root / "tls")
@@ -47,6 +48,7 @@ server_name = "localhost"
 [journal]
 dir = "{self.journal}"
 flush_ms = 50
+{self.journal_extra}
 [health]
 path = "{self.health}"
 {self.sockets}

@@ -1,0 +1,418 @@
+"""What a caller hears, and what is written down, when the way to the adapter breaks at each of its places."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import grpc
+import pytest
+from capsign_agent.agent import Agent
+from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.failures import FailureError
+from capsign_wire.intents import new_intent_id
+from capsign_wire.types.v1 import algorithms_pb2 as alg
+from capsign_wire.types.v1 import failures_pb2 as fail
+from support.agent_home import Home, first_handle, running, until
+from support.fake_adapter import BreakError, FakeAdapter, Grant
+
+
+def group(handle: str, *messages: bytes, algorithm: int = alg.ALGORITHM_ED25519, **more: Any) -> agent_pb2.SignGroup:
+    items = [agent_pb2.SignItem(intent_id=new_intent_id(), message=message) for message in messages]
+    return agent_pb2.SignGroup(handle_id=handle, algorithm=algorithm, items=items, **more)
+
+
+async def batch(stub: Any, *groups: agent_pb2.SignGroup, **more: Any) -> list[agent_pb2.SignedGroup]:
+    return list((await stub.SignBatch(agent_pb2.SignBatchRequest(groups=groups), **more)).groups)
+
+
+async def one(stub: Any, handle: str, *, timeout: float | None = None, **more: Any) -> agent_pb2.SignResponse | FailureError:  # noqa: ASYNC109
+    [item] = group(handle, b"message", **more).items
+    request = agent_pb2.SignRequest(handle_id=handle, algorithm=more.get("algorithm", alg.ALGORITHM_ED25519), item=item)
+    try:
+        return await stub.Sign(request, timeout=timeout)
+    except grpc.aio.AioRpcError as error:
+        told = FailureError.from_rpc(error)
+        if told is None:
+            raise
+        return told
+
+
+def reason(answer: agent_pb2.SignResponse | FailureError) -> int:
+    assert isinstance(answer, FailureError)
+    return answer.reason
+
+
+def outcomes(adapter: FakeAdapter) -> list[int]:
+    return [record.outcome for record in adapter.records if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME]
+
+
+def intents(adapter: FakeAdapter) -> list[bytes]:
+    return [record.intent_id for record in adapter.records if record.kind == evidence_pb2.AUDIT_KIND_INTENT]
+
+
+async def test_an_answer_lost_once_is_fetched_by_sending_the_same_intents_again(place: Home, adapter: FakeAdapter) -> None:
+    """The batch was signed and stored, then the stream broke. The second copy gives the stored bytes: one signature."""
+    broken = []
+
+    def break_once(_: signing_pb2.SignRequest) -> None:
+        if not broken:
+            broken.append(1)
+            raise BreakError
+
+    adapter.faults.before_answer = break_once
+    async with running(place):
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"b"))
+    assert all(item.signature for item in signed.items)
+    assert adapter.signed == 2
+    assert len(adapter.requests) == 2
+    assert len(intents(adapter)) == 2
+    assert outcomes(adapter) == [fail.OUTCOME_DONE] * 2
+
+
+async def test_an_answer_lost_twice_is_unknown_and_resolving_gives_the_signature(place: Home, adapter: FakeAdapter) -> None:
+    def always(_: signing_pb2.SignRequest) -> None:
+        raise BreakError
+
+    adapter.faults.before_answer = always
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        asked = group(handle, b"a")
+        [signed] = await batch(stub, asked)
+        assert signed.items[0].failure.reason == fail.REASON_ANSWER_LOST
+        resolve = agent_pb2.ResolveIntentRequest(handle_id=handle, intent_id=asked.items[0].intent_id)
+        resolved = await stub.ResolveIntent(resolve)
+        assert resolved.done.signature == adapter.ledger[asked.items[0].intent_id][1].signature
+    assert outcomes(adapter) == [fail.OUTCOME_UNKNOWN, fail.OUTCOME_DONE]
+
+
+async def test_a_refusal_of_a_second_copy_does_not_hide_that_the_first_was_done(place: Home, adapter: FakeAdapter) -> None:
+    """First copy signed, answer lost; the second copy meets a refusal. "It will not happen" would be a lie: it is unknown."""
+    seen = []
+
+    def lose_first(_: signing_pb2.SignRequest) -> None:
+        if not seen:
+            seen.append(1)
+            adapter.faults.refuse_item = lambda *_: fail.REASON_TOKEN_UNAVAILABLE
+            raise BreakError
+
+    adapter.faults.before_answer = lose_first
+    async with running(place):
+        stub = place.stub()
+        answer = await one(stub, (await first_handle(stub)).id)
+    assert reason(answer) == fail.REASON_ANSWER_LOST
+    assert adapter.signed == 1
+
+
+async def test_an_answer_that_comes_too_late_is_unknown_first_and_still_recorded(place: Home, adapter: FakeAdapter) -> None:
+    gate = threading.Event()
+    adapter.faults.before_answer = lambda _: gate.wait(10) and None
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        call = stub.SignStream()
+        await call.write(agent_pb2.SignStreamRequest(call_id=1, groups=[group(handle, b"a")], timeout_ms=100))
+        answer = await call.read()
+        assert answer.groups[0].items[0].failure.reason == fail.REASON_ANSWER_LATE
+        gate.set()
+        await until(lambda: outcomes(adapter) == [fail.OUTCOME_UNKNOWN, fail.OUTCOME_DONE])
+        call.cancel()
+
+
+async def test_what_never_left_is_unavailable_and_not_unknown(place: Home, adapter: FakeAdapter) -> None:
+    """Both streams are busy for good; a call that waits behind them was not sent, and is not sent after its deadline."""
+    gate = threading.Event()
+    adapter.faults.before_answer = lambda _: gate.wait(10) and None
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        busy = [asyncio.create_task(one(stub, handle)) for _ in range(2)]
+        await until(lambda: len(adapter.requests) == 2)
+        call = stub.SignStream()
+        await call.write(agent_pb2.SignStreamRequest(call_id=1, groups=[group(handle, b"late")], timeout_ms=100))
+        answer = await call.read()
+        assert answer.groups[0].items[0].failure.reason == fail.REASON_UPSTREAM_UNREACHABLE
+        gate.set()
+        assert all(isinstance(done, agent_pb2.SignResponse) for done in await asyncio.gather(*busy))
+        call.cancel()
+    assert len(adapter.ledger) == 2
+
+
+async def test_calls_gather_while_the_streams_are_busy(place: Home, adapter: FakeAdapter) -> None:
+    gate = threading.Event()
+    adapter.faults.before_answer = lambda _: gate.wait(10) and None
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        calls = [asyncio.create_task(one(stub, handle)) for _ in range(60)]
+        await until(lambda: len(adapter.requests) == 2 and agent._coalescer.items == 60 - sum(map(_items, adapter.requests)))
+        gate.set()
+        done = await asyncio.gather(*calls)
+    assert all(isinstance(signed, agent_pb2.SignResponse) for signed in done)
+    assert len(adapter.requests) <= 4
+    assert sum(map(_items, adapter.requests)) == 60
+    assert all(len(request.groups) == 1 for request in adapter.requests)
+
+
+def _items(request: signing_pb2.SignRequest) -> int:
+    return sum(len(one.items) for one in request.groups)
+
+
+async def test_a_caller_that_leaves_takes_back_what_was_not_sent(place: Home, adapter: FakeAdapter) -> None:
+    gate = threading.Event()
+    adapter.faults.before_answer = lambda _: gate.wait(10) and None
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        busy = [asyncio.create_task(one(stub, handle)) for _ in range(2)]
+        await until(lambda: len(adapter.requests) == 2)
+        waiting = asyncio.create_task(one(stub, handle))
+        await until(lambda: agent._coalescer.items == 1)
+        waiting.cancel()
+        await until(lambda: agent._coalescer.items == 0)
+        gate.set()
+        await asyncio.gather(*busy)
+    assert len(adapter.ledger) == 2
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda response: response.groups[0].items.pop() and response,
+        lambda response: response.groups.pop() and response,
+        lambda response: _set(response, signature=b"x" * 65),
+        lambda response: _set(response, signature=b""),
+        lambda response: _set(response, failure=fail.Failure(reason=fail.REASON_INTERNAL)),
+        lambda response: response.groups[0].ClearField("signed_by") or response,
+        lambda response: _set_custody(response),
+    ],
+)
+async def test_an_answer_that_breaks_a_promise_is_no_answer(spoil: Any, place: Home, adapter: FakeAdapter) -> None:
+    adapter.faults.answer = spoil
+    async with running(place) as agent:
+        stub = place.stub()
+        answer = await one(stub, (await first_handle(stub)).id)
+        assert reason(answer) == fail.REASON_INTERNAL
+        assert sum(agent.metrics.counters["capsign.invariant.violations"].cells.values()) == 1
+    assert outcomes(adapter) == [fail.OUTCOME_UNKNOWN]
+
+
+def _set(response: signing_pb2.SignResponse, **fields: Any) -> signing_pb2.SignResponse:
+    changed = signing_pb2.SignedItem(**fields)
+    if "signature" in fields and not fields["signature"]:
+        response.groups[0].items[0].ClearField("signature")
+    response.groups[0].items[0].MergeFrom(changed)
+    return response
+
+
+def _set_custody(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
+    response.groups[0].signed_by.custody = alg.CUSTODY_CLASS_UNSPECIFIED
+    return response
+
+
+async def test_an_answer_for_another_batch_breaks_the_stream(place: Home, adapter: FakeAdapter) -> None:
+    def other(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
+        response.batch_id += 7
+        return response
+
+    adapter.faults.answer = other
+    async with running(place):
+        stub = place.stub()
+        assert reason(await one(stub, (await first_handle(stub)).id)) == fail.REASON_ANSWER_LOST
+
+
+async def test_a_batch_that_fails_as_a_whole_gives_its_reason_to_every_item(place: Home, adapter: FakeAdapter) -> None:
+    failure = FailureError(fail.REASON_STORE_UNAVAILABLE).to_item()
+    adapter.faults.answer = lambda response: signing_pb2.SignResponse(batch_id=response.batch_id, failure=failure)
+    async with running(place):
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"b"))
+    assert [item.failure.reason for item in signed.items] == [fail.REASON_STORE_UNAVAILABLE] * 2
+    assert outcomes(adapter) == [fail.OUTCOME_UNAVAILABLE] * 2
+
+
+async def test_one_bad_item_does_not_fail_its_neighbours(place: Home, adapter: FakeAdapter) -> None:
+    adapter.faults.refuse_item = lambda _, item: fail.REASON_INTENT_CONFLICT if item.input == b"bad" else 0
+    async with running(place):
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"bad", b"c"))
+    assert [item.failure.reason for item in signed.items] == [0, fail.REASON_INTENT_CONFLICT, 0]
+    assert [bool(item.signature) for item in signed.items] == [True, False, True]
+    assert signed.signed_by.kid
+
+
+async def test_a_key_that_moves_under_ml_dsa_is_fetched_and_the_call_repeated_once(place: Home, adapter: FakeAdapter) -> None:
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        first = await one(stub, handle, algorithm=alg.ALGORITHM_ML_DSA_65)
+        assert isinstance(first, agent_pb2.SignResponse)
+        adapter.rotate(alg.ALGORITHM_ML_DSA_65)
+        second = await one(stub, handle, algorithm=alg.ALGORITHM_ML_DSA_65)
+        assert isinstance(second, agent_pb2.SignResponse)
+        assert second.signed_by.kid != first.signed_by.kid
+        check = agent_pb2.VerifyRequest(
+            handle_id=handle, algorithm=alg.ALGORITHM_ML_DSA_65, message=b"message", signature=second.signature
+        )
+        assert (await stub.Verify(check)).key.kid == second.signed_by.kid
+        adapter.faults.refuse_item = lambda *_: fail.REASON_KEY_MOVED
+        assert reason(await one(stub, handle, algorithm=alg.ALGORITHM_ML_DSA_65)) == fail.REASON_KEY_MOVED
+    assert len(adapter.requests) == 5
+
+
+async def test_a_replica_that_dies_is_replaced_by_the_other(place: Home, adapter: FakeAdapter) -> None:
+    other = FakeAdapter(place.ca)
+    other.mint, other.ledger, other.keys_by_context, other.boots = (
+        adapter.mint,
+        adapter.ledger,
+        adapter.keys_by_context,
+        adapter.boots,
+    )
+    other.start()
+    place.ports = (adapter.port, other.port)
+    try:
+        async with running(place):
+            stub = place.stub()
+            handle = (await first_handle(stub)).id
+            await asyncio.gather(*(one(stub, handle) for _ in range(20)))
+            adapter.stop()
+            done = await asyncio.gather(*(one(stub, handle) for _ in range(20)))
+            assert all(isinstance(signed, agent_pb2.SignResponse) for signed in done)
+            assert other.requests
+    finally:
+        other.stop()
+
+
+async def test_over_a_restart_calls_wait_and_after_a_while_they_are_refused_at_once(place: Home, adapter: FakeAdapter) -> None:
+    place.upstream = "unreachable_after_ms = 300"
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        adapter.stop()
+        await until(lambda: agent._reach.connected == 0)
+        await until(lambda: agent._refusing() is not None)
+        assert reason(await one(stub, handle)) == fail.REASON_UPSTREAM_UNREACHABLE
+        assert "no_upstream" in agent.faults()
+        adapter.start()
+        await until(lambda: not agent.faults())
+        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+
+
+async def test_a_full_journal_refuses_to_sign_and_recovers(place: Home, adapter: FakeAdapter) -> None:
+    adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
+    place.journal_extra = "max_bytes = 1048576"
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        while True:
+            [signed] = await batch(stub, group(handle, *[b"x"] * 500))
+            if signed.items[0].failure.reason:
+                break
+        assert {item.failure.reason for item in signed.items} == {fail.REASON_JOURNAL_FULL}
+        assert agent.journal.size_bytes <= 1 << 20
+        adapter.faults.audit = lambda _: 0
+        await until(lambda: not agent.journal.sealed())
+        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+    assert len(intents(adapter)) == len(outcomes(adapter)) == adapter.signed
+
+
+async def test_revocation_is_heeded_the_moment_it_is_told(place: Home, adapter: FakeAdapter) -> None:
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        await until(lambda: adapter.watchers)
+        adapter.grants.clear()
+        adapter.tell(revocation_epoch=1, policy_digest=bytes(32), dropped_grants=["tokens"])
+        await until(lambda: "no_handles" in agent.faults())
+        assert reason(await one(stub, handle)) == fail.REASON_HANDLE_REVOKED
+        assert not (await stub.ListHandles(agent_pb2.ListHandlesRequest())).handles
+        adapter.grants["tokens"] = Grant()
+        adapter.tell(revocation_epoch=2, policy_digest=bytes(32))
+        await until(lambda: not agent.faults())
+        assert (await first_handle(stub)).id == handle
+    assert adapter.requests == []
+
+
+async def test_a_refusal_by_the_adapter_drops_the_handle_and_asks_for_a_new_one(place: Home, adapter: FakeAdapter) -> None:
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        adapter.faults.refuse_item = lambda *_: fail.REASON_HANDLE_REVOKED
+        issued = adapter.issued
+        assert reason(await one(stub, handle)) == fail.REASON_HANDLE_REVOKED
+        await until(lambda: adapter.issued > issued)
+        adapter.faults.refuse_item = lambda *_: 0
+        await until(lambda: not agent.faults())
+        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+
+
+async def test_handles_are_renewed_at_half_of_their_life(place: Home, adapter: FakeAdapter) -> None:
+    adapter.grants = {"tokens": Grant(life_s=3.0)}
+    async with running(place):
+        await until(lambda: adapter.renewed >= 1)
+        assert (await first_handle(place.stub())).grant == "tokens"
+    assert adapter.issued == 1
+
+
+async def test_new_certificate_files_bring_new_connections_and_new_handles(place: Home, adapter: FakeAdapter) -> None:
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+        before, issued = agent._upstream, adapter.issued
+        place.ca.write(place.root / "tls")
+        await until(lambda: agent._upstream is not before and adapter.issued > issued)
+        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+
+
+async def test_an_expired_certificate_is_named_and_does_not_spin(place: Home, adapter: FakeAdapter) -> None:
+    from datetime import timedelta
+
+    place.ca.write(place.root / "tls", life=timedelta(seconds=-60))
+    place.upstream = "unreachable_after_ms = 0"
+    async with running(place, ready=False) as agent:
+        refusal = agent._refusing()
+        assert refusal is not None
+        assert "certificate has expired" in refusal.detail
+        await asyncio.sleep(0.5)
+        tries = sum(agent.metrics.counters["capsign.retries"].cells.values())
+        assert tries < 12
+        assert "no_upstream" in agent.faults()
+
+
+async def test_a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(place: Home, adapter: FakeAdapter) -> None:
+    gate = threading.Event()
+    adapter.faults.before_answer = lambda _: gate.wait(10) and None
+    agent: Agent
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        call = stub.SignStream()
+        await call.write(agent_pb2.SignStreamRequest(call_id=1, groups=[group(handle, b"a")]))
+        await until(lambda: adapter.requests)
+        agent.stop()
+        await call.write(agent_pb2.SignStreamRequest(call_id=2, groups=[group(handle, b"b")]))
+        refused = await call.read()
+        assert (refused.call_id, refused.failure.reason) == (2, fail.REASON_DRAINING)
+        gate.set()
+        done = await call.read()
+        assert (done.call_id, bool(done.groups[0].items[0].signature)) == (1, True)
+        call.cancel()
+    assert adapter.records[-1].kind == evidence_pb2.AUDIT_KIND_CLOSE
+    assert outcomes(adapter) == [fail.OUTCOME_DONE]
+
+
+async def test_a_rate_is_kept_item_by_item(place: Home, adapter: FakeAdapter) -> None:
+    adapter.grants = {"tokens": Grant(rate=1, burst=4)}
+    async with running(place):
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, *[b"m"] * 8))
+    assert sum(bool(item.signature) for item in signed.items) == 5
+    limited = [item.failure for item in signed.items if not item.signature]
+    assert {one.reason for one in limited} == {fail.REASON_RATE_LIMITED}
+    assert all(one.retry_after_ms > 0 for one in limited)
+    assert len(intents(adapter)) == 5
