@@ -374,6 +374,7 @@ async def test_an_expired_certificate_is_named_and_does_not_spin(place: Home, ad
 
     place.ca.write(place.root / "tls", life=timedelta(seconds=-60))
     place.upstream = "unreachable_after_ms = 0"
+    place.extra = "[limits]\ndrain_ms = 200"
     async with running(place, ready=False) as agent:
         refusal = agent._refusing()
         assert refusal is not None

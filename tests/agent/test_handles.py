@@ -101,9 +101,10 @@ def test_expiry_allows_for_the_skew_and_no_more(fake: FakeAdapter) -> None:
     assert reason(held.sockets[0], one.id, one.expires_at + 5.0) == fail.REASON_HANDLE_EXPIRED
 
 
-def test_renewal_is_due_at_half_of_the_shortest_life(fake: FakeAdapter) -> None:
+def test_renewal_is_due_at_half_of_the_shortest_life(fake: FakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
     held = book(fake)
     assert held.half_life() == 0
+    monkeypatch.setattr("support.fake_adapter.time.time", lambda: NOW)
     take(held, fake, Grant("a", life_s=1000), Grant("b", life_s=100))
     assert held.half_life() == pytest.approx(NOW + 50, abs=2)
     short = book(fake, SocketHandles("app", (), Narrowing(ttl_s=20)))
