@@ -8,9 +8,11 @@ import resource
 import sys
 from pathlib import Path
 
-from capsign_wire import logs, settings
+from capsign_wire import logs, otel, settings
 from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
 
+from capsign_adapter import __version__
 from capsign_adapter.config import Config
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.policy_load import parse_policy
@@ -71,7 +73,12 @@ def _provision(config: Config, policy: Policy) -> None:
 
 def _serve(config: Config, policy: Policy) -> None:
     store = open_store(config.store.url, password_file=config.store.password_file)
-    run_until_signalled(Replica(config, policy, _token(config), store))
+    metrics = Metrics()
+    telemetry = otel.start("capsign-adapter", __version__, metrics, os.environ)
+    try:
+        run_until_signalled(Replica(config, policy, _token(config), store, metrics, telemetry.tracer))
+    finally:
+        telemetry.close()
 
 
 def _token(config: Config) -> Token:

@@ -6,10 +6,14 @@ import signal
 import threading
 import time
 from concurrent import futures
+from typing import Any
 
 import grpc
 from capsign_wire import logs
 from capsign_wire.adapter.v1 import admin_pb2_grpc, capability_pb2_grpc, evidence_pb2_grpc, signing_pb2_grpc
+from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.telemetry import Metrics
+from capsign_wire.tracing import Tracer
 
 from capsign_adapter.config import Config
 from capsign_adapter.decide.biscuits import Mint, Verifier
@@ -17,6 +21,7 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.verdicts import Verdicts
 from capsign_adapter.front.admin_servicer import AdminServicer
+from capsign_adapter.front.batch_watch import BatchWatch
 from capsign_adapter.front.capability_servicer import CapabilityServicer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.health import Health
@@ -47,11 +52,11 @@ def monotonic_ms() -> int:
 class Replica:
     """A running adapter process."""
 
-    def __init__(self, config: Config, policy: Policy, token: Token, store: Store) -> None:
+    def __init__(self, config: Config, policy: Policy, token: Token, store: Store, metrics: Metrics, tracer: Tracer) -> None:
         rows = store.key_versions()
         assert_inventory(token, rows, policy.tenants)
         for label in unknown_objects(token, rows, policy.tenants):
-            logs.error("token.unknown_object", label=label)
+            metrics.violated("I8", unknown_object=label)
         self._config = config
         self._token = token
         self._store = store
@@ -84,14 +89,16 @@ class Replica:
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=config.listen.streams,
         )
-        signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams)
+        watch = BatchWatch(metrics, tracer)
+        signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch)
         capability = CapabilityServicer(policy, mint, verifier, snapshots, self._changes, self._streams)
         evidence = EvidenceServicer(policy, store, checkpoints)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._changes)
-        signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, self._server)
-        capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, self._server)
-        evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, self._server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
+        registrar: Any = LenientRegistrar(self._server)
+        signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
+        capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
+        evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
         self.port = self._server.add_secure_port(config.listen.address, server_credentials(config.tls))
         self._health = Health(config.listen.health_address)
 
@@ -121,7 +128,7 @@ class Replica:
         self._health.draining()
         logs.event("adapter.draining")
         finished = self._streams.drain(self._config.drain_seconds, self._changes.announce)
-        self._server.stop(grace=1.0).wait()
+        self._server.stop(grace=1.0).wait(timeout=self._config.drain_seconds)
         for ticker in self._tickers:
             ticker.stop()
         self._health.stop()

@@ -11,6 +11,9 @@ from capsign_adapter.serve import Replica
 from support.adapter_rig import AdapterRig
 from support.ca import Authority, Credential
 
+from capsign_wire.telemetry import Metrics
+from capsign_wire.tracing import PassingTracer
+
 
 class RunningReplica:
     """Starts at once; `channel` connects as somebody."""
@@ -33,7 +36,8 @@ class RunningReplica:
             control=Control(poll_ms=50),
             drain_seconds=5.0,
         )
-        self.replica = Replica(config, rig.policy, rig.token, rig.store)
+        self.metrics = Metrics()
+        self.replica = Replica(config, rig.policy, rig.token, rig.store, self.metrics, PassingTracer())
         self.replica.start()
         self.address = f"127.0.0.1:{self.replica.port}"
 

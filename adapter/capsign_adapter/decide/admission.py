@@ -78,7 +78,7 @@ def admit(
     grant = _grant_in_force(capability, policy)
     _within_life(capability, grant, now_ms, skew_ms)
     _algorithm_allowed(capability, grant, policy, algorithm)
-    protocol, role, version = _settle(_common(capability.protocols, grant.protocols), suffix)
+    protocol, role, version = settle(_common(capability.protocols, grant.protocols), suffix)
     _transcript_allowed({capability.transcript, grant.transcript}, suffix.transcript)
     operation = Operation(ALGORITHMS[algorithm].name, protocol, role, version, bool(suffix.transcript))
     handle.require(operation, now_ms)
@@ -165,7 +165,7 @@ def _common(minted: tuple[ProtocolRule, ...], now: tuple[ProtocolRule, ...]) -> 
     return tuple(common)
 
 
-def _settle(rules: tuple[ProtocolRule, ...], suffix: signing_pb2.ContextSuffix) -> tuple[str, str, str]:
+def settle(rules: tuple[ProtocolRule, ...], suffix: signing_pb2.ContextSuffix) -> tuple[str, str, str]:
     """Protocol, role and version: what the caller chose among what is allowed, or what the rule pins."""
     protocol = _choose("protocol", suffix.protocol, tuple(rule.protocol for rule in rules))
     rule = next(each for each in rules if each.protocol == protocol)

@@ -13,6 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from capsign_adapter.decide.peer import Peer
 
+MAX_SPIFFE_ID = 255
+"""Longest SPIFFE ID that an entry of the log can name, bytes. The SPIFFE specification allows 2048."""
+
 
 def peer_of(context: grpc.ServicerContext) -> Peer:
     """The peer of a call.
@@ -26,6 +29,8 @@ def peer_of(context: grpc.ServicerContext) -> Peer:
     names, certificate = auth.get("peer_spiffe_id", ()), auth.get("x509_pem_cert", ())
     if len(names) != 1 or len(certificate) != 1:
         raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "The certificate has no single SPIFFE ID.")
+    if len(bytes(names[0])) > MAX_SPIFFE_ID:
+        raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, f"A SPIFFE ID has at most {MAX_SPIFFE_ID} bytes here.")
     return _peer(bytes(names[0]), bytes(certificate[0]))
 
 

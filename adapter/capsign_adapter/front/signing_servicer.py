@@ -10,10 +10,12 @@ from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.adapter.v1 import signing_pb2_grpc
 from capsign_wire.failures import FailureError, abort
 from capsign_wire.intents import millis_of
+from capsign_wire.lenient import Unparsed
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
+from capsign_adapter.front.batch_watch import BatchWatch
 from capsign_adapter.front.guard import admit_call, guarded
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.edge import failure_of, now_ms
@@ -30,8 +32,16 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     """Thin: the pipeline does the work."""
 
     def __init__(
-        self, policy: Policy, pipeline: Pipeline, groups: Groups, keys: PublicKeys, store: Store, streams: Streams
+        self,
+        policy: Policy,
+        pipeline: Pipeline,
+        groups: Groups,
+        keys: PublicKeys,
+        store: Store,
+        streams: Streams,
+        watch: BatchWatch,
     ) -> None:
+        self._watch = watch
         self._policy = policy
         self._pipeline = pipeline
         self._groups = groups
@@ -47,6 +57,9 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
             abort(context, error)
         with self._streams.joined(context):
             for request in requests:
+                if isinstance(request, Unparsed):
+                    yield pb.SignResponse(failure=_unparsed(request).to_item())
+                    continue
                 if not self._streams.begin(context):
                     draining = FailureError(failures_pb2.REASON_DRAINING, "This adapter is stopping.")
                     yield pb.SignResponse(batch_id=request.batch_id, failure=draining.to_item())
@@ -57,11 +70,14 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
                     self._streams.end(context)
 
     def _answer(self, peer: Peer, request: pb.SignRequest) -> pb.SignResponse:
-        try:
-            peer.still_valid(now_ms())
-            return self._pipeline.run(peer, request)
-        except Exception as error:  # the edge: a batch that fails as a whole must not end the stream for its neighbours
-            return pb.SignResponse(batch_id=request.batch_id, failure=failure_of(error).to_item())
+        with self._watch.batch(request) as seen:
+            try:
+                peer.still_valid(now_ms())
+                answer = self._pipeline.run(peer, request)
+            except Exception as error:  # the edge: a batch that fails as a whole must not end the stream for its neighbours
+                answer = pb.SignResponse(batch_id=request.batch_id, failure=failure_of(error).to_item())
+            seen(answer)
+        return answer
 
     @guarded
     def ResolveIntent(self, peer: Peer, request: pb.ResolveIntentRequest) -> pb.ResolveIntentResponse:
@@ -94,3 +110,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
             if hmac.compare_digest(signer.sign(request.message), request.tag):
                 return pb.VerifyTagResponse(key=key)
         raise FailureError(failures_pb2.REASON_SIGNATURE_INVALID, "The tag does not verify.", field="tag")
+
+
+def _unparsed(request: Unparsed) -> FailureError:
+    return FailureError(failures_pb2.REASON_INPUT_MALFORMED, f"The bytes are not a request of {request.kind}.")

@@ -9,7 +9,7 @@ from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
-from capsign_adapter.decide.admission import Admitted, admit, custody_ok
+from capsign_adapter.decide.admission import Admitted, admit, custody_ok, settle
 from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.context import Context
@@ -60,12 +60,14 @@ class Groups:
         return self._verdicts.verify(token, peer.spiffe_id, peer.key_hash, now_ms, self._policy.limits.clock_skew_ms)
 
     def refused(self, handle: Verified, peer: Peer, group: pb.SignGroup) -> Bound:
-        """What a refusal is recorded under: the context as it was asked for, no key."""
+        """What a refusal is recorded under: the context as the handle settles it, or as it was asked for; no key."""
         asked, capability, row = group.context, handle.capability, ALGORITHMS[group.algorithm]
+        try:
+            settled = settle(capability.protocols, asked)
+        except FailureError:
+            settled = (asked.protocol, asked.role, asked.protocol_version)
         commitment = self._commitments.for_tenant(capability.tenant)
-        fingerprint = commitment.group(
-            capability.grant, row.name, asked.protocol, asked.role, asked.protocol_version, asked.transcript
-        )
+        fingerprint = commitment.group(capability.grant, row.name, *settled, asked.transcript)
         return Bound(capability, row, fingerprint, self._leaf(capability, peer, group).prepare(), 0)
 
     def ready(self, handle: Verified, snapshot: Snapshot, peer: Peer, group: pb.SignGroup, now_ms: int) -> Ready:

@@ -142,7 +142,11 @@ class Pipeline:
         if error.outcome != failures_pb2.OUTCOME_REFUSED:
             _fail(slots, error)
             return
-        bound = self._groups.refused(handle, attempt.peer, group)
+        try:
+            bound = self._groups.refused(handle, attempt.peer, group)
+        except FailureError as unavailable:
+            _fail(slots, unavailable)
+            return
         for item, slot in zip(group.items, slots, strict=True):
             try:
                 _intent_in_time(item.intent_id, attempt.now_ms)

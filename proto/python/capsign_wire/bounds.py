@@ -14,6 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from capsign_wire.failures import FailureError
+from capsign_wire.lenient import Unparsed
 from capsign_wire.types.v1 import bounds_pb2, failures_pb2
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -33,8 +34,10 @@ _FORMATS: dict[int, tuple[re.Pattern[str], str]] = {
 Check = Callable[[Any, str], None]
 
 
-def check(message: Message) -> None:
+def check(message: Message | Unparsed) -> None:
     """Raise FailureError INPUT_MALFORMED or INPUT_TOO_LARGE, with the path of the field, if a bound is broken."""
+    if isinstance(message, Unparsed):
+        raise _malformed("", f"The bytes are not a request of {message.kind}.")
     _checker(message.DESCRIPTOR)(message, "")
 
 

@@ -1,0 +1,51 @@
+"""Counts and traces batches. Evidence is elsewhere: what is seen here may be lost or sampled."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from capsign_wire.adapter.v1 import signing_pb2 as pb
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.telemetry import Metrics
+from capsign_wire.tracing import Tracer
+from capsign_wire.types.v1 import failures_pb2
+
+
+class BatchWatch:
+    """One for a replica; any thread."""
+
+    def __init__(self, metrics: Metrics, tracer: Tracer) -> None:
+        self._metrics = metrics
+        self._tracer = tracer
+        self._sizes = metrics.histogram("capsign.batch.size")
+        self._durations = metrics.histogram("capsign.call.duration")
+
+    @contextmanager
+    def batch(self, request: pb.SignRequest) -> Iterator[Callable[[pb.SignResponse], None]]:
+        """Around the work on a batch; call what it yields with the answer."""
+        started = time.perf_counter()
+
+        def seen(answer: pb.SignResponse) -> None:
+            self._seen(request, answer, time.perf_counter() - started)
+
+        with self._tracer.span("capsign.adapter.batch", request.traceparent):
+            yield seen
+
+    def _seen(self, request: pb.SignRequest, answer: pb.SignResponse, seconds: float) -> None:
+        items = sum(len(group.items) for group in request.groups)
+        self._sizes.record(items, "upstream")
+        if not answer.groups:
+            self._metrics.observe_calls(answer.failure.reason, items=items)
+            return
+        failures: Counter[failures_pb2.Reason.ValueType] = Counter()
+        for asked, group in zip(request.groups, answer.groups, strict=True):
+            self._durations.record(seconds, ALGORITHMS[asked.algorithm].name, times=len(group.items))
+            failures.update(item.failure.reason for item in group.items if not item.signature)
+        done = items - failures.total()
+        if done:
+            self._metrics.observe_calls(None, items=done)
+        for reason, count in failures.items():
+            self._metrics.observe_calls(reason, items=count)
