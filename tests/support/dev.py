@@ -65,18 +65,17 @@ class Dev:
     def start_adapter(self, index: int = 0, *, module: str = "capsign_adapter", **environment: str) -> subprocess.Popen:
         """Start a replica with its own configuration, perhaps through another module. Does not wait."""
         about = self.about["adapters"][index]
+        return self._start(module, about, {"SOFTHSM2_CONF": self.about["token"]["conf"]} | environment)
+
+    def start_agent(self, *, module: str = "capsign_agent", **environment: str) -> subprocess.Popen:
+        """Start the agent with its own configuration, perhaps through another module. Does not wait."""
+        return self._start(module, self.about["agent"], environment)
+
+    def _start(self, module: str, about: dict[str, Any], environment: dict[str, str]) -> subprocess.Popen:
         command = [sys.executable, "-m", module, "--config", about["config"]]
         paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-        environ = os.environ | {"PYTHONPATH": paths, "SOFTHSM2_CONF": self.about["token"]["conf"]} | environment
         with Path(about["log"]).open("ab") as log:
-            process = subprocess.Popen(command, stderr=log, env=environ)
-        self._started.append(process)
-        return process
-
-    def start_agent(self) -> subprocess.Popen:
-        about = self.about["agent"]
-        with Path(about["log"]).open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", "capsign_agent", "--config", about["config"]], stderr=log)
+            process = subprocess.Popen(command, stderr=log, env=os.environ | {"PYTHONPATH": paths} | environment)
         self._started.append(process)
         return process
 
