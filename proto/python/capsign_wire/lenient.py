@@ -1,7 +1,7 @@
 """Requests that are no messages reach the servicer as a value, so that they get a typed answer like every other bad input.
 
-Left to itself gRPC answers a request it cannot parse with INTERNAL, and its synchronous server does not always let go of that RPC:
-with a bound on concurrent RPCs, a few such requests would take a place each for ever, and `stop` would wait for them.
+Left to itself gRPC answers a request it cannot parse with INTERNAL, and its synchronous server does not always let go of that
+RPC: with a bound on concurrent RPCs, a few such requests would take a place each for ever, and `stop` would wait for them.
 """
 
 from __future__ import annotations

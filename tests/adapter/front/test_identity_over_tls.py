@@ -72,10 +72,12 @@ def test_i10_tls_1_2_is_refused_by_a_typed_failure(replica, tmp_path):
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["h2"])
     host, port = replica.address.split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
-        with context.wrap_socket(raw, server_hostname="localhost") as connection:
-            assert connection.version() == "TLSv1.2"
-            answer = _unary_by_hand(connection, "/capsign.adapter.v1.CapabilityService/IssueHandles")
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as connection,
+    ):
+        assert connection.version() == "TLSv1.2"
+        answer = _unary_by_hand(connection, "/capsign.adapter.v1.CapabilityService/IssueHandles")
     assert b"TLS_TOO_OLD" in answer or b"TLS 1.3" in answer
 
 
@@ -99,9 +101,11 @@ def _served(replica) -> str:
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["h2"])
     host, port = replica.address.split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
-        with context.wrap_socket(raw, server_hostname="localhost") as connection:
-            return ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True))
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as connection,
+    ):
+        return ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True))
 
 
 def _unary_by_hand(connection: ssl.SSLSocket, path: str) -> bytes:
