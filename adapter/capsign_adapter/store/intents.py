@@ -8,7 +8,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.store import ledger, log
-from capsign_adapter.store.interface import Committed, Draft, EpochMovedError, IntentState, Stored
+from capsign_adapter.store.interface import Committed, Draft, IntentState, Stored
 from capsign_adapter.store.transaction import Head, Reader, Row, Table, Transaction
 
 USES_KEPT_MS = 30 * 24 * 3_600_000
@@ -38,7 +38,6 @@ class RowExistsError(Exception):
 def commit_plain(
     tx: Transaction,
     head: Head,
-    epoch: int,
     drafts: Sequence[Draft],
     hashes: Sequence[bytes],
     workloads: Mapping[str, int],
@@ -48,8 +47,6 @@ def commit_plain(
 
     Raises RowExistsError, and the transaction must then be rolled back, if one was not new after all.
     """
-    if head.epoch != epoch:
-        raise EpochMovedError
     floor = ledger.floor_of(head.watermark_ms)
     first = head.tree_size
     rows: list[Row] = [
@@ -65,11 +62,9 @@ def commit_plain(
 
 
 def commit_planned(
-    tx: Transaction, head: Head, epoch: int, drafts: Sequence[Draft], workloads: Mapping[str, int], now_ms: int
+    tx: Transaction, head: Head, drafts: Sequence[Draft], workloads: Mapping[str, int], now_ms: int
 ) -> list[Committed]:
     """The careful case: fetch what exists, let the ledger decide, write exactly that."""
-    if head.epoch != epoch:
-        raise EpochMovedError
     keys = {(draft.workload, draft.intent_id) for draft in drafts}
     found = fetch(tx, keys, workloads)
     serials = {draft.handle_serial for draft in drafts if draft.max_uses}

@@ -35,7 +35,10 @@ def sequence(tx: Transaction, head: Head, leaves: Sequence[bytes], now_ms: int, 
     if max(map(len, leaves)) > MAX_ENTRY:
         raise ValueError(f"a log entry is longer than {MAX_ENTRY} bytes")
     rows = [leaf_hash(leaf) for leaf in leaves] if hashes is None else hashes
-    frontier = Frontier.decode(head.frontier)
+    try:
+        frontier = Frontier.decode(head.frontier)
+    except ValueError as error:
+        raise StoreDamagedError(f"The log's frontier cannot be read ({error}). Stop every replica; restore a backup.") from None
     if frontier.size != first:
         raise StoreDamagedError(f"The control row says {first} leaves and its frontier {frontier.size}. Stop every replica.")
     grown, completed = frontier.append(rows)

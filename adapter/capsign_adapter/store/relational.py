@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.evidence.merkle import leaf_hash
 from capsign_adapter.store import audit, intents, ledger, log, registry
+from capsign_adapter.store.combine import Batch, Combiner
 from capsign_adapter.store.interface import (
     AuditAccepted,
     AuditDraft,
     Checkpoint,
     Committed,
+    CommitUnknownError,
     Control,
     Draft,
+    EpochMovedError,
     KeyVersionRow,
     Revocation,
     Stored,
+    StoreUnavailableError,
 )
 from capsign_adapter.store.transaction import READ_HEAD, Head, Reader, Transaction
 
@@ -33,6 +38,7 @@ class RelationalStore(ABC):
 
     def __init__(self) -> None:
         self._workload_ids: dict[str, int] = {}
+        self._combiner = Combiner(self._commit_group)
 
     @abstractmethod
     def _write(self, work: Callable[[Transaction, Head], Result]) -> Result:
@@ -55,18 +61,37 @@ class RelationalStore(ABC):
     def commit(self, epoch: int, drafts: Sequence[Draft], now_ms: int) -> list[Committed]:
         if not drafts:
             return []
-        workloads = {draft.workload: self._workload_id(draft.workload) for draft in drafts}
-        if ledger.is_plain(drafts):
-            # Hashed before the lock is taken: other writers need not wait for it.
-            hashes = [leaf_hash(draft.leaf) for draft in drafts]
-            try:
-                return self._write(
-                    lambda tx, head: intents.commit_plain(tx, head, epoch, drafts, hashes, workloads, now_ms),
-                )
-            except intents.RowExistsError:
-                # Rolled back. Whatever another replica writes in between, the careful way decides on what is there then.
-                pass
-        return self._write(lambda tx, head: intents.commit_planned(tx, head, epoch, drafts, workloads, now_ms))
+        workloads = {workload: self._workload_id(workload) for workload in {draft.workload for draft in drafts}}
+        # Hashed before the turn comes: other writers need not wait for it.
+        hashes = [leaf_hash(draft.leaf) for draft in drafts]
+        return self._combiner.submit(Batch(epoch, drafts, hashes, workloads, now_ms))
+
+    def _commit_group(self, group: list[Batch]) -> None:
+        """Commit batches in one transaction. If one of them brings a defect, each goes alone, for its neighbours' sake."""
+        try:
+            self._commit_together(group)
+        except (StoreUnavailableError, CommitUnknownError):
+            raise
+        except Exception:
+            if len(group) == 1:
+                raise
+            for batch in group:
+                try:
+                    self._commit_together([batch])
+                except Exception as error:
+                    batch.error = error
+
+    def _commit_together(self, group: list[Batch]) -> None:
+        try:
+            results = self._write(lambda tx, head: _decide(tx, head, group, careful=False))
+        except intents.RowExistsError:
+            # Rolled back. Whatever another replica writes in between, the careful way decides on what is there then.
+            results = self._write(lambda tx, head: _decide(tx, head, group, careful=True))
+        for batch, answer in zip(group, results, strict=True):
+            if answer is None:
+                batch.error = EpochMovedError()
+            else:
+                batch.results = answer
 
     def find(self, workload: str, intent_ids: Sequence[bytes]) -> dict[bytes, Stored]:
         if not intent_ids:
@@ -161,6 +186,23 @@ class RelationalStore(ABC):
                 self._workload_ids.clear()
             self._workload_ids[spiffe_id] = number
         return number
+
+
+def _decide(tx: Transaction, head: Head, group: Sequence[Batch], *, careful: bool) -> list[list[Committed] | None]:
+    """The answers for each batch; None for one that was decided under an epoch that is no longer the current one."""
+    current = [batch for batch in group if batch.epoch == head.epoch]
+    drafts = [draft for batch in current for draft in batch.drafts]
+    workloads = {name: number for batch in current for name, number in batch.workloads.items()}
+    if not drafts:
+        return [None] * len(group)
+    now_ms = max(batch.now_ms for batch in current)
+    if careful or not ledger.is_plain(drafts):
+        answers = intents.commit_planned(tx, head, drafts, workloads, now_ms)
+    else:
+        hashes = [value for batch in current for value in batch.hashes]
+        answers = intents.commit_plain(tx, head, drafts, hashes, workloads, now_ms)
+    rest = iter(answers)
+    return [list(islice(rest, len(batch.drafts))) if batch.epoch == head.epoch else None for batch in group]
 
 
 def _number_workload(tx: Transaction, spiffe_id: str) -> int:

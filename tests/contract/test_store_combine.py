@@ -1,0 +1,157 @@
+"""Batches that share a transaction: one commit for all who waited, and nobody pays for a neighbour."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from capsign_adapter.evidence.merkle import leaf_hash
+from capsign_adapter.store.combine import MAX_DRAFTS, Batch, Combiner
+from capsign_adapter.store.interface import EpochMovedError, StoreUnavailableError, Verdict
+from capsign_wire.types.v1 import failures_pb2
+from support.drafts import APP, NOW, check_log, draft
+
+
+def batch_of(store, *drafts, epoch: int = 1) -> Batch:
+    workloads = {item.workload: store._workload_id(item.workload) for item in drafts}
+    return Batch(epoch, drafts, [leaf_hash(item.leaf) for item in drafts], workloads, NOW)
+
+
+class SlowCommit:
+    """Settles groups, one at a time, each when it is let go; remembers them."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[Batch]] = []
+        self.entered = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+        self.error: Exception | None = None
+
+    def __call__(self, group: list[Batch]) -> None:
+        self.groups.append(group)
+        self.entered.release()
+        assert self.go.acquire(timeout=30)
+        if self.error:
+            raise self.error
+        for batch in group:
+            batch.results = []
+
+
+def submit_in_threads(combiner: Combiner, batches: list[Batch], outcomes: list) -> list[threading.Thread]:
+    """One thread for each batch; returns when all of them wait in the queue."""
+
+    def submit(batch: Batch) -> None:
+        try:
+            outcomes.append(combiner.submit(batch))
+        except StoreUnavailableError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=submit, args=(batch,), daemon=True) for batch in batches]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def queued(combiner: Combiner, count: int) -> None:
+    pause = threading.Event()
+    while len(combiner._queue) < count:
+        pause.wait(0.001)
+
+
+def plain(size: int = 1) -> Batch:
+    return Batch(1, [draft() for _ in range(size)], [], {}, NOW)
+
+
+def test_those_who_come_during_a_commit_share_the_next_one():
+    commit, outcomes = SlowCommit(), []
+    combiner = Combiner(commit)
+    first = submit_in_threads(combiner, [plain()], outcomes)
+    assert commit.entered.acquire(timeout=30)
+    rest = submit_in_threads(combiner, [plain() for _ in range(9)], outcomes)
+    queued(combiner, 9)
+    commit.go.release(2)
+    for thread in first + rest:
+        thread.join(30)
+    assert [len(group) for group in commit.groups] == [1, 9]
+    assert outcomes == [[]] * 10
+    # And then nobody is in the way of a single caller.
+    commit.go.release()
+    assert combiner.submit(plain()) == []
+
+
+def test_a_group_is_bounded():
+    commit, outcomes = SlowCommit(), []
+    combiner = Combiner(commit)
+    threads = submit_in_threads(combiner, [plain(MAX_DRAFTS + 1)], outcomes)
+    assert commit.entered.acquire(timeout=30)
+    threads += submit_in_threads(combiner, [plain(MAX_DRAFTS // 2) for _ in range(5)], outcomes)
+    queued(combiner, 5)
+    commit.go.release(10)
+    for thread in threads:
+        thread.join(30)
+    assert [len(group) for group in commit.groups] == [1, 2, 2, 1]
+    assert outcomes == [[]] * 6
+
+
+def test_a_failed_commit_fails_everyone_in_it_and_nobody_after_it():
+    commit, outcomes = SlowCommit(), []
+    combiner = Combiner(commit)
+    commit.error = StoreUnavailableError("disk")
+    threads = submit_in_threads(combiner, [plain()], outcomes)
+    assert commit.entered.acquire(timeout=30)
+    threads += submit_in_threads(combiner, [plain() for _ in range(3)], outcomes)
+    queued(combiner, 3)
+    commit.go.release(2)
+    for thread in threads:
+        thread.join(30)
+    assert [str(outcome) for outcome in outcomes] == ["disk"] * 4
+    commit.error = None
+    commit.go.release()
+    assert combiner.submit(plain()) == []
+
+
+def test_batches_in_one_transaction_make_one_segment(store):
+    group = [batch_of(store, *[draft() for _ in range(size)]) for size in (1, 3, 2)]
+    store._commit_group(group)
+    assert [[answer.leaf_index for answer in batch.results] for batch in group] == [[0], [1, 2, 3], [4, 5]]
+    assert check_log(store) == [item.leaf for batch in group for item in batch.drafts]
+    assert store._read(lambda tx: tx.one("SELECT COUNT(*) FROM log_segments"))[0] == 1
+
+
+def test_a_batch_under_an_old_epoch_does_not_stop_its_neighbours(store):
+    epoch, _ = store.revoke(1, "handle", b"revocation", NOW)
+    stale, good = batch_of(store, draft(), epoch=epoch - 1), batch_of(store, draft(), epoch=epoch)
+    store._commit_group([stale, good])
+    assert isinstance(stale.error, EpochMovedError)
+    assert stale.results is None
+    assert [answer.verdict for answer in good.results] == [Verdict.NEW]
+    assert store.find(APP, [stale.drafts[0].intent_id]) == {}
+    assert len(check_log(store)) == 2
+
+
+def test_the_same_intent_from_two_callers_in_one_transaction(store):
+    item = draft()
+    other = draft(item.intent_id, fingerprint=b"other")
+    group = [batch_of(store, item), batch_of(store, item), batch_of(store, other)]
+    store._commit_group(group)
+    assert [batch.results[0].verdict for batch in group] == [Verdict.NEW, Verdict.REPLAY, Verdict.REFUSED]
+    assert group[1].results[0].stored.result == item.result
+    assert group[2].results[0].reason == failures_pb2.REASON_INTENT_CONFLICT
+    check_log(store)
+
+
+def test_a_defect_in_one_batch_is_not_its_neighbours_fault(store):
+    def broken(reason):
+        raise ZeroDivisionError
+
+    item = draft()
+    store.commit(1, [item], NOW)
+    bad = batch_of(store, draft(item.intent_id, fingerprint=b"other", refusal_leaf=broken))
+    too_long = batch_of(store, draft(leaf=b"x" * 70_000))
+    good = [batch_of(store, draft()) for _ in range(2)]
+    store._commit_group([good[0], bad, too_long, good[1]])
+    assert isinstance(bad.error, ZeroDivisionError)
+    assert isinstance(too_long.error, ValueError)
+    assert [batch.results[0].verdict for batch in good] == [Verdict.NEW, Verdict.NEW]
+    assert len(check_log(store)) == 3
+    with pytest.raises(ZeroDivisionError):
+        store.commit(1, bad.drafts, NOW)
