@@ -140,6 +140,27 @@ def test_up_again_mends_what_was_killed(running):
     running.update(mended)
 
 
+def test_what_runs_is_not_changed_under_way(running, tmp_path):
+    """`dev up` without --store on a directory with PostgreSQL once would have begun a new SQLite log next to the old keys."""
+    capsign("dev", "up", "--dir", running["dir"], "--workers", "3", code=2)
+    capsign("dev", "up", "--dir", running["dir"], "--policy", running["policy"], code=2)
+    capsign("dev", "up", "--dir", running["dir"], "--store", f"sqlite://{tmp_path}/other", code=2)
+    assert capsign("dev", "up", "--workers", "2", *at(running))["processes"] == running["processes"]
+
+
+def test_down_and_up_keeps_keys_and_evidence(tmp_path):
+    first = capsign("dev", "up", "--dir", tmp_path, "--workers", "2", "-o", "json")
+    try:
+        context = ("-p", "artifact", "-a", "Ed25519", "--dir", tmp_path, "-o", "json")
+        made = capsign("sign", *context, stdin=b"m")
+        capsign("dev", "down", "--dir", tmp_path, "-o", "json")
+        again = capsign("dev", "up", "--dir", tmp_path, "-o", "json")
+        assert (again["log_key"], len(again["adapters"])) == (first["log_key"], 2)
+        assert capsign("sign", *context, "--intent", made["intent_id"], stdin=b"m")["leaf_index"] == made["leaf_index"]
+    finally:
+        capsign("dev", "down", "--dir", tmp_path, "-o", "json")
+
+
 def test_down_leaves_a_stranger_alone_that_got_the_pid(running, tmp_path):
     """A pid is used anew after a while: `dev down` of yesterday's directory must not end today's process."""
     stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

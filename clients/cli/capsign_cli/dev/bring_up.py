@@ -41,11 +41,11 @@ CLIENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the command line asks for."""
+    """What the command line asks for; None: as it was before, or else the default."""
 
     directory: Path
-    workers: int
-    store: str
+    workers: int | None
+    store: str | None
     password_file: Path | None
     policy: Path | None
 
@@ -58,6 +58,9 @@ def bring_up(wanted: Wanted, say: Callable[[str], None]) -> dict[str, Any]:
 
     # 1 The directory and what lies in it.
     layout = _layout(directory, before)
+    store, password = _store(wanted, before, layout)
+    if running and before:
+        _refuse_change(wanted, before, len(before["adapters"]))
     if wanted.policy is not None:
         layout.policy.write_bytes(wanted.policy.read_bytes())
     elif not layout.policy.exists():
@@ -75,10 +78,8 @@ def bring_up(wanted: Wanted, say: Callable[[str], None]) -> dict[str, Any]:
     # 3 Configuration. The addresses of a process that still runs stay as they are.
     if running and before:
         listeners = [layouts.Listener(one["address"], one["health"]) for one in before["adapters"]]
-        store, password = before["store"], wanted.password_file
     else:
-        listeners = layouts.free_listeners(wanted.workers)
-        store, password = layouts.store_url(layout, wanted.store), wanted.password_file
+        listeners = layouts.free_listeners(wanted.workers or (len(before["adapters"]) if before else 1))
         _write_configs(layout, listeners, server, clients["app"], ca.certificate_file, token, store, password)
 
     # 4 Keys are made by their own command: an adapter that starts never makes one.
@@ -99,7 +100,7 @@ def bring_up(wanted: Wanted, say: Callable[[str], None]) -> dict[str, Any]:
             _await(living[name], listener.health, layout)
         say("agent")
         _await(living["agent"], f"unix:{layout.health}", layout)
-        state = _state(layout, listeners, living, clients, ca.certificate_file, token, store)
+        state = _state(layout, listeners, living, clients, ca.certificate_file, token, store, password)
     except BaseException:
         processes.end(started, 5.0)
         raise
@@ -130,6 +131,23 @@ def _layout(directory: Path, before: Mapping[str, Any] | None) -> layouts.Layout
     for path in (layout.run, layout.state, layout.state / "journal", layout.logs):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return layout
+
+
+def _store(wanted: Wanted, before: Mapping[str, Any] | None, layout: layouts.Layout) -> tuple[str, Path | None]:
+    """The store, which is never changed under keys that exist: evidence would stay behind."""
+    if before is None:
+        return layouts.store_url(layout, wanted.store or "sqlite"), wanted.password_file
+    store: str = before["store"]
+    if wanted.store is not None and layouts.store_url(layout, wanted.store) != store:
+        raise CliError(USAGE, "STORE", f"{layout.directory} has the store {store}.", "Choose another --dir for another store.")
+    kept = before["store_password_file"]
+    return store, wanted.password_file or (Path(kept) if kept else None)
+
+
+def _refuse_change(wanted: Wanted, before: Mapping[str, Any], workers: int) -> None:
+    if wanted.workers not in {None, workers} or wanted.policy is not None:
+        advice = f"Run `capsign dev down --dir {before['dir']}` first."
+        raise CliError(USAGE, "RUNS_ALREADY", "The number of workers and the policy cannot change while it runs.", advice)
 
 
 def _token(directory: Path) -> dict[str, str]:
@@ -219,6 +237,7 @@ def _state(
     ca: Path,
     token: dict[str, str],
     store: str,
+    password: Path | None,
 ) -> dict[str, Any]:
     adapters = [
         {
@@ -253,6 +272,7 @@ def _state(
         "state": str(layout.state),
         "run": str(layout.run),
         "store": store,
+        "store_password_file": str(password) if password else None,
         "token": token,
         "log_origin": layouts.LOG_ORIGIN,
         "log_key": _log_key(adapter),

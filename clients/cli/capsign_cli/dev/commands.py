@@ -23,12 +23,12 @@ def dev() -> None:
 
 @dev.command()
 @place.directory_option
-@click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True, help="Adapter processes.")
-@click.option("--store", default="sqlite", show_default=True, help="sqlite, or postgresql://user@host/database.")
+@click.option("--workers", type=click.IntRange(1, 16), help="Adapter processes.  [default: 1, or as before]")
+@click.option("--store", help="sqlite, or postgresql://user@host/database.  [default: sqlite, or as before]")
 @click.option("--store-password-file", type=click.Path(path_type=Path, exists=True), help="The database password.")
 @click.option("--policy", type=click.Path(path_type=Path, exists=True), help="A policy in place of the one that comes with this.")
 @output.option
-def up(directory: Path, workers: int, store: str, store_password_file: Path | None, policy: Path | None) -> None:
+def up(directory: Path, workers: int | None, store: str | None, store_password_file: Path | None, policy: Path | None) -> None:
     """Start a token, a CA, adapters and an agent, and print how to reach them. What is there already is kept."""
     from capsign_cli.dev.bring_up import Wanted, bring_up
 
