@@ -16,6 +16,7 @@ from capsign_wire import logs, otel, settings
 from capsign_wire.agent.v1 import agent_pb2_grpc
 from capsign_wire.bounds import MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
+from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
@@ -166,7 +167,8 @@ class Agent:
             skew_s=float(self._config.limits.clock_skew_s),
         )
         self._servicers.append(servicer)
-        agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, server)
+        registrar: Any = LenientRegistrar(server)
+        agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, registrar)
         server.add_insecure_port(claim.address)
         await server.start()
         claim.bound()

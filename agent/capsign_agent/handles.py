@@ -114,7 +114,7 @@ class HandleBook:
         self._issued: dict[str, Issued] = {}
         self._buckets: dict[str, Bucket] = {}
         self._mint = b""
-        self._received_at = 0.0
+        self._received_at: dict[str, float] = {}
 
     @property
     def sockets(self) -> tuple[SocketHandles, ...]:
@@ -135,23 +135,27 @@ class HandleBook:
     def replace(self, issued: Iterable[Issued], now: float, mint_public_key: bytes = b"") -> None:
         """Take a full set: what is not in it was withdrawn. Raises ValueError if one cannot be narrowed."""
         self._mint = mint_public_key or self._mint
+        self.renewed(list(self._issued), issued, now)
+
+    def renewed(self, asked: Iterable[str], issued: Iterable[Issued], now: float) -> None:
+        """Take the answer to a renewal of these grants: what is not in it was withdrawn. Raises ValueError as `replace` does."""
         fresh = {one.grant: one for one in issued}
-        for grant in self._issued.keys() - fresh.keys():
+        for grant in set(asked) - fresh.keys():
             self.drop_grant(grant)
-        self._received_at = now
         for grant, one in fresh.items():
             bucket = self._buckets.get(grant)
             if bucket is None:
                 bucket = self._buckets[grant] = Bucket(one.rate_per_second, one.burst, now)
             bucket.change(one.rate_per_second, one.burst, now)
-            self._issued[grant] = one
             for socket in self._sockets:
                 if socket.offers(grant):
                     socket.put(one, bucket, self._mint, now)
+            self._issued[grant], self._received_at[grant] = one, now
 
     def drop_grant(self, grant: str, reason: failures_pb2.Reason.ValueType = failures_pb2.REASON_HANDLE_REVOKED) -> None:
         """The adapter withdrew a grant."""
         self._issued.pop(grant, None)
+        self._received_at.pop(grant, None)
         for socket in self._sockets:
             socket.drop(grant, reason)
 
@@ -173,15 +177,20 @@ class HandleBook:
         return sum(now < one.expires_at.ToMilliseconds() / 1000 for one in self._issued.values())
 
     def age(self, now: float) -> float:
-        """Seconds since the handles held were issued; 0 without any."""
-        return now - self._received_at if self._issued else 0.0
+        """Seconds since the oldest handle held was issued; 0 without any."""
+        return now - min(self._received_at.values(), default=now)
 
     def half_life(self) -> float:
-        """When the first handle reaches half of its life, seconds since 1970; 0 if there is none.
+        """When the first handle reaches half of its life, seconds since 1970; 0 if there is none."""
+        return min(map(self._half_of, self._issued), default=0.0)
 
-        A socket that shortens lives (`narrow.ttl_s`) shortens this too: its handles are narrowed anew at renewal.
-        """
-        start = self._received_at
-        times = [start + (one.expires_at.ToMilliseconds() / 1000 - start) / 2 for one in self._issued.values()]
-        times += [start + one.narrowing.ttl_s / 2 for one in self._sockets if one.narrowing.ttl_s and self._issued]
-        return min(times, default=0.0)
+    def due(self, now: float) -> list[str]:
+        """The grants whose handles are near or past half of their life."""
+        return [grant for grant in self._issued if now >= self._half_of(grant) - (now - self._received_at[grant]) * 0.2]
+
+    def _half_of(self, grant: str) -> float:
+        """A socket that shortens lives (`narrow.ttl_s`) brings this forward: its handles are narrowed anew at renewal."""
+        start = self._received_at[grant]
+        lives = [self._issued[grant].expires_at.ToMilliseconds() / 1000 - start]
+        lives += [one.narrowing.ttl_s for one in self._sockets if one.narrowing.ttl_s and one.offers(grant)]
+        return start + min(lives) / 2

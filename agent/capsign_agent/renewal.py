@@ -98,7 +98,7 @@ class Renewal:
         response = await self._adapter.issue(self._book.wanted)
         bounds.check(response)
         self._fetch_anew = False
-        self._take(list(response.handles), response.mint_public_key)
+        self._take(lambda now: self._book.replace(response.handles, now, response.mint_public_key))
         self._epoch = max(self._epoch, response.revocation_epoch)
 
     async def listen(self) -> None:
@@ -117,15 +117,17 @@ class Renewal:
             await asyncio.sleep(backoff_s(failures))
 
     async def _renew(self) -> None:
-        issued = self._book.issued
-        response = await self._adapter.renew([one.token for one in issued.values()])
+        due = self._book.due(self._clock())
+        if not due:
+            return
+        response = await self._adapter.renew([self._book.issued[grant].token for grant in due])
         bounds.check(response)
-        self._take(list(response.handles), b"")
+        self._take(lambda now: self._book.renewed(due, response.handles, now))
         self._epoch = max(self._epoch, response.revocation_epoch)
 
-    def _take(self, handles: list[capability_pb2.IssuedHandle], mint_public_key: bytes) -> None:
+    def _take(self, change: Callable[[float], None]) -> None:
         try:
-            self._book.replace(handles, self._clock(), mint_public_key)
+            change(self._clock())
         except ValueError:
             raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "A handle from the adapter cannot be narrowed.") from None
         self._note("handles.taken")

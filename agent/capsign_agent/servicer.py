@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections import deque
@@ -11,9 +12,10 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
 import grpc.aio
-from capsign_wire import bounds
+from capsign_wire import bounds, logs
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from capsign_wire.failures import FailureError, RpcStatus
+from capsign_wire.lenient import Unparsed
 from capsign_wire.tracing import PassingTracer, Tracer
 from capsign_wire.types.v1 import failures_pb2
 
@@ -94,8 +96,11 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         await _Stream(self, context, self._stream_calls).run(request_iterator)
 
     async def ListHandles(self, request: agent_pb2.ListHandlesRequest, context: Any) -> agent_pb2.ListHandlesResponse:
-        held = self._socket.listed(time.time(), self._skew_s)
-        return agent_pb2.ListHandlesResponse(handles=[one.shown() for one in held])
+        async def act(_: float) -> agent_pb2.ListHandlesResponse:
+            held = self._socket.listed(time.time(), self._skew_s)
+            return agent_pb2.ListHandlesResponse(handles=[one.shown() for one in held])
+
+        return await self._unary(request, context, act)
 
     async def Verify(self, request: agent_pb2.VerifyRequest, context: Any) -> agent_pb2.VerifyResponse:
         return await self._unary(request, context, lambda timeout_s: self._lookups.verify(self._socket, request, timeout_s))
@@ -107,11 +112,12 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         return await self._unary(request, context, lambda timeout_s: self._lookups.resolve(self._socket, request, timeout_s))
 
     async def answer(self, request: agent_pb2.SignStreamRequest) -> agent_pb2.SignStreamResponse:
-        """One call of a stream. Never raises a FailureError."""
+        """One call of a stream. Never raises; what is no call at all is answered under the id 0."""
+        call_id = 0 if isinstance(request, Unparsed) else request.call_id
         try:
             self._gate.enter()
         except FailureError as error:
-            return agent_pb2.SignStreamResponse(call_id=request.call_id, failure=error.to_item())
+            return agent_pb2.SignStreamResponse(call_id=call_id, failure=error.to_item())
         try:
             bounds.check(request)
             _count(request.groups)
@@ -119,10 +125,12 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             with self.tracer.span("capsign.agent.sign", request.traceparent) as span:
                 groups = await self._path.sign(self._socket, request.groups, timeout_s, span.traceparent)
         except FailureError as error:
-            return agent_pb2.SignStreamResponse(call_id=request.call_id, failure=error.to_item())
+            return agent_pb2.SignStreamResponse(call_id=call_id, failure=error.to_item())
+        except Exception as error:  # the edge: one call that fails inside must not leave its caller without an answer
+            return agent_pb2.SignStreamResponse(call_id=call_id, failure=_defect(error).to_item())
         finally:
             self._gate.leave()
-        return agent_pb2.SignStreamResponse(call_id=request.call_id, groups=groups)
+        return agent_pb2.SignStreamResponse(call_id=call_id, groups=groups)
 
     async def _unary(self, request: Any, context: Any, act: Callable[[float], Awaitable[T]]) -> T:
         """Step 2 and the shape of every unary call: count in, check bounds, act in time, say failures in our terms."""
@@ -136,6 +144,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             return await act(self._timeout_s if remaining is None else max(0.001, min(remaining, self._timeout_s)))
         except FailureError as error:
             await _abort(context, error)
+        except Exception as error:  # the edge: gRPC would tell the caller the exception's text, which may quote the call
+            await _abort(context, _defect(error))
         finally:
             self._gate.leave()
 
@@ -187,6 +197,13 @@ def _count(groups: Sequence[agent_pb2.SignGroup]) -> None:
     if items > bounds.MAX_BATCH_ITEMS:
         sentence = f"The call has {items} items; at most {bounds.MAX_BATCH_ITEMS} are taken."
         raise FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, sentence, field="groups")
+
+
+def _defect(error: Exception) -> FailureError:
+    """A defect of ours: the log has its place under an id, the caller has the id."""
+    incident = os.urandom(8).hex()
+    logs.error("internal.failed", error, incident=incident)
+    return FailureError(failures_pb2.REASON_INTERNAL, f"The agent failed inside; its log has this as incident {incident}.")
 
 
 def _traceparent(context: Any) -> str:

@@ -112,6 +112,18 @@ def test_renewal_is_due_at_half_of_the_shortest_life(fake: FakeAdapter, monkeypa
     assert short.half_life() == pytest.approx(NOW + 10, abs=2)
 
 
+def test_only_what_is_due_is_renewed_and_the_rest_stays(fake: FakeAdapter) -> None:
+    held = book(fake)
+    take(held, fake, Grant("long", life_s=1000), Grant("short", life_s=100), Grant("gone", life_s=100))
+    assert held.due(NOW + 10) == []
+    assert sorted(held.due(NOW + 60)) == ["gone", "short"]
+    long = held.issued["long"].serial
+    held.renewed(["short", "gone"], [fake.handle(Grant("short"))], NOW + 60)
+    assert sorted(held.issued) == ["long", "short"]
+    assert held.issued["long"].serial == long
+    assert held.due(NOW + 60) == []
+
+
 def test_narrowing_is_a_block_that_the_mint_never_sees(fake: FakeAdapter) -> None:
     socket = SocketHandles("app", (), Narrowing(("ES256",), "issuer", 60))
     held = book(fake, socket)
