@@ -69,6 +69,16 @@ def test_a_database_that_vanished_is_not_made_again(path):
     assert not path.exists()
 
 
+def test_a_database_that_vanished_is_not_made_again_even_when_creation_is_allowed(path):
+    """A service that starts with `create` for its first day still has it on the day the disk is lost."""
+    path.unlink()
+    with pytest.raises(faults.StoreExistsError, match="left from a store that is gone"):
+        create_store(f"sqlite://{path}")
+    with pytest.raises(faults.StoreMissingError, match="find it or restore it"):
+        open_store(f"sqlite://{path}", create=True)
+    assert not path.exists()
+
+
 def test_creating_is_explicit_and_never_overwrites(path):
     before = path.read_bytes()
     with pytest.raises(faults.StoreExistsError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import secrets
@@ -102,7 +103,9 @@ class PostgresServer:
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=self.directory, stdout=log, stderr=log, **self._options())
+            self._process = subprocess.Popen(
+                command, cwd=self.directory, stdout=log, stderr=log, preexec_fn=_end_with_parent, **self._options()
+            )
         ready = [_binary("pg_isready"), "-q", "-h", str(self.directory), "-p", str(self.port)]
         while subprocess.run(ready, check=False).returncode:
             try:
@@ -139,6 +142,12 @@ class PostgresServer:
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return self.url(name)
+
+
+def _end_with_parent() -> None:
+    """A test run that is killed must not leave a server behind."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGQUIT)
 
 
 def _free_port() -> int:

@@ -213,6 +213,12 @@ def create_sqlite(path: Path) -> None:
         _check_directory(path)
         if path.exists():
             raise faults.StoreExistsError(f"{path} exists already. Open it, or move it away if it is no longer wanted.")
+        left = [name for name in (lock_path(path), path.with_name(f"{path.name}-wal")) if name.exists()]
+        if left:
+            # They are made when a store is opened and outlive it: this is a deployment that lost its database, not a new one.
+            raise faults.StoreExistsError(
+                f"{left[0]} is left from a store that is gone. Restore it; to begin anew, remove that too."
+            )
         draft = path.with_name(f".{path.name}.new-{os.getpid()}-{threading.get_ident()}")
         draft.touch(mode=0o600, exist_ok=False)
         try:
