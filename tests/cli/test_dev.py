@@ -161,6 +161,16 @@ def test_down_and_up_keeps_keys_and_evidence(tmp_path):
         capsign("dev", "down", "--dir", tmp_path, "-o", "json")
 
 
+def test_a_directory_with_a_long_name(tmp_path):
+    """The path of a socket has 107 bytes; a directory of a CI job is often longer."""
+    directory = tmp_path / ("d" * 100)
+    for _ in range(2):
+        state = capsign("dev", "up", "--dir", directory, "-o", "json")
+        assert capsign("handles", "--dir", directory, "-o", "json")["handles"]
+        capsign("dev", "down", "--dir", directory, "-o", "json")
+        assert not Path(state["run"]).exists()
+
+
 def test_down_leaves_a_stranger_alone_that_got_the_pid(running, tmp_path):
     """A pid is used anew after a while: `dev down` of yesterday's directory must not end today's process."""
     stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

@@ -11,8 +11,8 @@ from capsign_adapter.config import Config as AdapterConfig
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_agent import config as agent_config
 from capsign_cli.dev import layout as layouts
-from capsign_cli.dev.bring_up import CLIENTS
 from capsign_cli.dev.ca import DevelopmentCa
+from capsign_cli.dev.prepare import CLIENTS
 from capsign_cli.failures import CliError
 from capsign_wire import settings
 from cryptography import x509

@@ -30,7 +30,8 @@ def dev() -> None:
 @output.option
 def up(directory: Path, workers: int | None, store: str | None, store_password_file: Path | None, policy: Path | None) -> None:
     """Start a token, a CA, adapters and an agent, and print how to reach them. What is there already is kept."""
-    from capsign_cli.dev.bring_up import Wanted, bring_up
+    from capsign_cli.dev.bring_up import bring_up
+    from capsign_cli.dev.prepare import Wanted
 
     def say(step: str) -> None:
         if not output.is_json() and sys.stderr.isatty():

@@ -1,0 +1,138 @@
+"""What `capsign dev up` needs before it starts a process: directories, token, configuration, keys. What exists is kept."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capsign_cli.dev import layout as layouts
+from capsign_cli.dev.ca import Identity
+from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
+
+SOCKET_PATH_MAX = 107
+"""sun_path of unix(7), without its final zero."""
+
+CLIENTS = {
+    "app": "/ns/demo/sa/app",
+    "other": "/ns/demo/sa/other",
+    "operator": "/operator/dev",
+    "responder": "/responder/dev",
+    "auditor": "/auditor/dev",
+}
+"""Client certificates that are made: two workloads and three people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line asks for; None: as it was before, or else the default."""
+
+    directory: Path
+    workers: int | None
+    store: str | None
+    password_file: Path | None
+    policy: Path | None
+
+
+def make_directories(directory: Path, before: Mapping[str, Any] | None) -> layouts.Layout:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.stat().st_uid != os.geteuid() or directory.stat().st_mode & 0o077:
+        raise CliError(USAGE, "DIRECTORY", f"Others can enter {directory}.", f"Run `chmod 700 {directory}`, or choose another.")
+    layout = layouts.Layout(directory, directory / "run")
+    if before is not None and _is_ours(Path(before["run"])):
+        layout = layouts.Layout(directory, Path(before["run"]))
+    elif _too_long(layout):
+        layout = layouts.Layout(directory, Path(tempfile.mkdtemp(prefix="capsign-")))
+    for path in (layout.run, layout.state, layout.state / "journal", layout.logs):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return layout
+
+
+def _is_ours(path: Path) -> bool:
+    # A directory in /tmp that `dev down` removed may have been made anew by somebody else.
+    return path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.geteuid() and not path.stat().st_mode & 0o077
+
+
+def _too_long(layout: layouts.Layout) -> bool:
+    paths = [Path(f"{layout.health}.probe"), *(layout.socket(name) for name in layouts.CONTAINERS)]
+    return any(len(os.fsencode(path)) > SOCKET_PATH_MAX for path in paths)
+
+
+def choose_store(wanted: Wanted, before: Mapping[str, Any] | None, layout: layouts.Layout) -> tuple[str, Path | None]:
+    """The store, which is never changed under keys that exist: evidence would stay behind."""
+    if before is None:
+        return layouts.store_url(layout, wanted.store or "sqlite"), wanted.password_file
+    store: str = before["store"]
+    if wanted.store is not None and layouts.store_url(layout, wanted.store) != store:
+        raise CliError(USAGE, "STORE", f"{layout.directory} has the store {store}.", "Choose another --dir for another store.")
+    kept = before["store_password_file"]
+    return store, wanted.password_file or (Path(kept) if kept else None)
+
+
+def refuse_change(wanted: Wanted, before: Mapping[str, Any], workers: int) -> None:
+    if wanted.workers not in {None, workers} or wanted.policy is not None:
+        advice = f"Run `capsign dev down --dir {before['dir']}` first."
+        raise CliError(USAGE, "RUNS_ALREADY", "The number of workers and the policy cannot change while it runs.", advice)
+
+
+def make_token(directory: Path) -> dict[str, str]:
+    here = Path(__file__).resolve()
+    candidates = (here.parent.parent / "softhsm" / "init.py", here.parents[4] / "softhsm" / "init.py")
+    script = next((one for one in candidates if one.is_file()), None)
+    if script is None:
+        raise CliError(USAGE, "INCOMPLETE", "softhsm/init.py is not where this package looks.", "Install capsign again.")
+    command = [sys.executable, str(script), "--dir", str(directory), "--label", "capsign", "-o", "json"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        advice = "`make system-packages` installs what is missing, or says how."
+        raise CliError(UNAVAILABLE, "TOKEN", made.stderr.strip().removeprefix("softhsm/init.py: "), advice)
+    token: dict[str, str] = json.loads(made.stdout)
+    return token
+
+
+def write_configs(
+    layout: layouts.Layout,
+    listeners: list[layouts.Listener],
+    server: Identity,
+    workload: Identity,
+    ca: Path,
+    token: dict[str, str],
+    store: str,
+    password: Path | None,
+) -> None:
+    for old in layout.directory.glob("adapter-*.toml"):
+        old.unlink()
+    for number, listener in enumerate(listeners, 1):
+        text = layouts.adapter_config(layout, listener, server, ca, token, store, password)
+        layout.config(f"adapter-{number}").write_text(text)
+    layout.config("agent").write_text(layouts.agent_config(layout, listeners, workload, ca))
+
+
+def environ_for(token: Mapping[str, str]) -> dict[str, str]:
+    """Ours without CAPSIGN_*: several sets run side by side, and one set's overrides are not another's."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("CAPSIGN_")}
+    return {**ours, "SOFTHSM2_CONF": token["conf"]}
+
+
+def make_keys(layout: layouts.Layout, environ: Mapping[str, str]) -> None:
+    command = [sys.executable, "-m", "capsign_adapter", "--config", str(layout.config("adapter-1")), "provision"]
+    made = subprocess.run(command, capture_output=True, text=True, env=dict(environ), check=False)
+    if made.returncode != 0:
+        last = (made.stderr.strip().splitlines() or ["It said nothing."])[-1]
+        raise CliError(UNAVAILABLE, "PROVISION", f"Keys could not be made. {last}", "Nothing runs. Put it right and try again.")
+
+
+def write_policy(layout: layouts.Layout, given: Path | None) -> None:
+    """The policy that was given, or else the one that is there, or else ours."""
+    if given is not None:
+        layout.policy.write_bytes(given.read_bytes())
+    elif not layout.policy.exists():
+        packaged = importlib.resources.files("capsign_cli.dev") / "policy.yaml"
+        layout.policy.write_bytes(packaged.read_bytes())
