@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -22,13 +23,25 @@ Faults = Callable[[], list[str]]
 """What keeps the agent from signing, as words of an enumeration; empty: it serves."""
 
 
+class _Current(health.aio.HealthServicer):  # type: ignore[misc]  # it ships no types
+    """Answers with how it is now; `Watch` is told by the regular look."""
+
+    def __init__(self, refresh: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._refresh = refresh
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC names methods as the proto does
+        await self._refresh()
+        return await super().Check(request, context)
+
+
 class Health:
     """Serves both sockets until closed."""
 
     def __init__(self, path: Path, probe_path: Path, faults: Faults) -> None:
         self._faults = faults
         self._claims = [SocketClaim(path, 0o660), SocketClaim(probe_path, 0o660)]
-        self._servicer = health.aio.HealthServicer()
+        self._servicer = _Current(self.refresh)
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 4096), ("grpc.so_reuseport", 0)])
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
         self._probe: asyncio.Server | None = None
