@@ -33,6 +33,7 @@ def generate(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         arguments = ["protoc", f"-I{ROOT}", f"-I{well_known}"]
         arguments += [f"--{kind}_out={scratch}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+        arguments += ["--mypy_opt=quiet", "--mypy_grpc_opt=quiet"]
         if protoc.main(arguments + sources) != 0:
             raise SystemExit("protoc failed; its message is above")
         for made in sorted(Path(scratch).rglob("*.py*")):
