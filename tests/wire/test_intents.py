@@ -1,0 +1,46 @@
+"""Intent ids are UUIDv7: time-ordered, unique, and anything else is refused."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import pytest
+from capsign_wire.failures import FailureError
+from capsign_wire.intents import LENGTH, millis_of, new_intent_id
+from capsign_wire.types.v1 import failures_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@given(st.integers(0, 2**48 - 1))
+def test_an_id_is_a_uuid_of_version_7_and_keeps_its_time(millis):
+    made = new_intent_id(millis)
+    assert len(made) == LENGTH
+    assert (uuid.UUID(bytes=made).version, uuid.UUID(bytes=made).variant) == (7, uuid.RFC_4122)
+    assert millis_of(made) == millis
+
+
+def test_the_example_of_the_rfc():
+    """RFC 9562 appendix A.6: 2022-02-22 19:22:22 GMT."""
+    assert millis_of(uuid.UUID("017F22E2-79B0-7CC3-98C4-DC0C0C07398F").bytes) == 1645557742000
+
+
+def test_ids_of_later_times_sort_later_and_none_comes_twice():
+    ids = [new_intent_id(millis) for millis in range(1000)]
+    assert ids == sorted(ids)
+    assert len({new_intent_id(1) for _ in range(10_000)}) == 10_000
+
+
+def test_without_a_time_it_is_now():
+    before = time.time_ns() // 1_000_000
+    assert before <= millis_of(new_intent_id()) <= time.time_ns() // 1_000_000
+
+
+@given(st.binary(max_size=20))
+def test_other_bytes_are_refused(data):
+    if len(data) == LENGTH and data[6] >> 4 == 7 and data[8] >> 6 == 2:
+        return
+    with pytest.raises(FailureError) as caught:
+        millis_of(data)
+    assert (caught.value.reason, caught.value.field) == (failures_pb2.REASON_INPUT_MALFORMED, "intent_id")
