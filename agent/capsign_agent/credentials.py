@@ -10,6 +10,7 @@ import grpc
 from capsign_wire import settings
 
 from capsign_agent.config import Upstream
+from capsign_agent.validity import not_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,8 @@ def stamp(config: Upstream) -> tuple[object, ...]:
 
 def expired(credentials: Credentials, now: float) -> bool:
     """Whether the certificate is past its notAfter. Asked only after a failure: gRPC says UNAVAILABLE and no more."""
-    from cryptography import x509
-
     with contextlib.suppress(ValueError):
-        return x509.load_pem_x509_certificate(credentials.certificate).not_valid_after_utc.timestamp() <= now
+        return not_after(credentials.certificate) <= now
     return False
 
 

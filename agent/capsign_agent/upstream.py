@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from capsign_wire import logs
 from capsign_wire.adapter.v1 import capability_pb2_grpc, evidence_pb2_grpc, signing_pb2_grpc
 from capsign_wire.bounds import MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
@@ -67,6 +68,7 @@ class Upstream:
     def __init__(self, config: UpstreamConfig, held: credentials.Credentials) -> None:
         self.config = config
         self.credentials = held
+        self._told_expired = False
         self.targets = [Target(address, config, held) for address in config.targets]
 
     async def unary(self, call: Callable[[Target, float], Awaitable[T]], timeout_s: float) -> T:
@@ -98,6 +100,9 @@ class Upstream:
         """UPSTREAM_UNREACHABLE, with the cause where it is ours."""
         if credentials.expired(self.credentials, time.time()):
             detail = "The agent's own certificate has expired."
+            if not self._told_expired:
+                self._told_expired = True
+                logs.error("credentials.expired")
         else:
             detail = "No adapter can be reached."
         return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500)
