@@ -46,10 +46,12 @@ def first_rpc(deployment: Deployment, times: int) -> tuple[list[float], float]:
 
 def _own_config(config: Path, scratch: Path) -> tuple[Path, Path]:
     """The deployment's agent configuration with sockets and journal of its own."""
-    text = config.read_text().replace(str(config.parent / "agent"), str(scratch))
+    text = config.read_text()
+    for part in ("run", "state"):
+        text = text.replace(f"{config.parent}/{part}/", f"{scratch}/{part}/")
     copy = scratch / "agent.toml"
     copy.write_text(text)
-    return copy, next(Path(line.split('"')[1]) for line in text.splitlines() if line.startswith("path") and "app" in line)
+    return copy, next(Path(line.split('"')[1]) for line in text.splitlines() if line.startswith("path") and "/app/" in line)
 
 
 def _first_answer(socket: Path) -> None:

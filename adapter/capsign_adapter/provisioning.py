@@ -47,7 +47,7 @@ def _first_version(policy: Policy, key: Key, token: Token, store: Store, now_ms:
         row = provision.make_derived(token, key.tenant, key.name, number, names, now_ms)
     else:
         row = provision.make_direct(token, key.tenant, key.name, number, algorithms_pb2.Algorithm.ValueType(names[0]), now_ms)
-    active = replace(row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=now_ms)
+    active = replace(row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=now_ms, activation_epoch=1)
     target = f"{key.tenant}/{key.name}/{number}"
     actor = f"spiffe://{policy.trust_domain}/adapter/provision"
     entry = leaf.admin(now_ms, policy.digest, leaf.Act.KEY_CREATED, actor, target, 0)

@@ -261,7 +261,7 @@ def test_garbage_collection_is_bounded_and_a_row_that_is_left_still_answers(stor
 
 def test_revoke_raises_the_epoch_and_older_decisions_cannot_commit(store, second):
     before = epoch(second)
-    raised, index = store.revoke(2, "shop/orders", b"revocation", NOW)
+    raised, index = store.revoke(2, "shop/orders", lambda _: b"revocation", NOW)
     assert (raised, index) == (before + 1, 0)
     item = draft()
     with pytest.raises(EpochMovedError):
@@ -276,7 +276,7 @@ def test_the_epoch_is_compared_on_the_careful_path_too(store):
     item = draft()
     commit(store, item)
     stale = epoch(store)
-    store.revoke(1, "x", b"revocation", NOW)
+    store.revoke(1, "x", lambda _: b"revocation", NOW)
     with pytest.raises(EpochMovedError):
         store.commit(stale, [item, item], NOW)
 
@@ -300,7 +300,7 @@ def test_no_commit_passes_under_an_epoch_after_its_revocation_answered(store, se
     thread.start()
     try:
         assert started.wait(30)
-        revoked = [store.revoke(1, f"handle-{at}", b"revocation", NOW) for at in range(10)]
+        revoked = [store.revoke(1, f"handle-{at}", lambda _: b"revocation", NOW) for at in range(10)]
     finally:
         stop.set()
         thread.join()
@@ -347,13 +347,32 @@ def test_moving_a_version_raises_the_epoch_and_keeps_its_first_activation(store)
     before = epoch(store)
     assert store.move_key_version(row, signing_pb2.KEY_STATE_ACTIVE, b"activated", NOW + 5) == 1
     assert epoch(store) == before + 1
-    active = dataclasses.replace(row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=NOW + 5)
+    active = dataclasses.replace(row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=NOW + 5, activation_epoch=1)
     assert store.key_versions() == [active]
     store.move_key_version(active, signing_pb2.KEY_STATE_SUSPENDED, b"suspended", NOW + 6)
     suspended = dataclasses.replace(active, state=signing_pb2.KEY_STATE_SUSPENDED)
     assert store.key_versions() == [suspended]
     store.move_key_version(suspended, signing_pb2.KEY_STATE_ACTIVE, b"again", NOW + 7)
     assert store.key_versions() == [active]
+
+
+def test_an_activation_epoch_of_a_key_is_never_used_twice(store):
+    """A rollback activates an older version again: its contexts must not give the subkeys of its earlier life."""
+    first, second_version = key_row(1), key_row(2)
+    for row in (first, second_version, key_row(1, key="refunds")):
+        store.add_key_version(row, b"made", NOW)
+
+    def row_of(version):
+        return next(row for row in store.key_versions() if (row.key, row.version) == ("orders", version))
+
+    for version, state, epoch_after in (
+        (1, signing_pb2.KEY_STATE_ACTIVE, 1),
+        (2, signing_pb2.KEY_STATE_ACTIVE, 2),
+        (1, signing_pb2.KEY_STATE_DEACTIVATED, 1),
+        (1, signing_pb2.KEY_STATE_ACTIVE, 3),
+    ):
+        store.move_key_version(row_of(version), state, b"moved", NOW)
+        assert row_of(version).activation_epoch == epoch_after
 
 
 def test_a_version_that_is_elsewhere_is_not_moved(store):

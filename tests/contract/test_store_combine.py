@@ -118,7 +118,7 @@ def test_batches_in_one_transaction_make_one_segment(store):
 
 
 def test_a_batch_under_an_old_epoch_does_not_stop_its_neighbours(store):
-    epoch, _ = store.revoke(1, "handle", b"revocation", NOW)
+    epoch, _ = store.revoke(1, "handle", lambda _: b"revocation", NOW)
     stale, good = batch_of(store, draft(), epoch=epoch - 1), batch_of(store, draft(), epoch=epoch)
     store._commit_group([stale, good])
     assert isinstance(stale.error, EpochMovedError)

@@ -150,7 +150,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def revoke(self) -> None:
-        assert self.store.revoke(1, "handle", b"revocation", NOW) == (self.epoch + 1, len(self.log))
+        assert self.store.revoke(1, "handle", lambda _: b"revocation", NOW) == (self.epoch + 1, len(self.log))
         self.epoch += 1
         self.log.append(b"revocation")
 

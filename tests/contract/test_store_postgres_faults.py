@@ -89,8 +89,8 @@ def test_revocation_that_was_lost_on_its_way_back_can_be_repeated(proxied, proxy
     """Unknown to the caller, yet in force: repeating it raises the epoch once more, which does no harm."""
     proxy.cut_at(b"COMMIT", happened=True)
     with pytest.raises(CommitUnknownError):
-        proxied.revoke(1, "handle", b"revocation", NOW)
-    epoch, _ = proxied.revoke(1, "handle", b"revocation", NOW)
+        proxied.revoke(1, "handle", lambda _: b"revocation", NOW)
+    epoch, _ = proxied.revoke(1, "handle", lambda _: b"revocation", NOW)
     assert [entry.epoch for entry in proxied.revocations()[1]] == [epoch - 1, epoch]
 
 

@@ -56,8 +56,10 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         target = _checked_target(request)
         now = now_ms()
         act = leaf.Act(10 + request.kind)  # the numbers of the acts follow those of the kinds
-        entry = leaf.admin(now, self._policy.digest, act, peer.spiffe_id, target, 0)
-        epoch, index = self._store.revoke(request.kind, target, entry, now)
+        digest, actor = self._policy.digest, peer.spiffe_id
+        epoch, index = self._store.revoke(
+            request.kind, target, lambda epoch: leaf.admin(now, digest, act, actor, target, epoch), now
+        )
         self._snapshots.refresh()
         self._changes.announce()
         return pb.RevokeResponse(revocation_epoch=epoch, leaf_index=index)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import grpc
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.adapter.v1 import signing_pb2_grpc
+from capsign_wire.bounds import Unparsed
 from capsign_wire.failures import FailureError, abort
 from capsign_wire.intents import millis_of
-from capsign_wire.lenient import Unparsed
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 from capsign_adapter.decide.peer import Peer
@@ -58,7 +58,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         with self._streams.joined(context):
             for request in requests:
                 if isinstance(request, Unparsed):
-                    yield pb.SignResponse(failure=_unparsed(request).to_item())
+                    yield pb.SignResponse(batch_id=request.number, failure=request.failure().to_item())
                     continue
                 if not self._streams.begin(context):
                     draining = FailureError(failures_pb2.REASON_DRAINING, "This adapter is stopping.")
@@ -110,7 +110,3 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
             if hmac.compare_digest(signer.sign(request.message), request.tag):
                 return pb.VerifyTagResponse(key=key)
         raise FailureError(failures_pb2.REASON_SIGNATURE_INVALID, "The tag does not verify.", field="tag")
-
-
-def _unparsed(request: Unparsed) -> FailureError:
-    return FailureError(failures_pb2.REASON_INPUT_MALFORMED, f"The bytes are not a request of {request.kind}.")

@@ -23,10 +23,7 @@ from capsign_adapter.keys.expand import expand
 from capsign_adapter.keys.kid import hs256_kid
 from capsign_adapter.keys.subkeys import InsideHs256Subkey, Subkey, direct_key, from_okm, token_failure
 from capsign_adapter.store.interface import KeyVersionRow
-from capsign_adapter.token.interface import Feature, KeyMissingError, Token, TokenError
-
-MAX_KINDS = 65536
-"""Key versions of which it is remembered whether they are direct."""
+from capsign_adapter.token.interface import Feature, Token, TokenError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,6 @@ class Keyring:
         self._clock_ms = clock_ms
         self._signers: BoundedCache[_Name, Signer] = BoundedCache(settings.max_entries, settings.max_age_ms)
         self._attestations: BoundedCache[tuple[str, bytes], bytes] = BoundedCache(settings.max_entries, settings.max_age_ms)
-        self._direct: dict[str, bool] = {}
         self._making: dict[_Name, Future[Signer]] = {}
         self._lock = Lock()
 
@@ -77,8 +73,8 @@ class Keyring:
     ) -> Signer:
         """The signer for this context. The caller has decided that it may be used.
 
-        A new context costs one call of the token (the first of a key version with a single algorithm one more); concurrent first
-        uses of the same context share it. Raises FailureError ALGORITHM_NOT_ALLOWED, TOKEN_UNAVAILABLE.
+        A new context costs one call of the token; concurrent first uses of the same context share it. Raises FailureError
+        ALGORITHM_NOT_ALLOWED, TOKEN_UNAVAILABLE.
         """
         name = (row.label, purpose, algorithm, context_digest)
         held = self._signers.get(name, self._clock_ms())
@@ -149,7 +145,6 @@ class Keyring:
         """
         with self._lock:
             self._making.clear()
-            self._direct.clear()
             self._signers.clear()
             self._attestations.clear()
 
@@ -205,26 +200,7 @@ class Keyring:
     def _custody(self, row: KeyVersionRow, algorithm: algorithms.Algorithm.ValueType) -> algorithms.CustodyClass.ValueType:
         if algorithm not in row.algorithms or algorithm not in ALGORITHMS:
             raise FailureError(reasons.REASON_ALGORITHM_NOT_ALLOWED, "This version of the key was not made for the algorithm.")
-        if self._is_direct(row):
+        if not row.derived:
             return algorithms.CUSTODY_CLASS_HSM_DIRECT
         inside = algorithm == algorithms.ALGORITHM_HS256 and Feature.HKDF_INSIDE in self._token.features
         return algorithms.CUSTODY_CLASS_HSM_DERIVED if inside else algorithms.CUSTODY_CLASS_ADAPTER_MEMORY
-
-    def _is_direct(self, row: KeyVersionRow) -> bool:
-        """Whether the version is a key pair in the token. Only the token can tell an Ed25519 or ES256 pair from a root."""
-        rows = [ALGORITHMS[number] for number in row.algorithms]
-        if len(rows) != 1 or algorithms.CUSTODY_CLASS_HSM_DIRECT not in rows[0].custody:
-            return False
-        if not rows[0].derivable:
-            return True
-        known = self._direct.get(row.label)
-        if known is None:
-            try:
-                self._token.public_key(row.label)
-                known = True
-            except KeyMissingError:
-                known = False
-            if len(self._direct) >= MAX_KINDS:
-                self._direct.clear()
-            self._direct[row.label] = known
-        return known

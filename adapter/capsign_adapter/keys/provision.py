@@ -73,7 +73,9 @@ def make_direct(
     label = labels.key_version(tenant, key, version)
     _make_pair(token, label, algorithm)
     check = _direct_check(token, label)
-    return KeyVersionRow(tenant, key, version, signing_pb2.KEY_STATE_PRE_ACTIVATION, (algorithm,), label, check, now_ms)
+    return KeyVersionRow(
+        tenant, key, version, signing_pb2.KEY_STATE_PRE_ACTIVATION, (algorithm,), label, check, now_ms, derived=False
+    )
 
 
 def make_pepper(token: Token, tenant: str) -> None:

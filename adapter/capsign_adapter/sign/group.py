@@ -134,7 +134,7 @@ def context_of(capability: Capability, admitted: Admitted, version: KeyVersionRo
     return Context(
         tenant=capability.tenant,
         key=capability.key,
-        epoch=version.version,
+        epoch=version.activation_epoch,
         purpose=capability.purpose,
         algorithm=row.name,
         protocol=admitted.protocol,

@@ -16,7 +16,7 @@ from capsign_adapter.store.interface import Store
 
 
 class Ticker:
-    """Calls something every so often on a thread of its own. A call that fails is logged, and made again at the next turn."""
+    """Calls something at once, and then every so often, on a thread of its own. A call that fails is logged and made again."""
 
     def __init__(self, name: str, every_seconds: float, action: Callable[[], None]) -> None:
         self._name = name
@@ -35,7 +35,7 @@ class Ticker:
 
     def _run(self) -> None:
         failing = False
-        while not self._stop.wait(self._every):
+        while True:
             try:
                 self._action()
                 failing = False
@@ -43,6 +43,8 @@ class Ticker:
                 if not failing:
                     logs.error("ticker.failed", ticker=self._name, reason=failure_of(error).row.name)
                 failing = True
+            if self._stop.wait(self._every):
+                return
 
 
 def tickers(

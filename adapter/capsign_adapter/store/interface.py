@@ -111,7 +111,12 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class KeyVersionRow:
-    """One version of a key. `check_value` is 8 bytes. `algorithms` are enum numbers."""
+    """One version of a key. `check_value` is 8 bytes. `algorithms` are enum numbers.
+
+    `activation_epoch` is part of every context derived under this version: it counts up each time any version of the key is
+    activated, so that a version that is activated again (a rollback) does not give the subkeys of its earlier life. 0: never yet.
+    `derived` tells a derivation root from a key pair that signs in the token.
+    """
 
     tenant: str
     key: str
@@ -122,6 +127,8 @@ class KeyVersionRow:
     check_value: bytes
     created_ms: int
     activated_ms: int = 0
+    activation_epoch: int = 0
+    derived: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +210,7 @@ class Store(Protocol):
 
     # Control state.
 
-    def revoke(self, kind: int, target: str, leaf: bytes, now_ms: int) -> tuple[int, int]:
+    def revoke(self, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int) -> tuple[int, int]:
         """Record a revocation under a new epoch; (epoch, leaf index). After it returns, no commit under an older epoch passes."""
 
     def revocations(self) -> tuple[int, list[Revocation]]:

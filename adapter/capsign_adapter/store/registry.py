@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
@@ -11,11 +11,13 @@ from capsign_adapter.store import log
 from capsign_adapter.store.interface import KeyVersionRow, Revocation
 from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
 
+_COLUMNS = "tenant, key_name, version, state, algorithms, label, check_value, created_ms, activated_ms, activation_epoch, derived"
 
-def revoke(tx: Transaction, head: Head, kind: int, target: str, leaf: bytes, now_ms: int) -> tuple[int, int]:
+
+def revoke(tx: Transaction, head: Head, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int) -> tuple[int, int]:
     """Raise the epoch and record what was withdrawn under it: a commit decided under an older epoch finds it moved (I6)."""
     head.epoch += 1
-    index = log.sequence(tx, head, [leaf], now_ms)
+    index = log.sequence(tx, head, [leaf(head.epoch)], now_ms)
     tx.send(
         "INSERT INTO revocations (epoch, kind, target, at_ms, leaf_index) VALUES (?, ?, ?, ?, ?)",
         head.epoch,
@@ -35,12 +37,11 @@ def revocations(tx: Reader) -> list[Revocation]:
 
 def key_versions(tx: Reader) -> list[KeyVersionRow]:
     """All versions of all keys, in the order in which they were added."""
-    columns = "tenant, key_name, version, state, algorithms, label, check_value, created_ms, activated_ms"
-    return [_key_version(row) for row in tx.all(f"SELECT {columns} FROM key_versions ORDER BY id")]  # noqa: S608 - a constant
+    return [_key_version(row) for row in tx.all(f"SELECT {_COLUMNS} FROM key_versions ORDER BY id")]  # noqa: S608 - a constant
 
 
 def _key_version(row: Row) -> KeyVersionRow:
-    tenant, key, version, state, algorithms, label, check_value, created_ms, activated_ms = row
+    tenant, key, version, state, algorithms, label, check_value, created_ms, activated_ms, activation_epoch, derived = row
     return KeyVersionRow(
         tenant=tenant,
         key=key,
@@ -51,14 +52,15 @@ def _key_version(row: Row) -> KeyVersionRow:
         check_value=bytes(check_value),
         created_ms=created_ms,
         activated_ms=activated_ms,
+        activation_epoch=activation_epoch,
+        derived=bool(derived),
     )
 
 
 def add_key_version(tx: Transaction, head: Head, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
-    """Record a version that the token holds already."""
+    """Record a version that the token holds already, and raise the epoch, so that running replicas see it."""
     added = tx.run(
-        "INSERT INTO key_versions (tenant, key_name, version, state, algorithms, label, check_value, created_ms, activated_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        f"INSERT INTO key_versions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",  # noqa: S608
         row.tenant,
         row.key,
         row.version,
@@ -68,9 +70,12 @@ def add_key_version(tx: Transaction, head: Head, row: KeyVersionRow, leaf: bytes
         row.check_value,
         row.created_ms,
         row.activated_ms,
+        row.activation_epoch,
+        int(row.derived),
     )
     if not added:
         raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, f"Version {row.version} of {row.key} exists already.")
+    head.epoch += 1
     return log.sequence(tx, head, [leaf], now_ms)
 
 
@@ -79,14 +84,18 @@ def move_key_version(
 ) -> int:
     """Move a version if it is still where the caller saw it, and raise the epoch: signatures in flight decide again.
 
-    The time of the first activation is kept; later ones do not change it.
+    The time of the first activation is kept; later ones do not change it. Every activation takes the next activation epoch of
+    the key, except the end of a suspension, which gives the version back as it was.
     """
-    activates = state == signing_pb2.KEY_STATE_ACTIVE and not row.activated_ms
+    activates = state == signing_pb2.KEY_STATE_ACTIVE and row.state != signing_pb2.KEY_STATE_SUSPENDED
     moved = tx.run(
-        "UPDATE key_versions SET state = ?, activated_ms = CASE WHEN activated_ms = 0 THEN ? ELSE activated_ms END"
+        "UPDATE key_versions SET state = ?, activated_ms = CASE WHEN activated_ms = 0 THEN ? ELSE activated_ms END,"
+        " activation_epoch = CASE WHEN ? = 0 THEN activation_epoch ELSE ? END"
         " WHERE tenant = ? AND key_name = ? AND version = ? AND state = ?",
         int(state),
         now_ms if activates else 0,
+        int(activates),
+        _next_activation(tx, row) if activates else 0,
         row.tenant,
         row.key,
         row.version,
@@ -97,6 +106,11 @@ def move_key_version(
         raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, f"Version {row.version} of {row.key} is not {name} any more.")
     head.epoch += 1
     return log.sequence(tx, head, [leaf], now_ms)
+
+
+def _next_activation(tx: Transaction, row: KeyVersionRow) -> int:
+    found = tx.one("SELECT MAX(activation_epoch) FROM key_versions WHERE tenant = ? AND key_name = ?", row.tenant, row.key)
+    return 1 + (found[0] if found and found[0] else 0)
 
 
 def _encode_algorithms(numbers: Sequence[int]) -> str:

@@ -116,7 +116,7 @@ class RelationalStore(ABC):
 
     # Control state.
 
-    def revoke(self, kind: int, target: str, leaf: bytes, now_ms: int) -> tuple[int, int]:
+    def revoke(self, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int) -> tuple[int, int]:
         return self._write(lambda tx, head: registry.revoke(tx, head, kind, target, leaf, now_ms))
 
     def revocations(self) -> tuple[int, list[Revocation]]:

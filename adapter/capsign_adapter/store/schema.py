@@ -110,6 +110,8 @@ MIGRATIONS: tuple[Migration, ...] = (
                 check_value {blob} NOT NULL,
                 created_ms {int} NOT NULL,
                 activated_ms {int} NOT NULL,
+                activation_epoch {int} NOT NULL,
+                derived {int} NOT NULL,
                 UNIQUE (tenant, key_name, version)
             )""",
             """CREATE TABLE audit_boots (

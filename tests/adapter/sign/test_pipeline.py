@@ -164,7 +164,7 @@ def test_a_revocation_between_decision_and_commit_wins(rig, monkeypatch):
 
     def late(epoch, drafts, now):
         if not revoked:
-            revoked.append(rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, "orders-jwt", b"leaf", now))
+            revoked.append(rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, "orders-jwt", lambda _: b"leaf", now))
         return commit(epoch, drafts, now)
 
     monkeypatch.setattr(rig.store, "commit", late)
