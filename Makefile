@@ -62,6 +62,10 @@ bench: venv system-packages ## Benchmarks, as ratios to the raw primitive
 proto: $(STAMP_PROTO) ## Generate capsign_wire from the .proto files
 	PATH=$(VENV_PROTO)/bin:$$PATH $(VENV_PROTO)/bin/python proto/generate.py
 
+.PHONY: docs
+docs: venv ## Write the configuration reference from the code
+	$(BIN)/python docs/operations/make_configuration.py
+
 .PHONY: proto-baseline
 proto-baseline: $(STAMP_PROTO) ## Accept the protos as the contract that `make check` compares with
 	PATH=$(VENV_PROTO)/bin:$$PATH buf build --exclude-source-info -o proto/baseline.binpb

@@ -17,7 +17,12 @@ from capsign_cli.failures import CliError
 from capsign_wire import settings
 from cryptography import x509
 
-TOKEN = {"module": "/usr/lib/softhsm/libsofthsm2.so", "label": "capsign", "pin_file": "/x/capsign.pin"}
+TOKEN = {
+    "module": "/usr/lib/softhsm/libsofthsm2.so",
+    "label": "capsign",
+    "pin_file": "/x/capsign.pin",
+    "conf": "/x/softhsm2.conf",
+}
 LISTENER = layouts.Listener("127.0.0.1:1", "127.0.0.1:2")
 
 
@@ -45,6 +50,7 @@ def test_the_adapter_reads_its_configuration(tmp_path, ca):
     file.write_text(text)
     config = settings.load(file, AdapterConfig, "CAPSIGN_ADAPTER", {})
     assert config.policy == layout.policy
+    assert config.token.config == Path("/x/softhsm2.conf")
     assert (config.listen.address, config.listen.health_address) == ("127.0.0.1:1", "127.0.0.1:2")
     assert config.store.password_file == tmp_path / "password"
 

@@ -50,7 +50,7 @@ def bring_up(wanted: prepare.Wanted, say: Callable[[str], None]) -> dict[str, An
         prepare.write_configs(layout, listeners, server, clients["app"], ca.certificate_file, token, store, password)
 
     # 4 Keys are made by their own command: an adapter that starts never makes one.
-    environ = prepare.environ_for(token)
+    environ = prepare.clean_environ()
     names = [f"adapter-{number}" for number in range(1, len(listeners) + 1)]
     if not running:
         say("keys")

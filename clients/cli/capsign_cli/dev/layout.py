@@ -16,6 +16,9 @@ LOG_ORIGIN = f"{TRUST_DOMAIN}/log"
 CONTAINERS = {"app": (), "worker": ("orders-webhook", "orders-short")}
 """Sockets of the agent: name and grants offered on it; none named: all of the workload's."""
 
+TOKEN_KEYS = {"module": "module", "label": "label", "pin_file": "pin_file", "config": "conf"}
+"""Keys of the adapter's token section, and what `softhsm/init.py` calls them."""
+
 # Below Linux's ephemeral range (32768 up), so that an outgoing connection of somebody else cannot take a port between its choice
 # here and its use by the adapter.
 PORTS = range(20_000, 32_000)
@@ -95,7 +98,7 @@ def adapter_config(
         "": {"policy": layout.policy},
         "listen": {"address": listener.address, "health_address": listener.health},
         "tls": {"certificate": server.certificate, "private_key": server.private_key, "client_ca": ca},
-        "token": {"module": token["module"], "label": token["label"], "pin_file": token["pin_file"]},
+        "token": {key: token[name] for key, name in TOKEN_KEYS.items()},
         "store": {"url": store, **({"password_file": password} if password else {})},
         "log": {"origin": LOG_ORIGIN},
     }

@@ -115,10 +115,9 @@ def write_configs(
     layout.config("agent").write_text(layouts.agent_config(layout, listeners, workload, ca))
 
 
-def environ_for(token: Mapping[str, str]) -> dict[str, str]:
+def clean_environ() -> dict[str, str]:
     """Ours without CAPSIGN_*: several sets run side by side, and one set's overrides are not another's."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("CAPSIGN_")}
-    return {**ours, "SOFTHSM2_CONF": token["conf"]}
+    return {name: value for name, value in os.environ.items() if not name.startswith("CAPSIGN_")}
 
 
 def make_keys(layout: layouts.Layout, environ: Mapping[str, str]) -> None:
