@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -15,7 +16,6 @@ import grpc.aio
 from capsign_wire import bounds, logs
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from capsign_wire.failures import FailureError, RpcStatus
-from capsign_wire.lenient import Unparsed
 from capsign_wire.tracing import PassingTracer, Tracer
 from capsign_wire.types.v1 import failures_pb2
 
@@ -112,8 +112,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         return await self._unary(request, context, lambda timeout_s: self._lookups.resolve(self._socket, request, timeout_s))
 
     async def answer(self, request: agent_pb2.SignStreamRequest) -> agent_pb2.SignStreamResponse:
-        """One call of a stream. Never raises; what is no call at all is answered under the id 0."""
-        call_id = 0 if isinstance(request, Unparsed) else request.call_id
+        """One call of a stream. Never raises; what cannot be read at all is answered under the id 0."""
+        call_id = request.number if isinstance(request, bounds.Unparsed) else request.call_id
         try:
             self._gate.enter()
         except FailureError as error:
@@ -188,6 +188,8 @@ class _Stream:
         try:
             while self._ready:
                 await self._context.write(self._ready.popleft())
+        except Exception:  # whatever gRPC raises when the application has gone: nobody is left to tell
+            self._ready.clear()
         finally:
             self._writing = False
 
@@ -212,6 +214,13 @@ def _traceparent(context: Any) -> str:
         if key == "traceparent" and isinstance(value, str) and _TRACEPARENT.fullmatch(value):
             return value
     return ""
+
+
+def _defect(error: Exception) -> FailureError:
+    """INTERNAL, under an id that is in the log with where it happened."""
+    number = secrets.token_hex(4)
+    logs.error("agent.defect", error, id=number)
+    return FailureError(failures_pb2.REASON_INTERNAL, f"A defect of the agent, id {number}.")
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FailureError) -> NoReturn:

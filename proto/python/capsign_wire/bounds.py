@@ -14,7 +14,6 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from capsign_wire.failures import FailureError
-from capsign_wire.lenient import Unparsed
 from capsign_wire.types.v1 import bounds_pb2, failures_pb2
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -34,10 +33,23 @@ _FORMATS: dict[int, tuple[re.Pattern[str], str]] = {
 Check = Callable[[Any, str], None]
 
 
+class Unparsed:
+    """Stands in for a request that is no message of its type, or a large one that broke a bound; see `lenient`."""
+
+    def __init__(self, failure: failures_pb2.Failure, number: int = 0) -> None:
+        self._failure = failure
+        self.number = number
+        """Its `call_id` or `batch_id`, where it has one that could be read."""
+
+    def failure(self) -> FailureError:
+        """Why. A new one each time: an exception that is raised twice grows."""
+        return FailureError.from_item(self._failure)
+
+
 def check(message: Message | Unparsed) -> None:
     """Raise FailureError INPUT_MALFORMED or INPUT_TOO_LARGE, with the path of the field, if a bound is broken."""
     if isinstance(message, Unparsed):
-        raise _malformed("", f"The bytes are not a request of {message.kind}.")
+        raise message.failure()
     _checker(message.DESCRIPTOR)(message, "")
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from capsign_wire.bounds import Unparsed, check
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
 
-class Unparsed:
-    """Stands in for a request whose bytes are no message of its type. `bounds.check` refuses it as INPUT_MALFORMED."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+LARGE = 64 * 1024
+"""Bytes. A larger request is held against its bounds before anything else happens, and let go at once if it breaks one: a million
+empty items are two MiB on the wire and sixty in memory, and many such requests must not wait there for their turn."""
 
 
 class LenientRegistrar:
@@ -40,12 +41,19 @@ class LenientRegistrar:
 
 
 def _lenient(parse: Callable[[bytes], Any], method: str) -> Callable[[bytes], Any]:
-    unparsed = Unparsed(method)
+    error = FailureError(failures_pb2.REASON_INPUT_MALFORMED, f"The bytes are not a request of {method}.")
+    unparsed = Unparsed(error.to_item())
 
     def deserialize(wire: bytes) -> Any:
         try:
-            return parse(wire)
+            message = parse(wire)
         except DecodeError:
             return unparsed
+        if len(wire) > LARGE:
+            try:
+                check(message)
+            except FailureError as error:
+                return Unparsed(error.to_item(), getattr(message, "call_id", 0) or getattr(message, "batch_id", 0))
+        return message
 
     return deserialize
