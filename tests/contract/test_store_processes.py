@@ -27,7 +27,7 @@ def test_processes_that_commit_side_by_side_make_one_dense_log(place):
         worker.start()
     ready.wait(60)
     store = place.open()
-    revocations = [store.revoke(1, f"handle-{at}", lambda _: b"revocation %d" % at, NOW) for at in range(5)]
+    revocations = [store.revoke(1, f"handle-{at}", lambda _, at=at: b"revocation %d" % at, NOW) for at in range(5)]
     claimed = [claim for _ in workers for claim in results.get(timeout=60)]
     for worker in workers:
         worker.join()
