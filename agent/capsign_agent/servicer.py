@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -214,13 +213,6 @@ def _traceparent(context: Any) -> str:
         if key == "traceparent" and isinstance(value, str) and _TRACEPARENT.fullmatch(value):
             return value
     return ""
-
-
-def _defect(error: Exception) -> FailureError:
-    """INTERNAL, under an id that is in the log with where it happened."""
-    number = secrets.token_hex(4)
-    logs.error("agent.defect", error, id=number)
-    return FailureError(failures_pb2.REASON_INTERNAL, f"A defect of the agent, id {number}.")
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FailureError) -> NoReturn:
