@@ -112,7 +112,8 @@ def test_renewal_is_due_at_half_of_the_shortest_life(fake: FakeAdapter, monkeypa
     assert short.half_life() == pytest.approx(NOW + 10, abs=2)
 
 
-def test_only_what_is_due_is_renewed_and_the_rest_stays(fake: FakeAdapter) -> None:
+def test_only_what_is_due_is_renewed_and_the_rest_stays(fake: FakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("support.fake_adapter.time.time", lambda: NOW)  # NOW is when the tests were collected
     held = book(fake)
     take(held, fake, Grant("long", life_s=1000), Grant("short", life_s=100), Grant("gone", life_s=100))
     assert held.due(NOW + 10) == []
