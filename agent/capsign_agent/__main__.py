@@ -51,14 +51,14 @@ def _run(config: configuration.Config) -> int:
     from capsign_agent.journal import JournalError
     from capsign_agent.sockets import SocketError
 
-    async def live() -> None:
-        await Agent(config).run()
+    async def live() -> bool:
+        return await Agent(config).run()
 
     try:
-        uvloop.run(live())
+        stopped_as_asked = uvloop.run(live())
     except (settings.SettingsError, SocketError, JournalError) as error:
         return _say(str(error))
-    return 0
+    return 0 if stopped_as_asked else 1
 
 
 def _say(sentence: str) -> int:

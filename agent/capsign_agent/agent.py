@@ -35,7 +35,7 @@ from capsign_agent.reporter import Reporter
 from capsign_agent.servicer import SigningServicer
 from capsign_agent.settle import Settlement
 from capsign_agent.sign import SigningPath
-from capsign_agent.sockets import SocketClaim
+from capsign_agent.sockets import SocketClaim, SocketError
 from capsign_agent.streams import Reachability, SignStream, streams_of
 from capsign_agent.upstream import Target, Upstream
 
@@ -96,11 +96,12 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stream_tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._failed = False
         self._in_flight = 0
         self._quiet = asyncio.Event()
 
-    async def run(self) -> None:
-        """Serve until `stop`, then drain."""
+    async def run(self) -> bool:
+        """Serve until `stop`, then drain. Returns whether it was asked to stop; False if a part of it failed."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -114,6 +115,7 @@ class Agent:
         logs.event("agent.serving", sockets=len(self._servers), targets=len(self._config.upstream.targets))
         await self._stopping.wait()
         await self._drain()
+        return not self._failed
 
     def _start_telemetry(self) -> None:
         """Gauges, and whatever exporters the environment asks for; after serving began, because they take time to load."""
@@ -169,7 +171,10 @@ class Agent:
         self._servicers.append(servicer)
         registrar: Any = LenientRegistrar(server)
         agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, registrar)
-        server.add_insecure_port(claim.address)
+        try:
+            server.add_insecure_port(claim.address)
+        except RuntimeError:
+            raise SocketError(f"The socket {claim.path} cannot be bound. See that its directory exists and has room.") from None
         await server.start()
         claim.bound()
         return server
@@ -222,7 +227,7 @@ class Agent:
                 self._settlement,
                 self._reach,
                 self.metrics,
-                exchange_s=config.timeout_ms / 1000,
+                exchange_s=config.timeout_ms / 1000 / 2,  # leaves a caller with the default deadline time for the second try
                 connect_s=config.connect_timeout_ms / 1000,
             )
 
@@ -271,6 +276,7 @@ class Agent:
         of.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logs.error("agent.task_failed", task.exception())
+            self._failed = True
             self.stop()  # a part is gone: a restart is honest, limping on is not
 
 

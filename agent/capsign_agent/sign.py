@@ -34,7 +34,7 @@ from capsign_agent import hashing, records
 from capsign_agent.coalesce import BATCH_BYTES, ITEM_OVERHEAD, Answer, Call, Coalescer
 from capsign_agent.handles import Held, SocketHandles
 from capsign_agent.journal import Journal
-from capsign_agent.keys import Context, PublicKeys
+from capsign_agent.keys import Context, Known, PublicKeys
 from capsign_agent.settle import Settlement, named
 
 
@@ -100,7 +100,7 @@ class SigningPath:
         for work in works:
             try:
                 self._decide(socket, work)
-                await self._hash(work)
+                await self._hash(work, deadline)
             except FailureError as error:
                 self._refuse_group(socket, work, error, refusals)
         self._record_refusals(refusals)
@@ -129,12 +129,12 @@ class SigningPath:
             error = FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms)
             work.refuse(range(granted, count), error)
 
-    async def _hash(self, work: _Work) -> None:
+    async def _hash(self, work: _Work, deadline: float) -> None:
         """Step 6, and the intent id of each item. Raises FailureError if the whole group fails."""
         assert work.row is not None
         assert work.context is not None
         if work.row.upstream == algorithms_pb2.UPSTREAM_MU:
-            known = self._keys.cached(work.context) or await self._keys.get(work.context)
+            known = self._keys.cached(work.context) or await self._fetched(work.context, deadline)
             work.kid, to_input = known.mu()
         else:
             known_hasher = hashing.hasher(work.row)
@@ -157,6 +157,15 @@ class SigningPath:
             work.intents.append(intent_id)
             work.inputs.append(data)
         work.positions = passed
+
+    async def _fetched(self, context: Context, deadline: float, newer_than: float = -1.0) -> Known:
+        """The public keys of a context, in time. Raises FailureError: nothing was sent to be signed yet."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._keys.get(context, newer_than=newer_than)
+        except TimeoutError:
+            detail = "The public key did not come in time."
+            raise FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500) from None
 
     def _refuse_group(self, socket: SocketHandles, work: _Work, error: FailureError, refusals: records.Piece) -> None:
         """The group fails as a whole, in the pod. What policy refused is evidence; what only has to wait is not."""
@@ -271,7 +280,7 @@ class SigningPath:
             assert work.context is not None
             stale = self._keys.cached(work.context)
             try:
-                known = await self._keys.get(work.context, newer_than=stale.fetched if stale is not None else -1.0)
+                known = await self._fetched(work.context, deadline, stale.fetched if stale is not None else -1.0)
                 work.kid, mu = known.mu()
             except FailureError:
                 continue  # KEY_MOVED stands: the caller may send the same intent again

@@ -78,21 +78,22 @@ class Upstream:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
-        for target in sorted(self.targets, key=lambda one: one.draining):
-            remaining = until - loop.time()
-            if remaining <= 0:
+        targets = sorted(self.targets, key=lambda one: one.draining)
+        for number, target in enumerate(targets):
+            share = (until - loop.time()) / (len(targets) - number)  # one that hangs must leave time for the others
+            if share <= 0:
                 break
             try:
-                return await call(target, remaining)
+                return await call(target, share)
             except grpc.aio.AioRpcError as error:
                 told = FailureError.from_rpc(error)
                 if told is not None and told.reason != failures_pb2.REASON_DRAINING:
                     raise told from None
                 if told is not None:
                     target.draining = True
-                elif error.code() == grpc.StatusCode.UNAVAILABLE:
+                elif error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
                     self.last_to_ask(target)
-                elif error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+                else:
                     raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter answered in no known way.") from None
         raise self.unreachable()
 
