@@ -417,3 +417,94 @@ async def test_a_rate_is_kept_item_by_item(place: Home, adapter: FakeAdapter) ->
     assert {one.reason for one in limited} == {fail.REASON_RATE_LIMITED}
     assert all(one.retry_after_ms > 0 for one in limited)
     assert len(intents(adapter)) == 5
+
+
+async def test_an_adapter_that_hangs_leaves_time_for_a_second_try(place: Home, adapter: FakeAdapter) -> None:
+    """Signed and stored, then silence on that stream: after half of the timeout the other stream fetches the stored bytes."""
+    gate, seen = threading.Event(), []
+
+    def hang_once(_: signing_pb2.SignRequest) -> None:
+        if not seen:
+            seen.append(1)
+            gate.wait(20)
+
+    adapter.faults.before_answer = hang_once
+    place.upstream = "timeout_ms = 4000"
+    async with running(place):
+        stub = place.stub()
+        assert isinstance(await one(stub, (await first_handle(stub)).id), agent_pb2.SignResponse)
+        gate.set()
+    assert len(adapter.requests) == 2
+    assert adapter.signed == 1
+    assert outcomes(adapter) == [fail.OUTCOME_DONE]
+
+
+async def test_a_part_that_fails_ends_the_agent_and_says_so(place: Home, adapter: FakeAdapter, monkeypatch: Any) -> None:
+    async def fail_soon(_: Any) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("capsign_agent.reporter.Reporter.run", fail_soon)
+    agent = Agent(place.config())
+    assert await asyncio.wait_for(agent.run(), 20) is False
+    assert adapter.records[-1].kind == evidence_pb2.AUDIT_KIND_CLOSE
+
+
+async def test_a_defect_says_internal_and_nothing_of_itself(place: Home, adapter: FakeAdapter, monkeypatch: Any) -> None:
+    async def broken(*_: Any) -> None:
+        raise ValueError("secret text")
+
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        monkeypatch.setattr("capsign_agent.sign.SigningPath.sign", broken)
+        answer = await one(stub, handle)
+        assert reason(answer) == fail.REASON_INTERNAL
+        assert isinstance(answer, FailureError)
+        assert "secret" not in answer.detail
+
+
+async def test_a_change_of_policy_brings_new_handles_and_forgets_keys(place: Home, adapter: FakeAdapter) -> None:
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        ask = agent_pb2.GetPublicKeysRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519)
+        before = await stub.GetPublicKeys(ask)
+        assert len(before.keys) == 1
+        adapter.rotate(alg.ALGORITHM_ED25519)
+        assert len((await stub.GetPublicKeys(ask)).keys) == 1
+        await until(lambda: adapter.watchers and agent._renewal._policy)
+        issued = adapter.issued
+        adapter.tell(revocation_epoch=1, policy_digest=b"2" * 32)
+        await until(lambda: adapter.issued > issued)
+        assert len((await stub.GetPublicKeys(ask)).keys) == 2
+
+
+async def test_verify_asks_again_before_it_says_no(place: Home, adapter: FakeAdapter, monkeypatch: Any) -> None:
+    """The key was rotated after the agent had fetched it: a good signature must not be called bad for it."""
+    monkeypatch.setattr("capsign_agent.lookups.ASK_AGAIN_S", 0.0)
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        check = agent_pb2.VerifyRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519, message=b"message")
+        first = await one(stub, handle)
+        assert isinstance(first, agent_pb2.SignResponse)
+        check.signature = first.signature
+        await stub.Verify(check)
+        adapter.rotate(alg.ALGORITHM_ED25519)
+        second = await one(stub, handle)
+        assert isinstance(second, agent_pb2.SignResponse)
+        check.signature = second.signature
+        assert (await stub.Verify(check)).key.kid == second.signed_by.kid
+        check.signature = first.signature
+        assert (await stub.Verify(check)).key.kid == first.signed_by.kid
+
+
+async def test_resolving_an_intent_that_never_was_is_final(place: Home, adapter: FakeAdapter) -> None:
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        late = group(handle, b"late")
+        resolve = agent_pb2.ResolveIntentRequest(handle_id=handle, intent_id=late.items[0].intent_id)
+        assert (await stub.ResolveIntent(resolve)).HasField("never")
+        [signed] = await batch(stub, late)
+        assert signed.items[0].failure.reason == fail.REASON_INTENT_NEVER
