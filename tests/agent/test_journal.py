@@ -241,6 +241,19 @@ def test_a_full_disk_leaves_no_torn_bytes_and_no_gap(tmp_path: Path, monkeypatch
     assert check_chain(journal) == [1, 2, 3, 4]
 
 
+def test_a_record_without_a_promise_may_follow_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = start(tmp_path)
+    journal.append(some(1))
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:5]))
+        with pytest.raises(FailureError, match="JOURNAL_FULL"):
+            journal.append(some(2))
+    journal.append(some(1))
+    journal.seal()
+    assert check_chain(journal) == [1, 2]
+
+
 def test_a_full_disk_at_the_first_record_of_a_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = start(tmp_path)
 
