@@ -24,6 +24,7 @@ from capsign_adapter.serve import monotonic_ms
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.pipeline import Pipeline
+from capsign_adapter.sign.recent import Recent
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.open import open_store
 from capsign_adapter.token.open import TokenSettings, open_token
@@ -73,7 +74,7 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
         mint = Mint(bytes(mint_seed(token)))
         keyring, commitments = Keyring(token, CacheSettings(), monotonic_ms), CommitmentKeys(token, monotonic_ms)
         groups = Groups(policy, Verdicts(Verifier(mint.public_key)), keyring, commitments)
-        pipeline = Pipeline(policy, groups, Snapshots(store), store, Buckets(), 100)
+        pipeline = Pipeline(policy, groups, Recent(), Snapshots(store), store, Buckets(), 100)
         peer = Peer(WORKLOAD, b"k" * 32, now_ms() + 3_600_000)
         capability = capability_for(policy.grants[0], WORKLOAD, peer.key_hash, b"s" * 16, now_ms())
 

@@ -23,6 +23,7 @@ from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
+from capsign_adapter.sign.recent import Recent
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.open import open_store
 from capsign_wire.adapter.v1 import signing_pb2 as pb
@@ -132,7 +133,7 @@ class AdapterRig:
         self.snapshots = Snapshots(self.store, lambda _: self.keyring.clear())
         self.changes = Changes()
         self.groups = Groups(self.policy, self.verdicts, self.keyring, self.commitments)
-        self.pipeline = Pipeline(self.policy, self.groups, self.snapshots, self.store, Buckets(), 100)
+        self.pipeline = Pipeline(self.policy, self.groups, Recent(), self.snapshots, self.store, Buckets(), 100)
         self.keys = PublicKeys(self.policy, self.keyring, self.snapshots)
         self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
 

@@ -57,6 +57,8 @@ class Admitted:
     rate_per_second: int
     burst: int
     max_uses: int
+    expires_ms: int
+    """When this stops being so without any other change: the handle's expiry, or the policy's shorter life for it."""
 
 
 def admit(
@@ -91,6 +93,7 @@ def admit(
         rate_per_second=_stricter(capability.rate_per_second, grant.rate_per_second),
         burst=_stricter(capability.burst, grant.burst),
         max_uses=_stricter(capability.max_uses, grant.max_uses),
+        expires_ms=min(capability.expires_ms, capability.not_before_ms + grant.ttl_ms),
     )
 
 

@@ -38,6 +38,8 @@ class Bound:
 class Ready(Bound):
     """A group that may sign."""
 
+    until_ms: int
+    """When the handle's life ends, by the handle, by the agent's narrowing or by the policy, whichever is first."""
     rate_per_second: int
     burst: int
     signer: Signer
@@ -102,6 +104,7 @@ class Groups:
             fingerprint=self._commitments.for_tenant(capability.tenant).group(capability.grant, row.name, *settled),
             leaf=leaf.prepare(),
             max_uses=admitted.max_uses,
+            until_ms=min(handle.expires_ms, admitted.expires_ms),
             rate_per_second=admitted.rate_per_second,
             burst=admitted.burst,
             signer=signer,

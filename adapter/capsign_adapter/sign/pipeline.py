@@ -25,6 +25,7 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.evidence import leaf as leaves
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.group import Bound, Groups, Ready
+from capsign_adapter.sign.recent import Recent, name_of
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interface import Committed, Draft, EpochMovedError, IntentState, Store, Verdict
 
@@ -56,11 +57,19 @@ class Pipeline:
     """Runs batches, from any number of threads."""
 
     def __init__(
-        self, policy: Policy, groups: Groups, snapshots: Snapshots, store: Store, rates: Buckets, refusals_per_second: int
+        self,
+        policy: Policy,
+        groups: Groups,
+        recent: Recent,
+        snapshots: Snapshots,
+        store: Store,
+        rates: Buckets,
+        refusals_per_second: int,
     ) -> None:
         self._policy_digest = policy.digest
         self._message_max = policy.limits.message_max
         self._groups = groups
+        self._recent = recent
         self._snapshots = snapshots
         self._store = store
         self._rates = rates
@@ -96,16 +105,22 @@ class Pipeline:
         try:
             if group.handle_index >= len(request.handles):
                 raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "No such handle in this batch.", field="handle_index")
-            handle = self._groups.verify(request.handles[group.handle_index], attempt.peer, attempt.now_ms)
+            token = request.handles[group.handle_index]
+            name = name_of(token, attempt.peer, group)
+            ready = self._recent.get(name, attempt.snapshot, attempt.now_ms)
+            handle = self._groups.verify(token, attempt.peer, attempt.now_ms) if ready is None else None
         except FailureError as error:
             for item, slot in zip(group.items, items, strict=True):
                 self._refuse_unbound(attempt, item, slot, error)
             return
-        try:
-            ready = self._groups.ready(handle, attempt.snapshot, attempt.peer, group, attempt.now_ms)
-        except FailureError as error:
-            self._refuse_group(attempt, handle, group, items, error)
-            return
+        if handle is not None:
+            try:
+                ready = self._groups.ready(handle, attempt.snapshot, attempt.peer, group, attempt.now_ms)
+            except FailureError as error:
+                self._refuse_group(attempt, handle, group, items, error)
+                return
+            self._recent.put(name, attempt.snapshot, ready, attempt.now_ms)
+        assert ready is not None
         allowed, wait_ms = len(items), 0
         if first_round:
             workload, grant = attempt.peer.spiffe_id, ready.capability.grant

@@ -1,0 +1,99 @@
+"""A decision that is used again must be one that would be made again."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from capsign_adapter.sign import recent as module
+from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.recent import Recent, name_of
+from capsign_adapter.sign.snapshot import Snapshots
+from capsign_wire.adapter.v1 import admin_pb2
+from capsign_wire.adapter.v1 import signing_pb2 as pb
+from capsign_wire.types.v1 import algorithms_pb2 as algorithms
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from capsign_wire.types.v1 import signing_pb2
+from support.adapter_rig import OTHER, peer
+
+
+@pytest.fixture
+def decided(rig, monkeypatch):
+    """Counts how often a group was really decided."""
+    count, ready = [0], rig.groups.ready
+
+    def counting(*arguments):
+        count[0] += 1
+        return ready(*arguments)
+
+    monkeypatch.setattr(rig.groups, "ready", counting)
+    return count
+
+
+def test_the_same_question_is_decided_once(rig, decided):
+    handle = rig.handle()
+    first, second = rig.sign(b"m", handle=handle), rig.sign(b"n", handle=handle)
+    assert first[0].signature
+    assert second[0].signature
+    assert decided == [1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"who": peer(OTHER)},
+        {"who": peer(key=b"another key")},
+        {"algorithm": algorithms.ALGORITHM_ES384},
+        {"context": signing_pb2.ContextSuffix(role="thief")},
+        {"context": signing_pb2.ContextSuffix(role="issuer", protocol="tls")},
+        {"expected_kid": "another"},
+    ],
+)
+def test_a_question_that_differs_in_anything_is_decided_for_itself(rig, change):
+    handle = rig.handle()
+    assert rig.sign(b"m", handle=handle)[0].signature
+    assert not rig.sign(b"m", handle=handle, **change)[0].signature
+
+
+def test_a_revocation_ends_what_was_decided_before_it(rig):
+    handle = rig.handle()
+    assert rig.sign(b"m", handle=handle)[0].signature
+    rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, "orders-jwt", lambda _: b"leaf", now_ms())
+    assert rig.sign(b"m", handle=handle)[0].failure.reason == reasons.REASON_HANDLE_REVOKED
+
+
+def ready_of(rig, handle: bytes):
+    verified = rig.groups.verify(handle, peer(), now_ms())
+    group = pb.SignGroup(algorithm=algorithms.ALGORITHM_ED25519, context=signing_pb2.ContextSuffix(role="issuer"))
+    return name_of(handle, peer(), group), rig.groups.ready(verified, rig.snapshots.current, peer(), group, now_ms())
+
+
+def test_it_is_forgotten_after_a_second_or_when_the_handle_ends(rig):
+    name, ready = ready_of(rig, rig.handle())
+    recent, snapshot = Recent(), rig.snapshots.current
+    recent.put(name, snapshot, ready, 1000)
+    assert recent.get(name, snapshot, 1000 + module.KEPT_MS - 1) is ready
+    assert recent.get(name, snapshot, 1000 + module.KEPT_MS) is None
+    shorter = dataclasses.replace(ready, until_ms=1500)
+    recent.put(name, snapshot, shorter, 1000)
+    assert recent.get(name, snapshot, 1499) is shorter
+    assert recent.get(name, snapshot, 1500) is None
+    assert recent.sweep(1500) == 1
+    assert recent.sweep(1500) == 0
+
+
+def test_another_snapshot_is_another_question_even_of_the_same_epoch(rig):
+    name, ready = ready_of(rig, rig.handle())
+    recent = Recent()
+    recent.put(name, rig.snapshots.current, ready, 1000)
+    assert recent.get(name, Snapshots(rig.store).current, 1000) is None
+
+
+def test_it_is_bounded(rig, monkeypatch):
+    monkeypatch.setattr(module, "CAPACITY", 2)
+    name, ready = ready_of(rig, rig.handle())
+    recent, snapshot = Recent(), rig.snapshots.current
+    for number in range(3):
+        recent.put((bytes([number]), *name[1:]), snapshot, ready, 1000)
+    assert recent.get((b"\x00", *name[1:]), snapshot, 1000) is None
+    assert recent.get((b"\x02", *name[1:]), snapshot, 1000) is ready
