@@ -42,7 +42,7 @@ EXPLAINED = (
 def main() -> None:
     """Entry point of the command. Exit code 0, or 2 for anything that keeps it from starting."""
     arguments = _parser().parse_args()
-    logs.configure("adapter")
+    logs.configure("capsign-adapter")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold subkeys
     os.umask(0o077)
     try:
