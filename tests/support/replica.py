@@ -8,11 +8,10 @@ from pathlib import Path
 import grpc
 from capsign_adapter.config import Config, Control, Listen, LogConfig, StoreConfig, Tls, TokenConfig
 from capsign_adapter.serve import Replica
-from support.adapter_rig import AdapterRig
-from support.ca import Authority, Credential
-
 from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import PassingTracer
+from support.adapter_rig import AdapterRig
+from support.ca import Authority, Credential
 
 
 class RunningReplica:
