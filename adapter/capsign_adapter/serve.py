@@ -25,6 +25,7 @@ from capsign_adapter.front.batch_watch import BatchWatch
 from capsign_adapter.front.capability_servicer import CapabilityServicer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.health import Health
+from capsign_adapter.front.places import PatientRegistrar, Places
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.front.tls import SERVER_OPTIONS, server_credentials
@@ -38,6 +39,7 @@ from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
+from capsign_adapter.sign.recent import Recent
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.watch import tickers
 from capsign_adapter.store.interface import Store
@@ -67,8 +69,10 @@ class Replica:
         mint = _mint(token)
         verifier = Verifier(mint.public_key)
         verdicts = Verdicts(verifier)
+        recent = Recent()
 
         def moved(snapshot: Snapshot) -> None:
+            recent.clear()
             keyring.clear()
             verdicts.clear()
             logs.event("epoch.moved", epoch=snapshot.epoch)
@@ -80,7 +84,7 @@ class Replica:
 
         # The signing path.
         groups = Groups(policy, verdicts, keyring, commitments)
-        pipeline = Pipeline(policy, groups, snapshots, store, Buckets(), config.control.refusals_per_second)
+        pipeline = Pipeline(policy, groups, recent, snapshots, store, Buckets(), config.control.refusals_per_second)
         keys = PublicKeys(policy, keyring, snapshots)
 
         # The services.
@@ -90,11 +94,12 @@ class Replica:
             maximum_concurrent_rpcs=config.listen.streams,
         )
         watch = BatchWatch(metrics, tracer)
-        signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch)
-        capability = CapabilityServicer(policy, mint, verifier, snapshots, self._changes, self._streams)
+        places = Places(policy)
+        signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch, places)
+        capability = CapabilityServicer(policy, mint, verifier, snapshots, self._changes, self._streams, places)
         evidence = EvidenceServicer(policy, store, checkpoints)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._changes)
-        registrar: Any = LenientRegistrar(self._server)
+        registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
@@ -107,7 +112,7 @@ class Replica:
             snapshots,
             self._changes,
             checkpoints,
-            (keyring.sweep, commitments.sweep),
+            (lambda: recent.sweep(now_ms()), keyring.sweep, commitments.sweep, places.sweep),
             retention_ms=policy.limits.intent_retention_ms,
             poll_seconds=config.control.poll_ms / 1000,
             checkpoint_seconds=config.log.checkpoint_every_ms / 1000,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import grpc
 from capsign_wire.adapter.v1 import capability_pb2 as pb
 from capsign_wire.adapter.v1 import capability_pb2_grpc
+from capsign_wire.bounds import check
 from capsign_wire.failures import FailureError, abort
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2, signing_pb2
 
@@ -15,10 +16,11 @@ from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.capability import Capability, capability_for
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Grant, Policy
-from capsign_adapter.front.guard import admit_call, guarded
+from capsign_adapter.front.guard import guarded
+from capsign_adapter.front.places import Places
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.changes import Changes
-from capsign_adapter.sign.edge import failure_of, now_ms
+from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 
 
@@ -26,7 +28,14 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
     """Mints from policy; holds nothing."""
 
     def __init__(
-        self, policy: Policy, mint: Mint, verifier: Verifier, snapshots: Snapshots, changes: Changes, streams: Streams
+        self,
+        policy: Policy,
+        mint: Mint,
+        verifier: Verifier,
+        snapshots: Snapshots,
+        changes: Changes,
+        streams: Streams,
+        places: Places,
     ) -> None:
         self._policy = policy
         self._mint = mint
@@ -34,6 +43,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         self._snapshots = snapshots
         self._changes = changes
         self._streams = streams
+        self._places = places
 
     @guarded
     def IssueHandles(self, peer: Peer, request: pb.IssueHandlesRequest) -> pb.IssueHandlesResponse:
@@ -69,10 +79,10 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
     def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:
         """How things are, then each change until the caller leaves or the adapter drains."""
         try:
-            peer = admit_call(context)
+            check(request)
         except FailureError as error:
-            abort(context, failure_of(error))
-        with self._changes.following() as news, self._streams.joined(context):
+            abort(context, error)
+        with self._places.stream(context) as peer, self._changes.following() as news, self._streams.joined(context):
             self._streams.begin(context)  # busy to its end: a drain lets it say goodbye
             yield self._news(peer)
             while context.is_active() and not self._streams.draining:

@@ -9,14 +9,15 @@ import grpc
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.adapter.v1 import signing_pb2_grpc
 from capsign_wire.bounds import Unparsed
-from capsign_wire.failures import FailureError, abort
+from capsign_wire.failures import FailureError
 from capsign_wire.intents import millis_of
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.batch_watch import BatchWatch
-from capsign_adapter.front.guard import admit_call, guarded
+from capsign_adapter.front.guard import guarded
+from capsign_adapter.front.places import Places
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.edge import failure_of, now_ms
 from capsign_adapter.sign.group import Groups, leaf_of
@@ -40,8 +41,10 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         store: Store,
         streams: Streams,
         watch: BatchWatch,
+        places: Places,
     ) -> None:
         self._watch = watch
+        self._places = places
         self._policy = policy
         self._pipeline = pipeline
         self._groups = groups
@@ -51,11 +54,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
 
     def Sign(self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext) -> Iterator[pb.SignResponse]:
         """One answer for each batch, in order, until the caller leaves or the process drains."""
-        try:
-            peer = admit_call(context)
-        except FailureError as error:
-            abort(context, error)
-        with self._streams.joined(context):
+        with self._places.stream(context) as peer, self._streams.joined(context):
             for request in requests:
                 if isinstance(request, Unparsed):
                     yield pb.SignResponse(batch_id=request.number, failure=request.failure().to_item())
