@@ -119,3 +119,7 @@ class Upstream:
         """This one failed."""
         self.targets.remove(target)
         self.targets.append(target)
+
+
+def _busy() -> FailureError:
+    return FailureError(failures_pb2.REASON_OVERLOADED, "The adapter serves as many calls as it can.", retry_after_ms=200)
