@@ -27,6 +27,7 @@ class Dev:
         told = self._cli("up", "--workers", str(workers), *arguments, "-o", "json")
         self.about: dict[str, Any] = json.loads(told)
         self._started: list[subprocess.Popen] = []
+        self._adapters: list[subprocess.Popen] = []
 
     def socket(self, name: str = "app") -> str:
         return self.about["sockets"][name]
@@ -65,7 +66,9 @@ class Dev:
     def start_adapter(self, index: int = 0, *, module: str = "capsign_adapter", **environment: str) -> subprocess.Popen:
         """Start a replica with its own configuration, perhaps through another module. Does not wait."""
         about = self.about["adapters"][index]
-        return self._start(module, about, {"SOFTHSM2_CONF": self.about["token"]["conf"]} | environment)
+        process = self._start(module, about, {"SOFTHSM2_CONF": self.about["token"]["conf"]} | environment)
+        self._adapters.append(process)
+        return process
 
     def start_agent(self, *, module: str = "capsign_agent", **environment: str) -> subprocess.Popen:
         """Start the agent with its own configuration, perhaps through another module. Does not wait."""
@@ -79,24 +82,39 @@ class Dev:
         self._started.append(process)
         return process
 
+    def replace_adapter(self, *, module: str = "capsign_adapter", **environment: str) -> subprocess.Popen:
+        """End the first replica, whichever process that is by now, start another in its place and wait until it serves."""
+        if self._adapters:
+            _end(self._adapters)
+        else:
+            self.end(self.adapter())
+        process = self.start_adapter(module=module, **environment)
+        self.wait_serving(self.about["adapters"][0]["health"])
+        return process
+
     def wait_serving(self, address: str, seconds: float = 30.0) -> None:
-        """Until grpc.health.v1 at this address says SERVING."""
-        with grpc.insecure_channel(address) as channel:
+        """Until grpc.health.v1 at this address says SERVING. When it does not, the error says what the processes said."""
+        quick = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 250)]
+        end = time.monotonic() + seconds
+        with grpc.insecure_channel(address, quick) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
-            end = time.monotonic() + seconds
-            for answer in stub.Watch(health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True):
+            while time.monotonic() < end:
+                try:
+                    answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=2.0, wait_for_ready=True)
+                except grpc.RpcError:
+                    continue
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
-                if time.monotonic() > end:
-                    break
-        raise TimeoutError(f"{address} is not serving")
+        ended = [(process.args[2], process.returncode) for process in self._started if process.poll() is not None]
+        logs = [Path(one["log"]) for one in (*self.about["adapters"], self.about["agent"])]
+        said = "\n".join(f"{log.name}: ...{log.read_text()[-1000:]}" for log in logs)
+        raise TimeoutError(f"{address} is not serving; ended: {ended}\n{said}")
 
     def close(self) -> None:
-        for process in self._started:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(timeout=30)
+        # The agent first, whoever started it: with no adapter left it would wait to deliver its journal.
+        _end([process for process in self._started if process not in self._adapters])
         self._cli("down")
+        _end(self._adapters)
 
     def _cli(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "capsign_cli", "dev", *arguments[:1], "--dir", str(self.directory), *arguments[1:]]
@@ -104,6 +122,13 @@ class Dev:
         if done.returncode and arguments[0] == "up":
             raise RuntimeError(f"capsign dev {arguments[0]} failed:\n{done.stderr}")
         return done.stdout
+
+
+def _end(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=30)
 
 
 @contextmanager
