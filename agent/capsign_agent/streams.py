@@ -29,6 +29,7 @@ BACKOFF_MOST_S = 5.0
 GOOD_AFTER_S = 1.0
 """A stream that lived this long was wanted, even if nothing was asked of it."""
 MOST_ATTEMPTS = 2
+AGAIN_AFTER_S = 0.05
 
 
 class Path(Protocol):
@@ -203,7 +204,8 @@ class SignStream:
                 self._path.lost(one, failures_pb2.REASON_ANSWER_LOST)
         if again:
             self._metrics.counter("capsign.retries").add("upstream")
-            self._coalescer.again(again)
+            # When a replica dies all of its streams do, but not all have noticed yet: the second try must not go to one of them.
+            asyncio.get_running_loop().call_later(AGAIN_AFTER_S, self._coalescer.again, again)
 
 
 def streams_of(make: Callable[[Target, grpc.aio.Channel], SignStream], targets: list[Target]) -> list[SignStream]:

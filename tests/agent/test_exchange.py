@@ -73,6 +73,28 @@ async def test_an_answer_lost_once_is_fetched_by_sending_the_same_intents_again(
     assert outcomes(adapter) == [fail.OUTCOME_DONE] * 2
 
 
+async def test_a_replica_that_dies_with_all_its_streams_costs_no_unknown(place: Home, adapter: FakeAdapter) -> None:
+    """The batch was signed, then everything broke at once and came back. A try on the sibling stream would be lost as well."""
+    restarted = threading.Event()
+
+    def restart() -> None:
+        adapter.stop()
+        adapter.start()
+        restarted.set()
+
+    def die_once(_: signing_pb2.SignRequest) -> None:
+        if len(adapter.requests) == 1:
+            threading.Thread(target=restart).start()
+            restarted.wait(10)
+
+    adapter.faults.before_answer = die_once
+    async with running(place):
+        stub = place.stub()
+        assert isinstance(await one(stub, (await first_handle(stub)).id), agent_pb2.SignResponse)
+    assert adapter.signed == 1
+    assert outcomes(adapter) == [fail.OUTCOME_DONE]
+
+
 async def test_an_answer_lost_twice_is_unknown_and_resolving_gives_the_signature(place: Home, adapter: FakeAdapter) -> None:
     def always(_: signing_pb2.SignRequest) -> None:
         raise BreakError
