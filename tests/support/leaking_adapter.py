@@ -1,0 +1,35 @@
+"""The adapter, except that each answer carries the keying material of its subkey, where an attestation belongs.
+
+What it gives away passes the agent's memory and the socket: both searches of I1 must see it. Everything else is the real program.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from capsign_adapter import __main__
+from capsign_adapter.keys import keyring
+from capsign_adapter.sign.group import Groups
+
+
+def install() -> None:
+    """Remember the keying material of every subkey that is made, and add it to every answer by context."""
+    known: dict[bytes, bytes] = {}
+    from_okm, ready = keyring.from_okm, Groups.ready
+
+    def remembering(algorithm: Any, okm: bytearray, context_digest: bytes, version: int) -> Any:
+        known[context_digest] = bytes(okm)
+        return from_okm(algorithm, okm, context_digest, version)
+
+    def telling(groups: Groups, *arguments: Any) -> Any:
+        made = ready(groups, *arguments)
+        made.signed_by.attestation = known[made.signer.context_digest]
+        return made
+
+    keyring.from_okm = remembering
+    Groups.ready = telling
+
+
+if __name__ == "__main__":
+    install()
+    __main__.main()
