@@ -102,6 +102,18 @@ def test_keys(running):
     assert keys["root-es384"]["custody"] == "hsm-direct"
 
 
+def test_what_was_revoked_does_not_sign(running):
+    sign = ("sign", "-p", "root-ed25519", "-a", "Ed25519", "--dir", running["dir"])
+    capsign(*sign, stdin=b"before")
+    capsign("revoke", "grant", "root-ed25519", "--as", "app", "--dir", running["dir"], code=1)
+    answer = capsign("revoke", "grant", "root-ed25519", "--as", "responder", *at(running))
+    assert answer["revocation_epoch"] > 1
+    ran = capsign(*sign, stdin=b"after", code=1)
+    assert b"REVOKED" in ran.stderr or b"HANDLE" in ran.stderr
+    capsign("revoke", "grant", "--dir", running["dir"], code=2)
+    capsign("revoke", "key", "not-a-key", "--as", "responder", "--dir", running["dir"], code=1)
+
+
 def test_log_grows_and_extends_what_was_seen(running, tmp_path):
     seen = tmp_path / "checkpoint"
     first = capsign("log", "verify", "--remember", seen, "--as", "auditor", *at(running))

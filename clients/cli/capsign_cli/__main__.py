@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": ("capsign_cli.signing", "verify", "Verify a signature through an agent."),
     "handles": ("capsign_cli.signing", "handles", "What a socket may sign."),
     "keys": ("capsign_cli.keys", "keys", "Keys and their versions: list."),
+    "revoke": ("capsign_cli.revoke", "revoke", "Withdraw a handle, grant, workload, key, tenant or everything."),
     "log": ("capsign_cli.evidence", "log", "The evidence log: verify."),
     "completion": ("capsign_cli.completion", "completion", "Print completion code for bash, zsh or fish."),
 }
