@@ -22,6 +22,7 @@ from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.serve import monotonic_ms
 from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.recent import Recent
@@ -75,11 +76,16 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
         keyring, commitments = Keyring(token, CacheSettings(), monotonic_ms), CommitmentKeys(token, monotonic_ms)
         groups = Groups(policy, Verdicts(Verifier(mint.public_key)), keyring, commitments)
         pipeline = Pipeline(policy, groups, Recent(), Snapshots(store), store, Buckets(), 100)
+        passage = Fence(3000, 1000, lambda: store.control().revocation_epoch).passage(lambda: None)
         peer = Peer(WORKLOAD, b"k" * 32, now_ms() + 3_600_000)
         capability = capability_for(policy.grants[0], WORKLOAD, peer.key_hash, b"s" * 16, now_ms())
 
         def run(wire: bytes) -> bytes:
-            return pipeline.run(peer, pb.SignRequest.FromString(wire)).SerializeToString()
+            answer = pipeline.run(peer, pb.SignRequest.FromString(wire), passage)
+            assert passage.hand_over()
+            sent = answer.SerializeToString()
+            passage.leave()
+            return sent
 
         yield run, mint.mint(capability)
     finally:

@@ -65,7 +65,12 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """How often this replica looks for changes that others made."""
 
     poll_ms: int = 200
-    """Between looks at the revocation epoch. A commit compares the epoch itself; this only hastens pushing it to agents."""
+    """Between looks at the revocation epoch, which another replica's `revoke` waits for. A commit compares the epoch itself."""
+    lease_ms: int = 3000
+    """How long after the start of its commit a batch may be released, and so the longest that a dead replica, or a peer that
+    does not read, delays a revocation."""
+    lease_margin_ms: int = 1000
+    """How much longer than a lease a revocation waits: for clocks that run at different rates and threads that were paused."""
     collect_every_s: int = 60
     """Between collections of intents older than the retention."""
     refusals_per_second: int = 200

@@ -36,7 +36,10 @@ from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.keys.provision import assert_inventory, unknown_objects
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.checkpoints import Checkpoints
+from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.group import Groups
+from capsign_adapter.sign.membership import CatchUp, Membership
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.recent import Recent
@@ -71,7 +74,12 @@ class Replica:
         verdicts = Verdicts(verifier)
         recent = Recent()
 
+        control = config.control
+        self._membership = membership = Membership(store, control.lease_ms, control.lease_margin_ms)
+        fence = Fence(control.lease_ms, control.lease_margin_ms, lambda: store.control().revocation_epoch)
+
         def moved(snapshot: Snapshot) -> None:
+            membership.works_under(snapshot.epoch)
             recent.clear()
             keyring.clear()
             verdicts.clear()
@@ -79,6 +87,7 @@ class Replica:
 
         snapshots = Snapshots(store, moved)
         self._changes = Changes()
+        self._catch_up = CatchUp(snapshots, fence, membership, self._changes)
         self._streams = Streams()
         checkpoints = Checkpoints(store, token, config.log.origin)
 
@@ -95,10 +104,10 @@ class Replica:
         )
         watch = BatchWatch(metrics, tracer)
         places = Places(policy)
-        signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch, places)
+        signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, fence)
         capability = CapabilityServicer(policy, mint, verifier, snapshots, self._changes, self._streams, places)
         evidence = EvidenceServicer(policy, store, checkpoints)
-        admin = AdminServicer(policy, store, token, keyring, snapshots, self._changes)
+        admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
         registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
@@ -109,8 +118,8 @@ class Replica:
 
         self._tickers = tickers(
             store,
-            snapshots,
-            self._changes,
+            self._catch_up,
+            fence,
             checkpoints,
             (lambda: recent.sweep(now_ms()), keyring.sweep, commitments.sweep, places.sweep),
             retention_ms=policy.limits.intent_retention_ms,
@@ -121,7 +130,8 @@ class Replica:
         self.verifier_key = checkpoints.verifier_key
 
     def start(self) -> None:
-        """Listen, then say so."""
+        """Make itself known to whoever revokes, listen, then say so."""
+        self._catch_up.join()
         self._server.start()
         for ticker in self._tickers:
             ticker.start()
@@ -133,9 +143,11 @@ class Replica:
         self._health.draining()
         logs.event("adapter.draining")
         finished = self._streams.drain(self._config.drain_seconds, self._changes.announce)
-        self._server.stop(grace=1.0).wait(timeout=self._config.drain_seconds)
+        ended = self._server.stop(grace=1.0).wait(timeout=self._config.drain_seconds)
         for ticker in self._tickers:
             ticker.stop()
+        if ended:
+            self._membership.leave()
         self._health.stop()
         self._store.close()
         self._token.close()

@@ -20,6 +20,7 @@ from capsign_adapter.serve import monotonic_ms
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
@@ -132,6 +133,7 @@ class AdapterRig:
         self.commitments = CommitmentKeys(self.token, monotonic_ms)
         self.snapshots = Snapshots(self.store, lambda _: self.keyring.clear())
         self.changes = Changes()
+        self.fence = Fence(3000, 1000, lambda: self.store.control().revocation_epoch)
         self.groups = Groups(self.policy, self.verdicts, self.keyring, self.commitments)
         self.pipeline = Pipeline(self.policy, self.groups, Recent(), self.snapshots, self.store, Buckets(), 100)
         self.keys = PublicKeys(self.policy, self.keyring, self.snapshots)
@@ -152,7 +154,7 @@ class AdapterRig:
         request = pb.SignRequest(
             batch_id=1, handles=[handle or self.handle(who=who)], groups=[pb.SignGroup(items=items, **group)]
         )
-        return list(self.pipeline.run(who or peer(), request).groups[0].items)
+        return list(self.pipeline.run(who or peer(), request, self.fence.passage(lambda: None)).groups[0].items)
 
     def entries(self) -> list[bytes]:
         """Every entry of the log."""

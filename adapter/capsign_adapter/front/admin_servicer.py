@@ -13,8 +13,8 @@ from capsign_adapter.decide.policy import Policy, Role
 from capsign_adapter.evidence import leaf
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.keys.keyring import Keyring
-from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.membership import CatchUp
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.interface import KeyVersionRow, Store
 from capsign_adapter.token.interface import Token
@@ -27,14 +27,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """Acts for people. It never signs and never returns a key."""
 
     def __init__(
-        self, policy: Policy, store: Store, token: Token, keyring: Keyring, snapshots: Snapshots, changes: Changes
+        self, policy: Policy, store: Store, token: Token, keyring: Keyring, snapshots: Snapshots, catch_up: CatchUp
     ) -> None:
         self._policy = policy
         self._store = store
         self._token = token
         self._keyring = keyring
         self._snapshots = snapshots
-        self._changes = changes
+        self._catch_up = catch_up
 
     @guarded
     def ListKeys(self, peer: Peer, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
@@ -51,7 +51,10 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     @guarded
     def Revoke(self, peer: Peer, request: pb.RevokeRequest) -> pb.RevokeResponse:
-        """In force everywhere when it answers: every commit compares the epoch that this raises."""
+        """In force everywhere when it answers: no commit passes under an older epoch, and what had passed is out or stays in.
+
+        COMMIT_UNKNOWN says that it is recorded and may not be in force everywhere yet; it does no harm to revoke again.
+        """
         self._demand(peer, REVOKING)
         target = _checked_target(request)
         now = now_ms()
@@ -60,8 +63,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         epoch, index = self._store.revoke(
             request.kind, target, lambda epoch: leaf.admin(now, digest, act, actor, target, epoch), now
         )
-        self._snapshots.refresh()
-        self._changes.announce()
+        self._catch_up.enforce(epoch)
         return pb.RevokeResponse(revocation_epoch=epoch, leaf_index=index)
 
     @guarded

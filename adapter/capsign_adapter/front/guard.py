@@ -32,12 +32,17 @@ def guarded(
 
     @functools.wraps(method)
     def call(servicer: Servicer, request: Any, context: grpc.ServicerContext) -> Response:
-        try:
-            peer = admit_call(context)
-            bounds.check(request)
-            answer = method(servicer, peer, request)
-        except Exception as error:  # the edge: nothing passes it untyped
-            abort(context, failure_of(error))
-        return answer
+        return answered(request, context, lambda peer: method(servicer, peer, request))
 
     return call
+
+
+def answered(request: Any, context: grpc.ServicerContext, work: Callable[[Peer], Response]) -> Response:
+    """The answer of `work` for a verified peer and a message within its bounds, or the end of the call with a typed failure."""
+    try:
+        peer = admit_call(context)
+        bounds.check(request)
+        answer = work(peer)
+    except Exception as error:  # the edge: nothing passes it untyped
+        abort(context, failure_of(error))
+    return answer

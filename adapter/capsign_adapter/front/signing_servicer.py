@@ -16,13 +16,15 @@ from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.batch_watch import BatchWatch
-from capsign_adapter.front.guard import guarded
+from capsign_adapter.front.guard import answered, guarded
 from capsign_adapter.front.places import Places
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.edge import failure_of, now_ms
+from capsign_adapter.sign.fence import Fence, Passage
 from capsign_adapter.sign.group import Groups, leaf_of
-from capsign_adapter.sign.pipeline import Pipeline
+from capsign_adapter.sign.pipeline import EPOCH_ATTEMPTS, Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
+from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interface import IntentState, Store
 
 REFRESH_HINT_S = 60
@@ -42,7 +44,11 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         streams: Streams,
         watch: BatchWatch,
         places: Places,
+        snapshots: Snapshots,
+        fence: Fence,
     ) -> None:
+        self._snapshots = snapshots
+        self._fence = fence
         self._watch = watch
         self._places = places
         self._policy = policy
@@ -55,6 +61,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     def Sign(self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext) -> Iterator[pb.SignResponse]:
         """One answer for each batch, in order, until the caller leaves or the process drains."""
         with self._places.stream(context) as peer, self._streams.joined(context):
+            passage = self._fence.passage(context.cancel)
             for request in requests:
                 if isinstance(request, Unparsed):
                     yield pb.SignResponse(batch_id=request.number, failure=request.failure().to_item())
@@ -64,25 +71,52 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
                     yield pb.SignResponse(batch_id=request.batch_id, failure=draining.to_item())
                     return
                 try:
-                    yield self._answer(peer, request)
+                    # gRPC comes back for the next answer, or lets go of this generator, when this one is sent or never will be.
+                    yield self._answer(peer, request, passage)
                 finally:
+                    passage.leave()
                     self._streams.end(context)
 
-    def _answer(self, peer: Peer, request: pb.SignRequest) -> pb.SignResponse:
+    def _answer(self, peer: Peer, request: pb.SignRequest, passage: Passage) -> pb.SignResponse:
         with self._watch.batch(request) as seen:
             try:
                 peer.still_valid(now_ms())
-                answer = self._pipeline.run(peer, request)
+                answer = self._pipeline.run(peer, request, passage)
+                _hand_over(passage)
             except Exception as error:  # the edge: a batch that fails as a whole must not end the stream for its neighbours
                 answer = pb.SignResponse(batch_id=request.batch_id, failure=failure_of(error).to_item())
             seen(answer)
         return answer
 
-    @guarded
-    def ResolveIntent(self, peer: Peer, request: pb.ResolveIntentRequest) -> pb.ResolveIntentResponse:
-        """The stored row, or a tombstone that is durable when this answers."""
+    def ResolveIntent(self, request: pb.ResolveIntentRequest, context: grpc.ServicerContext) -> pb.ResolveIntentResponse:
+        """The stored row, or a tombstone that is durable when this answers. A stored signature leaves as a fresh one does."""
+        passage = self._fence.passage(context.cancel)
+        if not context.add_callback(passage.leave):
+            context.cancel()  # over before it began; nothing that is returned will be sent
+        return answered(request, context, lambda peer: self._resolved(peer, request, passage))
+
+    def _resolved(self, peer: Peer, request: pb.ResolveIntentRequest, passage: Passage) -> pb.ResolveIntentResponse:
+        try:
+            answer = self._resolve(peer, request, self._entered(passage))
+            _hand_over(passage)
+        except BaseException:
+            passage.leave()
+            raise
+        return answer
+
+    def _entered(self, passage: Passage) -> Snapshot:
+        """The snapshot of an epoch that was the current one after the passage was entered."""
+        for _ in range(EPOCH_ATTEMPTS):
+            snapshot = self._snapshots.current
+            if passage.enter(snapshot.epoch) and self._snapshots.refresh() is snapshot:
+                return snapshot
+            passage.leave()
+        raise FailureError(failures_pb2.REASON_OVERLOADED, "Revocations came faster than this call.", retry_after_ms=100)
+
+    def _resolve(self, peer: Peer, request: pb.ResolveIntentRequest, snapshot: Snapshot) -> pb.ResolveIntentResponse:
         now = now_ms()
         capability = self._groups.verify(request.handle, peer, now).capability
+        snapshot.revoked.refuse(capability)
         millis_of(request.intent_id)
         never = leaf_of(capability, peer, self._policy.digest).prepare().never(now, request.intent_id)
         stored = self._store.resolve(peer.spiffe_id, request.intent_id, capability.grant, never, now)
@@ -109,3 +143,10 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
             if hmac.compare_digest(signer.sign(request.message), request.tag):
                 return pb.VerifyTagResponse(key=key)
         raise FailureError(failures_pb2.REASON_SIGNATURE_INVALID, "The tag does not verify.", field="tag")
+
+
+def _hand_over(passage: Passage) -> None:
+    """Raise FailureError COMMIT_UNKNOWN if what is inside may not leave any more."""
+    if not passage.hand_over():
+        detail = "This was on its way out too long, or something was revoked meanwhile. Ask again under a good handle."
+        raise FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, detail)

@@ -24,6 +24,7 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.evidence import leaf as leaves
 from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.fence import Passage
 from capsign_adapter.sign.group import Bound, Groups, Ready
 from capsign_adapter.sign.recent import Recent, name_of
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
@@ -75,8 +76,11 @@ class Pipeline:
         self._rates = rates
         self._refusals_per_second = refusals_per_second
 
-    def run(self, peer: Peer, request: pb.SignRequest) -> pb.SignResponse:
-        """Answer one batch. Raises FailureError for the batch as a whole; an item's failure is in its place in the answer."""
+    def run(self, peer: Peer, request: pb.SignRequest, passage: Passage) -> pb.SignResponse:
+        """Answer one batch. Raises FailureError for the batch as a whole; an item's failure is in its place in the answer.
+
+        The batch enters the passage before its commit. The caller asks the passage before it hands the answer over, and leaves.
+        """
         check(request)
         if sum(len(group.items) for group in request.groups) > MAX_BATCH_ITEMS:
             raise FailureError(
@@ -86,12 +90,15 @@ class Pipeline:
             attempt = Attempt(peer, now_ms(), self._snapshots.current, pb.SignResponse(batch_id=request.batch_id))
             for group in request.groups:
                 self._group(attempt, request, group, first_round=round_number == 0)
+            if attempt.drafts and not passage.enter(attempt.snapshot.epoch):
+                continue  # the current snapshot is a later one: the fence is never ahead of it
             if attempt.unbound:
                 self._store.append(attempt.unbound, attempt.now_ms)
             try:
                 # 7. Commit. What was revoked since the snapshot makes this raise, and nothing was written.
                 committed = self._store.commit(attempt.snapshot.epoch, attempt.drafts, attempt.now_ms) if attempt.drafts else []
             except EpochMovedError:
+                passage.leave()
                 self._snapshots.refresh()
                 continue
             _release(attempt, committed)
@@ -237,11 +244,13 @@ def _release(attempt: Attempt, committed: list[Committed]) -> None:
             if signature:
                 slot.signature = signature
         elif result.verdict == Verdict.REPLAY and result.stored is not None:
-            slot.Clear()
-            if result.stored.state == IntentState.DONE:
-                slot.MergeFromString(result.stored.result)
-            else:
+            if result.stored.state != IntentState.DONE:
+                slot.Clear()
                 slot.failure.MergeFromString(result.stored.result)
+            elif signature:
+                slot.Clear()
+                slot.MergeFromString(result.stored.result)
+            # else: signed once, and refused now. What is in the ledger does not leave under what no longer allows it (I2, I6).
             slot.leaf_index = result.stored.leaf_index
         else:
             refused = FailureError(result.reason, "The ledger does not take this intent.")

@@ -30,7 +30,7 @@ class PublicKeys:
         now_ms: int,
     ) -> list[tuple[signing_pb2.PublicKey, Signer]]:
         """Newest first. Raises FailureError as signing would, and KEY_NOT_ACTIVE if there is none; TokenError."""
-        snapshot, row, capability = self._snapshots.current, ALGORITHMS[algorithm], handle.capability
+        snapshot, row, capability = self._snapshots.refresh(), ALGORITHMS[algorithm], handle.capability
         skew_ms = self._policy.limits.clock_skew_ms
         admitted = admit(handle, self._policy, snapshot.revoked, algorithm, suffix, now_ms, skew_ms)
         found: list[tuple[signing_pb2.PublicKey, Signer]] = []

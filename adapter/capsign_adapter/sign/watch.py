@@ -8,11 +8,14 @@ from collections.abc import Callable
 
 from capsign_wire import logs
 
-from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import failure_of, now_ms
-from capsign_adapter.sign.snapshot import Snapshots
+from capsign_adapter.sign.fence import Fence
+from capsign_adapter.sign.membership import CatchUp
 from capsign_adapter.store.interface import Store
+
+EXPIRE_SECONDS = 0.1
+"""Between looks for streams whose peer does not take what it was handed."""
 
 
 class Ticker:
@@ -49,8 +52,8 @@ class Ticker:
 
 def tickers(
     store: Store,
-    snapshots: Snapshots,
-    changes: Changes,
+    catch_up: CatchUp,
+    fence: Fence,
     checkpoints: Checkpoints,
     sweeps: tuple[Callable[[], int], ...],
     *,
@@ -60,11 +63,6 @@ def tickers(
     collect_seconds: float,
 ) -> list[Ticker]:
     """The tickers of a replica, not yet started."""
-
-    def look() -> None:
-        before = snapshots.current.epoch
-        if snapshots.refresh().epoch != before:
-            changes.announce()
 
     def collect() -> None:
         gone = store.collect_garbage(now_ms() - retention_ms)
@@ -76,11 +74,17 @@ def tickers(
             each()
 
     return [
-        Ticker("epoch", poll_seconds, look),
+        Ticker("epoch", poll_seconds, catch_up.look),
+        # On a thread of its own: it must run while the store hangs.
+        Ticker("fence", EXPIRE_SECONDS, lambda: _expired(fence)),
         Ticker("checkpoint", checkpoint_seconds, lambda: _grown(checkpoints)),
         Ticker("collect", collect_seconds, collect),
         Ticker("sweep", 1.0, sweep),
     ]
+
+
+def _expired(fence: Fence) -> None:
+    fence.expire()
 
 
 def _grown(checkpoints: Checkpoints) -> None:

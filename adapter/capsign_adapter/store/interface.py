@@ -110,6 +110,14 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Laggard:
+    """A replica that has not yet said that nothing of an older epoch is left in it. After `lease_ms` that cannot matter."""
+
+    replica_id: bytes
+    lease_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyVersionRow:
     """One version of a key. `check_value` is 8 bytes. `algorithms` are enum numbers.
 
@@ -212,6 +220,26 @@ class Store(Protocol):
 
     def revoke(self, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int) -> tuple[int, int]:
         """Record a revocation under a new epoch; (epoch, leaf index). After it returns, no commit under an older epoch passes."""
+
+    # Replicas: what a revocation waits for (docs/decisions/, "A revocation outlasts what is in flight"). No clock is stored.
+
+    def announce(self, replica_id: bytes, working: int, drained: int, lease_ms: int) -> None:
+        """This replica decides under epoch `working`, and holds nothing unreleased of an epoch below `drained`.
+
+        Both only rise, whatever the order in which threads announce. A batch that it committed it releases within `lease_ms`.
+        """
+
+    def withdraw(self, replica_id: bytes) -> None:
+        """This replica has ended and will release nothing more."""
+
+    def laggards(self, epoch: int) -> list[Laggard]:
+        """Replicas that may still hold something of an epoch below this one."""
+
+    def forget_replicas(self, epoch: int) -> int:
+        """Forget those that still work under an epoch below this one, once their leases have ended; how many.
+
+        One that is alive after all announces itself anew before it works under a later epoch.
+        """
 
     def revocations(self) -> tuple[int, list[Revocation]]:
         """The epoch and everything revoked up to it, in one read."""

@@ -8,7 +8,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.store import log
-from capsign_adapter.store.interface import KeyVersionRow, Revocation
+from capsign_adapter.store.interface import KeyVersionRow, Laggard, Revocation
 from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
 
 _COLUMNS = "tenant, key_name, version, state, algorithms, label, check_value, created_ms, activated_ms, activation_epoch, derived"
@@ -27,6 +27,28 @@ def revoke(tx: Transaction, head: Head, kind: int, target: str, leaf: Callable[[
         index,
     )
     return head.epoch, index
+
+
+def announce(tx: Transaction, replica_id: bytes, working: int, drained: int, lease_ms: int) -> None:
+    """Write what a replica says of itself; neither epoch ever falls."""
+    tx.send(
+        "INSERT INTO replicas (replica_id, working_epoch, drained_epoch, lease_ms) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (replica_id) DO UPDATE SET lease_ms = excluded.lease_ms,"
+        " working_epoch = CASE WHEN excluded.working_epoch > replicas.working_epoch"
+        " THEN excluded.working_epoch ELSE replicas.working_epoch END,"
+        " drained_epoch = CASE WHEN excluded.drained_epoch > replicas.drained_epoch"
+        " THEN excluded.drained_epoch ELSE replicas.drained_epoch END",
+        replica_id,
+        working,
+        drained,
+        lease_ms,
+    )
+
+
+def laggards(tx: Reader, epoch: int) -> list[Laggard]:
+    """Replicas with something of an older epoch, or that have not said otherwise."""
+    rows = tx.all("SELECT replica_id, lease_ms FROM replicas WHERE drained_epoch < ?", epoch)
+    return [Laggard(bytes(replica_id), lease_ms) for replica_id, lease_ms in rows]
 
 
 def revocations(tx: Reader) -> list[Revocation]:

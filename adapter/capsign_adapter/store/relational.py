@@ -22,6 +22,7 @@ from capsign_adapter.store.interface import (
     Draft,
     EpochMovedError,
     KeyVersionRow,
+    Laggard,
     Revocation,
     Stored,
     StoreUnavailableError,
@@ -118,6 +119,18 @@ class RelationalStore(ABC):
 
     def revoke(self, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int) -> tuple[int, int]:
         return self._write(lambda tx, head: registry.revoke(tx, head, kind, target, leaf, now_ms))
+
+    def announce(self, replica_id: bytes, working: int, drained: int, lease_ms: int) -> None:
+        self._write(lambda tx, _: registry.announce(tx, replica_id, working, drained, lease_ms))
+
+    def withdraw(self, replica_id: bytes) -> None:
+        self._write(lambda tx, _: tx.send("DELETE FROM replicas WHERE replica_id = ?", replica_id))
+
+    def laggards(self, epoch: int) -> list[Laggard]:
+        return self._read(lambda tx: registry.laggards(tx, epoch))
+
+    def forget_replicas(self, epoch: int) -> int:
+        return self._write(lambda tx, _: tx.run("DELETE FROM replicas WHERE working_epoch < ?", epoch))
 
     def revocations(self) -> tuple[int, list[Revocation]]:
         def read(tx: Reader) -> tuple[int, list[Revocation]]:

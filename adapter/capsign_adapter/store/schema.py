@@ -114,6 +114,13 @@ MIGRATIONS: tuple[Migration, ...] = (
                 derived {int} NOT NULL,
                 UNIQUE (tenant, key_name, version)
             )""",
+            # Who may hold a signature that is committed and not yet on the wire: what a revocation waits for.
+            """CREATE TABLE replicas (
+                replica_id {blob} PRIMARY KEY,
+                working_epoch {int} NOT NULL,
+                drained_epoch {int} NOT NULL,
+                lease_ms {int} NOT NULL
+            ){clustered}""",
             """CREATE TABLE audit_boots (
                 workload_id {int} NOT NULL,
                 boot_id {blob} NOT NULL,

@@ -198,7 +198,9 @@ def test_a_batch_above_the_bound_is_refused_before_anything_is_done(rig):
     item = pb.SignItem(intent_id=new_intent_id(), input=b"m")
     groups = [pb.SignGroup(algorithm=1, items=[item] * 600), pb.SignGroup(algorithm=1, items=[item] * 600)]
     with pytest.raises(FailureError) as caught:
-        rig.pipeline.run(peer(), pb.SignRequest(batch_id=1, handles=[rig.handle()], groups=groups))
+        rig.pipeline.run(
+            peer(), pb.SignRequest(batch_id=1, handles=[rig.handle()], groups=groups), rig.fence.passage(lambda: None)
+        )
     assert caught.value.reason == reasons.REASON_INPUT_TOO_LARGE
     assert rig.store.control().tree_size == size
 
