@@ -163,6 +163,10 @@ class Batch:
 class Taker(Protocol):
     """A stream that takes batches."""
 
+    @property
+    def load(self) -> int:
+        """How many streams to the same replica have something to do."""
+
     def wake(self) -> None:
         """There is something to take; called once after `park`."""
 
@@ -173,7 +177,7 @@ class Coalescer:
     def __init__(self, max_items: int, max_bytes: int, refusing: Callable[[], FailureError | None]) -> None:
         """`refusing` gives the error with which new calls are refused while no adapter can be reached, or None."""
         self._waiting: deque[Call] = deque()
-        self._parked: deque[Taker] = deque()
+        self._parked: list[Taker] = []
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._refusing = refusing
@@ -196,16 +200,14 @@ class Coalescer:
             raise refusal
         self._waiting.append(call)
         self._count(call, 1)
-        if self._parked:
-            self._parked.popleft().wake()
+        self._wake_one()
 
     def again(self, calls: list[Call]) -> None:
         """Put calls back in front, whose answer was lost. They are inside the bound already: they were counted before."""
         for call in reversed(calls):
             self._waiting.appendleft(call)
             self._count(call, 1)
-        if self._parked:
-            self._parked.popleft().wake()
+        self._wake_one()
 
     def withdraw(self, call: Call) -> None:
         """Its caller has given up: take it out if it still waits."""
@@ -215,8 +217,15 @@ class Coalescer:
 
     def nudge(self) -> None:
         """A stream ends that may have been woken for something that still waits: wake another."""
-        if self._waiting and self._parked:
-            self._parked.popleft().wake()
+        if self._waiting:
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        """An idle stream, of the replica with the least to do; of several the one that was busy last, whose caches are warm."""
+        if self._parked:
+            taker = min(reversed(self._parked), key=lambda one: one.load)
+            self._parked.remove(taker)
+            taker.wake()
 
     def park(self, taker: Taker) -> None:
         """This stream is idle."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def read(config: Upstream) -> Credentials:
     """The files as they are now. Raises settings.SettingsError that names the file and the fix."""
     key = settings.read_secret(config.key_file)
     ca, certificate = (_read_pem(path) for path in (config.ca_file, config.cert_file))
+    _check(config, ca)
     return Credentials(ca, certificate, key)
 
 
@@ -53,6 +55,22 @@ def expired(credentials: Credentials, now: float) -> bool:
     with contextlib.suppress(ValueError):
         return not_after(credentials.certificate) <= now
     return False
+
+
+def _check(config: Upstream, ca: bytes) -> None:
+    """See that they are what they seem and belong together: gRPC would only ever say that nothing can be reached."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_cert_chain(config.cert_file, config.key_file, password=b"")
+    except (OSError, ValueError):
+        raise settings.SettingsError(
+            f"The certificate {config.cert_file} and the private key {config.key_file} do not belong together, or one is not PEM "
+            "without a passphrase. Write both anew."
+        ) from None
+    try:
+        context.load_verify_locations(cadata=ca.decode("ascii"))
+    except (OSError, ValueError):
+        raise settings.SettingsError(f"The CA file {config.ca_file} is not PEM of certificates. Write it anew.") from None
 
 
 def _read_pem(path: Path) -> bytes:

@@ -84,7 +84,11 @@ class Journal:
         self._boot = f"{now_ms:013d}-{boot_id.hex()}"
         self._boot_id = boot_id
         self._folder = directory / self._boot
-        self._folder.mkdir(mode=0o700)
+        try:
+            self._folder.mkdir(mode=0o700)
+        except OSError as error:
+            os.close(self._lock)
+            raise _unusable(directory, error) from None
         self._sequence = 0
         self._number = 0
         self._promised = 0
@@ -251,14 +255,21 @@ class Journal:
 
 
 def _take(directory: Path) -> int:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise _unusable(directory, error) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
         raise JournalError(f"Another agent uses the journal {directory}. Give each agent a directory of its own.") from None
     return descriptor
+
+
+def _unusable(directory: Path, error: OSError) -> JournalError:
+    return JournalError(f"The journal {directory} cannot be used ({error.strerror}). It must be a directory that the agent owns.")
 
 
 def _frame(payload: bytes) -> bytes:

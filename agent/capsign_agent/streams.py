@@ -93,15 +93,30 @@ class SignStream:
         self._woken: asyncio.Future[None] | None = None
         self._retired = False
         self._batches = 0
+        self._idle = True
+
+    @property
+    def load(self) -> int:
+        return self._target.busy
+
+    def _rest(self, idle: bool) -> None:
+        """Count this stream among the busy ones of its replica, or not."""
+        if idle != self._idle:
+            self._idle = idle
+            self._target.busy += -1 if idle else 1
 
     def wake(self) -> None:
+        self._rest(False)  # at once, so that two calls in one turn of the loop go to two replicas
+        self._stir()
+
+    def _stir(self) -> None:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
     def retire(self) -> None:
         """Finish the batch in flight, take no other, end."""
         self._retired = True
-        self.wake()
+        self._stir()
 
     async def run(self) -> None:
         failures = 0
@@ -129,16 +144,18 @@ class SignStream:
     async def _serve(self) -> bool:
         """Exchange batches until the stream ends; returns whether it was ever good."""
         call = signing_pb2_grpc.SigningServiceStub(self._channel).Sign()
-        call.add_done_callback(lambda _: self.wake())
+        call.add_done_callback(lambda _: self._stir())
         self._reach.up()
         good = False
         loop = asyncio.get_running_loop()
         started = loop.time()
+        self._rest(False)
         try:
             while not self._retired and not call.done():
                 batch = self._coalescer.take()
                 if batch is None:
                     self._woken = loop.create_future()
+                    self._rest(True)
                     self._coalescer.park(self)
                     try:
                         await self._woken
@@ -150,6 +167,7 @@ class SignStream:
                 else:
                     break
         finally:
+            self._rest(True)
             good = good or loop.time() - started > GOOD_AFTER_S
             self._reach.down(loop.time(), good=good)
             call.cancel()

@@ -55,6 +55,8 @@ class Target:
         self.capabilities = capability_pb2_grpc.CapabilityServiceStub(self.channels[0])
         self.signing = signing_pb2_grpc.SigningServiceStub(self.channels[0])
         self.evidence = evidence_pb2_grpc.EvidenceServiceStub(self.channels[0])
+        self.busy = 0
+        """How many of its signing streams have something to do."""
         self.draining = False
         """It told us that it stops; it is asked last."""
 

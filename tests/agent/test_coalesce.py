@@ -55,8 +55,9 @@ def queue(max_items: int = 16384, max_bytes: int = 1 << 24) -> Coalescer:
 class Stream:
     """Notes that it was woken."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: int = 0) -> None:
         self.woken = 0
+        self.load = load
 
     def wake(self) -> None:
         self.woken += 1
@@ -65,21 +66,37 @@ class Stream:
 def test_a_call_wakes_one_idle_stream_and_no_busy_one() -> None:
     one, idle, other = queue(), Stream(), Stream()
     one.submit(call())
-    one.park(idle)
     one.park(other)
+    one.park(idle)
     one.submit(call())
     assert (idle.woken, other.woken) == (1, 0)
     one.nudge()
     assert other.woken == 1
 
 
+def test_the_replica_with_the_least_to_do_gets_the_next_batch() -> None:
+    one, busy, free = queue(), Stream(load=1), Stream(load=0)
+    one.park(free)
+    one.park(busy)
+    one.submit(call())
+    assert (free.woken, busy.woken) == (1, 0)
+
+
+def test_among_equals_the_stream_that_worked_last_gets_it() -> None:
+    one, cold, warm = queue(), Stream(), Stream()
+    one.park(cold)
+    one.park(warm)
+    one.submit(call())
+    assert (cold.woken, warm.woken) == (0, 1)
+
+
 def test_a_stream_that_ends_hands_its_wake_on() -> None:
     """Woken, then broken before it took anything: what waits must not wait for the next caller."""
     one, broken, other = queue(), Stream(), Stream()
-    one.park(broken)
     one.park(other)
+    one.park(broken)
     one.submit(call())
-    one.unpark(broken)
+    assert broken.woken == 1
     one.nudge()
     assert other.woken == 1
 
