@@ -21,14 +21,13 @@ from capsign_adapter.keys.provision import InventoryError, KeyWeakError
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.serve import Replica, run_until_signalled
 from capsign_adapter.sign.edge import now_ms
-from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.interface import CommitUnknownError, Store, StoreUnavailableError
 from capsign_adapter.store.open import open_store
 from capsign_adapter.token.interface import Token, TokenError
 from capsign_adapter.token.open import TokenSettings, open_token
 
 EXPLAINED = (
     settings.SettingsError,
-    PolicyError,
     InventoryError,
     KeyWeakError,
     TokenError,
@@ -47,7 +46,7 @@ def main() -> None:
     os.umask(0o077)
     try:
         config = settings.load(arguments.config, Config, "CAPSIGN_ADAPTER", os.environ)
-        policy = parse_policy(config.policy.read_bytes())
+        policy = _policy(config)
         if arguments.check_config:
             print(f"{arguments.config} and {config.policy} are good.")  # noqa: T201 - the answer of the command
             return
@@ -60,9 +59,16 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
+def _policy(config: Config) -> Policy:
+    try:
+        return parse_policy(config.policy.read_bytes())
+    except PolicyError as error:
+        raise settings.SettingsError(f"The policy {config.policy} is not good. {error}", key="policy") from None
+
+
 def _provision(config: Config, policy: Policy) -> None:
     token = _token(config)
-    store = open_store(config.store.url, create=True, password_file=config.store.password_file)
+    store = _store(config, create=True)
     try:
         for label in provision_all(policy, token, store, now_ms()):
             print(f"made {label}")  # noqa: T201 - the answer of the command
@@ -72,7 +78,7 @@ def _provision(config: Config, policy: Policy) -> None:
 
 
 def _serve(config: Config, policy: Policy) -> None:
-    store = open_store(config.store.url, password_file=config.store.password_file)
+    store = _store(config)
     metrics = Metrics()
     telemetry = otel.start("capsign-adapter", __version__, metrics, os.environ)
     try:
@@ -81,8 +87,20 @@ def _serve(config: Config, policy: Policy) -> None:
         telemetry.close()
 
 
+def _store(config: Config, *, create: bool = False) -> Store:
+    try:
+        return open_store(config.store.url, create=create, password_file=config.store.password_file)
+    except ValueError as error:
+        raise settings.SettingsError(f"The key `store.url` names no store. {error}", key="store.url") from None
+
+
 def _token(config: Config) -> Token:
-    return open_token(TokenSettings(config.token.module, config.token.label, config.token.pin_file, config.token.config))
+    try:
+        return open_token(TokenSettings(config.token.module, config.token.label, config.token.pin_file, config.token.config))
+    except ValueError as error:
+        raise settings.SettingsError(
+            f"The section [token] for {config.token.module} is not good: {error}.", key="token"
+        ) from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent import futures
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
-from capsign_wire import logs
+from capsign_wire import logs, settings
 from capsign_wire.adapter.v1 import admin_pb2_grpc, capability_pb2_grpc, evidence_pb2_grpc, signing_pb2_grpc
 from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.telemetry import Metrics
@@ -47,6 +48,8 @@ from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.watch import tickers
 from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import Token
+
+Bound = TypeVar("Bound")
 
 
 def monotonic_ms() -> int:
@@ -113,8 +116,9 @@ class Replica:
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
-        self.port = self._server.add_secure_port(config.listen.address, server_credentials(config.tls))
-        self._health = Health(config.listen.health_address)
+        credentials = server_credentials(config.tls)
+        self.port = _bind("listen.address", config.listen.address, lambda at: self._server.add_secure_port(at, credentials))
+        self._health = _bind("listen.health_address", config.listen.health_address, Health)
 
         self._tickers = tickers(
             store,
@@ -152,6 +156,15 @@ class Replica:
         self._store.close()
         self._token.close()
         logs.event("adapter.stopped", finished=finished)
+
+
+def _bind(key: str, address: str, bind: Callable[[str], Bound]) -> Bound:
+    """Take an address. Raises SettingsError that names the key."""
+    try:
+        return bind(address)
+    except RuntimeError:
+        sentence = f"The address {address} of `{key}` cannot be listened on. Is it host:port of this machine, and free?"
+        raise settings.SettingsError(sentence, key=key) from None
 
 
 def _mint(token: Token) -> Mint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from pathlib import Path
 
@@ -43,9 +44,24 @@ class CertificateFiles:
         return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
 
     def load(self) -> grpc.ServerCertificateConfiguration:
-        """Read the files. Raises OSError."""
+        """Read the files and see that they belong together: gRPC would serve nobody and not say why. Raises OSError."""
         certificate, private_key, client_ca = (path.read_bytes() for path in self._paths())
+        self._check(client_ca)
         return grpc.ssl_server_certificate_configuration([(private_key, certificate)], root_certificates=client_ca)
+
+    def _check(self, client_ca: bytes) -> None:
+        tls, context = self._tls, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(tls.certificate, tls.private_key, password=b"")
+        except (ssl.SSLError, ValueError):
+            raise OSError(
+                f"The certificate {tls.certificate} and the private key {tls.private_key} do not belong together, or one is not "
+                "PEM without a passphrase. Write both anew."
+            ) from None
+        try:
+            context.load_verify_locations(cadata=client_ca.decode("ascii"))
+        except (ssl.SSLError, ValueError):
+            raise OSError(f"The CA file {tls.client_ca} is not PEM of certificates. Write it anew.") from None
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """What gRPC asks before each handshake: a new configuration, or None for "as before"."""

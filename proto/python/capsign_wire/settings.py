@@ -118,6 +118,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"The settings file {path} is not UTF-8. Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"The settings file {path} is not TOML: {error}. Correct that line.") from None
+    except RecursionError:
+        raise SettingsError(f"The settings file {path} is nested too deeply. Is it the right file?") from None
 
 
 def _decode(kind: type, value: Any) -> Any:
