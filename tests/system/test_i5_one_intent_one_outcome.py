@@ -40,6 +40,10 @@ def pair(tmp_path_factory):
 def fragile(tmp_path_factory):
     """One deployment with one replica that is replaced: by broken ones, by dying ones."""
     deployment = Dev(tmp_path_factory.mktemp("fragile"))
+    # The agent gives a call ten seconds; on a busy machine a new adapter may take longer to be there.
+    deployment.end(deployment.agent)
+    deployment.start_agent(CAPSIGN_AGENT_UPSTREAM_TIMEOUT_MS="60000")
+    deployment.wait_serving(deployment.about["agent"]["health"])
     yield deployment
     deployment.close()
 
