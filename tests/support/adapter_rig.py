@@ -139,6 +139,15 @@ class AdapterRig:
         self.keys = PublicKeys(self.policy, self.keyring, self.snapshots)
         self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
 
+    def beside(self) -> AdapterRig:
+        """Another replica's parts: a store object of its own on the same database, and a token with the same keys."""
+        other = AdapterRig.__new__(AdapterRig)
+        other.url, other.policy = self.url, self.policy
+        other.token = FakeToken(_objects=self.token._objects)
+        other.store = open_store(self.url)
+        other.wire()
+        return other
+
     def handle(self, grant: str = "orders-jwt", who: Peer | None = None, age_ms: int = 0) -> bytes:
         """A token for that grant in the hands of that peer, minted so long ago."""
         holder = who or peer()

@@ -17,10 +17,17 @@ from support.ca import Authority, Credential
 class RunningReplica:
     """Starts at once; `channel` connects as somebody."""
 
-    def __init__(self, directory: Path, rig: AdapterRig, streams: int = 16) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        rig: AdapterRig,
+        streams: int = 16,
+        authority: Authority | None = None,
+        control: Control | None = None,
+    ) -> None:
         self.directory = directory
         self.rig = rig
-        self.authority = Authority()
+        self.authority = authority or Authority()
         self.server = self.authority.issue("spiffe://capsign.test/adapter", dns=("localhost",))
         certificate, private_key = self.server.write(directory, "server")
         client_ca = directory / "ca.pem"
@@ -32,7 +39,7 @@ class RunningReplica:
             store=StoreConfig(url=rig.url),
             log=LogConfig(origin="capsign.test/log"),
             policy=Path("/none"),
-            control=Control(poll_ms=50),
+            control=control or Control(poll_ms=50),
             drain_seconds=5.0,
         )
         self.metrics = Metrics()

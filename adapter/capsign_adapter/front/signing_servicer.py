@@ -91,8 +91,8 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     def ResolveIntent(self, request: pb.ResolveIntentRequest, context: grpc.ServicerContext) -> pb.ResolveIntentResponse:
         """The stored row, or a tombstone that is durable when this answers. A stored signature leaves as a fresh one does."""
         passage = self._fence.passage(context.cancel)
-        if not context.add_callback(passage.leave):
-            context.cancel()  # over before it began; nothing that is returned will be sent
+        if not context.add_callback(passage.close):
+            passage.close()  # the call is over before it began
         return answered(request, context, lambda peer: self._resolved(peer, request, passage))
 
     def _resolved(self, peer: Peer, request: pb.ResolveIntentRequest, passage: Passage) -> pb.ResolveIntentResponse:

@@ -26,7 +26,7 @@ def boot_ms() -> int:
 class Passage:
     """One stream's or call's way out; it has room for one batch at a time. Used by one thread, looked at by others."""
 
-    __slots__ = ("_cancel", "_fence", "cancelled", "deadline", "epoch", "handed")
+    __slots__ = ("_cancel", "_fence", "cancelled", "closed", "deadline", "epoch", "handed")
 
     def __init__(self, fence: Fence, cancel: Callable[[], object]) -> None:
         self._fence = fence
@@ -37,19 +37,24 @@ class Passage:
         """Until when it may be handed over, and until when what was handed over must be on the wire."""
         self.handed = False
         self.cancelled = False
+        self.closed = False
 
     def enter(self, epoch: int) -> bool:
         """Before the commit, or before the read that shows that `epoch` is the current one. False if it is known not to be."""
         return self._fence.enter(self, epoch)
 
     def hand_over(self) -> bool:
-        """Last thing before gRPC gets the batch: whether it may. A batch that holds nothing from the ledger always may."""
+        """Last thing before gRPC gets the batch: whether it may. One that never entered holds nothing of the ledger, and may."""
         return not self.epoch or self._fence.hand_over(self)
 
     def leave(self) -> None:
         """The batch is on the wire, or will never be."""
         if self.epoch:
             self._fence.leave(self)
+
+    def close(self) -> None:
+        """The call is over, maybe before its thread has noticed: what is inside leaves, and nothing enters any more."""
+        self._fence.close(self)
 
     def cancel(self) -> None:
         """End the stream: its peer does not take what it was handed."""
@@ -76,7 +81,7 @@ class Fence:
         """See Passage. The lease begins here: before the store is asked, so that it can only be shorter than it might be."""
         deadline = self._clock() + self._lease_ms
         with self._changed:
-            if epoch < self._floor:
+            if epoch < self._floor or passage.closed:
                 return False
             passage.epoch, passage.deadline, passage.handed = epoch, deadline, False
             self._inside.add(passage)
@@ -109,11 +114,20 @@ class Fence:
     def leave(self, passage: Passage) -> None:
         """See Passage."""
         with self._changed:
-            self._inside.discard(passage)
-            waited_for = passage.epoch < self._floor
-            passage.epoch = 0
-            if waited_for:
-                self._changed.notify_all()
+            self._leave(passage)
+
+    def close(self, passage: Passage) -> None:
+        """See Passage."""
+        with self._changed:
+            passage.closed = True
+            self._leave(passage)
+
+    def _leave(self, passage: Passage) -> None:
+        self._inside.discard(passage)
+        waited_for = passage.epoch < self._floor
+        passage.epoch = 0
+        if waited_for:
+            self._changed.notify_all()
 
     def expire(self) -> int:
         """End the streams whose peer did not take a batch within its lease; how many. Call this often: nobody else ends them."""

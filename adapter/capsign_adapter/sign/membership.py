@@ -100,7 +100,7 @@ class CatchUp:
     def enforce(self, epoch: int) -> None:
         """Return once nothing decided under an epoch below this one can leave any replica. Call when `epoch` is durable.
 
-        Raises FailureError COMMIT_UNKNOWN if the store fails meanwhile: the revocation stands, and may not be in force everywhere.
+        Raises FailureError COMMIT_UNKNOWN if the store fails meanwhile: the revocation stands, and may not hold everywhere.
         """
         since_ms = self._clock()
         try:

@@ -1,0 +1,208 @@
+"""A replica's word to the others, and how a revocation waits for theirs, with a clock that is told."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.fence import Fence
+from capsign_adapter.sign.membership import CatchUp, Membership
+from capsign_adapter.sign.snapshot import Snapshots
+from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.open import open_store
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+from support.drafts import NOW
+
+LEASE, MARGIN = 3000, 1000
+
+
+class Member:
+    """The parts of one replica that follow the epoch, on a store object of its own."""
+
+    def __init__(self, url: str, lease_ms: int = LEASE) -> None:
+        self.now = 1_000_000
+        self.looks = 0
+        self.store = open_store(url, create=True)
+        self.membership = Membership(self.store, lease_ms, MARGIN, lambda: self.now)
+        self.fence = Fence(lease_ms, MARGIN, lambda: self.store.control().revocation_epoch, lambda: self.now)
+        self.snapshots = Snapshots(self.store, lambda snapshot: self.membership.works_under(snapshot.epoch))
+        self.changes = Changes()
+        self.catch_up = CatchUp(self.snapshots, self.fence, self.membership, self.changes, lambda: self.now)
+
+    def revoke(self) -> int:
+        return self.store.revoke(6, "*", lambda _: b"leaf", NOW)[0]
+
+    def lags(self, epoch: int) -> bool:
+        return self.membership.replica_id in {each.replica_id for each in self.store.laggards(epoch)}
+
+    def pass_time_at_each_look(self, ms: int) -> list[int]:
+        """From now on each look at those who lag takes so long; how many lagged at each."""
+        seen: list[int] = []
+        laggards = self.store.laggards
+
+        def look(epoch: int):
+            found = laggards(epoch)
+            seen.append(len(found))
+            self.now += ms
+            return found
+
+        self.store.laggards = look
+        return seen
+
+
+@pytest.fixture
+def members(tmp_path):
+    url = f"sqlite://{tmp_path}/state/store.db"
+    made = [Member(url), Member(url)]
+    for member in made:
+        member.catch_up.join()
+    yield made
+    for member in made:
+        member.store.close()
+
+
+def test_alone_a_revocation_waits_for_nobody(tmp_path):
+    member = Member(f"sqlite://{tmp_path}/state/store.db")
+    member.catch_up.join()
+    looks = member.pass_time_at_each_look(0)
+    member.catch_up.enforce(member.revoke())
+    assert looks == [0]
+
+
+def test_a_replica_lags_from_the_revocation_until_it_has_looked(members):
+    one, two = members
+    epoch = one.revoke()
+    assert one.lags(epoch)
+    assert two.lags(epoch)
+    two.catch_up.look()
+    assert not two.lags(epoch)
+
+
+def test_a_replica_that_decides_under_the_new_epoch_still_lags_until_it_has_drained(members):
+    one, two = members
+    passage = two.fence.passage(lambda: None)
+    passage.enter(two.snapshots.current.epoch)
+    epoch = one.revoke()
+    two.snapshots.refresh()  # as a batch whose commit found the epoch moved does
+    assert two.lags(epoch)
+    passage.leave()
+    two.catch_up.look()
+    assert not two.lags(epoch)
+
+
+def test_those_who_watch_are_told_even_if_a_batch_saw_the_new_epoch_first(members):
+    one, two = members
+    with two.changes.following() as news:
+        one.revoke()
+        two.snapshots.refresh()
+        two.catch_up.look()
+        assert news.wait_for_next(seconds=0)
+        two.catch_up.look()
+        assert not news.wait_for_next(seconds=0)
+
+
+def test_a_revocation_waits_for_a_replica_that_follows(members):
+    one, two = members
+    epoch = one.revoke()
+    looked = threading.Event()
+    laggards = one.store.laggards
+
+    def look(of: int):
+        looked.set()
+        return laggards(of)
+
+    one.store.laggards = look
+    enforcing = threading.Thread(target=one.catch_up.enforce, args=(epoch,))
+    enforcing.start()
+    assert looked.wait(10)
+    assert enforcing.is_alive(), "no time passes by the clock, and the other has not looked"
+    two.catch_up.look()
+    enforcing.join(10)
+    assert not enforcing.is_alive()
+
+
+def test_a_dead_replica_delays_one_revocation_by_lease_and_margin_and_is_forgotten(members):
+    one, _ = members
+    looks = one.pass_time_at_each_look(1000)
+    one.catch_up.enforce(one.revoke())
+    assert looks == [1] * ((LEASE + MARGIN) // 1000)
+    del looks[:]
+    one.catch_up.enforce(one.revoke())
+    assert looks == [0]
+
+
+def test_the_lease_that_counts_is_the_one_that_the_other_replica_announced(tmp_path):
+    url = f"sqlite://{tmp_path}/state/store.db"
+    one, slow = Member(url), Member(url, lease_ms=9000)
+    one.catch_up.join()
+    slow.catch_up.join()
+    looks = one.pass_time_at_each_look(1000)
+    one.catch_up.enforce(one.revoke())
+    assert len(looks) == (9000 + MARGIN) // 1000
+
+
+def test_one_that_was_taken_for_dead_is_known_again_before_it_decides(members):
+    one, two = members
+    one.pass_time_at_each_look(10_000)
+    first = one.revoke()
+    one.catch_up.enforce(first)
+    assert not two.lags(first)
+    assert two.snapshots.refresh().epoch == first
+    assert two.lags(first), "it is back, and says itself when it has drained"
+    second = one.revoke()
+    assert two.lags(second)
+
+
+def test_a_replica_that_cannot_say_that_it_decides_does_not_decide(members):
+    """If the word is not durable the snapshot stays the old one, and a commit under it is refused."""
+    one, two = members
+    before = two.snapshots.current
+    one.revoke()
+
+    def broken(*_):
+        raise StoreUnavailableError("injected")
+
+    announce, two.store.announce = two.store.announce, broken
+    with pytest.raises(StoreUnavailableError):
+        two.snapshots.refresh()
+    assert two.snapshots.current is before
+    two.store.announce = announce
+    assert two.snapshots.refresh().epoch == before.epoch + 1
+
+
+def test_one_that_ended_well_is_not_waited_for(members):
+    one, two = members
+    two.membership.leave()
+    looks = one.pass_time_at_each_look(1000)
+    one.catch_up.enforce(one.revoke())
+    assert looks == [0]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("injected"), CommitUnknownError("injected")])
+def test_one_that_cannot_say_that_it_ends_ends(members, error):
+    one, two = members
+
+    def broken(_):
+        raise error
+
+    two.store.withdraw = broken
+    two.membership.leave()
+    assert two.lags(one.revoke())
+
+
+@pytest.mark.parametrize("method", ["announce", "laggards", "forget_replicas"])
+@pytest.mark.parametrize("error", [StoreUnavailableError("injected"), CommitUnknownError("injected")])
+def test_a_revocation_that_cannot_see_the_others_does_not_say_that_it_is_in_force(members, method, error):
+    one, _ = members
+    one.pass_time_at_each_look(10_000)
+    epoch = one.revoke()
+
+    def broken(*_):
+        raise error
+
+    setattr(one.store, method, broken)
+    with pytest.raises(FailureError) as caught:
+        one.catch_up.enforce(epoch)
+    assert caught.value.reason == failures_pb2.REASON_COMMIT_UNKNOWN
