@@ -152,7 +152,9 @@ def test_i1_a_live_agent_holds_no_key_after_ten_thousand_signatures(dev, short_d
         ThreadPoolExecutor(1) as pool,
     ):
         load = pool.submit(sign_all, signer, wanted, half=half)
+        load.add_done_callback(lambda _: half.set())
         half.wait(60)
+        assert not load.done(), load.exception()
         with stopped(dev.agent):
             under_load = scan_process(pid, wanted.needles)
             assert not load.done()
