@@ -392,7 +392,9 @@ class SignStreamRequest(_message.Message):
     call_id: _builtins.int
     """Chosen by the client, unique among the calls in flight on this stream."""
     timeout_ms: _builtins.int
-    """How long the caller waits, milliseconds, at most 60000; 0: the agent's default."""
+    """How long the caller waits, milliseconds, at most 60000; 0: the agent's own limit (upstream.timeout_ms), which also
+    ends a longer wait: the answer is then ANSWER_LATE.
+    """
     traceparent: _builtins.str
     """The caller's trace, or empty."""
     @_builtins.property
