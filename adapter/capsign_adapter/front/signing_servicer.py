@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import grpc
 from capsign_wire.adapter.v1 import signing_pb2 as pb
@@ -26,6 +27,8 @@ from capsign_adapter.sign.pipeline import EPOCH_ATTEMPTS, Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interface import IntentState, Store
+
+Response = TypeVar("Response")
 
 REFRESH_HINT_S = 60
 """How long a list of public keys may be kept, seconds; below every propagation window."""
@@ -90,19 +93,28 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
 
     def ResolveIntent(self, request: pb.ResolveIntentRequest, context: grpc.ServicerContext) -> pb.ResolveIntentResponse:
         """The stored row, or a tombstone that is durable when this answers. A stored signature leaves as a fresh one does."""
+        return self._passing(request, context, lambda peer, snapshot: self._resolve(peer, request, snapshot))
+
+    def GetPublicKeys(self, request: pb.GetPublicKeysRequest, context: grpc.ServicerContext) -> pb.GetPublicKeysResponse:
+        """Every version that verifiers should know, newest first. Their attestations are signatures too."""
+        return self._passing(request, context, lambda peer, _: self._public_keys(peer, request))
+
+    def _passing(self, request: Any, context: grpc.ServicerContext, work: Callable[[Peer, Snapshot], Response]) -> Response:
+        """A unary call whose answer is kept in once its handle was revoked. `work` gets the current snapshot."""
         passage = self._fence.passage(context.cancel)
         if not context.add_callback(passage.close):
             passage.close()  # the call is over before it began
-        return answered(request, context, lambda peer: self._resolved(peer, request, passage))
 
-    def _resolved(self, peer: Peer, request: pb.ResolveIntentRequest, passage: Passage) -> pb.ResolveIntentResponse:
-        try:
-            answer = self._resolve(peer, request, self._entered(passage))
-            _hand_over(passage)
-        except BaseException:
-            passage.leave()
-            raise
-        return answer
+        def passed(peer: Peer) -> Response:
+            try:
+                answer = work(peer, self._entered(passage))
+                _hand_over(passage)
+            except BaseException:
+                passage.leave()
+                raise
+            return answer
+
+        return answered(request, context, passed)
 
     def _entered(self, passage: Passage) -> Snapshot:
         """The snapshot of an epoch that was the current one after the passage was entered."""
@@ -128,9 +140,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
             return pb.ResolveIntentResponse(refused=failures_pb2.Failure.FromString(stored.result))
         return pb.ResolveIntentResponse(never=pb.Never())
 
-    @guarded
-    def GetPublicKeys(self, peer: Peer, request: pb.GetPublicKeysRequest) -> pb.GetPublicKeysResponse:
-        """Every version that verifiers should know, newest first."""
+    def _public_keys(self, peer: Peer, request: pb.GetPublicKeysRequest) -> pb.GetPublicKeysResponse:
         handle = self._groups.verify(request.handle, peer, now_ms())
         keys = self._keys.of(handle, request.algorithm, request.context, now_ms())
         return pb.GetPublicKeysResponse(keys=[key for key, _ in keys], refresh_hint_s=REFRESH_HINT_S)
