@@ -67,6 +67,8 @@ class SocketHandles:
         self.name = name
         self.grants = frozenset(grants)
         self.narrowing = narrowing
+        self.known = False
+        """Whether an adapter has said which handles there are. Until then "none" would be a guess, not an answer."""
         self._by_id: dict[str, Held] = {}
         self._by_grant: dict[str, Held] = {}
 
@@ -79,7 +81,10 @@ class SocketHandles:
         return held
 
     def listed(self, now: float, skew: float) -> list[Held]:
-        """Those that may be used now, by grant."""
+        """Those that may be used now, by grant. Raises UPSTREAM_UNREACHABLE if no adapter was reached yet."""
+        if not self.known:
+            detail = "The agent has just started and waits for its handles."
+            raise FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=200)
         return [held for _, held in sorted(self._by_grant.items()) if not held.gone and now < held.expires_at + skew]
 
     def offers(self, grant: str) -> bool:
@@ -136,6 +141,8 @@ class HandleBook:
         """Take a full set: what is not in it was withdrawn. Raises ValueError if one cannot be narrowed."""
         self._mint = mint_public_key or self._mint
         self.renewed(list(self._issued), issued, now)
+        for socket in self._sockets:
+            socket.known = True
 
     def renewed(self, asked: Iterable[str], issued: Iterable[Issued], now: float) -> None:
         """Take the answer to a renewal of these grants: what is not in it was withdrawn. Raises ValueError as `replace` does."""
