@@ -30,7 +30,25 @@ _FORMATS: dict[int, tuple[re.Pattern[str], str]] = {
     bounds_pb2.FORMAT_TRACEPARENT: (re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"), "a W3C traceparent"),
 }
 
-Check = Callable[[Any, str], None]
+Check = Callable[[Any], None]
+
+
+class _BoundError(Exception):
+    """A broken bound on its way up: each level puts its part in front of the path, so that what is good costs no path."""
+
+    def __init__(self, reason: failures_pb2.Reason.ValueType, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+        self.path = ""
+
+    def within(self, part: str) -> _BoundError:
+        dot = "." if self.path and not self.path.startswith("[") else ""
+        self.path = f"{part}{dot}{self.path}"
+        return self
+
+    def failure(self) -> FailureError:
+        return FailureError(self.reason, self.text.replace("{path}", self.path), field=self.path)
 
 
 class Unparsed:
@@ -50,7 +68,10 @@ def check(message: Message | Unparsed) -> None:
     """Raise FailureError INPUT_MALFORMED or INPUT_TOO_LARGE, with the path of the field, if a bound is broken."""
     if isinstance(message, Unparsed):
         raise message.failure()
-    _checker(message.DESCRIPTOR)(message, "")
+    try:
+        _checker(message.DESCRIPTOR)(message)
+    except _BoundError as broken:
+        raise broken.failure() from None
 
 
 def parse(kind: type[Message], data: bytes) -> Any:
@@ -58,17 +79,17 @@ def parse(kind: type[Message], data: bytes) -> Any:
     try:
         message = kind.FromString(data)
     except DecodeError:
-        raise _malformed("", f"This is not a {kind.DESCRIPTOR.name}.") from None
+        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, f"This is not a {kind.DESCRIPTOR.name}.") from None
     check(message)
     return message
 
 
-def _malformed(path: str, text: str) -> FailureError:
-    return FailureError(failures_pb2.REASON_INPUT_MALFORMED, text, field=path)
+def _malformed(text: str) -> _BoundError:
+    return _BoundError(failures_pb2.REASON_INPUT_MALFORMED, text)
 
 
-def _too_large(path: str, text: str) -> FailureError:
-    return FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, text, field=path)
+def _too_large(text: str) -> _BoundError:
+    return _BoundError(failures_pb2.REASON_INPUT_TOO_LARGE, text)
 
 
 _checkers: dict[str, Check] = {}
@@ -82,44 +103,39 @@ def _checker(descriptor: Any) -> Check:
 
 
 def _compile(descriptor: Any) -> Check:
-    rules = [(field.name, _field_rule(field)) for field in descriptor.fields]
-    active = [(name, rule) for name, rule in rules if rule is not None]
+    rules = [_field_rule(field) for field in descriptor.fields]
+    active = [rule for rule in rules if rule is not None]
 
-    def run(message: Any, path: str) -> None:
-        prefix = f"{path}." if path else ""
-        for name, rule in active:
-            rule(message, prefix + name)
+    def run(message: Any) -> None:
+        for rule in active:
+            rule(message)
 
     return run
 
 
 def _field_rule(field: FieldDescriptor) -> Check | None:
+    """What to hold the message that has this field against; None where the field has no bound."""
     bound = field.GetOptions().Extensions[bounds_pb2.bound]
     single = _value_rule(field, bound)
     name = field.name
     if field.is_repeated:
         return _repeated_rule(field, bound, single)
-    if field.message_type is not None:
-
-        def message_rule(message: Any, path: str) -> None:
-            if message.HasField(name):
-                assert single is not None
-                single(getattr(message, name), path)
-            elif bound.required:
-                raise _malformed(path, f"The field {path} is missing.")
-
-        return message_rule
     if single is None:
         return None
-    present_only = field.containing_oneof is not None
+    required = bound.required and field.message_type is not None
+    present_only = field.message_type is not None or field.containing_oneof is not None
 
-    def scalar_rule(message: Any, path: str) -> None:
+    def rule(message: Any) -> None:
         if present_only and not message.HasField(name):
+            if required:
+                raise _malformed("The field {path} is missing.").within(name)
             return
-        assert single is not None
-        single(getattr(message, name), path)
+        try:
+            single(getattr(message, name))
+        except _BoundError as broken:
+            raise broken.within(name) from None
 
-    return scalar_rule
+    return rule
 
 
 def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound, single: Check | None) -> Check:
@@ -127,15 +143,20 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound, single: Chec
     if not most:
         raise TypeError(f"{field.full_name} is repeated and states no max_items")
 
-    def rule(message: Any, path: str) -> None:
+    def rule(message: Any) -> None:
         values = getattr(message, name)
         if len(values) > most:
-            raise _too_large(path, f"The field {path} has {len(values)} items; at most {most} are taken.")
+            raise _too_large(f"The field {{path}} has {len(values)} items; at most {most} are taken.").within(name)
         if len(values) < least:
-            raise _malformed(path, f"The field {path} needs at least {least} item.")
+            raise _malformed(f"The field {{path}} needs at least {least} item.").within(name)
         if single is not None:
-            for index, value in enumerate(values):
-                single(value, f"{path}[{index}]")
+            checked = 0
+            try:
+                for value in values:
+                    single(value)
+                    checked += 1
+            except _BoundError as broken:
+                raise broken.within(f"[{checked}]").within(name) from None
 
     return rule
 
@@ -143,9 +164,9 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound, single: Chec
 def _value_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check | None:
     if field.message_type is not None:
         descriptor = field.message_type
-        return lambda value, path: _checker(descriptor)(value, path)
+        return lambda value: _checker(descriptor)(value)
     if field.enum_type is not None:
-        return _enum_rule(set(field.enum_type.values_by_number), bound.required)
+        return _enum_rule(frozenset(field.enum_type.values_by_number), bound.required)
     if field.type in {FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING}:
         return _length_rule(field, bound)
     if bound.max_value:
@@ -153,20 +174,20 @@ def _value_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check | None
     return None
 
 
-def _enum_rule(known: set[int], required: bool) -> Check:
-    def rule(value: int, path: str) -> None:
+def _enum_rule(known: frozenset[int], required: bool) -> Check:
+    def rule(value: int) -> None:
         if value not in known:
-            raise _malformed(path, f"The field {path} has a value that this version does not know.")
+            raise _malformed("The field {path} has a value that this version does not know.")
         if required and value == 0:
-            raise _malformed(path, f"The field {path} is missing.")
+            raise _malformed("The field {path} is missing.")
 
     return rule
 
 
 def _number_rule(most: int) -> Check:
-    def rule(value: int, path: str) -> None:
+    def rule(value: int) -> None:
         if value > most:
-            raise _too_large(path, f"The field {path} is above {most}.")
+            raise _too_large(f"The field {{path}} is above {most}.")
 
     return rule
 
@@ -175,18 +196,18 @@ def _length_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
     least, most, optional = bound.min_len, bound.max_len, bound.optional_value
     if not most:
         raise TypeError(f"{field.full_name} states no max_len")
-    is_text = field.type == FieldDescriptor.TYPE_STRING
     pattern, wording = _FORMATS[bound.format]
+    matches = pattern.fullmatch if field.type == FieldDescriptor.TYPE_STRING else None
 
-    def rule(value: Any, path: str) -> None:
+    def rule(value: Any) -> None:
         size = len(value)
         if size == 0 and (optional or least == 0):
             return
         if size > most:
-            raise _too_large(path, f"The field {path} is {size} bytes long; at most {most} are taken.")
+            raise _too_large(f"The field {{path}} is {size} bytes long; at most {most} are taken.")
         if size < least:
-            raise _malformed(path, f"The field {path} is {size} bytes long; it needs {least}.")
-        if is_text and not pattern.fullmatch(value):
-            raise _malformed(path, f"The field {path} must be {wording}.")
+            raise _malformed(f"The field {{path}} is {size} bytes long; it needs {least}.")
+        if matches is not None and not matches(value):
+            raise _malformed(f"The field {{path}} must be {wording}.")
 
     return rule
