@@ -5,57 +5,17 @@ from __future__ import annotations
 import threading
 
 import pytest
-from capsign_adapter.sign.changes import Changes
-from capsign_adapter.sign.fence import Fence
-from capsign_adapter.sign.membership import CatchUp, Membership
-from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.open import open_store
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
-from support.drafts import NOW
-
-LEASE, MARGIN = 3000, 1000
-
-
-class Member:
-    """The parts of one replica that follow the epoch, on a store object of its own."""
-
-    def __init__(self, url: str, lease_ms: int = LEASE) -> None:
-        self.now = 1_000_000
-        self.looks = 0
-        self.store = open_store(url, create=True)
-        self.membership = Membership(self.store, lease_ms, MARGIN, lambda: self.now)
-        self.fence = Fence(lease_ms, MARGIN, lambda: self.store.control().revocation_epoch, lambda: self.now)
-        self.snapshots = Snapshots(self.store, lambda snapshot: self.membership.works_under(snapshot.epoch))
-        self.changes = Changes()
-        self.catch_up = CatchUp(self.snapshots, self.fence, self.membership, self.changes, lambda: self.now)
-
-    def revoke(self) -> int:
-        return self.store.revoke(6, "*", lambda _: b"leaf", NOW)[0]
-
-    def lags(self, epoch: int) -> bool:
-        return self.membership.replica_id in {each.replica_id for each in self.store.laggards(epoch)}
-
-    def pass_time_at_each_look(self, ms: int) -> list[int]:
-        """From now on each look at those who lag takes so long; how many lagged at each."""
-        seen: list[int] = []
-        laggards = self.store.laggards
-
-        def look(epoch: int):
-            found = laggards(epoch)
-            seen.append(len(found))
-            self.now += ms
-            return found
-
-        self.store.laggards = look
-        return seen
+from support.member import LEASE, MARGIN, Member
 
 
 @pytest.fixture
 def members(tmp_path):
     url = f"sqlite://{tmp_path}/state/store.db"
-    made = [Member(url), Member(url)]
+    made = [Member(open_store(url, create=True)) for _ in range(2)]
     for member in made:
         member.catch_up.join()
     yield made
@@ -64,7 +24,7 @@ def members(tmp_path):
 
 
 def test_alone_a_revocation_waits_for_nobody(tmp_path):
-    member = Member(f"sqlite://{tmp_path}/state/store.db")
+    member = Member(open_store(f"sqlite://{tmp_path}/state/store.db", create=True))
     member.catch_up.join()
     looks = member.pass_time_at_each_look(0)
     member.catch_up.enforce(member.revoke())
@@ -135,7 +95,7 @@ def test_a_dead_replica_delays_one_revocation_by_lease_and_margin_and_is_forgott
 
 def test_the_lease_that_counts_is_the_one_that_the_other_replica_announced(tmp_path):
     url = f"sqlite://{tmp_path}/state/store.db"
-    one, slow = Member(url), Member(url, lease_ms=9000)
+    one, slow = Member(open_store(url, create=True)), Member(open_store(url), lease_ms=9000)
     one.catch_up.join()
     slow.catch_up.join()
     looks = one.pass_time_at_each_look(1000)
