@@ -68,10 +68,10 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     poll_ms: Annotated[int, Meta(ge=10, le=60_000)] = 200
     """Between looks at the revocation epoch, which another replica's `revoke` waits for. A commit compares the epoch itself."""
-    lease_ms: int = 3000
+    lease_ms: Annotated[int, Meta(ge=500, le=60_000)] = 3000
     """How long after the start of its commit a batch may be released, and so the longest that a dead replica, or a peer that
     does not read, delays a revocation."""
-    lease_margin_ms: int = 1000
+    lease_margin_ms: Annotated[int, Meta(ge=250, le=60_000)] = 1000
     """How much longer than a lease a revocation waits: for clocks that run at different rates and threads that were paused."""
     collect_every_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
     """Between collections of intents older than the retention."""
