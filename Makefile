@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 VENV := .venv
+PYTHONS ?= python3.12 python3.13 python3.14
 VENV_PROTO := .venv-proto
 BIN := $(VENV)/bin
 DEMO ?= .demo
@@ -36,6 +37,14 @@ test: venv system-packages ## All tests: unit, then real processes
 .PHONY: test-unit
 test-unit: venv ## The fast tests only
 	$(BIN)/python -m pytest -q -m "not system" tests
+
+.PHONY: test-pythons
+test-pythons: ## The fast tests on every other Python of this machine (PYTHONS="python3.12 python3.13")
+	@for python in $(PYTHONS); do \
+		command -v $$python >/dev/null || { echo "$$python is not here"; continue; }; \
+		echo "== $$python"; \
+		$(MAKE) PYTHON=$$python VENV=.venv-$$python test-unit || exit 1; \
+	done
 
 .PHONY: check
 check: check-python check-proto ## Lint, types, import contracts, protos and generated code

@@ -37,6 +37,7 @@ class Authority:
         self._name = _name(name)
         builder = self._builder(self._name, self._key, datetime.timedelta(hours=1))
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
         self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     def issue(self, *uris: str, dns: tuple[str, ...] = (), life: datetime.timedelta = datetime.timedelta(hours=1)) -> Credential:
@@ -52,8 +53,11 @@ class Authority:
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, life: datetime.timedelta) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
             x509.CertificateBuilder()
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(authority, critical=False)
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(key.public_key())
@@ -61,6 +65,19 @@ class Authority:
             .not_valid_before(now - datetime.timedelta(hours=2))
             .not_valid_after(now + life)
         )
+
+
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def _name(common: str) -> x509.Name:
