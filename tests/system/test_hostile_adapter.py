@@ -291,11 +291,11 @@ def test_a_million_items_are_refused_in_bounded_memory(dev, app):
         (answer,) = call(iter([wire]), timeout=60)
         return signing_pb2.SignResponse.FromString(answer)
 
-    with ThreadPoolExecutor(8) as pool:
-        for told in pool.map(one, range(16)):
+    with ThreadPoolExecutor(4) as pool:
+        for told in pool.map(one, range(12)):
             assert (told.batch_id, told.failure.reason) == (5, reasons.REASON_INPUT_TOO_LARGE)
     assert rss(dev.adapter()) - before < ROOM_MIB
-    assert peak(dev.adapter()) - before < 5 * ROOM_MIB  # its eight threads parse side by side
+    assert peak(dev.adapter()) - before < 5 * ROOM_MIB  # several threads parse side by side
 
 
 def _varint(value: int) -> bytes:
@@ -345,6 +345,14 @@ def test_idle_and_slow_connections_leave_room(dev):
         with channel_as(dev) as channel:
             assert handles_of(channel)
         assert rss(dev.adapter()) - before < 2 * ROOM_MIB
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01"], ids=["nothing", "the start of a ClientHello"])
+def test_who_connects_and_does_not_go_on_is_hung_up_on(dev, said):
+    host, port = dev.about["adapters"][0]["address"].split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as one:
+        one.sendall(said)
+        assert not one.recv(65536)
 
 
 def test_what_is_not_tls_is_hung_up_on(dev):
@@ -403,7 +411,7 @@ def test_calls_whose_request_never_comes_lose_their_place(dev):
             assert handles_of(app)
         ended = [FailureError.from_rpc(call.exception()) for call in held]  # long before their own deadlines
         assert {failure.row.name for failure in ended if failure} == {"OVERLOADED"}
-        assert len([failure for failure in ended if failure is None]) <= 16  # those that waited were cut off
+        assert len([failure for failure in ended if failure is None]) <= 8  # those that waited were cut off
 
 
 @pytest.mark.parametrize("who", ["stranger", "other"])

@@ -395,6 +395,14 @@ def test_two_thousand_idle_connections_and_slow_ones_leave_room_for_an_honest_ca
             pytest.fail("connections that were closed are still held")
 
 
+@pytest.mark.parametrize("said", [b"", PREFACE[:10]], ids=["nothing", "half a preface"])
+def test_who_connects_and_does_not_go_on_is_hung_up_on(dev, said):
+    with connect(dev) as one:
+        one.sendall(said)
+        while one.recv(65536):
+            pass  # its own settings; then the end, or the timeout fails this test
+
+
 def test_a_stream_that_never_reads_is_held_back(dev, channel, handles):
     """16,000 calls are written and no answer is read: flow control stops them, memory does not grow with them."""
     before, taken = rss(dev.agent), threading.Event()

@@ -23,10 +23,11 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.guard import admit_call
 from capsign_adapter.sign.edge import failure_of
 
-STREAMS_OF_ONE_KEY = 10
-"""Streams of one certificate key: an agent has up to eight that sign, and one that watches."""
+STREAMS_OF_ONE_KEY = 16
+"""Streams of one certificate key. An agent has up to eight that sign and one that watches; the rest is for those of a connection
+that broke, which stay until keepalive finds out."""
 
-WAITING_OF_ONE_KEY = 16
+WAITING_OF_ONE_KEY = 8
 """Unary calls of one certificate key whose request has not arrived yet."""
 
 REQUEST_SECONDS = 5.0
