@@ -59,5 +59,12 @@ def _first_answer(socket: Path) -> None:
         time.sleep(0.001)
     with grpc.insecure_channel(f"unix:{socket}") as channel:
         stub = agent_pb2_grpc.SigningServiceStub(channel)
-        while not stub.ListHandles(pb.ListHandlesRequest(), timeout=10, wait_for_ready=True).handles:
-            time.sleep(0.001)
+        while True:
+            try:
+                stub.ListHandles(pb.ListHandlesRequest(), timeout=10, wait_for_ready=True)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                time.sleep(0.001)  # it listens and waits for its handles
+            else:
+                return

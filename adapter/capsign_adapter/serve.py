@@ -10,7 +10,7 @@ from concurrent import futures
 from typing import Any, TypeVar
 
 import grpc
-from capsign_wire import logs, settings
+from capsign_wire import logs, runtime, settings
 from capsign_wire.adapter.v1 import admin_pb2_grpc, capability_pb2_grpc, evidence_pb2_grpc, signing_pb2_grpc
 from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.telemetry import Metrics
@@ -135,6 +135,7 @@ class Replica:
 
     def start(self) -> None:
         """Make itself known to whoever revokes, listen, then say so."""
+        runtime.settle()
         self._catch_up.join()
         self._server.start()
         for ticker in self._tickers:

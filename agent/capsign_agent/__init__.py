@@ -1,0 +1,3 @@
+"""The agent: the sidecar that holds capability handles, and no key."""
+
+from capsign_wire import runtime as runtime  # before anything of ours loads gRPC

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import grpc.aio
-from capsign_wire import logs, otel, settings
+from capsign_wire import logs, otel, runtime, settings
 from capsign_wire.agent.v1 import agent_pb2_grpc
 from capsign_wire.bounds import MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
@@ -112,6 +112,7 @@ class Agent:
             self._servers.append(await self._serve(claim, handles))
         await self._health.start()
         self._start_telemetry()
+        runtime.settle()
         logs.event("agent.serving", sockets=len(self._servers), targets=len(self._config.upstream.targets))
         await self._stopping.wait()
         await self._drain()

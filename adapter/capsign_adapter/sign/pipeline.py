@@ -276,10 +276,11 @@ def _intent_in_time(intent_id: bytes, now: int) -> None:
 
 def _fits(data: bytes, row: AlgorithmRow, message_max: int) -> None:
     """The input has the length that the algorithm sends upstream."""
-    if row.takes_digest and len(data) != row.max_input:
-        raise FailureError(
-            failures_pb2.REASON_INPUT_MALFORMED, f"{row.name} takes a digest of {row.max_input} bytes.", field="input"
-        )
-    most = min(row.max_input, message_max)
-    if not row.takes_digest and len(data) > most:
-        raise FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, f"Messages are at most {most} bytes here.", field="input")
+    size = len(data)
+    if row.takes_digest:
+        if size != row.max_input:
+            detail = f"{row.name} takes a digest of {row.max_input} bytes."
+            raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="input")
+    elif size > message_max or size > row.max_input:
+        detail = f"Messages are at most {min(row.max_input, message_max)} bytes here."
+        raise FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, detail, field="input")
