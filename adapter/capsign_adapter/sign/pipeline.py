@@ -27,6 +27,7 @@ from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.fence import Passage
 from capsign_adapter.sign.group import Bound, Groups, Ready
 from capsign_adapter.sign.recent import Recent, name_of
+from capsign_adapter.sign.signing import Signing
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interface import Committed, Draft, EpochMovedError, IntentState, Store, Verdict
 
@@ -70,6 +71,7 @@ class Pipeline:
         self._policy_digest = policy.digest
         self._message_max = policy.limits.message_max
         self._groups = groups
+        self._signing = Signing()
         self._recent = recent
         self._snapshots = snapshots
         self._store = store
@@ -133,30 +135,37 @@ class Pipeline:
             workload, grant = attempt.peer.spiffe_id, ready.capability.grant
             rate, burst = ready.rate_per_second, ready.burst
             allowed, wait_ms = self._rates.take(workload, grant, rate, burst, len(items), attempt.now_ms)
-        for item, slot in zip(group.items, items[:allowed], strict=False):
-            self._item(attempt, ready, item, slot)
         _fail(
             items[allowed:],
             FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms),
         )
+        self._sign(attempt, ready, list(zip(group.items, items, strict=True))[:allowed])
         answer.signed_by.CopyFrom(ready.signed_by)
 
-    def _item(self, attempt: Attempt, ready: Ready, item: pb.SignItem, slot: pb.SignedItem) -> None:
-        try:
-            _intent_in_time(item.intent_id, attempt.now_ms)
-        except FailureError as error:
-            self._refuse_unbound(attempt, item, slot, error)
-            return
-        fingerprint = ready.fingerprint.of(item.input)
-        try:
-            _fits(item.input, ready.row, self._message_max)
-            signature = ready.signer.sign(item.input)  # 6. Sign.
-        except FailureError as error:
-            self._refuse(attempt, ready, item, slot, fingerprint, error)
-            return
-        entry = ready.leaf.signed(attempt.now_ms, item.intent_id, fingerprint, hashlib.sha256(signature).digest())
-        result = ready.stored_prefix + pb.SignedItem(signature=signature).SerializeToString()
-        self._draft(attempt, ready, item, slot, fingerprint, IntentState.DONE, result, entry, signature)
+    def _sign(self, attempt: Attempt, ready: Ready, pairs: list[tuple[pb.SignItem, pb.SignedItem]]) -> None:
+        good: list[tuple[pb.SignItem, pb.SignedItem, bytes, bytes]] = []
+        for item, slot in pairs:
+            data = item.input
+            try:
+                _intent_in_time(item.intent_id, attempt.now_ms)
+            except FailureError as error:
+                self._refuse_unbound(attempt, item, slot, error)
+                continue
+            fingerprint = ready.fingerprint.of(data)
+            try:
+                _fits(data, ready.row, self._message_max)
+            except FailureError as error:
+                self._refuse(attempt, ready, item, slot, fingerprint, error)
+                continue
+            good.append((item, slot, fingerprint, data))
+        signatures = self._signing.sign(ready.signer, [data for _, _, _, data in good])  # 6. Sign.
+        for (item, slot, fingerprint, _), signature in zip(good, signatures, strict=True):
+            if isinstance(signature, FailureError):
+                self._refuse(attempt, ready, item, slot, fingerprint, signature)
+                continue
+            entry = ready.leaf.signed(attempt.now_ms, item.intent_id, fingerprint, hashlib.sha256(signature).digest())
+            result = ready.stored_prefix + pb.SignedItem(signature=signature).SerializeToString()
+            self._draft(attempt, ready, item, slot, fingerprint, IntentState.DONE, result, entry, signature)
 
     def _refuse_group(
         self, attempt: Attempt, handle: Verified, group: pb.SignGroup, slots: list[pb.SignedItem], error: FailureError
