@@ -6,18 +6,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from capsign_wire.types.v1 import signing_pb2
-
+from capsign_adapter.decide.lifecycle import SIGNS, VERIFIES
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.store.interface import KeyVersionRow, Store
-
-SHOWN_TO_VERIFIERS = frozenset(
-    {
-        signing_pb2.KEY_STATE_ACTIVE,
-        signing_pb2.KEY_STATE_DEACTIVATED,
-    }
-)
-"""States in which a version's signatures are still to be accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +22,14 @@ class Snapshot:
     def active(self, tenant: str, key: str, algorithm: int) -> KeyVersionRow | None:
         """The newest version that may sign with this algorithm."""
         for row in self.versions.get((tenant, key), ()):
-            if row.state == signing_pb2.KEY_STATE_ACTIVE and algorithm in row.algorithms:
+            if row.state in SIGNS and algorithm in row.algorithms:
                 return row
         return None
 
     def verifiable(self, tenant: str, key: str, algorithm: int) -> list[KeyVersionRow]:
         """Versions that verifiers should know, newest first."""
         rows = self.versions.get((tenant, key), ())
-        return [row for row in rows if row.state in SHOWN_TO_VERIFIERS and algorithm in row.algorithms]
+        return [row for row in rows if row.state in VERIFIES and algorithm in row.algorithms]
 
 
 class Snapshots:
