@@ -1,0 +1,153 @@
+"""The servicers alone, by grpcio-testing: no socket, no TLS, no threads of a server. Identity is put in by hand.
+
+grpcio-testing drops the trailers of an aborted call, so a failure is known here by its status and its advice; `test_services.py`
+reads the ErrorInfo over a real connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+import grpc_testing
+import pytest
+from capsign_adapter.front import guard
+from capsign_adapter.front.batch_watch import BatchWatch
+from capsign_adapter.front.capability_servicer import CapabilityServicer
+from capsign_adapter.front.evidence_servicer import EvidenceServicer
+from capsign_adapter.front.places import Places
+from capsign_adapter.front.signing_servicer import SigningServicer
+from capsign_adapter.front.streams import Streams
+from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.fence import Fence
+from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
+from capsign_wire.adapter.v1 import capability_pb2, evidence_pb2, signing_pb2
+from capsign_wire.bounds import Unparsed
+from capsign_wire.failures import REASONS, FailureError
+from capsign_wire.intents import new_intent_id
+from capsign_wire.telemetry import Metrics
+from capsign_wire.tracing import PassingTracer
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from capsign_wire.types.v1 import signing_pb2 as types
+from support.adapter_rig import APP, AUDITOR, STRANGER, peer
+
+SIGNING = signing_pb2.DESCRIPTOR.services_by_name["SigningService"]
+CAPABILITY = capability_pb2.DESCRIPTOR.services_by_name["CapabilityService"]
+EVIDENCE = evidence_pb2.DESCRIPTOR.services_by_name["EvidenceService"]
+
+
+class Servicers:
+    """Calls methods as a workload; `who` may be changed between calls."""
+
+    def __init__(self, rig, monkeypatch) -> None:
+        self.rig = rig
+        self.who = APP
+        monkeypatch.setattr(guard, "peer_of", lambda _: peer(self.who))
+        places, streams = Places(rig.policy), Streams()
+        fence = Fence(3000, 1000, lambda: rig.store.control().revocation_epoch)
+        watch = BatchWatch(Metrics(), PassingTracer())
+        signing = SigningServicer(
+            rig.policy, rig.pipeline, rig.groups, rig.keys, rig.store, streams, watch, places, rig.snapshots, fence
+        )
+        capability = CapabilityServicer(rig.policy, rig.mint, rig.verifier, rig.snapshots, Changes(), streams, places)
+        evidence = EvidenceServicer(rig.policy, rig.store, rig.checkpoints)
+        servicers = {SIGNING: signing, CAPABILITY: capability, EVIDENCE: evidence}
+        self._server = grpc_testing.server_from_dictionary(servicers, grpc_testing.strict_real_time())
+
+    def call(self, service, method: str, request):
+        """The response, or how the call was ended without one."""
+        running = self._server.invoke_unary_unary(service.methods_by_name[method], (), request, None)
+        response, _, code, details = running.termination()
+        return response if code is grpc.StatusCode.OK else Ended(code, details)
+
+
+@dataclass
+class Ended:
+    """How a call was ended."""
+
+    code: grpc.StatusCode
+    details: str
+
+    def because_of(self, reason: reasons.Reason.ValueType) -> bool:
+        row = REASONS[reason]
+        return self.code is row.status and row.advice in self.details
+
+
+@pytest.fixture
+def servicers(rig, monkeypatch):
+    return Servicers(rig, monkeypatch)
+
+
+def test_handles_are_issued_for_the_grants_that_were_asked_for(servicers):
+    request = capability_pb2.IssueHandlesRequest(grants=["thrice"])
+    answer = servicers.call(CAPABILITY, "IssueHandles", request)
+    assert [handle.grant for handle in answer.handles] == ["thrice"]
+    assert answer.mint_public_key == servicers.rig.mint.public_key
+
+
+def test_a_grant_of_another_workload_does_not_exist(servicers):
+    failure = servicers.call(CAPABILITY, "IssueHandles", capability_pb2.IssueHandlesRequest(grants=["others"]))
+    assert failure.because_of(reasons.REASON_NOT_FOUND)
+
+
+@pytest.mark.parametrize("method", ["GetCheckpoint", "GetTile", "SubmitAudit"])
+def test_a_stranger_is_refused_everywhere(servicers, method):
+    servicers.who = STRANGER
+    request = {
+        "GetCheckpoint": evidence_pb2.GetCheckpointRequest(),
+        "GetTile": evidence_pb2.GetTileRequest(),
+        "SubmitAudit": evidence_pb2.SubmitAuditRequest(batch=b"x"),
+    }[method]
+    assert servicers.call(EVIDENCE, method, request).because_of(reasons.REASON_IDENTITY_UNKNOWN)
+
+
+def test_a_bound_that_is_broken_names_its_field(servicers):
+    request = signing_pb2.ResolveIntentRequest(handle=servicers.rig.handle(), intent_id=b"short")
+    failure = servicers.call(SIGNING, "ResolveIntent", request)
+    assert failure.because_of(reasons.REASON_INPUT_MALFORMED)
+    assert "intent_id" in failure.details
+
+
+def test_what_is_no_message_is_refused_as_malformed(servicers):
+    malformed = FailureError(reasons.REASON_INPUT_MALFORMED, "no message").to_item()
+    failure = servicers.call(SIGNING, "GetPublicKeys", Unparsed(malformed))
+    assert failure.because_of(reasons.REASON_INPUT_MALFORMED)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (StoreUnavailableError("text-of-7f3a"), reasons.REASON_STORE_UNAVAILABLE),
+        (CommitUnknownError("text-of-7f3b"), reasons.REASON_COMMIT_UNKNOWN),
+        (RuntimeError("a defect with a secret in its text"), reasons.REASON_INTERNAL),
+    ],
+)
+def test_every_exception_is_a_typed_failure_and_none_gives_its_text_away(servicers, monkeypatch, error, reason, capsys):
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr(servicers.rig.store, "resolve", broken)
+    request = signing_pb2.ResolveIntentRequest(handle=servicers.rig.handle(), intent_id=new_intent_id())
+    failure = servicers.call(SIGNING, "ResolveIntent", request)
+    assert failure.because_of(reason)
+    assert str(error) not in failure.details + capsys.readouterr().err
+
+
+def test_a_stream_signs_and_ends_with_its_caller(servicers):
+    item = signing_pb2.SignItem(intent_id=new_intent_id(), input=b"m")
+    group = signing_pb2.SignGroup(algorithm=1, context=types.ContextSuffix(role="issuer"), items=[item])
+    request = signing_pb2.SignRequest(batch_id=7, handles=[servicers.rig.handle()], groups=[group])
+    running = servicers._server.invoke_stream_stream(SIGNING.methods_by_name["Sign"], (), None)
+    running.send_request(request)
+    answer = running.take_response()
+    assert answer.batch_id == 7
+    assert answer.groups[0].items[0].signature
+    running.requests_closed()
+    assert running.termination()[1] is grpc.StatusCode.OK
+
+
+def test_entries_are_for_auditors(servicers):
+    request = evidence_pb2.GetEntriesRequest(width=1)
+    assert servicers.call(EVIDENCE, "GetEntries", request).because_of(reasons.REASON_ROLE_MISSING)
+    servicers.who = AUDITOR
+    assert servicers.call(EVIDENCE, "GetEntries", request).entries
