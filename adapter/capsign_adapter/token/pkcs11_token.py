@@ -15,6 +15,7 @@ from capsign_adapter.token.objects import Objects
 from capsign_adapter.token.profiles import profile_of
 from capsign_adapter.token.session import Session, Signing
 from capsign_adapter.token.settings import TokenSettings
+from capsign_adapter.token.turns import one_at_a_time
 from capsign_adapter.token.worker import TokenThread
 
 T = TypeVar("T")
@@ -90,14 +91,22 @@ class Pkcs11Token:
     def generate_secret(self, label: str) -> None:
         derives = Feature.HKDF_INSIDE in self._features
         make = self._session.make_secret
-        self._run_once(lambda: self._objects.make(label, lambda identity: make(label, identity, derives=derives)))
+        self._make(label, lambda identity: make(label, identity, derives=derives))
 
     def generate_key_pair(self, label: str, algorithm: pb.Algorithm.ValueType) -> None:
         family = encodings.in_token(algorithm).family
         if family is Family.ED25519 and Feature.ED25519 not in self._features:
             raise ValueError(f"{self._name} has no Ed25519 keys; choose another algorithm for {label!r}, or another token")
         make = self._session.make_pair
-        self._run_once(lambda: self._objects.make(label, lambda identity: make(label, identity, family)))
+        self._make(label, lambda identity: make(label, identity, family))
+
+    def _make(self, label: str, maker: Callable[[bytes], None]) -> None:
+        def in_turn() -> None:
+            with one_at_a_time(self._settings.pin_file, self._settings.call_timeout_s):
+                self._session.renew()  # what another process made before our turn is seen only after a fresh login
+                self._objects.make(label, maker)
+
+        self._run_once(in_turn)
 
     def public_key(self, label: str) -> bytes:
         return self._run(lambda: self._objects.public(label))
