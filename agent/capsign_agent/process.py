@@ -8,11 +8,17 @@ import os
 import resource
 
 _PR_SET_DUMPABLE = 4
+_M_ARENA_MAX = -8
+_ARENAS = 2
+"""Heaps that malloc keeps apart for threads. gRPC has many threads that allocate little: more heaps would only hold memory."""
 
 
 def harden() -> None:
     """No core file, no ptrace by equals, no file of ours readable by others. Handles and tokens live in this memory."""
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    with contextlib.suppress(AttributeError):  # a libc without it has no arenas either
+        libc.mallopt(_M_ARENA_MAX, _ARENAS)
     os.umask(0o077)
