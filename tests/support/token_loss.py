@@ -139,7 +139,14 @@ def session_closed_below(settings: TokenSettings) -> list[Any]:
     before = token.hmac("secret", b"data")
     token._thread.run(lambda: token._session.ready().close(), 60)
     after = token.hmac("secret", b"data")
-    token._thread.run(lambda: token._session.ready().close(), 60)
+    renew = token._session.renew
+
+    def dies_when_it_was_renewed() -> None:
+        token._session.renew = renew
+        renew()
+        token._session.ready().close()
+
+    token._session.renew = dies_when_it_was_renewed
     generated = [verdict(lambda: token.generate_secret("second")), patiently(lambda: token.generate_secret("second"))]
     token.close()
     return [before == after, *generated]
