@@ -43,7 +43,7 @@ test-pythons: ## The fast tests on every other Python of this machine (PYTHONS="
 	@for python in $(PYTHONS); do \
 		command -v $$python >/dev/null || { echo "$$python is not here"; continue; }; \
 		echo "== $$python"; \
-		$(MAKE) PYTHON=$$python VENV=.venv-$$python test-unit || exit 1; \
+		$(MAKE) PYTHON=$$python VENV=.venv-$$(basename $$python) test-unit || exit 1; \
 	done
 
 .PHONY: check

@@ -21,7 +21,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.decide.rate import Buckets, Taken
 from capsign_adapter.evidence import leaf as leaves
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.fence import Passage
@@ -88,14 +88,17 @@ class Pipeline:
             raise FailureError(
                 failures_pb2.REASON_INPUT_TOO_LARGE, f"A batch takes at most {MAX_BATCH_ITEMS} items.", field="groups"
             )
-        for round_number in range(EPOCH_ATTEMPTS):
+        taken: dict[int, Taken] = {}  # what the rate gave each group: a batch that is decided anew is neither charged nor freed
+        recorded = False
+        for _ in range(EPOCH_ATTEMPTS):
             attempt = Attempt(peer, now_ms(), self._snapshots.current, pb.SignResponse(batch_id=request.batch_id))
-            for group in request.groups:
-                self._group(attempt, request, group, first_round=round_number == 0)
+            for place, group in enumerate(request.groups):
+                self._group(attempt, request, group, place, taken)
             if attempt.drafts and not passage.enter(attempt.snapshot.epoch):
                 continue  # the current snapshot is a later one: the fence is never ahead of it
-            if attempt.unbound:
+            if attempt.unbound and not recorded:
                 self._store.append(attempt.unbound, attempt.now_ms)
+                recorded = True
             try:
                 # 7. Commit. What was revoked since the snapshot makes this raise, and nothing was written.
                 committed = self._store.commit(attempt.snapshot.epoch, attempt.drafts, attempt.now_ms) if attempt.drafts else []
@@ -108,7 +111,7 @@ class Pipeline:
             return attempt.answer
         raise FailureError(failures_pb2.REASON_OVERLOADED, "Revocations came faster than this batch.", retry_after_ms=100)
 
-    def _group(self, attempt: Attempt, request: pb.SignRequest, group: pb.SignGroup, *, first_round: bool) -> None:
+    def _group(self, attempt: Attempt, request: pb.SignRequest, group: pb.SignGroup, place: int, taken: dict[int, Taken]) -> None:
         answer = attempt.answer.groups.add()
         items = [answer.items.add() for _ in group.items]
         try:
@@ -130,11 +133,11 @@ class Pipeline:
                 return
             self._recent.put(name, attempt.snapshot, ready, attempt.now_ms)
         assert ready is not None
-        allowed, wait_ms = len(items), 0
-        if first_round:
+        if place not in taken:
             workload, grant = attempt.peer.spiffe_id, ready.capability.grant
             rate, burst = ready.rate_per_second, ready.burst
-            allowed, wait_ms = self._rates.take(workload, grant, rate, burst, len(items), attempt.now_ms)
+            taken[place] = self._rates.take(workload, grant, rate, burst, len(items), attempt.now_ms)
+        allowed, wait_ms = taken[place]
         _fail(
             items[allowed:],
             FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms),

@@ -140,6 +140,27 @@ def test_the_rate_is_kept_and_leaves_the_intent_free(rig):
     assert rig.store.find(peer().spiffe_id, [intents[2]]) == {}
 
 
+def test_a_batch_that_is_decided_anew_keeps_its_rate_and_is_recorded_once(rig, monkeypatch):
+    """A revocation of something else moves the epoch under the batch: the second round used to let everything pass."""
+    commit, moved = rig.store.commit, []
+
+    def late(epoch, drafts, now):
+        if not moved:
+            moved.append(rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, "others", lambda _: b"leaf", now))
+        return commit(epoch, drafts, now)
+
+    monkeypatch.setattr(rig.store, "commit", late)
+    intents = [b"\x00" * 16, *(new_intent_id() for _ in range(3))]
+    before = rig.store.control().tree_size
+    items = rig.sign(b"0", b"1", b"2", b"3", intents=intents, handle=rig.handle("slow"))
+    assert moved
+    assert items[0].failure.reason == reasons.REASON_INPUT_MALFORMED
+    assert [bool(item.signature) for item in items] == [False, True, False, False]
+    assert {item.failure.reason for item in items[2:]} == {reasons.REASON_RATE_LIMITED}
+    # One leaf for the malformed id, one for the signature, one for the revocation.
+    assert rig.store.control().tree_size == before + 3
+
+
 @pytest.mark.parametrize(
     ("intent", "reason"),
     [
