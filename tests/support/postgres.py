@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import secrets
@@ -82,11 +81,20 @@ class PostgresServer:
         copy.write_text(self.password_file.read_text())
         return copy
 
-    def _options(self) -> dict:
-        return {"user": self._owner, "group": pwd.getpwnam(self._owner).pw_gid, "extra_groups": []} if self._owner else {}
+    def _owned(self, command: list[str]) -> list[str]:
+        """The command as the cluster's owner, ended by the kernel when we end.
+
+        By setpriv, because `user=` and `preexec_fn=` make Python fork, and a fork among gRPC's threads can end in gRPC's own code
+        before it gets to the command.
+        """
+        change: list[str] = []
+        if self._owner:
+            group = str(pwd.getpwnam(self._owner).pw_gid)
+            change = ["--reuid", self._owner, "--regid", group, "--clear-groups"]
+        return ["setpriv", "--pdeathsig", "QUIT", *change, "--", *command]
 
     def _as_owner(self, command: list[str]) -> None:
-        done = subprocess.run(command, cwd=self.directory, capture_output=True, check=False, **self._options())
+        done = subprocess.run(self._owned(command), cwd=self.directory, capture_output=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{command[0]} failed: {done.stderr.decode()[-2000:]}")
 
@@ -103,9 +111,7 @@ class PostgresServer:
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=self.directory, stdout=log, stderr=log, preexec_fn=_end_with_parent, **self._options()
-            )
+            self._process = subprocess.Popen(self._owned(command), cwd=self.directory, stdout=log, stderr=log)
         ready = [_binary("pg_isready"), "-q", "-h", str(self.directory), "-p", str(self.port)]
         while subprocess.run(ready, check=False).returncode:
             try:
@@ -142,12 +148,6 @@ class PostgresServer:
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return self.url(name)
-
-
-def _end_with_parent() -> None:
-    """A test run that is killed must not leave a server behind."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGQUIT)
 
 
 def _free_port() -> int:
