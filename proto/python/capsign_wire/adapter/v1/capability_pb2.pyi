@@ -224,6 +224,7 @@ class WatchResponse(_message.Message):
     DROPPED_SERIALS_FIELD_NUMBER: _builtins.int
     DROP_ALL_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    TRUST_BUNDLE_SEQUENCE_FIELD_NUMBER: _builtins.int
     revocation_epoch: _builtins.int
     """The current revocation epoch."""
     policy_digest: _builtins.bytes
@@ -232,6 +233,8 @@ class WatchResponse(_message.Message):
     """Drop every handle: the workload, its tenant or everything was revoked."""
     draining: _builtins.bool
     """The adapter is stopping: use another one."""
+    trust_bundle_sequence: _builtins.int
+    """Sequence of the trust bundle; 0: this adapter issues no identities. When it changes, get the bundle anew."""
     @_builtins.property
     def dropped_grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Grants of this workload to drop at once."""
@@ -249,10 +252,11 @@ class WatchResponse(_message.Message):
         dropped_serials: _abc.Iterable[_builtins.bytes] | None = ...,
         drop_all: _builtins.bool = ...,
         draining: _builtins.bool = ...,
+        trust_bundle_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "drop_all", b"drop_all", "dropped_grants", b"dropped_grants", "dropped_serials", b"dropped_serials", "policy_digest", b"policy_digest", "revocation_epoch", b"revocation_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "drop_all", b"drop_all", "dropped_grants", b"dropped_grants", "dropped_serials", b"dropped_serials", "policy_digest", b"policy_digest", "revocation_epoch", b"revocation_epoch", "trust_bundle_sequence", b"trust_bundle_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
