@@ -1,0 +1,1 @@
+"""Identities: who a workload is, and the authority that says so."""
