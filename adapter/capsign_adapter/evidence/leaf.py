@@ -27,6 +27,8 @@ HASH_LEN = 32
 INTENT_LEN = 16
 SERIAL_LEN = 16
 BOOT_LEN = 16
+POD_LEN = 16
+"""Bytes of a pod's uid, which is a UUID (RFC 9562)."""
 MAX_ID_LEN = 255
 """Longest SPIFFE ID and longest target of an administrative act, bytes."""
 MAX_NAME_LEN = 64
@@ -56,6 +58,10 @@ class Kind(IntEnum):
     """An intent that had not happened was closed: it never will."""
     REFUSED_UNBOUND = 6
     """A request was refused before any handle of it could be verified."""
+    IDENTITY_ISSUED = 7
+    """A certificate was issued to a pod."""
+    IDENTITY_REFUSED = 8
+    """A certificate was asked for and refused."""
 
 
 class Act(IntEnum):
@@ -75,6 +81,9 @@ class Act(IntEnum):
     EVERYTHING_REVOKED = 16
     POLICY_APPLIED = 20
     LOG_OPENED = 21
+    AUTHORITY_PREPARED = 30
+    AUTHORITY_ACTIVATED = 31
+    AUTHORITY_RETIRED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +230,40 @@ def agent_batch(
             unsigned("last_sequence", last_sequence, 8),
             fixed("batch_hash", batch_hash, HASH_LEN),
             bytes((closes,)),
+        )
+    )
+
+
+def identity_issued(
+    time_ms: int, policy_digest: bytes, workload: str, pod_uid: bytes, key_hash: bytes, authority: int, not_after_ms: int
+) -> bytes:
+    """The entry of a certificate. `key_hash` is SHA-256 of its SubjectPublicKeyInfo, `authority` the version that signed it."""
+    return b"".join(
+        (
+            _head(Kind.IDENTITY_ISSUED, time_ms, policy_digest),
+            identity("workload", workload),
+            fixed("pod_uid", pod_uid, POD_LEN),
+            fixed("key_hash", key_hash, HASH_LEN),
+            unsigned("authority", authority, 4),
+            unsigned("not_after_ms", not_after_ms, 8),
+        )
+    )
+
+
+def identity_refused(
+    time_ms: int, policy_digest: bytes, workload: str, pod_uid: bytes, key_hash: bytes, reason: failures_pb2.Reason.ValueType
+) -> bytes:
+    """The entry of a certificate that was refused. What had not been proven by then is empty.
+
+    `workload` is given only if policy names it: nobody writes a name of their own into the log by asking (I9).
+    """
+    return b"".join(
+        (
+            _head(Kind.IDENTITY_REFUSED, time_ms, policy_digest),
+            identity("workload", workload) if workload else b"\x00",
+            optional("pod_uid", pod_uid, POD_LEN),
+            optional("key_hash", key_hash, HASH_LEN),
+            _reason(reason),
         )
     )
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
+from uuid import UUID
 
 from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.evidence import leaf
-from capsign_adapter.evidence.leaf import BOOT_LEN, HASH_LEN, INTENT_LEN, SERIAL_LEN, Act, Kind, LeafError, SigningLeaf
+from capsign_adapter.evidence.leaf import BOOT_LEN, HASH_LEN, INTENT_LEN, POD_LEN, SERIAL_LEN, Act, Kind, LeafError, SigningLeaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,44 @@ class AgentBatch:
         )
 
 
-Entry = Signed | Refused | Never | RefusedUnbound | Admin | AgentBatch
+@dataclass(frozen=True, slots=True)
+class IdentityIssued:
+    """A certificate was issued to a pod; `authority` is the version that signed it."""
+
+    time_ms: int
+    policy_digest: bytes
+    workload: str
+    pod_uid: bytes
+    key_hash: bytes
+    authority: int
+    not_after_ms: int
+
+    kind = Kind.IDENTITY_ISSUED
+
+    def encode(self) -> bytes:
+        return leaf.identity_issued(
+            self.time_ms, self.policy_digest, self.workload, self.pod_uid, self.key_hash, self.authority, self.not_after_ms
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRefused:
+    """A certificate was asked for and refused; `workload`, `pod_uid` and `key_hash` are empty where they were not known."""
+
+    time_ms: int
+    policy_digest: bytes
+    workload: str
+    pod_uid: bytes
+    key_hash: bytes
+    reason: failures_pb2.Reason.ValueType
+
+    kind = Kind.IDENTITY_REFUSED
+
+    def encode(self) -> bytes:
+        return leaf.identity_refused(self.time_ms, self.policy_digest, self.workload, self.pod_uid, self.key_hash, self.reason)
+
+
+Entry = Signed | Refused | Never | RefusedUnbound | Admin | AgentBatch | IdentityIssued | IdentityRefused
 
 
 def decode(entry: bytes) -> Entry:
@@ -168,6 +206,8 @@ def describe(entry: Entry) -> dict[str, Any]:
     if "act" in plain:
         plain["act"] = Act(plain["act"]).name.lower().replace("_", "-")
     readable = {key: value.hex() if isinstance(value, bytes) else value for key, value in plain.items()}
+    if readable.get("pod_uid"):
+        readable["pod_uid"] = str(UUID(readable["pod_uid"]))  # as kubectl shows it
     return {key: value for key, value in readable.items() if value != ""}
 
 
@@ -255,6 +295,22 @@ def _agent_batch(cursor: _Cursor, time_ms: int) -> Entry:
     )
 
 
+def _identity_issued(cursor: _Cursor, time_ms: int) -> Entry:
+    return IdentityIssued(
+        time_ms,
+        cursor.fixed(HASH_LEN),
+        cursor.text(),
+        cursor.fixed(POD_LEN),
+        cursor.fixed(HASH_LEN),
+        cursor.unsigned(4),
+        cursor.unsigned(8),
+    )
+
+
+def _identity_refused(cursor: _Cursor, time_ms: int) -> Entry:
+    return IdentityRefused(time_ms, cursor.fixed(HASH_LEN), cursor.text(), cursor.variable(), cursor.variable(), cursor.reason())
+
+
 _READERS: dict[int, Callable[[_Cursor, int], Entry]] = {
     Kind.SIGNED: _signed,
     Kind.REFUSED: _refused,
@@ -262,4 +318,6 @@ _READERS: dict[int, Callable[[_Cursor, int], Entry]] = {
     Kind.REFUSED_UNBOUND: _refused_unbound,
     Kind.ADMIN: _admin,
     Kind.AGENT_BATCH: _agent_batch,
+    Kind.IDENTITY_ISSUED: _identity_issued,
+    Kind.IDENTITY_REFUSED: _identity_refused,
 }

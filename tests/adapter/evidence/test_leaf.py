@@ -10,6 +10,8 @@ from capsign_adapter.evidence.leaf import MAX_ENTRY_LEN, Act, Kind, LeafError, S
 from capsign_adapter.evidence.leaf_reader import (
     Admin,
     AgentBatch,
+    IdentityIssued,
+    IdentityRefused,
     Never,
     Refused,
     RefusedUnbound,
@@ -79,6 +81,8 @@ entries = st.one_of(
     st.builds(Never, times, open_groups, ids),
     st.builds(RefusedUnbound, times, hashes, identities, st.just(b"") | ids, reasons),
     st.builds(Admin, times, hashes, st.sampled_from(Act), identities, targets, counters),
+    st.builds(IdentityIssued, times, hashes, identities, ids, hashes, st.integers(0, 2**32 - 1), times),
+    st.builds(IdentityRefused, times, hashes, st.just("") | identities, st.just(b"") | ids, st.just(b"") | hashes, reasons),
     sequences.flatmap(
         lambda pair: st.builds(
             AgentBatch, times, hashes, identities, ids, st.just(pair[0]), st.just(pair[1]), hashes, st.booleans()
@@ -260,7 +264,7 @@ def test_a_reason_outside_the_table_is_refused(reason):
 
 @pytest.mark.parametrize(
     ("at", "value", "message"),
-    [(0, 2, "version 2"), (1, 0, "kind 0"), (1, 7, "kind 7")],
+    [(0, 2, "version 2"), (1, 0, "kind 0"), (1, 9, "kind 9")],
 )
 def test_an_entry_of_a_newer_program_is_refused_and_says_so(at, value, message):
     encoded = bytearray(SIGNED)
@@ -310,6 +314,47 @@ def test_what_a_refusal_does_not_know_is_left_out():
     described = describe(decode(group.prepare().refused(TIME, INTENT, b"", failures_pb2.REASON_HANDLE_EXPIRED)))
     assert described["reason"] == "HANDLE_EXPIRED"
     assert not {"key_version", "algorithm", "custody", "context_digest", "caller", "commitment"} & set(described)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("workload", ""),
+        ("workload", "free text"),
+        ("pod_uid", b""),
+        ("pod_uid", bytes(15)),
+        ("key_hash", b""),
+        ("key_hash", bytes(33)),
+        ("authority", 1 << 32),
+        ("not_after_ms", -1),
+    ],
+)
+def test_a_certificate_is_recorded_only_with_whom_it_was_issued_to(field, value):
+    good = {"workload": GROUP.workload, "pod_uid": bytes(16), "key_hash": bytes(32), "authority": 1, "not_after_ms": TIME}
+    assert decode(leaf.identity_issued(TIME, bytes(32), **good))
+    with pytest.raises(LeafError, match=field):
+        leaf.identity_issued(TIME, bytes(32), **{**good, field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("workload", "eve"), ("pod_uid", bytes(36)), ("key_hash", bytes(20)), ("reason", 0)]
+)
+def test_who_is_refused_a_certificate_writes_no_words_of_their_own(field, value):
+    good = {"workload": "", "pod_uid": b"", "key_hash": b"", "reason": failures_pb2.REASON_SERVICE_TOKEN_REFUSED}
+    assert describe(decode(leaf.identity_refused(TIME, bytes(32), **good))) == {
+        "kind": "identity-refused",
+        "time_ms": TIME,
+        "policy_digest": "00" * 32,
+        "reason": "SERVICE_TOKEN_REFUSED",
+    }
+    with pytest.raises(LeafError, match=field):
+        leaf.identity_refused(TIME, bytes(32), **{**good, field: value})
+
+
+def test_a_pod_uid_reads_as_kubectl_shows_it():
+    uid = bytes.fromhex("4f9c1b2ad7e84a11b6f30c5d9e8f7a60")
+    entry = leaf.identity_issued(TIME, bytes(32), GROUP.workload, uid, bytes(32), 1, TIME)
+    assert describe(decode(entry))["pod_uid"] == "4f9c1b2a-d7e8-4a11-b6f3-0c5d9e8f7a60"
 
 
 def test_an_overlong_entry_is_refused_before_it_is_read():
