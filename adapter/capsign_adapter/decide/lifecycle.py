@@ -15,7 +15,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as pb
 
-from capsign_adapter.store.interface import IntentState
+from capsign_adapter.store.interface import AuthorityState, IntentState
 
 S = TypeVar("S")
 E = TypeVar("E", bound=Enum)
@@ -154,6 +154,26 @@ HANDLE: Table[HandleState, HandleEvent] = Table(
         }
     ),
 )
+
+
+class AuthorityEvent(Enum):
+    """What happens to an authority."""
+
+    ACTIVATE = "activate"
+    RETIRE = "retire"
+
+
+AUTHORITY: Table[AuthorityState, AuthorityEvent] = Table(
+    "authority",
+    MappingProxyType(
+        {
+            AuthorityState.PREPARED: {AuthorityEvent.ACTIVATE: AuthorityState.ACTIVE},
+            AuthorityState.ACTIVE: {AuthorityEvent.RETIRE: AuthorityState.RETIRED},
+            AuthorityState.RETIRED: {},
+        }
+    ),
+)
+"""Of several active ones the newest signs, and all are trusted; `decide.authority` says when each moves."""
 
 
 def _illegal(table: Table[S, E], state: S, wish: str) -> FailureError:

@@ -38,6 +38,23 @@ def pepper(tenant: str) -> str:
     return f"{ROOT}/{_part(tenant)}/pepper"
 
 
+def authority(version: int) -> str:
+    """The P-256 key pair of a certificate authority; versions count from 1."""
+    if version < 1:
+        raise ValueError("authority versions count from 1")
+    return f"{ROOT}/authority/{version}"
+
+
+def highest_authority(labels: Iterable[str]) -> int:
+    """The highest version of an authority that has a key pair in the token, 0 if none has; as `highest_version`.
+
+    A tenant named "authority" has its pepper and its keys there too, under names that are no numbers or go deeper.
+    """
+    prefix = f"{ROOT}/authority/"
+    rest = (label.removeprefix(prefix) for label in labels if label.startswith(prefix))
+    return max((int(number) for number in rest if number.isdecimal()), default=0)
+
+
 def highest_version(tenant: str, key: str, labels: Iterable[str]) -> int:
     """The highest version of a key that has an object in the token, 0 if none has.
 

@@ -17,7 +17,7 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.keys import labels
-from capsign_adapter.store.interface import KeyVersionRow
+from capsign_adapter.store.interface import AuthorityRow, AuthorityState, KeyVersionRow
 from capsign_adapter.token.interface import Feature, KeyExistsError, KeyMissingError, Token
 
 CHECK_DOMAIN = b"capsign1 check"
@@ -83,6 +83,18 @@ def make_pepper(token: Token, tenant: str) -> None:
     _make_secret(token, labels.pepper(tenant))
 
 
+def make_authority(token: Token, version: int) -> bytes:
+    """The key pair of a certificate authority; its SubjectPublicKeyInfo, DER. Raises FailureError, KeyWeakError, TokenError."""
+    label = labels.authority(version)
+    _make_pair(token, label, algorithms.ALGORITHM_ES256)
+    return token.public_key(label)
+
+
+def check_value(spki: bytes) -> bytes:
+    """By which a key pair is known again: of its SubjectPublicKeyInfo, DER."""
+    return hashlib.sha256(spki).digest()[:CHECK_LEN]
+
+
 def make_service_keys(token: Token) -> None:
     """The adapter's own keys: the checkpoint key and the mint's secret. Raises FailureError, KeyWeakError, TokenError."""
     _demand_feature(token, algorithms.ALGORITHM_ED25519)  # C2SP checkpoints are signed with Ed25519
@@ -90,10 +102,12 @@ def make_service_keys(token: Token) -> None:
     _make_secret(token, labels.MINT)
 
 
-def assert_inventory(token: Token, rows: Iterable[KeyVersionRow], tenants: Iterable[str]) -> None:
+def assert_inventory(
+    token: Token, rows: Iterable[KeyVersionRow], tenants: Iterable[str], authorities: Iterable[AuthorityRow] = ()
+) -> None:
     """Every key that should be in the token is there, strong, and the one that was made. Raises InventoryError, TokenError.
 
-    Destroyed versions are not looked for. `tenants` are those whose commitments are still made.
+    Destroyed versions and retired authorities are not looked for. `tenants` are those whose commitments are still made.
     """
     findings: list[str] = []
     for label in (labels.LOG, labels.MINT, *(labels.pepper(tenant) for tenant in tenants)):
@@ -101,16 +115,22 @@ def assert_inventory(token: Token, rows: Iterable[KeyVersionRow], tenants: Itera
     for row in rows:
         if row.state != signing_pb2.KEY_STATE_DESTROYED:
             findings += _version_findings(token, row)
+    for authority in authorities:
+        if authority.state != AuthorityState.RETIRED:
+            findings += _authority_findings(token, authority)
     if findings:
         raise InventoryError(findings)
 
 
-def unknown_objects(token: Token, rows: Iterable[KeyVersionRow], tenants: Iterable[str]) -> list[str]:
+def unknown_objects(
+    token: Token, rows: Iterable[KeyVersionRow], tenants: Iterable[str], authorities: Iterable[AuthorityRow] = ()
+) -> list[str]:
     """Labels of keys in the token that nothing accounts for, destroyed versions included: each one is an incident.
 
-    Raises TokenError.
+    A retired authority's key may be there: it is worth nothing. Raises TokenError.
     """
     known = {labels.LOG, labels.MINT, *(labels.pepper(tenant) for tenant in tenants)}
+    known |= {authority.label for authority in authorities}
     for row in rows:
         if row.state != signing_pb2.KEY_STATE_DESTROYED:
             known |= {row.label, labels.attestation(row.label)}
@@ -177,10 +197,21 @@ def _version_findings(token: Token, row: KeyVersionRow) -> list[str]:
     return findings
 
 
+def _authority_findings(token: Token, row: AuthorityRow) -> list[str]:
+    findings = _strength(token, row.label)
+    try:
+        check = _direct_check(token, row.label)
+    except KeyMissingError:
+        return findings or [f"The key {row.label} is missing from the token: not a whole key pair."]
+    if not hmac.compare_digest(check, row.check_value):
+        findings.append(f"The key {row.label} is not the one that was made: its check value differs.")
+    return findings
+
+
 def _derived_check(token: Token, label: str) -> bytes:
     # No derivation can ask for this value: an HkdfLabel starts with a length of at most 8160, "ca" read as a length is 25441.
     return token.hmac(label, CHECK_DOMAIN)[:CHECK_LEN]
 
 
 def _direct_check(token: Token, label: str) -> bytes:
-    return hashlib.sha256(token.public_key(label)).digest()[:CHECK_LEN]
+    return check_value(token.public_key(label))

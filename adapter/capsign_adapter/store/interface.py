@@ -139,6 +139,37 @@ class KeyVersionRow:
     derived: bool = True
 
 
+class AuthorityState(IntEnum):
+    """States of a certificate authority; see decide/lifecycle.py."""
+
+    PREPARED = 1
+    """Published, and signs nothing yet."""
+    ACTIVE = 2
+    """Trusted. The newest active one signs."""
+    RETIRED = 3
+    """Trusted no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityRow:
+    """A certificate authority. `certificate` is DER; `check_value` is 8 bytes; times are milliseconds since 1970, 0 for not yet.
+
+    `expires_ms` is the end of its certificate. `signed_until_ms` is a promise made before the signing: nothing that it signed, or
+    will sign without a further promise, is valid after that.
+    """
+
+    version: int
+    state: AuthorityState
+    certificate: bytes
+    label: str
+    check_value: bytes
+    created_ms: int
+    expires_ms: int
+    activated_ms: int = 0
+    signed_until_ms: int = 0
+    retired_ms: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class AuditDraft:
     """A batch of an agent's records, decoded and checked by the caller; `batch_hash` is SHA-256 of `batch`."""
@@ -254,6 +285,28 @@ class Store(Protocol):
         """Move a version to another state and raise the epoch; leaf index.
 
         Raises FailureError ILLEGAL_TRANSITION if the row is not in `row.state` any more. The caller checked the table.
+        """
+
+    # The certificate authorities. A change raises no epoch: signing does not depend on them.
+
+    def authorities(self) -> list[AuthorityRow]:
+        """All of them, oldest first."""
+
+    def add_authority(self, row: AuthorityRow, leaf: bytes, now_ms: int) -> int:
+        """Record an authority in state PREPARED that was just made; leaf index.
+
+        Raises FailureError ILLEGAL_TRANSITION if the version exists already, or another one is PREPARED.
+        """
+
+    def move_authority(self, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int) -> int:
+        """Move an authority on at `now_ms`; leaf index.
+
+        Raises FailureError ILLEGAL_TRANSITION if the row is not in `row.state` any more. The caller checked the table.
+        """
+
+    def promise_authority(self, version: int, until_ms: int) -> bool:
+        """Let this authority sign what is valid until then; the promise never falls. False, with nothing written, if it is not
+        the newest active one any more.
         """
 
     # Evidence.

@@ -10,11 +10,13 @@ from typing import TypeVar
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.evidence.merkle import leaf_hash
-from capsign_adapter.store import audit, intents, ledger, log, registry
+from capsign_adapter.store import audit, authorities, intents, ledger, log, registry
 from capsign_adapter.store.combine import Batch, Combiner
 from capsign_adapter.store.interface import (
     AuditAccepted,
     AuditDraft,
+    AuthorityRow,
+    AuthorityState,
     Checkpoint,
     Committed,
     CommitUnknownError,
@@ -148,6 +150,20 @@ class RelationalStore(ABC):
 
     def move_key_version(self, row: KeyVersionRow, state: signing_pb2.KeyState.ValueType, leaf: bytes, now_ms: int) -> int:
         return self._write(lambda tx, head: registry.move_key_version(tx, head, row, state, leaf, now_ms))
+
+    # Certificate authorities.
+
+    def authorities(self) -> list[AuthorityRow]:
+        return self._read(authorities.every)
+
+    def add_authority(self, row: AuthorityRow, leaf: bytes, now_ms: int) -> int:
+        return self._write(lambda tx, head: authorities.add(tx, head, row, leaf, now_ms))
+
+    def move_authority(self, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int) -> int:
+        return self._write(lambda tx, head: authorities.move(tx, head, row, state, leaf, now_ms))
+
+    def promise_authority(self, version: int, until_ms: int) -> bool:
+        return self._write(lambda tx, _: authorities.promise(tx, version, until_ms))
 
     # Evidence.
 

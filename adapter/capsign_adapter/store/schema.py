@@ -149,6 +149,24 @@ MIGRATIONS: tuple[Migration, ...] = (
             ),
         },
     ),
+    Migration(
+        2,
+        "authorities",
+        (
+            """CREATE TABLE authorities (
+                version {int} PRIMARY KEY,
+                state {int} NOT NULL CHECK (state IN (1, 2, 3)),
+                certificate {blob} NOT NULL,
+                label TEXT NOT NULL,
+                check_value {blob} NOT NULL,
+                created_ms {int} NOT NULL,
+                expires_ms {int} NOT NULL,
+                activated_ms {int} NOT NULL,
+                signed_until_ms {int} NOT NULL,
+                retired_ms {int} NOT NULL
+            )""",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number
