@@ -60,6 +60,20 @@ def load(path: Path | None, kind: type[T], env_prefix: str, environ: Mapping[str
             if not isinstance(section, dict):
                 raise SettingsError(f"{source}: `{part}` must be a section, so that {name} can override a key in it.", key=part)
         section[key[-1]] = value
+    return _convert(tree, kind, source, env_prefix)
+
+
+def check(tree: dict[str, Any], kind: type[T], source: str) -> T:
+    """A document that was already parsed, from `source` (for messages), as a checked `kind`. No I/O. Raises SettingsError."""
+    import msgspec
+
+    _refuse_unknown(tree, msgspec.inspect.type_info(kind), "", source)
+    return _convert(tree, kind, source, "")
+
+
+def _convert(tree: dict[str, Any], kind: type[T], source: str, env_prefix: str) -> T:
+    import msgspec
+
     try:
         return msgspec.convert(tree, kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -224,7 +238,7 @@ def _explained(error: Exception, source: str, prefix: str) -> SettingsError:
     else:
         key, what = path, what[:1].lower() + what[1:]
     fix = f" Correct it in {source}"
-    if key and "[" not in key:
+    if prefix and key and "[" not in key:
         fix += f" or set {prefix}_{key.upper().replace('.', '_').replace('-', '_')}"
     return SettingsError(f"{source}: the key `{key or '(top level)'}`: {what}.{fix}.", key=key)
 

@@ -1,0 +1,238 @@
+"""The injector's settings: one strict YAML file that the platform team owns, usually written by the chart into a ConfigMap. Pure.
+
+A profile is a named set of values for the agents of some pods, and what an annotation may change in it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+import yaml
+from capsign_wire import settings
+from capsign_wire.settings import SettingsError
+from msgspec import Meta
+
+from capsign_injector import __version__, quantity
+
+MAX_FILE_BYTES = 256 * 1024
+"""Largest settings file, bytes."""
+
+STATE_SPARE_BYTES = 8 * 1024 * 1024
+"""What the agent's state volume holds beside the journal: certificates, trust bundles, sockets."""
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+MaySet = Literal["log-level", "cpu-request", "memory-limit"]
+
+_TARGET = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]{1,253}):\d{1,5}")
+_DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_POLICY_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_PROFILE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
+_AUDIENCE = re.compile(r"[!-~]{1,253}")
+_LISTEN = re.compile(r"(\[[0-9A-Fa-f:]*\]|[A-Za-z0-9.-]*):\d{1,5}")
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Values for the agent of a pod, and the bounds of what the pod's annotations may change in them."""
+
+    grants: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    """Grants offered on the sockets of this profile; empty: all that policy gives to the workload. It only ever narrows."""
+    namespaces: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
+    """Namespaces whose pods may choose this profile; empty: all."""
+    log_level: LogLevel = "info"
+    cpu_request: str = "10m"
+    cpu_limit: str = ""
+    """Empty: none, so that a burst of signatures is not throttled. A pod whose quality of service is Guaranteed needs one: there
+    the agent's request and limit are this, or `cpu_request_max` where it is empty."""
+    memory_request: str = "64Mi"
+    memory_limit: str = "128Mi"
+    ephemeral_storage: str = "32Mi"
+    """Request and limit: what the agent writes to its log."""
+    may_set: tuple[MaySet, ...] = ("log-level", "cpu-request", "memory-limit")
+    """Annotations that a pod may use to change this profile's values, within the bounds below."""
+    cpu_request_max: str = "500m"
+    memory_limit_max: str = "512Mi"
+
+
+class Adapter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where agents find the adapter."""
+
+    targets: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)] = ("capsign-adapter.capsign-system.svc:7443",)
+    """host:port of each replica's mTLS listener, or of the Service before them."""
+    enrolment_targets: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)] = (
+        "capsign-adapter.capsign-system.svc:7444",
+    )
+    """host:port of the listener where a token becomes a certificate."""
+    server_name: str = "capsign-adapter.capsign-system.svc"
+    """DNS name that the adapter's certificate carries."""
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The webhook's own process."""
+
+    listen: str = "0.0.0.0:8443"
+    """host:port of the webhook, HTTPS."""
+    health: str = "0.0.0.0:8080"
+    """host:port of liveness, readiness and metrics, without TLS."""
+    certificate: Literal["own", "files"] = "own"
+    """"own": made, rotated and published by the injector itself. "files": `cert_file` and `key_file`, made by others."""
+    cert_file: str = ""
+    key_file: str = ""
+    namespace: str = "capsign-system"
+    """Where the injector runs, with its Service and its Secret."""
+    service: str = "capsign-injector"
+    """Service in front of it: the name in its certificate is <service>.<namespace>.svc."""
+    secret: str = "capsign-injector-tls"  # noqa: S105 - a name
+    """Secret that holds authority and serving certificates, for "own"."""
+    webhook_configuration: str = "capsign-injector"
+    """MutatingWebhookConfiguration into which the authority is published, for "own"."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file."""
+
+    image: str = f"localhost/capsign-agent:{__version__}"
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    image_pull_secrets: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
+    """Secrets added to the pod's own; they must be in the pod's namespace."""
+    trust_domain: str = "cluster.example"
+    """Of the policy. Used in messages only: identities are made by the adapter."""
+    audience: str = "capsign"
+    """Of the projected token; the adapter takes no other."""
+    adapter: Adapter = Adapter()
+    bundle_file: str = "/etc/capsign/trust/bundle.pem"
+    """Authorities that an agent trusts at first, PEM; read anew when it changes."""
+    profiles: Annotated[dict[str, Profile], Meta(min_length=1, max_length=64)] = msgspec.field(
+        default_factory=lambda: {"default": Profile()}
+    )
+    """By name. A pod that names none gets `default`."""
+    journal_max_bytes: Annotated[int, Meta(ge=1_048_576, le=268_435_456)] = 8_388_608
+    """Size at which an agent stops signing until its records went upstream. It is memory of the agent's container."""
+    allow_host_network: bool = False
+    """Take pods with `hostNetwork`. Their address is the node's, so the adapter's check of the pod's address proves less."""
+    allow_node_access: bool = False
+    """Take pods with a container that is as good as root on the node (privileged, or with the kubelet's directory mounted) and so
+    could reach any agent there. Then there is a warning instead of a refusal."""
+    server: Server = Server()
+
+    @property
+    def state_bytes(self) -> int:
+        """Size limit of the agent's state volume, bytes."""
+        return self.journal_max_bytes + STATE_SPARE_BYTES
+
+
+def parse(data: bytes, source: str) -> Settings:
+    """The checked settings in a YAML file's bytes; `source` is its name for messages. Raises SettingsError, a sentence that
+    names the key and the fix."""
+    if len(data) > MAX_FILE_BYTES:
+        raise SettingsError(f"{source} is larger than {MAX_FILE_BYTES} bytes. Is it the right file?")
+    try:
+        tree = yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"{source} is not YAML{where}. Correct it there.") from None
+    except RecursionError:
+        raise SettingsError(f"{source} is nested too deeply. Is it the right file?") from None
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise SettingsError(f"{source} must be a mapping of settings. See `values.yaml` of the chart, `injector.settings`.")
+    checked = settings.check(tree, Settings, source)
+    for key, sentence in _faults(checked):
+        raise SettingsError(f"{source}: the key `{key}` {sentence}", key=key)
+    return checked
+
+
+def _faults(given: Settings) -> list[tuple[str, str]]:
+    faults = [
+        (key, sentence)
+        for key, value, form, sentence in (
+            ("image", given.image, _IMAGE, "must be an image reference such as registry.example/capsign-agent:0.1.0."),
+            ("trust_domain", given.trust_domain, _DNS_NAME, "must be a SPIFFE trust domain such as cluster.example."),
+            ("audience", given.audience, _AUDIENCE, "must be 1 to 253 printable ASCII characters without spaces."),
+            ("adapter.server_name", given.adapter.server_name, _DNS_NAME, "must be a DNS name in lower case."),
+            ("server.listen", given.server.listen, _LISTEN, "must be host:port, for example 0.0.0.0:8443."),
+            ("server.health", given.server.health, _LISTEN, "must be host:port, for example 0.0.0.0:8080."),
+            ("server.namespace", given.server.namespace, _DNS_NAME, "must be the name of a namespace."),
+            ("server.service", given.server.service, _DNS_NAME, "must be the name of a Service."),
+            ("server.secret", given.server.secret, _DNS_NAME, "must be the name of a Secret."),
+            ("server.webhook_configuration", given.server.webhook_configuration, _DNS_NAME, "must be an object's name."),
+        )
+        if not form.fullmatch(value)
+    ]
+    for name, targets in (("targets", given.adapter.targets), ("enrolment_targets", given.adapter.enrolment_targets)):
+        faults += [
+            (f"adapter.{name}[{index}]", "must be host:port, for example capsign-adapter.capsign-system.svc:7443.")
+            for index, target in enumerate(targets)
+            if not _TARGET.fullmatch(target)
+        ]
+    faults += [
+        (f"image_pull_secrets[{index}]", "must be the name of a Secret.")
+        for index, name in enumerate(given.image_pull_secrets)
+        if not _DNS_NAME.fullmatch(name)
+    ]
+    if not given.bundle_file.startswith("/"):
+        faults.append(("bundle_file", "must be an absolute path, for example /etc/capsign/trust/bundle.pem."))
+    if given.server.certificate == "files":
+        faults += [
+            (f"server.{key}", 'must be an absolute path when `server.certificate` is "files".')
+            for key, path in (("cert_file", given.server.cert_file), ("key_file", given.server.key_file))
+            if not path.startswith("/")
+        ]
+    if "default" not in given.profiles:
+        faults.append(("profiles", "must have a profile `default`, for pods that name none."))
+    for name, profile in given.profiles.items():
+        if not _PROFILE_NAME.fullmatch(name):
+            faults.append((f"profiles.{name[:64]}", "must be named with at most 63 lower-case letters, digits, '.' and '-'."))
+        faults += [(f"profiles.{name[:64]}.{key}", sentence) for key, sentence in _profile_faults(profile, given.state_bytes)]
+    return faults
+
+
+def _profile_faults(profile: Profile, state_bytes: int) -> list[tuple[str, str]]:
+    faults = [
+        (f"grants[{index}]", "must be the name of a grant: lower-case letters, digits, '.', '_' and '-', at most 64.")
+        for index, grant in enumerate(profile.grants)
+        if not _POLICY_NAME.fullmatch(grant)
+    ]
+    faults += [
+        (f"namespaces[{index}]", "must be the name of a namespace.")
+        for index, name in enumerate(profile.namespaces)
+        if not _DNS_NAME.fullmatch(name)
+    ]
+    values = {}
+    for key in (
+        "cpu_request",
+        "cpu_limit",
+        "cpu_request_max",
+        "memory_request",
+        "memory_limit",
+        "memory_limit_max",
+        "ephemeral_storage",
+    ):
+        text = getattr(profile, key)
+        if key == "cpu_limit" and not text:
+            continue
+        try:
+            values[key] = quantity.parse(text)
+        except quantity.NotAQuantityError:
+            values[key] = quantity.parse("0")
+        if not values[key]:
+            faults.append((key, "must be a quantity above 0 such as 10m (cpu) or 64Mi (memory)."))
+    if faults:
+        return faults
+    for lesser, greater in (
+        ("cpu_request", "cpu_request_max"),
+        ("cpu_request", "cpu_limit"),
+        ("memory_request", "memory_limit"),
+        ("memory_limit", "memory_limit_max"),
+    ):
+        if greater in values and values[lesser] > values[greater]:
+            faults.append((lesser, f"must not be above `{greater}`."))
+    if values["memory_limit"] < 2 * state_bytes:
+        faults.append(
+            ("memory_limit", f"must be at least {2 * state_bytes // 2**20}Mi: `journal_max_bytes` is kept in that memory too.")
+        )
+    return faults
