@@ -1,7 +1,8 @@
 """Generate `capsign_wire` from the `.proto` files; `--check` says whether the committed code is what they give.
 
 The protos live in package `capsign.*`, the Python code in `capsign_wire.*` (applications import `capsign`), so the imports that
-protoc writes are moved. Everything generated is committed: nobody needs protoc to install capsign.
+protoc writes are moved. Interfaces that others own (`spiffe`) keep their folder inside `capsign_wire`. Everything generated is
+committed: nobody needs protoc to install capsign.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
 TARGET = ROOT / "python" / "capsign_wire"
+FOREIGN = "spiffe"
+"""Folder of the interfaces that others own."""
+
 IMPORT = re.compile(r"\bcapsign\.(types|agent|adapter)\.v1\b(?!\.\w+Service)")
 
 
@@ -24,11 +28,11 @@ def moved(line: str) -> str:
     """A line of generated code with its Python imports pointing into capsign_wire."""
     if re.match(r"\s*(from|import) capsign\.", line):
         return IMPORT.sub(r"capsign_wire.\1.v1", line)
-    return line
+    return re.sub(rf"^(\s*(?:from|import)) {FOREIGN}\.", rf"\1 capsign_wire.{FOREIGN}.", line)
 
 
 def generate(target: Path) -> None:
-    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "capsign").rglob("*.proto"))
+    sources = sorted(str(path.relative_to(ROOT)) for folder in ("capsign", FOREIGN) for path in (ROOT / folder).rglob("*.proto"))
     well_known = str(files("grpc_tools") / "_proto")
     with tempfile.TemporaryDirectory() as scratch:
         arguments = ["protoc", f"-I{ROOT}", f"-I{well_known}"]
@@ -37,7 +41,9 @@ def generate(target: Path) -> None:
         if protoc.main(arguments + sources) != 0:
             raise SystemExit("protoc failed; its message is above")
         for made in sorted(Path(scratch).rglob("*.py*")):
-            relative = made.relative_to(Path(scratch) / "capsign")
+            relative = made.relative_to(scratch)
+            if relative.parts[0] == "capsign":
+                relative = relative.relative_to("capsign")
             if made.name.endswith(("_grpc.py", "_grpc.pyi")) and "Service" not in made.read_text():
                 continue  # a file without services has an empty gRPC half
             text = made.read_text()

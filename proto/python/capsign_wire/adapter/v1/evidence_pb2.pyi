@@ -39,6 +39,12 @@ class _AuditKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditKind.V
     """Handles were fetched, renewed or dropped."""
     AUDIT_KIND_CLOSE: _AuditKind.ValueType  # 5
     """The agent ends: last record of a boot."""
+    AUDIT_KIND_IDENTITY_ISSUED: _AuditKind.ValueType  # 6
+    """The agent got its first certificate of this boot, or one after the last had ended."""
+    AUDIT_KIND_IDENTITY_RENEWED: _AuditKind.ValueType  # 7
+    """The agent got the certificate that follows the one it has."""
+    AUDIT_KIND_IDENTITY_REFUSED: _AuditKind.ValueType  # 8
+    """A certificate was refused; `reason` says why where it is the adapter's."""
 
 class AuditKind(_AuditKind, metaclass=_AuditKindEnumTypeWrapper):
     """What an agent's record tells."""
@@ -55,6 +61,12 @@ AUDIT_KIND_HANDLES: AuditKind.ValueType  # 4
 """Handles were fetched, renewed or dropped."""
 AUDIT_KIND_CLOSE: AuditKind.ValueType  # 5
 """The agent ends: last record of a boot."""
+AUDIT_KIND_IDENTITY_ISSUED: AuditKind.ValueType  # 6
+"""The agent got its first certificate of this boot, or one after the last had ended."""
+AUDIT_KIND_IDENTITY_RENEWED: AuditKind.ValueType  # 7
+"""The agent got the certificate that follows the one it has."""
+AUDIT_KIND_IDENTITY_REFUSED: AuditKind.ValueType  # 8
+"""A certificate was refused; `reason` says why where it is the adapter's."""
 Global___AuditKind: _TypeAlias = AuditKind  # noqa: Y015
 
 @_typing.final
@@ -89,7 +101,7 @@ class AuditRecord(_message.Message):
     outcome: _failures_pb2.Outcome.ValueType
     """For OUTCOME."""
     reason: _failures_pb2.Reason.ValueType
-    """For an OUTCOME that is not DONE."""
+    """For an OUTCOME that is not DONE, and for IDENTITY_REFUSED."""
     leaf_index_plus_one: _builtins.int
     """For DONE: the leaf that the adapter named, plus one; 0: none."""
     caller: _builtins.str
