@@ -46,6 +46,10 @@ test-pythons: ## The fast tests on every other Python of this machine (PYTHONS="
 		$(MAKE) PYTHON=$$python VENV=.venv-$$(basename $$python) test-unit || exit 1; \
 	done
 
+.PHONY: images
+images: venv kube-packages ## Build the container images (BASE=<image> ADAPTER_BASE=<image> IMAGES="agent adapter injector")
+	@PYTHONPATH=k8s/images $(BIN)/python -m capsign_images $(if $(BASE),--base $(BASE)) $(if $(ADAPTER_BASE),--adapter-base $(ADAPTER_BASE)) $(IMAGES)
+
 .PHONY: check
 check: check-python check-proto ## Lint, types, import contracts, protos and generated code
 
@@ -85,10 +89,23 @@ lock: $(STAMP_PROTO) ## Resolve requirements/*.lock anew
 		--no-emit-package capsign --extra dev pyproject.toml -o requirements/dev.lock
 	$(VENV_PROTO)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		requirements/proto.in -o requirements/proto.lock
+	$(VENV_PROTO)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		requirements/images.in -o requirements/images.lock
+	@$(call lock-image,agent,--extra agent)
+	@$(call lock-image,adapter,--extra adapter --extra cli)
+	@$(call lock-image,injector,--extra injector $(addprefix --no-emit-package ,grpcio protobuf googleapis-common-protos))
+
+# What is in an image: for Linux alone, in the versions that are tested. The injector speaks no gRPC.
+lock-image = $(VENV_PROTO)/bin/uv pip compile --quiet --python-platform linux --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --no-emit-package capsign --constraints requirements/dev.lock $(2) pyproject.toml -o requirements/$(1).lock
 
 .PHONY: system-packages
 system-packages: ## Install SoftHSM2, NSS, OpenSC, PostgreSQL and openssl, or say how
 	@.ci/system-packages
+
+.PHONY: kube-packages
+kube-packages: ## Install what images and clusters need (buildah, mmdebstrap, containerd, runc, ...)
+	@.ci/kube-packages
 
 .PHONY: venv
 venv: $(STAMP) ## Make or refresh .venv from the lock
