@@ -14,7 +14,8 @@ from capsign_wire import settings
 from capsign_wire.settings import SettingsError
 from msgspec import Meta
 
-from capsign_injector import __version__, quantity
+from capsign_injector import __version__, quantity, server_settings
+from capsign_injector.server_settings import LogLevel, Server
 
 MAX_FILE_BYTES = 256 * 1024
 """Largest settings file, bytes."""
@@ -22,7 +23,6 @@ MAX_FILE_BYTES = 256 * 1024
 STATE_SPARE_BYTES = 8 * 1024 * 1024
 """What the agent's state volume holds beside the journal: certificates, trust bundles, sockets."""
 
-LogLevel = Literal["debug", "info", "warning", "error"]
 MaySet = Literal["log-level", "cpu-request", "memory-limit"]
 
 _TARGET = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]{1,253}):\d{1,5}")
@@ -31,7 +31,6 @@ _POLICY_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PROFILE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _AUDIENCE = re.compile(r"[!-~]{1,253}")
-_LISTEN = re.compile(r"(\[[0-9A-Fa-f:]*\]|[A-Za-z0-9.-]*):\d{1,5}")
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -67,27 +66,6 @@ class Adapter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """host:port of the listener where a token becomes a certificate."""
     server_name: str = "capsign-adapter.capsign-system.svc"
     """DNS name that the adapter's certificate carries."""
-
-
-class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The webhook's own process."""
-
-    listen: str = "0.0.0.0:8443"
-    """host:port of the webhook, HTTPS."""
-    health: str = "0.0.0.0:8080"
-    """host:port of liveness, readiness and metrics, without TLS."""
-    certificate: Literal["own", "files"] = "own"
-    """"own": made, rotated and published by the injector itself. "files": `cert_file` and `key_file`, made by others."""
-    cert_file: str = ""
-    key_file: str = ""
-    namespace: str = "capsign-system"
-    """Where the injector runs, with its Service and its Secret."""
-    service: str = "capsign-injector"
-    """Service in front of it: the name in its certificate is <service>.<namespace>.svc."""
-    secret: str = "capsign-injector-tls"  # noqa: S105 - a name
-    """Secret that holds authority and serving certificates, for "own"."""
-    webhook_configuration: str = "capsign-injector"
-    """MutatingWebhookConfiguration into which the authority is published, for "own"."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -154,12 +132,6 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
             ("trust_domain", given.trust_domain, _DNS_NAME, "must be a SPIFFE trust domain such as cluster.example."),
             ("audience", given.audience, _AUDIENCE, "must be 1 to 253 printable ASCII characters without spaces."),
             ("adapter.server_name", given.adapter.server_name, _DNS_NAME, "must be a DNS name in lower case."),
-            ("server.listen", given.server.listen, _LISTEN, "must be host:port, for example 0.0.0.0:8443."),
-            ("server.health", given.server.health, _LISTEN, "must be host:port, for example 0.0.0.0:8080."),
-            ("server.namespace", given.server.namespace, _DNS_NAME, "must be the name of a namespace."),
-            ("server.service", given.server.service, _DNS_NAME, "must be the name of a Service."),
-            ("server.secret", given.server.secret, _DNS_NAME, "must be the name of a Secret."),
-            ("server.webhook_configuration", given.server.webhook_configuration, _DNS_NAME, "must be an object's name."),
         )
         if not form.fullmatch(value)
     ]
@@ -176,12 +148,7 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
     ]
     if not given.bundle_file.startswith("/"):
         faults.append(("bundle_file", "must be an absolute path, for example /etc/capsign/trust/bundle.pem."))
-    if given.server.certificate == "files":
-        faults += [
-            (f"server.{key}", 'must be an absolute path when `server.certificate` is "files".')
-            for key, path in (("cert_file", given.server.cert_file), ("key_file", given.server.key_file))
-            if not path.startswith("/")
-        ]
+    faults += [(f"server.{key}", sentence) for key, sentence in server_settings.faults(given.server)]
     if "default" not in given.profiles:
         faults.append(("profiles", "must have a profile `default`, for pods that name none."))
     for name, profile in given.profiles.items():

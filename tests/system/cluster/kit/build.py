@@ -27,7 +27,7 @@ PROGRESS_EVERY_S = 15.0
 KEPT_BUILDS = 2
 
 
-class BuildFailed(Exception):
+class BuildError(Exception):
     """Go could not build the node; the message ends with its last words."""
 
 
@@ -53,9 +53,9 @@ def go(*arguments: str) -> str:
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
-        raise BuildFailed("there is no `go` in PATH; run .ci/kube-packages or install Go 1.26") from None
+        raise BuildError("there is no `go` in PATH; run .ci/kube-packages or install Go 1.26") from None
     except subprocess.CalledProcessError as error:
-        raise BuildFailed(f"go {arguments[0]}: {error.stderr.strip()[-2000:]}") from None
+        raise BuildError(f"go {arguments[0]}: {error.stderr.strip()[-2000:]}") from None
     return done.stdout.strip()
 
 
@@ -111,7 +111,7 @@ def compile_all(target: Path) -> None:
                 said = now
                 print(f"  {now - started:4.0f} s: {compiled} compiled, {line.strip()}", file=sys.stderr, flush=True)
     if build.returncode:
-        raise BuildFailed(f"go build ended with {build.returncode}:\n{''.join(last_words)}")
+        raise BuildError(f"go build ended with {build.returncode}:\n{''.join(last_words)}")
     print(f"  built in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
@@ -145,5 +145,5 @@ def binaries() -> Path:
 if __name__ == "__main__":
     try:
         print(binaries())
-    except BuildFailed as failed:
+    except BuildError as failed:
         sys.exit(str(failed))

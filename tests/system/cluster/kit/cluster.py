@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from system.cluster.kit.archive import write_image
 from system.cluster.kit.build import binaries
@@ -25,7 +25,7 @@ PATIENCE_S = 90.0
 Found = TypeVar("Found")
 
 
-class ClusterFailed(Exception):
+class ClusterError(Exception):
     """The node did not start or has ended; the message has the last words of its parts."""
 
 
@@ -98,7 +98,7 @@ class Cluster:
         self._layout = Layout(Path(tempfile.mkdtemp(prefix="capsign-kube-")))
         self._keeper: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
@@ -142,7 +142,7 @@ class Cluster:
         while (stage := self._stage()) not in wanted:
             assert self._keeper is not None
             if stage.startswith("failed") or self._keeper.poll() is not None or time.monotonic() > end:
-                raise ClusterFailed(f"the node is at {stage!r}, not at {wanted[0]!r}\n{self.last_words()}")
+                raise ClusterError(f"the node is at {stage!r}, not at {wanted[0]!r}\n{self.last_words()}")
             time.sleep(0.05)
 
     def _stage(self) -> str:
@@ -154,7 +154,7 @@ class Cluster:
         for wait in (("create", f"node/{NODE}"), ("condition=Ready", f"node/{NODE}"), ("create", "serviceaccount/default")):
             done = self.kubectl.run("wait", f"--for={wait[0]}", wait[1], f"--timeout={max(1, end - time.monotonic()):.0f}s")
             if done.returncode:
-                raise ClusterFailed(f"{wait[1]}: {done.stderr}\n{self.last_words()}")
+                raise ClusterError(f"{wait[1]}: {done.stderr}\n{self.last_words()}")
 
     def stop(self) -> None:
         if self._keeper is not None:

@@ -96,7 +96,7 @@ class NameServer(asyncio.DatagramProtocol):
 
 
 class VolumeMaker:
-    """Static provisioning, done when asked: a `local` volume, so that the kubelet applies fsGroup. Volumes outlive their claims."""
+    """Makes a `local` volume for each claim (the kubelet applies fsGroup to those). Volumes outlive their claims."""
 
     def __init__(self, session: aiohttp.ClientSession, directory: Path) -> None:
         self._session = session

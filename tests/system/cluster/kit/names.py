@@ -1,7 +1,7 @@
 """What a cluster's name server answers: a pure function of the Services and EndpointSlices that the API server shows.
 
-The names are those of the Kubernetes DNS specification (v1.1): a Service is its ClusterIP, a headless one the addresses of its ready
-pods, and a pod of a headless Service with a hostname has a name of its own.
+The names are those of the Kubernetes DNS specification (v1.1): a Service is its ClusterIP, a headless one the addresses of its
+ready pods, and a pod of a headless Service with a hostname has a name of its own.
 """
 
 from __future__ import annotations

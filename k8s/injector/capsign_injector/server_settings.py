@@ -1,0 +1,124 @@
+"""The section `server` of the injector's settings: its listeners, its serving certificate, its bounds. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[A-Za-z0-9.-]*):(\d{1,5})")
+_DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+
+Life = Annotated[int, Meta(ge=60, le=315_360_000)]
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The webhook's own process."""
+
+    listen: str = "0.0.0.0:8443"
+    """host:port of the webhook, HTTPS. `[::]:8443` takes IPv4 too."""
+    health: str = "0.0.0.0:8080"
+    """host:port of liveness and readiness, without TLS."""
+    certificate: Literal["own", "files"] = "own"
+    """"own": made, rotated and published by the injector itself. "files": `cert_file` and `key_file`, made by others, read anew
+    when they change; the webhook configuration is then not touched."""
+    cert_file: str = ""
+    """PEM, the leaf first, for "files"."""
+    key_file: str = ""
+    """PEM without a passphrase, for "files"."""
+    namespace: str = "capsign-system"
+    """Where the injector runs, with its Service and its Secret."""
+    service: str = "capsign-injector"
+    """Service in front of it: the name in its certificate is <service>.<namespace>.svc."""
+    further_names: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
+    """More DNS names for the certificate, where the webhook is called by URL."""
+    secret: str = "capsign-injector-tls"  # noqa: S105 - a name
+    """Secret that holds authority and serving certificate, for "own"."""
+    webhook_configuration: str = "capsign-injector"
+    """MutatingWebhookConfiguration into which the authority is published, for "own"."""
+    authority_life_s: Life = 31_536_000
+    """How long an authority is valid. Its successor is made after two thirds of it."""
+    leaf_life_s: Life = 2_592_000
+    """How long a serving certificate is valid. It is renewed after two thirds of it."""
+    propagation_s: Annotated[int, Meta(ge=2, le=86_400)] = 600
+    """How long until every API server has seen what was published and every replica what is in the Secret; clock differences
+    between API servers included. An authority is published for this long before it serves, and after it served last."""
+    look_s: Annotated[int, Meta(ge=1, le=3_600)] = 30
+    """How often the Secret and the webhook configuration are looked at."""
+    api_server: str = ""
+    """URL of the Kubernetes API; empty: what Kubernetes puts into the environment of every pod."""
+    token_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
+    ca_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+    max_reviews: Annotated[int, Meta(ge=1, le=65_536)] = 2_048
+    """Reviews in work at once; to one more the API server is told to come again after a second, and does."""
+    max_review_bytes: Annotated[int, Meta(ge=4_194_304, le=1_073_741_824)] = 67_108_864
+    """Bytes of all bodies in work at once."""
+    max_connections: Annotated[int, Meta(ge=16, le=65_536)] = 4_096
+    """Connections; for one more the one that is idle longest is closed."""
+    drain_delay_s: Annotated[int, Meta(ge=0, le=120)] = 10
+    """After SIGTERM: how long connections are still taken, while the cluster learns that this replica is not ready."""
+    drain_s: Annotated[int, Meta(ge=1, le=120)] = 15
+    """After that: longest time for reviews in work. `terminationGracePeriodSeconds` must be above the sum of both."""
+    log_level: LogLevel = "info"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """DNS names of the serving certificate; the first is what the API server asks for."""
+        return (f"{self.service}.{self.namespace}.svc", *self.further_names)
+
+
+def address(text: str) -> tuple[str | None, int]:
+    """Host (None: all) and port of a listener. `text` has passed `faults`."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]") or None, int(port)
+
+
+def faults(server: Server) -> list[tuple[str, str]]:
+    """What the types cannot say: pairs of a key and a sentence with its fix."""
+    found = [
+        (key, sentence)
+        for key, value, form, sentence in (
+            ("listen", server.listen, _LISTEN, "must be host:port, for example 0.0.0.0:8443."),
+            ("health", server.health, _LISTEN, "must be host:port, for example 0.0.0.0:8080."),
+            ("namespace", server.namespace, _DNS_NAME, "must be the name of a namespace."),
+            ("service", server.service, _DNS_NAME, "must be the name of a Service."),
+            ("secret", server.secret, _DNS_NAME, "must be the name of a Secret."),
+            ("webhook_configuration", server.webhook_configuration, _DNS_NAME, "must be an object's name."),
+            *(
+                (f"further_names[{index}]", name, _DNS_NAME, "must be a DNS name in lower case.")
+                for index, name in enumerate(server.further_names)
+            ),
+        )
+        if not form.fullmatch(value)
+    ]
+    for key, text in (("listen", server.listen), ("health", server.health)):
+        match = _LISTEN.fullmatch(text)
+        if match and int(match[2]) > 65_535:
+            found.append((key, "must have a port of at most 65535."))
+    if server.api_server and not server.api_server.startswith("https://"):
+        found.append(("api_server", "must begin with https://, or be left out."))
+    if server.certificate == "files":
+        found += [
+            (key, 'must be an absolute path when `server.certificate` is "files".')
+            for key, path in (("cert_file", server.cert_file), ("key_file", server.key_file))
+            if not path.startswith("/")
+        ]
+    else:
+        found += _rotation_faults(server)
+    return found
+
+
+def _rotation_faults(server: Server) -> list[tuple[str, str]]:
+    """A rotation takes two propagation times, and must be over before what it replaces ends."""
+    found = []
+    if server.look_s * 2 > server.propagation_s:
+        found.append(("look_s", "must be at most half of `propagation_s`: a replica that looks late serves what is gone."))
+    if server.leaf_life_s < 6 * server.propagation_s:
+        found.append(("leaf_life_s", "must be at least six times `propagation_s`."))
+    if server.authority_life_s < 2 * server.leaf_life_s:
+        found.append(("authority_life_s", "must be at least twice `leaf_life_s`."))
+    return found
