@@ -1,11 +1,37 @@
 """The certificate authority of one replica: it issues identities and says what to trust, on any thread.
 
-What it signs with is a key in the token; what it does when is decided by `decide.authority` and recorded in the store.
+What it signs with is a key in the token; what it does when is decided by `decide.authority` and recorded in the store. Replicas
+share nothing but the store: each looks at the rows every so often, and whoever is first does what is due.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from capsign_wire import settings
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from capsign_adapter.decide import authority as life
+from capsign_adapter.enrol import roll
+from capsign_adapter.enrol.certificates import leaf_certificate
+from capsign_adapter.enrol.roll import Realm
+from capsign_adapter.keys.authority_key import AuthorityKey
+from capsign_adapter.keys.subkeys import token_failure
+from capsign_adapter.store.interface import AuthorityRow, CommitUnknownError, Store, StoreUnavailableError
+from capsign_adapter.token.interface import Token, TokenError
+
+MAX_SPIFFE_ID = 255
+"""Longest SPIFFE ID that is issued, bytes: what an entry of the log can name."""
+
+_TRIES = 3
+"""How often a certificate is begun anew because another replica moved the authorities on meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +54,108 @@ class Bundle:
 class Authority:
     """Signs with the active authority. Any thread may call any method."""
 
-    def issue(self, spiffe_id: str, spki: bytes, now_ms: int) -> Issued:
+    def __init__(self, token: Token, store: Store, realm: Realm) -> None:
+        """Raises SettingsError if there is no authority yet, and what the store raises."""
+        self._token = token
+        self._store = store
+        self._realm = realm
+        self._reading = threading.Lock()
+        self._promising = threading.Lock()
+        self._rows: tuple[AuthorityRow, ...] = ()
+        self._keys: dict[int, AuthorityKey] = {}
+        if not self.refresh():
+            sentence = "The section [identity] is there, and the store has no authority yet. Run `capsign-adapter provision`."
+            raise settings.SettingsError(sentence, key="identity")
+
+    def issue(self, spiffe_id: str, spki: bytes, now_ms: int, names: Sequence[str] = ()) -> Issued:
         """An X.509-SVID for the key with this SubjectPublicKeyInfo (DER). One token call.
 
-        The caller has checked that the identity is the peer's and that the peer has the key. Raises FailureError
-        TOKEN_UNAVAILABLE, STORE_UNAVAILABLE, and BAD_REQUEST if the key is not P-256 or the identity does not fit.
+        The caller has checked that the identity is the peer's and that the peer has the key. `names` are the DNS names and
+        addresses of a server. Raises FailureError TOKEN_UNAVAILABLE, STORE_UNAVAILABLE, and CERTIFICATE_REQUEST_REFUSED if the
+        key is not P-256 or the identity does not fit.
         """
-        raise NotImplementedError
+        public = _p256(spki)
+        if len(spiffe_id.encode()) > MAX_SPIFFE_ID:
+            detail = f"The SPIFFE ID of this workload has more than {MAX_SPIFFE_ID} bytes. Shorten its service account's name."
+            raise FailureError(failures_pb2.REASON_CERTIFICATE_REQUEST_REFUSED, detail)
+        try:
+            row, not_before_ms, not_after_ms = self._promised(now_ms)
+            root = x509.load_der_x509_certificate(row.certificate)
+            certificate = leaf_certificate(self._key(row), root, public, spiffe_id, not_before_ms, not_after_ms, names)
+        except TokenError as error:
+            raise token_failure(error) from error
+        except (StoreUnavailableError, CommitUnknownError) as error:
+            # A promise that may have been written harms nobody: it only lets an authority be trusted a little longer.
+            raise FailureError(failures_pb2.REASON_STORE_UNAVAILABLE, "The adapter's store cannot be used now.") from error
+        return Issued((certificate,), not_after_ms, row.version)
 
     def bundle(self) -> Bundle:
         """What to trust now; from memory."""
-        raise NotImplementedError
+        rows = self._rows
+        return Bundle(life.sequence(rows), tuple(row.certificate for row in life.trusted(rows)))
+
+    def rows(self) -> tuple[AuthorityRow, ...]:
+        """The authorities as they were seen last."""
+        return self._rows
+
+    def refresh(self) -> tuple[AuthorityRow, ...]:
+        """See what the store holds now. Raises what the store raises."""
+        with self._reading:  # one read at a time: none that began earlier may bring the past back
+            self._rows = tuple(self._store.authorities())
+            return self._rows
+
+    def look(self, clock_ms: Callable[[], int]) -> None:
+        """See what the store holds, and do what is due; call it every so often. Raises what store and token raise."""
+        self.refresh()
+        for _ in range(life.MOST_TRUSTED):
+            now_ms = clock_ms()
+            step = life.due(self._rows, self._realm.lives, now_ms)
+            if step is None:
+                return
+            try:
+                roll.take(step, self._token, self._store, self._realm, now_ms)
+            except FailureError as error:
+                if error.reason != failures_pb2.REASON_ILLEGAL_TRANSITION:
+                    raise
+                self.refresh()  # another replica was first
+                return
+            self.refresh()
+
+    def _promised(self, now_ms: int) -> tuple[AuthorityRow, int, int]:
+        """Who signs a certificate now, and its validity: promised in the store, so that its authority outlives it."""
+        for _ in range(_TRIES):
+            row = life.signing(self._rows, now_ms)
+            if row is None:
+                break
+            not_before_ms, not_after_ms = life.validity(row, self._realm.lives, now_ms)
+            if life.promise_for(row, self._realm.lives, not_after_ms) is None:
+                return row, not_before_ms, not_after_ms
+            self._promise(row.version, not_after_ms)
+        detail = "No certificate authority of this deployment can sign now. See `capsign-adapter authority status`."
+        raise FailureError(failures_pb2.REASON_TOKEN_UNAVAILABLE, detail)
+
+    def _promise(self, version: int, not_after_ms: int) -> None:
+        """Have the rows say that this authority may sign until then, or who signs in its place. One thread writes for all."""
+        with self._promising:
+            row = next(row for row in self._rows if row.version == version)
+            until_ms = life.promise_for(row, self._realm.lives, not_after_ms)
+            if until_ms is not None:
+                self._store.promise_authority(version, until_ms)
+                self.refresh()
+
+    def _key(self, row: AuthorityRow) -> AuthorityKey:
+        key = self._keys.get(row.version)
+        if key is None:
+            key = self._keys[row.version] = AuthorityKey(self._token, row.label)
+        return key
+
+
+def _p256(spki: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        public = load_der_public_key(spki)
+    except (ValueError, UnsupportedAlgorithm):
+        public = None
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+        detail = "The key of a certificate is a P-256 key. Make the request with one."
+        raise FailureError(failures_pb2.REASON_CERTIFICATE_REQUEST_REFUSED, detail)
+    return public

@@ -1,0 +1,96 @@
+"""Carries out the steps of an authority's life, each with its leaf: in the token, then in the store.
+
+A key pair is made before its row. If the process dies between the two, the object stays in the token as one that nothing accounts
+for; its number is stepped over and an operator is told at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from capsign_wire import logs
+
+from capsign_adapter.decide import lifecycle
+from capsign_adapter.decide.authority import Due, Lives, Step
+from capsign_adapter.decide.lifecycle import AuthorityEvent
+from capsign_adapter.enrol.certificates import root_certificate
+from capsign_adapter.evidence import leaf
+from capsign_adapter.evidence.leaf import Act
+from capsign_adapter.keys import labels
+from capsign_adapter.keys.authority_key import AuthorityKey
+from capsign_adapter.keys.provision import KeyWeakError, check_value, make_authority
+from capsign_adapter.store.interface import AuthorityRow, AuthorityState, CommitUnknownError, Store
+from capsign_adapter.token.interface import Token, TokenError
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    """For whom the authorities speak, and under which policy they do."""
+
+    trust_domain: str
+    policy_digest: bytes
+    lives: Lives
+
+    @property
+    def actor(self) -> str:
+        """Who the evidence says made a step that the clock asked for."""
+        return f"spiffe://{self.trust_domain}/adapter/authority"
+
+
+def take(step: Step, token: Token, store: Store, realm: Realm, now_ms: int) -> None:
+    """Do what is due.
+
+    Raises FailureError ILLEGAL_TRANSITION if another replica was first, KeyWeakError, TokenError, and what the store raises.
+    """
+    if step.due == Due.PREPARE or step.row is None:
+        prepare(token, store, realm, now_ms)
+    elif step.due == Due.ACTIVATE:
+        _move(step.row, AuthorityEvent.ACTIVATE, Act.AUTHORITY_ACTIVATED, store, realm, now_ms)
+    else:
+        _move(step.row, AuthorityEvent.RETIRE, Act.AUTHORITY_RETIRED, store, realm, now_ms)
+
+
+def prepare(token: Token, store: Store, realm: Realm, now_ms: int) -> AuthorityRow:
+    """Make the next authority and publish it. Raises as `take`."""
+    highest = max((row.version for row in store.authorities()), default=0)
+    version = max(highest, labels.highest_authority(token.labels())) + 1
+    try:
+        spki = make_authority(token, version)
+    except KeyWeakError:
+        _withdraw(token, version)
+        raise
+    try:
+        row = _signed_by_itself(token, version, spki, realm, now_ms)
+        store.add_authority(row, _entry(Act.AUTHORITY_PREPARED, version, realm, now_ms), now_ms)
+    except CommitUnknownError:
+        raise  # the row may be there: the key stays
+    except Exception:
+        _withdraw(token, version)
+        raise
+    logs.event("authority.prepared", version=version)
+    return row
+
+
+def _signed_by_itself(token: Token, version: int, spki: bytes, realm: Realm, now_ms: int) -> AuthorityRow:
+    label = labels.authority(version)
+    expires_ms = (now_ms + realm.lives.authority_ms) // 1000 * 1000
+    begins_ms = now_ms - realm.lives.margin_ms
+    certificate = root_certificate(AuthorityKey(token, label), version, realm.trust_domain, begins_ms, expires_ms)
+    return AuthorityRow(version, AuthorityState.PREPARED, certificate, label, check_value(spki), now_ms, expires_ms)
+
+
+def _withdraw(token: Token, version: int) -> None:
+    """Destroy a key pair that this call made and nobody has seen: left alone, each further try would leave another."""
+    with contextlib.suppress(TokenError):
+        token.destroy(labels.authority(version))
+
+
+def _move(row: AuthorityRow, event: AuthorityEvent, act: Act, store: Store, realm: Realm, now_ms: int) -> None:
+    state = lifecycle.move(lifecycle.AUTHORITY, row.state, event)
+    store.move_authority(row, state, _entry(act, row.version, realm, now_ms), now_ms)
+    logs.event(f"authority.{state.name.lower()}", version=row.version)
+
+
+def _entry(act: Act, version: int, realm: Realm, now_ms: int) -> bytes:
+    return leaf.admin(now_ms, realm.policy_digest, act, realm.actor, f"authority/{version}", 0)
