@@ -1,0 +1,71 @@
+"""What goes into which image. Paths are relative to the repository, destinations to the image's root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PYTHON = "3.11"
+"""The Python of the base image; wheels are chosen for it."""
+
+GLIBC = 36
+"""The minor version of the base's glibc 2.x (bookworm): wheels may need no newer one."""
+
+SUITE = "bookworm"
+BASE_PACKAGES = ("base-files", "python3")
+SOFTHSM_PACKAGES = ("libsofthsm2",)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: its own packages, its files, its commands. Dependencies: requirements/<name>.lock."""
+
+    name: str
+    title: str
+    description: str
+    packages: tuple[str, ...]
+    commands: tuple[tuple[str, str], ...]
+    """Command and the module whose `main` it runs."""
+    files: tuple[tuple[str, str], ...] = ()
+    softhsm: bool = False
+
+    @property
+    def reference(self) -> str:
+        return f"localhost/capsign-{self.name}"
+
+
+AGENT = Image(
+    name="agent",
+    title="capsign-agent",
+    description="capsign's sidecar: signs for the containers of a pod; holds no key",
+    packages=("proto/python/capsign_wire", "agent/capsign_agent"),
+    commands=(("capsign-agent", "capsign_agent.__main__"),),
+    files=(("agent/capsign_agent/probe.py", "opt/capsign/probe.py"),),
+)
+
+ADAPTER = Image(
+    name="adapter",
+    title="capsign-adapter",
+    description="capsign's signer: the only process that logs in to the HSM; with the capsign command",
+    packages=(
+        "proto/python/capsign_wire",
+        "adapter/capsign_adapter",
+        "clients/python/capsign",
+        "clients/cli/capsign_cli",
+    ),
+    commands=(("capsign-adapter", "capsign_adapter.__main__"), ("capsign", "capsign_cli.__main__")),
+    files=(
+        ("softhsm/init.py", "opt/capsign/softhsm/init.py"),
+        ("softhsm/softhsm2.conf.template", "opt/capsign/softhsm/softhsm2.conf.template"),
+    ),
+    softhsm=True,
+)
+
+INJECTOR = Image(
+    name="injector",
+    title="capsign-injector",
+    description="capsign's admission webhook: puts the agent into labelled pods",
+    packages=("proto/python/capsign_wire", "k8s/injector/capsign_injector"),
+    commands=(("capsign-injector", "capsign_injector.__main__"),),
+)
+
+IMAGES = {image.name: image for image in (AGENT, ADAPTER, INJECTOR)}
