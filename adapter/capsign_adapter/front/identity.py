@@ -23,15 +23,20 @@ def peer_of(context: grpc.ServicerContext) -> Peer:
     Raises FailureError TLS_TOO_OLD or IDENTITY_UNKNOWN. gRPC has verified the chain; it has no minimum TLS version, so that is
     checked here on every call (I10).
     """
+    demand_tls_1_3(context)
     auth = context.auth_context()
-    if auth.get("ssl_tls_version") != [b"TLSv1.3"]:  # type: ignore[comparison-overlap] # the stubs lack the list
-        raise FailureError(failures_pb2.REASON_TLS_TOO_OLD, "This connection does not use TLS 1.3.")
     names, certificate = auth.get("peer_spiffe_id", ()), auth.get("x509_pem_cert", ())
     if len(names) != 1 or len(certificate) != 1:
         raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "The certificate has no single SPIFFE ID.")
     if len(bytes(names[0])) > MAX_SPIFFE_ID:
         raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, f"A SPIFFE ID has at most {MAX_SPIFFE_ID} bytes here.")
     return _peer(bytes(names[0]), bytes(certificate[0]))
+
+
+def demand_tls_1_3(context: grpc.ServicerContext) -> None:
+    """Raises FailureError TLS_TOO_OLD."""
+    if context.auth_context().get("ssl_tls_version") != [b"TLSv1.3"]:  # type: ignore[comparison-overlap] # the stubs lack the list
+        raise FailureError(failures_pb2.REASON_TLS_TOO_OLD, "This connection does not use TLS 1.3.")
 
 
 @lru_cache(maxsize=1024)

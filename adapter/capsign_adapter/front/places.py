@@ -11,8 +11,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import grpc
 from capsign_wire.failures import FailureError, abort
@@ -95,10 +95,17 @@ class Places:
                 del self._held[kind, peer.key_hash]
 
 
+class WaitingRoom(Protocol):
+    """Where unary calls wait for their request; `Places` is one."""
+
+    def waiting(self, context: grpc.ServicerContext) -> AbstractContextManager[None]:
+        """A place to wait in until the block ends. Ends the call with a typed failure if there is none."""
+
+
 class PatientRegistrar:
     """Pass this to a generated `add_…_to_server`: unary methods wait for their request within bounds."""
 
-    def __init__(self, server: Any, places: Places) -> None:
+    def __init__(self, server: Any, places: WaitingRoom) -> None:
         self._server = server
         self._places = places
 

@@ -80,6 +80,7 @@ def _catalogue() -> Mapping[str, Instrument]:
         Instrument("capsign.unknowns", counter, "{item}", "Items whose outcome the caller must resolve.", reasons),
         Instrument("capsign.refusals", counter, "{item}", "Items refused for good.", reasons),
         Instrument("capsign.rate_limited", counter, "{item}", "Items above a grant's rate.", {}),
+        Instrument("capsign.identities", counter, "{certificate}", "Certificates asked for, by what came of it.", calls),
         Instrument("capsign.queue.depth", gauge, "{item}", "Items that wait now.", queues),
         Instrument("capsign.queue.age", gauge, "s", "How long the oldest of them has waited.", queues),
         Instrument("capsign.journal.bytes", gauge, "By", "Audit records not yet taken upstream.", {}),
@@ -193,6 +194,13 @@ class Metrics:
             self.counters["capsign.unknowns"].add(row.name, by=items)
         elif failure == pb.REASON_RATE_LIMITED:
             self.counters["capsign.rate_limited"].add(by=items)
+
+    def observe_identity(self, failure: pb.Reason.ValueType | None) -> None:
+        """Count a certificate that was issued (None) or was not, for this reason."""
+        outcome, reason = (
+            ("done", NO_REASON) if failure is None else (OUTCOME_NAMES[REASONS[failure].outcome], REASONS[failure].name)
+        )
+        self.counters["capsign.identities"].add(outcome, reason)
 
     def violated(self, invariant: str, **attributes: logs.Attribute) -> None:
         """A promise was broken: count it and say so. What is known about it goes into the log line."""

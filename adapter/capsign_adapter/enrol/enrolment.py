@@ -1,0 +1,189 @@
+"""How a pod gets a certificate: 1 read the request, 2 have the cluster review the token, 3 hold the identity against policy,
+4 have the cluster show the pod, 5 hold connection and request against it, 6 issue, 7 record, 8 release.
+
+1 asks nobody. 2 to 5 raise what `decide.enrolment` decides. A certificate leaves only after its leaf is durable; a refusal leaves
+a leaf too, with what had been proven by then. A failure of cluster, token or store decides nothing and leaves none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from capsign_wire import logs
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide import enrolment as decide
+from capsign_adapter.decide.enrolment import Address, PodFacts, TokenFacts
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.enrol import certificate_request
+from capsign_adapter.enrol.authority import Bundle, Issued
+from capsign_adapter.evidence import leaf
+
+ENROLMENTS_AT_ONCE = 8
+"""Enrolments that ask the cluster at the same time: a crowd of unknown callers must not press on it through us."""
+
+RENEWALS_AT_ONCE = 4
+"""Renewals that do. Each holds a thread that could sign meanwhile, so there are few, and they do not wait."""
+
+WAIT_SECONDS = 2.0
+"""Longest wait of an enrolment for its turn."""
+
+
+class Issuer(Protocol):
+    """The authority, as far as it is needed here; see `enrol.authority.Authority`."""
+
+    def issue(self, spiffe_id: str, spki: bytes, now_ms: int) -> Issued: ...
+
+    def bundle(self) -> Bundle: ...
+
+
+class Vouching(Protocol):
+    """The cluster, as far as it is needed here; see `enrol.cluster.Cluster`."""
+
+    def review(self, token: str, audience: str) -> TokenFacts: ...
+
+    def pod(self, namespace: str, name: str) -> PodFacts | None: ...
+
+
+class Log(Protocol):
+    """The evidence log; see `store.interface.Store`."""
+
+    def append(self, leaves: Sequence[bytes], now_ms: int) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`pod_address_check`: a token counts only on a connection from its pod. `refusals_per_second`: leaves of refusals, in all
+    for those who enrol, and for each workload that renews."""
+
+    audience: str
+    pod_address_check: bool
+    refusals_per_second: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a pod gets."""
+
+    spiffe_id: str
+    issued: Issued
+    bundle: Bundle
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is proven so far. It is what a refusal's leaf may say."""
+
+    workload: str = ""
+    pod_uid: bytes = b""
+    key_hash: bytes = b""
+
+
+class Enrolment:
+    """One for a replica. Any thread may call `enrol` and `renew`; both block while the cluster is asked, within its timeouts."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        cluster: Vouching,
+        authority: Issuer,
+        log: Log,
+        settings: Settings,
+        clock: Callable[[], int],
+    ) -> None:
+        """`clock` gives milliseconds since 1970."""
+        self._policy = policy
+        self._cluster = cluster
+        self._authority = authority
+        self._log = log
+        self._settings = settings
+        self._clock = clock
+        self._refusals = Buckets()
+        self._enrolling = threading.BoundedSemaphore(ENROLMENTS_AT_ONCE)
+        self._renewing = threading.BoundedSemaphore(RENEWALS_AT_ONCE)
+
+    def enrol(self, request: bytes, token: str, address: Address | None) -> Identity:
+        """A pod's first certificate. Raises FailureError, and what the store and the token raise."""
+        return self._decide("", request, token, address)
+
+    def renew(self, peer: Peer, request: bytes, token: str, address: Address | None) -> Identity:
+        """Its next one, over a connection that was made with the last. Raises as `enrol` does."""
+        return self._decide(peer.spiffe_id, request, token, address)
+
+    def _decide(self, holder: str, request: bytes, token: str, address: Address | None) -> Identity:
+        known = _Known(workload=holder if decide.named(self._policy, holder) else "")
+        try:
+            return self._issue(known, holder, request, token, address)
+        except FailureError as error:
+            if error.outcome == failures_pb2.OUTCOME_REFUSED and not self._recorded(known, holder, error, address):
+                sentence = "Certificates are refused too often to record each."
+                raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=1000) from None
+            raise
+
+    def _issue(self, known: _Known, holder: str, request: bytes, token: str, address: Address | None) -> Identity:
+        # 1. Read the request.
+        asked = certificate_request.read(request)
+        known.key_hash = hashlib.sha256(asked.spki).digest()
+        with self._turn(self._renewing, 0.0) if holder else self._turn(self._enrolling, WAIT_SECONDS):
+            # 2. Review the token.
+            bearer = decide.bearer_of(self._cluster.review(token, self._settings.audience), self._settings.audience)
+            known.pod_uid = bearer.uid
+            # 3. Policy.
+            spiffe_id = decide.spiffe_id_of(self._policy.trust_domain, bearer)
+            if holder:
+                decide.demand_holder(holder, spiffe_id)
+            decide.demand_named(self._policy, spiffe_id)
+            known.workload = spiffe_id
+            # 4. The pod.
+            pod = decide.demand_live(bearer, self._cluster.pod(bearer.namespace, bearer.pod_name), self._clock())
+        # 5. The connection and the request.
+        if self._settings.pod_address_check:
+            decide.demand_sender(pod, address)
+        decide.demand_own_name(asked.names, spiffe_id)
+        # 6. Issue.
+        now = self._clock()
+        issued = self._authority.issue(spiffe_id, asked.spki, now)
+        # 7. Record. A crash before this line leaves a certificate that nobody ever saw.
+        entry = leaf.identity_issued(
+            now, self._policy.digest, spiffe_id, known.pod_uid, known.key_hash, issued.authority, issued.not_after_ms
+        )
+        index = self._log.append([entry], now)
+        logs.event("identity.issued", workload=spiffe_id, pod_uid=bearer.pod_uid, renewed=bool(holder), leaf=index)
+        # 8. Release.
+        return Identity(spiffe_id, issued, self._authority.bundle())
+
+    def _recorded(self, known: _Known, holder: str, error: FailureError, address: Address | None) -> bool:
+        """Write the leaf of a refusal; False if there were too many lately. Raises what the store raises."""
+        now, rate = self._clock(), self._settings.refusals_per_second
+        if not self._refusals.take(holder, "", rate, 5 * rate, 1, now).granted:
+            return False
+        entry = leaf.identity_refused(now, self._policy.digest, known.workload, known.pod_uid, known.key_hash, error.reason)
+        index = self._log.append([entry], now)
+        logs.warning(
+            "identity.refused",
+            reason=error.row.name,
+            workload=known.workload,
+            pod_uid=str(UUID(bytes=known.pod_uid)) if known.pod_uid else "",
+            address=str(address or ""),
+            leaf=index,
+        )
+        return True
+
+    @contextmanager
+    def _turn(self, turns: threading.BoundedSemaphore, seconds: float) -> Iterator[None]:
+        if not turns.acquire(timeout=seconds) if seconds else not turns.acquire(blocking=False):
+            sentence = "Too many pods ask for certificates at once."
+            raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=500)
+        try:
+            yield
+        finally:
+            turns.release()

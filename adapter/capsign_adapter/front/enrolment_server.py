@@ -1,0 +1,68 @@
+"""The listener for pods that have no certificate yet: a server, threads and bounds of its own, so that a crowd at this door keeps
+nobody from signing at the other.
+"""
+
+from __future__ import annotations
+
+from concurrent import futures
+from typing import Any
+
+import grpc
+from capsign_wire.adapter.v1 import identity_pb2_grpc
+from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.telemetry import Metrics
+
+from capsign_adapter.enrol.enrolment import Enrolment
+from capsign_adapter.front.address_places import AddressPlaces
+from capsign_adapter.front.identity_servicer import EnrolmentServicer
+from capsign_adapter.front.places import PatientRegistrar
+from capsign_adapter.front.tls import SERVER_OPTIONS
+from capsign_adapter.sign.watch import Ticker
+
+THREADS = 64
+"""Calls at once; those that wait for their request or their turn included."""
+
+CONNECTIONS = 256
+"""Connections at once; the next one is closed before its handshake. They are short: see the options."""
+
+OPTIONS: list[tuple[str, int]] = list(
+    {
+        **dict(SERVER_OPTIONS),
+        "grpc.max_allowed_incoming_connections": CONNECTIONS,
+        "grpc.max_concurrent_streams": 4,
+        "grpc.max_receive_message_length": 16 * 1024,
+        "grpc.max_connection_idle_ms": 10_000,
+        "grpc.max_connection_age_ms": 60_000,
+        "grpc.max_connection_age_grace_ms": 15_000,
+    }.items()
+)
+"""Those of the other listener, made smaller: one call of a few kilobytes is all that anybody has to do here."""
+
+
+class EnrolmentServer:
+    """Bound when it is made (gRPC raises RuntimeError if it cannot be), serving from `start` to `stop`."""
+
+    def __init__(self, address: str, credentials: grpc.ServerCredentials, enrolment: Enrolment, metrics: Metrics) -> None:
+        """`address` is host:port; the credentials must not demand a client's certificate."""
+        places = AddressPlaces()
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(THREADS, thread_name_prefix="enrol"), options=OPTIONS, maximum_concurrent_rpcs=THREADS
+        )
+        registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places)
+        identity_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentServicer(enrolment, places, metrics), registrar)
+        self.port: int = self._server.add_secure_port(address, credentials)
+        self._sweep = Ticker("enrolment", 1.0, lambda: _swept(places))
+
+    def start(self) -> None:
+        """Serve."""
+        self._server.start()
+        self._sweep.start()
+
+    def stop(self, grace_seconds: float) -> None:
+        """Take nothing new, give calls in hand this long, then end."""
+        self._server.stop(grace=grace_seconds).wait()
+        self._sweep.stop()
+
+
+def _swept(places: AddressPlaces) -> None:
+    places.sweep()

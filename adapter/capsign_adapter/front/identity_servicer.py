@@ -1,0 +1,93 @@
+"""EnrolmentService, for pods that have no certificate yet, and IdentityService, for what follows over mTLS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+from capsign_wire import bounds
+from capsign_wire.adapter.v1 import identity_pb2 as pb
+from capsign_wire.adapter.v1 import identity_pb2_grpc
+from capsign_wire.failures import abort
+from capsign_wire.telemetry import Metrics
+
+from capsign_adapter.enrol.authority import Bundle
+from capsign_adapter.enrol.enrolment import Enrolment, Identity, Issuer
+from capsign_adapter.front.address_places import AddressPlaces
+from capsign_adapter.front.guard import admit_call, answered
+from capsign_adapter.front.identity import demand_tls_1_3
+from capsign_adapter.front.peer_address import address_of
+from capsign_adapter.sign.edge import failure_of
+
+
+class EnrolmentServicer(identity_pb2_grpc.EnrolmentServiceServicer):
+    """First certificates. The caller is nobody until the cluster has vouched for the token."""
+
+    def __init__(self, enrolment: Enrolment, places: AddressPlaces, metrics: Metrics) -> None:
+        self._enrolment = enrolment
+        self._places = places
+        self._metrics = metrics
+
+    def Enrol(self, request: pb.EnrolRequest, context: grpc.ServicerContext) -> pb.EnrolResponse:
+        """A certificate for the key of the request, in the name of the token's service account."""
+        try:
+            identity = _counted(self._metrics, lambda: self._enrol(request, context))
+        except Exception as error:  # the edge: nothing passes it untyped
+            abort(context, failure_of(error))
+        return pb.EnrolResponse(svid=_svid(identity), bundle=_bundle(identity.bundle))
+
+    def _enrol(self, request: pb.EnrolRequest, context: grpc.ServicerContext) -> Identity:
+        demand_tls_1_3(context)
+        bounds.check(request)
+        with self._places.working(context):
+            address = address_of(context.peer())
+            return self._enrolment.enrol(request.certificate_request, request.service_account_token, address)
+
+
+class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
+    """The next certificate, and what to trust."""
+
+    def __init__(self, enrolment: Enrolment, authority: Issuer, metrics: Metrics) -> None:
+        self._enrolment = enrolment
+        self._authority = authority
+        self._metrics = metrics
+
+    def Renew(self, request: pb.RenewRequest, context: grpc.ServicerContext) -> pb.RenewResponse:
+        """A certificate for the same identity and another key. The pod must still be there."""
+        try:
+            identity = _counted(self._metrics, lambda: self._renew(request, context))
+        except Exception as error:  # the edge: nothing passes it untyped
+            abort(context, failure_of(error))
+        return pb.RenewResponse(svid=_svid(identity), bundle=_bundle(identity.bundle))
+
+    def GetTrustBundle(self, request: pb.GetTrustBundleRequest, context: grpc.ServicerContext) -> pb.GetTrustBundleResponse:
+        """The authorities to trust now; from memory."""
+        bundle = answered(request, context, lambda _: self._authority.bundle())
+        return pb.GetTrustBundleResponse(bundle=_bundle(bundle))
+
+    def _renew(self, request: pb.RenewRequest, context: grpc.ServicerContext) -> Identity:
+        peer = admit_call(context)
+        bounds.check(request)
+        address = address_of(context.peer())
+        return self._enrolment.renew(peer, request.certificate_request, request.service_account_token, address)
+
+
+def _counted(metrics: Metrics, work: Callable[[], Identity]) -> Identity:
+    try:
+        identity = work()
+    except Exception as error:
+        failure = failure_of(error)
+        metrics.observe_identity(failure.reason)
+        raise failure from None
+    metrics.observe_identity(None)
+    return identity
+
+
+def _svid(identity: Identity) -> pb.Svid:
+    message = pb.Svid(spiffe_id=identity.spiffe_id, certificates=identity.issued.certificates)
+    message.expires_at.FromMilliseconds(identity.issued.not_after_ms)
+    return message
+
+
+def _bundle(bundle: Bundle) -> pb.TrustBundle:
+    return pb.TrustBundle(sequence=bundle.sequence, authorities=bundle.authorities)
