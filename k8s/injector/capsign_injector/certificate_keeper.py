@@ -1,0 +1,137 @@
+"""Keeps the injector's own certificate: looks at Secret and webhook configuration, takes the next step, serves what is stored.
+
+Any number of replicas do this at once. Each write holds only if nobody else wrote since the read, and one that lost looks again,
+so they agree without a leader. What decides is `serving_certificate`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
+
+from capsign_wire import logs
+
+from capsign_injector import certificates, serving_certificate, stored_certificate
+from capsign_injector.certificates import CertificateError
+from capsign_injector.cluster import Cluster, ClusterError, ConflictError
+from capsign_injector.server_settings import Server
+from capsign_injector.serving_certificate import Material, Publish, Store, Terms
+from capsign_injector.serving_tls import ServingTls
+from capsign_injector.stored_certificate import StoredError
+
+MAX_STEPS = 16
+"""Most steps of one look. Two replicas that start together need fewer; more would be a quarrel, and that waits."""
+
+RETRY_S = (1.0, 2.0, 5.0)
+"""Waits after a look that failed; the last one repeats."""
+
+Connect = Callable[[], AbstractAsyncContextManager[Cluster]]
+
+
+class CertificateKeeper:
+    """One replica's part."""
+
+    def __init__(self, settings: Server, connect: Connect, tls: ServingTls, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._tls = tls
+        self._clock = clock
+        self._terms = Terms(settings.names, settings.authority_life_s, settings.leaf_life_s, settings.propagation_s)
+        self._held: Material | None = None
+        self._published = False
+        self._sure_until = 0
+        self._ahead = 0.0
+        self._fault = "it has not been looked at yet"
+
+    def fault(self) -> str | None:
+        """Why API servers may not take what is served, as a sentence; None if they do."""
+        if self._held is None:
+            return f"There is no serving certificate: {self._fault}."
+        if not self._published:
+            return f"The authority of the serving certificate is not in the webhook configuration: {self._fault}."
+        if self._now() >= self._sure_until:
+            return f"The cluster was not heard from for so long that other replicas may have moved on: {self._fault}."
+        return None
+
+    def ends_at(self) -> int:
+        """When the certificate served ends, seconds since 1970; 0 without one."""
+        return certificates.read(self._held.leaf.certificate).not_after if self._held else 0
+
+    async def run(self) -> None:
+        """Look again and again. Ends when cancelled."""
+        failed = 0
+        while True:
+            try:
+                pause = await self.look()
+                failed = 0
+            except (ClusterError, StoredError, CertificateError) as error:
+                pause = min(RETRY_S[min(failed, len(RETRY_S) - 1)], float(self._settings.look_s))
+                failed += 1
+                self._failed(error)
+            # Replicas that started together would otherwise look, and collide, together for ever.
+            await asyncio.sleep(pause * random.uniform(0.8, 1.0))
+
+    async def look(self) -> float:
+        """Take every step that is due; then how long to wait, seconds. Raises ClusterError, StoredError, CertificateError."""
+        async with self._connect() as cluster:
+            for _ in range(MAX_STEPS):
+                with suppress(ConflictError):
+                    until = await self._step(cluster)
+                    if until is not None:
+                        return max(0.0, min(float(self._settings.look_s), until - self._now()))
+        return RETRY_S[0]
+
+    async def _step(self, cluster: Cluster) -> int | None:
+        # In this order: what was stored before the webhooks are written is then known to who writes them (0014).
+        webhooks = await cluster.webhooks()
+        secret = await cluster.secret()
+        self._ahead = cluster.now - self._clock()
+        try:
+            stored = stored_certificate.decode(secret.data)
+        except StoredError as error:
+            raise StoredError(f"Secret {self._settings.namespace}/{self._settings.secret}: {error}") from None
+        trusted = _common(webhooks.bundles)
+        if stored is not None:
+            self._serve(stored, trusted, cluster.now)
+        step = serving_certificate.next_step(stored, self._held, trusted, secret.rotation, cluster.now, self._terms)
+        if isinstance(step, Store):
+            await cluster.store(secret, stored_certificate.encode(step.material))
+            logs.event("certificate.stored", step=step.why)
+            return None
+        if isinstance(step, Publish):
+            await cluster.publish(webhooks, step.bundle)
+            logs.event("certificate.published", authorities=len(certificates.read_all(step.bundle)))
+            return None
+        return step.until
+
+    def _serve(self, stored: Material, trusted: frozenset[bytes], now: int) -> None:
+        """Serve what is stored. What others must see first, they have seen: that is why it is stored."""
+        if self._tls.load(stored.leaf):
+            logs.event("certificate.loaded", generation=self._tls.generation)
+        self._held = stored
+        self._published = certificates.read(stored.authority.certificate).der in trusted
+        self._sure_until = serving_certificate.sure_until(stored, now, self._terms)
+        self._fault = "it is about to be published" if not self._published else "all is well"
+
+    def _failed(self, error: Exception) -> None:
+        if str(error) != self._fault:
+            # Our own sentences, about objects and files; nothing of a pod can be in them.
+            logs.warning("certificate.look_failed", kind=type(error).__name__, sentence=str(error))
+        self._fault = str(error).rstrip(".")
+
+    def _now(self) -> float:
+        return self._clock() + self._ahead
+
+
+def _common(bundles: tuple[bytes, ...]) -> frozenset[bytes]:
+    """DER of the authorities that every one of these PEM bundles holds; one that cannot be read holds none."""
+    sets = []
+    for bundle in bundles:
+        try:
+            sets.append(frozenset(one.der for one in certificates.read_all(bundle)))
+        except CertificateError:
+            sets.append(frozenset())
+    return frozenset.intersection(*sets) if sets else frozenset()

@@ -1,0 +1,201 @@
+"""X.509 for the injector's own server: an authority and the certificate that it signs, made and read. Pure but for randomness.
+
+All keys are P-256. What is made is valid from an hour ago, so that an API server whose clock is behind takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+BACKDATED_S = 3_600
+"""How far before its making a certificate begins, seconds."""
+
+MAX_CERTIFICATES = 32
+"""Most certificates read from one text."""
+
+
+class CertificateError(Exception):
+    """A certificate or key is not what it must be. The text says what is wrong and never quotes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """PEM of a certificate and of its private key (PKCS #8, no passphrase)."""
+
+    certificate: bytes
+    key: bytes
+
+    def __repr__(self) -> str:
+        return "Pair(...)"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What decisions rest on. Times are seconds since 1970; DER is the certificate's identity, however its PEM is laid out."""
+
+    der: bytes
+    not_before: int
+    not_after: int
+    names: frozenset[str]
+    authority: bool
+
+    def valid(self, now: int) -> bool:
+        """Whether a verifier whose clock says `now` takes it."""
+        return self.not_before <= now < self.not_after
+
+    def two_thirds(self) -> int:
+        """When two thirds of its life are over."""
+        begin = self.not_before + BACKDATED_S
+        return begin + (self.not_after - begin) * 2 // 3
+
+
+def make_authority(life_s: int, now: int) -> Pair:
+    """A new authority that may sign server certificates and no further authority. Its name is unlike any other's."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    name = _name(f"capsign-injector {identifier.digest[:8].hex()}")
+    builder = _builder(name, name, key.public_key(), now, now + life_s)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
+    builder = builder.add_extension(identifier, critical=False)
+    return _pair(builder.sign(key, hashes.SHA256()), key)
+
+
+def make_leaf(authority: Pair, names: Iterable[str], life_s: int, now: int) -> Pair:
+    """A new server certificate for these DNS names; it never outlives its authority. Raises CertificateError."""
+    signer, signer_key = _parse(authority)
+    key = ec.generate_private_key(ec.SECP256R1())
+    last = min(now + life_s, int(signer.not_valid_after_utc.timestamp()))
+    listed = list(names)
+    builder = _builder(_name("capsign-injector"), signer.subject, key.public_key(), now, last)
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in listed]), critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer_key.public_key())
+    builder = builder.add_extension(issuer, critical=False)
+    return _pair(builder.sign(signer_key, hashes.SHA256()), key)
+
+
+def read(pem: bytes) -> Facts:
+    """The facts of the one certificate in `pem`. Raises CertificateError."""
+    found = read_all(pem)
+    if len(found) != 1:
+        raise CertificateError(f"There must be one certificate, not {len(found)}.")
+    return found[0]
+
+
+def read_all(pem: bytes) -> tuple[Facts, ...]:
+    """The facts of each certificate in `pem`, none to MAX_CERTIFICATES. Raises CertificateError."""
+    if pem.count(b"-----BEGIN ") != pem.count(b"-----BEGIN CERTIFICATE-----"):
+        raise CertificateError("There is something beside certificates in it. Only certificates may be published.")
+    if pem.count(b"-----BEGIN ") > MAX_CERTIFICATES:
+        raise CertificateError(f"There are more than {MAX_CERTIFICATES} certificates in it.")
+    if not pem.strip():
+        return ()
+    try:
+        return tuple(_facts(one) for one in x509.load_pem_x509_certificates(pem))
+    except (ValueError, UnsupportedAlgorithm):
+        raise CertificateError("It is not PEM of X.509 certificates.") from None
+
+
+def normal(pem: bytes) -> bytes:
+    """The certificates in `pem` and nothing else, one line ending, no comments. Raises CertificateError."""
+    return b"".join(x509.load_der_x509_certificate(one.der).public_bytes(serialization.Encoding.PEM) for one in read_all(pem))
+
+
+def refuse_strangers(authority: bytes, pair: Pair) -> None:
+    """Raises CertificateError unless `pair` belongs together and `authority` (PEM) has signed it."""
+    signer = _certificate(authority)
+    certificate, _ = _parse(pair)
+    try:
+        certificate.verify_directly_issued_by(signer)
+    except (ValueError, TypeError, InvalidSignature):
+        raise CertificateError("The serving certificate was not signed by the authority beside it.") from None
+
+
+def refuse_split(pair: Pair) -> None:
+    """Raises CertificateError unless certificate and key of `pair` belong together."""
+    _parse(pair)
+
+
+def _certificate(pem: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        raise CertificateError("It is not PEM of an X.509 certificate.") from None
+
+
+def _parse(pair: Pair) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    certificate = _certificate(pair.certificate)
+    try:
+        key = serialization.load_pem_private_key(pair.key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise CertificateError("The private key is not PEM without a passphrase.") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise CertificateError("Certificate and private key do not belong together.")
+    return certificate, key
+
+
+def _facts(certificate: x509.Certificate) -> Facts:
+    names: frozenset[str] = frozenset()
+    authority = False
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            names = frozenset(extension.value.get_values_for_type(x509.DNSName))
+            names |= frozenset(str(one) for one in extension.value.get_values_for_type(x509.IPAddress))
+        elif isinstance(extension.value, x509.BasicConstraints):
+            authority = extension.value.ca
+    return Facts(
+        der=certificate.public_bytes(serialization.Encoding.DER),
+        not_before=int(certificate.not_valid_before_utc.timestamp()),
+        not_after=int(certificate.not_valid_after_utc.timestamp()),
+        names=names,
+        authority=authority,
+    )
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: int, last: int
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.fromtimestamp(now, UTC) - timedelta(seconds=BACKDATED_S))
+        .not_valid_after(datetime.fromtimestamp(last, UTC))
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return Pair(certificate.public_bytes(serialization.Encoding.PEM), private)
