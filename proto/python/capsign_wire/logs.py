@@ -17,8 +17,6 @@ import threading
 import time
 from typing import TextIO
 
-from capsign_wire.failures import FailureError
-
 Attribute = str | int | float | bool | bytes | None
 
 MAX_TEXT = 256
@@ -90,7 +88,9 @@ def _about(cause: BaseException | None) -> dict[str, Attribute]:
     if cause is None:
         return {}
     about: dict[str, Attribute] = {"cause": type(cause).__qualname__}
-    if isinstance(cause, FailureError):
+    # Where nobody has loaded failures there are none: a process without gRPC logs without it.
+    failures = sys.modules.get("capsign_wire.failures")
+    if failures is not None and isinstance(cause, failures.FailureError):
         about["reason"] = cause.row.name
     trace = cause.__traceback__
     if trace is not None:
