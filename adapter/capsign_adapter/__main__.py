@@ -13,7 +13,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 
 from capsign_adapter import __version__
-from capsign_adapter.config import Config
+from capsign_adapter.config import Config, load
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.policy_shape import PolicyError
@@ -45,7 +45,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold subkeys
     os.umask(0o077)
     try:
-        config = settings.load(arguments.config, Config, "CAPSIGN_ADAPTER", os.environ)
+        config = load(arguments.config, os.environ)
         policy = _policy(config)
         if arguments.check_config:
             print(f"{arguments.config} and {config.policy} are good.")  # noqa: T201 - the answer of the command

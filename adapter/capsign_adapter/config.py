@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from capsign_wire import settings
 from msgspec import Meta
+
+from capsign_adapter.decide.authority import Lives
+
+ENV_PREFIX = "CAPSIGN_ADAPTER"
+
+_DNS_NAME = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]{0,251}[0-9A-Za-z])?")
+_CONFIG_MAP = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_API_SERVER = re.compile(r"https://(\[[0-9A-Fa-f:]+\]|[0-9A-Za-z.-]+)(:\d{1,5})?/?")
 
 
 class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -14,6 +26,8 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     address: str
     """host:port for agents, operators and auditors, over mTLS."""
+    enrolment_address: str = ""
+    """host:port for agents that have no certificate yet; needs `[identity.kubernetes]`. Empty: nobody enrols here."""
     health_address: str = "127.0.0.1:0"
     """host:port for grpc.health.v1 without TLS; keep it on the loopback or pod network."""
     streams: Annotated[int, Meta(ge=4, le=4096)] = 32
@@ -21,15 +35,23 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Files in PEM. They are read again when they change."""
+    """The certificate that this replica serves with, and whom it believes. Files are PEM and are read again when they change."""
 
-    certificate: Path
-    private_key: Path
-    client_ca: Path
+    source: str = "files"
+    """`files`: the three files below. `authority`: a certificate from our own authority (`[identity]`), for a key that is only in
+    memory; whom it signed is believed, and whom `client_ca` signed."""
+    certificate: Path | None = None
+    """For `files`: the server's certificate, with intermediates after it."""
+    private_key: Path | None = None
+    """For `files`: its private key, without a passphrase."""
+    client_ca: Path | None = None
+    """Who signs the certificates of clients. With `authority` it may be left out, or name a further CA, for operators."""
+    names: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+    """For `authority`: DNS names and addresses under which clients reach this adapter."""
 
 
 class TokenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The PKCS#11 token. The PIN comes from a file that only its owner can read."""
+    """The PKCS#11 token. The PIN is in a secret file: one line."""
 
     module: Path
     label: str
@@ -79,6 +101,36 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Refusals recorded for one workload each second before it is rate limited; protects the log from floods."""
 
 
+class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The cluster whose pods may enrol, as it looks from a pod of the adapter."""
+
+    api_server: str = "https://kubernetes.default.svc"
+    """URL of the API server."""
+    token_file: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+    """The adapter's own service account token; it changes, and is read anew."""
+    ca_file: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
+    """PEM of the CA of the API server."""
+    audience: Annotated[str, Meta(min_length=1, max_length=255)] = "capsign"
+    """What the tokens of agents must be meant for."""
+    pod_address_check: bool = True
+    """Whether an agent must connect from the address of the pod that its token is bound to. Turn it off only where the network
+    changes source addresses between pods."""
+    bundle_config_map: str = ""
+    """namespace/name of the ConfigMap in which this adapter publishes what to trust, as `bundle.pem`. Empty: none."""
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The certificate authority, whose key is in the token. Without this section there is none, and nobody enrols."""
+
+    svid_ttl_s: Annotated[int, Meta(ge=1, le=604_800)] = 3600
+    """Life of a certificate; it is renewed at half of it."""
+    authority_ttl_s: Annotated[int, Meta(ge=1, le=315_360_000)] = 31_536_000
+    """Life of an authority; the next one is prepared after two thirds of it."""
+    propagation_s: Annotated[int, Meta(ge=1, le=2_592_000)] = 600
+    """How long a new authority is published before it signs: longer than a pod takes from its admission to its enrolment."""
+    kubernetes: Kubernetes | None = None
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -90,5 +142,79 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     policy: Path
     subkeys: Subkeys = Subkeys()
     control: Control = Control()
+    identity: Identity | None = None
     drain_seconds: Annotated[float, Meta(ge=0, le=600)] = 10.0
     """How long a stopping adapter waits for calls in flight."""
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Config:
+    """The checked configuration. Raises settings.SettingsError with a sentence that names the key and the fix."""
+    config = settings.load(path, Config, ENV_PREFIX, environ)
+    for key, sentence in _faults(config):
+        raise settings.SettingsError(f"The key `{key}` {sentence}", key=key)
+    return config
+
+
+def lives(identity: Identity) -> Lives:
+    """How long certificates and authorities live."""
+    return Lives(identity.svid_ttl_s * 1000, identity.authority_ttl_s * 1000, identity.propagation_s * 1000)
+
+
+def _faults(config: Config) -> Iterator[tuple[str, str]]:
+    yield from _tls_faults(config)
+    if config.listen.enrolment_address and (config.identity is None or config.identity.kubernetes is None):
+        yield "listen.enrolment_address", "needs the section [identity.kubernetes]: who enrols is asked of a cluster. Add it."
+    if config.identity is not None:
+        yield from _identity_faults(config.identity)
+
+
+def _tls_faults(config: Config) -> Iterator[tuple[str, str]]:
+    tls = config.tls
+    files = {"certificate": tls.certificate, "private_key": tls.private_key}
+    if tls.source == "files":
+        for name, path in {**files, "client_ca": tls.client_ca}.items():
+            if path is None:
+                yield f"tls.{name}", 'is missing: `tls.source` is "files". Name the PEM file.'
+        if tls.names:
+            yield "tls.names", 'is not used: `tls.source` is "files", and the names are in the certificate. Remove it.'
+    elif tls.source == "authority":
+        for name, path in files.items():
+            if path is not None:
+                yield f"tls.{name}", 'is not used: `tls.source` is "authority". Remove it, or change the source.'
+        if config.identity is None:
+            yield "tls.source", 'is "authority", and there is no section [identity]. Add it.'
+        if not tls.names:
+            yield "tls.names", "is missing. List the DNS names and addresses under which clients reach this adapter."
+        for name in tls.names:
+            if not _is_name(name):
+                yield "tls.names", "must list DNS names and addresses, without ports."
+    else:
+        yield "tls.source", "must be files or authority."
+
+
+def _is_name(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return _DNS_NAME.fullmatch(name) is not None
+    return True
+
+
+def _identity_faults(identity: Identity) -> Iterator[tuple[str, str]]:
+    least_s = -(-lives(identity).least_authority_ms // 1000)
+    if identity.authority_ttl_s < least_s:
+        yield (
+            "identity.authority_ttl_s",
+            f"must be at least {least_s}: in its last third an authority publishes its successor (`propagation_s`) and outlives "
+            "the last certificate that it signed (`svid_ttl_s`).",
+        )
+    kubernetes = identity.kubernetes
+    if kubernetes is None:
+        return
+    if not _API_SERVER.fullmatch(kubernetes.api_server):
+        yield "identity.kubernetes.api_server", "must be https://host or https://host:port."
+    if kubernetes.bundle_config_map and not _CONFIG_MAP.fullmatch(kubernetes.bundle_config_map):
+        yield "identity.kubernetes.bundle_config_map", "must be namespace/name of a ConfigMap."
+    for name, path in (("token_file", kubernetes.token_file), ("ca_file", kubernetes.ca_file)):
+        if not path.is_absolute():
+            yield f"identity.kubernetes.{name}", "must be an absolute path."

@@ -29,7 +29,8 @@ from capsign_adapter.front.health import Health
 from capsign_adapter.front.places import PatientRegistrar, Places
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
-from capsign_adapter.front.tls import SERVER_OPTIONS, server_credentials
+from capsign_adapter.front.tls import SERVER_OPTIONS
+from capsign_adapter.identities import Identities
 from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.expand import wipe
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
@@ -61,9 +62,9 @@ class Replica:
     """A running adapter process."""
 
     def __init__(self, config: Config, policy: Policy, token: Token, store: Store, metrics: Metrics, tracer: Tracer) -> None:
-        rows = store.key_versions()
-        assert_inventory(token, rows, policy.tenants)
-        for label in unknown_objects(token, rows, policy.tenants):
+        rows, authorities = store.key_versions(), store.authorities()
+        assert_inventory(token, rows, policy.tenants, authorities)
+        for label in unknown_objects(token, rows, policy.tenants, authorities):
             metrics.violated("I8", unknown_object=label)
         self._config = config
         self._token = token
@@ -99,6 +100,9 @@ class Replica:
         pipeline = Pipeline(policy, groups, recent, snapshots, store, Buckets(), config.control.refusals_per_second)
         keys = PublicKeys(policy, keyring, snapshots)
 
+        # Who is who.
+        self._identities = identities = Identities(config, policy, token, store)
+
         # The services.
         self._server = grpc.server(
             futures.ThreadPoolExecutor(config.listen.streams, thread_name_prefix="call"),
@@ -108,7 +112,9 @@ class Replica:
         watch = BatchWatch(metrics, tracer)
         places = Places(policy)
         signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, fence)
-        capability = CapabilityServicer(policy, mint, verifier, snapshots, self._changes, self._streams, places)
+        capability = CapabilityServicer(
+            policy, mint, verifier, snapshots, self._changes, self._streams, places, identities.bundle_sequence
+        )
         evidence = EvidenceServicer(policy, store, checkpoints)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
         registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places)
@@ -116,7 +122,7 @@ class Replica:
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
-        credentials = server_credentials(config.tls)
+        credentials = identities.credentials(demand_certificate=True)
         self.port = _bind("listen.address", config.listen.address, lambda at: self._server.add_secure_port(at, credentials))
         self._health = _bind("listen.health_address", config.listen.health_address, Health)
 
@@ -131,6 +137,7 @@ class Replica:
             checkpoint_seconds=config.log.checkpoint_every_ms / 1000,
             collect_seconds=config.control.collect_every_s,
         )
+        self._tickers += identities.tickers(self._changes.announce)
         self.verifier_key = checkpoints.verifier_key
 
     def start(self) -> None:

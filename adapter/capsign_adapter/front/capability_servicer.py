@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 from capsign_wire.adapter.v1 import capability_pb2 as pb
@@ -36,6 +36,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         changes: Changes,
         streams: Streams,
         places: Places,
+        bundle_sequence: Callable[[], int],
     ) -> None:
         self._policy = policy
         self._mint = mint
@@ -44,6 +45,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         self._changes = changes
         self._streams = streams
         self._places = places
+        self._bundle_sequence = bundle_sequence
 
     @guarded
     def IssueHandles(self, peer: Peer, request: pb.IssueHandlesRequest) -> pb.IssueHandlesResponse:
@@ -88,7 +90,9 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
             while context.is_active() and not self._streams.draining:
                 if news.wait_for_next(seconds=15.0) and not self._streams.draining:
                     yield self._news(peer)
-            yield pb.WatchResponse(revocation_epoch=self._snapshots.current.epoch, draining=True)
+            yield pb.WatchResponse(
+                revocation_epoch=self._snapshots.current.epoch, draining=True, trust_bundle_sequence=self._bundle_sequence()
+            )
 
     def _renewable(self, snapshot: Snapshot, token: bytes, peer: Peer) -> Grant | None:
         skew_ms = self._policy.limits.clock_skew_ms
@@ -128,6 +132,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
             dropped_grants=grants[:256],
             dropped_serials=sorted(revoked.serials())[:256],
             drop_all=revoked.of_workload(workload) is not None,
+            trust_bundle_sequence=self._bundle_sequence(),
         )
 
 

@@ -1,16 +1,18 @@
-"""The adapter's side of mTLS: certificates from files, read again when they change, and the options that bound a connection."""
+"""The adapter's side of mTLS: certificates from files, read again when they change, and the options that bound a connection.
+
+`serving.py` is the other source of a certificate: our own authority.
+"""
 
 from __future__ import annotations
 
 import ssl
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 from capsign_wire import logs
 from capsign_wire.bounds import MAX_MESSAGE_BYTES
-
-from capsign_adapter.config import Tls
 
 # What held under HTTP/2 rapid reset in our measurements: bounded streams, metadata, message size and handshake time.
 SERVER_OPTIONS: list[tuple[str, int]] = [
@@ -29,61 +31,79 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 
 
 class CertificateFiles:
-    """Watches the three files. A set that cannot be read leaves the last good one in force, and says so."""
+    """Watches the files. A set that cannot be read leaves the last good one in force, and says so."""
 
-    def __init__(self, tls: Tls) -> None:
-        self._tls = tls
+    def __init__(self, certificate: Path, private_key: Path, client_ca: Path | None) -> None:
+        """Without `client_ca`, clients are not asked for a certificate."""
+        self._certificate = certificate
+        self._private_key = private_key
+        self._client_ca = client_ca
         self._lock = threading.Lock()
         self._seen = self._stamp()
 
-    def _paths(self) -> tuple[Path, Path, Path]:
-        return self._tls.certificate, self._tls.private_key, self._tls.client_ca
-
     def _stamp(self) -> tuple[tuple[int, int, int], ...]:
-        stats = [path.stat() for path in self._paths()]
-        return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
+        paths = (self._certificate, self._private_key, self._client_ca)
+        return tuple(stamp(path) for path in paths if path is not None)
 
     def load(self) -> grpc.ServerCertificateConfiguration:
         """Read the files and see that they belong together: gRPC would serve nobody and not say why. Raises OSError."""
-        certificate, private_key, client_ca = (path.read_bytes() for path in self._paths())
-        self._check(client_ca)
-        return grpc.ssl_server_certificate_configuration([(private_key, certificate)], root_certificates=client_ca)
-
-    def _check(self, client_ca: bytes) -> None:
-        tls, context = self._tls, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate, private_key = self._certificate.read_bytes(), self._private_key.read_bytes()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            context.load_cert_chain(tls.certificate, tls.private_key, password=b"")
+            context.load_cert_chain(self._certificate, self._private_key, password=b"")
         except (ssl.SSLError, ValueError):
             raise OSError(
-                f"The certificate {tls.certificate} and the private key {tls.private_key} do not belong together, or one is not "
-                "PEM without a passphrase. Write both anew."
+                f"The certificate {self._certificate} and the private key {self._private_key} do not belong together, or one is "
+                "not PEM without a passphrase. Write both anew."
             ) from None
-        try:
-            context.load_verify_locations(cadata=client_ca.decode("ascii"))
-        except (ssl.SSLError, ValueError):
-            raise OSError(f"The CA file {tls.client_ca} is not PEM of certificates. Write it anew.") from None
+        roots = read_authorities(self._client_ca) if self._client_ca is not None else None
+        return grpc.ssl_server_certificate_configuration([(private_key, certificate)], root_certificates=roots)
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """What gRPC asks before each handshake: a new configuration, or None for "as before"."""
         with self._lock:
             try:
-                stamp = self._stamp()
-                if stamp == self._seen:
+                seen = self._stamp()
+                if seen == self._seen:
                     return None
                 fresh = self.load()
             except OSError as error:
                 logs.error("tls.reload_failed", errno=error.errno or 0)
                 return None
-            self._seen = stamp
+            self._seen = seen
             logs.event("tls.reloaded")
             return fresh
 
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials that follow the files."""
+        return dynamic_credentials(self.load(), self.changed, demand_certificate=self._client_ca is not None)
 
-def server_credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Credentials that demand a client certificate and follow the files."""
-    files = CertificateFiles(tls)
+
+def stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written. Raises OSError."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def read_authorities(path: Path) -> bytes:
+    """A file of certificates, PEM. Raises OSError that names the fix."""
+    content = path.read_bytes()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=content.decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        raise OSError(f"The CA file {path} is not PEM of certificates. Write it anew.") from None
+    return content
+
+
+def dynamic_credentials(
+    first: grpc.ServerCertificateConfiguration,
+    changed: Callable[[], grpc.ServerCertificateConfiguration | None],
+    *,
+    demand_certificate: bool,
+) -> grpc.ServerCredentials:
+    """Credentials whose configuration is asked for before each handshake. `changed` answers at once, and None for "as before"."""
     return grpc.dynamic_ssl_server_credentials(
-        files.load(),
-        files.changed,  # type: ignore[arg-type] # gRPC takes None as "no change"; the stubs do not say so
-        require_client_authentication=True,
+        first,
+        changed,  # type: ignore[arg-type] # gRPC takes None as "no change"; the stubs do not say so
+        require_client_authentication=demand_certificate,
     )

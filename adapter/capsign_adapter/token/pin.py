@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
+
+from capsign_wire import settings
 
 from capsign_adapter.token.interface import TokenUnavailableError
 
@@ -19,19 +19,13 @@ class PinFileError(TokenUnavailableError):
 def read_pin(path: Path) -> str:
     """The PIN: the file's one line, without its line end. Raises PinFileError, which names the next step and not the PIN.
 
-    A symbolic link is refused because whoever can write the directory could point it at another file; a mode that others
-    can read is refused because the PIN is then no secret.
+    The file is held to what `settings.read_secret` demands of every secret: a link is followed only within its own directory, as
+    a mounted Kubernetes Secret has it, because whoever can write elsewhere could put another file there.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        what = "is a symbolic link; name the file itself" if path.is_symlink() else f"cannot be opened: {error.strerror}"
-        raise PinFileError(f"the PIN file {path} {what}") from error
-    try:
-        _refuse_unless_private(path, os.fstat(descriptor))
-        content = os.read(descriptor, PIN_MAX_LEN + 3)
-    finally:
-        os.close(descriptor)
+        content = settings.read_secret(path)
+    except settings.SettingsError as error:
+        raise PinFileError(str(error)) from None
     line = content.removesuffix(b"\n").removesuffix(b"\r")
     if not line or len(line) > PIN_MAX_LEN:
         raise PinFileError(f"the PIN file {path} must hold one line of 1 to {PIN_MAX_LEN} bytes")
@@ -42,13 +36,3 @@ def read_pin(path: Path) -> str:
     if not pin.isprintable():
         raise PinFileError(f"the PIN file {path} must hold one line without control characters")
     return pin
-
-
-def _refuse_unless_private(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise PinFileError(f"the PIN file {path} is not a regular file")
-    if status.st_mode & 0o077:
-        mode = stat.S_IMODE(status.st_mode)
-        raise PinFileError(f"the PIN file {path} has mode {mode:04o}: others can reach it; run chmod 600 on it")
-    if status.st_uid not in (0, os.geteuid()):
-        raise PinFileError(f"the PIN file {path} belongs to user {status.st_uid}; run chown {os.geteuid()} on it")

@@ -23,7 +23,8 @@ _PAUSE_S = 0.01
 def one_at_a_time(pin_file: Path, seconds: float) -> Iterator[None]:
     """Hold the lock, waiting at most so long. Raises TokenUnavailableError."""
     try:
-        descriptor = os.open(pin_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        # The file that a link in a mounted Secret leads to; `pin.read_pin` refuses links that lead elsewhere.
+        descriptor = os.open(pin_file.resolve(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise TokenUnavailableError(f"the PIN file {pin_file} cannot be opened: {error.strerror}") from None
     try:

@@ -49,7 +49,7 @@ class Servicers:
         signing = SigningServicer(
             rig.policy, rig.pipeline, rig.groups, rig.keys, rig.store, streams, watch, places, rig.snapshots, fence
         )
-        capability = CapabilityServicer(rig.policy, rig.mint, rig.verifier, rig.snapshots, Changes(), streams, places)
+        capability = CapabilityServicer(rig.policy, rig.mint, rig.verifier, rig.snapshots, Changes(), streams, places, lambda: 0)
         evidence = EvidenceServicer(rig.policy, rig.store, rig.checkpoints)
         servicers = {SIGNING: signing, CAPABILITY: capability, EVIDENCE: evidence}
         self._server = grpc_testing.server_from_dictionary(servicers, grpc_testing.strict_real_time())

@@ -8,6 +8,7 @@ import pytest
 from capsign_adapter.token.interface import TokenUnavailableError
 from capsign_adapter.token.open import TokenSettings
 from capsign_adapter.token.pin import PIN_MAX_LEN, PinFileError, read_pin
+from capsign_adapter.token.turns import one_at_a_time
 
 PIN = "p1n-5ecret"
 
@@ -56,11 +57,40 @@ def test_content_that_is_no_pin_is_refused_without_showing_it(tmp_path, content)
     assert caught.value.__cause__ is None
 
 
-def test_symbolic_link_is_refused(tmp_path):
-    link = tmp_path / "link"
+def test_a_link_out_of_its_directory_is_refused(tmp_path):
+    link = tmp_path / "elsewhere" / "link"
+    link.parent.mkdir()
     link.symlink_to(pin_file(tmp_path))
-    with pytest.raises(PinFileError, match="symbolic link"):
+    with pytest.raises(PinFileError, match="link out of its directory"):
         read_pin(link)
+
+
+def mounted_secret(directory, mode=0o400):
+    """A Secret as the kubelet mounts it: the name is a link through `..data` to a directory that is replaced as one."""
+    version = directory / "..2026_11_22_08_00_00.1"
+    version.mkdir()
+    pin_file(version, mode=mode)
+    (directory / "..data").symlink_to(version.name)
+    (directory / "pin").symlink_to("..data/pin")
+    return directory / "pin"
+
+
+def test_a_mounted_kubernetes_secret_is_read(tmp_path):
+    assert read_pin(mounted_secret(tmp_path)) == PIN
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o404])
+def test_a_mounted_secret_that_others_can_read_is_refused(tmp_path, mode):
+    with pytest.raises(PinFileError, match=f"has mode {mode:04o}"):
+        read_pin(mounted_secret(tmp_path, mode))
+
+
+def test_processes_take_turns_at_a_mounted_secret(tmp_path):
+    path = mounted_secret(tmp_path)
+    with one_at_a_time(path, 5), pytest.raises(TokenUnavailableError, match="making keys"), one_at_a_time(path, 0):
+        pass
+    with one_at_a_time(path, 0):
+        pass
 
 
 def test_absent_directory_and_pipe_are_refused(tmp_path):

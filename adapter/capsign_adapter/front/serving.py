@@ -1,0 +1,88 @@
+"""The adapter's own certificate from its own authority: nothing on disk, renewed at half-life, believing whom the bundle says.
+
+Handshakes only look at what is in memory. A ticker calls `look`, which asks token and store, so that no peer waits for them.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import grpc
+from capsign_wire import logs
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from capsign_adapter.enrol.authority import Authority, Bundle
+from capsign_adapter.front.tls import dynamic_credentials, read_authorities, stamp
+
+
+class ServingCertificate:
+    """What this replica shows in handshakes, and whom it believes there. `look` may run on one thread at a time."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        spiffe_id: str,
+        names: Sequence[str],
+        client_ca: Path | None,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        """Issues the first certificate. `client_ca` is PEM of a further CA for clients. Raises FailureError, OSError."""
+        self._authority = authority
+        self._spiffe_id = spiffe_id
+        self._names = names
+        self._client_ca = client_ca
+        self._clock_ms = clock_ms
+        self._pair = (b"", b"")
+        self._renew_ms = 0
+        self._believed: tuple[int, tuple[int, int, int] | None] = (-1, None)
+        self._roots = b""
+        self._generation = 0
+        self.look()
+
+    def look(self) -> None:
+        """Renew what is due and take up what changed. On an error what was there stays in force. Raises FailureError, OSError."""
+        now_ms = self._clock_ms()
+        if now_ms >= self._renew_ms:
+            self._renew(now_ms)
+        bundle = self._authority.bundle()
+        believed = (bundle.sequence, stamp(self._client_ca) if self._client_ca is not None else None)
+        if believed != self._believed:
+            self._roots = pem_of(bundle) + (read_authorities(self._client_ca) if self._client_ca is not None else b"")
+            self._believed = believed
+            self._generation += 1
+
+    def credentials(self, *, demand_certificate: bool) -> grpc.ServerCredentials:
+        """Credentials for one listener: mTLS, or for callers that have no certificate yet."""
+        seen = self._generation
+
+        def configuration() -> grpc.ServerCertificateConfiguration:
+            roots = self._roots if demand_certificate else None
+            return grpc.ssl_server_certificate_configuration([self._pair], root_certificates=roots)
+
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal seen
+            generation = self._generation
+            if generation == seen:
+                return None
+            seen = generation
+            return configuration()
+
+        return dynamic_credentials(configuration(), changed, demand_certificate=demand_certificate)
+
+    def _renew(self, now_ms: int) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        issued = self._authority.issue(self._spiffe_id, spki, now_ms, self._names)
+        chain = "".join(ssl.DER_cert_to_PEM_cert(der) for der in issued.certificates).encode()
+        self._pair = (key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), chain)
+        self._generation += 1
+        self._renew_ms = now_ms + (issued.not_after_ms - now_ms) // 2
+        logs.event("tls.issued", authority=issued.authority, expires_ms=issued.not_after_ms)
+
+
+def pem_of(bundle: Bundle) -> bytes:
+    """A trust bundle as PEM, as ConfigMaps and files hold it."""
+    return "".join(ssl.DER_cert_to_PEM_cert(der) for der in bundle.authorities).encode()
