@@ -32,7 +32,12 @@ demo-down: venv ## End what `make demo` started
 .PHONY: test
 test: venv system-packages ## All tests: unit, then real processes
 	$(BIN)/python -m pytest -q -m "not system" tests
-	$(BIN)/python -m pytest -q -m system tests
+	$(BIN)/python -m pytest -q -m "system and not kube" tests
+
+.PHONY: test-kube
+test-kube: venv kube-packages images ## A real Kubernetes: node, images, chart, pods that sign (the node's first build: 6 to 14 minutes)
+	PYTHONPATH=tests $(BIN)/python -m system.cluster.kit.build
+	$(BIN)/python -m pytest -q -m kube tests
 
 .PHONY: test-unit
 test-unit: venv ## The fast tests only

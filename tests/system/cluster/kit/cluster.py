@@ -197,6 +197,16 @@ class Cluster:
         """What the API server signs service account tokens with: only a test that forges one wants it."""
         return self._layout.pki / "service-account.key"
 
+    def tell(self, *namespaces: str) -> str:
+        """For the report of a failed test: pods, events, and the ends of logs in these namespaces and the system's own."""
+        asked = [["get", "pods", "--all-namespaces", "--output=wide"]]
+        for namespace in filter(None, (*namespaces, "capsign-system")):
+            asked.append(["get", "events", f"--namespace={namespace}", "--sort-by=.lastTimestamp"])
+            pods = self.kubectl.run("get", "pods", f"--namespace={namespace}", "--output=name").stdout.split()
+            asked += [["logs", pod, f"--namespace={namespace}", "--all-containers", "--prefix", "--tail=30"] for pod in pods]
+        answers = [(arguments, self.kubectl.run(*arguments)) for arguments in asked]
+        return "\n".join(f"$ kubectl {' '.join(said)}\n{done.stdout[-6000:]}{done.stderr}" for said, done in answers)
+
     def last_words(self, lines: int = 8) -> str:
         logs = sorted(self._layout.logs.glob("*.log")) if self._layout.logs.is_dir() else []
         return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) for log in logs)
