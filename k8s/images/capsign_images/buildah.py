@@ -57,10 +57,11 @@ class Buildah:
             self.run("rm", name)
 
     def finish(self, container: str, files: Mapping[Path, str], labels: Mapping[str, str], reference: str, epoch: int) -> None:
-        """Makes a working container into an image: with further files (source: destination) and labels."""
+        """Makes a working container into an image: with further files (source: destination), labels and equal annotations."""
         for source, destination in files.items():
             self.run("copy", container, str(source), destination)
-        self.run("config", *(f"--label={name}={value}" for name, value in labels.items()), container)
+        each = [f"{name}={value}" for name, value in labels.items()]
+        self.run("config", *(f"--label={one}" for one in each), *(f"--annotation={one}" for one in each), container)
         self.run("commit", f"--timestamp={epoch}", "--quiet", container, reference)
 
     def push(self, reference: str, archive: Path) -> str:

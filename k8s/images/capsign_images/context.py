@@ -33,8 +33,8 @@ def prepare(image: Image, folder: Path, cache: Path) -> None:
         source = places.REPOSITORY / package
         content.copy_tree(source, folder / "app" / source.name)
     files = folder / "files"
-    for path, destination in image.files:
-        content.place(places.REPOSITORY / path, files / destination)
+    for source_file, destination in image.files:
+        content.place(places.REPOSITORY / source_file, files / destination)
     for command, module in image.commands:
         launcher = files / "opt/capsign/bin" / command
         content.make_directories(launcher.parent)
