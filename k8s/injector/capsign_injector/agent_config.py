@@ -1,1 +1,101 @@
-"""Being built."""
+"""The agent's configuration as TOML text: the same settings and pod give the same bytes. Pure.
+
+The text becomes the value of an environment variable, in which Kubernetes replaces `$(NAME)`: no `$` is ever written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from capsign_wire.settings import SettingsError
+
+from capsign_injector.settings import Settings
+
+RUN = "/run/capsign"
+STATE = f"{RUN}/state"
+TOKEN_FILE = "/var/run/secrets/capsign/token"  # noqa: S105 - a path
+MAX_BUNDLE_BYTES = 64 * 1024
+"""Largest trust bundle, bytes of PEM. Linux takes 128 KiB for one variable."""
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)\s+-----END CERTIFICATE-----")
+_SHORT = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """One container's socket."""
+
+    index: int
+    container: str
+    grants: tuple[str, ...]
+
+
+def text(settings: Settings, sockets: Sequence[Socket], log_level: str, bundle_pem: str) -> str:
+    """The whole configuration. `bundle_pem` may be empty where a pod is only looked at. Raises SettingsError for a bundle that
+    no agent could use."""
+    parts = [
+        _table("upstream", targets=settings.adapter.targets, server_name=settings.adapter.server_name),
+        _table("identity", source="kubernetes"),
+        _table("identity.kubernetes", enrolment_targets=settings.adapter.enrolment_targets, token_file=TOKEN_FILE)
+        + f'bundle = """\n{certificates(bundle_pem)}"""\n'
+        + _lines(state_dir=f"{STATE}/identity"),
+        *(
+            _table(
+                "[sockets]",
+                name=one.container,
+                path=f"{RUN}/{one.index}/s/agent.sock",
+                mode="0666",
+                directory_mode="0711",
+                grants=one.grants,
+            )
+            for one in sockets
+        ),
+        _table("journal", dir=f"{STATE}/journal", max_bytes=settings.journal_max_bytes),
+        _table("health", path=f"{STATE}/health.sock"),
+        _table("telemetry", log_level=log_level),
+    ]
+    return "\n".join(parts)
+
+
+def certificates(bundle_pem: str) -> str:
+    """The certificates in a bundle, without what is between them. Raises SettingsError."""
+    if len(bundle_pem) > MAX_BUNDLE_BYTES:
+        raise SettingsError(f"The trust bundle is larger than {MAX_BUNDLE_BYTES} bytes. Is it the right file?", key="bundle_file")
+    found = ["".join(one.split()) for one in _CERTIFICATE.findall(bundle_pem)]
+    if bundle_pem.strip() and not found:
+        raise SettingsError("The trust bundle holds no PEM certificate. Is it the right file?", key="bundle_file")
+    return "".join(
+        "-----BEGIN CERTIFICATE-----\n"
+        + "".join(f"{body[at : at + 64]}\n" for at in range(0, len(body), 64))
+        + "-----END CERTIFICATE-----\n"
+        for body in found
+    )
+
+
+def _table(name: str, /, **values: object) -> str:
+    return f"[{name}]\n{_lines(**values)}"
+
+
+def _lines(**values: object) -> str:
+    return "".join(f"{key} = {_value(value)}\n" for key, value in values.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return basic_string(str(value))
+
+
+def basic_string(value: str) -> str:
+    """A TOML 1.0 basic string: quotation mark, backslash and control characters escaped, and `$` besides."""
+    return '"' + "".join(map(_escaped, value)) + '"'
+
+
+def _escaped(one: str) -> str:
+    if one in _SHORT:
+        return _SHORT[one]
+    return f"\\u{ord(one):04x}" if one < " " or one in "\x7f$" else one

@@ -1,12 +1,14 @@
-"""Kubernetes quantities (`10m`, `64Mi`, `1.5Gi`, `1e3`) as exact numbers. Pure.
+"""Kubernetes quantities (`10m`, `64Mi`, `1.5Gi`, `1e3`) as exact numbers, and back in the form that the API server keeps. Pure.
 
-Source: k8s.io/apimachinery/pkg/api/resource, the grammar in the comment of Quantity.
+Source: k8s.io/apimachinery/pkg/api/resource, the grammar in the comment of Quantity. Text that is written canonically is not
+rewritten by the API server, so a pod that comes back to the injector shows no difference.
 """
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+from math import ceil
 
 MAX_LENGTH = 32
 """Longest text taken for a quantity, characters."""
@@ -28,4 +30,22 @@ def parse(text: str) -> Fraction:
     found = _FORM.fullmatch(text) if len(text) <= MAX_LENGTH and text.isascii() else None
     if found is None:
         raise NotAQuantityError("not a quantity")
-    return Fraction(found["number"]) * _SCALE[found["unit"] or ""] * Fraction(10) ** int(found["exponent"] or 0)
+    number = Fraction(found["number"].removesuffix("."))
+    return number * _SCALE[found["unit"] or ""] * Fraction(10) ** int(found["exponent"] or 0)
+
+
+def cpu(cores: Fraction) -> str:
+    """Canonical text; a part of a millicore, which Kubernetes does not have, is rounded up."""
+    millis = ceil(cores * 1000)
+    return f"{millis}m" if millis % 1000 else str(millis // 1000)
+
+
+def memory(size: Fraction | int) -> str:
+    """Canonical text; a part of a byte is rounded up."""
+    count, steps = ceil(size), 0
+    for base, units in ((1024, ("", "Ki", "Mi", "Gi", "Ti")), (1000, ("", "k", "M", "G", "T"))):
+        while steps < len(units) - 1 and count and count % base == 0:
+            count, steps = count // base, steps + 1
+        if steps:
+            return f"{count}{units[steps]}"
+    return str(count)

@@ -1,1 +1,116 @@
-"""Being built."""
+"""AdmissionReview (admission.k8s.io/v1) in, AdmissionReview out. Pure.
+
+Three things are told apart: a review that is none (MalformedReviewError: the caller is no API server, or is misconfigured), a pod
+that is refused (an answer, with a sentence), and a pod that passes with a patch.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+from capsign_wire.settings import SettingsError
+from msgspec import Meta
+
+from capsign_injector import patch
+from capsign_injector.inject import inject, wants
+from capsign_injector.refusal import Reason, Refusal
+from capsign_injector.settings import Settings
+
+MAX_REVIEW_BYTES = 7 * 1024 * 1024
+"""Largest review, bytes: twice the largest request that an API server takes (3 MiB), and its envelope."""
+
+MAX_WARNING = 250
+"""Longest warning, characters; the API server cuts off at 256 (RFC 7234 warning headers)."""
+
+
+class MalformedReviewError(Exception):
+    """Not an AdmissionReview for the creation of a pod. The sentence holds nothing of what was sent."""
+
+
+class _Kind(msgspec.Struct, frozen=True, kw_only=True):
+    group: str
+    version: str
+    kind: str
+
+
+class _Resource(msgspec.Struct, frozen=True, kw_only=True):
+    group: str
+    version: str
+    resource: str
+
+
+class _Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    uid: Annotated[str, Meta(min_length=1, max_length=128)]
+    kind: _Kind
+    resource: _Resource
+    operation: str
+    object: dict[str, Any]
+    namespace: Annotated[str, Meta(min_length=1, max_length=253)]
+    sub_resource: str = ""
+    dry_run: bool = False
+
+
+class _Review(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    api_version: Literal["admission.k8s.io/v1"]
+    kind: Literal["AdmissionReview"]
+    request: _Request
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The body of the response, and what to count."""
+
+    body: bytes
+    outcome: Literal["injected", "unchanged", "refused"]
+    reason: Reason | None
+    """Why it was refused."""
+
+
+def respond(body: bytes, settings: Settings, bundle_pem: str) -> Answer:
+    """The answer to a review. A dry run is answered like any other: there are no side effects.
+
+    Raises MalformedReviewError for what is no review of a new pod, and SettingsError when the trust bundle is unusable, so that
+    no pod starts with an agent that can trust nobody.
+    """
+    request = _request(body)
+    pod = request.object
+    try:
+        result = inject(pod, request.namespace, settings, bundle_pem)
+        if result.containers and not bundle_pem.strip():
+            raise SettingsError("The trust bundle is empty. See that the adapter has published it.", key="bundle_file")
+    except Refusal as refusal:
+        return Answer(_encode(request.uid, False, status=_status(refusal)), "refused", refusal.reason)
+    operations = patch.diff(pod, result.pod)
+    warnings = [text if len(text) <= MAX_WARNING else f"{text[: MAX_WARNING - 3]}..." for text in result.warnings]
+    if not operations:
+        return Answer(_encode(request.uid, True, warnings=warnings), "injected" if wants(pod) else "unchanged", None)
+    encoded = base64.b64encode(msgspec.json.encode(operations)).decode()
+    return Answer(_encode(request.uid, True, warnings=warnings, patchType="JSONPatch", patch=encoded), "injected", None)
+
+
+def _request(body: bytes) -> _Request:
+    if len(body) > MAX_REVIEW_BYTES:
+        raise MalformedReviewError(f"The body is larger than {MAX_REVIEW_BYTES} bytes.")
+    try:
+        request = msgspec.json.decode(body, type=_Review).request
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        kind = "an AdmissionReview of admission.k8s.io/v1" if isinstance(error, msgspec.ValidationError) else "JSON"
+        raise MalformedReviewError(f"The body is not {kind}.") from None
+    what = (request.kind.group, request.kind.version, request.kind.kind, request.resource.resource, request.sub_resource)
+    if what != ("", "v1", "Pod", "pods", "") or request.operation != "CREATE":
+        raise MalformedReviewError("The review is not for the creation of a pod. Correct the webhook's rules.")
+    return request
+
+
+def _encode(uid: str, allowed: bool, **more: Any) -> bytes:
+    response = {"uid": uid, "allowed": allowed, **{key: value for key, value in more.items() if value}}
+    return msgspec.json.encode({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+
+
+def _status(refusal: Refusal) -> dict[str, Any]:
+    """metav1.Status: kubectl prints its message."""
+    cause = {"reason": "FieldValueInvalid", "field": refusal.field, "message": refusal.sentence}
+    return {"code": 422, "reason": "Invalid", "message": refusal.sentence, "details": {"kind": "Pod", "causes": [cause]}}
