@@ -1,4 +1,4 @@
-"""capsign-adapter: `provision` makes keys, `serve` signs."""
+"""capsign-adapter: `provision` makes keys, `serve` signs, `authority` shows who signs identities and rolls it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from capsign_wire import logs, otel, settings
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 
-from capsign_adapter import __version__
+from capsign_adapter import __version__, authority_command
 from capsign_adapter.config import Config, load
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.policy_shape import PolicyError
+from capsign_adapter.identities import realm_of
 from capsign_adapter.keys.provision import InventoryError, KeyWeakError
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.serve import Replica, run_until_signalled
@@ -40,7 +41,10 @@ EXPLAINED = (
 
 def main() -> None:
     """Entry point of the command. Exit code 0, or 2 for anything that keeps it from starting."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.action and arguments.command != "authority":
+        parser.error(f"{arguments.command} takes no {arguments.action}")
     logs.configure("capsign-adapter")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold subkeys
     os.umask(0o077)
@@ -52,10 +56,13 @@ def main() -> None:
             return
         if arguments.command == "provision":
             _provision(config, policy)
+        elif arguments.command == "authority":
+            _authority(config, policy, arguments.action or "status", arguments.output)
         else:
             _serve(config, policy)
     except (*EXPLAINED, OSError) as error:
-        print(f"capsign-adapter cannot start. {error}", file=sys.stderr)  # noqa: T201 - for the person at the terminal
+        what = "do that" if arguments.command == "authority" else "start"
+        print(f"capsign-adapter cannot {what}. {error}", file=sys.stderr)  # noqa: T201 - for the person at the terminal
         raise SystemExit(2) from None
 
 
@@ -70,11 +77,30 @@ def _provision(config: Config, policy: Policy) -> None:
     token = _token(config)
     store = _store(config, create=True)
     try:
-        for label in provision_all(policy, token, store, now_ms()):
+        realm = realm_of(config.identity, policy) if config.identity is not None else None
+        for label in provision_all(policy, token, store, now_ms(), realm):
             print(f"made {label}")  # noqa: T201 - the answer of the command
     finally:
         store.close()
         token.close()
+
+
+def _authority(config: Config, policy: Policy, action: str, output: str) -> None:
+    if config.identity is None:
+        raise settings.SettingsError("There is no section [identity], and so no certificate authority.", key="identity")
+    realm = realm_of(config.identity, policy)
+    store = _store(config)
+    try:
+        if action == "rotate":
+            token = _token(config)
+            try:
+                authority_command.rotate(token, store, realm, now_ms())
+            finally:
+                token.close()
+        found = authority_command.status(store, realm.lives, now_ms())
+        print(authority_command.as_json(found) if output == "json" else authority_command.shown(found))  # noqa: T201 - the answer
+    finally:
+        store.close()
 
 
 def _serve(config: Config, policy: Policy) -> None:
@@ -107,7 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="capsign-adapter", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="TOML file; CAPSIGN_ADAPTER_* variables override it")
     parser.add_argument("--check-config", action="store_true", help="read configuration and policy, say what is wrong, and end")
-    parser.add_argument("command", nargs="?", choices=["serve", "provision"], default="serve")
+    parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="how `authority` answers")
+    parser.add_argument("command", nargs="?", choices=["serve", "provision", "authority"], default="serve")
+    parser.add_argument("action", nargs="?", choices=["status", "rotate"], help="of `authority`; status if none is named")
     return parser
 
 

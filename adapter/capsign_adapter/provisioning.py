@@ -11,15 +11,21 @@ from dataclasses import replace
 from capsign_wire import logs
 from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 
+from capsign_adapter.decide import authority
 from capsign_adapter.decide.policy import Key, KeyKind, Policy
+from capsign_adapter.enrol import roll
+from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.evidence import leaf
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.store.interface import KeyVersionRow, Store
 from capsign_adapter.token.interface import Token
 
 
-def provision_all(policy: Policy, token: Token, store: Store, now_ms: int) -> list[str]:
-    """Make what is missing; the labels of what was made. Safe to run again. Raises InventoryError, FailureError, TokenError."""
+def provision_all(policy: Policy, token: Token, store: Store, now_ms: int, realm: Realm | None = None) -> list[str]:
+    """Make what is missing; the labels of what was made. Safe to run again. Raises InventoryError, FailureError, TokenError.
+
+    With `realm` there is a certificate authority too. The first one signs at once: nobody holds a bundle yet.
+    """
     rows = store.key_versions()
     held = set(token.labels())
     made: list[str] = []
@@ -36,7 +42,11 @@ def provision_all(policy: Policy, token: Token, store: Store, now_ms: int) -> li
     for key in policy.keys:
         if not any((row.tenant, row.key) == (key.tenant, key.name) for row in rows):
             made.append(_first_version(policy, key, token, store, now_ms).label)
-    provision.assert_inventory(token, store.key_versions(), policy.tenants)
+    if realm is not None and not store.authorities():
+        made.append(roll.prepare(token, store, realm, now_ms).label)
+        while (step := authority.due(store.authorities(), realm.lives, now_ms)) is not None:
+            roll.take(step, token, store, realm, now_ms)
+    provision.assert_inventory(token, store.key_versions(), policy.tenants, store.authorities())
     return made
 
 

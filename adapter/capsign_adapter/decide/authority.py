@@ -125,6 +125,25 @@ def due(rows: Sequence[AuthorityRow], lives: Lives, now_ms: int) -> Step | None:
     return step if step is not None and step.at_ms <= now_ms else None
 
 
+def timeline(rows: Sequence[AuthorityRow], lives: Lives) -> list[Step]:
+    """What is still to come, if nobody does anything, in order; times are the earliest ones.
+
+    The one that signs now signs until its successor does, and is trusted for a certificate's life longer.
+    """
+    steps: list[Step] = []
+    newest = _newest_active(rows)
+    prepared = next((row for row in rows if row.state == AuthorityState.PREPARED), None)
+    steps += [Step(Due.RETIRE, row, _retirement(row, lives)) for row in trusted(rows) if _was_followed(row, newest)]
+    if prepared is not None:
+        at_ms = _activation(prepared, newest, lives)
+        steps.append(Step(Due.ACTIVATE, prepared, at_ms))
+        if newest is not None:
+            steps.append(Step(Due.RETIRE, newest, max(_retirement(newest, lives), at_ms + lives.svid_ms + lives.margin_ms)))
+    elif newest is not None:
+        steps.append(Step(Due.PREPARE, None, _succession(newest)))
+    return sorted(steps, key=lambda step: step.at_ms)
+
+
 def _newest_active(rows: Iterable[AuthorityRow]) -> AuthorityRow | None:
     return max((row for row in rows if row.state == AuthorityState.ACTIVE), key=lambda row: row.version, default=None)
 

@@ -89,7 +89,7 @@ def _withdraw(token: Token, version: int) -> None:
 def _move(row: AuthorityRow, event: AuthorityEvent, act: Act, store: Store, realm: Realm, now_ms: int) -> None:
     state = lifecycle.move(lifecycle.AUTHORITY, row.state, event)
     store.move_authority(row, state, _entry(act, row.version, realm, now_ms), now_ms)
-    logs.event(f"authority.{state.name.lower()}", version=row.version)
+    logs.event(f"authority.{act.name.removeprefix('AUTHORITY_').lower()}", version=row.version)
 
 
 def _entry(act: Act, version: int, realm: Realm, now_ms: int) -> bytes:
