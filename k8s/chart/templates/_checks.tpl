@@ -1,0 +1,43 @@
+{{/* What several values say together. The schema says most of it first; this also holds when the schema is skipped. */}}
+{{- define "capsign.checks" -}}
+{{- $a := .Values.adapter -}}
+{{- if and (eq $a.store.type "sqlite") (gt (int $a.replicas) 1) -}}
+{{- fail (printf "adapter.replicas is %d, but SQLite is one file and serves one replica. Set adapter.store.type to postgresql, or adapter.replicas to 1." (int $a.replicas)) -}}
+{{- end -}}
+{{- if and (eq $a.token.type "softhsm") (gt (int $a.replicas) 1) (not $a.persistence.existingClaim) (not (has "ReadWriteMany" $a.persistence.accessModes)) -}}
+{{- fail (printf "adapter.replicas is %d, but a SoftHSM token is a directory on a volume that one node mounts. Set adapter.token.type to library, or give a volume for all replicas in adapter.persistence.accessModes (ReadWriteMany) or adapter.persistence.existingClaim." (int $a.replicas)) -}}
+{{- end -}}
+{{- if and (eq $a.store.type "postgresql") (not $a.store.postgresql.url) -}}
+{{- fail "adapter.store.postgresql.url is empty. Set it to postgresql://user@host:5432/database?sslmode=verify-full." -}}
+{{- end -}}
+{{- if eq $a.token.type "library" -}}
+{{- if not $a.token.library.path -}}
+{{- fail "adapter.token.library.path is empty. Name the PKCS#11 library in the container, for example /opt/pkcs11/lib/libvendor.so." -}}
+{{- end -}}
+{{- if not $a.token.pinSecret.name -}}
+{{- fail "adapter.token.pinSecret.name is empty. Make a Secret with the token's user PIN (kubectl create secret generic hsm-pin --from-file=pin) and name it." -}}
+{{- end -}}
+{{- if and $a.token.library.image.reference (not (hasPrefix (printf "%s/" $a.token.library.image.mountPath) $a.token.library.path)) -}}
+{{- fail (printf "adapter.token.library.path is %s, which is not below adapter.token.library.image.mountPath (%s). Name the library inside the image volume." $a.token.library.path $a.token.library.image.mountPath) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.policy.document .Values.policy.existingConfigMap.name -}}
+{{- fail "policy.document and policy.existingConfigMap.name are both set. Keep one." -}}
+{{- end -}}
+{{- if .Values.policy.document -}}
+{{- $document := fromYaml .Values.policy.document -}}
+{{- if hasKey $document "Error" -}}
+{{- fail "policy.document is not YAML. Check it with `capsign policy check`." -}}
+{{- end -}}
+{{- if ne (toString $document.trust_domain) .Values.trustDomain -}}
+{{- fail (printf "trustDomain is %s, but policy.document says trust_domain: %s. Make them equal." .Values.trustDomain (toString $document.trust_domain)) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (hasKey .Values.agent.profiles "default") -}}
+{{- fail "agent.profiles has no profile `default`. Pods that name none use it." -}}
+{{- end -}}
+{{- $c := .Values.injector.certificate -}}
+{{- if and (eq $c.source "secret") (or (not $c.existingSecret) (not $c.caBundle)) -}}
+{{- fail "injector.certificate.source is secret: set injector.certificate.existingSecret and injector.certificate.caBundle, or use source own." -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,133 @@
+{{/* Names. Objects start with the release's name where that contains the chart's, else with both. */}}
+{{- define "capsign.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- define "capsign.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "capsign.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "capsign.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- define "capsign.adapter" -}}{{ include "capsign.fullname" . }}-adapter{{- end -}}
+{{- define "capsign.injector" -}}{{ include "capsign.fullname" . }}-injector{{- end -}}
+{{/* Objects of the whole cluster carry the namespace too: two releases do not share one. */}}
+{{- define "capsign.cluster" -}}
+{{- printf "%s-%s-%s" (include "capsign.fullname" .root) .name .root.Release.Namespace | trimSuffix "-" -}}
+{{- end -}}
+{{- define "capsign.webhook" -}}{{ include "capsign.cluster" (dict "root" . "name" "injector") }}{{- end -}}
+{{- define "capsign.trustBundle" -}}{{ include "capsign.fullname" . }}-trust-bundle{{- end -}}
+{{- define "capsign.testNamespace" -}}
+{{- .Values.test.namespace | default (printf "%s-test" (include "capsign.fullname" .)) -}}
+{{- end -}}
+{{- define "capsign.adapterHost" -}}{{ include "capsign.adapter" . }}.{{ .Release.Namespace }}.svc{{- end -}}
+{{- define "capsign.claim" -}}
+{{- .Values.adapter.persistence.existingClaim | default (printf "%s-data" (include "capsign.adapter" .)) -}}
+{{- end -}}
+
+{{/* Labels. The argument is a dictionary: root, component. Selectors never change between versions. */}}
+{{- define "capsign.selector" -}}
+app.kubernetes.io/name: {{ include "capsign.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+{{- define "capsign.labels" -}}
+{{ include "capsign.selector" . }}
+app.kubernetes.io/part-of: capsign
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of pods name no version: an upgrade that changes nothing in a pod restarts none. */}}
+{{- define "capsign.podLabels" -}}
+{{ include "capsign.selector" . }}
+app.kubernetes.io/part-of: capsign
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* An image's reference. The argument is a dictionary: root, image. */}}
+{{- define "capsign.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What Pod Security `restricted` demands, and more. */}}
+{{- define "capsign.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ .Values.podSecurity.runAsUser }}
+runAsGroup: {{ .Values.podSecurity.runAsGroup }}
+fsGroup: {{ .Values.podSecurity.fsGroup }}
+# A recursive change at each start would open the private files on the volume to the group.
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+{{- define "capsign.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/* Where pods may run. The argument is a dictionary: root, component, values. */}}
+{{- define "capsign.scheduling" -}}
+topologySpreadConstraints:
+{{- if kindIs "slice" .values.topologySpreadConstraints }}
+{{ toYaml .values.topologySpreadConstraints | indent 2 }}
+{{- else }}
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "capsign.selector" . | nindent 8 }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "capsign.telemetryEnv" -}}
+{{- with .Values.telemetry }}
+{{- if .otlpEndpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .otlpEndpoint | quote }}}
+- {name: OTEL_METRIC_EXPORT_INTERVAL, value: {{ mul .metricIntervalSeconds 1000 | quote }}}
+- {name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ .tracesSampleRatio | quote }}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The policy document; empty where it is in a ConfigMap of the platform team's. */}}
+{{- define "capsign.policyDocument" -}}
+{{- if .Values.policy.document -}}
+{{- .Values.policy.document -}}
+{{- else -}}
+{{- tpl (.Files.Get "files/sample-policy.yaml") . -}}
+{{- end -}}
+{{- end -}}
+{{- define "capsign.needsVolume" -}}
+{{- if or (eq .Values.adapter.store.type "sqlite") (eq .Values.adapter.token.type "softhsm") -}}yes{{- end -}}
+{{- end -}}
