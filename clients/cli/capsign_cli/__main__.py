@@ -21,6 +21,7 @@ COMMANDS = {
     "keys": ("capsign_cli.keys", "keys", "Keys and their versions: list."),
     "revoke": ("capsign_cli.revoke", "revoke", "Withdraw a handle, grant, workload, key, tenant or everything."),
     "log": ("capsign_cli.evidence", "log", "The evidence log: verify."),
+    "inject": ("capsign_cli.inject", "inject", "Put the agent into Kubernetes manifests, as the webhook would."),
     "completion": ("capsign_cli.completion", "completion", "Print completion code for bash, zsh or fish."),
 }
 """Where each command is, and its line in the help: `capsign --help` imports none of them."""

@@ -107,15 +107,10 @@ def adapter_config(
 
 def agent_config(layout: Layout, listeners: list[Listener], workload: Identity, ca: Path) -> str:
     """The TOML of the agent."""
-    upstream = {
-        "targets": [one.address for one in listeners],
-        "ca_file": ca,
-        "cert_file": workload.certificate,
-        "key_file": workload.private_key,
-        "server_name": SERVER_NAME,
-    }
     sections: dict[str, dict[str, Any]] = {
-        "upstream": upstream,
+        "upstream": {"targets": [one.address for one in listeners], "server_name": SERVER_NAME},
+        "identity": {"source": "files"},
+        "identity.files": {"ca_file": ca, "cert_file": workload.certificate, "key_file": workload.private_key},
         "journal": {"dir": layout.state / "journal"},
         "health": {"path": layout.health},
     }

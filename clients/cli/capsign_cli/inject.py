@@ -1,0 +1,155 @@
+"""`capsign inject`: what the webhook would do to these manifests, offline. For GitOps, and for looking.
+
+The injector's own pure function does it; the server around it is never imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from capsign_cli.failures import REFUSED, USAGE, CliError
+from capsign_cli.manifests import dump, label_misplaced, load, templates
+
+MAX_INPUT_BYTES = 16 * 1024 * 1024
+"""Most that is read as manifests, bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """One document, before and after."""
+
+    before: Any
+    after: Any
+
+
+@click.command()
+@click.option("-f", "--filename", "files", multiple=True, required=True, metavar="FILE", help="Manifests; `-` is standard input.")
+@click.option(
+    "--settings",
+    "settings_file",
+    type=click.Path(path_type=Path),
+    help="The injector's settings (YAML); default: those of the chart.",
+)
+@click.option("--bundle", type=click.Path(path_type=Path), help="Authorities that the agent trusts at first (PEM).")
+@click.option("-n", "--namespace", default="default", show_default=True, help="For objects that name none.")
+@click.option("-o", "--output", type=click.Choice(["yaml", "json", "patch"]), default="yaml", show_default=True)
+@click.option("--diff", "show_diff", is_flag=True, help="Show what changes, not the result.")
+def inject(
+    files: tuple[str, ...], settings_file: Path | None, bundle: Path | None, namespace: str, output: str, show_diff: bool
+) -> None:
+    """Put the agent into labelled pods and workloads, as the webhook would.
+
+    Takes Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs, CronJobs, PodTemplates and
+    Lists; all else passes through. What the platform team should know goes to standard error.
+
+    \b
+      kubectl get cm -n capsign-system capsign-trust-bundle -o jsonpath='{.data.bundle\\.pem}' > bundle.pem
+      capsign inject -f deployment.yaml --bundle bundle.pem | kubectl apply -f -
+      capsign inject -f deployment.yaml --diff
+    """
+    settings, bundle_pem = _settings(settings_file, bundle)
+    if not bundle_pem:
+        _note("No trust bundle is given: the webhook adds it at admission; for a cluster without the webhook, give --bundle.")
+    documents = [(name, document) for name in files for document in load(_read(name), name)]
+    done = [_Done(document, _inject_all(document, name, namespace, settings, bundle_pem)) for name, document in documents]
+    if all(one.after is one.before for one in done):
+        _note('Nothing was injected: no pod carries the label capsign.dev/inject: "true".')
+    if show_diff:
+        _show_diff(done)
+    elif output == "patch":
+        sys.stdout.write(json.dumps(_patch(done), indent=2) + "\n")
+    else:
+        sys.stdout.write(dump([one.after for one in done], output))
+
+
+def _settings(file: Path | None, bundle: Path | None) -> tuple[Any, str]:
+    from capsign_injector.agent_config import certificates
+    from capsign_injector.settings import Settings, parse
+    from capsign_wire.settings import SettingsError
+
+    try:
+        settings = parse(file.read_bytes(), str(file)) if file else Settings()
+        pem = bundle.read_text(encoding="ascii", errors="replace") if bundle else ""
+        if bundle and not certificates(pem):
+            raise SettingsError("The trust bundle is empty.")
+    except SettingsError as error:
+        raise CliError(USAGE, "SETTINGS", str(error), "The chart's values describe every key.") from None
+    return settings, pem
+
+
+def _read(name: str) -> bytes:
+    if name == "-":
+        data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+    else:
+        with Path(name).open("rb") as file:
+            data = file.read(MAX_INPUT_BYTES + 1)
+    if len(data) > MAX_INPUT_BYTES:
+        raise CliError(USAGE, "TOO_LARGE", f"{name} is larger than {MAX_INPUT_BYTES} bytes.", "Split the file.")
+    return data
+
+
+def _inject_all(document: Any, source: str, namespace: str, settings: Any, bundle_pem: str) -> Any:
+    """The document with every labelled pod in it injected; the same object if there is none."""
+    from capsign_injector.inject import inject as inject_pod
+    from capsign_injector.inject import wants
+    from capsign_injector.refusal import Refusal
+
+    for place in templates(document):
+        if not wants(place.pod):
+            if label_misplaced(place):
+                _note(f"{place.title}: the label is on the {place.kind}; put it on spec.template.metadata, where pods get it.")
+            continue
+        where = place.namespace or namespace
+        try:
+            result = inject_pod(place.pod, where, settings, bundle_pem)
+        except Refusal as refusal:
+            told = f"{source}: {place.title}: {refusal.sentence}"
+            raise CliError(REFUSED, refusal.reason.upper(), told, "The webhook would refuse it too.") from None
+        for warning in result.warnings:
+            _note(f"{place.title}: {warning}")
+        document = place.replaced(document, result.pod)
+        account = result.pod["spec"].get("serviceAccountName") or "default"
+        identity = f"spiffe://{settings.trust_domain}/ns/{where}/sa/{account}"
+        _note(f"{place.title}: {', '.join(result.containers)} may sign as {identity}", mark="✓")
+    return document
+
+
+def _patch(done: list[_Done]) -> list[dict[str, Any]]:
+    from capsign_injector.patch import diff
+
+    changed = [one for one in done if one.after is not one.before]
+    if len(changed) > 1:
+        advice = "Give one object, or use -o yaml."
+        raise CliError(USAGE, "SEVERAL_OBJECTS", f"{len(changed)} objects would change; a patch is for one.", advice)
+    return diff(changed[0].before, changed[0].after) if changed else []
+
+
+def _show_diff(done: list[_Done]) -> None:
+    colour = sys.stdout.isatty()
+    for one in done:
+        if one.after is one.before:
+            continue
+        title = next((place.title for place in templates(one.after)), "document")
+        click.secho(f"── {title} ", bold=True, color=colour)
+        for line in _lines(one):
+            style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+            click.secho(line, fg=style, color=colour)
+
+
+def _lines(one: _Done) -> Iterator[str]:
+    """A unified diff in which only what changed shows, with enough around it to say where that is."""
+    before, after = (dump([each], "yaml").splitlines() for each in (one.before, one.after))
+    for line in list(difflib.unified_diff(before, after, n=3, lineterm=""))[2:]:
+        yield "   ⋯" if line.startswith("@@") else line
+
+
+def _note(text: str, mark: str = "!") -> None:
+    click.secho(f"{mark} {text}", err=True, fg="green" if mark == "✓" else "yellow", color=sys.stderr.isatty() or None)

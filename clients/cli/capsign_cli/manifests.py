@@ -1,0 +1,140 @@
+"""Kubernetes manifests: documents of a file, and where in them the pods are. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from capsign_cli.failures import USAGE, CliError
+
+TEMPLATES: Mapping[str, tuple[str, ...]] = {
+    "Pod": (),
+    "PodTemplate": ("template",),
+    **dict.fromkeys(
+        ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job"), ("spec", "template")
+    ),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+}
+"""Where the pod is in each kind that makes pods."""
+
+LABEL = "capsign.dev/inject"
+MAX_DOCUMENTS = 10_000
+"""Most objects taken at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A pod, or a pod's template, in a document."""
+
+    path: tuple[str | int, ...]
+    kind: str
+    owner: Mapping[str, Any]
+    pod: Mapping[str, Any]
+
+    @property
+    def _metadata(self) -> Mapping[str, Any]:
+        found = self.owner.get("metadata")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} {self._metadata.get('name') or self._metadata.get('generateName') or '(no name)'}"
+
+    @property
+    def namespace(self) -> str:
+        return str(self._metadata.get("namespace") or "")
+
+    def replaced(self, document: Any, pod: Mapping[str, Any]) -> Any:
+        """The document with that pod in this place; the document that was given is not changed."""
+        return _replaced(document, self.path, pod)
+
+
+def load(data: bytes, source: str) -> list[Any]:
+    """The documents of a YAML or JSON file; empty ones are left out. Raises CliError."""
+    try:
+        documents = [one for one in yaml.load_all(data, Loader=_Loader) if one is not None]
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise CliError(USAGE, "NOT_YAML", f"{source} is not YAML{where}.", "Correct it there.") from None
+    except RecursionError:
+        raise CliError(USAGE, "NOT_YAML", f"{source} is nested too deeply.", "Is it the right file?") from None
+    if len(documents) > MAX_DOCUMENTS:
+        raise CliError(USAGE, "TOO_LARGE", f"{source} has {len(documents)} documents.", "Split the file.")
+    for one in documents:
+        if not isinstance(one, dict) or not isinstance(one.get("kind"), str):
+            raise CliError(USAGE, "NO_MANIFEST", f"{source} holds a document without a `kind`.", "Is it a Kubernetes manifest?")
+    return documents
+
+
+class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc] # chosen at run time
+    """Manifests as Kubernetes reads them: dates stay text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:timestamp"]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Text of several lines as a block, and nothing by reference."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump(documents: Sequence[Any], kind: str) -> str:
+    """The documents as YAML, or as JSON: one object, or a List of several."""
+    if kind == "yaml":
+        text: str = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
+        return text
+    whole = documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": list(documents)}
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
+def templates(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[Place]:
+    """Every pod in a document; those of a List one after the other."""
+    if not isinstance(document, Mapping):
+        return
+    kind = str(document.get("kind"))
+    items = document.get("items")
+    if kind.endswith("List") and isinstance(items, list):
+        for index, item in enumerate(items):
+            one = item if not isinstance(item, Mapping) or "kind" in item else {"kind": kind.removesuffix("List"), **item}
+            yield from templates(one, (*path, "items", index))
+        return
+    if kind not in TEMPLATES:
+        return
+    pod: Any = document
+    for name in TEMPLATES[kind]:
+        pod = pod.get(name) if isinstance(pod, Mapping) else None
+    if isinstance(pod, Mapping):
+        yield Place((*path, *TEMPLATES[kind]), kind, document, pod)
+
+
+def label_misplaced(place: Place) -> bool:
+    """Whether the workload carries the label that its pods should."""
+    metadata = place.owner.get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
+    return place.kind != "Pod" and isinstance(labels, Mapping) and labels.get(LABEL) is not None
+
+
+def _replaced(document: Any, path: tuple[str | int, ...], value: Any) -> Any:
+    if not path:
+        return value
+    first, rest = path[0], path[1:]
+    changed: Any = list(document) if isinstance(document, list) else dict(document)
+    changed[first] = _replaced(document[first], rest, value)
+    return changed
