@@ -28,16 +28,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="capsign-agent", description="Signs for the containers of a pod; holds no key.")
-    parser.add_argument("--config", type=Path, required=True, help="settings file, TOML")
+    parser.add_argument("--config", type=Path, help="settings file, TOML; without it the text in CAPSIGN_AGENT_CONFIG")
     parser.add_argument("--check-config", action="store_true", help="check settings and credential files, then end")
     return parser.parse_args(arguments)
 
 
 def _check(config: configuration.Config) -> int:
-    from capsign_agent import credentials
+    from capsign_agent.identity import choose
 
     try:
-        credentials.read(config.upstream)
+        choose.check(config)
     except settings.SettingsError as error:
         return _say(str(error))
     sys.stdout.write("The configuration is good.\n")

@@ -1,15 +1,24 @@
-"""The agent's unary calls and the Watch stream, at whichever replica of the current generation answers."""
+"""The agent's unary calls and the Watch stream, at whichever replica of the current generation answers.
+
+A generation that is replaced is closed under its calls. All of them may be repeated, so they are: over the one that took its
+place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import grpc
 import grpc.aio
-from capsign_wire.adapter.v1 import capability_pb2, evidence_pb2, signing_pb2
+from capsign_wire.adapter.v1 import capability_pb2, evidence_pb2, identity_pb2, signing_pb2
 from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.upstream import Upstream
+from capsign_agent.upstream import Target, Upstream, asked_to_stop
+
+T = TypeVar("T")
 
 
 class AdapterCalls:
@@ -21,23 +30,42 @@ class AdapterCalls:
 
     async def issue(self, grants: list[str]) -> capability_pb2.IssueHandlesResponse:
         request = capability_pb2.IssueHandlesRequest(grants=grants)
-        return await self._current().unary(lambda to, left: to.capabilities.IssueHandles(request, timeout=left), self._timeout_s)
+        return await self._unary(lambda to, left: to.capabilities.IssueHandles(request, timeout=left), self._timeout_s)
 
     async def renew(self, tokens: list[bytes]) -> capability_pb2.RenewHandlesResponse:
         request = capability_pb2.RenewHandlesRequest(tokens=tokens)
-        return await self._current().unary(lambda to, left: to.capabilities.RenewHandles(request, timeout=left), self._timeout_s)
+        return await self._unary(lambda to, left: to.capabilities.RenewHandles(request, timeout=left), self._timeout_s)
 
     async def public_keys(self, request: signing_pb2.GetPublicKeysRequest) -> signing_pb2.GetPublicKeysResponse:
-        return await self._current().unary(lambda to, left: to.signing.GetPublicKeys(request, timeout=left), self._timeout_s)
+        return await self._unary(lambda to, left: to.signing.GetPublicKeys(request, timeout=left), self._timeout_s)
 
     async def resolve(self, request: signing_pb2.ResolveIntentRequest, timeout_s: float) -> signing_pb2.ResolveIntentResponse:
-        return await self._current().unary(lambda to, left: to.signing.ResolveIntent(request, timeout=left), timeout_s)
+        return await self._unary(lambda to, left: to.signing.ResolveIntent(request, timeout=left), timeout_s)
 
     async def verify_tag(self, request: signing_pb2.VerifyTagRequest, timeout_s: float) -> signing_pb2.VerifyTagResponse:
-        return await self._current().unary(lambda to, left: to.signing.VerifyTag(request, timeout=left), timeout_s)
+        return await self._unary(lambda to, left: to.signing.VerifyTag(request, timeout=left), timeout_s)
 
     async def submit(self, request: evidence_pb2.SubmitAuditRequest) -> evidence_pb2.SubmitAuditResponse:
-        return await self._current().unary(lambda to, left: to.evidence.SubmitAudit(request, timeout=left), self._timeout_s)
+        return await self._unary(lambda to, left: to.evidence.SubmitAudit(request, timeout=left), self._timeout_s)
+
+    async def renew_identity(self, asked: identity_pb2.RenewRequest) -> identity_pb2.RenewResponse:
+        return await self._unary(lambda to, left: to.identity.Renew(asked, timeout=left), self._timeout_s)
+
+    async def trust_bundle(self) -> identity_pb2.GetTrustBundleResponse:
+        request = identity_pb2.GetTrustBundleRequest()
+        return await self._unary(lambda to, left: to.identity.GetTrustBundle(request, timeout=left), self._timeout_s)
+
+    async def _unary(self, call: Callable[[Target, float], Awaitable[T]], timeout_s: float) -> T:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        while True:
+            upstream = self._current()
+            try:
+                return await upstream.unary(call, until - loop.time())
+            except FailureError as error:
+                replaced = self._current() is not upstream and error.reason == failures_pb2.REASON_UPSTREAM_UNREACHABLE
+                if not replaced or loop.time() >= until:
+                    raise
 
     async def watch(self) -> AsyncIterator[capability_pb2.WatchResponse]:
         """What one replica tells, until it ends or breaks. A replica that drains is asked last from then on."""
@@ -52,3 +80,7 @@ class AdapterCalls:
         except grpc.aio.AioRpcError as error:
             upstream.last_to_ask(target)
             raise FailureError.from_rpc(error) or upstream.unreachable() from None
+        except asyncio.CancelledError:
+            if asked_to_stop():
+                raise
+            # The generation was closed under the stream: the next one is watched.

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import grpc.aio
-from capsign_wire import logs, otel, runtime, settings
+from capsign_wire import logs, otel, runtime
 from capsign_wire.agent.v1 import agent_pb2_grpc
 from capsign_wire.bounds import MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
@@ -20,17 +20,20 @@ from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent import credentials, records
+from capsign_agent import records
 from capsign_agent.adapter_calls import AdapterCalls
 from capsign_agent.coalesce import Coalescer
 from capsign_agent.config import Config, Socket
+from capsign_agent.credentials import Credentials
 from capsign_agent.handles import HandleBook, SocketHandles
 from capsign_agent.health import Health
+from capsign_agent.identity.account import Account
+from capsign_agent.identity.choose import source_of
 from capsign_agent.journal import Journal
 from capsign_agent.keys import PublicKeys
 from capsign_agent.lookups import Lookups
 from capsign_agent.narrow import Narrowing
-from capsign_agent.renewal import Renewal
+from capsign_agent.renewal import Renewal, backoff_s
 from capsign_agent.reporter import Reporter
 from capsign_agent.servicer import SigningServicer
 from capsign_agent.settle import Settlement
@@ -41,8 +44,8 @@ from capsign_agent.upstream import Target, Upstream
 
 VERSION = "0.1.0"
 
-LOOK_AT_FILES_S = 2.0
-"""How often the credential files are looked at."""
+FIRST_FETCHES = 4
+"""How often handles are asked for under a new certificate before the streams of the old one end all the same."""
 
 SERVER_OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -69,7 +72,11 @@ class Agent:
         """Takes the journal and the sockets' paths. Raises SettingsError, SocketError or JournalError."""
         self._config = config
         self.metrics = Metrics()
-        self._upstream = Upstream(config.upstream, credentials.read(config.upstream))
+        self._upstream = Upstream(config.upstream, None)
+        timeout_s = config.upstream.timeout_ms / 1000
+        calls = AdapterCalls(lambda: self._upstream, timeout_s)
+        self._account = Account(lambda piece: self.journal.append(piece))
+        self._source = source_of(config, calls, self._account)
         self._sockets = [SocketClaim(one.path, int(one.mode, 8), int(one.directory_mode, 8)) for one in config.sockets]
         now_ms = time.time_ns() // 1_000_000
         self.journal = Journal(config.journal.dir, config.journal.max_bytes, secrets.token_bytes(16), now_ms)
@@ -77,13 +84,18 @@ class Agent:
             logs.warning("journal.torn_tail", bytes=self.journal.torn_bytes)
         self.journal.append(records.opened())
         skew_s = float(config.limits.clock_skew_s)
-        timeout_s = config.upstream.timeout_ms / 1000
-        calls = AdapterCalls(lambda: self._upstream, timeout_s)
         self._book = HandleBook(_socket_handles(one) for one in config.sockets)
         self._keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
         self._reach = Reachability(time.monotonic())
         self._coalescer = Coalescer(config.limits.queue_items, config.limits.queue_bytes, self._refusing)
-        self._renewal = Renewal(self._book, calls, self.journal, self.metrics, self._keys.clear)
+        self._renewal = Renewal(
+            self._book,
+            calls,
+            self.journal,
+            self.metrics,
+            self._keys.clear,
+            authorities_changed=self._source.authorities_changed,
+        )
         self._settlement = Settlement(self.journal, self.metrics, self._renewal.refused)
         self._path = SigningPath(self._coalescer, self.journal, self._settlement, self._keys, self.metrics, skew_s)
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
@@ -105,8 +117,7 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        self._start_streams()
-        for work in (self._renewal.keep(), self._renewal.listen(), self._reporter.run(), self._follow_files()):
+        for work in (self._follow_identity(), self._renewal.keep(), self._renewal.listen(), self._reporter.run()):
             self._spawn(work, self._tasks)
         for claim, handles in zip(self._sockets, self._book.sockets, strict=True):
             self._servers.append(await self._serve(claim, handles))
@@ -127,6 +138,7 @@ class Agent:
         metrics.gauge("capsign.queue.depth", lambda: len(self.journal.sealed()), "audit")
         metrics.gauge("capsign.journal.bytes", lambda: self.journal.size_bytes)
         metrics.gauge("capsign.handle.age", lambda: self._book.age(clock()))
+        metrics.gauge("capsign.certificate.remaining", lambda: self._upstream.remaining_s(clock()))
         self._telemetry = otel.start("capsign-agent", VERSION, metrics, os.environ)
         for servicer in self._servicers:
             servicer.tracer = self._telemetry.tracer
@@ -136,9 +148,12 @@ class Agent:
         self._stopping.set()
 
     def faults(self) -> list[str]:
-        """What keeps the agent from signing, for health."""
+        """What keeps the agent from signing, for health. Without an identity the word after `no_identity` says why."""
+        nobody = not self._upstream.remaining_s(time.time())
         checks = {
             "draining": self._stopping.is_set(),
+            "no_identity": nobody,
+            self._account.hindrance: nobody and bool(self._account.hindrance),
             "no_handles": not self._book.usable(time.time()),
             "no_upstream": self._reach.connected == 0,
             "journal_full": self.journal.full,
@@ -236,30 +251,21 @@ class Agent:
         for stream in self._streams:
             self._spawn(stream.run(), self._stream_tasks)
 
-    async def _follow_files(self) -> None:
-        """When certificate, key or CA change: new connections, handles bound to the new key, then the old streams end."""
-        seen = credentials.stamp(self._config.upstream)
-        while True:
-            await asyncio.sleep(LOOK_AT_FILES_S)
-            now = credentials.stamp(self._config.upstream)
-            if now == seen:
-                continue
-            try:
-                fresh = credentials.read(self._config.upstream)
-            except settings.SettingsError:
-                logs.warning("credentials.unreadable")  # half replaced perhaps: the old ones stay in use
-                continue
-            seen = now
-            await self._change_generation(fresh)
+    async def _follow_identity(self) -> None:
+        """Each certificate makes a generation of connections. The source retries by itself; this ends when cancelled."""
+        async with contextlib.aclosing(self._source.changes()) as changes:
+            async for fresh in changes:
+                await self._change_generation(fresh)
 
-    async def _change_generation(self, fresh: credentials.Credentials) -> None:
+    async def _change_generation(self, fresh: Credentials) -> None:
+        """New connections, handles bound to the new key, then the old streams end. No call is lost on the way."""
         old, old_streams, old_tasks = self._upstream, self._streams, set(self._stream_tasks)
         self._upstream = Upstream(self._config.upstream, fresh)
-        try:
-            await self._renewal.fetch()
-        except FailureError as error:
-            logs.warning("credentials.not_accepted_yet", reason=error.row.name)
+        if not old.targets:
+            self._start_streams()
             self._renewal.fetch_soon()
+            return
+        await self._fetch_first()
         self._start_streams()
         for stream in old_streams:
             stream.retire()
@@ -267,6 +273,18 @@ class Agent:
             await asyncio.wait(old_tasks, timeout=self._config.upstream.timeout_ms / 1000)
         await old.close()
         logs.event("credentials.changed")
+
+    async def _fetch_first(self) -> None:
+        """Handles under the new certificate. Until an adapter has them the old streams sign, and it is asked again."""
+        for attempt in range(1, FIRST_FETCHES + 1):
+            try:
+                await self._renewal.fetch()
+            except FailureError as error:
+                logs.warning("credentials.not_accepted_yet", reason=error.row.name)
+            else:
+                return
+            await asyncio.sleep(backoff_s(attempt))
+        self._renewal.fetch_soon()
 
     def _spawn(self, work: Coroutine[Any, Any, None], into: set[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,5 +1,7 @@
 """The agent's configuration: one TOML file, overridden by CAPSIGN_AGENT_<SECTION>_<KEY> variables. Unknown keys are refused.
 
+In a pod there is no file: its text is in the variable CAPSIGN_AGENT_CONFIG.
+
 Which process may use a socket is decided by who mounts its directory: one socket per container. A check of the caller's uid
 would need SO_PEERCRED, which grpcio does not give, so no key here offers it.
 """
@@ -21,7 +23,11 @@ ENV_PREFIX = "CAPSIGN_AGENT"
 SOCKET_PATH_MAX = 107
 """Longest path of a Unix socket, bytes: sun_path of unix(7) without its final zero."""
 
+MAX_BUNDLE_CHARS = 64 * 1024
+"""Longest trust bundle, characters of PEM."""
+
 _MODE = re.compile(r"0?[0-7]{3}")
+_SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _TARGET = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}")
 
@@ -29,13 +35,10 @@ Millis = Annotated[int, Meta(ge=1, le=600_000)]
 
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The adapter's replicas and the credentials towards them. Files are PEM and read again when they change."""
+    """The adapter's replicas."""
 
     targets: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
     """host:port of each replica; all are used, and those that fail are avoided until they answer again."""
-    ca_file: Path
-    cert_file: Path
-    key_file: Path
     server_name: str = ""
     """DNS name that the adapter's certificate must carry; empty: the host of the target. (gRPC's Python client compares DNS names
     and addresses only, so the adapter's SPIFFE ID cannot be demanded here: let its CA give this name to nobody else.)"""
@@ -47,6 +50,49 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Longest time one attempt to connect takes."""
     unreachable_after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 3_000
     """With no connection for this long, new calls are refused at once instead of waiting for their deadline."""
+
+
+class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Credentials in files, as cert-manager's CSI driver writes them. PEM; read again when they change."""
+
+    ca_file: Path
+    """The authorities to trust."""
+    cert_file: Path
+    """The agent's certificate, with intermediates after it."""
+    key_file: Path
+    """Its private key, without a passphrase; readable by the agent only."""
+
+
+class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A certificate from the adapter's own authority, for the pod's service account. The key never leaves the agent's memory."""
+
+    enrolment_targets: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
+    """host:port of each replica's enrolment address. `upstream.server_name` holds there too."""
+    bundle: Annotated[str, Meta(max_length=MAX_BUNDLE_CHARS)]
+    """PEM of the authorities to trust first. Those that the adapter names later are kept in `state_dir`."""
+    state_dir: Path
+    """Where the newest trust bundle is kept, so that a container that restarts in an old pod trusts the authority of today."""
+    token_file: Path = Path("/var/run/secrets/capsign/token")
+    """The projected service account token with the adapter's audience. Read anew for each request: the kubelet changes it."""
+
+
+class WorkloadApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The SPIFFE Workload API, as SPIRE's agent serves it."""
+
+    socket: Path
+    """Its Unix socket."""
+    spiffe_id: str = ""
+    """Which of the identities to take where there are several; empty: the first, which is the default one."""
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the agent's certificate comes from."""
+
+    source: str = "files"
+    """files, kubernetes or workload-api. The section of that name must be there, and no other."""
+    files: Files | None = None
+    kubernetes: Kubernetes | None = None
+    workload_api: WorkloadApi | None = None
 
 
 class Narrow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,7 +111,7 @@ class Socket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     path: Path
     """Absolute; its directory is made with mode 0700 if it is absent, and must belong to the agent."""
     mode: str = "0660"
-    """Mode of the socket itself, octal."""
+    """Mode of the socket itself, octal. 0666 where a container with another uid mounts it: who mounts the volume may call."""
     directory_mode: str = "0700"
     """Mode of its directory: 0700, or 0710, 0750, 0711 or 0755 where a container with another uid mounts it."""
     grants: tuple[str, ...] = ()
@@ -119,6 +165,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The whole file."""
 
     upstream: Upstream
+    identity: Identity
     sockets: Annotated[tuple[Socket, ...], Meta(min_length=1, max_length=16)]
     journal: Journal
     health: Health
@@ -133,6 +180,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """The checked configuration. Raises settings.SettingsError with a sentence that names the key and the fix."""
+    if path is None and f"{ENV_PREFIX}_CONFIG" not in environ:
+        raise settings.SettingsError(f"There are no settings. Give --config FILE, or the text of one in {ENV_PREFIX}_CONFIG.")
     config = settings.load(path, Config, ENV_PREFIX, environ)
     for key, sentence in _faults(config):
         raise settings.SettingsError(f"The key `{key}` {sentence}", key=key)
@@ -144,6 +193,7 @@ def _faults(config: Config) -> list[tuple[str, str]]:
     for index, target in enumerate(config.upstream.targets):
         if not _TARGET.fullmatch(target):
             faults.append((f"upstream.targets[{index}]", "must be host:port."))
+    faults += _identity_faults(config.identity)
     names = [one.name for one in config.sockets]
     for index, one in enumerate(config.sockets):
         where = f"sockets[{index}]"
@@ -172,4 +222,31 @@ def _faults(config: Config) -> list[tuple[str, str]]:
             faults.append((str(path), "is used for two sockets; give each its own."))
     if config.telemetry.log_level not in {"debug", "info", "warning", "error"}:
         faults.append(("telemetry.log_level", "must be debug, info, warning or error."))
+    return faults
+
+
+def _identity_faults(identity: Identity) -> list[tuple[str, str]]:
+    sections = {"files": identity.files, "kubernetes": identity.kubernetes, "workload-api": identity.workload_api}
+    if identity.source not in sections:
+        return [("identity.source", f"must be one of {', '.join(sections)}.")]
+    faults: list[tuple[str, str]] = []
+    for name, section in sections.items():
+        key = f"identity.{name.replace('-', '_')}"
+        if name == identity.source and section is None:
+            faults.append((key, f'is missing: identity.source is "{name}". Add the section.'))
+        if name != identity.source and section is not None:
+            faults.append((key, f'is not used: identity.source is "{identity.source}". Remove the section.'))
+    kubernetes, workload_api = identity.kubernetes, identity.workload_api
+    if kubernetes is not None:
+        for index, target in enumerate(kubernetes.enrolment_targets):
+            if not _TARGET.fullmatch(target):
+                faults.append((f"identity.kubernetes.enrolment_targets[{index}]", "must be host:port."))
+        for key, path in (("state_dir", kubernetes.state_dir), ("token_file", kubernetes.token_file)):
+            if not path.is_absolute():
+                faults.append((f"identity.kubernetes.{key}", "must be an absolute path."))
+    if workload_api is not None:
+        if not workload_api.socket.is_absolute():
+            faults.append(("identity.workload_api.socket", "must be an absolute path, without a scheme."))
+        if workload_api.spiffe_id and not _SPIFFE_ID.fullmatch(workload_api.spiffe_id):
+            faults.append(("identity.workload_api.spiffe_id", "must be a SPIFFE ID, or empty."))
     return faults

@@ -29,6 +29,21 @@ def handles(count: int) -> Piece:
     return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_HANDLES, handles=count))
 
 
+def identity_issued() -> Piece:
+    """A certificate came that follows no other."""
+    return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_IDENTITY_ISSUED))
+
+
+def identity_renewed() -> Piece:
+    """The certificate came that follows the one in use."""
+    return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_IDENTITY_RENEWED))
+
+
+def identity_refused(reason: failures_pb2.Reason.ValueType) -> Piece:
+    """A certificate was refused; 0 where it was not an adapter that refused it."""
+    return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_IDENTITY_REFUSED, reason=reason))
+
+
 def intents(into: Piece, ids: Iterable[bytes], grant: str, algorithm: Algorithm.ValueType, caller: str) -> None:
     """These calls are about to go upstream."""
     _each(into, ids, _about(evidence_pb2.AUDIT_KIND_INTENT, grant, algorithm, caller))

@@ -45,13 +45,17 @@ class Renewal:
         metrics: Metrics,
         policy_changed: Callable[[], None],
         clock: Callable[[], float] = time.time,
+        authorities_changed: Callable[[int], None] = lambda sequence: None,
     ) -> None:
+        """`policy_changed` is called when policy did, `authorities_changed` with each sequence of the trust bundle told."""
         self._book = book
         self._adapter = adapter
         self._journal = journal
         self._metrics = metrics
         self._policy_changed = policy_changed
         self._clock = clock
+        self._authorities_changed = authorities_changed
+        self._asking = asyncio.Lock()
         self._kick = asyncio.Event()
         self._fetch_anew = True
         self._epoch = 0
@@ -94,12 +98,16 @@ class Renewal:
                 pass
 
     async def fetch(self) -> None:
-        """A full set now. Raises FailureError."""
-        response = await self._adapter.issue(self._book.wanted)
-        bounds.check(response)
-        self._fetch_anew = False
-        self._take(lambda now: self._book.replace(response.handles, now, response.mint_public_key))
-        self._epoch = max(self._epoch, response.revocation_epoch)
+        """A full set now. Raises FailureError.
+
+        One answer at a time: of two that cross, the one under the older certificate must not be the one that stays.
+        """
+        async with self._asking:
+            response = await self._adapter.issue(self._book.wanted)
+            bounds.check(response)
+            self._fetch_anew = False
+            self._take(lambda now: self._book.replace(response.handles, now, response.mint_public_key))
+            self._epoch = max(self._epoch, response.revocation_epoch)
 
     async def listen(self) -> None:
         """Follow the adapter's Watch stream for ever, at whichever replica answers."""
@@ -117,13 +125,14 @@ class Renewal:
             await asyncio.sleep(backoff_s(failures))
 
     async def _renew(self) -> None:
-        due = self._book.due(self._clock())
-        if not due:
-            return
-        response = await self._adapter.renew([self._book.issued[grant].token for grant in due])
-        bounds.check(response)
-        self._take(lambda now: self._book.renewed(due, response.handles, now))
-        self._epoch = max(self._epoch, response.revocation_epoch)
+        async with self._asking:
+            due = self._book.due(self._clock())
+            if not due:
+                return
+            response = await self._adapter.renew([self._book.issued[grant].token for grant in due])
+            bounds.check(response)
+            self._take(lambda now: self._book.renewed(due, response.handles, now))
+            self._epoch = max(self._epoch, response.revocation_epoch)
 
     def _take(self, change: Callable[[float], None]) -> None:
         try:
@@ -133,6 +142,7 @@ class Renewal:
         self._note("handles.taken")
 
     def _heed(self, told: capability_pb2.WatchResponse) -> None:
+        self._authorities_changed(told.trust_bundle_sequence)
         before = len(self._book.issued)
         if told.drop_all:
             self._book.drop_all()

@@ -3,6 +3,10 @@
 grpcio replaces a live socket at the same path without a word, follows a symbolic link there, and leaves the mode to the umask. So
 the directory must be ours alone, a lock is held before anything is bound, what lies at the path is looked at, and the inode that
 was bound is remembered: if another takes its place, health says so.
+
+In Kubernetes a volume is root's and open to all (an emptyDir: 0777, with setgid under an fsGroup): who may write there is decided
+by who mounts it. The agent makes a directory of its own in it, and takes that over, stale socket and all, when the kubelet
+restarts the container on the same volume. Where only the agent mounts a volume, its sockets may lie in the volume itself.
 """
 
 from __future__ import annotations
@@ -76,14 +80,23 @@ def _check_directory(directory: Path, mode: int) -> None:
     state = directory.lstat()
     if not stat.S_ISDIR(state.st_mode):
         raise SocketError(f"The socket directory {directory} is not a directory itself. Remove what is there, link or file.")
+    if is_volume(state, mounted=directory.is_mount(), euid=os.geteuid()):
+        return
     if state.st_uid != os.geteuid():
         raise SocketError(f"The socket directory {directory} belongs to user {state.st_uid}. Give the agent one of its own.")
-    excess = stat.S_IMODE(state.st_mode) & ~mode
-    if excess:
+    found = stat.S_IMODE(state.st_mode)
+    if found & 0o1777 & ~mode:
         raise SocketError(
-            f"The socket directory {directory} has mode {stat.S_IMODE(state.st_mode):04o}, wider than {mode:04o}. "
+            f"The socket directory {directory} has mode {found:04o}, wider than {mode:04o}. "
             f"Run `chmod {mode:04o} {directory}`, or set directory_mode."
         )
+    if found != mode:
+        directory.chmod(mode)  # a life that ended between the two calls above, or setgid that came from the volume
+
+
+def is_volume(state: os.stat_result, *, mounted: bool, euid: int) -> bool:
+    """Whether this is a volume as the kubelet makes it for a process that is not root. A place for everybody would be sticky."""
+    return mounted and state.st_uid == 0 and euid != 0 and not state.st_mode & stat.S_ISVTX
 
 
 def _lock(path: Path) -> int:

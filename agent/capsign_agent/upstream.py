@@ -1,7 +1,8 @@
 """Connections to the adapter's replicas: the channels of one generation, and unary calls with failover.
 
-A generation belongs to one set of credentials. When the files change a new generation is made, handles are fetched over it (they
-are bound to the certificate's key), and only then do the streams of the old one stop taking work.
+A generation belongs to one set of credentials. When they change a new generation is made, handles are fetched over it (they are
+bound to the certificate's key), and only then do the streams of the old one stop taking work. Before the first credentials
+there is a generation without a replica: every call is refused.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 from capsign_wire import logs
-from capsign_wire.adapter.v1 import capability_pb2_grpc, evidence_pb2_grpc, signing_pb2_grpc
+from capsign_wire.adapter.v1 import capability_pb2_grpc, evidence_pb2_grpc, identity_pb2_grpc, signing_pb2_grpc
 from capsign_wire.bounds import MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent import credentials
 from capsign_agent.config import Upstream as UpstreamConfig
+from capsign_agent.credentials import Credentials
 
 T = TypeVar("T")
 
@@ -48,13 +49,14 @@ def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
 class Target:
     """One replica: a channel for each stream, of which the first also carries the unary calls."""
 
-    def __init__(self, address: str, config: UpstreamConfig, held: credentials.Credentials) -> None:
+    def __init__(self, address: str, config: UpstreamConfig, held: Credentials) -> None:
         self.address = address
         options = channel_options(config)
         self.channels = [grpc.aio.secure_channel(address, held.channel(), options=options) for _ in range(config.streams)]
         self.capabilities = capability_pb2_grpc.CapabilityServiceStub(self.channels[0])
         self.signing = signing_pb2_grpc.SigningServiceStub(self.channels[0])
         self.evidence = evidence_pb2_grpc.EvidenceServiceStub(self.channels[0])
+        self.identity = identity_pb2_grpc.IdentityServiceStub(self.channels[0])
         self.busy = 0
         """How many of its signing streams have something to do."""
         self.draining = False
@@ -65,13 +67,17 @@ class Target:
 
 
 class Upstream:
-    """The replicas under one set of credentials."""
+    """The replicas under one set of credentials; without any there are no replicas."""
 
-    def __init__(self, config: UpstreamConfig, held: credentials.Credentials) -> None:
+    def __init__(self, config: UpstreamConfig, held: Credentials | None) -> None:
         self.config = config
-        self.credentials = held
+        self._ends = held.ends if held is not None else 0.0
         self._told_expired = False
-        self.targets = [Target(address, config, held) for address in config.targets]
+        self.targets = [Target(address, config, held) for address in config.targets] if held is not None else []
+
+    def remaining_s(self, now: float) -> float:
+        """How long its certificate is good for; 0: it has ended, or there is none."""
+        return max(0.0, self._ends - now)
 
     async def unary(self, call: Callable[[Target, float], Awaitable[T]], timeout_s: float) -> T:
         """Make a call at the first replica that answers. Raises FailureError: the adapter's own, or UPSTREAM_UNREACHABLE.
@@ -97,11 +103,17 @@ class Upstream:
                     self.last_to_ask(target)
                 else:
                     raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter answered in no known way.") from None
+            except asyncio.CancelledError:
+                if asked_to_stop():
+                    raise
+                break  # this generation was closed under the call
         raise self.unreachable()
 
     def unreachable(self) -> FailureError:
         """UPSTREAM_UNREACHABLE, with the cause where it is ours."""
-        if credentials.expired(self.credentials, time.time()):
+        if not self._ends:
+            detail = "The agent has no identity yet; its health says why."
+        elif not self.remaining_s(time.time()):
             detail = "The agent's own certificate has expired."
             if not self._told_expired:
                 self._told_expired = True
@@ -114,7 +126,9 @@ class Upstream:
         await asyncio.gather(*(target.close() for target in self.targets))
 
     def first(self) -> Target:
-        """The replica to ask first."""
+        """The replica to ask first. Raises FailureError if there is none."""
+        if not self.targets:
+            raise self.unreachable()
         return min(self.targets, key=lambda one: one.draining)
 
     def last_to_ask(self, target: Target) -> None:
@@ -123,5 +137,7 @@ class Upstream:
         self.targets.append(target)
 
 
-def _busy() -> FailureError:
-    return FailureError(failures_pb2.REASON_OVERLOADED, "The adapter serves as many calls as it can.", retry_after_ms=200)
+def asked_to_stop() -> bool:
+    """Whether a CancelledError is meant for this task. gRPC raises the same when a channel is closed under a call."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

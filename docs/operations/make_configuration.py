@@ -19,7 +19,8 @@ from capsign_agent import config as agent
 TARGET = Path(__file__).with_name("configuration.md")
 HEAD = """# Configuration
 
-Agent and adapter each read one TOML file (`--config`), then variables. Made from the code by `make docs`; do not edit.
+Agent and adapter each read one TOML file (`--config`), then variables. Without `--config` the agent takes the text from the
+variable `CAPSIGN_AGENT_CONFIG`. Made from the code by `make docs`; do not edit.
 
 * A key that is not known is refused, with the name that was probably meant. So is a variable with our prefix that overrides
   nothing.
@@ -53,11 +54,17 @@ def describe(kind: Any) -> str:
         "StrType": "text", "IntType": "whole number", "FloatType": "number", "BoolType": "true or false", "CustomType": "path",
         "ListType": "list", "VarTupleType": "list",
     }  # fmt: skip
-    if isinstance(bare, msgspec.inspect.UnionType):
-        bare = next(one for one in bare.types if not isinstance(one, msgspec.inspect.NoneType))
+    bare = present(bare)
     text = names[type(bare).__name__]
     least, most = getattr(bare, "ge", None), getattr(bare, "le", None)
     return f"{text}, {least} to {most}" if least is not None and most is not None else text
+
+
+def present(shape: Any) -> Any:
+    """What a key holds where it is given: `X` of `X | None`."""
+    if isinstance(shape, msgspec.inspect.UnionType):
+        return next(one for one in shape.types if not isinstance(one, msgspec.inspect.NoneType))
+    return shape
 
 
 def page(kind: type, path: str) -> list[str]:
@@ -66,7 +73,7 @@ def page(kind: type, path: str) -> list[str]:
     for field in msgspec.structs.fields(kind):
         shape = msgspec.inspect.type_info(field.type)
         many = isinstance(shape, msgspec.inspect.ListType | msgspec.inspect.VarTupleType)
-        item = shape.item_type if many else shape
+        item = present(shape.item_type if many else shape)
         if isinstance(item, msgspec.inspect.StructType):
             name = f"{path}.{field.name}" if path else field.name
             sections += [f"### `[[{name}]]`" if many else f"### `[{name}]`", "", *page(item.cls, name)]

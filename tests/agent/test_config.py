@@ -9,6 +9,7 @@ from capsign_wire.settings import SettingsError
 GOOD = """
 [upstream]
 targets = ["127.0.0.1:7443"]
+[identity.files]
 ca_file = "/tls/ca.pem"
 cert_file = "/tls/cert.pem"
 key_file = "/tls/key.pem"

@@ -30,21 +30,26 @@ class Home:
         self.extra = ""
         self.journal_extra = ""
         self.upstream = ""
+        self.identity = f"""
+[identity]
+source = "files"
+[identity.files]
+ca_file = "{root}/tls/ca.pem"
+cert_file = "{root}/tls/cert.pem"
+key_file = "{root}/tls/key.pem"
+"""
         self.sockets = f'[[sockets]]\nname = "app"\npath = "{self.socket}"\n'
         ca.write(root / "tls")
 
     def write(self) -> Path:
         """The settings file."""
         targets = ", ".join(f'"127.0.0.1:{port}"' for port in self.ports)
-        tls = self.root / "tls"
         text = f"""
 [upstream]
 targets = [{targets}]
-ca_file = "{tls}/ca.pem"
-cert_file = "{tls}/cert.pem"
-key_file = "{tls}/key.pem"
 server_name = "localhost"
 {self.upstream}
+{self.identity}
 [journal]
 dir = "{self.journal}"
 flush_ms = 50

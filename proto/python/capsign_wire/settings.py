@@ -41,7 +41,10 @@ class SettingsError(Exception):
 
 
 def load(path: Path | None, kind: type[T], env_prefix: str, environ: Mapping[str, str]) -> T:
-    """The settings in `path` (None: defaults only), overridden by `environ`, as a checked `kind`.
+    """The settings in `path`, overridden by `environ`, as a checked `kind`.
+
+    With no path, the variable `<env_prefix>_CONFIG` may hold the text of the file itself: a pod needs no file for it then. With
+    neither there are defaults only.
 
     `kind` is a msgspec Struct. The key `port` of the section `[health]` is overridden by `<env_prefix>_HEALTH_PORT`; a list by
     items with commas between them. Variables with the prefix that name no key are refused, except those that Kubernetes makes for
@@ -49,8 +52,7 @@ def load(path: Path | None, kind: type[T], env_prefix: str, environ: Mapping[str
     """
     import msgspec
 
-    source = str(path) if path is not None else "the environment"
-    tree = _read(path) if path is not None else {}
+    source, tree = _tree(path, f"{env_prefix}_CONFIG", environ)
     shape = msgspec.inspect.type_info(kind)
     _refuse_unknown(tree, shape, "", source)
     for name, key, value in _overrides(kind, env_prefix, environ):
@@ -118,22 +120,35 @@ def _refuse_exposed(path: Path, state: os.stat_result) -> None:
         raise SettingsError(f"The secret file {path} is larger than {MAX_SECRET_BYTES} bytes. It must hold one secret only.")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _tree(path: Path | None, variable: str, environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """What the settings are called in a sentence, and the settings."""
+    if path is not None:
+        return str(path), _parsed(_read(path), f"The settings file {path}")
+    if variable in environ:
+        data = environ[variable].encode(errors="surrogateescape")
+        return variable, _parsed(data, f"The text in {variable}")
+    return "the environment", {}
+
+
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise SettingsError(f"The settings file {path} cannot be read ({_why(error)}). Check the path after --config.") from None
+
+
+def _parsed(data: bytes, what: str) -> dict[str, Any]:
     if len(data) > MAX_FILE_BYTES:
-        raise SettingsError(f"The settings file {path} is larger than {MAX_FILE_BYTES} bytes. Is it the right file?")
+        raise SettingsError(f"{what} is larger than {MAX_FILE_BYTES} bytes. Is it the right one?")
     try:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError:
-        raise SettingsError(f"The settings file {path} is not UTF-8. Save it as UTF-8.") from None
+        raise SettingsError(f"{what} is not UTF-8. Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"The settings file {path} is not TOML: {error}. Correct that line.") from None
+        raise SettingsError(f"{what} is not TOML: {error}. Correct that line.") from None
     except RecursionError:
-        raise SettingsError(f"The settings file {path} is nested too deeply. Is it the right file?") from None
+        raise SettingsError(f"{what} is nested too deeply. Is it the right one?") from None
 
 
 def _decode(kind: type, value: Any) -> Any:
@@ -206,7 +221,7 @@ def _overrides(kind: Any, prefix: str, environ: Mapping[str, str]) -> Iterator[t
 
     known = {"_".join((prefix, *path)).upper().replace("-", "_"): (path, of) for path, of in _leaves(kind, ())}
     for name, text in sorted(environ.items()):
-        if not name.startswith(f"{prefix}_"):
+        if not name.startswith(f"{prefix}_") or name == f"{prefix}_CONFIG":
             continue
         if name not in known:
             if _SERVICE_LINK.fullmatch(name):

@@ -85,6 +85,7 @@ def _catalogue() -> Mapping[str, Instrument]:
         Instrument("capsign.queue.age", gauge, "s", "How long the oldest of them has waited.", queues),
         Instrument("capsign.journal.bytes", gauge, "By", "Audit records not yet taken upstream.", {}),
         Instrument("capsign.handle.age", gauge, "s", "Time since the oldest handle held was issued.", {}),
+        Instrument("capsign.certificate.remaining", gauge, "s", "Time until the agent's certificate ends; 0: there is none.", {}),
         Instrument("capsign.batch.size", histogram, "{item}", "Items in a batch, by where it went.", hops, _POWERS),
         Instrument("capsign.token.errors", counter, "{error}", "Token calls that gave no answer or a wrong one.", faults),
         Instrument(

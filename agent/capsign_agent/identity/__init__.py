@@ -1,0 +1,1 @@
+"""Who the agent is: three sources of its certificate behind one contract, `source.IdentitySource`."""

@@ -1,0 +1,64 @@
+"""Where the elements of DER begin and end (X.690 section 8.1), without loading a cryptography library (8 MiB).
+
+For certificates of our own only, that came from a file or over a connection whose other end is trusted with them: to cut a chain
+apart, to compare a key, to read when it ends. No decision about anybody else rests on it.
+"""
+
+from __future__ import annotations
+
+SEQUENCE, VERSION, UTC_TIME, GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
+
+
+def content(data: bytes, at: int, tag: int | None) -> tuple[bytes, int]:
+    """The content of the element at `at`, which must have this tag, and where the next one begins. Raises ValueError."""
+    start, end = _bounds(data, at, tag)
+    return data[start:end], end
+
+
+def whole(data: bytes, at: int, tag: int | None) -> tuple[bytes, int]:
+    """As `content`, but with the element's tag and length."""
+    _, end = _bounds(data, at, tag)
+    return data[at:end], end
+
+
+def certificates(data: bytes, most: int) -> list[bytes]:
+    """Certificates that lie one after the other, as the SPIFFE Workload API sends them. Raises ValueError."""
+    found: list[bytes] = []
+    at = 0
+    while at < len(data):
+        if len(found) == most:
+            raise ValueError(f"more than {most} certificates")
+        one, at = whole(data, at, SEQUENCE)
+        found.append(one)
+    return found
+
+
+def public_key(certificate: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of a certificate, RFC 5280 section 4.1. Raises ValueError."""
+    to_be_signed, at = after_issuer(certificate)
+    for _ in ("validity", "subject"):
+        at = content(to_be_signed, at, SEQUENCE)[1]
+    return whole(to_be_signed, at, SEQUENCE)[0]
+
+
+def after_issuer(certificate: bytes) -> tuple[bytes, int]:
+    """The TBSCertificate's content, and where in it the validity begins. Raises ValueError."""
+    to_be_signed = content(content(certificate, 0, SEQUENCE)[0], 0, SEQUENCE)[0]
+    at = 0
+    if to_be_signed[:1] == bytes([VERSION]):
+        at = content(to_be_signed, at, VERSION)[1]
+    for _ in ("serialNumber", "signature", "issuer"):
+        at = content(to_be_signed, at, None)[1]
+    return to_be_signed, at
+
+
+def _bounds(data: bytes, at: int, tag: int | None) -> tuple[int, int]:
+    if at + 2 > len(data) or (tag is not None and data[at] != tag):
+        raise ValueError("not the element that a certificate has here")
+    size, start = data[at + 1], at + 2
+    if size & 0x80:
+        start += size & 0x7F
+        size = int.from_bytes(data[at + 2 : start], "big")
+    if start + size > len(data):
+        raise ValueError("an element that ends beyond the certificate")
+    return start, start + size

@@ -1,0 +1,73 @@
+"""The call that needs no certificate: Enrol, over TLS that proves the server only."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import grpc
+import grpc.aio
+from capsign_wire.adapter.v1 import identity_pb2, identity_pb2_grpc
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent.config import Upstream
+
+MAX_ANSWER_BYTES = 64 * 1024
+
+
+class Enrolment:
+    """For one event loop. A connection lives for one call: what is trusted may have changed by the next."""
+
+    def __init__(self, targets: tuple[str, ...], upstream: Upstream) -> None:
+        self._targets = targets
+        self._timeout_s = upstream.timeout_ms / 1000
+        self._options: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+            ("grpc.enable_retries", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if upstream.server_name:
+            self._options.append(("grpc.ssl_target_name_override", upstream.server_name))
+
+    async def enrol(self, request: identity_pb2.EnrolRequest, authorities: bytes) -> identity_pb2.EnrolResponse:
+        """The answer of the first replica that gives one. The token goes to nobody for whom `authorities` do not vouch.
+
+        Raises FailureError: a refusal is final, from whichever replica it comes; otherwise the next one is asked.
+        """
+        until = time.monotonic() + self._timeout_s
+        last = FailureError(
+            failures_pb2.REASON_UPSTREAM_UNREACHABLE,
+            "No enrolment address answers with a certificate that the trust bundle vouches for.",
+            retry_after_ms=500,
+        )
+        targets = random.sample(self._targets, len(self._targets))
+        for number, target in enumerate(targets):
+            share_s = (until - time.monotonic()) / (len(targets) - number)
+            if share_s <= 0:
+                break
+            try:
+                return await self._ask(target, request, authorities, share_s)
+            except FailureError as error:
+                if error.outcome == failures_pb2.OUTCOME_REFUSED:
+                    raise
+                last = error
+            except grpc.aio.AioRpcError:
+                continue
+        raise last
+
+    async def _ask(
+        self, target: str, request: identity_pb2.EnrolRequest, authorities: bytes, share_s: float
+    ) -> identity_pb2.EnrolResponse:
+        credentials = grpc.ssl_channel_credentials(authorities)
+        async with grpc.aio.secure_channel(target, credentials, options=self._options) as channel:
+            try:
+                return await identity_pb2_grpc.EnrolmentServiceStub(channel).Enrol(request, timeout=share_s)
+            except grpc.aio.AioRpcError as error:
+                told = FailureError.from_rpc(error)
+                if told is not None:
+                    raise told from None
+                if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                    raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter answered in no known way.") from None
+                raise

@@ -1,0 +1,86 @@
+"""Credentials in files that somebody else renews, for example cert-manager's CSI driver. Read again when they change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from capsign_wire import settings
+
+from capsign_agent.config import Files
+from capsign_agent.credentials import Credentials, CredentialsError, checked
+from capsign_agent.identity.account import Account
+from capsign_agent.identity.source import IdentityError
+
+LOOK_EVERY_S = 2.0
+"""How often the files are looked at."""
+
+
+class FilesIdentity:
+    """See `IdentitySource`."""
+
+    def __init__(self, config: Files, account: Account) -> None:
+        """Reads the files. Raises SettingsError."""
+        self._config = config
+        self._account = account
+        self._seen = _stamp(config)
+        self._first = read(config)
+
+    async def changes(self) -> AsyncGenerator[Credentials, None]:
+        self._account.issued("files", self._first)
+        yield self._first
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now = _stamp(self._config)
+            if now == self._seen:
+                continue
+            try:
+                fresh = read(self._config)
+            except settings.SettingsError as error:
+                # Half replaced perhaps: those in use stay in use.
+                self._account.hindered(IdentityError("CREDENTIALS_UNUSABLE", str(error)))
+                continue
+            self._seen = now
+            self._account.renewed("files", fresh)
+            yield fresh
+
+    def authorities_changed(self, sequence: int) -> None:
+        """Nothing: who writes the files writes the authorities too."""
+
+
+def read(config: Files) -> Credentials:
+    """The files as they are now. Raises settings.SettingsError that names the file and the fix."""
+    key = settings.read_secret(config.key_file)
+    ca, certificate = (_read_pem(path) for path in (config.ca_file, config.cert_file))
+    try:
+        return checked(ca, certificate, key)
+    except CredentialsError as error:
+        if error.part == "authorities":
+            raise settings.SettingsError(f"The CA file {config.ca_file} is not PEM of certificates. Write it anew.") from None
+        raise settings.SettingsError(
+            f"The certificate {config.cert_file} and the private key {config.key_file} do not belong together, or one is not PEM "
+            "without a passphrase. Write both anew."
+        ) from None
+
+
+def _stamp(config: Files) -> tuple[object, ...]:
+    """Changes when one of the files does. A projected volume swaps a link, so links are followed."""
+    marks: list[object] = []
+    for path in (config.ca_file, config.cert_file, config.key_file):
+        try:
+            state = path.stat()
+            marks.append((state.st_ino, state.st_mtime_ns, state.st_size))
+        except OSError:
+            marks.append(None)
+    return tuple(marks)
+
+
+def _read_pem(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise settings.SettingsError(f"The certificate file {path} cannot be read ({error.strerror}).") from None
+    if b"-----BEGIN CERTIFICATE-----" not in data:
+        raise settings.SettingsError(f"The file {path} holds no PEM certificate.")
+    return data

@@ -1,0 +1,210 @@
+"""A certificate for the pod's service account, from the adapter's own authority.
+
+1 make a key pair in memory · 2 read the projected token · 3 enrol over TLS that proves the adapter, against the trust bundle ·
+4 hold the certificate against the key · 5 keep the bundle, if it is newer · 6 use both · 7 at half of the certificate's life,
+with jitter, do it again over the connection that the certificate made (`Renew`) · 8 when an adapter tells of a newer bundle,
+get it.
+
+A connection for `Renew` needs a certificate that adapters still accept. Where none can be had, the agent enrols again: that
+needs nothing but the pod's token, and proves as much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import ssl
+import stat
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from capsign_wire import bounds
+from capsign_wire.adapter.v1 import identity_pb2
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent.config import Kubernetes
+from capsign_agent.credentials import Credentials, CredentialsError, checked
+from capsign_agent.identity import der, request
+from capsign_agent.identity.account import Account
+from capsign_agent.identity.enrolment import Enrolment
+from capsign_agent.identity.source import IdentityError
+from capsign_agent.identity.trust import TrustStore
+from capsign_agent.renewal import LEAST_WAIT_S, backoff_s
+
+LOOK_AT_LEAST_EVERY_S = 60.0
+"""A machine that slept or whose clock was set is noticed this soon."""
+
+MAX_TOKEN_BYTES = 8192
+"""Bound of EnrolRequest.service_account_token."""
+
+
+class Adapter(Protocol):
+    """The calls over mTLS. Each raises FailureError."""
+
+    def renew_identity(self, asked: identity_pb2.RenewRequest) -> Awaitable[identity_pb2.RenewResponse]: ...
+
+    def trust_bundle(self) -> Awaitable[identity_pb2.GetTrustBundleResponse]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is in use, and when to renew it, seconds since 1970."""
+
+    credentials: Credentials
+    renew_at: float
+
+
+class KubernetesIdentity:
+    """See `IdentitySource`."""
+
+    def __init__(
+        self,
+        config: Kubernetes,
+        enrolment: Enrolment,
+        adapter: Adapter,
+        account: Account,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Reads what trust was kept. Raises SettingsError."""
+        self._config = config
+        self._enrolment = enrolment
+        self._adapter = adapter
+        self._account = account
+        self._clock = clock
+        self._trust = TrustStore(config.state_dir, config.bundle)
+        self._announced = 0
+        self._told = asyncio.Event()
+
+    def authorities_changed(self, sequence: int) -> None:
+        if sequence > self._announced:
+            self._announced = sequence
+            self._told.set()
+
+    async def changes(self) -> AsyncGenerator[Credentials, None]:
+        held: _Held | None = None
+        failures = 0
+        while True:
+            try:
+                held = await self._next(held)
+            except IdentityError as error:
+                failures += 1
+                self._account.hindered(error)
+                await asyncio.sleep(max(error.retry_after_s, backoff_s(failures)))
+                continue
+            failures = 0
+            yield held.credentials
+            await self._until_due(held)
+
+    async def _next(self, held: _Held | None) -> _Held:
+        """What follows. Raises IdentityError."""
+        now = self._clock()
+        try:
+            if held is None or held.credentials.ends <= now:
+                return await self._enrol()
+            if now >= held.renew_at:
+                return await self._renew()
+            return await self._update(held)
+        except FailureError as error:
+            raise IdentityError.of(error) from None
+
+    async def _enrol(self) -> _Held:
+        """Steps 1 to 5, as a pod without a certificate."""
+        made, token = await asyncio.to_thread(request.make), read_token(self._config.token_file)
+        asked = identity_pb2.EnrolRequest(certificate_request=made.der, service_account_token=token)
+        answer = await self._enrolment.enrol(asked, self._trust.now.pem)
+        held = self._take(made, answer)
+        self._account.issued("kubernetes", held.credentials)
+        return held
+
+    async def _renew(self) -> _Held:
+        """Step 7. The token is sent again, fresh: a pod that is gone gets no further certificate."""
+        made, token = await asyncio.to_thread(request.make), read_token(self._config.token_file)
+        asked = identity_pb2.RenewRequest(certificate_request=made.der, service_account_token=token)
+        try:
+            answer = await self._adapter.renew_identity(asked)
+        except FailureError as error:
+            if error.reason != failures_pb2.REASON_UPSTREAM_UNREACHABLE:
+                raise
+            return await self._enrol()
+        held = self._take(made, answer)
+        self._account.renewed("kubernetes", held.credentials)
+        return held
+
+    async def _update(self, held: _Held) -> _Held:
+        """Step 8: the same certificate under the bundle of today."""
+        answer = await self._adapter.trust_bundle()
+        bounds.check(answer)
+        if not self._offer(answer.bundle):
+            raise IdentityError("BUNDLE_LATE", "One replica told of a trust bundle that another does not have yet.")
+        self._account.unhindered()
+        return _Held(_made(self._trust.now.pem, held.credentials.certificate, held.credentials.key), held.renew_at)
+
+    def _take(self, made: request.Request, answer: identity_pb2.EnrolResponse | identity_pb2.RenewResponse) -> _Held:
+        """Steps 4 and 5."""
+        bounds.check(answer)
+        certificates = list(answer.svid.certificates)
+        try:
+            fits = bool(certificates) and der.public_key(certificates[0]) == made.public_key
+        except ValueError:
+            fits = False
+        if not fits:
+            raise IdentityError("CREDENTIALS_UNUSABLE", "The adapter's certificate is not for the key that was asked for.")
+        self._offer(answer.bundle)
+        chain = "".join(ssl.DER_cert_to_PEM_cert(one) for one in certificates).encode()
+        credentials = _made(self._trust.now.pem, chain, made.private_key)
+        now = self._clock()
+        if credentials.ends <= now:
+            raise IdentityError("CERTIFICATE_ENDED", "A fresh certificate has ended by this node's clock. Set the clock.")
+        wait_s = (credentials.ends - now) / 2 * random.uniform(0.9, 1.0)
+        return _Held(credentials, now + max(LEAST_WAIT_S, wait_s))
+
+    def _offer(self, bundle: identity_pb2.TrustBundle) -> bool:
+        try:
+            return self._trust.offer(bundle)
+        except ValueError:
+            raise IdentityError("CREDENTIALS_UNUSABLE", "The adapter's trust bundle holds no certificates.") from None
+
+    async def _until_due(self, held: _Held) -> None:
+        """Until there is something to do: a renewal, or a bundle that is newer than ours."""
+        while self._announced <= self._trust.now.sequence:
+            left_s = held.renew_at - self._clock()
+            if left_s <= 0:
+                return
+            self._told.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), min(left_s, LOOK_AT_LEAST_EVERY_S))
+
+
+def read_token(path: Path) -> str:
+    """The projected token as it is now. Secret: it goes into a request and nowhere else. Raises IdentityError.
+
+    The kubelet swaps a link when it writes a new one, and makes the file as readable as the pod's user demands, so links are
+    followed and modes are not looked at: the volume is mounted in the agent only.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(MAX_TOKEN_BYTES + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    except OSError as error:
+        raise _no_token(path, f"cannot be read ({error.strerror})") from None
+    token = data.strip()
+    if not token or len(data) > MAX_TOKEN_BYTES or not token.isascii():
+        raise _no_token(path, "holds no token")
+    return token.decode("ascii")
+
+
+def _no_token(path: Path, what: str) -> IdentityError:
+    return IdentityError("TOKEN_UNREADABLE", f"The file {path} {what}. See that the projected volume is mounted in the agent.")
+
+
+def _made(ca: bytes, certificate: bytes, key: bytes) -> Credentials:
+    try:
+        return checked(ca, certificate, key)
+    except CredentialsError as error:
+        raise IdentityError("CREDENTIALS_UNUSABLE", f"Of what the adapter sent, {error}.") from None

@@ -1,0 +1,103 @@
+"""A certificate from the node's SPIFFE implementation: FetchX509SVID of the SPIFFE Workload API, over its Unix socket.
+
+The stream gives the identities and the bundle of their trust domain, and all of it again whenever something changes. Authorities
+of other trust domains and revocation lists are left alone: agent and adapter are of one trust domain, and SVIDs are short-lived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator
+
+import grpc
+import grpc.aio
+from capsign_wire.spiffe.workload import workload_pb2, workload_pb2_grpc
+
+from capsign_agent.config import WorkloadApi
+from capsign_agent.credentials import Credentials, CredentialsError, checked
+from capsign_agent.identity import der
+from capsign_agent.identity.account import Account
+from capsign_agent.identity.source import IdentityError
+from capsign_agent.renewal import backoff_s
+
+MAX_ANSWER_BYTES = 1024 * 1024
+MAX_CERTIFICATES = 16
+"""Most certificates of a chain, and most authorities of a bundle."""
+
+SECURITY_HEADER = (("workload.spiffe.io", "true"),)
+"""Every call must carry it (SPIFFE Workload Endpoint specification), so that no browser can be made to send one."""
+
+
+class WorkloadApiIdentity:
+    """See `IdentitySource`."""
+
+    def __init__(self, config: WorkloadApi, account: Account) -> None:
+        self._config = config
+        self._account = account
+
+    def authorities_changed(self, sequence: int) -> None:
+        """Nothing: the Workload API sends the bundle when it changes."""
+
+    async def changes(self) -> AsyncGenerator[Credentials, None]:
+        held: Credentials | None = None
+        failures = 0
+        while True:
+            try:
+                async with contextlib.aclosing(self._stream()) as stream:
+                    async for answer in stream:
+                        fresh = self._chosen(answer)
+                        failures = 0
+                        if fresh == held:
+                            continue
+                        self._tell(held, fresh)
+                        held = fresh
+                        yield fresh
+            except IdentityError as error:
+                self._account.hindered(error)
+            failures += 1  # it ended without an error too: both mean that it has to be opened again
+            await asyncio.sleep(backoff_s(failures))
+
+    def _tell(self, before: Credentials | None, fresh: Credentials) -> None:
+        if before is None:
+            self._account.issued("workload-api", fresh)
+        else:
+            self._account.renewed("workload-api", fresh)
+
+    async def _stream(self) -> AsyncGenerator[workload_pb2.X509SVIDResponse, None]:
+        """What it tells until it ends. Raises IdentityError."""
+        options = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"unix:{self._config.socket}", options=options) as channel:
+            stub = workload_pb2_grpc.SpiffeWorkloadAPIStub(channel)
+            try:
+                async for answer in stub.FetchX509SVID(workload_pb2.X509SVIDRequest(), metadata=SECURITY_HEADER):
+                    yield answer
+            except grpc.aio.AioRpcError as error:
+                if error.code() in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}:
+                    sentence = "The Workload API gives this workload no identity. Register it there."
+                    raise IdentityError("WORKLOAD_API_REFUSED", sentence) from None
+                sentence = f"The Workload API at {self._config.socket} does not answer. See that its volume is mounted."
+                raise IdentityError("WORKLOAD_API_UNREACHABLE", sentence) from None
+
+    def _chosen(self, answer: workload_pb2.X509SVIDResponse) -> Credentials:
+        """The identity that is ours. Raises IdentityError."""
+        wanted = self._config.spiffe_id
+        found = [one for one in answer.svids if not wanted or one.spiffe_id == wanted]
+        if not found:
+            raise IdentityError("WORKLOAD_API_REFUSED", f"The Workload API has no identity {wanted} for this workload.")
+        svid = found[0]
+        try:
+            chain, authorities = (der.certificates(one, MAX_CERTIFICATES) for one in (svid.x509_svid, svid.bundle))
+            return checked(_pem(authorities), _pem(chain), _private(svid.x509_svid_key))
+        except (ValueError, CredentialsError):
+            raise IdentityError("CREDENTIALS_UNUSABLE", "What the Workload API sent is no X.509-SVID with its key.") from None
+
+
+def _pem(certificates: list[bytes]) -> bytes:
+    return "".join(ssl.DER_cert_to_PEM_cert(one) for one in certificates).encode()
+
+
+def _private(key: bytes) -> bytes:
+    return b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(key) + b"-----END PRIVATE KEY-----\n"
