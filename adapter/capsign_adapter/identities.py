@@ -19,11 +19,6 @@ from capsign_adapter.sign.watch import Ticker
 from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import Token
 
-MOST_SECONDS = 10.0
-LEAST_SECONDS = 0.1
-LOOKS = 20
-"""So often within the propagation time every replica sees what the others did."""
-
 
 def realm_of(identity: Identity, policy: Policy) -> Realm:
     """For whom the authorities speak."""
@@ -83,4 +78,4 @@ class Identities:
                     logs.event("trust.changed", sequence=sequence)
                     announce()
 
-        return [Ticker("authority", min(MOST_SECONDS, max(LEAST_SECONDS, identity.propagation_s / LOOKS)), look)]
+        return [Ticker("authority", lives(identity).look_ms / 1000, look)]

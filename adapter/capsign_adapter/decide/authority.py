@@ -15,6 +15,9 @@ from capsign_adapter.store.interface import AuthorityRow, AuthorityState
 MAX_MARGIN_MS = 60_000
 """How much clocks may differ, at most: certificates begin that much in the past, and an authority goes that much later."""
 
+MOST_LOOK_MS = 10_000
+LEAST_LOOK_MS = 100
+
 STEPS_OF_A_PROMISE = 4
 """In how many steps a certificate's life is promised ahead: the store is written that often in one, however many are issued."""
 
@@ -44,10 +47,20 @@ class Lives:
         return max(1, self.svid_ms // STEPS_OF_A_PROMISE)
 
     @property
+    def look_ms(self) -> int:
+        """How often a replica sees what the others did; twice that is allowed for until a bundle is everywhere."""
+        return min(MOST_LOOK_MS, max(LEAST_LOOK_MS, self.propagation_ms // 20))
+
+    @property
+    def ripening_ms(self) -> int:
+        """From the making of an authority until it may sign."""
+        return self.propagation_ms + 2 * self.look_ms
+
+    @property
     def least_authority_ms(self) -> int:
         """The shortest life of an authority in which a successor can be published, and the last certificates can end."""
         numerator, denominator = PREPARE_AT
-        needed = self.propagation_ms + self.svid_ms + self.step_ms + 2 * self.margin_ms
+        needed = self.ripening_ms + self.svid_ms + self.step_ms + 2 * self.margin_ms
         return needed * denominator // (denominator - numerator)
 
 
@@ -157,7 +170,7 @@ def _retirement(row: AuthorityRow, lives: Lives) -> int:
 
 
 def _activation(prepared: AuthorityRow, newest: AuthorityRow | None, lives: Lives) -> int:
-    ripe = prepared.created_ms + lives.propagation_ms
+    ripe = prepared.created_ms + lives.ripening_ms
     return min(ripe, newest.expires_ms) if newest is not None else prepared.created_ms
 
 
