@@ -1,0 +1,91 @@
+"""Keeps the trust bundle in a ConfigMap, from which the injector gives it to pods: what an agent trusts at first."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import Protocol
+
+from capsign_wire import logs
+from capsign_wire.settings import SettingsError
+
+from capsign_adapter.enrol.authority import Bundle
+from capsign_adapter.enrol.cluster import ConfigMap
+
+KEY = "bundle.pem"
+SEQUENCE = "capsign.dev/trust-bundle-sequence"
+"""Annotation: the sequence of the bundle that is there."""
+
+ATTEMPTS = 3
+"""How often a bundle is written when other replicas write at the same time."""
+
+_NAME = re.compile(r"([a-z0-9][a-z0-9-]{0,62})/([a-z0-9][a-z0-9.-]{0,252})", re.ASCII)
+_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
+
+
+class Keeping(Protocol):
+    """The cluster, as far as it is needed here; see `enrol.cluster.Cluster`."""
+
+    def config_map(self, namespace: str, name: str) -> ConfigMap | None: ...
+
+    def write_config_map(
+        self, namespace: str, name: str, data: dict[str, str], annotations: dict[str, str], version: str
+    ) -> bool: ...
+
+
+class Bundling(Protocol):
+    """The authority, as far as it is needed here."""
+
+    def bundle(self) -> Bundle: ...
+
+
+class BundlePublisher:
+    """Call `publish` every so often, from one thread: it looks, and writes what is missing or was changed by hand."""
+
+    def __init__(self, cluster: Keeping, authority: Bundling, config_map: str) -> None:
+        """`config_map` is "namespace/name"; raises SettingsError for anything else."""
+        self._cluster = cluster
+        self._authority = authority
+        named = _NAME.fullmatch(config_map)
+        if named is None:
+            sentence = "The key `identity.kubernetes.bundle_config_map` is not namespace/name."
+            raise SettingsError(sentence, key="identity.kubernetes.bundle_config_map")
+        self._namespace, self._name = named.groups()
+
+    def publish(self) -> bool:
+        """Whether it wrote. Raises FailureError CLUSTER_UNAVAILABLE."""
+        for _ in range(ATTEMPTS):
+            bundle = self._authority.bundle()
+            found = self._cluster.config_map(self._namespace, self._name)
+            if not wants_writing(bundle, found):
+                return False
+            data, annotations = {KEY: pem_of(bundle)}, {SEQUENCE: str(bundle.sequence)}
+            if self._cluster.write_config_map(self._namespace, self._name, data, annotations, found.version if found else ""):
+                logs.event("bundle.published", sequence=bundle.sequence, authorities=len(bundle.authorities))
+                return True
+        return False
+
+
+def pem_of(bundle: Bundle) -> str:
+    """The authorities in PEM, oldest first."""
+    return "".join(ssl.DER_cert_to_PEM_cert(authority) for authority in bundle.authorities)
+
+
+def wants_writing(ours: Bundle, found: ConfigMap | None) -> bool:
+    """Whether ours should stand there instead.
+
+    A replica that lags must not bring back an older bundle, so a higher sequence wins; but only one of the same line of
+    authorities: what an earlier installation left behind has a sequence too.
+    """
+    if found is None:
+        return True
+    theirs, mine = found.data.get(KEY, ""), pem_of(ours)
+    sequence = found.annotations.get(SEQUENCE, "")
+    ahead = sequence.isascii() and sequence.isdigit() and len(sequence) < 20 and int(sequence) > ours.sequence
+    if ahead and _certificates(theirs) & _certificates(mine):
+        return False
+    return theirs != mine or sequence != str(ours.sequence)
+
+
+def _certificates(pem: str) -> set[str]:
+    return {"".join(block.split()) for block in _BLOCK.findall(pem)}
