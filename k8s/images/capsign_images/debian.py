@@ -24,6 +24,9 @@ UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/lintian
 MERGED = ("bin", "sbin", "lib", "lib64")
 """Links into /usr, as on every bookworm system."""
 
+SCRATCH = ("tmp", "var/tmp")
+"""Where everybody may write, if the root is not read-only."""
+
 OURS = {
     "etc/passwd": "root:x:0:0:root:/root:/usr/sbin/nologin\ncapsign:x:65532:65532:capsign:/nonexistent:/usr/sbin/nologin\n",
     "etc/group": "root:x:0:\ncapsign:x:65532:\n",
@@ -148,7 +151,7 @@ def _skeleton(root: Path) -> None:
         (root / name).write_text(text, encoding="utf-8")
     for name in ("dev", "etc", "proc", "run", "sys"):
         (root / name).mkdir(exist_ok=True)
-    for name in ("tmp", "var/tmp"):
+    for name in SCRATCH:
         (root / name).mkdir(parents=True, exist_ok=True)
         (root / name).chmod(0o1777)
 
@@ -158,8 +161,8 @@ def _pack(root: Path, archive: Path, newest: int) -> None:
         member.uid = member.gid = 0
         member.uname = member.gname = ""
         member.mtime = min(int(member.mtime), newest)
-        if member.isfile():
-            member.mode &= 0o755  # nothing is setuid or setgid in here
+        if member.name not in SCRATCH:
+            member.mode &= 0o755  # nothing is setuid, setgid or open to all
         return member
 
     with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
