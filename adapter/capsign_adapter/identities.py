@@ -1,17 +1,26 @@
-"""What the section [identity] brings to a replica: the authority, the certificate that it serves with, and their clockwork."""
+"""What [identity] brings to a replica: the authority, the certificate that it serves with, enrolment, and their clockwork."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 from capsign_wire import logs
+from capsign_wire.adapter.v1 import identity_pb2_grpc
 from capsign_wire.settings import SettingsError
+from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.config import Config, Identity, lives
 from capsign_adapter.decide.policy import Policy
+from capsign_adapter.enrol.api import Api
 from capsign_adapter.enrol.authority import Authority
+from capsign_adapter.enrol.cluster import Cluster
+from capsign_adapter.enrol.enrolment import Enrolment, Settings
+from capsign_adapter.enrol.publisher import BundlePublisher
 from capsign_adapter.enrol.roll import Realm
+from capsign_adapter.front.enrolment_server import EnrolmentServer
+from capsign_adapter.front.identity_servicer import IdentityServicer
 from capsign_adapter.front.serving import ServingCertificate
 from capsign_adapter.front.tls import CertificateFiles
 from capsign_adapter.sign.edge import now_ms
@@ -26,29 +35,39 @@ def realm_of(identity: Identity, policy: Policy) -> Realm:
 
 
 class Identities:
-    """One replica's part in the authorities. Without [identity] there is only the certificate in files."""
+    """One replica's part in who is who. Without [identity] there is only the certificate in files."""
 
-    def __init__(self, config: Config, policy: Policy, token: Token, store: Store) -> None:
+    def __init__(self, config: Config, policy: Policy, token: Token, store: Store, metrics: Metrics) -> None:
         """Takes up what is due, and issues the serving certificate.
 
         Raises SettingsError, FailureError, OSError (a file of `client_ca`), and what token and store raise.
         """
         self._config = config
+        self._metrics = metrics
         self._seen = 0
-        self.authority: Authority | None = None
+        self._authority: Authority | None = None
         self._serving: ServingCertificate | None = None
+        self._enrolment: Enrolment | None = None
+        self._publisher: BundlePublisher | None = None
         if config.identity is None:
             return
-        self.authority = Authority(token, store, realm_of(config.identity, policy))
-        self.authority.look(now_ms)
+        self._authority = authority = Authority(token, store, realm_of(config.identity, policy))
+        authority.look(now_ms)
         self._seen = self.bundle_sequence()
         if config.tls.source == "authority":
             own_name = f"spiffe://{policy.trust_domain}/capsign/adapter"
-            self._serving = ServingCertificate(self.authority, own_name, config.tls.names, config.tls.client_ca, now_ms)
+            self._serving = ServingCertificate(authority, own_name, config.tls.names, config.tls.client_ca, now_ms)
+        kubernetes = config.identity.kubernetes
+        if kubernetes is not None:
+            cluster = Cluster(Api(kubernetes.api_server, kubernetes.token_file, kubernetes.ca_file))
+            rules = Settings(kubernetes.audience, kubernetes.pod_address_check, config.control.refusals_per_second)
+            self._enrolment = Enrolment(policy, cluster, authority, store, rules, now_ms)
+            if kubernetes.bundle_config_map:
+                self._publisher = BundlePublisher(cluster, authority, kubernetes.bundle_config_map)
 
     def bundle_sequence(self) -> int:
         """The number of the trust bundle; 0 where there is none."""
-        return self.authority.bundle().sequence if self.authority is not None else 0
+        return self._authority.bundle().sequence if self._authority is not None else 0
 
     def credentials(self, *, demand_certificate: bool) -> grpc.ServerCredentials:
         """For a listener: mTLS, or for callers without a certificate. Raises SettingsError, OSError."""
@@ -59,23 +78,43 @@ class Identities:
             raise SettingsError("The section [tls] names no files and no authority.", key="tls")
         return CertificateFiles(tls.certificate, tls.private_key, tls.client_ca if demand_certificate else None).credentials()
 
+    def register(self, registrar: Any) -> None:
+        """Renewal and the trust bundle, on the listener for those who have a certificate."""
+        if self._enrolment is not None and self._authority is not None:
+            servicer = IdentityServicer(self._enrolment, self._authority, self._metrics)
+            identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, registrar)
+
+    def door(self, address: str) -> EnrolmentServer:
+        """The listener for those who have none. Raises RuntimeError if the address cannot be taken."""
+        assert self._enrolment is not None, "config.load demands it"
+        return EnrolmentServer(address, self.credentials(demand_certificate=False), self._enrolment, self._metrics)
+
     def tickers(self, announce: Callable[[], None]) -> list[Ticker]:
         """The clockwork, not yet started. `announce` is called when the bundle became another."""
         identity = self._config.identity
         if identity is None:
             return []
+        seconds = lives(identity).look_ms / 1000
+        made = [Ticker("authority", seconds, lambda: self._look(announce))]
+        publisher = self._publisher
+        if publisher is not None:  # on a thread of its own: the cluster may be slow, and authorities must not wait for it
+            made.append(Ticker("bundle", seconds, lambda: _published(publisher)))
+        return made
 
-        def look() -> None:
-            assert self.authority is not None
-            try:
-                self.authority.look(now_ms)
-            finally:
-                if self._serving is not None:
-                    self._serving.look()
-                sequence = self.bundle_sequence()
-                if sequence != self._seen:
-                    self._seen = sequence
-                    logs.event("trust.changed", sequence=sequence)
-                    announce()
+    def _look(self, announce: Callable[[], None]) -> None:
+        assert self._authority is not None
+        try:
+            self._authority.look(now_ms)
+        finally:
+            # Whatever failed: what is known by now is believed, and a certificate renewed.
+            sequence = self.bundle_sequence()
+            if sequence != self._seen:
+                self._seen = sequence
+                logs.event("trust.changed", sequence=sequence)
+                announce()
+            if self._serving is not None:
+                self._serving.look()
 
-        return [Ticker("authority", lives(identity).look_ms / 1000, look)]
+
+def _published(publisher: BundlePublisher) -> None:
+    publisher.publish()

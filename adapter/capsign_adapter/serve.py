@@ -24,6 +24,7 @@ from capsign_adapter.decide.verdicts import Verdicts
 from capsign_adapter.front.admin_servicer import AdminServicer
 from capsign_adapter.front.batch_watch import BatchWatch
 from capsign_adapter.front.capability_servicer import CapabilityServicer
+from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.health import Health
 from capsign_adapter.front.places import PatientRegistrar, Places
@@ -101,7 +102,7 @@ class Replica:
         keys = PublicKeys(policy, keyring, snapshots)
 
         # Who is who.
-        self._identities = identities = Identities(config, policy, token, store)
+        self._identities = identities = Identities(config, policy, token, store, metrics)
 
         # The services.
         self._server = grpc.server(
@@ -122,8 +123,12 @@ class Replica:
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
+        identities.register(registrar)
         credentials = identities.credentials(demand_certificate=True)
         self.port = _bind("listen.address", config.listen.address, lambda at: self._server.add_secure_port(at, credentials))
+        self._door: EnrolmentServer | None = None
+        if config.listen.enrolment_address:
+            self._door = _bind("listen.enrolment_address", config.listen.enrolment_address, identities.door)
         self._health = _bind("listen.health_address", config.listen.health_address, Health)
 
         self._tickers = tickers(
@@ -140,21 +145,31 @@ class Replica:
         self._tickers += identities.tickers(self._changes.announce)
         self.verifier_key = checkpoints.verifier_key
 
+    @property
+    def enrolment_port(self) -> int:
+        """Where those without a certificate come; 0: nowhere."""
+        return self._door.port if self._door is not None else 0
+
     def start(self) -> None:
         """Make itself known to whoever revokes, listen, then say so."""
         runtime.settle()
         self._catch_up.join()
         self._server.start()
+        if self._door is not None:
+            self._door.start()
         for ticker in self._tickers:
             ticker.start()
         self._health.serving()
-        logs.event("adapter.serving", port=self.port, health_port=self._health.port, log_key=self.verifier_key)
+        ports = {"port": self.port, "enrolment_port": self.enrolment_port, "health_port": self._health.port}
+        logs.event("adapter.serving", log_key=self.verifier_key, **ports)
 
     def stop(self) -> None:
         """Finish what is in flight within the drain time, then end."""
         self._health.draining()
         logs.event("adapter.draining")
         finished = self._streams.drain(self._config.drain_seconds, self._changes.announce)
+        if self._door is not None:
+            self._door.stop(1.0)
         ended = self._server.stop(grace=1.0).wait(timeout=self._config.drain_seconds)
         for ticker in self._tickers:
             ticker.stop()

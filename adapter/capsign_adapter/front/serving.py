@@ -14,7 +14,8 @@ from capsign_wire import logs
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from capsign_adapter.enrol.authority import Authority, Bundle
+from capsign_adapter.enrol.authority import Authority
+from capsign_adapter.enrol.publisher import pem_of
 from capsign_adapter.front.tls import dynamic_credentials, read_authorities, stamp
 
 
@@ -50,7 +51,7 @@ class ServingCertificate:
         bundle = self._authority.bundle()
         believed = (bundle.sequence, stamp(self._client_ca) if self._client_ca is not None else None)
         if believed != self._believed:
-            self._roots = pem_of(bundle) + (read_authorities(self._client_ca) if self._client_ca is not None else b"")
+            self._roots = pem_of(bundle).encode() + (read_authorities(self._client_ca) if self._client_ca is not None else b"")
             self._believed = believed
             self._generation += 1
 
@@ -81,8 +82,3 @@ class ServingCertificate:
         self._generation += 1
         self._renew_ms = now_ms + (issued.not_after_ms - now_ms) // 2
         logs.event("tls.issued", authority=issued.authority, expires_ms=issued.not_after_ms)
-
-
-def pem_of(bundle: Bundle) -> bytes:
-    """A trust bundle as PEM, as ConfigMaps and files hold it."""
-    return "".join(ssl.DER_cert_to_PEM_cert(der) for der in bundle.authorities).encode()
