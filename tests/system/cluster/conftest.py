@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from system.cluster.fleet import Fleet
 from system.cluster.kit import manifests
 from system.cluster.kit.cluster import Cluster
 
@@ -43,6 +44,18 @@ def image(cluster) -> str:
     """An image with Python and the `capsign` client: what a developer's application would be built on."""
     listed = cluster.on_node("ctr", "--namespace=k8s.io", "images", "ls", "--quiet").split()
     return next(name for name in listed if "capsign-adapter:" in name)
+
+
+@pytest.fixture(scope="session")
+def fleet(cluster, image) -> Fleet:
+    """The chart, installed once; every scenario leaves it as it was."""
+    installed = Fleet(cluster, image)
+    try:
+        installed.install()
+    except BaseException:
+        print(cluster.tell())
+        raise
+    return installed
 
 
 @pytest.fixture

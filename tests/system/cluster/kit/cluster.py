@@ -192,6 +192,25 @@ class Cluster:
         tasks = self.on_node("ctr", "--namespace=k8s.io", "task", "ls").splitlines()
         return next(int(task.split()[1]) for task in tasks if task.startswith(wanted))
 
+    def outside(self, pid: int) -> Path:
+        """The /proc directory, out here, of a process that has this pid on the node."""
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                line = next(line for line in status.read_text().splitlines() if line.startswith("NSpid:"))
+            except (OSError, StopIteration):  # it has just ended
+                continue
+            pids = [int(one) for one in line.split()[1:]]
+            if len(pids) > 1 and pids[1] == pid and self._is_ours(status.parent):
+                return status.parent
+        raise AssertionError(f"no process {pid} on the node")
+
+    def _is_ours(self, process: Path) -> bool:
+        """In the node's PID namespace or below, by its control group, which is named like the run directory."""
+        try:
+            return self._layout.run.name in (process / "cgroup").read_text()
+        except OSError:
+            return False
+
     @property
     def service_account_key(self) -> Path:
         """What the API server signs service account tokens with: only a test that forges one wants it."""

@@ -1,0 +1,149 @@
+"""capsign as a platform team and its developers use it: the release, two namespaces, and what the adapter has recorded."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import helm_python
+from capsign_adapter.evidence.leaf_reader import Entry, IdentityRefused, decode
+from capsign_adapter.store.interface import Store
+from capsign_adapter.store.open import open_store
+from capsign_wire.failures import REASONS
+from system.cluster.kit import manifests
+from system.cluster.kit.cluster import Cluster, Kubectl, until
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[2]
+CHART = REPOSITORY / "k8s" / "chart"
+SYSTEM = "capsign-system"
+RELEASE = "capsign"
+SHOP = "shop"
+DEVELOPER = "ada"
+ACCOUNTS = ("orders", "ledger", "stranger")
+INJECT = {"capsign.dev/inject": "true"}
+HELM_PATIENCE_S = 180
+
+
+class Fleet:
+    """One installation. `developer` is an ordinary user who may edit in `shop` and nowhere else."""
+
+    def __init__(self, cluster: Cluster, image: str) -> None:
+        self.cluster = cluster
+        self.image = image
+        self.kubectl = cluster.kubectl
+        self.helm = helm_python.Config(kubeconfig_path=cluster.kubectl.kubeconfig, namespace=SYSTEM)
+        self.developer: Kubectl = cluster.speaking_as(DEVELOPER, namespace=SHOP)
+
+    # --- the release ---
+
+    def values(self, **more: Any) -> dict[str, Any]:
+        """Trials' values: this policy, short lives so that renewals happen while a test looks."""
+        given: dict[str, Any] = {
+            "policy": {"document": (HERE / "policy.yaml").read_text()},
+            "adapter": {
+                "preStopSeconds": 1,
+                "drainSeconds": 5,
+                "identity": {"svidTtlSeconds": 60, "propagationSeconds": 5},
+            },
+            "agent": {
+                "profiles": {
+                    "default": {"grants": ["orders-jwt"]},
+                    "webhooks": {"grants": ["orders-webhook"]},
+                    "everything": {"grants": []},
+                }
+            },
+            "admissionPolicy": {"exec": True, "tokenRequests": True},
+        }
+        return merged(given, more)
+
+    def install(self, chart: Path = CHART, **more: Any) -> None:
+        self.kubectl.create(manifests.namespace(SYSTEM), manifests.namespace(SHOP))
+        self.kubectl.create(*(account(name, SHOP) for name in ACCOUNTS), editor(DEVELOPER, SHOP))
+        self.helm.install(chart, RELEASE, self.values(**more), wait="watcher", timeout=HELM_PATIENCE_S)
+        self.wait_ready()
+
+    def upgrade(self, chart: Path = CHART, **more: Any) -> None:
+        self.helm.upgrade(chart, RELEASE, self.values(**more), wait="watcher", timeout=HELM_PATIENCE_S)
+        self.wait_ready()
+
+    def rollback(self) -> None:
+        self.helm.rollback(RELEASE, wait="watcher", timeout=HELM_PATIENCE_S)
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        for workload in ("statefulset/capsign-adapter", "deployment/capsign-injector"):
+            self.kubectl("rollout", "status", workload, f"--namespace={SYSTEM}", "--timeout=120s", timeout=130)
+
+    def pods_of(self, component: str) -> list[str]:
+        found = self.kubectl.get("pod", "", SYSTEM, **{"app.kubernetes.io/component": component})
+        return [pod["metadata"]["name"] for pod in found["items"]]
+
+    # --- what the adapter has recorded ---
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """A copy of the adapter's store as it is now, taken on the node while the adapter goes on."""
+        claims = self.kubectl.get("persistentvolumeclaim", "", SYSTEM)["items"]
+        volume = self.kubectl.get("persistentvolume", claims[0]["spec"]["volumeName"])
+        original = Path(volume["spec"]["local"]["path"]) / "store" / "capsign.db"
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch) / "copy.db"
+            copy.touch(mode=0o600)
+            with sqlite3.connect(f"file:{original}?mode=ro", uri=True) as source, sqlite3.connect(copy) as target:
+                source.backup(target)
+            source.close()
+            target.close()
+            opened = open_store(f"sqlite://{copy}")
+            try:
+                yield opened
+            finally:
+                opened.close()
+
+    def entries(self) -> list[Entry]:
+        """Every entry of the evidence log."""
+        with self.store() as store:
+            size, found = store.control().tree_size, []
+            while len(found) < size:
+                found += store.entries(len(found), 4096)
+        return [decode(entry) for entry in found]
+
+    def until_entry(self, fits: Callable[[Entry], bool], what: str) -> Any:
+        """The newest entry that fits, as soon as there is one."""
+        return until(lambda: next((entry for entry in reversed(self.entries()) if fits(entry)), None), what)
+
+    # --- what a pod is on its node ---
+
+    def root_of(self, pod: str, container: str, namespace: str = SHOP) -> Path:
+        """A running container's file system, as the node's administrator sees it."""
+        return self.cluster.outside(self.cluster.process_of(pod, container, namespace)) / "root"
+
+
+def reason_name(entry: Entry) -> str:
+    """Why an identity was refused; empty for every other entry."""
+    return REASONS[entry.reason].name if isinstance(entry, IdentityRefused) else ""
+
+
+def account(name: str, namespace: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
+
+
+def editor(user: str, namespace: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": user, "namespace": namespace},
+        "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"kind": "ClusterRole", "name": "edit", "apiGroup": "rbac.authorization.k8s.io"},
+    }
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Helm's way to lay values over values."""
+    both = {key: merged(below[key], above[key]) for key in below.keys() & above.keys() if isinstance(above[key], dict)}
+    return json.loads(json.dumps({**below, **above, **both}))
