@@ -81,7 +81,7 @@ class CertificateKeeper:
                 with suppress(ConflictError):
                     until = await self._step(cluster)
                     if until is not None:
-                        return max(0.0, min(float(self._settings.look_s), until - self._now()))
+                        return max(0.5, min(float(self._settings.look_s), until - self._now()))
         return RETRY_S[0]
 
     async def _step(self, cluster: Cluster) -> int | None:

@@ -32,7 +32,7 @@ class ServingTls:
         return self._newest is not None
 
     def load(self, pair: Pair) -> bool:
-        """Serve with this from the next handshake on; False if that is so already. Raises CertificateError, and serves as before."""
+        """Serve with this from the next handshake on; False if it is so already. Raises CertificateError and changes nothing."""
         if pair == self._loaded:
             return False
         fresh = _context()

@@ -1,0 +1,105 @@
+"""One HTTP/1.1 connection: aiohttp's, with a time for the head of a request and word of when it is idle."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+HEAD_S = 10.0
+"""From the first byte of a request to the end of its head."""
+
+LINGER_S = 2.0
+"""How long the rest of a refused body is read and thrown away, so that the refusal arrives."""
+
+MAX_LINE_BYTES = 4_096
+"""Longest request line and longest field of a head."""
+
+
+class Owner(web.Server):
+    """What a connection tells. `connections.Connections` is the one."""
+
+    keep_alive_s: float
+    """Longest idle time."""
+    live: set[Connection]
+    """Connections whose handshake is over and that are not closed."""
+    changed: asyncio.Event
+    """Set when a connection went or became idle."""
+
+    def clock(self) -> float:
+        """Seconds, monotonic."""
+        return asyncio.get_running_loop().time()
+
+    def broken(self) -> None:
+        """We ended a connection, for a reason that is the peer's."""
+        raise NotImplementedError
+
+
+class Connection(web.RequestHandler):
+    """One connection. It is idle unless a request's head is complete and its answer is not sent."""
+
+    __slots__ = ("_head_timer", "_owner", "_wire", "idle_since")
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__(
+            owner,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type] # aiohttp takes None for "no log"
+            keepalive_timeout=owner.keep_alive_s,
+            lingering_time=LINGER_S,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=64,
+            read_bufsize=16 * 1024,
+            auto_decompress=False,
+        )
+        self._owner = owner
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._wire: asyncio.Transport | None = None
+        self.idle_since: float | None = self._owner.clock()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._wire = transport
+        self._owner.live.add(self)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_timer is None and self.idle_since is not None:
+            self._head_timer = asyncio.get_running_loop().call_later(HEAD_S, self.abort)
+        super().data_received(data)
+
+    def begin(self) -> None:
+        """A head is complete: the connection is busy."""
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        self._head_timer = None
+        self.idle_since = None
+
+    def end(self) -> None:
+        """The answer is sent: the connection is idle."""
+        self.idle_since = self._owner.clock()
+        self._owner.changed.set()
+
+    def abort(self) -> None:
+        """End it now, without a word."""
+        self._owner.broken()
+        if self._wire is not None:
+            self._wire.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        self._owner.live.discard(self)
+        self._owner.changed.set()
+        super().connection_lost(exc)
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What is no HTTP. aiohttp would log it and quote it; it is counted, and answered with a fixed sentence."""
+        self.begin()
+        self._owner.broken()
+        answer = web.Response(status=status, text="This is no HTTP/1.1 request that can be read.\n")
+        answer.force_close()
+        return answer

@@ -1,0 +1,192 @@
+"""Bounded HTTP/1.1 connections on one address: how many, how long a head may take, which one goes when there are too many.
+
+HTTP itself is aiohttp's. What it lacks is added around it: a time for the head of a request, a bound on connections that counts
+those still in their TLS handshake, room for a new one by closing the one that is idle longest, and an end that loses no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from aiohttp import web
+from capsign_wire import logs
+
+from capsign_injector.connection import LINGER_S, Connection, Owner
+
+HANDSHAKE_S = 5.0
+"""Longest TLS handshake."""
+
+KEEP_ALIVE_S = 120.0
+"""Longest idle time. Above the 90 s of Go's client: the API server closes first, and never sends into what we have closed."""
+
+ANSWER_S = 10.0
+"""Longest time for a caller to take its answer."""
+
+LAST_WORDS_S = 1.0
+"""After the listener closed: how long a connection that was just made may take to send its request."""
+
+BACKLOG = 4_096
+"""Connections that the kernel holds while we are busy."""
+
+SPARE_FILES = 128
+"""Open files left for everything that is no connection."""
+
+Handler = Callable[["web.BaseRequest"], Awaitable[web.StreamResponse]]
+
+
+class Connections(Owner):
+    """All connections of one listener, and the listener."""
+
+    def __init__(self, handler: Handler, *, most: int, broken: Callable[[], None], keep_alive_s: float = KEEP_ALIVE_S) -> None:
+        super().__init__(self._handle)
+        self._handler = handler
+        self._most = most
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._socket: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._context: ssl.SSLContext | None = None
+        self._broken = broken
+        self.live = set()
+        self.keep_alive_s = keep_alive_s
+        self.changed = asyncio.Event()
+        self.closing = False
+        """Whether each answer ends its connection."""
+
+    def __call__(self) -> Connection:
+        return Connection(self)
+
+    def broken(self) -> None:
+        self._broken()
+
+    @property
+    def count(self) -> int:
+        """Connections, those in their handshake included."""
+        return len(self.live) + len(self._handshakes)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        assert self._socket is not None
+        return int(self._socket.getsockname()[1])
+
+    def listen(self, host: str | None, port: int, context: ssl.SSLContext | None) -> None:
+        """Start. `host` None: every address. Raises OSError if the address cannot be had."""
+        family = socket.AF_INET6 if host is None or ":" in host else socket.AF_INET
+        self._socket = socket.create_server(
+            (host or "::", port),
+            family=family,
+            backlog=BACKLOG,
+            dualstack_ipv6=family == socket.AF_INET6 and host in {None, "::"},
+        )
+        self._socket.setblocking(False)
+        self._context = context
+        self._accepting = asyncio.create_task(self._accept())
+
+    async def drain(self, seconds: float) -> bool:
+        """Take no more connections, answer every request that is on its way, close. False if `seconds` were not enough."""
+        self.closing = True
+        if self._accepting is not None:
+            self._accepting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._accepting
+        self._take_the_rest()
+        await asyncio.sleep(min(LAST_WORDS_S, seconds))
+        in_time = True
+        try:
+            async with asyncio.timeout(max(0.0, seconds - LAST_WORDS_S)):
+                while self._handshakes or any(one.idle_since is None for one in self.live):
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError:
+            in_time = False
+        await self.shutdown(0.1)
+        return in_time
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        connection.begin()
+        try:
+            answer = await self._handler(request)
+            if self.closing:
+                answer.force_close()
+            # Sent here and not by aiohttp afterwards, so that "busy" lasts until the answer is out.
+            async with asyncio.timeout(ANSWER_S):
+                await answer.prepare(request)
+                await answer.write_eof()
+            return answer
+        except TimeoutError:
+            connection.abort()
+            raise ConnectionResetError("the caller does not take its answer") from None
+        finally:
+            connection.end()
+
+    async def _accept(self) -> None:
+        assert self._socket is not None
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._room()
+            try:
+                accepted, _ = await loop.sock_accept(self._socket)
+            except OSError as error:
+                logs.error("listener.accept_failed", error)
+                await asyncio.sleep(0.1)  # out of files: closing connections gives some back
+                continue
+            self._take(accepted)
+
+    async def _room(self) -> None:
+        """Wait until one more is allowed; end the one that is idle longest to get there."""
+        while self.count >= self._most:
+            idle = [(one.idle_since, one) for one in self.live if one.idle_since is not None]
+            if idle:
+                min(idle, key=lambda each: each[0])[1].abort()
+            self.changed.clear()
+            await self.changed.wait()
+
+    def _take(self, accepted: socket.socket) -> None:
+        task = asyncio.create_task(self._connect(accepted))
+        self._handshakes.add(task)
+        task.add_done_callback(self._connected)
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
+        self.changed.set()
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        limits = {} if self._context is None else {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": LINGER_S}
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self, accepted, ssl=self._context, **limits)
+        except OSError:  # no TLS, or none in time
+            self.broken()
+
+    def _take_the_rest(self) -> None:
+        """The kernel has completed these connections; closing the listener would reset them."""
+        if self._socket is None:
+            return
+        with suppress(OSError):
+            while True:
+                accepted, _ = self._socket.accept()
+                accepted.setblocking(False)
+                self._take(accepted)
+        self._socket.close()
+
+
+def _listening(host: str | None, port: int) -> socket.socket:
+    if host is None and not socket.has_dualstack_ipv6():
+        host = "0.0.0.0"  # noqa: S104 - every address was asked for
+    if host is None or ":" in host:
+        return socket.create_server(
+            (host or "::", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=host in {None, "::"}
+        )
+    return socket.create_server((host, port), backlog=BACKLOG)
+
+
+def affordable(wanted: int) -> int:
+    """Connections that this process's limit of open files allows, at most `wanted`."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if most == resource.RLIM_INFINITY else max(16, min(wanted, most - SPARE_FILES))

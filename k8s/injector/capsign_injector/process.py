@@ -1,0 +1,118 @@
+"""One replica of the webhook: what it is made of, how it starts, and how it ends without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+from capsign_wire import logs
+from capsign_wire.settings import SettingsError
+
+from capsign_injector import cluster, mounted, review
+from capsign_injector.certificate_keeper import CertificateKeeper
+from capsign_injector.connections import Connections, affordable
+from capsign_injector.health import MAX_CONNECTIONS, Health
+from capsign_injector.metrics import Metrics
+from capsign_injector.server import NotAReviewError, NoTrustBundleError, Webhook
+from capsign_injector.server_settings import address
+from capsign_injector.serving_tls import ServingTls
+from capsign_injector.settings import Settings
+from capsign_injector.watched_files import FileError
+
+
+class Certificate(Protocol):
+    """Where the serving certificate comes from."""
+
+    async def run(self) -> None:
+        """Keep it. Ends when cancelled."""
+
+    def fault(self) -> str | None:
+        """Why API servers may not take it, as a sentence; None if they do."""
+
+    def ends_at(self) -> int:
+        """When it ends, seconds since 1970; 0 without one."""
+
+
+class Injector:
+    """Wires the parts together. Make it inside the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        server = settings.server
+        self.settings = settings
+        self.tls = ServingTls()
+        self.metrics = Metrics()
+        self.bundle = mounted.trust_bundle(settings.bundle_file)
+        self.certificate: Certificate = (
+            CertificateKeeper(server, lambda: cluster.connect(server), self.tls)
+            if server.certificate == "own"
+            else mounted.MountedCertificate(server, self.tls)
+        )
+        self.webhook = Webhook(server, self._review, review.MAX_REVIEW_BYTES, self.metrics)
+        self.health = Health(self._faults, self.metrics)
+        self.reviews = Connections(self.webhook.handle, most=affordable(server.max_connections), broken=self._broken)
+        self.probes = Connections(self.health.handle, most=MAX_CONNECTIONS, broken=self._broken)
+        self.metrics.gauges = {
+            "capsign_injector_certificate_end_timestamp_seconds": (
+                "When the serving certificate ends.",
+                self.certificate.ends_at,
+            ),
+            "capsign_injector_connections": ("Connections to the webhook.", lambda: self.reviews.count),
+            "capsign_injector_ready": ("1 if this replica gets reviews.", lambda: not self.health.faults()),
+            "capsign_injector_reviews": ("Reviews in work.", lambda: self.webhook.reviews),
+        }
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then drain. Raises OSError if an address cannot be had."""
+        server = self.settings.server
+        self.probes.listen(*address(server.health), None)
+        self.reviews.listen(*address(server.listen), self.tls.context)
+        logs.event("injector.started", port=self.reviews.port, health_port=self.probes.port)
+        keeping = asyncio.create_task(self.certificate.run())
+        stopped = asyncio.create_task(stop.wait())
+        # The keeper ends by cancellation only. If it fails, that is a defect: the process ends, and the kubelet starts it anew.
+        await asyncio.wait({keeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await self._drain()
+        keeping.cancel()
+        stopped.cancel()
+        (ended, _) = await asyncio.gather(keeping, stopped, return_exceptions=True)
+        if isinstance(ended, Exception):
+            raise ended
+
+    async def _drain(self) -> None:
+        """First the cluster learns that this replica is not ready, and kept-alive connections end with their next answer. Then
+        the rest. The keeper goes on meanwhile: what is served stays right until the end."""
+        server = self.settings.server
+        logs.event("injector.draining", delay_s=server.drain_delay_s)
+        self.health.draining = True
+        self.reviews.closing = True
+        await asyncio.sleep(server.drain_delay_s)
+        in_time = await self.reviews.drain(server.drain_s)
+        await self.probes.drain(0.0)
+        self.webhook.close()
+        logs.event("injector.stopped", in_time=in_time)
+
+    def _review(self, body: bytes) -> review.Answer:
+        why = ""
+        try:
+            bundle = self.bundle.current()
+        except FileError as error:
+            bundle, why = "", str(error)
+        try:
+            return review.respond(body, self.settings, bundle)
+        except review.MalformedReviewError as error:
+            raise NotAReviewError(str(error)) from None
+        except SettingsError as error:
+            raise NoTrustBundleError(why or str(error)) from None
+
+    def _faults(self) -> Iterable[str]:
+        fault = self.certificate.fault()
+        if fault is not None:
+            yield fault
+        try:
+            self.bundle.current()
+        except FileError as error:
+            yield str(error)
+
+    def _broken(self) -> None:
+        self.metrics.broken_connections += 1

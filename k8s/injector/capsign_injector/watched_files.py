@@ -1,0 +1,66 @@
+"""Files that others replace: read anew when they change, and not otherwise.
+
+A mounted ConfigMap or Secret changes by the swap of a link, so links are followed and the file behind them is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+MAX_BYTES = 256 * 1024
+"""Largest file, bytes."""
+
+
+class FileError(Exception):
+    """A file cannot be used. The text is a sentence that names it; it never quotes what is in it."""
+
+
+class WatchedFiles(Generic[T]):
+    """What `read` makes of the files' bytes. Looking costs one stat a file while nothing changes. Any thread."""
+
+    def __init__(self, paths: tuple[Path, ...], read: Callable[..., T]) -> None:
+        self._paths = paths
+        self._read = read
+        self._seen: tuple[tuple[int, int, int, int], ...] = ()
+        self._result: T | FileError = FileError("Nothing was read yet.")
+
+    def current(self) -> T:
+        """The newest. Raises FileError: what is there now counts, and never what was there before."""
+        try:
+            stamp = tuple(_stamp(path) for path in self._paths)
+        except OSError as error:
+            self._seen = ()
+            raise FileError(f"The file {error.filename} cannot be read ({(error.strerror or 'unknown').lower()}).") from None
+        if stamp != self._seen:
+            # The stamp was taken first: a file that changes while it is read is read once more.
+            self._result, self._seen = self._fresh(), stamp
+        if isinstance(self._result, FileError):
+            raise FileError(str(self._result))
+        return self._result
+
+    def _fresh(self) -> T | FileError:
+        try:
+            return self._read(*(_bytes(path) for path in self._paths))
+        except FileError as error:
+            return error
+        except OSError as error:
+            return FileError(f"The file {error.filename} cannot be read ({(error.strerror or 'unknown').lower()}).")
+
+
+def _stamp(path: Path) -> tuple[int, int, int, int]:
+    state = path.stat()
+    return state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
+
+
+def _bytes(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise FileError(f"The file {path} is larger than {MAX_BYTES} bytes. Is it the right file?")
+    return data
