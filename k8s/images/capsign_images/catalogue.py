@@ -11,7 +11,9 @@ GLIBC = 36
 """The minor version of the base's glibc 2.x (bookworm): wheels may need no newer one."""
 
 SUITE = "bookworm"
-BASE_PACKAGES = ("base-files", "python3")
+BASE_PACKAGES = ("base-files", "python3", "libgcc-s1", "libstdc++6", "zlib1g")
+"""The last three: what manylinux wheels expect of a system besides glibc (PEP 599), gRPC's among them."""
+
 SOFTHSM_PACKAGES = ("libsofthsm2",)
 
 
