@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 from capsign_adapter.decide.context import Context
-from capsign_adapter.keys import provision
+from capsign_adapter.enrol.certificates import root_certificate
+from capsign_adapter.keys import labels, provision
 from capsign_adapter.keys.attestation import verify_attestation
+from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
@@ -16,6 +18,7 @@ from capsign_adapter.token.interface import Feature
 from capsign_adapter.token.open import open_token
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.types.v1 import algorithms_pb2 as pb
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -123,6 +126,18 @@ def test_the_inventory_holds(life):
             provision.assert_inventory(token, rows, ["acme"])
         assert len(caught.value.findings) == 2
     assert provision.next_version("acme", "billing", rows, token.labels()) == 2
+
+
+def test_an_authority_signs_certificates_in_the_token(life):
+    token, _ = life
+    spki = provision.make_authority(token, 1)
+    key = AuthorityKey(token, labels.authority(1))
+    root = x509.load_der_x509_certificate(root_certificate(key, 1, "capsign.test", 0, 1_000_000))
+    root.verify_directly_issued_by(root)
+    assert root.public_key() == load_der_public_key(spki)
+    with pytest.raises(TypeError, match="stays in the token"):
+        key.private_numbers()
+    token.destroy(labels.authority(1))
 
 
 def test_a_missing_key_is_found_missing(life):

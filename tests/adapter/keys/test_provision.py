@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.keys.mint_key import mint_seed
+from capsign_adapter.store.interface import AuthorityRow, AuthorityState
 from capsign_adapter.token.interface import KeyAttributes, TokenUnavailableError
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
@@ -212,3 +213,41 @@ def test_the_mint_key_is_the_same_in_every_replica_and_no_other_key(token):
     info = b"\x00\x20\x0dcapsign1 mint\x00"
     assert seed == token.hmac("capsign/mint", info + b"\x01")
     assert ed25519.Ed25519PrivateKey.from_private_bytes(seed)
+
+
+def authority_row(token, version=1, state=AuthorityState.ACTIVE):
+    check = provision.check_value(provision.make_authority(token, version))
+    return AuthorityRow(version, state, b"DER", labels.authority(version), check, 1, 2)
+
+
+def test_an_authority_is_accounted_for(token, rows):
+    ours = [authority_row(token), authority_row(token, 2, AuthorityState.RETIRED)]
+    provision.assert_inventory(token, rows, ["acme"], ours)
+    assert provision.unknown_objects(token, rows, ["acme"], ours) == []
+    assert provision.unknown_objects(token, rows, ["acme"]) == ["capsign/authority/1", "capsign/authority/2"]
+
+
+def test_the_key_of_a_retired_authority_is_not_missed(token, rows):
+    ours = [authority_row(token), authority_row(token, 2, AuthorityState.RETIRED)]
+    token.destroy(ours[1].label)
+    provision.assert_inventory(token, rows, ["acme"], ours)
+    token.destroy(ours[0].label)
+    with pytest.raises(provision.InventoryError, match="capsign/authority/1 is missing"):
+        provision.assert_inventory(token, rows, ["acme"], ours)
+
+
+def test_another_authority_under_the_same_label_is_noticed(token, rows):
+    ours = authority_row(token)
+    token.destroy(ours.label)
+    token.generate_key_pair(ours.label, pb.ALGORITHM_ES256)
+    with pytest.raises(provision.InventoryError, match="check value differs"):
+        provision.assert_inventory(token, rows, ["acme"], [ours])
+
+
+def test_a_tenant_named_authority_is_not_taken_for_one(token):
+    provision.make_pepper(token, "authority")
+    provision.make_derived(token, "authority", "7", 3, DERIVABLE, 0)
+    assert labels.highest_authority(token.labels()) == 0
+    provision.make_authority(token, 12)
+    assert labels.highest_authority(token.labels()) == 12
+    assert labels.highest_version("authority", "12", token.labels()) == 0

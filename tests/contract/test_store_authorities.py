@@ -1,0 +1,122 @@
+"""The certificate authorities in the store, on every engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import pytest
+from capsign_adapter.store import schema
+from capsign_adapter.store.interface import AuthorityRow, AuthorityState
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from support.drafts import NOW, check_log
+
+YEAR_MS = 365 * 86_400_000
+
+
+def row(version: int = 1, **changes: object) -> AuthorityRow:
+    made = AuthorityRow(
+        version, AuthorityState.PREPARED, b"DER %d" % version, f"capsign/authority/{version}", b"8 bytes!", NOW, NOW + YEAR_MS
+    )
+    return dataclasses.replace(made, **changes)
+
+
+@pytest.fixture
+def active(store):
+    store.add_authority(row(), b"prepared", NOW)
+    store.move_authority(row(), AuthorityState.ACTIVE, b"activated", NOW + 1)
+    (found,) = store.authorities()
+    return found
+
+
+def refused(call, *arguments) -> None:
+    with pytest.raises(FailureError) as caught:
+        call(*arguments)
+    assert caught.value.reason == reasons.REASON_ILLEGAL_TRANSITION
+
+
+def test_a_life_from_leaf_to_leaf(store, second):
+    assert store.authorities() == []
+    assert store.add_authority(row(), b"prepared", NOW) == 0
+    assert second.authorities() == [row()]
+    assert second.move_authority(row(), AuthorityState.ACTIVE, b"activated", NOW + 1) == 1
+    moved = row(state=AuthorityState.ACTIVE, activated_ms=NOW + 1)
+    assert store.authorities() == [moved]
+    assert store.promise_authority(1, NOW + 500)
+    assert store.move_authority(moved, AuthorityState.RETIRED, b"retired", NOW + 2) == 2
+    assert second.authorities() == [
+        dataclasses.replace(moved, state=AuthorityState.RETIRED, retired_ms=NOW + 2, signed_until_ms=NOW + 500)
+    ]
+    assert check_log(store) == [b"prepared", b"activated", b"retired"]
+
+
+def test_no_move_raises_the_epoch(store, active):
+    before = store.control().revocation_epoch
+    store.promise_authority(1, NOW + 5)
+    store.add_authority(row(2), b"prepared", NOW)
+    store.move_authority(row(2), AuthorityState.ACTIVE, b"activated", NOW)
+    assert store.control().revocation_epoch == before
+
+
+def test_one_is_prepared_at_a_time_and_a_version_is_added_once(store, active):
+    refused(store.add_authority, row(1), b"again", NOW)
+    store.add_authority(row(2), b"prepared", NOW)
+    refused(store.add_authority, row(3), b"another", NOW)
+    assert [found.version for found in store.authorities()] == [1, 2]
+    assert check_log(store) == [b"prepared", b"activated", b"prepared"]
+
+
+def test_what_is_elsewhere_is_not_moved(store, active):
+    refused(store.move_authority, row(1), AuthorityState.ACTIVE, b"again", NOW)
+    refused(store.move_authority, row(9), AuthorityState.ACTIVE, b"absent", NOW)
+    assert len(check_log(store)) == 2
+
+
+def test_a_promise_never_falls_and_only_the_one_that_signs_makes_one(store, active):
+    assert store.promise_authority(1, NOW + 900)
+    assert store.promise_authority(1, NOW + 400)
+    assert store.authorities()[0].signed_until_ms == NOW + 900
+    store.add_authority(row(2), b"prepared", NOW)
+    assert not store.promise_authority(2, NOW + 900)
+    store.move_authority(row(2), AuthorityState.ACTIVE, b"activated", NOW)
+    assert not store.promise_authority(1, NOW + 2000)
+    assert store.promise_authority(2, NOW + 2000)
+    assert [found.signed_until_ms for found in store.authorities()] == [NOW + 900, NOW + 2000]
+
+
+def test_of_replicas_that_move_at_once_one_does(store, second):
+    store.add_authority(row(), b"prepared", NOW)
+    together, outcomes = threading.Barrier(2), []
+
+    def move(one) -> None:
+        together.wait()
+        try:
+            outcomes.append(one.move_authority(row(), AuthorityState.ACTIVE, b"activated", NOW))
+        except FailureError as error:
+            outcomes.append(error.row.name)
+
+    threads = [threading.Thread(target=move, args=(one,)) for one in (store, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, outcomes)) == ["1", "ILLEGAL_TRANSITION"]
+    assert check_log(store) == [b"prepared", b"activated"]
+
+
+@pytest.mark.parametrize("engine", ["sqlite_place", pytest.param("postgres_place", marks=pytest.mark.postgres)])
+def test_a_store_of_the_first_release_gets_the_table(request, monkeypatch, engine):
+    place = request.getfixturevalue(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        patch.setattr(schema, "LATEST", 1)
+        place.create()
+        old = place.open()
+        old.append([b"evidence of then"], NOW)
+        old.close()
+    store = place.open()
+    assert store.authorities() == []
+    store.add_authority(row(), b"prepared", NOW)
+    assert check_log(store) == [b"evidence of then", b"prepared"]
+    store.close()
