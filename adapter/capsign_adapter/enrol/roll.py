@@ -56,12 +56,12 @@ def prepare(token: Token, store: Store, realm: Realm, now_ms: int) -> AuthorityR
     highest = max((row.version for row in store.authorities()), default=0)
     version = max(highest, labels.highest_authority(token.labels())) + 1
     try:
-        spki = make_authority(token, version)
+        make_authority(token, version)
     except KeyWeakError:
         _withdraw(token, version)
         raise
     try:
-        row = _signed_by_itself(token, version, spki, realm, now_ms)
+        row = _signed_by_itself(token, version, realm, now_ms)
         store.add_authority(row, _entry(Act.AUTHORITY_PREPARED, version, realm, now_ms), now_ms)
     except CommitUnknownError:
         raise  # the row may be there: the key stays
@@ -72,12 +72,13 @@ def prepare(token: Token, store: Store, realm: Realm, now_ms: int) -> AuthorityR
     return row
 
 
-def _signed_by_itself(token: Token, version: int, spki: bytes, realm: Realm, now_ms: int) -> AuthorityRow:
+def _signed_by_itself(token: Token, version: int, realm: Realm, now_ms: int) -> AuthorityRow:
     label = labels.authority(version)
     expires_ms = (now_ms + realm.lives.authority_ms) // 1000 * 1000
     begins_ms = now_ms - realm.lives.margin_ms
     certificate = root_certificate(AuthorityKey(token, label), version, realm.trust_domain, begins_ms, expires_ms)
-    return AuthorityRow(version, AuthorityState.PREPARED, certificate, label, check_value(spki), now_ms, expires_ms)
+    check = check_value(token.public_key(label))
+    return AuthorityRow(version, AuthorityState.PREPARED, certificate, label, check, now_ms, expires_ms)
 
 
 def _withdraw(token: Token, version: int) -> None:

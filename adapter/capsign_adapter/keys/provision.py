@@ -83,11 +83,9 @@ def make_pepper(token: Token, tenant: str) -> None:
     _make_secret(token, labels.pepper(tenant))
 
 
-def make_authority(token: Token, version: int) -> bytes:
-    """The key pair of a certificate authority; its SubjectPublicKeyInfo, DER. Raises FailureError, KeyWeakError, TokenError."""
-    label = labels.authority(version)
-    _make_pair(token, label, algorithms.ALGORITHM_ES256)
-    return token.public_key(label)
+def make_authority(token: Token, version: int) -> None:
+    """The key pair of a certificate authority. Raises FailureError, KeyWeakError, TokenError."""
+    _make_pair(token, labels.authority(version), algorithms.ALGORITHM_ES256)
 
 
 def check_value(spki: bytes) -> bytes:

@@ -1,0 +1,233 @@
+"""The authority of a replica: real SQLite, a token in memory, and a clock that the test turns."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from capsign_adapter.decide.authority import Lives
+from capsign_adapter.enrol import roll
+from capsign_adapter.enrol.authority import Authority
+from capsign_adapter.enrol.roll import Realm
+from capsign_adapter.evidence.leaf import Act
+from capsign_adapter.evidence.leaf_reader import decode
+from capsign_adapter.provisioning import provision_all
+from capsign_adapter.store.interface import AuthorityState, CommitUnknownError, StoreUnavailableError
+from capsign_adapter.token.interface import TokenUnavailableError
+from capsign_wire.failures import FailureError
+from capsign_wire.settings import SettingsError
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from support.adapter_rig import APP, AdapterRig
+
+LIVES = Lives(svid_ms=60_000, authority_ms=600_000, propagation_ms=40_000)
+START = 1_800_000_000_000
+
+
+def spki_of(private) -> bytes:
+    return private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+SPKI = spki_of(ec.generate_private_key(ec.SECP256R1()))
+
+
+class World:
+    """A deployment, and its clock."""
+
+    def __init__(self, rig: AdapterRig) -> None:
+        self.rig = rig
+        self.now = START
+        self.realm = Realm(rig.policy.trust_domain, rig.policy.digest, LIVES)
+        provision_all(rig.policy, rig.token, rig.store, START, self.realm)
+
+    def replica(self, rig: AdapterRig | None = None) -> Authority:
+        one = rig or self.rig
+        return Authority(one.token, one.store, self.realm)
+
+    def states(self) -> list[AuthorityState]:
+        return [row.state for row in self.rig.store.authorities()]
+
+    def acts(self) -> list[tuple[Act, str]]:
+        entries = [decode(entry) for entry in self.rig.entries()]
+        return [(entry.act, entry.target) for entry in entries if entry.kind.name == "ADMIN" and entry.act >= 30]
+
+    def look(self, authority: Authority, later_ms: int = 0) -> None:
+        self.now += later_ms
+        authority.look(lambda: self.now)
+
+
+@pytest.fixture
+def world(rig):
+    return World(rig)
+
+
+@pytest.fixture
+def authority(world):
+    return world.replica()
+
+
+def verify(issued, bundle) -> None:
+    """Raises unless an authority of the bundle issued it."""
+    leaf = x509.load_der_x509_certificate(issued.certificates[0])
+    roots = [x509.load_der_x509_certificate(der) for der in bundle.authorities]
+    (issuer,) = [root for root in roots if root.subject == leaf.issuer]
+    leaf.verify_directly_issued_by(issuer)
+
+
+def test_provision_makes_the_first_and_it_signs_at_once(world, authority):
+    assert world.acts() == [(Act.AUTHORITY_PREPARED, "authority/1"), (Act.AUTHORITY_ACTIVATED, "authority/1")]
+    issued = authority.issue(APP, SPKI, START)
+    assert (issued.authority, issued.not_after_ms) == (1, START + LIVES.svid_ms)
+    assert authority.bundle().sequence == 1
+    verify(issued, authority.bundle())
+    assert provision_all(world.rig.policy, world.rig.token, world.rig.store, START, world.realm) == []
+
+
+def test_a_store_without_an_authority_is_told_what_to_do(rig):
+    with pytest.raises(SettingsError, match="capsign-adapter provision"):
+        Authority(rig.token, rig.store, Realm("capsign.test", bytes(32), LIVES))
+
+
+def test_a_whole_roll(world, authority):
+    other = world.replica(world.rig.beside())
+    old = authority.issue(APP, SPKI, world.now)
+    roll.prepare(world.rig.token, world.rig.store, world.realm, world.now)
+    for one in (authority, other):
+        world.look(one)
+        assert one.issue(APP, SPKI, world.now).authority == 1
+        assert len(one.bundle().authorities) == 2
+        assert one.bundle().sequence == 2
+    world.look(authority, LIVES.ripening_ms)
+    new = authority.issue(APP, SPKI, world.now)
+    assert new.authority == 2
+    # The other replica has not looked yet: what it signs is promised.
+    late = other.issue(APP, SPKI, world.now - LIVES.ripening_ms)
+    for issued in (old, late, new):
+        for one in (authority, other):
+            verify(issued, one.bundle())
+    # Beyond the promise it has to ask, and is told who signs now.
+    assert other.issue(APP, SPKI, world.now + LIVES.svid_ms).authority == 2
+    world.look(other, LIVES.svid_ms + LIVES.step_ms + LIVES.margin_ms)
+    assert world.states() == [AuthorityState.RETIRED, AuthorityState.ACTIVE]
+    assert (other.bundle().sequence, len(other.bundle().authorities)) == (3, 1)
+    assert world.acts()[2:] == [
+        (Act.AUTHORITY_PREPARED, "authority/2"),
+        (Act.AUTHORITY_ACTIVATED, "authority/2"),
+        (Act.AUTHORITY_RETIRED, "authority/1"),
+    ]
+
+
+def test_replicas_that_look_at_once_take_each_step_once(world):
+    replicas = [world.replica()] + [world.replica(world.rig.beside()) for _ in range(3)]
+    for later in (2 * LIVES.authority_ms // 3, LIVES.ripening_ms, LIVES.svid_ms):
+        world.now += later
+        together = threading.Barrier(len(replicas))
+
+        def look(one, together=together) -> None:
+            together.wait()
+            one.look(lambda: world.now)
+
+        threads = [threading.Thread(target=look, args=(one,)) for one in replicas]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    acts = world.acts()
+    assert len(acts) == len(set(acts)) == 5
+    assert world.states() == [AuthorityState.RETIRED, AuthorityState.ACTIVE]
+    held = [label for label in world.rig.token.labels() if label.startswith("capsign/authority/")]
+    assert held == ["capsign/authority/1", "capsign/authority/2"], "a replica that came second left its key behind"
+
+
+def test_one_promise_serves_many(world, authority, monkeypatch):
+    calls, real = [], world.rig.store.promise_authority
+    monkeypatch.setattr(world.rig.store, "promise_authority", lambda *a: calls.append(a) or real(*a))
+    for _ in range(100):
+        authority.issue(APP, SPKI, world.now)
+        world.now += LIVES.step_ms // 50
+    assert len(calls) <= 3
+
+
+def test_nothing_leaves_without_its_promise(world, authority, monkeypatch):
+    for error in (StoreUnavailableError("gone"), CommitUnknownError("gone")):
+        with monkeypatch.context() as patch:
+            patch.setattr(world.rig.store, "promise_authority", lambda *_, error=error: (_ for _ in ()).throw(error))
+            with pytest.raises(FailureError) as caught:
+                authority.issue(APP, SPKI, world.now)
+            assert caught.value.reason == reasons.REASON_STORE_UNAVAILABLE
+    assert authority.issue(APP, SPKI, world.now).authority == 1
+
+
+def test_a_token_that_is_gone_is_an_outage(world, authority):
+    world.rig.token.lose()
+    with pytest.raises(FailureError) as caught:
+        authority.issue(APP, SPKI, world.now)
+    assert caught.value.reason == reasons.REASON_TOKEN_UNAVAILABLE
+    world.rig.token.restore()
+    authority.issue(APP, SPKI, world.now)
+
+
+@pytest.mark.parametrize(
+    "spki",
+    [b"", b"not a key", spki_of(ec.generate_private_key(ec.SECP384R1())), spki_of(ed25519.Ed25519PrivateKey.generate())],
+    ids=["empty", "garbage", "P-384", "Ed25519"],
+)
+def test_another_kind_of_key_is_refused(world, authority, spki):
+    with pytest.raises(FailureError) as caught:
+        authority.issue(APP, spki, world.now)
+    assert caught.value.reason == reasons.REASON_CERTIFICATE_REQUEST_REFUSED
+
+
+def test_an_identity_that_no_entry_can_name_is_refused(world, authority):
+    with pytest.raises(FailureError) as caught:
+        authority.issue("spiffe://capsign.test/ns/n/sa/" + "a" * 240, SPKI, world.now)
+    assert caught.value.reason == reasons.REASON_CERTIFICATE_REQUEST_REFUSED
+
+
+def authority_keys(token):
+    return [label for label in token.labels() if label.startswith("capsign/authority/")]
+
+
+@pytest.mark.parametrize("method", ["sign", "public_key"])
+def test_a_preparation_that_fails_leaves_no_key(world, authority, method):
+    world.rig.token.fail(method)
+    with pytest.raises(TokenUnavailableError):
+        roll.prepare(world.rig.token, world.rig.store, world.realm, world.now)
+    assert authority_keys(world.rig.token) == ["capsign/authority/1"]
+    assert world.states() == [AuthorityState.ACTIVE]
+
+
+def test_a_preparation_that_the_store_refuses_leaves_no_key(world, monkeypatch):
+    def gone(*_):
+        raise StoreUnavailableError("the disk is full")
+
+    monkeypatch.setattr(world.rig.store, "add_authority", gone)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailableError):
+            roll.prepare(world.rig.token, world.rig.store, world.realm, world.now)
+    assert authority_keys(world.rig.token) == ["capsign/authority/1"]
+
+
+def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, monkeypatch):
+    """The row was written, and nobody said so: without its key the authority would be published for ever and never sign."""
+    real = world.rig.store.add_authority
+
+    def lost(*arguments):
+        real(*arguments)
+        raise CommitUnknownError("the connection broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.rig.store, "add_authority", lost)
+        with pytest.raises(CommitUnknownError):
+            roll.prepare(world.rig.token, world.rig.store, world.realm, world.now)
+    world.look(authority, LIVES.ripening_ms)
+    assert authority.issue(APP, SPKI, world.now).authority == 2
+
+
+def test_a_deployment_that_was_off_for_years_signs_again(world, authority):
+    world.look(authority, 20 * LIVES.authority_ms)
+    issued = authority.issue(APP, SPKI, world.now)
+    verify(issued, authority.bundle())
+    assert issued.not_after_ms == world.now + LIVES.svid_ms
