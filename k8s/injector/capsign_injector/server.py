@@ -1,4 +1,4 @@
-"""The webhook: `POST /mutate` over HTTPS around a pure review.
+"""The webhook: `POST /inject` over HTTPS around a pure review.
 
 Everything is bounded before it is read, and what the bounds refuse is answered at once. "Overloaded" comes with `Retry-After`:
 the API server then asks again by itself, within the webhook's timeout. Nothing of a request is ever logged.
@@ -17,7 +17,7 @@ from capsign_wire import logs
 from capsign_injector.metrics import Metrics
 from capsign_injector.server_settings import Server
 
-PATH = "/mutate"
+PATH = "/inject"
 
 BODY_S = 10.0
 """Longest time for the body of a request."""
