@@ -84,6 +84,10 @@ proto: $(STAMP_PROTO) ## Generate capsign_wire from the .proto files
 docs: venv ## Write the configuration reference from the code
 	$(BIN)/python docs/operations/make_configuration.py
 
+.PHONY: golden
+golden: venv ## Write what injection makes of every pod in tests/injector/pods
+	$(BIN)/python tests/injector/make_golden.py
+
 .PHONY: proto-baseline
 proto-baseline: $(STAMP_PROTO) ## Accept the protos as the contract that `make check` compares with
 	PATH=$(VENV_PROTO)/bin:$$PATH buf build --exclude-source-info -o proto/baseline.binpb
