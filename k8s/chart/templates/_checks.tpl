@@ -36,7 +36,21 @@
 {{- if not (hasKey .Values.agent.profiles "default") -}}
 {{- fail "agent.profiles has no profile `default`. Pods that name none use it." -}}
 {{- end -}}
+{{- $identity := $a.identity -}}
+{{- $least := add 1 (mul 3 (add (int $identity.svidTtlSeconds) (int $identity.propagationSeconds))) -}}
+{{- if lt (int $identity.authorityTtlSeconds) (int $least) -}}
+{{- fail (printf "adapter.identity.authorityTtlSeconds is %d; in its last third an authority publishes its successor and outlives what it signed. Set it to %d or more, or lower adapter.identity.svidTtlSeconds or propagationSeconds." (int $identity.authorityTtlSeconds) (int $least)) -}}
+{{- end -}}
 {{- $c := .Values.injector.certificate -}}
+{{- if gt (mul 2 (int $c.lookSeconds)) (int $c.propagationSeconds) -}}
+{{- fail (printf "injector.certificate.lookSeconds is %d, which must be at most half of injector.certificate.propagationSeconds (%d). Lower it." (int $c.lookSeconds) (int $c.propagationSeconds)) -}}
+{{- end -}}
+{{- if lt (int $c.leafLifeSeconds) (int (mul 6 $c.propagationSeconds)) -}}
+{{- fail (printf "injector.certificate.leafLifeSeconds is %d, which must be at least six times injector.certificate.propagationSeconds (%d)." (int $c.leafLifeSeconds) (int $c.propagationSeconds)) -}}
+{{- end -}}
+{{- if lt (int $c.authorityLifeSeconds) (int (mul 2 $c.leafLifeSeconds)) -}}
+{{- fail (printf "injector.certificate.authorityLifeSeconds is %d, which must be at least twice injector.certificate.leafLifeSeconds (%d)." (int $c.authorityLifeSeconds) (int $c.leafLifeSeconds)) -}}
+{{- end -}}
 {{- if and (eq $c.source "secret") (or (not $c.existingSecret) (not $c.caBundle)) -}}
 {{- fail "injector.certificate.source is secret: set injector.certificate.existingSecret and injector.certificate.caBundle, or use source own." -}}
 {{- end -}}

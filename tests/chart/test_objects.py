@@ -1,0 +1,222 @@
+"""What the release may do, what it keeps, and what it never contains."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from typing import Any
+
+import helm_python
+import pytest
+import yaml
+from support import chart
+
+PREVIOUS = chart.REPOSITORY / "tests" / "chart" / "previous" / "capsign-0.1.0.tgz"
+HSM = {
+    "adapter": {
+        "token": {"type": "library", "library": {"path": "/x.so"}, "pinSecret": {"name": "pin"}},
+        "store": {"type": "postgresql", "postgresql": {"url": "postgresql://u@h/d", "passwordSecret": {"name": "db"}}},
+    }
+}
+
+
+def rights(rendered: list[chart.Object]) -> set[tuple[str, str, str, str, str]]:
+    """Kind, group, resource, name and verb of everything that may be done."""
+    return {
+        (role["kind"], group, resource, name, verb)
+        for role in rendered
+        if role["kind"] in {"Role", "ClusterRole"}
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", ["*"])
+        for verb in rule["verbs"]
+    }
+
+
+def test_rights_are_exactly_these() -> None:
+    own = {"get", "update", "patch"}
+    assert rights(chart.objects({})) == {
+        ("ClusterRole", "authentication.k8s.io", "tokenreviews", "*", "create"),
+        ("ClusterRole", "", "pods", "*", "get"),
+        *{("Role", "", "configmaps", "capsign-trust-bundle", verb) for verb in own},
+        *{("Role", "", "secrets", "capsign-injector-tls", verb) for verb in own},
+        *{
+            (
+                "ClusterRole",
+                "admissionregistration.k8s.io",
+                "mutatingwebhookconfigurations",
+                "capsign-injector-capsign-system",
+                verb,
+            )
+            for verb in own
+        },
+    }
+
+
+def test_an_injector_with_a_given_certificate_has_no_rights_and_no_token() -> None:
+    rendered = chart.objects({"injector": {"certificate": {"source": "cert-manager"}}})
+    assert {right[2] for right in rights(rendered)} == {"tokenreviews", "pods", "configmaps"}
+    pod = chart.one(rendered, "Deployment", "capsign-injector")["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+
+
+def test_bindings_bind_roles_that_exist_to_accounts_that_exist() -> None:
+    rendered = chart.objects({}, "r", "elsewhere")
+    accounts = {each["metadata"]["name"] for each in rendered if each["kind"] == "ServiceAccount"}
+    roles = {(each["kind"], each["metadata"]["name"]) for each in rendered if each["kind"].endswith("Role")}
+    bindings = [each for each in rendered if each["kind"].endswith("RoleBinding")]
+    assert {(each["roleRef"]["kind"], each["roleRef"]["name"]) for each in bindings} == roles
+    for each in bindings:
+        (subject,) = each["subjects"]
+        assert subject["namespace"] == "elsewhere"
+        assert subject["name"] in accounts
+
+
+def test_no_template_makes_a_secret() -> None:
+    """A value that is made anew at each render would replace a key at every upgrade and every GitOps sync."""
+    assert [each["metadata"]["name"] for each in chart.objects({}) if each["kind"] == "Secret"] == ["capsign-injector-tls"]
+    making = re.compile(r"\b(gen[A-Z]\w+|rand[A-Z]\w+|lookup|uuidv4|now|derivePassword|htpasswd|bcrypt|encryptAES)\b")
+    for path in (chart.CHART / "templates").rglob("*"):
+        if path.is_file():
+            actions = re.findall(r"\{\{.*?\}\}", path.read_text(), re.DOTALL)
+            assert [action for action in actions if making.search(action) and "/*" not in action] == [], path
+
+
+@pytest.mark.parametrize(("kind", "name"), [("ConfigMap", "capsign-trust-bundle"), ("Secret", "capsign-injector-tls")])
+def test_what_programs_write_is_not_in_the_manifest(kind: str, name: str) -> None:
+    """Applied with `data`, even an empty one, an upgrade would take away what the program wrote."""
+    assert not {"data", "stringData", "binaryData"} & chart.one(chart.objects({}), kind, name).keys()
+
+
+def test_the_authority_of_the_webhook_is_left_to_the_injector() -> None:
+    (webhook,) = chart.one(chart.objects({}), "MutatingWebhookConfiguration", "capsign-injector-capsign-system")["webhooks"]
+    assert "caBundle" not in webhook["clientConfig"]
+
+
+@pytest.mark.parametrize("name", ["capsign-adapter-data"])
+def test_uninstall_keeps_the_volume(name: str) -> None:
+    claim = chart.one(chart.objects({}), "PersistentVolumeClaim", name)
+    assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    notes = chart.manifests({})["capsign/templates/NOTES.txt"]
+    assert "keeps the volume capsign-adapter-data" in notes
+
+
+def test_no_volume_where_nothing_is_on_it() -> None:
+    rendered = chart.objects(HSM)
+    assert not [each for each in rendered if each["kind"] == "PersistentVolumeClaim"]
+    pod = chart.one(rendered, "Deployment", "capsign-adapter")["spec"]["template"]["spec"]
+    assert {volume["name"] for volume in pod["volumes"]} == {"tmp", "config", "policy", "pin", "postgresql"}
+    assert [container["name"] for container in pod["initContainers"]] == ["provision"]
+
+
+def test_secret_files_are_for_the_adapter_only() -> None:
+    """root's, and readable by our group: what `settings.read_secret` takes from a mounted Secret, and no more."""
+    pod = chart.one(chart.objects(HSM), "Deployment", "capsign-adapter")["spec"]["template"]["spec"]
+    modes = {volume["name"]: next(iter(volume.values())).get("defaultMode") for volume in map(without_name, pod["volumes"])}
+    assert modes["pin"] == modes["postgresql"] == 0o440
+    assert pod["securityContext"]["fsGroup"] == 65532
+    assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+
+
+def without_name(volume: dict[str, Any]) -> dict[str, Any]:
+    return {**{key: value for key, value in volume.items() if key != "name"}, "name": volume["name"]}
+
+
+def test_only_labelled_pods_can_wait_for_the_webhook() -> None:
+    (webhook,) = chart.one(chart.objects({}), "MutatingWebhookConfiguration", "capsign-injector-capsign-system")["webhooks"]
+    assert webhook["objectSelector"] == {"matchLabels": {"capsign.dev/inject": "true"}}
+    (left_out,) = webhook["namespaceSelector"]["matchExpressions"]
+    assert left_out == {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "capsign-system"]}
+    assert webhook["failurePolicy"] == "Fail"
+    assert webhook["reinvocationPolicy"] == "IfNeeded"
+    assert webhook["sideEffects"] == "None"
+    assert webhook["timeoutSeconds"] == 5
+    (rule,) = webhook["rules"]
+    assert (rule["operations"], rule["resources"]) == (["CREATE"], ["pods"])
+
+
+def test_a_changed_configuration_makes_new_pods_and_nothing_else_does() -> None:
+    def annotations(values: dict[str, Any], kind: str, name: str) -> dict[str, str]:
+        return chart.one(chart.objects(values), kind, name)["spec"]["template"]["metadata"]["annotations"]
+
+    adapter = ("StatefulSet", "capsign-adapter")
+    assert annotations({}, *adapter) != annotations({"adapter": {"streams": 600}}, *adapter)
+    assert annotations({}, *adapter) != annotations({"policy": {"sample": {"workloads": []}}}, *adapter)
+    assert annotations({}, *adapter) == annotations(
+        {"injector": {"replicas": 3}, "monitoring": {"rules": {"enabled": True}}}, *adapter
+    )
+    injector = ("Deployment", "capsign-injector")
+    assert annotations({}, *injector) != annotations({"audience": "other"}, *injector)
+    for kind, name in (adapter, injector):
+        labels = chart.one(chart.objects({}), kind, name)["spec"]["template"]["metadata"]["labels"]
+        assert not [value for value in labels.values() if re.search(r"\d+\.\d+", value)], (
+            "a version in a pod's labels restarts it"
+        )
+
+
+def test_the_previous_version_has_the_same_selectors_and_names() -> None:
+    """A selector is immutable, and an object with another name is another object: a new volume, a new authority."""
+    with PREVIOUS.open("rb") as file:
+        previous = helm_python.Chart.load_archive(file.read())
+    assert tuple(map(int, chart.chart().version.split("."))) > tuple(map(int, previous.version.split(".")))
+    texts = previous.render({}, name=chart.RELEASE, namespace=chart.NAMESPACE)
+    before = [one for path, text in texts.items() if path.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
+
+    def kept(rendered: list[chart.Object]) -> dict[tuple[str, str], Any]:
+        return {(each["kind"], each["metadata"]["name"]): each.get("spec", {}).get("selector") for each in rendered}
+
+    after = kept(chart.objects({}))
+    assert {key: after.get(key, "gone") for key in kept(before)} == kept(before)
+
+
+def test_the_package_holds_what_the_chart_needs_and_no_more(tmp_path: Any) -> None:
+    archive = helm_python.package(chart.CHART, destination=tmp_path)
+    with tarfile.open(archive) as packed:
+        names = {name.removeprefix("capsign/") for name in packed.getnames()}
+    here = {str(path.relative_to(chart.CHART)) for path in chart.CHART.rglob("*") if path.is_file()}
+    assert names == here
+
+
+def test_replicas_drain_before_they_are_killed() -> None:
+    pod = chart.one(chart.objects({"adapter": {"preStopSeconds": 7, "drainSeconds": 60}}), "StatefulSet", "capsign-adapter")
+    spec = pod["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert container["lifecycle"]["preStop"] == {"sleep": {"seconds": 7}}
+    assert spec["terminationGracePeriodSeconds"] > 67
+
+
+def test_more_than_one_replica_has_a_budget() -> None:
+    postgresql = {"adapter": {**HSM["adapter"], "replicas": 2}}
+    assert chart.one(chart.objects(postgresql), "PodDisruptionBudget", "capsign-adapter")["spec"]["maxUnavailable"] == 1
+    # With one replica it would only keep a node from being drained.
+    assert not [
+        each
+        for each in chart.objects({})
+        if (each["kind"], each["metadata"]["name"]) == ("PodDisruptionBudget", "capsign-adapter")
+    ]
+
+
+def test_two_releases_share_no_name() -> None:
+    def names(name: str, namespace: str) -> set[tuple[str, str, str]]:
+        rendered = chart.objects(
+            {"admissionPolicy": {"exec": True, "tokenRequests": True}, "test": {"enabled": False}}, name, namespace
+        )
+        return {(each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]) for each in rendered}
+
+    assert not names("capsign", "a") & names("capsign", "b")
+    assert not names("capsign", "a") & names("other", "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"hostNetwork": True}, "hostNetwork is set"),
+        ({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, "volume v is a hostPath"),
+        ({"containers": [{"name": "c", "securityContext": {}}]}, "c: capabilities are not dropped"),
+    ],
+)
+def test_the_check_of_restricted_can_fail(change: dict[str, Any], fault: str) -> None:
+    pod = chart.one(chart.objects({}), "Deployment", "capsign-injector")["spec"]["template"]["spec"]
+    assert chart.unrestricted(pod) == []
+    assert fault in chart.unrestricted({**pod, **change})
