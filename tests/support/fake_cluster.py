@@ -83,6 +83,7 @@ class FakeCluster:
         self._reviewed: dict[tuple[str, str], tuple[float, dict]] = {}
         self._version = 1
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._stop = threading.Event()
 
         self.ca_file = directory / "cluster-ca.crt"
@@ -131,6 +132,11 @@ class FakeCluster:
         namespace, name = account or ((pod.namespace, pod.service_account) if pod else ("demo", "app"))
         self._tokens[word] = _Token((audience,), self.now() + seconds, namespace, name, pod)
         return word
+
+    def wait_for_reviews(self, count: int) -> None:
+        """Until so many reviews are in hand; see `may_continue`."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.at_once >= count, timeout=30)
 
     def now(self) -> float:
         return time.time() + self._now
@@ -189,9 +195,10 @@ class FakeCluster:
         return 404, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "", "code": 404}
 
     def _answer_review(self, asked: dict) -> tuple[int, dict]:
-        with self._lock:
+        with self._changed:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
+            self._changed.notify_all()
         self.may_continue.wait(30)
         status = self.review(asked["spec"]["token"], asked["spec"].get("audiences", []))
         with self._lock:

@@ -44,7 +44,7 @@ class EnrolmentServer:
 
     def __init__(self, address: str, credentials: grpc.ServerCredentials, enrolment: Enrolment, metrics: Metrics) -> None:
         """`address` is host:port; the credentials must not demand a client's certificate."""
-        places = AddressPlaces()
+        self.places = places = AddressPlaces()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(THREADS, thread_name_prefix="enrol"), options=OPTIONS, maximum_concurrent_rpcs=THREADS
         )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from capsign_adapter.enrol.api import Api
 from capsign_adapter.enrol.cluster import Cluster
+from support.enrolment_rig import EnrolmentRig
 from support.fake_cluster import FakeCluster
 
 
@@ -23,3 +24,10 @@ def api(fake):
 @pytest.fixture
 def cluster(api):
     return Cluster(api)
+
+
+@pytest.fixture
+def door(tmp_path, rig):
+    door = EnrolmentRig(tmp_path, rig)
+    yield door
+    door.close()
