@@ -15,6 +15,7 @@ from capsign_agent import config as configuration
 from capsign_agent.agent import Agent
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from support.agent_pki import TestCa
+from support.identity_sections import kubernetes_section
 
 
 class Home:
@@ -62,6 +63,12 @@ path = "{self.health}"
         path = self.root / "agent.toml"
         path.write_text(text)
         return path
+
+    def in_a_pod(self, enrolment_port: int, bundle: bytes) -> None:
+        """Its identity comes from the adapter's authority, by the token in `token`."""
+        (self.root / "token").write_text("token-1")
+        targets = [f"127.0.0.1:{enrolment_port}"]
+        self.identity = kubernetes_section(targets, self.root / "token", bundle, self.root / "i")
 
     def config(self) -> configuration.Config:
         return configuration.load(self.write(), {})

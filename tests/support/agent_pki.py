@@ -33,6 +33,20 @@ class TestCa:
     def pem(self) -> bytes:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
+    @property
+    def der(self) -> bytes:
+        return self._certificate.public_bytes(serialization.Encoding.DER)
+
+    def certify(self, spiffe_id: str, key: ec.EllipticCurvePublicKey, life: timedelta) -> bytes:
+        """An X.509-SVID for a key that somebody else has, DER."""
+        names = [x509.UniformResourceIdentifier(spiffe_id)]
+        return (
+            _builder(x509.Name([]), self._certificate.subject, key, life)
+            .add_extension(x509.SubjectAlternativeName(names), critical=True)
+            .sign(self._key, hashes.SHA256())
+            .public_bytes(serialization.Encoding.DER)
+        )
+
     def issue(self, spiffe_id: str, life: timedelta = timedelta(hours=1), dns: str = "localhost") -> tuple[bytes, bytes]:
         """A certificate and its key, PEM."""
         key = ec.generate_private_key(ec.SECP256R1())

@@ -24,6 +24,7 @@ from capsign_wire.adapter.v1 import (
     capability_pb2_grpc,
     evidence_pb2,
     evidence_pb2_grpc,
+    identity_pb2_grpc,
     signing_pb2,
     signing_pb2_grpc,
 )
@@ -31,8 +32,10 @@ from capsign_wire.failures import FailureError, abort
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
 from capsign_wire.types.v1 import signing_pb2 as types
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, utils
+from support import fake_identity
 from support.agent_pki import ADAPTER_ID, TestCa
 
 ALL = (alg.ALGORITHM_ED25519, alg.ALGORITHM_ES256, alg.ALGORITHM_HS256, alg.ALGORITHM_ML_DSA_65)
@@ -85,8 +88,15 @@ class Boot:
 class FakeAdapter:
     """Start it, read what it saw, stop it. `port` stays the same over a restart."""
 
-    def __init__(self, ca: TestCa, grants: tuple[Grant, ...] = (Grant(),)) -> None:
+    def __init__(
+        self, ca: TestCa, grants: tuple[Grant, ...] = (Grant(),), identity: fake_identity.FakeIdentity | None = None
+    ) -> None:
+        """With `identity` it has an authority, which then also makes its own certificate, and an enrolment address."""
         self.ca = ca
+        self.identity = identity
+        self.enrolment_port = 0
+        self.bound: dict[bytes, bytes] = {}
+        """SHA-256 of the public key that a handle is good for, by its token."""
         self.grants = {grant.name: grant for grant in grants}
         self.faults = Faults()
         self.port = 0
@@ -103,21 +113,41 @@ class FakeAdapter:
         self.mint = biscuit_auth.KeyPair()
         self.serials: dict[str, list[bytes]] = {}
         self._server: grpc.Server | None = None
+        self._enrolment: grpc.Server | None = None
 
     def start(self) -> FakeAdapter:
-        certificate, key = self.ca.issue(self.spiffe_id)
         server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
         signing_pb2_grpc.add_SigningServiceServicer_to_server(_Signing(self), server)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(_Capability(self), server)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(_Evidence(self), server)
-        credentials = grpc.ssl_server_credentials([(key, certificate)], self.ca.pem, require_client_auth=True)
+        if self.identity is not None:
+            identity_pb2_grpc.add_IdentityServiceServicer_to_server(fake_identity.Identity(self.identity), server)
+            serving = self.identity.serving
+            credentials = grpc.dynamic_ssl_server_credentials(serving(), serving, require_client_authentication=True)
+            self._start_enrolment()
+        else:
+            certificate, key = self.ca.issue(self.spiffe_id)
+            credentials = grpc.ssl_server_credentials([(key, certificate)], self.ca.pem, require_client_auth=True)
         self.port = server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
         assert self.port
         server.start()
         self._server = server
         return self
 
+    def _start_enrolment(self) -> None:
+        assert self.identity is not None
+        server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        identity_pb2_grpc.add_EnrolmentServiceServicer_to_server(fake_identity.Enrolment(self.identity), server)
+        serving = self.identity.serving
+        credentials = grpc.dynamic_ssl_server_credentials(serving(), serving, require_client_authentication=False)
+        self.enrolment_port = server.add_secure_port(f"127.0.0.1:{self.enrolment_port}", credentials)
+        server.start()
+        self._enrolment = server
+
     def stop(self, grace: float | None = None) -> None:
+        if self._enrolment is not None:
+            self._enrolment.stop(grace).wait(5)
+            self._enrolment = None
         if self._server is not None:
             for queue in self.watchers:
                 queue.append(None)
@@ -140,7 +170,7 @@ class FakeAdapter:
         with self.lock:
             return self.keys_by_context.setdefault((algorithm, context), [_new_key(algorithm)])
 
-    def handle(self, grant: Grant) -> capability_pb2.IssuedHandle:
+    def handle(self, grant: Grant, key_hash: bytes = b"") -> capability_pb2.IssuedHandle:
         serial = os.urandom(16)
         self.serials.setdefault(grant.name, []).append(serial)
         token = biscuit_auth.BiscuitBuilder("grant({g}); serial({s});", {"g": grant.name, "s": serial.hex()})
@@ -154,6 +184,7 @@ class FakeAdapter:
             rate_per_second=grant.rate,
             burst=grant.burst,
         )
+        self.bound[issued.token] = key_hash
         issued.context_rule.protocols.add(protocol=grant.protocol, roles=grant.roles, versions=grant.versions)
         issued.context_rule.transcript = grant.transcript
         issued.not_before.FromMilliseconds(int(now * 1000))
@@ -176,22 +207,26 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
             self.fake.requests.append(request)
             response = signing_pb2.SignResponse(batch_id=request.batch_id)
             for group in request.groups:
-                response.groups.append(self._group(group))
+                response.groups.append(self._group(group, request.handles[group.handle_index], _peer_key(context)))
             try:
                 self.fake.faults.before_answer(request)
             except BreakError:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "broken on purpose")
             yield self.fake.faults.answer(response)
 
-    def _group(self, group: signing_pb2.SignGroup) -> signing_pb2.SignedGroup:
+    def _group(self, group: signing_pb2.SignGroup, token: bytes, peer_key: bytes) -> signing_pb2.SignedGroup:
         signed = signing_pb2.SignedGroup()
         suffix = group.context.SerializeToString(deterministic=True)
         key = self.fake.keys(group.algorithm, suffix)[0]
         signed.signed_by.CopyFrom(
             types.SignedBy(kid=_kid(key), version=1, custody=alg.CUSTODY_CLASS_ADAPTER_MEMORY, policy_digest=bytes(32))
         )
+        stolen = self.fake.bound.get(token, peer_key) not in {b"", peer_key}
         for item in group.items:
-            signed.items.append(self._item(group, item, key))
+            if stolen:
+                signed.items.append(signing_pb2.SignedItem(failure=FailureError(fail.REASON_HANDLE_STOLEN).to_item()))
+            else:
+                signed.items.append(self._item(group, item, key))
         return signed
 
     def _item(self, group: signing_pb2.SignGroup, item: signing_pb2.SignItem, key: Any) -> signing_pb2.SignedItem:
@@ -255,7 +290,7 @@ class _Capability(capability_pb2_grpc.CapabilityServiceServicer):
         fake.issued += 1
         wanted = [grant for name, grant in fake.grants.items() if not request.grants or name in request.grants]
         return capability_pb2.IssueHandlesResponse(
-            handles=[fake.handle(grant) for grant in wanted],
+            handles=[fake.handle(grant, _peer_key(context)) for grant in wanted],
             mint_public_key=bytes(fake.mint.public_key.to_bytes()),
             revocation_epoch=1,
         )
@@ -266,11 +301,14 @@ class _Capability(capability_pb2_grpc.CapabilityServiceServicer):
             abort(context, FailureError(fake.faults.issue))
         fake.renewed += 1
         return capability_pb2.RenewHandlesResponse(
-            handles=[fake.handle(grant) for grant in fake.grants.values()], revocation_epoch=1
+            handles=[fake.handle(grant, _peer_key(context)) for grant in fake.grants.values()], revocation_epoch=1
         )
 
     def Watch(self, request: capability_pb2.WatchRequest, context: Any) -> Iterator[capability_pb2.WatchResponse]:
-        queue: list[Any] = [capability_pb2.WatchResponse(revocation_epoch=1, policy_digest=bytes(32))]
+        identity = self.fake.identity
+        first = capability_pb2.WatchResponse(revocation_epoch=1, policy_digest=bytes(32))
+        first.trust_bundle_sequence = identity.sequence if identity is not None else 0
+        queue: list[Any] = [first]
         self.fake.watchers.append(queue)
         try:
             while context.is_active():
@@ -304,6 +342,16 @@ class _Evidence(evidence_pb2_grpc.EvidenceServiceServicer):
                 boot.batches.append(request.batch)
                 boot.records.extend(batch.records)
             return evidence_pb2.SubmitAuditResponse(accepted_through=boot.records[-1].sequence)
+
+
+def _peer_key(context: Any) -> bytes:
+    """SHA-256 of the peer's public key."""
+    certificate = x509.load_pem_x509_certificate(context.auth_context()["x509_pem_cert"][0])
+    return hashlib.sha256(_spki_of(certificate.public_key())).digest()
+
+
+def _spki_of(key: Any) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _new_key(algorithm: int) -> Any:
