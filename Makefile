@@ -136,4 +136,4 @@ $(STAMP_PROTO):
 
 .PHONY: clean
 clean: ## Remove environments and caches
-	rm -rf $(VENV) $(VENV_PROTO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build $(VENV) $(VENV_PROTO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -11,6 +11,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from capsign_images import places
+from capsign_images.base import prepare
+from capsign_images.build import build
+from capsign_images.buildah import Buildah
 from capsign_images.catalogue import IMAGES
 from packaging.utils import canonicalize_name
 
@@ -276,3 +280,19 @@ def test_sizes_are_said(every_built, record_property):
         print(f"capsign-{name}: {said}")
         record_property(f"capsign-{name}", said)
         assert unpacked > 0
+
+
+def test_one_tree_gives_the_same_bytes_twice(every_built, tmp_path):
+    """Layers built anew, without the first build's cache: an auditor who builds a release gets its digest."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for kept in ("base", "wheels"):
+        (cache / kept).symlink_to(places.cache() / kept)
+    buildah = Buildah(cache / "containers")
+    image = IMAGES["injector"]
+    try:
+        assert build(image, prepare(buildah, cache).python, buildah, tmp_path, cache)
+        assert (tmp_path / "injector.digest").read_text() == (places.OUTPUT / "injector.digest").read_text()
+        assert (tmp_path / "injector.cdx.json").read_bytes() == (places.OUTPUT / "injector.cdx.json").read_bytes()
+    finally:
+        buildah.run("rmi", "--all", "--force")

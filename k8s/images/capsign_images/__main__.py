@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _build(options: argparse.Namespace, buildah: Buildah) -> None:
     cache = places.cache()
+    buildah.trim()
     ours: Base | None = None if options.base else prepare(buildah, cache, refresh=options.refresh)
     for name in options.images or IMAGES:
         image = IMAGES[name]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+MOST_IMAGES = 400
+"""Images in the store, those between two steps of a build included: a changed source adds about five, some megabytes."""
 
 
 class BuildahError(Exception):
@@ -18,7 +22,8 @@ class Buildah:
 
     def __init__(self, store: Path) -> None:
         volatile = Path("/run") if os.access("/run", os.W_OK) else Path(os.environ.get("XDG_RUNTIME_DIR", store))
-        self._command = ["buildah", "--storage-driver=overlay", f"--root={store}", f"--runroot={volatile / 'capsign-images'}"]
+        state = volatile / f"capsign-images-{hashlib.sha256(bytes(store)).hexdigest()[:12]}"  # two stores must not share it
+        self._command = ["buildah", "--storage-driver=overlay", f"--root={store}", f"--runroot={state}"]
         self._environment = os.environ | {"BUILDAH_ISOLATION": "chroot"}
         store.mkdir(parents=True, exist_ok=True)
 
@@ -34,6 +39,11 @@ class Buildah:
         if done.returncode:
             raise BuildahError(f"buildah {arguments[0]} ended with {done.returncode}.\n{(done.stderr or done.stdout)[-3000:]}")
         return done.stdout.strip()
+
+    def trim(self, most: int = MOST_IMAGES) -> None:
+        """Empties the store when layers of old builds have piled up; the next build is a cold one."""
+        if len(self.run("images", "--all", "--quiet", "--no-trunc").split()) > most:
+            self.run("rmi", "--all", "--force")
 
     def has(self, reference: str) -> bool:
         """Whether the store has an image of that name."""

@@ -67,5 +67,5 @@ def _component(package: Installed) -> Component:
 
 
 def _serial(image: Image, version: str, content: str, installed: Sequence[Installed]) -> uuid.UUID:
-    facts = [f"{image.title} {version} {content}", *(f"{each.kind} {each.name} {each.version}" for each in installed)]
+    facts = [f"{image.title} {version} {content}", *sorted(f"{each.kind} {each.name} {each.version}" for each in installed)]
     return uuid.UUID(bytes=hashlib.sha256("\n".join(facts).encode()).digest()[:16], version=4)
