@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from system.cluster.fleet import Fleet
+from system.cluster.fleet import SHOP, SYSTEM, Fleet
 from system.cluster.kit import manifests
 from system.cluster.kit.cluster import Cluster
 
@@ -53,7 +53,7 @@ def fleet(cluster, image) -> Fleet:
     try:
         installed.install()
     except BaseException:
-        print(cluster.tell())
+        print(cluster.tell(SYSTEM))
         raise
     return installed
 
@@ -74,5 +74,7 @@ def pytest_runtest_makereport(item, call):
     report = yield
     cluster = item.funcargs.get("cluster") if hasattr(item, "funcargs") else None
     if report.failed and cluster is not None:
-        report.sections.append(("the cluster", cluster.tell(item.funcargs.get("namespace", ""))))
+        namespaces = [item.funcargs["namespace"]] if "namespace" in item.funcargs else []
+        namespaces += [SHOP, SYSTEM] if "fleet" in item.funcargs else []
+        report.sections.append(("the cluster", cluster.tell(*namespaces)))
     return report

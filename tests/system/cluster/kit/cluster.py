@@ -217,9 +217,9 @@ class Cluster:
         return self._layout.pki / "service-account.key"
 
     def tell(self, *namespaces: str) -> str:
-        """For the report of a failed test: pods, events, and the ends of logs in these namespaces and the system's own."""
+        """For the report of a failed test: pods, events, and the ends of logs in these namespaces."""
         asked = [["get", "pods", "--all-namespaces", "--output=wide"]]
-        for namespace in filter(None, (*namespaces, "capsign-system")):
+        for namespace in dict.fromkeys(filter(None, namespaces)):
             asked.append(["get", "events", f"--namespace={namespace}", "--sort-by=.lastTimestamp"])
             pods = self.kubectl.run("get", "pods", f"--namespace={namespace}", "--output=name").stdout.split()
             asked += [["logs", pod, f"--namespace={namespace}", "--all-containers", "--prefix", "--tail=30"] for pod in pods]
