@@ -122,13 +122,14 @@ def socket_env() -> dict[str, Any]:
 
 
 def keep_admitted(ours: dict[str, Any], existing: dict[str, Any]) -> dict[str, Any]:
-    """Our container with what the API server's own admission added to it since: the limits of a LimitRange where we state none,
+    """Our container with what the API server's own admission added to it since: a LimitRange's limit of CPU where we state none,
     and AlwaysPullImages. Both are checked again after us. Whatever else was changed is as we make it again."""
     kept = dict(ours)
     if existing.get("imagePullPolicy") == "Always":
         kept["imagePullPolicy"] = "Always"
-    there, stated = existing.get("resources") or {}, ours["resources"]
-    kept["resources"] = {kind: {**(there.get(kind) or {}), **stated[kind]} for kind in stated}
+    limit = ((existing.get("resources") or {}).get("limits") or {}).get("cpu")
+    if limit is not None and "cpu" not in ours["resources"]["limits"]:
+        kept["resources"] = {**ours["resources"], "limits": {"cpu": limit, **ours["resources"]["limits"]}}
     return kept
 
 

@@ -1,0 +1,160 @@
+"""Which pods are refused, next to those just like them that are not."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from capsign_injector.inject import inject
+from capsign_injector.refusal import Reason, Refusal
+from capsign_injector.settings import parse
+
+BUNDLE = ""
+
+
+def pod(*containers: dict[str, Any], annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    given = [{"name": "app", "image": "a"}] if not containers else [{"image": "a", **one} for one in containers]
+    metadata = {"labels": {"capsign.dev/inject": "true"}, "annotations": annotations or {}}
+    return {"metadata": metadata, "spec": {"containers": given, **spec}}
+
+
+def mounts(*places: tuple[str, str], name: str = "app", **more: Any) -> dict[str, Any]:
+    return {"name": name, "volumeMounts": [{"name": volume, "mountPath": path, **more} for volume, path in places]}
+
+
+def adding(*capabilities: str) -> dict[str, Any]:
+    return {"name": "app", "securityContext": {"capabilities": {"add": list(capabilities)}}}
+
+
+EMPTY = [{"name": "v", "emptyDir": {}}]
+PRIVILEGED = {"name": "app", "securityContext": {"privileged": True}}
+NODE = [{"name": "v", "hostPath": {"path": "/var/lib/kubelet/pods/1"}}]
+HOST_PROCESS = {"windowsOptions": {"hostProcess": True}}
+SOCKET = ("capsign-socket-0", "/run/capsign")
+ONLY_B = {"capsign.dev/containers": "b"}
+INJECTED = {"capsign.dev/injected": "1"}
+
+REFUSED: list[tuple[str, dict[str, Any], Reason, str]] = [
+    ("hostPID", pod(hostPID=True), Reason.ISOLATION, "spec.hostPID"),
+    ("shared processes", pod(shareProcessNamespace=True), Reason.ISOLATION, "spec.shareProcessNamespace"),
+    ("host network", pod(hostNetwork=True), Reason.ISOLATION, "spec.hostNetwork"),
+    ("windows", pod(os={"name": "windows"}), Reason.PLATFORM, "spec.os"),
+    ("windows, old label", pod(nodeSelector={"beta.kubernetes.io/os": "windows"}), Reason.PLATFORM, "spec.os"),
+    ("host process", pod({"name": "app", "securityContext": HOST_PROCESS}), Reason.PLATFORM, "spec.os"),
+    ("host process pod", pod(securityContext=HOST_PROCESS), Reason.PLATFORM, "spec.os"),
+    ("static pod", pod(annotations={"kubernetes.io/config.mirror": "x"}), Reason.PLATFORM, "config.mirror"),
+    ("privileged", pod(PRIVILEGED), Reason.ISOLATION, "container app.securityContext.privileged"),
+    ("privileged, said twice", pod(PRIVILEGED, hostUsers=True), Reason.ISOLATION, "privileged"),
+    ("privileged neighbour", pod({"name": "b"}, PRIVILEGED, annotations=ONLY_B), Reason.ISOLATION, "app"),
+    ("privileged init", pod(initContainers=[{**PRIVILEGED, "name": "i"}]), Reason.ISOLATION, "container i"),
+    ("capability", pod(adding("cap_bpf")), Reason.ISOLATION, "capabilities"),
+    ("all capabilities", pod(adding("CHOWN", "ALL")), Reason.ISOLATION, "capab"),
+    ("kubelet's directory", pod(mounts(("v", "/x")), volumes=NODE), Reason.ISOLATION, "container app.volumeMounts"),
+    ("user namespace, kubelet's directory", pod(mounts(("v", "/x")), volumes=NODE, hostUsers=False), Reason.ISOLATION, "app"),
+    ("our container", pod({"name": "capsign-agent"}), Reason.COLLISION, "container capsign-agent"),
+    ("our container, after", pod({"name": "capsign-agent"}, annotations=INJECTED), Reason.COLLISION, "container capsign-agent"),
+    ("like our container", pod({"name": "capsign-agent-2"}), Reason.COLLISION, "container capsign-agent-2"),
+    ("our ephemeral container", pod(ephemeralContainers=[{"name": "capsign-agent"}]), Reason.COLLISION, "capsign-agent"),
+    ("our volume", pod(volumes=[{"name": "capsign-token", "emptyDir": {}}]), Reason.COLLISION, "spec.volumes"),
+    ("mounts our token", pod(mounts(("capsign-token", "/x"))), Reason.ISOLATION, "container app.volumeMounts"),
+    ("mounts our token, after", pod(mounts(("capsign-token", "/x")), annotations=INJECTED), Reason.ISOLATION, "app"),
+    ("mounts our state as if a socket", pod(mounts(("capsign-state", "/run/capsign"), readOnly=True), annotations=INJECTED),
+     Reason.ISOLATION, "app"),
+    ("a socket writable, after", pod(mounts(SOCKET), annotations=INJECTED), Reason.ISOLATION, "app"),
+    ("a socket elsewhere, after", pod(mounts(("capsign-socket-0", "/x"), readOnly=True), annotations=INJECTED),
+     Reason.ISOLATION, "app"),
+    ("a part of a socket's volume", pod(mounts(SOCKET, readOnly=True, subPath="s"), annotations=INJECTED),
+     Reason.ISOLATION, "app"),
+    ("another's socket", pod(*(mounts(SOCKET, readOnly=True, name=name) for name in "ab"),
+     annotations=INJECTED), Reason.ISOLATION, "container b"),
+    ("our volume as a device", pod({"name": "app", "volumeDevices": [{"name": "capsign-state", "devicePath": "/d"}]}),
+     Reason.ISOLATION, "app"),
+    ("an ephemeral container with our volume", pod(ephemeralContainers=[mounts(("capsign-socket-0", "/x"), name="debug")]),
+     Reason.ISOLATION, "container debug"),
+    ("at our place", pod(mounts(("v", "/run/capsign")), volumes=EMPTY), Reason.COLLISION, "app"),
+    ("at our place, by dots", pod(mounts(("v", "/run/x/../capsign/")), volumes=EMPTY), Reason.COLLISION, "app"),
+    ("at our place, by two slashes", pod(mounts(("v", "//run//capsign")), volumes=EMPTY), Reason.COLLISION, "app"),
+    ("at our place, by the link", pod(mounts(("v", "/var/run/capsign")), volumes=EMPTY), Reason.COLLISION, "app"),
+    ("below", pod(mounts(("v", "/run/capsign/s")), volumes=EMPTY), Reason.COLLISION, "app"),
+    ("above, shared", pod(mounts(("v", "/run")), mounts(("v", "/x"), name="b"), volumes=EMPTY), Reason.COLLISION, "app"),
+    ("above, read-only", pod(mounts(("v", "/run"), readOnly=True), volumes=EMPTY), Reason.COLLISION, "app"),
+    ("above, a disk", pod(mounts(("v", "/run")), volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]),
+     Reason.COLLISION, "app"),
+    ("above, propagated", pod(mounts(("v", "/run"), mountPropagation="Bidirectional"), volumes=EMPTY), Reason.COLLISION, "app"),
+    ("socket variable", pod({"name": "app", "env": [{"name": "CAPSIGN_SOCKET", "value": "/x"}]}), Reason.COLLISION, "app.env"),
+    ("socket variable from elsewhere", pod({"name": "app", "env": [{"name": "CAPSIGN_SOCKET", "valueFrom": {}}]}),
+     Reason.COLLISION, "app.env"),
+    ("no such container", pod(annotations={"capsign.dev/containers": "web"}), Reason.ANNOTATION, "containers"),
+    ("the agent itself", pod(annotations={"capsign.dev/containers": "capsign-agent"}), Reason.ANNOTATION, "containers"),
+    ("a profile for nobody", pod(annotations={"capsign.dev/profile.web": "default"}), Reason.ANNOTATION, "profile.web"),
+    ("17 containers", pod(*({"name": f"c{number}"} for number in range(17))), Reason.TOO_LARGE, "containers"),
+    ("10,000 containers", pod(*({"name": f"c{number}"} for number in range(10_000))), Reason.TOO_LARGE, "spec.containers"),
+    ("a name twice", pod({"name": "a"}, {"name": "a"}), Reason.MALFORMED, "spec.containers"),
+    ("a name twice, init", pod(initContainers=[{"name": "app"}]), Reason.MALFORMED, "spec.containers"),
+    ("a name with controls", pod({"name": "a\x1b[2J"}), Reason.MALFORMED, "spec.containers"),
+    ("a name that is TOML", pod({"name": 'a"\n[upstream]'}), Reason.MALFORMED, "spec.containers"),
+    ("no containers", pod(containers=[]), Reason.MALFORMED, "spec.containers"),
+    ("containers that are none", pod(containers=["x"]), Reason.MALFORMED, "spec.containers[0]"),
+    ("a mount without a place", pod({"name": "a", "volumeMounts": [{"name": "v"}]}), Reason.MALFORMED, "volumeMounts[0]"),
+    ("a volume that is text", pod(volumes="x"), Reason.MALFORMED, "spec.volumes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "reason", "field"), [one[1:] for one in REFUSED], ids=[one[0] for one in REFUSED])
+def test_refused(given, reason, field, settings):
+    before = copy.deepcopy(given)
+    with pytest.raises(Refusal) as caught:
+        inject(given, "shop", settings, BUNDLE)
+    assert (caught.value.reason, given) == (reason, before)
+    assert field in caught.value.field
+    assert caught.value.sentence.isprintable()
+    assert len(caught.value.sentence) < 400
+
+
+TAKEN: list[tuple[str, dict[str, Any]]] = [
+    ("hostIPC", pod(hostIPC=True)),
+    ("false is not true", pod(hostPID=False, shareProcessNamespace=False, hostNetwork=False)),
+    ("linux", pod(os={"name": "linux"}, nodeSelector={"kubernetes.io/os": "linux"})),
+    ("privileged in a user namespace", pod(PRIVILEGED, hostUsers=False)),
+    ("a small capability", pod(adding("NET_ADMIN"))),
+    ("a host path nobody mounts", pod(volumes=NODE)),
+    ("the node's log", pod(mounts(("v", "/x")), volumes=[{"name": "v", "hostPath": {"path": "/var/log"}}])),
+    ("/proc/sys only", pod(mounts(("v", "/x")), volumes=[{"name": "v", "hostPath": {"path": "/proc/sys/vm"}}])),
+    ("beside our place", pod(mounts(("v", "/run/capsignature"), ("v", "/run/app")), volumes=EMPTY)),
+    ("above, its own", pod(mounts(("v", "/var/run")), volumes=EMPTY)),
+    ("at our place in a container without a socket",
+     pod({"name": "app"}, mounts(("v", "/run/capsign"), name="b"), volumes=EMPTY, annotations={"capsign.dev/containers": "app"})),
+    ("socket variable as we set it",
+     pod({"name": "app", "env": [{"name": "CAPSIGN_SOCKET", "value": "/run/capsign/s/agent.sock"}]})),
+    ("a name like ours", pod({"name": "capsign-client"})),
+    ("16 containers", pod(*({"name": f"c{number}"} for number in range(16)))),
+    ("17 containers, some chosen",
+     pod(*({"name": f"c{number}"} for number in range(17)), annotations={"capsign.dev/containers": "c16,c0"})),
+    ("nulls", pod(initContainers=None, volumes=None, ephemeralContainers=None, securityContext=None)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [one[1] for one in TAKEN], ids=[one[0] for one in TAKEN])
+def test_taken(given, settings):
+    assert inject(given, "shop", settings, BUNDLE).containers
+
+
+def test_the_platform_team_can_take_what_reaches_the_node_and_people_are_told():
+    lenient = parse(b"allow_node_access: true\nallow_host_network: true", "x")
+    for given in (pod(PRIVILEGED), pod(mounts(("v", "/x")), volumes=NODE)):
+        (warning,) = inject(given, "shop", lenient, BUNDLE).warnings
+        assert "`app`" in warning
+    assert inject(pod(hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet"), "shop", lenient, BUNDLE).containers == ("app",)
+    with pytest.raises(Refusal, match="dnsPolicy"):
+        inject(pod(hostNetwork=True), "shop", lenient, BUNDLE)
+    with pytest.raises(Refusal, match="hostPID"):
+        inject(pod(hostPID=True), "shop", lenient, BUNDLE)
+
+
+def test_without_the_label_nothing_is_even_read(settings):
+    for labels in ({}, {"capsign.dev/inject": "false"}, {"capsign.dev/inject": True}, None, "x"):
+        given = {"metadata": {"labels": labels}, "spec": {"containers": 7, "hostPID": True}}
+        result = inject(given, "shop", settings, BUNDLE)
+        assert (result.pod, result.containers) == (given, ())
+    assert inject({}, "shop", settings, BUNDLE).pod == {}
