@@ -27,7 +27,7 @@
 {{- if .Values.policy.document -}}
 {{- $document := fromYaml .Values.policy.document -}}
 {{- if hasKey $document "Error" -}}
-{{- fail "policy.document is not YAML. Check it with `capsign policy check`." -}}
+{{- fail "policy.document is not YAML. Give the whole document with --set-file policy.document=policy.yaml." -}}
 {{- end -}}
 {{- if ne (toString $document.trust_domain) .Values.trustDomain -}}
 {{- fail (printf "trustDomain is %s, but policy.document says trust_domain: %s. Make them equal." .Values.trustDomain (toString $document.trust_domain)) -}}
