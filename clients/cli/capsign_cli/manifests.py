@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
 LABEL = "capsign.dev/inject"
 MAX_DOCUMENTS = 10_000
 """Most objects taken at once."""
+MAX_DEPTH = 200
+"""Deepest nesting; a manifest has about 20."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +59,27 @@ class Place:
 def load(data: bytes, source: str) -> list[Any]:
     """The documents of a YAML or JSON file; empty ones are left out. Raises CliError."""
     try:
+        _refuse_deep(data, source)
         documents = [one for one in yaml.load_all(data, Loader=_Loader) if one is not None]
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise CliError(USAGE, "NOT_YAML", f"{source} is not YAML{where}.", "Correct it there.") from None
-    except RecursionError:
-        raise CliError(USAGE, "NOT_YAML", f"{source} is nested too deeply.", "Is it the right file?") from None
     if len(documents) > MAX_DOCUMENTS:
         raise CliError(USAGE, "TOO_LARGE", f"{source} has {len(documents)} documents.", "Split the file.")
     for one in documents:
         if not isinstance(one, dict) or not isinstance(one.get("kind"), str):
             raise CliError(USAGE, "NO_MANIFEST", f"{source} holds a document without a `kind`.", "Is it a Kubernetes manifest?")
     return documents
+
+
+def _refuse_deep(data: bytes, source: str) -> None:
+    """Before anything is built: libyaml's composer recurses on the C stack, and a deep file would end the process."""
+    depth = 0
+    for event in yaml.parse(data, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise CliError(USAGE, "NOT_YAML", f"{source} is nested too deeply.", "Is it the right file?")
 
 
 class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc] # chosen at run time
@@ -88,8 +99,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_ELSEWHERE = re.compile(r"[-+.]?[0-9][0-9A-Fa-fxXoO_.+-]*|[yYnN]")
+"""Plain text that kubectl's YAML would take for a number or a truth value, and Python's would not."""
+
+
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else "'" if _ELSEWHERE.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _text)

@@ -147,9 +147,15 @@ def _clear(spec: dict[str, Any], chosen: Sequence[str]) -> None:
             mounts = one.get("volumeMounts") or ()
             if one["name"] in chosen or one["name"] == sidecar.AGENT or not any(_ours(each) for each in mounts):
                 continue
-            one["volumeMounts"] = [each for each in mounts if not _ours(each)]
-            if "env" in one:
-                one["env"] = [each for each in one["env"] or () if each != sidecar.socket_env()]
+            _leave(one, "volumeMounts", [each for each in mounts if not _ours(each)])
+            _leave(one, "env", [each for each in one.get("env") or () if each != sidecar.socket_env()])
+
+
+def _leave(holder: dict[str, Any], field: str, items: list[Any]) -> None:
+    if items:
+        holder[field] = items
+    else:
+        holder.pop(field, None)
 
 
 def _ours(mount: Mapping[str, Any]) -> bool:

@@ -1,0 +1,217 @@
+"""`capsign inject`: files in, files out, and what a person reads beside them."""
+
+from __future__ import annotations
+
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from capsign_cli import __main__ as cli
+from capsign_cli import failures
+from support import json_patch, kube_schemas
+
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "p", "labels": {"capsign.dev/inject": "true"}},
+    "spec": {"containers": [{"name": "app", "image": "a"}]},
+}
+BUNDLE = "-----BEGIN CERTIFICATE-----\nTWFu\n-----END CERTIFICATE-----\n"
+TEMPLATE = {"metadata": POD["metadata"], "spec": POD["spec"]}
+SELECTOR = {"matchLabels": {"capsign.dev/inject": "true"}}
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    def call(*arguments, text: object = None, name: str = "in.yaml"):
+        if text is not None:
+            file = tmp_path / name
+            file.write_text(text if isinstance(text, str) else yaml.safe_dump_all(text if isinstance(text, list) else [text]))
+            arguments = ("-f", str(file), *arguments)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["inject", *arguments])
+        out = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code, out=out.out, err=out.err)
+
+    return call
+
+
+def agent_in(pod):
+    return pod["spec"]["initContainers"][0]["name"] == "capsign-agent"
+
+
+KINDS = {
+    "Pod": (POD, ()),
+    "PodTemplate": ({"apiVersion": "v1", "template": TEMPLATE}, ("template",)),
+    **{
+        kind: ({"apiVersion": "apps/v1", "spec": {"selector": SELECTOR, "template": TEMPLATE}}, ("spec", "template"))
+        for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
+    },
+    "ReplicationController": ({"apiVersion": "v1", "spec": {"template": TEMPLATE}}, ("spec", "template")),
+    "Job": ({"apiVersion": "batch/v1", "spec": {"template": TEMPLATE}}, ("spec", "template")),
+    "CronJob": (
+        {"apiVersion": "batch/v1", "spec": {"schedule": "@daily", "jobTemplate": {"spec": {"template": TEMPLATE}}}},
+        ("spec", "jobTemplate", "spec", "template"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_that_makes_pods(kind, run):
+    document, path = KINDS[kind]
+    document = {**document, "kind": kind, "metadata": document.get("metadata", {"name": "w"})}
+    ran = run("-o", "json", text=document)
+    after = json.loads(ran.out)
+    assert ran.code == 0
+    pod = after
+    for name in path:
+        pod = pod[name]
+    assert agent_in(pod)
+    assert {key: value for key, value in after.items() if key not in ("spec", "template", "metadata")} == {
+        key: value for key, value in document.items() if key not in ("spec", "template", "metadata")
+    }
+    if kind != "StatefulSet":  # its schema wants a serviceName
+        assert kube_schemas.faults(after) == []
+    assert json_patch.apply(document, json.loads(run("-o", "patch", text=document).out)) == after
+    assert json.loads(run("-o", "json", text=after).out) == after, "twice is once"
+
+
+def test_many_documents_and_lists_keep_their_order_and_what_is_not_ours(run):
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": [{"port": 1}]}}
+    custom = {"apiVersion": "x.dev/v1", "kind": "Widget", "spec": {"template": TEMPLATE, "when": "2026-01-02"}}
+    listed = {"apiVersion": "v1", "kind": "List", "items": [service, POD, {"apiVersion": "v1", "kind": "List", "items": [POD]}]}
+    pods = {"apiVersion": "v1", "kind": "PodList", "items": [{key: value for key, value in POD.items() if key != "kind"}]}
+    ran = run(text=[service, POD, custom, listed, pods])
+    after = list(yaml.safe_load_all(ran.out))
+    assert ran.code == 0
+    assert [one["kind"] for one in after] == ["Service", "Pod", "Widget", "List", "PodList"]
+    assert (after[0], after[2], after[3]["items"][0]) == (service, custom, service)
+    assert all(map(agent_in, [after[1], after[3]["items"][1], after[3]["items"][2]["items"][0], after[4]["items"][0]]))
+
+
+def test_yaml_is_what_a_person_can_read(run):
+    text = run(text=POD).out
+    assert "value: |\n" in text
+    assert "&id" not in text
+    assert "!!" not in text
+
+
+def test_dates_and_octal_modes_are_passed_on(run):
+    given = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {day: 2026-01-02, word: 'yes'}\n"
+    after = yaml.safe_load(run(text=given).out)
+    assert after["data"] == {"day": "2026-01-02", "word": "yes"}
+
+
+@pytest.mark.parametrize("text", ["1e3", "0o17", "0x1F", "1_000", ".5", "y", "N", "on", "null", "~", "12e4567", "1.2.3.4", "007"])
+def test_text_stays_text_for_kubectl_too(text, run):
+    """`1e3` in an annotation came out unquoted: Python's YAML reads it as text, kubectl's as a number, and refuses the manifest."""
+    out = run(text={"kind": "X", "metadata": {"annotations": {"a": text}}}).out
+    assert f"a: '{text}'" in out
+
+
+def test_standard_input(run, monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(json.dumps(POD).encode())))
+    assert agent_in(yaml.safe_load(run("-f", "-").out))
+
+
+def test_what_people_should_know_goes_to_standard_error(run):
+    odd = {**POD, "metadata": {**POD["metadata"], "namespace": "shop", "annotations": {"capsign.dev/loglevel": "x"}}}
+    ran = run(text=odd)
+    assert "Did you mean `capsign.dev/log-level`?" in ran.err
+    assert "Pod p: app may sign as spiffe://cluster.example/ns/shop/sa/default" in ran.err
+    assert "--bundle" in ran.err
+    assert "spiffe" not in ran.out
+
+
+def test_nothing_to_do_is_said(run):
+    bare = {**POD, "metadata": {"name": "p"}}
+    ran = run(text=bare)
+    assert (ran.code, yaml.safe_load(ran.out)) == (0, bare)
+    assert "no pod carries the label" in ran.err
+    assert run("-o", "patch", text=bare).out == "[]\n"
+
+
+def test_a_label_on_the_workload_is_pointed_out(run):
+    wrong = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": POD["metadata"],
+        "spec": {"template": {"metadata": {}, "spec": POD["spec"]}},
+    }
+    assert "put it on spec.template.metadata" in run(text=wrong).err
+
+
+def test_a_refusal_is_exit_code_1_with_the_file_and_the_object(run):
+    ran = run(text={**POD, "spec": {**POD["spec"], "hostPID": True}})
+    assert (ran.code, ran.out) == (failures.REFUSED, "")
+    assert "in.yaml: Pod p: With `hostPID`" in ran.err
+    assert "Remove `hostPID`" in ran.err
+
+
+def test_settings_and_bundle(run, tmp_path):
+    (tmp_path / "s.yaml").write_text("profiles: {default: {log_level: error}, night: {namespaces: [build]}}")
+    (tmp_path / "b.pem").write_text(BUNDLE)
+    options = ("--settings", str(tmp_path / "s.yaml"), "--bundle", str(tmp_path / "b.pem"))
+    ran = run(*options, text=POD)
+    assert BUNDLE.splitlines()[1] in ran.out
+    assert 'log_level = "error"' in ran.out
+    assert "--bundle" not in ran.err
+    night = {**POD, "metadata": {**POD["metadata"], "annotations": {"capsign.dev/profile": "night"}}}
+    assert run(*options, text=night).code == failures.REFUSED
+    assert run(*options, "-n", "build", text=night).code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: [", "not YAML at line"),
+        ("just text", "without a `kind`"),
+        ("- kind: Pod", "without a `kind`"),
+        ("kind: 7", "without a `kind`"),
+        ("kind: " + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("a: !!python/object/apply:os.system [ls]", "not YAML"),
+        ("kind: A\n---\n" * 10_001, "10001 documents"),
+    ],
+)
+def test_what_is_no_manifest(text, says, run):
+    ran = run(text=text)
+    assert (ran.code, ran.out) == (failures.USAGE, "")
+    assert says in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--settings", "/nonexistent"),
+        ("--bundle", "/nonexistent"),
+        ("--bundle", "/dev/null"),
+        ("-f", "/nonexistent"),
+        ("-o", "toml"),
+    ],
+)
+def test_wrong_use(options, run):
+    ran = run(*options, text=POD)
+    assert (ran.code, ran.out) == (failures.USAGE, "")
+
+
+def test_wrong_settings_are_named(run, tmp_path):
+    (tmp_path / "s.yaml").write_text("audienc: x")
+    assert "Did you mean `audience`?" in run("--settings", str(tmp_path / "s.yaml"), text=POD).err
+
+
+def test_a_patch_is_for_one_object(run):
+    ran = run("-o", "patch", text=[POD, POD])
+    assert (ran.code, ran.out) == (failures.USAGE, "")
+    assert "2 objects would change" in ran.err
+
+
+def test_the_difference_shows_what_changes_and_nothing_else(run):
+    ran = run("--diff", text=[{"kind": "Service", "metadata": {"name": "s"}}, POD])
+    assert ran.out.startswith("── Pod p")
+    assert "+  initContainers:" in ran.out
+    assert "+    - name: CAPSIGN_SOCKET" in ran.out
+    assert not [line for line in ran.out.splitlines() if line.startswith("-")]
+    assert "Service" not in ran.out
