@@ -1,0 +1,167 @@
+"""The adapter's own certificate: who is believed in handshakes, what happens at half-life, and what when something fails."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from capsign_adapter.decide.authority import Lives
+from capsign_adapter.enrol import roll
+from capsign_adapter.enrol.authority import Authority
+from capsign_adapter.enrol.roll import Realm
+from capsign_adapter.front.serving import ServingCertificate
+from capsign_adapter.provisioning import provision_all
+from capsign_adapter.sign.edge import now_ms
+from capsign_wire.failures import FailureError
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from support import ca
+from support.adapter_rig import APP
+
+LIVES = Lives(svid_ms=3_600_000, authority_ms=365 * 86_400_000, propagation_ms=600_000)
+ADAPTER = "spiffe://capsign.test/capsign/adapter"
+
+
+class Echo(grpc.GenericRpcHandler):
+    """Answers every call with the SPIFFE ID that it sees."""
+
+    def service(self, details):
+        return grpc.unary_unary_rpc_method_handler(lambda _, context: context.auth_context().get("peer_spiffe_id", [b""])[0])
+
+
+class Place:
+    """A server with these credentials, the authority behind it, and a clock that can be turned."""
+
+    def __init__(self, rig, client_ca=None) -> None:
+        self.rig = rig
+        self.ahead_ms = 0
+        self.realm = Realm(rig.policy.trust_domain, rig.policy.digest, LIVES)
+        provision_all(rig.policy, rig.token, rig.store, now_ms(), self.realm)
+        self.authority = Authority(rig.token, rig.store, self.realm)
+        self.serving = ServingCertificate(self.authority, ADAPTER, ("localhost",), client_ca, self.clock)
+        self._servers: list[grpc.Server] = []
+        self.main, self.door = self._serve(True), self._serve(False)
+
+    def clock(self) -> int:
+        return now_ms() + self.ahead_ms
+
+    def _serve(self, demand: bool) -> str:
+        server = grpc.server(ThreadPoolExecutor(2), handlers=(Echo(),))
+        port = server.add_secure_port("127.0.0.1:0", self.serving.credentials(demand_certificate=demand))
+        server.start()
+        self._servers.append(server)
+        return f"127.0.0.1:{port}"
+
+    def svid(self, spiffe_id: str = APP) -> ca.Credential:
+        key = ec.generate_private_key(ec.SECP256R1())
+        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        issued = self.authority.issue(spiffe_id, spki, now_ms())
+        pem = ssl.DER_cert_to_PEM_cert(issued.certificates[0]).encode()
+        return ca.Credential(pem, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    def bundle(self) -> bytes:
+        return "".join(map(ssl.DER_cert_to_PEM_cert, self.authority.bundle().authorities)).encode()
+
+    def call(self, address: str, who: ca.Credential | None, roots: bytes = b"") -> bytes:
+        pair = (who.private_key, who.certificate) if who else (None, None)
+        credentials = grpc.ssl_channel_credentials(roots or self.bundle(), *pair)
+        options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
+        with grpc.secure_channel(address, credentials, options) as channel:
+            return channel.unary_unary("/any/Method")(b"", timeout=20)
+
+    def shown(self) -> x509.Certificate:
+        """The certificate that the server shows now."""
+        host, port = self.door.split(":")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["h2"])
+        with socket.create_connection((host, int(port)), timeout=20) as raw, context.wrap_socket(raw) as secured:
+            der = secured.getpeercert(binary_form=True)
+        assert der is not None
+        return x509.load_der_x509_certificate(der)
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.stop(None).wait()
+
+
+@pytest.fixture
+def place(rig):
+    made = Place(rig)
+    yield made
+    made.close()
+
+
+def test_whom_the_authority_signed_is_believed_and_nobody_else(place):
+    assert place.call(place.main, place.svid()) == APP.encode()
+    for stranger in (None, ca.Authority().issue(APP)):
+        with pytest.raises(grpc.RpcError) as caught:
+            place.call(place.main, stranger)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_the_door_asks_for_no_certificate_and_shows_the_same(place):
+    assert place.call(place.door, None) == b""
+    with pytest.raises(grpc.RpcError):
+        place.call(place.door, None, roots=ca.Authority().certificate)
+
+
+def test_it_is_renewed_at_half_life_with_another_key(place):
+    first = place.shown()
+    place.serving.look()
+    assert place.shown() == first
+    place.ahead_ms = LIVES.svid_ms // 2
+    place.serving.look()
+    second = place.shown()
+    assert second.public_key() != first.public_key()
+    assert second.not_valid_after_utc - first.not_valid_after_utc >= datetime.timedelta(minutes=29)
+
+
+def test_a_token_that_is_gone_at_half_life_leaves_the_certificate_in_force(place):
+    first = place.shown()
+    place.ahead_ms = LIVES.svid_ms // 2
+    place.rig.token.lose()
+    with pytest.raises(FailureError):
+        place.serving.look()
+    assert place.shown() == first
+    place.rig.token.restore()
+    place.serving.look()
+    assert place.shown() != first
+
+
+def test_a_new_authority_is_believed_before_it_signs(place):
+    old = place.svid()
+    roll.prepare(place.rig.token, place.rig.store, place.realm, now_ms())
+    place.authority.look(now_ms)
+    place.serving.look()
+    place.authority.look(lambda: now_ms() + LIVES.ripening_ms)  # it is active
+    assert [row.state.name for row in place.authority.rows()] == ["ACTIVE", "ACTIVE"]
+    for credential in (old, place.svid()):
+        assert place.call(place.main, credential) == APP.encode()
+
+
+def test_an_operators_ca_is_believed_beside_the_bundle_and_followed(rig, tmp_path):
+    operators, file = ca.Authority("operators"), tmp_path / "operators.pem"
+    file.write_bytes(operators.certificate)
+    place = Place(rig, file)
+    try:
+        boss = "spiffe://capsign.test/operator/dev"
+        assert place.call(place.main, operators.issue(boss)) == boss.encode()
+        assert place.call(place.main, place.svid()) == APP.encode()
+        others = ca.Authority("others")
+        file.write_bytes(others.certificate)
+        place.serving.look()
+        assert place.call(place.main, others.issue(boss)) == boss.encode()
+        with pytest.raises(grpc.RpcError):
+            place.call(place.main, operators.issue(boss))
+        file.write_bytes(b"not a certificate")
+        with pytest.raises(OSError, match="is not PEM"):
+            place.serving.look()
+        assert place.call(place.main, others.issue(boss)) == boss.encode()
+    finally:
+        place.close()
