@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -70,10 +71,12 @@ async def probed(place: Home) -> str:
 
 
 async def generation(agent: Agent, change: Any) -> None:
-    """Do what leads to new credentials and wait until the agent works with them alone."""
+    """Do what leads to new credentials and wait until the agent works with them alone: the old connections are closed."""
     before = agent._upstream
+    channels = [channel for target in before.targets for channel in target.channels]
     change()
-    await until(lambda: agent._upstream is not before and not agent.faults() and len(agent._stream_tasks) == 2)
+    await until(lambda: all(one.get_state() is grpc.ChannelConnectivity.SHUTDOWN for one in channels))
+    await until(lambda: not agent.faults())
 
 
 def wake(agent: Agent, identity: FakeIdentity) -> None:
@@ -157,23 +160,59 @@ async def test_a_new_certificate_costs_no_call(place: Home, adapter: FakeAdapter
 async def test_revocations_are_heard_after_a_renewal_too(place: Home, adapter: FakeAdapter, identity: FakeIdentity) -> None:
     """Closing the old connections cancels the Watch stream in a way that looks like the end of its task. It opens anew."""
     async with running(place) as agent:
-        await until(lambda: len(adapter.watchers) == 1)
+        await until(lambda: adapter.watchers)
+        [before] = adapter.watchers
         await generation(agent, lambda: wake(agent, identity))
-        await until(lambda: len(adapter.watchers) == 1 and agent._renewal._policy)
+        await until(lambda: adapter.watchers and adapter.watchers[0] is not before)
         adapter.grants.clear()
-        await until(lambda: _tell_drop(adapter) or "no_handles" in agent.faults())
+        adapter.tell(revocation_epoch=1, policy_digest=bytes(32), dropped_grants=["tokens"])
+        await until(lambda: "no_handles" in agent.faults())
 
 
-def _tell_drop(adapter: FakeAdapter) -> None:
-    adapter.tell(revocation_epoch=1, policy_digest=bytes(32), dropped_grants=["tokens"])
+async def test_evidence_under_way_while_connections_change_arrives(
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity
+) -> None:
+    """A batch hangs at the adapter when its connection is closed. It is sent again, and the one who sends lives on."""
+    hanging, gate = threading.Event(), threading.Event()
 
+    def hang(_: bytes) -> int:
+        hanging.set()
+        gate.wait(20)
+        return 0
 
-async def test_evidence_is_delivered_after_a_renewal_too(place: Home, adapter: FakeAdapter, identity: FakeIdentity) -> None:
     async with running(place) as agent:
-        await generation(agent, lambda: wake(agent, identity))
         stub = place.stub()
+        adapter.faults.audit = hang
         await sign(stub, (await first_handle(stub)).id)
+        await until(hanging.is_set)
+        await generation(agent, lambda: wake(agent, identity))
+        adapter.faults.audit = lambda _: 0
+        gate.set()
         await until(lambda: any(one.kind == evidence_pb2.AUDIT_KIND_OUTCOME for one in adapter.records))
+        await until(lambda: any(one.kind == evidence_pb2.AUDIT_KIND_IDENTITY_RENEWED for one in adapter.records))
+
+
+async def test_a_question_under_way_while_connections_change_is_answered(
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, gate, keys = threading.Event(), threading.Event(), adapter.keys
+
+    def hang_once(*about: Any) -> Any:
+        if not hanging.is_set():
+            hanging.set()
+            gate.wait(20)
+        return keys(*about)
+
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        monkeypatch.setattr(adapter, "keys", hang_once)
+        ask = agent_pb2.GetPublicKeysRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519)
+        asked = stub.GetPublicKeys(ask)
+        await until(hanging.is_set)
+        await generation(agent, lambda: wake(agent, identity))
+        assert len((await asked).keys) == 1
+        gate.set()
 
 
 async def test_an_authority_rolls_while_the_agent_is_connected(place: Home, adapter: FakeAdapter, identity: FakeIdentity) -> None:

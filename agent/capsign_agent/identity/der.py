@@ -1,7 +1,7 @@
 """Where the elements of DER begin and end (X.690 section 8.1), without loading a cryptography library (8 MiB).
 
 For certificates of our own only, that came from a file or over a connection whose other end is trusted with them: to cut a chain
-apart, to compare a key, to read when it ends. No decision about anybody else rests on it.
+apart, to read when a certificate ends. No decision about anybody else rests on it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,6 @@ def certificates(data: bytes, most: int) -> list[bytes]:
         one, at = whole(data, at, SEQUENCE)
         found.append(one)
     return found
-
-
-def public_key(certificate: bytes) -> bytes:
-    """The SubjectPublicKeyInfo of a certificate, RFC 5280 section 4.1. Raises ValueError."""
-    to_be_signed, at = after_issuer(certificate)
-    for _ in ("validity", "subject"):
-        at = content(to_be_signed, at, SEQUENCE)[1]
-    return whole(to_be_signed, at, SEQUENCE)[0]
 
 
 def after_issuer(certificate: bytes) -> tuple[bytes, int]:

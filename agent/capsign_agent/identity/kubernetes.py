@@ -30,7 +30,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.config import Kubernetes
 from capsign_agent.credentials import Credentials, CredentialsError, checked
-from capsign_agent.identity import der, request
+from capsign_agent.identity import request
 from capsign_agent.identity.account import Account
 from capsign_agent.identity.enrolment import Enrolment
 from capsign_agent.identity.source import IdentityError
@@ -146,17 +146,10 @@ class KubernetesIdentity:
         return _Held(_made(self._trust.now.pem, held.credentials.certificate, held.credentials.key), held.renew_at)
 
     def _take(self, made: request.Request, answer: identity_pb2.EnrolResponse | identity_pb2.RenewResponse) -> _Held:
-        """Steps 4 and 5."""
+        """Steps 5 and 4: a bundle is good although the certificate may not be."""
         bounds.check(answer)
-        certificates = list(answer.svid.certificates)
-        try:
-            fits = bool(certificates) and der.public_key(certificates[0]) == made.public_key
-        except ValueError:
-            fits = False
-        if not fits:
-            raise IdentityError("CREDENTIALS_UNUSABLE", "The adapter's certificate is not for the key that was asked for.")
         self._offer(answer.bundle)
-        chain = "".join(ssl.DER_cert_to_PEM_cert(one) for one in certificates).encode()
+        chain = "".join(ssl.DER_cert_to_PEM_cert(one) for one in answer.svid.certificates).encode()
         credentials = _made(self._trust.now.pem, chain, made.private_key)
         now = self._clock()
         if credentials.ends <= now:

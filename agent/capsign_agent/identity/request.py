@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`der` is PKCS#10 (RFC 2986), `public_key` its SubjectPublicKeyInfo, DER; `private_key` is PKCS#8, PEM."""
+    """`der` is PKCS#10 (RFC 2986), `private_key` is PKCS#8, PEM."""
 
     der: bytes
-    public_key: bytes
     private_key: bytes
 
     def __repr__(self) -> str:
@@ -29,9 +28,7 @@ def make() -> Request:
 
     key = ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-    der = serialization.Encoding.DER
     return Request(
-        request.public_bytes(der),
-        key.public_key().public_bytes(der, serialization.PublicFormat.SubjectPublicKeyInfo),
+        request.public_bytes(serialization.Encoding.DER),
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
