@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 from typing import Any
 
 import helm_python
@@ -220,3 +223,26 @@ def test_the_check_of_restricted_can_fail(change: dict[str, Any], fault: str) ->
     pod = chart.one(chart.objects({}), "Deployment", "capsign-injector")["spec"]["template"]["spec"]
     assert chart.unrestricted(pod) == []
     assert fault in chart.unrestricted({**pod, **change})
+
+
+def test_the_adapter_refuses_a_bad_policy_before_an_upgrade_changes_anything(tmp_path: Path) -> None:
+    """The old pod of a StatefulSet is gone before the new one reads its policy: a mistake in it ended all signing."""
+    bad = "version: 1\ntrust_domain: cluster.local\ntenants: []\n"
+    rendered = chart.objects({"policy": {"document": bad}})
+    job = chart.one(rendered, "Job", "capsign-adapter-check")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade,pre-rollback"
+    spec = job["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert {next(iter(volume.keys() - {"name"})) for volume in spec["volumes"]} == {"emptyDir", "configMap"}
+    files = chart.one(rendered, "ConfigMap", "capsign-adapter-check")["data"]
+    assert files == {
+        **chart.one(rendered, "ConfigMap", "capsign-adapter")["data"],
+        **chart.one(rendered, "ConfigMap", "capsign-policy")["data"],
+    }
+    policy, toml = tmp_path / "policy.yaml", tmp_path / "adapter.toml"
+    policy.write_text(files["policy.yaml"])
+    toml.write_text(files["adapter.toml"].replace("/etc/capsign/policy", str(tmp_path)))
+    command = [sys.executable, "-m", "capsign_adapter", "--config", str(toml), *spec["containers"][0]["command"][3:]]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert "tenants" in refused.stderr

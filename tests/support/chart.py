@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,12 @@ def chart() -> helm_python.Chart:
 
 def manifests(values: dict[str, Any], name: str = RELEASE, namespace: str = NAMESPACE) -> dict[str, str]:
     """Text by template. Raises helm_python.HelmError as `helm install` would."""
-    return chart().render(values, name=name, namespace=namespace)
+    return dict(_rendered(json.dumps(values), name, namespace))
+
+
+@functools.cache
+def _rendered(values: str, name: str, namespace: str) -> dict[str, str]:
+    return chart().render(json.loads(values), name=name, namespace=namespace)
 
 
 def objects(values: dict[str, Any], name: str = RELEASE, namespace: str = NAMESPACE) -> list[Object]:
