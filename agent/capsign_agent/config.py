@@ -230,12 +230,13 @@ def _identity_faults(identity: Identity) -> list[tuple[str, str]]:
     if identity.source not in sections:
         return [("identity.source", f"must be one of {', '.join(sections)}.")]
     faults: list[tuple[str, str]] = []
-    for name, section in sections.items():
-        key = f"identity.{name.replace('-', '_')}"
-        if name == identity.source and section is None:
-            faults.append((key, f'is missing: identity.source is "{name}". Add the section.'))
-        if name != identity.source and section is not None:
-            faults.append((key, f'is not used: identity.source is "{identity.source}". Remove the section.'))
+    if sections[identity.source] is None:
+        faults.append((_section(identity.source), f'is missing: identity.source is "{identity.source}". Add the section.'))
+    faults += [
+        (_section(name), f'is not used: identity.source is "{identity.source}". Remove the section.')
+        for name, section in sections.items()
+        if section is not None and name != identity.source
+    ]
     kubernetes, workload_api = identity.kubernetes, identity.workload_api
     if kubernetes is not None:
         for index, target in enumerate(kubernetes.enrolment_targets):
@@ -250,3 +251,7 @@ def _identity_faults(identity: Identity) -> list[tuple[str, str]]:
         if workload_api.spiffe_id and not _SPIFFE_ID.fullmatch(workload_api.spiffe_id):
             faults.append(("identity.workload_api.spiffe_id", "must be a SPIFFE ID, or empty."))
     return faults
+
+
+def _section(source: str) -> str:
+    return f"identity.{source.replace('-', '_')}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from capsign_agent import sockets
 from capsign_agent.sockets import SocketClaim, SocketError
 
 
@@ -74,6 +75,41 @@ def test_what_is_no_socket_is_left_alone(path: Path, kind: str) -> None:
         with pytest.raises(SocketError, match="not a socket"):
             SocketClaim(path, 0o660)
     assert path.is_symlink() or path.exists()
+
+
+ROOT, OURS, VOLUME = 0, 65532, stat.S_IFDIR | 0o777
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "mounted", "euid", "is_volume"),
+    [
+        (VOLUME, ROOT, True, OURS, True),
+        (VOLUME | stat.S_ISGID, ROOT, True, OURS, True),  # under an fsGroup
+        (VOLUME | stat.S_ISVTX, ROOT, True, OURS, False),  # /tmp on a file system of its own: a place for everybody
+        (VOLUME, ROOT, False, OURS, False),  # somebody's directory
+        (VOLUME, 1000, True, OURS, False),
+        (VOLUME, ROOT, True, ROOT, False),  # we could make it ours alone
+    ],
+)
+def test_what_counts_as_a_volume_of_the_pod(mode: int, owner: int, mounted: bool, euid: int, is_volume: bool) -> None:
+    state = os.stat_result((mode, 1, 1, 1, owner, 0, 0, 0, 0, 0))
+    assert sockets.is_volume(state, mounted=mounted, euid=euid) is is_volume
+
+
+def test_a_directory_that_a_killed_life_had_not_finished_is_finished(path: Path) -> None:
+    """Made with the volume's setgid and for the agent alone; then came kill -9, before the mode was set."""
+    path.parent.mkdir()
+    path.parent.chmod(0o2700)
+    SocketClaim(path, 0o666, 0o711).release()
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o711
+
+
+def test_who_mounts_the_volume_may_call_where_that_is_configured(path: Path) -> None:
+    claim = SocketClaim(path, 0o666, 0o711)
+    with listen(path):
+        claim.bound()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        claim.release()
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o755])
