@@ -4,8 +4,8 @@ grpcio replaces a live socket at the same path without a word, follows a symboli
 the directory must be ours alone, a lock is held before anything is bound, what lies at the path is looked at, and the inode that
 was bound is remembered: if another takes its place, health says so.
 
-In Kubernetes a volume is root's and open to all (an emptyDir: 0777, with setgid under an fsGroup): who may write there is decided
-by who mounts it. The agent makes a directory of its own in it, and takes that over, stale socket and all, when the kubelet
+In Kubernetes a volume is root's and open to all (an emptyDir: 0777, sticky in memory, setgid under an fsGroup): who may write there
+is decided by who mounts it. The agent makes a directory of its own in it, and takes that over, stale socket and all, when the kubelet
 restarts the container on the same volume. Where only the agent mounts a volume, its sockets may lie in the volume itself.
 """
 
@@ -95,8 +95,12 @@ def _check_directory(directory: Path, mode: int) -> None:
 
 
 def is_volume(state: os.stat_result, *, mounted: bool, euid: int) -> bool:
-    """Whether this is a volume as the kubelet makes it for a process that is not root. A place for everybody would be sticky."""
-    return mounted and state.st_uid == 0 and euid != 0 and not state.st_mode & stat.S_ISVTX
+    """Whether this is a volume as the kubelet makes it for a process that is not root.
+
+    It cannot be told from a /tmp on a file system of its own: an emptyDir in memory is a tmpfs, which is sticky from birth. There
+    too nobody else can remove or replace what is ours, and `_lock` and `_clear` refuse what another put at the path before us.
+    """
+    return mounted and state.st_uid == 0 and euid != 0
 
 
 def _lock(path: Path) -> int:
