@@ -18,7 +18,7 @@ from capsign_injector import certificates, serving_certificate, stored_certifica
 from capsign_injector.certificates import CertificateError
 from capsign_injector.cluster import Cluster, ClusterError, ConflictError
 from capsign_injector.server_settings import Server
-from capsign_injector.serving_certificate import Material, Publish, Store, Terms
+from capsign_injector.serving_certificate import Material, Publish, Store, Terms, View
 from capsign_injector.serving_tls import ServingTls
 from capsign_injector.stored_certificate import StoredError
 
@@ -39,10 +39,17 @@ class CertificateKeeper:
         self._connect = connect
         self._tls = tls
         self._clock = clock
-        self._terms = Terms(settings.names, settings.authority_life_s, settings.leaf_life_s, settings.propagation_s)
+        self._terms = Terms(
+            names=settings.names,
+            authority_life_s=settings.authority_life_s,
+            leaf_life_s=settings.leaf_life_s,
+            propagation_s=settings.propagation_s,
+            patience_s=2 * settings.look_s,
+        )
         self._held: Material | None = None
         self._published = False
         self._sure_until = 0
+        self._empty_since: int | None = None
         self._ahead = 0.0
         self._fault = "it has not been looked at yet"
 
@@ -96,7 +103,11 @@ class CertificateKeeper:
         trusted = _common(webhooks.bundles)
         if stored is not None:
             self._serve(stored, trusted, cluster.now)
-        step = serving_certificate.next_step(stored, self._held, trusted, secret.rotation, cluster.now, self._terms)
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = cluster.now
+        view = View(stored, self._held, trusted, cluster.now, secret.rotation, self._empty_since or 0)
+        step = serving_certificate.next_step(view, self._terms)
         if isinstance(step, Store):
             await cluster.store(secret, stored_certificate.encode(step.material))
             logs.event("certificate.stored", step=step.why)

@@ -9,7 +9,6 @@ Times are seconds since 1970 by the API server's clock: it is the API servers th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from capsign_injector import certificates
@@ -24,6 +23,8 @@ class Terms:
     authority_life_s: int
     leaf_life_s: int
     propagation_s: int
+    patience_s: int
+    """How long a replica that serves nothing leaves an emptied Secret to those that serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +75,30 @@ class Wait:
 Step = Store | Publish | Wait
 
 
-def next_step(
-    stored: Material | None, held: Material | None, published: Iterable[bytes], rotation: str, now: int, terms: Terms
-) -> Step:
-    """What to do next.
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one replica sees. `published` was read before `stored`: then who is behind cannot unpublish what another has stored."""
 
-    `stored` is what the Secret holds (None: it is empty), `held` what this replica serves with (None: nothing yet), `published`
-    DER of the authorities that every webhook of the configuration trusts, `rotation` what an operator asks for. `published`
-    must have been read before `stored`: then a replica that is behind cannot unpublish what another has just stored.
-    """
+    stored: Material | None
+    """What the Secret holds; None: it is empty."""
+    held: Material | None
+    """What this replica serves with; None: nothing yet."""
+    published: frozenset[bytes]
+    """DER of the authorities that every webhook of the configuration trusts."""
+    now: int
+    rotation: str = ""
+    """What an operator asks for."""
+    empty_since: int = 0
+    """When this replica first saw the Secret empty, if it is."""
+
+
+def next_step(view: View, terms: Terms) -> Step:
+    """What to do next."""
+    stored, now, rotation, trusted = view.stored, view.now, view.rotation, view.published
     if stored is None:
-        return _fill(held, rotation, now, terms)
-    trusted = frozenset(published)
+        if view.held is None and trusted and now < view.empty_since + terms.patience_s:
+            return Wait(view.empty_since + terms.patience_s)
+        return _fill(view.held, rotation, now, terms)
     leaf, authority = certificates.read(stored.leaf.certificate), certificates.read(stored.authority.certificate)
     if not authority.valid(now):
         return _rescue(stored, rotation, now, terms)
