@@ -38,22 +38,16 @@ def rights(rendered: list[chart.Object]) -> set[tuple[str, str, str, str, str]]:
 
 
 def test_rights_are_exactly_these() -> None:
-    own = {"get", "update", "patch"}
+    webhooks = ("mutatingwebhookconfigurations", "capsign-injector-capsign-system")
     assert rights(chart.objects({})) == {
         ("ClusterRole", "authentication.k8s.io", "tokenreviews", "*", "create"),
         ("ClusterRole", "", "pods", "*", "get"),
-        *{("Role", "", "configmaps", "capsign-trust-bundle", verb) for verb in own},
-        *{("Role", "", "secrets", "capsign-injector-tls", verb) for verb in own},
-        *{
-            (
-                "ClusterRole",
-                "admissionregistration.k8s.io",
-                "mutatingwebhookconfigurations",
-                "capsign-injector-capsign-system",
-                verb,
-            )
-            for verb in own
-        },
+        ("Role", "", "configmaps", "capsign-trust-bundle", "get"),
+        ("Role", "", "configmaps", "capsign-trust-bundle", "patch"),
+        ("Role", "", "secrets", "capsign-injector-tls", "get"),
+        ("Role", "", "secrets", "capsign-injector-tls", "update"),
+        ("ClusterRole", "admissionregistration.k8s.io", *webhooks, "get"),
+        ("ClusterRole", "admissionregistration.k8s.io", *webhooks, "update"),
     }
 
 
@@ -246,3 +240,27 @@ def test_the_adapter_refuses_a_bad_policy_before_an_upgrade_changes_anything(tmp
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 2
     assert "tenants" in refused.stderr
+
+
+def test_nobody_reaches_more_than_the_ports_that_agents_use() -> None:
+    rendered = chart.objects({})
+    (rule,) = chart.one(rendered, "NetworkPolicy", "capsign-adapter")["spec"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == ["tls", "enrolment"]
+    (rule,) = chart.one(rendered, "NetworkPolicy", "capsign-injector")["spec"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == ["https"]
+    for name in ("capsign-adapter", "capsign-injector"):
+        assert chart.one(rendered, "NetworkPolicy", name)["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_every_rule_of_the_admission_policy_says_what_to_do() -> None:
+    """A refusal without a way out is answered by turning the policy off."""
+    values = {"admissionPolicy": {"tokenRequests": True, "exec": True, "agentImages": ["r/a:1"]}}
+    policies = [each for each in chart.objects(values) if each["kind"] == "ValidatingAdmissionPolicy"]
+    assert len(policies) == 3
+    fix = re.compile(r"\b(Remove|Use|Name|Give|Look|Let|Upgrade)\b")
+    for each in policies:
+        assert each["spec"]["failurePolicy"] == "Fail"
+        for rule in each["spec"]["validations"]:
+            for text in {rule["message"], rule.get("messageExpression", rule["message"])}:
+                assert "capsign: " in text
+                assert fix.search(text), text
