@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import grpc
 from capsign_wire import bounds
 from capsign_wire.adapter.v1 import identity_pb2 as pb
 from capsign_wire.adapter.v1 import identity_pb2_grpc
-from capsign_wire.failures import abort
+from capsign_wire.failures import FailureError, abort
 from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.enrol.authority import Bundle
@@ -30,10 +31,7 @@ class EnrolmentServicer(identity_pb2_grpc.EnrolmentServiceServicer):
 
     def Enrol(self, request: pb.EnrolRequest, context: grpc.ServicerContext) -> pb.EnrolResponse:
         """A certificate for the key of the request, in the name of the token's service account."""
-        try:
-            identity = _counted(self._metrics, lambda: self._enrol(request, context))
-        except Exception as error:  # the edge: nothing passes it untyped
-            abort(context, failure_of(error))
+        identity = _counted(self._metrics, context, lambda: self._enrol(request, context))
         return pb.EnrolResponse(svid=_svid(identity), bundle=_bundle(identity.bundle))
 
     def _enrol(self, request: pb.EnrolRequest, context: grpc.ServicerContext) -> Identity:
@@ -54,10 +52,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
 
     def Renew(self, request: pb.RenewRequest, context: grpc.ServicerContext) -> pb.RenewResponse:
         """A certificate for the same identity and another key. The pod must still be there."""
-        try:
-            identity = _counted(self._metrics, lambda: self._renew(request, context))
-        except Exception as error:  # the edge: nothing passes it untyped
-            abort(context, failure_of(error))
+        identity = _counted(self._metrics, context, lambda: self._renew(request, context))
         return pb.RenewResponse(svid=_svid(identity), bundle=_bundle(identity.bundle))
 
     def GetTrustBundle(self, request: pb.GetTrustBundleRequest, context: grpc.ServicerContext) -> pb.GetTrustBundleResponse:
@@ -72,15 +67,19 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         return self._enrolment.renew(peer, request.certificate_request, request.service_account_token, address)
 
 
-def _counted(metrics: Metrics, work: Callable[[], Identity]) -> Identity:
+def _counted(metrics: Metrics, context: grpc.ServicerContext, work: Callable[[], Identity]) -> Identity:
+    """What `work` gives, or the end of the call with a typed failure; counted."""
     try:
         identity = work()
-    except Exception as error:
-        failure = failure_of(error)
-        metrics.observe_identity(failure.reason)
-        raise failure from None
+    except Exception as error:  # the edge: nothing passes it untyped
+        _end(metrics, context, failure_of(error))
     metrics.observe_identity(None)
     return identity
+
+
+def _end(metrics: Metrics, context: grpc.ServicerContext, failure: FailureError) -> NoReturn:
+    metrics.observe_identity(failure.reason)
+    abort(context, failure)
 
 
 def _svid(identity: Identity) -> pb.Svid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 import threading
@@ -39,7 +40,7 @@ class Front:
         pairs = [(served.private_key, served.certificate)]
         self.server = EnrolmentServer("127.0.0.1:0", grpc.ssl_server_credentials(pairs), door.enrolment, self.metrics)
         self.server.start()
-        self.mtls = grpc.server(futures.ThreadPoolExecutor(4))
+        self.mtls = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.max_concurrent_streams", 4)])
         servicer = IdentityServicer(door.enrolment, door.authority, self.metrics)
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, self.mtls)
         credentials = grpc.ssl_server_credentials(pairs, self.ca.certificate, require_client_auth=True)
@@ -204,6 +205,27 @@ def test_an_address_that_calls_too_often_is_told_to_wait(front, monkeypatch):
     failures = [refusal(front.enrol, "eyJ.eyJ.sig").reason for _ in range(6)]
     assert failures[:3] == [reasons.REASON_SERVICE_TOKEN_REFUSED] * 3
     assert reasons.REASON_RATE_LIMITED in failures
+
+
+@pytest.mark.parametrize("door_of", ["enrolment", "renewal"])
+def test_a_refused_call_leaves_nothing_behind(front, door_of):
+    """Refusals one after another on one connection. Each once kept its call alive until the garbage collector came by, in a cycle
+    of an exception and a frame that had a name for it; gRPC counts calls that are alive, and refused the next ones.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        port, who = (front.server.port, "") if door_of == "enrolment" else (front.mtls_port, APP)
+        with front.channel(port, who) as channel:
+            if door_of == "enrolment":
+                call, asked = identity_pb2_grpc.EnrolmentServiceStub(channel).Enrol, pb.EnrolRequest
+            else:
+                call, asked = identity_pb2_grpc.IdentityServiceStub(channel).Renew, pb.RenewRequest
+            message = asked(certificate_request=request(), service_account_token="eyJ.eyJ.sig")
+            for _ in range(30):
+                assert refusal(call, message).reason == reasons.REASON_SERVICE_TOKEN_REFUSED
+    finally:
+        gc.enable()
 
 
 def test_connections_are_bounded_and_come_free_again(door, monkeypatch):
