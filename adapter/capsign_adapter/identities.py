@@ -54,9 +54,11 @@ class Identities:
         self._authority = authority = Authority(token, store, realm_of(config.identity, policy))
         authority.look(now_ms)
         self._seen = self.bundle_sequence()
+        metrics.gauge("capsign.authority.remaining", lambda: authority.remaining_s(now_ms()))
         if config.tls.source == "authority":
             own_name = f"spiffe://{policy.trust_domain}/capsign/adapter"
             self._serving = ServingCertificate(authority, own_name, config.tls.names, config.tls.client_ca, now_ms)
+            metrics.gauge("capsign.certificate.remaining", self._serving.remaining_s)
         kubernetes = config.identity.kubernetes
         if kubernetes is not None:
             cluster = Cluster(Api(kubernetes.api_server, kubernetes.token_file, kubernetes.ca_file))

@@ -94,6 +94,11 @@ class Authority:
         rows = self._rows
         return Bundle(life.sequence(rows), tuple(row.certificate for row in life.trusted(rows)))
 
+    def remaining_s(self, now_ms: int) -> float:
+        """Until the authority that signs ends, seconds; 0 if none can sign."""
+        row = life.signing(self._rows, now_ms)
+        return (row.expires_ms - now_ms) / 1000 if row is not None else 0.0
+
     def rows(self) -> tuple[AuthorityRow, ...]:
         """The authorities as they were seen last."""
         return self._rows

@@ -38,6 +38,7 @@ class ServingCertificate:
         self._clock_ms = clock_ms
         self._pair = (b"", b"")
         self._renew_ms = 0
+        self._ends_ms = 0
         self._believed: tuple[int, tuple[int, int, int] | None] = (-1, None)
         self._roots = b""
         self._generation = 0
@@ -54,6 +55,10 @@ class ServingCertificate:
             self._roots = pem_of(bundle).encode() + (read_authorities(self._client_ca) if self._client_ca is not None else b"")
             self._believed = believed
             self._generation += 1
+
+    def remaining_s(self) -> float:
+        """Until the certificate ends, seconds."""
+        return max(0.0, (self._ends_ms - self._clock_ms()) / 1000)
 
     def credentials(self, *, demand_certificate: bool) -> grpc.ServerCredentials:
         """Credentials for one listener: mTLS, or for callers that have no certificate yet."""
@@ -81,4 +86,5 @@ class ServingCertificate:
         self._pair = (key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), chain)
         self._generation += 1
         self._renew_ms = now_ms + (issued.not_after_ms - now_ms) // 2
+        self._ends_ms = issued.not_after_ms
         logs.event("tls.issued", authority=issued.authority, expires_ms=issued.not_after_ms)

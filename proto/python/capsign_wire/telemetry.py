@@ -85,7 +85,8 @@ def _catalogue() -> Mapping[str, Instrument]:
         Instrument("capsign.queue.age", gauge, "s", "How long the oldest of them has waited.", queues),
         Instrument("capsign.journal.bytes", gauge, "By", "Audit records not yet taken upstream.", {}),
         Instrument("capsign.handle.age", gauge, "s", "Time since the oldest handle held was issued.", {}),
-        Instrument("capsign.certificate.remaining", gauge, "s", "Time until the agent's certificate ends; 0: there is none.", {}),
+        Instrument("capsign.certificate.remaining", gauge, "s", "Time until the own certificate ends; 0: there is none.", {}),
+        Instrument("capsign.authority.remaining", gauge, "s", "Time until the authority that signs ends; 0: none can.", {}),
         Instrument("capsign.batch.size", histogram, "{item}", "Items in a batch, by where it went.", hops, _POWERS),
         Instrument("capsign.token.errors", counter, "{error}", "Token calls that gave no answer or a wrong one.", faults),
         Instrument(

@@ -138,7 +138,8 @@ def test_replicas_that_look_at_once_take_each_step_once(world):
     assert len(acts) == len(set(acts)) == 5
     assert world.states() == [AuthorityState.RETIRED, AuthorityState.ACTIVE]
     held = [label for label in world.rig.token.labels() if label.startswith("capsign/authority/")]
-    assert held == ["capsign/authority/1", "capsign/authority/2"], "a replica that came second left its key behind"
+    # A number that a slower replica took and gave back may be skipped.
+    assert held == [row.label for row in world.rig.store.authorities()], "a replica that came second left its key behind"
 
 
 def test_one_promise_serves_many(world, authority, monkeypatch):
@@ -227,7 +228,10 @@ def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, monkey
 
 
 def test_a_deployment_that_was_off_for_years_signs_again(world, authority):
+    assert authority.remaining_s(world.now) == LIVES.authority_ms / 1000
+    assert authority.remaining_s(world.now + 20 * LIVES.authority_ms) == 0
     world.look(authority, 20 * LIVES.authority_ms)
+    assert authority.remaining_s(world.now) == LIVES.authority_ms / 1000
     issued = authority.issue(APP, SPKI, world.now)
     verify(issued, authority.bundle())
     assert issued.not_after_ms == world.now + LIVES.svid_ms
