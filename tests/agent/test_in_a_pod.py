@@ -67,10 +67,10 @@ class Pod:
         self.state, self.shared = root / "state", root / "0"
         for volume in (self.state, self.shared):
             volume.mkdir()
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=0777", "tmpfs", volume], check=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=1777", "tmpfs", volume], check=True)
             if setgid:
                 os.chown(volume, 0, FS_GROUP)
-                volume.chmod(0o2777)
+                volume.chmod(0o3777)
         self.identity = FakeIdentity()
         self.adapter = FakeAdapter(self.identity.active, identity=self.identity).start()
         (root / "token").write_text("token-1")

@@ -85,7 +85,7 @@ ROOT, OURS, VOLUME = 0, 65532, stat.S_IFDIR | 0o777
     [
         (VOLUME, ROOT, True, OURS, True),
         (VOLUME | stat.S_ISGID, ROOT, True, OURS, True),  # under an fsGroup
-        (VOLUME | stat.S_ISVTX, ROOT, True, OURS, False),  # /tmp on a file system of its own: a place for everybody
+        (VOLUME | stat.S_ISVTX, ROOT, True, OURS, True),  # in memory: a tmpfs is sticky from birth
         (VOLUME, ROOT, False, OURS, False),  # somebody's directory
         (VOLUME, 1000, True, OURS, False),
         (VOLUME, ROOT, True, ROOT, False),  # we could make it ours alone
