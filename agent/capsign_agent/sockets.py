@@ -5,8 +5,9 @@ the directory must be ours alone, a lock is held before anything is bound, what 
 was bound is remembered: if another takes its place, health says so.
 
 In Kubernetes a volume is root's and open to all (an emptyDir: 0777, sticky in memory, setgid under an fsGroup): who may write
-there is decided by who mounts it. The agent makes a directory of its own in it, and takes that over, stale socket and all, when the
-kubelet restarts the container on the same volume. Where only the agent mounts a volume, its sockets may lie in the volume itself.
+there is decided by who mounts it. The agent makes a directory of its own in it, and takes that over, stale socket and all, when
+the kubelet restarts the container on the same volume. Where only the agent mounts a volume, its sockets may lie in the volume
+itself.
 """
 
 from __future__ import annotations
