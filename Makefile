@@ -81,8 +81,9 @@ proto: $(STAMP_PROTO) ## Generate capsign_wire from the .proto files
 	PATH=$(VENV_PROTO)/bin:$$PATH $(VENV_PROTO)/bin/python proto/generate.py
 
 .PHONY: docs
-docs: venv ## Write the configuration reference from the code
+docs: venv ## Write the configuration reference and the table of chart values
 	$(BIN)/python docs/operations/make_configuration.py
+	$(BIN)/python k8s/chart_docs.py
 
 .PHONY: golden
 golden: venv ## Write what injection makes of every pod in tests/injector/pods

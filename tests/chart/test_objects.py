@@ -152,18 +152,23 @@ def test_a_changed_configuration_makes_new_pods_and_nothing_else_does() -> None:
         )
 
 
+def previous() -> helm_python.Chart:
+    return helm_python.Chart.load_archive(PREVIOUS.read_bytes())
+
+
+def previous_objects() -> list[chart.Object]:
+    texts = previous().render({}, name=chart.RELEASE, namespace=chart.NAMESPACE)
+    return [one for path, text in texts.items() if path.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
+
+
 def test_the_previous_version_has_the_same_selectors_and_names() -> None:
     """A selector is immutable, and an object with another name is another object: a new volume, a new authority."""
-    with PREVIOUS.open("rb") as file:
-        previous = helm_python.Chart.load_archive(file.read())
-    assert tuple(map(int, chart.chart().version.split("."))) > tuple(map(int, previous.version.split(".")))
-    texts = previous.render({}, name=chart.RELEASE, namespace=chart.NAMESPACE)
-    before = [one for path, text in texts.items() if path.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
+    assert tuple(map(int, chart.chart().version.split("."))) > tuple(map(int, previous().version.split(".")))
 
     def kept(rendered: list[chart.Object]) -> dict[tuple[str, str], Any]:
         return {(each["kind"], each["metadata"]["name"]): each.get("spec", {}).get("selector") for each in rendered}
 
-    after = kept(chart.objects({}))
+    before, after = previous_objects(), kept(chart.objects({}))
     assert {key: after.get(key, "gone") for key in kept(before)} == kept(before)
 
 
@@ -264,3 +269,19 @@ def test_every_rule_of_the_admission_policy_says_what_to_do() -> None:
             for text in {rule["message"], rule.get("messageExpression", rule["message"])}:
                 assert "capsign: " in text
                 assert fix.search(text), text
+
+
+def test_nothing_that_cannot_be_changed_differs_from_the_previous_version() -> None:
+    """Of a StatefulSet only template, replicas and a few more may be changed; an upgrade that changes more is refused."""
+    changeable = {"template", "replicas", "revisionHistoryLimit", "updateStrategy", "minReadySeconds"}
+
+    def fixed(rendered: list[chart.Object]) -> dict[str, Any]:
+        spec = chart.one(rendered, "StatefulSet", "capsign-adapter")["spec"]
+        return {key: value for key, value in spec.items() if key not in changeable}
+
+    assert fixed(previous_objects()) == fixed(chart.objects({}))
+    assert (
+        chart.one(previous_objects(), "PersistentVolumeClaim", "capsign-adapter-data")["spec"]
+        == (chart.one(chart.objects({}), "PersistentVolumeClaim", "capsign-adapter-data")["spec"])
+    )
+    assert fixed(chart.objects({}))["podManagementPolicy"] == "Parallel"
