@@ -30,7 +30,7 @@ def build(image: Image, base: str, buildah: Buildah, output: Path, cache: Path) 
     folder = output / "context" / image.name
     context.prepare(image, folder, cache)
     unfinished = f"{image.reference}:unfinished"
-    buildah.build(places.HERE / f"{image.name}.Containerfile", folder, unfinished, made_from.epoch, base)
+    buildah.build(places.HERE / f"{image.name}.Containerfile", folder, unfinished, context.LAYER_TIME, base)
     with buildah.container(unfinished) as (container, root):
         installed = inventory.read(root)
         text = sbom.bill(image, made_from.version, made_from.epoch, wanted, installed)

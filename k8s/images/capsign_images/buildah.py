@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ class Buildah:
 
     def __init__(self, store: Path) -> None:
         volatile = Path("/run") if os.access("/run", os.W_OK) else Path(os.environ.get("XDG_RUNTIME_DIR", store))
-        state = volatile / f"capsign-images-{hashlib.sha256(bytes(store)).hexdigest()[:12]}"  # two stores must not share it
-        self._command = ["buildah", "--storage-driver=overlay", f"--root={store}", f"--runroot={state}"]
+        self._state = volatile / f"capsign-images-{hashlib.sha256(bytes(store)).hexdigest()[:12]}"  # two stores must not share it
+        self._command = ["buildah", "--storage-driver=overlay", f"--root={store}", f"--runroot={self._state}"]
         self._environment = os.environ | {"BUILDAH_ISOLATION": "chroot"}
         store.mkdir(parents=True, exist_ok=True)
 
@@ -43,7 +44,12 @@ class Buildah:
     def trim(self, most: int = MOST_IMAGES) -> None:
         """Empties the store when layers of old builds have piled up; the next build is a cold one."""
         if len(self.run("images", "--all", "--quiet", "--no-trunc").split()) > most:
-            self.run("rmi", "--all", "--force")
+            self.empty()
+
+    def empty(self) -> None:
+        """Removes every image, and what buildah keeps about them until the next boot."""
+        self.run("rmi", "--all", "--force")
+        shutil.rmtree(self._state, ignore_errors=True)
 
     def has(self, reference: str) -> bool:
         """Whether the store has an image of that name."""

@@ -21,8 +21,8 @@ if __name__ == "__main__":
     sys.exit(main())
 '''
 
-SAME_TIME = 315532800
-"""All files of a context bear 1980-01-01, so that buildah compares content."""
+LAYER_TIME = 315532800
+"""All files of a context and of the layers made from it bear 1980-01-01: content alone decides whether a layer is another one."""
 
 
 def prepare(image: Image, folder: Path, cache: Path) -> None:
@@ -42,7 +42,7 @@ def prepare(image: Image, folder: Path, cache: Path) -> None:
         launcher.chmod(0o755)
     _dependencies(image, folder, cache)
     for path in (folder, *folder.rglob("*")):
-        os.utime(path, (SAME_TIME, SAME_TIME))
+        os.utime(path, (LAYER_TIME, LAYER_TIME))
 
 
 def _dependencies(image: Image, folder: Path, cache: Path) -> None:

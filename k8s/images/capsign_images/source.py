@@ -17,7 +17,7 @@ class Source:
     revision: str
     """A commit, with `-dirty` when inputs differ from it; empty outside of a git work tree."""
     epoch: int
-    """That commit's time, seconds since 1970; SOURCE_DATE_EPOCH overrides it."""
+    """The image's date: that commit's time, seconds since 1970; SOURCE_DATE_EPOCH overrides it."""
     digest: str
     """SHA-256 over all inputs but the base image."""
 
