@@ -50,8 +50,7 @@ class FakeKube:
         """DER of what was trusted, and since when."""
         self.paths = {
             f"/api/v1/namespaces/{settings.namespace}/secrets/{settings.secret}": "secrets",
-            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/"
-            + settings.webhook_configuration: "webhooks",
+            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/" + settings.webhook_configuration: "webhooks",
         }
         secret = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": self._metadata(settings.secret)}
         webhooks = {
@@ -59,8 +58,8 @@ class FakeKube:
             "kind": "MutatingWebhookConfiguration",
             "metadata": self._metadata(settings.webhook_configuration),
             "webhooks": [
-                {"name": "pods.capsign.dev", "clientConfig": {"service": {"name": "capsign-injector", "path": "/mutate"}}},
-                {"name": "second.capsign.dev", "clientConfig": {"service": {"name": "capsign-injector", "path": "/mutate"}}},
+                {"name": "pods.capsign.dev", "clientConfig": {"service": {"name": "capsign-injector", "path": "/inject"}}},
+                {"name": "second.capsign.dev", "clientConfig": {"service": {"name": "capsign-injector", "path": "/inject"}}},
             ],
         }
         self.objects: dict[str, dict[str, Any] | None] = {"secrets": secret, "webhooks": webhooks}
@@ -148,9 +147,9 @@ async def running(kube: FakeKube, directory: Path) -> AsyncIterator[dict[str, st
     context.load_cert_chain(certificate, key)
     (directory / "token").write_text(TOKEN)
     (directory / "cluster-ca.pem").write_bytes(authority.certificate)
-    runner = web.ServerRunner(web.Server(kube.handle, access_log=None))  # type: ignore[arg-type]
+    runner = web.ServerRunner(web.Server(kube.handle, access_log=None), shutdown_timeout=1)  # type: ignore[arg-type]
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context, shutdown_timeout=1)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
     port = runner.addresses[0][1]
     try:

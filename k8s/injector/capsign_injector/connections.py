@@ -130,13 +130,17 @@ class Connections(Owner):
         assert self._socket is not None
         loop = asyncio.get_running_loop()
         while True:
-            await self._room()
             try:
                 accepted, _ = await loop.sock_accept(self._socket)
             except OSError as error:
                 logs.error("listener.accept_failed", error)
                 await asyncio.sleep(0.1)  # out of files: closing connections gives some back
                 continue
+            try:
+                await self._room()
+            except asyncio.CancelledError:
+                self._take(accepted)  # the listener ends, and this one came before
+                raise
             self._take(accepted)
 
     async def _room(self) -> None:
