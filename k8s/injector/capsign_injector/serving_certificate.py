@@ -77,7 +77,7 @@ Step = Store | Publish | Wait
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one replica sees. `published` was read before `stored`: then who is behind cannot unpublish what another has stored."""
+    """What one replica sees. `published` was read before `stored`: who is behind then unpublishes nothing that another stored."""
 
     stored: Material | None
     """What the Secret holds; None: it is empty."""
