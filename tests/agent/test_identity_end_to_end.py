@@ -46,6 +46,7 @@ def place(ca: TestCa, adapter: FakeAdapter, identity: FakeIdentity) -> Iterator[
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("capsign_agent.identity.kubernetes.LOOK_AT_LEAST_EVERY_S", 0.01)
+    monkeypatch.setattr("capsign_agent.identity.kubernetes.SPREAD_S", 0.0)
     for module in ("identity.kubernetes", "identity.workload_api", "renewal"):
         monkeypatch.setattr(f"capsign_agent.{module}.backoff_s", lambda failures: 0.02)
 

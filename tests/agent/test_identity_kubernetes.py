@@ -33,6 +33,7 @@ Changes = AsyncIterator[Credentials]
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesRig]:
     monkeypatch.setattr("capsign_agent.identity.kubernetes.LOOK_AT_LEAST_EVERY_S", 0.01)
+    monkeypatch.setattr("capsign_agent.identity.kubernetes.SPREAD_S", 0.0)
     monkeypatch.setattr("capsign_agent.identity.kubernetes.backoff_s", lambda failures: 0.01)
     root = Path(tempfile.mkdtemp(prefix="cs"))
     one = KubernetesRig(root)

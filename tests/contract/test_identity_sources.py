@@ -24,6 +24,7 @@ WITHIN_S = 20.0
 def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr("capsign_agent.identity.files.LOOK_EVERY_S", 0.01)
     monkeypatch.setattr("capsign_agent.identity.kubernetes.LOOK_AT_LEAST_EVERY_S", 0.01)
+    monkeypatch.setattr("capsign_agent.identity.kubernetes.SPREAD_S", 0.0)
     for module in ("kubernetes", "workload_api"):
         monkeypatch.setattr(f"capsign_agent.identity.{module}.backoff_s", lambda failures: 0.01)
     root = Path(tempfile.mkdtemp(prefix="cs"))

@@ -40,6 +40,9 @@ from capsign_agent.renewal import LEAST_WAIT_S, backoff_s
 LOOK_AT_LEAST_EVERY_S = 60.0
 """A machine that slept or whose clock was set is noticed this soon."""
 
+SPREAD_S = 5.0
+"""All agents hear of a new bundle at once, and each then opens new connections: they do so over this long."""
+
 MAX_TOKEN_BYTES = 8192
 """Bound of EnrolRequest.service_account_token."""
 
@@ -172,6 +175,7 @@ class KubernetesIdentity:
             self._told.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._told.wait(), min(left_s, LOOK_AT_LEAST_EVERY_S))
+        await asyncio.sleep(random.uniform(0, SPREAD_S))
 
 
 def read_token(path: Path) -> str:
