@@ -51,9 +51,7 @@ def _build(options: argparse.Namespace, buildah: Buildah) -> None:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="capsign_images", description="Builds capsign's container images with buildah.")
-    parser.add_argument(
-        "images", nargs="*", metavar="image", choices=[[], *IMAGES], help="agent, adapter, injector (default: all)"
-    )
+    parser.add_argument("images", nargs="*", metavar="image", help=f"{', '.join(IMAGES)} (default: all)")
     parser.add_argument("--base", default="", help="base image with Python; default: made here from Debian packages")
     parser.add_argument(
         "--adapter-base", default="", help="base image of the adapter, with libsofthsm2 for trials; default: --base"
