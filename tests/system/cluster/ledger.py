@@ -1,0 +1,159 @@
+"""An application that signs one order after the other and says what it got; the check that nothing of it is missing anywhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capsign_adapter.evidence.leaf_reader import Signed
+from capsign_wire.adapter.v1 import evidence_pb2
+from capsign_wire.types.v1 import failures_pb2
+from system.cluster.fleet import INJECT, SHOP, Fleet
+from system.cluster.kit import manifests
+from system.cluster.kit.cluster import KUBECTL, until
+
+WORKLOAD = f"spiffe://cluster.local/ns/{SHOP}/sa/ledger"
+
+# The same intent is asked for until it is answered: that is how an application survives whatever happens below it.
+SIGN_ORDERS = """
+import hashlib, itertools, json, signal, time
+import capsign
+from capsign_wire.intents import new_intent_id
+
+leaving = False
+
+def leave(*_):
+    global leaving
+    leaving = True
+
+signal.signal(signal.SIGTERM, leave)
+signer = capsign.Signer()
+for number in itertools.count(1):
+    intent, made, began = new_intent_id(), None, time.monotonic()
+    while made is None:
+        try:
+            made = signer.sign(b"order %d" % number, purpose="jwt", algorithm="ES256", intent_id=intent, timeout=5)
+        except (capsign.Unavailable, capsign.Unknown):
+            time.sleep(0.05)
+    line = {"number": number, "intent": made.intent_id.hex(), "leaf": made.leaf_index,
+            "sha256": hashlib.sha256(made.value).hexdigest(), "ms": round(1000 * (time.monotonic() - began))}
+    print(json.dumps(line), flush=True)
+    if leaving:
+        break
+    time.sleep(0.02)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    pod: str
+    number: int
+    intent: bytes
+    leaf: int
+    signature_hash: bytes
+    ms: int
+
+
+class Ledger:
+    """A Deployment of one pod. What each of its pods printed is kept here, because a pod's log goes with the pod."""
+
+    def __init__(self, fleet: Fleet, name: str = "ledger") -> None:
+        self._fleet = fleet
+        self._name = name
+        self._scratch = tempfile.TemporaryDirectory()
+        self._followed: dict[str, subprocess.Popen] = {}
+
+    def start(self) -> None:
+        app = manifests.python("app", SIGN_ORDERS, self._fleet.image)
+        spec = manifests.pod_spec(app, serviceAccountName="ledger", terminationGracePeriodSeconds=60)
+        self._fleet.developer.create(manifests.replicated("Deployment", self._name, SHOP, spec, labels=INJECT))
+        self.follow()
+
+    def follow(self) -> str:
+        """Wait for the pod of now, keep what it prints, and give its name."""
+        self._fleet.developer("rollout", "status", f"deployment/{self._name}", "--timeout=120s", timeout=130)
+        pod = self.pod()
+        if pod not in self._followed:
+            command = [KUBECTL, f"--kubeconfig={self._fleet.developer.kubeconfig}", "logs", "--follow", pod, "--container=app"]
+            with self._log(pod).open("w") as log:
+                self._followed[pod] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.DEVNULL)
+        return pod
+
+    def pod(self) -> str:
+        pods = self._fleet.kubectl.get("pod", "", SHOP, app=self._name)["items"]
+        (pod,) = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        return pod
+
+    def stop(self) -> None:
+        self._fleet.developer("scale", f"deployment/{self._name}", "--replicas=0")
+        self._fleet.developer("wait", "--for=delete", "pod", f"--selector=app={self._name}", "--timeout=90s")
+        for follower in self._followed.values():
+            follower.wait(30)
+
+    def close(self) -> None:
+        self._fleet.developer("delete", "deployment", self._name, "--wait=false")
+        for follower in self._followed.values():
+            follower.terminate()
+            follower.wait(30)
+        self._scratch.cleanup()
+
+    def received(self) -> list[Received]:
+        return [self._read(pod, line) for pod in self._followed for line in self._log(pod).read_text().splitlines()]
+
+    def keeps_signing(self, more: int = 10) -> None:
+        """Some orders more than there are now."""
+        before = len(self.received())
+        until(lambda: len(self.received()) >= before + more, f"{more} signatures more")
+
+    def _log(self, pod: str) -> Path:
+        return Path(self._scratch.name) / pod
+
+    def _read(self, pod: str, line: str) -> Received:
+        said: dict[str, Any] = json.loads(line)
+        intent, signature_hash = bytes.fromhex(said["intent"]), bytes.fromhex(said["sha256"])
+        return Received(pod, said["number"], intent, said["leaf"], signature_hash, said["ms"])
+
+    # --- nothing lost, nothing unrecorded ---
+
+    def account(self) -> int:
+        """Hold what the application got against the log, as far as both reach. AssertionError names what does not agree.
+
+        Gives the number of signatures.
+        """
+        received = self.received()
+        last = max(one.leaf for one in received)
+        signed = self._signed()
+        for pod in {one.pod for one in received}:
+            numbers = [one.number for one in received if one.pod == pod]
+            assert numbers == list(range(1, len(numbers) + 1)), f"{pod} did not get every signature that it asked for"
+        for one in received:
+            assert signed[one.leaf].signature_hash == one.signature_hash, f"leaf {one.leaf} is of another signature"
+            assert signed[one.leaf].intent_id == one.intent
+        assert [leaf for leaf in signed if leaf <= last] == sorted(one.leaf for one in received), "signed, and never received"
+        return len(received)
+
+    def reconcile(self) -> None:
+        """After `stop`: the agents' reports and the adapter's records are the same signatures."""
+        signed = self._signed()
+        assert max(signed) == max(one.leaf for one in self.received())
+        with self._fleet.store() as store:
+            batches = [evidence_pb2.AuditBatch.FromString(batch) for _, _, batch in store.audit_batches(limit=100_000)]
+        reported = {
+            record.intent_id: record.leaf_index_plus_one - 1
+            for batch in batches
+            for record in batch.records
+            if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME and record.outcome == failures_pb2.OUTCOME_DONE
+        }
+        missing = [leaf for leaf, entry in signed.items() if reported.get(entry.intent_id) != leaf]
+        assert not missing, f"signed and not reported: {missing}"
+        twice = [intent for intent, count in Counter(entry.intent_id for entry in signed.values()).items() if count > 1]
+        assert not twice
+
+    def _signed(self) -> dict[int, Signed]:
+        entries = enumerate(self._fleet.entries())
+        return {leaf: entry for leaf, entry in entries if isinstance(entry, Signed) and entry.group.workload == WORKLOAD}

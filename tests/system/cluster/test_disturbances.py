@@ -1,0 +1,112 @@
+"""What happens to a platform happens while an application signs: none of its signatures is lost, and none is unrecorded."""
+
+from __future__ import annotations
+
+import pytest
+from system.cluster.fleet import CHART, REPOSITORY, SHOP, SYSTEM
+from system.cluster.kit.cluster import until
+from system.cluster.ledger import Ledger
+
+PREVIOUS = REPOSITORY / "tests" / "chart" / "previous"
+
+
+@pytest.fixture(scope="module")
+def ledger(fleet):
+    signing = Ledger(fleet)
+    signing.start()
+    signing.keeps_signing()
+    yield signing
+    signing.close()
+
+
+@pytest.fixture(autouse=True)
+def adds_up(ledger):
+    """Around each disturbance: it signs before, it signs afterwards, and both sides agree about all of it."""
+    ledger.follow()
+    ledger.keeps_signing()
+    yield
+    ledger.follow()
+    ledger.keeps_signing(20)
+    ledger.account()
+
+
+def restarts(fleet, pod: str, container: str, namespace: str) -> int:
+    status = fleet.kubectl.get("pod", pod, namespace)["status"]
+    of_all = [*status.get("initContainerStatuses", ()), *status["containerStatuses"]]
+    return next(one["restartCount"] for one in of_all if one["name"] == container)
+
+
+def kill(fleet, pod: str, container: str, namespace: str) -> None:
+    """SIGKILL, and wait until the kubelet has put another in its place."""
+    before = restarts(fleet, pod, container, namespace)
+    fleet.cluster.on_node("kill", "-KILL", str(fleet.cluster.process_of(pod, container, namespace)))
+    until(lambda: restarts(fleet, pod, container, namespace) > before, f"the restart of {container}")
+    fleet.kubectl.wait("condition=Ready", f"pod/{pod}", namespace)
+
+
+def test_the_agent_is_killed(fleet, ledger):
+    pod = ledger.pod()
+    kill(fleet, pod, "capsign-agent", SHOP)
+    ledger.keeps_signing()
+    assert restarts(fleet, pod, "app", SHOP) == 0
+
+
+def test_the_adapter_is_killed(fleet, ledger):
+    kill(fleet, "capsign-adapter-0", "adapter", SYSTEM)
+
+
+def test_the_adapter_is_rolled(fleet, ledger):
+    fleet.kubectl("rollout", "restart", "statefulset/capsign-adapter", f"--namespace={SYSTEM}")
+    fleet.wait_ready()
+
+
+def test_the_release_is_upgraded_and_rolled_back(fleet, ledger):
+    before = fleet.kubectl.get("pod", "capsign-adapter-0", SYSTEM)["metadata"]["uid"]
+    fleet.upgrade(adapter={"streams": 600})
+    ledger.keeps_signing()
+    between = fleet.kubectl.get("pod", "capsign-adapter-0", SYSTEM)["metadata"]["uid"]
+    assert between != before
+    fleet.rollback()
+    assert fleet.kubectl.get("pod", "capsign-adapter-0", SYSTEM)["metadata"]["uid"] != between
+    assert [one["status"] for one in fleet.helm.history("capsign")][-1] == "deployed"
+
+
+def test_the_release_comes_from_the_chart_before(fleet, ledger):
+    """The previous chart takes over keys, authority and evidence, and gives them back to this one."""
+    (archive,) = PREVIOUS.glob("*.tgz")
+    keys = keys_of(fleet)
+    fleet.upgrade(archive)
+    ledger.keeps_signing()
+    fleet.upgrade(CHART)
+    assert keys_of(fleet) == keys
+
+
+def keys_of(fleet) -> list[tuple[str, bytes]]:
+    """Every key that the store knows in the token, by its check value."""
+    with fleet.store() as store:
+        return [(row.label, row.check_value) for row in (*store.key_versions(), *store.authorities())]
+
+
+def test_the_node_is_drained(fleet, ledger):
+    """One node: what is evicted waits until it may come back. The injector's budget keeps one replica in place."""
+    pod = ledger.pod()
+    try:
+        fleet.kubectl("drain", "node", "--pod-selector=app=ledger", "--delete-emptydir-data", "--timeout=90s")
+        fleet.kubectl(
+            "drain", "node", "--pod-selector=app.kubernetes.io/component=adapter", "--delete-emptydir-data", "--timeout=90s"
+        )
+        words = fleet.kubectl.refused(
+            "drain", "node", "--pod-selector=app.kubernetes.io/component=injector", "--delete-emptydir-data", "--timeout=8s"
+        )
+        assert "disruption budget" in words
+    finally:
+        fleet.kubectl("uncordon", "node")
+    fleet.wait_ready()
+    assert ledger.follow() != pod
+
+
+def test_in_the_end_both_records_are_the_same(fleet, ledger):
+    ledger.stop()
+    assert ledger.account() > 200
+    ledger.reconcile()
+    fleet.developer("scale", "deployment/ledger", "--replicas=1")
