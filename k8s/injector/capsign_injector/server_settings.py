@@ -53,11 +53,11 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """URL of the Kubernetes API; empty: what Kubernetes puts into the environment of every pod."""
     token_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
     ca_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
-    max_reviews: Annotated[int, Meta(ge=1, le=65_536)] = 1_536
+    max_reviews: Annotated[int, Meta(ge=1, le=65_536)] = 1_280
     """Reviews in work at once; to one more the API server is told to come again after a second, and does."""
-    max_review_bytes: Annotated[int, Meta(ge=4_194_304, le=1_073_741_824)] = 67_108_864
+    max_review_bytes: Annotated[int, Meta(ge=8_388_608, le=1_073_741_824)] = 33_554_432
     """Bytes of all bodies in work at once."""
-    max_connections: Annotated[int, Meta(ge=16, le=65_536)] = 1_536
+    max_connections: Annotated[int, Meta(ge=16, le=65_536)] = 1_280
     """Connections, each about 100 KiB; for one more the one that is idle longest is closed."""
     drain_delay_s: Annotated[int, Meta(ge=0, le=120)] = 10
     """After SIGTERM: how long connections are still taken, while the cluster learns that this replica is not ready."""
