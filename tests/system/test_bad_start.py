@@ -213,7 +213,7 @@ def test_a_wrong_pin_is_tried_once_and_never_told(place):
 @pytest.mark.parametrize(
     ("content", "mode", "word"),
     [
-        (b"", 0o600, "one line"),
+        (b"", 0o600, "is empty"),
         (b"\x01\x02", 0o600, "control"),
         (b"\xff\xfe", 0o600, "UTF-8"),
         (b"x" * 999, 0o600, "255"),
@@ -230,10 +230,18 @@ def test_a_pin_file_that_cannot_be_used(place, content, mode, word):
 
 def test_a_pin_file_that_is_a_link_or_missing(place):
     path = place.token / "capsign.pin"
-    path.rename(path.with_name("elsewhere"))
+    path.rename(place.root / "elsewhere")
     assert str(path) in place.refused("adapter")
-    path.symlink_to(path.with_name("elsewhere"))
-    assert "link" in place.refused("adapter")
+    path.symlink_to(place.root / "elsewhere")
+    assert "link out of its directory" in place.refused("adapter")
+
+
+def test_an_authority_that_was_not_provisioned(place):
+    path = place.config("adapter")
+    path.write_text(path.read_text() + "\n[identity]\n")
+    assert "capsign-adapter provision" in place.refused("adapter")
+    assert place.start("adapter", "provision").returncode == 0
+    assert place.start("adapter", "authority").returncode == 0
 
 
 def test_a_token_that_is_gone_is_not_made_again(place):
