@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import time
 from contextlib import asynccontextmanager, suppress
@@ -315,3 +316,41 @@ async def test_certificates_are_replaced_under_continuous_requests():
         _, writer = await asyncio.open_connection("localhost", made.listener.port, ssl=last)
         writer.close()
         assert made.metrics.broken_connections == 0
+
+
+async def test_a_drain_answers_what_is_on_its_way_and_then_listens_no_more(monkeypatch):
+    """One request is in work, one connection is made and silent yet, one waits in the kernel's queue: all three are answered."""
+    monkeypatch.setattr(connections, "LAST_WORDS_S", 0.3)
+    async with serving() as made:
+        working, writer = await made.raw()
+        writer.write(f"{HEAD}Content-Length: 2\r\n\r\n".encode())
+        while made.webhook.reviews == 0:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        silent, silent_writer = await made.raw()
+        port = made.listener.port
+        queued = socket.create_connection(("127.0.0.1", port))
+        draining = asyncio.create_task(made.listener.drain(5.0))
+        trust = rig.trusting(made.authority.certificate)
+        last, last_writer = await asyncio.open_connection(sock=queued, ssl=trust, server_hostname="localhost")
+        for one in (writer, silent_writer, last_writer):
+            one.write(b"{}" if one is writer else f"{HEAD}Content-Length: 2\r\n\r\n{{}}".encode())
+        for reader in (working, silent, last):
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"Connection: close" in answer
+        assert await draining is True
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        for one in (writer, silent_writer, last_writer):
+            one.close()
+
+
+async def test_a_drain_ends_when_its_time_is_over(monkeypatch):
+    monkeypatch.setattr(connections, "LAST_WORDS_S", 0.01)
+    async with serving() as made:
+        _, writer = await made.raw()
+        writer.write(f"{HEAD}Content-Length: 2\r\n\r\n".encode())
+        while made.webhook.reviews == 0:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        assert await made.listener.drain(0.05) is False
+        writer.close()

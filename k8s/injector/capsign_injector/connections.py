@@ -132,21 +132,29 @@ class Connections(Owner):
             connection.end()
 
     async def _accept(self) -> None:
+        """Ends when cancelled, and then has taken all that it accepted: asyncio's own sock_accept may lose one."""
         assert self._socket is not None
-        loop = asyncio.get_running_loop()
         while True:
+            await self._somebody_waits(self._socket)
+            await self._room()
             try:
-                accepted, _ = await loop.sock_accept(self._socket)
+                accepted, _ = self._socket.accept()
+            except BlockingIOError:  # it went again
+                continue
             except OSError as error:
                 logs.error("listener.accept_failed", error)
                 await asyncio.sleep(0.1)  # out of files: closing connections gives some back
                 continue
-            try:
-                await self._room()
-            except asyncio.CancelledError:
-                self._take(accepted)  # the listener ends, and this one came before
-                raise
+            accepted.setblocking(False)
             self._take(accepted)
+
+    async def _somebody_waits(self, listener: socket.socket) -> None:
+        loop, waits = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(listener, waits.set)
+        try:
+            await waits.wait()
+        finally:
+            loop.remove_reader(listener)
 
     async def _room(self) -> None:
         """Wait until one more is allowed; end the one that is idle longest to get there."""
