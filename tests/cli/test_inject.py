@@ -106,7 +106,7 @@ def test_dates_and_octal_modes_are_passed_on(run):
 
 @pytest.mark.parametrize("text", ["1e3", "0o17", "0x1F", "1_000", ".5", "y", "N", "on", "null", "~", "12e4567", "1.2.3.4", "007"])
 def test_text_stays_text_for_kubectl_too(text, run):
-    """`1e3` in an annotation came out unquoted: Python's YAML reads it as text, kubectl's as a number, and refuses the manifest."""
+    """`1e3` in an annotation came out unquoted: text to Python's YAML, a number to kubectl's, which refused the manifest."""
     out = run(text={"kind": "X", "metadata": {"annotations": {"a": text}}}).out
     assert f"a: '{text}'" in out
 

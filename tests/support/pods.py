@@ -207,7 +207,9 @@ def limit_ranged(pod: dict[str, Any]) -> dict[str, Any]:
     """A LimitRange's defaults where a container states none."""
     pod = copy.deepcopy(pod)
     for one in _everyone(pod):
-        one.setdefault("resources", {}).setdefault("limits", {}).setdefault("cpu", "750m")
+        resources = one.setdefault("resources", {})
+        resources.setdefault("limits", {}).setdefault("cpu", "750m")
+        resources.setdefault("requests", {}).setdefault("cpu", resources["limits"]["cpu"])
     return pod
 
 
