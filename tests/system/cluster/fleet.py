@@ -49,7 +49,7 @@ class Fleet:
             "adapter": {
                 "preStopSeconds": 1,
                 "drainSeconds": 5,
-                "identity": {"svidTtlSeconds": 60, "propagationSeconds": 5},
+                "identity": {"svidTtlSeconds": 30, "propagationSeconds": 5},
             },
             "agent": {
                 "profiles": {
@@ -59,17 +59,18 @@ class Fleet:
                 }
             },
             "admissionPolicy": {"exec": True, "tokenRequests": True},
+            "injector": {"certificate": {"propagationSeconds": 4, "lookSeconds": 1}},
         }
         return merged(given, more)
 
     def install(self, chart: Path = CHART, **more: Any) -> None:
         self.kubectl.create(manifests.namespace(SYSTEM), manifests.namespace(SHOP))
         self.kubectl.create(*(account(name, SHOP) for name in ACCOUNTS), editor(DEVELOPER, SHOP))
-        self.helm.install(chart, RELEASE, self.values(**more), wait="watcher", timeout=HELM_PATIENCE_S)
+        self.helm.install(chart, RELEASE, known_to(chart, self.values(**more)), wait="watcher", timeout=HELM_PATIENCE_S)
         self.wait_ready()
 
     def upgrade(self, chart: Path = CHART, **more: Any) -> None:
-        self.helm.upgrade(chart, RELEASE, self.values(**more), wait="watcher", timeout=HELM_PATIENCE_S)
+        self.helm.upgrade(chart, RELEASE, known_to(chart, self.values(**more)), wait="watcher", timeout=HELM_PATIENCE_S)
         self.wait_ready()
 
     def rollback(self) -> None:
@@ -80,9 +81,10 @@ class Fleet:
         for workload in ("statefulset/capsign-adapter", "deployment/capsign-injector"):
             self.kubectl("rollout", "status", workload, f"--namespace={SYSTEM}", "--timeout=120s", timeout=130)
 
-    def pods_of(self, component: str) -> list[str]:
-        found = self.kubectl.get("pod", "", SYSTEM, **{"app.kubernetes.io/component": component})
-        return [pod["metadata"]["name"] for pod in found["items"]]
+    def adapter_command(self, *arguments: str) -> str:
+        """`capsign-adapter ...` beside the one that serves, as docs/operations/kubernetes.md says it."""
+        command = ["capsign-adapter", "--config", "/etc/capsign/adapter/adapter.toml", *arguments]
+        return self.kubectl("exec", "statefulset/capsign-adapter", f"--namespace={SYSTEM}", "--", *command)
 
     # --- what the adapter has recorded ---
 
@@ -147,3 +149,19 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Helm's way to lay values over values."""
     both = {key: merged(below[key], above[key]) for key in below.keys() & above.keys() if isinstance(above[key], dict)}
     return json.loads(json.dumps({**below, **above, **both}))
+
+
+def known_to(chart: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Without what an older chart's schema does not have."""
+    return restricted(values, helm_python.Chart.load(chart).values)
+
+
+def restricted(values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a free map (a map that is empty, or profiles by name) are all known."""
+    kept = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(known.get(key), dict) and key != "profiles":
+            kept[key] = restricted(value, known[key])
+        elif key in known:
+            kept[key] = value
+    return kept

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from capsign_adapter.evidence.leaf import Act
+from capsign_adapter.evidence.leaf_reader import Admin, IdentityIssued
 from system.cluster.fleet import CHART, REPOSITORY, SHOP, SYSTEM
 from system.cluster.kit.cluster import until
-from system.cluster.ledger import Ledger
+from system.cluster.ledger import WORKLOAD, Ledger
 
 PREVIOUS = REPOSITORY / "tests" / "chart" / "previous"
 
@@ -58,6 +60,26 @@ def test_the_adapter_is_killed(fleet, ledger):
 def test_the_adapter_is_rolled(fleet, ledger):
     fleet.kubectl("rollout", "restart", "statefulset/capsign-adapter", f"--namespace={SYSTEM}")
     fleet.wait_ready()
+
+
+def test_the_authority_is_rotated(fleet, ledger):
+    """The new one is published, signs, and the old one goes, while the pod runs on."""
+    pod = ledger.pod()
+    lives = restarts(fleet, pod, "capsign-agent", SHOP)
+    before = max(entry.authority for entry in fleet.entries() if isinstance(entry, IdentityIssued))
+    fleet.adapter_command("authority", "rotate")
+
+    def renewed(entry) -> bool:
+        return isinstance(entry, IdentityIssued) and entry.workload == WORKLOAD and entry.authority > before
+
+    fleet.until_entry(renewed, "a certificate of the new authority")
+    ledger.keeps_signing()
+    retired = fleet.until_entry(
+        lambda entry: isinstance(entry, Admin) and entry.act is Act.AUTHORITY_RETIRED, "the end of the old authority"
+    )
+    assert retired.target == f"authority/{before}"
+    assert ledger.pod() == pod
+    assert restarts(fleet, pod, "capsign-agent", SHOP) == lives
 
 
 def test_the_release_is_upgraded_and_rolled_back(fleet, ledger):

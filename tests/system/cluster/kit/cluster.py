@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from system.cluster.kit.api import Api
 from system.cluster.kit.archive import write_image
 from system.cluster.kit.build import binaries
 from system.cluster.kit.layout import NODE, PAUSE, Layout
@@ -112,7 +113,8 @@ class Cluster:
     def start(self) -> None:
         self._authority = self._layout.make()
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.server = f"https://127.0.0.1:{listener.getsockname()[1]}"
+            port: int = listener.getsockname()[1]
+            self.server = f"https://127.0.0.1:{port}"
             keeper = ["system.cluster.kit.keeper", str(self._layout.run), str(self._binaries), str(listener.fileno())]
             with (self._layout.logs / "keeper.log").open("w") as log:
                 self._keeper = subprocess.Popen(
@@ -125,6 +127,8 @@ class Cluster:
                     start_new_session=True,
                 )
         self.kubectl = self.speaking_as("admin", MASTERS)
+        pki = self._layout.pki
+        self.api = Api(port, pki / "ca.crt", pki / "helpers.crt", pki / "helpers.key")
         self._import_pause()
         self._await_stage("started")
         self._await_node()

@@ -1,0 +1,166 @@
+"""The webhook in bad company: absent, rotating, losing a replica, asked by a thousand, and asked what is no review."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
+import pytest
+from system.cluster.fleet import INJECT, SHOP, SYSTEM
+from system.cluster.kit import manifests
+from system.cluster.kit.cluster import until
+
+PODS = f"/api/v1/namespaces/{SHOP}/pods"
+DRY = f"{PODS}?dryRun=All"
+WEBHOOK = "capsign-injector-capsign-system"
+INJECTOR = f"/api/v1/namespaces/{SYSTEM}/services/https:capsign-injector:443/proxy"
+
+
+def pod(fleet, name="asked", labels=INJECT, **more):
+    container = manifests.python("app", "import time; time.sleep(600)", fleet.image)
+    return manifests.pod(name, SHOP, manifests.pod_spec(container, serviceAccountName="orders"), labels=labels, **more)
+
+
+class Admissions:
+    """Labelled pods, admitted one after the other by two callers until the end of the block. All that went wrong is kept."""
+
+    def __init__(self, fleet) -> None:
+        self._api = fleet.cluster.api
+        self._pod = pod(fleet)
+        self._done = threading.Event()
+        self._callers = [threading.Thread(target=self._ask) for _ in range(2)]
+        self.count = 0
+        self.faults: list[str] = []
+
+    def __enter__(self) -> Self:
+        for caller in self._callers:
+            caller.start()
+        until(lambda: self.count > 10, "the first admissions")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        before = self.count
+        until(lambda: self.count > before + 10, "the last admissions")
+        self._done.set()
+        for caller in self._callers:
+            caller.join()
+
+    def _ask(self) -> None:
+        while not self._done.is_set():
+            status, text = self._api.ask("POST", DRY, self._pod)
+            if status != 201 or "capsign-agent" not in text:
+                self.faults.append(f"{status} {text[:500]}")
+            self.count += 1
+
+
+def injectors(fleet) -> list[str]:
+    pods = fleet.kubectl.get("pod", "", SYSTEM, **{"app.kubernetes.io/component": "injector"})["items"]
+    return [one["metadata"]["name"] for one in pods if "deletionTimestamp" not in one["metadata"]]
+
+
+def authorities(fleet) -> list[bytes]:
+    """The certificates that API servers trust the webhook by, as the configuration has them."""
+    configuration = fleet.kubectl.get("mutatingwebhookconfiguration", WEBHOOK)
+    bundle = base64.b64decode(configuration["webhooks"][0]["clientConfig"]["caBundle"])
+    return [part for part in bundle.split(b"-----END CERTIFICATE-----\n") if part.strip()]
+
+
+def test_with_the_webhook_down_labelled_pods_are_refused_and_others_untouched(fleet):
+    fleet.kubectl("scale", "deployment/capsign-injector", "--replicas=0", f"--namespace={SYSTEM}")
+    try:
+        until(lambda: not injectors(fleet), "the end of the injectors")
+        until(lambda: fleet.cluster.api.ask("POST", DRY, pod(fleet))[0] != 201, "the first refusal")
+        words = fleet.developer.refused("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod(fleet)))
+        assert 'failed calling webhook "inject.capsign.dev"' in words
+        assert "capsign-injector" in words
+        began = time.monotonic()
+        status, text = fleet.cluster.api.ask("POST", DRY, pod(fleet, labels={}))
+        assert (status, "capsign-agent" in text) == (201, False)
+        assert time.monotonic() - began < 5  # nobody waited for the webhook: its own timeout is 5 s
+    finally:
+        fleet.kubectl("scale", "deployment/capsign-injector", "--replicas=2", f"--namespace={SYSTEM}")
+        fleet.wait_ready()
+
+
+def test_no_admission_fails_while_the_certificate_and_its_authority_rotate(fleet):
+    before = authorities(fleet)
+    assert len(before) == 1
+    with Admissions(fleet) as admissions:
+        command = ("annotate", "secret", "capsign-injector-tls", f"--namespace={SYSTEM}", "--overwrite")
+        fleet.kubectl(*command, f"capsign.dev/rotate={time.time():.0f}")
+        until(lambda: len(authorities(fleet)) == 2, "both authorities in the webhook configuration")
+        until(lambda: before[0] not in authorities(fleet), "the end of the old authority")
+    assert admissions.faults == []
+
+
+def test_no_admission_fails_while_a_replica_leaves(fleet):
+    """Its successor cannot come while the node is cordoned, so that one replica alone has all the work for a while."""
+    first = injectors(fleet)[0]
+    with Admissions(fleet) as admissions:
+        fleet.kubectl("cordon", "node")
+        try:
+            fleet.kubectl("delete", "pod", first, f"--namespace={SYSTEM}", "--timeout=90s")
+        finally:
+            fleet.kubectl("uncordon", "node")
+        fleet.wait_ready()
+    assert admissions.faults == []
+
+
+def test_no_admission_fails_while_the_injector_is_rolled(fleet):
+    with Admissions(fleet) as admissions:
+        fleet.kubectl("rollout", "restart", "deployment/capsign-injector", f"--namespace={SYSTEM}")
+        fleet.wait_ready()
+    assert admissions.faults == []
+
+
+# --- what an annotation may say ---
+
+
+@pytest.mark.parametrize(
+    ("annotations", "words"),
+    [
+        ({"capsign.dev/profile": "root"}, ["capsign.dev/profile", "root"]),
+        ({"capsign.dev/memory-limit": "64Gi"}, ["capsign.dev/memory-limit"]),
+        ({"capsign.dev/cpu-request": "64"}, ["capsign.dev/cpu-request"]),
+        ({"capsign.dev/containers": "nobody"}, ["capsign.dev/containers", "nobody"]),
+        ({"capsign.dev/log-level": "loud"}, ["capsign.dev/log-level"]),
+        ({"capsign.dev/profile.nobody": "default"}, ["capsign.dev/profile.nobody"]),
+    ],
+)
+def test_an_annotation_that_says_too_much_refuses_the_pod_in_words(fleet, annotations, words):
+    asked = json.dumps(pod(fleet, annotations=annotations))
+    said = fleet.developer.refused("create", "--dry-run=server", "-f", "-", stdin=asked)
+    assert all(word in said for word in words), said
+
+
+def test_an_unknown_annotation_is_a_warning_to_who_applies(fleet):
+    asked = json.dumps(pod(fleet, annotations={"capsign.dev/profil": "default"}))
+    done = fleet.developer.run("create", "--dry-run=server", "-f", "-", stdin=asked)
+    assert done.returncode == 0
+    assert "Warning:" in done.stderr
+    assert "capsign.dev/profil" in done.stderr
+
+
+# --- what is no review ---
+
+
+def test_what_is_no_review_is_refused_and_the_next_pod_is_admitted(fleet):
+    ask = fleet.cluster.api.ask
+    assert ask("GET", f"{INJECTOR}/inject")[0] == 405
+    assert ask("POST", f"{INJECTOR}/elsewhere", {})[0] == 404
+    assert ask("POST", f"{INJECTOR}/inject", {"kind": "Pod"})[0] == 400
+    assert ask("POST", f"{INJECTOR}/inject", b"\xff" * 100)[0] == 400
+    assert ask("POST", f"{INJECTOR}/inject", b"{}", content_type="text/plain")[0] == 415
+    assert ask("POST", f"{INJECTOR}/inject", b" " * (10 << 20))[0] == 413
+    assert ask("POST", DRY, pod(fleet))[0] == 201
+
+
+def test_a_thousand_reviews_at_once(fleet):
+    asked = pod(fleet)
+    with ThreadPoolExecutor(100) as callers:
+        answers = list(callers.map(lambda _: fleet.cluster.api.ask("POST", DRY, asked)[0], range(1000)))
+    assert set(answers) == {201}

@@ -1,0 +1,57 @@
+"""The guides are executed as they are written, on a cluster that has never seen us: what they say works."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from system.cluster.fleet import REPOSITORY
+from system.cluster.kit.cluster import KUBECTL, TESTS, Cluster
+
+GUIDES = ("k8s/README.md", "docs/operations/kubernetes.md")
+BLOCK = re.compile(r"^```bash test\n(.*?)^```", re.DOTALL | re.MULTILINE)
+HELM = f'#!/bin/sh\nPYTHONPATH={TESTS} exec {sys.executable} -m system.cluster.kit.helm "$@"\n'
+BLOCK_PATIENCE_S = 240
+
+
+@pytest.fixture(scope="module")
+def shell(image_archives, tmp_path_factory):
+    """A shell of somebody who administers a fresh cluster, with kubectl, helm and capsign in the PATH."""
+    tools = tmp_path_factory.mktemp("tools")
+    (tools / "helm").write_text(HELM)
+    (tools / "helm").chmod(0o755)
+    with Cluster() as cluster:
+        cluster.import_images(*image_archives)
+        paths = os.pathsep.join([str(tools), str(KUBECTL.parent), os.environ["PATH"]])
+        environment = {**os.environ, "PATH": paths, "KUBECONFIG": str(cluster.kubectl.kubeconfig)}
+
+        def run(block: str) -> None:
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block],
+                cwd=REPOSITORY,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=BLOCK_PATIENCE_S,
+            )
+            print(f"{block}\n{done.stdout}{done.stderr}")
+            assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}\n{cluster.tell('capsign-system', 'shop')}"
+
+        yield run
+
+
+def blocks(guide: str) -> list[str]:
+    return BLOCK.findall((REPOSITORY / guide).read_text())
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("guide", GUIDES)
+def test_what_a_guide_says_works(shell, guide):
+    found = blocks(guide)
+    assert len(found) >= 4
+    for block in found:
+        shell(block)
