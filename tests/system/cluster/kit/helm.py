@@ -1,7 +1,9 @@
 """The part of Helm's command line that our guides use, on Helm 4 itself (its library, by way of `helm_python`).
 
-    helm install|upgrade NAME CHART [--install] [--values F] [--set K=V] [--set-file K=F] [--reuse-values] [--create-namespace] [--wait]
-    helm rollback|test|uninstall NAME [--wait]                                  all with --namespace N, on the cluster of $KUBECONFIG
+    helm install|upgrade NAME CHART [--install] [--values F] [--set K=V] [--set-file K=F] [--reuse-values]
+                                    [--create-namespace] [--wait]
+    helm rollback|test|uninstall NAME [--wait]
+    all with --namespace N, on the cluster of $KUBECONFIG
 
 Anything else is refused, so that a guide cannot say what was never seen working.
 """
