@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from typing import Any
 
 import pytest
@@ -30,6 +31,14 @@ def adding(*capabilities: str) -> dict[str, Any]:
 EMPTY = [{"name": "v", "emptyDir": {}}]
 PRIVILEGED = {"name": "app", "securityContext": {"privileged": True}}
 NODE = [{"name": "v", "hostPath": {"path": "/var/lib/kubelet/pods/1"}}]
+REACHING = (
+    "/", "/etc", "/etc/kubernetes/kubelet.conf", "/proc", "/proc/1/root", "/proc/sys", "/proc/sys/kernel", "/run",
+    "/run/containerd/containerd.sock", "/var/run/crio/crio.sock", "/var/run/docker.sock", "/run/cri-dockerd.sock",
+    "/run/k3s/containerd", "/var/lib", "/var/lib/kubelet",
+    "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs", "/var/lib/containers/storage",
+    "/var/lib/docker/overlay2", "/var/lib/kubelet/pki", "/var/lib/kubelet/pods", "/var/lib/x/../kubelet/",
+)  # fmt: skip
+NOT_REACHING = ("/var/log", "/var/lib/kubelet/plugins", "/proc/sys/vm", "/proc/sys/net/core", "/run/udev", "/etc/ssl", "/procx")
 HOST_PROCESS = {"windowsOptions": {"hostProcess": True}}
 SOCKET = ("capsign-socket-0", "/run/capsign")
 ONLY_B = {"capsign.dev/containers": "b"}
@@ -52,6 +61,8 @@ REFUSED: list[tuple[str, dict[str, Any], Reason, str]] = [
     ("all capabilities", pod(adding("CHOWN", "ALL")), Reason.ISOLATION, "capab"),
     ("kubelet's directory", pod(mounts(("v", "/x")), volumes=NODE), Reason.ISOLATION, "container app.volumeMounts"),
     ("user namespace, kubelet's directory", pod(mounts(("v", "/x")), volumes=NODE, hostUsers=False), Reason.ISOLATION, "app"),
+    *((f"the node's {path}", pod(mounts(("v", "/x")), volumes=[{"name": "v", "hostPath": {"path": path}}]),
+       Reason.ISOLATION, "container app.volumeMounts") for path in REACHING),
     ("our container", pod({"name": "capsign-agent"}), Reason.COLLISION, "container capsign-agent"),
     ("our container, after", pod({"name": "capsign-agent"}, annotations=INJECTED), Reason.COLLISION, "container capsign-agent"),
     ("like our container", pod({"name": "capsign-agent-2"}), Reason.COLLISION, "container capsign-agent-2"),
@@ -85,6 +96,8 @@ REFUSED: list[tuple[str, dict[str, Any], Reason, str]] = [
     ("socket variable", pod({"name": "app", "env": [{"name": "CAPSIGN_SOCKET", "value": "/x"}]}), Reason.COLLISION, "app.env"),
     ("socket variable from elsewhere", pod({"name": "app", "env": [{"name": "CAPSIGN_SOCKET", "valueFrom": {}}]}),
      Reason.COLLISION, "app.env"),
+    ("17 profiles", pod(annotations={f"capsign.dev/profile.a{number}": "default" for number in range(17)}),
+     Reason.ANNOTATION, "profile.a0"),
     ("no such container", pod(annotations={"capsign.dev/containers": "web"}), Reason.ANNOTATION, "containers"),
     ("the agent itself", pod(annotations={"capsign.dev/containers": "capsign-agent"}), Reason.ANNOTATION, "containers"),
     ("a profile for nobody", pod(annotations={"capsign.dev/profile.web": "default"}), Reason.ANNOTATION, "profile.web"),
@@ -119,8 +132,8 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("privileged in a user namespace", pod(PRIVILEGED, hostUsers=False)),
     ("a small capability", pod(adding("NET_ADMIN"))),
     ("a host path nobody mounts", pod(volumes=NODE)),
-    ("the node's log", pod(mounts(("v", "/x")), volumes=[{"name": "v", "hostPath": {"path": "/var/log"}}])),
-    ("/proc/sys only", pod(mounts(("v", "/x")), volumes=[{"name": "v", "hostPath": {"path": "/proc/sys/vm"}}])),
+    *((f"the node's {path}", pod(mounts(("v", "/x")), volumes=[{"name": "v", "hostPath": {"path": path}}]))
+      for path in NOT_REACHING),
     ("beside our place", pod(mounts(("v", "/run/capsignature"), ("v", "/run/app")), volumes=EMPTY)),
     ("above, its own", pod(mounts(("v", "/var/run")), volumes=EMPTY)),
     ("at our place in a container without a socket",
@@ -158,3 +171,42 @@ def test_without_the_label_nothing_is_even_read(settings):
         result = inject(given, "shop", settings, BUNDLE)
         assert (result.pod, result.containers) == (given, ())
     assert inject({}, "shop", settings, BUNDLE).pod == {}
+
+
+def steps(given, settings):
+    """How much Python runs to inject a pod: calls, and each item that a generator gives."""
+    count = 0
+
+    def step(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(step)
+    try:
+        inject(given, "shop", settings, BUNDLE)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def many_mounts(number):
+    app = mounts(*((f"v{index}", "/run") for index in range(number)))
+    other = mounts(*(("w", f"/x{index}") for index in range(number)), name="b")
+    volumes = [{"name": f"v{index}", "emptyDir": {}} for index in range(number)]
+    return pod(app, other, volumes=volumes, annotations={"capsign.dev/containers": "app"})
+
+
+def many_annotations(number):
+    return pod(annotations={f"capsign.dev/loglevel-{index}": "" for index in range(number)})
+
+
+@pytest.mark.parametrize("many", [many_mounts, many_annotations])
+def test_a_pod_that_is_twice_as_large_is_twice_the_work(many, settings):
+    """Every mount above our place was held against every mount of every other container: one pod of 3 MiB, from anybody who may
+    make pods, kept the thread that answers reviews for minutes, and with it every labelled pod of the cluster."""
+    assert steps(many(400), settings) < 3 * steps(many(200), settings)
+
+
+def test_what_is_not_warned_about_is_not_guessed_at_either(settings):
+    """What each of ten thousand misspelt annotations meant took the same thread a minute, to say sixteen of them."""
+    assert steps(many_annotations(400), settings) < 20_000

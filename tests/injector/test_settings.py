@@ -40,8 +40,11 @@ def test_an_empty_file_is_the_defaults():
         ("profiles: {default: {memory_limit: 1Gi}}", "profiles.default.memory_limit", "not be above `memory_limit_max`"),
         ("profiles: {default: {memory_request: 8Mi, memory_limit: 16Mi}}", "profiles.default.memory_limit", "at least 32Mi"),
         ("profiles: {default: {cpu_limit: 5m}}", "profiles.default.cpu_request", "not be above `cpu_limit`"),
-        ("profiles: {default: {may_set: [image]}}", "profiles[...].may_set[0]", "image"),
-        ("profiles: {default: {log_level: loud}}", "profiles[...].log_level", "loud"),
+        ("profiles: {default: {may_set: [image]}}", "profiles.default.may_set[0]", "image"),
+        ("profiles: {default: {}, pay: {log_level: loud}}", "profiles.pay.log_level", "loud"),
+        ("profiles: {default: {}, pay: 7}", "profiles.pay", "got `int`"),
+        ("server: {secret: A_B}", "server.secret", "Secret"),
+        ("server: {webhook_configuration: a..b}", "server.webhook_configuration", "object's name"),
         ("- a", "", "mapping"),
         ("7: a", "", "mapping"),
         ("a: [", "", "not YAML at line 1"),
@@ -61,3 +64,10 @@ def test_every_fault_names_its_key_and_the_fix(text, key, says):
 def test_not_utf_8():
     with pytest.raises(SettingsError, match="not YAML"):
         parse(b"image: \xff", "settings.yaml")
+
+
+def test_the_name_of_an_object_has_one_bound_only():
+    """In a namespace with a long name the injector did not start: its webhook configuration's name has a part of 80 characters,
+    which the API server takes and a rule for DNS names did not."""
+    name = "capsign-injector-" + "n" * 63
+    assert parse(f"server: {{webhook_configuration: {name}, secret: {name}}}".encode(), "x").server.webhook_configuration == name

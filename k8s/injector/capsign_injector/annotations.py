@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import get_args
 
 from capsign_injector import quantity
 from capsign_injector.refusal import Reason, Refusal, shown
 from capsign_injector.server_settings import LogLevel
 from capsign_injector.settings import MaySet, Profile, Settings
+from capsign_injector.sidecar import MAX_SOCKETS
 
 PREFIX = "capsign.dev/"
 LABEL = f"{PREFIX}inject"
@@ -60,13 +62,14 @@ def read(annotations: Mapping[str, str], namespace: str, settings: Settings) -> 
     for key, value in ours.items():
         if len(value) > _MAX_LENGTH.get(key, 63) and (key in _KNOWN or key.startswith(OF_CONTAINER)):
             raise _refused(key, f"is {len(value)} characters long; at most {_MAX_LENGTH.get(key, 63)} make sense. Shorten it.")
+    profiled = [key for key in ours if key.startswith(OF_CONTAINER)]
+    if len(profiled) > MAX_SOCKETS:
+        raise _refused(
+            profiled[0], f"is one of {len(profiled)} like it; at most {MAX_SOCKETS} containers get a socket. Remove some."
+        )
     name = ours.get(PROFILE, "default")
     profile = _profile(PROFILE, name, namespace, settings)
-    of_container = {
-        key.removeprefix(OF_CONTAINER): _profile(key, value, namespace, settings)
-        for key, value in ours.items()
-        if key.startswith(OF_CONTAINER)
-    }
+    of_container = {key.removeprefix(OF_CONTAINER): _profile(key, ours[key], namespace, settings) for key in profiled}
     for may_set in get_args(MaySet):
         if PREFIX + may_set in ours and may_set not in profile.may_set:
             allowed = ", ".join(profile.may_set) or "nothing"
@@ -80,7 +83,7 @@ def read(annotations: Mapping[str, str], namespace: str, settings: Settings) -> 
         cpu_asked=f"{PREFIX}cpu-request" in ours,
         memory_limit=_memory_limit(ours.get(f"{PREFIX}memory-limit"), profile, settings),
         log_level=_log_level(ours.get(f"{PREFIX}log-level"), profile),
-        warnings=tuple(_unknown(ours)),
+        warnings=tuple(islice(_unknown(ours), MAX_WARNINGS)),
     )
 
 
@@ -136,8 +139,8 @@ def _log_level(value: str | None, profile: Profile) -> str:
     return value or profile.log_level
 
 
-def _unknown(ours: Mapping[str, str]) -> list[str]:
-    warnings = []
+def _unknown(ours: Mapping[str, str]) -> Iterator[str]:
+    """One warning at a time: what is meant takes a while to guess, and there may be thousands."""
     for key in ours:
         if key in _KNOWN or key.startswith(OF_CONTAINER):
             continue
@@ -147,8 +150,7 @@ def _unknown(ours: Mapping[str, str]) -> list[str]:
             names = [one.removeprefix(PREFIX) for one in _KNOWN if one != INJECTED]
             close = difflib.get_close_matches(key.removeprefix(PREFIX)[:64], names, n=1, cutoff=0.6)
             meant = f" Did you mean `{PREFIX}{close[0]}`?" if close else f" Known: {', '.join(names)}."
-        warnings.append(f"The annotation `{shown(key)}` is not known and does nothing.{meant}")
-    return warnings[:MAX_WARNINGS]
+        yield f"The annotation `{shown(key)}` is not known and does nothing.{meant}"
 
 
 def _refused(key: str, sentence: str) -> Refusal:

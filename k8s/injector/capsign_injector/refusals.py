@@ -22,8 +22,25 @@ MIRROR = "kubernetes.io/config.mirror"
 ROOT_CAPABILITIES = frozenset({"ALL", "BPF", "DAC_READ_SEARCH", "PERFMON", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"})
 """Each of them reaches the memory or the files of other containers, unless the pod has a user namespace (capabilities(7))."""
 
-NODE_PATHS = ("/proc", "/run/containerd", "/run/crio", "/run/docker.sock", "/var/lib/kubelet/pods")
-"""Paths of a node through which a process or a volume of another container can be had."""
+NODE_PATHS = (
+    "/etc/kubernetes",
+    "/proc",
+    "/run/containerd",
+    "/run/cri-dockerd.sock",
+    "/run/crio",
+    "/run/docker.sock",
+    "/run/k3s",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/docker",
+    "/var/lib/kubelet/pki",
+    "/var/lib/kubelet/pods",
+)
+"""Paths of a node through which a process, a file or a token of another container can be had, each with all that is in it: the
+runtimes' sockets and layers, the kubelet's volumes, and credentials that speak for the node or its kubelet."""
+
+NODE_PATHS_TAKEN = ("/proc/sys/fs", "/proc/sys/net", "/proc/sys/vm")
+"""Below those, and harmless here."""
 
 
 def refuse_pod(pod: Pod, settings: Settings) -> list[str]:
@@ -90,7 +107,9 @@ def _root_in(context: SecurityContext | None) -> Iterator[tuple[str, str]]:
 
 def _reaches_node(path: str) -> bool:
     here = _plain(path)
-    return any(_above(here, one) or here == one for one in NODE_PATHS) or _above("/var/lib/kubelet/pods", here)
+    if any(here == one or _above(one, here) for one in NODE_PATHS_TAKEN):
+        return False
+    return any(here == one or _above(here, one) or _above(one, here) for one in NODE_PATHS)
 
 
 def choose(pod: Pod, asked: Sequence[str] | None, before: Sequence[str]) -> tuple[str, ...]:
@@ -165,11 +184,10 @@ def _mounts_ours(container: Container, volume: str) -> Refusal:
 
 def refuse_container(pod: Pod, container: Container) -> None:
     """What a container that gets a socket may not have. Raises Refusal."""
-    for mount in container.volume_mounts or ():
-        if is_socket_mount(mount):
-            continue
-        path = _plain(mount.mount_path)
-        if path == RUN or _above(RUN, path) or (_above(path, RUN) and not _harmless_above(pod, container, mount)):
+    places = [(_plain(mount.mount_path), mount) for mount in container.volume_mounts or () if not is_socket_mount(mount)]
+    own = _own_volumes(pod, container) if any(_above(path, RUN) for path, _ in places) else frozenset()
+    for path, mount in places:
+        if path == RUN or _above(RUN, path) or (_above(path, RUN) and not _harmless_above(mount, own)):
             sentence = f"The container `{container.name}` mounts `{shown(mount.mount_path)}`, where its socket goes ({RUN})."
             fix = "Mount it elsewhere." if not _above(path, RUN) else "Mount it elsewhere, or an emptyDir of its own."
             raise Refusal(Reason.COLLISION, f"container {container.name}.volumeMounts", f"{sentence} {fix}")
@@ -179,14 +197,16 @@ def refuse_container(pod: Pod, container: Container) -> None:
             raise Refusal(Reason.COLLISION, f"container {container.name}.env", sentence)
 
 
-def _harmless_above(pod: Pod, container: Container, mount: Mount) -> bool:
+def _own_volumes(pod: Pod, container: Container) -> frozenset[str]:
+    """Names of the emptyDirs that no other container mounts."""
+    shared = {mount.name for one in pod.everyone if one.name != container.name for mount in one.volume_mounts or ()}
+    return frozenset(one.name for one in pod.volumes if one.empty_dir is not None and one.name not in shared)
+
+
+def _harmless_above(mount: Mount, own: frozenset[str]) -> bool:
     """An emptyDir at /run that only this container mounts, writable: the runtime makes our mount point in it. Shared with another
     container, that one could put a link there and a socket of its own behind it."""
-    empty = any(one.name == mount.name and one.empty_dir is not None for one in pod.volumes)
-    shared = any(
-        each.name == mount.name for one in pod.everyone if one.name != container.name for each in one.volume_mounts or ()
-    )
-    return empty and not shared and not mount.read_only and mount.mount_propagation in {None, "None"}
+    return mount.name in own and not mount.read_only and mount.mount_propagation in {None, "None"}
 
 
 def _plain(path: str) -> str:

@@ -118,6 +118,9 @@ def parse(data: bytes, source: str) -> Settings:
         tree = {}
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
         raise SettingsError(f"{source} must be a mapping of settings. See `values.yaml` of the chart, `injector.settings`.")
+    if isinstance(tree.get("profiles"), dict):
+        for name, profile in tree["profiles"].items():
+            settings.check(profile, Profile, source, at=f"profiles.{str(name)[:64]}")
     checked = settings.check(tree, Settings, source)
     for key, sentence in _faults(checked):
         raise SettingsError(f"{source}: the key `{key}` {sentence}", key=key)
@@ -128,7 +131,7 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
     faults = [
         (key, sentence)
         for key, value, form, sentence in (
-            ("image", given.image, _IMAGE, "must be an image reference such as registry.example/capsign-agent:0.1.0."),
+            ("image", given.image, _IMAGE, "must be an image reference such as localhost/capsign-agent:0.1.0."),
             ("trust_domain", given.trust_domain, _DNS_NAME, "must be a SPIFFE trust domain such as cluster.example."),
             ("audience", given.audience, _AUDIENCE, "must be 1 to 253 printable ASCII characters without spaces."),
             ("adapter.server_name", given.adapter.server_name, _DNS_NAME, "must be a DNS name in lower case."),

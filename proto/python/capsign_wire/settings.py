@@ -65,21 +65,22 @@ def load(path: Path | None, kind: type[T], env_prefix: str, environ: Mapping[str
     return _convert(tree, kind, source, env_prefix)
 
 
-def check(tree: dict[str, Any], kind: type[T], source: str) -> T:
-    """A document that was already parsed, from `source` (for messages), as a checked `kind`. No I/O. Raises SettingsError."""
+def check(tree: Any, kind: type[T], source: str, *, at: str = "") -> T:
+    """A document that was already parsed, from `source` (for messages), as a checked `kind`; `at` is the key of a part of one. No
+    I/O. Raises SettingsError."""
     import msgspec
 
-    _refuse_unknown(tree, msgspec.inspect.type_info(kind), "", source)
-    return _convert(tree, kind, source, "")
+    _refuse_unknown(tree, msgspec.inspect.type_info(kind), at, source)
+    return _convert(tree, kind, source, "", at)
 
 
-def _convert(tree: dict[str, Any], kind: type[T], source: str, env_prefix: str) -> T:
+def _convert(tree: Any, kind: type[T], source: str, env_prefix: str, at: str = "") -> T:
     import msgspec
 
     try:
         return msgspec.convert(tree, kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise _explained(error, source, env_prefix) from None
+        raise _explained(error, source, env_prefix, at) from None
 
 
 def read_secret(path: Path) -> bytes:
@@ -242,10 +243,11 @@ def _overrides(kind: Any, prefix: str, environ: Mapping[str, str]) -> Iterator[t
         yield name, path, msgspec.to_builtins(typed, enc_hook=str)
 
 
-def _explained(error: Exception, source: str, prefix: str) -> SettingsError:
+def _explained(error: Exception, source: str, prefix: str, at: str) -> SettingsError:
     """msgspec's error as a sentence that names the key, the file and the variable that sets it."""
     found = _AT.match(str(error))
-    what, path = (found["what"], (found["path"] or "").lstrip(".")) if found else (str(error), "")
+    what, path = (found["what"], at + (found["path"] or "")) if found else (str(error), at)
+    path = path.lstrip(".")
     missing = _MISSING.match(what)
     if missing:
         key = f"{path}.{missing['name']}" if path else missing["name"]
