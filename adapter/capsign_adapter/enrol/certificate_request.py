@@ -19,6 +19,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 MAX_BYTES = 4096
 """Longest request, bytes; a plain one for P-256 has about 190."""
 
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for bytes that are no request; not all of it is a ValueError."""
+
 _EXTENSION_REQUEST = x509.ObjectIdentifier("1.2.840.113549.1.9.14")  # RFC 2985 5.4.2
 
 
@@ -37,7 +47,7 @@ def read(der: bytes) -> CertificateRequest:
     try:
         request = x509.load_der_x509_csr(der)
         return _checked(request)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except _UNREADABLE:
         raise _refused("It is not a PKCS#10 request in DER.") from None
 
 

@@ -45,6 +45,7 @@ def test_noise_is_refused_by_one_kind_of_error(noise):
 
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
+@example(8, 1)  # version 2: `cryptography` says so with an error that is no ValueError
 def test_no_altered_byte_passes(at, flip):
     """Everything that is read is under the signature, and the signature has no second spelling that we take."""
     altered = bytearray(GOOD)
