@@ -46,6 +46,8 @@ def read(der: bytes) -> CertificateRequest:
         raise _refused(f"It has 1 to {MAX_BYTES} bytes.")
     try:
         request = x509.load_der_x509_csr(der)
+        if not der.endswith(b"\x00" + request.signature):  # DER: a string of whole bytes has no unused bits (X.690, 8.6.2)
+            raise _refused("Its signature is not spelt as DER.")
         return _checked(request)
     except _UNREADABLE:
         raise _refused("It is not a PKCS#10 request in DER.") from None

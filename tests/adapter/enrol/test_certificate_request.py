@@ -6,6 +6,7 @@ import pytest
 from capsign_adapter.enrol import certificate_request
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import example, given
@@ -52,6 +53,17 @@ def test_no_altered_byte_passes(at, flip):
     altered[at] ^= flip
     with pytest.raises(FailureError) as caught:
         certificate_request.read(bytes(altered))
+    assert caught.value.reason == reasons.REASON_CERTIFICATE_REQUEST_REFUSED
+
+
+def test_a_signature_with_unused_bits_is_another_spelling_and_refused():
+    """The byte before the signature counts unused bits. The library takes 1 to 7 where the last bits happen to be 0."""
+    even = next(der for der in (request(OWN, key=KEY) for _ in range(200)) if der[-1] % 2 == 0)  # signatures differ each time
+    at = len(even) - len(x509.load_der_x509_csr(even).signature) - 1
+    respelt = even[:at] + b"\x01" + even[at + 1 :]
+    assert x509.load_der_x509_csr(respelt).is_signature_valid
+    with pytest.raises(FailureError) as caught:
+        certificate_request.read(respelt)
     assert caught.value.reason == reasons.REASON_CERTIFICATE_REQUEST_REFUSED
 
 
