@@ -24,6 +24,7 @@ from capsign_adapter.front.identity_servicer import IdentityServicer
 from capsign_adapter.front.serving import ServingCertificate
 from capsign_adapter.front.tls import CertificateFiles
 from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.sign.watch import Ticker
 from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import Token
@@ -37,7 +38,9 @@ def realm_of(identity: Identity, policy: Policy) -> Realm:
 class Identities:
     """One replica's part in who is who. Without [identity] there is only the certificate in files."""
 
-    def __init__(self, config: Config, policy: Policy, token: Token, store: Store, metrics: Metrics) -> None:
+    def __init__(
+        self, config: Config, policy: Policy, token: Token, store: Store, snapshots: Snapshots, metrics: Metrics
+    ) -> None:
         """Takes up what is due, and issues the serving certificate.
 
         Raises SettingsError, FailureError, OSError (a file of `client_ca`), and what token and store raise.
@@ -63,7 +66,7 @@ class Identities:
         if kubernetes is not None:
             cluster = Cluster(Api(kubernetes.api_server, kubernetes.token_file, kubernetes.ca_file))
             rules = Settings(kubernetes.audience, kubernetes.pod_address_check, config.control.refusals_per_second)
-            self._enrolment = Enrolment(policy, cluster, authority, store, rules, now_ms)
+            self._enrolment = Enrolment(policy, cluster, authority, store, lambda: snapshots.refresh().revoked, rules, now_ms)
             if kubernetes.bundle_config_map:
                 self._publisher = BundlePublisher(cluster, authority, kubernetes.bundle_config_map)
 

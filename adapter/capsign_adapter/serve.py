@@ -102,7 +102,7 @@ class Replica:
         keys = PublicKeys(policy, keyring, snapshots)
 
         # Who is who.
-        self._identities = identities = Identities(config, policy, token, store, metrics)
+        self._identities = identities = Identities(config, policy, token, store, snapshots, metrics)
 
         # The services.
         self._server = grpc.server(

@@ -36,7 +36,13 @@ class EnrolmentRig:
         settings = Settings(AUDIENCE, pod_address_check, refusals_per_second)
         adapter = self.adapter
         self.enrolment = Enrolment(
-            adapter.policy, Cluster(self.api), self.authority, adapter.store, settings, lambda: now_ms() + self.ahead_ms
+            adapter.policy,
+            Cluster(self.api),
+            self.authority,
+            adapter.store,
+            lambda: adapter.snapshots.refresh().revoked,
+            settings,
+            lambda: now_ms() + self.ahead_ms,
         )
 
     def pod(self, account: str = "app", name: str = "web-0", *addresses: str) -> Pod:

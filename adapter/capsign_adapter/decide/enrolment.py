@@ -16,12 +16,16 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.revoked import RevocationIndex, revoked_failure
 
 Address = IPv4Address | IPv6Address
 
 ADDRESS_WAIT_MS = 300
 """When to ask again for a pod whose address the cluster does not know yet: the kubelet reports it a second or two after it has
 started the first container."""
+
+REVOKED_WAIT_MS = 60_000
+"""When to ask again after a revocation: nothing takes one back, and each of these refusals is a leaf."""
 
 _LIVE_PHASES = frozenset({"Pending", "Running"})
 """Pending is a pod whose init containers run, and the agent is one of them."""
@@ -102,11 +106,27 @@ def demand_named(policy: Policy, spiffe_id: str) -> None:
         raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, sentence)
 
 
+def demand_not_revoked(policy: Policy, revoked: RevocationIndex, spiffe_id: str) -> None:
+    """Raises FailureError HANDLE_REVOKED for a workload that was withdrawn whole: a certificate would outlive its handles."""
+    found = revoked.of_identity(spiffe_id, administers=bool(policy.roles_of(spiffe_id)))
+    if found is not None:
+        raise revoked_failure(found, retry_after_ms=REVOKED_WAIT_MS)
+
+
 def demand_holder(holder: str, spiffe_id: str) -> None:
     """On renewal: the token proves the identity of the connection. Raises FailureError SERVICE_TOKEN_MISPLACED."""
     if holder != spiffe_id:
         sentence = "The service account token is not that of the workload whose certificate this connection uses."
         raise FailureError(failures_pb2.REASON_SERVICE_TOKEN_MISPLACED, sentence)
+
+
+def demand_fresh_key(held: bytes, asked: bytes) -> None:
+    """On renewal, both are SHA-256 of a SubjectPublicKeyInfo: no key serves two certificates, or whoever copied it once would
+    have it for good. Raises FailureError CERTIFICATE_REQUEST_REFUSED.
+    """
+    if held == asked:
+        sentence = "The certificate request has the key of the certificate that it follows. Make a new one."
+        raise FailureError(failures_pb2.REASON_CERTIFICATE_REQUEST_REFUSED, sentence, field="certificate_request")
 
 
 def demand_live(bearer: Bearer, pod: PodFacts | None, now_ms: int) -> PodFacts:

@@ -64,6 +64,15 @@ class RevocationIndex:
         everything = self._found.get((pb.REVOCATION_KIND_EVERYTHING, EVERYTHING))
         return everything or self._found.get((pb.REVOCATION_KIND_WORKLOAD, workload))
 
+    def of_identity(self, spiffe_id: str, *, administers: bool) -> Revocation | None:
+        """The revocation under which this identity gets no further certificate, or None.
+
+        Who administers (has a role) is kept out only by name: revoking everything withdraws what signs, not those who see to it
+        afterwards.
+        """
+        named = self._found.get((pb.REVOCATION_KIND_WORKLOAD, spiffe_id))
+        return named if named is not None or administers else self.of_workload(spiffe_id)
+
     def serials(self) -> frozenset[bytes]:
         """Serials of handles that were revoked one by one."""
         return frozenset(
@@ -87,7 +96,7 @@ class RevocationIndex:
         )
 
 
-def revoked_failure(revocation: Revocation) -> FailureError:
+def revoked_failure(revocation: Revocation, *, retry_after_ms: int = 0) -> FailureError:
     """The refusal that this revocation causes."""
-    words = _WORDS[pb.RevocationKind.ValueType(revocation.kind)]
-    return FailureError(failures_pb2.REASON_HANDLE_REVOKED, f"{words} was revoked at epoch {revocation.epoch}.")
+    sentence = f"{_WORDS[pb.RevocationKind.ValueType(revocation.kind)]} was revoked at epoch {revocation.epoch}."
+    return FailureError(failures_pb2.REASON_HANDLE_REVOKED, sentence, retry_after_ms=retry_after_ms)

@@ -1,5 +1,5 @@
-"""How a pod gets a certificate: 1 read the request, 2 have the cluster review the token, 3 hold the identity against policy,
-4 have the cluster show the pod, 5 hold connection and request against it, 6 issue, 7 record, 8 release.
+"""How a pod gets a certificate: 1 read the request, 2 have the cluster review the token, 3 hold the identity against policy and
+revocations, 4 have the cluster show the pod, 5 hold connection and request against it, 6 issue, 7 record, 8 release.
 
 1 asks nobody. 2 to 5 raise what `decide.enrolment` decides. A certificate leaves only after its leaf is durable; a refusal leaves
 a leaf too, with what had been proven by then. A failure of cluster, token or store decides nothing and leaves none.
@@ -24,6 +24,7 @@ from capsign_adapter.decide.enrolment import Address, PodFacts, TokenFacts
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.enrol import certificate_request
 from capsign_adapter.enrol.authority import Bundle, Issued
 from capsign_adapter.evidence import leaf
@@ -97,14 +98,16 @@ class Enrolment:
         cluster: Vouching,
         authority: Issuer,
         log: Log,
+        revoked: Callable[[], RevocationIndex],
         settings: Settings,
         clock: Callable[[], int],
     ) -> None:
-        """`clock` gives milliseconds since 1970."""
+        """`revoked` gives what is revoked by now, as the store has it; `clock` milliseconds since 1970."""
         self._policy = policy
         self._cluster = cluster
         self._authority = authority
         self._log = log
+        self._revoked = revoked
         self._settings = settings
         self._clock = clock
         self._refusals = Buckets()
@@ -113,36 +116,40 @@ class Enrolment:
 
     def enrol(self, request: bytes, token: str, address: Address | None) -> Identity:
         """A pod's first certificate. Raises FailureError, and what the store and the token raise."""
-        return self._decide("", request, token, address)
+        return self._decide(None, request, token, address)
 
     def renew(self, peer: Peer, request: bytes, token: str, address: Address | None) -> Identity:
         """Its next one, over a connection that was made with the last. Raises as `enrol` does."""
-        return self._decide(peer.spiffe_id, request, token, address)
+        return self._decide(peer, request, token, address)
 
-    def _decide(self, holder: str, request: bytes, token: str, address: Address | None) -> Identity:
+    def _decide(self, peer: Peer | None, request: bytes, token: str, address: Address | None) -> Identity:
+        holder = peer.spiffe_id if peer is not None else ""
         known = _Known(workload=holder if decide.named(self._policy, holder) else "")
         try:
-            return self._issue(known, holder, request, token, address)
+            return self._issue(known, peer, request, token, address)
         except FailureError as error:
             if error.outcome == failures_pb2.OUTCOME_REFUSED and not self._recorded(known, holder, error, address):
                 sentence = "Certificates are refused too often to record each."
                 raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=1000) from None
             raise
 
-    def _issue(self, known: _Known, holder: str, request: bytes, token: str, address: Address | None) -> Identity:
+    def _issue(self, known: _Known, peer: Peer | None, request: bytes, token: str, address: Address | None) -> Identity:
         # 1. Read the request.
         asked = certificate_request.read(request)
         known.key_hash = hashlib.sha256(asked.spki).digest()
-        with self._turn(self._renewing, 0.0) if holder else self._turn(self._enrolling, WAIT_SECONDS):
+        if peer is not None:
+            decide.demand_fresh_key(peer.key_hash, known.key_hash)
+        with self._turn(self._renewing, 0.0) if peer is not None else self._turn(self._enrolling, WAIT_SECONDS):
             # 2. Review the token.
             bearer = decide.bearer_of(self._cluster.review(token, self._settings.audience), self._settings.audience)
             known.pod_uid = bearer.uid
             # 3. Policy.
             spiffe_id = decide.spiffe_id_of(self._policy.trust_domain, bearer)
-            if holder:
-                decide.demand_holder(holder, spiffe_id)
+            if peer is not None:
+                decide.demand_holder(peer.spiffe_id, spiffe_id)
             decide.demand_named(self._policy, spiffe_id)
             known.workload = spiffe_id
+            decide.demand_not_revoked(self._policy, self._revoked(), spiffe_id)
             # 4. The pod.
             pod = decide.demand_live(bearer, self._cluster.pod(bearer.namespace, bearer.pod_name), self._clock())
         # 5. The connection and the request.
@@ -157,7 +164,7 @@ class Enrolment:
             now, self._policy.digest, spiffe_id, known.pod_uid, known.key_hash, issued.authority, issued.not_after_ms
         )
         index = self._log.append([entry], now)
-        logs.event("identity.issued", workload=spiffe_id, pod_uid=bearer.pod_uid, renewed=bool(holder), leaf=index)
+        logs.event("identity.issued", workload=spiffe_id, pod_uid=bearer.pod_uid, renewed=peer is not None, leaf=index)
         # 8. Release.
         return Identity(spiffe_id, issued, self._authority.bundle())
 

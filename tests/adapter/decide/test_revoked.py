@@ -80,3 +80,17 @@ def test_serials():
 def test_a_kind_this_version_does_not_know_stops_it_rather_than_being_skipped(kind):
     with pytest.raises(ValueError, match="do not skip it"):
         index(kind, "x")
+
+
+def test_an_identity_gets_no_certificate_while_it_is_withdrawn_and_who_administers_only_by_name():
+    everything = index(pb.REVOCATION_KIND_EVERYTHING, "*")
+    assert everything.of_identity(ORDERS, administers=False)
+    assert everything.of_identity(ORDERS, administers=True) is None
+    for administers in (False, True):
+        assert index(pb.REVOCATION_KIND_WORKLOAD, ORDERS).of_identity(ORDERS, administers=administers)
+        assert index(pb.REVOCATION_KIND_WORKLOAD, RELEASE).of_identity(ORDERS, administers=administers) is None
+        assert index(pb.REVOCATION_KIND_TENANT, "acme").of_identity(ORDERS, administers=administers) is None
+    both = RevocationIndex(
+        8, [Revocation(7, pb.REVOCATION_KIND_WORKLOAD, ORDERS, 0), Revocation(8, pb.REVOCATION_KIND_EVERYTHING, "*", 0)]
+    )
+    assert both.of_identity(ORDERS, administers=True)

@@ -7,10 +7,14 @@ import threading
 from dataclasses import replace
 
 import pytest
+from capsign_adapter.decide.enrolment import REVOKED_WAIT_MS
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Role
 from capsign_adapter.enrol import enrolment as flow
 from capsign_adapter.evidence.leaf_reader import IdentityIssued, IdentityRefused
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.store.interface import StoreUnavailableError
+from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from cryptography import x509
@@ -272,6 +276,55 @@ def test_a_workload_that_policy_no_longer_names_is_not_renewed_nor_written_down(
     door.wire()
     assert refusal(door, door.renew, door.cluster.token(door.pod())).reason == reasons.REASON_IDENTITY_UNKNOWN
     assert recorded(door).workload == ""
+
+
+def test_a_key_serves_one_certificate(door):
+    """Whoever copied the key of one would otherwise have that of all that follow."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    holder = Peer(APP, hashlib.sha256(spki).digest(), now_ms() + 1000)
+    failure = refusal(door, door.renew, door.cluster.token(door.pod()), holder, request(key=key))
+    assert failure.reason == reasons.REASON_CERTIFICATE_REQUEST_REFUSED
+    assert door.cluster.requests == []
+    assert recorded(door).workload == APP
+
+
+# Revocation.
+
+
+def revoke(door, kind, target):
+    door.adapter.store.revoke(kind, target, lambda epoch: b"leaf", now_ms())
+    door.before = door.adapter.store.control().tree_size
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"), [(admin_pb2.REVOCATION_KIND_WORKLOAD, APP), (admin_pb2.REVOCATION_KIND_EVERYTHING, "*")]
+)
+@pytest.mark.parametrize("call", ["enrol", "renew"])
+def test_a_workload_that_is_revoked_gets_no_certificate(door, kind, target, call):
+    """Its handles were gone at once, and yet each of its pods could keep an identity for as long as it ran."""
+    pod = door.pod()
+    token = door.cluster.token(pod)
+    getattr(door, call)(token)
+    revoke(door, kind, target)
+    failure = refusal(door, getattr(door, call), token)
+    assert failure.reason == reasons.REASON_HANDLE_REVOKED
+    assert failure.retry_after_ms == REVOKED_WAIT_MS
+    entry = recorded(door)
+    assert (entry.reason, entry.workload, entry.pod_uid) == (failure.reason, APP, uid_bytes(pod))
+
+
+def test_the_revocation_of_another_or_of_something_smaller_leaves_identities_alone(door):
+    revoke(door, admin_pb2.REVOCATION_KIND_WORKLOAD, OTHER)
+    revoke(door, admin_pb2.REVOCATION_KIND_TENANT, "demo")
+    assert door.enrol(door.cluster.token(door.pod())).spiffe_id == APP
+
+
+def test_whoever_sees_to_an_incident_keeps_an_identity_when_everything_is_revoked(door):
+    door.adapter.policy = replace(door.adapter.policy, roles={APP: frozenset({Role.RESPONDER})})
+    door.wire()
+    revoke(door, admin_pb2.REVOCATION_KIND_EVERYTHING, "*")
+    assert door.enrol(door.cluster.token(door.pod())).spiffe_id == APP
 
 
 # What decides nothing.

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from capsign_adapter.decide.enrolment import PodFacts, TokenFacts
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy_load import parse_policy
+from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.enrol.enrolment import Enrolment, Settings
 from capsign_adapter.evidence.leaf_reader import IdentityIssued, IdentityRefused, decode
+from capsign_adapter.store.interface import Revocation
+from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.adapter_rig import APP, OTHER, POLICY, STRANGER
@@ -23,6 +28,7 @@ NOW = 1_800_000_000_000
 UIDS = ("4f9c1b2a-d7e8-4a11-b6f3-0c5d9e8f7a60", "4f9c1b2a-d7e8-4a11-b6f3-0c5d9e8f7a61")
 RULES = parse_policy(POLICY.encode())
 KEY = ec.generate_private_key(ec.SECP256R1())
+KEY_HASH = hashlib.sha256(KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
 REQUESTS = {name: request(*([name] if name else []), key=KEY) for name in ("", APP, OTHER, STRANGER)}
 HOME, AWAY = ip_address("10.1.0.5"), ip_address("10.1.0.6")
 AUTHORITY = SvidAuthority()
@@ -38,6 +44,8 @@ class World:
     holder: str
     sender: object
     check_address: bool
+    revoked: str
+    key_kept: bool
     asked: list[tuple] = field(default_factory=list)
 
     def review(self, token, audience):
@@ -53,6 +61,12 @@ class World:
         account = self.token.username.removeprefix("system:serviceaccount:demo:")
         return f"spiffe://capsign.test/ns/demo/sa/{account}"
 
+    def revocations(self) -> RevocationIndex:
+        if not self.revoked:
+            return RevocationIndex(0)
+        kind = admin_pb2.REVOCATION_KIND_EVERYTHING if self.revoked == "*" else admin_pb2.REVOCATION_KIND_WORKLOAD
+        return RevocationIndex(1, [Revocation(1, kind, self.revoked, 0)])
+
     def may(self) -> bool:
         """The rule, in one expression."""
         return bool(
@@ -61,6 +75,8 @@ class World:
             and self.token.pod_name
             and self.identity() in {APP, OTHER}
             and self.holder in {"", self.identity()}
+            and self.revoked not in {"*", self.identity()}
+            and not (self.holder and self.key_kept)
             and self.pod
             and self.pod.uid == self.token.pod_uid
             and self.pod.service_account == self.identity().rpartition("/")[2]
@@ -100,6 +116,8 @@ worlds = st.builds(
     holder=mostly("", APP, OTHER),
     sender=mostly(HOME, AWAY, None),
     check_address=mostly(True, False),
+    revoked=mostly("", APP, OTHER, "*"),
+    key_kept=mostly(False, True),
 )
 
 
@@ -122,17 +140,17 @@ class Log:
 def test_who_gets_a_certificate_is_who_may_and_every_decision_is_one_leaf(world):
     log, issued_before = Log(), len(AUTHORITY.issued)
     rules = Settings("capsign", world.check_address, 100)
-    enrolment = Enrolment(RULES, Cluster(world), AUTHORITY, log, rules, lambda: NOW)
+    enrolment = Enrolment(RULES, Cluster(world), AUTHORITY, log, world.revocations, rules, lambda: NOW)
     try:
         if world.holder:
-            peer = Peer(world.holder, bytes(32), NOW + 1000)
+            peer = Peer(world.holder, KEY_HASH if world.key_kept else bytes(32), NOW + 1000)
             identity = enrolment.renew(peer, REQUESTS[world.name], "a.b.c", world.sender)
         else:
             identity = enrolment.enrol(REQUESTS[world.name], "a.b.c", world.sender)
     except FailureError as error:
         assert not world.may()
         assert len(AUTHORITY.issued) == issued_before
-        assert world.asked[0] == ("a.b.c", "capsign")
+        assert world.asked[:1] == [("a.b.c", "capsign")] or (world.holder and world.key_kept)
         if error.reason == reasons.REASON_CLUSTER_UNAVAILABLE:
             assert log.leaves == []
             assert not world.pod.addresses
