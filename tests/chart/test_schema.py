@@ -79,6 +79,27 @@ TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
         "trustDomain is cluster.local, but policy.document says trust_domain: other.example. Make them equal.",
     ),
     "a policy that is no YAML": ({"policy": {"document": "a: [b"}}, "policy.document is not YAML."),
+    "a password beside a URL": (
+        {"adapter": {"store": {"type": "postgresql", "postgresql": {"url": "postgresql://u@h/d?sslmode=x&password=p"}}}},
+        "adapter.store.postgresql.url has a password in it",
+    ),
+    "a name that no Service may have": ({"fullnameOverride": "4-eyes"}, "Objects would be called 4-eyes-…"),
+    "a common label that is the chart's": (
+        {"commonLabels": {"app.kubernetes.io/name": "x"}},
+        "commonLabels sets app.kubernetes.io/name, which the chart sets itself. Remove it.",
+    ),
+    "a pod's label that is in the selector": (
+        {"injector": {"podLabels": {"app.kubernetes.io/component": "x"}}},
+        "injector.podLabels sets app.kubernetes.io/component",
+    ),
+    "an annotation that would hide a change": (
+        {"adapter": {"podAnnotations": {"checksum/config": "x"}}},
+        "adapter.podAnnotations sets checksum/config",
+    ),
+    "a volume that would go with the release": (
+        {"adapter": {"persistence": {"annotations": {"helm.sh/resource-policy": "delete"}}}},
+        "adapter.persistence.annotations sets helm.sh/resource-policy",
+    ),
     "a rotation that looks too late": (
         {"injector": {"certificate": {"propagationSeconds": 20}}},
         "injector.certificate.lookSeconds is 30",

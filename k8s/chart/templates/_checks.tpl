@@ -21,6 +21,20 @@
 {{- fail (printf "adapter.token.library.path is %s, which is not below adapter.token.library.image.mountPath (%s). Name the library inside the image volume." $a.token.library.path $a.token.library.image.mountPath) -}}
 {{- end -}}
 {{- end -}}
+{{- if regexMatch "[?&](password|sslpassword)=" $a.store.postgresql.url -}}
+{{- fail "adapter.store.postgresql.url has a password in it, which everybody could read in a ConfigMap. Remove it, and name a Secret in adapter.store.postgresql.passwordSecret.name." -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "capsign.fullname" .)) -}}
+{{- fail (printf "Objects would be called %s-…, but the name of a Service begins with a letter and has letters, digits and dashes only. Set fullnameOverride." (include "capsign.fullname" .)) -}}
+{{- end -}}
+{{- $ours := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/part-of" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "checksum/config" "checksum/policy" "checksum/settings" "kubectl.kubernetes.io/default-container" "helm.sh/resource-policy" -}}
+{{- range $value, $given := dict "commonLabels" .Values.commonLabels "adapter.podLabels" $a.podLabels "injector.podLabels" .Values.injector.podLabels "adapter.podAnnotations" $a.podAnnotations "injector.podAnnotations" .Values.injector.podAnnotations "adapter.persistence.annotations" $a.persistence.annotations "monitoring.podMonitor.labels" .Values.monitoring.podMonitor.labels "monitoring.rules.labels" .Values.monitoring.rules.labels "monitoring.dashboards.labels" .Values.monitoring.dashboards.labels -}}
+{{- range $key := keys ($given | default dict) | sortAlpha -}}
+{{- if has $key $ours -}}
+{{- fail (printf "%s sets %s, which the chart sets itself. Remove it." $value $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.policy.document .Values.policy.existingConfigMap.name -}}
 {{- fail "policy.document and policy.existingConfigMap.name are both set. Keep one." -}}
 {{- end -}}

@@ -27,19 +27,23 @@
 {{- .Values.adapter.persistence.existingClaim | default (printf "%s-data" (include "capsign.adapter" .)) -}}
 {{- end -}}
 
-{{/* Labels. The argument is a dictionary: root, component. Selectors never change between versions. */}}
+{{/* Labels. The argument is a dictionary: root, component, and `more` for labels that go before the common ones. Selectors never
+change between versions. */}}
 {{- define "capsign.selector" -}}
-app.kubernetes.io/name: {{ include "capsign.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "capsign.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- define "capsign.labels" -}}
 {{ include "capsign.selector" . }}
 app.kubernetes.io/part-of: capsign
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.commonLabels }}
+{{- include "capsign.givenLabels" . }}
+{{- end -}}
+{{- define "capsign.givenLabels" -}}
+{{- with merge (dict) (.more | default dict) (.root.Values.commonLabels | default dict) }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -48,17 +52,15 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "capsign.podLabels" -}}
 {{ include "capsign.selector" . }}
 app.kubernetes.io/part-of: capsign
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- include "capsign.givenLabels" . }}
 {{- end -}}
 
-{{/* An image's reference. The argument is a dictionary: root, image. */}}
+{{/* An image's reference, quoted. The argument is a dictionary: root, image. */}}
 {{- define "capsign.image" -}}
 {{- if .image.digest -}}
-{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest | quote -}}
 {{- else -}}
-{{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) | quote -}}
 {{- end -}}
 {{- end -}}
 
@@ -102,7 +104,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
