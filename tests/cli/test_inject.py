@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -172,6 +173,12 @@ def test_settings_and_bundle(run, tmp_path):
         ("kind: 7", "without a `kind`"),
         ("kind: " + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
         ("a: !!python/object/apply:os.system [ls]", "not YAML"),
+        ("kind: A\na: &a [*a]\n", "a value that holds itself: *a"),
+        (
+            "kind: A\nx: &x1 [1, 2, 3]\n" + "".join(f"x{n}: &x{n + 1} [{f'*x{n}, ' * 10}]\n" for n in range(1, 9)),
+            "more than 2000000",
+        ),
+        ("kind: A\nx: *unknown\n", "not YAML at line 2"),
         ("kind: A\n---\n" * 10_001, "10001 documents"),
     ],
 )
@@ -200,6 +207,24 @@ def test_wrong_use(options, run):
 def test_wrong_settings_are_named(run, tmp_path):
     (tmp_path / "s.yaml").write_text("audienc: x")
     assert "Did you mean `audience`?" in run("--settings", str(tmp_path / "s.yaml"), text=POD).err
+
+
+def test_anchors_are_for_saying_things_once(run):
+    text = "kind: X\na: &a {b: &b [1, 2], c: *b}\nd: [*a, *a]\n---\nkind: Y\na: &a 1\nb: *a\n"
+    x, y = yaml.safe_load_all(run(text=text).out)
+    assert x == {"kind": "X", "a": {"b": [1, 2], "c": [1, 2]}, "d": [{"b": [1, 2], "c": [1, 2]}] * 2}
+    assert y == {"kind": "Y", "a": 1, "b": 1}
+
+
+def test_without_the_injector_it_is_said_what_to_install(run, monkeypatch):
+    """The adapter's image has the command and not the injector: people saw a traceback."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "capsign_injector"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "capsign_injector", None)
+    ran = run(text=POD)
+    assert (ran.code, ran.out) == (failures.USAGE, "")
+    assert "There is no injector in this installation" in ran.err
+    assert "extras `cli` and `injector`" in ran.err
 
 
 def test_a_patch_is_for_one_object(run):

@@ -84,6 +84,13 @@ def test_a_bad_value_is_refused_with_its_name_and_the_fix(key, value, says, sett
     assert caught.sentence.isprintable()
 
 
+def test_no_more_profiles_than_sockets_are_looked_up(settings):
+    """Each costs a walk through all profiles and their namespaces."""
+    read({f"capsign.dev/profile.a{number}": "default" for number in range(16)}, "shop", settings)
+    caught = refusal({f"capsign.dev/profile.a{number}": "default" for number in range(17)}, settings)
+    assert "is one of 17 like it; at most 16 containers get a socket" in caught.sentence
+
+
 @pytest.mark.parametrize("key", ["log-level", "cpu-request", "memory-limit"])
 def test_a_profile_that_lets_a_pod_set_nothing(key, settings):
     caught = refusal({"capsign.dev/profile": "receipts", f"capsign.dev/{key}": "1m"}, settings)

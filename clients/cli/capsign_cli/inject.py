@@ -71,9 +71,15 @@ def inject(
 
 
 def _settings(file: Path | None, bundle: Path | None) -> tuple[Any, str]:
-    from capsign_injector.agent_config import certificates
-    from capsign_injector.settings import Settings, parse
-    from capsign_wire.settings import SettingsError
+    try:
+        from capsign_injector.agent_config import certificates
+        from capsign_injector.settings import Settings, parse
+        from capsign_wire.settings import SettingsError
+    except ModuleNotFoundError as error:
+        told = f"There is no injector in this installation (module {error.name})."
+        raise CliError(
+            USAGE, "NO_INJECTOR", told, "Run it where capsign is installed with the extras `cli` and `injector`."
+        ) from None
 
     try:
         settings = parse(file.read_bytes(), str(file)) if file else Settings()

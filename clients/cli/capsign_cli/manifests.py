@@ -27,6 +27,8 @@ MAX_DOCUMENTS = 10_000
 """Most objects taken at once."""
 MAX_DEPTH = 200
 """Deepest nesting; a manifest has about 20."""
+MAX_NODES = 2_000_000
+"""Most values in a file, with each alias written out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Place:
 def load(data: bytes, source: str) -> list[Any]:
     """The documents of a YAML or JSON file; empty ones are left out. Raises CliError."""
     try:
-        _refuse_deep(data, source)
+        _refuse_bombs(data, source)
         documents = [one for one in yaml.load_all(data, Loader=_Loader) if one is not None]
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -73,13 +75,28 @@ def load(data: bytes, source: str) -> list[Any]:
     return documents
 
 
-def _refuse_deep(data: bytes, source: str) -> None:
-    """Before anything is built: libyaml's composer recurses on the C stack, and a deep file would end the process."""
-    depth = 0
+def _refuse_bombs(data: bytes, source: str) -> None:
+    """Before anything is built. libyaml's composer recurses on the C stack, and a deep file would end the process; a few lines of
+    aliases of aliases become gigabytes when they are written out, and one of itself never ends."""
+    open_nodes: list[tuple[str | None, int]] = []
+    sizes: dict[str | None, int] = {}
+    size = 0
     for event in yaml.parse(data, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_nodes):
+                raise CliError(USAGE, "NOT_YAML", f"{source} has a value that holds itself: *{event.anchor}.", "Write it out.")
+            size += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.NodeEvent):
+            size += 1
+            open_nodes.append((event.anchor, size))
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor is not None:
+                sizes[anchor] = size - before + 1
+        if len(open_nodes) > MAX_DEPTH:
             raise CliError(USAGE, "NOT_YAML", f"{source} is nested too deeply.", "Is it the right file?")
+        if size > MAX_NODES:
+            raise CliError(USAGE, "TOO_LARGE", f"{source} has more than {MAX_NODES} values.", "Split the file.")
 
 
 class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc] # chosen at run time
