@@ -133,6 +133,16 @@ def test_only_labelled_pods_can_wait_for_the_webhook() -> None:
     assert (rule["operations"], rule["resources"]) == (["CREATE"], ["pods"])
 
 
+def test_two_releases_can_share_a_cluster() -> None:
+    """Both webhooks act on the same label: the pods of a namespace are for one of them."""
+    mine = {"matchLabels": {"capsign": "a"}, "matchExpressions": [{"key": "tier", "operator": "Exists"}]}
+    rendered = chart.objects({"injector": {"webhook": {"namespaceSelector": mine, "excludedNamespaces": ["other-capsign"]}}})
+    (webhook,) = chart.one(rendered, "MutatingWebhookConfiguration", "capsign-injector-capsign-system")["webhooks"]
+    left_out, further = webhook["namespaceSelector"]["matchExpressions"]
+    assert left_out["values"] == ["kube-system", "capsign-system", "other-capsign"]
+    assert (further, webhook["namespaceSelector"]["matchLabels"]) == (mine["matchExpressions"][0], mine["matchLabels"])
+
+
 def test_a_changed_configuration_makes_new_pods_and_nothing_else_does() -> None:
     def annotations(values: dict[str, Any], kind: str, name: str) -> dict[str, str]:
         return chart.one(chart.objects(values), kind, name)["spec"]["template"]["metadata"]["annotations"]

@@ -100,6 +100,10 @@ TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
         {"adapter": {"persistence": {"annotations": {"helm.sh/resource-policy": "delete"}}}},
         "adapter.persistence.annotations sets helm.sh/resource-policy",
     ),
+    "only injected, by nobody": (
+        {"admissionPolicy": {"onlyInjected": True}, "injector": {"enabled": False}},
+        "admissionPolicy.onlyInjected needs a webhook that sees every labelled pod.",
+    ),
     "a rotation that looks too late": (
         {"injector": {"certificate": {"propagationSeconds": 20}}},
         "injector.certificate.lookSeconds is 30",

@@ -35,6 +35,9 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.admissionPolicy.onlyInjected (or (not .Values.injector.enabled) .Values.injector.webhook.namespaceSelector) -}}
+{{- fail "admissionPolicy.onlyInjected needs a webhook that sees every labelled pod. Set injector.enabled, and leave injector.webhook.namespaceSelector empty." -}}
+{{- end -}}
 {{- if and .Values.policy.document .Values.policy.existingConfigMap.name -}}
 {{- fail "policy.document and policy.existingConfigMap.name are both set. Keep one." -}}
 {{- end -}}

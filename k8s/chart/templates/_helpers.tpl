@@ -23,6 +23,10 @@
 {{- .Values.test.namespace | default (printf "%s-test" (include "capsign.fullname" .)) -}}
 {{- end -}}
 {{- define "capsign.adapterHost" -}}{{ include "capsign.adapter" . }}.{{ .Release.Namespace }}.svc{{- end -}}
+{{/* Namespaces whose pods are never injected, as a list in JSON. */}}
+{{- define "capsign.leftOut" -}}
+{{- concat (list "kube-system" .Release.Namespace) .Values.injector.webhook.excludedNamespaces | uniq | toJson -}}
+{{- end -}}
 {{- define "capsign.claim" -}}
 {{- .Values.adapter.persistence.existingClaim | default (printf "%s-data" (include "capsign.adapter" .)) -}}
 {{- end -}}

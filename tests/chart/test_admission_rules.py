@@ -1,0 +1,202 @@
+"""The admission policy takes what the injector makes, whatever the pod, and refuses what an attacker makes of it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from capsign_injector.inject import inject
+from hypothesis import HealthCheck, given, settings
+from support import admission_rules, chart, pods
+from support.injector_settings import BUNDLE, SETTINGS
+
+Pod = dict[str, Any]
+CREATE = {"operation": "CREATE", "resource": "pods", "namespace": "shop"}
+UPDATE = {**CREATE, "operation": "UPDATE"}
+DEBUG = {**UPDATE, "subResource": "ephemeralcontainers"}
+STRICT = {"admissionPolicy": {"onlyInjected": True, "tokenRequests": True, "exec": True, "agentImages": [SETTINGS.image]}}
+
+
+@functools.cache
+def policy(name: str, *, strict: bool = False) -> admission_rules.Policy:
+    rendered = chart.objects(STRICT if strict else {})
+    return chart.one(rendered, "ValidatingAdmissionPolicy", f"capsign-{name}-capsign-system")
+
+
+def pod(**spec: Any) -> Pod:
+    containers = [{"name": "app", "image": "a"}, {"name": "other", "image": "a"}]
+    return {"metadata": {"labels": {"capsign.dev/inject": "true"}}, "spec": {"containers": containers, **spec}}
+
+
+def injected(given: Pod | None = None) -> Pod:
+    return copy.deepcopy(pods.defaulted(inject(given or pod(), "shop", SETTINGS, BUNDLE).pod))
+
+
+def refused(attack: Pod, request: dict[str, Any] = CREATE, old: Pod | None = None, *, strict: bool = False) -> list[str]:
+    return admission_rules.refusals(policy("pods", strict=strict), request, attack, old)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(pods.pods())
+def test_what_the_injector_makes_is_taken_and_may_be_changed_elsewhere(given):
+    after = injected(given)
+    assert refused(after, strict=True) == []
+    changed = copy.deepcopy(after)
+    changed["metadata"]["labels"]["a"] = "b"
+    changed["spec"]["containers"][0]["image"] = "another"
+    assert refused(changed, UPDATE, after, strict=True) == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(pods.pods())
+def test_a_pod_without_anything_of_ours_is_none_of_our_business(given):
+    given["metadata"]["labels"] = {}
+    assert refused(pods.defaulted(given), strict=True) == []
+
+
+def mounting(name: str, container: int = 1, **more: Any) -> Callable[[], Pod]:
+    def made() -> Pod:
+        attack = injected()
+        mounts = attack["spec"]["containers"][container].setdefault("volumeMounts", [])
+        mounts.append({"name": name, "mountPath": "/stolen", **more})
+        return attack
+
+    return made
+
+
+def changed(**spec: Any) -> Callable[[], Pod]:
+    def made() -> Pod:
+        attack = injected()
+        attack["spec"] |= spec
+        return attack
+
+    return made
+
+
+def early(*mounts: str) -> Pod:
+    attack = injected()
+    attack["spec"]["initContainers"].insert(
+        0, {"name": "early", "volumeMounts": [{"name": m, "mountPath": "/x"} for m in mounts]}
+    )
+    return attack
+
+
+def alike() -> Pod:
+    """Of a pod in which one container was chosen, both mount its socket."""
+    attack = injected({**pod(), "metadata": {**pod()["metadata"], "annotations": {"capsign.dev/containers": "app"}}})
+    app, other = attack["spec"]["containers"]
+    other["volumeMounts"] = app["volumeMounts"]
+    return attack
+
+
+def asking(volume: str, *, agent: bool = True) -> Pod:
+    attack = injected()
+    source = {"serviceAccountToken": {"audience": "capsign", "path": "t"}}
+    attack["spec"]["volumes"] = [{"name": volume, "projected": {"sources": [{"configMap": {"name": "c"}}, source]}}]
+    if not agent:
+        attack["spec"] |= {"initContainers": [], "containers": [{"name": "app"}]}
+        attack["metadata"]["labels"] = {}
+    return attack
+
+
+REFUSED: dict[str, tuple[Callable[[], Pod], str]] = {
+    "the token": (mounting("capsign-token", readOnly=True), "container other mounts a volume of the agent"),
+    "a part of the token": (mounting("capsign-token", subPath="token"), "container other mounts a volume of the agent"),
+    "the state": (mounting("capsign-state"), "container other mounts a volume of the agent"),
+    "the state in an init container before the agent": (lambda: early("capsign-state"), "container early mounts"),
+    "another's socket": (mounting("capsign-socket-0", readOnly=True), "container other must mount one"),
+    "another's socket as its only one": (
+        lambda: early("capsign-socket-0"),
+        "container early must mount one capsign-socket volume at most, read-only",
+    ),
+    "another's socket, mounted just as its owner does": (alike, "more than one container mounts capsign-socket-0"),
+    "our audience under another name": (lambda: asking("mine"), "volume mine asks for a token"),
+    "our audience without an agent": (lambda: asking("capsign-token", agent=False), "volume capsign-token asks for a token"),
+    "a shared process namespace": (changed(shareProcessNamespace=True), "other containers see the agent's process"),
+    "the node's processes": (changed(hostPID=True), "other containers see the agent's process"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_attack_is_refused(case: str) -> None:
+    attack, sentence = REFUSED[case]
+    (complaint, *_) = refused(attack())
+    assert sentence in complaint
+
+
+def own_agent(namespace: str = "shop", *, labelled: bool = False, **more: Any) -> list[str]:
+    """A pod whose author writes the agent: with the right image and name, and a command of their own."""
+    attack = injected()
+    attack["spec"]["initContainers"][0] |= more
+    if not labelled:
+        del attack["metadata"]["labels"]["capsign.dev/inject"]
+    return refused(attack, {**CREATE, "namespace": namespace}, strict=True)
+
+
+@pytest.mark.parametrize("namespace", ["shop", "kube-system", "capsign-system"])
+def test_an_agent_that_the_webhook_never_saw_is_refused_where_that_is_wanted(namespace: str) -> None:
+    """It may have the right image and yet run a shell that prints the token: only the webhook makes it ours."""
+    (complaint,) = own_agent(
+        namespace, command=["/usr/bin/python3", "-c", "print(open('/var/run/secrets/capsign/token').read())"]
+    )
+    assert "was not made by the injector" in complaint
+
+
+def test_the_label_does_not_help_where_the_webhook_does_not_look() -> None:
+    (complaint,) = own_agent("kube-system", labelled=True)
+    assert "in a namespace that the injector serves" in complaint
+    assert own_agent("shop", labelled=True) == []
+    assert own_agent("shop", labelled=True, image="mine") == [
+        "capsign: this image is not one that capsign-agent may have (admissionPolicy.agentImages of the chart). Let the injector "
+        "add the agent, or add the image there."
+    ]
+
+
+def test_a_running_pod_may_lose_the_label_and_nothing_else() -> None:
+    old = injected()
+    new = injected()
+    new["metadata"]["labels"] = {}
+    assert refused(new, UPDATE, old, strict=True) == []
+    new["spec"]["initContainers"][0]["image"] = "mine"
+    (complaint,) = refused(new, UPDATE, old)
+    assert "the image of capsign-agent does not change" in complaint
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"targetContainerName": "capsign-agent"},
+        {"volumeMounts": [{"name": "capsign-state", "mountPath": "/x"}]},
+        {"volumeMounts": [{"name": "capsign-socket-0", "mountPath": "/run/capsign", "readOnly": True}]},
+    ],
+)
+def test_a_debugger_does_not_share_the_agent(more: dict[str, Any]) -> None:
+    attack = injected()
+    attack["spec"]["ephemeralContainers"] = [{"name": "look", **more}]
+    (complaint,) = refused(attack, DEBUG, injected())
+    assert "the ephemeral container look would share the agent" in complaint
+    attack["spec"]["ephemeralContainers"] = [{"name": "look", "targetContainerName": "app"}]
+    assert refused(attack, DEBUG, injected()) == []
+
+
+def test_only_a_kubelet_asks_for_the_agents_token() -> None:
+    rules = policy("tokens", strict=True)
+    request = {"operation": "CREATE", "resource": "serviceaccounts", "subResource": "token"}
+    people = {"username": "system:node:mine", "groups": ["system:authenticated"]}
+    kubelet = {"username": "system:node:n1", "groups": ["system:nodes", "system:authenticated"]}
+    asked = {"spec": {"audiences": ["vault", "capsign"]}}
+    for user, audience, taken in ((people, asked, False), (kubelet, asked, True), (people, {"spec": {"audiences": ["v"]}}, True)):
+        assert (admission_rules.refusals(rules, {**request, "userInfo": user}, audience) == []) is taken
+    assert admission_rules.refusals(rules, {**request, "userInfo": {"username": "x"}}, {"spec": {}}) == []
+
+
+def test_nobody_enters_the_agent() -> None:
+    rules = policy("exec", strict=True)
+    for way in ("exec", "attach"):
+        request = {"operation": "CONNECT", "resource": "pods", "subResource": way}
+        assert admission_rules.refusals(rules, request, {"container": "capsign-agent"})
+        assert admission_rules.refusals(rules, request, {"container": "app"}) == []
+        assert admission_rules.refusals(rules, request, {}) == []
