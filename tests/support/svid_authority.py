@@ -38,6 +38,9 @@ class SvidAuthority:
         signed = builder.add_extension(names, critical=True).sign(self._key, hashes.SHA256())
         return Issued((signed.public_bytes(Encoding.DER),), not_after_ms, 7)
 
+    def refresh(self) -> None:
+        """There is no store behind it."""
+
     def bundle(self) -> Bundle:
         return Bundle(self.sequence, (self.certificate,))
 

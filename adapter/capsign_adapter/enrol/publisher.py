@@ -20,7 +20,6 @@ ATTEMPTS = 3
 """How often a bundle is written when other replicas write at the same time."""
 
 _NAME = re.compile(r"([a-z0-9][a-z0-9-]{0,62})/([a-z0-9][a-z0-9.-]{0,252})", re.ASCII)
-_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 
 
 class Keeping(Protocol):
@@ -35,6 +34,8 @@ class Keeping(Protocol):
 
 class Bundling(Protocol):
     """The authority, as far as it is needed here."""
+
+    def refresh(self) -> object: ...
 
     def bundle(self) -> Bundle: ...
 
@@ -53,10 +54,15 @@ class BundlePublisher:
         self._namespace, self._name = named.groups()
 
     def publish(self) -> bool:
-        """Whether it wrote. Raises FailureError CLUSTER_UNAVAILABLE."""
+        """Whether it wrote. Raises FailureError CLUSTER_UNAVAILABLE, and what the store raises.
+
+        First what is published, then what the store holds: whatever another replica has published was in the store before. So
+        this replica cannot lag behind what it found, and whatever is not what it has now is older or not ours.
+        """
         for _ in range(ATTEMPTS):
-            bundle = self._authority.bundle()
             found = self._cluster.config_map(self._namespace, self._name)
+            self._authority.refresh()
+            bundle = self._authority.bundle()
             if not wants_writing(bundle, found):
                 return False
             data, annotations = {KEY: pem_of(bundle)}, {SEQUENCE: str(bundle.sequence)}
@@ -72,20 +78,5 @@ def pem_of(bundle: Bundle) -> str:
 
 
 def wants_writing(ours: Bundle, found: ConfigMap | None) -> bool:
-    """Whether ours should stand there instead.
-
-    A replica that lags must not bring back an older bundle, so a higher sequence wins; but only one of the same line of
-    authorities: what an earlier installation left behind has a sequence too.
-    """
-    if found is None:
-        return True
-    theirs, mine = found.data.get(KEY, ""), pem_of(ours)
-    sequence = found.annotations.get(SEQUENCE, "")
-    ahead = sequence.isascii() and sequence.isdigit() and len(sequence) < 20 and int(sequence) > ours.sequence
-    if ahead and _certificates(theirs) & _certificates(mine):
-        return False
-    return theirs != mine or sequence != str(ours.sequence)
-
-
-def _certificates(pem: str) -> set[str]:
-    return {"".join(block.split()) for block in _BLOCK.findall(pem)}
+    """Whether ours should stand there instead."""
+    return found is None or (found.data.get(KEY), found.annotations.get(SEQUENCE)) != (pem_of(ours), str(ours.sequence))
