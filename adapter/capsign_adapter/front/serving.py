@@ -37,7 +37,7 @@ class ServingCertificate:
         self._client_ca = client_ca
         self._clock_ms = clock_ms
         self._pair = (b"", b"")
-        self._renew_ms = 0
+        self._made_ms, self._renew_ms = 0, 0
         self._ends_ms = 0
         self._believed: tuple[int, tuple[int, int, int] | None] = (-1, None)
         self._roots = b""
@@ -47,7 +47,7 @@ class ServingCertificate:
     def look(self) -> None:
         """Renew what is due and take up what changed. On an error what was there stays in force. Raises FailureError, OSError."""
         now_ms = self._clock_ms()
-        if now_ms >= self._renew_ms:
+        if not self._made_ms <= now_ms < self._renew_ms:  # made in what is the future now: a clock was put right since
             self._renew(now_ms)
         bundle = self._authority.bundle()
         believed = (bundle.sequence, stamp(self._client_ca) if self._client_ca is not None else None)
@@ -85,6 +85,6 @@ class ServingCertificate:
         chain = "".join(ssl.DER_cert_to_PEM_cert(der) for der in issued.certificates).encode()
         self._pair = (key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), chain)
         self._generation += 1
-        self._renew_ms = now_ms + (issued.not_after_ms - now_ms) // 2
+        self._made_ms, self._renew_ms = now_ms, now_ms + (issued.not_after_ms - now_ms) // 2
         self._ends_ms = issued.not_after_ms
         logs.event("tls.issued", authority=issued.authority, expires_ms=issued.not_after_ms)

@@ -123,6 +123,18 @@ def test_it_is_renewed_at_half_life_with_another_key(place):
     assert second.not_valid_after_utc - first.not_valid_after_utc >= datetime.timedelta(minutes=29)
 
 
+def test_a_clock_that_was_ahead_for_a_while_leaves_no_certificate_of_the_future(place):
+    """The clock jumped ten days ahead, the certificate was renewed then, and the clock was put right: it was good for nobody, and
+    would not have been renewed for ten days.
+    """
+    place.ahead_ms = 10 * 86_400_000
+    place.serving.look()
+    place.ahead_ms = 0
+    place.serving.look()
+    assert place.shown().not_valid_before_utc < datetime.datetime.now(datetime.UTC)
+    assert place.call(place.main, place.svid()) == APP.encode()
+
+
 def test_a_token_that_is_gone_at_half_life_leaves_the_certificate_in_force(place):
     first = place.shown()
     place.ahead_ms = LIVES.svid_ms // 2
