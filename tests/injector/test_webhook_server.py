@@ -354,3 +354,17 @@ async def test_a_drain_ends_when_its_time_is_over(monkeypatch):
             await asyncio.sleep(0.005)
         assert await made.listener.drain(0.05) is False
         writer.close()
+
+
+@pytest.mark.parametrize(("host", "family"), [(None, "::"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")])
+@pytest.mark.parametrize("version_6", [True, False])
+async def test_it_listens_where_it_is_told(host, family, version_6, monkeypatch):
+    """`:8443` is every address. On a node whose kernel has no IPv6 that is every address of version 4."""
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: version_6)
+    made = Rig()
+    made.listener.listen(host, 0, None)
+    listening = made.listener._socket
+    assert listening is not None
+    every_address = "0.0.0.0"  # noqa: S104 - that is what is asked for
+    assert listening.getsockname()[0] == (every_address if host is None and not version_6 else family)
+    await made.listener.drain(0.0)

@@ -23,6 +23,10 @@
 {{- .Values.test.namespace | default (printf "%s-test" (include "capsign.fullname" .)) -}}
 {{- end -}}
 {{- define "capsign.adapterHost" -}}{{ include "capsign.adapter" . }}.{{ .Release.Namespace }}.svc{{- end -}}
+{{/* In CEL: whether the pod has the label. */}}
+{{- define "capsign.labelled" -}}
+has(object.metadata.labels) && 'capsign.dev/inject' in object.metadata.labels && object.metadata.labels['capsign.dev/inject'] == 'true'
+{{- end -}}
 {{/* Namespaces whose pods are never injected, as a list in JSON. */}}
 {{- define "capsign.leftOut" -}}
 {{- concat (list "kube-system" .Release.Namespace) .Values.injector.webhook.excludedNamespaces | uniq | toJson -}}

@@ -81,13 +81,7 @@ class Connections(Owner):
 
     def listen(self, host: str | None, port: int, context: ssl.SSLContext | None) -> None:
         """Start. `host` None: every address. Raises OSError if the address cannot be had."""
-        family = socket.AF_INET6 if host is None or ":" in host else socket.AF_INET
-        self._socket = socket.create_server(
-            (host or "::", port),
-            family=family,
-            backlog=BACKLOG,
-            dualstack_ipv6=family == socket.AF_INET6 and host in {None, "::"},
-        )
+        self._socket = _listening(host, port)
         self._socket.setblocking(False)
         self._context = context
         self._accepting = asyncio.create_task(self._accept())

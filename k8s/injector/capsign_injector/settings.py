@@ -15,7 +15,7 @@ from capsign_wire.settings import SettingsError
 from msgspec import Meta
 
 from capsign_injector import __version__, quantity, server_settings
-from capsign_injector.server_settings import LogLevel, Server
+from capsign_injector.server_settings import DNS_NAME, LogLevel, Server
 
 MAX_FILE_BYTES = 256 * 1024
 """Largest settings file, bytes."""
@@ -26,7 +26,6 @@ STATE_SPARE_BYTES = 8 * 1024 * 1024
 MaySet = Literal["log-level", "cpu-request", "memory-limit"]
 
 _TARGET = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]{1,253}):\d{1,5}")
-_DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _POLICY_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PROFILE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
@@ -132,9 +131,9 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
         (key, sentence)
         for key, value, form, sentence in (
             ("image", given.image, _IMAGE, "must be an image reference such as localhost/capsign-agent:0.1.0."),
-            ("trust_domain", given.trust_domain, _DNS_NAME, "must be a SPIFFE trust domain such as cluster.example."),
+            ("trust_domain", given.trust_domain, DNS_NAME, "must be a SPIFFE trust domain such as cluster.example."),
             ("audience", given.audience, _AUDIENCE, "must be 1 to 253 printable ASCII characters without spaces."),
-            ("adapter.server_name", given.adapter.server_name, _DNS_NAME, "must be a DNS name in lower case."),
+            ("adapter.server_name", given.adapter.server_name, DNS_NAME, "must be a DNS name in lower case."),
         )
         if not form.fullmatch(value)
     ]
@@ -147,7 +146,7 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
     faults += [
         (f"image_pull_secrets[{index}]", "must be the name of a Secret.")
         for index, name in enumerate(given.image_pull_secrets)
-        if not _DNS_NAME.fullmatch(name)
+        if not DNS_NAME.fullmatch(name)
     ]
     if not given.bundle_file.startswith("/"):
         faults.append(("bundle_file", "must be an absolute path, for example /etc/capsign/trust/bundle.pem."))
@@ -170,7 +169,7 @@ def _profile_faults(profile: Profile, state_bytes: int) -> list[tuple[str, str]]
     faults += [
         (f"namespaces[{index}]", "must be the name of a namespace.")
         for index, name in enumerate(profile.namespaces)
-        if not _DNS_NAME.fullmatch(name)
+        if not DNS_NAME.fullmatch(name)
     ]
     values = {}
     for key in (
