@@ -263,7 +263,7 @@ def test_the_password_comes_from_a_file_and_is_never_shown(postgres_place, postg
     wrong.write_text("")
     with pytest.raises(StoreUnavailableError, match="empty"):
         open_store(postgres_place.url, password_file=wrong)
-    with pytest.raises(StoreUnavailableError, match="No such file"):
+    with pytest.raises(StoreUnavailableError, match="no such file"):
         open_store(postgres_place.url, password_file=tmp_path / "absent")
 
 

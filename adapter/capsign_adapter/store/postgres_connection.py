@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+from capsign_wire import settings
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 
@@ -132,16 +132,13 @@ class Target:
 
 
 def _read_secret(path: Path) -> str:
+    """The database password, as a file of ours or as a mounted Kubernetes Secret has it; see `settings.read_secret`."""
     try:
-        mode = path.stat().st_mode
-        secret = path.read_text().rstrip("\r\n")
-    except OSError as error:
-        raise StoreUnavailableError(f"{path}: {error.strerror}. The database password is read from there.") from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise StoreUnsafeError(f"{path} is open to others (mode {stat.S_IMODE(mode):04o}). Run `chmod 600` on it.")
-    if not secret:
-        raise StoreUnavailableError(f"{path} is empty. The database password is read from there.")
-    return secret
+        return settings.read_secret(path).decode().rstrip("\r\n")
+    except settings.SettingsError as error:
+        raise StoreUnsafeError(f"{error} The database password is read from there.") from None
+    except UnicodeDecodeError:  # the cause would quote the password
+        raise StoreUnsafeError(f"{path} is not UTF-8. The database password is read from there.") from None
 
 
 _SENTENCES = {
