@@ -15,6 +15,7 @@ from capsign_adapter.evidence.leaf_reader import Entry, IdentityRefused, decode
 from capsign_adapter.store.interface import Store
 from capsign_adapter.store.open import open_store
 from capsign_wire.failures import REASONS
+from support.ca import Authority
 from system.cluster.kit import manifests
 from system.cluster.kit.cluster import Cluster, Kubectl, until
 
@@ -25,6 +26,7 @@ SYSTEM = "capsign-system"
 RELEASE = "capsign"
 SHOP = "shop"
 DEVELOPER = "ada"
+OPERATORS = "operators"
 ACCOUNTS = ("orders", "ledger", "stranger")
 INJECT = {"capsign.dev/inject": "true"}
 HELM_PATIENCE_S = 180
@@ -39,6 +41,7 @@ class Fleet:
         self.kubectl = cluster.kubectl
         self.helm = helm_python.Config(kubeconfig_path=cluster.kubectl.kubeconfig, namespace=SYSTEM)
         self.developer: Kubectl = cluster.speaking_as(DEVELOPER, namespace=SHOP)
+        self.operators = Authority("operators")
 
     # --- the release ---
 
@@ -47,6 +50,7 @@ class Fleet:
         given: dict[str, Any] = {
             "policy": {"document": (HERE / "policy.yaml").read_text()},
             "adapter": {
+                "operatorAuthority": {"configMap": OPERATORS},
                 "preStopSeconds": 1,
                 "drainSeconds": 5,
                 "identity": {"svidTtlSeconds": 30, "propagationSeconds": 5},
@@ -66,6 +70,7 @@ class Fleet:
     def install(self, chart: Path = CHART, **more: Any) -> None:
         self.kubectl.create(manifests.namespace(SYSTEM), manifests.namespace(SHOP))
         self.kubectl.create(*(account(name, SHOP) for name in ACCOUNTS), editor(DEVELOPER, SHOP))
+        self.kubectl.create(config_map(OPERATORS, SYSTEM, {"ca.crt": self.operators.certificate.decode()}))
         self.helm.install(chart, RELEASE, known_to(chart, self.values(**more)), wait="watcher", timeout=HELM_PATIENCE_S)
         self.wait_ready()
 
@@ -110,10 +115,7 @@ class Fleet:
     def entries(self) -> list[Entry]:
         """Every entry of the evidence log."""
         with self.store() as store:
-            size, found = store.control().tree_size, []
-            while len(found) < size:
-                found += store.entries(len(found), 4096)
-        return [decode(entry) for entry in found]
+            return entries_of(store)
 
     def until_entry(self, fits: Callable[[Entry], bool], what: str) -> Any:
         """The newest entry that fits, as soon as there is one."""
@@ -126,9 +128,20 @@ class Fleet:
         return self.cluster.outside(self.cluster.process_of(pod, container, namespace)) / "root"
 
 
+def entries_of(store: Store) -> list[Entry]:
+    size, found = store.control().tree_size, []
+    while len(found) < size:
+        found += store.entries(len(found), 4096)
+    return [decode(entry) for entry in found]
+
+
 def reason_name(entry: Entry) -> str:
     """Why an identity was refused; empty for every other entry."""
     return REASONS[entry.reason].name if isinstance(entry, IdentityRefused) else ""
+
+
+def config_map(name: str, namespace: str, data: dict[str, str]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": data}
 
 
 def account(name: str, namespace: str) -> dict[str, Any]:

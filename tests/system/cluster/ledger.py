@@ -6,18 +6,19 @@ import json
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from capsign_adapter.evidence.leaf_reader import Signed
+from capsign_adapter.evidence.leaf_reader import Entry, Signed
+from capsign_adapter.store.interface import Store
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.types.v1 import failures_pb2
-from system.cluster.fleet import INJECT, SHOP, Fleet
+from system.cluster.fleet import INJECT, SHOP
 from system.cluster.kit import manifests
-from system.cluster.kit.cluster import KUBECTL, until
-
-WORKLOAD = f"spiffe://cluster.local/ns/{SHOP}/sa/ledger"
+from system.cluster.kit.cluster import KUBECTL, Kubectl, until
 
 # The same intent is asked for until it is answered: that is how an application survives whatever happens below it.
 SIGN_ORDERS = """
@@ -49,6 +50,18 @@ for number in itertools.count(1):
 """
 
 
+class Place(Protocol):
+    """An installation that can be asked what it has recorded; a `Fleet` is one. `developer` makes the pods."""
+
+    kubectl: Kubectl
+    developer: Kubectl
+    image: str
+
+    def entries(self) -> list[Entry]: ...
+
+    def store(self) -> AbstractContextManager[Store]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     pod: str
@@ -62,16 +75,23 @@ class Received:
 class Ledger:
     """A Deployment of one pod. What each of its pods printed is kept here, because a pod's log goes with the pod."""
 
-    def __init__(self, fleet: Fleet, name: str = "ledger") -> None:
+    def __init__(
+        self, fleet: Place, namespace: str = SHOP, finish: Callable[[dict[str, Any]], dict[str, Any]] = lambda thing: thing
+    ) -> None:
+        """`finish` has the last word about the Deployment, before it is made."""
+        self.workload = f"spiffe://cluster.local/ns/{namespace}/sa/ledger"
         self._fleet = fleet
-        self._name = name
+        self._name = "ledger"
+        self._namespace = namespace
+        self._finish = finish
         self._scratch = tempfile.TemporaryDirectory()
         self._followed: dict[str, subprocess.Popen] = {}
 
     def start(self) -> None:
         app = manifests.python("app", SIGN_ORDERS, self._fleet.image)
         spec = manifests.pod_spec(app, serviceAccountName="ledger", terminationGracePeriodSeconds=60)
-        self._fleet.developer.create(manifests.replicated("Deployment", self._name, SHOP, spec, labels=INJECT))
+        thing = manifests.replicated("Deployment", self._name, self._namespace, spec, labels=INJECT)
+        self._fleet.developer.create(self._finish(thing))
         self.follow()
 
     def follow(self) -> str:
@@ -85,7 +105,7 @@ class Ledger:
         return pod
 
     def pod(self) -> str:
-        pods = self._fleet.kubectl.get("pod", "", SHOP, app=self._name)["items"]
+        pods = self._fleet.kubectl.get("pod", "", self._namespace, app=self._name)["items"]
         (pod,) = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         return pod
 
@@ -156,4 +176,4 @@ class Ledger:
 
     def _signed(self) -> dict[int, Signed]:
         entries = enumerate(self._fleet.entries())
-        return {leaf: entry for leaf, entry in entries if isinstance(entry, Signed) and entry.group.workload == WORKLOAD}
+        return {leaf: entry for leaf, entry in entries if isinstance(entry, Signed) and entry.group.workload == self.workload}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from capsign_adapter.evidence.leaf import Act
 from capsign_adapter.evidence.leaf_reader import Admin, IdentityIssued
+from system.cluster.auditor import Auditor
 from system.cluster.fleet import CHART, REPOSITORY, SHOP, SYSTEM
 from system.cluster.kit.cluster import until
-from system.cluster.ledger import WORKLOAD, Ledger
+from system.cluster.ledger import Ledger
 
 PREVIOUS = REPOSITORY / "tests" / "chart" / "previous"
 
@@ -21,15 +22,22 @@ def ledger(fleet):
     signing.close()
 
 
+@pytest.fixture(scope="module")
+def auditor(fleet, tmp_path_factory):
+    return Auditor(fleet, fleet.operators, tmp_path_factory.mktemp("auditor"))
+
+
 @pytest.fixture(autouse=True)
-def adds_up(ledger):
-    """Around each disturbance: it signs before, it signs afterwards, and both sides agree about all of it."""
+def adds_up(ledger, auditor):
+    """Around each disturbance: it signs before, it signs afterwards, both sides agree about all of it, and the log only grew."""
     ledger.follow()
     ledger.keeps_signing()
+    before = auditor.verify()["leaves"]
     yield
     ledger.follow()
     ledger.keeps_signing(20)
     ledger.account()
+    assert auditor.verify()["leaves"] > before
 
 
 def restarts(fleet, pod: str, container: str, namespace: str) -> int:
@@ -70,7 +78,7 @@ def test_the_authority_is_rotated(fleet, ledger):
     fleet.adapter_command("authority", "rotate")
 
     def renewed(entry) -> bool:
-        return isinstance(entry, IdentityIssued) and entry.workload == WORKLOAD and entry.authority > before
+        return isinstance(entry, IdentityIssued) and entry.workload == ledger.workload and entry.authority > before
 
     fleet.until_entry(renewed, "a certificate of the new authority")
     ledger.keeps_signing()

@@ -281,19 +281,19 @@ def test_pod_security_refuses_what_is_not_restricted(cluster, namespace, image):
 
 
 def test_an_ordinary_user_may_do_what_a_role_says_and_no_more(cluster, namespace, image):
-    subject = {"kind": "User", "name": "ada", "apiGroup": "rbac.authorization.k8s.io"}
+    subject = {"kind": "User", "name": "grace", "apiGroup": "rbac.authorization.k8s.io"}
     cluster.kubectl.create(
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "RoleBinding",
-            "metadata": {"name": "ada", "namespace": namespace},
+            "metadata": {"name": "grace", "namespace": namespace},
             "subjects": [subject],
             "roleRef": {"kind": "ClusterRole", "name": "edit", "apiGroup": "rbac.authorization.k8s.io"},
         }
     )
-    ada = cluster.speaking_as("ada")
-    ada.create(manifests.pod("mine", namespace, manifests.pod_spec(manifests.python("app", "pass", image))))
-    assert 'User "ada" cannot' in ada.refused("get", "pods", "--namespace=kube-system")
+    grace = cluster.speaking_as("grace")
+    grace.create(manifests.pod("mine", namespace, manifests.pod_spec(manifests.python("app", "pass", image))))
+    assert 'User "grace" cannot' in grace.refused("get", "pods", "--namespace=kube-system")
 
 
 def test_a_drained_node_takes_pods_again(cluster, namespace, image):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,22 @@ def test_a_labelled_job_signs_with_three_lines_and_completes(fleet):
     issued = [entry for entry in log if isinstance(entry, IdentityIssued) and entry.pod_uid == uid]
     assert [entry.workload for entry in issued] == [ORDERS]
     assert issued[0].key_hash == signed.group.cert_key_hash
+
+
+def test_a_cron_job_signs_too(fleet):
+    template = manifests.job("cron", SHOP, spec_of(manifests.python("app", SIGN_AND_TELL, fleet.image)), labels=INJECT)
+    fleet.developer.create(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "metadata": {"name": "cron", "namespace": SHOP},
+            "spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": template["spec"]}},
+        }
+    )
+    fleet.developer("create", "job", "of-cron", "--from=cronjob/cron")
+    fleet.developer.wait("condition=complete", "job/of-cron", SHOP)
+    leaf = told_leaf(fleet.developer("logs", "job/of-cron", "--container=app"))
+    assert fleet.entries()[leaf].group.workload == ORDERS
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet"])
@@ -172,9 +189,9 @@ def test_an_application_that_policy_does_not_name_gets_no_identity(fleet):
     app = manifests.python("app", SIGN_AND_TELL, fleet.image)
     fleet.developer.create(manifests.pod("stranger", SHOP, spec_of(app, account="stranger"), labels=INJECT))
     try:
-        refused = fleet.until_entry(lambda entry: reason_name(entry) == "IDENTITY_UNKNOWN", "the refusal of the stranger")
-        uid = fleet.kubectl.get("pod", "stranger", SHOP)["metadata"]["uid"]
-        assert refused.pod_uid == bytes.fromhex(uid.replace("-", ""))
+        uid = uuid.UUID(fleet.kubectl.get("pod", "stranger", SHOP)["metadata"]["uid"]).bytes
+        refused = fleet.until_entry(lambda entry: getattr(entry, "pod_uid", b"") == uid, "the refusal of the stranger")
+        assert reason_name(refused) == "IDENTITY_UNKNOWN"
         assert fleet.kubectl.get("pod", "stranger", SHOP)["status"]["phase"] == "Pending"
     finally:
         fleet.developer("delete", "pod", "stranger", "--wait=false")

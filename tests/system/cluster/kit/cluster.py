@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,13 +18,15 @@ from typing import Any, Self, TypeVar
 from system.cluster.kit.api import Api
 from system.cluster.kit.archive import write_image
 from system.cluster.kit.build import binaries
-from system.cluster.kit.layout import NODE, PAUSE, Layout
+from system.cluster.kit.layout import NODE, NODE_ADDRESS, PAUSE, Layout
 from system.cluster.kit.pki import MASTERS
 
 TESTS = Path(__file__).parents[3]
 KUBECTL = Path(sys.executable).with_name("kubectl")
 START_PATIENCE_S = 120.0
 PATIENCE_S = 90.0
+CLONE_NEWNET = 0x4000_0000
+"""linux/sched.h"""
 Found = TypeVar("Found")
 
 
@@ -187,6 +191,29 @@ class Cluster:
         done = subprocess.run([*enter, "--", *command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         assert done.returncode == 0, f"on the node: {' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}"
         return done.stdout
+
+    def listen_inside(self, port: int) -> socket.socket:
+        """A listener on the node's address, held out here: what the machine has beside the cluster can be offered to pods.
+
+        A socket stays in the network namespace in which it was made, and entering one changes the calling thread only.
+        """
+        made: list[socket.socket | OSError] = []
+
+        def make() -> None:
+            try:
+                with Path(f"/proc/{self._layout.init_pid.read_text()}/ns/net").open() as namespace:
+                    if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
+                        raise OSError(ctypes.get_errno(), "setns")
+                made.append(socket.create_server((NODE_ADDRESS, port)))
+            except OSError as error:
+                made.append(error)
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        if isinstance(made[0], OSError):
+            raise made[0]
+        return made[0]
 
     def process_of(self, pod: str, container: str, namespace: str = "default") -> int:
         """The pid, on the node, of a running container's first process."""
