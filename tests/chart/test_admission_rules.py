@@ -93,12 +93,9 @@ def alike() -> Pod:
 
 
 def asking(volume: str, *, agent: bool = True) -> Pod:
-    attack = injected()
+    attack = injected() if agent else {"metadata": {}, "spec": {"containers": [{"name": "app"}], "volumes": []}}
     source = {"serviceAccountToken": {"audience": "capsign", "path": "t"}}
-    attack["spec"]["volumes"] = [{"name": volume, "projected": {"sources": [{"configMap": {"name": "c"}}, source]}}]
-    if not agent:
-        attack["spec"] |= {"initContainers": [], "containers": [{"name": "app"}]}
-        attack["metadata"]["labels"] = {}
+    attack["spec"]["volumes"].append({"name": volume, "projected": {"sources": [{"configMap": {"name": "c"}}, source]}})
     return attack
 
 
@@ -171,6 +168,7 @@ def test_a_running_pod_may_lose_the_label_and_nothing_else() -> None:
         {"targetContainerName": "capsign-agent"},
         {"volumeMounts": [{"name": "capsign-state", "mountPath": "/x"}]},
         {"volumeMounts": [{"name": "capsign-socket-0", "mountPath": "/run/capsign", "readOnly": True}]},
+        {"targetContainerName": "app", "securityContext": {"privileged": True}},
     ],
 )
 def test_a_debugger_does_not_share_the_agent(more: dict[str, Any]) -> None:
@@ -178,8 +176,36 @@ def test_a_debugger_does_not_share_the_agent(more: dict[str, Any]) -> None:
     attack["spec"]["ephemeralContainers"] = [{"name": "look", **more}]
     (complaint,) = refused(attack, DEBUG, injected())
     assert "the ephemeral container look would share the agent" in complaint
-    attack["spec"]["ephemeralContainers"] = [{"name": "look", "targetContainerName": "app"}]
+    attack["spec"]["ephemeralContainers"] = [{"name": "look", "targetContainerName": "app", "securityContext": {"runAsUser": 1}}]
     assert refused(attack, DEBUG, injected()) == []
+
+
+def test_a_privileged_debugger_is_for_pods_without_an_agent_or_where_nodes_are_open() -> None:
+    """The injector refuses a privileged container: what it refuses at first must not come in later."""
+    look = {"ephemeralContainers": [{"name": "look", "securityContext": {"privileged": True}}]}
+    bare = {"metadata": pod()["metadata"], "spec": {"containers": [{"name": "app"}], **look}}
+    assert refused(bare, DEBUG, bare) == []
+    lenient = chart.objects({"agent": {"allowNodeAccess": True}})
+    rules = chart.one(lenient, "ValidatingAdmissionPolicy", "capsign-pods-capsign-system")
+    attack = injected()
+    attack["spec"] |= look
+    assert admission_rules.refusals(rules, DEBUG, attack, injected()) == []
+
+
+@pytest.mark.parametrize(
+    ("metadata", "asked"),
+    [
+        ({"labels": {"capsign.dev/inject": "true"}}, True),
+        ({"labels": {"capsign.dev/inject": "false", "a": "true"}}, False),
+        ({"labels": {"capsign.dev/injected": "true"}}, False),
+        ({"annotations": {"capsign.dev/inject": "true"}}, False),
+        ({}, False),
+    ],
+)
+def test_the_webhook_is_asked_about_labelled_pods_and_no_others(metadata: dict[str, Any], asked: bool) -> None:
+    (webhook,) = chart.one(chart.objects({}), "MutatingWebhookConfiguration", "capsign-injector-capsign-system")["webhooks"]
+    (condition,) = webhook["matchConditions"]
+    assert admission_rules.value(condition["expression"], {"object": {"metadata": metadata}}) is asked
 
 
 def test_only_a_kubelet_asks_for_the_agents_token() -> None:

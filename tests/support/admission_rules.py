@@ -27,7 +27,8 @@ class EvaluationError(Exception):
     """The expression has no value for this object."""
 
 
-def _value(expression: str, given: Mapping[str, Any]) -> Any:
+def value(expression: str, given: Mapping[str, Any]) -> Any:
+    """What the expression is, with these variables. Raises EvaluationError."""
     result = _compiled(expression).eval(data=dict(given))
     if result.type() == cel.Type.ERROR:
         raise EvaluationError(f"{expression}: {result}")
@@ -43,12 +44,12 @@ def refusals(policy: Policy, request: Mapping[str, Any], new: Any, old: Any = No
     resource = "/".join(part for part in (request.get("resource"), request.get("subResource")) if part)
     if resource not in rule["resources"] or request["operation"] not in rule["operations"]:
         return []
-    if not all(_value(one["expression"], given) for one in spec.get("matchConditions", [])):
+    if not all(value(one["expression"], given) for one in spec.get("matchConditions", [])):
         return []
     for one in spec.get("variables", []):
-        given["variables"][one["name"]] = _value(one["expression"], given)
+        given["variables"][one["name"]] = value(one["expression"], given)
     return [
-        _value(one["messageExpression"], given) if "messageExpression" in one else one["message"]
+        value(one["messageExpression"], given) if "messageExpression" in one else one["message"]
         for one in spec["validations"]
-        if not _value(one["expression"], given)
+        if not value(one["expression"], given)
     ]
