@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from capsign_adapter.store import faults, schema
+from capsign_adapter.store import faults, schema, sqlite
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError, Verdict
 from capsign_adapter.store.lockfile import LockFile
 from capsign_adapter.store.open import create_store, open_store
@@ -42,6 +42,28 @@ def test_files_are_for_their_owner_only(path):
         modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
     assert modes == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600, "store.db.lock": 0o600}
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def test_on_a_roomy_disk_the_log_has_its_length_at_once_and_the_database_none_of_it(path):
+    before = path.stat().st_size
+    with opened(path) as store:
+        assert log_of(path).stat().st_size >= sqlite.LOG_BYTES
+        store.commit(1, [draft()], NOW)
+        assert log_of(path).stat().st_size < sqlite.LOG_BYTES * 1.1
+        assert len(check_log(store)) == 11
+    assert path.stat().st_size < before + sqlite.LOG_BYTES / 4
+
+
+def test_a_small_disk_keeps_its_room_for_the_database(path, monkeypatch):
+    monkeypatch.setattr(sqlite, "ROOMY_BYTES", 1 << 62)
+    with opened(path) as store:
+        store.commit(1, [draft()], NOW)
+        assert log_of(path).stat().st_size < 1 << 20
+        assert len(check_log(store)) == 11
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])

@@ -37,6 +37,9 @@ CHECKPOINT_PAGES = 4_000
 LOG_BYTES = CHECKPOINT_PAGES * 4096
 """The write-ahead log is made this long at once: the fsync of a commit that need not lengthen its file takes half the time."""
 
+ROOMY_BYTES = 16 * LOG_BYTES
+"""Free bytes on the disk, 256 MiB, from which on the write-ahead log is made long at once."""
+
 CACHE = "PRAGMA cache_size = -16384"
 """16 MiB of pages for each connection."""
 
@@ -279,9 +282,11 @@ def _connect(path: Path) -> _SqliteTransaction:
 def _lengthen_log(writer: _SqliteTransaction, path: Path) -> None:
     """Write once as much as the write-ahead log may hold, and take it back: frames without a commit are written over later.
 
-    A crash at any line leaves a log whose last commit is the one before. Where the disk has no room, the log grows as it is used.
+    A crash at any line leaves a log whose last commit is the one before. On a small disk the log grows as it is used: it must not
+    take the room that the database needs.
     """
-    if path.with_name(f"{path.name}-wal").stat().st_size >= LOG_BYTES:
+    disk = os.statvfs(path)
+    if disk.f_bavail * disk.f_frsize < ROOMY_BYTES or path.with_name(f"{path.name}-wal").stat().st_size >= LOG_BYTES:
         return
     writer.run("PRAGMA cache_size = 16")  # what does not fit into the cache goes into the log before there is a commit
     try:
