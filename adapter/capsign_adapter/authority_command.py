@@ -42,7 +42,7 @@ def rotate(token: Token, store: Store, realm: Realm, now_ms: int) -> AuthorityRo
     if not rows:
         detail = "There is no authority yet. Run `capsign-adapter provision` with the section [identity]."
         raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
-    return roll.prepare(token, store, realm, now_ms)
+    return roll.prepare(rows, token, store, realm, now_ms)
 
 
 def status(store: Store, lives: Lives, now_ms: int) -> dict[str, Any]:

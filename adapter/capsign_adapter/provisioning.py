@@ -1,7 +1,10 @@
 """`capsign-adapter provision`: makes what the policy names and neither token nor store has yet. The only command that makes keys.
 
-It never replaces and never cleans up: a key that the store knows and the token lacks (or the other way round) stops it, and a
-person must look.
+It never replaces, and destroys nothing but what it made a moment before: a key that the store knows and the token lacks (or the
+other way round) stops it, and a person must look.
+
+Replicas that start together provision together. Of two that make the same thing one is refused, by token or store, and looks
+again: most of the time it then finds all made.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from capsign_wire import logs
+from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 
 from capsign_adapter.decide import authority
@@ -17,8 +21,12 @@ from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.evidence import leaf
 from capsign_adapter.keys import labels, provision
-from capsign_adapter.store.interface import KeyVersionRow, Store
-from capsign_adapter.token.interface import Token
+from capsign_adapter.keys.provision import InventoryError
+from capsign_adapter.store.interface import AuthorityState, KeyVersionRow, Store
+from capsign_adapter.token.interface import Token, TokenContestedError
+
+_PASSES = 8
+"""Most looks at what is missing."""
 
 
 def provision_all(policy: Policy, token: Token, store: Store, now_ms: int, realm: Realm | None = None) -> list[str]:
@@ -26,9 +34,31 @@ def provision_all(policy: Policy, token: Token, store: Store, now_ms: int, realm
 
     With `realm` there is a certificate authority too. The first one signs at once: nobody holds a bundle yet.
     """
+    made: list[str] = []
+    for last in (*[False] * (_PASSES - 1), True):
+        before = _inventory(token, store)
+        try:
+            _pass(policy, token, store, now_ms, realm, made)
+        except (FailureError, InventoryError, TokenContestedError):
+            if last or _inventory(token, store) == before:
+                raise  # nobody made anything meanwhile: looking again would find the same
+        else:
+            break
+    return made
+
+
+def _inventory(token: Token, store: Store) -> tuple[object, ...] | None:
+    """What changes whenever somebody makes something; None while somebody does."""
+    try:
+        return token.labels(), store.key_versions(), store.authorities()
+    except TokenContestedError:
+        return None
+
+
+def _pass(policy: Policy, token: Token, store: Store, now_ms: int, realm: Realm | None, made: list[str]) -> None:
+    """Make what is missing now; `made` gets the label of each."""
     rows = store.key_versions()
     held = set(token.labels())
-    made: list[str] = []
     if not {labels.LOG, labels.MINT} & held:
         _refuse_on_used_store(store, "The token has no log key and no mint secret.")
         provision.make_service_keys(token)
@@ -42,12 +72,19 @@ def provision_all(policy: Policy, token: Token, store: Store, now_ms: int, realm
     for key in policy.keys:
         if not any((row.tenant, row.key) == (key.tenant, key.name) for row in rows):
             made.append(_first_version(policy, key, token, store, now_ms).label)
-    if realm is not None and not store.authorities():
-        made.append(roll.prepare(token, store, realm, now_ms).label)
-        while (step := authority.due(store.authorities(), realm.lives, now_ms)) is not None:
-            roll.take(step, token, store, realm, now_ms)
+    if realm is not None:
+        _first_authority(token, store, realm, now_ms, made)
     provision.assert_inventory(token, store.key_versions(), policy.tenants, store.authorities())
-    return made
+
+
+def _first_authority(token: Token, store: Store, realm: Realm, now_ms: int, made: list[str]) -> None:
+    if not store.authorities():
+        made.append(roll.prepare((), token, store, realm, now_ms).label)
+    rows = store.authorities()
+    if all(row.state == AuthorityState.PREPARED for row in rows):  # also one whose maker died before this line
+        step = authority.due(rows, realm.lives, now_ms)
+        if step is not None:
+            roll.take(step, rows, token, store, realm, now_ms)
 
 
 def _first_version(policy: Policy, key: Key, token: Token, store: Store, now_ms: int) -> KeyVersionRow:
@@ -61,16 +98,20 @@ def _first_version(policy: Policy, key: Key, token: Token, store: Store, now_ms:
     target = f"{key.tenant}/{key.name}/{number}"
     actor = f"spiffe://{policy.trust_domain}/adapter/provision"
     entry = leaf.admin(now_ms, policy.digest, leaf.Act.KEY_CREATED, actor, target, 0)
-    store.add_key_version(active, entry, now_ms)
+    try:
+        store.add_key_version(active, entry, now_ms)
+    except FailureError:  # another process was first
+        provision.withdraw(token, row.label, *([labels.attestation(row.label)] if row.derived else []))
+        raise
     logs.event("key.created", tenant=key.tenant, key=key.name, version=number)
     return active
 
 
 def _refuse_on_used_store(store: Store, finding: str) -> None:
     if store.control().tree_size > 0:
-        raise provision.InventoryError([finding, "The store already holds evidence."])
+        raise InventoryError([finding, "The store already holds evidence."])
 
 
 def _refuse_on_known_tenant(rows: list[KeyVersionRow], tenant: str) -> None:
     if any(row.tenant == tenant for row in rows):
-        raise provision.InventoryError([f"The token has no pepper for the tenant {tenant}, whose keys the store knows."])
+        raise InventoryError([f"The token has no pepper for the tenant {tenant}, whose keys the store knows."])

@@ -36,7 +36,7 @@ from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.expand import wipe
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
-from capsign_adapter.keys.provision import assert_inventory, unknown_objects
+from capsign_adapter.keys.provision import assert_inventory, unaccounted
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import now_ms
@@ -54,6 +54,10 @@ from capsign_adapter.token.interface import Token
 Bound = TypeVar("Bound")
 
 
+MAKING_SECONDS = 1.0
+"""How long a key may be in the token before it is in the store, while another process makes it."""
+
+
 def monotonic_ms() -> int:
     """For the age of what is in memory."""
     return time.monotonic_ns() // 1_000_000
@@ -63,9 +67,8 @@ class Replica:
     """A running adapter process."""
 
     def __init__(self, config: Config, policy: Policy, token: Token, store: Store, metrics: Metrics, tracer: Tracer) -> None:
-        rows, authorities = store.key_versions(), store.authorities()
-        assert_inventory(token, rows, policy.tenants, authorities)
-        for label in unknown_objects(token, rows, policy.tenants, authorities):
+        assert_inventory(token, store.key_versions(), policy.tenants, store.authorities())
+        for label in unaccounted(token, store, policy.tenants, lambda: time.sleep(MAKING_SECONDS)):
             metrics.violated("I8", unknown_object=label)
         self._config = config
         self._token = token

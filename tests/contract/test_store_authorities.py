@@ -24,7 +24,7 @@ def row(version: int = 1, **changes: object) -> AuthorityRow:
 
 @pytest.fixture
 def active(store):
-    store.add_authority(row(), b"prepared", NOW)
+    store.add_authority(row(), 0, b"prepared", NOW)
     store.move_authority(row(), AuthorityState.ACTIVE, b"activated", NOW + 1)
     (found,) = store.authorities()
     return found
@@ -38,7 +38,7 @@ def refused(call, *arguments) -> None:
 
 def test_a_life_from_leaf_to_leaf(store, second):
     assert store.authorities() == []
-    assert store.add_authority(row(), b"prepared", NOW) == 0
+    assert store.add_authority(row(), 0, b"prepared", NOW) == 0
     assert second.authorities() == [row()]
     assert second.move_authority(row(), AuthorityState.ACTIVE, b"activated", NOW + 1) == 1
     moved = row(state=AuthorityState.ACTIVE, activated_ms=NOW + 1)
@@ -54,17 +54,26 @@ def test_a_life_from_leaf_to_leaf(store, second):
 def test_no_move_raises_the_epoch(store, active):
     before = store.control().revocation_epoch
     store.promise_authority(1, NOW + 5)
-    store.add_authority(row(2), b"prepared", NOW)
+    store.add_authority(row(2), 1, b"prepared", NOW)
     store.move_authority(row(2), AuthorityState.ACTIVE, b"activated", NOW)
     assert store.control().revocation_epoch == before
 
 
 def test_one_is_prepared_at_a_time_and_a_version_is_added_once(store, active):
-    refused(store.add_authority, row(1), b"again", NOW)
-    store.add_authority(row(2), b"prepared", NOW)
-    refused(store.add_authority, row(3), b"another", NOW)
+    refused(store.add_authority, row(1), 0, b"again", NOW)
+    store.add_authority(row(2), 1, b"prepared", NOW)
+    refused(store.add_authority, row(3), 2, b"another", NOW)
     assert [found.version for found in store.authorities()] == [1, 2]
     assert check_log(store) == [b"prepared", b"activated", b"prepared"]
+
+
+def test_one_is_added_to_those_that_its_maker_knew_of(store, active):
+    """A replica decided when there was none, or when the newest was about to end; meanwhile another made one, which signs now."""
+    refused(store.add_authority, row(2), 0, b"prepared", NOW)
+    store.add_authority(row(5), 1, b"prepared", NOW)  # numbers whose keys are in the token already are stepped over
+    store.move_authority(row(5), AuthorityState.ACTIVE, b"activated", NOW)
+    refused(store.add_authority, row(6), 1, b"prepared", NOW)
+    assert [found.version for found in store.authorities()] == [1, 5]
 
 
 def test_what_is_elsewhere_is_not_moved(store, active):
@@ -77,7 +86,7 @@ def test_a_promise_never_falls_and_only_the_one_that_signs_makes_one(store, acti
     assert store.promise_authority(1, NOW + 900)
     assert store.promise_authority(1, NOW + 400)
     assert store.authorities()[0].signed_until_ms == NOW + 900
-    store.add_authority(row(2), b"prepared", NOW)
+    store.add_authority(row(2), 1, b"prepared", NOW)
     assert not store.promise_authority(2, NOW + 900)
     store.move_authority(row(2), AuthorityState.ACTIVE, b"activated", NOW)
     assert not store.promise_authority(1, NOW + 2000)
@@ -86,7 +95,7 @@ def test_a_promise_never_falls_and_only_the_one_that_signs_makes_one(store, acti
 
 
 def test_of_replicas_that_move_at_once_one_does(store, second):
-    store.add_authority(row(), b"prepared", NOW)
+    store.add_authority(row(), 0, b"prepared", NOW)
     together, outcomes = threading.Barrier(2), []
 
     def move(one) -> None:
@@ -117,6 +126,6 @@ def test_a_store_of_the_first_release_gets_the_table(request, monkeypatch, engin
         old.close()
     store = place.open()
     assert store.authorities() == []
-    store.add_authority(row(), b"prepared", NOW)
+    store.add_authority(row(), 0, b"prepared", NOW)
     assert check_log(store) == [b"evidence of then", b"prepared"]
     store.close()

@@ -118,7 +118,7 @@ class Authority:
             if step is None:
                 return
             try:
-                roll.take(step, self._token, self._store, self._realm, now_ms)
+                roll.take(step, self._rows, self._token, self._store, self._realm, now_ms)
             except FailureError as error:
                 if error.reason != failures_pb2.REASON_ILLEGAL_TRANSITION:
                     raise

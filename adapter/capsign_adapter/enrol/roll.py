@@ -6,7 +6,7 @@ for; its number is stepped over and an operator is told at the next start.
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from capsign_wire import logs
@@ -19,9 +19,9 @@ from capsign_adapter.evidence import leaf
 from capsign_adapter.evidence.leaf import Act
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.authority_key import AuthorityKey
-from capsign_adapter.keys.provision import KeyWeakError, check_value, make_authority
+from capsign_adapter.keys.provision import KeyWeakError, check_value, make_authority, withdraw
 from capsign_adapter.store.interface import AuthorityRow, AuthorityState, CommitUnknownError, Store
-from capsign_adapter.token.interface import Token, TokenError
+from capsign_adapter.token.interface import Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +38,35 @@ class Realm:
         return f"spiffe://{self.trust_domain}/adapter/authority"
 
 
-def take(step: Step, token: Token, store: Store, realm: Realm, now_ms: int) -> None:
-    """Do what is due.
+def take(step: Step, rows: Sequence[AuthorityRow], token: Token, store: Store, realm: Realm, now_ms: int) -> None:
+    """Do what is due, as decided from these rows.
 
     Raises FailureError ILLEGAL_TRANSITION if another replica was first, KeyWeakError, TokenError, and what the store raises.
     """
     if step.due == Due.PREPARE or step.row is None:
-        prepare(token, store, realm, now_ms)
+        prepare(rows, token, store, realm, now_ms)
     elif step.due == Due.ACTIVATE:
         _move(step.row, AuthorityEvent.ACTIVATE, Act.AUTHORITY_ACTIVATED, store, realm, now_ms)
     else:
         _move(step.row, AuthorityEvent.RETIRE, Act.AUTHORITY_RETIRED, store, realm, now_ms)
 
 
-def prepare(token: Token, store: Store, realm: Realm, now_ms: int) -> AuthorityRow:
-    """Make the next authority and publish it. Raises as `take`."""
-    highest = max((row.version for row in store.authorities()), default=0)
-    version = max(highest, labels.highest_authority(token.labels())) + 1
+def prepare(rows: Sequence[AuthorityRow], token: Token, store: Store, realm: Realm, now_ms: int) -> AuthorityRow:
+    """Make the authority that follows these and publish it. Raises as `take`."""
+    newest = max((row.version for row in rows), default=0)
+    version = max(newest, labels.highest_authority(token.labels())) + 1
     try:
         make_authority(token, version)
     except KeyWeakError:
-        _withdraw(token, version)
+        withdraw(token, labels.authority(version))
         raise
     try:
         row = _signed_by_itself(token, version, realm, now_ms)
-        store.add_authority(row, _entry(Act.AUTHORITY_PREPARED, version, realm, now_ms), now_ms)
+        store.add_authority(row, newest, _entry(Act.AUTHORITY_PREPARED, version, realm, now_ms), now_ms)
     except CommitUnknownError:
         raise  # the row may be there: the key stays
     except Exception:
-        _withdraw(token, version)
+        withdraw(token, labels.authority(version))
         raise
     logs.event("authority.prepared", version=version)
     return row
@@ -79,12 +79,6 @@ def _signed_by_itself(token: Token, version: int, realm: Realm, now_ms: int) -> 
     certificate = root_certificate(AuthorityKey(token, label), version, realm.trust_domain, begins_ms, expires_ms)
     check = check_value(token.public_key(label))
     return AuthorityRow(version, AuthorityState.PREPARED, certificate, label, check, now_ms, expires_ms)
-
-
-def _withdraw(token: Token, version: int) -> None:
-    """Destroy a key pair that this call made and nobody has seen: left alone, each further try would leave another."""
-    with contextlib.suppress(TokenError):
-        token.destroy(labels.authority(version))
 
 
 def _move(row: AuthorityRow, event: AuthorityEvent, act: Act, store: Store, realm: Realm, now_ms: int) -> None:

@@ -6,9 +6,11 @@ one than it was is a reason to stop and ask.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
@@ -18,13 +20,21 @@ from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.keys import labels
 from capsign_adapter.store.interface import AuthorityRow, AuthorityState, KeyVersionRow
-from capsign_adapter.token.interface import Feature, KeyExistsError, KeyMissingError, Token
+from capsign_adapter.token.interface import Feature, KeyExistsError, KeyMissingError, Token, TokenError
 
 CHECK_DOMAIN = b"capsign1 check"
 CHECK_LEN = 8
 """Enough to notice that a token was restored from the wrong backup; not a commitment against an attacker."""
 
 _NEEDED = {algorithms.ALGORITHM_ED25519: Feature.ED25519, algorithms.ALGORITHM_PS256: Feature.RSA_PSS}
+
+
+class Inventory(Protocol):
+    """The store, as far as it is needed here; see `store.interface.Store`."""
+
+    def key_versions(self) -> list[KeyVersionRow]: ...
+
+    def authorities(self) -> list[AuthorityRow]: ...
 
 
 class KeyWeakError(Exception):
@@ -133,6 +143,28 @@ def unknown_objects(
         if row.state != signing_pb2.KEY_STATE_DESTROYED:
             known |= {row.label, labels.attestation(row.label)}
     return [label for label in token.labels() if label not in known]
+
+
+def unaccounted(token: Token, store: Inventory, tenants: Sequence[str], pause: Callable[[], None]) -> list[str]:
+    """As `unknown_objects`, of what the store says, and not of what is being made right now: that is in the token a moment
+    before it is in the store. So whatever seems unknown is looked at once more after `pause`.
+    """
+
+    def look() -> list[str]:
+        return unknown_objects(token, store.key_versions(), tenants, store.authorities())
+
+    first = look()
+    if not first:
+        return []
+    pause()
+    return [label for label in look() if label in first]
+
+
+def withdraw(token: Token, *made: str) -> None:
+    """Destroy keys that this call made and nobody has seen: left alone, each further try would leave others."""
+    for label in made:
+        with contextlib.suppress(TokenError):
+            token.destroy(label)
 
 
 def _demand_feature(token: Token, algorithm: algorithms.Algorithm.ValueType) -> None:

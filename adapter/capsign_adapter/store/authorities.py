@@ -22,9 +22,11 @@ def _row(found: Row) -> AuthorityRow:
     return AuthorityRow(version, AuthorityState(state), bytes(certificate), label, bytes(check_value), *times)
 
 
-def add(tx: Transaction, head: Head, row: AuthorityRow, leaf: bytes, now_ms: int) -> int:
-    """Record one that the token holds already. Two replicas that prepare at once: the second finds the first one's row."""
-    waiting = tx.one("SELECT version FROM authorities WHERE state = ? OR version = ?", int(AuthorityState.PREPARED), row.version)
+def add(tx: Transaction, head: Head, row: AuthorityRow, newest: int, leaf: bytes, now_ms: int) -> int:
+    """Record one that the token holds already. Two replicas that prepare at once: the second finds the first one's row, which may
+    be active by then.
+    """
+    waiting = tx.one("SELECT version FROM authorities WHERE state = ? OR version > ?", int(AuthorityState.PREPARED), newest)
     if waiting is not None:
         raise _refused(f"Authority {waiting[0]} was prepared by another process.")
     tx.send(

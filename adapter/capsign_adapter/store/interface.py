@@ -292,10 +292,11 @@ class Store(Protocol):
     def authorities(self) -> list[AuthorityRow]:
         """All of them, oldest first."""
 
-    def add_authority(self, row: AuthorityRow, leaf: bytes, now_ms: int) -> int:
-        """Record an authority in state PREPARED that was just made; leaf index.
+    def add_authority(self, row: AuthorityRow, newest: int, leaf: bytes, now_ms: int) -> int:
+        """Record an authority in state PREPARED that was just made; leaf index. `newest` is the version of the newest one that
+        its maker knew of, 0 for none.
 
-        Raises FailureError ILLEGAL_TRANSITION if the version exists already, or another one is PREPARED.
+        Raises FailureError ILLEGAL_TRANSITION if there is a newer one than that by now, whatever its state, or one is PREPARED.
         """
 
     def move_authority(self, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int) -> int:

@@ -80,7 +80,13 @@ def _key_version(row: Row) -> KeyVersionRow:
 
 
 def add_key_version(tx: Transaction, head: Head, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
-    """Record a version that the token holds already, and raise the epoch, so that running replicas see it."""
+    """Record a version that the token holds already, and raise the epoch, so that running replicas see it.
+
+    An activation epoch is given once: of two processes that provision a key's first version at once, one is refused.
+    """
+    if row.activation_epoch and row.activation_epoch < _next_activation(tx, row):
+        detail = f"{row.key} has a version of activation epoch {row.activation_epoch} already; another process made it."
+        raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
     added = tx.run(
         f"INSERT INTO key_versions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",  # noqa: S608
         row.tenant,

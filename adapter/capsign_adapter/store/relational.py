@@ -156,8 +156,8 @@ class RelationalStore(ABC):
     def authorities(self) -> list[AuthorityRow]:
         return self._read(authorities.every)
 
-    def add_authority(self, row: AuthorityRow, leaf: bytes, now_ms: int) -> int:
-        return self._write(lambda tx, head: authorities.add(tx, head, row, leaf, now_ms))
+    def add_authority(self, row: AuthorityRow, newest: int, leaf: bytes, now_ms: int) -> int:
+        return self._write(lambda tx, head: authorities.add(tx, head, row, newest, leaf, now_ms))
 
     def move_authority(self, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int) -> int:
         return self._write(lambda tx, head: authorities.move(tx, head, row, state, leaf, now_ms))

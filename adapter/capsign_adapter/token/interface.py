@@ -21,6 +21,10 @@ class TokenUnavailableError(TokenError):
     """The session, slot or module was lost, or refused work. The implementation reopens by itself; try again later."""
 
 
+class TokenContestedError(TokenUnavailableError):
+    """Another process makes keys in the token at this very moment. This call made none; look again."""
+
+
 class PinRejectedError(TokenError):
     """The token did not accept the PIN. Not tried again: tokens lock."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from capsign_adapter.token.encodings import Family
-from capsign_adapter.token.interface import KeyExistsError, KeyMissingError, TokenUnavailableError
+from capsign_adapter.token.interface import KeyExistsError, KeyMissingError, TokenContestedError, TokenUnavailableError
 from capsign_adapter.token.session import Kind, Session
 
 EXPANDED_KEPT = 256
@@ -117,7 +117,7 @@ class Objects:
             self._session.renew()
             listings.append(sorted(key.label for kind in _KEYS for key in self._session.search(kind)))
         if listings[0] != listings[1]:
-            raise TokenUnavailableError(f"the keys of {self._name} changed while they were listed; try again")
+            raise TokenContestedError(f"the keys of {self._name} changed while they were listed; try again")
         return listings[0]
 
     def make(self, label: str, maker: Callable[[bytes], None]) -> None:
@@ -133,7 +133,7 @@ class Objects:
             for kind in Kind:
                 for mine in self._session.search(kind, label, identity):
                     mine.destroy()
-            raise TokenUnavailableError(f"another process made {label!r} at the same time; nothing was made here, look again")
+            raise TokenContestedError(f"another process made {label!r} at the same time; nothing was made here, look again")
 
     def destroy(self, label: str) -> None:
         """Destroys a key: the private half first, for an orphaned public key harms nobody."""

@@ -93,7 +93,7 @@ def test_a_store_without_an_authority_is_told_what_to_do(rig):
 def test_a_whole_roll(world, authority):
     other = world.replica(world.rig.beside())
     old = authority.issue(APP, SPKI, world.now)
-    roll.prepare(world.rig.token, world.rig.store, world.realm, world.now)
+    roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
     for one in (authority, other):
         world.look(one)
         assert one.issue(APP, SPKI, world.now).authority == 1
@@ -195,7 +195,7 @@ def authority_keys(token):
 def test_a_preparation_that_fails_leaves_no_key(world, authority, method):
     world.rig.token.fail(method)
     with pytest.raises(TokenUnavailableError):
-        roll.prepare(world.rig.token, world.rig.store, world.realm, world.now)
+        roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
     assert authority_keys(world.rig.token) == ["capsign/authority/1"]
     assert world.states() == [AuthorityState.ACTIVE]
 
@@ -207,7 +207,7 @@ def test_a_preparation_that_the_store_refuses_leaves_no_key(world, monkeypatch):
     monkeypatch.setattr(world.rig.store, "add_authority", gone)
     for _ in range(3):
         with pytest.raises(StoreUnavailableError):
-            roll.prepare(world.rig.token, world.rig.store, world.realm, world.now)
+            roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
     assert authority_keys(world.rig.token) == ["capsign/authority/1"]
 
 
@@ -222,7 +222,7 @@ def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, monkey
     with monkeypatch.context() as patch:
         patch.setattr(world.rig.store, "add_authority", lost)
         with pytest.raises(CommitUnknownError):
-            roll.prepare(world.rig.token, world.rig.store, world.realm, world.now)
+            roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
     world.look(authority, LIVES.ripening_ms)
     assert authority.issue(APP, SPKI, world.now).authority == 2
 

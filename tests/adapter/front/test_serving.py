@@ -149,7 +149,7 @@ def test_a_token_that_is_gone_at_half_life_leaves_the_certificate_in_force(place
 
 def test_a_new_authority_is_believed_before_it_signs(place):
     old = place.svid()
-    roll.prepare(place.rig.token, place.rig.store, place.realm, now_ms())
+    roll.prepare(place.rig.store.authorities(), place.rig.token, place.rig.store, place.realm, now_ms())
     place.authority.look(now_ms)
     place.serving.look()
     place.authority.look(lambda: now_ms() + LIVES.ripening_ms)  # it is active

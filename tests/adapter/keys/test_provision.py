@@ -228,6 +228,38 @@ def test_an_authority_is_accounted_for(token, rows):
     assert provision.unknown_objects(token, rows, ["acme"]) == ["capsign/authority/1", "capsign/authority/2"]
 
 
+class StoredLater:
+    """A store that gets a row while the caller pauses."""
+
+    def __init__(self, rows, authorities) -> None:
+        self._rows, self._authorities = rows, authorities
+        self.paused = 0
+
+    def pause(self):
+        self.paused += 1
+
+    def key_versions(self):
+        return self._rows if self.paused else self._rows[:-1]
+
+    def authorities(self):
+        return self._authorities if self.paused else []
+
+
+def test_a_key_that_is_being_made_right_now_is_no_incident(token, rows):
+    """A replica that started between a successor's key and its row counted a violation of I8, and somebody was woken."""
+    store = StoredLater(rows, [authority_row(token)])
+    assert provision.unaccounted(token, store, ["acme"], store.pause) == []
+    assert store.paused == 1
+    assert provision.unaccounted(token, store, ["acme"], store.pause) == []
+    assert store.paused == 1, "where all is known nobody waits"
+
+
+def test_a_key_that_nothing_accounts_for_a_moment_later_either_is_one(token, rows):
+    store = StoredLater(rows, [])
+    provision.make_authority(token, 7)
+    assert provision.unaccounted(token, store, ["acme"], store.pause) == ["capsign/authority/7"]
+
+
 def test_the_key_of_a_retired_authority_is_not_missed(token, rows):
     ours = [authority_row(token), authority_row(token, 2, AuthorityState.RETIRED)]
     token.destroy(ours[1].label)
