@@ -84,6 +84,29 @@ def early(*mounts: str) -> Pod:
     return attack
 
 
+def own_socket(**changed: Any) -> Callable[[], Pod]:
+    """A container's own socket, mounted otherwise than the injector does."""
+
+    def made() -> Pod:
+        attack = injected()
+        attack["spec"]["containers"][0]["volumeMounts"][0] |= changed
+        return attack
+
+    return made
+
+
+def two_sockets() -> Pod:
+    attack = injected()
+    attack["spec"]["containers"].append({"name": "both", "volumeMounts": [*socket_mounts(attack)]})
+    for one in attack["spec"]["containers"][:2]:
+        one["volumeMounts"] = []
+    return attack
+
+
+def socket_mounts(attack: Pod) -> list[dict[str, Any]]:
+    return [one["volumeMounts"][0] for one in attack["spec"]["containers"][:2]]
+
+
 def alike() -> Pod:
     """Of a pod in which one container was chosen, both mount its socket."""
     attack = injected({**pod(), "metadata": {**pod()["metadata"], "annotations": {"capsign.dev/containers": "app"}}})
@@ -110,6 +133,11 @@ REFUSED: dict[str, tuple[Callable[[], Pod], str]] = {
         "container early must mount one capsign-socket volume at most, read-only",
     ),
     "another's socket, mounted just as its owner does": (alike, "more than one container mounts capsign-socket-0"),
+    "its own socket, to replace": (own_socket(readOnly=False), "container app must mount one"),
+    "its own socket elsewhere": (own_socket(mountPath="/mine"), "container app must mount one"),
+    "a part of its own socket's volume": (own_socket(subPath="s"), "container app must mount one"),
+    "a part that a variable names": (own_socket(subPathExpr="$(X)"), "container app must mount one"),
+    "two sockets": (two_sockets, "container both must mount one"),
     "our audience under another name": (lambda: asking("mine"), "volume mine asks for a token"),
     "our audience without an agent": (lambda: asking("capsign-token", agent=False), "volume capsign-token asks for a token"),
     "a shared process namespace": (changed(shareProcessNamespace=True), "other containers see the agent's process"),
