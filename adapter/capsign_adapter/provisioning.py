@@ -23,7 +23,7 @@ from capsign_adapter.evidence import leaf
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.keys.provision import InventoryError
 from capsign_adapter.store.interface import AuthorityState, KeyVersionRow, Store
-from capsign_adapter.token.interface import Token, TokenContestedError
+from capsign_adapter.token.interface import KeyMissingError, Token, TokenContestedError
 
 _PASSES = 8
 """Most looks at what is missing."""
@@ -39,7 +39,7 @@ def provision_all(policy: Policy, token: Token, store: Store, now_ms: int, realm
         before = _inventory(token, store)
         try:
             _pass(policy, token, store, now_ms, realm, made)
-        except (FailureError, InventoryError, TokenContestedError):
+        except (FailureError, InventoryError, KeyMissingError, TokenContestedError):
             if last or _inventory(token, store) == before:
                 raise  # nobody made anything meanwhile: looking again would find the same
         else:
