@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import grpc
@@ -34,6 +35,11 @@ class Credentials:
     def channel(self) -> grpc.ChannelCredentials:
         """For one channel."""
         return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
+
+
+def pem_of(certificates: Iterable[bytes]) -> bytes:
+    """PEM of certificates in DER, one after the other."""
+    return "".join(ssl.DER_cert_to_PEM_cert(one) for one in certificates).encode()
 
 
 def checked(ca: bytes, certificate: bytes, key: bytes) -> Credentials:

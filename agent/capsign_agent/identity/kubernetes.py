@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import os
 import random
-import ssl
 import stat
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -29,7 +28,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.config import Kubernetes
-from capsign_agent.credentials import Credentials, CredentialsError, checked
+from capsign_agent.credentials import Credentials, CredentialsError, checked, pem_of
 from capsign_agent.identity import request
 from capsign_agent.identity.account import Account
 from capsign_agent.identity.enrolment import Enrolment
@@ -152,8 +151,7 @@ class KubernetesIdentity:
         """Steps 5 and 4: a bundle is good although the certificate may not be."""
         bounds.check(answer)
         self._offer(answer.bundle)
-        chain = "".join(ssl.DER_cert_to_PEM_cert(one) for one in answer.svid.certificates).encode()
-        credentials = _made(self._trust.now.pem, chain, made.private_key)
+        credentials = _made(self._trust.now.pem, pem_of(answer.svid.certificates), made.private_key)
         now = self._clock()
         if credentials.ends <= now:
             raise IdentityError("CERTIFICATE_ENDED", "A fresh certificate has ended by this node's clock. Set the clock.")

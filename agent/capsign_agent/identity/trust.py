@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from capsign_wire import logs, settings
 from capsign_wire.adapter.v1 import identity_pb2
 
 from capsign_agent.config import MAX_BUNDLE_CHARS
-from capsign_agent.credentials import CredentialsError, check_authorities
+from capsign_agent.credentials import CredentialsError, check_authorities, pem_of
 
 FILE_NAME = "trust-bundle.pem"
 
@@ -92,8 +91,7 @@ class TrustStore:
             if bundle.sequence < self.now.sequence:
                 logs.warning("identity.bundle_older", offered=bundle.sequence, held=self.now.sequence)
             return False
-        pem = "".join(ssl.DER_cert_to_PEM_cert(one) for one in bundle.authorities).encode()
-        self.now = Trust(bundle.sequence, _checked(pem))
+        self.now = Trust(bundle.sequence, _checked(pem_of(bundle.authorities)))
         try:
             self._keep()
         except OSError as error:

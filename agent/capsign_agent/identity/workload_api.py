@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import ssl
 from collections.abc import AsyncGenerator
 
 import grpc
@@ -17,7 +16,7 @@ import grpc.aio
 from capsign_wire.spiffe.workload import workload_pb2, workload_pb2_grpc
 
 from capsign_agent.config import WorkloadApi
-from capsign_agent.credentials import Credentials, CredentialsError, checked
+from capsign_agent.credentials import Credentials, CredentialsError, checked, pem_of
 from capsign_agent.identity import der
 from capsign_agent.identity.account import Account
 from capsign_agent.identity.source import IdentityError
@@ -90,13 +89,9 @@ class WorkloadApiIdentity:
         svid = found[0]
         try:
             chain, authorities = (der.certificates(one, MAX_CERTIFICATES) for one in (svid.x509_svid, svid.bundle))
-            return checked(_pem(authorities), _pem(chain), _private(svid.x509_svid_key))
+            return checked(pem_of(authorities), pem_of(chain), _private(svid.x509_svid_key))
         except (ValueError, CredentialsError):
             raise IdentityError("CREDENTIALS_UNUSABLE", "What the Workload API sent is no X.509-SVID with its key.") from None
-
-
-def _pem(certificates: list[bytes]) -> bytes:
-    return "".join(ssl.DER_cert_to_PEM_cert(one) for one in certificates).encode()
 
 
 def _private(key: bytes) -> bytes:
