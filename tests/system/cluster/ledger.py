@@ -6,7 +6,7 @@ import json
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,11 @@ class Ledger:
         for follower in self._followed.values():
             follower.wait(30)
 
+    def go_on(self) -> None:
+        """After `stop`: another pod."""
+        self._fleet.developer("scale", f"deployment/{self._name}", "--replicas=1")
+        self._fleet.developer("wait", "--for=create", "pod", f"--selector=app={self._name}", "--timeout=30s")
+
     def close(self) -> None:
         self._fleet.developer("delete", "deployment", self._name, "--wait=false")
         for follower in self._followed.values():
@@ -162,7 +167,7 @@ class Ledger:
         signed = self._signed()
         assert max(signed) == max(one.leaf for one in self.received())
         with self._fleet.store() as store:
-            batches = [evidence_pb2.AuditBatch.FromString(batch) for _, _, batch in store.audit_batches(limit=100_000)]
+            batches = [evidence_pb2.AuditBatch.FromString(batch) for batch in batches_of(store, self.workload)]
         reported = {
             record.intent_id: record.leaf_index_plus_one - 1
             for batch in batches
@@ -177,3 +182,11 @@ class Ledger:
     def _signed(self) -> dict[int, Signed]:
         entries = enumerate(self._fleet.entries())
         return {leaf: entry for leaf, entry in entries if isinstance(entry, Signed) and entry.group.workload == self.workload}
+
+
+def batches_of(store: Store, workload: str) -> Iterator[bytes]:
+    """Every batch of this workload's agents; the store gives them in pages."""
+    first = 0
+    while page := store.audit_batches(workload, first):
+        yield from (batch for _, _, batch in page)
+        first = page[-1][0] + 1
