@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Iterable
 from typing import Protocol
 
 from capsign_wire import logs
@@ -65,18 +66,21 @@ class BundlePublisher:
             bundle = self._authority.bundle()
             if not wants_writing(bundle, found):
                 return False
-            data, annotations = {KEY: pem_of(bundle)}, {SEQUENCE: str(bundle.sequence)}
+            data, annotations = {KEY: pem_of(bundle.authorities)}, {SEQUENCE: str(bundle.sequence)}
             if self._cluster.write_config_map(self._namespace, self._name, data, annotations, found.version if found else ""):
                 logs.event("bundle.published", sequence=bundle.sequence, authorities=len(bundle.authorities))
                 return True
         return False
 
 
-def pem_of(bundle: Bundle) -> str:
-    """The authorities in PEM, oldest first."""
-    return "".join(ssl.DER_cert_to_PEM_cert(authority) for authority in bundle.authorities)
+def pem_of(certificates: Iterable[bytes]) -> str:
+    """PEM of certificates in DER, one after the other."""
+    return "".join(map(ssl.DER_cert_to_PEM_cert, certificates))
 
 
 def wants_writing(ours: Bundle, found: ConfigMap | None) -> bool:
     """Whether ours should stand there instead."""
-    return found is None or (found.data.get(KEY), found.annotations.get(SEQUENCE)) != (pem_of(ours), str(ours.sequence))
+    return found is None or (found.data.get(KEY), found.annotations.get(SEQUENCE)) != (
+        pem_of(ours.authorities),
+        str(ours.sequence),
+    )

@@ -7,7 +7,6 @@ addresses), so the bounds leave room for a node that starts all its pods at once
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.identity import demand_tls_1_3
 from capsign_adapter.front.peer_address import address_of
-from capsign_adapter.front.places import REQUEST_SECONDS
+from capsign_adapter.front.places import Waiting
 from capsign_adapter.sign.edge import failure_of, now_ms
 
 CALLS_OF_ONE_ADDRESS = 8
@@ -35,7 +34,7 @@ class AddressPlaces:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
-        self._waiting: dict[grpc.ServicerContext, float] = {}
+        self._waiting = Waiting()
         self._rates = Buckets()
 
     @contextmanager
@@ -47,13 +46,10 @@ class AddressPlaces:
             self._take(_name(context))
         except Exception as error:  # the edge: nothing passes it untyped
             abort(context, failure_of(error))
-        with self._lock:
-            self._waiting[context] = time.monotonic() + REQUEST_SECONDS
         try:
-            yield
+            with self._waiting.of(context):
+                yield
         finally:
-            with self._lock:
-                del self._waiting[context]
             self._leave(_name(context))
 
     @contextmanager
@@ -67,12 +63,7 @@ class AddressPlaces:
 
     def sweep(self) -> int:
         """End the calls that have waited too long for their request; how many."""
-        now = time.monotonic()
-        with self._lock:
-            late = [context for context, until in self._waiting.items() if until < now]
-        for context in late:
-            context.cancel()
-        return len(late)
+        return self._waiting.sweep()
 
     def _demand_rate(self, name: str) -> None:
         granted, wait_ms = self._rates.take(name, "", CALLS_PER_SECOND, CALLS_AT_ONCE, 1, now_ms())

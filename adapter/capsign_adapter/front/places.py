@@ -34,6 +34,37 @@ REQUEST_SECONDS = 5.0
 """Longest wait for the request of a unary call."""
 
 
+class Waiting:
+    """Calls whose request has not arrived yet, each for REQUEST_SECONDS at most. Any thread may call any method."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until: dict[grpc.ServicerContext, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    @contextmanager
+    def of(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """The call waits until the block ends."""
+        with self._lock:
+            self._until[context] = time.monotonic() + REQUEST_SECONDS
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._until[context]
+
+    def sweep(self) -> int:
+        """End the calls that have waited too long; how many."""
+        now = time.monotonic()
+        with self._lock:
+            late = [context for context, until in self._until.items() if until < now]
+        for context in late:
+            context.cancel()
+        return len(late)
+
+
 class Places:
     """Counts what each certificate key holds. Any thread may call any method."""
 
@@ -41,7 +72,7 @@ class Places:
         self._policy = policy
         self._lock = threading.Lock()
         self._held: Counter[tuple[str, bytes]] = Counter()
-        self._waiting: dict[grpc.ServicerContext, float] = {}
+        self._waiting = Waiting()
 
     @contextmanager
     def stream(self, context: grpc.ServicerContext) -> Iterator[Peer]:
@@ -56,23 +87,15 @@ class Places:
     def waiting(self, context: grpc.ServicerContext) -> Iterator[None]:
         """The same for a unary call that waits for its request, until `sweep` finds that it has waited too long."""
         peer = self._admit(context, "waiting", WAITING_OF_ONE_KEY)
-        with self._lock:
-            self._waiting[context] = time.monotonic() + REQUEST_SECONDS
         try:
-            yield
+            with self._waiting.of(context):
+                yield
         finally:
-            with self._lock:
-                del self._waiting[context]
             self._leave("waiting", peer)
 
     def sweep(self) -> int:
         """End the calls that have waited too long for their request; how many."""
-        now = time.monotonic()
-        with self._lock:
-            late = [context for context, until in self._waiting.items() if until < now]
-        for context in late:
-            context.cancel()
-        return len(late)
+        return self._waiting.sweep()
 
     def _admit(self, context: grpc.ServicerContext, kind: str, most: int) -> Peer:
         try:

@@ -5,7 +5,6 @@ Handshakes only look at what is in memory. A ticker calls `look`, which asks tok
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -52,7 +51,9 @@ class ServingCertificate:
         bundle = self._authority.bundle()
         believed = (bundle.sequence, stamp(self._client_ca) if self._client_ca is not None else None)
         if believed != self._believed:
-            self._roots = pem_of(bundle).encode() + (read_authorities(self._client_ca) if self._client_ca is not None else b"")
+            self._roots = pem_of(bundle.authorities).encode() + (
+                read_authorities(self._client_ca) if self._client_ca is not None else b""
+            )
             self._believed = believed
             self._generation += 1
 
@@ -82,8 +83,7 @@ class ServingCertificate:
         key = ec.generate_private_key(ec.SECP256R1())
         spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         issued = self._authority.issue(self._spiffe_id, spki, now_ms, self._names)
-        chain = "".join(ssl.DER_cert_to_PEM_cert(der) for der in issued.certificates).encode()
-        self._pair = (key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), chain)
+        self._pair = (key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), pem_of(issued.certificates).encode())
         self._generation += 1
         self._made_ms, self._renew_ms = now_ms, now_ms + (issued.not_after_ms - now_ms) // 2
         self._ends_ms = issued.not_after_ms

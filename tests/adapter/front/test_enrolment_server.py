@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import grpc
 import pytest
 from capsign_adapter.evidence.leaf_reader import IdentityIssued, IdentityRefused
-from capsign_adapter.front import address_places, enrolment_server
+from capsign_adapter.front import address_places, enrolment_server, places
 from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.identity_servicer import IdentityServicer
 from capsign_wire.adapter.v1 import identity_pb2 as pb
@@ -177,7 +177,7 @@ def test_i10_tls_1_2_is_refused_at_this_door_too(front):
 
 def test_who_does_not_send_the_request_is_hung_up_on(front, monkeypatch):
     """The headers of a call came and its request never does. Its thread is free again when the sweep finds it."""
-    monkeypatch.setattr(address_places, "REQUEST_SECONDS", 0.0)
+    monkeypatch.setattr(places, "REQUEST_SECONDS", 0.0)
     with front.raw() as connection:
         connection.sendall(_opening())
         assert _until(connection, _RST_OF_STREAM_1)
