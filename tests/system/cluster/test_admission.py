@@ -72,8 +72,8 @@ def authorities(fleet) -> list[bytes]:
 def test_with_the_webhook_down_labelled_pods_are_refused_and_others_untouched(fleet):
     fleet.kubectl("scale", "deployment/capsign-injector", "--replicas=0", f"--namespace={SYSTEM}")
     try:
-        until(lambda: not injectors(fleet), "the end of the injectors")
-        until(lambda: fleet.cluster.api.ask("POST", DRY, pod(fleet))[0] != 201, "the first refusal")
+        selector = "--selector=app.kubernetes.io/component=injector"
+        fleet.kubectl("wait", "--for=delete", "pod", selector, f"--namespace={SYSTEM}", "--timeout=90s")
         words = fleet.developer.refused("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod(fleet)))
         assert 'failed calling webhook "inject.capsign.dev"' in words
         assert "capsign-injector" in words

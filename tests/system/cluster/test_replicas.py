@@ -11,7 +11,11 @@ from system.cluster.replicas import NAMESPACE, TILL, Replicas
 def replicas(fleet):
     installed = Replicas(fleet)
     try:
-        installed.install()
+        try:
+            installed.install()
+        except BaseException:
+            print(fleet.cluster.tell(NAMESPACE))
+            raise
         yield installed
     finally:
         installed.close()
