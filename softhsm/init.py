@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import fcntl
 import json
 import os
 import secrets
@@ -134,6 +135,18 @@ def write_once(path: Path, content: str) -> None:
         os.fsync(descriptor)
 
 
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Nobody else makes a token in this directory meanwhile: replicas that share a volume start together, and two tokens of one
+    label would be of no use to either. The kernel gives the lock up with the process."""
+    descriptor = os.open(home / ".init.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def pin_in(path: Path) -> bytes:
     """The PIN in that file; a new random one where there is none."""
     if not path.exists():
@@ -152,6 +165,11 @@ def initialise(directory: Path, label: str, module_path: Path) -> dict[str, str]
     ):
         raise InitError("a label has 1 to 32 bytes, no '/', no leading dot, no blanks around it and no control characters")
     home = private_directory(directory.absolute())
+    with alone(home):
+        return _initialise(home, label, module_path)
+
+
+def _initialise(home: Path, label: str, module_path: Path) -> dict[str, str]:
     tokens = private_directory(home / "tokens")
     if any(c in str(tokens) for c in "#\n") or str(tokens) != str(tokens).strip():
         raise InitError(f"softhsm2.conf cannot hold the path {tokens}; choose another --dir")

@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def test_run_again_it_changes_nothing(tmp_path):
     pin = (tmp_path / "token" / "capsign.pin").read_text()
     assert made(tmp_path / "token") == first
     assert (tmp_path / "token" / "capsign.pin").read_text() == pin
+    assert len(tokens_in(tmp_path / "token")) == 1
+
+
+def test_replicas_that_start_together_make_one_token(tmp_path):
+    """Two adapters shared a volume and started at once: both made a token, and from then on neither could start."""
+    with ThreadPoolExecutor(6) as replicas:
+        found = list(replicas.map(lambda _: made(tmp_path / "token"), range(6)))
+    assert all(one == found[0] for one in found)
     assert len(tokens_in(tmp_path / "token")) == 1
 
 
