@@ -66,12 +66,14 @@ def test_the_same_review_has_the_same_answer():
 
 def test_an_injected_pod_passes_as_it_is():
     response, outcome, _ = answered(review(inject(POD, "shop", SETTINGS, BUNDLE).pod))
-    assert (response, outcome) == ({"uid": response["uid"], "allowed": True}, "injected")
+    passed = {"uid": response["uid"], "allowed": True, "auditAnnotations": {"outcome": "injected"}}
+    assert (response, outcome) == (passed, "injected")
 
 
 def test_a_pod_that_did_not_ask_passes_as_it_is():
     response, outcome, _ = answered(review({"metadata": {}, "spec": {"hostPID": True}}))
-    assert (response, outcome) == ({"uid": response["uid"], "allowed": True}, "unchanged")
+    passed = {"uid": response["uid"], "allowed": True, "auditAnnotations": {"outcome": "unchanged"}}
+    assert (response, outcome) == (passed, "unchanged")
 
 
 def test_warnings_reach_whoever_applied_it():
@@ -87,6 +89,7 @@ def test_a_refusal_says_which_field_and_what_to_do():
     assert (response["allowed"], outcome, reason) == (False, "refused", Reason.ISOLATION)
     assert response["status"]["message"].endswith("Remove `hostPID`.")
     assert response["status"]["details"]["causes"][0]["field"] == "spec.hostPID"
+    assert response["auditAnnotations"] == {"outcome": "refused", "reason": "isolation", "field": "spec.hostPID"}
     assert "patch" not in response
 
 

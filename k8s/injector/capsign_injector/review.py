@@ -1,7 +1,8 @@
 """AdmissionReview (admission.k8s.io/v1) in, AdmissionReview out. Pure.
 
 Three things are told apart: a review that is none (MalformedReviewError: the caller is no API server, or is misconfigured), a pod
-that is refused (an answer, with a sentence), and a pod that passes with a patch.
+that is refused (an answer, with a sentence), and a pod that passes with a patch. Each answer has audit annotations, `outcome` and
+of a refusal `reason` and `field`, which the API server writes into its audit log with the webhook's name before them.
 """
 
 from __future__ import annotations
@@ -82,13 +83,16 @@ def respond(body: bytes, settings: Settings, bundle_pem: str) -> Answer:
         if result.containers and not bundle_pem.strip():
             raise SettingsError("The trust bundle is empty. See that the adapter has published it.", key="bundle_file")
     except Refusal as refusal:
-        return Answer(_encode(request.uid, False, status=_status(refusal)), "refused", refusal.reason)
+        audit = {"outcome": "refused", "reason": refusal.reason.value, "field": refusal.field}
+        return Answer(_encode(request.uid, False, status=_status(refusal), auditAnnotations=audit), "refused", refusal.reason)
     operations = patch.diff(pod, result.pod)
     warnings = [text if len(text) <= MAX_WARNING else f"{text[: MAX_WARNING - 3]}..." for text in result.warnings]
+    outcome: Literal["injected", "unchanged"] = "injected" if operations or wants(pod) else "unchanged"
+    about = {"warnings": warnings, "auditAnnotations": {"outcome": outcome}}
     if not operations:
-        return Answer(_encode(request.uid, True, warnings=warnings), "injected" if wants(pod) else "unchanged", None)
+        return Answer(_encode(request.uid, True, **about), outcome, None)
     encoded = base64.b64encode(msgspec.json.encode(operations)).decode()
-    return Answer(_encode(request.uid, True, warnings=warnings, patchType="JSONPatch", patch=encoded), "injected", None)
+    return Answer(_encode(request.uid, True, **about, patchType="JSONPatch", patch=encoded), outcome, None)
 
 
 def _request(body: bytes) -> _Request:

@@ -7,10 +7,10 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Any, Self
 
 import pytest
-from system.cluster.fleet import INJECT, SHOP, SYSTEM
+from system.cluster.fleet import DEVELOPER, INJECT, SHOP, SYSTEM
 from system.cluster.kit import manifests
 from system.cluster.kit.cluster import until
 
@@ -55,6 +55,15 @@ class Admissions:
             if status != 201 or "capsign-agent" not in text:
                 self.faults.append(f"{status} {text[:500]}")
             self.count += 1
+
+
+def audited(fleet, name: str) -> dict[str, Any]:
+    """The event of the API server's audit log about the pod of this name, once it is written: that is after the answer."""
+
+    def event() -> dict[str, Any] | None:
+        return next((one for one in fleet.cluster.audited() if one.get("objectRef", {}).get("name") == name), None)
+
+    return until(event, f"an audit event of the pod {name}")
 
 
 def injectors(fleet) -> list[str]:
@@ -132,9 +141,15 @@ def test_no_admission_fails_while_the_injector_is_rolled(fleet):
     ],
 )
 def test_an_annotation_that_says_too_much_refuses_the_pod_in_words(fleet, annotations, words):
-    asked = json.dumps(pod(fleet, annotations=annotations))
+    name = words[0].replace("/", ".")
+    asked = json.dumps(pod(fleet, name, annotations=annotations))
     said = fleet.developer.refused("create", "--dry-run=server", "-f", "-", stdin=asked)
     assert all(word in said for word in words), said
+    event = audited(fleet, name)
+    assert event["user"]["username"] == DEVELOPER
+    assert event["responseStatus"]["code"] == 422
+    about = {key: event["annotations"][f"inject.capsign.dev/{key}"] for key in ("outcome", "reason", "field")}
+    assert about == {"outcome": "refused", "reason": "annotation", "field": f"metadata.annotations[{words[0]}]"}
 
 
 def test_an_unknown_annotation_is_a_warning_to_who_applies(fleet):

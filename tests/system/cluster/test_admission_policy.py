@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from system.cluster.kit.cluster import until
 
 NOWHERE = {"capsign.test/no-such-node": "true"}
 DRY = ("create", "--dry-run=server", "-f", "-")
@@ -193,6 +194,21 @@ def test_a_running_agent_keeps_its_image_and_is_entered_by_nobody(fleet, pending
         complaint = kubectl.refused(*verb, pending, "--namespace=default", "--container=capsign-agent", *more)
         assert "capsign: nobody enters the agent" in complaint
         assert "capsign:" not in kubectl.refused(*verb, pending, "--namespace=default", "--container=app", *more)
+
+
+def test_what_is_refused_is_in_the_audit_log(fleet):
+    key = "validation.policy.admission.k8s.io/validation_failure"
+    pod = app_mounts(injected(), mount("capsign-state", "/stolen"))
+    pod["metadata"]["name"] = "thief-of-state"
+    fleet.kubectl.refused(*DRY, stdin=json.dumps(pod))
+
+    def event() -> dict[str, Any] | None:
+        found = [one for one in fleet.cluster.audited() if one.get("objectRef", {}).get("name") == "thief-of-state"]
+        return next((one for one in found if key in one.get("annotations", {})), None)
+
+    failure = until(event, "the audit event of the refused pod")
+    assert "capsign" in failure["annotations"][key]
+    assert failure["responseStatus"]["code"] == 422
 
 
 def test_nobody_asks_for_the_agents_token_by_hand(fleet):

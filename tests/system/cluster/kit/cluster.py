@@ -242,6 +242,11 @@ class Cluster:
         except OSError:
             return False
 
+    def audited(self) -> list[dict[str, Any]]:
+        """The API server's audit log so far: requests about pods. A line that is being written is left for the next look."""
+        lines = self._layout.audit.read_bytes().split(b"\n")[:-1] if self._layout.audit.exists() else []
+        return [json.loads(line) for line in lines]
+
     @property
     def service_account_key(self) -> Path:
         """What the API server signs service account tokens with: only a test that forges one wants it."""

@@ -98,6 +98,8 @@ class Node:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={pki}/service-account.pub",
             f"--service-account-signing-key-file={pki}/service-account.key",
+            f"--audit-policy-file={self._layout.configuration}/audit.json",
+            f"--audit-log-path={self._layout.audit}",
             "--profiling=false",
             "--v=1",
         )

@@ -37,6 +37,20 @@ KERNEL_SETTINGS = {
     "kernel/keys/root_maxbytes": "25000000",
 }
 
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {
+            "level": "Metadata",
+            "verbs": ["create", "update", "patch"],
+            "resources": [{"group": "", "resources": ["pods", "pods/*", "serviceaccounts/token"]}],
+        },
+        {"level": "None"},
+    ],
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -53,6 +67,11 @@ class Layout:
     @property
     def logs(self) -> Path:
         return self.run / "log"
+
+    @property
+    def audit(self) -> Path:
+        """What the API server records of requests about pods: an audit.k8s.io/v1 Event a line."""
+        return self.logs / "audit.jsonl"
 
     @property
     def volumes(self) -> Path:
@@ -94,6 +113,7 @@ class Layout:
         (self.configuration / "containerd.toml").write_text(containerd(self))
         (self.configuration / "cni" / "10-node.conflist").write_text(json.dumps(network(self)))
         (self.configuration / "kubelet.json").write_text(json.dumps(kubelet(self)))
+        (self.configuration / "audit.json").write_text(json.dumps(AUDIT_POLICY))
         return self._make_identities()
 
     def _make_identities(self) -> ClusterAuthority:
