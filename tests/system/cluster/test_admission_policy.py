@@ -208,7 +208,7 @@ def test_what_is_refused_is_in_the_audit_log(fleet):
 
     failure = until(event, "the audit event of the refused pod")
     assert "capsign" in failure["annotations"][key]
-    assert failure["responseStatus"]["code"] == 422
+    assert failure["responseStatus"]["code"] == 403
 
 
 def test_nobody_asks_for_the_agents_token_by_hand(fleet):
