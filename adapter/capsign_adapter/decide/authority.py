@@ -118,7 +118,7 @@ def next_step(rows: Sequence[AuthorityRow], lives: Lives, now_ms: int) -> Step |
     """What happens next, maybe only later; None where there is no authority at all, which is never made by itself.
 
     If none can sign any more (the deployment was off for too long), no certificate is left that overlap could keep valid, and the
-    successor does not wait.
+    successor signs from the next look on.
     """
     prepared = next((row for row in rows if row.state == AuthorityState.PREPARED), None)
     newest = _newest_active(rows)

@@ -148,8 +148,11 @@ class Fleet(RuleBasedStateMachine):
         assert 1 <= len(authority.trusted(self.shelf.rows)) <= authority.MOST_TRUSTED
 
     @invariant()
-    def somebody_can_always_sign(self) -> None:
-        assert authority.signing(self.shelf.rows, self.now) is not None
+    def nobody_waits_longer_than_a_look_for_who_signs(self) -> None:
+        """A successor that is not ripe when the one before ends (the deployment was off) signs from the next look on."""
+        if authority.signing(self.shelf.rows, self.now) is None:
+            ended = max(row.expires_ms for row in self.shelf.rows if row.state == AuthorityState.ACTIVE)
+            assert self.now - ended <= LIVES.look_ms
 
 
 def test_every_valid_certificate_verifies_with_every_bundle_that_is_about():
@@ -190,6 +193,17 @@ def test_the_first_authority_signs_at_once():
     shelf, _ = grown()
     assert [row.state for row in shelf.rows] == [AuthorityState.ACTIVE]
     assert authority.sequence(shelf.rows) == 1
+
+
+def test_a_successor_that_is_not_ripe_when_the_other_ends_signs_from_then_on():
+    end = LIVES.authority_ms
+    shelf, now = grown((end - 1, "rotate"), (end - 1, "look"))
+    assert authority.signing(shelf.rows, now + 1) is None
+    step = authority.next_step(shelf.rows, LIVES, now)
+    assert step is not None
+    assert (step.due, step.at_ms) == (Due.ACTIVATE, now + 1)
+    shelf.look(now + 1)
+    assert authority.signing(shelf.rows, now + 1).version == 2
 
 
 def test_no_authority_is_made_from_nothing():
