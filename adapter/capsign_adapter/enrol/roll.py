@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from capsign_wire import logs
+from capsign_wire.failures import FailureError
 
 from capsign_adapter.decide import lifecycle
 from capsign_adapter.decide.authority import Due, Lives, Step
@@ -20,8 +21,8 @@ from capsign_adapter.evidence.leaf import Act
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.provision import KeyWeakError, check_value, make_authority, withdraw
-from capsign_adapter.store.interface import AuthorityRow, AuthorityState, CommitUnknownError, Store
-from capsign_adapter.token.interface import Token
+from capsign_adapter.store.interface import AuthorityRow, AuthorityState, Store, StoreUnavailableError
+from capsign_adapter.token.interface import Token, TokenError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,8 @@ def prepare(rows: Sequence[AuthorityRow], token: Token, store: Store, realm: Rea
     try:
         row = _signed_by_itself(token, version, realm, now_ms)
         store.add_authority(row, newest, _entry(Act.AUTHORITY_PREPARED, version, realm, now_ms), now_ms)
-    except CommitUnknownError:
-        raise  # the row may be there: the key stays
-    except Exception:
-        withdraw(token, labels.authority(version))
+    except (FailureError, StoreUnavailableError, TokenError):
+        withdraw(token, labels.authority(version))  # certainly no row; after anything else there may be one, and its key stays
         raise
     logs.event("authority.prepared", version=version)
     return row

@@ -211,17 +211,18 @@ def test_a_preparation_that_the_store_refuses_leaves_no_key(world, monkeypatch):
     assert authority_keys(world.rig.token) == ["capsign/authority/1"]
 
 
-def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, monkeypatch):
+@pytest.mark.parametrize("error", [CommitUnknownError("the connection broke"), RuntimeError("a defect after the commit")])
+def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, monkeypatch, error):
     """The row was written, and nobody said so: without its key the authority would be published for ever and never sign."""
     real = world.rig.store.add_authority
 
     def lost(*arguments):
         real(*arguments)
-        raise CommitUnknownError("the connection broke")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(world.rig.store, "add_authority", lost)
-        with pytest.raises(CommitUnknownError):
+        with pytest.raises(type(error)):
             roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
     world.look(authority, LIVES.ripening_ms)
     assert authority.issue(APP, SPKI, world.now).authority == 2
