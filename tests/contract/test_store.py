@@ -63,7 +63,7 @@ def test_an_empty_batch_writes_nothing(store):
 def test_a_refusal_is_a_final_row_too(store):
     refused = draft(state=IntentState.REFUSED, result=b"why")
     assert commit(store, refused)[0].verdict is Verdict.NEW
-    again = commit(store, dataclasses.replace(refused, state=IntentState.DONE, result=b"signed"))[0]
+    again = commit(store, refused._replace(state=IntentState.DONE, result=b"signed"))[0]
     assert (again.verdict, again.stored.state, again.stored.result) == (Verdict.REPLAY, IntentState.REFUSED, b"why")
 
 
@@ -71,7 +71,7 @@ def test_the_same_intent_again_gives_the_stored_bytes_and_no_leaf(store):
     first = draft()
     commit(store, draft(), first)
     # A second signature was made (hedged, so other bytes) before the ledger was asked: the first one stands.
-    again = commit(store, dataclasses.replace(first, result=b"other bytes", leaf=b"other leaf"))[0]
+    again = commit(store, first._replace(result=b"other bytes", leaf=b"other leaf"))[0]
     assert (again.verdict, again.leaf_index) == (Verdict.REPLAY, 1)
     assert again.stored == Stored(IntentState.DONE, "orders", first.result, 1)
     assert store.control().tree_size == 2
@@ -81,7 +81,7 @@ def test_the_same_intent_again_gives_the_stored_bytes_and_no_leaf(store):
 def test_another_request_under_the_same_intent_is_a_conflict_with_a_leaf(store, changes):
     first = draft()
     commit(store, first)
-    conflict = commit(store, dataclasses.replace(first, **changes))[0]
+    conflict = commit(store, first._replace(**changes))[0]
     assert (conflict.verdict, conflict.leaf_index) == (Verdict.REFUSED, 1)
     assert conflict.reason == failures_pb2.REASON_INTENT_CONFLICT
     assert check_log(store)[1] == first.refusal_leaf(failures_pb2.REASON_INTENT_CONFLICT)
@@ -90,7 +90,7 @@ def test_another_request_under_the_same_intent_is_a_conflict_with_a_leaf(store, 
 
 def test_intent_ids_are_unique_per_workload_only(store):
     mine = draft()
-    theirs = dataclasses.replace(mine, workload=OTHER_APP, result=b"theirs")
+    theirs = mine._replace(workload=OTHER_APP, result=b"theirs")
     assert [r.verdict for r in commit(store, mine, theirs)] == [Verdict.NEW, Verdict.NEW]
     assert store.find(OTHER_APP, [mine.intent_id])[mine.intent_id].result == b"theirs"
     assert store.find(APP, [mine.intent_id])[mine.intent_id].result == mine.result
@@ -103,7 +103,7 @@ def test_find_of_a_workload_that_never_signed(store):
 
 def test_in_one_batch_the_second_sees_the_first(store):
     first, new = draft(), draft()
-    conflict = dataclasses.replace(first, fingerprint=b"x" * 32)
+    conflict = first._replace(fingerprint=b"x" * 32)
     results = commit(store, first, first, conflict, new)
     assert [r.verdict for r in results] == [Verdict.NEW, Verdict.REPLAY, Verdict.REFUSED, Verdict.NEW]
     assert [r.leaf_index for r in results] == [0, 0, 1, 2]
@@ -205,7 +205,7 @@ def test_uses_are_counted_for_new_signatures_only(store):
 def test_exhausted_uses_are_final_for_the_intent(store):
     first, second_use = draft(handle_serial=b"s", max_uses=1), draft(handle_serial=b"s", max_uses=1)
     commit(store, first, second_use)
-    again = commit(store, dataclasses.replace(second_use, handle_serial=b"fresh"))[0]
+    again = commit(store, second_use._replace(handle_serial=b"fresh"))[0]
     assert (again.verdict, again.stored.state) == (Verdict.REPLAY, IntentState.REFUSED)
     assert failures_pb2.Failure.FromString(again.stored.result).reason == failures_pb2.REASON_USES_EXHAUSTED
     assert commit(store, first)[0].stored.state is IntentState.DONE
@@ -502,7 +502,7 @@ def test_fifty_concurrent_callers_of_one_intent_get_one_leaf_and_the_same_bytes(
     results = []
 
     def sign(at: int) -> None:
-        mine = dataclasses.replace(item, result=b"signature %d" % at, leaf=b"leaf %d" % at)
+        mine = item._replace(result=b"signature %d" % at, leaf=b"leaf %d" % at)
         barrier.wait()
         results.append((at, (store if at % 2 else second).commit(1, [mine], NOW)[0]))
 

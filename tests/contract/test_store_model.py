@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -105,8 +104,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(item=drafts)
     def commit_plain_then_again(self, item: Draft) -> None:
-        self.commit([dataclasses.replace(item, max_uses=0)])
-        self.commit([dataclasses.replace(item, max_uses=0, result=b"another signature")])
+        self.commit([item._replace(max_uses=0)])
+        self.commit([item._replace(max_uses=0, result=b"another signature")])
 
     @rule(item=drafts, behind=st.integers(1, 2))
     def commit_under_an_old_epoch(self, item: Draft, behind: int) -> None:

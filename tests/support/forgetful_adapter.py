@@ -11,7 +11,6 @@ Everything else is the real program.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Any
 
 from capsign_adapter import __main__
@@ -25,7 +24,7 @@ def _lookup() -> None:
     commit = relational.RelationalStore.commit
 
     def forgetful(store: Any, epoch: int, drafts: Any, now_ms: int) -> Any:
-        return commit(store, epoch, [replace(draft, intent_id=new_intent_id()) for draft in drafts], now_ms)
+        return commit(store, epoch, [draft._replace(intent_id=new_intent_id()) for draft in drafts], now_ms)
 
     relational.RelationalStore.commit = forgetful
 

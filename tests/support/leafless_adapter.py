@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from capsign_adapter import __main__
@@ -16,7 +15,7 @@ def install() -> None:
 
     def forgetful(store: Any, epoch: int, drafts: Any, now_ms: int) -> Any:
         kept = [
-            replace(draft, leaf=draft.refusal_leaf(1)) if draft.state == IntentState.DONE and at % 10 == 0 else draft
+            draft._replace(leaf=draft.refusal_leaf(1)) if draft.state == IntentState.DONE and at % 10 == 0 else draft
             for at, draft in enumerate(drafts)
         ]
         return commit(store, epoch, kept, now_ms)

@@ -79,7 +79,7 @@ class Frontier:
     def __post_init__(self) -> None:
         if not 0 <= self.size <= MAX_SIZE:
             raise TreeDataError(f"a tree of {self.size} leaves is out of range")
-        if len(self.hashes) != self.size.bit_count() or any(len(value) != HASH_LEN for value in self.hashes):
+        if len(self.hashes) != self.size.bit_count() or set(map(len, self.hashes)) - {HASH_LEN}:
             raise TreeDataError(f"a frontier of {self.size} leaves has {self.size.bit_count()} hashes of {HASH_LEN} bytes")
 
     def encode(self) -> bytes:
@@ -115,8 +115,8 @@ class Frontier:
         completed: list[Completed] = []
         row: Sequence[bytes] = leaf_hashes
         level = 0
-        while row or edge:
-            if level and row and level % TILE_HEIGHT == 0:
+        while row:  # what lies to the left of the last merge stays as it is
+            if level and level % TILE_HEIGHT == 0:
                 tile, first = level // TILE_HEIGHT, self.size >> level
                 completed.extend(Completed(tile, first + offset, value) for offset, value in enumerate(row))
             if self.size >> level & 1:
@@ -125,4 +125,4 @@ class Frontier:
                 kept.append(row[-1])
             row = _parents(row)
             level += 1
-        return Frontier(grown, tuple(reversed(kept))), completed
+        return Frontier(grown, (*edge, *reversed(kept))), completed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -74,21 +75,27 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
                     yield pb.SignResponse(batch_id=request.batch_id, failure=draining.to_item())
                     return
                 try:
-                    # gRPC comes back for the next answer, or lets go of this generator, when this one is sent or never will be.
-                    yield self._answer(peer, request, passage)
+                    started = time.perf_counter()
+                    answer = self._answer(peer, request, passage)
+                    took_s = time.perf_counter() - started
+                    try:
+                        # gRPC comes back for the next answer, or lets go of this generator, when this one is sent or never
+                        # will be.
+                        yield answer
+                    finally:
+                        self._watch.seen(request, answer, took_s)
                 finally:
                     passage.leave()
                     self._streams.end(context)
 
     def _answer(self, peer: Peer, request: pb.SignRequest, passage: Passage) -> pb.SignResponse:
-        with self._watch.batch(request) as seen:
+        with self._watch.span(request):
             try:
                 peer.still_valid(now_ms())
                 answer = self._pipeline.run(peer, request, passage)
                 _hand_over(passage)
             except Exception as error:  # the edge: a batch that fails as a whole must not end the stream for its neighbours
                 answer = pb.SignResponse(batch_id=request.batch_id, failure=failure_of(error).to_item())
-            seen(answer)
         return answer
 
     def ResolveIntent(self, request: pb.ResolveIntentRequest, context: grpc.ServicerContext) -> pb.ResolveIntentResponse:

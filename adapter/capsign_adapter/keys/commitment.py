@@ -7,10 +7,12 @@ message a fingerprint belongs to, not even by trying messages.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.cache import BoundedCache
@@ -26,16 +28,20 @@ def _field(value: bytes) -> bytes:
     return struct.pack(">H", len(value)) + value
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class GroupFingerprint:
-    """What the items of one group share, encoded once."""
+    """What the items of one group share, absorbed once. The state is worth as much as the commitment key: it is never shown."""
 
-    key: bytes
-    prefix: bytes
+    __slots__ = ("_begun",)
+
+    def __init__(self, key: bytes, prefix: bytes) -> None:
+        self._begun = HMAC(key, SHA256())
+        self._begun.update(prefix)
 
     def of(self, data: bytes) -> bytes:
         """The fingerprint of one item, 32 bytes; `data` is what came upstream: message, digest or mu."""
-        return hmac.digest(self.key, self.prefix + hashlib.sha256(data).digest(), "sha256")
+        mac = self._begun.copy()
+        mac.update(hashlib.sha256(data).digest())
+        return mac.finalize()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

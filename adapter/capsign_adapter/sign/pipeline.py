@@ -9,6 +9,7 @@ and was never released (I4, I5).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from capsign_wire.adapter.v1 import signing_pb2 as pb
@@ -138,16 +139,17 @@ class Pipeline:
             rate, burst = ready.rate_per_second, ready.burst
             taken[place] = self._rates.take(workload, grant, rate, burst, len(items), attempt.now_ms)
         allowed, wait_ms = taken[place]
-        _fail(
-            items[allowed:],
-            FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms),
-        )
-        self._sign(attempt, ready, list(zip(group.items, items, strict=True))[:allowed])
+        if allowed < len(items):
+            limited = FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms)
+            _fail(items[allowed:], limited)
+        self._sign(attempt, ready, group.items[:allowed], items[:allowed])
         answer.signed_by.CopyFrom(ready.signed_by)
 
-    def _sign(self, attempt: Attempt, ready: Ready, pairs: list[tuple[pb.SignItem, pb.SignedItem]]) -> None:
-        good: list[tuple[pb.SignItem, pb.SignedItem, bytes, bytes]] = []
-        for item, slot in pairs:
+    def _sign(self, attempt: Attempt, ready: Ready, items: Sequence[pb.SignItem], slots: Sequence[pb.SignedItem]) -> None:
+        good: list[tuple[pb.SignItem, pb.SignedItem, bytes]] = []
+        inputs: list[bytes] = []
+        shortest, longest = _lengths(ready.row, self._message_max)
+        for item, slot in zip(items, slots, strict=True):
             data = item.input
             try:
                 _intent_in_time(item.intent_id, attempt.now_ms)
@@ -155,20 +157,20 @@ class Pipeline:
                 self._refuse_unbound(attempt, item, slot, error)
                 continue
             fingerprint = ready.fingerprint.of(data)
-            try:
-                _fits(data, ready.row, self._message_max)
-            except FailureError as error:
-                self._refuse(attempt, ready, item, slot, fingerprint, error)
+            if not shortest <= len(data) <= longest:
+                self._refuse(attempt, ready, item, slot, fingerprint, _misfit(ready.row, longest))
                 continue
-            good.append((item, slot, fingerprint, data))
-        signatures = self._signing.sign(ready.signer, [data for _, _, _, data in good])  # 6. Sign.
-        for (item, slot, fingerprint, _), signature in zip(good, signatures, strict=True):
+            good.append((item, slot, fingerprint))
+            inputs.append(data)
+        signatures = self._signing.sign(ready.signer, inputs)  # 6. Sign.
+        for (item, slot, fingerprint), signature in zip(good, signatures, strict=True):
             if isinstance(signature, FailureError):
                 self._refuse(attempt, ready, item, slot, fingerprint, signature)
                 continue
-            entry = ready.leaf.signed(attempt.now_ms, item.intent_id, fingerprint, hashlib.sha256(signature).digest())
+            intent_id = item.intent_id
+            entry = ready.leaf.signed(attempt.now_ms, intent_id, fingerprint, hashlib.sha256(signature).digest())
             result = ready.stored_prefix + pb.SignedItem(signature=signature).SerializeToString()
-            self._draft(attempt, ready, item, slot, fingerprint, IntentState.DONE, result, entry, signature)
+            self._draft(attempt, ready, intent_id, slot, fingerprint, IntentState.DONE, result, entry, signature)
 
     def _refuse_group(
         self, attempt: Attempt, handle: Verified, group: pb.SignGroup, slots: list[pb.SignedItem], error: FailureError
@@ -201,13 +203,14 @@ class Pipeline:
             failure = error.to_item()
             slot.failure.CopyFrom(failure)
             entry = bound.leaf.refused(attempt.now_ms, item.intent_id, fingerprint, error.reason)
-            self._draft(attempt, bound, item, slot, fingerprint, IntentState.REFUSED, failure.SerializeToString(), entry, b"")
+            result = failure.SerializeToString()
+            self._draft(attempt, bound, item.intent_id, slot, fingerprint, IntentState.REFUSED, result, entry, b"")
 
     def _draft(
         self,
         attempt: Attempt,
         bound: Bound,
-        item: pb.SignItem,
+        intent_id: bytes,
         slot: pb.SignedItem,
         fingerprint: bytes,
         state: IntentState,
@@ -215,7 +218,7 @@ class Pipeline:
         entry: bytes,
         signature: bytes,
     ) -> None:
-        now, intent_id, capability = attempt.now_ms, item.intent_id, bound.capability
+        now, capability = attempt.now_ms, bound.capability
         attempt.drafts.append(
             Draft(
                 attempt.peer.spiffe_id,
@@ -286,13 +289,14 @@ def _intent_in_time(intent_id: bytes, now: int) -> None:
         raise FailureError(failures_pb2.REASON_INTENT_FROM_FUTURE, "The intent id lies in the future.", field="intent_id")
 
 
-def _fits(data: bytes, row: AlgorithmRow, message_max: int) -> None:
-    """The input has the length that the algorithm sends upstream."""
-    size = len(data)
+def _lengths(row: AlgorithmRow, message_max: int) -> tuple[int, int]:
+    """The shortest and the longest input that the algorithm takes here, bytes."""
+    return (row.max_input, row.max_input) if row.takes_digest else (0, min(row.max_input, message_max))
+
+
+def _misfit(row: AlgorithmRow, longest: int) -> FailureError:
+    """The input has not the length that the algorithm sends upstream."""
     if row.takes_digest:
-        if size != row.max_input:
-            detail = f"{row.name} takes a digest of {row.max_input} bytes."
-            raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="input")
-    elif size > message_max or size > row.max_input:
-        detail = f"Messages are at most {min(row.max_input, message_max)} bytes here."
-        raise FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, detail, field="input")
+        detail = f"{row.name} takes a digest of {longest} bytes."
+        return FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="input")
+    return FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, f"Messages are at most {longest} bytes here.", field="input")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from capsign_adapter.store.interface import Committed, Draft
 
@@ -27,7 +27,8 @@ class Batch:
     now_ms: int
     results: list[Committed] | None = None
     error: BaseException | None = None
-    _turn: threading.Event = field(default_factory=threading.Event)
+    turn: threading.Event | None = None
+    """What its caller waits for; whoever commits at once needs none."""
 
     @property
     def settled(self) -> bool:
@@ -36,11 +37,8 @@ class Batch:
 
     def wake(self) -> None:
         """Let its caller go on: to take the answer, or to commit if there is none."""
-        self._turn.set()
-
-    def wait(self) -> None:
-        """Until somebody calls `wake`; every commit has an end, so this has."""
-        self._turn.wait()
+        assert self.turn is not None
+        self.turn.set()
 
 
 class Combiner:
@@ -57,10 +55,11 @@ class Combiner:
         with self._mutex:
             queued = self._busy
             if queued:
+                batch.turn = threading.Event()
                 self._queue.append(batch)
             self._busy = True
-        if queued:
-            batch.wait()
+        if batch.turn is not None:
+            batch.turn.wait()  # every commit has an end, so this has
         if not batch.settled:
             self._lead(batch)
         if batch.error is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
@@ -38,8 +38,7 @@ class IntentState(IntEnum):
     NEVER = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """One decided item, ready to commit.
 
     `leaf` is the encoded entry that goes into the log if the intent is new; `refusal_leaf(reason)` makes the entry that goes in
@@ -80,8 +79,7 @@ class Stored:
     leaf_index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """What became of a draft. `leaf_index` is that of the original leaf for a replay."""
 
     verdict: Verdict

@@ -103,30 +103,39 @@ def _checker(descriptor: Any) -> Check:
 
 
 def _compile(descriptor: Any) -> Check:
-    rules = [_field_rule(field) for field in descriptor.fields]
-    active = [rule for rule in rules if rule is not None]
+    plain: list[tuple[str, Check]] = []
+    """Fields that always have a value: name, and what to hold the value against."""
+    rules: list[Check] = []
+    """What to hold the message against for the sake of each other field."""
+    for field in descriptor.fields:
+        bound = field.GetOptions().Extensions[bounds_pb2.bound]
+        if field.is_repeated:
+            rules.append(_repeated_rule(field, bound))
+            continue
+        single = _value_rule(field, bound)
+        if single is not None and (field.message_type is not None or field.containing_oneof is not None):
+            rules.append(_present_rule(field.name, single, required=bound.required and field.message_type is not None))
+        elif single is not None:
+            plain.append((field.name, single))
 
     def run(message: Any) -> None:
-        for rule in active:
+        name = ""
+        try:
+            for name, single in plain:
+                single(getattr(message, name))
+        except _BoundError as broken:
+            raise broken.within(name) from None
+        for rule in rules:
             rule(message)
 
     return run
 
 
-def _field_rule(field: FieldDescriptor) -> Check | None:
-    """What to hold the message that has this field against; None where the field has no bound."""
-    bound = field.GetOptions().Extensions[bounds_pb2.bound]
-    single = _value_rule(field, bound)
-    name = field.name
-    if field.is_repeated:
-        return _repeated_rule(field, bound, single)
-    if single is None:
-        return None
-    required = bound.required and field.message_type is not None
-    present_only = field.message_type is not None or field.containing_oneof is not None
+def _present_rule(name: str, single: Check, *, required: bool) -> Check:
+    """A field that may be absent."""
 
     def rule(message: Any) -> None:
-        if present_only and not message.HasField(name):
+        if not message.HasField(name):
             if required:
                 raise _malformed("The field {path} is missing.").within(name)
             return
@@ -138,10 +147,11 @@ def _field_rule(field: FieldDescriptor) -> Check | None:
     return rule
 
 
-def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound, single: Check | None) -> Check:
+def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
     name, least, most = field.name, bound.min_items, bound.max_items
     if not most:
         raise TypeError(f"{field.full_name} is repeated and states no max_items")
+    single = _value_rule(field, bound)
 
     def rule(message: Any) -> None:
         values = getattr(message, name)
@@ -163,8 +173,7 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound, single: Chec
 
 def _value_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check | None:
     if field.message_type is not None:
-        descriptor = field.message_type
-        return lambda value: _checker(descriptor)(value)
+        return _checker(field.message_type)  # no message of ours contains itself
     if field.enum_type is not None:
         return _enum_rule(frozenset(field.enum_type.values_by_number), bound.required)
     if field.type in {FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING}:
@@ -201,6 +210,8 @@ def _length_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
 
     def rule(value: Any) -> None:
         size = len(value)
+        if least <= size <= most and matches is None:
+            return
         if size == 0 and (optional or least == 0):
             return
         if size > most:
