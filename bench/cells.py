@@ -64,10 +64,20 @@ def _load(name: str, story: str, *arguments: str) -> Cell:
     return Cell(name, story, lambda deployment, seconds: _run_load(name, arguments, deployment, seconds))
 
 
+def _apart(cell: Cell) -> Cell:
+    """The same with pod and adapters on CPUs of their own."""
+
+    def run(deployment: Deployment, seconds: float) -> Result:
+        with deployment.apart():
+            return cell.run(deployment, seconds)
+
+    return replace(cell, run=run)
+
+
 def _run_load(name: str, arguments: tuple[str, ...], deployment: Deployment, seconds: float) -> Result:
     command = [sys.executable, "-m", "bench.load", deployment.socket, "--seconds", str(seconds), *arguments]
     before = deployment.cost()
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60)
     after = deployment.cost()
     told = json.loads(done.stdout)
     signed = max(told["all_signatures"], 1)
@@ -92,7 +102,8 @@ CELLS: Mapping[str, Cell] = {
         _raw("raw-es256", "ES256 by cryptography, one thread", primitives.es256_per_second),
         _raw("raw-hs256", "HMAC-SHA256, one thread", primitives.hs256_per_second),
         Cell("ceiling", "one process: parse, decide, sign, commit, answer; 64 a batch", ceiling),
-        _load("one-call", "one caller of the library, one call at a time", "--threads", "1"),
+        _apart(_load("one-call", "one call at a time; pod and adapters on CPUs of their own", "--threads", "1")),
+        _load("one-call-crowded", "the same, all processes on all CPUs", "--threads", "1"),
         _load("unary-1", "one thread, one RPC a signature", "--threads", "1", "--no-coalesce"),
         _load("unary-8", "8 threads, one RPC a signature", "--threads", "8", "--no-coalesce"),
         _load("unary-64", "64 threads, one RPC a signature", "--threads", "64", "--no-coalesce"),
