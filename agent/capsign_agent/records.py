@@ -1,11 +1,12 @@
 """Audit records: what the agent did, in enumerations and identities. No message, no digest, no free text (I9).
 
-Records are added to a piece of an AuditBatch; the journal numbers them. A template copied costs a third of a record built anew.
+Records are added to a piece of an AuditBatch; the journal numbers them. A template copied costs a third of a record built anew, so
+several alike are copied from one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
@@ -44,16 +45,32 @@ def identity_refused(reason: failures_pb2.Reason.ValueType) -> Piece:
     return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_IDENTITY_REFUSED, reason=reason))
 
 
-def intents(into: Piece, ids: Iterable[bytes], grant: str, algorithm: Algorithm.ValueType, caller: str) -> None:
+def intents(into: Piece, ids: Sequence[bytes], grant: str, algorithm: Algorithm.ValueType, caller: str) -> None:
     """These calls are about to go upstream."""
+    if len(ids) == 1:
+        kind = evidence_pb2.AUDIT_KIND_INTENT
+        into.records.add(kind=kind, grant=grant, algorithm=algorithm, caller=caller, intent_id=ids[0])
+        return
     _each(into, ids, _about(evidence_pb2.AUDIT_KIND_INTENT, grant, algorithm, caller))
 
 
-def done(into: Piece, results: Iterable[tuple[bytes, int]], grant: str, algorithm: Algorithm.ValueType, caller: str) -> None:
+def done(into: Piece, results: Sequence[tuple[bytes, int]], grant: str, algorithm: Algorithm.ValueType, caller: str) -> None:
     """Signatures came back: intent id and leaf index of each."""
+    add = into.records.add
+    if len(results) == 1:
+        [(intent_id, leaf_index)] = results
+        add(
+            kind=evidence_pb2.AUDIT_KIND_OUTCOME,
+            outcome=failures_pb2.OUTCOME_DONE,
+            grant=grant,
+            algorithm=algorithm,
+            caller=caller,
+            intent_id=intent_id,
+            leaf_index_plus_one=leaf_index + 1,
+        )
+        return
     template = _about(evidence_pb2.AUDIT_KIND_OUTCOME, grant, algorithm, caller)
     template.outcome = failures_pb2.OUTCOME_DONE
-    add = into.records.add
     for intent_id, leaf_index in results:
         record = add()
         record.CopyFrom(template)

@@ -11,11 +11,17 @@ from collections.abc import Sequence
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2, signing_pb2
 
+Settled = tuple[signing_pb2.ContextSuffix, bytes]
+"""A full context and its canonical bytes. Shared between calls: nobody changes it."""
+
+REMEMBERED = 64
+"""Most contexts that a rule remembers; at the bound all are forgotten."""
+
 
 class Rule:
     """What one handle on one socket allows. Built once per handle, asked once per group."""
 
-    __slots__ = ("_algorithms", "_protocols", "_purpose", "_role", "_transcript")
+    __slots__ = ("_algorithms", "_protocols", "_purpose", "_role", "_settled", "_transcript")
 
     def __init__(
         self,
@@ -30,6 +36,20 @@ class Rule:
         self._protocols = {one.protocol: (tuple(one.roles), tuple(one.versions)) for one in context.protocols}
         self._transcript = context.transcript
         self._role = role
+        self._settled: dict[tuple[str, int, str, str, str], Settled] = {}
+
+    def settle(self, purpose: str, algorithm: algorithms_pb2.Algorithm.ValueType, asked: signing_pb2.ContextSuffix) -> Settled:
+        """What `decide` gives, and its bytes. Applications repeat themselves: what has no transcript is remembered."""
+        if asked.transcript:
+            return _with_bytes(self.decide(purpose, algorithm, asked))
+        wish = (purpose, algorithm, asked.protocol, asked.role, asked.protocol_version)
+        settled = self._settled.get(wish)
+        if settled is None:
+            settled = _with_bytes(self.decide(purpose, algorithm, asked))
+            if len(self._settled) >= REMEMBERED:
+                self._settled.clear()
+            self._settled[wish] = settled
+        return settled
 
     def decide(
         self, purpose: str, algorithm: algorithms_pb2.Algorithm.ValueType, asked: signing_pb2.ContextSuffix
@@ -53,6 +73,10 @@ class Rule:
             raise _not_allowed("transcript", "The handle allows no transcript.")
         if not given and self._transcript == signing_pb2.TRANSCRIPT_RULE_REQUIRED:
             raise _not_allowed("transcript", "The handle requires a transcript.")
+
+
+def _with_bytes(suffix: signing_pb2.ContextSuffix) -> Settled:
+    return suffix, suffix.SerializeToString(deterministic=True)
 
 
 def _pick(field: str, asked: str, allowed: Sequence[str]) -> str:

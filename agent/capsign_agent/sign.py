@@ -106,10 +106,20 @@ class SigningPath:
         self._record_refusals(refusals)
         signed_by = await self._exchange(works, deadline, traceparent)
         replies = [self._reply(work, made_under) for work, made_under in zip(works, signed_by, strict=True)]
-        took_s = loop.time() - started
+        loop.call_soon(self._measure, works, loop.time() - started)  # once the reply is on its way
+        return replies
+
+    def _measure(self, works: Sequence[_Work], took_s: float) -> None:
         for work in works:
             self._took.record(took_s, ALGORITHMS[work.group.algorithm].name)
-        return replies
+            if work.whole is not None:
+                self._metrics.observe_calls(None, items=len(work.result))
+                continue
+            failed = [item.failure.reason for item in work.result if item is not None and not item.signature]
+            for reason in failed:
+                self._metrics.observe_calls(reason)
+            if len(failed) < len(work.result):
+                self._metrics.observe_calls(None, items=len(work.result) - len(failed))
 
     # Steps 3 to 6: in the pod alone.
 
@@ -118,9 +128,9 @@ class SigningPath:
         group = work.group
         now = self._clock()
         work.held = held = socket.find(group.handle_id, now, self._skew_s)  # 3
-        suffix = held.rule.decide(group.purpose, group.algorithm, group.context)  # 4
+        suffix, suffix_bytes = held.rule.settle(group.purpose, group.algorithm, group.context)  # 4
         work.row = ALGORITHMS[group.algorithm]
-        work.context = Context(held, group.algorithm, suffix, suffix.SerializeToString(deterministic=True))
+        work.context = Context(held, group.algorithm, suffix, suffix_bytes)
         count = len(group.items)
         granted = held.bucket.take(count, now)  # 5
         work.positions = range(granted)
@@ -333,15 +343,9 @@ class SigningPath:
 
     def _reply(self, work: _Work, signed_by: types_pb2.SignedBy | None) -> agent_pb2.SignedGroup:
         if work.whole is not None:
-            self._metrics.observe_calls(None, items=len(work.result))
             return work.whole
         items = [item for item in work.result if item is not None]
         assert len(items) == len(work.result)
-        failed = [item.failure.reason for item in items if not item.signature]
-        for reason in failed:
-            self._metrics.observe_calls(reason)
-        if len(failed) < len(items):
-            self._metrics.observe_calls(None, items=len(items) - len(failed))
         return agent_pb2.SignedGroup(signed_by=signed_by, items=items)
 
 
