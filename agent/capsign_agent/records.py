@@ -1,6 +1,6 @@
 """Audit records: what the agent did, in enumerations and identities. No message, no digest, no free text (I9).
 
-Records are added to a piece of an AuditBatch; the journal numbers them. A template copied costs a third of a record built anew, so
+Records are added to a piece of an AuditBatch; the journal numbers them. A template copied costs a third of a record built anew:
 several alike are copied from one.
 """
 
