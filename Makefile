@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 
-PYTHON ?= python3
+# The distribution's interpreter where it can make environments: it is the one that the images run, and it is built to be fast.
+PYTHON ?= $(or $(shell /usr/bin/python3 -c 'import ensurepip, sys, venv; print(sys.executable * (sys.version_info >= (3, 11)))' 2>/dev/null),python3)
 VENV := .venv
 PYTHONS ?= python3.12 python3.13 python3.14
 VENV_PROTO := .venv-proto

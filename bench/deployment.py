@@ -58,7 +58,7 @@ class Deployment:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """The pod (this process's children and the agent) on one half of the CPUs, the adapters on the other, until the block ends.
+        """This process, its children and the agent on one half of the CPUs, the adapters on the other, until the block ends.
 
         As it is in a cluster, where they are on different machines: here they would otherwise move each other from CPU to CPU.
         """

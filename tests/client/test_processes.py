@@ -7,9 +7,13 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import capsign
 import pytest
+
+MAIL = {"purpose": "mail", "algorithm": "Ed25519"}
 
 THREE_LINES = """
 import capsign
@@ -110,3 +114,55 @@ def test_an_async_signer_serves_one_loop_after_another(agent):
 
     assert asyncio.run(one())
     assert asyncio.run(one())
+
+
+@pytest.mark.parametrize("end", ["close", "agent gone"])
+def test_a_stream_that_ended_needs_no_garbage_collector(agent, end):
+    """A process hung for ever at its exit: gRPC's call was freed there, after the thread that held its lock was gone.
+
+    gRPC raises the call itself, and its traceback held our frames, which held the call: only the collector, or the end of the
+    interpreter, would free it. Without that circle it is freed while all threads are there.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        with capsign.Signer(agent.path, timeout=5) as signer:
+            signer.sign(b"m", **MAIL)
+            call = weakref.ref(signer._connection.stream._call)
+            assert call() is not None
+            if end == "agent gone":
+                agent.stop()
+        freed = threading.Event()
+        for _ in range(5000):
+            if call() is None:
+                break
+            freed.wait(0.001)
+        assert call() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("ending", ["close", "fork"])
+def test_the_stream_survives_what_ends_its_attempt_to_connect(agent, ending):
+    """A cancelled attempt raises FutureCancelledError, no RpcError: it killed the stream's thread, and none took its place."""
+    pause = threading.Event()
+    with capsign.Signer(agent.path) as signer, ThreadPoolExecutor(1) as pool:
+        signer.sign(b"first", **MAIL)
+        stream = signer._connection.stream
+        agent.stop()
+        while stream._call is not None:
+            pause.wait(0.001)
+        waiting = pool.submit(signer.sign, b"m", timeout=1 if ending == "close" else 10, **MAIL)
+        while stream._call is None:
+            pause.wait(0.001)
+        if ending == "close":
+            signer.close()
+            assert stream._reader is None
+            with pytest.raises(capsign.Unavailable):
+                waiting.result(5)
+        else:
+            stream.pause()
+            assert stream._reader is None
+            stream.resume()
+            agent.start()
+            assert waiting.result(5)

@@ -137,8 +137,10 @@ class SyncStream:
         self._interruptible(probe)
         try:
             response = probe.result()
-        except grpc.RpcError as error:
-            self._give_up_if_refused(error)
+        except (grpc.RpcError, grpc.FutureCancelledError) as error:
+            if isinstance(error, grpc.RpcError):
+                self._give_up_if_refused(error)
+            _forget_frames(error)
             return False
         self._on_connect(response)
         outgoing: Outgoing = SimpleQueue()
@@ -176,9 +178,9 @@ class SyncStream:
                     self._pump()
                 answered = True
                 _tell(settled)
-        except grpc.RpcError:
+        except grpc.RpcError as error:
             # Why it broke does not matter: what was in flight is unanswered, and sent again it gives the same bytes.
-            pass
+            _forget_frames(error)
         with self._lock:
             if self._outgoing is not None:
                 self._outgoing.put(None)
@@ -240,6 +242,12 @@ def _in_child() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+
+
+def _forget_frames(error: BaseException) -> None:
+    """gRPC raises the call itself. With our frames in its traceback, and it in our frames, the call would live until the
+    interpreter ends, and its finalizer may then wait for ever for a lock that a thread held which is no more."""
+    error.__traceback__ = None
 
 
 def _tell(settled: Settled) -> None:
