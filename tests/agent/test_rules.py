@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -88,3 +89,45 @@ def test_what_passes_lies_within_the_rule_and_changes_nothing_that_was_asked(pro
     assert full.protocol_version in allowed[1]
     for name in ("protocol", "role", "protocol_version"):
         assert getattr(asked, name) in {"", getattr(full, name)}
+
+
+ASKED = st.builds(
+    types.ContextSuffix,
+    protocol=st.sampled_from(["", "jwt", "tls"]),
+    role=st.sampled_from(["", "client", "server"]),
+    protocol_version=st.sampled_from(["", "1", "2"]),
+    transcript=st.sampled_from([b"", b"t" * 32, b"u" * 32]),
+)
+
+
+def outcome(ask: Callable[..., Any], *call: Any) -> Any:
+    try:
+        return ask(*call)
+    except FailureError as refused:
+        return refused.reason
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "tokens", "other"]), st.sampled_from([alg.ALGORITHM_ES256, alg.ALGORITHM_HS256]), ASKED),
+        max_size=30,
+    )
+)
+def test_what_is_remembered_is_what_would_be_decided(calls: list[tuple[str, Any, types.ContextSuffix]]) -> None:
+    """In whatever order: what one call was allowed must never become what another one, which differs in anything, is given."""
+    one = rule(two=True, roles=["issuer", "client"])
+    for purpose, algorithm, asked in calls:
+        assert outcome(one.settle, purpose, algorithm, asked) == outcome(
+            lambda *call: (one.decide(*call), one.decide(*call).SerializeToString(deterministic=True)), purpose, algorithm, asked
+        )
+
+
+def test_a_rule_remembers_within_bounds_and_no_transcript(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("capsign_agent.rules.REMEMBERED", 2)
+    one = rule(two=True)
+    for number in range(5):
+        one.settle("", alg.ALGORITHM_ES256, types.ContextSuffix(protocol="jwt", transcript=b"%d" % number * 32))
+    assert not one._settled
+    for protocol, role, version in (("jwt", "", ""), ("tls", "client", "1"), ("tls", "server", "1"), ("tls", "client", "2")):
+        one.settle("", alg.ALGORITHM_ES256, types.ContextSuffix(protocol=protocol, role=role, protocol_version=version))
+        assert len(one._settled) <= 2
