@@ -131,3 +131,26 @@ def test_a_rule_remembers_within_bounds_and_no_transcript(monkeypatch: pytest.Mo
     for protocol, role, version in (("jwt", "", ""), ("tls", "client", "1"), ("tls", "server", "1"), ("tls", "client", "2")):
         one.settle("", alg.ALGORITHM_ES256, types.ContextSuffix(protocol=protocol, role=role, protocol_version=version))
         assert len(one._settled) <= 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("other", alg.ALGORITHM_ES256, ("tls", "client", "1")),
+        ("tokens", alg.ALGORITHM_HS256, ("tls", "client", "1")),
+        ("tokens", alg.ALGORITHM_ES256, ("jwt", "client", "1")),
+        ("tokens", alg.ALGORITHM_ES256, ("tls", "server", "1")),
+        ("tokens", alg.ALGORITHM_ES256, ("tls", "client", "2")),
+    ],
+    ids=["purpose", "algorithm", "protocol", "role", "version"],
+)
+def test_each_part_of_a_call_counts_for_what_is_remembered(other: tuple[str, Any, tuple[str, str, str]]) -> None:
+    one = rule(two=True)
+
+    def call(purpose: str, algorithm: Any, named: tuple[str, str, str]) -> Any:
+        asked = types.ContextSuffix(protocol=named[0], role=named[1], protocol_version=named[2])
+        return outcome(one.settle, purpose, algorithm, asked)
+
+    first = call("tokens", alg.ALGORITHM_ES256, ("tls", "client", "1"))
+    assert call("tokens", alg.ALGORITHM_ES256, ("tls", "client", "1")) == first
+    assert call(*other) != first
