@@ -154,8 +154,7 @@ class SigningPath:
         for position in work.positions:
             item = work.group.items[position]
             intent_id, kind = item.intent_id, item.WhichOneof("input")
-            # UUIDv7 in a glance (intents.millis_of says the same, with a sentence); a message needs no other look.
-            if kind == "message" and intent_id[6] >> 4 == 7 and intent_id[8] >> 6 == 2:
+            if kind == "message" and intents.is_intent_id(intent_id):  # a message needs no other look
                 data = to_input(item.message)
             else:
                 try:

@@ -16,7 +16,7 @@ from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check
 from capsign_wire.failures import FailureError
-from capsign_wire.intents import millis_of
+from capsign_wire.intents import is_intent_id, millis_of
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.biscuits import Verified
@@ -149,12 +149,11 @@ class Pipeline:
         good: list[tuple[pb.SignItem, pb.SignedItem, bytes]] = []
         inputs: list[bytes] = []
         shortest, longest = _lengths(ready.row, self._message_max)
-        latest = _latest_intent(attempt.now_ms)
+        latest = latest_intent(attempt.now_ms)
         fingerprint_of = ready.fingerprint.of
         for item, slot in zip(items, slots, strict=True):
             intent_id, data = item.intent_id, item.input
-            # UUIDv7 of no later time in a glance; `_intent_in_time` says the same, with a sentence.
-            if not (intent_id <= latest and intent_id[6] >> 4 == 7 and intent_id[8] >> 6 == 2):
+            if intent_id > latest or not is_intent_id(intent_id):
                 try:
                     _intent_in_time(intent_id, attempt.now_ms)
                 except FailureError as error:
@@ -283,8 +282,8 @@ def _flooded() -> FailureError:
     )
 
 
-def _latest_intent(now: int) -> bytes:
-    """The last id that lies not too far ahead: ids begin with their time and sort by it."""
+def latest_intent(now: int) -> bytes:
+    """The last id that `_intent_in_time` takes: ids begin with their time and sort by it."""
     return (now + FUTURE_MS).to_bytes(6, "big") + b"\xff" * 10
 
 

@@ -20,8 +20,13 @@ def new_intent_id(now_ms: int | None = None) -> bytes:
     return bytes(value)
 
 
+def is_intent_id(intent_id: bytes) -> bool:
+    """Whether it is a UUIDv7 of 16 bytes."""
+    return len(intent_id) == LENGTH and intent_id[6] >> 4 == 7 and intent_id[8] >> 6 == 2
+
+
 def millis_of(intent_id: bytes) -> int:
     """The time in an id, milliseconds since 1970. Raises FailureError INPUT_MALFORMED if it is not a UUIDv7."""
-    if len(intent_id) != LENGTH or intent_id[6] >> 4 != 7 or intent_id[8] >> 6 != 2:
+    if not is_intent_id(intent_id):
         raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The intent id is not a UUIDv7 of 16 bytes.", field="intent_id")
     return int.from_bytes(intent_id[:6], "big")
