@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -170,7 +172,9 @@ def test_what_is_no_review_is_refused_and_the_next_pod_is_admitted(fleet):
     assert ask("POST", f"{INJECTOR}/inject", {"kind": "Pod"})[0] == 400
     assert ask("POST", f"{INJECTOR}/inject", b"\xff" * 100)[0] == 400
     assert ask("POST", f"{INJECTOR}/inject", b"{}", content_type="text/plain")[0] == 415
-    assert ask("POST", f"{INJECTOR}/inject", b" " * (10 << 20))[0] == 413
+    # Who refuses a length need not read what has it: the connection may be closed while the rest of the body is still being sent.
+    with contextlib.suppress(ssl.SSLEOFError, ConnectionError):
+        assert ask("POST", f"{INJECTOR}/inject", b" " * (10 << 20))[0] == 413
     assert ask("POST", DRY, pod(fleet))[0] == 201
 
 
