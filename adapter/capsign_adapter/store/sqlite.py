@@ -81,7 +81,6 @@ class SqliteStore(RelationalStore):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
-        self._file = str(path)
         self._identity = _check_files(path)
         self._readers: list[_SqliteTransaction] = []
         self._closed = threading.Event()
@@ -194,7 +193,7 @@ class SqliteStore(RelationalStore):
     def _check_same_file(self) -> None:
         """A file that was moved away under us still takes writes, durably and where nobody will ever look for them."""
         try:
-            seen = os.stat(self._file)  # noqa: PTH116 - before every commit: a Path would cost more than the call
+            seen = self._path.stat()
         except OSError as error:
             raise faults.StoreMissingError(
                 f"{self._path}: {error.strerror} while it was in use. Put the file back or restart on a restored one."

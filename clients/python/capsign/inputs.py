@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import TypeAlias
 
 from capsign_wire.algorithms import BY_NAME, AlgorithmRow
@@ -16,7 +15,7 @@ from capsign_wire.types.v1 import algorithms_pb2
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
 from capsign.errors import Refused
-from capsign.handles import MAX_TEMPLATES, Wish
+from capsign.handles import Wish
 from capsign.pipeline import ITEM_OVERHEAD, MAX_BYTES, Item
 from capsign.results import KeyHandle
 
@@ -35,10 +34,6 @@ def _refused(reason: reasons.Reason.ValueType, text: str, field: str) -> Refused
     return Refused(row.name, text, advice=row.advice, field=field)
 
 
-_wish = lru_cache(maxsize=MAX_TEMPLATES)(Wish)
-"""Calls wish the same over and over; making the value anew costs more than finding it."""
-
-
 def wish_of(
     purpose: str | None,
     grant: str | None,
@@ -52,7 +47,7 @@ def wish_of(
     """A KeyHandle is taken by its grant and purpose, so that it still works after the agent gave it another id."""
     if isinstance(handle, KeyHandle):
         purpose, grant, handle = purpose or handle.purpose, handle.grant, None
-    return _wish(purpose, grant, handle, algorithm, protocol, role, protocol_version, bytes(transcript))
+    return Wish(purpose, grant, handle, algorithm, protocol, role, protocol_version, bytes(transcript))
 
 
 def algorithm_row(name: str) -> AlgorithmRow:

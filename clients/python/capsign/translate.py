@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -172,13 +171,6 @@ def public_key(key: signing_pb2.PublicKey) -> PublicKey:
 
 
 def signed_by(message: signing_pb2.SignedBy) -> SignedBy:
-    """Answers under one key, policy and context say the same; they share one value, which is also read only once."""
-    return _signed_by(message.SerializeToString())
-
-
-@lru_cache(maxsize=256)
-def _signed_by(data: bytes) -> SignedBy:
-    message = signing_pb2.SignedBy.FromString(data)
     return SignedBy(
         kid=message.kid,
         key_version=message.version,
