@@ -122,8 +122,7 @@ class FakeAdapter:
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(_Evidence(self), server)
         if self.identity is not None:
             identity_pb2_grpc.add_IdentityServiceServicer_to_server(fake_identity.Identity(self.identity), server)
-            serving = self.identity.serving
-            credentials = grpc.dynamic_ssl_server_credentials(serving(), serving, require_client_authentication=True)
+            credentials = self.identity.serving(demand_certificate=True)
             self._start_enrolment()
         else:
             certificate, key = self.ca.issue(self.spiffe_id)
@@ -138,8 +137,7 @@ class FakeAdapter:
         assert self.identity is not None
         server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         identity_pb2_grpc.add_EnrolmentServiceServicer_to_server(fake_identity.Enrolment(self.identity), server)
-        serving = self.identity.serving
-        credentials = grpc.dynamic_ssl_server_credentials(serving(), serving, require_client_authentication=False)
+        credentials = self.identity.serving(demand_certificate=False)
         self.enrolment_port = server.add_secure_port(f"127.0.0.1:{self.enrolment_port}", credentials)
         server.start()
         self._enrolment = server

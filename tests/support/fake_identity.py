@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import grpc
+from capsign_adapter.front.tls import dynamic_credentials
 from capsign_wire import bounds
 from capsign_wire.adapter.v1 import identity_pb2 as pb
 from capsign_wire.adapter.v1 import identity_pb2_grpc
@@ -76,12 +77,23 @@ class FakeIdentity:
         self.spoil(svid)
         return svid
 
-    def serving(self) -> grpc.ServerCertificateConfiguration:
-        """What the adapter serves with now, and whom it believes."""
-        certificate, key = self.active.issue(ADAPTER_ID)
-        with self.lock:
-            roots = b"".join(one.pem for one in self.authorities)
-        return grpc.ssl_server_certificate_configuration([(key, certificate)], roots)
+    def serving(self, *, demand_certificate: bool) -> grpc.ServerCredentials:
+        """What the adapter serves with, whom it believes, and what becomes of both when the authorities change."""
+        seen = 0
+
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal seen
+            with self.lock:
+                if seen == self.sequence:
+                    return None
+                seen = self.sequence
+                roots = b"".join(one.pem for one in self.authorities)
+            certificate, key = self.active.issue(ADAPTER_ID)
+            return grpc.ssl_server_certificate_configuration([(key, certificate)], roots)
+
+        first = changed()
+        assert first is not None
+        return dynamic_credentials(first, changed, demand_certificate=demand_certificate)
 
 
 class Enrolment(identity_pb2_grpc.EnrolmentServiceServicer):

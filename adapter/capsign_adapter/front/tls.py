@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,10 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 3),
 ]
+
+
+OLD_IN_USE_S = 0.05
+"""How long gRPC waits for a new configuration, seconds; see `dynamic_credentials`."""
 
 
 class CertificateFiles:
@@ -101,9 +106,21 @@ def dynamic_credentials(
     *,
     demand_certificate: bool,
 ) -> grpc.ServerCredentials:
-    """Credentials whose configuration is asked for before each handshake. `changed` answers at once, and None for "as before"."""
+    """Credentials whose configuration is asked for before each handshake. `changed` answers at once, and None for "as before".
+
+    gRPC asks under a lock, and frees the old configuration there as soon as it has a new one. A handshake takes up the one that
+    is in force just after it has left that lock, so one that asked a moment ago may take up what is freed, and the process
+    dies. Here a new one waits before it is given: meanwhile those who asked before get on, and all others stand at the lock.
+    """
+
+    def unhurried() -> grpc.ServerCertificateConfiguration | None:
+        fresh = changed()
+        if fresh is not None:
+            time.sleep(OLD_IN_USE_S)
+        return fresh
+
     return grpc.dynamic_ssl_server_credentials(
         first,
-        changed,  # type: ignore[arg-type] # gRPC takes None as "no change"; the stubs do not say so
+        unhurried,  # type: ignore[arg-type] # gRPC takes None as "no change"; the stubs do not say so
         require_client_authentication=demand_certificate,
     )
