@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import capsign
 import pytest
@@ -289,6 +291,34 @@ def test_closing_tells_waiting_callers_what_is_true(agent):
         with pytest.raises(capsign.Unknown):
             sent.result()
     hold.release.set()
+
+
+@pytest.mark.parametrize("method", ["sign", "verify", "handles"])
+@pytest.mark.parametrize("kind", [capsign.Signer, capsign.AsyncSigner])
+async def test_closing_ends_calls_that_wait_for_an_agent(agent, kind, coalesce, method, monkeypatch):
+    """They were begun anew until their deadline, each time to be told that the signer was closed, or raised what gRPC says."""
+    signer = kind(agent.path, coalesce=coalesce)
+    first = signer.sign(b"m", **MAIL)
+    signature = await first if inspect.isawaitable(first) else first
+    agent.stop()
+    under_way, perform = threading.Event(), signer._perform
+
+    def noted(*step):
+        under_way.set()
+        return perform(*step)
+
+    monkeypatch.setattr(signer, "_perform", noted)
+    arguments = {"sign": (b"m",), "verify": (b"m", signature), "handles": ()}[method]
+    call = partial(getattr(signer, method), *arguments, timeout=60, **(MAIL if arguments else {}))
+    waiting = asyncio.ensure_future(call() if inspect.iscoroutinefunction(call.func) else asyncio.to_thread(call))
+    await asyncio.to_thread(under_way.wait, 10)
+    closed = signer.close()
+    if closed is not None:
+        await closed
+    with pytest.raises(capsign.CapsignError, match="closed") as caught:
+        await asyncio.wait_for(waiting, 20)
+    assert isinstance(caught.value, capsign.Unavailable) or method == "sign"  # one that may have left is unknown
+    assert "another signer" in caught.value.advice
 
 
 def test_the_deadline_of_a_message_is_the_longest_of_its_callers(agent):

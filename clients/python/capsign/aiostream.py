@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from capsign_wire.agent.v1 import agent_pb2 as pb
-from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign.channel import CONNECT_SLICE
 from capsign.flow import clock
-from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled
-from capsign.stream import closed_answer
+from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled, closed_answer
 from capsign.translate import failure_of
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ class AsyncStream:
     async def run(self, jobs: Sequence[Job]) -> list[Answer]:
         """Have the jobs signed; returns by their deadline."""
         if self._closed:
-            return [closed_answer() for _ in jobs]
+            return [closed_answer(job) for job in jobs]
         for job in jobs:
             job.waiter = self._loop.create_future()
             refused = self._pipeline.add(job)
@@ -150,8 +148,7 @@ class AsyncStream:
     async def close(self) -> None:
         """Settle everything that waits and end the stream."""
         self._closed = True
-        failure = FailureError(failures_pb2.REASON_DRAINING, "This signer was closed.")
-        _tell([(job, closed_answer(job)) for job, _ in self._pipeline.fail(failure)])
+        _tell(self._pipeline.close())
         for timer in (self._sweep, self._stall):
             if timer is not None:
                 timer.cancel()

@@ -16,7 +16,7 @@ from capsign import channel as wire
 from capsign import requests
 from capsign.aiostream import AsyncStream
 from capsign.errors import CapsignError
-from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, listing, signing
+from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, cut_off, listing, signing
 from capsign.handles import HandleBook
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
 from capsign.pipeline import Answer, Job
@@ -218,6 +218,16 @@ class AsyncSigner:
         return self._connection
 
     async def _perform(self, connection: AsyncConnection, step: Step) -> Any:
+        if self._closed:
+            return cut_off(step)
+        try:
+            return await self._do(connection, step)
+        except (grpc.aio.UsageError, asyncio.CancelledError):
+            if self._closed and not _cancelled():  # gRPC's words for a channel that was closed just now
+                return cut_off(step)
+            raise
+
+    async def _do(self, connection: AsyncConnection, step: Step) -> Any:
         if isinstance(step, Submit):
             if self._coalesce:
                 return await connection.stream.run(step.jobs)
@@ -227,6 +237,12 @@ class AsyncSigner:
         assert isinstance(step, Sleep)
         await asyncio.sleep(step.seconds)
         return None
+
+
+def _cancelled() -> bool:
+    """Whether it is the caller's task that was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _ask(stub: SigningServiceAsyncStub, step: Ask) -> Any:
@@ -257,6 +273,7 @@ async def _list(connection: AsyncConnection, step: Ask) -> Any:
 
 async def _unary(stub: SigningServiceAsyncStub, job: Job) -> Answer:
     wait, trace = max(0.001, job.deadline - clock()), wire.metadata(job.trace)
+    job.sent = True
     try:
         if len(job.items) == 1:
             return wire.single_answer(await stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace))

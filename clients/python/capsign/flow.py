@@ -19,9 +19,9 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign.errors import CapsignError, HandleNotChosen
 from capsign.handles import HandleBook, Wish
 from capsign.inputs import split
-from capsign.pipeline import Answer, Item, Job
+from capsign.pipeline import Answer, Item, Job, closed_answer
 from capsign.results import KeyHandle, Signature
-from capsign.translate import after_loss, exception, key_handle
+from capsign.translate import SignerClosedError, after_loss, exception, key_handle
 
 clock = time.monotonic
 
@@ -59,6 +59,13 @@ Flow: TypeAlias = Generator[Step, Any, Found]
 Outcome: TypeAlias = Signature | CapsignError
 
 
+def cut_off(step: Step) -> Any:
+    """What a step gives once its signer is closed."""
+    if isinstance(step, Submit):
+        return [closed_answer(job) for job in step.jobs]
+    return SignerClosedError(sent=step.effect) if isinstance(step, Ask) else None
+
+
 def pause(attempt: int, advised_ms: int = 0) -> float:
     """Seconds to wait before attempt number `attempt` (1 is the first repetition)."""
     backoff: float = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 10)) * random.uniform(0.5, 1.0)
@@ -71,7 +78,7 @@ def listing(book: HandleBook, deadline: float) -> Flow[tuple[KeyHandle, ...]]:
     while isinstance(response := (yield Ask("ListHandles", pb.ListHandlesRequest(), deadline)), FailureError):
         attempt += 1
         delay = pause(attempt, response.retry_after_ms)
-        if response.outcome != reasons.OUTCOME_UNAVAILABLE or clock() + delay >= deadline:
+        if not _worth_repeating(response) or clock() + delay >= deadline:
             raise exception(response)
         yield Sleep(delay)
     book.store([key_handle(handle) for handle in response.handles])
@@ -115,7 +122,7 @@ def signing(book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float,
             for index, failure in failed:
                 if failure.reason == reasons.REASON_HANDLE_UNKNOWN and not refreshed:
                     stale = True
-                elif not _repeatable(failure, job):
+                elif not _worth_repeating(failure, lost=job.lost):
                     results[index] = _error(failure, job.lost, items[index], wish)
                     continue
                 advised = max(advised, failure.retry_after_ms)
@@ -164,9 +171,11 @@ def _read(
     return failed
 
 
-def _repeatable(failure: FailureError, job: Job) -> bool:
-    # A lost answer may be asked for again because the intent id makes the repetition give the same bytes.
-    return failure.outcome == reasons.OUTCOME_UNAVAILABLE or (job.lost and failure.reason == reasons.REASON_ANSWER_LOST)
+def _worth_repeating(failure: FailureError, *, lost: bool = False) -> bool:
+    """Whether the same again may go better. `lost`: also where an answer was lost, for what is done twice is done once."""
+    if isinstance(failure, SignerClosedError):
+        return False
+    return failure.outcome == reasons.OUTCOME_UNAVAILABLE or (lost and failure.reason == reasons.REASON_ANSWER_LOST)
 
 
 def _error(failure: FailureError, lost: bool, item: Item, wish: Wish) -> CapsignError:
@@ -199,7 +208,6 @@ def asking(
             continue
         attempt += 1
         delay = pause(attempt, response.retry_after_ms)
-        again = response.outcome == reasons.OUTCOME_UNAVAILABLE or response.reason == reasons.REASON_ANSWER_LOST
-        if not again or clock() + delay >= deadline:
+        if not _worth_repeating(response, lost=True) or clock() + delay >= deadline:
             raise exception(response, intent_id=intent_id, wish=wish)
         yield Sleep(delay)

@@ -19,7 +19,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign.handles import Template
 from capsign.results import SignedBy
-from capsign.translate import AgentAwayError, signed_by
+from capsign.translate import AgentAwayError, SignerClosedError, signed_by
 
 MAX_GROUPS = 64
 """Most groups in one message (agent.proto)."""
@@ -266,13 +266,20 @@ class Pipeline:
         return settled
 
     def fail(self, failure: FailureError) -> Settled:
-        """Settle everything: the agent cannot be used, or the client closes."""
+        """Settle everything: the agent cannot be used."""
+        return [(job, Answer(failure=failure)) for job in self._drop_all()]
+
+    def close(self) -> Settled:
+        """Settle everything: the signer closes."""
+        return [(job, closed_answer(job)) for job in self._drop_all()]
+
+    def _drop_all(self) -> list[Job]:
         jobs = self._jobs()
         for job in jobs:
             self.drop(job)
         self._waiting.clear()
         self._waiting_items = 0
-        return [(job, Answer(failure=failure)) for job in jobs]
+        return jobs
 
     def soonest_deadline(self) -> float | None:
         """The earliest deadline of all jobs."""
@@ -292,3 +299,8 @@ def overdue(job: Job) -> FailureError:
     if job.sent:
         return FailureError(failures_pb2.REASON_ANSWER_LATE, "The call was sent and its deadline passed before the answer.")
     return AgentAwayError("The deadline passed before the call could be sent: the agent was not reachable or took no more calls.")
+
+
+def closed_answer(job: Job) -> Answer:
+    """What a job is told when its signer was closed."""
+    return Answer(failure=SignerClosedError(sent=job.sent or job.lost))

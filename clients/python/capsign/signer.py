@@ -17,7 +17,7 @@ from capsign_wire.failures import FailureError
 from capsign import channel as wire
 from capsign import requests
 from capsign.errors import CapsignError
-from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, listing, signing
+from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, cut_off, listing, signing
 from capsign.handles import HandleBook
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
 from capsign.pipeline import Answer, Job
@@ -256,6 +256,16 @@ class Signer:
             return self._connection
 
     def _perform(self, connection: Connection, step: Step) -> Any:
+        if self._closed:
+            return cut_off(step)
+        try:
+            return self._do(connection, step)
+        except ValueError:
+            if self._closed:  # gRPC's word for a channel that was closed just now
+                return cut_off(step)
+            raise
+
+    def _do(self, connection: Connection, step: Step) -> Any:
         if isinstance(step, Submit):
             if self._coalesce:
                 return connection.stream.run(step.jobs)
@@ -292,6 +302,7 @@ def _list(connection: Connection, step: Ask) -> Any:
 
 def _unary(stub: SigningServiceStub, job: Job) -> Answer:
     wait, trace = max(0.001, job.deadline - clock()), wire.metadata(job.trace)
+    job.sent = True
     try:
         if len(job.items) == 1:
             return wire.single_answer(stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace))

@@ -19,12 +19,11 @@ from typing import Any
 import grpc
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
-from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign.channel import CONNECT_SLICE
 from capsign.flow import clock
-from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled, overdue
+from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled, closed_answer, overdue
 from capsign.translate import failure_of
 
 Outgoing = SimpleQueue[pb.SignStreamRequest | None]
@@ -69,7 +68,7 @@ class SyncStream:
         for job in jobs:
             job.waiter = Waiter()
         with self._lock:
-            refused = [self._pipeline.add(job) if not self._closed.is_set() else closed_answer() for job in jobs]
+            refused = [self._pipeline.add(job) if not self._closed.is_set() else closed_answer(job) for job in jobs]
             for job, answer in zip(jobs, refused, strict=True):
                 if answer is not None:
                     job.settled = True
@@ -213,7 +212,7 @@ class SyncStream:
             if self._outgoing is not None:
                 self._outgoing.put(None)
             call, reader = self._call, self._reader
-            settled = [(job, closed_answer(job)) for job, _ in self._pipeline.fail(_closed_failure(sent=False))]
+            settled = self._pipeline.close()
         _tell(settled)
         if call is not None:
             call.cancel()
@@ -253,13 +252,3 @@ def _forget_frames(error: BaseException) -> None:
 def _tell(settled: Settled) -> None:
     for job, answer in settled:
         job.waiter.settle(answer)
-
-
-def _closed_failure(*, sent: bool) -> FailureError:
-    reason = failures_pb2.REASON_ANSWER_LOST if sent else failures_pb2.REASON_DRAINING
-    return FailureError(reason, "This signer was closed.")
-
-
-def closed_answer(job: Job | None = None) -> Answer:
-    """What a job is told when the signer closes."""
-    return Answer(failure=_closed_failure(sent=job is not None and job.sent))

@@ -67,6 +67,16 @@ class AgentAwayError(FailureError):
         self.detail = f"{text[:300]} {self.advice}"
 
 
+class SignerClosedError(FailureError):
+    """This process closed the signer under the call: it is not repeated. `sent`: it may have reached the agent."""
+
+    advice = "Use another signer; an intent id that is sent again gives the same bytes."
+
+    def __init__(self, *, sent: bool) -> None:
+        super().__init__(_LOST if sent else reasons.REASON_DRAINING)
+        self.detail = f"This signer was closed. {self.advice}"
+
+
 def failure_of(error: grpc.RpcError, *, effect: bool) -> FailureError:
     """The failure that a failed RPC stands for. `effect`: whether the call could have changed anything; one that could not is
     never left unknown, it may simply be sent again."""
@@ -117,7 +127,7 @@ def exception(failure: FailureError, *, intent_id: bytes = b"", wish: Wish | Non
     return kind(
         failure.row.name,
         failure.detail,
-        advice=failure.advice if isinstance(failure, AgentAwayError) else failure.row.advice,
+        advice=failure.advice if isinstance(failure, AgentAwayError | SignerClosedError) else failure.row.advice,
         field=failure.field,
         retry_after=failure.retry_after_ms / 1000,
         intent_id=intent_id,
