@@ -74,8 +74,8 @@ def _applies(need: Requirement, environment: Mapping[str, str]) -> bool:
 
 def _licence(package: metadata.Distribution) -> str:
     about = package.metadata
-    for name in ("License-Expression", "License"):
-        text = str(about[name] or "").strip()
+    for given in (*about.get_all("License-Expression", ()), *about.get_all("License", ())):
+        text = str(given).strip()
         if text and text != "UNKNOWN" and "\n" not in text and len(text) <= LONGEST_LICENCE:
             return text
     named = [re.sub(r"^.* :: ", "", text) for text in about.get_all("Classifier") or () if text.startswith("License :: ")]
