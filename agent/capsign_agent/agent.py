@@ -14,7 +14,7 @@ from typing import Any
 import grpc.aio
 from capsign_wire import logs, otel, runtime
 from capsign_wire.agent.v1 import agent_pb2_grpc
-from capsign_wire.bounds import MAX_MESSAGE_BYTES
+from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.telemetry import Metrics
@@ -49,7 +49,7 @@ FIRST_FETCHES = 4
 
 SERVER_OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 32 * 1024),
     ("grpc.max_concurrent_streams", 100),

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from capsign_wire import logs
 from capsign_wire.adapter.v1 import capability_pb2_grpc, evidence_pb2_grpc, identity_pb2_grpc, signing_pb2_grpc
-from capsign_wire.bounds import MAX_MESSAGE_BYTES
+from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
     """How every channel to an adapter behaves. gRPC's own retries are off: who retries is decided in `streams`."""
     options: list[tuple[str, Any]] = [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.keepalive_time_ms", 30_000),

@@ -267,6 +267,23 @@ async def test_one_bad_item_does_not_fail_its_neighbours(place: Home, adapter: F
     assert signed.signed_by.kid
 
 
+async def test_an_answer_may_be_many_times_its_request(place: Home, adapter: FakeAdapter) -> None:
+    """A thousand ML-DSA signatures, each with an attestation, are 8 MiB: they were signed, and then no agent could take them."""
+
+    def attested(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
+        for item in response.groups[0].items:
+            item.signed_by.CopyFrom(response.groups[0].signed_by)
+            item.signed_by.attestation = b"a" * 8192
+        return response
+
+    adapter.faults.answer = attested
+    async with running(place):
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, *[b"m"] * 1024))
+    assert signed.ByteSize() > 8 * 1024 * 1024
+    assert all(item.signature for item in signed.items)
+
+
 async def test_a_key_that_moves_under_ml_dsa_is_fetched_and_the_call_repeated_once(place: Home, adapter: FakeAdapter) -> None:
     async with running(place):
         stub = place.stub()

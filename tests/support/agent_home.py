@@ -13,6 +13,7 @@ from typing import Any
 import grpc.aio
 from capsign_agent import config as configuration
 from capsign_agent.agent import Agent
+from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from support.agent_pki import TestCa
 from support.identity_sections import kubernetes_section
@@ -74,7 +75,8 @@ path = "{self.health}"
         return configuration.load(self.write(), {})
 
     def stub(self) -> agent_pb2_grpc.SigningServiceAsyncStub:
-        channel = grpc.aio.insecure_channel(f"unix:{self.socket}", options=[("grpc.use_local_subchannel_pool", 1)])
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", bounds.MAX_ANSWER_BYTES)]
+        channel = grpc.aio.insecure_channel(f"unix:{self.socket}", options=options)
         return agent_pb2_grpc.SigningServiceStub(channel)  # type: ignore[return-value]
 
 

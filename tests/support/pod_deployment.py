@@ -112,6 +112,13 @@ class PodDeployment:
         bundle: str = self.cluster.config_maps[CONFIG_MAP]["data"]["bundle.pem"]
         return bundle.encode()
 
+    def wait_published(self, subjects: set[str], seconds: float = 30.0) -> None:
+        """Until the bundle that new pods are given names these authorities and no other: it follows the store within a tick."""
+        end = time.monotonic() + seconds
+        while (named := {one.subject.rfc4514_string() for one in x509.load_pem_x509_certificates(self.published())}) != subjects:
+            assert time.monotonic() < end, f"published are {named}, not {subjects}"
+            time.sleep(0.1)
+
     def enrol(self, bundle: bytes, door: int = 0) -> identity_pb2.EnrolResponse:
         """What a fresh pod that knows this bundle is given, over a connection of its own."""
         options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]

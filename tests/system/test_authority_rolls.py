@@ -91,7 +91,7 @@ def test_an_authority_rolls_under_a_signing_pod(deployment):
     assert signing.count > 100
     assert set(enrolled) == {f"CN=capsign authority {version}" for version in (1, 2, 3)}
     assert enrolled == sorted(enrolled), "a certificate of an older authority came after one of a newer"
-    assert issuers_of(deployment.published()) == {"CN=capsign authority 3"}
+    deployment.wait_published({"CN=capsign authority 3"})
     entries = deployment.entries()
     acts = [(entry.act, entry.target) for entry in entries if isinstance(entry, Admin) and entry.act >= 30]
     assert sorted(acts) == sorted(

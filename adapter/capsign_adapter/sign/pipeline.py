@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check
-from capsign_wire.failures import FailureError
+from capsign_wire.failures import REASONS, FailureError
 from capsign_wire.intents import is_intent_id, millis_of
 from capsign_wire.types.v1 import failures_pb2
 
@@ -52,6 +52,8 @@ class Attempt:
     """For each draft, the item of the answer that waits for it."""
     signatures: list[bytes] = field(default_factory=list)
     """For each draft, the signature to release if the ledger takes it; empty for a refusal."""
+    prefixes: list[bytes] = field(default_factory=list)
+    """For each draft, how a stored answer begins that was made under what the whole group is; the group says that already."""
     unbound: list[bytes] = field(default_factory=list)
     """Leaves of refusals that no handle vouches for."""
 
@@ -174,7 +176,7 @@ class Pipeline:
             intent_id = item.intent_id
             entry = signed_leaf(attempt.now_ms, intent_id, fingerprint, sha256(signature).digest())
             result = prefix + pb.SignedItem(signature=signature).SerializeToString()
-            self._draft(attempt, ready, intent_id, slot, fingerprint, IntentState.DONE, result, entry, signature)
+            self._draft(attempt, ready, intent_id, slot, fingerprint, IntentState.DONE, result, entry, signature, prefix)
 
     def _refuse_group(
         self, attempt: Attempt, handle: Verified, group: pb.SignGroup, slots: list[pb.SignedItem], error: FailureError
@@ -208,7 +210,7 @@ class Pipeline:
             slot.failure.CopyFrom(failure)
             entry = bound.leaf.refused(attempt.now_ms, item.intent_id, fingerprint, error.reason)
             result = failure.SerializeToString()
-            self._draft(attempt, bound, item.intent_id, slot, fingerprint, IntentState.REFUSED, result, entry, b"")
+            self._draft(attempt, bound, item.intent_id, slot, fingerprint, IntentState.REFUSED, result, entry)
 
     def _draft(
         self,
@@ -220,7 +222,8 @@ class Pipeline:
         state: IntentState,
         result: bytes,
         entry: bytes,
-        signature: bytes,
+        signature: bytes = b"",
+        prefix: bytes = b"",
     ) -> None:
         now, capability = attempt.now_ms, bound.capability
 
@@ -233,6 +236,7 @@ class Pipeline:
         )
         attempt.slots.append(slot)
         attempt.signatures.append(signature)
+        attempt.prefixes.append(prefix)
 
     def _refuse_unbound(self, attempt: Attempt, item: pb.SignItem, slot: pb.SignedItem, error: FailureError) -> None:
         """A refusal that binds no intent: the handle is not good, or the id is none."""
@@ -251,7 +255,7 @@ class Pipeline:
 
 def _release(attempt: Attempt, committed: list[Committed]) -> None:
     """8. Release: only what this commit inserted, or what an earlier one stored (I4, I5)."""
-    for result, slot, signature in zip(committed, attempt.slots, attempt.signatures, strict=True):
+    for result, slot, signature, prefix in zip(committed, attempt.slots, attempt.signatures, attempt.prefixes, strict=True):
         if result.verdict == Verdict.NEW:
             slot.leaf_index = result.leaf_index
             if signature:
@@ -262,8 +266,11 @@ def _release(attempt: Attempt, committed: list[Committed]) -> None:
                 slot.failure.MergeFromString(result.stored.result)
             elif signature:
                 slot.Clear()
-                slot.MergeFromString(result.stored.result)
-            # else: signed once, and refused now. What is in the ledger does not leave under what no longer allows it (I2, I6).
+                slot.MergeFromString(result.stored.result.removeprefix(prefix))
+            else:
+                # What is in the ledger does not leave under what no longer allows it (I2, I6). But it was signed: not "refused".
+                name = REASONS[slot.failure.reason].name
+                slot.failure.CopyFrom(FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, f"Signed before; now {name}.").to_item())
             slot.leaf_index = result.stored.leaf_index
         else:
             refused = FailureError(result.reason, "The ledger does not take this intent.")

@@ -75,12 +75,12 @@ class Adapter:
     def channel(self) -> grpc.Channel:
         """A channel over mTLS. Raises OSError if a file cannot be read."""
         import grpc
-        from capsign_wire.bounds import MAX_MESSAGE_BYTES
+        from capsign_wire.bounds import MAX_ANSWER_BYTES
 
         credentials = grpc.ssl_channel_credentials(
             self.ca.read_bytes(), self.private_key.read_bytes(), self.certificate.read_bytes()
         )
-        options = [("grpc.max_receive_message_length", 5 * MAX_MESSAGE_BYTES)]
+        options = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES)]
         if self.server_name:
             options.append(("grpc.ssl_target_name_override", self.server_name))  # type: ignore[arg-type] # gRPC takes both
         return grpc.secure_channel(self.address, credentials, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc
 from capsign_wire.agent.v1 import agent_pb2 as pb
-from capsign_wire.bounds import MAX_MESSAGE_BYTES
+from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
@@ -12,7 +12,7 @@ from capsign.pipeline import Answer, Job
 from capsign.translate import failure_of, is_transport_loss, signed_by
 
 OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # The agent is on the same node: look again soon, not after gRPC's usual seconds.
     ("grpc.initial_reconnect_backoff_ms", 50),

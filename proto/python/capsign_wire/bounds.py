@@ -17,7 +17,10 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import bounds_pb2, failures_pb2
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""Largest gRPC message either side accepts, bytes."""
+"""Largest gRPC request either side accepts, bytes."""
+
+MAX_ANSWER_BYTES = 5 * MAX_MESSAGE_BYTES
+"""Largest gRPC answer, bytes: many times its request where a thousand ML-DSA signatures have an attestation each."""
 
 MAX_BATCH_ITEMS = 1024
 """Most items in one signing batch, over all its groups."""
