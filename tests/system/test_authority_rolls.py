@@ -50,10 +50,6 @@ class Repeated:
         self._thread.join()
 
 
-def issuers_of(pem: bytes) -> set[str]:
-    return {one.subject.rfc4514_string() for one in x509.load_pem_x509_certificates(pem)}
-
-
 def test_an_authority_rolls_under_a_signing_pod(deployment):
     assert "made capsign/authority/1" in deployment.said
     first_bundle = deployment.published()
