@@ -48,6 +48,26 @@ class Ready(Bound):
     """SignedItem{signed_by} serialised: with SignedItem{signature} behind it, it is the stored answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A group that policy lets sign, as fast as the rate lets it. Nothing is derived yet."""
+
+    handle: Verified
+    admitted: Admitted
+
+    @property
+    def capability(self) -> Capability:
+        return self.handle.capability
+
+    @property
+    def rate_per_second(self) -> int:
+        return self.admitted.rate_per_second
+
+    @property
+    def burst(self) -> int:
+        return self.admitted.burst
+
+
 class Groups:
     """Decides groups. Holds no state of its own beyond the caches it was given."""
 
@@ -72,11 +92,14 @@ class Groups:
         fingerprint = commitment.group(capability.grant, row.name, *settled, asked.transcript)
         return Bound(capability, row, fingerprint, self._leaf(capability, peer, group).prepare(), 0)
 
-    def ready(self, handle: Verified, snapshot: Snapshot, peer: Peer, group: pb.SignGroup, now_ms: int) -> Ready:
-        """3. Decide by policy and 5. derive. Raises FailureError."""
-        capability, row = handle.capability, ALGORITHMS[group.algorithm]
+    def decide(self, handle: Verified, snapshot: Snapshot, group: pb.SignGroup, now_ms: int) -> Decided:
+        """3. Decide by policy. Raises FailureError."""
         skew_ms = self._policy.limits.clock_skew_ms
-        admitted = admit(handle, self._policy, snapshot.revoked, group.algorithm, group.context, now_ms, skew_ms)
+        return Decided(handle, admit(handle, self._policy, snapshot.revoked, group.algorithm, group.context, now_ms, skew_ms))
+
+    def ready(self, decided: Decided, snapshot: Snapshot, peer: Peer, group: pb.SignGroup) -> Ready:
+        """5. Derive: the token may have work to do, so the rate is asked first. Raises FailureError."""
+        admitted, capability, row = decided.admitted, decided.capability, ALGORITHMS[group.algorithm]
         version = snapshot.active(capability.tenant, capability.key, row.number)
         if version is None:
             raise FailureError(failures_pb2.REASON_KEY_NOT_ACTIVE, "This key has no active version for this algorithm.")
@@ -104,7 +127,7 @@ class Groups:
             fingerprint=self._commitments.for_tenant(capability.tenant).group(capability.grant, row.name, *settled),
             leaf=leaf.prepare(),
             max_uses=admitted.max_uses,
-            until_ms=min(handle.expires_ms, admitted.expires_ms),
+            until_ms=min(decided.handle.expires_ms, admitted.expires_ms),
             rate_per_second=admitted.rate_per_second,
             burst=admitted.burst,
             signer=signer,

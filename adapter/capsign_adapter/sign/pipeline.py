@@ -26,7 +26,7 @@ from capsign_adapter.decide.rate import Buckets, Taken
 from capsign_adapter.evidence import leaf as leaves
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.fence import Passage
-from capsign_adapter.sign.group import Bound, Groups, Ready
+from capsign_adapter.sign.group import Bound, Decided, Groups, Ready
 from capsign_adapter.sign.recent import Recent, name_of
 from capsign_adapter.sign.signing import Signing
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
@@ -122,30 +122,40 @@ class Pipeline:
                 raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "No such handle in this batch.", field="handle_index")
             token = request.handles[group.handle_index]
             name = name_of(token, attempt.peer, group)
-            ready = self._recent.get(name, attempt.snapshot, attempt.now_ms)
-            handle = self._groups.verify(token, attempt.peer, attempt.now_ms) if ready is None else None
+            decided: Ready | Decided | None = self._recent.get(name, attempt.snapshot, attempt.now_ms)
+            handle = self._groups.verify(token, attempt.peer, attempt.now_ms) if decided is None else None
         except FailureError as error:
             for item, slot in zip(group.items, items, strict=True):
                 self._refuse_unbound(attempt, item, slot, error)
             return
         if handle is not None:
             try:
-                ready = self._groups.ready(handle, attempt.snapshot, attempt.peer, group, attempt.now_ms)
+                decided = self._groups.decide(handle, attempt.snapshot, group, attempt.now_ms)
             except FailureError as error:
                 self._refuse_group(attempt, handle, group, items, error)
                 return
-            self._recent.put(name, attempt.snapshot, ready, attempt.now_ms)
-        assert ready is not None
+        assert decided is not None
         if place not in taken:
-            workload, grant = attempt.peer.spiffe_id, ready.capability.grant
-            rate, burst = ready.rate_per_second, ready.burst
+            workload, grant = attempt.peer.spiffe_id, decided.capability.grant
+            rate, burst = decided.rate_per_second, decided.burst
             taken[place] = self._rates.take(workload, grant, rate, burst, len(items), attempt.now_ms)
         allowed, wait_ms = taken[place]
         if allowed < len(items):
             limited = FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms)
             _fail(items[allowed:], limited)
-        self._sign(attempt, ready, group.items[:allowed], items[:allowed])
-        answer.signed_by.CopyFrom(ready.signed_by)
+            if not allowed:
+                return  # before the token has had any work
+            items = items[:allowed]
+        if isinstance(decided, Decided):
+            handle = decided.handle
+            try:
+                decided = self._groups.ready(decided, attempt.snapshot, attempt.peer, group)
+            except FailureError as error:
+                self._refuse_group(attempt, handle, group, items, error)
+                return
+            self._recent.put(name, attempt.snapshot, decided, attempt.now_ms)
+        self._sign(attempt, decided, group.items[:allowed], items)
+        answer.signed_by.CopyFrom(decided.signed_by)
 
     def _sign(self, attempt: Attempt, ready: Ready, items: Sequence[pb.SignItem], slots: Sequence[pb.SignedItem]) -> None:
         good: list[tuple[pb.SignItem, pb.SignedItem, bytes]] = []
@@ -189,7 +199,7 @@ class Pipeline:
         except FailureError as unavailable:
             _fail(slots, unavailable)
             return
-        for item, slot in zip(group.items, slots, strict=True):
+        for item, slot in zip(group.items[: len(slots)], slots, strict=True):
             try:
                 _intent_in_time(item.intent_id, attempt.now_ms)
             except FailureError as malformed:

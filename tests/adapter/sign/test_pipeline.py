@@ -140,6 +140,16 @@ def test_the_rate_is_kept_and_leaves_the_intent_free(rig):
     assert rig.store.find(peer().spiffe_id, [intents[2]]) == {}
 
 
+def test_beyond_the_rate_the_token_has_no_work(rig, monkeypatch):
+    """A workload held to one signature a second could have the token derive for every context it named, at any rate."""
+    assert all(item.signature for item in rig.sign(b"1", b"2", handle=rig.handle("slow")))
+    derived = []
+    monkeypatch.setattr(rig.keyring, "signer", lambda *about: derived.append(about))
+    items = rig.sign(b"3", b"4", handle=rig.handle("slow"))  # another handle: nothing is remembered of it
+    assert {item.failure.reason for item in items} == {reasons.REASON_RATE_LIMITED}
+    assert not derived
+
+
 def test_a_batch_that_is_decided_anew_keeps_its_rate_and_is_recorded_once(rig, monkeypatch):
     """A revocation of something else moves the epoch under the batch: the second round used to let everything pass."""
     commit, moved = rig.store.commit, []

@@ -65,7 +65,8 @@ def test_a_revocation_ends_what_was_decided_before_it(rig):
 def ready_of(rig, handle: bytes):
     verified = rig.groups.verify(handle, peer(), now_ms())
     group = pb.SignGroup(algorithm=algorithms.ALGORITHM_ED25519, context=signing_pb2.ContextSuffix(role="issuer"))
-    return name_of(handle, peer(), group), rig.groups.ready(verified, rig.snapshots.current, peer(), group, now_ms())
+    decided = rig.groups.decide(verified, rig.snapshots.current, group, now_ms())
+    return name_of(handle, peer(), group), rig.groups.ready(decided, rig.snapshots.current, peer(), group)
 
 
 def test_it_is_forgotten_after_a_second_or_when_the_handle_ends(rig):
