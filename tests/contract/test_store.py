@@ -217,7 +217,7 @@ def test_exhausted_uses_are_final_for_the_intent(store):
 def test_garbage_collection_forgets_what_is_older_than_the_watermark(store):
     old, young = draft(new_intent_id(NOW - 2 * HOUR)), draft(new_intent_id(NOW))
     commit(store, old, young)
-    assert store.collect_garbage(NOW - HOUR) == 1
+    assert store.collect_garbage(NOW, HOUR) == 1
     assert store.control().intent_watermark_ms == NOW - HOUR
     assert list(store.find(APP, [old.intent_id, young.intent_id])) == [young.intent_id]
     result = commit(store, old)[0]
@@ -231,29 +231,61 @@ def test_garbage_collection_forgets_what_is_older_than_the_watermark(store):
 
 def test_a_clock_that_went_back_does_not_open_the_window_again(store):
     """Signed, collected, then the clock steps back two hours: without a watermark of its own the ledger would sign it afresh."""
-    old = draft(new_intent_id(NOW - 2 * HOUR))
-    commit(store, old)
-    store.collect_garbage(NOW - HOUR)
-    assert store.collect_garbage(NOW - 3 * HOUR) == 0
+    old, young = draft(new_intent_id(NOW - 2 * HOUR)), draft(new_intent_id(NOW))
+    commit(store, old, young)
+    assert store.collect_garbage(NOW, HOUR) == 1
+    assert store.collect_garbage(NOW - 2 * HOUR, HOUR) == 0
     assert store.control().intent_watermark_ms == NOW - HOUR
     assert commit(store, old)[0].reason == failures_pb2.REASON_INTENT_EXPIRED
 
 
+def test_a_clock_that_is_ahead_closes_no_window(store):
+    """A replica whose clock was 25 hours ahead collected once: every replica refused every intent as expired, for good."""
+    old, young = draft(new_intent_id(NOW - 25 * HOUR)), draft(new_intent_id(NOW))
+    commit(store, old, young)
+    assert store.collect_garbage(NOW + 25 * HOUR, 24 * HOUR) == 1
+    assert store.control().intent_watermark_ms == NOW - 24 * HOUR
+    assert commit(store, draft(new_intent_id(NOW + 1)))[0].verdict is Verdict.NEW
+
+
+def test_an_intent_that_is_ahead_closes_no_window_that_the_clock_leaves_open(store):
+    """A client five minutes ahead signed: those whose clocks are right keep the whole of the retention."""
+    ahead, right = draft(new_intent_id(NOW + HOUR // 12)), draft(new_intent_id(NOW - HOUR))
+    commit(store, ahead)
+    assert store.collect_garbage(NOW, HOUR) == 0
+    assert store.control().intent_watermark_ms == NOW - HOUR
+    assert commit(store, right)[0].verdict is Verdict.NEW
+
+
+def test_a_ledger_without_a_row_has_nothing_to_forget_and_its_watermark_stays(store):
+    """A replica that collected at its first start, before its clock was set, would close the window before anybody had signed."""
+    assert store.collect_garbage(NOW + 25 * HOUR, HOUR) == 0
+    assert store.control().intent_watermark_ms == 0
+
+
+def test_a_retention_longer_than_the_time_since_1970_forgets_nothing(store):
+    """A clock that a dead battery set to 1970 asks for a watermark before that: it stays where it is."""
+    commit(store, draft())
+    assert store.collect_garbage(1, HOUR) == 0
+    assert store.control().intent_watermark_ms == 0
+
+
 def test_the_watermark_itself_is_inside_the_window(store):
-    store.collect_garbage(NOW)
+    commit(store, draft(new_intent_id(NOW + HOUR)))
+    store.collect_garbage(NOW + HOUR, HOUR)
     at, below = draft(new_intent_id(NOW)), draft(new_intent_id(NOW - 1))
     assert [r.verdict for r in commit(store, at, below)] == [Verdict.NEW, Verdict.REFUSED]
 
 
 def test_garbage_collection_is_bounded_and_a_row_that_is_left_still_answers(store):
     drafts = [draft(new_intent_id(NOW - 2 * HOUR + at)) for at in range(10)]
-    commit(store, *drafts)
-    assert store.collect_garbage(NOW, limit=4) == 4
+    commit(store, *drafts, draft(new_intent_id(NOW)))
+    assert store.collect_garbage(NOW, HOUR, limit=4) == 4
     assert commit(store, drafts[0])[0].reason == failures_pb2.REASON_INTENT_EXPIRED
     assert commit(store, drafts[9])[0].stored.result == drafts[9].result
     assert store.resolve(APP, drafts[9].intent_id, "orders", b"never", NOW).state is IntentState.DONE
-    assert store.collect_garbage(NOW, limit=100) == 6
-    assert store.collect_garbage(NOW, limit=100) == 0
+    assert store.collect_garbage(NOW, HOUR, limit=100) == 6
+    assert store.collect_garbage(NOW, HOUR, limit=100) == 0
 
 
 # Revocation.

@@ -134,12 +134,14 @@ class LedgerMachine(RuleBasedStateMachine):
             self.store.resolve(*key, grant, b"never", NOW)
         assert caught.value.reason == reason
 
-    @rule(offset=st.integers(-50, 850), limit=st.integers(1, 5))
-    def collect_garbage(self, offset: int, limit: int) -> None:
-        """The clock that gives the watermark may step back; the watermark may not."""
-        self.watermark = max(self.watermark, NOW + offset)
+    @rule(offset=st.integers(-50, 850), retention=st.integers(0, 300), limit=st.integers(1, 5))
+    def collect_garbage(self, offset: int, retention: int, limit: int) -> None:
+        """The clock may step back, and the watermark may not; a clock that is ahead moves it no farther than the newest row."""
+        if self.rows:
+            newest = int.from_bytes(max(intent_id for _, intent_id in self.rows)[:6], "big")
+            self.watermark = max(self.watermark, min(NOW + offset, newest) - retention)
         old = sorted(key for key in self.rows if int.from_bytes(key[1][:6], "big") < self.watermark)
-        assert self.store.collect_garbage(NOW + offset, limit) == min(limit, len(old))
+        assert self.store.collect_garbage(NOW + offset, retention, limit) == min(limit, len(old))
         left = {key for key in old if self.store.find(key[0], [key[1]])}
         # The oldest go first; among workloads with the same id, either.
         assert len(left) == len(old) - min(limit, len(old))

@@ -65,7 +65,7 @@ def tickers(
     """The tickers of a replica, not yet started."""
 
     def collect() -> None:
-        gone = store.collect_garbage(now_ms() - retention_ms)
+        gone = store.collect_garbage(now_ms(), retention_ms)
         if gone:
             logs.event("intents.collected", count=gone)
 

@@ -141,12 +141,13 @@ def _fetch_uses(tx: Reader, serials: Iterable[bytes]) -> dict[bytes, int]:
     return used
 
 
-def collect_garbage(tx: Transaction, head: Head, watermark_ms: int, limit: int) -> int:
+def collect_garbage(tx: Transaction, head: Head, now_ms: int, retention_ms: int, limit: int) -> int:
     """Move the watermark and delete what is older, in the one transaction that makes it safe to forget.
 
     The watermark never moves back, so a clock that did cannot open the window again for an id whose row is gone.
     """
-    head.watermark_ms = max(head.watermark_ms, watermark_ms)
+    newest = tx.one("SELECT intent_id FROM intents ORDER BY intent_id DESC LIMIT 1")  # PostgreSQL 17 has no MAX of bytes
+    head.watermark_ms = ledger.watermark_after(head.watermark_ms, bytes(newest[0]) if newest else None, now_ms, retention_ms)
     oldest = "SELECT intent_id, workload_id FROM intents WHERE intent_id < ? ORDER BY intent_id, workload_id LIMIT ?"
     gone = tx.run(
         f"DELETE FROM intents WHERE (intent_id, workload_id) IN ({oldest})",  # noqa: S608 - a constant

@@ -242,8 +242,12 @@ class Store(Protocol):
         INTENT_CONFLICT if the row belongs to another grant.
         """
 
-    def collect_garbage(self, watermark_ms: int, limit: int = 10_000) -> int:
-        """Move the watermark (never backwards) and delete up to `limit` rows older than it, in one transaction; how many went."""
+    def collect_garbage(self, now_ms: int, retention_ms: int, limit: int = 10_000) -> int:
+        """Move the watermark and delete up to `limit` rows older than it, in one transaction; how many went.
+
+        It moves to `retention_ms` before `now_ms` or before the time of the newest intent that has a row, whichever is earlier,
+        and never back. So the caller's clock alone closes no window, and a ledger without a row stays as it is.
+        """
 
     # Control state.
 

@@ -44,6 +44,17 @@ def floor_of(watermark_ms: int) -> bytes:
     return watermark_ms.to_bytes(6, "big")
 
 
+def watermark_after(watermark_ms: int, newest: bytes | None, now_ms: int, retention_ms: int) -> int:
+    """The watermark after a collection at `now_ms`, if `newest` is the newest id that has a row. It never moves back.
+
+    One replica's clock alone must not move it: ahead by a day it would refuse every intent of every replica from then on, and no
+    clock that is put right could take that back. The newest row shows what time it is for those who sign.
+    """
+    if newest is None:
+        return watermark_ms
+    return max(watermark_ms, min(now_ms, int.from_bytes(newest[:6], "big")) - retention_ms)
+
+
 def is_plain(drafts: Sequence[Draft]) -> bool:
     """Whether the batch repeats no intent and counts no uses: then the database's unique key alone can decide."""
     if any(draft.max_uses for draft in drafts):

@@ -114,8 +114,8 @@ class RelationalStore(ABC):
         number = self._workload_id(workload)
         return self._write(lambda tx, head: intents.resolve(tx, head, workload, number, intent_id, grant, never_leaf, now_ms))
 
-    def collect_garbage(self, watermark_ms: int, limit: int = 10_000) -> int:
-        return self._write(lambda tx, head: intents.collect_garbage(tx, head, watermark_ms, limit))
+    def collect_garbage(self, now_ms: int, retention_ms: int, limit: int = 10_000) -> int:
+        return self._write(lambda tx, head: intents.collect_garbage(tx, head, now_ms, retention_ms, limit))
 
     # Control state.
 

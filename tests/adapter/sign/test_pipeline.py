@@ -184,7 +184,8 @@ def test_an_intent_id_that_is_none_is_refused(rig, intent, reason):
 
 
 def test_an_intent_older_than_the_window_is_never_executed_afresh(rig):
-    rig.store.collect_garbage(now_ms() - 1000)
+    rig.sign(b"young")
+    rig.store.collect_garbage(now_ms(), 1000)
     (item,) = rig.sign(b"m", intents=[intent_at(-3_600_000)])
     assert item.failure.reason == reasons.REASON_INTENT_EXPIRED
 
