@@ -12,16 +12,22 @@ from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import failure_of, now_ms
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.membership import CatchUp
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interface import MAX_COLLECTED, Store
 
 EXPIRE_SECONDS = 0.1
 """Between looks for streams whose peer does not take what it was handed."""
 
+MORE_SECONDS = 0.05
+"""Before a call that goes on where the last one left off: whoever waits for what it held gets a turn."""
+
 
 class Ticker:
-    """Calls something at once, and then every so often, on a thread of its own. A call that fails is logged and made again."""
+    """Calls something at once, and then every so often, on a thread of its own. A call that fails is logged and made again.
 
-    def __init__(self, name: str, every_seconds: float, action: Callable[[], None]) -> None:
+    One that returns True has left something to do, and is made again after `MORE_SECONDS`.
+    """
+
+    def __init__(self, name: str, every_seconds: float, action: Callable[[], bool | None]) -> None:
         self._name = name
         self._every = every_seconds
         self._action = action
@@ -39,14 +45,15 @@ class Ticker:
     def _run(self) -> None:
         failing = False
         while True:
+            more: bool | None = False
             try:
-                self._action()
+                more = self._action()
                 failing = False
             except Exception as error:  # a broken store must not end the watch that would see it mended
                 if not failing:
                     logs.error("ticker.failed", ticker=self._name, reason=failure_of(error).row.name)
                 failing = True
-            if self._stop.wait(self._every):
+            if self._stop.wait(min(MORE_SECONDS, self._every) if more else self._every):
                 return
 
 
@@ -64,10 +71,11 @@ def tickers(
 ) -> list[Ticker]:
     """The tickers of a replica, not yet started."""
 
-    def collect() -> None:
-        gone = store.collect_garbage(now_ms(), retention_ms)
+    def collect() -> bool:
+        gone = store.collect_garbage(now_ms(), retention_ms, MAX_COLLECTED)
         if gone:
             logs.event("intents.collected", count=gone)
+        return gone == MAX_COLLECTED
 
     def sweep() -> None:
         for each in sweeps:

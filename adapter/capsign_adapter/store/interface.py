@@ -210,6 +210,10 @@ class Checkpoint:
     at_ms: int = field(default=0)
 
 
+MAX_COLLECTED = 10_000
+"""Intents that one collection deletes: other writers wait that long and no longer."""
+
+
 class Store(Protocol):
     """See the module's text for what every method guarantees."""
 
@@ -242,7 +246,7 @@ class Store(Protocol):
         INTENT_CONFLICT if the row belongs to another grant.
         """
 
-    def collect_garbage(self, now_ms: int, retention_ms: int, limit: int = 10_000) -> int:
+    def collect_garbage(self, now_ms: int, retention_ms: int, limit: int = MAX_COLLECTED) -> int:
         """Move the watermark and delete up to `limit` rows older than it, in one transaction; how many went.
 
         It moves to `retention_ms` before `now_ms` or before the time of the newest intent that has a row, whichever is earlier,

@@ -13,6 +13,7 @@ from capsign_adapter.evidence.merkle import leaf_hash
 from capsign_adapter.store import audit, authorities, intents, ledger, log, registry
 from capsign_adapter.store.combine import Batch, Combiner
 from capsign_adapter.store.interface import (
+    MAX_COLLECTED,
     AuditAccepted,
     AuditDraft,
     AuthorityRow,
@@ -114,7 +115,7 @@ class RelationalStore(ABC):
         number = self._workload_id(workload)
         return self._write(lambda tx, head: intents.resolve(tx, head, workload, number, intent_id, grant, never_leaf, now_ms))
 
-    def collect_garbage(self, now_ms: int, retention_ms: int, limit: int = 10_000) -> int:
+    def collect_garbage(self, now_ms: int, retention_ms: int, limit: int = MAX_COLLECTED) -> int:
         return self._write(lambda tx, head: intents.collect_garbage(tx, head, now_ms, retention_ms, limit))
 
     # Control state.
