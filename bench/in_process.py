@@ -20,8 +20,7 @@ from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.provisioning import provision_all
-from capsign_adapter.serve import monotonic_ms
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.pipeline import Pipeline
@@ -75,7 +74,7 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
         mint = Mint(bytes(mint_seed(token)))
         keyring, commitments = Keyring(token, CacheSettings(), monotonic_ms), CommitmentKeys(token, monotonic_ms)
         groups = Groups(policy, Verdicts(Verifier(mint.public_key)), keyring, commitments)
-        pipeline = Pipeline(policy, groups, Recent(), Snapshots(store), store, Buckets(), 100)
+        pipeline = Pipeline(policy, groups, Recent(), Snapshots(store), store, Buckets(monotonic_ms), 100)
         passage = Fence(3000, 1000, lambda: store.control().revocation_epoch).passage(lambda: None)
         peer = Peer(WORKLOAD, b"k" * 32, now_ms() + 3_600_000)
         capability = capability_for(policy.grants[0], WORKLOAD, peer.key_hash, b"s" * 16, now_ms())

@@ -13,6 +13,7 @@ from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.config import Config, Identity, lives
 from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.enrol.api import Api
 from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.cluster import Cluster
@@ -23,7 +24,7 @@ from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.identity_servicer import IdentityServicer
 from capsign_adapter.front.serving import ServingCertificate
 from capsign_adapter.front.tls import CertificateFiles
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.sign.watch import Ticker
 from capsign_adapter.store.interface import Store
@@ -66,7 +67,16 @@ class Identities:
         if kubernetes is not None:
             cluster = Cluster(Api(kubernetes.api_server, kubernetes.token_file, kubernetes.ca_file))
             rules = Settings(kubernetes.audience, kubernetes.pod_address_check, config.control.refusals_per_second)
-            self._enrolment = Enrolment(policy, cluster, authority, store, lambda: snapshots.refresh().revoked, rules, now_ms)
+            self._enrolment = Enrolment(
+                policy,
+                cluster,
+                authority,
+                store,
+                lambda: snapshots.refresh().revoked,
+                rules,
+                now_ms,
+                Buckets(monotonic_ms),
+            )
             if kubernetes.bundle_config_map:
                 self._publisher = BundlePublisher(cluster, authority, kubernetes.bundle_config_map)
 

@@ -39,7 +39,7 @@ from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.keys.provision import assert_inventory, unaccounted
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.checkpoints import Checkpoints
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.membership import CatchUp, Membership
@@ -56,11 +56,6 @@ Bound = TypeVar("Bound")
 
 MAKING_SECONDS = 1.0
 """How long a key may be in the token before it is in the store, while another process makes it."""
-
-
-def monotonic_ms() -> int:
-    """For the age of what is in memory."""
-    return time.monotonic_ns() // 1_000_000
 
 
 class Replica:
@@ -101,7 +96,7 @@ class Replica:
 
         # The signing path.
         groups = Groups(policy, verdicts, keyring, commitments)
-        pipeline = Pipeline(policy, groups, recent, snapshots, store, Buckets(), config.control.refusals_per_second)
+        pipeline = Pipeline(policy, groups, recent, snapshots, store, Buckets(monotonic_ms), config.control.refusals_per_second)
         keys = PublicKeys(policy, keyring, snapshots)
 
         # Who is who.

@@ -16,10 +16,9 @@ from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.provisioning import provision_all
-from capsign_adapter.serve import monotonic_ms
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.checkpoints import Checkpoints
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.pipeline import Pipeline
@@ -118,6 +117,8 @@ class AdapterRig:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
         self.url = f"sqlite://{directory}/store.db"
+        self.skipped_ms = 0
+        """Added to the clock by which rates run, which is not the one on the wall."""
         self.policy = parse_policy(POLICY.encode())
         self.token = FakeToken()
         self.store = open_store(self.url, create=True)
@@ -134,15 +135,16 @@ class AdapterRig:
         self.snapshots = Snapshots(self.store, lambda _: self.keyring.clear())
         self.changes = Changes()
         self.fence = Fence(3000, 1000, lambda: self.store.control().revocation_epoch)
+        self.rates = Buckets(lambda: monotonic_ms() + self.skipped_ms)
         self.groups = Groups(self.policy, self.verdicts, self.keyring, self.commitments)
-        self.pipeline = Pipeline(self.policy, self.groups, Recent(), self.snapshots, self.store, Buckets(), 100)
+        self.pipeline = Pipeline(self.policy, self.groups, Recent(), self.snapshots, self.store, self.rates, 100)
         self.keys = PublicKeys(self.policy, self.keyring, self.snapshots)
         self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
 
     def beside(self) -> AdapterRig:
         """Another replica's parts: a store object of its own on the same database, and a token with the same keys."""
         other = AdapterRig.__new__(AdapterRig)
-        other.url, other.policy = self.url, self.policy
+        other.url, other.policy, other.skipped_ms = self.url, self.policy, 0
         other.token = FakeToken(_objects=self.token._objects)
         other.store = open_store(self.url)
         other.wire()

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.enrol.api import Api
 from capsign_adapter.enrol.cluster import Cluster
 from capsign_adapter.enrol.enrolment import Enrolment, Identity, Settings
@@ -29,6 +30,8 @@ class EnrolmentRig:
         self.api = Api(self.cluster.url, self.cluster.token_file, self.cluster.ca_file)
         self.before = adapter.store.control().tree_size
         self.ahead_ms = 0
+        self.rates_ms = 0
+        """The clock by which refusals are counted: it stands still."""
         self.wire()
 
     def wire(self, *, pod_address_check: bool = True, refusals_per_second: int = 100) -> None:
@@ -43,6 +46,7 @@ class EnrolmentRig:
             lambda: adapter.snapshots.refresh().revoked,
             settings,
             lambda: now_ms() + self.ahead_ms,
+            Buckets(lambda: self.rates_ms),
         )
 
     def pod(self, account: str = "app", name: str = "web-0", *addresses: str) -> Pod:

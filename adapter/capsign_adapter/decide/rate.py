@@ -1,12 +1,14 @@
 """Token buckets in whole numbers: how many signatures may pass now, and how long to wait for one more.
 
-A bucket holds thousandths of a signature, so that a millisecond at n a second adds exactly n of them. Time is an argument, in
-milliseconds of a clock that does not run backwards; if it does, nothing is added.
+A bucket holds thousandths of a signature, so that a millisecond at n a second adds exactly n of them. Time is an argument, or a
+clock is, in milliseconds that do not run backwards; if they do, nothing is added until they are where they were. Hence never the
+clock on the wall: an hour back on it, and whoever has used up a bucket would wait that hour.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import NamedTuple
@@ -59,17 +61,19 @@ class Buckets:
     bound that takes 65,536 others in between.
     """
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, monotonic_ms: Callable[[], int], capacity: int = CAPACITY) -> None:
+        self._clock = monotonic_ms
         self._capacity = capacity
         self._kept: OrderedDict[tuple[str, str], Bucket] = OrderedDict()
         self._lock = Lock()
 
-    def take(self, workload: str, grant: str, per_second: int, burst: int, count: int, now_ms: int) -> Taken:
+    def take(self, workload: str, grant: str, per_second: int, burst: int, count: int) -> Taken:
         """Take up to `count` signatures of this workload under this grant. A rate of 0 is no limit."""
         if per_second == 0:
             return Taken(count, 0)
         room = max(burst, 1)
         with self._lock:
+            now_ms = self._clock()
             bucket = self._kept.pop((workload, grant), None) or full(room, now_ms)
             self._kept[workload, grant], taken = take(bucket, per_second, room, count, now_ms)
             if len(self._kept) > self._capacity:

@@ -101,8 +101,12 @@ class Enrolment:
         revoked: Callable[[], RevocationIndex],
         settings: Settings,
         clock: Callable[[], int],
+        refusals: Buckets,
     ) -> None:
-        """`revoked` gives what is revoked by now, as the store has it; `clock` milliseconds since 1970."""
+        """`revoked` gives what is revoked by now, as the store has it; `clock` milliseconds since 1970.
+
+        `refusals` are this one's own: they count the leaves of refusals.
+        """
         self._policy = policy
         self._cluster = cluster
         self._authority = authority
@@ -110,7 +114,7 @@ class Enrolment:
         self._revoked = revoked
         self._settings = settings
         self._clock = clock
-        self._refusals = Buckets()
+        self._refusals = refusals
         self._enrolling = threading.BoundedSemaphore(ENROLMENTS_AT_ONCE)
         self._renewing = threading.BoundedSemaphore(RENEWALS_AT_ONCE)
 
@@ -171,7 +175,7 @@ class Enrolment:
     def _recorded(self, known: _Known, holder: str, error: FailureError, address: Address | None) -> bool:
         """Write the leaf of a refusal; False if there were too many lately. Raises what the store raises."""
         now, rate = self._clock(), self._settings.refusals_per_second
-        if not self._refusals.take(holder, "", rate, 5 * rate, 1, now).granted:
+        if not self._refusals.take(holder, "", rate, 5 * rate, 1).granted:
             return False
         entry = leaf.identity_refused(now, self._policy.digest, known.workload, known.pod_uid, known.key_hash, error.reason)
         index = self._log.append([entry], now)

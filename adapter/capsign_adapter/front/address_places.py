@@ -19,7 +19,7 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.identity import demand_tls_1_3
 from capsign_adapter.front.peer_address import address_of
 from capsign_adapter.front.places import Waiting
-from capsign_adapter.sign.edge import failure_of, now_ms
+from capsign_adapter.sign.edge import failure_of
 
 CALLS_OF_ONE_ADDRESS = 8
 """Calls of one address at once, from the headers to the answer."""
@@ -31,11 +31,12 @@ CALLS_PER_SECOND, CALLS_AT_ONCE = 10, 120
 class AddressPlaces:
     """Counts what each address holds. Any thread may call any method."""
 
-    def __init__(self) -> None:
+    def __init__(self, rates: Buckets) -> None:
+        """`rates` are this one's own: they count calls."""
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
         self._waiting = Waiting()
-        self._rates = Buckets()
+        self._rates = rates
 
     @contextmanager
     def waiting(self, context: grpc.ServicerContext) -> Iterator[None]:
@@ -66,7 +67,7 @@ class AddressPlaces:
         return self._waiting.sweep()
 
     def _demand_rate(self, name: str) -> None:
-        granted, wait_ms = self._rates.take(name, "", CALLS_PER_SECOND, CALLS_AT_ONCE, 1, now_ms())
+        granted, wait_ms = self._rates.take(name, "", CALLS_PER_SECOND, CALLS_AT_ONCE, 1)
         if not granted:
             sentence = "This address enrols too often."
             raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=wait_ms)

@@ -12,11 +12,13 @@ from capsign_wire.adapter.v1 import identity_pb2_grpc
 from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.telemetry import Metrics
 
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.enrol.enrolment import Enrolment
 from capsign_adapter.front.address_places import AddressPlaces
 from capsign_adapter.front.identity_servicer import EnrolmentServicer
 from capsign_adapter.front.places import PatientRegistrar
 from capsign_adapter.front.tls import SERVER_OPTIONS
+from capsign_adapter.sign.edge import monotonic_ms
 from capsign_adapter.sign.watch import Ticker
 
 THREADS = 64
@@ -44,7 +46,7 @@ class EnrolmentServer:
 
     def __init__(self, address: str, credentials: grpc.ServerCredentials, enrolment: Enrolment, metrics: Metrics) -> None:
         """`address` is host:port; the credentials must not demand a client's certificate."""
-        self.places = places = AddressPlaces()
+        self.places = places = AddressPlaces(Buckets(monotonic_ms))
         self._server = grpc.server(
             futures.ThreadPoolExecutor(THREADS, thread_name_prefix="enrol"), options=OPTIONS, maximum_concurrent_rpcs=THREADS
         )

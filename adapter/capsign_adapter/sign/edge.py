@@ -1,4 +1,4 @@
-"""Where the inside meets the outside: the clock, and exceptions turned into typed failures."""
+"""Where the inside meets the outside: the clocks, and exceptions turned into typed failures."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from capsign_adapter.token.interface import TokenError
 def now_ms() -> int:
     """The adapter's clock, milliseconds since 1970: the one that decides about expiry."""
     return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    """For ages and rates, which a clock put right must not touch: milliseconds since some moment."""
+    return time.monotonic_ns() // 1_000_000
 
 
 def failure_of(error: Exception) -> FailureError:

@@ -138,7 +138,7 @@ class Pipeline:
         if place not in taken:
             workload, grant = attempt.peer.spiffe_id, decided.capability.grant
             rate, burst = decided.rate_per_second, decided.burst
-            taken[place] = self._rates.take(workload, grant, rate, burst, len(items), attempt.now_ms)
+            taken[place] = self._rates.take(workload, grant, rate, burst, len(items))
         allowed, wait_ms = taken[place]
         if allowed < len(items):
             limited = FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms)
@@ -260,7 +260,7 @@ class Pipeline:
 
     def _may_record_refusal(self, attempt: Attempt) -> bool:
         rate = self._refusals_per_second
-        return self._rates.take(attempt.peer.spiffe_id, "", rate, 5 * rate, 1, attempt.now_ms).granted == 1
+        return self._rates.take(attempt.peer.spiffe_id, "", rate, 5 * rate, 1).granted == 1
 
 
 def _release(attempt: Attempt, committed: list[Committed]) -> None:

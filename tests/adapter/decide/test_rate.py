@@ -39,16 +39,26 @@ def test_a_clock_that_runs_backwards_adds_nothing_and_takes_nothing():
 
 
 def test_names_do_not_share_a_bucket_and_a_rate_of_0_is_no_limit():
-    buckets = Buckets()
-    assert buckets.take("w", "g", 1, 2, 3, 0) == Taken(2, 1000)
-    assert buckets.take("w", "h", 1, 2, 2, 0) == Taken(2, 0)
-    assert buckets.take("v", "g", 1, 2, 2, 0) == Taken(2, 0)
-    assert buckets.take("w", "g", 0, 0, 10_000, 0) == Taken(10_000, 0)
+    buckets = Buckets(lambda: 0)
+    assert buckets.take("w", "g", 1, 2, 3) == Taken(2, 1000)
+    assert buckets.take("w", "h", 1, 2, 2) == Taken(2, 0)
+    assert buckets.take("v", "g", 1, 2, 2) == Taken(2, 0)
+    assert buckets.take("w", "g", 0, 0, 10_000) == Taken(10_000, 0)
+
+
+def test_buckets_fill_by_the_clock_they_were_given():
+    now = 0
+    buckets = Buckets(lambda: now)
+    assert buckets.take("w", "g", 1, 2, 3) == Taken(2, 1000)
+    now = 999
+    assert buckets.take("w", "g", 1, 2, 1) == Taken(0, 1)
+    now = 1000
+    assert buckets.take("w", "g", 1, 2, 1) == Taken(1, 0)
 
 
 @pytest.mark.parametrize("names", [10, 1000])
 def test_the_number_of_buckets_is_bounded(names):
-    buckets = Buckets(capacity=8)
+    buckets = Buckets(lambda: 0, capacity=8)
     for index in range(names):
-        buckets.take(f"w{index}", "g", 1, 1, 1, 0)
+        buckets.take(f"w{index}", "g", 1, 1, 1)
     assert len(buckets) == 8

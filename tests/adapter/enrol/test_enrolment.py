@@ -365,12 +365,19 @@ def test_an_authority_that_fails_is_no_refusal(door):
 def test_refusals_are_recorded_at_a_bounded_rate_and_whoever_is_good_gets_in(door):
     """The clock stands still: five seconds' worth of refusals are recorded, then callers are told to wait."""
     door.wire(refusals_per_second=2)
-    now = now_ms()
-    door.enrolment._clock = lambda: now
     seen = [refusal(door, door.enrol, "eyJ.eyJ.sig").reason for _ in range(20)]
     assert seen == [REFUSED] * 10 + [reasons.REASON_RATE_LIMITED] * 10
     assert len(door.entries()) == 10
     assert door.enrol(door.cluster.token(door.pod())).spiffe_id == APP
+
+
+def test_refusals_are_recorded_again_though_the_clock_on_the_wall_stepped_back(door):
+    """A flood, then an hour back: for that hour every refusal was answered with a wait, and none was recorded."""
+    door.wire(refusals_per_second=1)
+    assert [refusal(door, door.enrol, "eyJ.eyJ.sig").reason for _ in range(6)][-1] == reasons.REASON_RATE_LIMITED
+    door.ahead_ms = -3_600_000
+    door.rates_ms += 1000
+    assert refusal(door, door.enrol, "eyJ.eyJ.sig").reason == REFUSED
 
 
 def test_a_flood_of_enrolments_does_not_use_up_the_records_of_renewals(door):

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from capsign_adapter.decide.enrolment import PodFacts, TokenFacts
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy_load import parse_policy
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.enrol.enrolment import Enrolment, Settings
 from capsign_adapter.evidence.leaf_reader import IdentityIssued, IdentityRefused, decode
@@ -140,7 +141,7 @@ class Log:
 def test_who_gets_a_certificate_is_who_may_and_every_decision_is_one_leaf(world):
     log, issued_before = Log(), len(AUTHORITY.issued)
     rules = Settings("capsign", world.check_address, 100)
-    enrolment = Enrolment(RULES, Cluster(world), AUTHORITY, log, world.revocations, rules, lambda: NOW)
+    enrolment = Enrolment(RULES, Cluster(world), AUTHORITY, log, world.revocations, rules, lambda: NOW, Buckets(lambda: NOW))
     try:
         if world.holder:
             peer = Peer(world.holder, KEY_HASH if world.key_kept else bytes(32), NOW + 1000)

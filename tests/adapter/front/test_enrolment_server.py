@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import grpc
 import pytest
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.evidence.leaf_reader import IdentityIssued, IdentityRefused
 from capsign_adapter.front import address_places, enrolment_server, places
 from capsign_adapter.front.enrolment_server import EnrolmentServer
@@ -205,6 +206,19 @@ def test_an_address_that_calls_too_often_is_told_to_wait(front, monkeypatch):
     failures = [refusal(front.enrol, "eyJ.eyJ.sig").reason for _ in range(6)]
     assert failures[:3] == [reasons.REASON_SERVICE_TOKEN_REFUSED] * 3
     assert reasons.REASON_RATE_LIMITED in failures
+
+
+def test_an_address_waits_by_a_clock_that_nobody_sets():
+    """All its pods start at once, and its next call waits a tenth of a second: whatever becomes of the clock on the wall."""
+    now = 0
+    held = address_places.AddressPlaces(Buckets(lambda: now))
+    for _ in range(address_places.CALLS_AT_ONCE):
+        held._demand_rate("10.1.0.5")
+    with pytest.raises(FailureError) as caught:
+        held._demand_rate("10.1.0.5")
+    assert (caught.value.reason, caught.value.retry_after_ms) == (reasons.REASON_RATE_LIMITED, 100)
+    now += 100
+    held._demand_rate("10.1.0.5")
 
 
 @pytest.mark.parametrize("door_of", ["enrolment", "renewal"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 
 import pytest
 from capsign_adapter.evidence.leaf_reader import Refused, RefusedUnbound, Signed, decode
@@ -244,6 +245,31 @@ def test_floods_of_refusals_do_not_fill_the_log(rig):
     kinds = {item.failure.reason for item in answers}
     assert kinds == {reasons.REASON_HANDLE_FORGED, reasons.REASON_RATE_LIMITED}
     assert rig.store.control().tree_size - size < 700
+
+
+def step_back(monkeypatch):
+    """The clock on the wall, an hour back."""
+    true = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: true() - 3_600_000_000_000)
+
+
+def test_a_grant_is_good_for_more_though_the_clock_on_the_wall_stepped_back(rig, monkeypatch):
+    """A drained bucket waited for the clock to come back to where it was: for an hour the grant signed nothing."""
+    assert rig.sign(b"0", b"1", b"2", handle=rig.handle("slow"))[2].failure.reason == reasons.REASON_RATE_LIMITED
+    step_back(monkeypatch)
+    rig.skipped_ms += 1000
+    (item,) = rig.sign(b"3", handle=rig.handle("slow"))
+    assert item.signature
+
+
+def test_refusals_are_recorded_again_though_the_clock_on_the_wall_stepped_back(rig, monkeypatch):
+    """A workload that was refused too often before the step had its refusals hidden behind a wait for an hour after it."""
+    flood = rig.sign(*([b"m"] * 1000), handle=b"x" * 100)
+    assert flood[-1].failure.reason == reasons.REASON_RATE_LIMITED
+    step_back(monkeypatch)
+    rig.skipped_ms += 1000
+    (item,) = rig.sign(b"m", handle=b"x" * 100)
+    assert item.failure.reason == reasons.REASON_HANDLE_FORGED
 
 
 def test_fifty_threads_with_one_intent_get_identical_bytes(rig):
