@@ -98,7 +98,8 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     collect_every_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
     """Between collections of intents older than the retention."""
     refusals_per_second: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
-    """Refusals recorded for one workload each second before it is rate limited; protects the log from floods."""
+    """Refusals recorded for one workload each second before it is rate limited, and beside them as many intents that it resolves
+    and never sent; protects ledger and log from floods."""
 
 
 class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -12,7 +12,6 @@ from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.adapter.v1 import signing_pb2_grpc
 from capsign_wire.bounds import Unparsed
 from capsign_wire.failures import FailureError
-from capsign_wire.intents import millis_of
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 from capsign_adapter.decide.peer import Peer
@@ -24,7 +23,7 @@ from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.edge import failure_of, now_ms
 from capsign_adapter.sign.fence import Fence, Passage
 from capsign_adapter.sign.group import Groups, leaf_of
-from capsign_adapter.sign.pipeline import EPOCH_ATTEMPTS, Pipeline
+from capsign_adapter.sign.pipeline import EPOCH_ATTEMPTS, Pipeline, intent_in_time
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interface import IntentState, Store
@@ -136,7 +135,10 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         now = now_ms()
         capability = self._groups.verify(request.handle, peer, now).capability
         snapshot.revoked.refuse(capability)
-        millis_of(request.intent_id)
+        if request.intent_id not in self._store.find(peer.spiffe_id, [request.intent_id]):
+            # What follows makes a row: from the future it would outlive the retention, and too many would fill the ledger.
+            intent_in_time(request.intent_id, now)
+            self._pipeline.demand_never(peer.spiffe_id)
         never = leaf_of(capability, peer, self._policy.digest).prepare().never(now, request.intent_id)
         stored = self._store.resolve(peer.spiffe_id, request.intent_id, capability.grant, never, now)
         if stored.state == IntentState.DONE:

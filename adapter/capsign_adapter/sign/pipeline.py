@@ -38,6 +38,9 @@ EPOCH_ATTEMPTS = 5
 FUTURE_MS = 300_000
 """How far ahead of our clock an intent id may be: it would otherwise outlive the retention window."""
 
+REFUSALS, NEVERS = "", "*never"
+"""Names of the buckets that a workload has beside those of its grants; no grant can be called so."""
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -167,7 +170,7 @@ class Pipeline:
             intent_id, data = item.intent_id, item.input
             if intent_id > latest or not is_intent_id(intent_id):
                 try:
-                    _intent_in_time(intent_id, attempt.now_ms)
+                    intent_in_time(intent_id, attempt.now_ms)
                 except FailureError as error:
                     self._refuse_unbound(attempt, item, slot, error)
                     continue
@@ -201,7 +204,7 @@ class Pipeline:
             return
         for item, slot in zip(group.items[: len(slots)], slots, strict=True):
             try:
-                _intent_in_time(item.intent_id, attempt.now_ms)
+                intent_in_time(item.intent_id, attempt.now_ms)
             except FailureError as malformed:
                 self._refuse_unbound(attempt, item, slot, malformed)
                 continue
@@ -260,7 +263,18 @@ class Pipeline:
 
     def _may_record_refusal(self, attempt: Attempt) -> bool:
         rate = self._refusals_per_second
-        return self._rates.take(attempt.peer.spiffe_id, "", rate, 5 * rate, 1).granted == 1
+        return self._rates.take(attempt.peer.spiffe_id, REFUSALS, rate, 5 * rate, 1).granted == 1
+
+    def demand_never(self, workload: str) -> None:
+        """Before an intent of this workload is closed that nobody has seen: each is a row and a leaf. Raises RATE_LIMITED.
+
+        Counted apart from refusals: who is refused often may still ask what became of the rest.
+        """
+        rate = self._refusals_per_second
+        granted, wait_ms = self._rates.take(workload, NEVERS, rate, 5 * rate, 1)
+        if not granted:
+            sentence = "This workload asks too often for what was never sent."
+            raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=wait_ms)
 
 
 def _release(attempt: Attempt, committed: list[Committed]) -> None:
@@ -300,11 +314,12 @@ def _flooded() -> FailureError:
 
 
 def latest_intent(now: int) -> bytes:
-    """The last id that `_intent_in_time` takes: ids begin with their time and sort by it."""
+    """The last id that `intent_in_time` takes: ids begin with their time and sort by it."""
     return (now + FUTURE_MS).to_bytes(6, "big") + b"\xff" * 10
 
 
-def _intent_in_time(intent_id: bytes, now: int) -> None:
+def intent_in_time(intent_id: bytes, now: int) -> None:
+    """Raises FailureError INPUT_MALFORMED if it is no id, INTENT_FROM_FUTURE if it lies too far ahead."""
     if millis_of(intent_id) > now + FUTURE_MS:
         raise FailureError(failures_pb2.REASON_INTENT_FROM_FUTURE, "The intent id lies in the future.", field="intent_id")
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
+import time
 
 import grpc
 import pytest
+from capsign_adapter.config import Control
 from capsign_adapter.evidence import merkle
 from capsign_adapter.evidence.checkpoint import open_checkpoint
 from capsign_adapter.evidence.note import VerifierKey
 from capsign_adapter.evidence.proofs import verify_consistency, verify_inclusion
 from capsign_adapter.evidence.receipt import verify_signature_receipt
 from capsign_adapter.evidence.tiles import open_bundle
+from capsign_adapter.sign.pipeline import FUTURE_MS
 from capsign_wire.adapter.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -29,7 +32,8 @@ from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2 as types
-from support.adapter_rig import APP, AUDITOR, OPERATOR, OTHER
+from support.adapter_rig import APP, AUDITOR, OPERATOR, OTHER, AdapterRig, intent_at
+from support.replica import RunningReplica
 
 
 class App:
@@ -119,6 +123,74 @@ def test_resolve_says_done_refused_or_never_and_never_is_final(app):
     assert resolve(unseen).WhichOneof("resolution") == "never"
     assert app.sign(b"late", intents=[unseen])[0].failure.reason == reasons.REASON_INTENT_NEVER
     assert resolve(unseen).WhichOneof("resolution") == "never"
+
+
+def test_an_intent_from_the_future_is_not_closed(replica, app):
+    """Sign refuses such an id, and Resolve made a row of it that no collection would ever remove."""
+    token = app.handles()["orders-jwt"].token
+    before = replica.rig.store.control().tree_size
+
+    def resolve(intent: bytes) -> signing_pb2.ResolveIntentResponse:
+        return app.signing.ResolveIntent(signing_pb2.ResolveIntentRequest(handle=token, intent_id=intent), timeout=10)
+
+    ahead = intent_at(FUTURE_MS + 60_000)
+    assert failure_of(app.signing.ResolveIntent, signing_pb2.ResolveIntentRequest(handle=token, intent_id=ahead)).reason == (
+        reasons.REASON_INTENT_FROM_FUTURE
+    )
+    assert replica.rig.store.find(APP, [ahead]) == {}
+    assert replica.rig.store.control().tree_size == before
+    assert resolve(intent_at(FUTURE_MS - 60_000)).WhichOneof("resolution") == "never"
+
+
+def test_an_intent_that_was_signed_is_told_though_the_clock_stepped_back(app, monkeypatch):
+    """An hour back on the adapter's clock, the id lies in the future, and its row tells the truth all the same."""
+    done = new_intent_id()
+    signature = app.sign(b"m", intents=[done])[0].signature
+    true = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: true() - 3_600_000_000_000)
+    request = signing_pb2.ResolveIntentRequest(handle=app.handles()["orders-jwt"].token, intent_id=done)
+    assert app.signing.ResolveIntent(request, timeout=10).done.signature == signature
+
+
+def test_one_workload_cannot_fill_the_ledger_with_intents_that_were_never_sent(tmp_path):
+    """Each answer "never" is a row and a leaf: above the rate the workload is told to wait; what has a row is told at once."""
+    rig = AdapterRig(tmp_path / "store")
+    replica = RunningReplica(tmp_path, rig, control=Control(poll_ms=50, refusals_per_second=1))
+    try:
+        with replica.as_(APP) as channel, replica.as_(OTHER) as another:
+            app, other = App(channel), App(another)
+            token, foreign = app.handles()["orders-jwt"].token, other.handles()["others"].token
+            done, closed = new_intent_id(), new_intent_id()
+            signature = app.sign(b"m", intents=[done])[0].signature
+            size = rig.store.control().tree_size
+
+            def asked(intent: bytes, handle: bytes = token) -> signing_pb2.ResolveIntentRequest:
+                return signing_pb2.ResolveIntentRequest(handle=handle, intent_id=intent)
+
+            assert app.signing.ResolveIntent(asked(closed), timeout=10).HasField("never")
+            failures = []
+            for _ in range(20):
+                try:
+                    app.signing.ResolveIntent(asked(new_intent_id()), timeout=10)
+                except grpc.RpcError as error:
+                    failures.append(FailureError.from_rpc(error))
+            assert len(failures) >= 10
+            assert {failure.reason for failure in failures} == {reasons.REASON_RATE_LIMITED}
+            assert all(1 <= failure.retry_after_ms <= 1000 for failure in failures)
+            assert rig.store.control().tree_size == size + 21 - len(failures)
+            for _ in range(10):
+                assert app.signing.ResolveIntent(asked(done), timeout=10).done.signature == signature
+                assert app.signing.ResolveIntent(asked(closed), timeout=10).HasField("never")
+            assert other.signing.ResolveIntent(asked(new_intent_id(), foreign), timeout=10).HasField("never")
+    finally:
+        replica.stop()
+
+
+def test_who_is_refused_often_may_still_ask_what_became_of_the_rest(rig):
+    """A policy that changed refuses a workload a thousand times; it must be able to close what was under way meanwhile."""
+    flood = rig.sign(*([b"m"] * 1000), handle=b"x" * 100)
+    assert flood[-1].failure.reason == reasons.REASON_RATE_LIMITED
+    rig.pipeline.demand_never(APP)
 
 
 def test_an_intent_of_another_workload_does_not_exist_for_this_one(replica, app):

@@ -14,7 +14,7 @@ MILLIS = st.integers(0, (1 << 48) - 1) | st.integers(NOW + pipeline.FUTURE_MS - 
 
 def taken(intent_id: bytes) -> bool:
     try:
-        pipeline._intent_in_time(intent_id, NOW)
+        pipeline.intent_in_time(intent_id, NOW)
     except FailureError:
         return False
     return True
