@@ -73,6 +73,10 @@ class RevocationIndex:
         named = self._found.get((pb.REVOCATION_KIND_WORKLOAD, spiffe_id))
         return named if named is not None or administers else self.of_workload(spiffe_id)
 
+    def has(self, kind: int, target: str) -> bool:
+        """Whether exactly this was revoked."""
+        return (kind, target) in self._found
+
     def serials(self) -> list[bytes]:
         """Serials of handles that were revoked one by one, the last one first: who has room for some only takes the newest."""
         handles = [each for (kind, _), each in self._found.items() if kind == pb.REVOCATION_KIND_HANDLE]

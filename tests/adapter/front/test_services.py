@@ -185,6 +185,10 @@ def test_i6_once_revoke_has_answered_nothing_is_signed_under_it(app, operator):
         (admin_pb2.REVOCATION_KIND_KEY, "demo"),
         (admin_pb2.REVOCATION_KIND_EVERYTHING, "demo"),
         (admin_pb2.REVOCATION_KIND_WORKLOAD, "demo"),
+        (admin_pb2.REVOCATION_KIND_WORKLOAD, "spiffe://capsign.test"),
+        (admin_pb2.REVOCATION_KIND_WORKLOAD, APP + "/"),
+        (admin_pb2.REVOCATION_KIND_GRANT, "Orders JWT"),
+        (admin_pb2.REVOCATION_KIND_KEY, "/"),
         (admin_pb2.REVOCATION_KIND_TENANT, "de\nmo"),
         (admin_pb2.REVOCATION_KIND_UNSPECIFIED, "demo"),
         (77, "demo"),
@@ -194,6 +198,16 @@ def test_a_typing_error_does_not_look_like_a_revocation(operator, kind, target):
     before = operator.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10).revocation_epoch
     request = admin_pb2.RevokeRequest(kind=kind, target=target)
     assert failure_of(operator.admin.Revoke, request).reason == reasons.REASON_INPUT_MALFORMED
+    assert operator.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10).revocation_epoch == before
+
+
+def test_a_name_that_nobody_knows_is_not_revoked_and_the_answer_names_the_one_that_was_meant(app, operator):
+    """Two letters of the grant were swapped: it was recorded as revoked, and everybody went on signing under the right one."""
+    before = operator.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10).revocation_epoch
+    request = admin_pb2.RevokeRequest(kind=admin_pb2.REVOCATION_KIND_GRANT, target="orders-jtw")
+    failure = failure_of(operator.admin.Revoke, request)
+    assert failure.reason == reasons.REASON_NOT_FOUND
+    assert "'orders-jwt'" in failure.detail
     assert operator.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10).revocation_epoch == before
 
 
