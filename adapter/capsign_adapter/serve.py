@@ -30,7 +30,7 @@ from capsign_adapter.front.health import Health
 from capsign_adapter.front.places import PatientRegistrar, Places
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
-from capsign_adapter.front.tls import SERVER_OPTIONS
+from capsign_adapter.front.tls import server_options
 from capsign_adapter.identities import Identities
 from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.expand import wipe
@@ -110,7 +110,7 @@ class Replica:
         # The services.
         self._server = grpc.server(
             futures.ThreadPoolExecutor(config.listen.streams, thread_name_prefix="call"),
-            options=SERVER_OPTIONS,
+            options=server_options(config.listen.streams),
             maximum_concurrent_rpcs=config.listen.streams,
         )
         watch = BatchWatch(metrics, tracer)
