@@ -114,14 +114,14 @@ class Replica:
             maximum_concurrent_rpcs=config.listen.streams,
         )
         watch = BatchWatch(metrics, tracer)
-        places = Places(policy)
+        places = Places(policy, config.listen.streams)
         signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, fence)
         capability = CapabilityServicer(
             policy, mint, verifier, snapshots, self._changes, self._streams, places, identities.bundle_sequence
         )
         evidence = EvidenceServicer(policy, store, checkpoints)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
-        registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places)
+        registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places, places.working)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)

@@ -44,7 +44,7 @@ class Servicers:
         self.rig = rig
         self.who = APP
         monkeypatch.setattr(guard, "peer_of", lambda _: peer(self.who))
-        places, streams = Places(rig.policy), Streams()
+        places, streams = Places(rig.policy, 32), Streams()
         fence = Fence(3000, 1000, lambda: rig.store.control().revocation_epoch)
         watch = BatchWatch(Metrics(), PassingTracer())
         signing = SigningServicer(

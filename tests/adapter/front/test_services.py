@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import threading
@@ -29,7 +30,8 @@ from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2 as types
-from support.adapter_rig import APP, AUDITOR, OPERATOR, OTHER
+from support.adapter_rig import APP, AUDITOR, OPERATOR, OTHER, AdapterRig
+from support.replica import RunningReplica
 
 
 class App:
@@ -77,6 +79,40 @@ def failure_of(call, *arguments) -> FailureError:
     failure = FailureError.from_rpc(caught.value)
     assert failure is not None, f"not in our terms: {caught.value}"
     return failure
+
+
+def _eventually(question) -> bool:
+    waiting = threading.Event()
+    return any(question() or waiting.wait(0.02) for _ in range(500))
+
+
+def test_renewal_gives_a_workload_no_more_streams(tmp_path):
+    """It may hold many certificates at once, each with a key of its own that was counted for itself: together they took every
+    place and kept the others out. The others sign, and the workload itself still renews its handles.
+    """
+    replica = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"), streams=64)
+    never = threading.Event()
+
+    def silent():
+        never.wait(30)
+        yield signing_pb2.SignRequest()
+
+    with contextlib.ExitStack() as keys:
+        keys.callback(replica.stop)
+        keys.callback(never.set)
+        greedy = [App(keys.enter_context(replica.as_(APP))) for _ in range(5)]
+        held = [app.signing.Sign(silent(), timeout=60) for app in greedy for _ in range(12)]
+        for call in held:
+            keys.callback(call.cancel)
+        assert _eventually(lambda: sum(call.done() for call in held) == 60 - 32)
+        refused = [FailureError.from_rpc(call) for call in held if call.done()]
+        assert {failure.reason for failure in refused} == {reasons.REASON_OVERLOADED}
+        assert {failure.detail.split(" open")[0] for failure in refused} == {"This workload has 32"}
+        other = App(keys.enter_context(replica.as_(OTHER)))
+        request = other.request(b"m", token=other.handles()["others"].token)
+        (answer,) = other.signing.Sign(iter([request]), timeout=10)
+        assert answer.groups[0].items[0].signature
+        assert greedy[0].handles()
 
 
 def test_a_stream_answers_batches_in_order_and_one_bad_batch_does_not_end_it(app):
