@@ -15,6 +15,7 @@ from capsign_adapter.evidence.note import VerifierKey
 from capsign_adapter.evidence.proofs import verify_consistency, verify_inclusion
 from capsign_adapter.evidence.receipt import verify_signature_receipt
 from capsign_adapter.evidence.tiles import open_bundle
+from capsign_adapter.front import places
 from capsign_wire.adapter.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -113,6 +114,35 @@ def test_renewal_gives_a_workload_no_more_streams(tmp_path):
         (answer,) = other.signing.Sign(iter([request]), timeout=10)
         assert answer.groups[0].items[0].signature
         assert greedy[0].handles()
+
+
+def test_unary_calls_at_work_hold_a_place_until_they_are_answered(tmp_path, monkeypatch):
+    """The store hangs and a workload goes on asking: calls whose request had come were not counted, and took every thread."""
+    monkeypatch.setattr(places, "calls_of_one_workload", lambda _: 3)
+    replica = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"))
+    at_work, go_on = threading.Semaphore(0), threading.Event()
+    resolve = replica.rig.store.resolve
+
+    def hanging(*arguments, **named):
+        at_work.release()
+        go_on.wait(20)
+        return resolve(*arguments, **named)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(replica.stop)
+        stack.callback(go_on.set)
+        app = App(stack.enter_context(replica.as_(APP)))
+        token = app.handles()["orders-jwt"].token
+        monkeypatch.setattr(replica.rig.store, "resolve", hanging)
+        asked = [signing_pb2.ResolveIntentRequest(handle=token, intent_id=new_intent_id()) for _ in range(4)]
+        running = [app.signing.ResolveIntent.future(each, timeout=30) for each in asked[:3]]
+        assert all(at_work.acquire(timeout=10) for _ in running)
+        assert failure_of(app.signing.ResolveIntent, asked[3]).reason == reasons.REASON_OVERLOADED
+        with replica.as_(OTHER) as channel:
+            assert App(channel).handles()
+        go_on.set()
+        assert {call.result(timeout=10).WhichOneof("resolution") for call in running} == {"never"}
+        assert app.handles()
 
 
 def test_a_stream_answers_batches_in_order_and_one_bad_batch_does_not_end_it(app):
