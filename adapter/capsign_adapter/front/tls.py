@@ -35,15 +35,19 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 OLD_IN_USE_S = 0.05
 """How long gRPC waits for a new configuration, seconds; see `dynamic_credentials`."""
 
+SHAKING_HANDS = 4096
+"""Connections beside those of agents. Strangers cannot be told from agents before their handshake, which they have five seconds
+for: a bound that a few of them reach would keep the agents out, so this one keeps memory and file descriptors only."""
+
 
 def server_options(streams: int) -> list[tuple[str, int]]:
     """The options of a listener that serves `streams` calls at once, with a bound on connections that follows from it.
 
     An agent has a connection for each signing stream and uses the same ones for the rest, so there is one for each place, another
-    for each while a connection that broke is not known to have, and room for people and probes. None ends because it is idle:
-    agents keep theirs open on purpose.
+    for each while a connection that broke is not known to have, and room for all others. None ends because it is idle: agents
+    keep theirs open on purpose.
     """
-    return [*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", 2 * streams + 64)]
+    return [*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", 2 * streams + SHAKING_HANDS)]
 
 
 class CertificateFiles:
