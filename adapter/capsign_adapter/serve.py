@@ -30,7 +30,7 @@ from capsign_adapter.front.health import Health
 from capsign_adapter.front.places import PatientRegistrar, Places
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
-from capsign_adapter.front.tls import SERVER_OPTIONS
+from capsign_adapter.front.tls import server_options
 from capsign_adapter.identities import Identities
 from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.expand import wipe
@@ -105,18 +105,18 @@ class Replica:
         # The services.
         self._server = grpc.server(
             futures.ThreadPoolExecutor(config.listen.streams, thread_name_prefix="call"),
-            options=SERVER_OPTIONS,
+            options=server_options(config.listen.streams),
             maximum_concurrent_rpcs=config.listen.streams,
         )
         watch = BatchWatch(metrics, tracer)
-        places = Places(policy)
+        places = Places(policy, config.listen.streams)
         signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, fence)
         capability = CapabilityServicer(
             policy, mint, verifier, snapshots, self._changes, self._streams, places, identities.bundle_sequence
         )
         evidence = EvidenceServicer(policy, store, checkpoints)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
-        registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places)
+        registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places, places.working)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)

@@ -73,11 +73,14 @@ class RevocationIndex:
         named = self._found.get((pb.REVOCATION_KIND_WORKLOAD, spiffe_id))
         return named if named is not None or administers else self.of_workload(spiffe_id)
 
-    def serials(self) -> frozenset[bytes]:
-        """Serials of handles that were revoked one by one."""
-        return frozenset(
-            bytes.fromhex(each.target) for (kind, _), each in self._found.items() if kind == pb.REVOCATION_KIND_HANDLE
-        )
+    def has(self, kind: int, target: str) -> bool:
+        """Whether exactly this was revoked."""
+        return (kind, target) in self._found
+
+    def serials(self) -> list[bytes]:
+        """Serials of handles that were revoked one by one, the last one first: who has room for some only takes the newest."""
+        handles = [each for (kind, _), each in self._found.items() if kind == pb.REVOCATION_KIND_HANDLE]
+        return [bytes.fromhex(each.target) for each in sorted(handles, key=lambda each: each.epoch, reverse=True)]
 
     def refuse(self, capability: Capability) -> None:
         """Raise FailureError HANDLE_REVOKED if a revocation covers this handle."""

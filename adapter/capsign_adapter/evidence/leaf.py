@@ -33,9 +33,9 @@ MAX_ID_LEN = 255
 """Longest SPIFFE ID and longest target of an administrative act, bytes."""
 MAX_NAME_LEN = 64
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
-_SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+", re.ASCII)
-_TARGET = re.compile(rf"\*|{_NAME.pattern}(/{_NAME.pattern}){{0,2}}|{_SPIFFE_ID.pattern}", re.ASCII)
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+", re.ASCII)
+_TARGET = re.compile(rf"\*|{NAME.pattern}(/{NAME.pattern}){{0,2}}|{SPIFFE_ID.pattern}", re.ASCII)
 """Everything, a name, tenant/key, tenant/key/version, a serial or digest in hexadecimal, or a SPIFFE ID."""
 
 
@@ -299,14 +299,14 @@ def optional(field: str, value: bytes, length: int) -> bytes:
 
 def name(field: str, value: str) -> bytes:
     """A policy name of 1 to 64 bytes, with its length before it as 8 bits."""
-    if not _NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise LeafError(f"{field} is not a policy name")
     return _text(value)
 
 
 def identity(field: str, value: str) -> bytes:
     """A SPIFFE ID of at most 255 bytes, with its length before it as 8 bits."""
-    if len(value) > MAX_ID_LEN or not _SPIFFE_ID.fullmatch(value):
+    if len(value) > MAX_ID_LEN or not SPIFFE_ID.fullmatch(value):
         raise LeafError(f"{field} is not a SPIFFE ID of at most {MAX_ID_LEN} bytes")
     return _text(value)
 

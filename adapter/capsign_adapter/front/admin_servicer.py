@@ -10,6 +10,7 @@ from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_adapter import __version__
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy, Role
+from capsign_adapter.decide.revocation_target import check_form, demand_known
 from capsign_adapter.evidence import leaf
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.keys.keyring import Keyring
@@ -56,7 +57,10 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         COMMIT_UNKNOWN says that it is recorded and may not be in force everywhere yet; it does no harm to revoke again.
         """
         self._demand(peer, REVOKING)
-        target = _checked_target(request)
+        target: str = request.target
+        check_form(request.kind, target)
+        keys = {(row.tenant, row.key) for row in self._store.key_versions()}
+        demand_known(request.kind, target, self._policy, keys, self._snapshots.refresh().revoked)
         now = now_ms()
         act = leaf.Act(10 + request.kind)  # the numbers of the acts follow those of the kinds
         digest, actor = self._policy.digest, peer.spiffe_id
@@ -96,17 +100,3 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         )
         message.created_at.FromMilliseconds(row.created_ms)
         return message
-
-
-def _checked_target(request: pb.RevokeRequest) -> str:
-    """The target, if its form is the one that the kind asks for: a typing error must not look like a revocation."""
-    target: str = request.target
-    forms = {
-        pb.REVOCATION_KIND_HANDLE: len(target) == 32 and all(digit in "0123456789abcdef" for digit in target),
-        pb.REVOCATION_KIND_WORKLOAD: target.startswith("spiffe://"),
-        pb.REVOCATION_KIND_KEY: target.count("/") == 1,
-        pb.REVOCATION_KIND_EVERYTHING: target == "*",
-    }
-    if not forms.get(request.kind, "/" not in target):
-        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The target has not the form of its kind.", field="target")
-    return target

@@ -23,6 +23,9 @@ from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 
+MOST_NEWS = 256
+"""Most grants, and most serials, that one piece of news names: the bound of the message."""
+
 
 class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
     """Mints from policy; holds nothing."""
@@ -129,8 +132,8 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         return pb.WatchResponse(
             revocation_epoch=snapshot.epoch,
             policy_digest=self._policy.digest,
-            dropped_grants=grants[:256],
-            dropped_serials=sorted(revoked.serials())[:256],
+            dropped_grants=grants[:MOST_NEWS],
+            dropped_serials=revoked.serials()[:MOST_NEWS],
             drop_all=revoked.of_workload(workload) is not None,
             trust_bundle_sequence=self._bundle_sequence(),
         )

@@ -1,4 +1,7 @@
-"""Who holds a place: the adapter serves a bounded number of calls at once, and no certificate may hold them all.
+"""Who holds a place: the adapter serves a bounded number of calls at once, and no certificate and no workload may hold them all.
+
+A certificate is known by its key. A renewal makes another key while the last one is still good, so what holds for a key does not
+hold for the workload: it is counted too, by its SPIFFE ID, which all the pods of a Deployment share.
 
 Streams lie idle for hours by design. A unary call too holds a thread from its headers on, for as long as its caller does not send
 the request: so every method is registered as one that takes a stream of requests, which on the wire is the same, and the wait for
@@ -11,8 +14,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 from capsign_wire.failures import FailureError, abort
@@ -32,6 +35,17 @@ WAITING_OF_ONE_KEY = 8
 
 REQUEST_SECONDS = 5.0
 """Longest wait for the request of a unary call."""
+
+
+def streams_of_one_workload(places: int) -> int:
+    """Streams of one SPIFFE ID where so many calls are served at once: three quarters, and never less than a key may have."""
+    return max(places * 3 // 4, STREAMS_OF_ONE_KEY)
+
+
+def calls_of_one_workload(places: int) -> int:
+    """Streams and unary calls of one SPIFFE ID together, from the headers to the answer: seven eighths, so that a workload with
+    all the streams it may have still renews its handles."""
+    return max(places * 7 // 8, STREAMS_OF_ONE_KEY + WAITING_OF_ONE_KEY)
 
 
 class Waiting:
@@ -65,57 +79,95 @@ class Waiting:
         return len(late)
 
 
-class Places:
-    """Counts what each certificate key holds. Any thread may call any method."""
+class _Share(NamedTuple):
+    """What one call adds to a count, and how far that may go."""
 
-    def __init__(self, policy: Policy) -> None:
+    name: tuple[str, str | bytes]
+    most: int
+    who: str
+    what: str
+
+
+class Places:
+    """Counts what each certificate key and each workload holds. Any thread may call any method."""
+
+    def __init__(self, policy: Policy, places: int) -> None:
+        """`places` are the calls that are served at once."""
         self._policy = policy
+        self._streams_of_one_workload = streams_of_one_workload(places)
+        self._calls_of_one_workload = calls_of_one_workload(places)
         self._lock = threading.Lock()
-        self._held: Counter[tuple[str, bytes]] = Counter()
+        self._held: Counter[tuple[str, str | bytes]] = Counter()
         self._waiting = Waiting()
 
     @contextmanager
     def stream(self, context: grpc.ServicerContext) -> Iterator[Peer]:
         """The peer of a stream, and a place for it until the block ends. Ends the call with a typed failure if there is none."""
-        peer = self._admit(context, "stream", STREAMS_OF_ONE_KEY)
-        try:
+        with self._held_by(context, self._for_a_stream) as peer:
             yield peer
-        finally:
-            self._leave("stream", peer)
 
     @contextmanager
     def waiting(self, context: grpc.ServicerContext) -> Iterator[None]:
         """The same for a unary call that waits for its request, until `sweep` finds that it has waited too long."""
-        peer = self._admit(context, "waiting", WAITING_OF_ONE_KEY)
-        try:
-            with self._waiting.of(context):
-                yield
-        finally:
-            self._leave("waiting", peer)
+        with self._held_by(context, self._for_a_wait), self._waiting.of(context):
+            yield
+
+    @contextmanager
+    def working(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """The same for a unary call that has its request, until it is answered."""
+        with self._held_by(context, self._for_work):
+            yield
 
     def sweep(self) -> int:
         """End the calls that have waited too long for their request; how many."""
         return self._waiting.sweep()
 
-    def _admit(self, context: grpc.ServicerContext, kind: str, most: int) -> Peer:
+    def _for_a_stream(self, peer: Peer) -> list[_Share]:
+        return [
+            _Share(("streams", peer.key_hash), STREAMS_OF_ONE_KEY, "This certificate", "streams"),
+            _Share(("streams", peer.spiffe_id), self._streams_of_one_workload, "This workload", "streams"),
+            *self._for_work(peer),
+        ]
+
+    def _for_a_wait(self, peer: Peer) -> list[_Share]:
+        return [
+            _Share(("waiting", peer.key_hash), WAITING_OF_ONE_KEY, "This certificate", "calls whose request has not come"),
+            *self._for_work(peer),
+        ]
+
+    def _for_work(self, peer: Peer) -> list[_Share]:
+        return [_Share(("calls", peer.spiffe_id), self._calls_of_one_workload, "This workload", "calls")]
+
+    @contextmanager
+    def _held_by(self, context: grpc.ServicerContext, shares_of: Callable[[Peer], list[_Share]]) -> Iterator[Peer]:
         try:
             peer = admit_call(context)
             if not self._policy.grants_of(peer.spiffe_id) and not self._policy.roles_of(peer.spiffe_id):
                 raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy does not name this identity.")
-            with self._lock:
-                if self._held[kind, peer.key_hash] >= most:
-                    sentence = f"This certificate has {most} open calls of this kind."
-                    raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)
-                self._held[kind, peer.key_hash] += 1
+            shares = shares_of(peer)
+            self._take(shares)
         except Exception as error:  # the edge: nothing passes it untyped
             abort(context, failure_of(error))
-        return peer
+        try:
+            yield peer
+        finally:
+            self._leave(shares)
 
-    def _leave(self, kind: str, peer: Peer) -> None:
+    def _take(self, shares: list[_Share]) -> None:
+        """All of them or none. Raises FailureError OVERLOADED."""
         with self._lock:
-            self._held[kind, peer.key_hash] -= 1
-            if not self._held[kind, peer.key_hash]:
-                del self._held[kind, peer.key_hash]
+            for share in shares:
+                if self._held[share.name] >= share.most:
+                    sentence = f"{share.who} has {share.most} open {share.what}."
+                    raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)
+            self._held.update(share.name for share in shares)
+
+    def _leave(self, shares: list[_Share]) -> None:
+        with self._lock:
+            for share in shares:
+                self._held[share.name] -= 1
+                if not self._held[share.name]:
+                    del self._held[share.name]
 
 
 class WaitingRoom(Protocol):
@@ -126,11 +178,21 @@ class WaitingRoom(Protocol):
 
 
 class PatientRegistrar:
-    """Pass this to a generated `add_…_to_server`: unary methods wait for their request within bounds."""
+    """Pass this to a generated `add_…_to_server`: unary methods wait for their request within bounds.
 
-    def __init__(self, server: Any, places: WaitingRoom) -> None:
+    `working` gives the place of a unary call from its request to its answer, and ends the call if there is none. Without it the
+    methods see to that.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        places: WaitingRoom,
+        working: Callable[[grpc.ServicerContext], AbstractContextManager[None]] = lambda _: nullcontext(),
+    ) -> None:
         self._server = server
         self._places = places
+        self._working = working
 
     def add_generic_rpc_handlers(self, _: Any) -> None:
         """Nothing: the handlers come again, by name, in the next call."""
@@ -146,10 +208,15 @@ class PatientRegistrar:
         make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
         behaviour: Callable[[Any, Any], Any] = handler.unary_stream if handler.response_streaming else handler.unary_unary
 
-        def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             return behaviour(self._one_of(requests, context), context)
 
-        return make(call, handler.request_deserializer, handler.response_serializer)
+        def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            request = self._one_of(requests, context)
+            with self._working(context):
+                return behaviour(request, context)
+
+        return make(stream if handler.response_streaming else call, handler.request_deserializer, handler.response_serializer)
 
     def _one_of(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         with self._places.waiting(context):

@@ -28,11 +28,26 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 3),
+    # Identity only: a gzip message of 4 KiB may otherwise become 4 MiB before anybody has looked at it.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
 ]
-
 
 OLD_IN_USE_S = 0.05
 """How long gRPC waits for a new configuration, seconds; see `dynamic_credentials`."""
+
+SHAKING_HANDS = 4096
+"""Connections beside those of agents. Strangers cannot be told from agents before their handshake, which they have five seconds
+for: a bound that a few of them reach would keep the agents out, so this one keeps memory and file descriptors only."""
+
+
+def server_options(streams: int) -> list[tuple[str, int]]:
+    """The options of a listener that serves `streams` calls at once, with a bound on connections that follows from it.
+
+    An agent has a connection for each signing stream and uses the same ones for the rest, so there is one for each place, another
+    for each while a connection that broke is not known to have, and room for all others. None ends because it is idle: agents
+    keep theirs open on purpose.
+    """
+    return [*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", 2 * streams + SHAKING_HANDS)]
 
 
 class CertificateFiles:

@@ -72,8 +72,15 @@ def test_a_workload_is_withdrawn_whole_by_its_own_revocation_or_that_of_everythi
 
 
 def test_serials():
-    assert index(pb.REVOCATION_KIND_HANDLE, SERIAL.hex()).serials() == {SERIAL}
-    assert RevocationIndex(0).serials() == frozenset()
+    assert index(pb.REVOCATION_KIND_HANDLE, SERIAL.hex()).serials() == [SERIAL]
+    assert RevocationIndex(0).serials() == []
+
+
+def test_the_serial_that_was_revoked_last_comes_first():
+    """One was revoked a second time after the others: whoever tells only the newest tells of that one before all."""
+    revoked = [(1, 3), (2, 1), (3, 2), (4, 3)]
+    each = [Revocation(epoch, pb.REVOCATION_KIND_HANDLE, bytes([number] * 16).hex(), 0) for epoch, number in revoked]
+    assert [serial[0] for serial in RevocationIndex(4, each).serials()] == [3, 2, 1]
 
 
 @pytest.mark.parametrize("kind", [0, 99])

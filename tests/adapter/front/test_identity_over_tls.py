@@ -8,11 +8,13 @@ import ssl
 
 import grpc
 import pytest
+from capsign_adapter.front import tls
 from capsign_wire.adapter.v1 import capability_pb2, capability_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
-from support.adapter_rig import APP, STRANGER
+from support.adapter_rig import APP, STRANGER, AdapterRig
 from support.ca import Authority
+from support.replica import RunningReplica
 
 
 def issue(channel: grpc.Channel) -> capability_pb2.IssueHandlesResponse:
@@ -55,6 +57,46 @@ def test_tls_itself_keeps_out_what_it_cannot_verify(replica, kind):
     with replica.channel(credential) as channel, pytest.raises(grpc.RpcError) as caught:
         issue(channel)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_connections_are_bounded_and_come_free_again(tmp_path, monkeypatch):
+    """Somebody opens connections and says nothing: beyond the bound they are closed at once, and one that ends makes room."""
+    monkeypatch.setattr(tls, "SHAKING_HANDS", 8)
+    small = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"), streams=4)
+    most = dict(tls.server_options(4))["grpc.max_allowed_incoming_connections"]
+    certificate, key = small.authority.issue(APP).write(tmp_path, "many")
+    context = ssl.create_default_context(cadata=small.authority.certificate.decode())
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["h2"])
+
+    def connect() -> ssl.SSLSocket:
+        host, port = small.address.split(":")
+        return context.wrap_socket(socket.create_connection((host, int(port)), timeout=10), server_hostname="localhost")
+
+    held = []
+    try:
+        held += [connect() for _ in range(most)]
+        with pytest.raises(OSError):  # noqa: PT011 - closed before the handshake: which error that is depends on the moment
+            connect()
+        held.pop().close()
+        with small.as_(APP) as channel:
+            request = capability_pb2.IssueHandlesRequest()
+            stub = capability_pb2_grpc.CapabilityServiceStub(channel)
+            assert stub.IssueHandles(request, timeout=10, wait_for_ready=True).handles
+    finally:
+        for connection in held:
+            connection.close()
+        small.stop()
+
+
+def test_a_compressed_request_is_refused(replica):
+    """A gzip message of a few kilobytes may become megabytes before anybody has looked at it."""
+    with replica.as_(APP) as channel:
+        stub = capability_pb2_grpc.CapabilityServiceStub(channel)
+        request = capability_pb2.RenewHandlesRequest(tokens=[b"0" * 4096])
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.RenewHandles(request, timeout=10, compression=grpc.Compression.Gzip)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_an_adapter_of_another_authority_is_not_believed(replica):

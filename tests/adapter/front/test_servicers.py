@@ -13,15 +13,16 @@ import grpc_testing
 import pytest
 from capsign_adapter.front import guard
 from capsign_adapter.front.batch_watch import BatchWatch
-from capsign_adapter.front.capability_servicer import CapabilityServicer
+from capsign_adapter.front.capability_servicer import MOST_NEWS, CapabilityServicer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.places import Places
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
-from capsign_wire.adapter.v1 import capability_pb2, evidence_pb2, signing_pb2
+from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, evidence_pb2, signing_pb2
 from capsign_wire.bounds import Unparsed
 from capsign_wire.failures import REASONS, FailureError
 from capsign_wire.intents import new_intent_id
@@ -43,7 +44,7 @@ class Servicers:
         self.rig = rig
         self.who = APP
         monkeypatch.setattr(guard, "peer_of", lambda _: peer(self.who))
-        places, streams = Places(rig.policy), Streams()
+        places, streams = Places(rig.policy, 32), Streams()
         fence = Fence(3000, 1000, lambda: rig.store.control().revocation_epoch)
         watch = BatchWatch(Metrics(), PassingTracer())
         signing = SigningServicer(
@@ -83,6 +84,19 @@ def test_handles_are_issued_for_the_grants_that_were_asked_for(servicers):
     answer = servicers.call(CAPABILITY, "IssueHandles", request)
     assert [handle.grant for handle in answer.handles] == ["thrice"]
     assert answer.mint_public_key == servicers.rig.mint.public_key
+
+
+def test_news_name_the_handle_that_was_revoked_last_however_many_there_are(servicers):
+    """More handles were revoked than one piece of news holds, in rising order of their serials; the newest is not left out."""
+    rig, numbers = servicers.rig, range(1, MOST_NEWS + 9)
+    for number in numbers:
+        serial = number.to_bytes(16, "big").hex()
+        rig.store.revoke(admin_pb2.REVOCATION_KIND_HANDLE, serial, lambda _: b"leaf", now_ms())
+    rig.snapshots.refresh()
+    running = servicers._server.invoke_unary_stream(CAPABILITY.methods_by_name["Watch"], (), capability_pb2.WatchRequest(), None)
+    told = [int.from_bytes(serial, "big") for serial in running.take_response().dropped_serials]
+    running.cancel()
+    assert told == list(reversed(numbers))[:MOST_NEWS]
 
 
 def test_a_grant_of_another_workload_does_not_exist(servicers):

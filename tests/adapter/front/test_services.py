@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import threading
@@ -16,6 +17,7 @@ from capsign_adapter.evidence.note import VerifierKey
 from capsign_adapter.evidence.proofs import verify_consistency, verify_inclusion
 from capsign_adapter.evidence.receipt import verify_signature_receipt
 from capsign_adapter.evidence.tiles import open_bundle
+from capsign_adapter.front import places
 from capsign_adapter.sign.pipeline import FUTURE_MS
 from capsign_wire.adapter.v1 import (
     admin_pb2,
@@ -81,6 +83,69 @@ def failure_of(call, *arguments) -> FailureError:
     failure = FailureError.from_rpc(caught.value)
     assert failure is not None, f"not in our terms: {caught.value}"
     return failure
+
+
+def _eventually(question) -> bool:
+    waiting = threading.Event()
+    return any(question() or waiting.wait(0.02) for _ in range(500))
+
+
+def test_renewal_gives_a_workload_no_more_streams(tmp_path):
+    """It may hold many certificates at once, each with a key of its own that was counted for itself: together they took every
+    place and kept the others out. The others sign, and the workload itself still renews its handles.
+    """
+    replica = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"), streams=64)
+    never = threading.Event()
+
+    def silent():
+        never.wait(30)
+        yield signing_pb2.SignRequest()
+
+    with contextlib.ExitStack() as keys:
+        keys.callback(replica.stop)
+        keys.callback(never.set)
+        greedy = [App(keys.enter_context(replica.as_(APP))) for _ in range(5)]
+        held = [app.signing.Sign(silent(), timeout=60) for app in greedy for _ in range(12)]
+        for call in held:
+            keys.callback(call.cancel)
+        assert _eventually(lambda: sum(call.done() for call in held) == 60 - 32)
+        refused = [FailureError.from_rpc(call) for call in held if call.done()]
+        assert {failure.reason for failure in refused} == {reasons.REASON_OVERLOADED}
+        assert {failure.detail.split(" open")[0] for failure in refused} == {"This workload has 32"}
+        other = App(keys.enter_context(replica.as_(OTHER)))
+        request = other.request(b"m", token=other.handles()["others"].token)
+        (answer,) = other.signing.Sign(iter([request]), timeout=10)
+        assert answer.groups[0].items[0].signature
+        assert greedy[0].handles()
+
+
+def test_unary_calls_at_work_hold_a_place_until_they_are_answered(tmp_path, monkeypatch):
+    """The store hangs and a workload goes on asking: calls whose request had come were not counted, and took every thread."""
+    monkeypatch.setattr(places, "calls_of_one_workload", lambda _: 3)
+    replica = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"))
+    at_work, go_on = threading.Semaphore(0), threading.Event()
+    resolve = replica.rig.store.resolve
+
+    def hanging(*arguments, **named):
+        at_work.release()
+        go_on.wait(20)
+        return resolve(*arguments, **named)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(replica.stop)
+        stack.callback(go_on.set)
+        app = App(stack.enter_context(replica.as_(APP)))
+        token = app.handles()["orders-jwt"].token
+        monkeypatch.setattr(replica.rig.store, "resolve", hanging)
+        asked = [signing_pb2.ResolveIntentRequest(handle=token, intent_id=new_intent_id()) for _ in range(4)]
+        running = [app.signing.ResolveIntent.future(each, timeout=30) for each in asked[:3]]
+        assert all(at_work.acquire(timeout=10) for _ in running)
+        assert failure_of(app.signing.ResolveIntent, asked[3]).reason == reasons.REASON_OVERLOADED
+        with replica.as_(OTHER) as channel:
+            assert App(channel).handles()
+        go_on.set()
+        assert {call.result(timeout=10).WhichOneof("resolution") for call in running} == {"never"}
+        assert app.handles()
 
 
 def test_a_stream_answers_batches_in_order_and_one_bad_batch_does_not_end_it(app):
@@ -257,6 +322,10 @@ def test_i6_once_revoke_has_answered_nothing_is_signed_under_it(app, operator):
         (admin_pb2.REVOCATION_KIND_KEY, "demo"),
         (admin_pb2.REVOCATION_KIND_EVERYTHING, "demo"),
         (admin_pb2.REVOCATION_KIND_WORKLOAD, "demo"),
+        (admin_pb2.REVOCATION_KIND_WORKLOAD, "spiffe://capsign.test"),
+        (admin_pb2.REVOCATION_KIND_WORKLOAD, APP + "/"),
+        (admin_pb2.REVOCATION_KIND_GRANT, "Orders JWT"),
+        (admin_pb2.REVOCATION_KIND_KEY, "/"),
         (admin_pb2.REVOCATION_KIND_TENANT, "de\nmo"),
         (admin_pb2.REVOCATION_KIND_UNSPECIFIED, "demo"),
         (77, "demo"),
@@ -266,6 +335,16 @@ def test_a_typing_error_does_not_look_like_a_revocation(operator, kind, target):
     before = operator.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10).revocation_epoch
     request = admin_pb2.RevokeRequest(kind=kind, target=target)
     assert failure_of(operator.admin.Revoke, request).reason == reasons.REASON_INPUT_MALFORMED
+    assert operator.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10).revocation_epoch == before
+
+
+def test_a_name_that_nobody_knows_is_not_revoked_and_the_answer_names_the_one_that_was_meant(app, operator):
+    """Two letters of the grant were swapped: it was recorded as revoked, and everybody went on signing under the right one."""
+    before = operator.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10).revocation_epoch
+    request = admin_pb2.RevokeRequest(kind=admin_pb2.REVOCATION_KIND_GRANT, target="orders-jtw")
+    failure = failure_of(operator.admin.Revoke, request)
+    assert failure.reason == reasons.REASON_NOT_FOUND
+    assert "'orders-jwt'" in failure.detail
     assert operator.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10).revocation_epoch == before
 
 
