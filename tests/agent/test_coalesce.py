@@ -175,9 +175,28 @@ def test_calls_are_refused_at_once_while_no_adapter_can_be_reached() -> None:
     assert one.items == 0
 
 
+def test_closing_refuses_what_never_left_and_calls_the_rest_unknown() -> None:
+    """A signed call that waited for its second try was refused with the others, and one that came back later waited for ever."""
+    one, fresh, queued, resting, heard = queue(), call(), call(), call(), []
+    one.submit(fresh)
+    for sent in (queued, resting):
+        sent.journalled = sent.sent = True
+    one.rest([queued, resting])
+    one.again([queued])
+    one.fail_all(FailureError(fail.REASON_DRAINING), lambda lost, why: heard.append((lost, why)))
+    assert fresh.answer.error.reason == fail.REASON_DRAINING  # type: ignore[attr-defined]
+    assert heard == [(queued, fail.REASON_ANSWER_LOST), (resting, fail.REASON_ANSWER_LOST)]
+    one.again([resting])
+    assert one.take() is None
+    assert (one.items, one.bytes) == (0, 0)
+    with pytest.raises(FailureError, match="DRAINING"):
+        one.submit(call())
+
+
 def test_what_is_sent_again_goes_first() -> None:
     one, lost, new = queue(), call(), call()
     one.submit(new)
+    one.rest([lost])
     one.again([lost])
     batch = one.take()
     assert batch is not None

@@ -429,6 +429,57 @@ async def test_a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(place:
     assert outcomes(adapter) == [fail.OUTCOME_DONE]
 
 
+@pytest.mark.parametrize("again_after_s", [0.05, 60.0], ids=["queued again", "not yet queued again"])
+async def test_a_drain_does_not_say_that_a_signed_call_did_not_happen(
+    again_after_s: float, place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    """Signed, then no replica was left for the second try: a drain told the caller "unavailable" and wrote no outcome down."""
+    monkeypatch.setattr("capsign_agent.streams.AGAIN_AFTER_S", again_after_s)
+    dying = threading.Thread(target=adapter.stop)
+
+    def die(_: signing_pb2.SignRequest) -> None:
+        dying.start()
+        raise BreakError
+
+    adapter.faults.before_answer = die
+    place.extra = "[limits]\ndrain_ms = 500"
+    async with running(place) as agent:
+        stub = place.stub()
+        asked = asyncio.create_task(one(stub, (await first_handle(stub)).id))
+        await until(lambda: adapter.signed and agent._reach.connected == 0)
+        await asyncio.sleep(0.2)
+        agent.stop()
+        assert reason(await asked) == fail.REASON_ANSWER_LOST
+    adapter.faults.before_answer = lambda _: None
+    await asyncio.to_thread(dying.join)
+    adapter.start()
+    async with running(place):
+        await until(lambda: outcomes(adapter) == [fail.OUTCOME_UNKNOWN])
+
+
+async def test_a_stream_that_breaks_late_in_a_drain_tells_its_callers(
+    place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    """The queue was closed, then a stream broke: its call was kept for a second try that never came, and heard nothing."""
+    dying = threading.Thread(target=adapter.stop)
+    gate = threading.Event()
+    adapter.faults.before_answer = lambda _: gate.wait(10) and None
+    place.extra = "[limits]\ndrain_ms = 500"
+    async with running(place) as agent:
+        stub = place.stub()
+        asked = asyncio.create_task(one(stub, (await first_handle(stub)).id))
+        await until(lambda: adapter.signed)
+        close = agent._coalescer.fail_all
+        monkeypatch.setattr(agent._coalescer, "fail_all", lambda *arguments: (close(*arguments), dying.start()))
+        agent.stop()
+        assert reason(await asked) == fail.REASON_ANSWER_LOST
+    gate.set()
+    await asyncio.to_thread(dying.join)
+    adapter.start()
+    async with running(place):
+        await until(lambda: outcomes(adapter) == [fail.OUTCOME_UNKNOWN])
+
+
 async def test_a_rate_is_kept_item_by_item(place: Home, adapter: FakeAdapter) -> None:
     adapter.grants = {"tokens": Grant(rate=1, burst=4)}
     async with running(place):
