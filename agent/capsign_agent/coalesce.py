@@ -75,6 +75,11 @@ class Call:
         self.sent = False
         """Whether it may have reached an adapter. Once true it stays true: from then on silence means "unknown"."""
 
+    @property
+    def owed(self) -> bool:
+        """Whether the journal waits for its outcome. Who lets go of such a call must have it settled as lost."""
+        return self.journalled and not self.settled
+
     def fail(self, error: FailureError) -> None:
         """Give all items this result, unless they have one."""
         if not self.answer.done():
@@ -227,11 +232,16 @@ class Coalescer:
             self._count(call, 1)
         self._wake_one()
 
-    def withdraw(self, call: Call) -> None:
-        """Its caller has given up: take it out if it still waits."""
+    def withdraw(self, call: Call) -> bool:
+        """Its caller has given up: take it out if it still waits. False if it does not."""
+        if call in self._resting:
+            self._resting.remove(call)
+            return True
         if call in self._waiting:
             self._waiting.remove(call)
             self._count(call, -1)
+            return True
+        return False
 
     def nudge(self) -> None:
         """A stream ends that may have been woken for something that still waits: wake another."""
@@ -254,8 +264,8 @@ class Coalescer:
         if taker in self._parked:
             self._parked.remove(taker)
 
-    def take(self) -> Batch | None:
-        """The next batch, oldest calls first; None if nothing waits."""
+    def take(self, lost: Lost) -> Batch | None:
+        """The next batch, oldest calls first; None if nothing waits. What is left out because nobody waits for it is settled."""
         calls: list[Call] = []
         items = size = 0
         groups: set[object] = set()
@@ -267,6 +277,8 @@ class Coalescer:
             self._waiting.popleft()
             self._count(call, -1)
             if call.answer.done():
+                if call.owed:
+                    lost(call, failures_pb2.REASON_ANSWER_LOST)
                 continue
             calls.append(call)
             groups.add(call.key)

@@ -264,11 +264,11 @@ class SigningPath:
                 call.fail(FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500))
 
     def _abandon(self, calls: Sequence[Call]) -> None:
-        """The caller has gone."""
+        """The caller has gone: nothing more is sent for it. What is under way is settled when its stream is done with it."""
         for call in calls:
-            if not call.sent:
-                self._coalescer.withdraw(call)
             call.answer.cancel()
+            if self._coalescer.withdraw(call) and call.owed:
+                self._settlement.lost(call, failures_pb2.REASON_ANSWER_LOST)
 
     # ML-DSA: mu names one public key, and the key may move while a call is under way.
 

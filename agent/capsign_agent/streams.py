@@ -152,7 +152,7 @@ class SignStream:
         self._rest(False)
         try:
             while not self._retired and not call.done():
-                batch = self._coalescer.take()
+                batch = self._coalescer.take(self._path.lost)
                 if batch is None:
                     self._woken = loop.create_future()
                     self._rest(True)

@@ -201,6 +201,38 @@ async def test_a_caller_that_leaves_takes_back_what_was_not_sent(place: Home, ad
     assert len(adapter.ledger) == 2
 
 
+@pytest.mark.parametrize("again_after_s", [0.05, 1.0], ids=["queued again", "not yet queued again"])
+async def test_a_caller_that_leaves_between_two_tries_leaves_an_outcome_on_record(
+    again_after_s: float, place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    """Signed, answer lost, caller gone before the second try: no outcome was written, its room in the journal stayed taken."""
+    monkeypatch.setattr("capsign_agent.streams.AGAIN_AFTER_S", again_after_s)
+    dying = threading.Thread(target=adapter.stop)
+
+    def die(_: signing_pb2.SignRequest) -> None:
+        dying.start()
+        raise BreakError
+
+    adapter.faults.before_answer = die
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        asked = asyncio.create_task(one(stub, handle))
+        await until(lambda: adapter.signed and agent._reach.connected == 0)
+        await asyncio.sleep(0.2)
+        assert agent.journal._promised
+        asked.cancel()
+        await until(lambda: agent._in_flight == 0)
+        adapter.faults.before_answer = lambda _: None
+        await asyncio.to_thread(dying.join)
+        adapter.start()
+        await until(lambda: not agent.faults())
+        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+        assert not agent.journal._promised
+    assert outcomes(adapter) == [fail.OUTCOME_UNKNOWN, fail.OUTCOME_DONE]
+    assert len(intents(adapter)) == 2
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
