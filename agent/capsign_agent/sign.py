@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from capsign_wire import intents
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
-from capsign_wire.failures import FailureError
+from capsign_wire.failures import REASONS, FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
@@ -116,8 +116,8 @@ class SigningPath:
                 self._metrics.observe_calls(None, items=len(work.result))
                 continue
             failed = [item.failure.reason for item in work.result if item is not None and not item.signature]
-            for reason in failed:
-                self._metrics.observe_calls(reason)
+            for reason in failed:  # one that a newer adapter gives counts as it is read: INTERNAL
+                self._metrics.observe_calls(reason if reason in REASONS else failures_pb2.REASON_INTERNAL)
             if len(failed) < len(work.result):
                 self._metrics.observe_calls(None, items=len(work.result) - len(failed))
 

@@ -289,6 +289,25 @@ async def test_a_batch_that_fails_as_a_whole_gives_its_reason_to_every_item(plac
     assert outcomes(adapter) == [fail.OUTCOME_UNAVAILABLE] * 2
 
 
+async def test_a_reason_from_a_newer_adapter_is_counted_as_what_it_is_read_as(place: Home, adapter: FakeAdapter) -> None:
+    """The adapter gave a reason that this agent does not know: counting it raised, and the whole call was in no counter."""
+    unknown: Any = 9999
+
+    def refuse_second(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
+        response.groups[0].items[1].CopyFrom(signing_pb2.SignedItem(failure=fail.Failure(reason=unknown)))
+        return response
+
+    adapter.faults.answer = refuse_second
+    async with running(place) as agent:
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"new"))
+        assert signed.items[1].failure.reason == unknown
+        calls = agent.metrics.counters["capsign.calls"].cells
+        await until(lambda: sum(calls.values()) == 2, seconds=2)
+        assert calls == {("done", "NONE"): 1, ("unknown", "INTERNAL"): 1}
+    assert sorted(outcomes(adapter)) == sorted([fail.OUTCOME_DONE, fail.OUTCOME_UNKNOWN])
+
+
 async def test_one_bad_item_does_not_fail_its_neighbours(place: Home, adapter: FakeAdapter) -> None:
     adapter.faults.refuse_item = lambda _, item: fail.REASON_INTENT_CONFLICT if item.input == b"bad" else 0
     async with running(place):
