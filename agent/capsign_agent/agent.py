@@ -203,7 +203,7 @@ class Agent:
         if self._in_flight:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._quiet.wait(), self._config.limits.drain_ms / 1000 * 0.7)
-        self._coalescer.fail_all(FailureError(failures_pb2.REASON_DRAINING, "The agent is stopping."))
+        self._coalescer.fail_all(FailureError(failures_pb2.REASON_DRAINING, "The agent is stopping."), self._settlement.lost)
         await asyncio.gather(*(server.stop(0.2) for server in self._servers))
         for stream in self._streams:
             stream.retire()

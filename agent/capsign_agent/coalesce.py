@@ -75,6 +75,11 @@ class Call:
         self.sent = False
         """Whether it may have reached an adapter. Once true it stays true: from then on silence means "unknown"."""
 
+    @property
+    def owed(self) -> bool:
+        """Whether the journal waits for its outcome. Who lets go of such a call must have it settled as lost."""
+        return self.journalled and not self.settled
+
     def fail(self, error: FailureError) -> None:
         """Give all items this result, unless they have one."""
         if not self.answer.done():
@@ -105,6 +110,10 @@ class Answer:
         items = list(self.items)
         items[at] = item
         self.items, self.group = items, None
+
+
+Lost = Callable[[Call, failures_pb2.Reason.ValueType], None]
+"""Writes down that a call's outcome is unknown, and tells its caller; see `settle`."""
 
 
 class Batch:
@@ -177,6 +186,8 @@ class Coalescer:
     def __init__(self, max_items: int, max_bytes: int, refusing: Callable[[], FailureError | None]) -> None:
         """`refusing` gives the error with which new calls are refused while no adapter can be reached, or None."""
         self._waiting: deque[Call] = deque()
+        self._resting: set[Call] = set()
+        self._closed: FailureError | None = None
         self._parked: list[Taker] = []
         self._max_items = max_items
         self._max_bytes = max_bytes
@@ -192,28 +203,45 @@ class Coalescer:
             return 0.0
 
     def submit(self, call: Call) -> None:
-        """Queue a call. Raises FailureError OVERLOADED or UPSTREAM_UNREACHABLE; then it is not queued."""
+        """Queue a call. Raises FailureError OVERLOADED, UPSTREAM_UNREACHABLE or that of `fail_all`; then it is not queued."""
         if self.items + len(call.intents) > self._max_items or self.bytes + call.cost > self._max_bytes:
             raise FailureError(failures_pb2.REASON_OVERLOADED, "The agent's queue is full.", retry_after_ms=50)
-        refusal = self._refusing()
+        refusal = self._closed or self._refusing()
         if refusal is not None:
             raise refusal
         self._waiting.append(call)
         self._count(call, 1)
         self._wake_one()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `fail_all` was called: nothing is sent any more."""
+        return self._closed is not None
+
+    def rest(self, calls: list[Call]) -> None:
+        """Keep calls whose answer was lost until `again` puts them back. Not once it is closed."""
+        self._resting.update(calls)
+
     def again(self, calls: list[Call]) -> None:
-        """Put calls back in front, whose answer was lost. They are inside the bound already: they were counted before."""
+        """Put those of them that still rest back in front. They are inside the bound already: they were counted before."""
         for call in reversed(calls):
+            if call not in self._resting:
+                continue
+            self._resting.remove(call)
             self._waiting.appendleft(call)
             self._count(call, 1)
         self._wake_one()
 
-    def withdraw(self, call: Call) -> None:
-        """Its caller has given up: take it out if it still waits."""
+    def withdraw(self, call: Call) -> bool:
+        """Its caller has given up: take it out if it still waits. False if it does not."""
+        if call in self._resting:
+            self._resting.remove(call)
+            return True
         if call in self._waiting:
             self._waiting.remove(call)
             self._count(call, -1)
+            return True
+        return False
 
     def nudge(self) -> None:
         """A stream ends that may have been woken for something that still waits: wake another."""
@@ -236,8 +264,8 @@ class Coalescer:
         if taker in self._parked:
             self._parked.remove(taker)
 
-    def take(self) -> Batch | None:
-        """The next batch, oldest calls first; None if nothing waits."""
+    def take(self, lost: Lost) -> Batch | None:
+        """The next batch, oldest calls first; None if nothing waits. What is left out because nobody waits for it is settled."""
         calls: list[Call] = []
         items = size = 0
         groups: set[object] = set()
@@ -249,6 +277,8 @@ class Coalescer:
             self._waiting.popleft()
             self._count(call, -1)
             if call.answer.done():
+                if call.owed:
+                    lost(call, failures_pb2.REASON_ANSWER_LOST)
                 continue
             calls.append(call)
             groups.add(call.key)
@@ -256,12 +286,18 @@ class Coalescer:
             size += call.cost
         return Batch(calls) if calls else None
 
-    def fail_all(self, error: FailureError) -> None:
-        """Refuse everything that waits."""
-        while self._waiting:
-            call = self._waiting.popleft()
-            self._count(call, -1)
-            call.fail(error)
+    def fail_all(self, error: FailureError, lost: Lost) -> None:
+        """Close: refuse everything that waits or comes later. What may have been signed is not refused but unknown."""
+        self._closed = error
+        left = [*self._waiting, *self._resting]
+        self._waiting.clear()
+        self._resting.clear()
+        self.items = self.bytes = 0
+        for call in left:
+            if call.journalled:
+                lost(call, failures_pb2.REASON_ANSWER_LOST)
+            else:
+                call.fail(error)
 
     def _count(self, call: Call, sign: int) -> None:
         self.items += sign * len(call.intents)

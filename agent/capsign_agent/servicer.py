@@ -177,17 +177,18 @@ class _Stream:
         task.add_done_callback(self._tasks.discard)
 
     async def _one(self, request: agent_pb2.SignStreamRequest) -> None:
-        try:
-            self._ready.append(await self._servicer.answer(request))
-        finally:
-            self._slots.release()
+        """A call keeps its slot until its answer is written: an application that does not read is not read from either."""
+        self._ready.append(await self._servicer.answer(request))
         if self._writing:
             return
         self._writing = True
         try:
             while self._ready:
                 await self._context.write(self._ready.popleft())
+                self._slots.release()
         except Exception:  # whatever gRPC raises when the application has gone: nobody is left to tell
+            for _ in range(1 + len(self._ready)):  # that answer and those behind it
+                self._slots.release()
             self._ready.clear()
         finally:
             self._writing = False

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from capsign_wire import intents
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
-from capsign_wire.failures import FailureError
+from capsign_wire.failures import REASONS, FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
@@ -116,8 +116,8 @@ class SigningPath:
                 self._metrics.observe_calls(None, items=len(work.result))
                 continue
             failed = [item.failure.reason for item in work.result if item is not None and not item.signature]
-            for reason in failed:
-                self._metrics.observe_calls(reason)
+            for reason in failed:  # one that a newer adapter gives counts as it is read: INTERNAL
+                self._metrics.observe_calls(reason if reason in REASONS else failures_pb2.REASON_INTERNAL)
             if len(failed) < len(work.result):
                 self._metrics.observe_calls(None, items=len(work.result) - len(failed))
 
@@ -264,11 +264,11 @@ class SigningPath:
                 call.fail(FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500))
 
     def _abandon(self, calls: Sequence[Call]) -> None:
-        """The caller has gone."""
+        """The caller has gone: nothing more is sent for it. What is under way is settled when its stream is done with it."""
         for call in calls:
-            if not call.sent:
-                self._coalescer.withdraw(call)
             call.answer.cancel()
+            if self._coalescer.withdraw(call) and call.owed:
+                self._settlement.lost(call, failures_pb2.REASON_ANSWER_LOST)
 
     # ML-DSA: mu names one public key, and the key may move while a call is under way.
 

@@ -152,7 +152,7 @@ class SignStream:
         self._rest(False)
         try:
             while not self._retired and not call.done():
-                batch = self._coalescer.take()
+                batch = self._coalescer.take(self._path.lost)
                 if batch is None:
                     self._woken = loop.create_future()
                     self._rest(True)
@@ -219,13 +219,15 @@ class SignStream:
             call.fail(error)
 
     def _lose(self, batch: Batch) -> None:
-        """The answer will not come. Once more for those who still wait; those who have had two tries hear so."""
-        again = [one for one in batch.calls if one.attempts < MOST_ATTEMPTS and not one.answer.done()]
+        """The answer will not come. Once more for those who still wait; those who have had two tries hear so, in a drain all."""
+        most = 0 if self._coalescer.closed else MOST_ATTEMPTS
+        again = [one for one in batch.calls if one.attempts < most and not one.answer.done()]
         for one in batch.calls:
             if one not in again:
                 self._path.lost(one, failures_pb2.REASON_ANSWER_LOST)
         if again:
             self._metrics.counter("capsign.retries").add("upstream")
+            self._coalescer.rest(again)
             # When a replica dies all of its streams do, but not all have noticed yet: the second try must not go to one of them.
             asyncio.get_running_loop().call_later(AGAIN_AFTER_S, self._coalescer.again, again)
 

@@ -52,6 +52,10 @@ def queue(max_items: int = 16384, max_bytes: int = 1 << 24) -> Coalescer:
     return Coalescer(max_items, max_bytes, lambda: None)
 
 
+def unheard(lost: Call, why: int) -> None:
+    raise AssertionError(f"{lost} was settled")
+
+
 class Stream:
     """Notes that it was woken."""
 
@@ -106,11 +110,11 @@ def test_what_gathers_leaves_together_oldest_first() -> None:
     calls = [call() for _ in range(10)]
     for each in calls:
         one.submit(each)
-    batch = one.take()
+    batch = one.take(unheard)
     assert batch is not None
     assert batch.calls == calls
     assert len(batch.groups) == 1
-    assert one.take() is None
+    assert one.take(unheard) is None
     assert (one.items, one.bytes) == (0, 0)
 
 
@@ -141,9 +145,31 @@ def test_what_has_its_answer_is_not_sent() -> None:
     one.submit(given_up)
     one.submit(waits)
     given_up.fail(FailureError(fail.REASON_ANSWER_LATE))
-    batch = one.take()
+    batch = one.take(unheard)
     assert batch is not None
     assert batch.calls == [waits]
+
+
+def test_a_sent_call_that_nobody_waits_for_is_settled_when_it_is_left_out() -> None:
+    """Sent, queued again, its caller gone: it was dropped without an outcome and its room in the journal was never given back."""
+    one, gone, late, heard = queue(), call(), call(), []
+    for sent in (gone, late):
+        sent.journalled = sent.sent = True
+        sent.fail(FailureError(fail.REASON_ANSWER_LATE))
+    late.settled = True
+    one.rest([gone, late])
+    one.again([gone, late])
+    assert one.take(lambda lost, why: heard.append((lost, why))) is None
+    assert heard == [(gone, fail.REASON_ANSWER_LOST)]
+
+
+def test_what_rests_can_be_withdrawn() -> None:
+    one, resting = queue(), call()
+    one.rest([resting])
+    assert one.withdraw(resting)
+    assert not one.withdraw(resting)
+    one.again([resting])
+    assert one.take(unheard) is None
 
 
 def test_withdrawing_gives_the_room_back() -> None:
@@ -152,7 +178,7 @@ def test_withdrawing_gives_the_room_back() -> None:
     one.withdraw(waits)
     one.withdraw(waits)
     assert (one.items, one.bytes) == (0, 0)
-    assert one.take() is None
+    assert one.take(unheard) is None
 
 
 @pytest.mark.parametrize("limits", [{"max_items": 10}, {"max_bytes": 700}])
@@ -163,7 +189,7 @@ def test_a_full_queue_refuses_and_keeps_what_it_has(limits: dict[str, int]) -> N
     big = call(11, 60)
     with pytest.raises(FailureError, match="OVERLOADED"):
         one.submit(big)
-    batch = one.take()
+    batch = one.take(unheard)
     assert batch is not None
     assert batch.items >= 10
 
@@ -175,11 +201,30 @@ def test_calls_are_refused_at_once_while_no_adapter_can_be_reached() -> None:
     assert one.items == 0
 
 
+def test_closing_refuses_what_never_left_and_calls_the_rest_unknown() -> None:
+    """A signed call that waited for its second try was refused with the others, and one that came back later waited for ever."""
+    one, fresh, queued, resting, heard = queue(), call(), call(), call(), []
+    one.submit(fresh)
+    for sent in (queued, resting):
+        sent.journalled = sent.sent = True
+    one.rest([queued, resting])
+    one.again([queued])
+    one.fail_all(FailureError(fail.REASON_DRAINING), lambda lost, why: heard.append((lost, why)))
+    assert fresh.answer.error.reason == fail.REASON_DRAINING  # type: ignore[attr-defined]
+    assert heard == [(queued, fail.REASON_ANSWER_LOST), (resting, fail.REASON_ANSWER_LOST)]
+    one.again([resting])
+    assert one.take(unheard) is None
+    assert (one.items, one.bytes) == (0, 0)
+    with pytest.raises(FailureError, match="DRAINING"):
+        one.submit(call())
+
+
 def test_what_is_sent_again_goes_first() -> None:
     one, lost, new = queue(), call(), call()
     one.submit(new)
+    one.rest([lost])
     one.again([lost])
-    batch = one.take()
+    batch = one.take(unheard)
     assert batch is not None
     assert batch.calls == [lost, new]
 
@@ -191,7 +236,7 @@ def test_no_batch_breaks_a_bound_and_nothing_is_lost_or_reordered(shapes: list[t
     for each in calls:
         one.submit(each)
     taken = []
-    while (batch := one.take()) is not None:
+    while (batch := one.take(unheard)) is not None:
         assert batch.items <= bounds.MAX_BATCH_ITEMS
         assert len(batch.groups) <= 256
         assert batch.request(1).ByteSize() < bounds.MAX_MESSAGE_BYTES

@@ -201,6 +201,38 @@ async def test_a_caller_that_leaves_takes_back_what_was_not_sent(place: Home, ad
     assert len(adapter.ledger) == 2
 
 
+@pytest.mark.parametrize("again_after_s", [0.05, 1.0], ids=["queued again", "not yet queued again"])
+async def test_a_caller_that_leaves_between_two_tries_leaves_an_outcome_on_record(
+    again_after_s: float, place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    """Signed, answer lost, caller gone before the second try: no outcome was written, its room in the journal stayed taken."""
+    monkeypatch.setattr("capsign_agent.streams.AGAIN_AFTER_S", again_after_s)
+    dying = threading.Thread(target=adapter.stop)
+
+    def die(_: signing_pb2.SignRequest) -> None:
+        dying.start()
+        raise BreakError
+
+    adapter.faults.before_answer = die
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        asked = asyncio.create_task(one(stub, handle))
+        await until(lambda: adapter.signed and agent._reach.connected == 0)
+        await asyncio.sleep(0.2)
+        assert agent.journal._promised
+        asked.cancel()
+        await until(lambda: agent._in_flight == 0)
+        adapter.faults.before_answer = lambda _: None
+        await asyncio.to_thread(dying.join)
+        adapter.start()
+        await until(lambda: not agent.faults())
+        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+        assert not agent.journal._promised
+    assert outcomes(adapter) == [fail.OUTCOME_UNKNOWN, fail.OUTCOME_DONE]
+    assert len(intents(adapter)) == 2
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -255,6 +287,25 @@ async def test_a_batch_that_fails_as_a_whole_gives_its_reason_to_every_item(plac
         [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"b"))
     assert [item.failure.reason for item in signed.items] == [fail.REASON_STORE_UNAVAILABLE] * 2
     assert outcomes(adapter) == [fail.OUTCOME_UNAVAILABLE] * 2
+
+
+async def test_a_reason_from_a_newer_adapter_is_counted_as_what_it_is_read_as(place: Home, adapter: FakeAdapter) -> None:
+    """The adapter gave a reason that this agent does not know: counting it raised, and the whole call was in no counter."""
+    unknown: Any = 9999
+
+    def refuse_second(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
+        response.groups[0].items[1].CopyFrom(signing_pb2.SignedItem(failure=fail.Failure(reason=unknown)))
+        return response
+
+    adapter.faults.answer = refuse_second
+    async with running(place) as agent:
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"new"))
+        assert signed.items[1].failure.reason == unknown
+        calls = agent.metrics.counters["capsign.calls"].cells
+        await until(lambda: sum(calls.values()) == 2, seconds=2)
+        assert calls == {("done", "NONE"): 1, ("unknown", "INTERNAL"): 1}
+    assert sorted(outcomes(adapter)) == sorted([fail.OUTCOME_DONE, fail.OUTCOME_UNKNOWN])
 
 
 async def test_one_bad_item_does_not_fail_its_neighbours(place: Home, adapter: FakeAdapter) -> None:
@@ -444,6 +495,57 @@ async def test_a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(place:
         call.cancel()
     assert adapter.records[-1].kind == evidence_pb2.AUDIT_KIND_CLOSE
     assert outcomes(adapter) == [fail.OUTCOME_DONE]
+
+
+@pytest.mark.parametrize("again_after_s", [0.05, 60.0], ids=["queued again", "not yet queued again"])
+async def test_a_drain_does_not_say_that_a_signed_call_did_not_happen(
+    again_after_s: float, place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    """Signed, then no replica was left for the second try: a drain told the caller "unavailable" and wrote no outcome down."""
+    monkeypatch.setattr("capsign_agent.streams.AGAIN_AFTER_S", again_after_s)
+    dying = threading.Thread(target=adapter.stop)
+
+    def die(_: signing_pb2.SignRequest) -> None:
+        dying.start()
+        raise BreakError
+
+    adapter.faults.before_answer = die
+    place.extra = "[limits]\ndrain_ms = 500"
+    async with running(place) as agent:
+        stub = place.stub()
+        asked = asyncio.create_task(one(stub, (await first_handle(stub)).id))
+        await until(lambda: adapter.signed and agent._reach.connected == 0)
+        await asyncio.sleep(0.2)
+        agent.stop()
+        assert reason(await asked) == fail.REASON_ANSWER_LOST
+    adapter.faults.before_answer = lambda _: None
+    await asyncio.to_thread(dying.join)
+    adapter.start()
+    async with running(place):
+        await until(lambda: outcomes(adapter) == [fail.OUTCOME_UNKNOWN])
+
+
+async def test_a_stream_that_breaks_late_in_a_drain_tells_its_callers(
+    place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    """The queue was closed, then a stream broke: its call was kept for a second try that never came, and heard nothing."""
+    dying = threading.Thread(target=adapter.stop)
+    gate = threading.Event()
+    adapter.faults.before_answer = lambda _: gate.wait(10) and None
+    place.extra = "[limits]\ndrain_ms = 500"
+    async with running(place) as agent:
+        stub = place.stub()
+        asked = asyncio.create_task(one(stub, (await first_handle(stub)).id))
+        await until(lambda: adapter.signed)
+        close = agent._coalescer.fail_all
+        monkeypatch.setattr(agent._coalescer, "fail_all", lambda *arguments: (close(*arguments), dying.start()))
+        agent.stop()
+        assert reason(await asked) == fail.REASON_ANSWER_LOST
+    gate.set()
+    await asyncio.to_thread(dying.join)
+    adapter.start()
+    async with running(place):
+        await until(lambda: outcomes(adapter) == [fail.OUTCOME_UNKNOWN])
 
 
 async def test_a_rate_is_kept_item_by_item(place: Home, adapter: FakeAdapter) -> None:
