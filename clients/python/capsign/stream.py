@@ -67,15 +67,15 @@ class SyncStream:
         """Have the jobs signed; returns by their deadline."""
         for job in jobs:
             job.waiter = Waiter()
-        with self._lock:
-            refused = [self._pipeline.add(job) if not self._closed.is_set() else closed_answer(job) for job in jobs]
-            for job, answer in zip(jobs, refused, strict=True):
-                if answer is not None:
-                    job.settled = True
-                    job.waiter.settle(answer)
-            self._pump()
-            self._ensure_reader()
         try:
+            with self._lock:
+                refused = [self._pipeline.add(job) if not self._closed.is_set() else closed_answer(job) for job in jobs]
+                for job, answer in zip(jobs, refused, strict=True):
+                    if answer is not None:
+                        job.settled = True
+                        job.waiter.settle(answer)
+                self._pump()
+                self._ensure_reader()
             return [self._await(job) for job in jobs]
         except BaseException:
             with self._lock:
@@ -84,10 +84,11 @@ class SyncStream:
             raise
 
     def _ensure_reader(self) -> None:
-        """Called with the lock held."""
+        """Called with the lock held: the reader waits for it before it looks whether it is the reader."""
         if self._reader is None and not self._forking and not self._closed.is_set():
-            self._reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
-            self._reader.start()
+            reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
+            reader.start()
+            self._reader = reader
 
     def _await(self, job: Job) -> Answer:
         waiter: Waiter = job.waiter
@@ -114,7 +115,7 @@ class SyncStream:
 
     def _serve(self) -> None:
         """The reader thread."""
-        breaks = 0
+        breaks, told = 0, False
         while True:
             with self._lock:
                 if self._closed.is_set() or self._forking or self._pipeline.idle:
@@ -122,8 +123,15 @@ class SyncStream:
                     return
             if breaks:
                 self._closed.wait(min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0))
-            answered = self._connect() and self._read()
-            breaks = 0 if answered else breaks + 1
+            answered = False
+            try:
+                answered = self._connect() and self._read()
+            except Exception as error:  # whatever it is (gRPC could not start a thread), callers wait for this one
+                if not told and not self._closed.is_set():
+                    told = True
+                    _report(error)
+            self._lose()
+            breaks, told = (0, False) if answered else (breaks + 1, told)
 
     def _connect(self) -> bool:
         """Reach the agent: an answer to ListHandles proves that one listens, and tells the ids that it knows now."""
@@ -180,12 +188,18 @@ class SyncStream:
         except grpc.RpcError as error:
             # Why it broke does not matter: what was in flight is unanswered, and sent again it gives the same bytes.
             _forget_frames(error)
+        return answered
+
+    def _lose(self) -> None:
+        """The attempt to connect failed, or the stream broke: what was in flight waits for the next one."""
         with self._lock:
+            call, self._call = self._call, None
             if self._outgoing is not None:
                 self._outgoing.put(None)
-            self._outgoing = self._call = None
+            self._outgoing = None
             self._pipeline.lose()
-        return answered
+        if call is not None:
+            call.cancel()  # does nothing to one that has ended
 
     def pause(self) -> None:
         """End the stream before a fork: gRPC can be used in the child only if no thread is inside it at that moment. What is in
@@ -247,6 +261,12 @@ def _forget_frames(error: BaseException) -> None:
     """gRPC raises the call itself. With our frames in its traceback, and it in our frames, the call would live until the
     interpreter ends, and its finalizer may then wait for ever for a lock that a thread held which is no more."""
     error.__traceback__ = None
+
+
+def _report(error: Exception) -> None:
+    """As Python reports what ends a thread, though this one goes on."""
+    with contextlib.suppress(Exception):
+        threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread())))
 
 
 def _tell(settled: Settled) -> None:
