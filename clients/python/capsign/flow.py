@@ -81,9 +81,7 @@ def listing(book: HandleBook, deadline: float) -> Flow[tuple[KeyHandle, ...]]:
         if not _worth_repeating(response) or clock() + delay >= deadline:
             raise exception(response)
         yield Sleep(delay)
-    book.store([key_handle(handle) for handle in response.handles])
-    assert book.handles is not None
-    return book.handles
+    return book.store([key_handle(handle) for handle in response.handles])
 
 
 def chosen(book: HandleBook, pick: Callable[[Wish], Found | None], wish: Wish, deadline: float) -> Flow[Found]:

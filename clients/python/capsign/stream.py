@@ -51,7 +51,7 @@ class Waiter:
 class SyncStream:
     """Runs jobs over one stream at a time. Safe for any number of threads."""
 
-    def __init__(self, stub: SigningServiceStub, window: int, on_connect: Callable[[pb.ListHandlesResponse], None]) -> None:
+    def __init__(self, stub: SigningServiceStub, window: int, on_connect: Callable[[pb.ListHandlesResponse], object]) -> None:
         self._stub = stub
         self._on_connect = on_connect
         self._pipeline = Pipeline(window)
