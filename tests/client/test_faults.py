@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import capsign
+import grpc
 import pytest
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -116,6 +117,30 @@ async def test_a_handle_that_stays_unknown_is_refused_after_one_repetition(call,
         await call("sign", b"m", **JWT)
     assert caught.value.reason == "HANDLE_UNKNOWN"
     assert len(agent.refusals[b"m"]) == 3
+
+
+@pytest.mark.parametrize(("lost", "kind"), [(False, capsign.Unavailable), (True, capsign.Unknown)])
+async def test_a_stale_handle_is_no_refusal_while_the_new_ones_cannot_be_listed(call, agent, monkeypatch, lost, kind):
+    """The agent restarted and was not ready: the caller was told that it may not sign, and a moment later it could."""
+    agent.refuse(b"m", FailureError(reasons.REASON_HANDLE_UNKNOWN))
+    if lost:
+        agent.plan("before")
+    ready = agent.ListHandles
+
+    def listing(request, context):
+        if not agent.refusals[b"m"]:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not ready")
+        return ready(request, context)
+
+    monkeypatch.setattr(agent, "ListHandles", listing)
+    await asyncio.to_thread(agent.restart)
+    with pytest.raises(capsign.CapsignError) as caught:
+        await call("sign", b"m", timeout=0.8, **MAIL)
+    monkeypatch.undo()
+    assert isinstance(caught.value, kind)
+    assert "not ready" in caught.value.message
+    await asyncio.to_thread(agent.restart)
+    assert await call("sign", b"m", intent_id=caught.value.intent_id, **MAIL)
 
 
 async def test_an_unavailable_item_is_repeated_alone(call, agent):
