@@ -48,6 +48,28 @@ class Waiter:
         return self._lock.acquire(timeout=max(0.0, seconds))
 
 
+class Closing:
+    """Begins once and ends every wait. No Event: that takes a lock of its own to wait and to end waits, and a signal handler may
+    close the signer while its thread holds it."""
+
+    __slots__ = ("_lock", "begun")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.begun = False
+
+    def begin(self) -> None:
+        if not self.begun:
+            self.begun = True
+            self._lock.release()
+
+    def wait(self, seconds: float) -> None:
+        """Wait that long, or until it begins."""
+        if self._lock.acquire(timeout=seconds):
+            self._lock.release()
+
+
 class SyncStream:
     """Runs jobs over one stream at a time. Safe for any number of threads."""
 
@@ -59,7 +81,7 @@ class SyncStream:
         self._outgoing: Outgoing | None = None
         self._call: Any = None
         self._reader: threading.Thread | None = None
-        self._closed = threading.Event()
+        self.closing = Closing()
         self._forking = False
         _streams.add(self)
 
@@ -69,7 +91,7 @@ class SyncStream:
             job.waiter = Waiter()
         try:
             with self._lock:
-                refused = [self._pipeline.add(job) if not self._closed.is_set() else closed_answer(job) for job in jobs]
+                refused = [self._pipeline.add(job) if not self.closing.begun else closed_answer(job) for job in jobs]
                 for job, answer in zip(jobs, refused, strict=True):
                     if answer is not None:
                         job.settled = True
@@ -85,7 +107,7 @@ class SyncStream:
 
     def _ensure_reader(self) -> None:
         """Called with the lock held: the reader waits for it before it looks whether it is the reader."""
-        if self._reader is None and not self._forking and not self._closed.is_set():
+        if self._reader is None and not self._forking and not self.closing.begun:
             reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
             reader.start()
             self._reader = reader
@@ -118,16 +140,16 @@ class SyncStream:
         breaks, told = 0, False
         while True:
             with self._lock:
-                if self._closed.is_set() or self._forking or self._pipeline.idle:
+                if self.closing.begun or self._forking or self._pipeline.idle:
                     self._reader = None
                     return
             if breaks:
-                self._closed.wait(min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0))
+                self.closing.wait(min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0))
             answered = False
             try:
                 answered = self._connect() and self._read()
             except Exception as error:  # whatever it is (gRPC could not start a thread), callers wait for this one
-                if not told and not self._closed.is_set():
+                if not told and not self.closing.begun:
                     told = True
                     _report(error)
             self._lose()
@@ -162,7 +184,7 @@ class SyncStream:
         """What the reader waits for now, so that closing or forking can end it."""
         with self._lock:
             self._call = call
-            stop = self._closed.is_set() or self._forking
+            stop = self.closing.begun or self._forking
         if stop:
             call.cancel()
 
@@ -170,7 +192,7 @@ class SyncStream:
         failure = failure_of(error, effect=False)
         with self._lock:
             late = self._pipeline.expire(clock())
-            refused = failure.outcome == failures_pb2.OUTCOME_REFUSED and not self._closed.is_set()
+            refused = failure.outcome == failures_pb2.OUTCOME_REFUSED and not self.closing.begun
             settled = self._pipeline.fail(failure) if refused else []
         _tell(late + settled)
 
@@ -222,7 +244,7 @@ class SyncStream:
     def close(self) -> None:
         """Settle everything that waits and end the stream."""
         with self._lock:
-            self._closed.set()
+            self.closing.begin()
             if self._outgoing is not None:
                 self._outgoing.put(None)
             call, reader = self._call, self._reader
