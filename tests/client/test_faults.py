@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import capsign
+import grpc
 import pytest
+from capsign.flow import Sleep
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
@@ -116,6 +118,30 @@ async def test_a_handle_that_stays_unknown_is_refused_after_one_repetition(call,
         await call("sign", b"m", **JWT)
     assert caught.value.reason == "HANDLE_UNKNOWN"
     assert len(agent.refusals[b"m"]) == 3
+
+
+@pytest.mark.parametrize(("lost", "kind"), [(False, capsign.Unavailable), (True, capsign.Unknown)])
+async def test_a_stale_handle_is_no_refusal_while_the_new_ones_cannot_be_listed(call, agent, monkeypatch, lost, kind):
+    """The agent restarted and was not ready: the caller was told that it may not sign, and a moment later it could."""
+    agent.refuse(b"m", FailureError(reasons.REASON_HANDLE_UNKNOWN))
+    if lost:
+        agent.plan("before")
+    ready = agent.ListHandles
+
+    def listing(request, context):
+        if not agent.refusals[b"m"]:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not ready")
+        return ready(request, context)
+
+    monkeypatch.setattr(agent, "ListHandles", listing)
+    await asyncio.to_thread(agent.restart)
+    with pytest.raises(capsign.CapsignError) as caught:
+        await call("sign", b"m", timeout=0.8, **MAIL)
+    monkeypatch.undo()
+    assert isinstance(caught.value, kind)
+    assert "not ready" in caught.value.message
+    await asyncio.to_thread(agent.restart)
+    assert await call("sign", b"m", intent_id=caught.value.intent_id, **MAIL)
 
 
 async def test_an_unavailable_item_is_repeated_alone(call, agent):
@@ -319,6 +345,29 @@ async def test_closing_ends_calls_that_wait_for_an_agent(agent, kind, coalesce, 
         await asyncio.wait_for(waiting, 20)
     assert isinstance(caught.value, capsign.Unavailable) or method == "sign"  # one that may have left is unknown
     assert "another signer" in caught.value.advice
+
+
+@pytest.mark.parametrize("kind", [capsign.Signer, capsign.AsyncSigner])
+async def test_closing_ends_calls_that_wait_for_their_next_attempt(agent, kind, coalesce, monkeypatch):
+    """The agent advised to wait; the call slept on for as long after its signer was closed, and only then learnt of it."""
+    signer = kind(agent.path, coalesce=coalesce)
+    agent.refuse(b"m", FailureError(reasons.REASON_RATE_LIMITED, retry_after_ms=30_000))
+    asleep, perform = threading.Event(), signer._perform
+
+    def noted(connection, step):
+        if isinstance(step, Sleep):
+            asleep.set()
+        return perform(connection, step)
+
+    monkeypatch.setattr(signer, "_perform", noted)
+    call = partial(signer.sign, b"m", timeout=60, **MAIL)
+    waiting = asyncio.ensure_future(call() if inspect.iscoroutinefunction(call.func) else asyncio.to_thread(call))
+    await asyncio.to_thread(asleep.wait, 10)
+    closed = signer.close()
+    if closed is not None:
+        await closed
+    with pytest.raises(capsign.Unavailable, match="closed"):
+        await asyncio.wait_for(asyncio.shield(waiting), 10)
 
 
 def test_the_deadline_of_a_message_is_the_longest_of_its_callers(agent):

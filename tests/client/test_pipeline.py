@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from capsign.handles import Template
+from capsign import handles
+from capsign.handles import HandleBook, Template, Wish
 from capsign.inputs import split
 from capsign.pipeline import MAX_BYTES, MAX_GROUPS, MAX_IN_FLIGHT, MAX_WAITING, STALLED_AFTER, Item, Job, Pipeline
+from capsign.translate import key_handle
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
+from capsign_wire.types.v1.algorithms_pb2 import ALGORITHM_ES256
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -187,3 +190,21 @@ class PipelineMachine(RuleBasedStateMachine):
 
 TestPipelineMachine = PipelineMachine.TestCase
 TestPipelineMachine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def a_list(life):
+    return [key_handle(pb.KeyHandle(id=f"{life}-jwt", grant="web", purpose="jwt", algorithms=[ALGORITHM_ES256]))]
+
+
+def test_a_list_that_changes_while_a_template_is_made_leaves_no_stale_one(monkeypatch):
+    """The agent restarted while a wish was first used: its template kept the old id, and the wish was refused for good."""
+    book, wish, make = HandleBook(), Wish("jwt", None, None, "ES256"), handles._make
+    book.store(a_list("old"))
+
+    def overtaken(*arguments):
+        book.store(a_list("new"))
+        return make(*arguments)
+
+    monkeypatch.setattr(handles, "_make", overtaken)
+    assert book.template(wish).group.handle_id == "old-jwt"
+    assert book.template(wish).group.handle_id == "new-jwt"

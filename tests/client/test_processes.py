@@ -166,3 +166,45 @@ def test_the_stream_survives_what_ends_its_attempt_to_connect(agent, ending):
             stream.resume()
             agent.start()
             assert waiting.result(5)
+
+
+def refuse_one_thread(monkeypatch, chosen):
+    """The first thread whose start `chosen` picks cannot be started, as at a limit of pids."""
+    real, left = threading.Thread.start, [1]
+
+    def start(thread):
+        if left[0] and chosen(thread):
+            left[0] = 0
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+def test_a_call_that_could_not_start_its_thread_leaves_nothing_behind(agent, monkeypatch):
+    """No thread read the stream from then on, so calls waited until their deadline; the failed one was signed with the next."""
+    refuse_one_thread(monkeypatch, lambda thread: thread.name == "capsign-stream")
+    with capsign.Signer(agent.path, timeout=5) as signer:
+        with pytest.raises(RuntimeError, match="can't start"):
+            signer.sign(b"told that it failed", **MAIL)
+        assert signer.sign(b"m", **MAIL)
+    assert len(agent.signed) == 1
+
+
+def test_the_stream_survives_what_nobody_expected(agent, monkeypatch):
+    """An error that is none of gRPC's ended the stream's thread, none took its place, and all calls waited out their deadline."""
+    reported = []
+    monkeypatch.setattr(threading, "excepthook", reported.append)
+    with capsign.Signer(agent.path, timeout=5) as signer:
+        signer.handles()
+        stream = signer._connection.stream
+        real, faults = stream._on_connect, [RuntimeError("first"), RuntimeError("second")]
+
+        def faulty(response):
+            if faults:
+                raise faults.pop(0)
+            real(response)
+
+        monkeypatch.setattr(stream, "_on_connect", faulty)
+        assert signer.sign(b"m", **MAIL)
+    assert [str(report.exc_value) for report in reported] == ["first"]

@@ -30,7 +30,9 @@ Call = Any
 class AsyncStream:
     """Runs jobs over one stream at a time, in one event loop."""
 
-    def __init__(self, stub: SigningServiceAsyncStub, window: int, on_connect: Callable[[pb.ListHandlesResponse], None]) -> None:
+    def __init__(
+        self, stub: SigningServiceAsyncStub, window: int, on_connect: Callable[[pb.ListHandlesResponse], object]
+    ) -> None:
         self._stub = stub
         self._on_connect = on_connect
         self._pipeline = Pipeline(window)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 from types import TracebackType
@@ -39,6 +40,7 @@ class AsyncConnection:
         self.channel = grpc.aio.insecure_channel(target, options=wire.OPTIONS)
         self.stub: SigningServiceAsyncStub = SigningServiceStub(self.channel)
         self.listing = asyncio.Lock()
+        self.closing = asyncio.Event()
         self.listed: tuple[int, Any] = (0, None)
         self.stream = AsyncStream(self.stub, window, lambda response: book.store([key_handle(h) for h in response.handles]))
 
@@ -47,6 +49,7 @@ class AsyncConnection:
         return self.pid == os.getpid() and self.loop is asyncio.get_running_loop()
 
     async def close(self) -> None:
+        self.closing.set()
         await self.stream.close()
         await self.channel.close()
 
@@ -235,7 +238,9 @@ class AsyncSigner:
         if isinstance(step, Ask):
             return await (_list(connection, step) if step.method == "ListHandles" else _ask(connection.stub, step))
         assert isinstance(step, Sleep)
-        await asyncio.sleep(step.seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(step.seconds):
+                await connection.closing.wait()
         return None
 
 

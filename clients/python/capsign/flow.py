@@ -21,7 +21,7 @@ from capsign.handles import HandleBook, Wish
 from capsign.inputs import split
 from capsign.pipeline import Answer, Item, Job, closed_answer
 from capsign.results import KeyHandle, Signature
-from capsign.translate import SignerClosedError, after_loss, exception, key_handle
+from capsign.translate import SignerClosedError, after_loss, exception, instead, key_handle
 
 clock = time.monotonic
 
@@ -81,9 +81,7 @@ def listing(book: HandleBook, deadline: float) -> Flow[tuple[KeyHandle, ...]]:
         if not _worth_repeating(response) or clock() + delay >= deadline:
             raise exception(response)
         yield Sleep(delay)
-    book.store([key_handle(handle) for handle in response.handles])
-    assert book.handles is not None
-    return book.handles
+    return book.store([key_handle(handle) for handle in response.handles])
 
 
 def chosen(book: HandleBook, pick: Callable[[Wish], Found | None], wish: Wish, deadline: float) -> Flow[Found]:
@@ -143,10 +141,15 @@ def signing(book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float,
                 if clock() + delay >= deadline:
                     raise TimeoutError
                 yield Sleep(delay)
-        except (CapsignError, TimeoutError):
+        except (CapsignError, TimeoutError) as error:
             for part, lost in again:
                 for index in part:
-                    results[index] = _error(failures[index], lost, items[index], wish)
+                    failure, item = failures[index], items[index]
+                    if failure.reason == reasons.REASON_HANDLE_UNKNOWN and isinstance(error, CapsignError):
+                        # Refused under an id that no longer counts, and it could not be learnt whether another one does.
+                        results[index] = instead(error, lost=lost, intent_id=item.intent_id, wish=wish)
+                    else:
+                        results[index] = _error(failure, lost, item, wish)
             return results
         parts = again
 

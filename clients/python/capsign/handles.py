@@ -46,21 +46,25 @@ class HandleBook:
     """The handles of one socket as last listed, and the group templates made from them."""
 
     def __init__(self) -> None:
-        self.handles: tuple[KeyHandle, ...] | None = None
-        self._templates: dict[Wish, Template] = {}
+        # Replaced as a whole: a template stays with the list it was made from, whatever other threads store meanwhile.
+        self._book: tuple[tuple[KeyHandle, ...] | None, dict[Wish, Template]] = (None, {})
 
-    def store(self, handles: Sequence[KeyHandle]) -> None:
+    @property
+    def handles(self) -> tuple[KeyHandle, ...] | None:
+        return self._book[0]
+
+    def store(self, handles: Sequence[KeyHandle]) -> tuple[KeyHandle, ...]:
         """Take a new list. Templates go when the ids changed: ids do not survive a restart of the agent."""
         taken = tuple(handles)
-        if self.handles is None or [handle.id for handle in self.handles] != [handle.id for handle in taken]:
-            self._templates = {}
-        self.handles = taken
+        known, templates = self._book
+        same = known is not None and [handle.id for handle in known] == [handle.id for handle in taken]
+        self._book = (taken, templates if same else {})
+        return taken
 
     def forget(self, handle_id: str | None = None) -> None:
         """Drop the list; given an id, only if that is in it. If it is not, the list is newer than the refusal."""
         if handle_id is None or any(handle.id == handle_id for handle in self.handles or ()):
-            self.handles = None
-            self._templates = {}
+            self._book = (None, {})
 
     def template(self, wish: Wish) -> Template | None:
         """The template of a wish, whose algorithm exists; None if the list must be fetched first. It is fetched even for a
@@ -69,15 +73,15 @@ class HandleBook:
         Raises HandleNotChosen, or Refused if an argument breaks its bound. A bad argument is caught here because a message
         that the agent refuses as a whole would take the neighbours of the call with it.
         """
-        found = self._templates.get(wish)
+        handles, templates = self._book
+        found = templates.get(wish)
         if found is None:
-            handles = self.handles
             if handles is None:
                 return None
             found = _make(wish, wish.handle or choose(handles, wish).id)
-            if len(self._templates) >= MAX_TEMPLATES:
-                self._templates = {}
-            self._templates[wish] = found
+            if len(templates) >= MAX_TEMPLATES:
+                templates.clear()
+            templates[wish] = found
         return found
 
     def handle_id(self, wish: Wish) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -273,7 +272,7 @@ class Signer:
         if isinstance(step, Ask):
             return _list(connection, step) if step.method == "ListHandles" else _ask(connection.stub, step)
         assert isinstance(step, Sleep)
-        time.sleep(step.seconds)
+        connection.stream.closing.wait(step.seconds)
         return None
 
 

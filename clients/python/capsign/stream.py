@@ -48,10 +48,32 @@ class Waiter:
         return self._lock.acquire(timeout=max(0.0, seconds))
 
 
+class Closing:
+    """Begins once and ends every wait. No Event: that takes a lock of its own to wait and to end waits, and a signal handler may
+    close the signer while its thread holds it."""
+
+    __slots__ = ("_lock", "begun")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.begun = False
+
+    def begin(self) -> None:
+        if not self.begun:
+            self.begun = True
+            self._lock.release()
+
+    def wait(self, seconds: float) -> None:
+        """Wait that long, or until it begins."""
+        if self._lock.acquire(timeout=seconds):
+            self._lock.release()
+
+
 class SyncStream:
     """Runs jobs over one stream at a time. Safe for any number of threads."""
 
-    def __init__(self, stub: SigningServiceStub, window: int, on_connect: Callable[[pb.ListHandlesResponse], None]) -> None:
+    def __init__(self, stub: SigningServiceStub, window: int, on_connect: Callable[[pb.ListHandlesResponse], object]) -> None:
         self._stub = stub
         self._on_connect = on_connect
         self._pipeline = Pipeline(window)
@@ -59,7 +81,7 @@ class SyncStream:
         self._outgoing: Outgoing | None = None
         self._call: Any = None
         self._reader: threading.Thread | None = None
-        self._closed = threading.Event()
+        self.closing = Closing()
         self._forking = False
         _streams.add(self)
 
@@ -67,15 +89,15 @@ class SyncStream:
         """Have the jobs signed; returns by their deadline."""
         for job in jobs:
             job.waiter = Waiter()
-        with self._lock:
-            refused = [self._pipeline.add(job) if not self._closed.is_set() else closed_answer(job) for job in jobs]
-            for job, answer in zip(jobs, refused, strict=True):
-                if answer is not None:
-                    job.settled = True
-                    job.waiter.settle(answer)
-            self._pump()
-            self._ensure_reader()
         try:
+            with self._lock:
+                refused = [self._pipeline.add(job) if not self.closing.begun else closed_answer(job) for job in jobs]
+                for job, answer in zip(jobs, refused, strict=True):
+                    if answer is not None:
+                        job.settled = True
+                        job.waiter.settle(answer)
+                self._pump()
+                self._ensure_reader()
             return [self._await(job) for job in jobs]
         except BaseException:
             with self._lock:
@@ -84,10 +106,11 @@ class SyncStream:
             raise
 
     def _ensure_reader(self) -> None:
-        """Called with the lock held."""
-        if self._reader is None and not self._forking and not self._closed.is_set():
-            self._reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
-            self._reader.start()
+        """Called with the lock held: the reader waits for it before it looks whether it is the reader."""
+        if self._reader is None and not self._forking and not self.closing.begun:
+            reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
+            reader.start()
+            self._reader = reader
 
     def _await(self, job: Job) -> Answer:
         waiter: Waiter = job.waiter
@@ -114,16 +137,23 @@ class SyncStream:
 
     def _serve(self) -> None:
         """The reader thread."""
-        breaks = 0
+        breaks, told = 0, False
         while True:
             with self._lock:
-                if self._closed.is_set() or self._forking or self._pipeline.idle:
+                if self.closing.begun or self._forking or self._pipeline.idle:
                     self._reader = None
                     return
             if breaks:
-                self._closed.wait(min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0))
-            answered = self._connect() and self._read()
-            breaks = 0 if answered else breaks + 1
+                self.closing.wait(min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0))
+            answered = False
+            try:
+                answered = self._connect() and self._read()
+            except Exception as error:  # whatever it is (gRPC could not start a thread), callers wait for this one
+                if not told and not self.closing.begun:
+                    told = True
+                    _report(error)
+            self._lose()
+            breaks, told = (0, False) if answered else (breaks + 1, told)
 
     def _connect(self) -> bool:
         """Reach the agent: an answer to ListHandles proves that one listens, and tells the ids that it knows now."""
@@ -154,7 +184,7 @@ class SyncStream:
         """What the reader waits for now, so that closing or forking can end it."""
         with self._lock:
             self._call = call
-            stop = self._closed.is_set() or self._forking
+            stop = self.closing.begun or self._forking
         if stop:
             call.cancel()
 
@@ -162,7 +192,7 @@ class SyncStream:
         failure = failure_of(error, effect=False)
         with self._lock:
             late = self._pipeline.expire(clock())
-            refused = failure.outcome == failures_pb2.OUTCOME_REFUSED and not self._closed.is_set()
+            refused = failure.outcome == failures_pb2.OUTCOME_REFUSED and not self.closing.begun
             settled = self._pipeline.fail(failure) if refused else []
         _tell(late + settled)
 
@@ -180,12 +210,18 @@ class SyncStream:
         except grpc.RpcError as error:
             # Why it broke does not matter: what was in flight is unanswered, and sent again it gives the same bytes.
             _forget_frames(error)
+        return answered
+
+    def _lose(self) -> None:
+        """The attempt to connect failed, or the stream broke: what was in flight waits for the next one."""
         with self._lock:
+            call, self._call = self._call, None
             if self._outgoing is not None:
                 self._outgoing.put(None)
-            self._outgoing = self._call = None
+            self._outgoing = None
             self._pipeline.lose()
-        return answered
+        if call is not None:
+            call.cancel()  # does nothing to one that has ended
 
     def pause(self) -> None:
         """End the stream before a fork: gRPC can be used in the child only if no thread is inside it at that moment. What is in
@@ -208,7 +244,7 @@ class SyncStream:
     def close(self) -> None:
         """Settle everything that waits and end the stream."""
         with self._lock:
-            self._closed.set()
+            self.closing.begin()
             if self._outgoing is not None:
                 self._outgoing.put(None)
             call, reader = self._call, self._reader
@@ -247,6 +283,12 @@ def _forget_frames(error: BaseException) -> None:
     """gRPC raises the call itself. With our frames in its traceback, and it in our frames, the call would live until the
     interpreter ends, and its finalizer may then wait for ever for a lock that a thread held which is no more."""
     error.__traceback__ = None
+
+
+def _report(error: Exception) -> None:
+    """As Python reports what ends a thread, though this one goes on."""
+    with contextlib.suppress(Exception):
+        threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread())))
 
 
 def _tell(settled: Settled) -> None:

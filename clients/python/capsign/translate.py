@@ -114,9 +114,11 @@ def after_loss(failure: FailureError) -> FailureError:
     """
     if failure.outcome == reasons.OUTCOME_UNKNOWN or failure.reason in _DECIDED_BY_LEDGER:
         return failure
-    return FailureError(
-        reasons.REASON_ANSWER_LOST, f"An answer was lost; the call sent again got {failure.row.name}: {failure.detail[:200]}"
-    )
+    return _answer_lost(failure.row.name, failure.detail)
+
+
+def _answer_lost(reason: str, detail: str) -> FailureError:
+    return FailureError(reasons.REASON_ANSWER_LOST, f"An answer was lost; the call sent again got {reason}: {detail[:200]}")
 
 
 def exception(failure: FailureError, *, intent_id: bytes = b"", wish: Wish | None = None) -> CapsignError:
@@ -130,6 +132,21 @@ def exception(failure: FailureError, *, intent_id: bytes = b"", wish: Wish | Non
         advice=failure.advice if isinstance(failure, AgentAwayError | SignerClosedError) else failure.row.advice,
         field=failure.field,
         retry_after=failure.retry_after_ms / 1000,
+        intent_id=intent_id,
+        wish=wish,
+    )
+
+
+def instead(error: CapsignError, *, lost: bool, intent_id: bytes, wish: Wish) -> CapsignError:
+    """What an intent is told that was not sent again because of `error`; `lost` as in `after_loss`."""
+    if lost:
+        return exception(_answer_lost(error.reason, error.message), intent_id=intent_id, wish=wish)
+    return type(error)(
+        error.reason,
+        error.message,
+        advice=error.advice,
+        field=error.field,
+        retry_after=error.retry_after,
         intent_id=intent_id,
         wish=wish,
     )
