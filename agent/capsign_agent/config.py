@@ -146,7 +146,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     queue_bytes: Annotated[int, Meta(ge=4_194_304, le=1_073_741_824)] = 16_777_216
     """Bytes of input waiting for a stream."""
     stream_calls: Annotated[int, Meta(ge=1, le=4096)] = 256
-    """Calls in work on one application stream; further ones wait in the socket."""
+    """Calls in work on one application stream, or answered and not read yet; further ones wait in the socket."""
     public_keys: Annotated[int, Meta(ge=16, le=65_536)] = 1024
     """Contexts whose public keys are kept."""
     clock_skew_s: Annotated[int, Meta(ge=0, le=300)] = 5
