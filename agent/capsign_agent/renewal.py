@@ -97,13 +97,14 @@ class Renewal:
             except TimeoutError:
                 pass
 
-    async def fetch(self) -> None:
-        """A full set now. Raises FailureError.
+    async def fetch(self, over: Adapter | None = None) -> None:
+        """A full set now, over connections of a certificate that is to be used next if they are given. Raises FailureError.
 
-        One answer at a time: of two that cross, the one under the older certificate must not be the one that stays.
+        One answer at a time: of two that cross, the one under the older certificate must not be the one that stays. Nothing is
+        awaited between taking the answer and returning.
         """
         async with self._asking:
-            response = await self._adapter.issue(self._book.wanted)
+            response = await (over or self._adapter).issue(self._book.wanted)
             bounds.check(response)
             self._fetch_anew = False
             self._take(lambda now: self._book.replace(response.handles, now, response.mint_public_key))
