@@ -104,10 +104,14 @@ class Renewal:
         awaited between taking the answer and returning.
         """
         async with self._asking:
-            response = await (over or self._adapter).issue(self._book.wanted)
-            bounds.check(response)
-            self._fetch_anew = False
-            self._take(lambda now: self._book.replace(response.handles, now, response.mint_public_key))
+            self._fetch_anew = False  # what is told from here on may be newer than the answer, and asks again
+            try:
+                response = await (over or self._adapter).issue(self._book.wanted)
+                bounds.check(response)
+                self._take(lambda now: self._book.replace(response.handles, now, response.mint_public_key))
+            except BaseException:
+                self._fetch_anew = True
+                raise
             self._epoch = max(self._epoch, response.revocation_epoch)
 
     async def listen(self) -> None:

@@ -1,4 +1,4 @@
-"""When handles are asked for: in time by the clock that they end by, and again for every question that an answer came too early for."""
+"""When handles are asked for: in time by the clock that they end by, and again when an answer came too early for the question."""
 
 from __future__ import annotations
 
@@ -135,3 +135,31 @@ async def test_a_look_at_the_clock_is_no_question_to_the_adapter(rig: Rig) -> No
         await settled(rig)
         await asyncio.sleep(0.3)
         assert (rig.adapter.asked, rig.adapter.renewals) == (1, 0)
+
+
+async def test_what_is_told_while_an_answer_is_on_its_way_is_asked_for_again(rig: Rig) -> None:
+    """The adapter decides on an answer, then `b` is withdrawn and `c` granted, and that news is faster. The older answer brought
+    `b` back, and the question that the news led to was taken for answered: `c` was missed until half of the handles' life."""
+    with rig.keeping():
+        await settled(rig)
+        rig.adapter.gate.clear()
+        rig.renewal.fetch_soon()
+        await until(lambda: rig.adapter.asked == 2)
+        rig.adapter.grants = {"a", "c"}
+        rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=2, policy_digest=b"n" * 32, dropped_grants=["b"]))
+        assert sorted(rig.book.issued) == ["a"]
+        rig.adapter.gate.set()
+        await until(lambda: sorted(rig.book.issued) == ["a", "c"], seconds=5)
+        await asyncio.sleep(0.3)
+        assert rig.adapter.asked == 3
+
+
+async def test_a_question_that_failed_is_asked_again(rig: Rig) -> None:
+    with rig.keeping():
+        await settled(rig)
+        rig.adapter.failing = True
+        rig.adapter.grants = {"a", "c"}
+        rig.renewal.fetch_soon()
+        await until(lambda: rig.adapter.asked > 2)
+        rig.adapter.failing = False
+        await until(lambda: sorted(rig.book.issued) == ["a", "c"], seconds=5)
