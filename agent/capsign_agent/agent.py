@@ -78,7 +78,9 @@ class Agent:
         self.journal = Journal(config.journal.dir, config.journal.max_bytes, secrets.token_bytes(16), now_ms)
         if self.journal.torn_bytes:
             logs.warning("journal.torn_tail", bytes=self.journal.torn_bytes)
-        self.journal.append(records.opened())
+        self.journal.open(records.opened())
+        if self.journal.full:
+            logs.warning("journal.full")
         skew_s = float(config.limits.clock_skew_s)
         self._book = HandleBook(_socket_handles(one) for one in config.sockets)
         self._keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
