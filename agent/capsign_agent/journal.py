@@ -19,6 +19,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import struct
 import time
 import zlib
@@ -31,6 +32,9 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 _FRAME = struct.Struct(">II")
+
+_LIFE = re.compile(r"[0-9]{13}-[0-9a-f]{32}")
+"""The folder of a life. Nothing else in the directory is ours: `lost+found`, for example, where it is a volume of its own."""
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -83,7 +87,7 @@ class Journal:
         self._sealed_bytes = 0
         self.torn_bytes = 0
         """Bytes of frames cut short that recovery dropped."""
-        for folder in sorted(one for one in directory.iterdir() if one.is_dir() and not one.name.startswith(".")):
+        for folder in sorted(one for one in directory.iterdir() if _LIFE.fullmatch(one.name) and one.is_dir()):
             self._recover(folder)
         self._boot = f"{now_ms:013d}-{boot_id.hex()}"
         self._boot_id = boot_id
@@ -174,6 +178,14 @@ class Journal:
         """Give back room that will not be used."""
         self._promised = max(0, self._promised - promised)
 
+    def look_again(self) -> None:
+        """After a failed write: see whether the disk has room now, so that `full` says how it is and not how it was."""
+        if self._opening is not None:
+            with contextlib.suppress(FailureError):
+                self._open()
+        elif self._failed:
+            self._try_again()
+
     def seal(self) -> None:
         """End the current segment if it holds records, so that it can be delivered."""
         if self._records:
@@ -219,12 +231,9 @@ class Journal:
     def _write(self, payload: bytes) -> None:
         frame = _frame(payload)
         try:
-            if self._fd < 0:
-                self._folder.mkdir(mode=0o700, exist_ok=True)  # the disk may have been full at the start
-                self._fd = os.open(self._current, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             if not self._size:
                 frame = _frame(self._head) + frame
-            written = os.write(self._fd, frame)
+            written = os.write(self._file(), frame)
         except OSError:
             written = -1
         if written != len(frame):
@@ -236,10 +245,17 @@ class Journal:
         self._size += len(frame)
         self._hash.update(payload)
 
+    def _file(self) -> int:
+        """The current segment, made if need be. Raises OSError."""
+        if self._fd < 0:
+            self._folder.mkdir(mode=0o700, exist_ok=True)  # the disk may have been full at the start
+            self._fd = os.open(self._current, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        return self._fd
+
     def _try_again(self) -> None:
         """After a failed write: see whether the disk takes bytes again, leaving none behind."""
         try:
-            self._failed = self._fd >= 0 and os.write(self._fd, bytes(RECORD_BYTES)) != RECORD_BYTES
+            self._failed = os.write(self._file(), bytes(RECORD_BYTES)) != RECORD_BYTES
         except OSError:
             self._failed = True
         self._rewind()

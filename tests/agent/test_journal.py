@@ -321,6 +321,17 @@ def test_a_directory_that_cannot_be_written_is_no_full_disk(tmp_path: Path, monk
         start(tmp_path)
 
 
+def test_what_is_not_ours_in_the_directory_is_left_alone(tmp_path: Path) -> None:
+    """The journal as the root of a volume: `lost+found` is empty, and belongs to the file system's repair. It was removed."""
+    (tmp_path / "lost+found").mkdir()
+    foreign = tmp_path / "1-notes"
+    foreign.mkdir()
+    (foreign / "1.seg").write_bytes(b"not a frame")
+    start(tmp_path).close()
+    assert (tmp_path / "lost+found").is_dir()
+    assert (foreign / "1.seg").read_bytes() == b"not a frame"
+
+
 def test_one_process_holds_the_directory(tmp_path: Path) -> None:
     journal = start(tmp_path)
     with pytest.raises(JournalError, match="Another agent"):
