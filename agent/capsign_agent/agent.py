@@ -24,7 +24,6 @@ from capsign_agent import records
 from capsign_agent.adapter_calls import AdapterCalls
 from capsign_agent.coalesce import Coalescer
 from capsign_agent.config import Config, Socket
-from capsign_agent.credentials import Credentials
 from capsign_agent.handles import HandleBook, SocketHandles
 from capsign_agent.health import Health
 from capsign_agent.identity.account import Account
@@ -43,9 +42,6 @@ from capsign_agent.streams import Reachability, SignStream, streams_of
 from capsign_agent.upstream import Target, Upstream
 
 VERSION = "0.1.0"
-
-FIRST_FETCHES = 4
-"""How often handles are asked for under a new certificate before the streams of the old one end all the same."""
 
 SERVER_OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -82,7 +78,9 @@ class Agent:
         self.journal = Journal(config.journal.dir, config.journal.max_bytes, secrets.token_bytes(16), now_ms)
         if self.journal.torn_bytes:
             logs.warning("journal.torn_tail", bytes=self.journal.torn_bytes)
-        self.journal.append(records.opened())
+        self.journal.open(records.opened())
+        if self.journal.full:
+            logs.warning("journal.full")
         skew_s = float(config.limits.clock_skew_s)
         self._book = HandleBook(_socket_handles(one) for one in config.sockets)
         self._keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
@@ -253,43 +251,74 @@ class Agent:
 
     async def _follow_identity(self) -> None:
         """Each certificate makes a generation of connections. The source retries by itself; this ends when cancelled."""
+        change: asyncio.Task[None] | None = None
         async with contextlib.aclosing(self._source.changes()) as changes:
             async for fresh in changes:
-                await self._change_generation(fresh)
+                if change is not None:  # one that no adapter has accepted yet must not keep out the one that follows it
+                    await _cancel({change})
+                change = self._spawn(self._change_generation(Upstream(self._config.upstream, fresh)), self._tasks)
 
-    async def _change_generation(self, fresh: Credentials) -> None:
-        """New connections, handles bound to the new key, then the old streams end. No call is lost on the way."""
-        old, old_streams, old_tasks = self._upstream, self._streams, set(self._stream_tasks)
-        self._upstream = Upstream(self._config.upstream, fresh)
-        if not old.targets:
-            self._start_streams()
-            self._renewal.fetch_soon()
-            return
-        await self._fetch_first()
+    async def _change_generation(self, fresh: Upstream) -> None:
+        """New connections, handles bound to the new key, then the old streams end. No call is lost on the way.
+
+        A handle that is sent over the connections of another key looks stolen. So the handles held and the streams change in one
+        turn of the loop, and until then everything goes on over the old connections. May be cancelled at any point.
+        """
+        try:
+            if self._upstream.targets:
+                await self._first_handles(fresh)
+            else:
+                self._renewal.fetch_soon()
+        except BaseException:
+            if self._upstream is not fresh:
+                await fresh.close()
+            raise
+        # From here to the end nothing is awaited.
+        self._leave_for(fresh)
         self._start_streams()
-        for stream in old_streams:
+
+    async def _first_handles(self, fresh: Upstream) -> None:
+        """Handles over the new connections, asked for until an adapter gives them: the store may be down just now.
+
+        If the old certificate ends meanwhile, its connections do too, and with them all signing: callers hear that they may try
+        again. Evidence and the rest go over the new ones from then on.
+        """
+        calls = AdapterCalls(lambda: fresh, self._config.upstream.timeout_ms / 1000)
+        failures = 0
+        while True:
+            try:
+                await self._renewal.fetch(calls)
+            except FailureError as error:
+                failures += 1
+                logs.warning("credentials.not_accepted_yet", reason=error.row.name)
+            else:
+                return
+            if not self._upstream.remaining_s(time.time()):
+                self._leave_for(fresh)
+            await asyncio.sleep(backoff_s(failures))
+
+    def _leave_for(self, fresh: Upstream) -> None:
+        """The old streams take no more work, and end; unary calls go over the new connections."""
+        if self._upstream is fresh:
+            return
+        old, self._upstream = self._upstream, fresh
+        for stream in self._streams:
             stream.retire()
+        if old.targets:
+            self._spawn(self._end(old, set(self._stream_tasks)), self._tasks)
+
+    async def _end(self, old: Upstream, old_tasks: set[asyncio.Task[None]]) -> None:
+        """What is in flight is answered, then the old connections are closed."""
         if old_tasks:
             await asyncio.wait(old_tasks, timeout=self._config.upstream.timeout_ms / 1000)
         await old.close()
         logs.event("credentials.changed")
 
-    async def _fetch_first(self) -> None:
-        """Handles under the new certificate. Until an adapter has them the old streams sign, and it is asked again."""
-        for attempt in range(1, FIRST_FETCHES + 1):
-            try:
-                await self._renewal.fetch()
-            except FailureError as error:
-                logs.warning("credentials.not_accepted_yet", reason=error.row.name)
-            else:
-                return
-            await asyncio.sleep(backoff_s(attempt))
-        self._renewal.fetch_soon()
-
-    def _spawn(self, work: Coroutine[Any, Any, None], into: set[asyncio.Task[None]]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], into: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         into.add(task)
         task.add_done_callback(lambda done: self._ended(done, into))
+        return task
 
     def _ended(self, task: asyncio.Task[None], of: set[asyncio.Task[None]]) -> None:
         of.discard(task)

@@ -14,9 +14,12 @@ record and the missing CLOSE show it.)
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import os
+import re
 import struct
 import time
 import zlib
@@ -29,6 +32,11 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 _FRAME = struct.Struct(">II")
+
+_LIFE = re.compile(r"[0-9]{13}-[0-9a-f]{32}")
+"""The folder of a life. Nothing else in the directory is ours: `lost+found`, for example, where it is a volume of its own."""
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 SEGMENT_RECORDS = 4096
 """Most records in a segment: the bound of AuditBatch.records."""
@@ -79,20 +87,23 @@ class Journal:
         self._sealed_bytes = 0
         self.torn_bytes = 0
         """Bytes of frames cut short that recovery dropped."""
-        for folder in sorted(one for one in directory.iterdir() if one.is_dir() and not one.name.startswith(".")):
+        for folder in sorted(one for one in directory.iterdir() if _LIFE.fullmatch(one.name) and one.is_dir()):
             self._recover(folder)
         self._boot = f"{now_ms:013d}-{boot_id.hex()}"
         self._boot_id = boot_id
         self._folder = directory / self._boot
+        self._failed = False
         try:
             self._folder.mkdir(mode=0o700)
         except OSError as error:
-            os.close(self._lock)
-            raise _unusable(directory, error) from None
+            if error.errno not in _NO_ROOM:
+                os.close(self._lock)
+                raise _unusable(directory, error) from None
+            self._failed = True
         self._sequence = 0
         self._number = 0
         self._promised = 0
-        self._failed = False
+        self._opening: evidence_pb2.AuditBatch | None = None
         self._fd = -1
         self._size = 0
         self._records = 0
@@ -123,6 +134,14 @@ class Journal:
         """Whether anything is not delivered yet."""
         return bool(self._sealed) or self._records > 0
 
+    def open(self, piece: evidence_pb2.AuditBatch) -> None:
+        """Write the first record of this life. If the disk is full it waits, and nothing is written before it: until there is
+        room the journal is `full`, and what earlier lives left can be delivered, which makes room.
+        """
+        self._opening = piece
+        with contextlib.suppress(FailureError):
+            self._open()
+
     def promise(self, calls: int) -> None:
         """Reserve room for the INTENT and the OUTCOME of so many calls. Raises FailureError JOURNAL_FULL and reserves nothing.
 
@@ -143,6 +162,7 @@ class Journal:
         count = len(piece.records)
         if count > SEGMENT_RECORDS:
             raise ValueError("more records than a segment holds")
+        self._open()
         if self._records and (self._records + count > SEGMENT_RECORDS or self._size + count * RECORD_BYTES > SEGMENT_BYTES):
             self._seal()
         now_ms = time.time_ns() // 1_000_000
@@ -157,6 +177,14 @@ class Journal:
     def forget(self, promised: int) -> None:
         """Give back room that will not be used."""
         self._promised = max(0, self._promised - promised)
+
+    def look_again(self) -> None:
+        """After a failed write: see whether the disk has room now, so that `full` says how it is and not how it was."""
+        if self._opening is not None:
+            with contextlib.suppress(FailureError):
+                self._open()
+        elif self._failed:
+            self._try_again()
 
     def seal(self) -> None:
         """End the current segment if it holds records, so that it can be delivered."""
@@ -179,9 +207,23 @@ class Journal:
     def close(self) -> None:
         """Seal, and let the directory go. A life that has nothing left to deliver leaves no folder."""
         self.seal()
-        if not any(self._folder.iterdir()):
+        if self._fd >= 0:  # nothing but tries that failed
+            os.close(self._fd)
+            self._current.unlink()
+        if self._folder.exists() and not any(self._folder.iterdir()):
             self._folder.rmdir()
         os.close(self._lock)
+
+    def _open(self) -> None:
+        """Write the record that begins this life, if it is not written yet. Raises FailureError JOURNAL_FULL."""
+        if self._opening is None:
+            return
+        piece, self._opening = self._opening, None
+        try:
+            self.append(piece)
+        except FailureError:
+            self._opening = piece
+            raise
 
     def _room(self) -> int:
         return self._max_bytes - CLOSING_BYTES - self.size_bytes - self._promised * RECORD_BYTES
@@ -189,11 +231,9 @@ class Journal:
     def _write(self, payload: bytes) -> None:
         frame = _frame(payload)
         try:
-            if self._fd < 0:
-                self._fd = os.open(self._current, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             if not self._size:
                 frame = _frame(self._head) + frame
-            written = os.write(self._fd, frame)
+            written = os.write(self._file(), frame)
         except OSError:
             written = -1
         if written != len(frame):
@@ -205,10 +245,17 @@ class Journal:
         self._size += len(frame)
         self._hash.update(payload)
 
+    def _file(self) -> int:
+        """The current segment, made if need be. Raises OSError."""
+        if self._fd < 0:
+            self._folder.mkdir(mode=0o700, exist_ok=True)  # the disk may have been full at the start
+            self._fd = os.open(self._current, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        return self._fd
+
     def _try_again(self) -> None:
         """After a failed write: see whether the disk takes bytes again, leaving none behind."""
         try:
-            self._failed = self._fd >= 0 and os.write(self._fd, bytes(RECORD_BYTES)) != RECORD_BYTES
+            self._failed = os.write(self._file(), bytes(RECORD_BYTES)) != RECORD_BYTES
         except OSError:
             self._failed = True
         self._rewind()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +23,8 @@ BACKOFF_FIRST_S = 0.2
 BACKOFF_MOST_S = 15.0
 LEAST_WAIT_S = 1.0
 """Never renew more often than this, however short a life the adapter gives."""
+LOOK_EVERY_S = 2.0
+"""How often a wait looks at the clock: it may have been set, or the node may have slept, and no timer notices either."""
 
 
 class Adapter(Protocol):
@@ -79,8 +82,8 @@ class Renewal:
         while True:
             self._kick.clear()
             try:
-                if self._fetch_anew or not self._book.issued:
-                    await self.fetch()
+                if self._fetch_anew or not self._all_usable():
+                    await self.fetch()  # one that has ended cannot be renewed: the adapter would leave it out as if withdrawn
                 else:
                     await self._renew()
                 failures = 0
@@ -90,23 +93,25 @@ class Renewal:
                 if failures == 1:
                     logs.warning("handles.fetch_failed", reason=error.row.name)
             wait_s = self._next_wait() if not failures else backoff_s(failures)
-            try:
-                await asyncio.wait_for(self._kick.wait(), wait_s)
+            if await self._kicked(wait_s):
                 # Many refusals may arrive at once, and the adapter may refuse for a while: one fetch a moment is enough.
                 await asyncio.sleep(random.uniform(0.05, 0.15) * (1 + min(failures, 50)))
-            except TimeoutError:
-                pass
 
-    async def fetch(self) -> None:
-        """A full set now. Raises FailureError.
+    async def fetch(self, over: Adapter | None = None) -> None:
+        """A full set now, over connections of a certificate that is to be used next if they are given. Raises FailureError.
 
-        One answer at a time: of two that cross, the one under the older certificate must not be the one that stays.
+        One answer at a time: of two that cross, the one under the older certificate must not be the one that stays. Nothing is
+        awaited between taking the answer and returning.
         """
         async with self._asking:
-            response = await self._adapter.issue(self._book.wanted)
-            bounds.check(response)
-            self._fetch_anew = False
-            self._take(lambda now: self._book.replace(response.handles, now, response.mint_public_key))
+            self._fetch_anew = False  # what is told from here on may be newer than the answer, and asks again
+            try:
+                response = await (over or self._adapter).issue(self._book.wanted)
+                bounds.check(response)
+                self._take(lambda now: self._book.replace(response.handles, now, response.mint_public_key))
+            except BaseException:
+                self._fetch_anew = True
+                raise
             self._epoch = max(self._epoch, response.revocation_epoch)
 
     async def listen(self) -> None:
@@ -123,6 +128,20 @@ class Renewal:
             else:
                 failures += 1
             await asyncio.sleep(backoff_s(failures))
+
+    async def _kicked(self, wait_s: float) -> bool:
+        """Wait until somebody asks for handles, True, or that long by the clock or by the timer, whichever is first, False."""
+        loop = asyncio.get_running_loop()
+        timer, at = loop.time() + wait_s, self._clock() + wait_s
+        while (left_s := min(timer - loop.time(), at - self._clock())) > 0:
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self._kick.wait(), min(left_s, LOOK_EVERY_S))
+        return False
+
+    def _all_usable(self) -> bool:
+        """Whether there are handles and none has ended."""
+        held = len(self._book.issued)
+        return held > 0 and self._book.usable(self._clock()) == held
 
     async def _renew(self) -> None:
         async with self._asking:

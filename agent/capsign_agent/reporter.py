@@ -54,6 +54,7 @@ class Reporter:
         failures = 0
         while True:
             await asyncio.sleep(self._flush_s if not failures else backoff_s(failures))
+            self._journal.look_again()
             self._journal.seal()
             failures = 0 if await self.deliver() else failures + 1
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from typing import Any
+
 import grpc
 import pytest
+from capsign_agent import records
+from capsign_agent.journal import Journal
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
@@ -72,3 +79,40 @@ async def test_handles_appear_by_themselves_when_the_adapter_comes_late(place: H
         adapter.start()
         await until(lambda: not agent.faults())
         assert (await first_handle(place.stub())).grant == "tokens"
+
+
+async def test_a_start_on_a_full_disk_delivers_what_is_there_and_then_signs(
+    place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the last life left fills the disk, and only delivering it makes room. The agent once ended at its first record, at
+    every start again: nothing was ever delivered."""
+    last = Journal(place.journal, 1 << 20, os.urandom(16), 1_700_000_000_000)
+    last.append(records.opened())
+    os.close(last._lock)
+    write, left = os.write, last._current
+
+    def write_if_room(descriptor: int, data: Any) -> int:
+        if left.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write_if_room)
+    adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
+    async with running(place, ready=False) as agent:
+        await until(lambda: agent.faults() == ["journal_full"])
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"hello")
+        request = agent_pb2.SignRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519, item=item)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Sign(request)
+        told = FailureError.from_rpc(caught.value)
+        assert told is not None
+        assert told.reason == fail.REASON_JOURNAL_FULL
+        adapter.faults.audit = lambda _: 0
+        await until(lambda: not left.exists())
+        assert (await stub.Sign(request)).signature
+    before, now = adapter.boots.values()
+    assert [record.kind for record in before.records] == [evidence_pb2.AUDIT_KIND_OPEN]
+    kinds = [record.kind for record in now.records]
+    assert (kinds[0], kinds[-1]) == (evidence_pb2.AUDIT_KIND_OPEN, evidence_pb2.AUDIT_KIND_CLOSE)

@@ -158,6 +158,80 @@ async def test_a_new_certificate_costs_no_call(place: Home, adapter: FakeAdapter
     assert len(set(adapter.bound.values())) == 4
 
 
+async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft(
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store fails, the certificate changes, the store comes back: at no time may a handle be sent over the connections of
+    another key. Handles of the new key were once taken while the old streams signed: calls were refused as stolen, finally."""
+    monkeypatch.setattr("capsign_agent.agent.backoff_s", lambda failures: 0.4)
+    stop, heard = asyncio.Event(), []
+
+    async def caller(stub: Any, handle: str) -> None:
+        while not stop.is_set():
+            heard.append(len((await sign(stub, handle)).signature))
+            await asyncio.sleep(0.002)
+
+    async with running(place) as agent:
+        stub = place.stub()
+        calling = asyncio.create_task(caller(stub, (await first_handle(stub)).id))
+        await until(lambda: adapter.watchers and agent._renewal._policy)
+        adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE
+        adapter.tell(revocation_epoch=2, policy_digest=b"2" * 32)  # handles are to be asked for anew
+        wake(agent, identity)
+        await until(lambda: identity.renewed)
+        await asyncio.sleep(2.0)  # longer than four tries: the new streams once took over without handles
+        before = len(heard)
+        await until(lambda: len(heard) > before + 20 or calling.done())
+        adapter.faults.issue = 0
+        await until(lambda: len(set(adapter.bound.values())) == 2)
+        before = len(heard)
+        await until(lambda: len(heard) > before + 50 or calling.done())
+        stop.set()
+        await calling
+
+
+async def test_a_certificate_that_no_adapter_takes_does_not_keep_out_the_next(
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handles are refused under the second certificate for as long as it lives; the third is used though the second never was."""
+    monkeypatch.setattr("capsign_agent.agent.backoff_s", lambda failures: 30.0)
+    async with running(place) as agent:
+        first = agent._upstream
+        adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE
+        wake(agent, identity)
+        await until(lambda: identity.renewed)
+        await asyncio.sleep(0.2)
+        assert agent._upstream is first
+        adapter.faults.issue = 0
+        await generation(agent, lambda: wake(agent, identity))
+        assert len(identity.renewed) == 2
+
+
+async def test_when_the_old_certificate_ended_callers_hear_that_they_may_try_again(
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No handle of the new certificate can be had and the old one has ended: nothing is signed, nothing is refused for good, and
+    evidence goes over the new connections."""
+    monkeypatch.setattr("capsign_agent.agent.backoff_s", lambda failures: 0.02)
+    place.upstream = "unreachable_after_ms = 0"
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        first: Any = agent._upstream
+        adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE
+        wake(agent, identity)
+        await until(lambda: identity.renewed)
+        assert (await sign(stub, handle)).signature
+        first._ends = 1.0
+        await until(lambda: agent._upstream is not first and not agent._reach.connected)
+        told = await refused(sign(stub, handle))
+        assert told.outcome == fail.OUTCOME_UNAVAILABLE
+        await until(lambda: not agent.journal.waiting)
+        adapter.faults.issue = 0
+        await until(lambda: not agent.faults())
+        assert (await sign(stub, handle)).signature
+
+
 async def test_revocations_are_heard_after_a_renewal_too(place: Home, adapter: FakeAdapter, identity: FakeIdentity) -> None:
     """Closing the old connections cancels the Watch stream in a way that looks like the end of its task. It opens anew."""
     async with running(place) as agent:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -268,6 +269,67 @@ def test_a_full_disk_at_the_first_record_of_a_segment(tmp_path: Path, monkeypatc
     journal.append(some(2))
     journal.seal()
     assert check_chain(journal) == [1, 2]
+
+
+@pytest.mark.parametrize("call", ["mkdir", "write"])
+def test_a_life_that_begins_on_a_full_disk_writes_its_first_record_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It refuses calls, writes nothing before the record that it began, and what the last life left can still be delivered."""
+    first = start(tmp_path)
+    first.append(some(3))
+    abandon(first)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        journal = start(tmp_path, 2)
+        journal.open(records.opened())
+        assert journal.full
+        with pytest.raises(FailureError, match="JOURNAL_FULL"):
+            journal.append(some(1))
+        [left] = journal.sealed()
+        journal.delivered(left)
+    journal.append(some(1))
+    assert not journal.full
+    journal.seal()
+    [batch] = batches(journal)
+    opening, intent = batch.records
+    assert (opening.kind, intent.kind) == (evidence_pb2.AUDIT_KIND_OPEN, evidence_pb2.AUDIT_KIND_INTENT)
+    assert check_chain(journal) == [1, 2]
+
+
+def test_a_life_that_never_had_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", fail)
+    journal = start(tmp_path)
+    journal.open(records.opened())
+    journal.close()
+    assert [one.name for one in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_directory_that_cannot_be_written_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "mkdir", fail)
+    with pytest.raises(JournalError, match="Read-only file system"):
+        start(tmp_path)
+
+
+def test_what_is_not_ours_in_the_directory_is_left_alone(tmp_path: Path) -> None:
+    """The journal as the root of a volume: `lost+found` is empty, and belongs to the file system's repair. It was removed."""
+    (tmp_path / "lost+found").mkdir()
+    foreign = tmp_path / "1-notes"
+    foreign.mkdir()
+    (foreign / "1.seg").write_bytes(b"not a frame")
+    start(tmp_path).close()
+    assert (tmp_path / "lost+found").is_dir()
+    assert (foreign / "1.seg").read_bytes() == b"not a frame"
 
 
 def test_one_process_holds_the_directory(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -82,8 +84,6 @@ async def test_what_failed_is_sent_again_with_the_same_bytes(tmp_path: Path, fau
 
 
 async def test_a_life_that_is_refused_is_set_aside_whole_and_others_go_on(tmp_path: Path) -> None:
-    import os
-
     first = journal(tmp_path, 1, 2)
     os.close(first._lock)
     one, adapter, clock = journal(tmp_path, 2, 2), Adapter(fail.REASON_AUDIT_OUT_OF_ORDER), Clock()
@@ -134,3 +134,31 @@ async def test_it_runs_by_itself(tmp_path: Path) -> None:
     await until(lambda: not one.waiting)
     task.cancel()
     assert numbers(adapter.taken) == [(1, 1)]
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_a_disk_that_has_room_again_is_noticed_without_a_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """One write failed. Health said that the journal is full, so no call came, and only a call would have tried again."""
+    one, adapter = journal(tmp_path, 1, 0), Adapter()
+    for _ in range(before):
+        one.append(records.handles(1))
+
+    def fail_write(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail_write)
+        with pytest.raises(FailureError, match="JOURNAL_FULL"):
+            one.append(records.handles(2))
+        task = asyncio.create_task(reporter(one, adapter).run())
+        await asyncio.sleep(0.05)
+        assert one.full
+    await until(lambda: not one.full, seconds=5)
+    one.append(records.handles(3))
+    await until(lambda: not one.waiting)
+    task.cancel()
+    taken = [record.handles for batch in adapter.taken for record in evidence_pb2.AuditBatch.FromString(batch).records]
+    assert taken == [1, 3][1 - before :]
+    one.close()
