@@ -108,10 +108,10 @@ def test_renewal_gives_a_workload_no_more_streams(tmp_path):
         held = [app.signing.Sign(silent(), timeout=60) for app in greedy for _ in range(12)]
         for call in held:
             keys.callback(call.cancel)
-        assert _eventually(lambda: sum(call.done() for call in held) == 60 - 32)
+        assert _eventually(lambda: sum(call.done() for call in held) == 60 - 48)
         refused = [FailureError.from_rpc(call) for call in held if call.done()]
         assert {failure.reason for failure in refused} == {reasons.REASON_OVERLOADED}
-        assert {failure.detail.split(" open")[0] for failure in refused} == {"This workload has 32"}
+        assert {failure.detail.split(" open")[0] for failure in refused} == {"This workload has 48"}
         other = App(keys.enter_context(replica.as_(OTHER)))
         request = other.request(b"m", token=other.handles()["others"].token)
         (answer,) = other.signing.Sign(iter([request]), timeout=10)
