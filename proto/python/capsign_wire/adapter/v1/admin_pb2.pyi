@@ -197,7 +197,7 @@ class RevokeRequest(_message.Message):
     kind: Global___RevocationKind.ValueType
     """What kind."""
     target: _builtins.str
-    """Which, in the form the kind says."""
+    """Which, in the form the kind says. A grant, key or tenant that neither policy nor store has is NOT_FOUND."""
     def __init__(
         self,
         *,

@@ -333,7 +333,7 @@ Global___SignResponse: _TypeAlias = SignResponse  # noqa: Y015
 
 @_typing.final
 class SignBatchRequest(_message.Message):
-    """Groups to sign; at most 1024 items in all and 4 MiB on the wire."""
+    """Groups to sign; at most 1024 items in all and 4 MiB on the wire. The answer may have 20 MiB: a client must take as much."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
