@@ -229,6 +229,16 @@ def test_garbage_collection_forgets_what_is_older_than_the_watermark(store):
     assert store.control().tree_size == 3
 
 
+def test_a_late_intent_needs_a_row(store):
+    """Nothing was collected yet, so the watermark says nothing: an id of 1970 was taken as a new one."""
+    known, unknown = draft(new_intent_id(NOW - 25 * HOUR)), draft(new_intent_id(NOW - 25 * HOUR))
+    commit(store, known)
+    told, refused = commit(store, known._replace(late=True), unknown._replace(late=True))
+    assert (told.verdict, told.stored.state) == (Verdict.REPLAY, IntentState.DONE)
+    assert (refused.verdict, refused.reason) == (Verdict.REFUSED, failures_pb2.REASON_INTENT_EXPIRED)
+    assert list(store.find(APP, [known.intent_id, unknown.intent_id])) == [known.intent_id]
+
+
 def test_a_clock_that_went_back_does_not_open_the_window_again(store):
     """Signed, collected, then the clock steps back two hours: without a watermark of its own the ledger would sign it afresh."""
     old, young = draft(new_intent_id(NOW - 2 * HOUR)), draft(new_intent_id(NOW))

@@ -31,6 +31,7 @@ from capsign_adapter.sign.recent import Recent, name_of
 from capsign_adapter.sign.signing import Signing
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interface import Committed, Draft, EpochMovedError, IntentState, Store, Verdict
+from capsign_adapter.store.ledger import floor_of
 
 EPOCH_ATTEMPTS = 5
 """How often a batch is decided anew because something was revoked meanwhile, before it is given back."""
@@ -48,6 +49,8 @@ class Attempt:
 
     peer: Peer
     now_ms: int
+    oldest: bytes
+    """Ids that sort below it are older than the retention."""
     snapshot: Snapshot
     answer: pb.SignResponse
     drafts: list[Draft] = field(default_factory=list)
@@ -76,6 +79,7 @@ class Pipeline:
     ) -> None:
         self._policy_digest = policy.digest
         self._message_max = policy.limits.message_max
+        self._retention_ms = policy.limits.intent_retention_ms
         self._groups = groups
         self._signing = Signing()
         self._recent = recent
@@ -97,7 +101,9 @@ class Pipeline:
         taken: dict[int, Taken] = {}  # what the rate gave each group: a batch that is decided anew is neither charged nor freed
         recorded = False
         for _ in range(EPOCH_ATTEMPTS):
-            attempt = Attempt(peer, now_ms(), self._snapshots.current, pb.SignResponse(batch_id=request.batch_id))
+            now = now_ms()
+            oldest = floor_of(max(0, now - self._retention_ms))
+            attempt = Attempt(peer, now, oldest, self._snapshots.current, pb.SignResponse(batch_id=request.batch_id))
             for place, group in enumerate(request.groups):
                 self._group(attempt, request, group, place, taken)
             if attempt.drafts and not passage.enter(attempt.snapshot.epoch):
@@ -245,7 +251,19 @@ class Pipeline:
 
         workload, grant, serial = attempt.peer.spiffe_id, capability.grant, capability.serial
         attempt.drafts.append(
-            Draft(workload, intent_id, fingerprint, grant, state, result, entry, refusal, serial, bound.max_uses)
+            Draft(
+                workload,
+                intent_id,
+                fingerprint,
+                grant,
+                state,
+                result,
+                entry,
+                refusal,
+                serial,
+                bound.max_uses,
+                intent_id < attempt.oldest,
+            )
         )
         attempt.slots.append(slot)
         attempt.signatures.append(signature)

@@ -56,6 +56,8 @@ class Draft(NamedTuple):
     refusal_leaf: Callable[[failures_pb2.Reason.ValueType], bytes]
     handle_serial: bytes = b""
     max_uses: int = 0
+    late: bool = False
+    """The id is older than the retention by the clock of the replica that decided: only a row that is there may answer for it."""
 
 
 class Verdict(IntEnum):

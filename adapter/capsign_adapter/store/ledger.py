@@ -40,7 +40,7 @@ class Plan:
 
 
 def floor_of(watermark_ms: int) -> bytes:
-    """Ids that sort below these six bytes are older than the watermark: an id starts with its time."""
+    """Ids that sort below these six bytes are older than that time: an id starts with its own."""
     return watermark_ms.to_bytes(6, "big")
 
 
@@ -56,8 +56,8 @@ def watermark_after(watermark_ms: int, newest: bytes | None, now_ms: int, retent
 
 
 def is_plain(drafts: Sequence[Draft]) -> bool:
-    """Whether the batch repeats no intent and counts no uses: then the database's unique key alone can decide."""
-    if any(draft.max_uses for draft in drafts):
+    """Whether the batch repeats no intent, has none that is late and counts no uses: then the unique key alone can decide."""
+    if any(draft.max_uses or draft.late for draft in drafts):
         return False
     return len({(draft.workload, draft.intent_id) for draft in drafts}) == len(drafts)
 
@@ -78,7 +78,7 @@ def plan(
     """Decide a batch in order; a later draft sees what an earlier one of the same batch did.
 
     A row that is still there tells the truth even when it is older than the watermark; only an absent old id is refused, for
-    it may have been done and forgotten.
+    it may have been done and forgotten. So is one that is late by its replica's clock: that refuses it, and moves nothing.
     """
     known = dict(found)
     floor = floor_of(watermark_ms)
@@ -88,7 +88,7 @@ def plan(
         row = known.get(key)
         if row is not None:
             _answer_known(made, draft, row, first_index)
-        elif draft.intent_id < floor:
+        elif draft.late or draft.intent_id < floor:
             _refuse(made, draft, failures_pb2.REASON_INTENT_EXPIRED, first_index)
         elif draft.state is IntentState.DONE and not _count_use(made, draft, used):
             # Final for this id (a refusal is), so it gets a row: asked again, it is told the same.

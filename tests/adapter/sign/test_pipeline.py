@@ -191,6 +191,13 @@ def test_an_intent_older_than_the_window_is_never_executed_afresh(rig):
     assert item.failure.reason == reasons.REASON_INTENT_EXPIRED
 
 
+def test_an_intent_older_than_the_window_needs_no_collection_to_be_refused(rig):
+    (item,) = rig.sign(b"m", intents=[intent_at(-25 * 3_600_000)])
+    assert item.failure.reason == reasons.REASON_INTENT_EXPIRED
+    (item,) = rig.sign(b"m", intents=[intent_at(-23 * 3_600_000)])
+    assert item.signature
+
+
 def test_a_revocation_between_decision_and_commit_wins(rig, monkeypatch):
     """The batch was decided and signed under the old epoch; the commit finds it moved, and the second round refuses."""
     commit, revoked = rig.store.commit, []
