@@ -256,7 +256,11 @@ class Agent:
             async for fresh in changes:
                 if change is not None:  # one that no adapter has accepted yet must not keep out the one that follows it
                     await _cancel({change})
-                change = self._spawn(self._change_generation(Upstream(self._config.upstream, fresh)), self._tasks)
+                generation = Upstream(self._config.upstream, fresh)
+                if self._upstream.targets:
+                    change = self._spawn(self._change_generation(generation), self._tasks)
+                else:  # the first: at once, before anything asks over connections that are not there and then waits to ask again
+                    await self._change_generation(generation)
 
     async def _change_generation(self, fresh: Upstream) -> None:
         """New connections, handles bound to the new key, then the old streams end. No call is lost on the way.

@@ -116,3 +116,12 @@ async def test_a_start_on_a_full_disk_delivers_what_is_there_and_then_signs(
     assert [record.kind for record in before.records] == [evidence_pb2.AUDIT_KIND_OPEN]
     kinds = [record.kind for record in now.records]
     assert (kinds[0], kinds[-1]) == (evidence_pb2.AUDIT_KIND_OPEN, evidence_pb2.AUDIT_KIND_CLOSE)
+
+
+async def test_a_start_with_a_certificate_asks_for_handles_once(
+    place: Home, adapter: FakeAdapter, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They were asked for before the connections of the first certificate were there, and again after a pause: twice the time."""
+    async with running(place):
+        await first_handle(place.stub())
+    assert "handles.fetch_failed" not in capfd.readouterr().err
