@@ -61,6 +61,8 @@ class Renewal:
         self._asking = asyncio.Lock()
         self._kick = asyncio.Event()
         self._fetch_anew = True
+        self._fetching = False
+        self._told_meanwhile = 0
         self._epoch = 0
         self._policy = b""
 
@@ -104,15 +106,23 @@ class Renewal:
         awaited between taking the answer and returning.
         """
         async with self._asking:
-            self._fetch_anew = False  # what is told from here on may be newer than the answer, and asks again
+            # What is told from here on may be newer than the answer: a policy asks again, an epoch is held against the answer's.
+            # At a start the first news may come before the first handles, and is no reason to ask twice.
+            self._fetch_anew, self._fetching, self._told_meanwhile = False, True, 0
             try:
                 response = await (over or self._adapter).issue(self._book.wanted)
                 bounds.check(response)
                 self._take(lambda now: self._book.replace(response.handles, now, response.mint_public_key))
             except BaseException:
                 self._fetch_anew = True
+                if self._told_meanwhile:
+                    self._kick.set()
                 raise
+            finally:
+                self._fetching = False
             self._epoch = max(self._epoch, response.revocation_epoch)
+            if self._told_meanwhile > response.revocation_epoch:
+                self.fetch_soon()
 
     async def listen(self) -> None:
         """Follow the adapter's Watch stream for ever, at whichever replica answers."""
@@ -170,13 +180,17 @@ class Renewal:
         self._book.drop_serials(told.dropped_serials)
         if len(self._book.issued) != before:
             self._note("handles.dropped")
-        moved = told.revocation_epoch > self._epoch or (self._policy and told.policy_digest != self._policy)
         if told.policy_digest != self._policy:
+            if self._policy:
+                self.fetch_soon()
             self._policy = told.policy_digest
             self._policy_changed()
-        self._epoch = max(self._epoch, told.revocation_epoch)
-        if moved:
-            self.fetch_soon()
+        if told.revocation_epoch > self._epoch:
+            self._epoch = told.revocation_epoch
+            if self._fetching:
+                self._told_meanwhile = told.revocation_epoch
+            else:
+                self.fetch_soon()
 
     def _note(self, event: str) -> None:
         """Handles changed: a record, a log line."""

@@ -42,15 +42,16 @@ class Adapter:
         self.failing = False
         self.asked = 0
         self.renewals = 0
+        self.epoch = 1
         self.ends: dict[bytes, float] = {}
 
     async def issue(self, grants: list[str]) -> capability_pb2.IssueHandlesResponse:
         self.asked += 1
-        failing, handles = self.failing, [self._handle(name) for name in sorted(self.grants)]
+        failing, epoch, handles = self.failing, self.epoch, [self._handle(name) for name in sorted(self.grants)]
         await self.gate.wait()
         if failing:
             raise FailureError(fail.REASON_STORE_UNAVAILABLE)
-        return capability_pb2.IssueHandlesResponse(handles=handles, mint_public_key=bytes(32), revocation_epoch=1)
+        return capability_pb2.IssueHandlesResponse(handles=handles, mint_public_key=bytes(32), revocation_epoch=epoch)
 
     async def renew(self, tokens: list[bytes]) -> capability_pb2.RenewHandlesResponse:
         self.renewals += 1
@@ -152,6 +153,49 @@ async def test_what_is_told_while_an_answer_is_on_its_way_is_asked_for_again(rig
         await until(lambda: sorted(rig.book.issued) == ["a", "c"], seconds=5)
         await asyncio.sleep(0.3)
         assert rig.adapter.asked == 3
+
+
+async def test_news_that_is_no_newer_than_the_answer_on_its_way_asks_nothing(rig: Rig) -> None:
+    """An agent's first news may come before its first handles: such a start asked twice."""
+    rig.adapter.epoch = 7
+    rig.adapter.gate.clear()
+    with rig.keeping():
+        await until(lambda: rig.adapter.asked == 1)
+        rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=7, policy_digest=b"n" * 32))
+        rig.adapter.gate.set()
+        await settled(rig)
+        await asyncio.sleep(0.3)
+        assert rig.adapter.asked == 1
+        rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=8, policy_digest=b"n" * 32))
+        await until(lambda: rig.adapter.asked == 2)
+
+
+@pytest.mark.parametrize("policy", [b"n" * 32, b"o" * 32], ids=["policy", "epoch"])
+async def test_news_that_is_newer_than_the_answer_on_its_way_asks_once_more(rig: Rig, policy: bytes) -> None:
+    rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=1, policy_digest=b"o" * 32))
+    rig.adapter.gate.clear()
+    with rig.keeping():
+        await until(lambda: rig.adapter.asked == 1)
+        epoch = 2 if policy == b"o" * 32 else 1
+        rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=epoch, policy_digest=policy))
+        rig.adapter.gate.set()
+        await until(lambda: rig.adapter.asked == 2, seconds=5)
+        await asyncio.sleep(0.3)
+        assert rig.adapter.asked == 2  # though the answer is still older than the news: that replica may be behind for a while
+
+
+async def test_news_during_a_question_of_others_that_failed_is_asked_for_at_once(rig: Rig) -> None:
+    """Handles over the connections of a new certificate, which is given up for a newer one: the news came meanwhile."""
+    with rig.keeping():
+        await settled(rig)
+        rig.adapter.gate.clear()
+        over = asyncio.create_task(rig.renewal.fetch(rig.adapter))
+        await until(lambda: rig.adapter.asked == 2)
+        rig.adapter.epoch, rig.adapter.grants = 2, {"a", "c"}
+        rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=2, policy_digest=b"n" * 32))
+        over.cancel()
+        rig.adapter.gate.set()
+        await until(lambda: sorted(rig.book.issued) == ["a", "c"], seconds=5)
 
 
 async def test_a_question_that_failed_is_asked_again(rig: Rig) -> None:
