@@ -112,6 +112,16 @@ def test_text_stays_text_for_kubectl_too(text, run):
     assert f"a: '{text}'" in out
 
 
+def test_what_is_text_to_kubectl_is_not_made_a_number(run):
+    """`startTime: 22:30` of an object that only passed through came out as `1350`: minutes, in YAML 1.1. And `=`, which YAML 1.1
+    gives a meaning of its own, ended with "is not YAML"."""
+    given = "startTime: 22:30, ratio: 1:30.5, long: -190:20:30, is: =, port: 8080, share: 0.5, large: 1_000"
+    spec = {"startTime": "22:30", "ratio": "1:30.5", "long": "-190:20:30", "is": "=", "port": 8080, "share": 0.5, "large": 1000}
+    out = run(text=f"kind: Silence\nspec: {{{given}}}\n").out
+    assert yaml.safe_load(out)["spec"] == spec
+    assert "startTime: '22:30'" in out, "quoted, it is text to every reader"
+
+
 def test_standard_input(run, monkeypatch):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(json.dumps(POD).encode())))
     assert agent_in(yaml.safe_load(run("-f", "-").out))
@@ -124,6 +134,23 @@ def test_what_people_should_know_goes_to_standard_error(run):
     assert "Pod p: app may sign as spiffe://cluster.example/ns/shop/sa/default" in ran.err
     assert "--bundle" in ran.err
     assert "spiffe" not in ran.out
+
+
+def test_the_service_account_may_be_named_as_it_was_called_before(run):
+    """`serviceAccount`, deprecated, counts where `serviceAccountName` is not given; "may sign as …/sa/default" was wrong."""
+    spec = {**POD["spec"], "serviceAccount": "orders"}
+    assert "/sa/orders" in run(text={**POD, "spec": spec}).err
+    assert "/sa/newer" in run(text={**POD, "spec": {**spec, "serviceAccountName": "newer"}}).err
+
+
+def test_a_pod_that_names_pull_secrets_for_the_first_time_loses_those_of_its_account(run, tmp_path):
+    """Kubernetes copies a service account's pull secrets only into a pod that names none, and looks before the webhook does. A
+    template that was injected offline names one already: the application's own image could no longer be pulled."""
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("image_pull_secrets: [registry]\n")
+    assert "names pull secrets now" in run("--settings", str(settings), text=POD).err
+    named = {**POD, "spec": {**POD["spec"], "imagePullSecrets": [{"name": "mine"}]}}
+    assert "names pull secrets" not in run("--settings", str(settings), text=named).err
 
 
 def test_nothing_to_do_is_said(run):

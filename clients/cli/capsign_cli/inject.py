@@ -122,7 +122,11 @@ def _inject_all(document: Any, source: str, namespace: str, settings: Any, bundl
         for warning in result.warnings:
             _note(f"{place.title}: {warning}")
         document = place.replaced(document, result.pod)
-        account = result.pod["spec"].get("serviceAccountName") or "default"
+        spec = result.pod["spec"]
+        if spec.get("imagePullSecrets") and not place.pod["spec"].get("imagePullSecrets"):
+            told = "it names pull secrets now, so Kubernetes adds none of its service account's. Name in it those that it needs."
+            _note(f"{place.title}: {told}")
+        account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"  # the second is the old name
         identity = f"spiffe://{settings.trust_domain}/ns/{where}/sa/{account}"
         _note(f"{place.title}: {', '.join(result.containers)} may sign as {identity}", mark="✓")
     return document

@@ -100,11 +100,16 @@ def _refuse_bombs(data: bytes, source: str) -> None:
 
 
 class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc] # chosen at run time
-    """Manifests as Kubernetes reads them: dates stay text."""
+    """Manifests as kubectl reads them: dates, times of day and `=` stay text. To Python's YAML 1.1 `22:30` is the number 1350."""
+
+
+def _as_kubectl(tag: str, form: re.Pattern[str]) -> tuple[str, re.Pattern[str]]:
+    numbers = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+    return (tag, re.compile(f"(?![^:]*:)(?:{form.pattern})", form.flags)) if tag in numbers else (tag, form)
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:timestamp"]
+    first: [_as_kubectl(tag, form) for tag, form in forms if tag.rpartition(":")[2] not in {"timestamp", "value"}]
     for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
