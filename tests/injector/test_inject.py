@@ -171,5 +171,14 @@ def test_pull_secrets_are_added_once(settings, bundle):
     assert after["spec"]["imagePullSecrets"] == [{"name": "own"}, {"name": "mirror"}]
 
 
+def test_an_agent_that_cannot_find_the_adapter_is_warned_about(settings, bundle):
+    """With the node's name servers the pod stayed in `Init:0/1` for ever, and nothing said why."""
+    (warning,) = inject(pod(dnsPolicy="Default"), "shop", settings, bundle).warnings
+    assert "do not know capsign-adapter.capsign-system.svc." in warning
+    assert inject(pod(dnsPolicy="ClusterFirst"), "shop", settings, bundle).warnings == ()
+    elsewhere = parse(b"adapter: {enrolment_targets: ['capsign.example.com:7444']}", "x")
+    assert inject(pod(dnsPolicy="Default"), "shop", elsewhere, bundle).warnings == ()
+
+
 def test_the_probe_is_where_the_image_has_it():
     assert (Path(agent_settings.__file__).parent / "probe.py").exists()

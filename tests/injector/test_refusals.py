@@ -34,7 +34,9 @@ NODE = [{"name": "v", "hostPath": {"path": "/var/lib/kubelet/pods/1"}}]
 REACHING = (
     "/", "/etc", "/etc/kubernetes/kubelet.conf", "/proc", "/proc/1/root", "/proc/sys", "/proc/sys/kernel", "/run",
     "/run/containerd/containerd.sock", "/var/run/crio/crio.sock", "/var/run/docker.sock", "/run/cri-dockerd.sock",
-    "/run/k3s/containerd", "/var/lib", "/var/lib/kubelet",
+    "/run/k3s/containerd", "/var/lib", "/var/lib/kubelet", "/run/docker/containerd/containerd.sock", "/run/k0s/containerd.sock",
+    "/var/lib/kubelet/checkpoints", "/var/lib/kubelet/kubeconfig", "/var/lib/k0s", "/etc/rancher/k3s",
+    "/var/lib/rancher/k3s/agent/client-kubelet.key", "/var/snap/microk8s/common/run/containerd.sock",
     "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs", "/var/lib/containers/storage",
     "/var/lib/docker/overlay2", "/var/lib/kubelet/pki", "/var/lib/kubelet/pods", "/var/lib/x/../kubelet/",
 )  # fmt: skip

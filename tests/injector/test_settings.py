@@ -20,6 +20,7 @@ def test_an_empty_file_is_the_defaults():
         ("image: 7", "image", "expected `str`"),
         ("image_pull_policy: Sometimes", "image_pull_policy", "Sometimes"),
         ("image_pull_secrets: [A B]", "image_pull_secrets[0]", "Secret"),
+        ("image_pull_secrets: [a..b]", "image_pull_secrets[0]", "Secret"),
         ("trust_domain: spiffe://x", "trust_domain", "trust domain"),
         ("audience: ''", "audience", "printable"),
         ("bundle_file: bundle.pem", "bundle_file", "absolute"),
@@ -71,3 +72,4 @@ def test_the_name_of_an_object_has_one_bound_only():
     which the API server takes and a rule for DNS names did not."""
     name = "capsign-injector-" + "n" * 63
     assert parse(f"server: {{webhook_configuration: {name}, secret: {name}}}".encode(), "x").server.webhook_configuration == name
+    assert parse(f"image_pull_secrets: [{name}]".encode(), "x").image_pull_secrets == (name,)

@@ -83,7 +83,7 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings, bundle_pe
                 _put(one, "env", sidecar.socket_env())
     metadata = {**pod["metadata"], "annotations": {**view.annotations, asking.INJECTED: FORMAT}}
     after = {**pod, "metadata": metadata, "spec": spec}
-    return Result(after, tuple([*warnings, *_advice(view)][: asking.MAX_WARNINGS]), chosen)
+    return Result(after, tuple([*warnings, *_advice(view, settings)][: asking.MAX_WARNINGS]), chosen)
 
 
 def _chosen_before(view: pods.Pod) -> list[str]:
@@ -178,8 +178,12 @@ def _put(holder: dict[str, Any], field: str, item: dict[str, Any], *, key: str =
     holder[field] = [*items[:at], item, *items[at + 1 :]]
 
 
-def _advice(view: pods.Pod) -> list[str]:
+def _advice(view: pods.Pod, settings: Settings) -> list[str]:
     warnings = []
+    host = settings.adapter.enrolment_targets[0].rpartition(":")[0]
+    if view.spec.dns_policy == "Default" and host.endswith((".svc", ".svc.cluster.local")):
+        told = f"With `dnsPolicy: Default` the pod asks its node's name servers, which do not know {host}."
+        warnings.append(f"{told} Its agent would never start. Remove it, or use ClusterFirst.")
     grace = view.spec.termination_grace_period_seconds
     if grace is not None and grace < SHORT_GRACE_S:
         fix = f"Give it {SHORT_GRACE_S} or more."

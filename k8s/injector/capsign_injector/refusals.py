@@ -24,20 +24,29 @@ ROOT_CAPABILITIES = frozenset({"ALL", "BPF", "DAC_READ_SEARCH", "PERFMON", "SYS_
 
 NODE_PATHS = (
     "/etc/kubernetes",
+    "/etc/rancher",
     "/proc",
     "/run/containerd",
     "/run/cri-dockerd.sock",
     "/run/crio",
+    "/run/docker",
     "/run/docker.sock",
+    "/run/k0s",
     "/run/k3s",
     "/var/lib/containerd",
     "/var/lib/containers",
     "/var/lib/docker",
+    "/var/lib/k0s",
+    "/var/lib/kubelet/checkpoints",
+    "/var/lib/kubelet/kubeconfig",
     "/var/lib/kubelet/pki",
     "/var/lib/kubelet/pods",
+    "/var/lib/rancher",
+    "/var/snap/microk8s",
 )
 """Paths of a node through which a process, a file or a token of another container can be had, each with all that is in it: the
-runtimes' sockets and layers, the kubelet's volumes, and credentials that speak for the node or its kubelet."""
+runtimes' sockets and layers, the kubelet's volumes and its checkpoints of running containers (their memory), and credentials that
+speak for the node or its kubelet; where k0s, k3s and MicroK8s have theirs, too."""
 
 NODE_PATHS_TAKEN = ("/proc/sys/fs", "/proc/sys/net", "/proc/sys/vm")
 """Below those, and harmless here."""

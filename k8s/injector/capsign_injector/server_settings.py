@@ -12,7 +12,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 _LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[A-Za-z0-9.-]*):(\d{1,5})")
 DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-_OBJECT_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+OBJECT_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 """Like a DNS name, but for the API server a part of it may be longer than 63."""
 
 Life = Annotated[int, Meta(ge=60, le=315_360_000)]
@@ -88,8 +88,8 @@ def faults(server: Server) -> list[tuple[str, str]]:
             ("health", server.health, _LISTEN, "must be host:port, for example 0.0.0.0:8080."),
             ("namespace", server.namespace, DNS_NAME, "must be the name of a namespace."),
             ("service", server.service, DNS_NAME, "must be the name of a Service."),
-            ("secret", server.secret, _OBJECT_NAME, "must be the name of a Secret."),
-            ("webhook_configuration", server.webhook_configuration, _OBJECT_NAME, "must be an object's name."),
+            ("secret", server.secret, OBJECT_NAME, "must be the name of a Secret."),
+            ("webhook_configuration", server.webhook_configuration, OBJECT_NAME, "must be an object's name."),
             *(
                 (f"further_names[{index}]", name, DNS_NAME, "must be a DNS name in lower case.")
                 for index, name in enumerate(server.further_names)

@@ -15,7 +15,7 @@ from capsign_wire.settings import SettingsError
 from msgspec import Meta
 
 from capsign_injector import __version__, quantity, server_settings
-from capsign_injector.server_settings import DNS_NAME, LogLevel, Server
+from capsign_injector.server_settings import DNS_NAME, OBJECT_NAME, LogLevel, Server
 
 MAX_FILE_BYTES = 256 * 1024
 """Largest settings file, bytes."""
@@ -146,7 +146,7 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
     faults += [
         (f"image_pull_secrets[{index}]", "must be the name of a Secret.")
         for index, name in enumerate(given.image_pull_secrets)
-        if not DNS_NAME.fullmatch(name)
+        if not OBJECT_NAME.fullmatch(name)
     ]
     if not given.bundle_file.startswith("/"):
         faults.append(("bundle_file", "must be an absolute path, for example /etc/capsign/trust/bundle.pem."))
