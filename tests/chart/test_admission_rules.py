@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from capsign_injector.inject import inject
+from capsign_injector.refusals import ROOT_CAPABILITIES
 from hypothesis import HealthCheck, given, settings
 from support import admission_rules, chart, pods
 from support.injector_settings import BUNDLE, SETTINGS
@@ -206,6 +207,21 @@ def test_a_debugger_does_not_share_the_agent(more: dict[str, Any]) -> None:
     assert "the ephemeral container look would share the agent" in complaint
     attack["spec"]["ephemeralContainers"] = [{"name": "look", "targetContainerName": "app", "securityContext": {"runAsUser": 1}}]
     assert refused(attack, DEBUG, injected()) == []
+
+
+@pytest.mark.parametrize("name", [*sorted(ROOT_CAPABILITIES), "CAP_SYS_ADMIN", "sys_admin"])
+def test_a_debugger_gets_no_capability_that_the_injector_refuses(name: str) -> None:
+    """`kubectl debug --custom` with SYS_ADMIN was let in where a privileged one was not, and is as good as root on the node."""
+
+    def adding(*names: str) -> list[str]:
+        look = {"name": "look", "targetContainerName": "app", "securityContext": {"capabilities": {"add": [*names]}}}
+        attack = injected()
+        attack["spec"]["ephemeralContainers"] = [look]
+        return refused(attack, DEBUG, injected())
+
+    (complaint,) = adding("CHOWN", name)
+    assert "the ephemeral container look would share the agent" in complaint
+    assert adding("NET_ADMIN", "SYS_PTRACE", "SYS_ADMINISTRATOR") == []
 
 
 def test_a_privileged_debugger_is_for_pods_without_an_agent_or_where_nodes_are_open() -> None:
