@@ -198,6 +198,21 @@ def test_replicas_drain_before_they_are_killed() -> None:
     assert spec["terminationGracePeriodSeconds"] > 67
 
 
+def test_a_volume_that_one_node_mounts_is_let_go_before_it_is_wanted_elsewhere() -> None:
+    """SoftHSM with PostgreSQL and one replica: the new pod, on another node, waited for the volume, and the old one was to stay
+    until the new one is ready. No upgrade ever ended."""
+    postgresql = {"type": "postgresql", "postgresql": {"url": "postgresql://u@h/d"}}
+
+    def strategy(**adapter: Any) -> dict[str, Any]:
+        rendered = chart.objects({"adapter": {"store": postgresql, **adapter}})
+        return chart.one(rendered, "Deployment", "capsign-adapter")["spec"]["strategy"]
+
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert strategy() == {"type": "Recreate"}
+    assert strategy(replicas=2, persistence={"accessModes": ["ReadWriteMany"]}) == rolling
+    assert strategy(token=HSM["adapter"]["token"]) == rolling
+
+
 def test_more_than_one_replica_has_a_budget() -> None:
     postgresql = {"adapter": {**HSM["adapter"], "replicas": 2}}
     assert chart.one(chart.objects(postgresql), "PodDisruptionBudget", "capsign-adapter")["spec"]["maxUnavailable"] == 1
