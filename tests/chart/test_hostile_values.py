@@ -48,7 +48,7 @@ def named(name: str) -> dict[str, Any]:
             "certificate": {"source": "cert-manager", "issuerRef": {"name": name}},
         },
         "agent": {"imagePullSecrets": [name], "profiles": {"default": {}, name: {"grants": [name], "namespaces": [name]}}},
-        "test": {"namespace": name, "image": {"repository": "12", "tag": "34"}, "purpose": name},
+        "test": {"image": {"repository": "12", "tag": "34"}, "purpose": name},
         "trustDomain": name,
     }
 
@@ -88,6 +88,7 @@ def test_a_name_stays_a_name(name: str) -> None:
     read = settings.parse(given.encode(), "settings.yaml")
     assert (read.trust_domain, read.server.namespace) == (name, name)
     assert read.profiles[name].grants == (name,)
+    assert not_text(chart.objects({"test": {"namespace": name}})) == []
 
 
 @pytest.mark.parametrize("name", LIKE_NUMBERS_AND_TRUTH)

@@ -71,13 +71,13 @@ def test_programs_read_what_is_rendered(file: Path, tmp_path: Path) -> None:
     if f"{full}-policy" in by_name:
         assert parse_policy(by_name[f"{full}-policy"]["policy.yaml"].encode()).trust_domain == trust_domain
         assert loaded.policy == Path("/etc/capsign/policy/policy.yaml")
-    if given.get("injector", {}).get("enabled", True):
-        injector = settings.parse(by_name[f"{full}-injector"]["settings.yaml"].encode(), "settings.yaml")
-        assert injector.adapter.server_name in loaded.tls.names, "agents ask for a name that the certificate does not carry"
-        assert loaded.identity is not None
-        assert loaded.identity.kubernetes is not None
-        assert injector.audience == loaded.identity.kubernetes.audience
-        assert injector.trust_domain == trust_domain
+    # Without the injector too: `capsign inject --settings` reads it then.
+    injector = settings.parse(by_name[f"{full}-injector"]["settings.yaml"].encode(), "settings.yaml")
+    assert injector.adapter.server_name in loaded.tls.names, "agents ask for a name that the certificate does not carry"
+    assert loaded.identity is not None
+    assert loaded.identity.kubernetes is not None
+    assert injector.audience == loaded.identity.kubernetes.audience
+    assert injector.trust_domain == trust_domain
 
 
 def test_rendering_twice_gives_the_same_bytes(file: Path) -> None:

@@ -190,6 +190,53 @@ def test_the_package_holds_what_the_chart_needs_and_no_more(tmp_path: Any) -> No
     assert names == here
 
 
+def hooks_of_the_test(values: dict[str, Any], name: str = chart.RELEASE) -> dict[str, chart.Object]:
+    rendered = chart.objects(values, name)
+    return {each["kind"]: each for each in rendered if each["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"}
+
+
+def test_helm_test_deletes_no_namespace_of_somebody() -> None:
+    """Helm deletes a hook's object before it makes it anew, whoever made it, and of a namespace all that is in it. With
+    `test.namespace: shop` a test would have ended the shop, with a release called `shop` what is in `shop-test`."""
+    made = hooks_of_the_test({})
+    assert made["Namespace"]["metadata"]["name"] == made["Pod"]["metadata"]["namespace"] == "capsign-test"
+    given = hooks_of_the_test({"test": {"namespace": "shop"}})
+    assert set(given) == {"ServiceAccount", "Pod"}
+    assert {each["metadata"]["namespace"] for each in given.values()} == {"shop"}
+    renamed = hooks_of_the_test({"fullnameOverride": "shop"})
+    assert renamed["Namespace"]["metadata"]["name"] == renamed["Pod"]["metadata"]["namespace"] == "shop-capsign-test"
+
+
+def test_the_webhook_looks_at_the_namespace_that_the_test_makes() -> None:
+    """With a selector of namespaces the test's pod got no agent: the namespace, made anew each time, had none of its labels."""
+    mine = {"matchLabels": {"capsign": "a", "pod-security.kubernetes.io/enforce": "baseline"}}
+    labels = hooks_of_the_test({"injector": {"webhook": {"namespaceSelector": mine}}})["Namespace"]["metadata"]["labels"]
+    assert labels["capsign"] == "a"
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert labels["app.kubernetes.io/component"] == "test"
+
+
+def test_without_the_injector_nobody_is_told_to_use_it() -> None:
+    """`helm test` could only fail, and its pod's agent would never come."""
+    assert hooks_of_the_test({"injector": {"enabled": False}}) == {}
+    notes = chart.manifests({"injector": {"enabled": False}})["capsign/templates/NOTES.txt"]
+    assert "helm test" not in notes
+    assert "capsign.dev/inject" not in notes
+    assert "capsign inject -f" in notes
+    assert "get configmap capsign-injector -o jsonpath" in notes
+    assert "helm test" not in chart.manifests({"test": {"enabled": False}})["capsign/templates/NOTES.txt"]
+
+
+def test_a_certificate_of_another_source_is_not_served() -> None:
+    """Left over among the values, `existingSecret` was served while cert-manager published another authority: no labelled pod
+    could be made."""
+    certificate = {"source": "cert-manager", "existingSecret": "old", "caBundle": "-----BEGIN CERTIFICATE-----"}
+    rendered = chart.objects({"injector": {"certificate": certificate}})
+    pod = chart.one(rendered, "Deployment", "capsign-injector")["spec"]["template"]["spec"]
+    (volume,) = [each for each in pod["volumes"] if each["name"] == "tls"]
+    assert volume["secret"]["secretName"] == chart.one(rendered, "Certificate", "capsign-injector")["spec"]["secretName"]
+
+
 def test_replicas_drain_before_they_are_killed() -> None:
     pod = chart.one(chart.objects({"adapter": {"preStopSeconds": 7, "drainSeconds": 60}}), "StatefulSet", "capsign-adapter")
     spec = pod["spec"]["template"]["spec"]

@@ -100,6 +100,15 @@ TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
         {"adapter": {"persistence": {"annotations": {"helm.sh/resource-policy": "delete"}}}},
         "adapter.persistence.annotations sets helm.sh/resource-policy",
     ),
+    "a common label that would have pods injected": (
+        {"commonLabels": {"capsign.dev/inject": "true"}},
+        "commonLabels sets capsign.dev/inject",
+    ),
+    "a test where nothing is injected": (
+        {"test": {"namespace": "capsign-system"}},
+        "helm test would run in the namespace capsign-system, whose pods are never injected.",
+    ),
+    "a tag of no image": ({"test": {"image": {"tag": "3"}}}, "test.image has a tag or a digest and no repository"),
     "only injected, by nobody": (
         {"admissionPolicy": {"onlyInjected": True}, "injector": {"enabled": False}},
         "admissionPolicy.onlyInjected needs a webhook that sees every labelled pod.",

@@ -27,7 +27,7 @@
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "capsign.fullname" .)) -}}
 {{- fail (printf "Objects would be called %s-…, but the name of a Service begins with a letter and has letters, digits and dashes only. Set fullnameOverride." (include "capsign.fullname" .)) -}}
 {{- end -}}
-{{- $ours := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/part-of" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "checksum/config" "checksum/policy" "checksum/settings" "kubectl.kubernetes.io/default-container" "helm.sh/resource-policy" -}}
+{{- $ours := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/part-of" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "checksum/config" "checksum/policy" "checksum/settings" "kubectl.kubernetes.io/default-container" "helm.sh/resource-policy" "capsign.dev/inject" "pod-security.kubernetes.io/enforce" -}}
 {{- range $value, $given := dict "commonLabels" .Values.commonLabels "adapter.podLabels" $a.podLabels "injector.podLabels" .Values.injector.podLabels "adapter.podAnnotations" $a.podAnnotations "injector.podAnnotations" .Values.injector.podAnnotations "adapter.persistence.annotations" $a.persistence.annotations "monitoring.podMonitor.labels" .Values.monitoring.podMonitor.labels "monitoring.rules.labels" .Values.monitoring.rules.labels "monitoring.dashboards.labels" .Values.monitoring.dashboards.labels -}}
 {{- range $key := keys ($given | default dict) | sortAlpha -}}
 {{- if has $key $ours -}}
@@ -37,6 +37,13 @@
 {{- end -}}
 {{- if and .Values.admissionPolicy.onlyInjected (or (not .Values.injector.enabled) .Values.injector.webhook.namespaceSelector) -}}
 {{- fail "admissionPolicy.onlyInjected needs a webhook that sees every labelled pod. Set injector.enabled, and leave injector.webhook.namespaceSelector empty." -}}
+{{- end -}}
+{{- $test := include "capsign.testNamespace" . -}}
+{{- if and .Values.test.enabled .Values.injector.enabled (has $test (include "capsign.leftOut" . | fromJsonArray)) -}}
+{{- fail (printf "helm test would run in the namespace %s, whose pods are never injected. Set test.namespace to another one that is there, or test.enabled to false." $test) -}}
+{{- end -}}
+{{- if and (not .Values.test.image.repository) (or .Values.test.image.tag .Values.test.image.digest) -}}
+{{- fail "test.image has a tag or a digest and no repository, so it would be the adapter's image. Set test.image.repository too, or neither." -}}
 {{- end -}}
 {{- if and .Values.policy.document .Values.policy.existingConfigMap.name -}}
 {{- fail "policy.document and policy.existingConfigMap.name are both set. Keep one." -}}
