@@ -60,6 +60,7 @@
 {{- if not (hasKey .Values.agent.profiles "default") -}}
 {{- fail "agent.profiles has no profile `default`. Pods that name none use it." -}}
 {{- end -}}
+{{- include "capsign.profileChecks" . -}}
 {{- $identity := $a.identity -}}
 {{- $least := add 1 (mul 3 (add (int $identity.svidTtlSeconds) (int $identity.propagationSeconds))) -}}
 {{- if lt (int $identity.authorityTtlSeconds) (int $least) -}}
@@ -78,4 +79,39 @@
 {{- if and (eq $c.source "secret") (or (not $c.existingSecret) (not $c.caBundle)) -}}
 {{- fail "injector.certificate.source is secret: set injector.certificate.existingSecret and injector.certificate.caBundle, or use source own." -}}
 {{- end -}}
+{{- end -}}
+
+{{/* What the injector refuses of a profile when it starts. Its replicas read one ConfigMap: those that run would not start again. */}}
+{{- define "capsign.profileChecks" -}}
+{{- $least := mul 2 (add (int64 .Values.agent.journalMaxBytes) 8388608) -}}
+{{- range $name, $given := .Values.agent.profiles -}}
+{{- $profile := dict "cpuRequest" "10m" "cpuRequestMax" "500m" "memoryRequest" "64Mi" "memoryLimit" "128Mi" "memoryLimitMax" "512Mi" "ephemeralStorage" "32Mi" -}}
+{{- $amounts := dict -}}
+{{- range $key, $default := merge (dict "cpuLimit" "") $profile -}}
+{{- $text := get ($given | default dict) $key | default $default -}}
+{{- if $text -}}
+{{- $amount := include "capsign.thousandths" $text | int64 -}}
+{{- if not $amount -}}
+{{- fail (printf "agent.profiles.%s.%s is %s, which must be above 0." $name $key $text) -}}
+{{- end -}}
+{{- $_ := set $amounts $key $amount -}}
+{{- end -}}
+{{- end -}}
+{{- range list (list "cpuRequest" "cpuRequestMax") (list "cpuRequest" "cpuLimit") (list "memoryRequest" "memoryLimit") (list "memoryLimit" "memoryLimitMax") -}}
+{{- $lesser := first . -}}
+{{- $greater := last . -}}
+{{- if and (hasKey $amounts $greater) (gt (get $amounts $lesser) (get $amounts $greater)) -}}
+{{- fail (printf "agent.profiles.%s.%s must not be above its %s. Lower the one or raise the other." $name $lesser $greater) -}}
+{{- end -}}
+{{- end -}}
+{{- if lt (get $amounts "memoryLimit") (mul 1000 $least) -}}
+{{- fail (printf "agent.profiles.%s.memoryLimit must be at least %dMi: agent.journalMaxBytes is kept in that memory too. Raise it (and memoryLimitMax), or lower agent.journalMaxBytes." $name (div $least 1048576)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A quantity as the whole number of its thousandths. */}}
+{{- define "capsign.thousandths" -}}
+{{- $units := dict "m" 1 "" 1000 "k" 1000000 "M" 1000000000 "G" 1000000000000 "T" 1000000000000000 "Ki" 1024000 "Mi" 1048576000 "Gi" 1073741824000 "Ti" 1099511627776000 -}}
+{{- mulf (regexFind "^[0-9.]+" .) (get $units (regexFind "[A-Za-z]*$" .)) | int64 -}}
 {{- end -}}
