@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import helm_python
 import pytest
+from capsign_adapter import config
+from capsign_injector import settings
 from support import chart
 
 LIBRARY = {"type": "library", "library": {"path": "/x.so"}, "pinSecret": {"name": "pin"}}
@@ -163,6 +169,41 @@ def nodes(node: Any, path: str) -> list[tuple[str, dict[str, Any]]]:
         for index, value in enumerate(node):
             found += nodes(value, f"{path}/{index}")
     return found
+
+
+def defaults(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from defaults(value, (*path, key))
+
+
+def test_a_value_that_is_named_and_not_given_takes_nothing_away(tmp_path: Path) -> None:
+    """To Helm `replicas:` with nothing behind it removes the default. It came out as no replica, `podAddressCheck:` as no check,
+    `repository:` as the image `%!s(<nil>):0.1.0`. Where nothing is a value of its own, both programs read what is rendered."""
+    free = {}
+    for path in defaults(chart.chart().values):
+        values: Any = None
+        for key in reversed(path):
+            values = {key: values}
+        with suppress(helm_python.HelmValuesError):
+            free[path] = chart.objects(values)
+    for path, rendered in free.items():
+        assert "nil" not in json.dumps(rendered), path
+        toml = tmp_path / "adapter.toml"
+        toml.write_text(chart.one(rendered, "ConfigMap", "capsign-adapter")["data"]["adapter.toml"])
+        config.load(toml, {})
+        settings.parse(chart.one(rendered, "ConfigMap", "capsign-injector")["data"]["settings.yaml"].encode(), str(path))
+    for path in (
+        "adapter.replicas",
+        "adapter.store.type",
+        "admissionPolicy.enabled",
+        "networkPolicy.enabled",
+        "injector.replicas",
+    ):
+        assert tuple(path.split(".")) not in free
+    for path in ("adapter.nodeSelector", "adapter.tolerations", "podSecurity.runAsUser", "adapter.resources.limits.memory"):
+        assert tuple(path.split(".")) in free
 
 
 def test_every_default_is_in_the_schema() -> None:

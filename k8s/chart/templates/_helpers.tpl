@@ -31,7 +31,7 @@ has(object.metadata.labels) && 'capsign.dev/inject' in object.metadata.labels &&
 {{- end -}}
 {{/* Namespaces whose pods are never injected, as a list in JSON. */}}
 {{- define "capsign.leftOut" -}}
-{{- concat (list "kube-system" .Release.Namespace) .Values.injector.webhook.excludedNamespaces | uniq | toJson -}}
+{{- concat (list "kube-system" .Release.Namespace) (.Values.injector.webhook.excludedNamespaces | default list) | uniq | toJson -}}
 {{- end -}}
 {{- define "capsign.claim" -}}
 {{- .Values.adapter.persistence.existingClaim | default (printf "%s-data" (include "capsign.adapter" .)) -}}
