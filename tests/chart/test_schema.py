@@ -64,6 +64,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an API server without TLS": ({"adapter": {"identity": {"apiServer": "http://api"}}}, "/adapter/identity/apiServer"),
     "root": ({"podSecurity": {"runAsUser": 0}}, "/podSecurity/runAsUser"),
     "a share above one": ({"telemetry": {"tracesSampleRatio": "1.5"}}, "/telemetry/tracesSampleRatio"),
+    "no name of a namespace": (
+        {"agent": {"profiles": {"default": {"namespaces": ["a.b"]}}}},
+        "/agent/profiles/default/namespaces/0",
+    ),
+    "a namespace with too long a name": (
+        {"injector": {"webhook": {"excludedNamespaces": ["n" * 64]}}},
+        "/injector/webhook/excludedNamespaces/0",
+    ),
     "policy as a mapping": ({"policy": {"document": {"version": 1}}}, "/policy/document"),
 }
 

@@ -185,6 +185,7 @@ def test_a_running_agent_keeps_its_image_and_is_entered_by_nobody(fleet, pending
         {"targetContainerName": "capsign-agent"},
         {"volumeMounts": [mount("capsign-socket-0", "/x")]},
         {"volumeMounts": [mount("capsign-token", "/x")]},
+        {"targetContainerName": "app", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}},
     ):
         complaint = kubectl.refused(*patch(pending, debugger(**way_in), debug))
         assert "the ephemeral container look would share the agent" in complaint, way_in
