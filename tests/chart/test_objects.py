@@ -227,6 +227,21 @@ def test_without_the_injector_nobody_is_told_to_use_it() -> None:
     assert "helm test" not in chart.manifests({"test": {"enabled": False}})["capsign/templates/NOTES.txt"]
 
 
+def test_a_given_authority_is_not_put_where_another_wrote_one() -> None:
+    """A server-side apply that changes what the injector wrote is a conflict: the upgrade from `own` to `secret` ended there,
+    with replicas that already served the given certificate, and no labelled pod could be made."""
+
+    def names(**certificate: str) -> list[str]:
+        rendered = chart.objects({"injector": {"certificate": certificate}})
+        found = [each for each in rendered if each["kind"] == "MutatingWebhookConfiguration"]
+        assert ["caBundle" in each["webhooks"][0]["clientConfig"] for each in found] == [certificate["source"] == "secret"]
+        return [each["metadata"]["name"] for each in found]
+
+    given = names(source="secret", existingSecret="tls", caBundle="-----BEGIN CERTIFICATE-----")
+    assert given == ["capsign-injector-given-capsign-system"]
+    assert names(source="own") == names(source="cert-manager") == ["capsign-injector-capsign-system"]
+
+
 def test_a_certificate_of_another_source_is_not_served() -> None:
     """Left over among the values, `existingSecret` was served while cert-manager published another authority: no labelled pod
     could be made."""

@@ -17,7 +17,11 @@
 {{- define "capsign.cluster" -}}
 {{- printf "%s-%s-%s" (include "capsign.fullname" .root) .name .root.Release.Namespace | trimSuffix "-" -}}
 {{- end -}}
-{{- define "capsign.webhook" -}}{{ include "capsign.cluster" (dict "root" . "name" "injector") }}{{- end -}}
+{{/* With a given authority it is another object: in the one before, the authority is the injector's or cert-manager's, and Helm may
+not change what others wrote. */}}
+{{- define "capsign.webhook" -}}
+{{- include "capsign.cluster" (dict "root" . "name" (ternary "injector-given" "injector" (eq .Values.injector.certificate.source "secret"))) -}}
+{{- end -}}
 {{- define "capsign.trustBundle" -}}{{ include "capsign.fullname" . }}-trust-bundle{{- end -}}
 {{/* Where the pod of `helm test` runs. One that the chart makes has our name in it: Helm deletes it, whatever is in it, to make it anew. */}}
 {{- define "capsign.testNamespace" -}}
