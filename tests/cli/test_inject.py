@@ -105,11 +105,34 @@ def test_dates_and_octal_modes_are_passed_on(run):
     assert after["data"] == {"day": "2026-01-02", "word": "yes"}
 
 
-@pytest.mark.parametrize("text", ["1e3", "0o17", "0x1F", "1_000", ".5", "y", "N", "on", "null", "~", "12e4567", "1.2.3.4", "007"])
+TEXTS = ("1e3", "0o17", "0x1F", "1_000", ".5", "+.5", "-.5", "y", "N", "on", "null", "~", "12e4567", "1.2.3.4", "007")
+
+
+@pytest.mark.parametrize("text", TEXTS)
 def test_text_stays_text_for_kubectl_too(text, run):
-    """`1e3` in an annotation came out unquoted: text to Python's YAML, a number to kubectl's, which refused the manifest."""
-    out = run(text={"kind": "X", "metadata": {"annotations": {"a": text}}}).out
-    assert f"a: '{text}'" in out
+    """`1e3` in an annotation came out unquoted: text to Python's YAML, a number to kubectl's, which refused the manifest. So did
+    `+.5`."""
+    assert f"a: '{text}'" in run(text=f"kind: X\nmetadata: {{annotations: {{a: '{text}'}}}}\n").out
+
+
+@pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029"])
+def test_what_ends_a_line_in_yaml_comes_back_as_it_was(end, run):
+    """Of these, the first came back as a space from a quoted text, and as an ordinary end of a line from a block."""
+    given = [f"a{end}b", f"a\nb{end}c"]
+    out = run(text=json.dumps({"kind": "X", "v": given}), name="in.json").out
+    assert yaml.safe_load(out)["v"] == given
+
+
+NUMBERS = {"1e3": 1000, "1E-3": 0.001, "0o17": 15, "017": 15, "09": 9, "0x1f": 31, "-0b11": -3, "1_000": 1000, "+.5": 0.5}
+
+
+def test_what_is_a_number_to_kubectl_is_one(run):
+    """`defaultMode: 0o644` came out as the text `'0o644'`. Values by sigs.k8s.io/yaml 1.6.0."""
+    items = ", ".join(NUMBERS)
+    after = yaml.safe_load(run(text=f"kind: X\nmany: [{items}]\nbool: [y, No, on]\ntext: [12e4567, 0b2, 0x_, 1e, 08b]\n").out)
+    assert after["many"] == list(NUMBERS.values())
+    assert after["bool"] == [True, False, True]
+    assert after["text"] == ["12e4567", "0b2", "0x_", "1e", "08b"]
 
 
 def test_what_is_text_to_kubectl_is_not_made_a_number(run):
@@ -237,10 +260,10 @@ def test_wrong_settings_are_named(run, tmp_path):
 
 
 def test_anchors_are_for_saying_things_once(run):
-    text = "kind: X\na: &a {b: &b [1, 2], c: *b}\nd: [*a, *a]\n---\nkind: Y\na: &a 1\nb: *a\n"
+    text = "kind: X\na: &a {b: &b [1, 2], c: *b}\nd: [*a, *a]\n---\nkind: Z\na: &a 1\nb: *a\n"
     x, y = yaml.safe_load_all(run(text=text).out)
     assert x == {"kind": "X", "a": {"b": [1, 2], "c": [1, 2]}, "d": [{"b": [1, 2], "c": [1, 2]}] * 2}
-    assert y == {"kind": "Y", "a": 1, "b": 1}
+    assert y == {"kind": "Z", "a": 1, "b": 1}
 
 
 def test_without_the_injector_it_is_said_what_to_install(run, monkeypatch):

@@ -100,18 +100,22 @@ def _refuse_bombs(data: bytes, source: str) -> None:
 
 
 class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc] # chosen at run time
-    """Manifests as kubectl reads them: dates, times of day and `=` stay text. To Python's YAML 1.1 `22:30` is the number 1350."""
+    """Plain scalars as kubectl reads them, which differs from Python's YAML 1.1: `22:30` is text there and the number 1350 here,
+    `1e3` a number there and text here. What only passes through must come out as it would have been read."""
 
 
-def _as_kubectl(tag: str, form: re.Pattern[str]) -> tuple[str, re.Pattern[str]]:
-    numbers = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
-    return (tag, re.compile(f"(?![^:]*:)(?:{form.pattern})", form.flags)) if tag in numbers else (tag, form)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [_as_kubectl(tag, form) for tag, form in forms if tag.rpartition(":")[2] not in {"timestamp", "value"}]
-    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+_Loader.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
+_Loader.yaml_implicit_resolvers = {}
+# go.yaml.in/yaml/v2, resolve.go. The first that matches counts. What is too large for a float is text to both.
+for _tag, _form, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", [*"yYnNtTfFoO"]),
+    ("int", r"[-+]?(0b_*[01][01_]*|0o?_*[0-7][0-7_]*|0|[1-9][0-9_]*|0x_*[0-9a-fA-F][0-9a-fA-F_]*)", [*"-+0123456789"]),
+    ("float", r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]{1,2})?", [*"-+.0123456789"]),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", [*"-+."]),
+    ("merge", r"<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), _first)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -121,12 +125,14 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-_ELSEWHERE = re.compile(r"[-+.]?[0-9][0-9A-Fa-fxXoO_.+-]*|[yYnN]")
+_ELSEWHERE = re.compile(r"[-+]?[.]?[0-9][0-9A-Fa-fxXoO_.+-]*|[yYnN]")
 """Plain text that kubectl's YAML would take for a number or a truth value, and Python's would not."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text else "'" if _ELSEWHERE.fullmatch(text) else None
+    if set(text) & {"\x85", "\u2028", "\u2029"}:  # line ends in YAML 1.1; escaped, they come back as they were
+        style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
