@@ -344,6 +344,16 @@ def test_nobody_reaches_more_than_the_ports_that_agents_use() -> None:
         assert chart.one(rendered, "NetworkPolicy", name)["spec"]["policyTypes"] == ["Ingress", "Egress"]
 
 
+@pytest.mark.parametrize(("source", "ports"), [("own", [53, 53, 443, 6443]), ("cert-manager", [])])
+def test_the_injector_asks_nobody_whom_it_does_not_need(source: str, ports: list[int]) -> None:
+    """With a certificate that others make it asks nobody at all, and sees the pods of the whole cluster: names, and any port 443,
+    would be ways out for what it sees."""
+    rendered = chart.objects({"injector": {"certificate": {"source": source}}})
+    spec = chart.one(rendered, "NetworkPolicy", "capsign-injector")["spec"]
+    assert [port["port"] for rule in spec["egress"] for port in rule["ports"]] == ports
+    assert "Egress" in spec["policyTypes"]
+
+
 def test_every_rule_of_the_admission_policy_says_what_to_do() -> None:
     """A refusal without a way out is answered by turning the policy off."""
     values = {"admissionPolicy": {"tokenRequests": True, "exec": True, "agentImages": ["r/a:1"]}}
