@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
 
+import click
 import grpc
 import pytest
 from capsign.errors import Refused, Unavailable, Unknown
 from capsign_cli import __main__ as cli
-from capsign_cli import failures
+from capsign_cli import failures, output
+from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa
+from capsign_wire.adapter.v1 import admin_pb2_grpc
 from capsign_wire.failures import REASONS, FailureError
 from capsign_wire.types.v1 import failures_pb2 as pb
+
+VERIFIER = "capsign.test/log+172dd09e+AZDmYYjQCKgOlKVDMkk9++F+hyr9mnwZzD2oQmtUkFJG"
+
+
+@pytest.fixture(autouse=True)
+def _tables_again():
+    yield
+    output.start([])
 
 
 def run(*arguments, capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main(list(arguments))
+        cli.main(list(map(str, arguments)))
     out = capsys.readouterr()
     return ended.value.code, out.out, out.err
 
@@ -90,6 +106,222 @@ def test_errors_for_machines_are_json(capsys):
     error = json.loads(err)["error"]
     assert (code, out, error["outcome"], error["reason"]) == (2, "", "usage", "NOTHING_THERE")
     assert "capsign dev up" in error["advice"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["handles", "-o", "json", "--bogus"],
+        ["handles", "--bogus", "--output=json"],
+        ["revoke", "-o", "json", "banana"],
+        ["revoke", "--output", "json", "grant"],
+        ["keys", "list", "-ojson", "--ca", "/nonexistent"],
+        ["sign", "-a", "ES256", "-o", "json", "--intent", "zz", "--socket", "/nonexistent", "/dev/null"],
+        ["revoke", "everything", "-o", "json"],
+    ],
+)
+def test_wrong_options_are_json_too(arguments, capsys, directory):
+    """They were told in click's words: a machine that reads JSON found none."""
+    code, out, err = run(*arguments, "--dir", directory, capsys=capsys)
+    assert (code, out, json.loads(err)["error"]["outcome"]) == (failures.USAGE, "", "usage")
+
+
+def test_a_later_command_does_not_inherit_the_format(capsys):
+    run("handles", "--bogus", "-o", "json", capsys=capsys)
+    assert "Usage:" in run("handles", "--bogus", capsys=capsys)[2]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A directory as `dev up` leaves it, where nothing answers."""
+    ca = DevelopmentCa(tmp_path / "pki")
+    one = ca.issue("operator", "/operator/dev")
+    client = {"certificate": str(one.certificate), "private_key": str(one.private_key)}
+    state = {
+        "dir": str(tmp_path), "run": str(tmp_path / "run"), "store": "sqlite", "store_password_file": None,
+        "server_name": SERVER_NAME,
+        "sockets": {"app": str(tmp_path / "none.sock")}, "adapters": [{"address": "127.0.0.1:1"}], "ca": str(ca.certificate_file),
+        "clients": {"operator": client}, "processes": [], "log_key": VERIFIER,
+    }  # fmt: skip
+    (tmp_path / "capsign.json").write_text(json.dumps(state))
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", ["", "{bad", "[]", "null", '"x"', "{}", '{"sockets": {"app": "s"}}'])
+@pytest.mark.parametrize(
+    "command", [["handles"], ["keys", "list"], ["dev", "status"], ["dev", "down"], ["dev", "up"], ["log", "verify"]]
+)
+def test_a_directory_of_another_version_is_explained(command, text, tmp_path, capsys):
+    """It was a traceback, or the advice to run `dev up`, which said the same again."""
+    (tmp_path / "d").mkdir(mode=0o700)
+    (tmp_path / "d" / "capsign.json").write_text(text)
+    code, _, err = run(*command, "--dir", tmp_path / "d", "-o", "json", capsys=capsys)
+    assert (code, json.loads(err)["error"]["reason"]) == (failures.USAGE, "STATE_DAMAGED")
+
+
+@pytest.mark.parametrize("command", [["keys", "list"], ["log", "verify"], ["revoke", "grant", "some"]])
+def test_an_adapter_that_does_not_answer(command, directory, capsys):
+    code, _, err = run(*command, "--dir", directory, "-o", "json", capsys=capsys)
+    assert (code, json.loads(err)["error"]["reason"]) == (failures.UNAVAILABLE, "UNREACHABLE")
+
+
+@pytest.mark.parametrize("command", [["keys", "list"], ["revoke", "grant", "some"]])
+def test_a_certificate_that_has_ended_is_named(command, directory, capsys, monkeypatch):
+    """The adapter closes the connection without a word; "no answer" sent people looking for a dead adapter."""
+    monkeypatch.setattr("capsign_cli.dev.ca.LIFE", -timedelta(minutes=1))
+    monkeypatch.setattr("capsign_cli.dev.ca.BACKDATE", timedelta(days=90))
+    DevelopmentCa(directory / "pki").issue("operator", "/operator/dev")
+    (directory / "pki" / "operator.crt").unlink()
+    DevelopmentCa(directory / "pki").issue("operator", "/operator/dev")
+    code, _, err = run(*command, "--dir", directory, "-o", "json", capsys=capsys)
+    error = json.loads(err)["error"]
+    assert (code, error["reason"]) == (failures.UNAVAILABLE, "CERTIFICATE_ENDED")
+    assert "operator.crt ended at" in error["message"]
+    assert "dev up" in error["advice"]
+
+
+class Breaks(admin_pb2_grpc.AdminServiceServicer):
+    """Takes a revocation, and breaks the connection in place of an answer."""
+
+    def Revoke(self, request, context):
+        context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+
+def test_a_revocation_without_an_answer_is_unknown(directory, capsys):
+    """Exit code 4 says that it did not happen; of a request that was sent and not answered nobody can say so."""
+    ca = DevelopmentCa(directory / "pki")
+    server = ca.issue("adapter", "/adapter", server=True)
+    pair = [(server.private_key.read_bytes(), server.certificate.read_bytes())]
+    running = grpc.server(ThreadPoolExecutor(1))
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(Breaks(), running)
+    port = running.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair, ca.certificate_file.read_bytes(), True))
+    running.start()
+    file = directory / "capsign.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"adapters": [{"address": f"127.0.0.1:{port}"}]}))
+    try:
+        code, _, err = run("revoke", "grant", "some", "--dir", directory, "-o", "json", capsys=capsys)
+    finally:
+        running.stop(None).wait()
+    assert (code, json.loads(err)["error"]["reason"]) == (failures.UNKNOWN, "NO_ANSWER")
+
+
+@pytest.mark.parametrize("file", ["ca.crt", "operator.crt", "operator.key"])
+def test_credentials_that_cannot_work_are_wrong_use(file, directory, capsys):
+    (directory / "pki" / file).write_text("nonsense")
+    code, _, err = run("keys", "list", "--dir", directory, "-o", "json", capsys=capsys)
+    error = json.loads(err)["error"]
+    assert (code, error["reason"]) == (failures.USAGE, "CREDENTIALS")
+    assert file in error["message"]
+
+
+def test_a_key_of_another_certificate_is_wrong_use(directory, capsys):
+    """gRPC printed lines of its own between ours and said that nobody answered."""
+    DevelopmentCa(directory / "pki").issue("other", "/ns/demo/sa/other").private_key.replace(directory / "pki" / "operator.key")
+    code, _, err = run("keys", "list", "--dir", directory, "-o", "json", capsys=capsys)
+    assert (code, json.loads(err)["error"]["reason"]) == (failures.USAGE, "CREDENTIALS")
+
+
+# How a run ends that something outside of it ended.
+
+
+def stand_in(monkeypatch, body):
+    """`capsign completion` does something else."""
+    monkeypatch.setitem(cli.COMMANDS, "completion", ("builtins", "object", ""))
+    monkeypatch.setattr(cli.Commands, "get_command", lambda *_: click.Command("completion", callback=body))
+
+
+@pytest.mark.parametrize("given", [[], ["-o", "json"]])
+def test_ctrl_c_is_not_refused(given, monkeypatch, capsys):
+    """Exit code 1 says that it did not and will not happen. After Ctrl-C in the middle of `revoke` nobody knows."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    stand_in(monkeypatch, interrupted)
+    monkeypatch.setattr(output, "is_json", lambda: bool(given))
+    code, _, err = run("completion", capsys=capsys)
+    assert code == failures.INTERRUPTED == 130
+    assert (json.loads(err)["error"]["outcome"] if given else err.strip().split(":")[0]) == "interrupted"
+
+
+def test_no_answer_to_the_question_is_refused(directory, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, _, err = run("revoke", "everything", "--dir", directory, capsys=capsys)
+    assert code == failures.REFUSED
+    assert "Nothing was done" in err
+
+
+def test_a_defect_is_unknown_and_shows_where_it_is(monkeypatch, capsys):
+    """Python's exit code for a traceback is 1, which says here that it did not and will not happen."""
+    stand_in(monkeypatch, lambda: {}["x"])
+    code, _, err = run("completion", capsys=capsys)
+    assert code == failures.UNKNOWN
+    assert "KeyError" in err
+
+
+def ends(what, stdout):
+    """How `capsign` ends when a command has printed to `stdout`."""
+    code = f"import sys; from capsign_cli import __main__ as cli, output; import click\n{what}\ncli.main(['completion'])"
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ran = subprocess.run([sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env=environ)
+    return ran.returncode, ran.stderr
+
+
+PRINTS = [
+    "output.record({'a': 1})",
+    "output._chosen['format'] = 'json'; output.record({'a': 1})",
+    "output.rows('a', [{'a': 1}], ['a'], empty='')",
+    "output.raw(bytes(100))",
+]
+
+
+@pytest.mark.parametrize("prints", PRINTS)
+def test_a_reader_that_went_away_is_not_refused(prints):
+    """`capsign revoke ... | head -1` was exit code 1, though it was revoked."""
+    body = f"def body(): {prints}\ncli.Commands.get_command = lambda *_: click.Command('completion', callback=body)"
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert ends(body, writer) == (failures.CUT_OFF, "")
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize("prints", PRINTS)
+def test_an_answer_that_cannot_be_written_is_unknown(prints):
+    """It was "2 wrong use", for something that had been done."""
+    body = f"def body(): {prints}\ncli.Commands.get_command = lambda *_: click.Command('completion', callback=body)"
+    with Path("/dev/full").open("w") as full:
+        code, err = ends(body, full)
+    assert code == failures.UNKNOWN
+    assert "It was done, but its answer could not be written" in err
+    assert "Exception" not in err
+
+
+def test_what_a_server_says_is_not_done_by_the_terminal(capsys):
+    output.start([])
+    failures.show(failures.Told(1, "REASON", "a\x1b]0;owned\x07b", "c\x9bd"))
+    output.record({"checkpoint": "one\ntwo\x1b[2J"})
+    shown = "".join(capsys.readouterr())
+    assert "\\x1b]0;owned\\x07" in shown
+    assert not set(shown) & set("\x1b\x07\x9b")
+
+
+def test_an_alphabet_without_a_dash_is_no_reason_to_fail():
+    """`log verify` had verified a good log, could not print its checkpoint's dash, and ended as if the log were bad."""
+    code = "from capsign_cli import __main__ as cli, output; import click\n"
+    code += "cli.Commands.get_command = lambda *_: click.Command('x', callback=lambda: output.record({'a': '\u2014'}))\n"
+    code += "cli.main(['x'])"
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environ)
+    assert (ran.returncode, ran.stdout) == (0, "a  \\u2014\n")
+
+
+def test_a_pipe_gets_whole_lines(capsys):
+    """A long row was folded at 240 columns, so that what read the pipe got two halves."""
+    output.start([])
+    output.rows("a", [{"grant": "g" * 200, "contexts": "c" * 400}], ["grant", "contexts"], empty="")
+    assert ["g" * 200, "c" * 400] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_no_agent_is_unavailable_and_signs_nothing(capsys, tmp_path):

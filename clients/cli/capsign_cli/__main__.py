@@ -1,17 +1,23 @@
 """capsign: sign and verify through an agent, look at keys and evidence, and run everything on one machine for development.
 
 Exit codes: 0 done; 1 refused (it did not and will not happen, or does not verify); 2 wrong use; 3 unknown (resolve the intent);
-4 unavailable (it did not happen, the same may be tried again).
+4 unavailable (it did not happen, the same may be tried again). 130 and 141: ended by Ctrl-C, or by a reader of its output that
+went away; what was under way may have happened.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+import traceback
 from importlib import import_module
+from typing import Any
 
 import click
 
-from capsign_cli import failures
+from capsign_cli import failures, output
+from capsign_cli.place import QUIET
 
 COMMANDS = {
     "dev": ("capsign_cli.dev.commands", "dev", "Run token, CA, adapters and agent on this machine: up, down, status."),
@@ -40,6 +46,16 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(module), name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click's answer to it is exit code 1, which means "refused" here
+            raise output.CutOffError from None
+        except SystemExit as ended:  # and rich's
+            if isinstance(ended.__context__, BrokenPipeError):
+                raise output.CutOffError from None
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
@@ -56,25 +72,40 @@ def capsign() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Ends the process with one of the exit codes above; an error is one clear sentence, never a traceback."""
+    given = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("GRPC_VERBOSITY", QUIET)
+    output.start(given)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without the dash of a checkpoint is no reason to call a good log bad.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        capsign.main(arguments, prog_name="capsign", standalone_mode=False)
+        capsign.main(given, prog_name="capsign", standalone_mode=False)
         code = 0
     except click.exceptions.Exit as ended:
         code = ended.exit_code
-    except click.ClickException as wrong:
-        wrong.show()
-        code = failures.USAGE
-    except click.Abort:
-        code = failures.REFUSED
-    except BrokenPipeError:
-        code = failures.REFUSED
+    except click.Abort as ended:
+        code = _failed(KeyboardInterrupt() if isinstance(ended.__cause__, KeyboardInterrupt) else ended)
     except Exception as error:
-        told = failures.told(error)
-        if told is None:
-            raise
-        failures.show(told)
-        code = told.exit_code
+        code = _failed(error)
     sys.exit(code)
+
+
+def _failed(error: BaseException) -> int:
+    """Say what went wrong; returns the exit code. A defect of ours shows where it is, and leaves open what has happened."""
+    if isinstance(error, click.ClickException) and not output.is_json():
+        error.show()
+        return failures.USAGE
+    if isinstance(error, click.Abort):
+        click.echo(err=True)  # the cursor stands behind the question
+    if isinstance(error, output.CutOffError | output.UnwritableError):
+        output.give_up()
+    told = failures.told(error)
+    if told is None:
+        traceback.print_exception(error)
+        return failures.UNKNOWN
+    if told.message:
+        failures.show(told)
+    return told.exit_code
 
 
 if __name__ == "__main__":

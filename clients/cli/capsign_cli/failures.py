@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from dataclasses import dataclass
 
+import click
+
 from capsign_cli import output
 
 DONE, REFUSED, USAGE, UNKNOWN, UNAVAILABLE = 0, 1, 2, 3, 4
+INTERRUPTED, CUT_OFF = 130, 141
+"""As shells say it of a process that SIGINT or SIGPIPE ended."""
 
-_NAMES = {REFUSED: "refused", USAGE: "usage", UNKNOWN: "unknown", UNAVAILABLE: "unavailable"}
+_NAMES = {REFUSED: "refused", USAGE: "usage", UNKNOWN: "unknown", UNAVAILABLE: "unavailable", INTERRUPTED: "interrupted"}
+_LOOK = "See that the adapter runs, and that the certificate files are the ones it trusts."
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class CliError(Exception):
@@ -23,7 +30,7 @@ class CliError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is said about a failure."""
+    """What is said about a failure; nothing without a message."""
 
     exit_code: int
     reason: str
@@ -33,10 +40,23 @@ class Told:
     intent: str = ""
 
 
-def told(error: Exception) -> Told | None:
+def told(error: BaseException) -> Told | None:
     """What to say about an error; None for one that is a defect of ours."""
     if isinstance(error, CliError):
         return error.told
+    if isinstance(error, KeyboardInterrupt):
+        text = "Ended by Ctrl-C. What was under way may have happened."
+        return Told(INTERRUPTED, "INTERRUPTED", text, "Look before you repeat it.")
+    if isinstance(error, click.Abort):
+        return Told(REFUSED, "NOT_CONFIRMED", "Nothing was done.", "Where nobody can answer, --yes says it.")
+    if isinstance(error, output.CutOffError):
+        return Told(CUT_OFF, "CUT_OFF", "")
+    if isinstance(error, output.UnwritableError):
+        return Told(UNKNOWN, "OUTPUT", f"It was done, but its answer could not be written: {error}.", "Make room for it.")
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "capsign"
+        return Told(USAGE, "USAGE", error.format_message(), f"See `{where} --help`.")
     from capsign.errors import CapsignError, Refused, Unknown
     from capsign_wire.failures import FailureError
 
@@ -51,6 +71,11 @@ def told(error: Exception) -> Told | None:
     if isinstance(error, grpc.RpcError):
         typed = FailureError.from_rpc(error)
         return _of_failure(typed) if typed is not None else _of_transport(error)
+    if isinstance(error, grpc.FutureTimeoutError):
+        return Told(UNAVAILABLE, "UNREACHABLE", "No answer from the adapter.", _LOOK)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = error.filename or "the disk"
+        return Told(UNAVAILABLE, "DISK_FULL", f"{where}: {error.strerror}", "Free some space and run it again.")
     if isinstance(error, OSError):
         return Told(USAGE, "FILE", f"{error.filename or 'a file'}: {error.strerror}", "Check the path and who may read it.")
     return None
@@ -71,10 +96,9 @@ def _of_failure(error: object) -> Told:
 def _of_transport(error: object) -> Told:
     code = getattr(error, "code", lambda: None)()
     name = getattr(code, "name", "UNKNOWN")
-    advice = "See that the adapter runs, and that the certificate files are the ones it trusts."
     if name in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}:
-        return Told(UNAVAILABLE, "UNREACHABLE", "No answer from the adapter.", advice)
-    return Told(UNAVAILABLE, name, "The connection failed.", advice)
+        return Told(UNAVAILABLE, "UNREACHABLE", "No answer from the adapter.", _LOOK)
+    return Told(UNAVAILABLE, name, "The connection failed.", _LOOK)
 
 
 def show(what: Told) -> None:
@@ -85,8 +109,10 @@ def show(what: Told) -> None:
         sys.stderr.write(json.dumps({"error": {**fields, **{key: value for key, value in more.items() if value}}}) + "\n")
         return
     where = f" (field {what.field})" if what.field else ""
-    sys.stderr.write(f"{_NAMES[what.exit_code]}: {what.reason}{where}. {what.message}".rstrip(". ") + ".\n")
+    text = f"{_NAMES[what.exit_code]}: {what.reason}{where}. {what.message}"
+    # What a log said last stands on a line of its own, and ends as it ended.
+    sys.stderr.write(output.printable(text if text.endswith("\n") else text.rstrip(". ") + ".\n"))
     if what.advice:
-        sys.stderr.write(f"  → {what.advice}\n")
+        sys.stderr.write(output.printable(f"  → {what.advice}\n"))
     if what.exit_code == UNKNOWN and what.intent:
         sys.stderr.write(f"  intent {what.intent}\n")

@@ -42,4 +42,7 @@ def list_keys(tenant: str, **options: Any) -> None:
         for version in key.versions
     ]
     columns = ("tenant", "key", "version", "state", "custody", "algorithms", "created_at", "check_value")
-    output.rows("keys", values, columns, empty="No keys: run `capsign-adapter provision` with a policy that names some.")
+    none = (
+        f"No keys of a tenant {tenant}." if tenant else "No keys: run `capsign-adapter provision` with a policy that names some."
+    )
+    output.rows("keys", values, columns, empty=none)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,6 +16,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class CutOffError(Exception):
+    """Whoever read our output went away."""
+
+
+class UnwritableError(Exception):
+    """An answer could not be written. What it tells of has been done."""
+
 
 _chosen = {"format": "table"}
 
@@ -31,11 +43,40 @@ def option(command: Command) -> Command:
     return decorate(command)
 
 
+def start(arguments: Sequence[str]) -> None:
+    """Forget what an earlier command chose, and see what this one asks for even if its options turn out to be wrong."""
+    pairs = set(pairwise(arguments))
+    asked = pairs & {("-o", "json"), ("--output", "json")} or {"-ojson", "--output=json"} & set(arguments)
+    _chosen["format"] = "json" if asked else "table"
+
+
 def is_json() -> bool:
     """Whether the caller asked for JSON."""
     return _chosen["format"] == "json"
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UnwritableError(error.strerror or "an error without a name") from error
+
+
+def give_up() -> None:
+    """Write nothing more: what is still in the buffer must not fail a second time when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def raw(value: bytes) -> None:
+    """These bytes and nothing else."""
+    with _writing():
+        click.echo(value, nl=False)
+
+
+@_writing()
 def record(values: Mapping[str, Any], *, title: str = "") -> None:
     """One thing: its fields, one a line."""
     if is_json():
@@ -54,6 +95,7 @@ def record(values: Mapping[str, Any], *, title: str = "") -> None:
         console.print(f"[bold]{key.replace('_', ' '):<{width}}[/]  {text}", soft_wrap=True)
 
 
+@_writing()
 def rows(name: str, values: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
     """Many things of one kind: a table, or `{name: [...]}`. The table shows `columns`; JSON has every field."""
     if is_json():
@@ -73,15 +115,31 @@ def rows(name: str, values: Sequence[Mapping[str, Any]], columns: Sequence[str],
     console.print(table)
 
 
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Gives a function that shows what is under way, one line on standard error; it shows nothing where nobody watches."""
+    shown = not is_json() and sys.stderr.isatty()
+
+    def say(step: str) -> None:
+        if shown:
+            click.echo(f"\r\x1b[K  {step} …", nl=False, err=True)
+
+    try:
+        yield say
+    finally:
+        if shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
 def _console() -> Console:
     from rich.console import Console
 
     # A pipe has no width: what reads it wants whole lines.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 1 << 16)
 
 
 def _dump(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    click.echo(json.dumps(value, indent=2))
 
 
 def _text(value: Any) -> str:
@@ -91,4 +149,9 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(_text(one) for one in value)
-    return "-" if value is None or value == "" else escape(str(value))
+    return "-" if value is None or value == "" else escape(printable(str(value)))
+
+
+def printable(text: str) -> str:
+    """Without anything that a terminal would obey: what a server says is shown, not done."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else f"\\x{ord(letter):02x}" for letter in text)

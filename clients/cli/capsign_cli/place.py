@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from capsign_cli.failures import USAGE, CliError
+from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 
 if TYPE_CHECKING:
     import grpc
 
 STATE_FILE = "capsign.json"
+QUIET = "NONE"
+"""GRPC_VERBOSITY: standard error is for our sentence, or our JSON. Processes that `dev up` starts do not inherit it."""
+
 DEFAULT_DIR = ".demo"
+
+STATE_KEYS = frozenset(
+    {"dir", "run", "store", "store_password_file", "sockets", "adapters", "ca", "server_name", "clients", "processes", "log_key"}
+)
+"""What the state file has at least."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -34,12 +43,15 @@ def dev_state(directory: Path) -> dict[str, Any]:
     """What `dev up` left in the directory. Raises CliError if it left nothing."""
     file = directory / STATE_FILE
     try:
-        state: dict[str, Any] = json.loads(file.read_text())
+        state = json.loads(file.read_text())
     except FileNotFoundError:
         advice = "Run `capsign dev up`, or say where to go with options; see --help."
         raise CliError(USAGE, "NOTHING_THERE", f"{directory} is not a directory of `capsign dev up`.", advice) from None
     except ValueError:
-        raise CliError(USAGE, "STATE_DAMAGED", f"{file} is not JSON.", "Run `capsign dev up` again to rewrite it.") from None
+        state = None
+    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+        advice = f"End what runs there, remove {file}, and run `capsign dev up` again: it keeps token, keys and evidence."
+        raise CliError(USAGE, "STATE_DAMAGED", f"{file} is damaged, or of another version of capsign.", advice)
     return state
 
 
@@ -71,19 +83,38 @@ class Adapter:
     private_key: Path
     server_name: str
     log_key: str
+    renewal: str = "Get a new one."
+    """What to do about a certificate that has ended."""
 
-    def channel(self) -> grpc.Channel:
-        """A channel over mTLS. Raises OSError if a file cannot be read."""
+    @contextmanager
+    def channel(self) -> Iterator[grpc.Channel]:
+        """A channel over mTLS. Raises CliError or OSError if the files cannot be used."""
         import grpc
         from capsign_wire.bounds import MAX_ANSWER_BYTES
 
-        credentials = grpc.ssl_channel_credentials(
-            self.ca.read_bytes(), self.private_key.read_bytes(), self.certificate.read_bytes()
-        )
-        options = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES)]
+        from capsign_cli import credentials
+
+        options: list[tuple[str, Any]] = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES)]
         if self.server_name:
-            options.append(("grpc.ssl_target_name_override", self.server_name))  # type: ignore[arg-type] # gRPC takes both
-        return grpc.secure_channel(self.address, credentials, options)
+            options.append(("grpc.ssl_target_name_override", self.server_name))
+        files = credentials.load(self.ca, self.certificate, self.private_key)
+        try:
+            with grpc.secure_channel(self.address, files, options) as channel:
+                yield channel
+        except (grpc.RpcError, grpc.FutureTimeoutError) as error:
+            ended = credentials.ended(self.certificate, self.ca) if _unreachable(error) else ""
+            if ended:
+                raise CliError(UNAVAILABLE, "CERTIFICATE_ENDED", ended, self.renewal) from None
+            raise
+
+
+def _unreachable(error: Exception) -> bool:
+    import grpc
+
+    return not isinstance(error, grpc.RpcError) or error.code() in {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
 
 
 def adapter_options(command: Command) -> Command:
@@ -117,4 +148,5 @@ def adapter_of(options: dict[str, Any]) -> Adapter:
         raise CliError(USAGE, "NO_SUCH_CLIENT", f"There is no client {identity!r}.", f"There are: {', '.join(clients)}.")
     mine = clients[identity]
     files = Path(state["ca"]), Path(mine["certificate"]), Path(mine["private_key"])
-    return Adapter(state["adapters"][0]["address"], *files, state["server_name"], state.get("log_key", ""))
+    renewal = f"`capsign dev down --dir {directory}`, then `capsign dev up --dir {directory}`, makes new ones."
+    return Adapter(state["adapters"][0]["address"], *files, state["server_name"], state["log_key"], renewal)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from capsign_cli import output, place
+from capsign_cli.failures import UNKNOWN, USAGE, CliError
+
+if TYPE_CHECKING:
+    import grpc
 
 KINDS = ("handle", "grant", "workload", "key", "tenant", "everything")
+CONNECT_SECONDS = 10.0
+"""Longest wait for each step of connecting."""
 
 
 @click.command()
@@ -25,15 +32,43 @@ def revoke(kind: str, target: str, yes: bool, **options: Any) -> None:
     adapter = place.adapter_of(options)
     if kind == "everything":
         target = "*"
+        if not yes and output.is_json():
+            raise CliError(USAGE, "NOT_CONFIRMED", "Every workload would stop signing.", "Say --yes; -o json asks nothing.")
         if not yes:
             click.confirm("Every workload stops signing. Revoke everything?", abort=True, err=True)
     elif not target:
         raise click.UsageError(f"Say which {kind}.")
+    import grpc
     from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc
+    from capsign_wire.failures import FailureError
 
     number = admin_pb2.RevocationKind.Value(f"REVOCATION_KIND_{kind.upper()}")
     request = admin_pb2.RevokeRequest(kind=number, target=target)
     with adapter.channel() as channel:
-        answer = admin_pb2_grpc.AdminServiceStub(channel).Revoke(request, timeout=30)
+        # Until here nothing can have happened; a connection that breaks afterwards leaves open whether it did.
+        _connect(channel)
+        try:
+            answer = admin_pb2_grpc.AdminServiceStub(channel).Revoke(request, timeout=30)
+        except grpc.RpcError as error:
+            if FailureError.from_rpc(error) is not None:
+                raise
+            text = "The connection broke, or took too long, after the revocation was sent."
+            raise CliError(UNKNOWN, "NO_ANSWER", text, "Revoke again: what is revoked already stays so.") from None
     values = {"revoked": kind, "target": target, "revocation_epoch": answer.revocation_epoch, "leaf_index": answer.leaf_index}
     output.record(values)
+
+
+def _connect(channel: grpc.Channel) -> None:
+    """Wait until the channel is connected. Raises grpc.FutureTimeoutError if that fails or takes too long."""
+    import grpc
+
+    states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
+    channel.subscribe(states.put, try_to_connect=True)
+    state = None
+    while state is not grpc.ChannelConnectivity.READY:
+        try:
+            state = states.get(timeout=CONNECT_SECONDS)
+        except Empty:
+            raise grpc.FutureTimeoutError from None
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            raise grpc.FutureTimeoutError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -54,7 +53,7 @@ def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
     with Signer(_socket(options), timeout=options.pop("timeout")) as signer:
         made = signer.sign(**content, **_context(options), intent_id=_hex("--intent", intent, 16) if intent else None)
     if raw:
-        sys.stdout.buffer.write(made.value)
+        output.raw(made.value)
         return
     output.record(
         {

@@ -16,6 +16,7 @@ from typing import Any
 from capsign_cli.dev import layout as layouts
 from capsign_cli.dev.ca import Identity
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
+from capsign_cli.place import QUIET
 
 SOCKET_PATH_MAX = 107
 """sun_path of unix(7), without its final zero."""
@@ -117,7 +118,10 @@ def write_configs(
 
 def clean_environ() -> dict[str, str]:
     """Ours without CAPSIGN_*: several sets run side by side, and one set's overrides are not another's."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("CAPSIGN_")}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("CAPSIGN_")}
+    if ours.get("GRPC_VERBOSITY") == QUIET:
+        del ours["GRPC_VERBOSITY"]
+    return ours
 
 
 def make_keys(layout: layouts.Layout, environ: Mapping[str, str]) -> None:

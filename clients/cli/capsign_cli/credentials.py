@@ -1,0 +1,44 @@
+"""Certificate files for a channel, looked at before gRPC gets them: it says of a wrong one only that nobody answers."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from capsign_cli.failures import USAGE, CliError
+
+if TYPE_CHECKING:
+    import grpc
+
+
+def load(ca: Path, certificate: Path, private_key: Path) -> grpc.ChannelCredentials:
+    """Credentials of these PEM files. Raises CliError if they cannot work, OSError if one cannot be read."""
+    import grpc
+
+    roots, chain, key = ca.read_bytes(), certificate.read_bytes(), private_key.read_bytes()
+    for file, data in ((ca, roots), (certificate, chain)):
+        try:
+            x509.load_pem_x509_certificates(data)
+        except ValueError:
+            raise CliError(USAGE, "CREDENTIALS", f"{file} is not a certificate in PEM.", "Give another file.") from None
+    try:
+        ours = load_pem_private_key(key, None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        text = f"{private_key} is not a private key in PEM without a password."
+        raise CliError(USAGE, "CREDENTIALS", text, "Give another file.") from None
+    if x509.load_pem_x509_certificate(chain).public_key() != ours:
+        text = f"{private_key} is not the key of {certificate}."
+        raise CliError(USAGE, "CREDENTIALS", text, "Give --cert and --key of one identity.")
+    return grpc.ssl_channel_credentials(roots, key, chain)
+
+
+def ended(*certificates: Path) -> str:
+    """Which of these certificates have ended, by our clock, as a sentence; empty if none has."""
+    now = datetime.datetime.now(datetime.UTC)
+    ends = {file: x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc for file in certificates}
+    return " ".join(f"{file} ended at {end:%Y-%m-%d %H:%M:%S} UTC." for file, end in ends.items() if end < now)
