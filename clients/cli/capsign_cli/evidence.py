@@ -6,13 +6,14 @@ log's key signed (C2SP tlog-checkpoint).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from capsign_cli import output, place
-from capsign_cli.failures import REFUSED, USAGE, CliError
+from capsign_cli.failures import USAGE, CliError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,25 +43,22 @@ def verify(log_key: str | None, remember: Path | None, **options: Any) -> None:
     from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 
     from capsign_cli import transparency
+    from capsign_cli.remembered import Remembered
 
+    seen = Remembered(remember, trusted) if remember is not None else None
+    before = seen.head if seen is not None else None
     with adapter.channel() as channel:
         stub = evidence_pb2_grpc.EvidenceServiceStub(channel)
         answer = stub.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=10)
         head = transparency.open_checkpoint(answer.checkpoint, trusted)
-        before = transparency.open_checkpoint(remember.read_bytes(), trusted) if remember and remember.exists() else None
-        tree = transparency.Frontier()
-        if before is not None and before.size > head.size:
-            raise _mismatch(f"The log has shrunk from {before.size} to {head.size} leaves.")
-        for entry in _entries(stub, head.size):
-            if before is not None and tree.size == before.size and tree.root() != before.root:
-                raise _mismatch(f"The log's first {before.size} entries are not those of the checkpoint in {remember}.")
-            tree.append(entry)
-    if before is not None and before.size == head.size and before.root != head.root:
-        raise _mismatch("The log's key signed two different trees of the same size.")
-    if tree.root() != head.root:
-        raise _mismatch(f"The root of the {head.size} entries is not the root that was signed.")
-    if remember is not None:
-        remember.write_bytes(answer.checkpoint)
+        try:
+            transparency.compare(head, before, _entries(stub, head.size))
+        except CliError as error:
+            if seen is not None:  # two checkpoints that contradict each other prove what one of them does not
+                error.told = replace(error.told, advice=f"{error.told.advice} {seen.keep_beside(answer.checkpoint)}")
+            raise
+    if seen is not None:
+        seen.replace(answer.checkpoint)
     output.record(
         {
             "verified": True,
@@ -75,20 +73,15 @@ def verify(log_key: str | None, remember: Path | None, **options: Any) -> None:
 
 
 def _entries(stub: EvidenceServiceStub, size: int) -> Iterator[bytes]:
+    """All entries of the log, a bundle at a time."""
     from capsign_wire.adapter.v1 import evidence_pb2
 
     from capsign_cli import transparency
 
-    for index in range((size + BUNDLE - 1) // BUNDLE):
-        width = min(BUNDLE, size - index * BUNDLE)
-        request = evidence_pb2.GetEntriesRequest(index=index, width=width % BUNDLE)
-        bundle = stub.GetEntries(request, timeout=30).entries
-        entries = transparency.split_bundle(bundle)
-        if len(entries) != width:
-            raise _mismatch(f"The bundle {index} has {len(entries)} entries in place of {width}.")
-        yield from entries
-
-
-def _mismatch(text: str) -> CliError:
-    advice = "This is an incident: keep the store and the checkpoint as they are, and tell the auditors."
-    return CliError(REFUSED, "EVIDENCE_DOES_NOT_ADD_UP", text, advice)
+    with output.progress() as say:
+        for first in range(0, size, BUNDLE):
+            if first % (64 * BUNDLE) == 0:
+                say(f"{first} of {size} entries")
+            width = min(BUNDLE, size - first)
+            request = evidence_pb2.GetEntriesRequest(index=first // BUNDLE, width=width % BUNDLE)
+            yield from transparency.split_bundle(stub.GetEntries(request, timeout=30).entries, width)

@@ -6,8 +6,8 @@ The adapter has code of its own for this; a verifier that shared it would share 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -16,6 +16,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from capsign_cli.failures import REFUSED, USAGE, CliError
 
 ED25519 = b"\x01"
+
+MAX_SIZE = (1 << 63) - 1
+"""Most leaves of a log."""
+
+MAX_NOTE = 64 * 1024
+"""Longest checkpoint that is read, bytes."""
+
+MAX_SIGNATURES = 64
+"""Most signature lines that are read; the specification demands 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +37,64 @@ class Head:
 
 
 def open_checkpoint(note: bytes, verifier_key: str) -> Head:
-    """What a checkpoint states, once its signature by that key is verified. Raises CliError."""
+    """What a checkpoint states, once its signature by that key is verified. Raises CliError.
+
+    Strict: an auditor that reads what others refuse can be told another story. Lines of keys that are not ours must be well
+    formed and are not judged; a bad signature in our key's name spoils the whole.
+    """
     name, key_id, public = _key(verifier_key)
     try:
-        text, _, signatures = note.decode().rpartition("\n\n")
-        text += "\n"
-        lines = [line.removeprefix("— ").split(" ") for line in signatures.splitlines() if line.startswith("— ")]
-        found = [base64.b64decode(line[1], validate=True) for line in lines if len(line) == 2 and line[0] == name]
-        ours = [signature[4:] for signature in found if signature[:4] == key_id]
+        text, lines = _parts(note)
+        ours = [signature for signer, number, signature in lines if (signer, number) == (name, key_id)]
         if not ours:
             raise _bad(f"No signature by {name} is on the checkpoint.")
-        Ed25519PublicKey.from_public_bytes(public).verify(ours[0], text.encode())
-        origin, size, root = text.split("\n")[:3]
-        head = Head(origin, int(size), base64.b64decode(root, validate=True))
+        for signature in ours:
+            Ed25519PublicKey.from_public_bytes(public).verify(signature, text.encode())
+        origin, size, root, *extensions = text.removesuffix("\n").split("\n")
+        head = Head(origin, int(size), _base64(root))
     except InvalidSignature:
         raise _bad("The checkpoint's signature does not verify.") from None
-    except (ValueError, binascii.Error):
+    except ValueError:
         raise _bad("The checkpoint is malformed.") from None
-    if head.origin != name or str(head.size) != size or head.size < 0 or len(head.root) != 32:
+    if (
+        head.origin != name
+        or str(head.size) != size
+        or not 0 <= head.size <= MAX_SIZE
+        or len(head.root) != 32
+        or not all(extensions)
+    ):
         raise _bad("The checkpoint is not one of this log.")
     return head
+
+
+def _parts(note: bytes) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+    """Text of a C2SP signed-note, and the name, key id and signature of each line below it. Raises ValueError."""
+    if len(note) > MAX_NOTE:
+        raise ValueError("longer than any checkpoint")
+    whole = note.decode()
+    text, separator, signatures = whole.rpartition("\n\n")
+    if not separator or any(ord(letter) < 0x20 and letter != "\n" for letter in whole):
+        raise ValueError("not text, an empty line and signatures")
+    *lines, rest = signatures.split("\n")
+    if rest or not lines or len(lines) > MAX_SIGNATURES:
+        raise ValueError("signature lines end with a newline each")
+    return text + "\n", [_signature(line) for line in lines]
+
+
+def _signature(line: str) -> tuple[str, bytes, bytes]:
+    dash, name, encoded = line.split(" ")
+    data = _base64(encoded)
+    if dash != "\u2014" or not name or "+" in name or any(map(str.isspace, name)) or len(data) < 5:
+        raise ValueError("a signature line is a dash, a name, and key id and signature in base64")
+    return name, data[:4], data[4:]
+
+
+def _base64(text: str) -> bytes:
+    """RFC 4648 section 4, in its one canonical spelling."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("not canonical base64")
+    return data
 
 
 def _bad(text: str) -> CliError:
@@ -57,8 +104,8 @@ def _bad(text: str) -> CliError:
 def _key(text: str) -> tuple[str, bytes, bytes]:
     try:
         name, key_id, encoded = text.split("+", 2)
-        data = base64.b64decode(encoded, validate=True)
-    except (ValueError, binascii.Error):
+        data = _base64(encoded)
+    except ValueError:
         raise CliError(USAGE, "LOG_KEY_MALFORMED", "A log key is name+id+base64.", "Copy it whole.") from None
     expected = hashlib.sha256(name.encode() + b"\n" + data).digest()[:4]
     if data[:1] != ED25519 or len(data) != 33 or expected.hex() != key_id:
@@ -97,14 +144,36 @@ def _join(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-def split_bundle(bundle: bytes) -> list[bytes]:
-    """The entries of a C2SP entry bundle: each with its length before it, 16 bits big-endian. Raises CliError."""
-    entries, at = [], 0
-    while at < len(bundle):
-        length = int.from_bytes(bundle[at : at + 2], "big")
-        end = at + 2 + length
-        if end > len(bundle):
-            raise CliError(REFUSED, "EVIDENCE_DOES_NOT_ADD_UP", "An entry bundle is cut off.", "Fetch it again.")
+def compare(head: Head, before: Head | None, entries: Iterable[bytes]) -> None:
+    """Raise CliError unless these entries are the tree of `head`, and the tree of `before` is its beginning."""
+    if before is not None and before.size > head.size:
+        raise _mismatch(f"The log has shrunk from {before.size} to {head.size} leaves.")
+    if before is not None and before.size == head.size and before.root != head.root:
+        raise _mismatch("The log's key signed two different trees of the same size.")
+    tree = Frontier()
+    for entry in entries:
+        if before is not None and tree.size == before.size and tree.root() != before.root:
+            raise _mismatch(f"The log's first {before.size} entries are not those of the checkpoint that was remembered.")
+        tree.append(entry)
+    if tree.root() != head.root:
+        raise _mismatch(f"The root of the {head.size} entries is not the root that was signed.")
+
+
+def _mismatch(text: str) -> CliError:
+    advice = "This is an incident: keep the store and the checkpoint as they are, and tell the auditors."
+    return CliError(REFUSED, "EVIDENCE_DOES_NOT_ADD_UP", text, advice)
+
+
+def split_bundle(bundle: bytes, width: int) -> list[bytes]:
+    """The `width` entries of a C2SP entry bundle: each with its length before it, 16 bits big-endian. Raises CliError."""
+    entries: list[bytes] = []
+    at = 0
+    # Counted before they are cut: entries of no bytes at all would be ten million in one answer.
+    while at < len(bundle) and len(entries) < width:
+        end = at + 2 + int.from_bytes(bundle[at : at + 2], "big")
         entries.append(bundle[at + 2 : end])
         at = end
+    if at != len(bundle) or len(entries) != width:
+        text = f"An entry bundle is cut off, or has not the {width} entries that it should have."
+        raise CliError(REFUSED, "EVIDENCE_DOES_NOT_ADD_UP", text, "Fetch it again; if it stays so, this is an incident.")
     return entries
