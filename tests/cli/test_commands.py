@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -157,6 +158,17 @@ def test_a_directory_of_another_version_is_explained(command, text, tmp_path, ca
     (tmp_path / "d" / "capsign.json").write_text(text)
     code, _, err = run(*command, "--dir", tmp_path / "d", "-o", "json", capsys=capsys)
     assert (code, json.loads(err)["error"]["reason"]) == (failures.USAGE, "STATE_DAMAGED")
+
+
+@pytest.mark.parametrize("command", [["handles"], ["keys", "list"], ["dev", "status"], ["dev", "up"], ["dev", "down", "--purge"]])
+def test_a_copy_is_not_the_original(command, directory, tmp_path_factory, capsys):
+    """`dev down --purge` of a copy ended the original's processes and removed its directory; `dev up` wrote to its store."""
+    copy = tmp_path_factory.mktemp("copies") / "copy"
+    shutil.copytree(directory, copy)
+    copy.chmod(0o700)
+    code, _, err = run(*command, "--dir", copy, "-o", "json", capsys=capsys)
+    assert (code, json.loads(err)["error"]["reason"]) == (failures.USAGE, "MOVED")
+    assert (directory / "capsign.json").exists()
 
 
 @pytest.mark.parametrize("command", [["keys", "list"], ["log", "verify"], ["revoke", "grant", "some"]])

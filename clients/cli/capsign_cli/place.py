@@ -52,6 +52,10 @@ def dev_state(directory: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
         advice = f"End what runs there, remove {file}, and run `capsign dev up` again: it keeps token, keys and evidence."
         raise CliError(USAGE, "STATE_DAMAGED", f"{file} is damaged, or of another version of capsign.", advice)
+    if Path(state["dir"]) != directory.resolve():
+        # Its processes, store and sockets are the other one's: `dev down --purge` of a copy would remove the original.
+        text = f"{directory} was moved or copied from {state['dir']}, and everything in it names that path."
+        raise CliError(USAGE, "MOVED", text, "Move it back, or make a new one.")
     return state
 
 
