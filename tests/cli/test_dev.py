@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -66,6 +67,15 @@ def test_sign_and_verify(running, algorithm):
     capsign("verify", *context, "-s", made["signature"], "--dir", running["dir"], stdin=b"messagE", code=1)
     raw = capsign("sign", *context, "--raw", "--intent", made["intent_id"], "--dir", running["dir"], stdin=b"message")
     assert raw.stdout == base64.b64decode(made["signature"])
+
+
+def test_what_the_readme_shows_runs_where_it_says(running):
+    """Its first lines of Python were refused by what `make demo` leaves running: that purpose has two protocols there."""
+    (shown,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL)
+    environ = {**os.environ, "CAPSIGN_SOCKET": running["sockets"]["app"]}
+    command = [sys.executable, "-c", shown + "print(signature.algorithm)"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environ)
+    assert (ran.returncode, ran.stdout) == (0, "ES256\n"), ran.stderr
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "PS256", "RS256", "Ed25519"])
@@ -150,6 +160,45 @@ def test_up_again_mends_what_was_killed(running):
     assert [name for name in before if before[name] != after[name]] == ["adapter-2"]
     assert [one["address"] for one in mended["adapters"]] == [one["address"] for one in running["adapters"]]
     running.update(mended)
+
+
+KILLED = """
+import os
+from capsign_cli.dev import bring_up
+bring_up._await = lambda *_: os._exit(137)  # everything is started, and nothing waited for
+from capsign_cli.__main__ import main
+main(["dev", "up", "--dir", {directory!r}, "--workers", "2"])
+"""
+
+
+@pytest.mark.parametrize("then", ["up", "down"])
+def test_up_that_was_killed_half_way_is_known(tmp_path, then):
+    """What it had started ran on and was in no file: `dev down` knew nothing of it, and the next `dev up` started a second agent
+    on the same sockets, took the first one's health for its own, and said that all was well while its own agent had ended."""
+    directory = tmp_path / "d"
+    ended = subprocess.run([sys.executable, "-c", KILLED.format(directory=str(directory))], check=False, timeout=120)
+    assert ended.returncode == 137
+    left = known_processes(json.loads((directory / "capsign.json").read_text()))
+    assert ([one.name for one in left], [one.alive for one in left]) == (["adapter-1", "adapter-2", "agent"], [True] * 3)
+    if then == "up":
+        state = capsign("dev", "up", "--dir", directory, "-o", "json")
+        assert known_processes(state) == left
+        assert capsign("log", "verify", "--dir", directory, "-o", "json")["log_key"] == state["log_key"]
+    capsign("dev", "down", "--dir", directory, "-o", "json")
+    assert not any(one.alive for one in left)
+
+
+def test_two_ups_at_once_are_one(tmp_path):
+    """Both started everything, on the same sockets and store; one failed at once, the other after a minute, and nothing ran."""
+    directory = tmp_path / "d"
+    command = [sys.executable, "-m", "capsign_cli", "dev", "up", "--dir", str(directory), "-o", "json"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        first, second = [json.loads(one.communicate(timeout=120)[0]) for one in both]
+        assert first == second
+        assert all(one.alive for one in known_processes(first))
+    finally:
+        capsign("dev", "down", "--dir", directory, "--purge", "-o", "json")
 
 
 def test_what_runs_is_not_changed_under_way(running, tmp_path):

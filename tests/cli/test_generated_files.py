@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.resources
 import subprocess
 from pathlib import Path
@@ -16,6 +17,7 @@ from capsign_cli.dev.prepare import CLIENTS
 from capsign_cli.failures import CliError
 from capsign_wire import settings
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 TOKEN = {
     "module": "/usr/lib/softhsm/libsofthsm2.so",
@@ -92,3 +94,44 @@ def test_listeners_differ():
 def test_a_store_that_is_none_is_refused(tmp_path, url):
     with pytest.raises(CliError, match="no store"):
         layouts.store_url(layouts.Layout(tmp_path, tmp_path), url)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Certificates that last for as long as the test says."""
+    return lambda **left: monkeypatch.setattr("capsign_cli.dev.ca.LIFE", datetime.timedelta(**left))
+
+
+def issued(directory, *, renew=True):
+    ca = DevelopmentCa(directory / "pki", renew=renew)
+    one = ca.issue("app", "/ns/demo/sa/app")
+    read = x509.load_pem_x509_certificate
+    return read(ca.certificate_file.read_bytes()), read(one.certificate.read_bytes()), one
+
+
+@pytest.mark.parametrize("left", [{"minutes": -1}, {"days": 6}])
+def test_certificates_that_end_are_made_anew(tmp_path, short, left):
+    """A directory of three months ago could not be started again: `dev up` waited a minute for processes that no one believed."""
+    short(**left)
+    issued(tmp_path)
+    short(days=90)
+    authority, certificate, one = issued(tmp_path)
+    certificate.verify_directly_issued_by(authority)
+    assert load_pem_private_key(one.private_key.read_bytes(), None).public_key() == certificate.public_key()
+    now = datetime.datetime.now(datetime.UTC)
+    assert min(authority.not_valid_after_utc, certificate.not_valid_after_utc) > now + datetime.timedelta(days=80)
+    assert issued(tmp_path)[:2] == (authority, certificate)
+
+
+def test_certificates_that_are_in_use_stay(tmp_path, short):
+    short(days=6)
+    before = issued(tmp_path)
+    short(days=90)
+    assert issued(tmp_path, renew=False) == before
+
+
+def test_certificates_of_a_lost_authority_are_made_anew(tmp_path):
+    issued(tmp_path)
+    (tmp_path / "pki" / "ca.crt").unlink()
+    authority, certificate, _ = issued(tmp_path)
+    certificate.verify_directly_issued_by(authority)

@@ -14,6 +14,7 @@ from capsign_cli import place
 from capsign_cli.dev import layout as layouts
 from capsign_cli.dev import prepare, processes
 from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa, Identity
+from capsign_cli.dev.lock import alone_in
 from capsign_cli.dev.processes import Process
 from capsign_cli.failures import UNAVAILABLE, CliError
 
@@ -24,6 +25,11 @@ READY_SECONDS = 60.0
 def bring_up(wanted: prepare.Wanted, say: Callable[[str], None]) -> dict[str, Any]:
     """Everything runs and is ready; returns what is needed to use it, as it is kept in the state file."""
     directory = wanted.directory.resolve()
+    with alone_in(directory, say):
+        return _bring_up(wanted, directory, say)
+
+
+def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None]) -> dict[str, Any]:
     before = _before(directory)
     running = {one.name: one for one in known_processes(before) if one.alive} if before else {}
 
@@ -38,7 +44,7 @@ def bring_up(wanted: prepare.Wanted, say: Callable[[str], None]) -> dict[str, An
     say("token")
     token = prepare.make_token(directory / "token")
     say("certificates")
-    ca = DevelopmentCa(directory / "pki")
+    ca = DevelopmentCa(directory / "pki", renew=not running)
     server = ca.issue("adapter", "/adapter", server=True)
     clients = {name: ca.issue(name, path) for name, path in prepare.CLIENTS.items()}
 
@@ -56,23 +62,30 @@ def bring_up(wanted: prepare.Wanted, say: Callable[[str], None]) -> dict[str, An
         say("keys")
         prepare.make_keys(layout, environ)
 
-    # 5 The processes, each waited for.
+    # 5 The processes, each written down as soon as it lives, so that `dev down` and the next `dev up` know it if this one is
+    # killed half-way; then each waited for.
     started: list[Process] = []
-    living: dict[str, Process] = {}
+    living = dict(running)
+
+    def state() -> dict[str, Any]:
+        return _state(layout, listeners, living, clients, ca.certificate_file, token, store, password)
+
     try:
         for name in [*names, "agent"]:
-            living[name] = running.get(name) or _start(name, layout, environ, started)
+            if name not in living:
+                living[name] = _start(name, layout, environ, started)
+                _keep(directory, state())
         for name, listener in zip(names, listeners, strict=True):
             say(name)
             _await(living[name], listener.health, layout)
         say("agent")
         _await(living["agent"], f"unix:{layout.health}", layout)
-        state = _state(layout, listeners, living, clients, ca.certificate_file, token, store, password)
+        complete = state() | {"log_key": _log_key(listeners[0].address, ca.certificate_file, clients["operator"])}
     except BaseException:
         processes.end(started, 5.0)
         raise
-    _keep(directory, state)
-    return state
+    _keep(directory, complete)
+    return complete
 
 
 def known_processes(state: Mapping[str, Any]) -> list[Process]:
@@ -126,25 +139,25 @@ def _state(
     store: str,
     password: Path | None,
 ) -> dict[str, Any]:
+    """What the state file says. A process that is not `living` has no pid yet, and the log's key is not known."""
+    pids = {name: one.pid for name, one in living.items()}
     adapters = [
         {
             "name": f"adapter-{number}",
             "address": one.address,
             "health": one.health,
-            "pid": living[f"adapter-{number}"].pid,
+            "pid": pids.get(f"adapter-{number}"),
             "config": str(layout.config(f"adapter-{number}")),
             "log": str(layout.log(f"adapter-{number}")),
         }
         for number, one in enumerate(listeners, 1)
     ]
-    operator = clients["operator"]
-    adapter = place.Adapter(listeners[0].address, ca, operator.certificate, operator.private_key, SERVER_NAME, "")
     return {
         "dir": str(layout.directory),
         "sockets": {name: str(layout.socket(name)) for name in layouts.CONTAINERS},
         "adapters": adapters,
         "agent": {
-            "pid": living["agent"].pid,
+            "pid": pids.get("agent"),
             "health": f"unix:{layout.health}",
             "config": str(layout.config("agent")),
             "log": str(layout.log("agent")),
@@ -162,16 +175,17 @@ def _state(
         "store_password_file": str(password) if password else None,
         "token": token,
         "log_origin": layouts.LOG_ORIGIN,
-        "log_key": _log_key(adapter),
-        "pids": [one.pid for one in living.values()],
+        "log_key": "",
+        "pids": list(pids.values()),
         "processes": [{"name": one.name, "pid": one.pid, "started": one.started} for one in living.values()],
     }
 
 
-def _log_key(adapter: place.Adapter) -> str:
+def _log_key(address: str, ca: Path, operator: Identity) -> str:
     """The log's verifier key. Trusted on first use: this is the machine that has just made it."""
     from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 
+    adapter = place.Adapter(address, ca, operator.certificate, operator.private_key, SERVER_NAME, "")
     with adapter.channel() as channel:
         stub = evidence_pb2_grpc.EvidenceServiceStub(channel)
         key: str = stub.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=10).verifier_key

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -31,11 +32,19 @@ class Identity:
     private_key: Path
 
 
-class DevelopmentCa:
-    """Issues into a directory. What is there already is kept, so that a second `dev up` changes no identity."""
+SPARE = datetime.timedelta(days=7)
+"""What is there already is made anew when less than this is left of it."""
 
-    def __init__(self, directory: Path) -> None:
+
+class DevelopmentCa:
+    """Issues into a directory. What is there already is kept while it lasts, so that a second `dev up` changes no identity.
+
+    Without `renew` it is kept in any case: processes that run have it in use.
+    """
+
+    def __init__(self, directory: Path, *, renew: bool = True) -> None:
         self._directory = directory
+        self._renew = renew
         directory.mkdir(mode=0o700, exist_ok=True)
         self.certificate_file = directory / "ca.crt"
         key_file = directory / "ca.key"
@@ -43,7 +52,8 @@ class DevelopmentCa:
             key = serialization.load_pem_private_key(key_file.read_bytes(), None)
             assert isinstance(key, ec.EllipticCurvePrivateKey)
             self._key, self._certificate = key, x509.load_pem_x509_certificate(self.certificate_file.read_bytes())
-            return
+            if not renew or _lasts(self._certificate):
+                return
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "capsign development CA")])
         self._certificate = (
@@ -54,13 +64,14 @@ class DevelopmentCa:
             .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}")]), False)
             .sign(self._key, hashes.SHA256())
         )
+        self.certificate_file.unlink(missing_ok=True)  # a crash here leaves no certificate of another key
         _write_key(key_file, self._key)
         _write(self.certificate_file, self._certificate.public_bytes(serialization.Encoding.PEM), 0o644)
 
     def issue(self, name: str, path: str, *, server: bool = False) -> Identity:
         """An X.509-SVID for spiffe://<trust domain><path>. A server's also carries DNS names and the loopback address."""
         identity = Identity(f"spiffe://{TRUST_DOMAIN}{path}", self._directory / f"{name}.crt", self._directory / f"{name}.key")
-        if identity.certificate.exists() and identity.private_key.exists():
+        if identity.certificate.exists() and identity.private_key.exists() and self._keeps(identity.certificate):
             return identity
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.spiffe_id)]
@@ -78,9 +89,25 @@ class DevelopmentCa:
             .add_extension(issuer, critical=False)
             .sign(self._key, hashes.SHA256())
         )
+        identity.certificate.unlink(missing_ok=True)
         _write_key(identity.private_key, key)
         _write(identity.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
         return identity
+
+    def _keeps(self, file: Path) -> bool:
+        """Whether the certificate in this file stays: it lasts, and is ours and not of the CA before."""
+        if not self._renew:
+            return True
+        certificate = x509.load_pem_x509_certificate(file.read_bytes())
+        try:
+            certificate.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return _lasts(certificate)
+
+
+def _lasts(certificate: x509.Certificate) -> bool:
+    return certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC) > SPARE
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,8 @@ def up(directory: Path, workers: int | None, store: str | None, store_password_f
     from capsign_cli.dev.bring_up import bring_up
     from capsign_cli.dev.prepare import Wanted
 
-    def say(step: str) -> None:
-        if not output.is_json() and sys.stderr.isatty():
-            click.echo(f"\r\x1b[K  {step} …", nl=False, err=True)
-
-    state = bring_up(Wanted(directory, workers, store, store_password_file, policy), say)
-    if not output.is_json() and sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
+    with output.progress() as say:
+        state = bring_up(Wanted(directory, workers, store, store_password_file, policy), say)
     if output.is_json():
         output.record(state)
         return
@@ -81,18 +75,21 @@ def down(directory: Path, *, purge: bool) -> None:
     """End what `dev up` started: the agent first, so that its last records reach the adapters."""
     from capsign_cli.dev import processes
     from capsign_cli.dev.bring_up import known_processes
+    from capsign_cli.dev.lock import alone_in
 
-    state = place.dev_state(directory)
-    known = known_processes(state)
-    ended = [one.name for one in known if one.alive]
-    killed = processes.end([one for one in known if one.name == "agent"], DRAIN_SECONDS)
-    killed += processes.end([one for one in known if one.name != "agent"], DRAIN_SECONDS)
-    leftovers = _leftovers(state)
-    run = Path(state["run"])
-    if not run.is_relative_to(Path(state["dir"])):
-        shutil.rmtree(run, ignore_errors=True)  # made by mkdtemp, for sockets only
-    if purge:
-        shutil.rmtree(state["dir"])
+    place.dev_state(directory)  # or there is nothing to wait for
+    with output.progress() as say, alone_in(directory.resolve(), say):
+        state = place.dev_state(directory)
+        known = known_processes(state)
+        ended = [one.name for one in known if one.alive]
+        killed = processes.end([one for one in known if one.name == "agent"], DRAIN_SECONDS)
+        killed += processes.end([one for one in known if one.name != "agent"], DRAIN_SECONDS)
+        leftovers = _leftovers(state)
+        run = Path(state["run"])
+        if not run.is_relative_to(Path(state["dir"])):
+            shutil.rmtree(run, ignore_errors=True)  # made by mkdtemp, for sockets only
+        if purge:
+            shutil.rmtree(state["dir"])
     answer: dict[str, Any] = {"ended": ended, "killed": [one.name for one in killed], "leftovers": leftovers, "purged": purge}
     output.record(answer)
     if killed:

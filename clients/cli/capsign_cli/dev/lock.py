@@ -1,0 +1,36 @@
+"""One `dev up` or `dev down` at a time in a directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def alone_in(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Make the directory and hold it; waits as long as another holds it. The kernel lets go of it, whatever becomes of us."""
+    while True:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"another `capsign dev` works on {directory}")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _still_there(directory, descriptor):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _still_there(directory: Path, descriptor: int) -> bool:
+    """Whether this is the directory of that name: `dev down --purge` may have removed the one that we waited for."""
+    try:
+        return os.path.samestat(directory.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
