@@ -160,6 +160,25 @@ def test_a_directory_of_another_version_is_explained(command, text, tmp_path, ca
     assert (code, json.loads(err)["error"]["reason"]) == (failures.USAGE, "STATE_DAMAGED")
 
 
+@pytest.mark.parametrize(
+    ("options", "used"),
+    [
+        ([], "/the/environments"),
+        (["--dir", "DIR"], "none.sock"),
+        (["--container", "app"], "none.sock"),
+        (["--socket", "/the/options", "--dir", "DIR"], "/the/options"),
+    ],
+)
+def test_what_is_said_goes_before_the_environment(options, used, directory, capsys, monkeypatch):
+    """`make demo` says to export CAPSIGN_SOCKET. Whoever did was shown that agent's handles for any --dir, and signed with it."""
+    opened = []
+    monkeypatch.setattr("capsign.Signer", lambda path, **_: opened.append(path) or 1 / 0)
+    monkeypatch.setenv("CAPSIGN_SOCKET", "/the/environments")
+    monkeypatch.setenv("CAPSIGN_DEV_DIR", str(directory))
+    run("handles", *[directory if option == "DIR" else option for option in options], capsys=capsys)
+    assert [path.removeprefix(f"{directory}/") for path in opened] == [used]
+
+
 @pytest.mark.parametrize("command", [["handles"], ["keys", "list"], ["dev", "status"], ["dev", "up"], ["dev", "down", "--purge"]])
 def test_a_copy_is_not_the_original(command, directory, tmp_path_factory, capsys):
     """`dev down --purge` of a copy ended the original's processes and removed its directory; `dev up` wrote to its store."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 
@@ -61,14 +62,18 @@ def dev_state(directory: Path) -> dict[str, Any]:
 
 def socket_options(command: Command) -> Command:
     """`--socket`, `--dir` and `--container`: which agent's socket to use."""
-    option = click.option("--socket", type=str, help="The agent's socket; also CAPSIGN_SOCKET.")
+    option = click.option(
+        "--socket", type=str, help="The agent's socket; also CAPSIGN_SOCKET, unless --dir or --container is given."
+    )
     container = click.option("--container", default="app", show_default=True, help="Which of the sockets of --dir.")
     return option(container(directory_option(command)))
 
 
 def socket_path(socket: str | None, directory: Path, container: str) -> str:
-    """The socket that the options, the environment or the directory name."""
-    named = socket or os.environ.get("CAPSIGN_SOCKET")
+    """The socket that the options, the environment or the directory name, in this order."""
+    context = click.get_current_context()
+    told = any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("directory", "container"))
+    named = socket or (None if told else os.environ.get("CAPSIGN_SOCKET"))
     if named:
         return named
     sockets: dict[str, str] = dev_state(directory)["sockets"]
