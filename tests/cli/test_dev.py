@@ -149,15 +149,17 @@ def test_a_split_view_is_noticed(running, tmp_path):
 
 
 def test_up_again_mends_what_was_killed(running):
-    victim = next(one for one in known_processes(running) if one.name == "adapter-2")
+    victim = next(one for one in known_processes(running) if one.name == "adapter-1")
     os.kill(victim.pid, signal.SIGKILL)
     assert processes.wait(victim, 10)
     capsign("dev", "status", "--dir", running["dir"], code=4)
+    # The first adapter was once the only one that was asked: with it gone nobody could revoke.
+    assert capsign("revoke", "grant", "root-rs256", "--as", "responder", *at(running))["revocation_epoch"] > 1
     mended = capsign("dev", "up", "--dir", running["dir"], "-o", "json")
     assert capsign("dev", "status", *at(running))["processes"]
     before = {one["name"]: one["pid"] for one in running["processes"]}
     after = {one["name"]: one["pid"] for one in mended["processes"]}
-    assert [name for name in before if before[name] != after[name]] == ["adapter-2"]
+    assert [name for name in before if before[name] != after[name]] == ["adapter-1"]
     assert [one["address"] for one in mended["adapters"]] == [one["address"] for one in running["adapters"]]
     running.update(mended)
 

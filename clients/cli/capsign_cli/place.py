@@ -158,4 +158,6 @@ def adapter_of(options: dict[str, Any]) -> Adapter:
     mine = clients[identity]
     files = Path(state["ca"]), Path(mine["certificate"]), Path(mine["private_key"])
     renewal = f"`capsign dev down --dir {directory}`, then `capsign dev up --dir {directory}`, makes new ones."
-    return Adapter(state["adapters"][0]["address"], *files, state["server_name"], state["log_key"], renewal)
+    # Any of them will do, and one that has ended is no reason not to revoke.
+    address = "ipv4:" + ",".join(one["address"] for one in state["adapters"])
+    return Adapter(address, *files, state["server_name"], state["log_key"], renewal)
