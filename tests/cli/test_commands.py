@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -209,6 +210,19 @@ def test_a_certificate_that_has_ended_is_named(command, directory, capsys, monke
     assert (code, error["reason"]) == (failures.UNAVAILABLE, "CERTIFICATE_ENDED")
     assert "operator.crt ended at" in error["message"]
     assert "dev up" in error["advice"]
+
+
+def test_everything_has_no_target(directory, capsys):
+    """`revoke everything some-grant --yes` revoked everything."""
+    code, _, err = run("revoke", "everything", "some-grant", "--yes", "--dir", directory, "-o", "json", capsys=capsys)
+    assert (code, json.loads(err)["error"]["reason"]) == (failures.USAGE, "USAGE")
+
+
+def test_a_command_that_is_advised_can_be_pasted(tmp_path, capsys):
+    where = tmp_path / "two words"
+    where.mkdir(mode=0o755)
+    _, _, err = run("dev", "up", "--dir", where, "-o", "json", capsys=capsys)
+    assert shlex.split(json.loads(err)["error"]["advice"].split("`")[1]) == ["chmod", "700", str(where)]
 
 
 class Breaks(admin_pb2_grpc.AdminServiceServicer):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -126,6 +127,12 @@ def _unreachable(error: Exception) -> bool:
     }
 
 
+def renewal(directory: Path) -> str:
+    """What to do about certificates of a directory that have ended."""
+    where = quote(str(directory))
+    return f"`capsign dev down --dir {where}`, then `capsign dev up --dir {where}`, makes new ones."
+
+
 def adapter_options(command: Command) -> Command:
     """Options that name an adapter and a client certificate; all of them have defaults from `--dir`."""
     file = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -157,7 +164,6 @@ def adapter_of(options: dict[str, Any]) -> Adapter:
         raise CliError(USAGE, "NO_SUCH_CLIENT", f"There is no client {identity!r}.", f"There are: {', '.join(clients)}.")
     mine = clients[identity]
     files = Path(state["ca"]), Path(mine["certificate"]), Path(mine["private_key"])
-    renewal = f"`capsign dev down --dir {directory}`, then `capsign dev up --dir {directory}`, makes new ones."
     # Any of them will do, and one that has ended is no reason not to revoke.
     address = "ipv4:" + ",".join(one["address"] for one in state["adapters"])
-    return Adapter(address, *files, state["server_name"], state["log_key"], renewal)
+    return Adapter(address, *files, state["server_name"], state["log_key"], renewal(directory))

@@ -31,6 +31,8 @@ def revoke(kind: str, target: str, yes: bool, **options: Any) -> None:
     """
     adapter = place.adapter_of(options)
     if kind == "everything":
+        if target not in {"", "*"}:
+            raise click.UsageError("Everything has no target: say what to revoke, or `everything` alone.")
         target = "*"
         if not yes and output.is_json():
             raise CliError(USAGE, "NOT_CONFIRMED", "Every workload would stop signing.", "Say --yes; -o json asks nothing.")

@@ -16,6 +16,8 @@ from capsign_cli.failures import USAGE, CliError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+NO_HANDLES = "No handles: the policy has no grant for this workload on this socket, or what it grants was revoked."
+
 MAX_MESSAGE = 64 * 1024
 """Largest message that goes to the agent whole, bytes; above it a digest is sent, where the algorithm signs digests."""
 
@@ -110,7 +112,7 @@ def handles(**options: Any) -> None:
         for one in found
     ]
     columns = ("grant", "purpose", "algorithms", "contexts", "expires_at")
-    output.rows("handles", values, columns, empty="No handles: the policy has no grant for this workload on this socket.")
+    output.rows("handles", values, columns, empty=NO_HANDLES)
 
 
 def _socket(options: dict[str, Any]) -> str:

@@ -80,7 +80,7 @@ def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None
             _await(living[name], listener.health, layout)
         say("agent")
         _await(living["agent"], f"unix:{layout.health}", layout)
-        complete = state() | {"log_key": _log_key(listeners[0].address, ca.certificate_file, clients["operator"])}
+        complete = state() | {"log_key": _log_key(directory, listeners[0].address, ca.certificate_file, clients["operator"])}
     except BaseException:
         processes.end(started, 5.0)
         raise
@@ -181,11 +181,11 @@ def _state(
     }
 
 
-def _log_key(address: str, ca: Path, operator: Identity) -> str:
+def _log_key(directory: Path, address: str, ca: Path, operator: Identity) -> str:
     """The log's verifier key. Trusted on first use: this is the machine that has just made it."""
     from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 
-    adapter = place.Adapter(address, ca, operator.certificate, operator.private_key, SERVER_NAME, "")
+    adapter = place.Adapter(address, ca, operator.certificate, operator.private_key, SERVER_NAME, "", place.renewal(directory))
     with adapter.channel() as channel:
         stub = evidence_pb2_grpc.EvidenceServiceStub(channel)
         key: str = stub.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=10).verifier_key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -48,7 +49,8 @@ def up(directory: Path, workers: int | None, store: str | None, store_password_f
         "processes": [f"{one['name']} {one['pid']}" for one in state["processes"]],
     }
     output.record(shown, title="capsign runs")
-    click.echo(f"\nTry:  capsign handles --dir {directory}\nEnd:  capsign dev down --dir {directory}")
+    where = quote(str(directory))
+    click.echo(f"\nTry:  capsign handles --dir {where}\nEnd:  capsign dev down --dir {where}")
 
 
 @dev.command()
@@ -63,7 +65,7 @@ def status(directory: Path) -> None:
     output.rows("processes", found, ("process", "pid", "running"), empty="Nothing was started.")
     missing = [str(one["process"]) for one in found if not one["running"]]
     if missing:
-        advice = f"`capsign dev up --dir {directory}` starts what is missing."
+        advice = f"`capsign dev up --dir {quote(str(directory))}` starts what is missing."
         raise CliError(UNAVAILABLE, "NOT_RUNNING", f"Not running: {', '.join(missing)}.", advice)
 
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from capsign_cli.dev import layout as layouts
@@ -45,7 +46,9 @@ class Wanted:
 def make_directories(directory: Path, before: Mapping[str, Any] | None) -> layouts.Layout:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_uid != os.geteuid() or directory.stat().st_mode & 0o077:
-        raise CliError(USAGE, "DIRECTORY", f"Others can enter {directory}.", f"Run `chmod 700 {directory}`, or choose another.")
+        raise CliError(
+            USAGE, "DIRECTORY", f"Others can enter {directory}.", f"Run `chmod 700 {quote(str(directory))}`, or choose another."
+        )
     layout = layouts.Layout(directory, directory / "run")
     if before is not None and _is_ours(Path(before["run"])):
         layout = layouts.Layout(directory, Path(before["run"]))
@@ -79,7 +82,7 @@ def choose_store(wanted: Wanted, before: Mapping[str, Any] | None, layout: layou
 
 def refuse_change(wanted: Wanted, before: Mapping[str, Any], workers: int) -> None:
     if wanted.workers not in {None, workers} or wanted.policy is not None:
-        advice = f"Run `capsign dev down --dir {before['dir']}` first."
+        advice = f"Run `capsign dev down --dir {quote(before['dir'])}` first."
         raise CliError(USAGE, "RUNS_ALREADY", "The number of workers and the policy cannot change while it runs.", advice)
 
 
