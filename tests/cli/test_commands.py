@@ -212,6 +212,16 @@ def test_a_certificate_that_has_ended_is_named(command, directory, capsys, monke
     assert "dev up" in error["advice"]
 
 
+def test_a_password_file_is_found_from_anywhere(tmp_path, capsys, monkeypatch):
+    """Its path went into the adapters' configuration as it was typed: the next `dev up` from another directory found no file."""
+    wanted = []
+    monkeypatch.setattr("capsign_cli.dev.bring_up.bring_up", lambda what, _: wanted.append(what) or 1 / 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "password").write_text("x")
+    run("dev", "up", "--store-password-file", "password", capsys=capsys)
+    assert wanted[0].password_file == tmp_path / "password"
+
+
 def test_everything_has_no_target(directory, capsys):
     """`revoke everything some-grant --yes` revoked everything."""
     code, _, err = run("revoke", "everything", "some-grant", "--yes", "--dir", directory, "-o", "json", capsys=capsys)

@@ -25,7 +25,9 @@ def dev() -> None:
 @place.directory_option
 @click.option("--workers", type=click.IntRange(1, 16), help="Adapter processes.  [default: 1, or as before]")
 @click.option("--store", help="sqlite, or postgresql://user@host/database.  [default: sqlite, or as before]")
-@click.option("--store-password-file", type=click.Path(path_type=Path, exists=True), help="The database password.")
+@click.option(
+    "--store-password-file", type=click.Path(path_type=Path, exists=True, resolve_path=True), help="The database password."
+)
 @click.option("--policy", type=click.Path(path_type=Path, exists=True), help="A policy in place of the one that comes with this.")
 @output.option
 def up(directory: Path, workers: int | None, store: str | None, store_password_file: Path | None, policy: Path | None) -> None:
