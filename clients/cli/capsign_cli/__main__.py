@@ -66,12 +66,13 @@ class Commands(click.Group):
 def capsign() -> None:
     """Sign without holding a key.
 
-    Exit codes: 0 done, 1 refused, 2 wrong use, 3 unknown (resolve the intent), 4 unavailable (may be tried again).
+    Exit codes: 0 done, 1 refused, 2 wrong use, 3 unknown (resolve the intent), 4 unavailable (may be tried again), 130 and 141
+    ended by Ctrl-C or a closed pipe (it may have happened).
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Ends the process with one of the exit codes above; an error is one clear sentence, never a traceback."""
+    """Entry point. Ends the process with one of the exit codes above. An error is one sentence, only a defect a traceback."""
     given = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("GRPC_VERBOSITY", QUIET)
     output.start(given)
