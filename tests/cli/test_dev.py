@@ -253,5 +253,12 @@ def test_a_directory_that_others_can_enter_is_refused(tmp_path):
 
 def test_a_wrong_policy_is_explained_and_nothing_is_left_running(tmp_path):
     (tmp_path / "policy.yaml").write_text("version: 1\ntrust_domain: capsign.test\n")
-    ran = capsign("dev", "up", "--dir", tmp_path / "d", "--policy", tmp_path / "policy.yaml", code=4)
-    assert b"tenants" in ran.stderr
+    for directory in (tmp_path / "d", tmp_path / ("d" * 100)):
+        sockets = tmp_path / "tmp"
+        sockets.mkdir(exist_ok=True)
+        ran = capsign(
+            "dev", "up", "--dir", directory, "--policy", tmp_path / "policy.yaml", code=4, environ={"TMPDIR": str(sockets)}
+        )
+        assert b"tenants" in ran.stderr
+        # A long path's sockets are elsewhere; each start that failed left one more directory there, which nothing ever removed.
+        assert list(sockets.iterdir()) == []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +27,17 @@ READY_SECONDS = 60.0
 def bring_up(wanted: prepare.Wanted, say: Callable[[str], None]) -> dict[str, Any]:
     """Everything runs and is ready; returns what is needed to use it, as it is kept in the state file."""
     directory = wanted.directory.resolve()
-    with alone_in(directory, say):
-        return _bring_up(wanted, directory, say)
+    with alone_in(directory, say), ExitStack() as afterwards:
+        return _bring_up(wanted, directory, say, afterwards)
 
 
-def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None], afterwards: ExitStack) -> dict[str, Any]:
     before = _before(directory)
     running = {one.name: one for one in known_processes(before) if one.alive} if before else {}
 
     # 1 The directory and what lies in it.
     layout = prepare.make_directories(directory, before)
+    afterwards.callback(_forget_sockets, layout)
     store, password = prepare.choose_store(wanted, before, layout)
     if running and before:
         prepare.refuse_change(wanted, before, len(before["adapters"]))
@@ -95,6 +98,13 @@ def known_processes(state: Mapping[str, Any]) -> list[Process]:
 
 def _before(directory: Path) -> dict[str, Any] | None:
     return place.dev_state(directory) if (directory / place.STATE_FILE).exists() else None
+
+
+def _forget_sockets(layout: layouts.Layout) -> None:
+    """Remove a directory for sockets that lies elsewhere, unless the state file names it: nothing would find it again."""
+    state = _before(layout.directory)
+    if not layout.run.is_relative_to(layout.directory) and (state is None or state["run"] != str(layout.run)):
+        shutil.rmtree(layout.run, ignore_errors=True)
 
 
 def _start(name: str, layout: layouts.Layout, environ: Mapping[str, str], started: list[Process]) -> Process:
