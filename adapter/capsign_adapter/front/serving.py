@@ -44,10 +44,17 @@ class ServingCertificate:
         self.look()
 
     def look(self) -> None:
-        """Renew what is due and take up what changed. On an error what was there stays in force. Raises FailureError, OSError."""
-        now_ms = self._clock_ms()
-        if not self._made_ms <= now_ms < self._renew_ms:  # made in what is the future now: a clock was put right since
-            self._renew(now_ms)
+        """Take up whom to believe, then renew what is due. On an error what was there stays in force, and the other of the two is
+        done all the same. Raises FailureError, OSError.
+        """
+        try:
+            self._believe()
+        finally:
+            now_ms = self._clock_ms()
+            if not self._made_ms <= now_ms < self._renew_ms:  # made in what is the future now: a clock was put right since
+                self._renew(now_ms)
+
+    def _believe(self) -> None:
         bundle = self._authority.bundle()
         believed = (bundle.sequence, stamp(self._client_ca) if self._client_ca is not None else None)
         if believed != self._believed:

@@ -158,6 +158,38 @@ def test_a_new_authority_is_believed_before_it_signs(place):
         assert place.call(place.main, credential) == APP.encode()
 
 
+def test_a_token_that_is_gone_keeps_nobody_from_being_believed(place):
+    """The certificate is due and cannot be renewed; meanwhile another replica prepared an authority, which signs soon."""
+    successor = roll.prepare(place.rig.store.authorities(), place.rig.token, place.rig.store, place.realm, now_ms())
+    place.authority.refresh()
+    place.ahead_ms = LIVES.svid_ms // 2
+    place.rig.token.lose()
+    with pytest.raises(FailureError):
+        place.serving.look()
+    place.rig.token.restore()
+    place.authority.look(lambda: now_ms() + LIVES.ripening_ms)  # it is active
+    newcomer = place.svid()
+    issuer = x509.load_pem_x509_certificate(newcomer.certificate).issuer.rfc4514_string()
+    assert issuer == f"CN=capsign authority {successor.version}"
+    assert place.call(place.main, newcomer) == APP.encode()
+
+
+def test_a_file_that_cannot_be_read_keeps_the_certificate_from_nothing(rig, tmp_path):
+    """Somebody broke the operators' CA file; hours later the certificate would have ended, and nobody could sign."""
+    file = tmp_path / "operators.pem"
+    file.write_bytes(ca.Authority("operators").certificate)
+    place = Place(rig, file)
+    try:
+        first = place.shown()
+        file.unlink()
+        place.ahead_ms = LIVES.svid_ms // 2
+        with pytest.raises(OSError, match="operators"):
+            place.serving.look()
+        assert place.shown() != first
+    finally:
+        place.close()
+
+
 def test_an_operators_ca_is_believed_beside_the_bundle_and_followed(rig, tmp_path):
     operators, file = ca.Authority("operators"), tmp_path / "operators.pem"
     file.write_bytes(operators.certificate)
