@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 from contextlib import closing
@@ -9,7 +10,7 @@ from contextlib import closing
 import psycopg
 import pytest
 from capsign_adapter.store import faults, schema
-from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError, Verdict
+from capsign_adapter.store.interface import CommitUnknownError, IntentState, StoreUnavailableError, Verdict
 from capsign_adapter.store.open import create_store, open_store
 from capsign_adapter.store.postgres_connection import Target
 from support.cutting_proxy import CuttingProxy
@@ -117,6 +118,51 @@ def test_a_server_that_crashes_loses_nothing_and_the_store_goes_on(own_server):
         assert len(store.find(APP, [other.intent_id for other in items])) == 50
         assert store.commit(1, [item], NOW)[0].leaf_index == 50
         check_log(store)
+
+
+def outcome_without_a_standby(server, call, act="pg_cancel_backend"):
+    """What comes of a call of the store that waits for a standby until the server is told to wait no longer."""
+    done = queue.SimpleQueue()
+
+    def run():
+        try:
+            done.put(call())
+        except Exception as error:
+            done.put(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    ended = f"SELECT {act}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"  # noqa: S608 - one of two constants
+    while thread.is_alive() and not server.execute(ended).fetchall():
+        pass
+    thread.join()
+    return done.get()
+
+
+@pytest.mark.parametrize("act", ["pg_cancel_backend", "pg_terminate_backend"])
+def test_what_no_standby_has_confirmed_is_unknown(own_server, act):
+    """The standby is cut off. When the server gives up waiting for it (our own statement_timeout makes it, or an administrator),
+    it answers COMMIT, with a warning: a signature released on that would be missing from the ledger after a failover. Nor may
+    it leave a moment later because somebody asks what became of its intent.
+    """
+    url, secret = own_server.new_database(), own_server.password_file_for_clients
+    with closing(open_store(url, create=True, password_file=secret)) as store, own_server.connect() as other:
+        store.commit(1, [draft()], NOW)
+        other.execute("ALTER SYSTEM SET synchronous_standby_names = 'cut_off'")
+        other.execute("SELECT pg_reload_conf()")
+        while not isinstance(outcome_without_a_standby(other, lambda: store.commit(1, [draft()], NOW)), CommitUnknownError):
+            pass  # the server has not read its configuration yet
+        item = draft()
+        for call in (
+            lambda: store.commit(1, [item], NOW),
+            lambda: store.commit(1, [item], NOW),
+            lambda: store.resolve(APP, item.intent_id, item.grant, b"never", NOW),
+        ):
+            assert isinstance(outcome_without_a_standby(other, call, act), CommitUnknownError)
+        other.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        other.execute("SELECT pg_reload_conf()")
+        assert store.commit(1, [item], NOW)[0].verdict is Verdict.REPLAY
+        assert store.resolve(APP, item.intent_id, item.grant, b"never", NOW).state is IntentState.DONE
 
 
 def test_a_session_ended_by_an_administrator_in_the_middle_of_the_work(postgres_place, postgres_server):

@@ -242,7 +242,7 @@ class Store(Protocol):
         """The rows that exist, without writing."""
 
     def resolve(self, workload: str, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int) -> Stored:
-        """The row of this intent; if there is none, one in state NEVER, made durable with its leaf before this returns.
+        """The row of this intent; if there is none, one in state NEVER with its leaf. Durable when this returns.
 
         Raises FailureError INTENT_EXPIRED if the id is older than the watermark and no row is left to tell, and
         INTENT_CONFLICT if the row belongs to another grant.

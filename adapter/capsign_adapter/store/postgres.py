@@ -177,6 +177,7 @@ class PostgresStore(RelationalStore):
         return result
 
     def _commit(self, link: Link, tx: _PostgresTransaction) -> None:
+        link.warned = False
         try:
             answer = tx.commit()
         except psycopg.Error as error:
@@ -191,6 +192,9 @@ class PostgresStore(RelationalStore):
             raise
         if answer != "COMMIT":
             raise StoreUnavailableError(f"{self._target}: the server rolled the transaction back ({answer}).")
+        if link.warned:
+            # It gave up waiting for its synchronous standby (SyncRepWaitForLSN): after a failover this would never have happened.
+            raise CommitUnknownError(f"{self._target}: the server committed, and no standby has confirmed it.")
 
     def _roll_back(self, link: Link | None) -> None:
         """Leave the connection without a transaction, or without a connection."""

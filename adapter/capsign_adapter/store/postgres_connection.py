@@ -22,18 +22,31 @@ ANSWER_S = 45.0
 Answer = TypeVar("Answer")
 
 
+class SilentError(psycopg.OperationalError):
+    """The server did not answer in time."""
+
+
 class Link(psycopg.Connection[tuple[Any, ...]]):
     """A connection on which no wait is without end: one that stays silent is closed, and counts as lost."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.warned = False
+        """Whether the server has warned since this was last set to False."""
+        self.add_notice_handler(self._noticed)
+
+    def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
+        self.warned = self.warned or notice.severity_nonlocalized == "WARNING"
 
     def wait(self, gen: PQGen[Answer], *arguments: Any, **options: Any) -> Answer:
         try:
             return super().wait(_bounded(gen, time.monotonic() + ANSWER_S), *arguments, **options)
-        except _SilenceError as error:
+        except _OverError as error:
             self.close()
-            raise psycopg.OperationalError(f"no answer within {ANSWER_S:g} s") from error
+            raise SilentError(f"no answer within {ANSWER_S:g} s") from error
 
 
-class _SilenceError(Exception):
+class _OverError(Exception):
     """Raised inside the driver's own loop of waiting."""
 
 
@@ -44,7 +57,7 @@ def _bounded(steps: PQGen[Answer], until: float) -> PQGen[Answer]:
         while True:
             ready = yield state
             if not ready and time.monotonic() > until:
-                raise _SilenceError
+                raise _OverError
             state = steps.send(ready)
     except StopIteration as done:
         answer: Answer = done.value
