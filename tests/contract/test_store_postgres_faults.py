@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg
@@ -76,6 +77,30 @@ def test_a_way_that_swallows_everything_is_given_up(proxied, proxy, monkeypatch)
         proxied.commit(1, [item], NOW)
     monkeypatch.undo()
     assert proxied.commit(1, [item], NOW)[0].verdict is Verdict.NEW
+
+
+@pytest.mark.parametrize(
+    ("word", "call"),
+    [
+        (b"SELECT revocation_epoch", lambda store: store.control()),
+        (b"FOR UPDATE", lambda store: store.append([b"x"], NOW)),
+    ],
+)
+def test_a_server_that_hangs_costs_a_caller_one_wait(proxied, proxy, monkeypatch, word, call):
+    """Each of eight idle connections was tried in turn, and each stayed silent for its 45 s: one look at the epoch took six
+    minutes, and whoever held a lock over it held it as long.
+    """
+    with ThreadPoolExecutor(4) as threads:
+        meeting = threading.Barrier(4)
+        for _ in threads.map(lambda _: proxied._read(lambda tx: meeting.wait()), range(4)):
+            pass
+    monkeypatch.setattr("capsign_adapter.store.postgres_connection.ANSWER_S", 0.3)
+    proxy.swallow_from(word)
+    with pytest.raises(StoreUnavailableError, match="SilentError"):
+        call(proxied)
+    assert len(proxied._readers) >= 3
+    monkeypatch.undo()
+    call(proxied)
 
 
 @pytest.mark.parametrize("happened", [False, True])

@@ -7,7 +7,8 @@ share nothing but the store: each looks at the rows every so often, and whoever 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from capsign_wire import settings
@@ -29,6 +30,9 @@ from capsign_adapter.token.interface import Token, TokenError
 
 MAX_SPIFFE_ID = 255
 """Longest SPIFFE ID that is issued, bytes: what an entry of the log can name."""
+
+TURN_S = 10.0
+"""Longest wait for another thread that asks the store, seconds."""
 
 _TRIES = 3
 """How often a certificate is begun anew because another replica moved the authorities on meanwhile."""
@@ -105,7 +109,7 @@ class Authority:
 
     def refresh(self) -> tuple[AuthorityRow, ...]:
         """See what the store holds now. Raises what the store raises."""
-        with self._reading:  # one read at a time: none that began earlier may bring the past back
+        with _turn(self._reading):  # one read at a time: none that began earlier may bring the past back
             self._rows = tuple(self._store.authorities())
             return self._rows
 
@@ -141,7 +145,7 @@ class Authority:
 
     def _promise(self, version: int, not_after_ms: int) -> None:
         """Have the rows say that this authority may sign until then, or who signs in its place. One thread writes for all."""
-        with self._promising:
+        with _turn(self._promising):
             row = next(row for row in self._rows if row.version == version)
             until_ms = life.promise_for(row, self._realm.lives, not_after_ms)
             if until_ms is not None:
@@ -153,6 +157,17 @@ class Authority:
         if key is None:
             key = self._keys[row.version] = AuthorityKey(self._token, row.label)
         return key
+
+
+@contextmanager
+def _turn(lock: threading.Lock) -> Iterator[None]:
+    """Hold the lock. Raises StoreUnavailableError: where the store hangs, nobody waits for all who came before."""
+    if not lock.acquire(timeout=TURN_S):
+        raise StoreUnavailableError(f"The store has not told the authorities for {TURN_S:g} s.")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _p256(spki: bytes) -> ec.EllipticCurvePublicKey:

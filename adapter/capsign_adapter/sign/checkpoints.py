@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from capsign_wire.types.v1 import algorithms_pb2
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 from capsign_adapter.evidence.checkpoint import sign_checkpoint
 from capsign_adapter.evidence.note import VerifierKey
@@ -12,6 +13,9 @@ from capsign_adapter.evidence.proofs import TreeReader
 from capsign_adapter.keys import labels
 from capsign_adapter.store.interface import Checkpoint, Store
 from capsign_adapter.token.interface import Token
+
+TURN_S = 10.0
+"""Longest wait for another thread that signs one, seconds."""
 
 
 class Checkpoints:
@@ -21,7 +25,7 @@ class Checkpoints:
         self._store = store
         self._token = token
         self._key = VerifierKey(origin, _raw_public_key(token))
-        self._lock = threading.Lock()
+        self._signing = threading.Lock()
         self._latest: Checkpoint | None = store.latest_checkpoint()
 
     @property
@@ -30,16 +34,33 @@ class Checkpoints:
         return self._key.text()
 
     def current(self, now_ms: int) -> Checkpoint:
-        """A checkpoint of the tree as it is now; the last one if the tree did not grow."""
-        with self._lock:
-            size = self._store.control().tree_size
-            if self._latest is None or self._latest.tree_size < size:
-                root = TreeReader(self._store.hashes, size).root()
-                signed = sign_checkpoint(size, root, self._key, self._sign)
-                fresh = Checkpoint(size, root, signed, now_ms)
-                self._store.save_checkpoint(fresh)
-                self._latest = fresh
-            return self._latest
+        """A checkpoint of the tree as it is now, or a later one; the last one if the tree did not grow.
+
+        Raises what token and store raise, and FailureError OVERLOADED if another thread takes too long to make one: a token that
+        hangs keeps each caller for its own wait, not for those of all who came before.
+        """
+        size = self._store.control().tree_size
+        if (known := self._of(size)) is not None:
+            return known
+        if not self._signing.acquire(timeout=TURN_S):
+            sentence = "The adapter's token or store takes too long to make a checkpoint."
+            raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)
+        try:
+            return self._of(size) or self._sign_one(now_ms)  # whoever held the lock may have made it
+        finally:
+            self._signing.release()
+
+    def _of(self, size: int) -> Checkpoint | None:
+        latest = self._latest
+        return latest if latest is not None and latest.tree_size >= size else None
+
+    def _sign_one(self, now_ms: int) -> Checkpoint:
+        size = self._store.control().tree_size
+        root = TreeReader(self._store.hashes, size).root()
+        fresh = Checkpoint(size, root, sign_checkpoint(size, root, self._key, self._sign), now_ms)
+        self._store.save_checkpoint(fresh)
+        self._latest = fresh
+        return fresh
 
     def covering(self, leaf_index: int, now_ms: int) -> Checkpoint:
         """A checkpoint whose tree holds this leaf; the last one where that does."""

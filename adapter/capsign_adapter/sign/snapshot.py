@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from capsign_adapter.decide.lifecycle import SIGNS, VERIFIES
 from capsign_adapter.decide.revoked import RevocationIndex
-from capsign_adapter.store.interface import KeyVersionRow, Store
+from capsign_adapter.store.interface import KeyVersionRow, Store, StoreUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,17 @@ class Snapshot:
         return [row for row in rows if row.state in VERIFIES and algorithm in row.algorithms]
 
 
+TURN_S = 10.0
+"""Longest wait for another thread that reads a new snapshot, seconds."""
+
+
 class Snapshots:
     """Holds the current snapshot and reads a new one when told that the epoch moved."""
 
     def __init__(self, store: Store, on_move: Callable[[Snapshot], None] = lambda _: None) -> None:
         self._store = store
         self._on_move = on_move
-        self._lock = threading.Lock()
+        self._moving = threading.Lock()
         self._current = self._read()
 
     @property
@@ -46,13 +50,24 @@ class Snapshots:
         return self._current
 
     def refresh(self) -> Snapshot:
-        """The snapshot of the epoch now; calls `on_move` first if it is another one, so that caches empty before it is used."""
-        with self._lock:
+        """The snapshot of the epoch now; calls `on_move` first if it is another one, so that caches empty before it is used.
+
+        Raises what the store raises, and StoreUnavailableError if another thread takes too long to read the new one: a store that
+        hangs keeps each caller for its own wait, not for those of all who came before.
+        """
+        known = self._current
+        if self._store.control().revocation_epoch == known.epoch:
+            return known
+        if not self._moving.acquire(timeout=TURN_S):
+            raise StoreUnavailableError(f"The store has not told the new revocations for {TURN_S:g} s.")
+        try:
             if self._store.control().revocation_epoch != self._current.epoch:
                 fresh = self._read()
                 self._on_move(fresh)
                 self._current = fresh
             return self._current
+        finally:
+            self._moving.release()
 
     def _read(self) -> Snapshot:
         # Two reads: if the epoch moves between them the snapshot is older than the versions, and a commit under it is refused.

@@ -19,7 +19,7 @@ from psycopg.pq import TransactionStatus
 
 from capsign_adapter.store import faults, log, migrate, schema
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
-from capsign_adapter.store.postgres_connection import Link, Target, from_postgres
+from capsign_adapter.store.postgres_connection import Link, SilentError, Target, from_postgres
 from capsign_adapter.store.relational import RelationalStore
 from capsign_adapter.store.transaction import READ_HEAD, WRITE_HEAD, Head, Reader, Row, Table, Transaction
 
@@ -157,7 +157,7 @@ class PostgresStore(RelationalStore):
             except psycopg.Error as error:
                 lost = link is None or link.closed
                 self._roll_back(link)
-                if idle and lost:
+                if idle and lost and not isinstance(error, SilentError):
                     continue
                 raise from_postgres(error, self._target) from error
             except BaseException:
@@ -226,8 +226,9 @@ class PostgresStore(RelationalStore):
                     lost = link.closed
                     link.close()
                     if isinstance(error, psycopg.Error):
-                        # Reading twice is harmless; every idle connection of a restarted server is dead.
-                        if idle and lost:
+                        # Reading twice is harmless; every idle connection of a restarted server is dead. One that is silent is
+                        # not: the next would be too, and each takes its whole wait.
+                        if idle and lost and not isinstance(error, SilentError):
                             continue
                         raise from_postgres(error, self._target) from error
                     raise
