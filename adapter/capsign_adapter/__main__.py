@@ -94,7 +94,7 @@ def _authority(config: Config, policy: Policy, action: str, output: str) -> None
         if action == "rotate":
             token = _token(config)
             try:
-                authority_command.rotate(token, store, realm, now_ms())
+                authority_command.rotate(token, store, realm, store.clock_ms() or now_ms())
             finally:
                 token.close()
         found = authority_command.status(store, realm.lives, now_ms())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+import time
 
 import pytest
 from capsign_adapter.store.interface import (
@@ -44,6 +45,18 @@ def test_a_new_store_is_empty(store):
     assert store.revocations() == (control.revocation_epoch, [])
     assert store.key_versions() == []
     assert store.audit_batches() == []
+
+
+def test_a_store_with_a_clock_of_its_own_tells_it(store):
+    """A database server has one, which all replicas share. A file has none: its users are on one machine."""
+    before = time.time_ns() // 1_000_000
+    told = store.clock_ms()
+    after = time.time_ns() // 1_000_000
+    if store.name == "sqlite":
+        assert told is None
+    else:
+        assert before <= told + 1
+        assert told - 1 <= after
 
 
 def test_new_intents_are_inserted_and_sequenced_in_order(store):

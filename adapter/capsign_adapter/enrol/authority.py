@@ -114,11 +114,22 @@ class Authority:
             return self._rows
 
     def look(self, clock_ms: Callable[[], int]) -> None:
-        """See what the store holds, and do what is due; call it every so often. Raises what store and token raise."""
+        """See what the store holds, and do what is due by this clock and the store's; call it every so often.
+
+        Raises what store and token raise.
+        """
         self.refresh()
         for _ in range(life.MOST_TRUSTED):
             now_ms = clock_ms()
             step = life.due(self._rows, self._realm.lives, now_ms)
+            if step is None:
+                return
+            told_ms = self._store.clock_ms()
+            if told_ms is not None:
+                # A step is for all replicas, and nobody takes it back: one clock that is ahead must not make it, nor one that is
+                # behind say that a wait began earlier than it did.
+                step = life.due(self._rows, self._realm.lives, min(now_ms, told_ms))
+                now_ms = told_ms
             if step is None:
                 return
             try:

@@ -72,7 +72,9 @@ def tickers(
     """The tickers of a replica, not yet started."""
 
     def collect() -> bool:
-        gone = store.collect_garbage(now_ms(), retention_ms, MAX_COLLECTED)
+        mine_ms, told_ms = now_ms(), store.clock_ms()
+        # The watermark never moves back: two clocks must agree that it may move.
+        gone = store.collect_garbage(mine_ms if told_ms is None else min(mine_ms, told_ms), retention_ms, MAX_COLLECTED)
         if gone:
             logs.event("intents.collected", count=gone)
         return gone == MAX_COLLECTED

@@ -226,6 +226,12 @@ class Store(Protocol):
     def control(self) -> Control:
         """The control row now."""
 
+    def clock_ms(self) -> int | None:
+        """What time it is for the store, milliseconds since 1970; None if it has no other clock than its callers.
+
+        It is for what one replica does for all of them, once: its own clock may be wrong, and no other will look.
+        """
+
     # The ledger.
 
     def commit(self, epoch: int, drafts: Sequence[Draft], now_ms: int) -> list[Committed]:

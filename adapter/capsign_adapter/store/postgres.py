@@ -116,6 +116,11 @@ class PostgresStore(RelationalStore):
     def __repr__(self) -> str:
         return f"PostgresStore({self._target})"
 
+    def clock_ms(self) -> int:
+        row = self._read(lambda tx: tx.one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"))
+        assert row is not None
+        return int(row[0])
+
     def _upgrade(self) -> None:
         if not self._read(_has_schema):
             raise faults.StoreMissingError(

@@ -60,6 +60,9 @@ class RelationalStore(ABC):
         assert row is not None
         return Control(row[0], row[1], row[2])
 
+    def clock_ms(self) -> int | None:
+        return None
+
     # The ledger.
 
     def commit(self, epoch: int, drafts: Sequence[Draft], now_ms: int) -> list[Committed]:

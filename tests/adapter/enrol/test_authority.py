@@ -228,6 +228,43 @@ def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, monkey
     assert authority.issue(APP, SPKI, world.now).authority == 2
 
 
+HOURS = 7 * 3_600_000
+
+
+def test_a_replica_that_is_hours_ahead_moves_nothing_alone(world, authority, monkeypatch):
+    """It retired an authority whose certificates were in use, and activated one that nobody had heard of: for everybody."""
+    ahead = world.replica(world.rig.beside())
+    for store in (world.rig.store, ahead._store):
+        monkeypatch.setattr(store, "clock_ms", lambda: world.now)
+    old = authority.issue(APP, SPKI, world.now)
+    ahead.look(lambda: world.now + HOURS)
+    assert world.states() == [AuthorityState.ACTIVE], "nor is one prepared before its time"
+    roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
+    ahead.look(lambda: world.now + HOURS)
+    assert world.states() == [AuthorityState.ACTIVE, AuthorityState.PREPARED]
+    world.look(authority, LIVES.ripening_ms)
+    ahead.look(lambda: world.now + HOURS)
+    assert world.states() == [AuthorityState.ACTIVE, AuthorityState.ACTIVE]
+    verify(old, ahead.bundle())
+    world.now += LIVES.svid_ms + LIVES.step_ms + LIVES.margin_ms
+    ahead.look(lambda: world.now + HOURS)
+    assert world.states() == [AuthorityState.RETIRED, AuthorityState.ACTIVE], "when its time has come it may as well do it"
+
+
+def test_a_store_whose_clock_is_ahead_moves_nothing_alone(world, authority, monkeypatch):
+    monkeypatch.setattr(world.rig.store, "clock_ms", lambda: world.now + HOURS)
+    roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
+    world.look(authority)
+    assert world.states() == [AuthorityState.ACTIVE, AuthorityState.PREPARED]
+
+
+def test_a_wait_begins_by_the_clock_that_all_share(world, authority, monkeypatch):
+    """A replica that is minutes behind published a successor, and for all others its wait was over at once."""
+    monkeypatch.setattr(world.rig.store, "clock_ms", lambda: world.now + LIVES.ripening_ms)
+    world.look(authority, 2 * LIVES.authority_ms // 3)
+    assert world.rig.store.authorities()[-1].created_ms == world.now + LIVES.ripening_ms
+
+
 def test_a_deployment_that_was_off_for_years_signs_again(world, authority):
     assert authority.remaining_s(world.now) == LIVES.authority_ms / 1000
     assert authority.remaining_s(world.now + 20 * LIVES.authority_ms) == 0

@@ -16,12 +16,18 @@ DAY_S = 86_400.0
 class Ledger:
     """As much of a store as a collection sees: how many old rows there are, and how many at most went at once."""
 
-    def __init__(self, old: int) -> None:
+    def __init__(self, old: int, told_ms: int | None = None) -> None:
         self.old = old
+        self.told_ms = told_ms
+        self.collected_at: list[int] = []
         self.rounds: list[int] = []
         self.done = threading.Event()
 
+    def clock_ms(self) -> int | None:
+        return self.told_ms
+
     def collect_garbage(self, now_ms: int, retention_ms: int, limit: int) -> int:
+        self.collected_at.append(now_ms)
         gone = min(limit, self.old)
         self.old -= gone
         self.rounds.append(gone)
@@ -55,6 +61,20 @@ def test_a_collection_goes_on_until_nothing_old_is_left(old, rounds):
     assert ledger.done.wait(10)
     ticker.stop()
     assert ledger.rounds == rounds
+
+
+@pytest.mark.parametrize(("mine_ms", "told_ms", "taken_ms"), [(5, None, 5), (5, 3, 3), (3, 5, 3)])
+def test_intents_are_forgotten_when_two_clocks_agree(monkeypatch, mine_ms, told_ms, taken_ms):
+    """A replica's node was two days ahead, and so were the agents there: their intents moved the watermark, and everybody else's
+    were refused as expired for two days.
+    """
+    monkeypatch.setattr(watch, "now_ms", lambda: mine_ms)
+    ledger = Ledger(0, told_ms)
+    ticker = collecting(ledger)
+    ticker.start()
+    assert ledger.done.wait(10)
+    ticker.stop()
+    assert ledger.collected_at == [taken_ms]
 
 
 class Stop:
