@@ -102,6 +102,10 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     refusals_per_second: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
     """Refusals recorded for one workload each second before it is rate limited, and beside them as many intents that it resolves
     and never sent; protects ledger and log from floods."""
+    calls_per_second: Annotated[int, Meta(ge=1, le=1_000_000)] = 500
+    """Calls of each method, other than signing, that are answered for one workload each second, and five times as many at once; a
+    call counts once more for each 64 KiB of its request. Protects store and token from floods of look-ups, checks of tags and
+    batches of agents' records, which then wait in the agents' journals. Who has a role is not counted."""
 
 
 class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

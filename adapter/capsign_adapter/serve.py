@@ -109,7 +109,7 @@ class Replica:
             maximum_concurrent_rpcs=config.listen.streams,
         )
         watch = BatchWatch(metrics, tracer)
-        places = Places(policy, config.listen.streams)
+        places = Places(policy, config.listen.streams, Buckets(monotonic_ms), control.calls_per_second)
         signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, fence)
         capability = CapabilityServicer(
             policy, mint, verifier, snapshots, self._changes, self._streams, places, identities.bundle_sequence

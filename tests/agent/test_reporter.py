@@ -70,7 +70,7 @@ async def test_delivers_in_order_and_deletes_what_was_taken(tmp_path: Path) -> N
     assert one.sealed() == []
 
 
-@pytest.mark.parametrize("fault", [fail.REASON_UPSTREAM_UNREACHABLE, fail.REASON_STORE_UNAVAILABLE, -1])
+@pytest.mark.parametrize("fault", [fail.REASON_UPSTREAM_UNREACHABLE, fail.REASON_STORE_UNAVAILABLE, fail.REASON_RATE_LIMITED, -1])
 async def test_what_failed_is_sent_again_with_the_same_bytes(tmp_path: Path, fault: int) -> None:
     """Failed, and failed although it happened: the second delivery is byte for byte the first."""
     one, adapter = journal(tmp_path, 1, 2), Adapter(fault)

@@ -54,6 +54,17 @@ def take(bucket: Bucket, per_second: int, burst: int, count: int, now_ms: int) -
     return Bucket(left, now.at_ms), Taken(granted, wait)
 
 
+def spend(bucket: Bucket, per_second: int, burst: int, count: int, now_ms: int) -> tuple[Bucket, Taken]:
+    """Take all of `count` if there is one, and owe the rest: who needs many is not overtaken for ever by those who need one."""
+    now = refill(bucket, per_second, burst, now_ms)
+    if now.left < _ONE:
+        return now, Taken(0, -(-(_ONE - now.left) // per_second))
+    return Bucket(now.left - count * _ONE, now.at_ms), Taken(count, 0)
+
+
+_Way = Callable[[Bucket, int, int, int, int], tuple[Bucket, Taken]]
+
+
 class Buckets:
     """A bucket for each grant of each workload, in this replica. Safe to share between threads.
 
@@ -69,13 +80,20 @@ class Buckets:
 
     def take(self, workload: str, grant: str, per_second: int, burst: int, count: int) -> Taken:
         """Take up to `count` signatures of this workload under this grant. A rate of 0 is no limit."""
+        return self._from(take, workload, grant, per_second, burst, count)
+
+    def spend(self, workload: str, name: str, per_second: int, burst: int, count: int) -> Taken:
+        """Take all of `count` or nothing, and owe what is lacking; see `spend`. A rate of 0 is no limit."""
+        return self._from(spend, workload, name, per_second, burst, count)
+
+    def _from(self, way: _Way, workload: str, name: str, per_second: int, burst: int, count: int) -> Taken:
         if per_second == 0:
             return Taken(count, 0)
         room = max(burst, 1)
         with self._lock:
             now_ms = self._clock()
-            bucket = self._kept.pop((workload, grant), None) or full(room, now_ms)
-            self._kept[workload, grant], taken = take(bucket, per_second, room, count, now_ms)
+            bucket = self._kept.pop((workload, name), None) or full(room, now_ms)
+            self._kept[workload, name], taken = way(bucket, per_second, room, count, now_ms)
             if len(self._kept) > self._capacity:
                 self._kept.popitem(last=False)
         return taken

@@ -3,6 +3,9 @@
 A certificate is known by its key. A renewal makes another key while the last one is still good, so what holds for a key does not
 hold for the workload: it is counted too, by its SPIFFE ID, which all the pods of a Deployment share.
 
+A place says how many calls there are at once, not how many one after another: so each workload has a rate for each unary method
+too. Signatures are not counted there; they have their grant's.
+
 Streams lie idle for hours by design. A unary call too holds a thread from its headers on, for as long as its caller does not send
 the request: so every method is registered as one that takes a stream of requests, which on the wire is the same, and the wait for
 its one request is bounded.
@@ -20,9 +23,11 @@ from typing import Any, NamedTuple, Protocol
 import grpc
 from capsign_wire.failures import FailureError, abort
 from capsign_wire.types.v1 import failures_pb2
+from google.protobuf.message import Message
 
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.guard import admit_call
 from capsign_adapter.sign.edge import failure_of
 
@@ -32,6 +37,12 @@ that broke, which stay until keepalive finds out."""
 
 WAITING_OF_ONE_KEY = 8
 """Unary calls of one certificate key whose request has not arrived yet."""
+
+COUNTS_AGAIN_BYTES = 64 * 1024
+"""A unary call counts once, and once more for each of these in its request."""
+
+SECONDS_AT_ONCE = 5
+"""After a pause, as many calls as in so many seconds."""
 
 REQUEST_SECONDS = 5.0
 """Longest wait for the request of a unary call."""
@@ -91,9 +102,14 @@ class _Share(NamedTuple):
 class Places:
     """Counts what each certificate key and each workload holds. Any thread may call any method."""
 
-    def __init__(self, policy: Policy, places: int) -> None:
-        """`places` are the calls that are served at once."""
+    def __init__(self, policy: Policy, places: int, rates: Buckets, calls_per_second: int) -> None:
+        """`places` are the calls that are served at once; `calls_per_second` holds for each unary method and workload.
+
+        `rates` are this one's own: they count calls.
+        """
         self._policy = policy
+        self._rates = rates
+        self._calls_per_second = calls_per_second
         self._streams_of_one_workload = streams_of_one_workload(places)
         self._calls_of_one_workload = calls_of_one_workload(places)
         self._lock = threading.Lock()
@@ -113,9 +129,14 @@ class Places:
             yield
 
     @contextmanager
-    def working(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """The same for a unary call that has its request, until it is answered."""
-        with self._held_by(context, self._for_work):
+    def working(self, context: grpc.ServicerContext, method: str, size: int) -> Iterator[None]:
+        """The same for a unary call that has its request, of so many bytes, until it is answered."""
+
+        def shares_of(peer: Peer) -> list[_Share]:
+            self._demand_rate(peer, method, size)
+            return self._for_work(peer)
+
+        with self._held_by(context, shares_of):
             yield
 
     def sweep(self) -> int:
@@ -137,6 +158,16 @@ class Places:
 
     def _for_work(self, peer: Peer) -> list[_Share]:
         return [_Share(("calls", peer.spiffe_id), self._calls_of_one_workload, "This workload", "calls")]
+
+    def _demand_rate(self, peer: Peer, method: str, size: int) -> None:
+        """Raises FailureError RATE_LIMITED. People with roles are few; they read a log as fast as it can be read."""
+        if self._policy.roles_of(peer.spiffe_id):
+            return
+        rate, count = self._calls_per_second, 1 + size // COUNTS_AGAIN_BYTES
+        granted, wait_ms = self._rates.spend(peer.spiffe_id, method, rate, rate * SECONDS_AT_ONCE, count)
+        if not granted:
+            sentence = f"This workload calls {method} too often."
+            raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=wait_ms)
 
     @contextmanager
     def _held_by(self, context: grpc.ServicerContext, shares_of: Callable[[Peer], list[_Share]]) -> Iterator[Peer]:
@@ -180,15 +211,15 @@ class WaitingRoom(Protocol):
 class PatientRegistrar:
     """Pass this to a generated `add_…_to_server`: unary methods wait for their request within bounds.
 
-    `working` gives the place of a unary call from its request to its answer, and ends the call if there is none. Without it the
-    methods see to that.
+    `working` gives the place of a unary call, from its request to its answer, for the method's name and the request's bytes; it
+    ends the call if there is none. Without it the methods see to that.
     """
 
     def __init__(
         self,
         server: Any,
         places: WaitingRoom,
-        working: Callable[[grpc.ServicerContext], AbstractContextManager[None]] = lambda _: nullcontext(),
+        working: Callable[[grpc.ServicerContext, str, int], AbstractContextManager[None]] = lambda *_: nullcontext(),
     ) -> None:
         self._server = server
         self._places = places
@@ -199,10 +230,10 @@ class PatientRegistrar:
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Hand the handlers on, each unary one with a bounded wait before it."""
-        patient = {name: self._patient(handler) for name, handler in handlers.items()}
+        patient = {name: self._patient(name, handler) for name, handler in handlers.items()}
         self._server.add_registered_method_handlers(service, patient)
 
-    def _patient(self, handler: Any) -> Any:
+    def _patient(self, name: str, handler: Any) -> Any:
         if handler.request_streaming:
             return handler
         make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
@@ -213,7 +244,8 @@ class PatientRegistrar:
 
         def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             request = self._one_of(requests, context)
-            with self._working(context):
+            size = request.ByteSize() if isinstance(request, Message) else 0
+            with self._working(context, name, size):
                 return behaviour(request, context)
 
         return make(stream if handler.response_streaming else call, handler.request_deserializer, handler.response_serializer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from capsign_adapter.decide.rate import Bucket, Buckets, Taken, full, take
+from capsign_adapter.decide.rate import Bucket, Buckets, Taken, full, spend, take
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +29,22 @@ def test_after_the_wait_it_names_one_more_passes_and_not_a_millisecond_sooner(pe
     at = pause + taken.retry_after_ms
     assert take(bucket, per_second, burst, 1, at)[1] == Taken(1, 0)
     assert take(bucket, per_second, burst, 1, at - 1)[1].granted == 0
+
+
+@given(st.integers(1, 1000), st.integers(1, 100), calls)
+def test_what_is_owed_is_paid_before_anything_passes(per_second, burst, steps):
+    """One call may be worth many, and passes as soon as one would: else those worth one would always be before it."""
+    bucket, now, spent = full(burst, 0), 0, 0
+    for wait, count in steps:
+        now += wait
+        bucket, taken = spend(bucket, per_second, burst, count, now)
+        if taken.granted:
+            assert taken == Taken(count, 0)
+            assert spent + 1 <= burst + per_second * now / 1000
+            spent += count
+        else:
+            assert spend(bucket, per_second, burst, count, now + taken.retry_after_ms)[1].granted == count
+            assert not spend(bucket, per_second, burst, count, now + taken.retry_after_ms - 1)[1].granted
 
 
 def test_a_clock_that_runs_backwards_adds_nothing_and_takes_nothing():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 from capsign_adapter.decide.policy_load import parse_policy
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import places as module
 from capsign_adapter.front.places import Places, calls_of_one_workload, streams_of_one_workload
 from capsign_wire.failures import FailureError
@@ -15,6 +16,7 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from support.adapter_rig import APP, OPERATOR, OTHER, POLICY, STRANGER, peer
 
 PLACES = 64
+CALLS_PER_SECOND = 100
 
 
 @dataclass(eq=False)
@@ -33,7 +35,8 @@ class Held:
         self._stack = stack
 
     def take(self, kind: str, who: str, key: bytes) -> None:
-        self._stack.enter_context(getattr(self.places, kind)(Call(who, key)))
+        about = ("GetPublicKeys", 100) if kind == "working" else ()
+        self._stack.enter_context(getattr(self.places, kind)(Call(who, key), *about))
 
     def take_all(self, kind: str, who: str, count: int, *, each: int) -> int:
         """How many of `count` are given, with `each` for every key."""
@@ -54,7 +57,7 @@ def places(monkeypatch):
 
     monkeypatch.setattr(module, "admit_call", lambda call: peer(call.who, call.key))
     monkeypatch.setattr(module, "abort", ended)
-    return Places(parse_policy(POLICY.encode()), PLACES)
+    return Places(parse_policy(POLICY.encode()), PLACES, Buckets(lambda: 0), CALLS_PER_SECOND)
 
 
 @pytest.fixture
@@ -113,3 +116,35 @@ def test_a_workload_may_always_have_what_one_key_may(places):
     """A small adapter, with one pod, must serve it as before."""
     assert streams_of_one_workload(places) >= module.STREAMS_OF_ONE_KEY
     assert calls_of_one_workload(places) >= module.STREAMS_OF_ONE_KEY + module.WAITING_OF_ONE_KEY
+
+
+def answered(places, who: str, method: str, size: int, times: int) -> int:
+    """How many of so many calls, one after another, are not refused by the rate."""
+    given = 0
+    for _ in range(times):
+        with contextlib.suppress(FailureError), places.working(Call(who, b"k"), method, size):
+            given += 1
+    return given
+
+
+def test_a_workload_has_a_rate_for_each_method(places):
+    """It submitted audit batches of a mebibyte, or asked for the keys of one transcript after another, as fast as it could: the
+    disk filled, and the token had no time for signatures.
+    """
+    assert answered(places, APP, "GetPublicKeys", 100, 1000) == CALLS_PER_SECOND * module.SECONDS_AT_ONCE
+    assert answered(places, APP, "IssueHandles", 100, 1) == 1, "what it floods keeps it from nothing else"
+    assert answered(places, OTHER, "GetPublicKeys", 100, 1) == 1
+    with pytest.raises(FailureError, match="This workload calls GetPublicKeys too often") as caught:
+        places.working(Call(APP, b"another key"), "GetPublicKeys", 100).__enter__()
+    assert caught.value.reason == reasons.REASON_RATE_LIMITED
+    assert caught.value.outcome == reasons.OUTCOME_UNAVAILABLE, "an agent keeps the batch and sends it again"
+    assert caught.value.retry_after_ms == 1000 // CALLS_PER_SECOND
+
+
+def test_a_large_request_counts_for_many(places):
+    at_once = CALLS_PER_SECOND * module.SECONDS_AT_ONCE
+    assert answered(places, APP, "SubmitAudit", 1 << 20, 1000) == -(-at_once // 17)
+
+
+def test_who_has_a_role_is_not_counted(places):
+    assert answered(places, OPERATOR, "GetEntries", 100, 1000) == 1000

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import grpc
 import grpc_testing
 import pytest
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import guard
 from capsign_adapter.front.batch_watch import BatchWatch
 from capsign_adapter.front.capability_servicer import MOST_NEWS, CapabilityServicer
@@ -19,7 +20,7 @@ from capsign_adapter.front.places import Places
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.changes import Changes
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
 from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, evidence_pb2, signing_pb2
@@ -44,7 +45,7 @@ class Servicers:
         self.rig = rig
         self.who = APP
         monkeypatch.setattr(guard, "peer_of", lambda _: peer(self.who))
-        places, streams = Places(rig.policy, 32), Streams()
+        places, streams = Places(rig.policy, 32, Buckets(monotonic_ms), 100), Streams()
         fence = Fence(3000, 1000, lambda: rig.store.control().revocation_epoch)
         watch = BatchWatch(Metrics(), PassingTracer())
         signing = SigningServicer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import queue
 import threading
 import time
@@ -247,6 +248,46 @@ def test_one_workload_cannot_fill_the_ledger_with_intents_that_were_never_sent(t
                 assert app.signing.ResolveIntent(asked(done), timeout=10).done.signature == signature
                 assert app.signing.ResolveIntent(asked(closed), timeout=10).HasField("never")
             assert other.signing.ResolveIntent(asked(new_intent_id(), foreign), timeout=10).HasField("never")
+    finally:
+        replica.stop()
+
+
+def test_one_workload_cannot_keep_store_and_token_busy(tmp_path):
+    """Whatever it floods, the rest of it goes on, and so do the others. What was not taken may be sent again."""
+    rig = AdapterRig(tmp_path / "store")
+    replica = RunningReplica(tmp_path, rig, control=Control(poll_ms=50, calls_per_second=1))
+    try:
+        with replica.as_(APP) as channel, replica.as_(OTHER) as another:
+            app, other = App(channel), App(another)
+            token, context = app.handles()["orders-jwt"].token, types.ContextSuffix(role="issuer")
+            boot, size = os.urandom(16), rig.store.control().tree_size
+
+            def keys(transcript: bytes) -> object:
+                asked = types.ContextSuffix(role="issuer", transcript=transcript)
+                request = signing_pb2.GetPublicKeysRequest(handle=token, algorithm=algorithms.ALGORITHM_ED25519, context=asked)
+                return app.signing.GetPublicKeys(request, timeout=10)
+
+            def check() -> object:
+                return app.signing.VerifyTag(
+                    signing_pb2.VerifyTagRequest(handle=token, context=context, tag=b"x" * 32), timeout=10
+                )
+
+            def report(first: int, by: App = app) -> object:
+                return by.evidence.SubmitAudit(evidence_pb2.SubmitAuditRequest(batch=audit(boot, first, 1)), timeout=10)
+
+            for calls in ([lambda: keys(os.urandom(32))] * 20, [check] * 20, [lambda: report(1)] * 20):
+                failures = []
+                for call in calls:
+                    try:
+                        call()
+                    except grpc.RpcError as error:
+                        failures.append(FailureError.from_rpc(error))
+                limited = [one for one in failures if one.reason == reasons.REASON_RATE_LIMITED]
+                assert len(limited) >= 10
+                assert all(1 <= one.retry_after_ms <= 1000 for one in limited)
+            assert rig.store.control().tree_size == size + 1
+            assert app.sign(b"m")[0].signature
+            report(1, other)
     finally:
         replica.stop()
 
