@@ -30,6 +30,10 @@ class _Kept:
     until_ms: int
     ready: Ready
 
+    def holds(self, now_ms: int) -> bool:
+        """Not over, and not made in what is the future now: a clock that was put back must not make it live longer."""
+        return now_ms < self.until_ms <= now_ms + KEPT_MS
+
 
 class Recent:
     """A bounded memory of decisions. Safe to share between threads: a lost race decides once more."""
@@ -41,7 +45,7 @@ class Recent:
     def get(self, name: Name, snapshot: Snapshot, now_ms: int) -> Ready | None:
         """The decision, if it was made under this snapshot and still holds."""
         kept = self._kept.get(name)
-        return kept.ready if kept is not None and kept.snapshot is snapshot and now_ms < kept.until_ms else None
+        return kept.ready if kept is not None and kept.snapshot is snapshot and kept.holds(now_ms) else None
 
     def put(self, name: Name, snapshot: Snapshot, ready: Ready, now_ms: int) -> None:
         """Remember a decision that was made just now."""
@@ -53,7 +57,7 @@ class Recent:
     def sweep(self, now_ms: int) -> int:
         """Let go of what no longer holds, and of the subkeys in it; how many."""
         with self._lock:
-            over = [name for name, kept in self._kept.items() if now_ms >= kept.until_ms]
+            over = [name for name, kept in self._kept.items() if not kept.holds(now_ms)]
             for name in over:
                 del self._kept[name]
         return len(over)

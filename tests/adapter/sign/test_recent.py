@@ -83,6 +83,15 @@ def test_it_is_forgotten_after_a_second_or_when_the_handle_ends(rig):
     assert recent.sweep(1500) == 0
 
 
+def test_a_clock_that_was_put_back_keeps_no_subkey_for_the_hours_that_come_again(rig):
+    """The decision was good until a moment that is hours away now: neither it nor the subkey in it stays that long."""
+    name, ready = ready_of(rig, rig.handle())
+    recent, snapshot = Recent(), rig.snapshots.current
+    recent.put(name, snapshot, ready, 10_000_000)
+    assert recent.get(name, snapshot, 1000) is None
+    assert recent.sweep(1000) == 1
+
+
 def test_another_snapshot_is_another_question_even_of_the_same_epoch(rig):
     name, ready = ready_of(rig, rig.handle())
     recent = Recent()
