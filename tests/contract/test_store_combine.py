@@ -78,6 +78,23 @@ def test_those_who_come_during_a_commit_share_the_next_one():
     assert combiner.submit(plain()) == []
 
 
+def test_a_commit_that_hangs_keeps_nobody_who_came_after_it(monkeypatch):
+    """The disk stood still, and every stream of the replica waited behind it with its thread, for ever."""
+    monkeypatch.setattr("capsign_adapter.store.combine.QUEUED_S", 0.05)
+    commit, outcomes, late = SlowCommit(), [], []
+    combiner = Combiner(commit)
+    first = submit_in_threads(combiner, [plain()], outcomes)
+    assert commit.entered.acquire(timeout=30)
+    for thread in submit_in_threads(combiner, [plain() for _ in range(9)], late):
+        thread.join(30)
+    assert [type(each) for each in late] == [StoreUnavailableError] * 9
+    commit.go.release(2)
+    first[0].join(30)
+    assert outcomes == [[]]
+    assert combiner.submit(plain()) == []
+    assert [len(group) for group in commit.groups] == [1, 1], "what was given up is not committed"
+
+
 def test_a_group_is_bounded():
     commit, outcomes = SlowCommit(), []
     combiner = Combiner(commit)

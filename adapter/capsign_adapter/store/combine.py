@@ -10,13 +10,16 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from capsign_adapter.store.interface import Committed, Draft
+from capsign_adapter.store.interface import Committed, Draft, StoreUnavailableError
 
 MAX_DRAFTS = 2_048
 """Drafts in one transaction, unless a single batch is larger: bounds how long others wait for the turn."""
 
+QUEUED_S = 10.0
+"""Longest wait to be taken up by a commit, seconds. A disk that hangs keeps those whose commit it has, and no others."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Batch:
     """One caller's drafts, with all that could be computed before its turn, and in the end `results` or `error`."""
 
@@ -51,21 +54,32 @@ class Combiner:
         self._busy = False
 
     def submit(self, batch: Batch) -> list[Committed]:
-        """What became of the batch, once it is durable. Raises what its commit raised."""
+        """What became of the batch, once it is durable. Raises what its commit raised, and StoreUnavailableError if no commit
+        took it up in time: then none will.
+        """
         with self._mutex:
             queued = self._busy
             if queued:
                 batch.turn = threading.Event()
                 self._queue.append(batch)
             self._busy = True
-        if batch.turn is not None:
-            batch.turn.wait()  # every commit has an end, so this has
+        if batch.turn is not None and not batch.turn.wait(QUEUED_S):
+            self._give_up(batch)
+            batch.turn.wait()  # it is being committed, or its turn has just come
         if not batch.settled:
             self._lead(batch)
         if batch.error is not None:
             raise batch.error
         assert batch.results is not None
         return batch.results
+
+    def _give_up(self, batch: Batch) -> None:
+        """Raises StoreUnavailableError if the batch still waits to be taken up."""
+        with self._mutex:
+            if batch not in self._queue:
+                return
+            self._queue.remove(batch)
+        raise StoreUnavailableError(f"The commit before this one has taken {QUEUED_S:g} s. See to the store and its disk.")
 
     def _lead(self, batch: Batch) -> None:
         """Commit for this batch and those that queued, then hand the turn to the first of those who came meanwhile."""
