@@ -76,9 +76,7 @@ def admit(
     a life.
     """
     capability = handle.capability
-    revoked.refuse(capability)
-    grant = _grant_in_force(capability, policy)
-    _within_life(capability, grant, now_ms, skew_ms)
+    grant = in_force(capability, policy, revoked, now_ms, skew_ms)
     _algorithm_allowed(capability, grant, policy, algorithm)
     protocol, role, version = settle(_common(capability.protocols, grant.protocols), suffix)
     _transcript_allowed({capability.transcript, grant.transcript}, suffix.transcript)
@@ -95,6 +93,17 @@ def admit(
         max_uses=_stricter(capability.max_uses, grant.max_uses),
         expires_ms=min(capability.expires_ms, capability.not_before_ms + grant.ttl_ms),
     )
+
+
+def in_force(capability: Capability, policy: Policy, revoked: RevocationIndex, now_ms: int, skew_ms: int) -> Grant:
+    """The grant of this handle, if the handle may be used for anything now.
+
+    Raises FailureError HANDLE_REVOKED, HANDLE_EXPIRED or PURPOSE_NOT_ALLOWED.
+    """
+    revoked.refuse(capability)
+    grant = _grant_in_force(capability, policy)
+    _within_life(capability, grant, now_ms, skew_ms)
+    return grant
 
 
 def check_life(capability: Capability, now_ms: int, skew_ms: int) -> None:

@@ -14,6 +14,7 @@ from capsign_wire.bounds import Unparsed
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
+from capsign_adapter.decide.admission import in_force
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.batch_watch import BatchWatch
@@ -23,7 +24,7 @@ from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.edge import failure_of, now_ms
 from capsign_adapter.sign.fence import Fence, Passage
 from capsign_adapter.sign.group import Groups, leaf_of
-from capsign_adapter.sign.pipeline import EPOCH_ATTEMPTS, Pipeline, intent_in_time
+from capsign_adapter.sign.pipeline import EPOCH_ATTEMPTS, Pipeline, intent_in_time, signed_before
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interface import IntentState, Store
@@ -142,6 +143,10 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         never = leaf_of(capability, peer, self._policy.digest).prepare().never(now, request.intent_id)
         stored = self._store.resolve(peer.spiffe_id, request.intent_id, capability.grant, never, now)
         if stored.state == IntentState.DONE:
+            try:
+                in_force(capability, self._policy, snapshot.revoked, now, self._policy.limits.clock_skew_ms)
+            except FailureError as error:
+                raise signed_before(error) from None
             done = pb.SignedItem.FromString(stored.result)
             done.leaf_index = stored.leaf_index
             return pb.ResolveIntentResponse(done=done)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check
-from capsign_wire.failures import REASONS, FailureError
+from capsign_wire.failures import FailureError
 from capsign_wire.intents import is_intent_id, millis_of
 from capsign_wire.types.v1 import failures_pb2
 
@@ -310,14 +310,17 @@ def _release(attempt: Attempt, committed: list[Committed]) -> None:
                 slot.Clear()
                 slot.MergeFromString(result.stored.result.removeprefix(prefix))
             else:
-                # What is in the ledger does not leave under what no longer allows it (I2, I6). But it was signed: not "refused".
-                name = REASONS[slot.failure.reason].name
-                slot.failure.CopyFrom(FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, f"Signed before; now {name}.").to_item())
+                slot.failure.CopyFrom(signed_before(FailureError.from_item(slot.failure)).to_item())
             slot.leaf_index = result.stored.leaf_index
         else:
             refused = FailureError(result.reason, "The ledger does not take this intent.")
             slot.failure.CopyFrom(refused.to_item())
             slot.leaf_index = result.leaf_index
+
+
+def signed_before(now: FailureError) -> FailureError:
+    """What is in the ledger does not leave under what no longer allows it (I2, I6). But it was signed: not "refused"."""
+    return FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, f"Signed before; now {now.row.name}.")
 
 
 def _fail(slots: list[pb.SignedItem], error: FailureError) -> None:

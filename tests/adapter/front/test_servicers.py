@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import grpc
 import grpc_testing
 import pytest
+from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import guard
 from capsign_adapter.front.batch_watch import BatchWatch
@@ -31,7 +32,7 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import PassingTracer
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2 as types
-from support.adapter_rig import APP, AUDITOR, STRANGER, peer
+from support.adapter_rig import APP, AUDITOR, OTHER, POLICY, STRANGER, peer
 
 SIGNING = signing_pb2.DESCRIPTOR.services_by_name["SigningService"]
 CAPABILITY = capability_pb2.DESCRIPTOR.services_by_name["CapabilityService"]
@@ -98,6 +99,33 @@ def test_news_name_the_handle_that_was_revoked_last_however_many_there_are(servi
     told = [int.from_bytes(serial, "big") for serial in running.take_response().dropped_serials]
     running.cancel()
     assert told == list(reversed(numbers))[:MOST_NEWS]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('name: orders-jwt\n    tenant: demo\n    key: orders\n    workloads: ["' + APP, OTHER),
+        ("ttl: 15m", "ttl: 1m"),
+    ],
+    ids=["the grant went to another workload", "handles live shorter"],
+)
+def test_a_stored_signature_does_not_leave_under_what_policy_took_back(rig, monkeypatch, change):
+    """Signing again with the same intent gave no signature, and resolving it did. What was not signed is closed as before."""
+    handle, intent = rig.handle(age_ms=120_000), new_intent_id()
+    assert rig.sign(b"m", handle=handle, intents=[intent])[0].signature
+    old, new = change
+    narrowed = POLICY.replace(old, old.replace(APP, new) if APP in old else new, 1)
+    assert narrowed != POLICY
+    rig.policy = parse_policy(narrowed.encode())
+    rig.wire()
+    servicers = Servicers(rig, monkeypatch)
+
+    def resolve(one: bytes):
+        return servicers.call(SIGNING, "ResolveIntent", signing_pb2.ResolveIntentRequest(handle=handle, intent_id=one))
+
+    assert rig.sign(b"m", handle=handle, intents=[intent])[0].failure.reason == reasons.REASON_COMMIT_UNKNOWN
+    assert resolve(intent).because_of(reasons.REASON_COMMIT_UNKNOWN)
+    assert resolve(new_intent_id()).HasField("never")
 
 
 def test_a_grant_of_another_workload_does_not_exist(servicers):
