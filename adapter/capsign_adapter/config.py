@@ -31,7 +31,7 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     health_address: str = "127.0.0.1:0"
     """host:port for grpc.health.v1 without TLS; keep it on the loopback or pod network."""
     streams: Annotated[int, Meta(ge=4, le=4096)] = 32
-    """Calls and streams served at once, each on a thread of its own; the next one waits, then is refused. One workload (SPIFFE
+    """Calls and streams served at once, each on a thread of its own; the next one is refused. One workload (SPIFFE
     ID) may hold three quarters of them with streams (16 at least) and seven eighths with all its calls (24 at least). Pods of one
     service account are one workload, and each has its signing streams and one that watches."""
 
