@@ -80,12 +80,14 @@ class Upstream:
         return max(0.0, self._ends - now)
 
     async def unary(self, call: Callable[[Target, float], Awaitable[T]], timeout_s: float) -> T:
-        """Make a call at the first replica that answers. Raises FailureError: the adapter's own, or UPSTREAM_UNREACHABLE.
+        """Make a call at the first replica that answers. Raises FailureError: the adapter's own, UPSTREAM_UNREACHABLE, or
+        OVERLOADED if all places of the last one asked are taken.
 
         Only calls that may be repeated go this way: all unary calls to the adapter are.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
+        full = False
         targets = sorted(self.targets, key=lambda one: one.draining)
         for number, target in enumerate(targets):
             share = (until - loop.time()) / (len(targets) - number)  # one that hangs must leave time for the others
@@ -97,9 +99,12 @@ class Upstream:
                 told = FailureError.from_rpc(error)
                 if told is not None and told.reason != failures_pb2.REASON_DRAINING:
                     raise told from None
+                full = (
+                    told is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                )  # gRPC's own word, before anybody looked
                 if told is not None:
                     target.draining = True
-                elif error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                elif full or error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
                     self.last_to_ask(target)
                 else:
                     raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter answered in no known way.") from None
@@ -107,6 +112,8 @@ class Upstream:
                 if asked_to_stop():
                     raise
                 break  # this generation was closed under the call
+        if full:
+            raise FailureError(failures_pb2.REASON_OVERLOADED, "All places of the adapters are taken.", retry_after_ms=500)
         raise self.unreachable()
 
     def unreachable(self) -> FailureError:

@@ -89,10 +89,16 @@ class FakeAdapter:
     """Start it, read what it saw, stop it. `port` stays the same over a restart."""
 
     def __init__(
-        self, ca: TestCa, grants: tuple[Grant, ...] = (Grant(),), identity: fake_identity.FakeIdentity | None = None
+        self,
+        ca: TestCa,
+        grants: tuple[Grant, ...] = (Grant(),),
+        identity: fake_identity.FakeIdentity | None = None,
+        places: int | None = None,
     ) -> None:
-        """With `identity` it has an authority, which then also makes its own certificate, and an enrolment address."""
+        """With `identity` it has an authority, which then also makes its own certificate, and an enrolment address. `places` are
+        the calls that gRPC lets in at once."""
         self.ca = ca
+        self.places = places
         self.identity = identity
         self.enrolment_port = 0
         self.bound: dict[bytes, bytes] = {}
@@ -116,7 +122,9 @@ class FakeAdapter:
         self._enrolment: grpc.Server | None = None
 
     def start(self) -> FakeAdapter:
-        server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
+        server = grpc.server(
+            futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)], maximum_concurrent_rpcs=self.places
+        )
         signing_pb2_grpc.add_SigningServiceServicer_to_server(_Signing(self), server)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(_Capability(self), server)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(_Evidence(self), server)

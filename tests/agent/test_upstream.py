@@ -1,0 +1,53 @@
+"""Which replica is asked next, and what a caller hears when none answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from capsign_agent.adapter_calls import AdapterCalls
+from capsign_agent.config import Upstream as Config
+from capsign_agent.credentials import checked
+from capsign_agent.upstream import Upstream
+from capsign_wire.adapter.v1 import signing_pb2
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2 as alg
+from capsign_wire.types.v1 import failures_pb2 as fail
+from support.agent_pki import TestCa
+from support.fake_adapter import FakeAdapter
+
+QUESTION = signing_pb2.GetPublicKeysRequest(handle=b"h", algorithm=alg.ALGORITHM_ED25519)
+
+
+@contextmanager
+def replicas(ca: TestCa, *places: int | None) -> Iterator[list[str]]:
+    """Their addresses. One with 0 places refuses every call before anybody looks at it, as one does that is full."""
+    started = [FakeAdapter(ca, places=each).start() for each in places]
+    try:
+        yield [f"127.0.0.1:{each.port}" for each in started]
+    finally:
+        for each in started:
+            each.stop()
+
+
+async def ask(ca: TestCa, addresses: list[str]) -> signing_pb2.GetPublicKeysResponse:
+    certificate, key = ca.issue("spiffe://example.test/ns/shop/sa/orders")
+    upstream = Upstream(Config(targets=tuple(addresses), server_name="localhost"), checked(ca.pem, certificate, key))
+    try:
+        return await AdapterCalls(lambda: upstream, 10.0).public_keys(QUESTION)
+    finally:
+        await upstream.close()
+
+
+async def test_a_replica_whose_places_are_all_taken_is_passed_over(ca: TestCa) -> None:
+    """gRPC refuses before a reason of ours is added. The agent took that for an answer in no known way, and asked nobody else."""
+    with replicas(ca, 0, None) as addresses:
+        assert (await ask(ca, addresses)).keys
+
+
+async def test_where_all_are_full_the_caller_may_come_again(ca: TestCa) -> None:
+    with replicas(ca, 0, 0) as addresses, pytest.raises(FailureError) as told:
+        await ask(ca, addresses)
+    assert told.value.reason == fail.REASON_OVERLOADED
+    assert told.value.outcome == fail.OUTCOME_UNAVAILABLE
