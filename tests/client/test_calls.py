@@ -96,6 +96,16 @@ async def test_the_same_intent_gives_the_same_bytes(signer, agent):
     assert agent.signed[intent.bytes] == 1
 
 
+async def test_the_bytes_of_an_earlier_call_name_the_key_they_were_made_under(signer, agent):
+    """An intent sent again after its key was rotated: the same bytes came back under the name of the new key."""
+    old = await signer.sign(b"m", purpose="mail", algorithm="Ed25519")
+    agent.key_version = 2
+    assert await signer.sign(b"m", purpose="mail", algorithm="Ed25519", intent_id=old.intent_id) == old
+    intents = [new_intent_id(), old.intent_id]
+    new, again = await signer.sign_many([b"n", b"m"], purpose="mail", algorithm="Ed25519", intent_ids=intents)
+    assert (new.key_version, again) == (2, old)
+
+
 async def test_resolve_tells_the_three_endings_apart(signer, agent):
     from capsign_wire.failures import FailureError
     from capsign_wire.types.v1 import failures_pb2 as reasons

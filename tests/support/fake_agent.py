@@ -66,6 +66,7 @@ class FakeAgent(rpc.SigningServiceServicer):
             ("web-jwt", "jwt", [alg.ALGORITHM_ES256, alg.ALGORITHM_ED25519]),
             ("web-mail", "mail", [alg.ALGORITHM_ED25519]),
         ]
+        self.key_version = 1
         self._life = 0
         self._lock = threading.Lock()
         self._p256 = ec.generate_private_key(ec.SECP256R1())
@@ -123,7 +124,9 @@ class FakeAgent(rpc.SigningServiceServicer):
         (done,) = self._unary([group], context)
         if done.items[0].HasField("failure"):
             abort(context, FailureError.from_item(done.items[0].failure))
-        return pb.SignResponse(signature=done.items[0].signature, leaf_index=done.items[0].leaf_index, signed_by=done.signed_by)
+        (item,) = done.items
+        named = item.signed_by if item.HasField("signed_by") else done.signed_by
+        return pb.SignResponse(signature=item.signature, leaf_index=item.leaf_index, signed_by=named)
 
     def SignBatch(self, request, context):
         self.unary_calls += 1
@@ -195,10 +198,8 @@ class FakeAgent(rpc.SigningServiceServicer):
             return pb.ResolveIntentResponse(never=pb.Never())
         if isinstance(row, FailureError):
             return pb.ResolveIntentResponse(refused=row.to_item())
-        signature, index = row
-        return pb.ResolveIntentResponse(
-            done=pb.SignResponse(signature=signature, leaf_index=index, signed_by=self._signed_by(alg.ALGORITHM_ES256))
-        )
+        signature, index, signed_by = row
+        return pb.ResolveIntentResponse(done=pb.SignResponse(signature=signature, leaf_index=index, signed_by=signed_by))
 
     # How it does it.
 
@@ -258,13 +259,14 @@ class FakeAgent(rpc.SigningServiceServicer):
             for _ in group.items:
                 result.items.add(failure=error.to_item())
             return result
+        result.signed_by.CopyFrom(self._signed_by(group.algorithm))
         for item in group.items:
             try:
-                signature, index = self._sign_once(group.algorithm, item)
-                result.items.add(signature=signature, leaf_index=index)
+                signature, index, signed_by = self._sign_once(group.algorithm, item)
+                named = signed_by if signed_by != result.signed_by else None
+                result.items.add(signature=signature, leaf_index=index, signed_by=named)
             except FailureError as error:
                 result.items.add(failure=error.to_item())
-        result.signed_by.CopyFrom(self._signed_by(group.algorithm))
         return result
 
     def _sign_once(self, algorithm, item):
@@ -283,7 +285,7 @@ class FakeAgent(rpc.SigningServiceServicer):
                     self.ledger[item.intent_id] = failure
                 raise failure
             self.signed[item.intent_id] += 1
-            row = self._signature(algorithm, item, data), len(self.signed) - 1
+            row = self._signature(algorithm, item, data), len(self.signed) - 1, self._signed_by(algorithm)
             self.ledger[item.intent_id] = row
             return row
 
@@ -313,7 +315,7 @@ class FakeAgent(rpc.SigningServiceServicer):
     def _signed_by(self, algorithm):
         return types.SignedBy(
             kid=self._kid(algorithm),
-            version=1,
+            version=self.key_version,
             custody=alg.CUSTODY_CLASS_ADAPTER_MEMORY,
             policy_digest=bytes(32),
             context_digest=bytes(32),

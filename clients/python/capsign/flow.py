@@ -21,7 +21,7 @@ from capsign.handles import HandleBook, Wish
 from capsign.inputs import split
 from capsign.pipeline import Answer, Item, Job, closed_answer
 from capsign.results import KeyHandle, Signature
-from capsign.translate import SignerClosedError, after_loss, exception, instead, key_handle
+from capsign.translate import SignerClosedError, after_loss, exception, instead, key_handle, signed_by
 
 clock = time.monotonic
 
@@ -165,7 +165,9 @@ def _read(
     for index, item in zip(part, answer.items, strict=True):
         value = item.signature
         if value and by is not None:
-            results[index] = Signature(value, algorithm, items[index].intent_id, item.leaf_index, by)
+            # Bytes of an earlier call name what they were made under themselves.
+            made_under = signed_by(item.signed_by) if item.HasField("signed_by") else by
+            results[index] = Signature(value, algorithm, items[index].intent_id, item.leaf_index, made_under)
         elif item.HasField("failure"):
             failed.append((index, FailureError.from_item(item.failure)))
         else:
