@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
+import pickle
 import subprocess
 import sys
 import uuid
@@ -170,6 +172,65 @@ async def test_bad_arguments_never_leave_the_process(signer, agent, arguments, f
     assert caught.value.field == field
     assert not agent.messages
     assert not agent.unary_calls
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("sign", {"message": 5}),
+        ("sign", {"message": "text"}),
+        ("sign", {"message": [1, 2]}),
+        ("sign", {"digest": 32}),
+        ("sign", {"message": b"", "transcript": 32}),
+        ("sign_many", {"messages": b"abc"}),
+        ("sign_many", {"digests": [32]}),
+        ("verify", {"message": b"", "signature": 64}),
+    ],
+)
+async def test_what_is_no_buffer_is_not_taken_for_one(signer, agent, method, arguments):
+    """`bytes(5)` is five zeros: `sign(5)` signed them, and `sign_many(b"abc")` signed 97, 98 and 99 of them."""
+    with pytest.raises(TypeError):
+        await getattr(signer, method)(purpose="jwt", algorithm="ES256", **arguments)
+    assert not agent.ledger
+
+
+async def test_any_buffer_is_taken(signer):
+    signature = await signer.sign(memoryview(bytearray(b"m-e-")).cast("B")[::2], purpose="jwt", algorithm="ES256")
+    await signer.verify(bytearray(b"me"), memoryview(signature.value), purpose="jwt", algorithm="ES256")
+
+
+async def test_a_timeout_may_be_endless(signer):
+    """The list of handles was there already: infinity came as far as the message that all callers share, and raised there."""
+    await signer.handles()
+    assert await signer.sign(b"m", purpose="jwt", algorithm="ES256", timeout=math.inf)
+
+
+@pytest.mark.parametrize("kind", [capsign.Signer, capsign.AsyncSigner])
+def test_a_window_that_lets_nothing_through_is_refused(agent, kind):
+    with pytest.raises(ValueError, match="window"):
+        kind(agent.path, window=0)
+
+
+async def test_an_error_can_be_sent_to_another_process(signer):
+    """One from a worker process could not be read by the pool it worked for, which broke the pool."""
+    with pytest.raises(capsign.HandleNotChosen) as caught:
+        await signer.sign(b"m", purpose="tls", algorithm="Ed25519")
+    caught.value.add_note("seen")
+    read = pickle.loads(pickle.dumps(caught.value))  # noqa: S301  # our own
+    assert (type(read), str(read), vars(read)) == (capsign.HandleNotChosen, str(caught.value), vars(caught.value))
+    assert read.intent_id
+
+
+async def test_resolving_an_error_elsewhere_keeps_its_algorithm(signer, agent):
+    """`resolve(error, purpose=...)` gave a signature of no algorithm, so one without `jose`."""
+    from capsign_wire.failures import FailureError
+    from capsign_wire.types.v1 import failures_pb2 as reasons
+
+    done = await signer.sign(b"m", purpose="jwt", algorithm="ES256")
+    agent.plan("failure", failure=FailureError(reasons.REASON_COMMIT_UNKNOWN))
+    with pytest.raises(capsign.Unknown) as caught:
+        await signer.sign(b"m", purpose="jwt", algorithm="ES256", intent_id=done.intent_id)
+    assert await signer.resolve(caught.value, purpose="jwt") == capsign.Done(done)
 
 
 async def test_what_the_agent_refuses_is_refused(signer):

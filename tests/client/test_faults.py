@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import ModuleType
 
 import capsign
 import grpc
@@ -378,6 +380,13 @@ def test_the_deadline_of_a_message_is_the_longest_of_its_callers(agent):
         assert agent.messages[-1].timeout_ms == 60_000
         with pytest.raises(ValueError, match="above 0"):
             signer.sign(b"m", timeout=0, **MAIL)
+
+
+def test_a_module_that_is_being_imported_has_no_span(agent, monkeypatch):
+    """Another thread imported OpenTelemetry at that moment: the call raised AttributeError."""
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", ModuleType("opentelemetry.trace"))
+    with capsign.Signer(agent.path) as signer:
+        assert signer.sign(b"m", **MAIL)
 
 
 def test_the_current_span_is_named_to_the_agent(agent):

@@ -72,7 +72,7 @@ class AsyncSigner:
         self._target = socket_target(socket)
         self._timeout = timeout
         self._coalesce = coalesce
-        self._window = window
+        self._window = requests.messages_in_flight(window)
         self._book = HandleBook()
         self._connection: AsyncConnection | None = None
         self._closed = False

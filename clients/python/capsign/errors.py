@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from capsign.handles import Wish
@@ -41,6 +41,10 @@ class CapsignError(Exception):
         self.intent_id = intent_id
         self.wish = wish
         """What the call asked for, so that `resolve(error)` needs to be told nothing again."""
+
+    def __reduce__(self) -> Any:
+        # An exception's own way gives its text as the only argument: an error of a worker process would end its pool.
+        return type(self), (self.reason, self.message), self.__dict__
 
     def __str__(self) -> str:
         text = f"{self.reason}: {self.message}"

@@ -29,6 +29,13 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 IntentId: TypeAlias = bytes | uuid.UUID
 
 
+def octets(value: Buffer) -> bytes:
+    """The bytes of a buffer. Raises TypeError for all else: `bytes(32)` would sign 32 zeros."""
+    if isinstance(value, str):
+        raise TypeError("give bytes; encode the text first")
+    return value if isinstance(value, bytes) else memoryview(value).tobytes()
+
+
 def _refused(reason: reasons.Reason.ValueType, text: str, field: str) -> Refused:
     row = REASONS[reason]
     return Refused(row.name, text, advice=row.advice, field=field)
@@ -47,7 +54,7 @@ def wish_of(
     """A KeyHandle is taken by its grant and purpose, so that it still works after the agent gave it another id."""
     if isinstance(handle, KeyHandle):
         purpose, grant, handle = purpose or handle.purpose, handle.grant, None
-    return Wish(purpose, grant, handle, algorithm, protocol, role, protocol_version, bytes(transcript))
+    return Wish(purpose, grant, handle, algorithm, protocol, role, protocol_version, octets(transcript))
 
 
 def algorithm_row(name: str) -> AlgorithmRow:
@@ -62,7 +69,7 @@ def intent(given: IntentId | None) -> bytes:
     """The intent id to use: the one given, or a new one."""
     if given is None:
         return new_intent_id()
-    value = given.bytes if isinstance(given, uuid.UUID) else bytes(given)
+    value = given.bytes if isinstance(given, uuid.UUID) else octets(given)
     try:
         millis_of(value)
     except FailureError as error:
@@ -75,7 +82,7 @@ def payload(row: AlgorithmRow, message: Buffer | None, digest: Buffer | None) ->
     if (message is None) == (digest is None):
         raise _refused(reasons.REASON_INPUT_MALFORMED, "Give a message or digest=, one of the two.", "message")
     if digest is not None:
-        data = bytes(digest)
+        data = octets(digest)
         if not row.takes_digest:
             text = f"{row.name} signs the message itself, not a digest."
             raise _refused(reasons.REASON_INPUT_MALFORMED, text, "digest")
@@ -84,9 +91,7 @@ def payload(row: AlgorithmRow, message: Buffer | None, digest: Buffer | None) ->
             raise _refused(reasons.REASON_INPUT_MALFORMED, text, "digest")
         return data, True
     assert message is not None
-    if isinstance(message, str):
-        raise TypeError("a message is bytes; encode the text first")
-    data = message if isinstance(message, bytes) else bytes(message)
+    data = octets(message)
     if len(data) <= MAX_MESSAGE:
         return data, False
     hashing = HASHES.get(row.upstream)

@@ -13,10 +13,14 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign.errors import CapsignError, Refused
 from capsign.handles import Wish, context_suffix
-from capsign.inputs import Buffer, IntentId, intent, item, payload
+from capsign.inputs import Buffer, IntentId, intent, item, octets, payload
 from capsign.pipeline import Item
 from capsign.results import Done, Never, Resolution, Signature, WasRefused
 from capsign.translate import exception, signed_by
+
+
+LONGEST = 365 * 86400.0
+"""Seconds; a longer timeout counts as this. Locks and gRPC take no infinity."""
 
 
 def seconds(given: float | None, default: float) -> float:
@@ -24,7 +28,14 @@ def seconds(given: float | None, default: float) -> float:
     value = default if given is None else given
     if not value > 0:
         raise ValueError("timeout must be above 0 seconds")
-    return value
+    return min(value, LONGEST)
+
+
+def messages_in_flight(window: int) -> int:
+    """The window as given. Raises ValueError if no message could ever leave."""
+    if window < 1:
+        raise ValueError("window must be at least 1 message")
+    return window
 
 
 def concerning(error: CapsignError, intent_id: bytes, wish: Wish) -> CapsignError:
@@ -66,7 +77,7 @@ def signature_parts(signature: Signature | Buffer, algorithm: str | None) -> tup
         return algorithm or signature.algorithm, signature.value
     if algorithm is None:
         raise ValueError("give algorithm= when the signature is given as bytes")
-    return algorithm, bytes(signature)
+    return algorithm, octets(signature)
 
 
 def _checked(request: pb.VerifyRequest | pb.GetPublicKeysRequest, wish: Wish) -> None:
@@ -108,9 +119,9 @@ def intent_parts(given: IntentId | CapsignError, wish: Wish) -> tuple[bytes, Wis
         return intent(given), wish
     if not given.intent_id:
         raise ValueError("this error concerns no intent")
-    if given.wish is None or wish.purpose or wish.grant or wish.handle:
-        return given.intent_id, wish
-    return given.intent_id, replace(given.wish, algorithm=wish.algorithm or given.wish.algorithm)
+    known = given.wish or wish
+    named = wish if wish.purpose or wish.grant or wish.handle else known
+    return given.intent_id, replace(named, algorithm=wish.algorithm or known.algorithm)
 
 
 def resolution_query(intent_id: bytes) -> Callable[[str], pb.ResolveIntentRequest]:

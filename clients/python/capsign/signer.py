@@ -74,7 +74,7 @@ class Signer:
         self._target = socket_target(socket)
         self._timeout = timeout
         self._coalesce = coalesce
-        self._window = window
+        self._window = requests.messages_in_flight(window)
         self._book = HandleBook()
         self._connection: Connection | None = None
         self._opening = threading.Lock()

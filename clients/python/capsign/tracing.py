@@ -11,10 +11,10 @@ def current_traceparent() -> str:
     An application that never imported OpenTelemetry cannot have a current span, so nothing is imported here and a call costs one
     dictionary look-up.
     """
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
+    current_span = getattr(sys.modules.get("opentelemetry.trace"), "get_current_span", None)
+    if current_span is None:  # not imported, or another thread is importing it now
         return ""
-    span = trace.get_current_span().get_span_context()
+    span = current_span().get_span_context()
     if not span.is_valid:
         return ""
     return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
