@@ -14,7 +14,7 @@ import capsign
 import grpc
 import pytest
 from capsign.flow import Sleep
-from capsign_wire.failures import FailureError
+from capsign_wire.failures import FailureError, abort
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
 JWT = {"purpose": "jwt", "algorithm": "ES256"}
@@ -178,6 +178,33 @@ async def test_a_no_after_a_lost_answer_proves_nothing(call, agent):
     assert isinstance(caught.value, capsign.Unknown)
     assert "PURPOSE_NOT_ALLOWED" in caught.value.message
     assert isinstance(await call("resolve", caught.value), capsign.Done)
+
+
+@pytest.mark.parametrize("away", ["handle unknown", "grant gone", "handle revoked", "agent gone"])
+async def test_an_intent_that_cannot_be_resolved_stays_unknown(call, agent, monkeypatch, away):
+    """It was signed, its answer lost, and the question what became of it refused: the caller heard Refused for that intent."""
+    (jwt, _) = await call("handles")
+    agent.plan("after")
+    agent.plan("failure", failure=FailureError(reasons.REASON_COMMIT_UNKNOWN))
+    with pytest.raises(capsign.Unknown) as caught:
+        await call("sign", b"m", handle=jwt.id if away == "handle unknown" else jwt, algorithm="ES256")
+    if away == "handle unknown":
+        await asyncio.to_thread(agent.restart)
+    elif away == "grant gone":
+        agent.grants = agent.grants[1:]
+        await asyncio.to_thread(agent.restart)
+    elif away == "handle revoked":
+        refusal = FailureError(reasons.REASON_HANDLE_REVOKED)
+        monkeypatch.setattr(agent, "ResolveIntent", lambda _, context: abort(context, refusal))
+        await asyncio.to_thread(agent.restart)
+    else:
+        agent.stop()
+    with pytest.raises(capsign.CapsignError) as asked:
+        await call("resolve", caught.value, timeout=0.5)
+    assert type(asked.value) is capsign.Unknown
+    assert asked.value.reason == {"handle revoked": "HANDLE_REVOKED"}.get(away, asked.value.reason)
+    assert asked.value.intent_id == caught.value.intent_id
+    assert agent.signed[asked.value.intent_id] == 1
 
 
 @pytest.mark.parametrize("kind", ["shape", "empty"])

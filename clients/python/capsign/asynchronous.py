@@ -17,7 +17,7 @@ from capsign import channel as wire
 from capsign import requests
 from capsign.aiostream import AsyncStream
 from capsign.errors import CapsignError
-from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, cut_off, listing, signing
+from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, cut_off, listing, resolving, signing
 from capsign.handles import HandleBook
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
 from capsign.pipeline import Answer, Job
@@ -194,9 +194,7 @@ class AsyncSigner:
     ) -> Resolution:
         """As `Signer.resolve`."""
         intent_id, wish = requests.intent_parts(intent, wish_of(purpose, grant, handle, algorithm))
-        build = requests.resolution_query(intent_id)
-        flow = asking(self._book, wish, "ResolveIntent", build, requests.seconds(timeout, self._timeout), intent_id=intent_id)
-        return requests.resolution(await self._drive(flow), intent_id, wish)
+        return await self._drive(resolving(self._book, wish, intent_id, requests.seconds(timeout, self._timeout)))
 
     async def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:  # noqa: ASYNC109  # as in sign
         """As `Signer.handles`."""

@@ -16,12 +16,13 @@ from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
+from capsign import requests
 from capsign.errors import CapsignError, HandleNotChosen
 from capsign.handles import HandleBook, Wish
 from capsign.inputs import split
 from capsign.pipeline import Answer, Item, Job, closed_answer
-from capsign.results import KeyHandle, Signature
-from capsign.translate import SignerClosedError, after_loss, exception, instead, key_handle, signed_by
+from capsign.results import KeyHandle, Resolution, Signature
+from capsign.translate import SignerClosedError, after_loss, exception, instead, key_handle, signed_by, unresolved
 
 clock = time.monotonic
 
@@ -216,3 +217,13 @@ def asking(
         if not _worth_repeating(response, lost=True) or clock() + delay >= deadline:
             raise exception(response, intent_id=intent_id, wish=wish)
         yield Sleep(delay)
+
+
+def resolving(book: HandleBook, wish: Wish, intent_id: bytes, timeout: float) -> Flow[Resolution]:
+    """What became of an intent. Raises Unknown if that cannot be learnt: a refusal to tell is no refusal of the intent."""
+    build = requests.resolution_query(intent_id)
+    try:
+        response = yield from asking(book, wish, "ResolveIntent", build, timeout, intent_id=intent_id)
+        return requests.resolution(response, intent_id, wish)
+    except CapsignError as error:
+        raise unresolved(error, intent_id, wish) from None

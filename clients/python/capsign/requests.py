@@ -18,7 +18,6 @@ from capsign.pipeline import Item
 from capsign.results import Done, Never, Resolution, Signature, WasRefused
 from capsign.translate import exception, signed_by
 
-
 LONGEST = 365 * 86400.0
 """Seconds; a longer timeout counts as this. Locks and gRPC take no infinity."""
 
@@ -129,7 +128,7 @@ def resolution_query(intent_id: bytes) -> Callable[[str], pb.ResolveIntentReques
 
 
 def resolution(response: pb.ResolveIntentResponse, intent_id: bytes, wish: Wish) -> Resolution:
-    """Raises Unknown if the agent's answer says nothing."""
+    """What the agent's answer says. Raises CapsignError if that is nothing."""
     match response.WhichOneof("resolution"):
         case "done":
             done = response.done

@@ -16,7 +16,7 @@ from capsign_wire.failures import FailureError
 from capsign import channel as wire
 from capsign import requests
 from capsign.errors import CapsignError
-from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, cut_off, listing, signing
+from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, cut_off, listing, resolving, signing
 from capsign.handles import HandleBook
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
 from capsign.pipeline import Answer, Job
@@ -215,12 +215,10 @@ class Signer:
         """What became of an intent: `Done` with the stored signature, `WasRefused`, or `Never`, and never is final.
 
         Give the Unknown that was raised, and nothing else is needed; or an intent id and the handle it was sent with.
-        Raises Unknown or Unavailable if that cannot be learnt now.
+        Raises Unknown if that cannot be learnt now, whatever the reason is; Refused only for what is no intent id.
         """
         intent_id, wish = requests.intent_parts(intent, wish_of(purpose, grant, handle, algorithm))
-        build = requests.resolution_query(intent_id)
-        flow = asking(self._book, wish, "ResolveIntent", build, requests.seconds(timeout, self._timeout), intent_id=intent_id)
-        return requests.resolution(self._drive(flow), intent_id, wish)
+        return self._drive(resolving(self._book, wish, intent_id, requests.seconds(timeout, self._timeout)))
 
     def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:
         """What this socket may sign, asked for afresh."""

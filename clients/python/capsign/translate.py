@@ -103,16 +103,13 @@ def is_transport_loss(error: grpc.RpcError) -> bool:
     return FailureError.from_rpc(error) is None and _code(error) in broken
 
 
-_DECIDED_BY_LEDGER = frozenset({reasons.REASON_INTENT_NEVER, reasons.REASON_INTENT_CONFLICT})
-
-
 def after_loss(failure: FailureError) -> FailureError:
     """What a failure means when an earlier copy of the same intent was sent and its answer was lost.
 
-    The agent's "no" is about the copy it answers; the lost copy may have been signed. Only what the ledger alone can say about
-    the intent itself still holds.
+    The agent's "no" is about the copy it answers; the lost copy may have been signed. Only *never* holds for both. A conflict
+    does not: the ledger's row may be the lost copy, made before the key (ML-DSA's mu has it inside) or a pinned context changed.
     """
-    if failure.outcome == reasons.OUTCOME_UNKNOWN or failure.reason in _DECIDED_BY_LEDGER:
+    if failure.outcome == reasons.OUTCOME_UNKNOWN or failure.reason == reasons.REASON_INTENT_NEVER:
         return failure
     return _answer_lost(failure.row.name, failure.detail)
 
@@ -142,6 +139,19 @@ def instead(error: CapsignError, *, lost: bool, intent_id: bytes, wish: Wish) ->
     if lost:
         return exception(_answer_lost(error.reason, error.message), intent_id=intent_id, wish=wish)
     return type(error)(
+        error.reason,
+        error.message,
+        advice=error.advice,
+        field=error.field,
+        retry_after=error.retry_after,
+        intent_id=intent_id,
+        wish=wish,
+    )
+
+
+def unresolved(error: CapsignError, intent_id: bytes, wish: Wish) -> Unknown:
+    """Whatever kept an intent from being resolved: it says nothing about the intent, so that stays unknown."""
+    return Unknown(
         error.reason,
         error.message,
         advice=error.advice,
