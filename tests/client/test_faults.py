@@ -114,6 +114,25 @@ async def test_a_handle_object_survives_a_restart_and_a_bare_id_does_not(call, a
     assert caught.value.reason == "HANDLE_UNKNOWN"
 
 
+@pytest.mark.parametrize("method", ["sign", "verify"])
+async def test_an_agent_may_restart_again_while_the_new_handles_are_listed(call, agent, monkeypatch, method):
+    """Each life of the agent has ids of its own; the second one that did not count any more was a refusal."""
+    signature = await call("sign", b"m", **MAIL)
+    lives, ready = [1, 2], agent.ListHandles
+
+    def listing(request, context):
+        response = ready(request, context)
+        if lives:
+            lives.pop()
+            agent._life += 1
+        return response
+
+    monkeypatch.setattr(agent, "ListHandles", listing)
+    await asyncio.to_thread(agent.restart)
+    assert await (call("sign", b"n", **MAIL) if method == "sign" else call("verify", b"m", signature, purpose="mail"))
+    assert not lives
+
+
 async def test_a_handle_that_stays_unknown_is_refused_after_one_repetition(call, agent):
     agent.refuse(b"m", *[FailureError(reasons.REASON_HANDLE_UNKNOWN)] * 5)
     with pytest.raises(capsign.Refused) as caught:

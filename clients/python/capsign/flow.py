@@ -108,7 +108,7 @@ def signing(book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float,
     template = yield from chosen(book, book.template, wish, deadline)
     results: list[Any] = [None] * len(items)
     parts = [(list(part), False) for part in split(items)]
-    attempt, refreshed = 0, wish.handle is not None
+    attempt, stale_ids = 0, {wish.handle}
     while True:
         jobs = [Job(template, [items[i] for i in part], deadline, trace=trace, lost=lost) for part, lost in parts]
         answers: Sequence[Answer] = yield Submit(jobs)
@@ -119,7 +119,7 @@ def signing(book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float,
             failed = _read(answer, part, items, wish.algorithm, results)
             repeat = []
             for index, failure in failed:
-                if failure.reason == reasons.REASON_HANDLE_UNKNOWN and not refreshed:
+                if failure.reason == reasons.REASON_HANDLE_UNKNOWN and template.group.handle_id not in stale_ids:
                     stale = True
                 elif not _worth_repeating(failure, lost=job.lost):
                     results[index] = _error(failure, job.lost, items[index], wish)
@@ -133,7 +133,7 @@ def signing(book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float,
             return results
         try:
             if stale:
-                refreshed = True
+                stale_ids.add(template.group.handle_id)
                 book.forget(template.group.handle_id)
                 template = yield from chosen(book, book.template, wish, deadline)
             else:
@@ -202,14 +202,14 @@ def asking(
     All of them may be repeated freely: verifying and listing change nothing, and resolving twice resolves once.
     """
     deadline = clock() + timeout
-    attempt, refreshed = 0, wish.handle is not None
+    attempt, stale_ids = 0, {wish.handle}
     while True:
         handle_id = yield from chosen(book, book.handle_id, wish, deadline)
         response = yield Ask(method, build(handle_id), deadline, effect=bool(intent_id))
         if not isinstance(response, FailureError):
             return response
-        if response.reason == reasons.REASON_HANDLE_UNKNOWN and not refreshed:
-            refreshed = True
+        if response.reason == reasons.REASON_HANDLE_UNKNOWN and handle_id not in stale_ids:
+            stale_ids.add(handle_id)
             book.forget(handle_id)
             continue
         attempt += 1
