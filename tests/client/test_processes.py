@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import subprocess
@@ -105,8 +106,6 @@ def test_a_signer_that_is_dropped_takes_its_thread_along(agent):
 
 
 def test_an_async_signer_serves_one_loop_after_another(agent):
-    import asyncio
-
     signer = capsign.AsyncSigner(agent.path)
 
     async def one():
@@ -166,6 +165,27 @@ def test_the_stream_survives_what_ends_its_attempt_to_connect(agent, ending):
             stream.resume()
             agent.start()
             assert waiting.result(5)
+
+
+@pytest.mark.parametrize("where", ["reader", "writer"])
+async def test_the_async_stream_survives_what_nobody_expected(agent, monkeypatch, where):
+    """An error that is none of gRPC's ended the stream's task, none took its place, and all calls waited out their deadline."""
+    async with capsign.AsyncSigner(agent.path) as signer:
+        await signer.handles()
+        stream, faults = signer._open().stream, [RuntimeError("first"), RuntimeError("second")]
+        of, name = (stream, "_on_connect") if where == "reader" else (stream._pipeline, "next_message")
+        real = getattr(of, name)
+
+        def faulty(argument):
+            if faults:
+                raise faults.pop(0)
+            return real(argument)
+
+        monkeypatch.setattr(of, name, faulty)
+        reported = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(str(context["exception"])))
+        assert await asyncio.wait_for(signer.sign(b"m", timeout=60, **MAIL), 20)
+        assert reported[:1] == ["first"]
 
 
 def refuse_one_thread(monkeypatch, chosen):

@@ -81,13 +81,23 @@ class AsyncStream:
         self._wake.set()
 
     async def _serve(self) -> None:
-        breaks = 0
+        breaks, told = 0, False
         try:
             while not self._closed and not self._pipeline.idle:
                 if breaks:
                     await asyncio.sleep(min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0))
-                answered = await self._connect_and_read()
-                breaks = 0 if answered else breaks + 1
+                answered = False
+                try:
+                    answered = await self._connect_and_read()
+                except asyncio.CancelledError:
+                    if cancelled():
+                        raise
+                    # else gRPC's word for a call that the writer ended
+                except Exception as error:  # whatever it is, callers wait for this task
+                    if not told:
+                        told = True
+                        _report(error)
+                breaks, told = (0, False) if answered else (breaks + 1, told)
         finally:
             self._task = None
 
@@ -139,7 +149,11 @@ class AsyncStream:
                     self._stall = self._loop.call_later(STALLED_AFTER, self._unstall)
                 await call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            call.cancel()  # the reader notices and starts again
+            pass  # the stream broke
+        except Exception as error:
+            _report(error)
+        finally:
+            call.cancel()  # if it did not end by itself: the reader notices and starts again
 
     def _unstall(self) -> None:
         self._stall = None
@@ -157,6 +171,17 @@ class AsyncStream:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+
+
+def _report(error: Exception) -> None:
+    """As asyncio reports what ends a task, though the stream goes on."""
+    asyncio.get_running_loop().call_exception_handler({"message": "capsign: the stream begins anew", "exception": error})
+
+
+def cancelled() -> bool:
+    """Whether it is the current task that was cancelled; gRPC raises CancelledError for its own calls too."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _tell(settled: Settled) -> None:

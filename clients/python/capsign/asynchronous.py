@@ -15,7 +15,7 @@ from capsign_wire.failures import FailureError
 
 from capsign import channel as wire
 from capsign import requests
-from capsign.aiostream import AsyncStream
+from capsign.aiostream import AsyncStream, cancelled
 from capsign.errors import CapsignError
 from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, cut_off, listing, resolving, signing
 from capsign.handles import HandleBook
@@ -224,7 +224,7 @@ class AsyncSigner:
         try:
             return await self._do(connection, step)
         except (grpc.aio.UsageError, asyncio.CancelledError):
-            if self._closed and not _cancelled():  # gRPC's words for a channel that was closed just now
+            if self._closed and not cancelled():  # gRPC's words for a channel that was closed just now
                 return cut_off(step)
             raise
 
@@ -240,12 +240,6 @@ class AsyncSigner:
             async with asyncio.timeout(step.seconds):
                 await connection.closing.wait()
         return None
-
-
-def _cancelled() -> bool:
-    """Whether it is the caller's task that was cancelled."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def _ask(stub: SigningServiceAsyncStub, step: Ask) -> Any:
