@@ -115,6 +115,37 @@ def test_an_async_signer_serves_one_loop_after_another(agent):
     assert asyncio.run(one())
 
 
+def stream_tasks(loop):
+    return {task for task in asyncio.all_tasks(loop) if task.get_name().startswith("capsign-stream")}
+
+
+def test_an_async_signer_keeps_a_stream_for_each_loop(agent):
+    """Two loops used it in turns: each change opened another stream, and none of them was ever closed."""
+    signer = capsign.AsyncSigner(agent.path)
+    loops = [asyncio.new_event_loop(), asyncio.new_event_loop()]
+    for _ in range(10):
+        for loop in loops:
+            assert loop.run_until_complete(signer.sign(b"m", **MAIL))
+    assert agent.listings == 4, "in each loop one for the call, one by the stream that connects"
+    loops[0].run_until_complete(signer.close())
+    for loop in loops:
+        if tasks := stream_tasks(loop):
+            loop.run_until_complete(asyncio.wait(tasks, timeout=20))
+        assert not stream_tasks(loop)
+        loop.close()
+
+
+async def test_an_async_signer_that_is_dropped_takes_its_stream_along(agent):
+    signer = capsign.AsyncSigner(agent.path)
+    await signer.sign(b"m", **MAIL)
+    tasks = stream_tasks(None)
+    assert tasks
+    del signer
+    gc.collect()
+    await asyncio.wait(tasks, timeout=20)
+    assert all(task.done() for task in tasks)
+
+
 @pytest.mark.parametrize("end", ["close", "agent gone"])
 def test_a_stream_that_ended_needs_no_garbage_collector(agent, end):
     """A process hung for ever at its exit: gRPC's call was freed there, after the thread that held its lock was gone.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -53,12 +54,27 @@ class AsyncConnection:
         await self.stream.close()
         await self.channel.close()
 
+    def end(self) -> None:
+        """Close from outside of the event loop; done when that runs next. What a fork left behind is the parent's to close."""
+        if self.pid == os.getpid():
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and all its tasks with it
+                self.loop.call_soon_threadsafe(self._begin_to_close)
+
+    def _begin_to_close(self) -> None:
+        self._closer = self.loop.create_task(self.close())  # a loop alone does not keep its tasks
+
+
+def _end_all(connections: Mapping[asyncio.AbstractEventLoop, AsyncConnection]) -> None:
+    for connection in list(connections.values()):
+        connection.end()
+
 
 class AsyncSigner:
     """Signs through the agent of this pod, for asyncio. Everything that `Signer` says holds here; calls are coroutines.
 
-    It belongs to the event loop of its first call; used in another loop it opens a connection there. A caller that is cancelled
-    does not harm those it shares a message with; what it asked for may still be signed, so give `intent_id` if you need to know.
+    It opens a connection in each event loop that it is used in, and keeps it until the loop or the signer is closed. A caller
+    that is cancelled does not harm those it shares a message with; what it asked for may still be signed, so give `intent_id` if
+    you need to know.
     """
 
     def __init__(
@@ -74,8 +90,10 @@ class AsyncSigner:
         self._coalesce = coalesce
         self._window = requests.messages_in_flight(window)
         self._book = HandleBook()
-        self._connection: AsyncConnection | None = None
+        self._connections: dict[asyncio.AbstractEventLoop, AsyncConnection] = {}
         self._closed = False
+        # Dropped without being closed: its tasks would keep its streams open for as long as their loops run.
+        weakref.finalize(self, _end_all, self._connections).atexit = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,9 +104,11 @@ class AsyncSigner:
     async def close(self) -> None:
         """End the stream. Calls that wait raise Unavailable if they were not sent and Unknown if they were."""
         self._closed = True
-        connection, self._connection = self._connection, None
-        if connection is not None and connection.usable:
-            await connection.close()
+        here = self._connections.pop(asyncio.get_running_loop(), None)
+        _end_all(self._connections)
+        self._connections.clear()
+        if here is not None and here.usable:
+            await here.close()
 
     async def sign(
         self,
@@ -213,10 +233,14 @@ class AsyncSigner:
     def _open(self) -> AsyncConnection:
         if self._closed:
             raise RuntimeError("this AsyncSigner is closed")
-        if self._connection is None or not self._connection.usable:
+        loop = asyncio.get_running_loop()
+        connection = self._connections.get(loop)
+        if connection is None or not connection.usable:
+            for known in [known for known in self._connections if known.is_closed()]:
+                del self._connections[known]
             self._book.forget()
-            self._connection = AsyncConnection(self._target, self._window, self._book)
-        return self._connection
+            connection = self._connections[loop] = AsyncConnection(self._target, self._window, self._book)
+        return connection
 
     async def _perform(self, connection: AsyncConnection, step: Step) -> Any:
         if self._closed:
