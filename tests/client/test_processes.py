@@ -71,6 +71,20 @@ print(codes, failures)
 """
 
 
+AT_EXIT = """
+import atexit, sys, capsign
+signer = capsign.Signer(coalesce=sys.argv[1] == "stream")
+def last_words():
+    try:
+        print(bool(signer.sign(b"bye", purpose="mail", algorithm="Ed25519")))
+    except capsign.Unavailable as error:
+        print("closed" in str(error))
+atexit.register(last_words)
+if sys.argv[2] == "later":
+    signer.sign(b"m", purpose="mail", algorithm="Ed25519")
+"""
+
+
 def run(code, agent, *arguments):
     environment = {**os.environ, "CAPSIGN_SOCKET": str(agent.path)}
     return subprocess.run(
@@ -81,6 +95,15 @@ def run(code, agent, *arguments):
 def test_a_program_that_never_closes_its_signer_ends_quietly(agent):
     result = run(THREE_LINES, agent)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "64", "")
+
+
+@pytest.mark.parametrize("mode", ["stream", "unary"])
+@pytest.mark.parametrize("use", ["first", "later"])
+def test_a_signer_may_be_used_when_the_process_ends(agent, mode, use):
+    """Used there for the first time, it was closed after all threads had gone, and the process waited for them for ever. Used
+    after it was closed, a unary one raised gRPC's ValueError."""
+    result = run(AT_EXIT, agent, mode, use)
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "True", "")
 
 
 @pytest.mark.parametrize("mode", ["stream", "unary"])
@@ -217,6 +240,37 @@ async def test_the_async_stream_survives_what_nobody_expected(agent, monkeypatch
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(str(context["exception"])))
         assert await asyncio.wait_for(signer.sign(b"m", timeout=60, **MAIL), 20)
         assert reported[:1] == ["first"]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first call", "later call"])
+@pytest.mark.parametrize("inside", ["add", "next_message"])
+def test_a_signal_handler_may_close_a_signer_wherever_it_interrupts(agent, monkeypatch, first, inside):
+    """The handler ran while its own thread held the stream's lock, and waited for that lock for ever."""
+    signer, told = capsign.Signer(agent.path), []
+    signer.handles()
+    if not first:
+        signer.sign(b"m", **MAIL)
+    pipeline = signer._connection.stream._pipeline
+    real = getattr(pipeline, inside)
+
+    def interrupted(*arguments):
+        result = real(*arguments)
+        signer.close()
+        return result
+
+    monkeypatch.setattr(pipeline, inside, interrupted)
+
+    def call():
+        try:
+            signer.sign(b"m", timeout=600, **MAIL)
+        except capsign.CapsignError as error:
+            told.append(error)
+
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
+    caller.join(20)
+    assert not caller.is_alive()
+    assert ["closed" in str(error) for error in told] == [True]
 
 
 def refuse_one_thread(monkeypatch, chosen):

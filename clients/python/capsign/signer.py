@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -49,8 +50,9 @@ class Connection:
         self.stream = SyncStream(self.stub, window, lambda response: book.store([key_handle(h) for h in response.handles]))
 
     def close(self) -> None:
-        # After a fork the parent's threads and locks are not here; touching them could wait for ever.
-        if self.pid == os.getpid():
+        # After a fork the parent's threads and locks are not here, nor is any thread when the interpreter ends: touching what
+        # they hold could wait for ever.
+        if self.pid == os.getpid() and not sys.is_finalizing():
             self.stream.close()
             self.channel.close()
 
@@ -88,7 +90,10 @@ class Signer:
         self.close()
 
     def close(self) -> None:
-        """End the stream. Calls that wait raise Unavailable if they were not sent and Unknown if they were."""
+        """End the stream. Calls that wait raise Unavailable if they were not sent and Unknown if they were.
+
+        A signal handler may call this; it may not sign, for it may have interrupted a call that holds what signing needs.
+        """
         self._closed = True
         if self._finalizer is not None:
             self._finalizer()
@@ -253,12 +258,12 @@ class Signer:
             return self._connection
 
     def _perform(self, connection: Connection, step: Step) -> Any:
-        if self._closed:
+        if self._closed or connection.stream.closing.begun:  # without the signer's knowledge when the process ends
             return cut_off(step)
         try:
             return self._do(connection, step)
         except ValueError:
-            if self._closed:  # gRPC's word for a channel that was closed just now
+            if connection.stream.closing.begun:  # gRPC's word for a channel that was closed just now
                 return cut_off(step)
             raise
 

@@ -107,7 +107,7 @@ class SyncStream:
 
     def _ensure_reader(self) -> None:
         """Called with the lock held: the reader waits for it before it looks whether it is the reader."""
-        if self._reader is None and not self._forking and not self.closing.begun:
+        if self._reader is None and not self._forking:
             reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
             reader.start()
             self._reader = reader
@@ -140,9 +140,15 @@ class SyncStream:
         breaks, told = 0, False
         while True:
             with self._lock:
-                if self.closing.begun or self._forking or self._pipeline.idle:
+                if self._reader is not threading.current_thread():
+                    return  # an interrupt came between its start and the note of it: nobody knows this one
+                settled = self._pipeline.close() if self.closing.begun else []
+                ended = self.closing.begun or self._forking or self._pipeline.idle
+                if ended:
                     self._reader = None
-                    return
+            _tell(settled)
+            if ended:
+                return
             if breaks:
                 self.closing.wait(min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0))
             answered = False
@@ -242,14 +248,13 @@ class SyncStream:
                 self._ensure_reader()
 
     def close(self) -> None:
-        """Settle everything that waits and end the stream."""
-        with self._lock:
-            self.closing.begin()
-            if self._outgoing is not None:
-                self._outgoing.put(None)
-            call, reader = self._call, self._reader
-            settled = self._pipeline.close()
-        _tell(settled)
+        """Have everything that waits settled and the stream ended. Called once.
+
+        The reader does it, and whoever adds a job after it has gone sees that closing has begun. No lock is taken: a signal
+        handler, or the garbage collector, may be here while its own thread holds it.
+        """
+        self.closing.begin()
+        call, reader = self._call, self._reader
         if call is not None:
             call.cancel()
         if reader is not None and reader is not threading.current_thread():
