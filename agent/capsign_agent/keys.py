@@ -86,17 +86,23 @@ class PublicKeys:
         task = self._fetching.get(context.key)
         if task is None:
             task = self._fetching[context.key] = asyncio.create_task(self._load(context))
-            task.add_done_callback(lambda _: self._fetching.pop(context.key, None))
+            task.add_done_callback(lambda task: self._fetched(context.key, task))
         return await asyncio.shield(task)
 
     def clear(self) -> None:
-        """Forget everything: the policy changed."""
+        """Forget everything: the policy changed. What was asked for before is for those who wait for it, and is not kept."""
         self._known.clear()
+        self._fetching.clear()
+
+    def _fetched(self, key: tuple[str, int, bytes], task: asyncio.Task[Known]) -> None:
+        if self._fetching.get(key) is not task:
+            return
+        del self._fetching[key]
+        if not task.cancelled() and task.exception() is None:
+            self._known[key] = task.result()
+            while len(self._known) > self._most:
+                self._known.popitem(last=False)
 
     async def _load(self, context: Context) -> Known:
         request = signing_pb2.GetPublicKeysRequest(handle=context.held.token, algorithm=context.algorithm, context=context.suffix)
-        known = Known(await self._fetch(request), self._clock())
-        self._known[context.key] = known
-        while len(self._known) > self._most:
-            self._known.popitem(last=False)
-        return known
+        return Known(await self._fetch(request), self._clock())
