@@ -284,8 +284,8 @@ class SigningPath:
     ) -> None:
         """Fetch the new key and send what was refused once more. KEY_MOVED means that nothing happened: that is safe."""
         loop = asyncio.get_running_loop()
-        pairs: list[tuple[_Work, Sequence[int], Call]] = []
-        for work in works:
+        ready = []
+        for work in works:  # nothing is queued before all keys are there: who is cancelled meanwhile has nothing to take back
             assert work.context is not None
             stale = self._keys.cached(work.context)
             try:
@@ -303,7 +303,8 @@ class SigningPath:
             work.positions = moved
             work.intents = [work.group.items[at].intent_id for at in moved]
             work.inputs = [mu(work.group.items[at].message) for at in moved]
-            pairs += self._submit(work, traceparent)
+            ready.append(work)
+        pairs = [pair for work in ready for pair in self._submit(work, traceparent)]
         calls = [call for _, _, call in pairs]
         timer = loop.call_at(deadline, self._expire, calls)
         try:

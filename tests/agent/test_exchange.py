@@ -9,12 +9,14 @@ from typing import Any
 import grpc
 import pytest
 from capsign_agent.agent import Agent
+from capsign_agent.keys import Context, Known, PublicKeys
 from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
+from capsign_wire.types.v1 import signing_pb2 as types
 from support.agent_home import Home, first_handle, running, until
 from support.fake_adapter import BreakError, FakeAdapter, Grant
 
@@ -352,6 +354,42 @@ async def test_a_key_that_moves_under_ml_dsa_is_fetched_and_the_call_repeated_on
         adapter.faults.refuse_item = lambda *_: fail.REASON_KEY_MOVED
         assert reason(await one(stub, handle, algorithm=alg.ALGORITHM_ML_DSA_65)) == fail.REASON_KEY_MOVED
     assert len(adapter.requests) == 5
+
+
+async def test_a_caller_that_leaves_while_a_moved_key_is_fetched_has_nothing_sent(
+    place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    """Two groups, both keys moved: the first was sent again while the second key was fetched, and its caller then left. It was
+    signed for nobody; where no adapter could be reached, it would have waited without a deadline."""
+    fetched: list[bytes] = []
+    reached, gate = asyncio.Event(), asyncio.Event()
+    real = PublicKeys._load
+
+    async def load(keys: PublicKeys, context: Context) -> Known:
+        fetched.append(context.suffix_bytes)
+        if len(fetched) == 4:
+            reached.set()
+            await gate.wait()
+        return await real(keys, context)
+
+    monkeypatch.setattr(PublicKeys, "_load", load)
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+
+        def groups() -> list[agent_pb2.SignGroup]:
+            suffixes = [types.ContextSuffix(transcript=bytes([n]) * 32) for n in range(2)]
+            return [group(handle, b"m", algorithm=alg.ALGORITHM_ML_DSA_65, context=suffix) for suffix in suffixes]
+
+        await batch(stub, *groups())
+        adapter.rotate(alg.ALGORITHM_ML_DSA_65)
+        asked = asyncio.create_task(batch(stub, *groups()))
+        await asyncio.wait_for(reached.wait(), 20)
+        asked.cancel()
+        await until(lambda: agent._in_flight == 0)
+        gate.set()
+        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+    assert adapter.signed == 3, "two before the keys moved, and the last"
 
 
 async def test_a_replica_that_dies_is_replaced_by_the_other(place: Home, adapter: FakeAdapter) -> None:
