@@ -70,7 +70,8 @@ def _end_all(connections: Mapping[asyncio.AbstractEventLoop, AsyncConnection]) -
 
 
 class AsyncSigner:
-    """Signs through the agent of this pod, for asyncio. Everything that `Signer` says holds here; calls are coroutines.
+    """Signs through the agent of this pod, for asyncio. What `Signer` says holds here, but for forks: gRPC for asyncio does not
+    survive one, so close it before, or use it in the children only. Calls are coroutines.
 
     It opens a connection in each event loop that it is used in, and keeps it until the loop or the signer is closed. A caller
     that is cancelled does not harm those it shares a message with; what it asked for may still be signed, so give `intent_id` if
