@@ -296,6 +296,31 @@ def test_a_call_that_could_not_start_its_thread_leaves_nothing_behind(agent, mon
     assert len(agent.signed) == 1
 
 
+def test_an_interrupt_that_comes_while_the_thread_starts_leaves_one_reader(agent, monkeypatch):
+    """Ctrl-C came between its start and the note of it: the next call started another, and two threads read for one signer."""
+    real, started = threading.Thread.start, []
+
+    def start(thread):
+        real(thread)
+        if thread.name == "capsign-stream":
+            started.append(thread)
+            if len(started) == 1:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with capsign.Signer(agent.path, timeout=5) as signer:
+        with pytest.raises(KeyboardInterrupt):
+            signer.sign(b"m", **MAIL)
+        hold = agent.plan("hold")
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(signer.sign, b"m", **MAIL)
+            assert hold.reached.wait(5)
+            started[0].join(5)
+            assert [thread.is_alive() for thread in started] == [False, True]
+            hold.release.set()
+            assert waiting.result(5)
+
+
 def test_the_stream_survives_what_nobody_expected(agent, monkeypatch):
     """An error that is none of gRPC's ended the stream's thread, none took its place, and all calls waited out their deadline."""
     reported = []
