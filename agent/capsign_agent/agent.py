@@ -34,6 +34,7 @@ from capsign_agent.lookups import Lookups
 from capsign_agent.narrow import Narrowing
 from capsign_agent.renewal import Renewal, backoff_s
 from capsign_agent.reporter import Reporter
+from capsign_agent.room import LEAST_BYTES, Room
 from capsign_agent.servicer import SigningServicer
 from capsign_agent.settle import Settlement
 from capsign_agent.sign import SigningPath
@@ -178,6 +179,7 @@ class Agent:
             self._path,
             self._lookups,
             self,
+            Room(max(LEAST_BYTES, self._config.limits.call_bytes // len(self._sockets)), self.metrics),
             timeout_s=self._config.upstream.timeout_ms / 1000,
             stream_calls=self._config.limits.stream_calls,
             skew_s=float(self._config.limits.clock_skew_s),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
@@ -20,6 +21,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.handles import SocketHandles
 from capsign_agent.lookups import Lookups
+from capsign_agent.room import Room
 from capsign_agent.sign import SigningPath
 
 T = TypeVar("T")
@@ -46,6 +48,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         path: SigningPath,
         lookups: Lookups,
         gate: Gate,
+        room: Room,
         *,
         timeout_s: float,
         stream_calls: int,
@@ -55,6 +58,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self._path = path
         self._lookups = lookups
         self._gate = gate
+        self._room = room
         self._timeout_s = timeout_s
         self._stream_calls = stream_calls
         self._skew_s = skew_s
@@ -90,9 +94,9 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         return await self._unary(request, context, act)
 
     async def SignStream(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes by itself
-        self, request_iterator: AsyncIterator[agent_pb2.SignStreamRequest], context: Any
+        self, _: AsyncIterator[agent_pb2.SignStreamRequest], context: Any
     ) -> None:
-        await _Stream(self, context, self._stream_calls).run(request_iterator)
+        await _Stream(self, context, self._room, self._stream_calls).run()
 
     async def ListHandles(self, request: agent_pb2.ListHandlesRequest, context: Any) -> agent_pb2.ListHandlesResponse:
         async def act(_: float) -> agent_pb2.ListHandlesResponse:
@@ -112,7 +116,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
 
     async def answer(self, request: agent_pb2.SignStreamRequest) -> agent_pb2.SignStreamResponse:
         """One call of a stream. Never raises; what cannot be read at all is answered under the id 0."""
-        call_id = request.number if isinstance(request, bounds.Unparsed) else request.call_id
+        call_id = _number(request)
         try:
             self._gate.enter()
         except FailureError as error:
@@ -138,6 +142,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         except FailureError as error:
             await _abort(context, error)
         try:
+            weighed = self._room.take(request)
+            _at_end_of_call(lambda: self._room.give(weighed))
             bounds.check(request)
             remaining = context.time_remaining()
             return await act(self._timeout_s if remaining is None else max(0.001, min(remaining, self._timeout_s)))
@@ -150,48 +156,80 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
 
 
 class _Stream:
-    """One application stream: calls run side by side up to a bound, answers go out one at a time as they come."""
+    """One application stream: calls run side by side up to a bound, answers go out one at a time as they come.
 
-    def __init__(self, servicer: SigningServicer, context: Any, most: int) -> None:
+    A call counts, and holds its room, until its answer is written: an application that does not read is not read from either.
+    """
+
+    def __init__(self, servicer: SigningServicer, context: Any, room: Room, most: int) -> None:
         self._servicer = servicer
         self._context = context
-        self._slots = asyncio.Semaphore(most)
-        self._ready: deque[agent_pb2.SignStreamResponse] = deque()
+        self._room = room
+        self._most = most
+        self._calls = 0
+        self._held = 0
+        """Bytes of the room."""
+        self._freed = asyncio.Event()
+        self._ready: deque[tuple[agent_pb2.SignStreamResponse, int]] = deque()
         self._writing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self, requests: AsyncIterator[agent_pb2.SignStreamRequest]) -> None:
+    async def run(self) -> None:
         try:
-            async for request in requests:
-                await self._slots.acquire()  # the socket's flow control holds back what comes above the bound
-                self._start(self._one(request))
+            while self._take_in(await self._context.read()):
+                while self._calls >= self._most or self._held > self._room.share:  # the socket's flow control holds back the rest
+                    self._freed.clear()
+                    await self._freed.wait()
             while self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
             for task in self._tasks:
                 task.cancel()
+            self._room.give(self._held)
+            self._held = 0
+            self._ready.clear()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _take_in(self, request: Any) -> bool:
+        """Begin a call; False if there was no more. Nobody else keeps the request: a stream that idles holds none."""
+        if request is grpc.aio.EOF:
+            return False
+        weighed = 0
+        try:
+            weighed = self._room.take(request)
+        except FailureError as error:
+            request = bounds.Unparsed(error.to_item(), _number(request))
+        self._calls += 1
+        self._held += weighed
+        task = asyncio.get_running_loop().create_task(self._one(request, weighed))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return True
 
-    async def _one(self, request: agent_pb2.SignStreamRequest) -> None:
-        """A call keeps its slot until its answer is written: an application that does not read is not read from either."""
-        self._ready.append(await self._servicer.answer(request))
+    async def _one(self, request: agent_pb2.SignStreamRequest, weighed: int) -> None:
+        self._ready.append((await self._servicer.answer(request), weighed))
         if self._writing:
             return
         self._writing = True
         try:
             while self._ready:
-                await self._context.write(self._ready.popleft())
-                self._slots.release()
+                await self._context.write(self._ready[0][0])
+                self._done_with(self._ready.popleft()[1])
         except Exception:  # whatever gRPC raises when the application has gone: nobody is left to tell
-            for _ in range(1 + len(self._ready)):  # that answer and those behind it
-                self._slots.release()
-            self._ready.clear()
+            while self._ready:  # that answer and those behind it
+                self._done_with(self._ready.popleft()[1])
         finally:
             self._writing = False
+
+    def _done_with(self, weighed: int) -> None:
+        self._calls -= 1
+        self._held -= weighed
+        self._room.give(weighed)
+        self._freed.set()
+
+
+def _number(request: Any) -> int:
+    """The `call_id`, where it could be read."""
+    return request.number if isinstance(request, bounds.Unparsed) else request.call_id
 
 
 def _count(groups: Sequence[agent_pb2.SignGroup]) -> None:
@@ -217,5 +255,24 @@ def _traceparent(context: Any) -> str:
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FailureError) -> NoReturn:
-    await context.abort_with_status(RpcStatus(error))
+    try:
+        await context.abort_with_status(RpcStatus(error))
+    except grpc.aio.AbortError as ending:
+        # gRPC keeps it with the call, and its traceback keeps the call and the request: the collector would find them late.
+        _at_end_of_call(functools.partial(_forget_way, ending))
+        raise
     raise AssertionError("abort_with_status raises")
+
+
+def _forget_way(error: BaseException) -> None:
+    error.__traceback__ = error.__context__ = None
+
+
+def _at_end_of_call(act: Callable[[], None]) -> None:
+    """Act when this RPC is over, its answer read by the application or of use to nobody.
+
+    gRPC has a callback for that; it ties the call into a knot that only the collector unties. The task of the RPC lets go of its.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    task.add_done_callback(lambda _: act())

@@ -210,6 +210,7 @@ class SigningPath:
                 try:
                     answer = await call.answer
                 except FailureError as error:
+                    error.__traceback__ = None  # the future keeps the error, and its traceback would keep us and the request
                     work.refuse(positions, error)
                     continue
                 self._fill(work, positions, answer, made_under)
@@ -312,6 +313,7 @@ class SigningPath:
                 try:
                     answer = await call.answer
                 except FailureError as error:
+                    error.__traceback__ = None  # the future keeps the error, and its traceback would keep us and the request
                     work.refuse(positions, error)
                     continue
                 self._fill(work, positions, answer, made_under)

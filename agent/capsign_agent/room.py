@@ -1,0 +1,76 @@
+"""The memory that the calls of one socket may hold: requests at work, and answers that nobody has read yet.
+
+Every call is weighed when it comes, with the answer that it will get, and put down again when its answer is on its way out. So an
+adapter that is slow, or an application that does not read, costs a known number of bytes and not the memory limit of the pod.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.bounds import Unparsed
+from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
+from capsign_wire.types.v1 import failures_pb2
+
+LEAST_BYTES = 8 * 1024 * 1024
+"""Least room of a socket: any call fits, or nearly."""
+
+CALL_BYTES = 12 * 1024
+"""What a call takes beside its content, measured: gRPC's own state of it, a task, futures, an answer without signatures."""
+
+ITEM_BYTES = 512
+"""What an item takes beside its input and its signature: its intent, its records, its place in three messages."""
+
+ATTESTATION_BYTES = 4096
+"""What the attestation of a subkey takes; with a transcript, each item may have one of its own."""
+
+
+def weight(request: Any) -> int:
+    """What a request and its answer will hold, bytes."""
+    if isinstance(request, Unparsed):
+        return CALL_BYTES
+    weighed = CALL_BYTES + int(request.ByteSize())
+    if isinstance(request, (agent_pb2.SignStreamRequest, agent_pb2.SignBatchRequest)):
+        weighed += sum(len(group.items) * _item(group) for group in request.groups)
+    elif isinstance(request, agent_pb2.SignRequest):
+        weighed += _item(request)
+    return weighed
+
+
+def _item(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> int:
+    row = ALGORITHMS.get(asked.algorithm)  # bounds were not looked at yet
+    signature = row.max_signature if row is not None else 0
+    return ITEM_BYTES + signature + (ATTESTATION_BYTES if asked.context.transcript else 0)
+
+
+class Room:
+    """For one event loop."""
+
+    def __init__(self, most: int, metrics: Metrics) -> None:
+        """`most`: bytes."""
+        self._most = most
+        self._metrics = metrics
+        self.held = 0
+        """Bytes."""
+        self.share = most // 4
+        """What one stream may hold before nothing more is read from it, bytes: one that is stuck must leave room for others."""
+
+    def take(self, request: Any) -> int:
+        """Returns what it weighs, to be given back. Raises FailureError OVERLOADED if it does not fit: nothing was taken then.
+
+        A call that is alone always fits.
+        """
+        weighed = weight(request)
+        if self.held and self.held + weighed > self._most:
+            self._metrics.observe_calls(failures_pb2.REASON_OVERLOADED)
+            detail = "The calls of this socket hold as much memory as they may."
+            raise FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=50)
+        self.held += weighed
+        return weighed
+
+    def give(self, weighed: int) -> None:
+        """What was taken is free again."""
+        self.held -= weighed

@@ -1,0 +1,151 @@
+"""What the calls of a socket may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import struct
+from types import FrameType
+from typing import Any
+
+import grpc
+import pytest
+from capsign_agent.room import CALL_BYTES, Room, weight
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.bounds import Unparsed
+from capsign_wire.failures import FailureError
+from capsign_wire.intents import new_intent_id
+from capsign_wire.telemetry import Metrics
+from capsign_wire.types.v1 import algorithms_pb2 as alg
+from capsign_wire.types.v1 import failures_pb2 as fail
+from capsign_wire.types.v1 import signing_pb2 as types
+from support.agent_home import Home, first_handle, running, until
+from support.fake_adapter import FakeAdapter
+
+ITEMS = 100
+
+
+def group(algorithm: int, transcript: bytes = b"") -> agent_pb2.SignGroup:
+    items = [agent_pb2.SignItem(intent_id=bytes(16), message=b"m") for _ in range(ITEMS)]
+    context = types.ContextSuffix(transcript=transcript)
+    return agent_pb2.SignGroup(handle_id="h" * 22, algorithm=algorithm, context=context, items=items)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("transcript", [b"", bytes(32)])
+def test_an_answer_weighs_no_more_than_was_taken_for_it(algorithm: int, transcript: bytes) -> None:
+    """Signatures of the greatest length; with a transcript an attestation for each, as stored answers have them."""
+    request = agent_pb2.SignStreamRequest(groups=[group(algorithm, transcript)])
+    answer = agent_pb2.SignStreamResponse(call_id=1)
+    signed = answer.groups.add()
+    for _ in range(ITEMS):
+        one = signed.items.add(signature=bytes(ALGORITHMS[algorithm].max_signature), leaf_index=2**40)
+        if transcript:
+            one.signed_by.CopyFrom(types.SignedBy(kid="k" * 43, policy_digest=bytes(32), attestation=bytes(3900)))
+    assert request.ByteSize() + answer.ByteSize() < weight(request)
+    assert weight(agent_pb2.SignBatchRequest(groups=[group(algorithm, transcript)])) < weight(request) + 16
+
+
+def test_what_is_no_call_has_a_weight_too() -> None:
+    odd = agent_pb2.SignBatchRequest(groups=[group(0)])
+    odd.groups[0].algorithm = 99  # type: ignore[assignment]
+    assert weight(odd) > CALL_BYTES
+    assert weight(Unparsed(fail.Failure(reason=fail.REASON_INPUT_MALFORMED))) == CALL_BYTES
+    assert weight(agent_pb2.ListHandlesRequest()) == CALL_BYTES
+    one = agent_pb2.SignRequest(algorithm=alg.ALGORITHM_ML_DSA_65)
+    assert weight(one) > CALL_BYTES + 3309
+
+
+def test_more_than_fits_is_refused_and_counted_and_a_call_alone_always_fits() -> None:
+    metrics = Metrics()
+    room = Room(2 * CALL_BYTES, metrics)
+    small, large = agent_pb2.ListHandlesRequest(), agent_pb2.SignBatchRequest(groups=[group(alg.ALGORITHM_ML_DSA_65)])
+    taken = room.take(large)
+    with pytest.raises(FailureError, match="OVERLOADED"):
+        room.take(small)
+    assert metrics.snapshot()["capsign.calls"] == {("unavailable", "OVERLOADED"): 1}
+    assert room.held == taken
+    room.give(taken)
+    assert room.take(small) == CALL_BYTES
+
+
+# Over a real socket.
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_has_gone(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """Its window is zero: gRPC cannot send the answer and keeps it, with no end to how many of them there are."""
+    async with running(place) as agent:
+        [servicer] = agent._servicers
+        await first_handle(place.stub())
+        await until(lambda: servicer._room.held == 0)
+        reader, writer = await asyncio.open_unix_connection(str(place.socket))
+        headers = b"\x83\x86" + literal(b":path", b"/capsign.agent.v1.SigningService/ListHandles") + literal(b":authority", b"x")
+        headers += literal(b"content-type", b"application/grpc") + literal(b"te", b"trailers")
+        writer.write(PREFACE + frame(4, 0, 0, struct.pack(">HI", 4, 0)) + frame(1, 4, 1, headers) + frame(0, 1, 1, bytes(5)))
+        while b"content-type" not in (await reader.read(4096)) and not servicer._room.held:
+            pass
+        assert servicer._room.held == CALL_BYTES
+        writer.close()
+        await until(lambda: servicer._room.held == 0)
+
+
+async def knots(act: Any) -> list[str]:
+    """The functions whose frames are left to the garbage collector after this."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = {id(one) for one in gc.get_objects()}
+        await act()
+        frames = [one for one in gc.get_objects() if isinstance(one, FrameType) and id(one) not in before]
+        return [one.f_code.co_name for one in frames if "capsign_agent" in one.f_code.co_filename]
+    finally:
+        gc.enable()
+
+
+async def test_a_call_that_fails_leaves_nothing_to_the_garbage_collector(place: Home, adapter: FakeAdapter) -> None:
+    """Each request that was refused stayed in a knot of exception, frames and RPC until the collector came: 800 MiB of them."""
+    async with running(place) as agent:
+        stub = place.stub()
+        await first_handle(stub)
+
+        async def refused() -> None:
+            for _ in range(5):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await stub.Sign(agent_pb2.SignRequest())
+            await until(lambda: agent._servicers[0]._room.held == 0)
+
+        assert await knots(refused) == []
+
+
+async def test_a_call_whose_answer_was_lost_leaves_nothing_either(place: Home, adapter: FakeAdapter) -> None:
+    place.upstream = "timeout_ms = 200"
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = await first_handle(stub)
+        answering = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        adapter.faults.before_answer = lambda request: asyncio.run_coroutine_threadsafe(answering.wait(), loop).result(20)  # type: ignore[assignment]
+
+        async def lost() -> None:
+            item = agent_pb2.SignItem(intent_id=new_intent_id(), message=os.urandom(64))
+            groups = [agent_pb2.SignGroup(handle_id=handle.id, algorithm=alg.ALGORITHM_ES256, items=[item])]
+            answer = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=groups))
+            assert answer.groups[0].items[0].failure.reason == fail.REASON_ANSWER_LATE
+            await until(lambda: agent._servicers[0]._room.held == 0)
+
+        assert await knots(lost) == []
+        answering.set()
