@@ -20,7 +20,7 @@ from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent import records
+from capsign_agent import process, records
 from capsign_agent.adapter_calls import AdapterCalls
 from capsign_agent.coalesce import Coalescer
 from capsign_agent.config import Config, Socket
@@ -173,7 +173,8 @@ class Agent:
             self._quiet.set()
 
     async def _serve(self, claim: SocketClaim, handles: SocketHandles) -> grpc.aio.Server:
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        most = process.connections_for(len(self._sockets))
+        server = grpc.aio.server(options=[*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", most)])
         servicer = SigningServicer(
             handles,
             self._path,

@@ -18,11 +18,29 @@ _SPARE_BYTES = 4 * 1024 * 1024
 """Blocks that malloc takes from the kernel and gives back one by one, and what it keeps of the rest. Left to itself it raises
 both after the first large message, and hundreds of MiB of large calls, once freed, stay with the process."""
 
+_SPARE_FILES = 384
+"""Descriptors for all but applications: 16 adapters with 8 streams each, twice while certificates change; the journal; health."""
+_CONNECTIONS = 4096
+_LEAST_CONNECTIONS = 16
+
+
+def connections_for(sockets: int) -> int:
+    """How many connections each of so many sockets may have. Without a bound, those of one container take every descriptor, and
+    then no container is served, nothing is journalled and no adapter reached.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    affordable = _CONNECTIONS if files == resource.RLIM_INFINITY else min(_CONNECTIONS, files - _SPARE_FILES)
+    return max(_LEAST_CONNECTIONS, affordable // sockets)
+
 
 def harden() -> None:
-    """No core file, no ptrace by equals, no file of ours readable by others. Handles and tokens live in this memory."""
+    """No core file, no ptrace by equals, no file of ours readable by others: handles and tokens live in this memory. As many open
+    files as are allowed.
+    """
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     with contextlib.suppress(AttributeError):  # a libc without it has no arenas either
