@@ -76,7 +76,8 @@ class Agent:
         self._source = source_of(config, calls, self._account)
         self._sockets = [SocketClaim(one.path, int(one.mode, 8), int(one.directory_mode, 8)) for one in config.sockets]
         now_ms = time.time_ns() // 1_000_000
-        self.journal = Journal(config.journal.dir, config.journal.max_bytes, secrets.token_bytes(16), now_ms)
+        boot_id, sockets = secrets.token_bytes(16), len(config.sockets)
+        self.journal = Journal(config.journal.dir, config.journal.max_bytes, boot_id, now_ms, sockets)
         if self.journal.torn_bytes:
             logs.warning("journal.torn_tail", bytes=self.journal.torn_bytes)
         self.journal.open(records.opened())

@@ -23,8 +23,9 @@ import re
 import struct
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from capsign_wire.adapter.v1 import evidence_pb2
@@ -63,6 +64,8 @@ class Segment:
     boot: str
     last_sequence: int
     records: int
+    refused: Counter[str] = field(default_factory=Counter)
+    """Bytes of refusals, by socket."""
 
     def batch(self) -> bytes:
         """The bytes that go upstream, always the same. Raises JournalError if the file changed since it was sealed."""
@@ -78,9 +81,11 @@ class Journal:
     For one event loop; not for threads. One process at a time holds the directory.
     """
 
-    def __init__(self, directory: Path, max_bytes: int, boot_id: bytes, now_ms: int) -> None:
+    def __init__(self, directory: Path, max_bytes: int, boot_id: bytes, now_ms: int, sockets: int = 1) -> None:
         """Take the directory, recover earlier lives, start this one. Raises JournalError."""
         self._max_bytes = max_bytes
+        self._most_refused = max_bytes // 2 // sockets
+        self._refused = Counter[str]()
         self._lock = _take(directory)
         self._sealed: list[Segment] = []
         self._sealed_sizes: dict[Path, int] = {}
@@ -174,6 +179,21 @@ class Journal:
         self._records += count
         self._promised = max(0, self._promised - promised)
 
+    def refuse(self, piece: evidence_pb2.AuditBatch, socket: str) -> None:
+        """Write what was refused to a socket. Raises FailureError JOURNAL_FULL; then the refusal must not be told.
+
+        Half of the journal is open to refusals, in equal shares for the sockets: who is refused without end, or wants to be,
+        keeps nobody else from signing. The piece that reaches the share is still taken.
+        """
+        no_room = self._failed or self._room() < len(piece.records) * RECORD_BYTES
+        if no_room or self._refused[socket] >= self._most_refused:
+            detail = "The agent's audit journal has no room for another refusal."
+            raise FailureError(failures_pb2.REASON_JOURNAL_FULL, detail, retry_after_ms=1000)
+        self.append(piece)
+        size = piece.ByteSize()
+        self._refused[socket] += size
+        self._refused_here[socket] += size
+
     def forget(self, promised: int) -> None:
         """Give back room that will not be used."""
         self._promised = max(0, self._promised - promised)
@@ -200,6 +220,7 @@ class Journal:
         segment.path.unlink(missing_ok=True)
         self._sealed.remove(segment)
         self._sealed_bytes -= self._sealed_sizes.pop(segment.path)
+        self._refused -= segment.refused
         folder = segment.path.parent
         if folder != self._folder and not any(folder.iterdir()):
             folder.rmdir()
@@ -271,11 +292,12 @@ class Journal:
         self._current = self._folder / f"{self._number:08d}.seg"
         self._head = evidence_pb2.AuditBatch(boot_id=self._boot_id, previous=previous).SerializeToString()
         self._fd, self._size, self._records = -1, 0, 0
+        self._refused_here = Counter[str]()
         self._hash = hashlib.sha256(self._head)
 
     def _seal(self) -> None:
         os.close(self._fd)
-        self._sealed.append(Segment(self._current, self._boot, self._sequence, self._records))
+        self._sealed.append(Segment(self._current, self._boot, self._sequence, self._records, self._refused_here))
         self._sealed_sizes[self._current] = self._size
         self._sealed_bytes += self._size
         self._begin(self._hash.digest())

@@ -94,36 +94,44 @@ class Lookups:
         """What became of an intent, written to the journal before it is told."""
         held = socket.find(request.handle_id, self._clock(), self._skew_s)
         intents.millis_of(request.intent_id)
-        upstream = signing_pb2.ResolveIntentRequest(handle=held.token, intent_id=request.intent_id)
-        told = await self._adapter.resolve(upstream, timeout_s)
-        kind = told.WhichOneof("resolution")
-        piece = records.Piece()
-        unspecified = algorithms_pb2.ALGORITHM_UNSPECIFIED
-        if kind == "done":
-            if not told.done.signature:
-                raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter says done and gives no signature.")
-            records.done(piece, [(request.intent_id, told.done.leaf_index)], held.grant, unspecified, socket.name)
-            done = agent_pb2.SignResponse(
-                signature=told.done.signature, leaf_index=told.done.leaf_index, signed_by=told.done.signed_by
-            )
-            answer = agent_pb2.ResolveIntentResponse(done=done)
-        elif kind in {"refused", "never"}:
-            never = kind == "never"
-            reason = failures_pb2.REASON_INTENT_NEVER if never else FailureError.from_item(told.refused).reason
-            refused = failures_pb2.OUTCOME_REFUSED
-            records.failed(piece, [request.intent_id], held.grant, unspecified, socket.name, refused, reason)
-            answer = agent_pb2.ResolveIntentResponse(
-                never=agent_pb2.Never() if never else None, refused=None if never else told.refused
-            )
-        else:
-            raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter's answer is empty.")
-        self._journal.append(piece)
+        self._journal.promise(1)
+        try:
+            upstream = signing_pb2.ResolveIntentRequest(handle=held.token, intent_id=request.intent_id)
+            told = await self._adapter.resolve(upstream, timeout_s)
+            answer, piece = _resolved(told, request.intent_id, held.grant, socket.name)
+            self._journal.append(piece)
+        finally:
+            self._journal.forget(2)
         return answer
 
     def _context(self, socket: SocketHandles, request: agent_pb2.GetPublicKeysRequest | agent_pb2.VerifyRequest) -> Context:
         held = socket.find(request.handle_id, self._clock(), self._skew_s)
         suffix = held.rule.decide("", request.algorithm, request.context)
         return Context(held, request.algorithm, suffix, suffix.SerializeToString(deterministic=True))
+
+
+def _resolved(
+    told: signing_pb2.ResolveIntentResponse, intent_id: bytes, grant: str, caller: str
+) -> tuple[agent_pb2.ResolveIntentResponse, records.Piece]:
+    """The answer to the application and its record. Raises FailureError INTERNAL if the adapter's says nothing."""
+    kind = told.WhichOneof("resolution")
+    piece = records.Piece()
+    unspecified = algorithms_pb2.ALGORITHM_UNSPECIFIED
+    if kind == "done":
+        if not told.done.signature:
+            raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter says done and gives no signature.")
+        records.done(piece, [(intent_id, told.done.leaf_index)], grant, unspecified, caller)
+        done = agent_pb2.SignResponse(
+            signature=told.done.signature, leaf_index=told.done.leaf_index, signed_by=told.done.signed_by
+        )
+        return agent_pb2.ResolveIntentResponse(done=done), piece
+    if kind not in {"refused", "never"}:
+        raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter's answer is empty.")
+    never = kind == "never"
+    reason = failures_pb2.REASON_INTENT_NEVER if never else FailureError.from_item(told.refused).reason
+    records.failed(piece, [intent_id], grant, unspecified, caller, failures_pb2.OUTCOME_REFUSED, reason)
+    answer = agent_pb2.ResolveIntentResponse(never=agent_pb2.Never() if never else None, refused=None if never else told.refused)
+    return answer, piece
 
 
 def _verifying(known: Known, request: agent_pb2.VerifyRequest) -> types_pb2.PublicKey | None:

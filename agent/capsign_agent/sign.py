@@ -41,7 +41,7 @@ from capsign_agent.settle import Settlement, named
 class _Work:
     """One group on its way: what passed so far, and the results of what did not."""
 
-    __slots__ = ("context", "group", "held", "inputs", "intents", "kid", "positions", "result", "row", "whole")
+    __slots__ = ("context", "group", "held", "inputs", "intents", "kid", "positions", "refused", "result", "row", "whole")
 
     def __init__(self, group: agent_pb2.SignGroup) -> None:
         self.group = group
@@ -51,6 +51,8 @@ class _Work:
         self.context: Context | None = None
         self.kid = ""
         self.positions: Sequence[int] = ()
+        self.refused: Sequence[int] = ()
+        """Those that policy refused in the pod, the group as a whole."""
         self.intents: list[bytes] = []
         self.inputs: list[bytes] = []
         self.whole: agent_pb2.SignedGroup | None = None
@@ -103,7 +105,7 @@ class SigningPath:
                 await self._hash(work, deadline)
             except FailureError as error:
                 self._refuse_group(socket, work, error, refusals)
-        self._record_refusals(refusals)
+        self._record_refusals(socket, refusals, works)
         signed_by = await self._exchange(works, deadline, traceparent)
         replies = [self._reply(work, made_under) for work, made_under in zip(works, signed_by, strict=True)]
         loop.call_soon(self._measure, works, loop.time() - started)  # once the reply is on its way
@@ -183,14 +185,20 @@ class SigningPath:
         work.positions = ()
         if error.outcome != failures_pb2.OUTCOME_REFUSED:
             return
+        work.refused = open_positions
         grant = work.held.grant if work.held is not None else ""
         ids = [work.group.items[position].intent_id for position in open_positions]
         records.failed(refusals, ids, grant, work.group.algorithm, socket.name, error.outcome, error.reason)
 
-    def _record_refusals(self, refusals: records.Piece) -> None:
-        """A refusal needs no room promised: nothing is released by it, so a full journal only leaves it to the counters."""
-        if refusals.records and not self._journal.full:
-            self._settlement.append(refusals, 0)
+    def _record_refusals(self, socket: SocketHandles, refusals: records.Piece, works: Sequence[_Work]) -> None:
+        """A refusal is told once it is written down. Where the journal has no room the caller hears that instead."""
+        if not refusals.records:
+            return
+        try:
+            self._journal.refuse(refusals, socket.name)
+        except FailureError as error:
+            for work in works:
+                work.refuse(work.refused, error)
 
     # Steps 7 to 10: the exchange with the adapter; `settle` has what happens around each batch.
 

@@ -192,6 +192,7 @@ async def test_a_caller_that_leaves_takes_back_what_was_not_sent(place: Home, ad
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
+        await until(lambda: len(agent._coalescer._parked) == 2)  # with one of them both calls would be one batch
         busy = [asyncio.create_task(one(stub, handle)) for _ in range(2)]
         await until(lambda: len(adapter.requests) == 2)
         waiting = asyncio.create_task(one(stub, handle))
@@ -446,6 +447,51 @@ async def test_a_full_journal_refuses_to_sign_and_recovers(place: Home, adapter:
         await until(lambda: not agent.journal.sealed())
         assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
     assert len(intents(adapter)) == len(outcomes(adapter)) == adapter.signed
+
+
+async def test_refusals_without_end_at_one_socket_leave_the_others_room(place: Home, adapter: FakeAdapter) -> None:
+    """One container asked for what it may not until the journal was full, and no other could sign. What was told was recorded."""
+    adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
+    place.journal_extra = "max_bytes = 1048576"
+    other = place.root / "o" / "agent.sock"
+    place.sockets += f'[[sockets]]\nname = "other"\npath = "{other}"\n'
+    told = 0
+    async with running(place):
+        loud = place.stub()
+        place.socket = other
+        quiet = place.stub()
+        while told < 20_000:
+            [refused] = await batch(loud, group("nothing", *[b"x"] * 500))
+            if refused.items[0].failure.reason != fail.REASON_HANDLE_UNKNOWN:
+                break
+            told += 500
+        assert {item.failure.reason for item in refused.items} == {fail.REASON_JOURNAL_FULL}
+        [refused] = await batch(quiet, group("nothing", b"x"))
+        assert refused.items[0].failure.reason == fail.REASON_HANDLE_UNKNOWN
+        assert isinstance(await one(quiet, (await first_handle(quiet)).id), agent_pb2.SignResponse)
+        adapter.faults.audit = lambda _: 0
+    assert outcomes(adapter).count(fail.OUTCOME_REFUSED) == told + 1
+
+
+async def test_resolving_needs_room_in_the_journal_too(place: Home, adapter: FakeAdapter) -> None:
+    """Its record was written whatever the bound: whoever resolved on and on filled the disk."""
+    adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        room = agent.journal._room() // 448
+        agent.journal.promise(room)
+        resolve = agent_pb2.ResolveIntentRequest(handle_id=handle, intent_id=new_intent_id())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ResolveIntent(resolve)
+        told = FailureError.from_rpc(caught.value)
+        assert told is not None
+        assert told.reason == fail.REASON_JOURNAL_FULL
+        agent.journal.forget(2 * room)
+        promised = agent.journal._promised
+        assert (await stub.ResolveIntent(resolve)).HasField("never")
+        assert agent.journal._promised == promised
+        adapter.faults.audit = lambda _: 0
 
 
 async def test_revocation_is_heeded_the_moment_it_is_told(place: Home, adapter: FakeAdapter) -> None:

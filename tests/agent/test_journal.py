@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from capsign_agent import journal as module
 from capsign_agent import records
-from capsign_agent.journal import Journal, JournalError
+from capsign_agent.journal import RECORD_BYTES, Journal, JournalError
 from capsign_wire import bounds
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
@@ -210,6 +211,33 @@ def test_a_full_journal_refuses_new_calls_and_still_takes_the_outcomes_it_promis
     assert journal.size_bytes <= MAX
     journal.append(records.closed())
     assert journal.size_bytes <= MAX
+
+
+def test_what_is_refused_to_one_socket_leaves_room_for_the_refusals_of_others_and_for_calls(tmp_path: Path) -> None:
+    """An application was refused without end: its records filled the journal, and no container could sign any more."""
+    journal = Journal(tmp_path, MAX, bytes(16), 1, sockets=2)
+    wrote = 0
+    with contextlib.suppress(FailureError):
+        while True:
+            journal.refuse(some(100), "loud")
+            wrote += 100
+    assert MAX // 4 < journal.size_bytes < MAX // 4 + 100 * RECORD_BYTES
+    journal.refuse(some(100), "quiet")
+    journal.promise(1000)
+    journal.seal()
+    assert sum(segment.records for segment in journal.sealed()) == wrote + 100
+    for segment in journal.sealed():
+        journal.delivered(segment)
+    journal.refuse(some(100), "loud")
+
+
+def test_a_refusal_that_does_not_fit_writes_nothing(tmp_path: Path) -> None:
+    journal = start(tmp_path)
+    fill(journal)
+    before = journal.sequence
+    with pytest.raises(FailureError, match="JOURNAL_FULL"):
+        journal.refuse(some(300), "app")
+    assert journal.sequence == before
 
 
 def test_signing_resumes_when_the_journal_was_delivered(tmp_path: Path) -> None:
