@@ -108,6 +108,7 @@ class Renewal:
         async with self._asking:
             # What is told from here on may be newer than the answer: a policy asks again, an epoch is held against the answer's.
             # At a start the first news may come before the first handles, and is no reason to ask twice.
+            asked_by_others = over is not None and self._fetch_anew
             self._fetch_anew, self._fetching, self._told_meanwhile = False, True, 0
             try:
                 response = await (over or self._adapter).issue(self._book.wanted)
@@ -115,7 +116,7 @@ class Renewal:
                 self._take(lambda now: self._book.replace(response.handles, now, response.mint_public_key))
             except BaseException:
                 self._fetch_anew = True
-                if self._told_meanwhile:
+                if self._told_meanwhile or asked_by_others:  # `keep` left it to this one, and must not wait for half a life
                     self._kick.set()
                 raise
             finally:
@@ -156,7 +157,7 @@ class Renewal:
     async def _renew(self) -> None:
         async with self._asking:
             due = self._book.due(self._clock())
-            if not due:
+            if not due or self._fetch_anew:  # while it waited for its turn, the question before it may have failed
                 return
             response = await self._adapter.renew([self._book.issued[grant].token for grant in due])
             bounds.check(response)

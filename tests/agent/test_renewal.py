@@ -198,6 +198,38 @@ async def test_news_during_a_question_of_others_that_failed_is_asked_for_at_once
         await until(lambda: sorted(rig.book.issued) == ["a", "c"], seconds=5)
 
 
+async def test_what_was_asked_for_before_a_question_of_others_that_failed_is_asked_for_at_once(rig: Rig) -> None:
+    """The wish came, the question over the connections of a new certificate took it with it, and was given up. `keep` had found
+    nothing to do in between, and slept for half a life on handles that it had been told were wrong."""
+    with rig.keeping():
+        await settled(rig)
+        rig.adapter.gate.clear()
+        rig.renewal.fetch_soon()
+        over = asyncio.create_task(rig.renewal.fetch(rig.adapter))
+        await until(lambda: rig.adapter.asked == 2)
+        await until(lambda: rig.renewal._asking._waiters)  # keep, which wants to renew what is due: nothing
+        rig.adapter.grants = {"a", "c"}
+        over.cancel()
+        rig.adapter.gate.set()
+        await until(lambda: sorted(rig.book.issued) == ["a", "c"], seconds=5)
+
+
+async def test_nothing_is_renewed_after_a_question_of_others_that_failed(rig: Rig) -> None:
+    """A certificate had ended, so the connections were the next one's already; handles could not be had yet. There the old ones
+    look stolen, and are left out of the answer to a renewal: that was taken for a revocation, which is final to callers."""
+    with rig.keeping():
+        await settled(rig)
+        rig.adapter.gate.clear()
+        over = asyncio.create_task(rig.renewal.fetch(rig.adapter))
+        await until(lambda: rig.adapter.asked == 2)
+        rig.clock.ahead_s = LIFE_S * 0.6
+        await until(lambda: rig.renewal._asking._waiters)
+        over.cancel()
+        rig.adapter.gate.set()
+        await until(lambda: rig.adapter.asked == 3, seconds=5)
+        assert rig.adapter.renewals == 0
+
+
 async def test_a_question_that_failed_is_asked_again(rig: Rig) -> None:
     with rig.keeping():
         await settled(rig)
