@@ -18,6 +18,9 @@ from capsign_agent.handles import Held
 LONGEST_KEEP_S = 300.0
 """Kept no longer than this, whatever the hint says."""
 
+MOST_FETCHES = 256
+"""Questions under way at once. Each goes on when who asked has left, and an application chooses contexts as it likes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -79,12 +82,17 @@ class PublicKeys:
         return known
 
     async def get(self, context: Context, *, newer_than: float = -1.0) -> Known:
-        """The keys; fetched if they are unknown, stale, or were fetched at or before `newer_than`. Raises FailureError."""
+        """The keys; fetched if they are unknown, stale, or were fetched at or before `newer_than`. Raises FailureError,
+        OVERLOADED if too many are being fetched.
+        """
         known = self.cached(context)
         if known is not None and known.fetched > newer_than:
             return known
         task = self._fetching.get(context.key)
         if task is None:
+            if len(self._fetching) >= MOST_FETCHES:
+                detail = "The agent asks for many public keys already."
+                raise FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=500)
             task = self._fetching[context.key] = asyncio.create_task(self._load(context))
             task.add_done_callback(lambda task: self._fetched(context.key, task))
         return await asyncio.shield(task)
