@@ -147,8 +147,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Bytes of input waiting for a stream."""
     stream_calls: Annotated[int, Meta(ge=1, le=4096)] = 256
     """Calls in work on one application stream, or answered and not read yet; further ones wait in the socket."""
-    call_bytes: Annotated[int, Meta(ge=8_388_608, le=1_073_741_824)] = 33_554_432
-    """Bytes that calls may hold, at work or answered and not read yet, in equal shares for the sockets but at least 8 MiB each;
+    call_bytes: Annotated[int, Meta(ge=12_582_912, le=1_073_741_824)] = 33_554_432
+    """Bytes that calls may hold, at work or answered and not read yet, in equal shares for the sockets but at least 12 MiB each;
     more are refused as OVERLOADED. A stream is not read from while its calls hold a quarter of its socket's share."""
     public_keys: Annotated[int, Meta(ge=16, le=65_536)] = 1024
     """Contexts whose public keys are kept."""

@@ -15,11 +15,14 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-LEAST_BYTES = 8 * 1024 * 1024
-"""Least room of a socket: any call fits, or nearly."""
+LEAST_BYTES = 12 * 1024 * 1024
+"""Least room of a socket: the heaviest call fits, and some beside it."""
 
 CALL_BYTES = 12 * 1024
 """What a call takes beside its content, measured: gRPC's own state of it, a task, futures, an answer without signatures."""
+
+STREAM_BYTES = 24 * 1024
+"""What an application stream takes while nothing is asked on it, measured."""
 
 ITEM_BYTES = 512
 """What an item takes beside its input and its signature: its intent, its records, its place in three messages."""
@@ -58,12 +61,11 @@ class Room:
         self.share = most // 4
         """What one stream may hold before nothing more is read from it, bytes: one that is stuck must leave room for others."""
 
-    def take(self, request: Any) -> int:
-        """Returns what it weighs, to be given back. Raises FailureError OVERLOADED if it does not fit: nothing was taken then.
+    def take(self, weighed: int) -> int:
+        """Returns the same, to be given back. Raises FailureError OVERLOADED if it does not fit: nothing was taken then.
 
-        A call that is alone always fits.
+        What is alone always fits.
         """
-        weighed = weight(request)
         if self.held and self.held + weighed > self._most:
             self._metrics.observe_calls(failures_pb2.REASON_OVERLOADED)
             detail = "The calls of this socket hold as much memory as they may."

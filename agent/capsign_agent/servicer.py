@@ -21,7 +21,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.handles import SocketHandles
 from capsign_agent.lookups import Lookups
-from capsign_agent.room import Room
+from capsign_agent.room import STREAM_BYTES, Room, weight
 from capsign_agent.sign import SigningPath
 
 T = TypeVar("T")
@@ -96,6 +96,11 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
     async def SignStream(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes by itself
         self, _: AsyncIterator[agent_pb2.SignStreamRequest], context: Any
     ) -> None:
+        try:
+            weighed = self._room.take(STREAM_BYTES)
+        except FailureError as error:
+            await _abort(context, error)
+        _at_end_of_call(lambda: self._room.give(weighed))
         await _Stream(self, context, self._room, self._stream_calls).run()
 
     async def ListHandles(self, request: agent_pb2.ListHandlesRequest, context: Any) -> agent_pb2.ListHandlesResponse:
@@ -142,7 +147,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         except FailureError as error:
             await _abort(context, error)
         try:
-            weighed = self._room.take(request)
+            weighed = self._room.take(weight(request))
             _at_end_of_call(lambda: self._room.give(weighed))
             bounds.check(request)
             remaining = context.time_remaining()
@@ -195,7 +200,7 @@ class _Stream:
             return False
         weighed = 0
         try:
-            weighed = self._room.take(request)
+            weighed = self._room.take(weight(request))
         except FailureError as error:
             request = bounds.Unparsed(error.to_item(), _number(request))
         self._calls += 1

@@ -11,7 +11,8 @@ from typing import Any
 
 import grpc
 import pytest
-from capsign_agent.room import CALL_BYTES, Room, weight
+from capsign_agent.room import CALL_BYTES, LEAST_BYTES, STREAM_BYTES, Room, weight
+from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.bounds import Unparsed
@@ -62,13 +63,28 @@ def test_more_than_fits_is_refused_and_counted_and_a_call_alone_always_fits() ->
     metrics = Metrics()
     room = Room(2 * CALL_BYTES, metrics)
     small, large = agent_pb2.ListHandlesRequest(), agent_pb2.SignBatchRequest(groups=[group(alg.ALGORITHM_ML_DSA_65)])
-    taken = room.take(large)
+    taken = room.take(weight(large))
     with pytest.raises(FailureError, match="OVERLOADED"):
-        room.take(small)
+        room.take(weight(small))
     assert metrics.snapshot()["capsign.calls"] == {("unavailable", "OVERLOADED"): 1}
     assert room.held == taken
     room.give(taken)
-    assert room.take(small) == CALL_BYTES
+    assert room.take(weight(small)) == CALL_BYTES
+
+
+def test_the_heaviest_call_fits_beside_others() -> None:
+    """Were it heavier than the room, it would only ever be taken while the socket does nothing else, not even hold a stream."""
+    item = agent_pb2.SignItem(intent_id=bytes(16), message=bytes(4000))
+    items = [item] * bounds.MAX_BATCH_ITEMS
+    context = types.ContextSuffix(transcript=bytes(32))
+    for algorithm in ALGORITHMS:
+        asked = agent_pb2.SignGroup(handle_id="h" * 22, algorithm=algorithm, context=context, items=items)  # type: ignore[arg-type]
+        heaviest = agent_pb2.SignStreamRequest(groups=[asked])
+        assert bounds.MAX_MESSAGE_BYTES * 0.95 < heaviest.ByteSize() <= bounds.MAX_MESSAGE_BYTES
+        room = Room(LEAST_BYTES, Metrics())
+        for _ in range(3):
+            room.take(STREAM_BYTES)
+        room.take(weight(heaviest))
 
 
 # Over a real socket.
@@ -101,6 +117,26 @@ async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_h
         assert servicer._room.held == CALL_BYTES
         writer.close()
         await until(lambda: servicer._room.held == 0)
+
+
+async def test_streams_on_which_nothing_is_asked_are_bounded_too(
+    place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four thousand of them took 100 MiB."""
+    async with running(place) as agent:
+        stub = place.stub()
+        await first_handle(stub)
+        room = agent._servicers[0]._room
+        await until(lambda: room.held == 0)
+        monkeypatch.setattr(room, "_most", 3 * STREAM_BYTES)
+        streams = [stub.SignStream() for _ in range(4)]
+        await until(lambda: any(one.done() for one in streams))
+        [refused] = [one for one in streams if one.done()]
+        assert await refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert room.held == 3 * STREAM_BYTES
+        for one in streams:
+            one.cancel()
+        await until(lambda: room.held == 0)
 
 
 async def knots(act: Any) -> list[str]:
