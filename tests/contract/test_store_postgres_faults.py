@@ -190,6 +190,15 @@ def test_what_no_standby_has_confirmed_is_unknown(own_server, act):
         assert store.resolve(APP, item.intent_id, item.grant, b"never", NOW).state is IntentState.DONE
 
 
+def test_warnings_come_whatever_the_database_says(postgres_place):
+    """They were off for its sessions, and so was the word that no standby has confirmed a commit."""
+    with closing(Target.parse(postgres_place.url, postgres_place.password_file).connect()) as link:
+        link.execute(f"ALTER DATABASE {link.info.dbname} SET client_min_messages = error")
+    with closing(Target.parse(postgres_place.url, postgres_place.password_file).connect()) as link:
+        link.execute("DO $$ BEGIN RAISE WARNING 'no standby'; END $$")
+        assert link.warned
+
+
 def test_a_session_ended_by_an_administrator_in_the_middle_of_the_work(postgres_place, postgres_server):
     postgres_place.create()
     with closing(postgres_place.open()) as store:

@@ -78,7 +78,8 @@ _DEFAULTS = {
 }
 
 _SESSION = (
-    "SET synchronous_commit = on;"
+    # A commit that no standby has confirmed is told by a warning: whatever the role says, warnings must come.
+    "SET synchronous_commit = on; SET client_min_messages = warning;"
     # A replica that stops while it holds the control row must not stop the others: the server ends its transaction.
     " SET lock_timeout = '10s'; SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '15s';"
     " SELECT current_setting('fsync'), current_setting('full_page_writes'), pg_is_in_recovery()"
