@@ -99,9 +99,8 @@ class Upstream:
                 told = FailureError.from_rpc(error)
                 if told is not None and told.reason != failures_pb2.REASON_DRAINING:
                     raise told from None
-                full = (
-                    told is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-                )  # gRPC's own word, before anybody looked
+                # gRPC's own word, before anybody looked.
+                full = told is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
                 if told is not None:
                     target.draining = True
                 elif full or error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
