@@ -1,7 +1,8 @@
 """The memory that the calls of one socket may hold: requests at work, and answers that nobody has read yet.
 
-Every call is weighed when it comes, with the answer that it will get, and put down again when its answer is on its way out. So an
-adapter that is slow, or an application that does not read, costs a known number of bytes and not the memory limit of the pod.
+Every call is weighed when it comes, with the signatures that it will get, and put down again when its answer is on its way out.
+What an answer tells of keys and handles is weighed once it is there. So an adapter that is slow, or an application that does not
+read, costs a known number of bytes and not the memory limit of the pod.
 """
 
 from __future__ import annotations
@@ -41,6 +42,12 @@ def weight(request: Any) -> int:
     elif isinstance(request, agent_pb2.SignRequest):
         weighed += _item(request)
     return weighed
+
+
+def surplus(answer: Any) -> int:
+    """What an answer holds that its request did not tell, bytes: a key may have many versions, each with an attestation."""
+    told = (agent_pb2.GetPublicKeysResponse, agent_pb2.ListHandlesResponse)
+    return int(answer.ByteSize()) if isinstance(answer, told) else 0
 
 
 def _item(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> int:

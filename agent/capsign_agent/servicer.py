@@ -21,7 +21,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.handles import SocketHandles
 from capsign_agent.lookups import Lookups
-from capsign_agent.room import STREAM_BYTES, Room, weight
+from capsign_agent.room import STREAM_BYTES, Room, surplus, weight
 from capsign_agent.sign import SigningPath
 
 T = TypeVar("T")
@@ -97,10 +97,9 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self, _: AsyncIterator[agent_pb2.SignStreamRequest], context: Any
     ) -> None:
         try:
-            weighed = self._room.take(STREAM_BYTES)
+            self._hold(STREAM_BYTES)
         except FailureError as error:
             await _abort(context, error)
-        _at_end_of_call(lambda: self._room.give(weighed))
         await _Stream(self, context, self._room, self._stream_calls).run()
 
     async def ListHandles(self, request: agent_pb2.ListHandlesRequest, context: Any) -> agent_pb2.ListHandlesResponse:
@@ -147,17 +146,24 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         except FailureError as error:
             await _abort(context, error)
         try:
-            weighed = self._room.take(weight(request))
-            _at_end_of_call(lambda: self._room.give(weighed))
+            self._hold(weight(request))
             bounds.check(request)
             remaining = context.time_remaining()
-            return await act(self._timeout_s if remaining is None else max(0.001, min(remaining, self._timeout_s)))
+            answer = await act(self._timeout_s if remaining is None else max(0.001, min(remaining, self._timeout_s)))
+            if more := surplus(answer):
+                self._hold(more)
+            return answer
         except FailureError as error:
             await _abort(context, error)
         except Exception as error:  # the edge: gRPC would tell the caller the exception's text, which may quote the call
             await _abort(context, _defect(error))
         finally:
             self._gate.leave()
+
+    def _hold(self, weighed: int) -> None:
+        """Take room until this RPC is over. Raises FailureError OVERLOADED."""
+        self._room.take(weighed)
+        _at_end_of_call(lambda: self._room.give(weighed))
 
 
 class _Stream:

@@ -107,6 +107,7 @@ async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_h
     async with running(place) as agent:
         [servicer] = agent._servicers
         await first_handle(place.stub())
+        answer = await place.stub().ListHandles(agent_pb2.ListHandlesRequest())
         await until(lambda: servicer._room.held == 0)
         reader, writer = await asyncio.open_unix_connection(str(place.socket))
         headers = b"\x83\x86" + literal(b":path", b"/capsign.agent.v1.SigningService/ListHandles") + literal(b":authority", b"x")
@@ -114,8 +115,31 @@ async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_h
         writer.write(PREFACE + frame(4, 0, 0, struct.pack(">HI", 4, 0)) + frame(1, 4, 1, headers) + frame(0, 1, 1, bytes(5)))
         while b"content-type" not in (await reader.read(4096)) and not servicer._room.held:
             pass
-        assert servicer._room.held == CALL_BYTES
+        await until(lambda: servicer._room.held == CALL_BYTES + answer.ByteSize())
         writer.close()
+        await until(lambda: servicer._room.held == 0)
+
+
+async def test_an_answer_with_keys_is_weighed_too(place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty-four versions, each with its attestation, weighed as much as none: what was not read had no bound in bytes."""
+    context = types.ContextSuffix(transcript=bytes(32))
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = await first_handle(stub)
+        [servicer] = agent._servicers
+        asked = agent_pb2.GetPublicKeysRequest(handle_id=handle.id, algorithm=alg.ALGORITHM_ES256, context=context)
+        size = (await stub.GetPublicKeys(asked)).ByteSize()
+        assert size > 0
+        await until(lambda: servicer._room.held == 0)
+        held: list[int] = []
+        give = servicer._room.give
+        monkeypatch.setattr(servicer._room, "give", lambda weighed: (held.append(weighed), give(weighed)))
+        await stub.GetPublicKeys(asked)
+        await until(lambda: servicer._room.held == 0)
+        assert sum(held) == weight(asked) + size
+        monkeypatch.setattr(servicer._room, "_most", weight(asked) + size - 1)
+        with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
+            await stub.GetPublicKeys(asked)
         await until(lambda: servicer._room.held == 0)
 
 
