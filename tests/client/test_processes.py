@@ -158,6 +158,26 @@ def test_an_async_signer_keeps_a_stream_for_each_loop(agent):
         loop.close()
 
 
+async def test_an_async_signer_serves_loops_of_several_threads(agent):
+    """Two threads forgot loops that had ended, or one opened another meanwhile: a call raised KeyError or RuntimeError."""
+
+    class Ended:
+        """A loop that has ended. Asked for that, it lets another thread in, which forgets it and opens a connection."""
+
+        def is_closed(self):
+            connections.pop(self, None)
+            connections[asyncio.new_event_loop()] = None
+            return True
+
+    async with capsign.AsyncSigner(agent.path) as signer:
+        connections = signer._connections
+        connections.update({Ended(): None, Ended(): None})
+        assert await signer.sign(b"m", **MAIL)
+        for loop in [loop for loop in connections if loop is not asyncio.get_running_loop()]:
+            del connections[loop]
+            loop.close()
+
+
 async def test_an_async_signer_that_is_dropped_takes_its_stream_along(agent):
     signer = capsign.AsyncSigner(agent.path)
     await signer.sign(b"m", **MAIL)

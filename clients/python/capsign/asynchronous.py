@@ -237,8 +237,9 @@ class AsyncSigner:
         loop = asyncio.get_running_loop()
         connection = self._connections.get(loop)
         if connection is None or not connection.usable:
-            for known in [known for known in self._connections if known.is_closed()]:
-                del self._connections[known]
+            for known in list(self._connections):  # which another thread, with a loop of its own, may be changing
+                if known.is_closed():
+                    self._connections.pop(known, None)
             self._book.forget()
             connection = self._connections[loop] = AsyncConnection(self._target, self._window, self._book)
         return connection
