@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -290,3 +293,37 @@ def test_the_difference_shows_what_changes_and_nothing_else(run):
     assert "+    - name: CAPSIGN_SOCKET" in ran.out
     assert not [line for line in ran.out.splitlines() if line.startswith("-")]
     assert "Service" not in ran.out
+
+
+def ends(arguments, stdout):
+    """How `capsign` ends when its output goes there; small output is written when the process ends, if not before."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "capsign_cli", *arguments]
+    ran = subprocess.run(command, input=json.dumps(POD).encode(), stdout=stdout, stderr=subprocess.PIPE, check=False, env=environ)
+    return ran.returncode, ran.stderr.decode()
+
+
+INJECTING = ["inject", "-f", "-"]
+PRINTING = [INJECTING, [*INJECTING, "-o", "patch"], [*INJECTING, "--diff"], ["completion", "bash"]]
+
+
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_a_reader_that_goes_away_ends_it_as_in_any_shell(arguments):
+    """`capsign inject ... | head -1` was exit code 120, with lines of Python's about an exception that it ignored."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        code, err = ends(arguments, writer)
+    finally:
+        os.close(writer)
+    assert code == failures.CUT_OFF
+    assert "Exception" not in err
+
+
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_a_full_disk_is_told_once(arguments):
+    with Path("/dev/full").open("w") as full:
+        code, err = ends(arguments, full)
+    assert code in {failures.UNKNOWN, failures.UNAVAILABLE}
+    assert "No space left on device" in err
+    assert "Exception" not in err

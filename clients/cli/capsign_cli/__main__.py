@@ -98,8 +98,7 @@ def _failed(error: BaseException) -> int:
         return failures.USAGE
     if isinstance(error, click.Abort):
         click.echo(err=True)  # the cursor stands behind the question
-    if isinstance(error, output.CutOffError | output.UnwritableError):
-        output.give_up()
+    output.give_up()
     told = failures.told(error)
     if told is None:
         traceback.print_exception(error)

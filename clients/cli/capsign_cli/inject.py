@@ -17,6 +17,7 @@ import click
 
 from capsign_cli.failures import REFUSED, USAGE, CliError
 from capsign_cli.manifests import dump, label_misplaced, load, templates
+from capsign_cli.output import raw
 
 MAX_INPUT_BYTES = 16 * 1024 * 1024
 """Most that is read as manifests, bytes."""
@@ -65,9 +66,9 @@ def inject(
     if show_diff:
         _show_diff(done)
     elif output == "patch":
-        sys.stdout.write(json.dumps(_patch(done), indent=2) + "\n")
+        raw(json.dumps(_patch(done), indent=2) + "\n")
     else:
-        sys.stdout.write(dump([one.after for one in done], output))
+        raw(dump([one.after for one in done], output))
 
 
 def _settings(file: Path | None, bundle: Path | None) -> tuple[Any, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -66,12 +67,17 @@ def _writing() -> Iterator[None]:
 
 
 def give_up() -> None:
-    """Write nothing more: what is still in the buffer must not fail a second time when the process ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Leave unwritten what cannot be written: it must not fail a second time when the process ends."""
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def raw(value: bytes) -> None:
-    """These bytes and nothing else."""
+def raw(value: bytes | str) -> None:
+    """This and nothing else."""
     with _writing():
         click.echo(value, nl=False)
 
