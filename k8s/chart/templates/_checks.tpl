@@ -90,7 +90,7 @@
 {{- range $key, $default := merge (dict "cpuLimit" "") $profile -}}
 {{- $text := get ($given | default dict) $key | default $default -}}
 {{- if $text -}}
-{{- $amount := include "capsign.thousandths" $text | int64 -}}
+{{- $amount := include "capsign.thousandths" $text | float64 -}}
 {{- if not $amount -}}
 {{- fail (printf "agent.profiles.%s.%s is %s, which must be above 0." $name $key $text) -}}
 {{- end -}}
@@ -104,14 +104,14 @@
 {{- fail (printf "agent.profiles.%s.%s must not be above its %s. Lower the one or raise the other." $name $lesser $greater) -}}
 {{- end -}}
 {{- end -}}
-{{- if lt (get $amounts "memoryLimit") (mul 1000 $least) -}}
+{{- if lt (get $amounts "memoryLimit") (mulf 1000 $least) -}}
 {{- fail (printf "agent.profiles.%s.memoryLimit must be at least %dMi: agent.journalMaxBytes is kept in that memory too. Raise it (and memoryLimitMax), or lower agent.journalMaxBytes." $name (div $least 1048576)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* A quantity as the whole number of its thousandths. */}}
+{{/* A quantity in thousandths. */}}
 {{- define "capsign.thousandths" -}}
 {{- $units := dict "m" 1 "" 1000 "k" 1000000 "M" 1000000000 "G" 1000000000000 "T" 1000000000000000 "Ki" 1024000 "Mi" 1048576000 "Gi" 1073741824000 "Ti" 1099511627776000 -}}
-{{- mulf (regexFind "^[0-9.]+" .) (get $units (regexFind "[A-Za-z]*$" .)) | int64 -}}
+{{- mulf (regexFind "^[0-9.]+" .) (get $units (regexFind "[A-Za-z]*$" .)) -}}
 {{- end -}}
