@@ -327,3 +327,14 @@ def test_a_full_disk_is_told_once(arguments):
     assert code in {failures.UNKNOWN, failures.UNAVAILABLE}
     assert "No space left on device" in err
     assert "Exception" not in err
+
+
+@pytest.mark.parametrize("kind", ["yaml", "json"])
+def test_another_alphabet_changes_no_manifest(kind):
+    """In a latin-1 locale a dash in a manifest came out as the six letters `\\u2014`, and was applied as that."""
+    given = {"kind": "ConfigMap", "data": {"text": "\u2014 \u00e9 \U0001f511"}}
+    command = [sys.executable, "-m", "capsign_cli", *INJECTING, "-o", kind]
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    text = json.dumps(given, ensure_ascii=False).encode()
+    ran = subprocess.run(command, input=text, capture_output=True, check=True, env=environ)
+    assert yaml.safe_load(ran.stdout.decode()) == given

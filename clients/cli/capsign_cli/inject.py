@@ -66,9 +66,9 @@ def inject(
     if show_diff:
         _show_diff(done)
     elif output == "patch":
-        raw(json.dumps(_patch(done), indent=2) + "\n")
+        raw(json.dumps(_patch(done), indent=2).encode() + b"\n")
     else:
-        raw(dump([one.after for one in done], output))
+        raw(dump([one.after for one in done], output).encode())  # manifests are UTF-8, whatever the terminal has
 
 
 def _settings(file: Path | None, bundle: Path | None) -> tuple[Any, str]:

@@ -76,8 +76,8 @@ def give_up() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def raw(value: bytes | str) -> None:
-    """This and nothing else."""
+def raw(value: bytes) -> None:
+    """These bytes and nothing else."""
     with _writing():
         click.echo(value, nl=False)
 
