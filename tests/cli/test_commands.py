@@ -212,6 +212,20 @@ def test_a_certificate_that_has_ended_is_named(command, directory, capsys, monke
     assert "dev up" in error["advice"]
 
 
+def test_an_authority_that_has_ended_beside_one_that_lasts_is_no_reason(directory, tmp_path, capsys, monkeypatch):
+    """A bundle with the authority of before: of an adapter that was down, "ca.crt ended" was said."""
+    monkeypatch.setattr("capsign_cli.dev.ca.LIFE", -timedelta(minutes=1))
+    monkeypatch.setattr("capsign_cli.dev.ca.BACKDATE", timedelta(days=90))
+    before = DevelopmentCa(tmp_path / "before").certificate_file.read_bytes()
+    ca = directory / "pki" / "ca.crt"
+    ca.write_bytes(before + ca.read_bytes())
+    code, _, err = run("keys", "list", "--dir", directory, "-o", "json", capsys=capsys)
+    assert (code, json.loads(err)["error"]["reason"]) == (failures.UNAVAILABLE, "UNREACHABLE")
+    ca.write_bytes(before)
+    code, _, err = run("keys", "list", "--dir", directory, "-o", "json", capsys=capsys)
+    assert (code, json.loads(err)["error"]["reason"]) == (failures.UNAVAILABLE, "CERTIFICATE_ENDED")
+
+
 def test_a_password_file_is_found_from_anywhere(tmp_path, capsys, monkeypatch):
     """Its path went into the adapters' configuration as it was typed: the next `dev up` from another directory found no file."""
     wanted = []

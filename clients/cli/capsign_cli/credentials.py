@@ -37,8 +37,10 @@ def load(ca: Path, certificate: Path, private_key: Path) -> grpc.ChannelCredenti
     return grpc.ssl_channel_credentials(roots, key, chain)
 
 
-def ended(*certificates: Path) -> str:
-    """Which of these certificates have ended, by our clock, as a sentence; empty if none has."""
+def ended(certificate: Path, ca: Path) -> str:
+    """Which of these files has ended, by our clock, as a sentence; empty if none has. One authority that lasts is enough."""
     now = datetime.datetime.now(datetime.UTC)
-    ends = {file: x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc for file in certificates}
+    ours, *_ = x509.load_pem_x509_certificates(certificate.read_bytes())
+    last = max(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(ca.read_bytes()))
+    ends = {certificate: ours.not_valid_after_utc, ca: last}
     return " ".join(f"{file} ended at {end:%Y-%m-%d %H:%M:%S} UTC." for file, end in ends.items() if end < now)
