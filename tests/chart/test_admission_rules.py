@@ -224,6 +224,20 @@ def test_a_debugger_gets_no_capability_that_the_injector_refuses(name: str) -> N
     assert adding("NET_ADMIN", "SYS_PTRACE", "SYS_ADMINISTRATOR") == []
 
 
+def test_a_pod_from_before_a_rule_can_end() -> None:
+    """Nothing takes a debugger out of a pod again. One that was let in before the rule came kept the controller of its Job from
+    removing its finalizer, so that the pod was never deleted."""
+    old = injected()
+    look = {"name": "look", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}
+    old["spec"]["ephemeralContainers"] = [look]
+    old["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]
+    new = copy.deepcopy(old)
+    new["metadata"]["finalizers"] = []
+    assert refused(new, UPDATE, old) == []
+    new["spec"]["ephemeralContainers"].append({"name": "second"})
+    assert len(refused(new, DEBUG, old)) == 1
+
+
 def test_a_privileged_debugger_is_for_pods_without_an_agent_or_where_nodes_are_open() -> None:
     """The injector refuses a privileged container: what it refuses at first must not come in later."""
     look = {"ephemeralContainers": [{"name": "look", "securityContext": {"privileged": True}}]}
