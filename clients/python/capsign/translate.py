@@ -138,20 +138,16 @@ def instead(error: CapsignError, *, lost: bool, intent_id: bytes, wish: Wish) ->
     """What an intent is told that was not sent again because of `error`; `lost` as in `after_loss`."""
     if lost:
         return exception(_answer_lost(error.reason, error.message), intent_id=intent_id, wish=wish)
-    return type(error)(
-        error.reason,
-        error.message,
-        advice=error.advice,
-        field=error.field,
-        retry_after=error.retry_after,
-        intent_id=intent_id,
-        wish=wish,
-    )
+    return _of_intent(type(error), error, intent_id, wish)
 
 
-def unresolved(error: CapsignError, intent_id: bytes, wish: Wish) -> Unknown:
+def unresolved(error: CapsignError, intent_id: bytes, wish: Wish) -> CapsignError:
     """Whatever kept an intent from being resolved: it says nothing about the intent, so that stays unknown."""
-    return Unknown(
+    return _of_intent(Unknown, error, intent_id, wish)
+
+
+def _of_intent(kind: type[CapsignError], error: CapsignError, intent_id: bytes, wish: Wish) -> CapsignError:
+    return kind(
         error.reason,
         error.message,
         advice=error.advice,
