@@ -6,53 +6,18 @@ import asyncio
 import threading
 from typing import Any
 
-import grpc
 import pytest
 from capsign_agent.agent import Agent
 from capsign_agent.keys import Context, Known, PublicKeys
 from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
-from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
 from capsign_wire.types.v1 import signing_pb2 as types
+from support.agent_calls import batch, group, intents, one, outcomes, reason
 from support.agent_home import Home, first_handle, running, until
 from support.fake_adapter import BreakError, FakeAdapter, Grant
-
-
-def group(handle: str, *messages: bytes, algorithm: int = alg.ALGORITHM_ED25519, **more: Any) -> agent_pb2.SignGroup:
-    items = [agent_pb2.SignItem(intent_id=new_intent_id(), message=message) for message in messages]
-    return agent_pb2.SignGroup(handle_id=handle, algorithm=algorithm, items=items, **more)
-
-
-async def batch(stub: Any, *groups: agent_pb2.SignGroup, **more: Any) -> list[agent_pb2.SignedGroup]:
-    return list((await stub.SignBatch(agent_pb2.SignBatchRequest(groups=groups), **more)).groups)
-
-
-async def one(stub: Any, handle: str, *, timeout: float | None = None, **more: Any) -> agent_pb2.SignResponse | FailureError:  # noqa: ASYNC109
-    [item] = group(handle, b"message", **more).items
-    request = agent_pb2.SignRequest(handle_id=handle, algorithm=more.get("algorithm", alg.ALGORITHM_ED25519), item=item)
-    try:
-        return await stub.Sign(request, timeout=timeout)
-    except grpc.aio.AioRpcError as error:
-        told = FailureError.from_rpc(error)
-        if told is None:
-            raise
-        return told
-
-
-def reason(answer: agent_pb2.SignResponse | FailureError) -> int:
-    assert isinstance(answer, FailureError)
-    return answer.reason
-
-
-def outcomes(adapter: FakeAdapter) -> list[int]:
-    return [record.outcome for record in adapter.records if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME]
-
-
-def intents(adapter: FakeAdapter) -> list[bytes]:
-    return [record.intent_id for record in adapter.records if record.kind == evidence_pb2.AUDIT_KIND_INTENT]
 
 
 async def test_an_answer_lost_once_is_fetched_by_sending_the_same_intents_again(place: Home, adapter: FakeAdapter) -> None:
@@ -210,13 +175,7 @@ async def test_a_caller_that_leaves_between_two_tries_leaves_an_outcome_on_recor
 ) -> None:
     """Signed, answer lost, caller gone before the second try: no outcome was written, its room in the journal stayed taken."""
     monkeypatch.setattr("capsign_agent.streams.AGAIN_AFTER_S", again_after_s)
-    dying = threading.Thread(target=adapter.stop)
-
-    def die(_: signing_pb2.SignRequest) -> None:
-        dying.start()
-        raise BreakError
-
-    adapter.faults.before_answer = die
+    dying = adapter.die_instead_of_answering()
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
@@ -431,207 +390,6 @@ async def test_over_a_restart_calls_wait_and_after_a_while_they_are_refused_at_o
         assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
 
 
-async def test_a_full_journal_refuses_to_sign_and_recovers(place: Home, adapter: FakeAdapter) -> None:
-    adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
-    place.journal_extra = "max_bytes = 1048576"
-    async with running(place) as agent:
-        stub = place.stub()
-        handle = (await first_handle(stub)).id
-        while True:
-            [signed] = await batch(stub, group(handle, *[b"x"] * 500))
-            if signed.items[0].failure.reason:
-                break
-        assert {item.failure.reason for item in signed.items} == {fail.REASON_JOURNAL_FULL}
-        assert agent.journal.size_bytes <= 1 << 20
-        adapter.faults.audit = lambda _: 0
-        await until(lambda: not agent.journal.sealed())
-        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
-    assert len(intents(adapter)) == len(outcomes(adapter)) == adapter.signed
-
-
-async def test_refusals_without_end_at_one_socket_leave_the_others_room(place: Home, adapter: FakeAdapter) -> None:
-    """One container asked for what it may not until the journal was full, and no other could sign. What was told was recorded."""
-    adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
-    place.journal_extra = "max_bytes = 1048576"
-    other = place.root / "o" / "agent.sock"
-    place.sockets += f'[[sockets]]\nname = "other"\npath = "{other}"\n'
-    told = 0
-    async with running(place):
-        loud = place.stub()
-        place.socket = other
-        quiet = place.stub()
-        while told < 20_000:
-            [refused] = await batch(loud, group("nothing", *[b"x"] * 500))
-            if refused.items[0].failure.reason != fail.REASON_HANDLE_UNKNOWN:
-                break
-            told += 500
-        assert {item.failure.reason for item in refused.items} == {fail.REASON_JOURNAL_FULL}
-        [refused] = await batch(quiet, group("nothing", b"x"))
-        assert refused.items[0].failure.reason == fail.REASON_HANDLE_UNKNOWN
-        assert isinstance(await one(quiet, (await first_handle(quiet)).id), agent_pb2.SignResponse)
-        adapter.faults.audit = lambda _: 0
-    assert outcomes(adapter).count(fail.OUTCOME_REFUSED) == told + 1
-
-
-async def test_resolving_needs_room_in_the_journal_too(place: Home, adapter: FakeAdapter) -> None:
-    """Its record was written whatever the bound: whoever resolved on and on filled the disk."""
-    adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
-    async with running(place) as agent:
-        stub = place.stub()
-        handle = (await first_handle(stub)).id
-        room = agent.journal._room() // 448
-        agent.journal.promise(room)
-        resolve = agent_pb2.ResolveIntentRequest(handle_id=handle, intent_id=new_intent_id())
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.ResolveIntent(resolve)
-        told = FailureError.from_rpc(caught.value)
-        assert told is not None
-        assert told.reason == fail.REASON_JOURNAL_FULL
-        agent.journal.forget(2 * room)
-        promised = agent.journal._promised
-        assert (await stub.ResolveIntent(resolve)).HasField("never")
-        assert agent.journal._promised == promised
-        adapter.faults.audit = lambda _: 0
-
-
-async def test_revocation_is_heeded_the_moment_it_is_told(place: Home, adapter: FakeAdapter) -> None:
-    async with running(place) as agent:
-        stub = place.stub()
-        handle = (await first_handle(stub)).id
-        await until(lambda: adapter.watchers)
-        adapter.grants.clear()
-        adapter.tell(revocation_epoch=1, policy_digest=bytes(32), dropped_grants=["tokens"])
-        await until(lambda: "no_handles" in agent.faults())
-        assert reason(await one(stub, handle)) == fail.REASON_HANDLE_REVOKED
-        assert not (await stub.ListHandles(agent_pb2.ListHandlesRequest())).handles
-        adapter.grants["tokens"] = Grant()
-        adapter.tell(revocation_epoch=2, policy_digest=bytes(32))
-        await until(lambda: not agent.faults())
-        assert (await first_handle(stub)).id == handle
-    assert adapter.requests == []
-
-
-async def test_a_refusal_by_the_adapter_drops_the_handle_and_asks_for_a_new_one(place: Home, adapter: FakeAdapter) -> None:
-    async with running(place) as agent:
-        stub = place.stub()
-        handle = (await first_handle(stub)).id
-        adapter.faults.refuse_item = lambda *_: fail.REASON_HANDLE_REVOKED
-        issued = adapter.issued
-        assert reason(await one(stub, handle)) == fail.REASON_HANDLE_REVOKED
-        await until(lambda: adapter.issued > issued)
-        adapter.faults.refuse_item = lambda *_: 0
-        await until(lambda: not agent.faults())
-        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
-
-
-async def test_handles_are_renewed_at_half_of_their_life(place: Home, adapter: FakeAdapter) -> None:
-    adapter.grants = {"tokens": Grant(life_s=3.0)}
-    async with running(place):
-        await until(lambda: adapter.renewed >= 1)
-        assert (await first_handle(place.stub())).grant == "tokens"
-    assert adapter.issued == 1
-
-
-async def test_new_certificate_files_bring_new_connections_and_new_handles(place: Home, adapter: FakeAdapter) -> None:
-    async with running(place) as agent:
-        stub = place.stub()
-        handle = (await first_handle(stub)).id
-        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
-        before, issued = agent._upstream, adapter.issued
-        place.ca.write(place.root / "tls")
-        await until(lambda: agent._upstream is not before and adapter.issued > issued)
-        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
-
-
-async def test_an_expired_certificate_is_named_and_does_not_spin(place: Home, adapter: FakeAdapter) -> None:
-    from datetime import timedelta
-
-    place.ca.write(place.root / "tls", life=timedelta(seconds=-60))
-    place.upstream = "unreachable_after_ms = 0"
-    place.extra = "[limits]\ndrain_ms = 200"
-    async with running(place, ready=False) as agent:
-        refusal = agent._refusing()
-        assert refusal is not None
-        assert "certificate has expired" in refusal.detail
-        await asyncio.sleep(0.5)
-        tries = sum(agent.metrics.counters["capsign.retries"].cells.values())
-        assert tries < 12
-        assert "no_upstream" in agent.faults()
-
-
-async def test_a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(place: Home, adapter: FakeAdapter) -> None:
-    gate = threading.Event()
-    adapter.faults.before_answer = lambda _: gate.wait(10) and None
-    agent: Agent
-    async with running(place) as agent:
-        stub = place.stub()
-        handle = (await first_handle(stub)).id
-        call = stub.SignStream()
-        await call.write(agent_pb2.SignStreamRequest(call_id=1, groups=[group(handle, b"a")]))
-        await until(lambda: adapter.requests)
-        agent.stop()
-        await call.write(agent_pb2.SignStreamRequest(call_id=2, groups=[group(handle, b"b")]))
-        refused = await call.read()
-        assert (refused.call_id, refused.failure.reason) == (2, fail.REASON_DRAINING)
-        gate.set()
-        done = await call.read()
-        assert (done.call_id, bool(done.groups[0].items[0].signature)) == (1, True)
-        call.cancel()
-    assert adapter.records[-1].kind == evidence_pb2.AUDIT_KIND_CLOSE
-    assert outcomes(adapter) == [fail.OUTCOME_DONE]
-
-
-@pytest.mark.parametrize("again_after_s", [0.05, 60.0], ids=["queued again", "not yet queued again"])
-async def test_a_drain_does_not_say_that_a_signed_call_did_not_happen(
-    again_after_s: float, place: Home, adapter: FakeAdapter, monkeypatch: Any
-) -> None:
-    """Signed, then no replica was left for the second try: a drain told the caller "unavailable" and wrote no outcome down."""
-    monkeypatch.setattr("capsign_agent.streams.AGAIN_AFTER_S", again_after_s)
-    dying = threading.Thread(target=adapter.stop)
-
-    def die(_: signing_pb2.SignRequest) -> None:
-        dying.start()
-        raise BreakError
-
-    adapter.faults.before_answer = die
-    place.extra = "[limits]\ndrain_ms = 500"
-    async with running(place) as agent:
-        stub = place.stub()
-        asked = asyncio.create_task(one(stub, (await first_handle(stub)).id))
-        await until(lambda: adapter.signed and agent._reach.connected == 0)
-        await asyncio.sleep(0.2)
-        agent.stop()
-        assert reason(await asked) == fail.REASON_ANSWER_LOST
-    adapter.faults.before_answer = lambda _: None
-    await asyncio.to_thread(dying.join)
-    adapter.start()
-    async with running(place):
-        await until(lambda: outcomes(adapter) == [fail.OUTCOME_UNKNOWN])
-
-
-async def test_a_stream_that_breaks_late_in_a_drain_tells_its_callers(
-    place: Home, adapter: FakeAdapter, monkeypatch: Any
-) -> None:
-    """The queue was closed, then a stream broke: its call was kept for a second try that never came, and heard nothing."""
-    dying = threading.Thread(target=adapter.stop)
-    gate = threading.Event()
-    adapter.faults.before_answer = lambda _: gate.wait(10) and None
-    place.extra = "[limits]\ndrain_ms = 500"
-    async with running(place) as agent:
-        stub = place.stub()
-        asked = asyncio.create_task(one(stub, (await first_handle(stub)).id))
-        await until(lambda: adapter.signed)
-        close = agent._coalescer.fail_all
-        monkeypatch.setattr(agent._coalescer, "fail_all", lambda *arguments: (close(*arguments), dying.start()))
-        agent.stop()
-        assert reason(await asked) == fail.REASON_ANSWER_LOST
-    gate.set()
-    await asyncio.to_thread(dying.join)
-    adapter.start()
-    async with running(place):
-        await until(lambda: outcomes(adapter) == [fail.OUTCOME_UNKNOWN])
-
-
 async def test_a_rate_is_kept_item_by_item(place: Home, adapter: FakeAdapter) -> None:
     adapter.grants = {"tokens": Grant(rate=1, burst=4)}
     async with running(place):
@@ -686,22 +444,6 @@ async def test_a_defect_says_internal_and_nothing_of_itself(place: Home, adapter
         assert reason(answer) == fail.REASON_INTERNAL
         assert isinstance(answer, FailureError)
         assert "secret" not in answer.detail
-
-
-async def test_a_change_of_policy_brings_new_handles_and_forgets_keys(place: Home, adapter: FakeAdapter) -> None:
-    async with running(place) as agent:
-        stub = place.stub()
-        handle = (await first_handle(stub)).id
-        ask = agent_pb2.GetPublicKeysRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519)
-        before = await stub.GetPublicKeys(ask)
-        assert len(before.keys) == 1
-        adapter.rotate(alg.ALGORITHM_ED25519)
-        assert len((await stub.GetPublicKeys(ask)).keys) == 1
-        await until(lambda: adapter.watchers and agent._renewal._policy)
-        issued = adapter.issued
-        adapter.tell(revocation_epoch=1, policy_digest=b"2" * 32)
-        await until(lambda: adapter.issued > issued)
-        assert len((await stub.GetPublicKeys(ask)).keys) == 2
 
 
 async def test_verify_asks_again_before_it_says_no(place: Home, adapter: FakeAdapter, monkeypatch: Any) -> None:

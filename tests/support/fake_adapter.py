@@ -160,6 +160,17 @@ class FakeAdapter:
             self._server.stop(grace).wait(5)
             self._server = None
 
+    def die_instead_of_answering(self) -> threading.Thread:
+        """The next batch is signed and stored, and then nobody is there any more. Gives the thread that ends everything."""
+        dying = threading.Thread(target=self.stop)
+
+        def die(_: signing_pb2.SignRequest) -> None:
+            dying.start()
+            raise BreakError
+
+        self.faults.before_answer = die
+        return dying
+
     def tell(self, **changes: Any) -> None:
         """Push to every watcher."""
         for queue in self.watchers:
