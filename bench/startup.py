@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import psutil
+from capsign_wire import channels, unix_socket
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.agent.v1 import agent_pb2_grpc
 
@@ -57,7 +58,7 @@ def _own_config(config: Path, scratch: Path) -> tuple[Path, Path]:
 def _first_answer(socket: Path) -> None:
     while not socket.exists():
         time.sleep(0.001)
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
+    with channels.insecure(unix_socket.target(socket)) as channel:
         stub = agent_pb2_grpc.SigningServiceStub(channel)
         while True:
             try:

@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from capsign_wire import settings
+from capsign_wire import settings, unix_socket
 from capsign_wire.algorithms import BY_NAME
 from msgspec import Meta
 
 ENV_PREFIX = "CAPSIGN_AGENT"
-
-SOCKET_PATH_MAX = 107
-"""Longest path of a Unix socket, bytes: sun_path of unix(7) without its final zero."""
 
 MAX_BUNDLE_CHARS = 64 * 1024
 """Longest trust bundle, characters of PEM."""
@@ -217,10 +214,9 @@ def _faults(config: Config) -> list[tuple[str, str]]:
             faults.append((f"{where}.narrow.role", "must be a policy name."))
     paths = [one.path for one in config.sockets] + [config.health.path, config.probe_path]
     for path in paths:
-        if not path.is_absolute() or len(str(path).encode()) > SOCKET_PATH_MAX:
-            faults.append(
-                (str(path), f"must be an absolute path of at most {SOCKET_PATH_MAX} bytes; choose a shorter directory.")
-            )
+        why = unix_socket.fault(path) if path.is_absolute() else "must be an absolute path"
+        if why:
+            faults.append((unix_socket.shown(path), f"{why}."))
         if paths.count(path) > 1:
             faults.append((str(path), "is used for two sockets; give each its own."))
     if config.telemetry.log_level not in {"debug", "info", "warning", "error"}:
@@ -251,6 +247,8 @@ def _identity_faults(identity: Identity) -> list[tuple[str, str]]:
     if workload_api is not None:
         if not workload_api.socket.is_absolute():
             faults.append(("identity.workload_api.socket", "must be an absolute path, without a scheme."))
+        elif unix_socket.fault(workload_api.socket):
+            faults.append(("identity.workload_api.socket", f"{unix_socket.fault(workload_api.socket)}."))
         if workload_api.spiffe_id and not _SPIFFE_ID.fullmatch(workload_api.spiffe_id):
             faults.append(("identity.workload_api.spiffe_id", "must be a SPIFFE ID, or empty."))
     return faults

@@ -18,6 +18,8 @@ import socket
 import stat
 from pathlib import Path
 
+from capsign_wire import unix_socket
+
 
 class SocketError(Exception):
     """The socket cannot be made; the text names the path and what to do."""
@@ -42,7 +44,7 @@ class SocketClaim:
     @property
     def address(self) -> str:
         """For grpcio."""
-        return f"unix:{self.path}"
+        return unix_socket.target(self.path)
 
     def bound(self) -> None:
         """The server listens: set the mode and remember the inode."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-from capsign_wire import logs
+from capsign_wire import channels, logs
 from capsign_wire.adapter.v1 import capability_pb2_grpc, evidence_pb2_grpc, identity_pb2_grpc, signing_pb2_grpc
 from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
@@ -52,7 +52,7 @@ class Target:
     def __init__(self, address: str, config: UpstreamConfig, held: Credentials) -> None:
         self.address = address
         options = channel_options(config)
-        self.channels = [grpc.aio.secure_channel(address, held.channel(), options=options) for _ in range(config.streams)]
+        self.channels = [channels.aio_secure(address, held.channel(), options) for _ in range(config.streams)]
         self.capabilities = capability_pb2_grpc.CapabilityServiceStub(self.channels[0])
         self.signing = signing_pb2_grpc.SigningServiceStub(self.channels[0])
         self.evidence = evidence_pb2_grpc.EvidenceServiceStub(self.channels[0])

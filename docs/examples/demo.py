@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from capsign_wire import channels
 from capsign_wire.adapter.v1 import capability_pb2, capability_pb2_grpc, signing_pb2, signing_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
@@ -49,7 +50,7 @@ class Workload:
         files = (state["ca"], client["private_key"], client["certificate"])
         credentials = grpc.ssl_channel_credentials(*(Path(file).read_bytes() for file in files))
         options = [("grpc.ssl_target_name_override", state["server_name"])]
-        self.channel = grpc.secure_channel(state["adapters"][0]["address"], credentials, options)
+        self.channel = channels.secure(state["adapters"][0]["address"], credentials, options)
 
     def fetch(self, grant: str) -> capability_pb2.IssuedHandle:
         """A handle of its own."""

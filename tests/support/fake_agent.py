@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import grpc
+from capsign_wire import unix_socket
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.agent.v1 import agent_pb2_grpc as rpc
 from capsign_wire.bounds import check
@@ -53,7 +54,7 @@ class FakeAgent(rpc.SigningServiceServicer):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.target = f"unix:{path}"
+        self.target = unix_socket.target(path)
         self.messages: list[pb.SignStreamRequest] = []
         self.unary_calls = 0
         self.listings = 0

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 
 import grpc
 import grpc.aio
+from capsign_wire import channels, unix_socket
 from capsign_wire.spiffe.workload import workload_pb2, workload_pb2_grpc
 
 from capsign_agent.config import WorkloadApi
@@ -68,7 +69,7 @@ class WorkloadApiIdentity:
     async def _stream(self) -> AsyncGenerator[workload_pb2.X509SVIDResponse, None]:
         """What it tells until it ends. Raises IdentityError."""
         options = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES), ("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(f"unix:{self._config.socket}", options=options) as channel:
+        async with channels.aio_insecure(unix_socket.target(self._config.socket), options) as channel:
             stub = workload_pb2_grpc.SpiffeWorkloadAPIStub(channel)
             try:
                 async for answer in stub.FetchX509SVID(workload_pb2.X509SVIDRequest(), metadata=SECURITY_HEADER):

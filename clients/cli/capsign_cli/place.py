@@ -100,6 +100,7 @@ class Adapter:
     def channel(self) -> Iterator[grpc.Channel]:
         """A channel over mTLS. Raises CliError or OSError if the files cannot be used."""
         import grpc
+        from capsign_wire import channels
         from capsign_wire.bounds import MAX_ANSWER_BYTES
 
         from capsign_cli import credentials
@@ -109,7 +110,7 @@ class Adapter:
             options.append(("grpc.ssl_target_name_override", self.server_name))
         files = credentials.load(self.ca, self.certificate, self.private_key)
         try:
-            with grpc.secure_channel(self.address, files, options) as channel:
+            with channels.secure(self.address, files, options) as channel:
                 yield channel
         except (grpc.RpcError, grpc.FutureTimeoutError) as error:
             ended = credentials.ended(self.certificate, self.ca) if _unreachable(error) else ""

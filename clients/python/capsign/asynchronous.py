@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
+from capsign_wire import channels
 from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
 from capsign_wire.failures import FailureError
 
@@ -38,7 +39,7 @@ class AsyncConnection:
     def __init__(self, target: str, window: int, book: HandleBook) -> None:
         self.loop = asyncio.get_running_loop()
         self.pid = os.getpid()
-        self.channel = grpc.aio.insecure_channel(target, options=wire.OPTIONS)
+        self.channel = channels.aio_insecure(target, wire.OPTIONS)
         self.stub: SigningServiceAsyncStub = SigningServiceStub(self.channel)
         self.listing = asyncio.Lock()
         self.closing = asyncio.Event()

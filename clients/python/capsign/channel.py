@@ -22,8 +22,6 @@ OPTIONS = (
     ("grpc.enable_retries", 0),
     # After a fork a new channel must not find the parent's connection in a pool that both have.
     ("grpc.use_local_subchannel_pool", 1),
-    # A proxy is never meant for a Unix socket.
-    ("grpc.enable_http_proxy", 0),
 )
 
 CONNECT_SLICE = 5.0

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from capsign_wire import channels
 from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
 from capsign_wire.failures import FailureError
 
@@ -43,7 +44,7 @@ class Connection:
 
     def __init__(self, target: str, window: int, book: HandleBook) -> None:
         self.pid = os.getpid()
-        self.channel = grpc.insecure_channel(target, options=wire.OPTIONS)
+        self.channel = channels.insecure(target, wire.OPTIONS)
         self.stub = SigningServiceStub(self.channel)
         self.listing = threading.Lock()
         self.listed: tuple[int, Any] = (0, None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from capsign_wire import channels, unix_socket
 
 from capsign_cli import place
 from capsign_cli.dev import layout as layouts
@@ -82,7 +83,7 @@ def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None
             say(name)
             _await(living[name], listener.health, layout)
         say("agent")
-        _await(living["agent"], f"unix:{layout.health}", layout)
+        _await(living["agent"], unix_socket.target(layout.health), layout)
         complete = state() | {"log_key": _log_key(directory, listeners[0].address, ca.certificate_file, clients["operator"])}
     except BaseException:
         processes.end(started, 5.0)
@@ -119,9 +120,8 @@ def _await(process: Process, target: str, layout: layouts.Layout) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     deadline = time.monotonic() + READY_SECONDS
-    with grpc.insecure_channel(
-        target, [("grpc.max_reconnect_backoff_ms", 250), ("grpc.initial_reconnect_backoff_ms", 50)]
-    ) as channel:
+    options = [("grpc.max_reconnect_backoff_ms", 250), ("grpc.initial_reconnect_backoff_ms", 50)]
+    with channels.insecure(target, options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         while time.monotonic() < deadline:
             try:
@@ -168,7 +168,7 @@ def _state(
         "adapters": adapters,
         "agent": {
             "pid": pids.get("agent"),
-            "health": f"unix:{layout.health}",
+            "health": unix_socket.target(layout.health),
             "config": str(layout.config("agent")),
             "log": str(layout.log("agent")),
         },

@@ -14,13 +14,12 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from capsign_wire import unix_socket
+
 from capsign_cli.dev import layout as layouts
 from capsign_cli.dev.ca import Identity
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 from capsign_cli.place import QUIET
-
-SOCKET_PATH_MAX = 107
-"""sun_path of unix(7), without its final zero."""
 
 CLIENTS = {
     "app": "/ns/demo/sa/app",
@@ -66,7 +65,7 @@ def _is_ours(path: Path) -> bool:
 
 def _too_long(layout: layouts.Layout) -> bool:
     paths = [Path(f"{layout.health}.probe"), *(layout.socket(name) for name in layouts.CONTAINERS)]
-    return any(len(os.fsencode(path)) > SOCKET_PATH_MAX for path in paths)
+    return any(unix_socket.fault(path) for path in paths)
 
 
 def choose_store(wanted: Wanted, before: Mapping[str, Any] | None, layout: layouts.Layout) -> tuple[str, Path | None]:
