@@ -27,17 +27,20 @@ class Cost:
 class Deployment:
     """Started when it is first needed: the raw cells need none."""
 
-    def __init__(self, directory: Path, workers: int) -> None:
+    def __init__(self, directory: Path, workers: int, policy: Path | None = None) -> None:
+        """`policy` in place of the one that `dev up` comes with."""
         self._directory = directory / "dev"
         self._workers = workers
+        self._policy = policy
         self._up = False
 
     @cached_property
     def description(self) -> dict[str, Any]:
         """What `capsign dev up -o json` printed."""
         command = [sys.executable, "-m", "capsign_cli", "dev", "up", "--dir", str(self._directory)]
+        policy = ["--policy", str(self._policy)] if self._policy is not None else []
         done = subprocess.run(
-            [*command, "--workers", str(self._workers), "-o", "json"], check=True, capture_output=True, text=True
+            [*command, "--workers", str(self._workers), *policy, "-o", "json"], check=True, capture_output=True, text=True
         )
         self._up = True
         described: dict[str, Any] = json.loads(done.stdout)

@@ -1,0 +1,1 @@
+"""What one caller's attack leaves the others: `python -m bench.fairness`."""
