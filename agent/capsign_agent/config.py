@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from capsign_wire import settings, unix_socket
+from capsign_wire import settings, svid, unix_socket
 from capsign_wire.algorithms import BY_NAME
 from msgspec import Meta
 
@@ -24,7 +24,6 @@ MAX_BUNDLE_CHARS = 64 * 1024
 """Longest trust bundle, characters of PEM."""
 
 _MODE = re.compile(r"0?[0-7]{3}")
-_SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _TARGET = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}")
 
@@ -249,7 +248,7 @@ def _identity_faults(identity: Identity) -> list[tuple[str, str]]:
             faults.append(("identity.workload_api.socket", "must be an absolute path, without a scheme."))
         elif unix_socket.fault(workload_api.socket):
             faults.append(("identity.workload_api.socket", f"{unix_socket.fault(workload_api.socket)}."))
-        if workload_api.spiffe_id and not _SPIFFE_ID.fullmatch(workload_api.spiffe_id):
+        if workload_api.spiffe_id and not svid.SPIFFE_ID.fullmatch(workload_api.spiffe_id):
             faults.append(("identity.workload_api.spiffe_id", "must be a SPIFFE ID, or empty."))
     return faults
 

@@ -8,26 +8,32 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import grpc
+from capsign_wire import svid
 
-from capsign_agent.validity import not_after
+from capsign_agent import own_certificate
 
 
 class CredentialsError(Exception):
-    """They do not belong together, or are not what they should be. `part` says which; nothing of them is quoted."""
+    """They do not belong together, or are not what they should be. `part` says which, `why` in a sentence where there is more to
+    say; nothing of them is quoted.
+    """
 
-    def __init__(self, part: str) -> None:
+    def __init__(self, part: str, why: str = "") -> None:
         self.part = part
-        super().__init__(f"the {part} cannot be used")
+        self.why = why
+        super().__init__(f"the {part} cannot be used. {why}".removesuffix(" ").removesuffix("."))
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """PEM. `ends` is when the certificate does, seconds since 1970. Made by `checked`."""
+    """PEM. The certificate names `spiffe_id` and is valid from `begins` to `ends`, seconds since 1970. Made by `checked`."""
 
     ca: bytes
     certificate: bytes
     key: bytes
     ends: float
+    begins: float = 0.0
+    spiffe_id: str = ""
 
     def __repr__(self) -> str:
         return "Credentials(...)"
@@ -45,14 +51,19 @@ def pem_of(certificates: Iterable[bytes]) -> bytes:
 def checked(ca: bytes, certificate: bytes, key: bytes) -> Credentials:
     """Credentials that are what they seem and belong together: gRPC would only ever say that nothing can be reached.
 
-    Raises CredentialsError. Whether the certificate has ended is not looked at: the adapter's clock decides.
+    Raises CredentialsError. Whether the certificate is valid now is not looked at: the adapter's clock decides.
     """
     _pair(certificate, key)
     check_authorities(ca)
     try:
-        return Credentials(ca, certificate, key, not_after(certificate))
+        own = own_certificate.read(certificate)
+    except svid.NotAnSvidError as error:
+        raise CredentialsError("certificate", f"It is no X.509-SVID. {error}") from None
     except ValueError:
         raise CredentialsError("certificate") from None
+    if not own.key:
+        raise CredentialsError("certificate", f"Its key is of a kind that gRPC does not show. Issue one {svid.KEYS_SHOWN}.")
+    return Credentials(ca, certificate, key, own.ends, own.begins, own.spiffe_id)
 
 
 def check_authorities(ca: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -40,18 +41,29 @@ class Authority:
         builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
         self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
-    def issue(self, *uris: str, dns: tuple[str, ...] = (), life: datetime.timedelta = datetime.timedelta(hours=1)) -> Credential:
-        """A certificate with these URI and DNS names. A negative life has ended already."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.UniformResourceIdentifier(uri) for uri in uris] + [x509.DNSName(name) for name in dns]
+    def issue(
+        self,
+        *uris: str | bytes,
+        dns: tuple[str, ...] = (),
+        life: datetime.timedelta = datetime.timedelta(hours=1),
+        extensions: tuple[x509.ExtensionType, ...] = (),
+        key: Any = None,
+    ) -> Credential:
+        """A certificate with these URI and DNS names. A negative life has ended already.
+
+        A URI in bytes stands in the certificate as it is, whatever it is.
+        """
+        key = key or ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(_name("test"), key, life)
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if uris or dns:
+            builder = builder.add_extension(_names(uris, dns), critical=False)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=True)
         signed = builder.sign(self._key, hashes.SHA256())
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return Credential(signed.public_bytes(Encoding.PEM), private)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, life: datetime.timedelta) -> x509.CertificateBuilder:
+    def _builder(self, subject: x509.Name, key: Any, life: datetime.timedelta) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
@@ -65,6 +77,36 @@ class Authority:
             .not_valid_before(now - datetime.timedelta(hours=2))
             .not_valid_after(now + life)
         )
+
+
+def _names(uris: tuple[str | bytes, ...], dns: tuple[str, ...]) -> x509.UnrecognizedExtension:
+    """A subjectAltName, in DER by hand: the library would refuse to write the bad ones."""
+    parts = [b"\x86" + _sized(uri.encode() if isinstance(uri, str) else uri) for uri in uris]
+    parts += [b"\x82" + _sized(name.encode()) for name in dns]
+    return x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30" + _sized(b"".join(parts)))
+
+
+def _sized(content: bytes) -> bytes:
+    size = len(content)
+    if size < 0x80:
+        return bytes([size]) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([0x80 | len(length)]) + length + content
+
+
+def usage(*, signs: bool, signs_certificates: bool, signs_lists: bool = False) -> x509.KeyUsage:
+    """What the key of a certificate may be used for."""
+    return x509.KeyUsage(
+        digital_signature=signs,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_lists,
+        content_commitment=False,
+        key_encipherment=not signs,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 _SIGNS_CERTIFICATES = x509.KeyUsage(

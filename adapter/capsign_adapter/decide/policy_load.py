@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from capsign_wire import svid
 from capsign_wire.algorithms import BY_NAME, CUSTODY_NAMES
 from capsign_wire.types.v1 import signing_pb2
 
@@ -176,8 +177,9 @@ class _Checker:
             if not identity.startswith(self._prefix):
                 what = f"{identity!r} is not in the trust domain {self._document.trust_domain!r}."
                 self._say(f"{path}[{index}]", what, f"It must start with {self._prefix!r}.")
-            elif {".", ".."} & set(identity.split("/")):
-                self._say(f"{path}[{index}]", "A SPIFFE ID has no '.' or '..' in its path.", "Write the path out.")
+            elif not svid.SPIFFE_ID.fullmatch(identity):
+                what = "A SPIFFE ID has no '.' or '..' in its path."
+                self._say(f"{path}[{index}]", what, "Write the path out.")
 
     def _check_workload_counts(self) -> None:
         counts = Counter(workload for grant in self._document.grants for workload in set(grant.workloads))

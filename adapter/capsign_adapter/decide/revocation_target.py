@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from capsign_wire import svid
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -18,7 +19,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.policy_shape import did_you_mean
 from capsign_adapter.decide.revoked import EVERYTHING, RevocationIndex
-from capsign_adapter.evidence.leaf import NAME, SPIFFE_ID
+from capsign_adapter.evidence.leaf import NAME
 
 MAX_HINT = 160
 """Longest hint at names that exist, characters; a longer list is left out."""
@@ -37,7 +38,7 @@ _FORMS: Mapping[int, _Form] = MappingProxyType(
         ),
         pb.REVOCATION_KIND_GRANT: _Form(NAME, "A grant is revoked by its name in the policy, such as orders-jwt."),
         pb.REVOCATION_KIND_WORKLOAD: _Form(
-            SPIFFE_ID, "A workload is revoked by its SPIFFE ID, such as spiffe://example.org/ns/shop/sa/orders."
+            svid.SPIFFE_ID, "A workload is revoked by its SPIFFE ID, such as spiffe://example.org/ns/shop/sa/orders."
         ),
         pb.REVOCATION_KIND_KEY: _Form(
             re.compile(f"{NAME.pattern}/{NAME.pattern}", re.ASCII), "A key is revoked as tenant/key, such as shop/orders."

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from capsign_wire import settings
+from capsign_wire import settings, svid
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 from cryptography import x509
@@ -27,9 +27,6 @@ from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.subkeys import token_failure
 from capsign_adapter.store.interface import AuthorityRow, CommitUnknownError, Store, StoreUnavailableError
 from capsign_adapter.token.interface import Token, TokenError
-
-MAX_SPIFFE_ID = 255
-"""Longest SPIFFE ID that is issued, bytes: what an entry of the log can name."""
 
 TURN_S = 10.0
 """Longest wait for another thread that asks the store, seconds."""
@@ -79,9 +76,11 @@ class Authority:
         key is not P-256 or the identity does not fit.
         """
         public = _p256(spki)
-        if len(spiffe_id.encode()) > MAX_SPIFFE_ID:
-            detail = f"The SPIFFE ID of this workload has more than {MAX_SPIFFE_ID} bytes. Shorten its service account's name."
-            raise FailureError(failures_pb2.REASON_CERTIFICATE_REQUEST_REFUSED, detail)
+        try:
+            svid.check_id(spiffe_id)
+        except svid.NotAnSvidError as error:
+            detail = f"This workload cannot have a certificate. {error} Shorten or change its service account's name."
+            raise FailureError(failures_pb2.REASON_CERTIFICATE_REQUEST_REFUSED, detail) from None
         try:
             row, not_before_ms, not_after_ms = self._promised(now_ms)
             root = x509.load_der_x509_certificate(row.certificate)

@@ -1,4 +1,8 @@
-"""Identity is made here and nowhere else: the verified peer certificate gives the workload, and the caller's words never do."""
+"""Identity is made here and nowhere else: the verified peer certificate gives the workload, and the caller's words never do.
+
+gRPC also offers the SPIFFE ID by itself, as a C string: it ends at the first zero byte of the URI. So the certificate is read
+instead, by `capsign_wire.svid`, once for each one that is seen.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,14 @@ import hashlib
 from functools import lru_cache
 
 import grpc
+from capsign_wire import svid
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from capsign_adapter.decide.peer import Peer
-
-MAX_SPIFFE_ID = 255
-"""Longest SPIFFE ID that an entry of the log can name, bytes. The SPIFFE specification allows 2048."""
 
 
 def peer_of(context: grpc.ServicerContext) -> Peer:
@@ -24,13 +27,13 @@ def peer_of(context: grpc.ServicerContext) -> Peer:
     checked here on every call (I10).
     """
     demand_tls_1_3(context)
-    auth = context.auth_context()
-    names, certificate = auth.get("peer_spiffe_id", ()), auth.get("x509_pem_cert", ())
-    if len(names) != 1 or len(certificate) != 1:
-        raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "The certificate has no single SPIFFE ID.")
-    if len(bytes(names[0])) > MAX_SPIFFE_ID:
-        raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, f"A SPIFFE ID has at most {MAX_SPIFFE_ID} bytes here.")
-    return _peer(bytes(names[0]), bytes(certificate[0]))
+    certificate = context.auth_context().get("x509_pem_cert", ())
+    if len(certificate) != 1:
+        raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "This connection has no certificate.")
+    found = _read(bytes(certificate[0]))
+    if isinstance(found, Peer):
+        return found
+    raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, found)
 
 
 def demand_tls_1_3(context: grpc.ServicerContext) -> None:
@@ -40,8 +43,15 @@ def demand_tls_1_3(context: grpc.ServicerContext) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _peer(name: bytes, pem: bytes) -> Peer:
-    certificate = x509.load_pem_x509_certificate(pem)
-    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    not_after_ms = int(certificate.not_valid_after_utc.timestamp() * 1000)
-    return Peer(name.decode("ascii"), hashlib.sha256(spki).digest(), not_after_ms)
+def _read(pem: bytes) -> Peer | str:
+    """The peer, or why this certificate is nobody's. Both are remembered: neither costs anything the next time."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        name = svid.identity_of(certificate)
+        spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        not_after_ms = int(certificate.not_valid_after_utc.timestamp() * 1000)
+    except svid.NotAnSvidError as error:
+        return f"The certificate of this connection is no X.509-SVID. {error}"
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return "The certificate of this connection cannot be read."
+    return Peer(name, hashlib.sha256(spki).digest(), not_after_ms)

@@ -7,6 +7,7 @@ apart, to read when a certificate ends. No decision about anybody else rests on 
 from __future__ import annotations
 
 SEQUENCE, VERSION, UTC_TIME, GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
+BOOLEAN, BIT_STRING, OCTET_STRING, OBJECT_IDENTIFIER, EXTENSIONS = 0x01, 0x03, 0x04, 0x06, 0xA3
 
 
 def content(data: bytes, at: int, tag: int | None) -> tuple[bytes, int]:
@@ -42,6 +43,17 @@ def after_issuer(certificate: bytes) -> tuple[bytes, int]:
     for _ in ("serialNumber", "signature", "issuer"):
         at = content(to_be_signed, at, None)[1]
     return to_be_signed, at
+
+
+def elements(data: bytes) -> list[tuple[int, bytes]]:
+    """The elements that lie one after the other in the content of another: tag and content of each. Raises ValueError."""
+    found: list[tuple[int, bytes]] = []
+    at = 0
+    while at < len(data):
+        tag = data[at]
+        inner, at = content(data, at, None)
+        found.append((tag, inner))
+    return found
 
 
 def _bounds(data: bytes, at: int, tag: int | None) -> tuple[int, int]:

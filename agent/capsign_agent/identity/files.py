@@ -58,6 +58,9 @@ def read(config: Files) -> Credentials:
     except CredentialsError as error:
         if error.part == "authorities":
             raise settings.SettingsError(f"The CA file {config.ca_file} is not PEM of certificates. Write it anew.") from None
+        if error.part == "certificate":
+            why = error.why or "It is none that can be read."
+            raise settings.SettingsError(f"The certificate {config.cert_file} cannot be used. {why}") from None
         raise settings.SettingsError(
             f"The certificate {config.cert_file} and the private key {config.key_file} do not belong together, or one is not PEM "
             "without a passphrase. Write both anew."

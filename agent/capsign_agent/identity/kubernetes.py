@@ -152,6 +152,10 @@ class KubernetesIdentity:
         bounds.check(answer)
         self._offer(answer.bundle)
         credentials = _made(self._trust.now.pem, pem_of(answer.svid.certificates), made.private_key)
+        if credentials.spiffe_id != answer.svid.spiffe_id:
+            raise IdentityError(
+                "CREDENTIALS_UNUSABLE", "The adapter sent a certificate that names another identity than it says."
+            )
         now = self._clock()
         if credentials.ends <= now:
             raise IdentityError("CERTIFICATE_ENDED", "A fresh certificate has ended by this node's clock. Set the clock.")

@@ -90,9 +90,16 @@ class WorkloadApiIdentity:
         svid = found[0]
         try:
             chain, authorities = (der.certificates(one, MAX_CERTIFICATES) for one in (svid.x509_svid, svid.bundle))
-            return checked(pem_of(authorities), pem_of(chain), _private(svid.x509_svid_key))
-        except (ValueError, CredentialsError):
+            made = checked(pem_of(authorities), pem_of(chain), _private(svid.x509_svid_key))
+        except CredentialsError as error:
+            sentence = f"What the Workload API sent is no X.509-SVID with its key. {error.why}".strip()
+            raise IdentityError("CREDENTIALS_UNUSABLE", sentence) from None
+        except ValueError:
             raise IdentityError("CREDENTIALS_UNUSABLE", "What the Workload API sent is no X.509-SVID with its key.") from None
+        if made.spiffe_id != svid.spiffe_id:
+            sentence = "The Workload API sent a certificate that names another identity than it says. Look at its registration."
+            raise IdentityError("CREDENTIALS_UNUSABLE", sentence)
+        return made
 
 
 def _private(key: bytes) -> bytes:

@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from capsign_wire import svid
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -34,6 +35,11 @@ def load(ca: Path, certificate: Path, private_key: Path) -> grpc.ChannelCredenti
     if x509.load_pem_x509_certificate(chain).public_key() != ours:
         text = f"{private_key} is not the key of {certificate}."
         raise CliError(USAGE, "CREDENTIALS", text, "Give --cert and --key of one identity.")
+    try:
+        svid.identity_of(x509.load_pem_x509_certificate(chain))
+    except svid.NotAnSvidError as error:
+        text = f"{certificate} names nobody whom an adapter could know: it is no X.509-SVID. {error}"
+        raise CliError(USAGE, "CREDENTIALS", text, "Have one issued with one SPIFFE ID as its URI name.") from None
     return grpc.ssl_channel_credentials(roots, key, chain)
 
 

@@ -12,8 +12,9 @@ from capsign_adapter.front import tls
 from capsign_wire.adapter.v1 import capability_pb2, capability_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
+from cryptography import x509
 from support.adapter_rig import APP, STRANGER, AdapterRig
-from support.ca import Authority
+from support.ca import Authority, usage
 from support.replica import RunningReplica
 
 
@@ -45,6 +46,65 @@ def test_a_workload_that_policy_does_not_name_is_refused(replica):
 def test_a_certificate_without_exactly_one_spiffe_id_is_refused(replica, uris):
     with replica.channel(replica.authority.issue(*uris)) as channel:
         assert refusal(channel).reason == reasons.REASON_IDENTITY_UNKNOWN
+
+
+NOBODY = {
+    "a zero byte and more": APP.encode() + b"\0.evil.test",
+    "a zero byte at the end": APP.encode() + b"\0",
+    "a zero byte before": b"\0" + APP.encode(),
+    "a line end after it": APP.encode() + b"\n",
+    "a blank after it": APP.encode() + b" ",
+    "not ASCII": APP.encode() + "/\u00e9".encode(),
+    "no UTF-8": APP.encode() + b"/\xff\xfe",
+    "longer than the log can name": APP.encode() + b"/" + b"x" * 256,
+    "another scheme": APP.replace("spiffe", "https").encode(),
+    "the scheme in capitals": APP.replace("spiffe", "SPIFFE").encode(),
+    "the trust domain in capitals": APP.replace("capsign.test", "CAPSIGN.test").encode(),
+    "a port": APP.replace("capsign.test", "capsign.test:443").encode(),
+    "a user": APP.replace("capsign.test", "me@capsign.test").encode(),
+    "a query": APP.encode() + b"?x=1",
+    "a fragment": APP.encode() + b"#x",
+    "an escape": APP.replace("app", "%61pp").encode(),
+    "an empty segment": APP.replace("/sa/", "//sa/").encode(),
+    "a slash after it": APP.encode() + b"/",
+    "a segment that goes nowhere": APP.replace("/sa/", "/./sa/").encode(),
+    "a segment that goes up": APP.replace("/sa/", "/sa/x/../").encode(),
+    "no path": b"spiffe://capsign.test",
+    "no trust domain": b"spiffe:///ns/demo/sa/app",
+    "nothing": b"",
+}
+"""URIs that are nearly, or up to some byte, that of a workload which signs."""
+
+
+@pytest.mark.parametrize("uri", NOBODY.values(), ids=NOBODY)
+def test_a_uri_that_is_not_whole_and_well_formed_names_nobody(replica, uri):
+    """What came in: `.../sa/app` and a zero byte with anything after it. gRPC's own reading of the URI is a C string, so it was
+    taken for the workload, and signed."""
+    with replica.channel(replica.authority.issue(uri)) as channel:
+        assert refusal(channel).reason == reasons.REASON_IDENTITY_UNKNOWN
+
+
+LEAVES_OF_NOBODY = {
+    "an authority": (x509.BasicConstraints(ca=True, path_length=None),),
+    "an authority that may sign": (
+        x509.BasicConstraints(ca=True, path_length=0),
+        usage(signs=True, signs_certificates=True, signs_lists=True),
+    ),
+    "a key that signs certificates": (usage(signs=True, signs_certificates=True),),
+    "a key that signs lists": (usage(signs=True, signs_certificates=False, signs_lists=True),),
+}
+
+
+@pytest.mark.parametrize("extensions", LEAVES_OF_NOBODY.values(), ids=LEAVES_OF_NOBODY)
+def test_a_certificate_that_may_sign_others_is_nobodys_identity(replica, extensions):
+    with replica.channel(replica.authority.issue(APP, extensions=extensions)) as channel:
+        assert refusal(channel).reason == reasons.REASON_IDENTITY_UNKNOWN
+
+
+def test_a_leaf_as_the_specification_wants_it_is_served(replica):
+    leaf = (x509.BasicConstraints(ca=False, path_length=None), usage(signs=True, signs_certificates=False))
+    with replica.channel(replica.authority.issue(APP, dns=("app.demo",), extensions=leaf)) as channel:
+        assert issue(channel).handles
 
 
 @pytest.mark.parametrize("kind", ["another authority", "expired", "none"])
