@@ -169,9 +169,16 @@ def initialise(directory: Path, label: str, module_path: Path) -> dict[str, str]
         return _initialise(home, label, module_path)
 
 
+def _is_utf8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def _initialise(home: Path, label: str, module_path: Path) -> dict[str, str]:
     tokens = private_directory(home / "tokens")
-    if any(c in str(tokens) for c in "#\n") or str(tokens) != str(tokens).strip():
+    if any(c in str(tokens) for c in "#=\r\n") or str(tokens) != str(tokens).strip() or not _is_utf8(tokens):
         raise InitError(f"softhsm2.conf cannot hold the path {tokens}; choose another --dir")
     conf = home / "softhsm2.conf"
     if not conf.exists():

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -262,3 +263,39 @@ def test_a_wrong_policy_is_explained_and_nothing_is_left_running(tmp_path):
         assert b"tenants" in ran.stderr
         # A long path's sockets are elsewhere; each start that failed left one more directory there, which nothing ever removed.
         assert list(sockets.iterdir()) == []
+
+
+ODD_PLACE = "feature%2Flogin ?'\"$(x)\\ \U0001f511"
+
+
+def test_a_directory_of_any_name_has_a_deployment_of_its_own(tmp_path):
+    """`dev up --dir feature%2Flogin` opened the store of `feature/login`; one with an emoji in it wrote settings that nobody
+    could read; and with a proxy in the environment an agent never connected and `revoke` ended with UPSTREAM_UNREACHABLE."""
+    plain, odd = tmp_path / "feature" / "login", tmp_path / ODD_PLACE
+    environ = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+    told = subprocess.run(
+        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m capsign_cli dev up --dir {shlex.quote(str(odd))}"],
+        env={**os.environ, **environ}, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    try:
+        (printed,) = re.findall(r"Try:  capsign (.*)", told.stdout)
+        words = shlex.split(printed)
+        assert capsign(*words, "-o", "json", environ=environ)["handles"]
+        made = capsign("sign", "-p", "root-ed25519", "-a", "Ed25519", "--dir", odd, "-o", "json", stdin=b"m", environ=environ)
+        assert made["custody"] == "hsm-direct"
+        capsign("revoke", "grant", "root-ed25519", "--as", "responder", "--dir", odd, environ=environ)
+        assert (odd / "state" / "capsign.sqlite").is_file()
+        assert not plain.exists()
+        assert sorted(each.name for each in tmp_path.iterdir()) == [ODD_PLACE]
+    finally:
+        capsign("dev", "down", "--purge", "--dir", odd)
+    assert not odd.exists()
+
+
+@pytest.mark.parametrize("name", [b"fix#12", b"a=b", b"line\nend", b"\xff\xfe"])
+def test_a_name_that_settings_cannot_hold_is_told_before_anything_is_made(tmp_path, name):
+    directory = os.fsencode(tmp_path) + b"/" + name
+    ran = capsign("dev", "up", "--dir", os.fsdecode(directory), code=2)
+    assert b"Choose another --dir." in ran.stderr
+    assert b"Traceback" not in ran.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from capsign_agent import config as agent_settings
-from capsign_injector.agent_config import MAX_BUNDLE_BYTES, basic_string, certificates
+from capsign_injector.agent_config import MAX_BUNDLE_BYTES, certificates
 from capsign_injector.inject import inject
 from capsign_injector.settings import parse
+from capsign_wire import toml_text
 from capsign_wire.settings import SettingsError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,7 +66,7 @@ def test_nothing_in_the_configuration_is_taken_for_a_variable_reference(bundle):
 
 @given(st.text(st.characters(exclude_categories=("Cs",))))
 def test_every_text_is_one_toml_string(text):
-    written = basic_string(text)
+    written = toml_text.value(text, escape="$")
     assert tomllib.loads(f"x = {written}") == {"x": text}
     assert "$" not in written
     assert "\n" not in written

@@ -19,6 +19,7 @@ from capsign_adapter.evidence import merkle
 from capsign_adapter.evidence.leaf_reader import Signed, decode
 from capsign_adapter.store.interface import IntentState
 from capsign_adapter.store.open import open_store
+from capsign_wire import sqlite_url
 from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.failures import FailureError
 from support.dev import Dev
@@ -105,7 +106,7 @@ def assert_nothing_told(dev: Dev, *more: bytes, text: bytes | None = None) -> No
 
 def assert_consistent(dev: Dev) -> None:
     """Ledger and log agree, one leaf for each signature, and the tree is that of its entries (I5, I8)."""
-    path = Path(dev.about["store"].removeprefix("sqlite://"))
+    path = Path(sqlite_url.path_of(dev.about["store"]))
     store = open_store(dev.about["store"])
     try:
         size, entries = store.control().tree_size, []

@@ -20,6 +20,7 @@ from pathlib import Path
 import capsign
 import grpc
 import pytest
+from capsign_wire import sqlite_url
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from capsign_wire.failures import FailureError
@@ -66,7 +67,7 @@ def disks(short_dir):
 
 
 def store_file(dev: Dev) -> Path:
-    return Path(dev.about["store"].removeprefix("sqlite://"))
+    return Path(sqlite_url.path_of(dev.about["store"]))
 
 
 def fill(disk: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+
+from capsign_wire import sqlite_url
 
 from capsign_adapter.store.faults import StoreExistsError, StoreMissingError
 from capsign_adapter.store.interface import Store
@@ -47,9 +48,8 @@ def create_store(url: str, *, password_file: Path | None = None) -> None:
 
 def _sqlite_path(url: str) -> Path | None:
     """The file that a sqlite URL names; None for a PostgreSQL URL."""
-    parts = urlsplit(url)
-    if parts.scheme in {"postgresql", "postgres"}:
+    if url.startswith(("postgresql://", "postgres://")):
         return None
-    if parts.scheme != "sqlite" or parts.netloc or not parts.path.startswith("/") or parts.path == "/" or parts.query:
+    if not url.startswith("sqlite:"):
         raise ValueError("A store's URL is sqlite:///absolute/path or postgresql://user@host/database.")
-    return Path(unquote(parts.path))
+    return Path(sqlite_url.path_of(url))

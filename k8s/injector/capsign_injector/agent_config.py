@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from capsign_wire import toml_text
 from capsign_wire.settings import SettingsError
 
 from capsign_injector.settings import Settings
@@ -20,7 +21,6 @@ MAX_BUNDLE_BYTES = 64 * 1024
 """Largest trust bundle, bytes of PEM. Linux takes 128 KiB for one variable."""
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)\s+-----END CERTIFICATE-----")
-_SHORT = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +83,4 @@ def _lines(**values: object) -> str:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_value, value))}]"
-    return basic_string(str(value))
-
-
-def basic_string(value: str) -> str:
-    """A TOML 1.0 basic string: quotation mark, backslash and control characters escaped, and `$` besides."""
-    return '"' + "".join(map(_escaped, value)) + '"'
-
-
-def _escaped(one: str) -> str:
-    if one in _SHORT:
-        return _SHORT[one]
-    return f"\\u{ord(one):04x}" if one < " " or one in "\x7f$" else one
+    return toml_text.value(value, escape="$")

@@ -28,6 +28,7 @@ READY_SECONDS = 60.0
 def bring_up(wanted: prepare.Wanted, say: Callable[[str], None]) -> dict[str, Any]:
     """Everything runs and is ready; returns what is needed to use it, as it is kept in the state file."""
     directory = wanted.directory.resolve()
+    prepare.refuse_name(directory)
     with alone_in(directory, say), ExitStack() as afterwards:
         return _bring_up(wanted, directory, say, afterwards)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from capsign_wire import sqlite_url, toml_text
 
 from capsign_cli.dev.ca import SERVER_NAME, TRUST_DOMAIN, Identity
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
@@ -121,19 +122,19 @@ def agent_config(layout: Layout, listeners: list[Listener], workload: Identity, 
 
 
 def toml(sections: dict[str, dict[str, Any]]) -> str:
-    """TOML of flat sections. JSON's strings, numbers and arrays are TOML's too; a path is a string."""
+    """TOML of flat sections."""
     lines: list[str] = []
     for name, values in sections.items():
         if name:
             lines.append(f"\n[{name}]" if lines else f"[{name}]")
-        lines += [f"{key} = {json.dumps(value, default=str)}" for key, value in values.items()]
+        lines += [f"{key} = {toml_text.value(value)}" for key, value in values.items()]
     return "\n".join(lines) + "\n"
 
 
 def store_url(layout: Layout, given: str) -> str:
     """The store's URL: "sqlite" is a file in the state directory."""
     if given == "sqlite":
-        return f"sqlite://{layout.state / 'capsign.sqlite'}"
+        return sqlite_url.url(layout.state / "capsign.sqlite")
     if given.startswith(("postgresql://", "postgres://", "sqlite:///")):
         return given
     raise CliError(USAGE, "STORE", f"There is no store {given!r}.", "Use sqlite, or postgresql://user@host/database.")

@@ -42,6 +42,18 @@ class Wanted:
     policy: Path | None
 
 
+def refuse_name(directory: Path) -> None:
+    """Before anything is made: settings are UTF-8, and SoftHSM's has no way to quote a path."""
+    told = f"{unix_socket.shown(directory)} cannot be named in settings: "
+    advice = "Choose another --dir."
+    try:
+        str(directory).encode()
+    except UnicodeEncodeError:
+        raise CliError(USAGE, "DIRECTORY", f"{told}its name is not UTF-8.", advice) from None
+    if set(str(directory)) & set("#=\n\r"):
+        raise CliError(USAGE, "DIRECTORY", f"{told}SoftHSM's configuration takes no `#`, `=` or end of line in a path.", advice)
+
+
 def make_directories(directory: Path, before: Mapping[str, Any] | None) -> layouts.Layout:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_uid != os.geteuid() or directory.stat().st_mode & 0o077:
@@ -114,8 +126,8 @@ def write_configs(
         old.unlink()
     for number, listener in enumerate(listeners, 1):
         text = layouts.adapter_config(layout, listener, server, ca, token, store, password)
-        layout.config(f"adapter-{number}").write_text(text)
-    layout.config("agent").write_text(layouts.agent_config(layout, listeners, workload, ca))
+        layout.config(f"adapter-{number}").write_text(text, encoding="utf-8")
+    layout.config("agent").write_text(layouts.agent_config(layout, listeners, workload, ca), encoding="utf-8")
 
 
 def clean_environ() -> dict[str, str]:
