@@ -37,8 +37,10 @@ from capsign_adapter.keys.expand import wipe
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.keys.provision import assert_inventory, unaccounted
+from capsign_adapter.sign import looks
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.checkpoints import Checkpoints
+from capsign_adapter.sign.condition import Condition
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.group import Groups
@@ -47,8 +49,9 @@ from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.recent import Recent
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
-from capsign_adapter.sign.watch import tickers
+from capsign_adapter.sign.watch import Ticker, tickers
 from capsign_adapter.store.interface import Store
+from capsign_adapter.store.open import disk_of
 from capsign_adapter.token.interface import Token
 
 Bound = TypeVar("Bound")
@@ -89,6 +92,8 @@ class Replica:
             logs.event("epoch.moved", epoch=snapshot.epoch)
 
         snapshots = Snapshots(store, moved)
+        self._condition = condition = Condition(monotonic_ms, looks.word_of)
+        condition.watch({"descriptors": looks.at_descriptors})
         self._changes = Changes()
         self._catch_up = CatchUp(snapshots, fence, membership, self._changes)
         self._streams = Streams()
@@ -127,13 +132,18 @@ class Replica:
         self._door: EnrolmentServer | None = None
         if config.listen.enrolment_address:
             self._door = _bind("listen.enrolment_address", config.listen.enrolment_address, identities.door)
-        self._health = _bind("listen.health_address", config.listen.health_address, Health)
+        self._health = _bind(
+            "listen.health_address",
+            config.listen.health_address,
+            lambda at: Health(at, lambda: not condition.faults(), lambda: condition.alive),
+        )
 
         self._tickers = tickers(
             store,
             self._catch_up,
             fence,
             checkpoints,
+            lambda: condition.beat("fence"),
             (lambda: recent.sweep(now_ms()), keyring.sweep, commitments.sweep, places.sweep),
             retention_ms=policy.limits.intent_retention_ms,
             poll_seconds=config.control.poll_ms / 1000,
@@ -141,6 +151,13 @@ class Replica:
             collect_seconds=config.control.collect_every_s,
         )
         self._tickers += identities.tickers(self._changes.announce)
+        look_at_token = looks.at_token(token)
+        look_at_store = looks.at_store(store, membership.repeat, disk_of(config.store.url), now_ms, policy.limits.clock_skew_ms)
+        self._tickers += [
+            Ticker("look.token", looks.EVERY_S, lambda: condition.look("token", look_at_token)),
+            Ticker("look.store", looks.EVERY_S, lambda: condition.look("store", look_at_store)),
+            Ticker("look.health", 1.0, self._health.refresh),
+        ]
         self.verifier_key = checkpoints.verifier_key
 
     @property

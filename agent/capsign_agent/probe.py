@@ -1,6 +1,9 @@
-"""A health probe for an exec check: `python -I -S probe.py PATH`. Standard library only, so that it starts in milliseconds.
+"""A health probe for an exec check: `python -I -S probe.py [--live] PATH`. Standard library only: it starts in milliseconds.
 
 Connects to the agent's probe socket and reads one line. Exit status 0: SERVING; 1: anything else; 2: wrong use.
+
+With `--live` any answer is good enough: the process answers, so its event loop turns. An agent that cannot serve because nobody
+upstream is there must not be restarted for it: it would lose what it holds and gain nothing.
 """
 
 import socket
@@ -10,20 +13,24 @@ TIMEOUT_S = 2.0
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        sys.stderr.write("usage: probe.py PATH\n")
+    live = arguments[:1] == ["--live"]
+    paths = arguments[live:]
+    if len(paths) != 1 or paths[0].startswith("--"):
+        sys.stderr.write("usage: probe.py [--live] PATH\n")
         return 2
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(TIMEOUT_S)
+    answered = False
     try:
-        client.connect(arguments[0])
+        client.connect(paths[0])
         line = client.recv(256).decode("ascii", "replace").strip()
+        answered = bool(line)
     except OSError as error:
         line = f"UNREACHABLE {error}"
     finally:
         client.close()
     sys.stdout.write(f"{line}\n")
-    return 0 if line == "SERVING" else 1
+    return 0 if line == "SERVING" or (live and answered) else 1
 
 
 if __name__ == "__main__":

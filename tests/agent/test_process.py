@@ -25,6 +25,7 @@ from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.agent_home import Home, first_handle, until
+from support.dev import stopped
 from support.fake_adapter import FakeAdapter
 
 pytestmark = pytest.mark.system
@@ -57,8 +58,8 @@ async def process(place: Home, *, ready: bool = True) -> AsyncIterator[subproces
         child.wait()
 
 
-def probe(place: Home) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "-I", "-S", str(PROBE), f"{place.health}.probe"]
+def probe(place: Home, *options: str) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "-I", "-S", str(PROBE), *options, f"{place.health}.probe"]
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
 
@@ -123,7 +124,23 @@ async def test_health_says_how_it_is_and_outlives_a_probe_that_leaves(place: Hom
         place.socket.unlink()
         answer = probe(place)
         assert (answer.returncode, answer.stdout) == (1, "NOT_SERVING socket_replaced\n")
+        assert probe(place, "--live").returncode == 0
     assert probe(place).returncode == 1
+    assert probe(place, "--live").returncode == 1
+
+
+async def test_an_agent_without_an_adapter_lives_and_one_that_is_stopped_does_not(place: Home, adapter: FakeAdapter) -> None:
+    """No restart mends an adapter that is away; a process that the kernel does not run is of no use to anybody."""
+    adapter.stop()
+    async with process(place, ready=False) as child:
+        await until(place.health.with_name(f"{place.health.name}.probe").exists)
+        assert probe(place).returncode == 1
+        assert probe(place, "--live").returncode == 0
+        with stopped(psutil.Process(child.pid)):
+            assert probe(place, "--live").returncode == 1
+        assert probe(place, "--live").returncode == 0
+    for wrong in (("--live", "--live"), ("--dead",)):
+        assert probe(place, *wrong).returncode == 2
 
 
 async def test_it_leaves_no_core_and_loads_nothing_that_it_does_not_need(place: Home, adapter: FakeAdapter) -> None:

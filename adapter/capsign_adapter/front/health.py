@@ -1,29 +1,70 @@
-"""grpc.health.v1 on a listener of its own, without TLS: probes reach it when the main server is full."""
+"""grpc.health.v1 on a listener of its own, without TLS: probes reach it when the main server is full.
+
+The service "" (the replica as a whole) is SERVING while nothing keeps it from signing: readiness. The service "liveness" is
+SERVING while the process itself works, whoever else is away: a token, a store or a disk is not mended by a restart.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from concurrent import futures
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+READINESS, LIVENESS = "", "liveness"
+
+_SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class _Current(health.HealthServicer):  # type: ignore[misc]  # it ships no types
+    """Answers with how it is now; `Watch` is told by the regular look."""
+
+    def __init__(self, refresh: Callable[[], None]) -> None:
+        super().__init__()
+        self._refresh = refresh
+
+    def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC names methods as the proto does
+        self._refresh()
+        return super().Check(request, context)
+
 
 class Health:
-    """NOT_SERVING until told otherwise."""
+    """Not ready until told otherwise. `refresh` is to be called every so often."""
 
-    def __init__(self, address: str) -> None:
-        self._servicer = health.HealthServicer()
+    def __init__(self, address: str, ready: Callable[[], bool], alive: Callable[[], bool]) -> None:
+        self._ready = ready
+        self._alive = alive
+        self._begun = False
+        self._lock = threading.Lock()
+        self._told: dict[str, int] = {}
+        self._servicer = _Current(self.refresh)
         self._server = grpc.server(futures.ThreadPoolExecutor(2, thread_name_prefix="health"))
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
         self.port: int = self._server.add_insecure_port(address)
-        self._servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.refresh()
         self._server.start()
 
+    def refresh(self) -> None:
+        """Look now. Who watches is told of changes only."""
+        for service, well in ((READINESS, self._begun and self._ready()), (LIVENESS, self._alive())):
+            status = _SERVING if well else _NOT_SERVING
+            with self._lock:
+                if self._told.get(service) != status:
+                    self._told[service] = status
+                    self._servicer.set(service, status)
+
     def serving(self) -> None:
-        self._servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        """From now on it is as ready as `ready` says."""
+        self._begun = True
+        self.refresh()
 
     def draining(self) -> None:
-        self._servicer.enter_graceful_shutdown()
+        """Never ready again."""
+        self._begun = False
+        self.refresh()
 
     def stop(self) -> None:
         self._server.stop(grace=None).wait()

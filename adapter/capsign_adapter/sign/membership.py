@@ -34,15 +34,21 @@ class Membership:
         self._clock = clock
         self._pause = threading.Event()
         self.drained_epoch = 0
+        self._working_epoch = 0
 
     def works_under(self, epoch: int) -> None:
         """Call before the first decision under an epoch: whoever revokes must know of a replica that decides."""
         self._store.announce(self.replica_id, epoch, self.drained_epoch, self._lease_ms)
+        self._working_epoch = max(self._working_epoch, epoch)
 
     def has_drained(self, epoch: int) -> None:
         """Nothing of an older epoch can leave this replica any more."""
         self._store.announce(self.replica_id, epoch, epoch, self._lease_ms)
         self.drained_epoch = epoch
+
+    def repeat(self) -> None:
+        """Say again what was said: a write like any other, and the store keeps nothing new."""
+        self._store.announce(self.replica_id, self._working_epoch, self.drained_epoch, self._lease_ms)
 
     def leave(self) -> None:
         """This replica serves nobody any more. If the store cannot be told, the next revocation waits for a lease."""

@@ -62,6 +62,7 @@ def tickers(
     catch_up: CatchUp,
     fence: Fence,
     checkpoints: Checkpoints,
+    beat: Callable[[], None],
     sweeps: tuple[Callable[[], int], ...],
     *,
     retention_ms: int,
@@ -69,7 +70,7 @@ def tickers(
     checkpoint_seconds: float,
     collect_seconds: float,
 ) -> list[Ticker]:
-    """The tickers of a replica, not yet started."""
+    """The tickers of a replica, not yet started. `beat` is called by the one that waits neither for store nor for token."""
 
     def collect() -> bool:
         mine_ms, told_ms = now_ms(), store.clock_ms()
@@ -86,15 +87,16 @@ def tickers(
     return [
         Ticker("epoch", poll_seconds, catch_up.look),
         # On a thread of its own: it must run while the store hangs.
-        Ticker("fence", EXPIRE_SECONDS, lambda: _expired(fence)),
+        Ticker("fence", EXPIRE_SECONDS, lambda: _expired(fence, beat)),
         Ticker("checkpoint", checkpoint_seconds, lambda: _grown(checkpoints)),
         Ticker("collect", collect_seconds, collect),
         Ticker("sweep", 1.0, sweep),
     ]
 
 
-def _expired(fence: Fence) -> None:
+def _expired(fence: Fence, beat: Callable[[], None]) -> None:
     fence.expire()
+    beat()
 
 
 def _grown(checkpoints: Checkpoints) -> None:

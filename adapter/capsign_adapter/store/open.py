@@ -35,6 +35,12 @@ def open_store(url: str, *, create: bool = False, password_file: Path | None = N
     return PostgresStore(url, password_file)
 
 
+def disk_of(url: str) -> Path | None:
+    """The directory on whose disk the store lies, if it is one of this machine."""
+    path = _sqlite_path(url)
+    return path.parent if path is not None else None
+
+
 def create_store(url: str, *, password_file: Path | None = None) -> None:
     """Make the store of a new deployment. Raises StoreExistsError if there is one already."""
     path = _sqlite_path(url)

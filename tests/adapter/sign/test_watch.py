@@ -38,7 +38,7 @@ class Ledger:
 
 def collecting(ledger: Ledger) -> Ticker:
     """The ticker that collects, once a day."""
-    unused = {"catch_up": SimpleNamespace(look=None), "fence": None, "checkpoints": None, "sweeps": ()}
+    unused = {"catch_up": SimpleNamespace(look=None), "fence": None, "checkpoints": None, "beat": None, "sweeps": ()}
     made = tickers(ledger, **unused, retention_ms=1, poll_seconds=1, checkpoint_seconds=1, collect_seconds=DAY_S)
     (ticker,) = (ticker for ticker in made if ticker._name == "collect")
     return ticker

@@ -1,0 +1,83 @@
+"""What a replica looks at to know how it is: its token, its store and disk, its descriptors. See `condition`."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from capsign_adapter.keys import labels
+from capsign_adapter.sign.condition import Look
+from capsign_adapter.store.interface import CommitUnknownError, Store, StoreUnavailableError
+from capsign_adapter.token.interface import KeyMissingError, PinRejectedError, Token, TokenError
+
+EVERY_S = 2.0
+"""Between looks."""
+
+NEARLY_FULL_BYTES = 2 * 1024 * 1024
+"""Free bytes on the store's disk below which it counts as full: a few thousand signatures, or less."""
+
+CLOCKS_APART_MS = 5_000
+"""How far this clock and the store's may differ, beside the skew that policy forgives."""
+
+
+def word_of(error: Exception) -> str:
+    """What a look met, as a word."""
+    if isinstance(error, KeyMissingError):
+        return "log_key_missing"
+    if isinstance(error, PinRejectedError):
+        return "pin_rejected"
+    if isinstance(error, TokenError):
+        return "token_unavailable"
+    if isinstance(error, StoreUnavailableError | CommitUnknownError):
+        return "store_unavailable"
+    return "internal"
+
+
+def at_token(token: Token) -> Look:
+    """The log's key is there, and the token answers somebody who is logged in. Cheap, and signs nothing."""
+
+    def look() -> str:
+        token.attributes(labels.LOG)
+        return ""
+
+    return look
+
+
+def at_store(store: Store, write: Callable[[], None], disk: Path | None, now_ms: Callable[[], int], skew_ms: int) -> Look:
+    """It takes a write, its disk has room, and its clock (if it has one) is ours. `write` says again what it has said before."""
+
+    def look() -> str:
+        try:
+            write()
+        except StoreUnavailableError:
+            if disk is not None and _room(disk) < NEARLY_FULL_BYTES:
+                return "disk_full"
+            raise
+        if disk is not None and _room(disk) < NEARLY_FULL_BYTES:
+            return "disk_nearly_full"
+        told_ms = store.clock_ms()
+        if told_ms is not None and abs(told_ms - now_ms()) > skew_ms + CLOCKS_APART_MS:
+            return "clock_off"
+        return ""
+
+    return look
+
+
+def at_descriptors() -> str:
+    """Another file or connection can be opened."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return "descriptors_exhausted" if error.errno in {errno.EMFILE, errno.ENFILE} else ""
+    return ""
+
+
+def _room(disk: Path) -> int:
+    """Free bytes; none where it cannot be seen."""
+    try:
+        seen = os.statvfs(disk)
+    except OSError:
+        return 0
+    return seen.f_bavail * seen.f_frsize

@@ -1,0 +1,88 @@
+"""Health tells the truth: an adapter that cannot sign says so while it cannot, lives all the while, and serves when it can."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support.dev import Dev, stopped
+from support.hostile import deployment
+
+pytestmark = pytest.mark.system
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+PATIENCE_S = 30
+
+
+@pytest.fixture(scope="module")
+def dev():
+    with deployment() as one:
+        yield one
+
+
+@contextmanager
+def asked(dev: Dev):
+    """A function that asks one service of the first adapter's health listener."""
+    with grpc.insecure_channel(dev.about["adapters"][0]["health"]) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        yield lambda service="": stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
+
+
+def becomes(ask, status: int) -> None:
+    """It says so within bounds; whatever it says meanwhile, it says that it lives."""
+    end = time.monotonic() + PATIENCE_S
+    while ask() != status:
+        assert time.monotonic() < end, f"it never said {status}"
+        assert ask("liveness") == SERVING
+    assert ask("liveness") == SERVING
+
+
+@contextmanager
+def away(path: Path, to: Path):
+    """Something that is not where it was."""
+    path.rename(to)
+    try:
+        yield
+    finally:
+        to.rename(path)
+
+
+def token_directory(dev: Dev) -> Path:
+    (directory,) = [one for one in (Path(dev.about["token"]["conf"]).parent / "tokens").iterdir() if one.is_dir()]
+    return directory
+
+
+def test_while_the_token_is_away(dev):
+    with asked(dev) as ask:
+        becomes(ask, SERVING)
+        directory = token_directory(dev)
+        with away(directory, directory.parents[1] / "away"):
+            becomes(ask, NOT_SERVING)
+        becomes(ask, SERVING)
+
+
+def test_while_the_store_is_away(dev):
+    store = Path(dev.about["store"].removeprefix("sqlite://"))
+    with asked(dev) as ask:
+        becomes(ask, SERVING)
+        with away(store, store.with_name("away")):
+            becomes(ask, NOT_SERVING)
+        becomes(ask, SERVING)
+
+
+def test_a_stopped_adapter_does_not_live(dev):
+    with asked(dev) as ask:
+        becomes(ask, SERVING)
+        with stopped(dev.adapter()), pytest.raises(grpc.RpcError):
+            ask("liveness")
+        becomes(ask, SERVING)
+
+
+def test_nobody_else_is_known(dev):
+    with asked(dev) as ask, pytest.raises(grpc.RpcError) as caught:
+        ask("somebody")
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
