@@ -16,44 +16,49 @@ from capsign_wire.adapter.v1 import capability_pb2, evidence_pb2, identity_pb2, 
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_agent.handles import NotYetError
 from capsign_agent.upstream import Target, Upstream, asked_to_stop
 
 T = TypeVar("T")
 
 
 class AdapterCalls:
-    """Every method raises FailureError and nothing else. `current` gives the generation of connections in use."""
+    """Every method raises FailureError and nothing else. `current` gives the generation of connections in use; `handle_ended` is
+    called when an adapter says that a handle has."""
 
-    def __init__(self, current: Callable[[], Upstream], timeout_s: float) -> None:
+    def __init__(
+        self, current: Callable[[], Upstream], timeout_s: float, handle_ended: Callable[[], None] = lambda: None
+    ) -> None:
         self._current = current
+        self._handle_ended = handle_ended
         self._timeout_s = timeout_s
 
     async def issue(self, grants: list[str]) -> capability_pb2.IssueHandlesResponse:
         request = capability_pb2.IssueHandlesRequest(grants=grants)
-        return await self._unary(lambda to, left: to.capabilities.IssueHandles(request, timeout=left), self._timeout_s)
+        return await self._unary(lambda to, left: to.ask.capabilities.IssueHandles(request, timeout=left), self._timeout_s)
 
     async def renew(self, tokens: list[bytes]) -> capability_pb2.RenewHandlesResponse:
         request = capability_pb2.RenewHandlesRequest(tokens=tokens)
-        return await self._unary(lambda to, left: to.capabilities.RenewHandles(request, timeout=left), self._timeout_s)
+        return await self._unary(lambda to, left: to.ask.capabilities.RenewHandles(request, timeout=left), self._timeout_s)
 
     async def public_keys(self, request: signing_pb2.GetPublicKeysRequest) -> signing_pb2.GetPublicKeysResponse:
-        return await self._unary(lambda to, left: to.signing.GetPublicKeys(request, timeout=left), self._timeout_s)
+        return await self._unary(lambda to, left: to.ask.signing.GetPublicKeys(request, timeout=left), self._timeout_s)
 
     async def resolve(self, request: signing_pb2.ResolveIntentRequest, timeout_s: float) -> signing_pb2.ResolveIntentResponse:
-        return await self._unary(lambda to, left: to.signing.ResolveIntent(request, timeout=left), timeout_s)
+        return await self._unary(lambda to, left: to.ask.signing.ResolveIntent(request, timeout=left), timeout_s)
 
     async def verify_tag(self, request: signing_pb2.VerifyTagRequest, timeout_s: float) -> signing_pb2.VerifyTagResponse:
-        return await self._unary(lambda to, left: to.signing.VerifyTag(request, timeout=left), timeout_s)
+        return await self._unary(lambda to, left: to.ask.signing.VerifyTag(request, timeout=left), timeout_s)
 
     async def submit(self, request: evidence_pb2.SubmitAuditRequest) -> evidence_pb2.SubmitAuditResponse:
-        return await self._unary(lambda to, left: to.evidence.SubmitAudit(request, timeout=left), self._timeout_s)
+        return await self._unary(lambda to, left: to.ask.evidence.SubmitAudit(request, timeout=left), self._timeout_s)
 
     async def renew_identity(self, asked: identity_pb2.RenewRequest) -> identity_pb2.RenewResponse:
-        return await self._unary(lambda to, left: to.identity.Renew(asked, timeout=left), self._timeout_s)
+        return await self._unary(lambda to, left: to.ask.identity.Renew(asked, timeout=left), self._timeout_s)
 
     async def trust_bundle(self) -> identity_pb2.GetTrustBundleResponse:
         request = identity_pb2.GetTrustBundleRequest()
-        return await self._unary(lambda to, left: to.identity.GetTrustBundle(request, timeout=left), self._timeout_s)
+        return await self._unary(lambda to, left: to.ask.identity.GetTrustBundle(request, timeout=left), self._timeout_s)
 
     async def _unary(self, call: Callable[[Target, float], Awaitable[T]], timeout_s: float) -> T:
         loop = asyncio.get_running_loop()
@@ -64,6 +69,11 @@ class AdapterCalls:
                 return await upstream.unary(call, until - loop.time())
             except FailureError as error:
                 replaced = self._current() is not upstream and error.reason == failures_pb2.REASON_UPSTREAM_UNREACHABLE
+                if error.reason == failures_pb2.REASON_HANDLE_EXPIRED:
+                    # By the adapter's clock, which decides. Nobody withdrew it: it is renewed, and the same may be asked again.
+                    self._handle_ended()
+                    detail = "The handle has ended by the adapter's clock and is not renewed yet."
+                    raise NotYetError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=200) from None
                 if not replaced or loop.time() >= until:
                     raise
 
@@ -72,7 +82,7 @@ class AdapterCalls:
         upstream = self._current()
         target = upstream.first()
         try:
-            async for told in target.capabilities.Watch(capability_pb2.WatchRequest()):
+            async for told in target.ask.capabilities.Watch(capability_pb2.WatchRequest()):
                 target.draining = told.draining
                 yield told
                 if told.draining or self._current() is not upstream:

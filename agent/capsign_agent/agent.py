@@ -71,7 +71,7 @@ class Agent:
         self.metrics = Metrics()
         self._upstream = Upstream(config.upstream, None)
         timeout_s = config.upstream.timeout_ms / 1000
-        calls = AdapterCalls(lambda: self._upstream, timeout_s)
+        calls = AdapterCalls(lambda: self._upstream, timeout_s, lambda: self._renewal.fetch_soon())
         self._account = Account(lambda piece: self.journal.append(piece))
         self._source = source_of(config, calls, self._account)
         self._sockets = [SocketClaim(one.path, int(one.mode, 8), int(one.directory_mode, 8)) for one in config.sockets]
@@ -86,7 +86,7 @@ class Agent:
         skew_s = float(config.limits.clock_skew_s)
         self._book = HandleBook(_socket_handles(one) for one in config.sockets)
         self._keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
-        self._reach = Reachability(time.monotonic())
+        self._reach = Reachability(time.monotonic(), lambda: self._renewal.reconnected())
         self._coalescer = Coalescer(config.limits.queue_items, config.limits.queue_bytes, self._refusing)
         self._renewal = Renewal(
             self._book,
@@ -95,11 +95,14 @@ class Agent:
             self.metrics,
             self._keys.clear,
             authorities_changed=self._source.authorities_changed,
+            connected=lambda: self._reach.connected > 0,
         )
         self._settlement = Settlement(self.journal, self.metrics, self._renewal.refused)
-        self._path = SigningPath(self._coalescer, self.journal, self._settlement, self._keys, self.metrics, skew_s)
+        self._path = SigningPath(
+            self._coalescer, self.journal, self._settlement, self._keys, self.metrics, skew_s, hold=self._renewal.hold
+        )
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
-        self._lookups = Lookups(calls, self._keys, self.journal, skew_s)
+        self._lookups = Lookups(calls, self._keys, self.journal, skew_s, hold=self._renewal.hold)
         self._health = Health(config.health.path, config.probe_path, self.faults)
         self._servers: list[grpc.aio.Server] = []
         self._servicers: list[SigningServicer] = []
@@ -185,6 +188,7 @@ class Agent:
             timeout_s=self._config.upstream.timeout_ms / 1000,
             stream_calls=self._config.limits.stream_calls,
             skew_s=float(self._config.limits.clock_skew_s),
+            hold=self._renewal.hold,
         )
         self._servicers.append(servicer)
         registrar: Any = LenientRegistrar(server)

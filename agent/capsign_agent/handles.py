@@ -1,7 +1,8 @@
 """The handles that the agent holds, as its sockets see them. No I/O; time is an argument.
 
 A socket's handle keeps its id for the life of the agent: renewal changes what is behind the id, never the id. A handle that was
-dropped stays known, so that a caller hears "revoked" and not "unknown".
+dropped stays known, so that a caller hears "revoked" and not "unknown". One that ended because nobody could renew it stays too:
+nobody withdrew it, so it is *unavailable* and not refused, with whatever hindered the renewal as the cause.
 """
 
 from __future__ import annotations
@@ -21,6 +22,36 @@ from capsign_agent.rules import Rule
 
 Issued = capability_pb2.IssuedHandle
 
+_CAUSES = frozenset(
+    {failures_pb2.REASON_STORE_UNAVAILABLE, failures_pb2.REASON_TOKEN_UNAVAILABLE, failures_pb2.REASON_OVERLOADED}
+)
+"""What an adapter says of itself, and callers may hear as it was said. All else is an adapter that cannot be reached."""
+
+
+class NotYetError(FailureError):
+    """There is no good handle now, and there may be one in a moment. Always *unavailable*."""
+
+
+class Hindrance:
+    """Why handles could not be fetched the last time; None after a time that went well. Shared by the sockets of an agent."""
+
+    def __init__(self) -> None:
+        self.failure: FailureError | None = None
+
+    def over(self, what: str) -> FailureError:
+        """The failure of a call about a handle that has ended, or has not come yet."""
+        failure = self.failure
+        if failure is None:
+            return NotYetError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, f"{what}.", retry_after_ms=200)
+        said = failure.detail.removesuffix(failure.row.advice).strip()
+        reason = failure.reason if failure.reason in _CAUSES else failures_pb2.REASON_UPSTREAM_UNREACHABLE
+        return NotYetError(reason, f"{what}. Asked for new ones: {failure.row.name}. {said}", retry_after_ms=500)
+
+    @property
+    def final(self) -> bool:
+        """Whether the adapter was there and refused: it gives this workload nothing."""
+        return self.failure is not None and self.failure.outcome == failures_pb2.OUTCOME_REFUSED
+
 
 class Held:
     """A grant as one socket holds it. What renewal changes is replaced as a whole, between two calls."""
@@ -38,13 +69,6 @@ class Held:
         self.rule = Rule("", frozenset(), self.issued.context_rule)
         self.expires_at = 0.0
         self.gone: failures_pb2.Reason.ValueType = failures_pb2.REASON_UNSPECIFIED
-
-    def usable(self, now: float, skew: float) -> None:
-        """Raise HANDLE_REVOKED or HANDLE_EXPIRED if it may not be used."""
-        if self.gone:
-            raise FailureError(self.gone, "The adapter withdrew this handle.", field="handle_id")
-        if now >= self.expires_at + skew:
-            raise FailureError(failures_pb2.REASON_HANDLE_EXPIRED, "The handle has expired.", field="handle_id")
 
     def shown(self) -> agent_pb2.KeyHandle:
         """What the application may know."""
@@ -67,25 +91,56 @@ class SocketHandles:
         self.name = name
         self.grants = frozenset(grants)
         self.narrowing = narrowing
+        self.hindrance = Hindrance()
+        """Of the agent: `HandleBook` puts its own here."""
         self.known = False
         """Whether an adapter has said which handles there are. Until then "none" would be a guess, not an answer."""
         self._by_id: dict[str, Held] = {}
         self._by_grant: dict[str, Held] = {}
 
     def find(self, handle_id: str, now: float, skew: float) -> Held:
-        """The handle that may be used now. Raises HANDLE_UNKNOWN, HANDLE_REVOKED or HANDLE_EXPIRED."""
+        """The handle that may be used now. Raises HANDLE_REVOKED; HANDLE_UNKNOWN, once an adapter has said which there are;
+        HANDLE_EXPIRED, if the adapter gives no more; NotYetError where one that ended could not be renewed."""
         held = self._by_id.get(handle_id)
         if held is None:
+            if not self.known:
+                raise self._not_yet()
             raise FailureError(failures_pb2.REASON_HANDLE_UNKNOWN, "This socket has no such handle.", field="handle_id")
-        held.usable(now, skew)
+        if held.gone:
+            raise FailureError(held.gone, "The adapter withdrew this handle.", field="handle_id")
+        if now >= held.expires_at and self._ended(held, now, skew):
+            if self.hindrance.final:
+                raise self._given_no_more()
+            raise self.hindrance.over("The handle has ended and is not renewed yet")
         return held
 
     def listed(self, now: float, skew: float) -> list[Held]:
-        """Those that may be used now, by grant. Raises UPSTREAM_UNREACHABLE if no adapter was reached yet."""
+        """Those that nobody withdrew, by grant. One that has ended is listed beside others that have not: whoever asks for it
+        hears why it is not renewed. Raises NotYetError if all have ended, or no adapter was reached yet; HANDLE_EXPIRED if all
+        have ended and the adapter gives no more."""
         if not self.known:
-            detail = "The agent has just started and waits for its handles."
-            raise FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=200)
-        return [held for _, held in sorted(self._by_grant.items()) if not held.gone and now < held.expires_at + skew]
+            raise self._not_yet()
+        held = [one for _, one in sorted(self._by_grant.items()) if not one.gone]
+        good = [one for one in held if not self._ended(one, now, skew)]
+        if good or not held:
+            return good if self.hindrance.final else held
+        if self.hindrance.final:
+            raise self._given_no_more()
+        raise self.hindrance.over("All handles of this socket have ended and are not renewed yet")
+
+    def _ended(self, held: Held, now: float, skew: float) -> bool:
+        """By the agent's clock. While renewals fail nothing is to be had from one past its end: the adapter's clock decides."""
+        return now >= held.expires_at + (skew if self.hindrance.failure is None else 0.0)
+
+    def _not_yet(self) -> FailureError:
+        return self.hindrance.over("The agent has just started and waits for its handles")
+
+    def _given_no_more(self) -> FailureError:
+        failure = self.hindrance.failure
+        assert failure is not None
+        said = failure.detail.removesuffix(failure.row.advice).strip()
+        detail = f"The handle has expired, and the adapter gives no new one: {failure.row.name}. {said}"
+        return FailureError(failures_pb2.REASON_HANDLE_EXPIRED, detail, field="handle_id")
 
     def offers(self, grant: str) -> bool:
         """Whether this socket offers a grant."""
@@ -116,6 +171,9 @@ class HandleBook:
 
     def __init__(self, sockets: Iterable[SocketHandles]) -> None:
         self._sockets = tuple(sockets)
+        self.hindrance = Hindrance()
+        for socket in self._sockets:
+            socket.hindrance = self.hindrance
         self._issued: dict[str, Issued] = {}
         self._buckets: dict[str, Bucket] = {}
         self._mint = b""

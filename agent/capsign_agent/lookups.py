@@ -16,9 +16,10 @@ from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent import hashing, records
-from capsign_agent.handles import SocketHandles
+from capsign_agent.handles import Held, SocketHandles
 from capsign_agent.journal import Journal
 from capsign_agent.keys import Context, Known, PublicKeys
+from capsign_agent.renewal import Hold, look_once
 
 T = TypeVar("T")
 
@@ -49,7 +50,9 @@ class Lookups:
         journal: Journal,
         skew_s: float,
         clock: Callable[[], float] = time.time,
+        hold: Hold[Held] = look_once,
     ) -> None:
+        self._hold = hold
         self._adapter = adapter
         self._keys = keys
         self._journal = journal
@@ -60,14 +63,14 @@ class Lookups:
         self, socket: SocketHandles, request: agent_pb2.GetPublicKeysRequest, timeout_s: float
     ) -> agent_pb2.GetPublicKeysResponse:
         """The keys of a context and how long they may be kept from now."""
-        context = self._context(socket, request)
+        context = await self._context(socket, request, timeout_s)
         known = await _within(self._keys.get(context), timeout_s)
         left = max(1, int(known.expires - time.monotonic()))
         return agent_pb2.GetPublicKeysResponse(keys=known.response.keys, refresh_hint_s=min(left, known.response.refresh_hint_s))
 
     async def verify(self, socket: SocketHandles, request: agent_pb2.VerifyRequest, timeout_s: float) -> agent_pb2.VerifyResponse:
         """The key under which it verifies. Raises SIGNATURE_INVALID if there is none."""
-        context = self._context(socket, request)
+        context = await self._context(socket, request, timeout_s)
         row = ALGORITHMS[request.algorithm]
         kind = request.WhichOneof("input")
         if kind is None:
@@ -92,7 +95,7 @@ class Lookups:
         self, socket: SocketHandles, request: agent_pb2.ResolveIntentRequest, timeout_s: float
     ) -> agent_pb2.ResolveIntentResponse:
         """What became of an intent, written to the journal before it is told."""
-        held = socket.find(request.handle_id, self._clock(), self._skew_s)
+        held = await self._find(socket, request.handle_id, timeout_s)
         intents.millis_of(request.intent_id)
         self._journal.promise(1)
         try:
@@ -104,8 +107,13 @@ class Lookups:
             self._journal.forget(2)
         return answer
 
-    def _context(self, socket: SocketHandles, request: agent_pb2.GetPublicKeysRequest | agent_pb2.VerifyRequest) -> Context:
-        held = socket.find(request.handle_id, self._clock(), self._skew_s)
+    async def _find(self, socket: SocketHandles, handle_id: str, timeout_s: float) -> Held:
+        return await self._hold(lambda: socket.find(handle_id, self._clock(), self._skew_s), timeout_s)
+
+    async def _context(
+        self, socket: SocketHandles, request: agent_pb2.GetPublicKeysRequest | agent_pb2.VerifyRequest, timeout_s: float
+    ) -> Context:
+        held = await self._find(socket, request.handle_id, timeout_s)
         suffix = held.rule.decide("", request.algorithm, request.context)
         return Context(held, request.algorithm, suffix, suffix.SerializeToString(deterministic=True))
 

@@ -1,4 +1,7 @@
-"""Keeps the handles good: fetched at start, renewed at half-life with jitter, dropped the moment the adapter says so."""
+"""Keeps the handles good: fetched at start, renewed at half-life with jitter, dropped the moment the adapter says so.
+
+After an outage they are asked for the moment that a connection is there again, and a call that finds them ended waits for that.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from capsign_wire import bounds, logs
 from capsign_wire.adapter.v1 import capability_pb2
@@ -16,8 +19,10 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent import records
-from capsign_agent.handles import HandleBook, Held
+from capsign_agent.handles import HandleBook, Held, NotYetError
 from capsign_agent.journal import Journal
+
+T = TypeVar("T")
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MOST_S = 15.0
@@ -25,6 +30,17 @@ LEAST_WAIT_S = 1.0
 """Never renew more often than this, however short a life the adapter gives."""
 LOOK_EVERY_S = 2.0
 """How often a wait looks at the clock: it may have been set, or the node may have slept, and no timer notices either."""
+MOST_WAITS = 3
+"""For how many answers of the adapter a call waits whose handle has ended. The first question may be an old one."""
+
+Hold = Callable[[Callable[[], T], float], Awaitable[T]]
+"""Look for handles, and where they have ended, again once they were asked for, within so many seconds. See `Renewal.hold`."""
+
+
+async def look_once(look: Callable[[], T], _: float) -> T:
+    """A `Hold` that waits for nothing."""
+    return look()
+
 
 
 class Adapter(Protocol):
@@ -49,8 +65,10 @@ class Renewal:
         policy_changed: Callable[[], None],
         clock: Callable[[], float] = time.time,
         authorities_changed: Callable[[int], None] = lambda sequence: None,
+        connected: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`policy_changed` is called when policy did, `authorities_changed` with each sequence of the trust bundle told."""
+        """`policy_changed` is called when policy did, `authorities_changed` with each sequence of the trust bundle told;
+        `connected` says whether an adapter is there to be waited for."""
         self._book = book
         self._adapter = adapter
         self._journal = journal
@@ -58,6 +76,10 @@ class Renewal:
         self._policy_changed = policy_changed
         self._clock = clock
         self._authorities_changed = authorities_changed
+        self._connected = connected
+        self._failures = 0
+        self._awaited = False
+        self._tried = asyncio.Event()
         self._asking = asyncio.Lock()
         self._kick = asyncio.Event()
         self._fetch_anew = True
@@ -71,6 +93,29 @@ class Renewal:
         self._fetch_anew = True
         self._kick.set()
 
+    def reconnected(self) -> None:
+        """A way to an adapter is there again: what failed is tried at once, not when its time comes."""
+        if self._failures:
+            self._failures = 0
+            self.fetch_soon()
+
+    async def hold(self, look: Callable[[], T], timeout_s: float) -> T:
+        """What `look` finds. If that has ended, or has not come yet, it is asked for now, and `look` looks again: for so long,
+        and only while an adapter is there. Raises what `look` raises."""
+        until = asyncio.get_running_loop().time() + timeout_s
+        for _ in range(MOST_WAITS):
+            try:
+                return look()
+            except NotYetError:
+                left_s = until - asyncio.get_running_loop().time()
+                if left_s <= 0 or not self._connected():
+                    raise
+            self._awaited = True
+            self.fetch_soon()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._tried.wait(), left_s)
+        return look()
+
     def refused(self, held: Held, reason: failures_pb2.Reason.ValueType) -> None:
         """The adapter refused a handle: revoked ones are dropped, all are asked for anew."""
         if reason == failures_pb2.REASON_HANDLE_REVOKED and held.grant in self._book.issued:
@@ -80,7 +125,6 @@ class Renewal:
 
     async def keep(self) -> None:
         """Fetch, then renew for ever. A failure backs off with full jitter."""
-        failures = 0
         while True:
             self._kick.clear()
             try:
@@ -88,16 +132,21 @@ class Renewal:
                     await self.fetch()  # one that has ended cannot be renewed: the adapter would leave it out as if withdrawn
                 else:
                     await self._renew()
-                failures = 0
+                self._failures = 0
+                self._book.hindrance.failure = None
             except FailureError as error:
-                failures += 1
+                self._failures += 1
+                self._book.hindrance.failure = error
                 self._metrics.counter("capsign.retries").add("upstream")
-                if failures == 1:
+                if self._failures == 1:
                     logs.warning("handles.fetch_failed", reason=error.row.name)
-            wait_s = self._next_wait() if not failures else backoff_s(failures)
+            self._awaited = False
+            tried, self._tried = self._tried, asyncio.Event()
+            tried.set()
+            wait_s = self._next_wait() if not self._failures else backoff_s(self._failures)
             if await self._kicked(wait_s):
                 # Many refusals may arrive at once, and the adapter may refuse for a while: one fetch a moment is enough.
-                await asyncio.sleep(random.uniform(0.05, 0.15) * (1 + min(failures, 50)))
+                await asyncio.sleep(random.uniform(0.05, 0.15) * (1 + min(self._failures, 5 if self._awaited else 50)))
 
     async def fetch(self, over: Adapter | None = None) -> None:
         """A full set now, over connections of a certificate that is to be used next if they are given. Raises FailureError.
@@ -169,6 +218,7 @@ class Renewal:
             change(self._clock())
         except ValueError:
             raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "A handle from the adapter cannot be narrowed.") from None
+        self._book.hindrance.failure = None
         self._note("handles.taken")
 
     def _heed(self, told: capability_pb2.WatchResponse) -> None:

@@ -19,8 +19,9 @@ from capsign_wire.failures import FailureError, RpcStatus
 from capsign_wire.tracing import PassingTracer, Tracer
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.handles import SocketHandles
+from capsign_agent.handles import Held, SocketHandles
 from capsign_agent.lookups import Lookups
+from capsign_agent.renewal import Hold, look_once
 from capsign_agent.room import STREAM_BYTES, Room, surplus, weight
 from capsign_agent.sign import SigningPath
 
@@ -53,7 +54,9 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         timeout_s: float,
         stream_calls: int,
         skew_s: float,
+        hold: Hold[list[Held]] = look_once,
     ) -> None:
+        self._hold_for = hold
         self._socket = socket
         self._path = path
         self._lookups = lookups
@@ -103,8 +106,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         await _Stream(self, context, self._room, self._stream_calls).run()
 
     async def ListHandles(self, request: agent_pb2.ListHandlesRequest, context: Any) -> agent_pb2.ListHandlesResponse:
-        async def act(_: float) -> agent_pb2.ListHandlesResponse:
-            held = self._socket.listed(time.time(), self._skew_s)
+        async def act(timeout_s: float) -> agent_pb2.ListHandlesResponse:
+            held = await self._hold_for(lambda: self._socket.listed(time.time(), self._skew_s), timeout_s)
             return agent_pb2.ListHandlesResponse(handles=[one.shown() for one in held])
 
         return await self._unary(request, context, act)

@@ -107,23 +107,28 @@ class Settlement:
             if 0 < size <= most and not item.HasField("failure") and (group_named or named(item.signed_by)):
                 continue
             answer.all_signed = False
-            reason = self._fault(call, item)
-            if reason:
-                answer.replace(at, signing_pb2.SignedItem(failure=FailureError(reason).to_item()))
+            instead = self._instead(call, item)
+            if instead is not None:
+                answer.replace(at, signing_pb2.SignedItem(failure=instead.to_item()))
 
-    def _fault(self, call: Call, item: signing_pb2.SignedItem) -> failures_pb2.Reason.ValueType:
-        """Why an item's own result cannot be handed on; 0 if it can."""
+    def _instead(self, call: Call, item: signing_pb2.SignedItem) -> FailureError | None:
+        """What callers hear in place of an item's own result; None if that can be handed on."""
         name = ALGORITHMS[call.algorithm].name
         if item.signature:
             self._metrics.violated("I10", algorithm=name)  # no key or custody named, or not a signature of this algorithm
-            return failures_pb2.REASON_INTERNAL
+            return FailureError(failures_pb2.REASON_INTERNAL)
         if not item.HasField("failure"):
             self._metrics.violated("I5", algorithm=name)
-            return failures_pb2.REASON_INTERNAL
+            return FailureError(failures_pb2.REASON_INTERNAL)
+        if call.attempts <= 1 and item.failure.reason == failures_pb2.REASON_HANDLE_EXPIRED and not item.leaf_index:
+            # By the adapter's clock it had ended; nothing is bound to the intent (decision 8), which is good under the next one.
+            self._handle_refused(call.held, item.failure.reason)
+            detail = "The handle has ended by the adapter's clock and is not renewed yet."
+            return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=200)
         if call.attempts > 1 and item.failure.reason != failures_pb2.REASON_INTENT_NEVER:
             # The first copy may have been done although this one was not: only the ledger's "never" is certain.
-            return failures_pb2.REASON_ANSWER_LOST
-        return failures_pb2.REASON_UNSPECIFIED
+            return FailureError(failures_pb2.REASON_ANSWER_LOST)
+        return None
 
     def _react(self, held: Held, answer: Answer) -> None:
         if answer.all_signed:

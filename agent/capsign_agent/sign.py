@@ -19,6 +19,7 @@ Three things are kept apart in what a caller hears. *Refused*: it did not and wi
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -32,9 +33,10 @@ from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent import hashing, records
 from capsign_agent.coalesce import BATCH_BYTES, ITEM_OVERHEAD, Answer, Call, Coalescer
-from capsign_agent.handles import Held, SocketHandles
+from capsign_agent.handles import Held, NotYetError, SocketHandles
 from capsign_agent.journal import Journal
 from capsign_agent.keys import Context, Known, PublicKeys
+from capsign_agent.renewal import Hold, look_once
 from capsign_agent.settle import Settlement, named
 
 
@@ -76,8 +78,10 @@ class SigningPath:
         metrics: Metrics,
         skew_s: float,
         clock: Callable[[], float] = time.time,
+        hold: Hold[None] = look_once,
     ) -> None:
         self._coalescer = coalescer
+        self._hold = hold
         self._journal = journal
         self._settlement = settlement
         self._keys = keys
@@ -101,7 +105,10 @@ class SigningPath:
         refusals = records.Piece()
         for work in works:
             try:
-                self._decide(socket, work)
+                try:
+                    self._decide(socket, work)
+                except NotYetError:
+                    await self._hold(functools.partial(self._decide, socket, work), deadline - loop.time())
                 await self._hash(work, deadline)
             except FailureError as error:
                 self._refuse_group(socket, work, error, refusals)

@@ -48,7 +48,9 @@ class Path(Protocol):
 class Reachability:
     """Since when no stream has been connected, monotonic seconds; None while one is. Shared by all streams."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, returned: Callable[[], None] = lambda: None) -> None:
+        """`returned` is called with every stream that opens."""
+        self._returned = returned
         self.connected = 0
         self.down_since: float | None = now
         self._down_before = now
@@ -57,6 +59,7 @@ class Reachability:
         """A stream was opened. That the adapter wants it is not certain yet: TLS 1.3 refuses a client after its handshake."""
         self.connected += 1
         self.down_since = None
+        self._returned()
 
     def down(self, now: float, *, good: bool) -> None:
         """It ended. One that was of no use does not count as having been connected."""
@@ -124,9 +127,10 @@ class SignStream:
             try:
                 await asyncio.wait_for(self._channel.channel_ready(), self._connect_s)
             except TimeoutError:
-                good = False
-            else:
-                good = await self._serve()
+                # gRPC spaces its attempts by itself: another wait on top would only notice an adapter's return later.
+                self._metrics.counter("capsign.retries").add("upstream")
+                continue
+            good = await self._serve()
             if self._retired:
                 return
             failures = 0 if good else failures + 1

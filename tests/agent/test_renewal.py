@@ -115,7 +115,7 @@ async def test_handles_that_ended_while_the_node_slept_are_fetched_and_not_calle
         await settled(rig)
         handle = rig.handle()
         rig.clock.ahead_s = 3600
-        with pytest.raises(FailureError, match="HANDLE_EXPIRED"):
+        with pytest.raises(FailureError, match="UPSTREAM_UNREACHABLE"):
             rig.socket.find(handle, rig.clock(), 0)
         await until(lambda: rig.adapter.asked == 2, seconds=5)
         await asyncio.sleep(0.02)
