@@ -16,7 +16,7 @@ from capsign_wire.adapter.v1 import capability_pb2, evidence_pb2, identity_pb2, 
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.handles import NotYetError
+from capsign_agent.handles import ended_upstream
 from capsign_agent.upstream import Target, Upstream, asked_to_stop
 
 T = TypeVar("T")
@@ -72,8 +72,7 @@ class AdapterCalls:
                 if error.reason == failures_pb2.REASON_HANDLE_EXPIRED:
                     # By the adapter's clock, which decides. Nobody withdrew it: it is renewed, and the same may be asked again.
                     self._handle_ended()
-                    detail = "The handle has ended by the adapter's clock and is not renewed yet."
-                    raise NotYetError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=200) from None
+                    raise ended_upstream(error) from None
                 if not replaced or loop.time() >= until:
                     raise
 

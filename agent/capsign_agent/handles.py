@@ -32,6 +32,12 @@ class NotYetError(FailureError):
     """There is no good handle now, and there may be one in a moment. Always *unavailable*."""
 
 
+def ended_upstream(failure: FailureError) -> NotYetError:
+    """An adapter refused a handle as ended by its clock, and bound no intent to that. It is renewed, and may be used then."""
+    said = failure.detail.removesuffix(failure.row.advice).strip() or "The handle has ended by the adapter's clock."
+    return NotYetError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, f"{said} It is asked for anew.", retry_after_ms=200)
+
+
 class Hindrance:
     """Why handles could not be fetched the last time; None after a time that went well. Shared by the sockets of an agent."""
 

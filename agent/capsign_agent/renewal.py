@@ -42,7 +42,6 @@ async def look_once(look: Callable[[], T], _: float) -> T:
     return look()
 
 
-
 class Adapter(Protocol):
     """The capability calls. Each raises FailureError; `watch` ends by raising one too."""
 

@@ -16,7 +16,7 @@ from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent import records
 from capsign_agent.coalesce import Answer, Batch, Call
-from capsign_agent.handles import Held
+from capsign_agent.handles import Held, ended_upstream
 from capsign_agent.journal import Journal
 
 _HANDLE_REASONS = frozenset(
@@ -123,8 +123,7 @@ class Settlement:
         if call.attempts <= 1 and item.failure.reason == failures_pb2.REASON_HANDLE_EXPIRED and not item.leaf_index:
             # By the adapter's clock it had ended; nothing is bound to the intent (decision 8), which is good under the next one.
             self._handle_refused(call.held, item.failure.reason)
-            detail = "The handle has ended by the adapter's clock and is not renewed yet."
-            return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=200)
+            return ended_upstream(FailureError.from_item(item.failure))
         if call.attempts > 1 and item.failure.reason != failures_pb2.REASON_INTENT_NEVER:
             # The first copy may have been done although this one was not: only the ledger's "never" is certain.
             return FailureError(failures_pb2.REASON_ANSWER_LOST)

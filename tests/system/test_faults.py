@@ -393,7 +393,7 @@ def test_an_adapter_whose_clock_steps_forwards_and_back_signs_again(dev, short_d
         clock.write_text("-3600000")
         failure, _ = ask(dev)
         assert failure is not None
-        assert failure.row.name in {"INTENT_FROM_FUTURE", "HANDLE_EXPIRED"}
+        assert failure.row.name in {"INTENT_FROM_FUTURE", "UPSTREAM_UNREACHABLE"}
         clock.write_text("0")
         assert until_signed(signer, b"as before") <= {"HANDLE_EXPIRED", "HANDLE_UNKNOWN"}
     assert b"internal.failed" not in told_by(dev)

@@ -111,10 +111,11 @@ class AsyncStream:
         try:
             response = await self._stub.ListHandles(pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True)
         except grpc.RpcError as error:
-            failure = failure_of(error, effect=False)
+            self._pipeline.away = failure = failure_of(error, effect=False)
             if failure.outcome == failures_pb2.OUTCOME_REFUSED:
                 _tell(self._pipeline.fail(failure))
             return False
+        self._pipeline.away = None
         self._on_connect(response)
         call: Call = self._stub.SignStream()
         writer = self._loop.create_task(self._write(call), name="capsign-stream-write")

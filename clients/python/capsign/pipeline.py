@@ -110,6 +110,8 @@ class Pipeline:
         self._waiting_items = 0
         self._flying: dict[int, Message] = {}
         self._next_id = 1
+        self.away: FailureError | None = None
+        """Why the agent could not be asked the last time, in its own words if it had some; None while a stream runs."""
 
     @property
     def idle(self) -> bool:
@@ -260,10 +262,18 @@ class Pipeline:
     def expire(self, now: float) -> Settled:
         """Settle the jobs whose deadline has passed."""
         late = [job for job in self._jobs() if job.deadline <= now]
-        settled: Settled = [(job, Answer(failure=overdue(job))) for job in late]
+        settled: Settled = [(job, Answer(failure=self.overdue(job))) for job in late]
         for job in late:
             self.drop(job)
         return settled
+
+    def overdue(self, job: Job) -> FailureError:
+        """What is true of a job whose deadline has passed."""
+        if job.sent:
+            return FailureError(failures_pb2.REASON_ANSWER_LATE, "The call was sent and its deadline passed before the answer.")
+        if self.away is not None:
+            return self.away
+        return AgentAwayError("The deadline passed before the call could be sent: the agent took no more calls.")
 
     def fail(self, failure: FailureError) -> Settled:
         """Settle everything: the agent cannot be used."""
@@ -292,13 +302,6 @@ class Pipeline:
     def _jobs(self) -> list[Job]:
         flying = [job for message in self._flying.values() for job, _, _ in message.places if not job.settled]
         return flying + [job for job in self._waiting if not job.settled]
-
-
-def overdue(job: Job) -> FailureError:
-    """What is true of a job whose deadline has passed."""
-    if job.sent:
-        return FailureError(failures_pb2.REASON_ANSWER_LATE, "The call was sent and its deadline passed before the answer.")
-    return AgentAwayError("The deadline passed before the call could be sent: the agent was not reachable or took no more calls.")
 
 
 def closed_answer(job: Job) -> Answer:

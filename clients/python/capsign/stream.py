@@ -23,7 +23,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign.channel import CONNECT_SLICE
 from capsign.flow import clock
-from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled, closed_answer, overdue
+from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled, closed_answer
 from capsign.translate import failure_of
 
 Outgoing = SimpleQueue[pb.SignStreamRequest | None]
@@ -120,7 +120,7 @@ class SyncStream:
                     continue
                 if job.deadline <= clock():
                     self._pipeline.drop(job)
-                    return Answer(failure=overdue(job))
+                    return Answer(failure=self._pipeline.overdue(job))
                 self._pump()
                 sent = job.message is not None
             if sent and waiter.wait(job.deadline - clock()):
@@ -182,6 +182,7 @@ class SyncStream:
         call = self._stub.SignStream(iter(outgoing.get, None))
         self._interruptible(call)
         with self._lock:
+            self._pipeline.away = None
             self._outgoing = outgoing
             self._pump()
         return True
@@ -197,6 +198,7 @@ class SyncStream:
     def _give_up_if_refused(self, error: grpc.RpcError) -> None:
         failure = failure_of(error, effect=False)
         with self._lock:
+            self._pipeline.away = failure
             late = self._pipeline.expire(clock())
             refused = failure.outcome == failures_pb2.OUTCOME_REFUSED and not self.closing.begun
             settled = self._pipeline.fail(failure) if refused else []
