@@ -58,6 +58,15 @@ def test_after_a_refused_pin_the_token_is_left_alone(softhsm):
     assert apart(token_loss.pin_tries, softhsm) == ["PinRejectedError"] * 5 + [1]
 
 
+def test_a_pin_that_worked_and_is_refused_once_is_tried_again_later(softhsm):
+    """One CKR_PIN_INCORRECT at a log-in that had worked: an adapter refused all signing until somebody restarted it."""
+    assert apart(token_loss.pin_refused_once, softhsm) == ["ok", "PinRejectedError", "PinRejectedError", "ok", "ok"]
+
+
+def test_a_locked_pin_is_never_tried_again(softhsm):
+    assert apart(token_loss.pin_locked_once, softhsm) == ["ok", "PinRejectedError", "PinRejectedError", "PinRejectedError"]
+
+
 def test_missing_module(softhsm, tmp_path):
     kind, text = apart(token_loss.opening, replace(softhsm, module=tmp_path / "libsofthsm2.so"))
     assert kind == "TokenUnavailableError"

@@ -6,6 +6,7 @@ They return plain values; the tests judge them.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -219,6 +220,75 @@ def pin_tries(settings: TokenSettings) -> list[Any]:
             settings.pin_file.write_text(right)
         seen.append(verdict(lambda: login.attempt(login.features, again=True)))
     return [*seen, logins]
+
+
+def pin_refused_once(settings: TokenSettings) -> list[str]:
+    """A log-in that worked before is refused once. The pauses pass by a clock that is set."""
+    from types import SimpleNamespace
+
+    from capsign_adapter.token import session
+    from capsign_adapter.token.pin_trials import PAUSES_S
+
+    now = time.monotonic()
+    session.time = SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None)  # type: ignore[attr-defined]
+    login = session.Session(settings)
+
+    def ask() -> str:
+        return verdict(lambda: login.attempt(login.features, again=True))
+
+    seen = [ask()]
+    right, state = settings.pin_file.read_text(), settings.pin_file.stat()
+
+    def put(text: str) -> None:
+        settings.pin_file.write_text(text)
+        os.utime(settings.pin_file, ns=(state.st_atime_ns, state.st_mtime_ns))  # as if nobody had touched it
+
+    put("0" * (len(right) - 1) + "\n")
+    login.drop()
+    seen.append(ask())
+    put(right)
+    now += PAUSES_S[0] - 1
+    seen.append(ask())
+    now += 2
+    seen.append(ask())
+    login.drop()
+    seen.append(ask())
+    return seen
+
+
+def pin_locked_once(settings: TokenSettings) -> list[str]:
+    """The token says CKR_PIN_LOCKED at a log-in that worked before: nothing but a restart asks it again."""
+    from types import SimpleNamespace
+
+    import pkcs11
+    from capsign_adapter.token import session
+
+    now = time.monotonic()
+    session.time = SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None)  # type: ignore[attr-defined]
+    login: Any = session.Session(settings)
+
+    def ask() -> str:
+        return verdict(lambda: login.attempt(login.features, again=True))
+
+    seen = [ask()]
+    locate = login._locate
+
+    def locked() -> Any:
+        token = locate()
+
+        def refuse(**_: Any) -> None:
+            raise pkcs11.PinLocked
+
+        return SimpleNamespace(open=refuse, flags=token.flags, serial=token.serial)
+
+    login._locate = locked
+    login.drop()
+    seen.append(ask())
+    login._locate = locate
+    for hours in (1, 100):
+        now += hours * 3600
+        seen.append(ask())
+    return seen
 
 
 def replaced(settings: TokenSettings, mine: Path, other: Path) -> str:

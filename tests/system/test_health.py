@@ -74,6 +74,26 @@ def test_while_the_store_is_away(dev):
         becomes(ask, SERVING)
 
 
+def test_after_a_refused_pin(dev):
+    """The PIN worked, the session is lost, the next log-in is refused; then the file is put right. Nobody restarts anything."""
+    pin, directory = Path(dev.about["token"]["pin_file"]), token_directory(dev)
+    right = pin.read_text()
+    with asked(dev) as ask:
+        becomes(ask, SERVING)
+        with away(directory, directory.parents[1] / "away"):
+            pin.write_text("not the right one\n")
+            becomes(ask, NOT_SERVING)
+        try:
+            said = Path(dev.about["adapters"][0]["log"])
+            end = time.monotonic() + PATIENCE_S
+            while '"faults":"pin_rejected"' not in said.read_text():
+                assert time.monotonic() < end
+                assert ask() == NOT_SERVING
+        finally:
+            pin.write_text(right)
+        becomes(ask, SERVING)
+
+
 def test_a_stopped_adapter_does_not_live(dev):
     with asked(dev) as ask:
         becomes(ask, SERVING)

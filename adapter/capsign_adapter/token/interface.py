@@ -26,7 +26,7 @@ class TokenContestedError(TokenUnavailableError):
 
 
 class PinRejectedError(TokenError):
-    """The token did not accept the PIN. Not tried again: tokens lock."""
+    """The token did not accept the PIN. Tried again rarely, and only if it worked before: tokens lock."""
 
 
 class KeyMissingError(TokenError):

@@ -16,6 +16,15 @@ class PinFileError(TokenUnavailableError):
     """The PIN file cannot be used as it is: nobody has asked the token yet."""
 
 
+def mark_of(path: Path) -> tuple[int, int, int] | None:
+    """What changes when the file is written or replaced; None where there is none. Says nothing about the PIN."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size
+
+
 def read_pin(path: Path) -> str:
     """The PIN: the file's one line, without its line end. Raises PinFileError, which names the next step and not the PIN.
 

@@ -14,14 +14,15 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pkcs11
-from pkcs11 import MGF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error, _pkcs11
+from pkcs11 import MGF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error, TokenFlag, _pkcs11
 from pkcs11.attributes import AttributeMapper
 
 from capsign_adapter.token import encodings
 from capsign_adapter.token.encodings import Family
 from capsign_adapter.token.interface import Feature, KeyAttributes, PinRejectedError, TokenError, TokenUnavailableError
 from capsign_adapter.token.parameters import HkdfParameters, ParameterisedModule
-from capsign_adapter.token.pin import read_pin
+from capsign_adapter.token.pin import mark_of, read_pin
+from capsign_adapter.token.pin_trials import PinTrials
 from capsign_adapter.token.profiles import profile_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ REOPEN_PAUSE_S = 0.1
 """After a failed opening, calls fail at once for this long: a dead HSM must not be asked once for every call."""
 
 _PIN_ERRORS = (pkcs11.PinIncorrect, pkcs11.PinLocked, pkcs11.PinExpired, pkcs11.PinInvalid, pkcs11.PinLenRange)
+_FINAL_PIN_ERRORS = (pkcs11.PinLocked, pkcs11.PinExpired)
+_LAST_TRY = TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED
 
 _KEY_TYPES = {Family.P256: KeyType.EC, Family.P384: KeyType.EC, Family.ED25519: KeyType.EC_EDWARDS, Family.RSA: KeyType.RSA}
 
@@ -113,6 +116,7 @@ class Session:
         self._session: Any = None
         self._serial: bytes | None = None
         self._rejected: PinRejectedError | None = None
+        self._trials = PinTrials()
         self._shut_until = 0.0
         self.generation = 0
 
@@ -142,9 +146,9 @@ class Session:
         self.ready()
 
     def _open(self) -> None:
-        if self._rejected:
-            raise PinRejectedError(str(self._rejected))  # tokens lock after a few wrong ones
         now = time.monotonic()
+        if self._rejected and not self._trials.may_try(now, mark_of(self._settings.pin_file)):
+            raise PinRejectedError(str(self._rejected))  # tokens lock after a few wrong ones
         if now < self._shut_until:
             raise TokenUnavailableError(f"the token {self._settings.label!r} was not there a moment ago; try again")
         if not self._settings.module.is_file():
@@ -166,7 +170,7 @@ class Session:
                 pause *= 2
 
     def _enter(self, pin: str) -> Any:
-        """A new session, logged in. A refused PIN is remembered: nothing tries it again."""
+        """A new session, logged in. A refused PIN is remembered: `pin_trials` says when it may be tried again, if ever."""
         try:
             token = self._locate()
             try:
@@ -174,13 +178,17 @@ class Session:
             except _PIN_ERRORS as error:
                 # A token whose files are gone may answer the same: the verdict counts if it is still there in a fresh module.
                 self.drop()
-                self._locate()
+                last = self._locate().flags & _LAST_TRY
                 self.drop()
+                final = bool(last) or isinstance(error, _FINAL_PIN_ERRORS)
+                self._trials.refused(time.monotonic(), mark_of(self._settings.pin_file), final=final)
                 self._rejected = PinRejectedError(str(token_error(error, self._settings.label)))
                 raise self._rejected from error
             if token.slot.get_token().serial != token.serial:  # the first was read while another process wrote
                 raise TokenUnavailableError(f"the token {self._settings.label!r} changed while it was opened; try again")
             self._serial = token.serial
+            self._trials.accepted()
+            self._rejected = None
             return session
         except PKCS11Error as error:
             raise token_error(error, self._settings.label) from error
