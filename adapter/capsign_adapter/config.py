@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from capsign_wire import settings
+from capsign_wire import addresses, settings
 from msgspec import Meta
 
 from capsign_adapter.decide.authority import Lives
@@ -18,7 +18,6 @@ ENV_PREFIX = "CAPSIGN_ADAPTER"
 
 _DNS_NAME = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]{0,251}[0-9A-Za-z])?")
 _CONFIG_MAP = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-_API_SERVER = re.compile(r"https://(\[[0-9A-Fa-f:]+\]|[0-9A-Za-z.-]+)(:\d{1,5})?/?")
 
 
 class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,7 +28,8 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     enrolment_address: str = ""
     """host:port for agents that have no certificate yet; needs `[identity.kubernetes]`. Empty: nobody enrols here."""
     health_address: str = "127.0.0.1:0"
-    """host:port for grpc.health.v1 without TLS; keep it on the loopback or pod network."""
+    """host:port for grpc.health.v1 without TLS; keep it on the loopback or pod network. Port 0 is any free one, on the loopback
+    only; the line `adapter.serving` of the log names it."""
     streams: Annotated[int, Meta(ge=4, le=4096)] = 32
     """Calls and streams served at once, each on a thread of its own; the next one is refused. One workload (SPIFFE
     ID) may hold three quarters of them with streams (16 at least) and seven eighths with all its calls (24 at least). Pods of one
@@ -169,10 +169,22 @@ def lives(identity: Identity) -> Lives:
 
 def _faults(config: Config) -> Iterator[tuple[str, str]]:
     yield from _tls_faults(config)
+    yield from _address_faults(config.listen)
     if config.listen.enrolment_address and (config.identity is None or config.identity.kubernetes is None):
         yield "listen.enrolment_address", "needs the section [identity.kubernetes]: who enrols is asked of a cluster. Add it."
     if config.identity is not None:
         yield from _identity_faults(config.identity)
+
+
+def _address_faults(listen: Listen) -> Iterator[tuple[str, str]]:
+    """Of every key of the section that is an address; an empty one is none, where that may be."""
+    for name in listen.__struct_fields__:
+        if not name.endswith("address") or (name != "address" and not getattr(listen, name)):
+            continue
+        try:
+            addresses.listener(getattr(listen, name))
+        except ValueError as error:
+            yield f"listen.{name}", f"{error}."
 
 
 def _tls_faults(config: Config) -> Iterator[tuple[str, str]]:
@@ -218,8 +230,10 @@ def _identity_faults(identity: Identity) -> Iterator[tuple[str, str]]:
     kubernetes = identity.kubernetes
     if kubernetes is None:
         return
-    if not _API_SERVER.fullmatch(kubernetes.api_server):
-        yield "identity.kubernetes.api_server", "must be https://host or https://host:port."
+    try:
+        addresses.https(kubernetes.api_server)
+    except ValueError as error:
+        yield "identity.kubernetes.api_server", f"{error}."
     if kubernetes.bundle_config_map and not _CONFIG_MAP.fullmatch(kubernetes.bundle_config_map):
         yield "identity.kubernetes.bundle_config_map", "must be namespace/name of a ConfigMap."
     for name, path in (("token_file", kubernetes.token_file), ("ca_file", kubernetes.ca_file)):

@@ -10,7 +10,7 @@ from concurrent import futures
 from typing import Any, TypeVar
 
 import grpc
-from capsign_wire import logs, runtime, settings
+from capsign_wire import addresses, logs, runtime, settings
 from capsign_wire.adapter.v1 import admin_pb2_grpc, capability_pb2_grpc, evidence_pb2_grpc, signing_pb2_grpc
 from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.telemetry import Metrics
@@ -199,7 +199,7 @@ class Replica:
 def _bind(key: str, address: str, bind: Callable[[str], Bound]) -> Bound:
     """Take an address. Raises SettingsError that names the key."""
     try:
-        return bind(address)
+        return bind(addresses.listener(address).listen)
     except RuntimeError:
         sentence = f"The address {address} of `{key}` cannot be listened on. Is it host:port of this machine, and free?"
         raise settings.SettingsError(sentence, key=key) from None

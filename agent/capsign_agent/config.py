@@ -9,12 +9,12 @@ would need SO_PEERCRED, which grpcio does not give, so no key here offers it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from capsign_wire import settings, svid, unix_socket
+from capsign_wire import addresses, settings, svid, unix_socket
 from capsign_wire.algorithms import BY_NAME
 from msgspec import Meta
 
@@ -25,7 +25,6 @@ MAX_BUNDLE_CHARS = 64 * 1024
 
 _MODE = re.compile(r"0?[0-7]{3}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_TARGET = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}")
 
 Millis = Annotated[int, Meta(ge=1, le=600_000)]
 
@@ -189,9 +188,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
 
 def _faults(config: Config) -> list[tuple[str, str]]:
     faults: list[tuple[str, str]] = []
-    for index, target in enumerate(config.upstream.targets):
-        if not _TARGET.fullmatch(target):
-            faults.append((f"upstream.targets[{index}]", "must be host:port."))
+    faults += _target_faults("upstream.targets", config.upstream.targets)
     faults += _identity_faults(config.identity)
     names = [one.name for one in config.sockets]
     for index, one in enumerate(config.sockets):
@@ -237,9 +234,7 @@ def _identity_faults(identity: Identity) -> list[tuple[str, str]]:
     ]
     kubernetes, workload_api = identity.kubernetes, identity.workload_api
     if kubernetes is not None:
-        for index, target in enumerate(kubernetes.enrolment_targets):
-            if not _TARGET.fullmatch(target):
-                faults.append((f"identity.kubernetes.enrolment_targets[{index}]", "must be host:port."))
+        faults += _target_faults("identity.kubernetes.enrolment_targets", kubernetes.enrolment_targets)
         for key, path in (("state_dir", kubernetes.state_dir), ("token_file", kubernetes.token_file)):
             if not path.is_absolute():
                 faults.append((f"identity.kubernetes.{key}", "must be an absolute path."))
@@ -251,6 +246,14 @@ def _identity_faults(identity: Identity) -> list[tuple[str, str]]:
         if workload_api.spiffe_id and not svid.SPIFFE_ID.fullmatch(workload_api.spiffe_id):
             faults.append(("identity.workload_api.spiffe_id", "must be a SPIFFE ID, or empty."))
     return faults
+
+
+def _target_faults(key: str, targets: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for index, target in enumerate(targets):
+        try:
+            addresses.target(target)
+        except ValueError as error:
+            yield f"{key}[{index}]", f"{error}."
 
 
 def _section(source: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-from capsign_wire import channels, logs
+from capsign_wire import addresses, channels, logs
 from capsign_wire.adapter.v1 import capability_pb2_grpc, evidence_pb2_grpc, identity_pb2_grpc, signing_pb2_grpc
 from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
@@ -62,8 +62,8 @@ class Target:
 
     def __init__(self, address: str, config: UpstreamConfig, held: Credentials) -> None:
         self.address = address
-        options = channel_options(config)
-        self.channels = [channels.aio_secure(address, held.channel(), options) for _ in range(config.streams)]
+        options, dial = channel_options(config), addresses.target(address).dial
+        self.channels = [channels.aio_secure(dial, held.channel(), options) for _ in range(config.streams)]
         self._stubs = [Stubs(channel) for channel in self.channels]
         self.busy = 0
         """How many of its signing streams have something to do."""

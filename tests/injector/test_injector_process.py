@@ -228,7 +228,7 @@ async def test_it_says_why_it_is_not_ready_and_becomes_so(tmp_path):
         ("server: {look_s: 600}", "`server.look_s` must be at most half"),
         ("server: {certificate: files}", "`server.cert_file` must be an absolute path"),
         ("server: {listne: x}", "Did you mean `listen`"),
-        ("server: {api_server: 'http://x'}", "must begin with https://"),
+        ("server: {api_server: 'http://x'}", "must be https://host"),
     ],
 )
 async def test_wrong_settings_are_one_sentence_and_exit_code_2(tmp_path, text, said):

@@ -30,6 +30,7 @@ REVOKED_WAIT_MS = 60_000
 _LIVE_PHASES = frozenset({"Pending", "Running"})
 """Pending is a pod whose init containers run, and the agent is one of them."""
 
+_TRANSLATED = int(IPv6Address("64:ff9b::")) >> 32
 _ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9](?:[a-z0-9-]{0,62})):([a-z0-9](?:[a-z0-9.-]{0,252}))", re.ASCII)
 _POD_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,252})", re.ASCII)
 _UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -166,7 +167,10 @@ def demand_own_name(names: Sequence[str], spiffe_id: str) -> None:
 
 
 def plain(address: Address) -> Address:
-    """One spelling: an IPv4 address that arrived in IPv6 dress (RFC 4291 2.5.5.2) is the IPv4 address; zones do not count."""
+    """One spelling: an IPv4 address that arrived in IPv6 dress is the IPv4 address, whether a socket for both families dresses it
+    (RFC 4291 2.5.5.2) or a translator on the way, in the prefix that is nobody else's (RFC 6052 2.1); zones do not count."""
     if isinstance(address, IPv4Address):
         return address
+    if int(address) >> 32 == _TRANSLATED:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or IPv6Address(int(address))

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from capsign_wire import logs
+from capsign_wire import addresses, logs
 from capsign_wire.failures import FailureError
 from capsign_wire.settings import SettingsError
 from capsign_wire.types.v1 import failures_pb2
@@ -187,17 +186,12 @@ def _bounded(response: HTTPResponse) -> bytes:
 
 
 def _host_and_port(server: str) -> tuple[str, int]:
-    parts = urlsplit(server)
     try:
-        port = parts.port or 443
-    except ValueError:
-        port = 0
-    if parts.scheme != "https" or not parts.hostname or not port or parts.path not in {"", "/"} or parts.query or parts.username:
-        raise SettingsError(
-            "The key `identity.kubernetes.api_server` is not https://host or https://host:port.",
-            key="identity.kubernetes.api_server",
-        )
-    return parts.hostname, port
+        found = addresses.https(server)
+    except ValueError as error:
+        key = "identity.kubernetes.api_server"
+        raise SettingsError(f"The key `{key}` {error}.", key=key) from None
+    return found.host, found.port
 
 
 def _cause(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from capsign_wire import channels
+from capsign_wire import addresses, channels
 from capsign_wire.adapter.v1 import identity_pb2, identity_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -62,7 +62,7 @@ class Enrolment:
         self, target: str, request: identity_pb2.EnrolRequest, authorities: bytes, share_s: float
     ) -> identity_pb2.EnrolResponse:
         credentials = grpc.ssl_channel_credentials(authorities)
-        async with channels.aio_secure(target, credentials, self._options) as channel:
+        async with channels.aio_secure(addresses.target(target).dial, credentials, self._options) as channel:
             try:
                 return await identity_pb2_grpc.EnrolmentServiceStub(channel).Enrol(request, timeout=share_s)
             except grpc.aio.AioRpcError as error:

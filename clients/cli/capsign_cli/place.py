@@ -96,6 +96,17 @@ class Adapter:
     renewal: str = "Get a new one."
     """What to do about a certificate that has ended."""
 
+    @property
+    def _target(self) -> str:
+        from capsign_wire import addresses
+
+        if self.address.startswith("ipv4:"):  # all of those that `dev up` started
+            return self.address
+        try:
+            return addresses.target(self.address).dial
+        except ValueError as error:
+            raise CliError(USAGE, "ADDRESS", f"--adapter {error}.", "Name one adapter.") from None
+
     @contextmanager
     def channel(self) -> Iterator[grpc.Channel]:
         """A channel over mTLS. Raises CliError or OSError if the files cannot be used."""
@@ -110,7 +121,7 @@ class Adapter:
             options.append(("grpc.ssl_target_name_override", self.server_name))
         files = credentials.load(self.ca, self.certificate, self.private_key)
         try:
-            with channels.secure(self.address, files, options) as channel:
+            with channels.secure(self._target, files, options) as channel:
                 yield channel
         except (grpc.RpcError, grpc.FutureTimeoutError) as error:
             ended = credentials.ended(self.certificate, self.ca) if _unreachable(error) else ""

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from capsign_wire import addresses
+
 from capsign_injector import agent_config, quantity, refusals, sidecar
 from capsign_injector import annotations as asking
 from capsign_injector import pod as pods
@@ -180,7 +182,7 @@ def _put(holder: dict[str, Any], field: str, item: dict[str, Any], *, key: str =
 
 def _advice(view: pods.Pod, settings: Settings) -> list[str]:
     warnings = []
-    host = settings.adapter.enrolment_targets[0].rpartition(":")[0]
+    host = addresses.target(settings.adapter.enrolment_targets[0]).host
     if view.spec.dns_policy == "Default" and host.endswith((".svc", ".svc.cluster.local")):
         told = f"With `dnsPolicy: Default` the pod asks its node's name servers, which do not know {host}."
         warnings.append(f"{told} Its agent would never start. Remove it, or use ClusterFirst.")

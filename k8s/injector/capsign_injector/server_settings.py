@@ -6,11 +6,11 @@ import re
 from typing import Annotated, Literal
 
 import msgspec
+from capsign_wire import addresses
 from msgspec import Meta
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-_LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[A-Za-z0-9.-]*):(\d{1,5})")
 DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 OBJECT_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 """Like a DNS name, but for the API server a part of it may be longer than 63."""
@@ -75,8 +75,8 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 def address(text: str) -> tuple[str | None, int]:
     """Host (None: all) and port of a listener. `text` has passed `faults`."""
-    host, _, port = text.rpartition(":")
-    return host.strip("[]") or None, int(port)
+    found = addresses.listener(text)
+    return found.host or None, found.port
 
 
 def faults(server: Server) -> list[tuple[str, str]]:
@@ -84,8 +84,6 @@ def faults(server: Server) -> list[tuple[str, str]]:
     found = [
         (key, sentence)
         for key, value, form, sentence in (
-            ("listen", server.listen, _LISTEN, "must be host:port, for example 0.0.0.0:8443."),
-            ("health", server.health, _LISTEN, "must be host:port, for example 0.0.0.0:8080."),
             ("namespace", server.namespace, DNS_NAME, "must be the name of a namespace."),
             ("service", server.service, DNS_NAME, "must be the name of a Service."),
             ("secret", server.secret, OBJECT_NAME, "must be the name of a Secret."),
@@ -98,11 +96,15 @@ def faults(server: Server) -> list[tuple[str, str]]:
         if not form.fullmatch(value)
     ]
     for key, text in (("listen", server.listen), ("health", server.health)):
-        match = _LISTEN.fullmatch(text)
-        if match and int(match[2]) > 65_535:
-            found.append((key, "must have a port of at most 65535."))
-    if server.api_server and not server.api_server.startswith("https://"):
-        found.append(("api_server", "must begin with https://, or be left out."))
+        try:
+            addresses.listener(text)
+        except ValueError as error:
+            found.append((key, f"{error}."))
+    if server.api_server:
+        try:
+            addresses.https(server.api_server)
+        except ValueError as error:
+            found.append(("api_server", f"{error}, or be left out."))
     if server.certificate == "files":
         found += [
             (key, 'must be an absolute path when `server.certificate` is "files".')

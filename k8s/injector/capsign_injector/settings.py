@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 import yaml
-from capsign_wire import settings
+from capsign_wire import addresses, settings
 from capsign_wire.settings import SettingsError
 from msgspec import Meta
 
@@ -25,7 +25,6 @@ STATE_SPARE_BYTES = 8 * 1024 * 1024
 
 MaySet = Literal["log-level", "cpu-request", "memory-limit"]
 
-_TARGET = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]{1,253}):\d{1,5}")
 _POLICY_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PROFILE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
@@ -138,11 +137,11 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
         if not form.fullmatch(value)
     ]
     for name, targets in (("targets", given.adapter.targets), ("enrolment_targets", given.adapter.enrolment_targets)):
-        faults += [
-            (f"adapter.{name}[{index}]", "must be host:port, for example capsign-adapter.capsign-system.svc:7443.")
-            for index, target in enumerate(targets)
-            if not _TARGET.fullmatch(target)
-        ]
+        for index, target in enumerate(targets):
+            try:
+                addresses.target(target)
+            except ValueError as error:
+                faults.append((f"adapter.{name}[{index}]", f"{error}."))
     faults += [
         (f"image_pull_secrets[{index}]", "must be the name of a Secret.")
         for index, name in enumerate(given.image_pull_secrets)
