@@ -121,7 +121,7 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     max_bytes: Annotated[int, Meta(ge=1_048_576, le=17_179_869_184)] = 67_108_864
     """At this size the agent stops signing until records have gone upstream."""
     flush_ms: Millis = 500
-    """How long records gather before they go upstream."""
+    """How long records gather before they go upstream. Those of a renewal that changed nothing wait for others, or 15 minutes."""
 
 
 class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

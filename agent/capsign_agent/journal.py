@@ -108,6 +108,7 @@ class Journal:
         self._sequence = 0
         self._number = 0
         self._promised = 0
+        self._pressing = False
         self._opening: evidence_pb2.AuditBatch | None = None
         self._fd = -1
         self._size = 0
@@ -158,10 +159,16 @@ class Journal:
             raise FailureError(failures_pb2.REASON_JOURNAL_FULL, "The agent's audit journal is full.", retry_after_ms=1000)
         self._promised += calls * 2
 
-    def append(self, piece: evidence_pb2.AuditBatch, promised: int = 0) -> None:
+    @property
+    def pressing(self) -> bool:
+        """Whether the current segment holds more than routine."""
+        return self._pressing
+
+    def append(self, piece: evidence_pb2.AuditBatch, promised: int = 0, *, routine: bool = False) -> None:
         """Write records in one go, giving them sequence and time; they survive kill -9 when this returns.
 
-        `promised` of them take room that `promise` reserved. Raises FailureError JOURNAL_FULL if the disk refuses: then nothing
+        `routine`: they say that all is as it was, and need no batch of their own soon. `promised` of them take room that
+        `promise` reserved. Raises FailureError JOURNAL_FULL if the disk refuses: then nothing
         was written and no sequence number was used.
         """
         count = len(piece.records)
@@ -177,6 +184,7 @@ class Journal:
         self._write(piece.SerializeToString())
         self._sequence += count
         self._records += count
+        self._pressing = self._pressing or not routine
         self._promised = max(0, self._promised - promised)
 
     def refuse(self, piece: evidence_pb2.AuditBatch, socket: str) -> None:
@@ -292,6 +300,7 @@ class Journal:
         self._current = self._folder / f"{self._number:08d}.seg"
         self._head = evidence_pb2.AuditBatch(boot_id=self._boot_id, previous=previous).SerializeToString()
         self._fd, self._size, self._records = -1, 0, 0
+        self._pressing = False
         self._refused_here = Counter[str]()
         self._hash = hashlib.sha256(self._head)
 

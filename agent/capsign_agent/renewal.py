@@ -213,12 +213,24 @@ class Renewal:
             self._epoch = max(self._epoch, response.revocation_epoch)
 
     def _take(self, change: Callable[[float], None]) -> None:
+        before = self._given()
         try:
             change(self._clock())
         except ValueError:
             raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "A handle from the adapter cannot be narrowed.") from None
         self._book.hindrance.failure = None
-        self._note("handles.taken")
+        self._note("handles.taken", routine=self._given() == before)
+
+    def _given(self) -> dict[str, bytes]:
+        """What the handles allow, by grant: all of them but what is new with every renewal."""
+        given = {}
+        for grant, issued in self._book.issued.items():
+            said = capability_pb2.IssuedHandle()
+            said.CopyFrom(issued)
+            for name in ("token", "serial", "not_before", "expires_at"):
+                said.ClearField(name)
+            given[grant] = said.SerializeToString(deterministic=True)
+        return given
 
     def _heed(self, told: capability_pb2.WatchResponse) -> None:
         self._authorities_changed(told.trust_bundle_sequence)
@@ -242,12 +254,12 @@ class Renewal:
             else:
                 self.fetch_soon()
 
-    def _note(self, event: str) -> None:
-        """Handles changed: a record, a log line."""
+    def _note(self, event: str, *, routine: bool = False) -> None:
+        """Handles came or went: a record, a log line. `routine`: they allow what those before allowed."""
         count = len(self._book.issued)
         logs.event(event, handles=count)
         try:
-            self._journal.append(records.handles(count))
+            self._journal.append(records.handles(count), routine=routine)
         except FailureError as error:
             logs.warning("journal.refused", reason=error.row.name)
 

@@ -21,6 +21,9 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_agent.journal import Journal, JournalError, Segment
 from capsign_agent.renewal import backoff_s
 
+ROUTINE_S = 900.0
+"""How long records that say that all is as it was may gather before they are a batch, and a leaf: the life of a handle by default
+(decision 27). Any other record takes them with it at once."""
 ASIDE_S = 30.0
 """How long a refused life waits before it is tried again."""
 
@@ -48,6 +51,7 @@ class Reporter:
         self._flush_s = flush_s
         self._clock = clock
         self._aside: dict[str, float] = {}
+        self._sealed_at = clock()
 
     async def run(self) -> None:
         """Deliver for ever; failures back off with jitter."""
@@ -55,7 +59,9 @@ class Reporter:
         while True:
             await asyncio.sleep(self._flush_s if not failures else backoff_s(failures))
             self._journal.look_again()
-            self._journal.seal()
+            if self._journal.pressing or self._clock() >= self._sealed_at + ROUTINE_S:
+                self._journal.seal()
+                self._sealed_at = self._clock()
             failures = 0 if await self.deliver() else failures + 1
 
     async def deliver(self) -> bool:

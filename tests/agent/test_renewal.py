@@ -44,6 +44,7 @@ class Adapter:
         self.renewals = 0
         self.epoch = 1
         self.ends: dict[bytes, float] = {}
+        self.purpose = "jwt"
 
     async def issue(self, grants: list[str]) -> capability_pb2.IssueHandlesResponse:
         self.asked += 1
@@ -66,7 +67,7 @@ class Adapter:
     def _handle(self, grant: str) -> capability_pb2.IssuedHandle:
         token = f"{grant}{len(self.ends)}".encode()
         self.ends[token] = self.clock() + LIFE_S
-        issued = capability_pb2.IssuedHandle(token=token, serial=bytes(16), grant=grant, purpose="jwt", algorithms=[1])
+        issued = capability_pb2.IssuedHandle(token=token, serial=bytes(16), grant=grant, purpose=self.purpose, algorithms=[1])
         issued.not_before.FromMilliseconds(int(self.clock() * 1000))
         issued.expires_at.FromMilliseconds(int(self.ends[token] * 1000))
         return issued
@@ -239,3 +240,21 @@ async def test_a_question_that_failed_is_asked_again(rig: Rig) -> None:
         await until(lambda: rig.adapter.asked > 2)
         rig.adapter.failing = False
         await until(lambda: sorted(rig.book.issued) == ["a", "c"], seconds=5)
+
+
+async def test_only_a_renewal_that_changes_nothing_is_routine(rig: Rig) -> None:
+    with rig.keeping():
+        await settled(rig)
+        assert rig.journal.pressing  # the first
+        rig.journal.seal()
+        rig.renewal.fetch_soon()
+        await until(lambda: rig.adapter.asked == 2)
+        await until(lambda: rig.journal.unsealed)
+        assert not rig.journal.pressing
+        rig.adapter.purpose = "webhook"
+        rig.renewal.fetch_soon()
+        await until(lambda: rig.journal.pressing)
+        rig.journal.seal()
+        rig.adapter.grants = {"a"}
+        rig.renewal.fetch_soon()
+        await until(lambda: rig.journal.pressing)

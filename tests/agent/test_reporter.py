@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from capsign_agent import records
 from capsign_agent.journal import Journal
-from capsign_agent.reporter import ASIDE_S, Reporter
+from capsign_agent.reporter import ASIDE_S, ROUTINE_S, Reporter
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
@@ -162,3 +162,34 @@ async def test_a_disk_that_has_room_again_is_noticed_without_a_call(
     taken = [record.handles for batch in adapter.taken for record in evidence_pb2.AuditBatch.FromString(batch).records]
     assert taken == [1, 3][1 - before :]
     one.close()
+
+
+async def test_renewals_that_change_nothing_gather_and_go_with_what_is_more(tmp_path: Path) -> None:
+    """An idle agent with one handle of ten seconds wrote 720 batches an hour, each a leaf of the log for ever."""
+    one, adapter, clock = Journal(tmp_path, 1 << 20, bytes(16), 1_700_000_000_000), Adapter(), Clock()
+    run = asyncio.create_task(reporter(one, adapter, clock).run())
+    one.append(records.handles(3))
+    await until(lambda: len(adapter.taken) == 1)
+    for _ in range(5):
+        one.append(records.handles(3), routine=True)
+    clock.now = ROUTINE_S - 1
+    await asyncio.sleep(0.05)
+    assert len(adapter.taken) == 1
+    assert one.unsealed == 5
+    clock.now = ROUTINE_S
+    await until(lambda: len(adapter.taken) == 2)
+    one.append(records.handles(3), routine=True)
+    one.append(records.handles(2))
+    await until(lambda: len(adapter.taken) == 3)
+    run.cancel()
+    kept = [evidence_pb2.AuditBatch.FromString(batch).records for batch in adapter.taken]
+    assert [len(one) for one in kept] == [1, 5, 2]  # none is left out, and none is counted for another
+    assert [record.sequence for batch in kept for record in batch] == list(range(1, 9))
+
+
+async def test_what_has_gathered_goes_with_the_end_of_a_life(tmp_path: Path) -> None:
+    one, adapter = Journal(tmp_path, 1 << 20, bytes(16), 1_700_000_000_000), Adapter()
+    one.append(records.handles(3), routine=True)
+    one.append(records.closed())
+    assert await reporter(one, adapter).flush()
+    assert [len(evidence_pb2.AuditBatch.FromString(batch).records) for batch in adapter.taken] == [2]
