@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
@@ -21,6 +19,7 @@ from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.verdicts import Verdicts
+from capsign_adapter.ending import Ending
 from capsign_adapter.front.admin_servicer import AdminServicer
 from capsign_adapter.front.batch_watch import BatchWatch
 from capsign_adapter.front.capability_servicer import CapabilityServicer
@@ -215,9 +214,7 @@ def _mint(token: Token) -> Mint:
 
 def run_until_signalled(replica: Replica) -> None:
     """Serve until SIGTERM or SIGINT."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    ending = Ending()
     replica.start()
-    stop.wait()
+    ending.wait()
     replica.stop()

@@ -241,3 +241,13 @@ async def test_wrong_settings_are_one_sentence_and_exit_code_2(tmp_path, text, s
     assert process.returncode == 2
     assert said in errors.decode()
     assert errors.count(b"\n") == 1
+
+
+async def test_one_that_was_stopped_hears_sigterm(tmp_path, mounted):
+    """Stopped, SIGTERM, then it goes on: the kernel may hand the signal to any thread."""
+    files, _ = mounted
+    for number in range(3):
+        async with injector(tmp_path, f"stopped-{number}", **files) as one:
+            for sent in (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT):
+                one.process.send_signal(sent)
+            assert await asyncio.wait_for(one.process.wait(), 20) == 0
