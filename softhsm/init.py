@@ -34,6 +34,7 @@ _RW_SESSION = 0x2 | 0x4  # CKF_RW_SESSION | CKF_SERIAL_SESSION
 _SECURITY_OFFICER = 0
 _TOKEN_INITIALIZED = 0x400
 _USER_PIN_INITIALIZED = 0x8
+_PR_SET_DUMPABLE = 4
 
 
 class InitError(Exception):
@@ -222,6 +223,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--label", default="capsign", help="the token's label (default: %(default)s)")
     parser.add_argument("--module", help="SoftHSM's shared library (default: SOFTHSM2_MODULE, else where distributions put it)")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print the paths")
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # no core and no memory for others: PINs pass through it
     options = parser.parse_args(arguments)
     os.umask(0o077)
     try:

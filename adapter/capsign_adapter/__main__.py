@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import sys
 from pathlib import Path
 
 from capsign_wire import logs, otel, settings
 from capsign_wire.failures import FailureError
+from capsign_wire.hardening import harden
 from capsign_wire.telemetry import Metrics
 
 from capsign_adapter import __version__, authority_command
@@ -41,13 +41,13 @@ EXPLAINED = (
 
 def main() -> None:
     """Entry point of the command. Exit code 0, or 2 for anything that keeps it from starting."""
+    harden()  # subkeys, the mint's secret and commitment keys live in this memory; PINs pass through that of every command
+    os.umask(0o077)
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.action and arguments.command != "authority":
         parser.error(f"{arguments.command} takes no {arguments.action}")
     logs.configure("capsign-adapter")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold subkeys
-    os.umask(0o077)
     try:
         config = load(arguments.config, os.environ)
         policy = _policy(config)

@@ -14,8 +14,8 @@ from capsign_agent import process
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _options(arguments)
     process.harden()
+    options = _options(arguments)
     try:
         config = configuration.load(options.config, os.environ)
     except settings.SettingsError as error:

@@ -1,4 +1,4 @@
-"""What the process itself must be before it holds anything: no core dumps, nothing readable by others."""
+"""What the process itself must be before it holds anything: nothing readable by others, descriptors for all, a tame malloc."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import ctypes
 import os
 import resource
 
-_PR_SET_DUMPABLE = 4
+from capsign_wire import hardening
+
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
@@ -34,15 +35,12 @@ def connections_for(sockets: int) -> int:
 
 
 def harden() -> None:
-    """No core file, no ptrace by equals, no file of ours readable by others: handles and tokens live in this memory. As many open
-    files as are allowed.
-    """
+    """Nobody else reads this memory, where handles and tokens live, or files of ours. As many open files as are allowed."""
+    hardening.harden()
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     with contextlib.suppress(AttributeError):  # a libc without it has no arenas either
         libc.mallopt(_M_ARENA_MAX, _ARENAS)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import resource
 import signal
 import sys
 from pathlib import Path
 
 from capsign_wire import logs
+from capsign_wire.hardening import harden
 from capsign_wire.settings import SettingsError
 
 from capsign_injector import settings as configuration
@@ -17,8 +17,8 @@ from capsign_injector.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
+    harden()  # this memory holds the authority's key
     options = _options(arguments)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold the authority's key
     try:
         settings = configuration.parse(_read(options.settings), str(options.settings))
     except SettingsError as error:
