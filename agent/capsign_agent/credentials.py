@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import grpc
-from capsign_wire import svid
+from capsign_wire import pem, svid
 
 from capsign_agent import own_certificate
 
@@ -43,18 +42,17 @@ class Credentials:
         return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
 
 
-def pem_of(certificates: Iterable[bytes]) -> bytes:
-    """PEM of certificates in DER, one after the other."""
-    return "".join(ssl.DER_cert_to_PEM_cert(one) for one in certificates).encode()
-
-
 def checked(ca: bytes, certificate: bytes, key: bytes) -> Credentials:
     """Credentials that are what they seem and belong together: gRPC would only ever say that nothing can be reached.
 
     Raises CredentialsError. Whether the certificate is valid now is not looked at: the adapter's clock decides.
     """
+    try:
+        certificate, key = pem.written(pem.certificates(certificate)), pem.lines(key)
+    except ValueError:
+        raise CredentialsError("certificate") from None
     _pair(certificate, key)
-    check_authorities(ca)
+    ca = check_authorities(ca)
     try:
         own = own_certificate.read(certificate)
     except svid.NotAnSvidError as error:
@@ -66,12 +64,14 @@ def checked(ca: bytes, certificate: bytes, key: bytes) -> Credentials:
     return Credentials(ca, certificate, key, own.ends, own.begins, own.spiffe_id)
 
 
-def check_authorities(ca: bytes) -> None:
-    """See that this is PEM of certificates. Raises CredentialsError."""
+def check_authorities(ca: bytes) -> bytes:
+    """The certificates in this PEM, without what is around them. Raises CredentialsError."""
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ca.decode("ascii"))
+        found = pem.authorities(ca)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"".join(found))
     except (OSError, ValueError):
         raise CredentialsError("authorities") from None
+    return pem.written(found)
 
 
 def _pair(certificate: bytes, key: bytes) -> None:

@@ -73,7 +73,7 @@ def test_every_text_is_one_toml_string(text):
 
 
 def test_a_bundle_is_its_certificates_and_nothing_between_them(bundle):
-    assert certificates(f'subject=/CN="""\n[upstream]\n{bundle}\r\n# {bundle}') == bundle * 2
+    assert certificates(f'subject=/CN="""\n[upstream]\n{bundle}\r\n# \u00e9\n{bundle}') == bundle * 2
     assert certificates("") == certificates(" \n") == ""
     for wrong in ("x", "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----", bundle * (MAX_BUNDLE_BYTES // 50)):
         with pytest.raises(SettingsError, match="Is it the right file"):

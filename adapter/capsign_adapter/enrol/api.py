@@ -17,7 +17,7 @@ from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
-from capsign_wire import addresses, logs
+from capsign_wire import addresses, logs, pem
 from capsign_wire.failures import FailureError
 from capsign_wire.settings import SettingsError
 from capsign_wire.types.v1 import failures_pb2
@@ -141,7 +141,7 @@ class Api:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.sslsocket_class = _TimedSocket
-        context.load_verify_locations(self._ca_file)
+        context.load_verify_locations(cadata=b"".join(pem.authorities(self._ca_file.read_bytes())))
         self.close()
         with self._lock:
             self._context, self._ca_stamp = context, stamp

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import threading
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
-from capsign_wire import logs
+from capsign_wire import logs, pem
 from capsign_wire.bounds import MAX_MESSAGE_BYTES
 
 # What held under HTTP/2 rapid reset in our measurements: bounded streams, metadata, message size and handshake time.
@@ -67,10 +68,10 @@ class CertificateFiles:
 
     def load(self) -> grpc.ServerCertificateConfiguration:
         """Read the files and see that they belong together: gRPC would serve nobody and not say why. Raises OSError."""
-        certificate, private_key = self._certificate.read_bytes(), self._private_key.read_bytes()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate, private_key = self._certificate.read_bytes(), pem.lines(self._private_key.read_bytes())
         try:
-            context.load_cert_chain(self._certificate, self._private_key, password=b"")
+            certificate = pem.written(pem.certificates(certificate))
+            _demand_pair(certificate, private_key)
         except (ssl.SSLError, ValueError):
             raise OSError(
                 f"The certificate {self._certificate} and the private key {self._private_key} do not belong together, or one is "
@@ -99,6 +100,15 @@ class CertificateFiles:
         return dynamic_credentials(self.load(), self.changed, demand_certificate=self._client_ca is not None)
 
 
+def _demand_pair(certificate: bytes, private_key: bytes) -> None:
+    """Raises ssl.SSLError or ValueError. OpenSSL reads a pair from a path only; this one is a file in our own memory."""
+    descriptor = os.memfd_create("pair", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(certificate + private_key)
+        file.flush()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(f"/proc/self/fd/{descriptor}", password=b"")
+
+
 def stamp(path: Path) -> tuple[int, int, int]:
     """What changes when a file is replaced or written. Raises OSError."""
     stat = path.stat()
@@ -106,13 +116,13 @@ def stamp(path: Path) -> tuple[int, int, int]:
 
 
 def read_authorities(path: Path) -> bytes:
-    """A file of certificates, PEM. Raises OSError that names the fix."""
-    content = path.read_bytes()
+    """The certificates in a file, PEM without what is around them. Raises OSError that names the fix."""
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=content.decode("ascii"))
+        found = pem.authorities(path.read_bytes())
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=b"".join(found))
     except (ssl.SSLError, ValueError):
         raise OSError(f"The CA file {path} is not PEM of certificates. Write it anew.") from None
-    return content
+    return pem.written(found)
 
 
 def dynamic_credentials(

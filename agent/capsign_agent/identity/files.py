@@ -84,6 +84,6 @@ def _read_pem(path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise settings.SettingsError(f"The certificate file {path} cannot be read ({error.strerror}).") from None
-    if b"-----BEGIN CERTIFICATE-----" not in data:
+    if b"CERTIFICATE-----" not in data:
         raise settings.SettingsError(f"The file {path} holds no PEM certificate.")
     return data

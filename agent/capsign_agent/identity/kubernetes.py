@@ -25,10 +25,11 @@ from typing import Protocol
 from capsign_wire import bounds
 from capsign_wire.adapter.v1 import identity_pb2
 from capsign_wire.failures import FailureError
+from capsign_wire.pem import written as pem_of
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.config import Kubernetes
-from capsign_agent.credentials import Credentials, CredentialsError, checked, pem_of
+from capsign_agent.credentials import Credentials, CredentialsError, checked
 from capsign_agent.identity import request
 from capsign_agent.identity.account import Account
 from capsign_agent.identity.enrolment import Enrolment

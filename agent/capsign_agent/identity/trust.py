@@ -19,9 +19,10 @@ from pathlib import Path
 
 from capsign_wire import logs, settings
 from capsign_wire.adapter.v1 import identity_pb2
+from capsign_wire.pem import written as pem_of
 
 from capsign_agent.config import MAX_BUNDLE_CHARS
-from capsign_agent.credentials import CredentialsError, check_authorities, pem_of
+from capsign_agent.credentials import CredentialsError, check_authorities
 
 FILE_NAME = "trust-bundle.pem"
 
@@ -133,7 +134,6 @@ class TrustStore:
 def _checked(pem: bytes) -> bytes:
     """Raises ValueError."""
     try:
-        check_authorities(pem)
+        return check_authorities(pem)
     except CredentialsError as error:
         raise ValueError(str(error)) from None
-    return pem

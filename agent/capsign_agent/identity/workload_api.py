@@ -14,10 +14,11 @@ from collections.abc import AsyncGenerator
 import grpc
 import grpc.aio
 from capsign_wire import channels, unix_socket
+from capsign_wire.pem import written as pem_of
 from capsign_wire.spiffe.workload import workload_pb2, workload_pb2_grpc
 
 from capsign_agent.config import WorkloadApi
-from capsign_agent.credentials import Credentials, CredentialsError, checked, pem_of
+from capsign_agent.credentials import Credentials, CredentialsError, checked
 from capsign_agent.identity import der
 from capsign_agent.identity.account import Account
 from capsign_agent.identity.source import IdentityError

@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capsign_wire import svid
+from capsign_wire import pem, svid
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -21,12 +21,8 @@ def load(ca: Path, certificate: Path, private_key: Path) -> grpc.ChannelCredenti
     """Credentials of these PEM files. Raises CliError if they cannot work, OSError if one cannot be read."""
     import grpc
 
-    roots, chain, key = ca.read_bytes(), certificate.read_bytes(), private_key.read_bytes()
-    for file, data in ((ca, roots), (certificate, chain)):
-        try:
-            x509.load_pem_x509_certificates(data)
-        except ValueError:
-            raise CliError(USAGE, "CREDENTIALS", f"{file} is not a certificate in PEM.", "Give another file.") from None
+    key = pem.lines(private_key.read_bytes())
+    roots, chain = (pem.written(_certificates(file)) for file in (ca, certificate))
     try:
         ours = load_pem_private_key(key, None).public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -43,10 +39,20 @@ def load(ca: Path, certificate: Path, private_key: Path) -> grpc.ChannelCredenti
     return grpc.ssl_channel_credentials(roots, key, chain)
 
 
+def _certificates(file: Path) -> list[bytes]:
+    try:
+        found = pem.authorities(file.read_bytes())
+        for one in found:
+            x509.load_der_x509_certificate(one)
+    except ValueError:
+        raise CliError(USAGE, "CREDENTIALS", f"{file} is not a certificate in PEM.", "Give another file.") from None
+    return found
+
+
 def ended(certificate: Path, ca: Path) -> str:
     """Which of these files has ended, by our clock, as a sentence; empty if none has. One authority that lasts is enough."""
     now = datetime.datetime.now(datetime.UTC)
-    ours, *_ = x509.load_pem_x509_certificates(certificate.read_bytes())
-    last = max(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(ca.read_bytes()))
+    ours, *_ = map(x509.load_der_x509_certificate, _certificates(certificate))
+    last = max(x509.load_der_x509_certificate(one).not_valid_after_utc for one in _certificates(ca))
     ends = {certificate: ours.not_valid_after_utc, ca: last}
     return " ".join(f"{file} ended at {end:%Y-%m-%d %H:%M:%S} UTC." for file, end in ends.items() if end < now)

@@ -84,7 +84,7 @@ def _settings(file: Path | None, bundle: Path | None) -> tuple[Any, str]:
 
     try:
         settings = parse(file.read_bytes(), str(file)) if file else Settings()
-        pem = bundle.read_text(encoding="ascii", errors="replace") if bundle else ""
+        pem = bundle.read_text(encoding="utf-8", errors="replace") if bundle else ""
         if bundle and not certificates(pem):
             raise SettingsError("The trust bundle is empty.")
     except SettingsError as error:

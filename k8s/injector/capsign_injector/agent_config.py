@@ -5,11 +5,10 @@ The text becomes the value of an environment variable, in which Kubernetes repla
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capsign_wire import toml_text
+from capsign_wire import pem, toml_text
 from capsign_wire.settings import SettingsError
 
 from capsign_injector.settings import Settings
@@ -19,8 +18,6 @@ STATE = f"{RUN}/state"
 TOKEN_FILE = "/var/run/secrets/capsign/token"  # noqa: S105 - a path
 MAX_BUNDLE_BYTES = 64 * 1024
 """Largest trust bundle, bytes of PEM. Linux takes 128 KiB for one variable."""
-
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)\s+-----END CERTIFICATE-----")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +60,14 @@ def certificates(bundle_pem: str) -> str:
     """The certificates in a bundle, without what is between them. Raises SettingsError."""
     if len(bundle_pem) > MAX_BUNDLE_BYTES:
         raise SettingsError(f"The trust bundle is larger than {MAX_BUNDLE_BYTES} bytes. Is it the right file?", key="bundle_file")
-    found = ["".join(one.split()) for one in _CERTIFICATE.findall(bundle_pem)]
+    try:
+        found = pem.unverified(bundle_pem.encode(errors="replace"))
+    except ValueError as error:
+        told = f"The trust bundle cannot be used: {error}. Is it the right file?"
+        raise SettingsError(told, key="bundle_file") from None
     if bundle_pem.strip() and not found:
         raise SettingsError("The trust bundle holds no PEM certificate. Is it the right file?", key="bundle_file")
-    return "".join(
-        "-----BEGIN CERTIFICATE-----\n"
-        + "".join(f"{body[at : at + 64]}\n" for at in range(0, len(body), 64))
-        + "-----END CERTIFICATE-----\n"
-        for body in found
-    )
+    return pem.written(found).decode()
 
 
 def _table(name: str, /, **values: object) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from capsign_wire.pem import certificates
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -96,14 +97,17 @@ def read(pem: bytes) -> Facts:
 
 def read_all(pem: bytes) -> tuple[Facts, ...]:
     """The facts of each certificate in `pem`, none to MAX_CERTIFICATES. Raises CertificateError."""
-    if pem.count(b"-----BEGIN ") != pem.count(b"-----BEGIN CERTIFICATE-----"):
-        raise CertificateError("There is something beside certificates in it. Only certificates may be published.")
     if pem.count(b"-----BEGIN ") > MAX_CERTIFICATES:
         raise CertificateError(f"There are more than {MAX_CERTIFICATES} certificates in it.")
     if not pem.strip():
         return ()
     try:
-        return tuple(_facts(one) for one in x509.load_pem_x509_certificates(pem))
+        found = certificates(pem)
+        if pem.count(b"-----BEGIN ") != len(found):
+            raise CertificateError("There is something beside certificates in it. Only certificates may be published.")
+        if not found:
+            raise CertificateError("It is not PEM of X.509 certificates.")
+        return tuple(_facts(x509.load_der_x509_certificate(one)) for one in found)
     except (ValueError, UnsupportedAlgorithm):
         raise CertificateError("It is not PEM of X.509 certificates.") from None
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from capsign_wire import pem
 
 from capsign_injector.server_settings import Server
 
@@ -160,7 +161,7 @@ async def connect(settings: Server, environ: Mapping[str, str] = os.environ) -> 
 def _credentials(settings: Server) -> tuple[str, ssl.SSLContext]:
     try:
         token = Path(settings.token_file).read_text(encoding="ascii").strip()
-        return token, ssl.create_default_context(cafile=settings.ca_file)
+        return token, ssl.create_default_context(cadata=b"".join(pem.authorities(Path(settings.ca_file).read_bytes())))
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"{settings.token_file} or {settings.ca_file} cannot be read ({type(error).__name__}). "

@@ -7,6 +7,7 @@ which the extras `agent`, `adapter` and `injector` bring; applications never imp
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import stat
@@ -16,6 +17,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from capsign_wire.file_access import ACL, strangers
 
 MAX_FILE_BYTES = 256 * 1024
 """Largest settings file, bytes."""
@@ -87,8 +90,9 @@ def read_secret(path: Path) -> bytes:
     """The bytes of a secret file: regular, at most 64 KiB, ours or root's, nothing for group or others.
 
     A symbolic link is followed only within the file's own directory, as Kubernetes lays out a mounted Secret (`pin` is a link to
-    `..data/pin`). There, for a process that is not root, a file of root's may be readable by a group of ours: that is what
-    `fsGroup` makes. Raises SettingsError that names the file and the fix, and never quotes what is in it.
+    `..data/pin`). There, for a process that is not root, a file of root's may be readable by a group of ours, which is what
+    `fsGroup` makes, or by our user through an access control list, which is what systemd's LoadCredential makes. Raises
+    SettingsError that names the file and the fix, and never quotes what is in it.
     """
     home = path.parent.resolve()
     real = path.resolve()
@@ -99,7 +103,7 @@ def read_secret(path: Path) -> bytes:
     except OSError as error:
         raise SettingsError(f"The secret file {path} cannot be opened ({_why(error)}). It must be a regular file.") from None
     try:
-        _refuse_exposed(path, os.fstat(descriptor))
+        _refuse_exposed(path, os.fstat(descriptor), _acl(descriptor))
         data = b"".join(iter(lambda: os.read(descriptor, MAX_SECRET_BYTES), b""))
     finally:
         os.close(descriptor)
@@ -108,15 +112,31 @@ def read_secret(path: Path) -> bytes:
     return data
 
 
-def _refuse_exposed(path: Path, state: os.stat_result) -> None:
+def _acl(descriptor: int) -> bytes:
+    """The access control list, empty if the file has none or its file system knows none."""
+    try:
+        return os.getxattr(descriptor, ACL)
+    except OSError as error:
+        if error.errno in {errno.ENODATA, errno.EOPNOTSUPP}:
+            return b""
+        raise
+
+
+def _refuse_exposed(path: Path, state: os.stat_result, acl: bytes) -> None:
     if not stat.S_ISREG(state.st_mode):
         raise SettingsError(f"The secret file {path} is not a regular file. Put the secret into a file of its own.")
     if state.st_uid not in {os.geteuid(), 0}:
         raise SettingsError(f"The secret file {path} belongs to user {state.st_uid}. Run `chown {os.geteuid()} {path}`.")
-    mounted = state.st_uid == 0 and os.geteuid() != 0 and state.st_gid in {os.getegid(), *os.getgroups()}
-    if state.st_mode & (0o037 if mounted else 0o077):
-        mode = stat.S_IMODE(state.st_mode)
-        raise SettingsError(f"The secret file {path} has mode {mode:04o}: others can read it. Run `chmod 600 {path}`.")
+    mounted = state.st_uid == 0 and os.geteuid() != 0
+    ours = frozenset({os.getegid(), *os.getgroups()}) if mounted else frozenset()
+    open_to = list(strangers(state.st_mode, acl, uid=os.geteuid(), allowed_groups=ours, gid=state.st_gid))
+    if open_to:
+        told = f"The secret file {path} has mode {stat.S_IMODE(state.st_mode):04o}: others can read it"
+        if not acl:
+            raise SettingsError(f"{told}. Run `chmod 600 {path}`.")
+        raise SettingsError(
+            f"{told} ({', '.join(open_to)}, by its access control list). Run `setfacl -b {path}`, then chmod 600."
+        )
     if state.st_size > MAX_SECRET_BYTES:
         raise SettingsError(f"The secret file {path} is larger than {MAX_SECRET_BYTES} bytes. It must hold one secret only.")
 
