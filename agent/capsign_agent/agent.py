@@ -14,7 +14,6 @@ from typing import Any
 import grpc.aio
 from capsign_wire import logs, otel, runtime
 from capsign_wire.agent.v1 import agent_pb2_grpc
-from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.telemetry import Metrics
@@ -24,6 +23,7 @@ from capsign_agent import process, records
 from capsign_agent.adapter_calls import AdapterCalls
 from capsign_agent.coalesce import Coalescer
 from capsign_agent.config import Config, Socket
+from capsign_agent.front import SERVER_OPTIONS, Front, Leaving
 from capsign_agent.handles import HandleBook, SocketHandles
 from capsign_agent.health import Health
 from capsign_agent.identity.account import Account
@@ -32,6 +32,7 @@ from capsign_agent.journal import Journal
 from capsign_agent.keys import PublicKeys
 from capsign_agent.lookups import Lookups
 from capsign_agent.narrow import Narrowing
+from capsign_agent.reading import GRACE_S, QUIET_S, Turns
 from capsign_agent.renewal import Renewal, backoff_s
 from capsign_agent.reporter import Reporter
 from capsign_agent.room import LEAST_BYTES, Room
@@ -43,23 +44,6 @@ from capsign_agent.streams import Reachability, SignStream, streams_of
 from capsign_agent.upstream import Target, Upstream
 
 VERSION = "0.1.0"
-
-SERVER_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
-    ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.absolute_max_metadata_size", 32 * 1024),
-    ("grpc.max_concurrent_streams", 100),
-    ("grpc.server_handshake_timeout_ms", 5_000),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.max_ping_strikes", 2),
-    # Identity only: a gzip message of 4 KiB may otherwise become 4 MiB before anybody has looked at it.
-    ("grpc.compression_enabled_algorithms_bitset", 1),
-    ("grpc.so_reuseport", 0),
-]
-"""What held under rapid reset and bombs (facts.md)."""
 
 
 class Agent:
@@ -104,6 +88,8 @@ class Agent:
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
         self._lookups = Lookups(calls, self._keys, self.journal, skew_s, hold=self._renewal.hold)
         self._health = Health(config.health.path, config.probe_path, self.faults)
+        self._turns = Turns(sockets)
+        self._leaving = Leaving()
         self._servers: list[grpc.aio.Server] = []
         self._servicers: list[SigningServicer] = []
         self._telemetry: otel.Telemetry | None = None
@@ -120,7 +106,8 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        for work in (self._follow_identity(), self._renewal.keep(), self._renewal.listen(), self._reporter.run()):
+        renewal = self._renewal
+        for work in (self._follow_identity(), renewal.keep(), renewal.listen(), self._reporter.run(), self._keep_turns()):
             self._spawn(work, self._tasks)
         for claim, handles in zip(self._sockets, self._book.sockets, strict=True):
             self._servers.append(await self._serve(claim, handles))
@@ -179,19 +166,21 @@ class Agent:
     async def _serve(self, claim: SocketClaim, handles: SocketHandles) -> grpc.aio.Server:
         most = process.connections_for(len(self._sockets))
         server = grpc.aio.server(options=[*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", most)])
+        room = Room(max(LEAST_BYTES, self._config.limits.call_bytes // len(self._sockets)), self.metrics)
         servicer = SigningServicer(
             handles,
             self._path,
             self._lookups,
             self,
-            Room(max(LEAST_BYTES, self._config.limits.call_bytes // len(self._sockets)), self.metrics),
+            room,
+            self._turns,
             timeout_s=self._config.upstream.timeout_ms / 1000,
             stream_calls=self._config.limits.stream_calls,
             skew_s=float(self._config.limits.clock_skew_s),
             hold=self._renewal.hold,
         )
         self._servicers.append(servicer)
-        registrar: Any = LenientRegistrar(server)
+        registrar: Any = LenientRegistrar(Front(server, room, self._turns, self._leaving, handles.name))
         agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, registrar)
         try:
             server.add_insecure_port(claim.address)
@@ -200,6 +189,12 @@ class Agent:
         await server.start()
         claim.bound()
         return server
+
+    async def _keep_turns(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(QUIET_S if self._turns.contended else GRACE_S)
+            self._turns.look(loop.time())
 
     async def _drain(self) -> None:
         """In flight first, then the journal with its CLOSE record, then the sockets; each within what is left of the time."""

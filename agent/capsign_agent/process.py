@@ -22,6 +22,8 @@ both after the first large message, and hundreds of MiB of large calls, once fre
 _SPARE_FILES = 384
 """Descriptors for all but applications: 16 adapters with 8 streams each, twice while certificates change; the journal; health."""
 _CONNECTIONS = 4096
+_CONNECTIONS_OF_ONE = 2048
+"""Of all sockets, and of one: each takes 14 KiB while it does nothing."""
 _LEAST_CONNECTIONS = 16
 
 
@@ -31,7 +33,7 @@ def connections_for(sockets: int) -> int:
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     affordable = _CONNECTIONS if files == resource.RLIM_INFINITY else min(_CONNECTIONS, files - _SPARE_FILES)
-    return max(_LEAST_CONNECTIONS, affordable // sockets)
+    return max(_LEAST_CONNECTIONS, min(_CONNECTIONS_OF_ONE, affordable // sockets))
 
 
 def harden() -> None:

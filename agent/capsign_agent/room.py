@@ -22,8 +22,9 @@ LEAST_BYTES = 12 * 1024 * 1024
 CALL_BYTES = 12 * 1024
 """What a call takes beside its content, measured: gRPC's own state of it, a task, futures, an answer without signatures."""
 
-STREAM_BYTES = 24 * 1024
-"""What an application stream takes while nothing is asked on it, measured."""
+RPC_BYTES = 48 * 1024
+"""What an RPC may take before its first message, and beside its calls: 24 KiB for a stream on which nothing is asked, measured;
+the window that HTTP/2 gives it, 16 KiB; metadata of the usual size."""
 
 ITEM_BYTES = 512
 """What an item takes beside its input and its signature: its intent, its records, its place in three messages."""

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import grpc
 import grpc.aio
 from capsign_wire import bounds, logs
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
-from capsign_wire.failures import FailureError, RpcStatus
+from capsign_wire.failures import FailureError
 from capsign_wire.tracing import PassingTracer, Tracer
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_agent.front import UNREAD_S, Inbox, abort, at_end_of_call
 from capsign_agent.handles import Held, SocketHandles
 from capsign_agent.lookups import Lookups
+from capsign_agent.reading import Turns
 from capsign_agent.renewal import Hold, look_once
-from capsign_agent.room import STREAM_BYTES, Room, surplus, weight
+from capsign_agent.room import Room, surplus, weight
 from capsign_agent.sign import SigningPath
 
 T = TypeVar("T")
@@ -50,6 +50,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         lookups: Lookups,
         gate: Gate,
         room: Room,
+        turns: Turns,
         *,
         timeout_s: float,
         stream_calls: int,
@@ -62,6 +63,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self._lookups = lookups
         self._gate = gate
         self._room = room
+        self._turns = turns
         self._timeout_s = timeout_s
         self._stream_calls = stream_calls
         self._skew_s = skew_s
@@ -100,10 +102,9 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self, _: AsyncIterator[agent_pb2.SignStreamRequest], context: Any
     ) -> None:
         try:
-            self._hold(STREAM_BYTES)
+            await _Stream(self, context, self._room, self._turns, self._socket.name, self._stream_calls).run()
         except FailureError as error:
-            await _abort(context, error)
-        await _Stream(self, context, self._room, self._stream_calls).run()
+            await abort(context, error)
 
     async def ListHandles(self, request: agent_pb2.ListHandlesRequest, context: Any) -> agent_pb2.ListHandlesResponse:
         async def act(timeout_s: float) -> agent_pb2.ListHandlesResponse:
@@ -147,7 +148,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         try:
             self._gate.enter()
         except FailureError as error:
-            await _abort(context, error)
+            await abort(context, error)
         try:
             self._hold(weight(request))
             bounds.check(request)
@@ -157,16 +158,16 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
                 self._hold(more)
             return answer
         except FailureError as error:
-            await _abort(context, error)
+            await abort(context, error)
         except Exception as error:  # the edge: gRPC would tell the caller the exception's text, which may quote the call
-            await _abort(context, _defect(error))
+            await abort(context, _defect(error))
         finally:
             self._gate.leave()
 
     def _hold(self, weighed: int) -> None:
         """Take room until this RPC is over. Raises FailureError OVERLOADED."""
         self._room.take(weighed)
-        _at_end_of_call(lambda: self._room.give(weighed))
+        at_end_of_call(lambda: self._room.give(weighed))
 
 
 class _Stream:
@@ -175,11 +176,14 @@ class _Stream:
     A call counts, and holds its room, until its answer is written: an application that does not read is not read from either.
     """
 
-    def __init__(self, servicer: SigningServicer, context: Any, room: Room, most: int) -> None:
+    def __init__(self, servicer: SigningServicer, context: Any, room: Room, turns: Turns, socket: str, most: int) -> None:
         self._servicer = servicer
         self._context = context
         self._room = room
+        self._turns = turns
+        self._socket = socket
         self._most = most
+        self._task: asyncio.Task[Any] | None = None
         self._calls = 0
         self._held = 0
         """Bytes of the room."""
@@ -189,14 +193,20 @@ class _Stream:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
+        """Raises FailureError OVERLOADED if it was ended for the sake of others. Who opens another loses nothing by it."""
+        self._task = asyncio.current_task()
+        inbox = Inbox(self._context, self._turns, self._socket, lambda: not self._calls)
         try:
-            while self._take_in(await self._context.read()):
+            while self._take_in(await inbox.next()):
                 while self._calls >= self._most or self._held > self._room.share:  # the socket's flow control holds back the rest
+                    inbox.close()
                     self._freed.clear()
                     await self._freed.wait()
+            inbox.close()
             while self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
+            inbox.close()
             for task in self._tasks:
                 task.cancel()
             self._room.give(self._held)
@@ -224,6 +234,7 @@ class _Stream:
         if self._writing:
             return
         self._writing = True
+        self._watch_writing()
         try:
             while self._ready:
                 await self._context.write(self._ready[0][0])
@@ -233,6 +244,17 @@ class _Stream:
                 self._done_with(self._ready.popleft()[1])
         finally:
             self._writing = False
+            self._watch.cancel()
+
+    def _watch_writing(self) -> None:
+        """Should the answer that is being written now still be there after a while, the stream is cut off."""
+        self._watch = asyncio.get_running_loop().call_later(UNREAD_S, self._look_at, self._ready[0])
+
+    def _look_at(self, answer: tuple[agent_pb2.SignStreamResponse, int]) -> None:
+        if self._ready[0] is answer and self._task is not None:
+            self._task.cancel()
+        else:
+            self._watch_writing()
 
     def _done_with(self, weighed: int) -> None:
         self._calls -= 1
@@ -266,27 +288,3 @@ def _traceparent(context: Any) -> str:
         if key == "traceparent" and isinstance(value, str) and _TRACEPARENT.fullmatch(value):
             return value
     return ""
-
-
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FailureError) -> NoReturn:
-    try:
-        await context.abort_with_status(RpcStatus(error))
-    except grpc.aio.AbortError as ending:
-        # gRPC keeps it with the call, and its traceback keeps the call and the request: the collector would find them late.
-        _at_end_of_call(functools.partial(_forget_way, ending))
-        raise
-    raise AssertionError("abort_with_status raises")
-
-
-def _forget_way(error: BaseException) -> None:
-    error.__traceback__ = error.__context__ = None
-
-
-def _at_end_of_call(act: Callable[[], None]) -> None:
-    """Act when this RPC is over, its answer read by the application or of use to nobody.
-
-    gRPC has a callback for that; it ties the call into a knot that only the collector unties. The task of the RPC lets go of its.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    task.add_done_callback(lambda _: act())

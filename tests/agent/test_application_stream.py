@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from capsign_agent.reading import Turns
 from capsign_agent.room import CALL_BYTES, Room
 from capsign_agent.servicer import _Stream
 from capsign_wire import bounds
@@ -90,7 +91,7 @@ def room(most: int = WIDE) -> Room:
 
 def stream(application: Application, held: Room | None = None, most: int = MOST) -> _Stream:
     servicer: Any = Answering()
-    return _Stream(servicer, application, held or room(), most)
+    return _Stream(servicer, application, held or room(), Turns(1), "app", most)
 
 
 async def test_an_application_that_does_not_read_is_not_read_from() -> None:

@@ -15,7 +15,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0
 
 @pytest.mark.parametrize(
     ("files", "sockets", "most"),
-    [(1024, 1, 640), (1024, 4, 160), (64, 2, 16), (1_048_576, 1, 4096), (1_048_576, 16, 256), (resource.RLIM_INFINITY, 2, 2048)],
+    [(1024, 1, 640), (1024, 4, 160), (64, 2, 16), (1_048_576, 1, 2048), (1_048_576, 16, 256), (resource.RLIM_INFINITY, 2, 2048)],
 )
 def test_sockets_share_what_open_files_allow(monkeypatch: pytest.MonkeyPatch, files: int, sockets: int, most: int) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from capsign_agent.room import CALL_BYTES, LEAST_BYTES, STREAM_BYTES, Room, weight
+from capsign_agent.room import CALL_BYTES, LEAST_BYTES, RPC_BYTES, Room, weight
 from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import ALGORITHMS
@@ -83,7 +83,7 @@ def test_the_heaviest_call_fits_beside_others() -> None:
         assert bounds.MAX_MESSAGE_BYTES * 0.95 < heaviest.ByteSize() <= bounds.MAX_MESSAGE_BYTES
         room = Room(LEAST_BYTES, Metrics())
         for _ in range(3):
-            room.take(STREAM_BYTES)
+            room.take(RPC_BYTES)
         room.take(weight(heaviest))
 
 
@@ -115,7 +115,7 @@ async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_h
         writer.write(PREFACE + frame(4, 0, 0, struct.pack(">HI", 4, 0)) + frame(1, 4, 1, headers) + frame(0, 1, 1, bytes(5)))
         while b"content-type" not in (await reader.read(4096)) and not servicer._room.held:
             pass
-        await until(lambda: servicer._room.held == CALL_BYTES + answer.ByteSize())
+        await until(lambda: servicer._room.held == RPC_BYTES + CALL_BYTES + answer.ByteSize())
         writer.close()
         await until(lambda: servicer._room.held == 0)
 
@@ -136,8 +136,8 @@ async def test_an_answer_with_keys_is_weighed_too(place: Home, adapter: FakeAdap
         monkeypatch.setattr(servicer._room, "give", lambda weighed: (held.append(weighed), give(weighed)))
         await stub.GetPublicKeys(asked)
         await until(lambda: servicer._room.held == 0)
-        assert sum(held) == weight(asked) + size
-        monkeypatch.setattr(servicer._room, "_most", weight(asked) + size - 1)
+        assert sum(held) == RPC_BYTES + weight(asked) + size
+        monkeypatch.setattr(servicer._room, "_most", RPC_BYTES + weight(asked) + size - 1)
         with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
             await stub.GetPublicKeys(asked)
         await until(lambda: servicer._room.held == 0)
@@ -152,12 +152,12 @@ async def test_streams_on_which_nothing_is_asked_are_bounded_too(
         await first_handle(stub)
         room = agent._servicers[0]._room
         await until(lambda: room.held == 0)
-        monkeypatch.setattr(room, "_most", 3 * STREAM_BYTES)
+        monkeypatch.setattr(room, "_most", 3 * RPC_BYTES)
         streams = [stub.SignStream() for _ in range(4)]
         await until(lambda: any(one.done() for one in streams))
         [refused] = [one for one in streams if one.done()]
         assert await refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert room.held == 3 * STREAM_BYTES
+        assert room.held == 3 * RPC_BYTES
         for one in streams:
             one.cancel()
         await until(lambda: room.held == 0)

@@ -1,0 +1,185 @@
+"""Who may read a message now. Pure: time is an argument, and what happens to whom is told by callbacks.
+
+Nobody knows how large a message is before it is there, and a message that stops half-way looks like one that has not begun. So a
+message is only asked for by who has a *turn*, of which there are few, each for the largest message there is: what an RPC that has
+none may hold is the window that HTTP/2 gives it. Each socket has a turn of its own, and there are some for all. A stream keeps
+its turn while nobody waits for it, so that one that is alone waits for nothing.
+
+A turn is taken back when others wait: from a stream on which nothing is asked at once (it is ended, and its client opens another
+with its next call), and from a socket that has more of them than the one that waits, after `GRACE_S`. Whoever reads for longer
+than `MOST_S`, or `MOST_IDLE_S` between the calls of a stream, is ended in any case.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+
+FOR_ALL = 6
+"""Turns beside each socket's own."""
+
+GRACE_S = 0.25
+"""How long a message may take while another socket, which reads less, waits."""
+
+QUIET_S = 0.02
+"""How long nothing must have been asked on a stream before its turn is taken for another."""
+
+MOST_S = 5.0
+"""How long a message may take, or wait for a turn."""
+
+MOST_IDLE_S = 60.0
+"""How long a stream may wait for its next call before it is ended: its message may have begun."""
+
+
+class Reader:
+    """One RPC that reads. It has a turn while `reading`."""
+
+    __slots__ = ("_end", "_go", "_quiet", "reading", "since", "socket", "waiting")
+
+    def __init__(
+        self, socket: Hashable, go: Callable[[], None], end: Callable[[], None], quiet: Callable[[], bool] | None = None
+    ) -> None:
+        """`go`: it has the turn that it waited for. `end`: it may read no longer, or has waited too long. `quiet`, for one that
+        reads many messages: whether nothing is asked on it."""
+        self.socket = socket
+        self.reading = False
+        self.waiting = False
+        self.since = 0.0
+        """When its turn, its message or its wait began."""
+        self._go = go
+        self._end = end
+        self._quiet = quiet
+
+    def idle(self, now: float) -> bool:
+        """Whether it is a stream on which nothing is asked."""
+        return self._quiet is not None and now - self.since >= QUIET_S and self._quiet()
+
+    def go(self) -> None:
+        self._go()
+
+    def end(self) -> None:
+        self._end()
+
+    @property
+    def most_s(self) -> float:
+        """How long it may read."""
+        return MOST_S if self._quiet is None else MOST_IDLE_S
+
+
+class Turns:
+    """For all sockets."""
+
+    def __init__(self, sockets: int) -> None:
+        self._free = FOR_ALL
+        """Of those for all."""
+        self._readers: dict[Reader, None] = {}
+        self._held: dict[Hashable, int] = {}
+        """Turns by socket."""
+        self._waiting: dict[Hashable, deque[Reader]] = {}
+        self.most = FOR_ALL + sockets
+
+    @property
+    def contended(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiting)
+
+    @property
+    def reading(self) -> int:
+        """How many turns are taken."""
+        return len(self._readers)
+
+    def ask(self, reader: Reader, now: float) -> bool:
+        """Whether it has a turn now; else it waits for `go`."""
+        reader.since = now
+        if reader.reading and not self._waiting:
+            return True
+        if reader.reading:
+            self._release(reader)
+            self._queue(reader)
+            self._share(now)
+            return reader.reading
+        if reader.socket not in self._waiting and self._has_one(reader.socket):
+            self._grant(reader, now)
+            return True
+        self._queue(reader)
+        return False
+
+    def done(self, reader: Reader, now: float) -> None:
+        """It reads no more, or waits no more."""
+        if reader.waiting:
+            queue = self._waiting[reader.socket]
+            queue.remove(reader)
+            reader.waiting = False
+            if not queue:
+                del self._waiting[reader.socket]
+        if reader.reading:
+            self._release(reader)
+            self._share(now)
+
+    def look(self, now: float) -> None:
+        """End what takes too long, and take turns back for those who wait. Called often."""
+        for reader in [one for one in self._readers if now - one.since > one.most_s]:
+            self._end(reader, now)
+        for queue in list(self._waiting.values()):
+            while queue and now - queue[0].since > MOST_S:
+                self._end(queue[0], now)
+        while self._waiting:
+            found = self._to_take_back(self._next(), now)
+            if found is None:
+                return
+            self._end(found, now)
+
+    def _end(self, reader: Reader, now: float) -> None:
+        reader.end()
+        self.done(reader, now)
+
+    def _to_take_back(self, wanting: Hashable, now: float) -> Reader | None:
+        has = self._held.get(wanting, 0)
+        richer = [one for one in self._readers if one.socket == wanting or self._held[one.socket] > has]
+        idle = [one for one in richer if one.idle(now)]
+        if idle:
+            return max(idle, key=lambda one: (self._held[one.socket], -one.since))
+        slow = [one for one in self._readers if self._held[one.socket] > has + 1 and now - one.since > GRACE_S]
+        return max(slow, key=lambda one: (self._held[one.socket], -one.since)) if slow else None
+
+    def _has_one(self, socket: Hashable) -> bool:
+        return not self._held.get(socket, 0) or self._free > 0
+
+    def _next(self) -> Hashable:
+        """The socket whose turn it is: the one that has the fewest."""
+        return min(self._waiting, key=lambda one: self._held.get(one, 0))
+
+    def _share(self, now: float) -> None:
+        while self._waiting:
+            socket = self._next()
+            if not self._has_one(socket):
+                return
+            reader = self._waiting[socket].popleft()
+            if not self._waiting[socket]:
+                del self._waiting[socket]
+            reader.waiting = False
+            self._grant(reader, now)
+            reader.go()
+
+    def _queue(self, reader: Reader) -> None:
+        reader.waiting = True
+        self._waiting.setdefault(reader.socket, deque()).append(reader)
+
+    def _grant(self, reader: Reader, now: float) -> None:
+        held = self._held.get(reader.socket, 0)
+        if held:  # its own is taken
+            self._free -= 1
+        self._held[reader.socket] = held + 1
+        self._readers[reader] = None
+        reader.reading = True
+        reader.since = now
+
+    def _release(self, reader: Reader) -> None:
+        del self._readers[reader]
+        reader.reading = False
+        held = self._held[reader.socket] - 1
+        if held:
+            self._free += 1
+            self._held[reader.socket] = held
+        else:
+            del self._held[reader.socket]
