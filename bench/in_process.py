@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from capsign_adapter.decide.biscuits import Mint, Verifier
+from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import capability_for
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy_load import parse_policy
@@ -73,8 +74,10 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
         provision_all(policy, token, store, now_ms())
         mint = Mint(bytes(mint_seed(token)))
         keyring, commitments = Keyring(token, CacheSettings(), monotonic_ms), CommitmentKeys(token, monotonic_ms)
-        groups = Groups(policy, Verdicts(Verifier(mint.public_key)), keyring, commitments)
-        pipeline = Pipeline(policy, groups, Recent(), Snapshots(store), store, Buckets(monotonic_ms), 100)
+        budget = Budget(policy, Buckets(monotonic_ms), 200_000)
+        verdicts = Verdicts(Verifier(mint.public_key))
+        groups = Groups(policy, verdicts, keyring, commitments, budget)
+        pipeline = Pipeline(policy, groups, Recent(), Snapshots(store), store, Buckets(monotonic_ms), 100, budget)
         passage = Fence(3000, 1000, lambda: store.control().revocation_epoch).passage(lambda: None)
         peer = Peer(WORKLOAD, b"k" * 32, now_ms() + 3_600_000)
         capability = capability_for(policy.grants[0], WORKLOAD, peer.key_hash, b"s" * 16, now_ms())

@@ -107,6 +107,12 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     call counts once more for each 64 KiB of its request. Protects store and token from floods of look-ups, checks of tags and
     batches of agents' records, which then wait in the agents' journals. Who has a role is not counted."""
 
+    work_ms_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
+    """Milliseconds of one CPU that a workload may use each second for other things than signatures, and five times as many at
+    once: verifying handles, minting them, deriving keys, look-ups, refusals. Each kind has its price and is charged before it is
+    done; signatures have their grant's rate. A tenant may use twice as much. The pods of a workload share it, and none can use it
+    up. Who has a role is not charged. 0: no limit."""
+
 
 class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The cluster whose pods may enrol, as it looks from a pod of the adapter."""

@@ -16,6 +16,7 @@ from capsign_wire.tracing import Tracer
 
 from capsign_adapter.config import Config
 from capsign_adapter.decide.biscuits import Mint, Verifier
+from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.verdicts import Verdicts
@@ -23,6 +24,7 @@ from capsign_adapter.ending import Ending
 from capsign_adapter.front.admin_servicer import AdminServicer
 from capsign_adapter.front.batch_watch import BatchWatch
 from capsign_adapter.front.capability_servicer import CapabilityServicer
+from capsign_adapter.front.charging import ChargingRegistrar
 from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.health import Health
@@ -99,9 +101,11 @@ class Replica:
         checkpoints = Checkpoints(store, token, config.log.origin)
 
         # The signing path.
-        groups = Groups(policy, verdicts, keyring, commitments)
-        pipeline = Pipeline(policy, groups, recent, snapshots, store, Buckets(monotonic_ms), config.control.refusals_per_second)
-        keys = PublicKeys(policy, keyring, snapshots)
+        budget = Budget(policy, Buckets(monotonic_ms), control.work_ms_per_second * 1000)
+        groups = Groups(policy, verdicts, keyring, commitments, budget)
+        rates, refusals = Buckets(monotonic_ms), control.refusals_per_second
+        pipeline = Pipeline(policy, groups, recent, snapshots, store, rates, refusals, budget)
+        keys = PublicKeys(policy, keyring, snapshots, budget)
 
         # Who is who.
         self._identities = identities = Identities(config, policy, token, store, snapshots, metrics)
@@ -116,11 +120,11 @@ class Replica:
         places = Places(policy, config.listen.streams, Buckets(monotonic_ms), control.calls_per_second)
         signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, fence)
         capability = CapabilityServicer(
-            policy, mint, verifier, snapshots, self._changes, self._streams, places, identities.bundle_sequence
+            policy, mint, verdicts, budget, snapshots, self._changes, self._streams, places, identities.bundle_sequence
         )
         evidence = EvidenceServicer(policy, store, checkpoints)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
-        registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places, places.working)
+        registrar: Any = ChargingRegistrar(PatientRegistrar(LenientRegistrar(self._server), places, places.working), budget)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from capsign_adapter.decide.biscuits import Mint, Verifier
+from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import capability_for
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy_load import parse_policy
@@ -136,9 +137,10 @@ class AdapterRig:
         self.changes = Changes()
         self.fence = Fence(3000, 1000, lambda: self.store.control().revocation_epoch)
         self.rates = Buckets(lambda: monotonic_ms() + self.skipped_ms)
-        self.groups = Groups(self.policy, self.verdicts, self.keyring, self.commitments)
-        self.pipeline = Pipeline(self.policy, self.groups, Recent(), self.snapshots, self.store, self.rates, 100)
-        self.keys = PublicKeys(self.policy, self.keyring, self.snapshots)
+        self.budget = Budget(self.policy, Buckets(lambda: self.skipped_ms), 200_000)
+        self.groups = Groups(self.policy, self.verdicts, self.keyring, self.commitments, self.budget)
+        self.pipeline = Pipeline(self.policy, self.groups, Recent(), self.snapshots, self.store, self.rates, 100, self.budget)
+        self.keys = PublicKeys(self.policy, self.keyring, self.snapshots, self.budget)
         self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
 
     def beside(self) -> AdapterRig:

@@ -134,6 +134,11 @@ class Policy:
         """Every grant that names this workload, sorted by name; empty for a workload that policy does not know."""
         return self._by_workload.get(spiffe_id, ())
 
+    def tenant_of(self, spiffe_id: str) -> str:
+        """The tenant that answers for what this workload makes the adapter do: that of its first grant; empty: nobody's."""
+        grants = self.grants_of(spiffe_id)
+        return grants[0].tenant if grants else ""
+
     def grant(self, name: str) -> Grant | None:
         """The grant of that name."""
         return self._by_name.get(name)

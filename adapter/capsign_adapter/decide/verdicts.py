@@ -1,61 +1,104 @@
 """Handles that were verified, kept by the SHA-256 of their token so that a signature costs no verification.
 
-Only what a token *is* is remembered. Who presents it, whether its life is over and whether it was revoked are asked each time.
+Only what a token *is* is remembered: a handle of ours, or none. Who presents it, whether its life is over and whether it was
+revoked are asked each time. So whoever sends the same token again, good, forged, stolen or expired, makes nobody verify it again.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Lock
+from typing import TypeVar
 
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide import cost
 from capsign_adapter.decide.biscuits import Verified, Verifier
 
 CAPACITY = 4096
 """Most handles kept; about 12 KiB each. The least recently used goes first."""
 
+REFUSED_CAPACITY = 16_384
+"""Most tokens kept that are none of ours; about 400 bytes each."""
+
+_FINAL = frozenset({failures_pb2.REASON_HANDLE_FORGED, failures_pb2.REASON_INPUT_TOO_LARGE})
+"""Reasons that say what a token is; others say how things are at the moment."""
+
+T = TypeVar("T")
+
+
+def _free(_: int) -> None:
+    """For those who are not charged."""
+
 
 class Verdicts:
-    """A bounded cache in front of a verifier. Safe to share between threads. A token that fails is never remembered."""
+    """A bounded cache in front of a verifier. Safe to share between threads."""
 
-    def __init__(self, verifier: Verifier, capacity: int = CAPACITY) -> None:
+    def __init__(self, verifier: Verifier, capacity: int = CAPACITY, refused_capacity: int = REFUSED_CAPACITY) -> None:
         self._verifier = verifier
         self._capacity = capacity
+        self._refused_capacity = refused_capacity
         self._kept: OrderedDict[bytes, Verified] = OrderedDict()
+        self._refused: OrderedDict[bytes, failures_pb2.Failure] = OrderedDict()
         self._lock = Lock()
         self._generation = 0
 
-    def verify(self, token: bytes, workload: str, cert_key_hash: bytes, now_ms: int, skew_ms: int) -> Verified:
-        """As `Verifier.verify`."""
+    def verify(
+        self,
+        token: bytes,
+        workload: str,
+        cert_key_hash: bytes,
+        now_ms: int,
+        skew_ms: int,
+        charge: Callable[[int], None] = _free,
+    ) -> Verified:
+        """As `Verifier.verify`. `charge` gets what it costs, microseconds, before it is done; what it raises passes."""
         name = hashlib.sha256(token).digest()
         with self._lock:
-            found = self._kept.get(name)
-            if found is not None:
-                self._kept.move_to_end(name)
+            found, refused = _used(self._kept, name), _used(self._refused, name)
             generation = self._generation
-        if found is not None:
-            return self._presented(name, found, workload, cert_key_hash, now_ms, skew_ms)
-        verified = self._verifier.verify(token, workload, cert_key_hash, now_ms, skew_ms)
-        with self._lock:
-            # What was verified before a clear() must not come back after it.
-            if generation == self._generation:
-                self._kept[name] = verified
-                while len(self._kept) > self._capacity:
-                    self._kept.popitem(last=False)
-        return verified
+        if refused is not None:
+            raise FailureError.from_item(refused)
+        if found is None:
+            charge(cost.verification(len(token)))
+            found = self._read(name, token, generation)
+        found.check_presented(workload, cert_key_hash, now_ms, skew_ms)
+        return found
 
     def clear(self) -> None:
         """Forget everything: the revocation epoch, the policy or the mint key changed."""
         with self._lock:
             self._kept.clear()
+            self._refused.clear()
             self._generation += 1
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def _presented(self, name: bytes, found: Verified, workload: str, key_hash: bytes, now_ms: int, skew_ms: int) -> Verified:
-        if now_ms >= found.expires_ms:
-            with self._lock:
-                self._kept.pop(name, None)
-        found.check_presented(workload, key_hash, now_ms, skew_ms)
-        return found
+    def _read(self, name: bytes, token: bytes, generation: int) -> Verified:
+        try:
+            verified = self._verifier.read(token)
+        except FailureError as error:
+            if error.reason in _FINAL:
+                self._keep(self._refused, self._refused_capacity, name, error.to_item(), generation)
+            raise
+        self._keep(self._kept, self._capacity, name, verified, generation)
+        return verified
+
+    def _keep(self, kept: OrderedDict[bytes, T], capacity: int, name: bytes, verdict: T, generation: int) -> None:
+        with self._lock:
+            # What was found before a clear() must not come back after it.
+            if generation == self._generation:
+                kept[name] = verdict
+                while len(kept) > capacity:
+                    kept.popitem(last=False)
+
+
+def _used(kept: OrderedDict[bytes, T], name: bytes) -> T | None:
+    found = kept.get(name)
+    if found is not None:
+        kept.move_to_end(name)
+    return found

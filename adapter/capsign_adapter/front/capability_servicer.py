@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import grpc
 from capsign_wire.adapter.v1 import capability_pb2 as pb
@@ -12,10 +13,13 @@ from capsign_wire.bounds import check
 from capsign_wire.failures import FailureError, abort
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2, signing_pb2
 
-from capsign_adapter.decide.biscuits import Mint, Verifier
+from capsign_adapter.decide import cost
+from capsign_adapter.decide.biscuits import Mint
+from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import Capability, capability_for
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Grant, Policy
+from capsign_adapter.decide.verdicts import Verdicts
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.front.places import Places
 from capsign_adapter.front.streams import Streams
@@ -34,7 +38,8 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         self,
         policy: Policy,
         mint: Mint,
-        verifier: Verifier,
+        verdicts: Verdicts,
+        budget: Budget,
         snapshots: Snapshots,
         changes: Changes,
         streams: Streams,
@@ -43,7 +48,8 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
     ) -> None:
         self._policy = policy
         self._mint = mint
-        self._verifier = verifier
+        self._verdicts = verdicts
+        self._budget = budget
         self._snapshots = snapshots
         self._changes = changes
         self._streams = streams
@@ -56,7 +62,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         grants = {grant.name: grant for grant in self._policy.grants_of(peer.spiffe_id)}
         if not grants:
             raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy gives this workload no grant.")
-        wanted = list(request.grants) or list(grants)
+        wanted = list(dict.fromkeys(request.grants)) or list(grants)
         missing = [name for name in wanted if name not in grants]
         if missing:
             raise FailureError(
@@ -64,22 +70,22 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
             )
         snapshot = self._snapshots.refresh()
         withdrawn = snapshot.revoked.of_grant
+        given = [grants[name] for name in wanted if withdrawn(grants[name], peer.spiffe_id) is None]
+        self._budget.charge(peer, cost.issue(len(given)))
         return pb.IssueHandlesResponse(
-            handles=[self._issue(grants[name], peer) for name in wanted if withdrawn(grants[name], peer.spiffe_id) is None],
+            handles=[self._issue(grant, peer) for grant in given],
             mint_public_key=self._mint.public_key,
             revocation_epoch=snapshot.epoch,
         )
 
     @guarded
     def RenewHandles(self, peer: Peer, request: pb.RenewHandlesRequest) -> pb.RenewHandlesResponse:
-        """A fresh handle for each that is still good; the others are left out."""
+        """A fresh handle for each that is still good, one for a grant; the others are left out."""
         snapshot = self._snapshots.refresh()
-        renewed: list[pb.IssuedHandle] = []
-        for token in request.tokens:
-            grant = self._renewable(snapshot, token, peer)
-            if grant is not None:
-                renewed.append(self._issue(grant, peer))
-        return pb.RenewHandlesResponse(handles=renewed, revocation_epoch=snapshot.epoch)
+        found = [self._renewable(snapshot, token, peer) for token in dict.fromkeys(request.tokens)]
+        grants = dict.fromkeys(grant for grant in found if grant is not None)
+        self._budget.charge(peer, cost.issue(len(grants)))
+        return pb.RenewHandlesResponse(handles=[self._issue(grant, peer) for grant in grants], revocation_epoch=snapshot.epoch)
 
     def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:
         """How things are, then each change until the caller leaves or the adapter drains."""
@@ -99,11 +105,14 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
 
     def _renewable(self, snapshot: Snapshot, token: bytes, peer: Peer) -> Grant | None:
         skew_ms = self._policy.limits.clock_skew_ms
+        charge = partial(self._budget.charge, peer)
         try:
-            held = self._verifier.verify(token, peer.spiffe_id, peer.key_hash, now_ms(), skew_ms)
+            held = self._verdicts.verify(token, peer.spiffe_id, peer.key_hash, now_ms(), skew_ms, charge)
             snapshot.revoked.refuse(held.capability)
-        except FailureError:
-            return None
+        except FailureError as error:
+            if error.outcome == failures_pb2.OUTCOME_REFUSED:
+                return None
+            raise  # left out of the answer, a handle counts as lost
         grant = self._policy.grant(held.capability.grant)
         if grant is None or held.narrowed or peer.spiffe_id not in grant.workloads:
             return None

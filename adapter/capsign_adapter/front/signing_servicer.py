@@ -139,7 +139,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         if request.intent_id not in self._store.find(peer.spiffe_id, [request.intent_id]):
             # What follows makes a row: from the future it would outlive the retention, and too many would fill the ledger.
             intent_in_time(request.intent_id, now)
-            self._pipeline.demand_never(peer.spiffe_id)
+            self._pipeline.demand_never(peer)
         never = leaf_of(capability, peer, self._policy.digest).prepare().never(now, request.intent_id)
         stored = self._store.resolve(peer.spiffe_id, request.intent_id, capability.grant, never, now)
         if stored.state == IntentState.DONE:
@@ -156,14 +156,14 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
 
     def _public_keys(self, peer: Peer, request: pb.GetPublicKeysRequest) -> pb.GetPublicKeysResponse:
         handle = self._groups.verify(request.handle, peer, now_ms())
-        keys = self._keys.of(handle, request.algorithm, request.context, now_ms())
+        keys = self._keys.of(peer, handle, request.algorithm, request.context, now_ms())
         return pb.GetPublicKeysResponse(keys=[key for key, _ in keys], refresh_hint_s=REFRESH_HINT_S)
 
     @guarded
     def VerifyTag(self, peer: Peer, request: pb.VerifyTagRequest) -> pb.VerifyTagResponse:
         """Computes the tag anew under each version and compares in constant time."""
         handle = self._groups.verify(request.handle, peer, now_ms())
-        for key, signer in self._keys.of(handle, algorithms_pb2.ALGORITHM_HS256, request.context, now_ms()):
+        for key, signer in self._keys.of(peer, handle, algorithms_pb2.ALGORITHM_HS256, request.context, now_ms()):
             if hmac.compare_digest(signer.sign(request.message), request.tag):
                 return pb.VerifyTagResponse(key=key)
         raise FailureError(failures_pb2.REASON_SIGNATURE_INVALID, "The tag does not verify.", field="tag")

@@ -80,6 +80,10 @@ class Keyring:
         held = self._signers.get(name, self._clock_ms())
         return held if held is not None else self._first_use(name, row)
 
+    def holds(self, row: KeyVersionRow, purpose: str, algorithm: algorithms.Algorithm.ValueType, context_digest: bytes) -> bool:
+        """Whether `signer` would give this one without work."""
+        return self._signers.get((row.label, purpose, algorithm, context_digest), self._clock_ms()) is not None
+
     def public_key(
         self,
         row: KeyVersionRow,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
@@ -11,6 +12,7 @@ from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.decide.admission import Admitted, admit, custody_ok, settle
 from capsign_adapter.decide.biscuits import Verified
+from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.context import Context
 from capsign_adapter.decide.peer import Peer
@@ -71,15 +73,20 @@ class Decided:
 class Groups:
     """Decides groups. Holds no state of its own beyond the caches it was given."""
 
-    def __init__(self, policy: Policy, verdicts: Verdicts, keyring: Keyring, commitments: CommitmentKeys) -> None:
+    def __init__(self, policy: Policy, verdicts: Verdicts, keyring: Keyring, commitments: CommitmentKeys, budget: Budget) -> None:
         self._policy = policy
+        self._budget = budget
         self._verdicts = verdicts
         self._keyring = keyring
         self._commitments = commitments
 
     def verify(self, token: bytes, peer: Peer, now_ms: int) -> Verified:
-        """2. Verify the handle, bound to this workload and this certificate key. Raises FailureError."""
-        return self._verdicts.verify(token, peer.spiffe_id, peer.key_hash, now_ms, self._policy.limits.clock_skew_ms)
+        """2. Verify the handle, bound to this workload and this certificate key. Raises FailureError.
+
+        One that was not seen lately is charged first.
+        """
+        skew_ms = self._policy.limits.clock_skew_ms
+        return self._verdicts.verify(token, peer.spiffe_id, peer.key_hash, now_ms, skew_ms, partial(self._budget.charge, peer))
 
     def refused(self, handle: Verified, peer: Peer, group: pb.SignGroup) -> Bound:
         """What a refusal is recorded under: the context as the handle settles it, or as it was asked for; no key."""

@@ -19,12 +19,14 @@ from capsign_wire.failures import FailureError
 from capsign_wire.intents import is_intent_id, millis_of
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.decide import cost
 from capsign_adapter.decide.biscuits import Verified
+from capsign_adapter.decide.budget import Budget, UsedUpError
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets, Taken
 from capsign_adapter.evidence import leaf as leaves
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.edge import now_ms, pause
 from capsign_adapter.sign.fence import Passage
 from capsign_adapter.sign.group import Bound, Decided, Groups, Ready
 from capsign_adapter.sign.recent import Recent, name_of
@@ -62,6 +64,8 @@ class Attempt:
     """For each draft, how a stored answer begins that was made under what the whole group is; the group says that already."""
     unbound: list[bytes] = field(default_factory=list)
     """Leaves of refusals that no handle vouches for."""
+    used_up_ms: int = 0
+    """How long until the budget of this peer, which part of the batch has used up, has something in it again."""
 
 
 class Pipeline:
@@ -76,6 +80,7 @@ class Pipeline:
         store: Store,
         rates: Buckets,
         refusals_per_second: int,
+        budget: Budget,
     ) -> None:
         self._policy_digest = policy.digest
         self._message_max = policy.limits.message_max
@@ -87,6 +92,7 @@ class Pipeline:
         self._store = store
         self._rates = rates
         self._refusals_per_second = refusals_per_second
+        self._budget = budget
 
     def run(self, peer: Peer, request: pb.SignRequest, passage: Passage) -> pb.SignResponse:
         """Answer one batch. Raises FailureError for the batch as a whole; an item's failure is in its place in the answer.
@@ -106,6 +112,8 @@ class Pipeline:
             attempt = Attempt(peer, now, oldest, self._snapshots.current, pb.SignResponse(batch_id=request.batch_id))
             for place, group in enumerate(request.groups):
                 self._group(attempt, request, group, place, taken)
+            if attempt.used_up_ms:
+                pause(attempt.used_up_ms)
             if attempt.drafts and not passage.enter(attempt.snapshot.epoch):
                 continue  # the current snapshot is a later one: the fence is never ahead of it
             if attempt.unbound and not recorded:
@@ -134,8 +142,7 @@ class Pipeline:
             decided: Ready | Decided | None = self._recent.get(name, attempt.snapshot, attempt.now_ms)
             handle = self._groups.verify(token, attempt.peer, attempt.now_ms) if decided is None else None
         except FailureError as error:
-            for item, slot in zip(group.items, items, strict=True):
-                self._refuse_unbound(attempt, item, slot, error)
+            self._refuse_unbound_group(attempt, group, items, error)
             return
         if handle is not None:
             try:
@@ -147,11 +154,11 @@ class Pipeline:
         if place not in taken:
             workload, grant = attempt.peer.spiffe_id, decided.capability.grant
             rate, burst = decided.rate_per_second, decided.burst
-            taken[place] = self._rates.take(workload, grant, rate, burst, len(items))
+            taken[place] = self._rates.take(workload, grant, rate, burst, len(items), attempt.peer.key_hash)
         allowed, wait_ms = taken[place]
         if allowed < len(items):
             limited = FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms)
-            _fail(items[allowed:], limited)
+            _fail(attempt, items[allowed:], limited)
             if not allowed:
                 return  # before the token has had any work
             items = items[:allowed]
@@ -201,12 +208,13 @@ class Pipeline:
         self, attempt: Attempt, handle: Verified, group: pb.SignGroup, slots: list[pb.SignedItem], error: FailureError
     ) -> None:
         if error.outcome != failures_pb2.OUTCOME_REFUSED:
-            _fail(slots, error)
+            _fail(attempt, slots, error)
             return
         try:
+            self._budget.charge(attempt.peer, cost.refusals(len(slots)))
             bound = self._groups.refused(handle, attempt.peer, group)
         except FailureError as unavailable:
-            _fail(slots, unavailable)
+            _fail(attempt, slots, unavailable)
             return
         for item, slot in zip(group.items[: len(slots)], slots, strict=True):
             try:
@@ -269,6 +277,20 @@ class Pipeline:
         attempt.signatures.append(signature)
         attempt.prefixes.append(prefix)
 
+    def _refuse_unbound_group(
+        self, attempt: Attempt, group: pb.SignGroup, slots: list[pb.SignedItem], error: FailureError
+    ) -> None:
+        if error.outcome == failures_pb2.OUTCOME_REFUSED:
+            try:
+                self._budget.charge(attempt.peer, cost.refusals(len(slots)))
+            except FailureError as used_up:
+                error = used_up
+        if error.outcome != failures_pb2.OUTCOME_REFUSED:
+            _fail(attempt, slots, error)
+            return
+        for item, slot in zip(group.items, slots, strict=True):
+            self._refuse_unbound(attempt, item, slot, error)
+
     def _refuse_unbound(self, attempt: Attempt, item: pb.SignItem, slot: pb.SignedItem, error: FailureError) -> None:
         """A refusal that binds no intent: the handle is not good, or the id is none."""
         if error.outcome == failures_pb2.OUTCOME_REFUSED:
@@ -280,16 +302,16 @@ class Pipeline:
         slot.failure.CopyFrom(error.to_item())
 
     def _may_record_refusal(self, attempt: Attempt) -> bool:
-        rate = self._refusals_per_second
-        return self._rates.take(attempt.peer.spiffe_id, REFUSALS, rate, 5 * rate, 1).granted == 1
+        rate, peer = self._refusals_per_second, attempt.peer
+        return self._rates.take(peer.spiffe_id, REFUSALS, rate, 5 * rate, 1, peer.key_hash).granted == 1
 
-    def demand_never(self, workload: str) -> None:
+    def demand_never(self, peer: Peer) -> None:
         """Before an intent of this workload is closed that nobody has seen: each is a row and a leaf. Raises RATE_LIMITED.
 
         Counted apart from refusals: who is refused often may still ask what became of the rest.
         """
         rate = self._refusals_per_second
-        granted, wait_ms = self._rates.take(workload, NEVERS, rate, 5 * rate, 1)
+        granted, wait_ms = self._rates.take(peer.spiffe_id, NEVERS, rate, 5 * rate, 1, peer.key_hash)
         if not granted:
             sentence = "This workload asks too often for what was never sent."
             raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=wait_ms)
@@ -323,9 +345,12 @@ def signed_before(now: FailureError) -> FailureError:
     return FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, f"Signed before; now {now.row.name}.")
 
 
-def _fail(slots: list[pb.SignedItem], error: FailureError) -> None:
+def _fail(attempt: Attempt, slots: list[pb.SignedItem], error: FailureError) -> None:
+    if isinstance(error, UsedUpError):
+        attempt.used_up_ms = max(attempt.used_up_ms, error.retry_after_ms)
+    failure = error.to_item()
     for slot in slots:
-        slot.failure.CopyFrom(error.to_item())
+        slot.failure.CopyFrom(failure)
 
 
 def _flooded() -> FailureError:

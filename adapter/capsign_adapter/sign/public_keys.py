@@ -6,8 +6,11 @@ from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2, signing_pb2
 
+from capsign_adapter.decide import cost
 from capsign_adapter.decide.admission import admit
 from capsign_adapter.decide.biscuits import Verified
+from capsign_adapter.decide.budget import Budget
+from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.sign.group import context_of
@@ -17,19 +20,21 @@ from capsign_adapter.sign.snapshot import Snapshots
 class PublicKeys:
     """Answers under a handle: who may sign in a context may know its keys."""
 
-    def __init__(self, policy: Policy, keyring: Keyring, snapshots: Snapshots) -> None:
+    def __init__(self, policy: Policy, keyring: Keyring, snapshots: Snapshots, budget: Budget) -> None:
         self._policy = policy
+        self._budget = budget
         self._keyring = keyring
         self._snapshots = snapshots
 
     def of(
         self,
+        peer: Peer,
         handle: Verified,
         algorithm: algorithms_pb2.Algorithm.ValueType,
         suffix: signing_pb2.ContextSuffix,
         now_ms: int,
     ) -> list[tuple[signing_pb2.PublicKey, Signer]]:
-        """Newest first. Raises FailureError as signing would, and KEY_NOT_ACTIVE if there is none; TokenError."""
+        """Newest first. Raises FailureError as signing would, RATE_LIMITED, and KEY_NOT_ACTIVE if there is none; TokenError."""
         snapshot, row, capability = self._snapshots.refresh(), ALGORITHMS[algorithm], handle.capability
         skew_ms = self._policy.limits.clock_skew_ms
         admitted = admit(handle, self._policy, snapshot.revoked, algorithm, suffix, now_ms, skew_ms)
@@ -37,6 +42,8 @@ class PublicKeys:
         for version in snapshot.verifiable(capability.tenant, capability.key, algorithm):
             context = context_of(capability, admitted, version, row)
             digest = context.digest()
+            if not self._keyring.holds(version, capability.purpose, algorithm, digest):
+                self._budget.charge(peer, cost.first_use(bool(admitted.transcript)))
             attestation = self._keyring.attestation(version, algorithm, context)
             key = self._keyring.public_key(version, capability.purpose, algorithm, digest, attestation)
             found.append((key, self._keyring.signer(version, capability.purpose, algorithm, digest)))

@@ -6,11 +6,13 @@ reads the ErrorInfo over a real connection.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import grpc
 import grpc_testing
 import pytest
+from capsign_adapter.decide.budget import UsedUpError
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import guard
@@ -52,7 +54,9 @@ class Servicers:
         signing = SigningServicer(
             rig.policy, rig.pipeline, rig.groups, rig.keys, rig.store, streams, watch, places, rig.snapshots, fence
         )
-        capability = CapabilityServicer(rig.policy, rig.mint, rig.verifier, rig.snapshots, Changes(), streams, places, lambda: 0)
+        capability = CapabilityServicer(
+            rig.policy, rig.mint, rig.verdicts, rig.budget, rig.snapshots, Changes(), streams, places, lambda: 0
+        )
         evidence = EvidenceServicer(rig.policy, rig.store, rig.checkpoints)
         servicers = {SIGNING: signing, CAPABILITY: capability, EVIDENCE: evidence}
         self._server = grpc_testing.server_from_dictionary(servicers, grpc_testing.strict_real_time())
@@ -86,6 +90,61 @@ def test_handles_are_issued_for_the_grants_that_were_asked_for(servicers):
     answer = servicers.call(CAPABILITY, "IssueHandles", request)
     assert [handle.grant for handle in answer.handles] == ["thrice"]
     assert answer.mint_public_key == servicers.rig.mint.public_key
+
+
+def test_a_grant_that_is_named_256_times_is_issued_once(servicers, monkeypatch):
+    """One grant named 256 times left others 8 % of their rate: so many handles were minted, and all but one were of no use."""
+    minted = []
+    monkeypatch.setattr(servicers.rig.mint, "mint", lambda capability: minted.append(capability.grant) or b"token")
+    answer = servicers.call(CAPABILITY, "IssueHandles", capability_pb2.IssueHandlesRequest(grants=["thrice", "slow"] * 128))
+    assert [handle.grant for handle in answer.handles] == minted == ["thrice", "slow"]
+
+
+def test_handles_of_one_grant_are_renewed_once(servicers, monkeypatch):
+    """The same handle 256 times, or 256 handles of the same grant: each was verified and minted anew."""
+    rig, read = servicers.rig, []
+    tokens = [rig.handle("slow"), *([rig.handle("thrice")] * 100), *(rig.handle("thrice") for _ in range(20))]
+    true = rig.verifier.read
+    monkeypatch.setattr(rig.verifier, "read", lambda token: read.append(token) or true(token))
+    for _ in range(3):
+        answer = servicers.call(CAPABILITY, "RenewHandles", capability_pb2.RenewHandlesRequest(tokens=tokens))
+        assert sorted(handle.grant for handle in answer.handles) == ["slow", "thrice"]
+    assert len(read) == 22
+
+
+def use_up(rig, who) -> None:
+    """Whatever the budget of this peer's workload has."""
+    with contextlib.suppress(UsedUpError):
+        while True:
+            rig.budget.charge(who, 1000)
+
+
+def test_who_has_used_up_its_budget_gets_no_handle_minted(servicers, monkeypatch):
+    rig = servicers.rig
+    use_up(rig, peer(APP))
+    monkeypatch.setattr(rig.mint, "mint", lambda _: pytest.fail("minted"))
+    failure = servicers.call(CAPABILITY, "IssueHandles", capability_pb2.IssueHandlesRequest(grants=["thrice"]))
+    assert failure.because_of(reasons.REASON_RATE_LIMITED)
+
+
+def test_a_renewal_that_cannot_be_paid_is_no_loss_of_the_handle(servicers):
+    """Left out of the answer, a handle counts as lost: whoever is over its budget is told to come again."""
+    use_up(servicers.rig, peer(APP))
+    request = capability_pb2.RenewHandlesRequest(tokens=[servicers.rig.handle("thrice")])
+    assert servicers.call(CAPABILITY, "RenewHandles", request).because_of(reasons.REASON_RATE_LIMITED)
+
+
+def test_keys_of_new_contexts_are_paid_before_they_are_derived(servicers, monkeypatch):
+    """Each transcript is a context of its own: a derivation and an attestation in the token for whoever makes one up."""
+    rig = servicers.rig
+    handle = rig.handle()
+    ask = signing_pb2.GetPublicKeysRequest(handle=handle, algorithm=1, context=types.ContextSuffix(role="issuer"))
+    assert len(servicers.call(SIGNING, "GetPublicKeys", ask).keys) == 1
+    use_up(rig, peer(APP))
+    monkeypatch.setattr(rig.token, "hmac", lambda *_: pytest.fail("derived"))
+    assert len(servicers.call(SIGNING, "GetPublicKeys", ask).keys) == 1, "what is held costs nothing more"
+    ask.context.transcript = bytes(32)
+    assert servicers.call(SIGNING, "GetPublicKeys", ask).because_of(reasons.REASON_RATE_LIMITED)
 
 
 def test_news_name_the_handle_that_was_revoked_last_however_many_there_are(servicers):

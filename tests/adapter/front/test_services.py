@@ -35,7 +35,7 @@ from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2 as types
-from support.adapter_rig import APP, AUDITOR, OPERATOR, OTHER, AdapterRig, intent_at
+from support.adapter_rig import APP, AUDITOR, OPERATOR, OTHER, AdapterRig, intent_at, peer
 from support.replica import RunningReplica
 
 
@@ -296,7 +296,7 @@ def test_who_is_refused_often_may_still_ask_what_became_of_the_rest(rig):
     """A policy that changed refuses a workload a thousand times; it must be able to close what was under way meanwhile."""
     flood = rig.sign(*([b"m"] * 1000), handle=b"x" * 100)
     assert flood[-1].failure.reason == reasons.REASON_RATE_LIMITED
-    rig.pipeline.demand_never(APP)
+    rig.pipeline.demand_never(peer(APP))
 
 
 def test_an_intent_of_another_workload_does_not_exist_for_this_one(replica, app):

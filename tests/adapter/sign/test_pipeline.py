@@ -7,7 +7,9 @@ import threading
 import time
 
 import pytest
+from capsign_adapter.decide import cost
 from capsign_adapter.evidence.leaf_reader import Refused, RefusedUnbound, Signed, decode
+from capsign_adapter.sign import pipeline as pipeline_module
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenUnavailableError
@@ -39,7 +41,7 @@ def test_the_signature_verifies_under_the_public_key_of_its_context(rig):
     (item,) = rig.sign(b"hello")
     handle = rig.groups.verify(rig.handle(), peer(), now_ms())
     suffix = signing_pb2.ContextSuffix(role="issuer")
-    ((key, _),) = rig.keys.of(handle, algorithms.ALGORITHM_ED25519, suffix, now_ms())
+    ((key, _),) = rig.keys.of(peer(), handle, algorithms.ALGORITHM_ED25519, suffix, now_ms())
     load_der_public_key(key.spki).verify(item.signature, b"hello")
 
 
@@ -252,6 +254,70 @@ def test_floods_of_refusals_do_not_fill_the_log(rig):
     kinds = {item.failure.reason for item in answers}
     assert kinds == {reasons.REASON_HANDLE_FORGED, reasons.REASON_RATE_LIMITED}
     assert rig.store.control().tree_size - size < 700
+
+
+def batch_of(tokens, role="issuer") -> pb.SignRequest:
+    """A group of one item for each handle."""
+    suffix = signing_pb2.ContextSuffix(role=role)
+    items = [pb.SignItem(intent_id=new_intent_id(), input=b"m") for _ in tokens]
+    groups = [
+        pb.SignGroup(handle_index=index, algorithm=algorithms.ALGORITHM_ED25519, context=suffix, items=[item])
+        for index, item in enumerate(items)
+    ]
+    return pb.SignRequest(batch_id=1, handles=tokens, groups=groups)
+
+
+def failures(rig, request, who=None) -> set[int]:
+    answer = rig.pipeline.run(who or peer(), request, rig.fence.passage(lambda: None))
+    return {item.failure.reason for group in answer.groups for item in group.items}
+
+
+def test_forged_handles_are_charged_before_they_are_verified(rig, monkeypatch):
+    """256 forged handles a batch, on and on: beyond its budget none is verified, and whoever is good goes on signing."""
+    good, others = rig.handle(), rig.handle("others", peer(OTHER))
+    rig.sign(b"warm", handle=good)
+    read, true = [], rig.verifier.read
+    monkeypatch.setattr(rig.verifier, "read", lambda token: read.append(token) or true(token))
+    monkeypatch.setattr(pipeline_module, "pause", lambda _: None)
+    seen = set()
+    for batch in range(20):
+        seen |= failures(rig, batch_of([b"forged %d %d" % (batch, number) for number in range(256)]))
+    assert seen == {reasons.REASON_HANDLE_FORGED, reasons.REASON_RATE_LIMITED}
+    assert len(read) * cost.VERIFY <= 5 * 200_000 + cost.VERIFY, "five seconds of a budget"
+    assert rig.sign(b"m", handle=good)[0].signature, "signatures are not charged to it"
+    assert rig.sign(b"m", who=peer(OTHER), handle=others)[0].signature
+
+
+def test_the_same_forged_handle_in_every_group_is_verified_once(rig, monkeypatch):
+    read, true = [], rig.verifier.read
+    monkeypatch.setattr(rig.verifier, "read", lambda token: read.append(token) or true(token))
+    assert failures(rig, batch_of([b"forged"] * 256)) <= {reasons.REASON_HANDLE_FORGED, reasons.REASON_RATE_LIMITED}
+    assert len(read) == 1
+
+
+def test_refusals_are_charged_and_whoever_is_over_its_budget_waits_for_the_word(rig, monkeypatch):
+    """1,024 items in a context that is not allowed, on and on: told at once, it would come at once again."""
+    paused, bad = [], rig.handle()
+    monkeypatch.setattr(pipeline_module, "pause", paused.append)
+    inputs = [b"m"] * 1024
+    while not paused:
+        kinds = {item.failure.reason for item in rig.sign(*inputs, handle=bad, context=signing_pb2.ContextSuffix(role="nobody"))}
+        assert kinds <= {reasons.REASON_CONTEXT_NOT_ALLOWED, reasons.REASON_RATE_LIMITED}
+    assert kinds == {reasons.REASON_RATE_LIMITED}
+    assert paused[0] > 0
+
+
+def test_one_pod_does_not_use_up_the_rate_of_its_deployment(rig):
+    """The grant allows one a second and two at once; a pod that asked all the time left its siblings none."""
+    pods = [peer(key=b"greedy"), peer(key=b"sibling")]
+    greedy, sibling = (rig.handle("slow", pod) for pod in pods)
+    context = {"context": signing_pb2.ContextSuffix(role="issuer")}
+    rig.sign(b"m", who=pods[1], handle=sibling, **context)
+    rig.skipped_ms += 2_000
+    for _ in range(20):
+        rig.skipped_ms += 100
+        rig.sign(b"m", who=pods[0], handle=greedy, **context)
+    assert rig.sign(b"m", who=pods[1], handle=sibling, **context)[0].signature
 
 
 def step_back(monkeypatch):

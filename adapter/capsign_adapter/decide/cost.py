@@ -1,0 +1,136 @@
+"""What each kind of work costs the adapter, before it is done: the one table, in microseconds of one CPU.
+
+The figures were measured on one machine and are rounded up; what matters is how they stand to each other, for what they are held
+against are shares of one CPU (`budget.py`) and of turns (`sign/fair.py`). A cost is known from the request alone: from how many
+of what there are in it, and how long they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.types.v1 import algorithms_pb2 as algorithms
+
+CALL = 400
+"""A unary call, from its headers to its answer, without what it asks for."""
+
+BATCH, GROUP, ITEM = 300, 40, 6
+"""To read a batch and to answer it; each of its groups; each of its items."""
+
+VERIFY = 250
+"""A handle of the usual length that was not seen lately: one signature, and its facts read."""
+
+VERIFY_BYTE = 0.75
+"""Each byte of a handle beyond USUAL: an agent appends blocks, and each is a signature and a check more."""
+
+USUAL = 600
+"""Bytes of a handle with one block and a few protocols."""
+
+MINT = 250
+"""A new handle."""
+
+DERIVE = 400
+"""A subkey that is not held: one call of the token, and the import of a key."""
+
+ATTEST = 600
+"""An attestation that is not held: a signature in the token."""
+
+RECORD = 60
+"""A leaf and a row."""
+
+READ = 150
+"""A look into the store for one thing."""
+
+CHECKPOINT = 800
+"""A checkpoint of a log that has grown: a signature in the token, and a row."""
+
+KIB = 3
+"""A KiB to hash or to parse."""
+
+AUDIT_BYTE = 0.05
+"""A byte of an agent's batch: parsed, held against its canonical form, hashed and stored."""
+
+REVIEW = 2_000
+"""What the cluster is asked about one pod: it waits there more than it computes here."""
+
+_IN_MEMORY: Mapping[int, int] = {
+    algorithms.ALGORITHM_ED25519: 60,
+    algorithms.ALGORITHM_ES256: 50,
+    algorithms.ALGORITHM_HS256: 20,
+    algorithms.ALGORITHM_ML_DSA_65: 500,
+}
+_IN_TOKEN: Mapping[int, int] = {
+    algorithms.ALGORITHM_ED25519: 350,
+    algorithms.ALGORITHM_ES256: 120,
+    algorithms.ALGORITHM_ES384: 1_000,
+    algorithms.ALGORITHM_HS256: 60,
+    algorithms.ALGORITHM_PS256: 2_000,
+    algorithms.ALGORITHM_RS256: 2_000,
+}
+_DEAREST = max(*_IN_MEMORY.values(), *_IN_TOKEN.values())
+
+
+def signature(algorithm: int, custody: int, size: int = 0) -> int:
+    """One signature over so many bytes."""
+    table = _IN_MEMORY if custody == algorithms.CUSTODY_CLASS_ADAPTER_MEMORY else _IN_TOKEN
+    return table.get(algorithm, _DEAREST) + (size >> 10) * KIB
+
+
+def verification(size: int) -> int:
+    """To verify a handle of so many bytes that was not seen lately."""
+    return VERIFY + int(max(0, size - USUAL) * VERIFY_BYTE)
+
+
+def refusals(items: int) -> int:
+    """To refuse so many items of one group, and to record it."""
+    return GROUP + items * 2 * ITEM
+
+
+def first_use(attested: bool) -> int:
+    """To have the key of a context that was not used lately."""
+    return DERIVE + (ATTEST if attested else 0)
+
+
+def issue(grants: int) -> int:
+    """Handles for so many grants."""
+    return grants * MINT
+
+
+def of_call(method: str, request: Any) -> int:
+    """What a unary call costs beside what `verification`, `issue` and `first_use` count, once it is known what there is to do.
+
+    Raises KeyError for a method without a price.
+    """
+    return CALL + _CALLS[method](request)
+
+
+def _tag(request: Any) -> int:
+    return signature(algorithms.ALGORITHM_HS256, algorithms.CUSTODY_CLASS_ADAPTER_MEMORY, len(request.message))
+
+
+def _public_keys(request: Any) -> int:
+    return GROUP if request.algorithm in ALGORITHMS else 0
+
+
+_CALLS: Mapping[str, Callable[[Any], int]] = {
+    "ResolveIntent": lambda _: READ + RECORD,
+    "GetPublicKeys": _public_keys,
+    "VerifyTag": _tag,
+    "IssueHandles": lambda request: len(request.grants),
+    "RenewHandles": lambda request: len(request.tokens) * GROUP,
+    "Watch": lambda _: 0,
+    "SubmitAudit": lambda request: RECORD + int(len(request.batch) * AUDIT_BYTE),
+    "GetCheckpoint": lambda _: CHECKPOINT,
+    "GetTile": lambda _: 2 * READ,
+    "GetEntries": lambda _: 4 * READ,
+    "GetInclusionProof": lambda _: 4 * READ,
+    "GetConsistencyProof": lambda _: 4 * READ,
+    "GetReceipt": lambda _: CHECKPOINT + 4 * READ,
+    "Renew": lambda _: REVIEW + RECORD,
+    "GetTrustBundle": lambda _: 0,
+    "ListKeys": lambda _: READ,
+    "Revoke": lambda _: READ + RECORD,
+    "GetStatus": lambda _: READ,
+}
