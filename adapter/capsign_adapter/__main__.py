@@ -24,6 +24,7 @@ from capsign_adapter.serve import Replica, run_until_signalled
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.store.interface import CommitUnknownError, Store, StoreUnavailableError
 from capsign_adapter.store.open import open_store
+from capsign_adapter.token.counted import CountedToken
 from capsign_adapter.token.interface import Token, TokenError
 from capsign_adapter.token.open import TokenSettings, open_token
 
@@ -108,7 +109,8 @@ def _serve(config: Config, policy: Policy) -> None:
     metrics = Metrics()
     telemetry = otel.start("capsign-adapter", __version__, metrics, os.environ)
     try:
-        run_until_signalled(Replica(config, policy, _token(config), store, metrics, telemetry.tracer))
+        token = CountedToken(_token(config), metrics)
+        run_until_signalled(Replica(config, policy, token, store, metrics, telemetry.tracer))
     finally:
         telemetry.close()
 

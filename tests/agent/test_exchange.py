@@ -266,7 +266,7 @@ async def test_a_reason_from_a_newer_adapter_is_counted_as_what_it_is_read_as(pl
         assert signed.items[1].failure.reason == unknown
         calls = agent.metrics.counters["capsign.calls"].cells
         await until(lambda: sum(calls.values()) == 2, seconds=2)
-        assert calls == {("done", "NONE"): 1, ("unknown", "INTERNAL"): 1}
+        assert {labels: count for labels, count in calls.items() if count} == {("done", "NONE"): 1, ("unknown", "INTERNAL"): 1}
     assert sorted(outcomes(adapter)) == sorted([fail.OUTCOME_DONE, fail.OUTCOME_UNKNOWN])
 
 

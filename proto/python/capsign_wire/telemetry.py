@@ -8,6 +8,7 @@ what is kept here, and only where the standard OTEL_* variables ask for it. `doc
 from __future__ import annotations
 
 import bisect
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +33,15 @@ NO_REASON = "NONE"
 INVARIANTS = tuple(f"I{number}" for number in range(1, 11))
 """The invariants of the threat model; each has a counter and a test."""
 
-_REASON_NAMES = frozenset(row.name for row in REASONS.values())
+
+def _names(outcome: pb.Outcome.ValueType) -> frozenset[str]:
+    return frozenset(row.name for row in REASONS.values() if row.outcome == outcome)
+
+
+_RESULTS: frozenset[Labels] = frozenset(
+    {("done", NO_REASON), *((OUTCOME_NAMES[row.outcome], row.name) for row in REASONS.values())}
+)
+"""Outcome and reason, as they go together: a reason has one outcome."""
 _SECONDS = (
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
@@ -49,7 +58,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """One row of the catalogue. `labels` gives each label's values, `buckets` the upper bounds of a histogram, inclusive."""
+    """One row of the catalogue. `labels` gives each label's values, `buckets` the upper bounds of a histogram, inclusive.
+
+    `only` names the combinations of labels that there are, where they are fewer than all.
+    """
 
     name: str
     kind: Kind
@@ -57,10 +69,16 @@ class Instrument:
     description: str
     labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
     buckets: tuple[float, ...] = ()
+    only: frozenset[Labels] = frozenset()
+
+    def series(self) -> list[Labels]:
+        """Every combination of labels that there can be, sorted."""
+        return sorted(self.only or itertools.product(*self.labels.values()))
 
     def refuse_strangers(self, values: Labels) -> None:
         """Raises ValueError if these are not values that the catalogue gives the labels, in order."""
-        if len(values) != len(self.labels) or any(v not in known for v, known in zip(values, self.labels.values(), strict=True)):
+        strange = len(values) != len(self.labels) or any(v not in known for v, known in zip(values, self.labels.values(), strict=True))
+        if strange or (self.only and values not in self.only):
             raise ValueError(f"{self.name} takes labels {dict(self.labels)}")
 
 
@@ -69,18 +87,20 @@ def _catalogue() -> Mapping[str, Instrument]:
     queues = {"queue": frozenset({"application", "upstream", "commit", "token", "journal", "audit", "watchers"})}
     faults = {"fault": frozenset({"unavailable", "pin_rejected", "key_missing", "key_exists", "weak_attributes", "other"})}
     algorithms = {"algorithm": frozenset(BY_NAME)}
-    reasons = {"reason": _REASON_NAMES}
-    calls = {"outcome": frozenset(OUTCOME_NAMES.values()), "reason": _REASON_NAMES | {NO_REASON}}
+    refused, unknown = {"reason": _names(pb.OUTCOME_REFUSED)}, {"reason": _names(pb.OUTCOME_UNKNOWN)}
+    calls = {"outcome": frozenset(outcome for outcome, _ in _RESULTS), "reason": frozenset(reason for _, reason in _RESULTS)}
     counter, histogram, gauge = Kind.COUNTER, Kind.HISTOGRAM, Kind.GAUGE
     rows = (
-        Instrument("capsign.calls", counter, "{item}", "Items asked for, by what came of them.", calls),
+        Instrument("capsign.calls", counter, "{item}", "Items asked for, by what came of them.", calls, only=_RESULTS),
         Instrument("capsign.call.duration", histogram, "s", "From reading a call to its answer.", algorithms, _SECONDS),
         Instrument("capsign.retries", counter, "{try}", "Tries after the first, by what was tried.", hops),
         Instrument("capsign.timeouts", counter, "{wait}", "Waits that ended at their deadline.", hops),
-        Instrument("capsign.unknowns", counter, "{item}", "Items whose outcome the caller must resolve.", reasons),
-        Instrument("capsign.refusals", counter, "{item}", "Items refused for good.", reasons),
+        Instrument("capsign.unknowns", counter, "{item}", "Items whose outcome the caller must resolve.", unknown),
+        Instrument("capsign.refusals", counter, "{item}", "Items refused for good.", refused),
         Instrument("capsign.rate_limited", counter, "{item}", "Items above a grant's rate.", {}),
-        Instrument("capsign.identities", counter, "{certificate}", "Certificates asked for, by what came of it.", calls),
+        Instrument(
+            "capsign.identities", counter, "{certificate}", "Certificates asked for, by what came of it.", calls, only=_RESULTS,
+        ),
         Instrument("capsign.queue.depth", gauge, "{item}", "Items that wait now.", queues),
         Instrument("capsign.queue.age", gauge, "s", "How long the oldest of them has waited.", queues),
         Instrument("capsign.journal.bytes", gauge, "By", "Audit records not yet taken upstream.", {}),
@@ -102,11 +122,15 @@ CATALOGUE: Mapping[str, Instrument] = _catalogue()
 
 
 class Counter:
-    """Counts up. Exact from any number of threads."""
+    """Counts up. Exact from any number of threads.
+
+    Every series is there from the start, at 0: an alert compares two values, and one that only appears when it moves would hide
+    its first event.
+    """
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
-        self.cells: dict[Labels, int] = {}
+        self.cells: dict[Labels, int] = dict.fromkeys(instrument.series(), 0)
         self._lock = threading.Lock()
 
     def add(self, *values: str, by: int = 1) -> None:
@@ -114,7 +138,7 @@ class Counter:
         if values not in self.cells:
             self.instrument.refuse_strangers(values)
         with self._lock:
-            self.cells[values] = self.cells.get(values, 0) + by
+            self.cells[values] += by
 
 
 @dataclass(slots=True)
@@ -166,9 +190,6 @@ class Metrics:
                 self.histograms[name] = Histogram(row)
             else:
                 self.gauges[name] = {}
-        # A counter that is absent until it first moves gives an alert nothing to compare with: promises start at 0.
-        for invariant in INVARIANTS:
-            self.counters["capsign.invariant.violations"].add(invariant, by=0)
 
     def counter(self, name: str) -> Counter:
         """The counter of that name. Raises KeyError if the catalogue has none."""

@@ -101,6 +101,11 @@ def refusal(call, *arguments) -> FailureError:
     return failure
 
 
+def asked_for(front) -> dict[tuple[str, ...], float]:
+    """What came of the certificates that were asked for."""
+    return {labels: count for labels, count in front.metrics.snapshot()["capsign.identities"].items() if count}
+
+
 def test_a_pod_enrols_without_a_certificate_and_renews_with_one(front):
     token = front.door.cluster.token(front.door.pod())
     answer = front.enrol(token)
@@ -111,7 +116,7 @@ def test_a_pod_enrols_without_a_certificate_and_renews_with_one(front):
     again = front.renew(APP, token)
     assert again.svid.certificates != answer.svid.certificates
     assert [type(entry) for entry in front.door.entries()] == [IdentityIssued, IdentityIssued]
-    assert front.metrics.snapshot()["capsign.identities"] == {("done", "NONE"): 2}
+    assert asked_for(front) == {("done", "NONE"): 2}
 
 
 def test_the_bundle_is_for_who_has_a_certificate(front):
@@ -128,7 +133,7 @@ def test_a_token_replayed_from_this_address_is_refused_in_words_that_help(front)
     assert "pod_address_check" in failure.detail
     (entry,) = front.door.entries()
     assert isinstance(entry, IdentityRefused)
-    assert front.metrics.snapshot()["capsign.identities"] == {("refused", "SERVICE_TOKEN_MISPLACED"): 1}
+    assert asked_for(front) == {("refused", "SERVICE_TOKEN_MISPLACED"): 1}
 
 
 def test_renewal_holds_the_certificate_against_the_token(front):
