@@ -16,6 +16,7 @@ from typing import Protocol
 from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.bounds import MAX_BATCH_ITEMS
 from capsign_wire.failures import FailureError
+from capsign_wire.trace_context import gathered
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
@@ -132,6 +133,7 @@ class Batch:
         """The message. Tokens are read now, so that a handle renewed while a call waited is the one that is sent."""
         request = signing_pb2.SignRequest(batch_id=batch_id)
         handles: dict[str, int] = {}
+        traces: list[str] = []
         for calls in self.groups.values():
             first = calls[0]
             index = handles.get(first.held.id)
@@ -146,8 +148,11 @@ class Batch:
             for call in calls:
                 for intent_id, data in zip(call.intents, call.inputs, strict=True):
                     add(intent_id=intent_id, input=data)
-                if call.traceparent and not request.traceparent:
-                    request.traceparent = call.traceparent
+                if call.traceparent:
+                    traces.append(call.traceparent)
+        if traces:
+            request.traceparent, links = gathered(traces)
+            request.linked_traceparents.extend(links)
         return request
 
     def answers(self, response: signing_pb2.SignResponse) -> list[tuple[Call, Answer]]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import grpc.aio
-from capsign_wire import bounds, logs
+from capsign_wire import bounds, logs, trace_context
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from capsign_wire.failures import FailureError
-from capsign_wire.tracing import PassingTracer, Tracer
+from capsign_wire.tracing import PassingTracer, Span, Tracer, note_items
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.front import UNREAD_S, Inbox, abort, at_end_of_call
@@ -27,7 +26,7 @@ from capsign_agent.sign import SigningPath
 
 T = TypeVar("T")
 
-_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_SERVICE = agent_pb2.DESCRIPTOR.services_by_name["SigningService"].full_name
 
 
 class Gate(Protocol):
@@ -79,8 +78,10 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
                 context=request.context if request.HasField("context") else None,
                 items=[request.item],
             )
-            with self.tracer.span("capsign.agent.sign", _traceparent(context)) as span:
+            with self.tracer.span("capsign.agent.sign", _traceparent(context), method=f"{_SERVICE}/Sign") as span:
                 [signed] = await self._path.sign(self._socket, [group], timeout_s, span.traceparent)
+                if span.recording:
+                    _note(span, [group], [signed])
             item = signed.items[0]
             if not item.signature:
                 raise FailureError.from_item(item.failure)
@@ -92,8 +93,10 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
     async def SignBatch(self, request: agent_pb2.SignBatchRequest, context: Any) -> agent_pb2.SignBatchResponse:
         async def act(timeout_s: float) -> agent_pb2.SignBatchResponse:
             _count(request.groups)
-            with self.tracer.span("capsign.agent.sign", _traceparent(context)) as span:
+            with self.tracer.span("capsign.agent.sign", _traceparent(context), method=f"{_SERVICE}/SignBatch") as span:
                 groups = await self._path.sign(self._socket, request.groups, timeout_s, span.traceparent)
+                if span.recording:
+                    _note(span, request.groups, groups)
             return agent_pb2.SignBatchResponse(groups=groups)
 
         return await self._unary(request, context, act)
@@ -133,8 +136,11 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             bounds.check(request)
             _count(request.groups)
             timeout_s = min(request.timeout_ms / 1000 or self._timeout_s, self._timeout_s)
-            with self.tracer.span("capsign.agent.sign", request.traceparent) as span:
+            trace, links = trace_context.of_message(request.traceparent, request.linked_traceparents)
+            with self.tracer.span("capsign.agent.sign", trace, links=links, method=f"{_SERVICE}/SignStream") as span:
                 groups = await self._path.sign(self._socket, request.groups, timeout_s, span.traceparent)
+                if span.recording:
+                    _note(span, request.groups, groups)
         except FailureError as error:
             return agent_pb2.SignStreamResponse(call_id=call_id, failure=error.to_item())
         except Exception as error:  # the edge: one call that fails inside must not leave its caller without an answer
@@ -284,7 +290,10 @@ def _defect(error: Exception) -> FailureError:
 
 def _traceparent(context: Any) -> str:
     """The caller's W3C trace header, if it is well formed."""
-    for key, value in context.invocation_metadata() or ():
-        if key == "traceparent" and isinstance(value, str) and _TRACEPARENT.fullmatch(value):
-            return value
-    return ""
+    given = context.invocation_metadata() or ()
+    return trace_context.of_headers(value for key, value in given if key == "traceparent" and isinstance(value, str))
+
+
+def _note(span: Span, asked: Sequence[agent_pb2.SignGroup], signed: Sequence[agent_pb2.SignedGroup]) -> None:
+    failures = Counter(item.failure.reason for group in signed for item in group.items if not item.signature)
+    note_items(span, (group.algorithm for group in asked), sum(len(group.items) for group in asked), failures)

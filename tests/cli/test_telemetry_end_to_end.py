@@ -1,4 +1,7 @@
-"""With the standard variables, agent and adapter export: one trace across both, and their counters."""
+"""With the standard variables all of it is exported: an application's trace goes on in agent and adapter, and both are counted.
+
+The application uses OpenTelemetry's own SDK, as the lock has it, and so the flags that this SDK sets.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,16 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
+from support.otlp_receiver import receiving
 
 pytestmark = pytest.mark.system
 
-TRACE, PARENT = "4b" * 16, "00f067aa0ba902b7"
-SIGNING = """
-import sys
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
-import capsign
-span = NonRecordingSpan(SpanContext(int(sys.argv[1], 16), int(sys.argv[2], 16), is_remote=False, trace_flags=TraceFlags(1)))
-with use_span(span), capsign.Signer() as signer:
-    signer.sign(b"m", purpose="artifact", algorithm="ES256")
-"""
+AGENT, ADAPTER = "capsign-agent", "capsign-adapter"
+APPLICATION = Path(__file__).parents[1] / "support/traced_app.py"
 
 
 def run(*command, **environ):
@@ -34,56 +32,91 @@ def dev(command, directory, **environ):
     return json.loads(run(sys.executable, "-m", "capsign_cli", "dev", command, "--dir", directory, "-o", "json", **environ))
 
 
-def exported(log):
-    """The JSON documents that the console exporters wrote, between lines of our own log."""
-    text, decoder, found = Path(log).read_text(), json.JSONDecoder(), []
-    at = text.find("{")
-    while at >= 0:
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except ValueError:
-            end = at + 1
-        else:
-            found.append(value)
-        at = text.find("{", end)
-    return found
-
-
-def spans(documents):
-    return [one for one in documents if one.get("context", {}).get("trace_id") == f"0x{TRACE}"]
-
-
-def metrics(documents):
-    shown = {}
-    for one in documents:
-        for resource in one.get("resource_metrics", ()):
-            assert resource["resource"]["attributes"]["service.name"].startswith("capsign-")
-            shown |= {metric["name"]: metric["data"]["data_points"] for s in resource["scope_metrics"] for metric in s["metrics"]}
-    return shown
-
-
 @pytest.fixture(scope="module")
-def logs(tmp_path_factory):
+def received(tmp_path_factory):
     directory = str(tmp_path_factory.mktemp("otel"))
-    state = dev("up", directory, OTEL_METRICS_EXPORTER="console", OTEL_TRACES_EXPORTER="console")
-    try:
-        run(sys.executable, "-c", SIGNING, TRACE, PARENT, CAPSIGN_SOCKET=state["sockets"]["app"])
-    finally:
-        dev("down", directory)
-    return {"agent": exported(state["agent"]["log"]), "adapter": exported(state["adapters"][0]["log"])}
+    with receiving() as (endpoint, received):
+        state = dev(
+            "up", directory, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test"
+        )
+        try:
+            socket = state["sockets"]["app"]
+            run(sys.executable, str(APPLICATION), CAPSIGN_SOCKET=socket, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+        finally:
+            dev("down", directory)
+        yield received
 
 
-def test_one_trace_goes_through_agent_and_adapter(logs):
-    (agent,) = spans(logs["agent"])
-    (adapter,) = spans(logs["adapter"])
-    assert agent["parent_id"] == f"0x{PARENT}"
-    assert adapter["parent_id"] == agent["context"]["span_id"]
+def trace_of(received, name):
+    """The spans of an application's trace: its own, and those that continue it in agent and adapter."""
+    (app,) = [one for one in received.of("app") if one.span.name == name]
+    (agent,) = [one for one in received.of(AGENT) if one.trace == app.trace]
+    (adapter,) = [one for one in received.of(ADAPTER) if one.trace == app.trace]
+    return app, agent, adapter
 
 
-@pytest.mark.parametrize("process", ["agent", "adapter"])
-def test_calls_are_counted_on_both_sides(logs, process):
-    shown = metrics(logs[process])
-    done = [one["value"] for one in shown["capsign.calls"] if one["attributes"] == {"outcome": "done", "reason": "NONE"}]
-    assert done == [1]
-    assert [one["count"] for one in shown["capsign.call.duration"]] == [1]
-    assert all(one["value"] == 0 for one in shown["capsign.invariant.violations"])
+@pytest.mark.parametrize(("name", "method"), [("streamed", "SignStream"), ("unary", "Sign")])
+def test_one_trace_goes_through_application_agent_and_adapter(received, name, method):
+    """The SDK sets the flags `03` (level 2: sampled, and a random trace id); `01` was demanded, and all tracing was dead."""
+    app, agent, adapter = trace_of(received, name)
+    assert agent.parent == app.id
+    assert adapter.parent == agent.id
+    common = {"rpc.system.name": "grpc", "capsign.algorithm": "ES256", "capsign.items": 1, "capsign.outcome": "done"}
+    assert agent.attributes == {**common, "rpc.method": f"capsign.agent.v1.SigningService/{method}"}
+    assert adapter.attributes == {**common, "rpc.method": "capsign.adapter.v1.SigningService/Sign"}
+
+
+def test_a_refusal_is_on_its_spans_and_is_no_error_of_the_server(received):
+    _, *spans = trace_of(received, "refused")
+    for one in spans:
+        assert one.attributes["capsign.outcome"] == "refused"
+        assert one.attributes["capsign.reason"] == "INTENT_CONFLICT"
+        assert one.attributes["capsign.items.failed"] == 1
+        assert "error.type" not in one.attributes
+        assert one.span.status.code == 0
+
+
+def test_a_batch_of_many_traces_is_linked_with_all_of_them(received):
+    """Each application span is found from the agent's span that worked for it, as its parent or by a link; and so for the adapter."""
+    many = {(one.trace, one.id) for one in received.of("app") if one.span.name == "many"}
+    agents = received.of(AGENT)
+    reached = {(one.trace, one.parent) for one in agents} | {link for one in agents for link in one.links}
+    assert many <= reached
+    assert any(one.links for one in agents), "they were coalesced"
+    served = received.of(ADAPTER)
+    reached = {(one.trace, one.parent) for one in served} | {link for one in served for link in one.links}
+    assert {(one.trace, one.id) for one in agents} <= reached
+
+
+def timed(received):
+    """Durations: the agent takes the time of a message, of which each has a span here, the adapter that of an item."""
+    return {AGENT: len(received.of(AGENT)), ADAPTER: 27}
+
+
+@pytest.mark.parametrize("process", [AGENT, ADAPTER])
+def test_calls_are_counted_on_both_sides(received, process):
+    counted = {tuple(labels.values()): int(point.as_int) for labels, point in received.points(process, "capsign.calls")}
+    assert {labels: value for labels, value in counted.items() if value} == {
+        ("done", "NONE"): 26,
+        ("refused", "INTENT_CONFLICT"): 1,
+    }
+    assert sum(point.count for _, point in received.points(process, "capsign.call.duration")) == timed(received)[process]
+    assert not any(point.as_int for _, point in received.points(process, "capsign.invariant.violations"))
+
+
+@pytest.mark.parametrize("process", [AGENT, ADAPTER])
+def test_a_theft_would_be_seen_to_grow_from_nought(received, process):
+    stolen = [
+        point.as_int for labels, point in received.points(process, "capsign.refusals") if labels["reason"] == "HANDLE_STOLEN"
+    ]
+    assert stolen == [0]
+
+
+def test_each_process_has_an_id_of_its_own(received):
+    ids = {}
+    for service in (AGENT, ADAPTER):
+        resource = received.resources[service]
+        ids[service] = str(uuid.UUID(resource["service.instance.id"]))
+        assert {one.resource["service.instance.id"] for one in received.of(service)} == {ids[service]}
+        assert resource["deployment.environment.name"] == "test"
+    assert len(set(ids.values())) == len(ids)

@@ -7,8 +7,11 @@ from collections import Counter
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.telemetry import Metrics
-from capsign_wire.tracing import Span, Tracer
+from capsign_wire.trace_context import MAX_LINKS, of_message
+from capsign_wire.tracing import Span, Tracer, note_items
 from capsign_wire.types.v1 import failures_pb2
+
+METHOD = f"{pb.DESCRIPTOR.services_by_name['SigningService'].full_name}/Sign"
 
 
 class BatchWatch:
@@ -21,8 +24,18 @@ class BatchWatch:
         self._durations = metrics.histogram("capsign.call.duration")
 
     def span(self, request: pb.SignRequest) -> Span:
-        """Around the work on a batch."""
-        return self._tracer.span("capsign.adapter.batch", request.traceparent)
+        """Around the work on a batch, which has not been held against its bounds yet."""
+        trace, links = of_message(request.traceparent, request.linked_traceparents[:MAX_LINKS])
+        return self._tracer.span("capsign.adapter.batch", trace, links=links, method=METHOD)
+
+    @staticmethod
+    def note(span: Span, request: pb.SignRequest, answer: pb.SignResponse) -> None:
+        """What came of it, for a span that is recorded."""
+        items = sum(len(group.items) for group in request.groups)
+        failures = Counter(item.failure.reason for group in answer.groups for item in group.items if not item.signature)
+        if not answer.groups:
+            failures[answer.failure.reason] = max(1, items)
+        note_items(span, (group.algorithm for group in request.groups), items, failures)
 
     def seen(self, request: pb.SignRequest, answer: pb.SignResponse, seconds: float) -> None:
         """What came of a batch, and how long it took. Nobody need wait for this."""

@@ -89,13 +89,15 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
                     self._streams.end(context)
 
     def _answer(self, peer: Peer, request: pb.SignRequest, passage: Passage) -> pb.SignResponse:
-        with self._watch.span(request):
+        with self._watch.span(request) as span:
             try:
                 peer.still_valid(now_ms())
                 answer = self._pipeline.run(peer, request, passage)
                 _hand_over(passage)
             except Exception as error:  # the edge: a batch that fails as a whole must not end the stream for its neighbours
                 answer = pb.SignResponse(batch_id=request.batch_id, failure=failure_of(error).to_item())
+            if span.recording:
+                self._watch.note(span, request, answer)
         return answer
 
     def ResolveIntent(self, request: pb.ResolveIntentRequest, context: grpc.ServicerContext) -> pb.ResolveIntentResponse:

@@ -15,6 +15,7 @@ from typing import Any
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.bounds import MAX_BATCH_ITEMS
 from capsign_wire.failures import FailureError
+from capsign_wire.trace_context import gathered
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign.handles import Template
@@ -140,6 +141,7 @@ class Pipeline:
         message = Message(self._next_id, now)
         request = pb.SignStreamRequest(call_id=message.call_id)
         groups: dict[Template, int] = {}
+        traces: list[str] = []
         items = size = 0
         latest = now
         while self._waiting:
@@ -156,14 +158,17 @@ class Pipeline:
                 items += len(job.items)
                 size += job.size
                 latest = max(latest, job.deadline)
-                if job.trace and not request.traceparent:
-                    request.traceparent = job.trace
+                if job.trace:
+                    traces.append(job.trace)
             self._waiting.popleft()
             self._waiting_items -= len(job.items)
             if items and job.alone:
                 break
         if not items:
             return None
+        if traces:
+            request.traceparent, links = gathered(traces)
+            request.linked_traceparents.extend(links)
         request.timeout_ms = max(1, min(MAX_TIMEOUT_MS, int((latest - now) * 1000)))
         self._next_id += 1
         self._flying[message.call_id] = message

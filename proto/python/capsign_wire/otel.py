@@ -8,13 +8,15 @@ goes out with histogram points made from our buckets. The receiver sees ordinary
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from capsign_wire import logs
 from capsign_wire.telemetry import CATALOGUE, Histogram, Kind, Labels, Metrics
-from capsign_wire.tracing import SAMPLED_SUFFIX, PassingSpan, PassingTracer, Span, Tracer
+from capsign_wire.trace_context import sampled
+from capsign_wire.tracing import PassingSpan, PassingTracer, Span, Tracer
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Observation
@@ -42,12 +44,12 @@ def start(process: str, version: str, metrics: Metrics, environ: Mapping[str, st
     ends: list[Callable[[], object]] = []
     tracer: Tracer = PassingTracer()
     if environ.get("OTEL_SDK_DISABLED", "").lower() != "true":
-        kind = _exporter(environ, "METRICS")
-        if kind is not None:
-            ends.append(_start_metrics(kind, process, version, metrics))
-        kind = _exporter(environ, "TRACES")
-        if kind is not None:
-            tracer, end = _start_traces(kind, process, version)
+        kinds = {signal: _exporter(environ, signal) for signal in ("METRICS", "TRACES")}
+        resource = _resource(process, version) if any(kinds.values()) else None
+        if (kind := kinds["METRICS"]) is not None:
+            ends.append(_start_metrics(kind, resource, version, metrics))
+        if (kind := kinds["TRACES"]) is not None:
+            tracer, end = _start_traces(kind, resource, version)
             ends.append(end)
         if ends:
             logs.event("telemetry.started", exporters=len(ends))
@@ -67,12 +69,13 @@ def _exporter(environ: Mapping[str, str], signal: str) -> str | None:
 def _resource(process: str, version: str) -> Any:
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
-    # Resource.create would take OTEL_SERVICE_NAME only where no name is given here; what the operator says goes first.
-    ours = Resource({"service.name": process, "service.version": version})
+    # Resource.create would take OTEL_SERVICE_NAME only where no name is given here; what the operator says goes first. An id for
+    # each start: without one the counters of two replicas are one series that jumps back and forth.
+    ours = Resource({"service.name": process, "service.version": version, "service.instance.id": str(uuid.uuid4())})
     return ours.merge(OTELResourceDetector().detect())
 
 
-def _start_metrics(kind: str, process: str, version: str, metrics: Metrics) -> Callable[[], object]:
+def _start_metrics(kind: str, resource: Any, version: str, metrics: Metrics) -> Callable[[], object]:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 
@@ -84,7 +87,7 @@ def _start_metrics(kind: str, process: str, version: str, metrics: Metrics) -> C
     else:
         exporter = ConsoleMetricExporter()
     reader = PeriodicExportingMetricReader(_with_histograms(exporter, metrics))
-    provider = MeterProvider([reader], resource=_resource(process, version), shutdown_on_exit=False)
+    provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
     observe(provider.get_meter(SCOPE, version), metrics)
     return provider.shutdown
 
@@ -167,7 +170,7 @@ def _with_histograms(exporter: export.MetricExporter, metrics: Metrics) -> expor
     return WithHistograms()
 
 
-def _start_traces(kind: str, process: str, version: str) -> tuple[Tracer, Callable[[], object]]:
+def _start_traces(kind: str, resource: Any, version: str) -> tuple[Tracer, Callable[[], object]]:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
@@ -178,7 +181,7 @@ def _start_traces(kind: str, process: str, version: str) -> tuple[Tracer, Callab
         exporter = OTLPSpanExporter()
     else:
         exporter = ConsoleSpanExporter()
-    provider = TracerProvider(resource=_resource(process, version), shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return RecordingTracer(provider.get_tracer(SCOPE, version)), provider.shutdown
 
@@ -189,40 +192,62 @@ class RecordingTracer:
     def __init__(self, tracer: Any) -> None:
         self._tracer = tracer
 
-    def span(self, name: str, traceparent: str = "") -> Span:
-        if traceparent and not traceparent.endswith(SAMPLED_SUFFIX):
+    def span(self, name: str, traceparent: str = "", *, links: Sequence[str] = (), method: str = "") -> Span:
+        from opentelemetry.trace import Link, SpanKind
+
+        if traceparent and not sampled(traceparent):
             return PassingSpan(traceparent)  # the caller's decision stands; not even an unsampled span is made for it
-        return RecordedSpan(self._tracer.start_span(name, context=_context(traceparent)))
+        attributes = {"rpc.system.name": "grpc", "rpc.method": method} if method else {}
+        return RecordedSpan(
+            self._tracer.start_span(
+                name,
+                context=_context(traceparent),
+                kind=SpanKind.SERVER,
+                attributes=attributes,
+                links=[Link(_remote(one)) for one in links],
+            )
+        )
 
 
 def _context(traceparent: str) -> Any:
     from opentelemetry.context import Context
-    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+    from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
-    if not traceparent:
-        return Context()
+    return set_span_in_context(NonRecordingSpan(_remote(traceparent)), Context()) if traceparent else Context()
+
+
+def _remote(traceparent: str) -> Any:
+    """Somebody else's span."""
+    from opentelemetry.trace import SpanContext, TraceFlags
+
     _, trace_id, span_id, flags = traceparent.split("-")
-    parent = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
-    return set_span_in_context(NonRecordingSpan(parent), Context())
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
 
 
 class RecordedSpan:
     """A span of OpenTelemetry's."""
 
-    __slots__ = ("_span", "traceparent")
+    __slots__ = ("_span", "recording", "traceparent")
 
     def __init__(self, span: Any) -> None:
         self._span = span
+        self.recording: bool = span.is_recording()
         context = span.get_span_context()
         self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
     def note(self, key: str, value: str | int) -> None:
         self._span.set_attribute(f"capsign.{key}", value)
 
+    def failed(self, error_type: str) -> None:
+        from opentelemetry.trace import StatusCode
+
+        self._span.set_attribute("error.type", error_type)
+        self._span.set_status(StatusCode.ERROR)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None:
-            self._span.set_attribute("error.type", kind.__qualname__)  # the class; an exception's text stays here
+            self.failed(kind.__qualname__)  # the class; an exception's text stays here
         self._span.end()

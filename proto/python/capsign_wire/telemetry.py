@@ -77,7 +77,9 @@ class Instrument:
 
     def refuse_strangers(self, values: Labels) -> None:
         """Raises ValueError if these are not values that the catalogue gives the labels, in order."""
-        strange = len(values) != len(self.labels) or any(v not in known for v, known in zip(values, self.labels.values(), strict=True))
+        strange = len(values) != len(self.labels) or any(
+            v not in known for v, known in zip(values, self.labels.values(), strict=True)
+        )
         if strange or (self.only and values not in self.only):
             raise ValueError(f"{self.name} takes labels {dict(self.labels)}")
 

@@ -103,6 +103,7 @@ class SignRequest(_message.Message):
     HANDLES_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    LINKED_TRACEPARENTS_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.int
     """Counts up on this stream."""
     traceparent: _builtins.str
@@ -115,6 +116,10 @@ class SignRequest(_message.Message):
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignGroup]:
         """At most 256 groups and 1024 items in all."""
 
+    @_builtins.property
+    def linked_traceparents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Traces of the others that are recorded."""
+
     def __init__(
         self,
         *,
@@ -122,10 +127,11 @@ class SignRequest(_message.Message):
         handles: _abc.Iterable[_builtins.bytes] | None = ...,
         groups: _abc.Iterable[Global___SignGroup] | None = ...,
         traceparent: _builtins.str = ...,
+        linked_traceparents: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "groups", b"groups", "handles", b"handles", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "groups", b"groups", "handles", b"handles", "linked_traceparents", b"linked_traceparents", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -389,6 +389,7 @@ class SignStreamRequest(_message.Message):
     GROUPS_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    LINKED_TRACEPARENTS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """Chosen by the client, unique among the calls in flight on this stream."""
     timeout_ms: _builtins.int
@@ -396,10 +397,14 @@ class SignStreamRequest(_message.Message):
     ends a longer wait: the answer is then ANSWER_LATE.
     """
     traceparent: _builtins.str
-    """The caller's trace, or empty."""
+    """The caller's trace, a W3C traceparent of any version; what is none counts as empty."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignGroup]:
         """As in SignBatchRequest."""
+
+    @_builtins.property
+    def linked_traceparents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where groups of several callers share this message: the traces of the others."""
 
     def __init__(
         self,
@@ -408,10 +413,11 @@ class SignStreamRequest(_message.Message):
         groups: _abc.Iterable[Global___SignGroup] | None = ...,
         timeout_ms: _builtins.int = ...,
         traceparent: _builtins.str = ...,
+        linked_traceparents: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "groups", b"groups", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "groups", b"groups", "linked_traceparents", b"linked_traceparents", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
