@@ -11,6 +11,7 @@ import grpc
 from capsign_wire import addresses, logs, runtime, settings
 from capsign_wire.adapter.v1 import admin_pb2_grpc, capability_pb2_grpc, evidence_pb2_grpc, signing_pb2_grpc
 from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import Tracer
 
@@ -124,7 +125,8 @@ class Replica:
         )
         evidence = EvidenceServicer(policy, store, checkpoints)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
-        registrar: Any = ChargingRegistrar(PatientRegistrar(LenientRegistrar(self._server), places, places.working), budget)
+        measured = LenientRegistrar(MeasuredRegistrar(self._server, metrics))
+        registrar: Any = ChargingRegistrar(PatientRegistrar(measured, places, places.working), budget)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)

@@ -16,6 +16,7 @@ from capsign_wire import logs, otel, runtime
 from capsign_wire.agent.v1 import agent_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
@@ -180,7 +181,8 @@ class Agent:
             hold=self._renewal.hold,
         )
         self._servicers.append(servicer)
-        registrar: Any = LenientRegistrar(Front(server, room, self._turns, self._leaving, handles.name))
+        front = Front(MeasuredRegistrar(server, self.metrics), room, self._turns, self._leaving, handles.name)
+        registrar: Any = LenientRegistrar(front)
         agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, registrar)
         try:
             server.add_insecure_port(claim.address)

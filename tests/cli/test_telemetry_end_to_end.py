@@ -77,7 +77,7 @@ def test_a_refusal_is_on_its_spans_and_is_no_error_of_the_server(received):
 
 
 def test_a_batch_of_many_traces_is_linked_with_all_of_them(received):
-    """Each application span is found from the agent's span that worked for it, as its parent or by a link; and so for the adapter."""
+    """Each application span is the parent of an agent's span or one of its links; and so are the agent's for the adapter."""
     many = {(one.trace, one.id) for one in received.of("app") if one.span.name == "many"}
     agents = received.of(AGENT)
     reached = {(one.trace, one.parent) for one in agents} | {link for one in agents for link in one.links}
@@ -110,6 +110,14 @@ def test_a_theft_would_be_seen_to_grow_from_nought(received, process):
         point.as_int for labels, point in received.points(process, "capsign.refusals") if labels["reason"] == "HANDLE_STOLEN"
     ]
     assert stolen == [0]
+
+
+def test_rpcs_are_measured_as_the_convention_says(received):
+    agent = [(labels, point.count) for labels, point in received.points(AGENT, "rpc.server.call.duration")]
+    sign = {"rpc.system.name": "grpc", "rpc.method": "capsign.agent.v1.SigningService/Sign", "rpc.response.status_code": "OK"}
+    assert [count for labels, count in agent if labels == sign] == [1]
+    methods = {labels["rpc.method"] for labels, _ in received.points(ADAPTER, "rpc.server.call.duration")}
+    assert {"capsign.adapter.v1.CapabilityService/IssueHandles", "capsign.adapter.v1.SigningService/Sign"} <= methods
 
 
 def test_each_process_has_an_id_of_its_own(received):

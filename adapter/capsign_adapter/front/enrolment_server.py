@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from capsign_wire.adapter.v1 import identity_pb2_grpc
 from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.decide.rate import Buckets
@@ -50,7 +51,7 @@ class EnrolmentServer:
         self._server = grpc.server(
             futures.ThreadPoolExecutor(THREADS, thread_name_prefix="enrol"), options=OPTIONS, maximum_concurrent_rpcs=THREADS
         )
-        registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places)
+        registrar: Any = PatientRegistrar(LenientRegistrar(MeasuredRegistrar(self._server, metrics)), places)
         identity_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentServicer(enrolment, places, metrics), registrar)
         self.port: int = self._server.add_secure_port(address, credentials)
         self._sweep = Ticker("enrolment", 1.0, lambda: _swept(places))

@@ -126,7 +126,7 @@ def histogram_metric(histogram: Histogram, started_ns: int, now_ns: int) -> expo
         counts = list(cell.counts)
         points.append(
             HistogramDataPoint(
-                attributes=dict(zip(row.labels, labels, strict=True)),
+                attributes={key: value for key, value in zip(row.labels, labels, strict=True) if value},
                 start_time_unix_nano=started_ns,
                 time_unix_nano=now_ns,
                 count=sum(counts),

@@ -13,13 +13,21 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
+
+import grpc
 
 from capsign_wire import logs
+from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, evidence_pb2, identity_pb2, signing_pb2
+from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import BY_NAME
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2 as pb
 
 Labels = tuple[str, ...]
+"""Values, in the order of the instrument's labels. An empty one means that the series has no such label."""
+
+_SERVED = (agent_pb2, admin_pb2, capability_pb2, evidence_pb2, identity_pb2, signing_pb2)
 
 OUTCOME_NAMES: Mapping[int, str] = {
     pb.OUTCOME_DONE: "done",
@@ -29,6 +37,9 @@ OUTCOME_NAMES: Mapping[int, str] = {
 }
 NO_REASON = "NONE"
 """The reason label of a call that was done."""
+
+RPC_SYSTEM = "grpc"
+"""The value of `rpc.system.name`."""
 
 INVARIANTS = tuple(f"I{number}" for number in range(1, 11))
 """The invariants of the threat model; each has a counter and a test."""
@@ -45,6 +56,8 @@ _RESULTS: frozenset[Labels] = frozenset(
 _SECONDS = (
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
+_RPC_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""As the convention for RPC metrics advises."""
 _POWERS = tuple(float(2**power) for power in range(11))
 
 
@@ -84,6 +97,11 @@ class Instrument:
             raise ValueError(f"{self.name} takes labels {dict(self.labels)}")
 
 
+def _methods(file: Any) -> Iterator[str]:
+    for service in file.DESCRIPTOR.services_by_name.values():
+        yield from (f"{service.full_name}/{method.name}" for method in service.methods)
+
+
 def _catalogue() -> Mapping[str, Instrument]:
     hops = {"hop": frozenset({"application", "upstream", "store", "token", "audit"})}
     queues = {"queue": frozenset({"application", "upstream", "commit", "token", "journal", "audit", "watchers"})}
@@ -91,6 +109,13 @@ def _catalogue() -> Mapping[str, Instrument]:
     algorithms = {"algorithm": frozenset(BY_NAME)}
     refused, unknown = {"reason": _names(pb.OUTCOME_REFUSED)}, {"reason": _names(pb.OUTCOME_UNKNOWN)}
     calls = {"outcome": frozenset(outcome for outcome, _ in _RESULTS), "reason": frozenset(reason for _, reason in _RESULTS)}
+    statuses = frozenset(one.name for one in grpc.StatusCode)
+    rpcs = {
+        "rpc.system.name": frozenset({RPC_SYSTEM}),
+        "rpc.method": frozenset(method for file in _SERVED for method in _methods(file)),
+        "rpc.response.status_code": statuses,
+        "error.type": statuses | {""},
+    }
     counter, histogram, gauge = Kind.COUNTER, Kind.HISTOGRAM, Kind.GAUGE
     rows = (
         Instrument("capsign.calls", counter, "{item}", "Items asked for, by what came of them.", calls, only=_RESULTS),
@@ -110,6 +135,7 @@ def _catalogue() -> Mapping[str, Instrument]:
         Instrument("capsign.certificate.remaining", gauge, "s", "Time until the own certificate ends; 0: there is none.", {}),
         Instrument("capsign.authority.remaining", gauge, "s", "Time until the authority that signs ends; 0: none can.", {}),
         Instrument("capsign.batch.size", histogram, "{item}", "Items in a batch, by where it went.", hops, _POWERS),
+        Instrument("rpc.server.call.duration", histogram, "s", "From an RPC's start to its end.", rpcs, _RPC_SECONDS),
         Instrument("capsign.token.errors", counter, "{error}", "Token calls that gave no answer or a wrong one.", faults),
         Instrument(
             "capsign.invariant.violations", counter, "{violation}", "Promises broken. Anything above 0 is an incident.",

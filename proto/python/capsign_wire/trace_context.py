@@ -25,7 +25,7 @@ _FIELDS = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})
 def read(header: str) -> str:
     """The header as one of version 00, 55 characters; empty if it is none.
 
-    A higher version is read as far as version 00 goes; version ff, a trace or span id of zeroes and upper case are no traceparent.
+    A higher version is read as far as version 00 goes. Version ff, upper case, and a trace or span id of zeroes are none.
     """
     if not header or len(header) > MAX_LENGTH:
         return ""
