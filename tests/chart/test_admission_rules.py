@@ -198,12 +198,14 @@ def test_a_running_pod_may_lose_the_label_and_nothing_else() -> None:
         {"volumeMounts": [{"name": "capsign-state", "mountPath": "/x"}]},
         {"volumeMounts": [{"name": "capsign-socket-0", "mountPath": "/run/capsign", "readOnly": True}]},
         {"targetContainerName": "app", "securityContext": {"privileged": True}},
+        {"targetContainerName": "app", "volumeMounts": [{"name": "node", "mountPath": "/x", "readOnly": True}]},
     ],
 )
 def test_a_debugger_does_not_share_the_agent(more: dict[str, Any]) -> None:
-    attack = injected()
+    old = injected(pod(volumes=[{"name": "node", "hostPath": {"path": "/run/containerd"}}]))
+    attack = copy.deepcopy(old)
     attack["spec"]["ephemeralContainers"] = [{"name": "look", **more}]
-    (complaint,) = refused(attack, DEBUG, injected())
+    (complaint,) = refused(attack, DEBUG, old)
     assert "the ephemeral container look would share the agent" in complaint
     attack["spec"]["ephemeralContainers"] = [{"name": "look", "targetContainerName": "app", "securityContext": {"runAsUser": 1}}]
     assert refused(attack, DEBUG, injected()) == []

@@ -52,6 +52,7 @@ async def injector(directory: Path, name: str, **server: object):
             "health": "127.0.0.1:0",
             "drain_delay_s": 1,
             "further_names": ["localhost"],
+            "confirm_bundle": False,
             **server,
         },
     }

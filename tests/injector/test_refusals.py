@@ -39,8 +39,26 @@ REACHING = (
     "/var/lib/rancher/k3s/agent/client-kubelet.key", "/var/snap/microk8s/common/run/containerd.sock",
     "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs", "/var/lib/containers/storage",
     "/var/lib/docker/overlay2", "/var/lib/kubelet/pki", "/var/lib/kubelet/pods", "/var/lib/x/../kubelet/",
+    "/run/systemd", "/run/dbus", "/var/run/dbus/system_bus_socket", "/run/systemd/private", "/run/udev", "/run/user/0",
+    "/run/libvirt", "/run/../etc", "/run//systemd//", "//sys", "/sys/", "/sys/fs/cgroup", "/sys/kernel", "/sys/class/../kernel",
+    "/etc/cron.d", "/etc/systemd/system", "/etc/ld.so.preload", "/etc/shadow", "/etc/ssl", "/etc/ssl/private", "/etc/ssl/certs/..",
+    "/usr", "/usr/bin", "/usr/local/bin", "/usr/share", "/bin", "/lib", "/boot", "/opt/cni/bin", "/root", "/root/.ssh", "/home",
+    "/var", "/var/spool/cron", "/var/lib/cloud", "/var/lib/kubelet/plugins", "/var/lib/kubelet/device-plugins", "/var/logs",
+    "/dev", "/dev/mem", "/dev/sda", "/dev/kmsg", "/procx", "/proc/sysrq-trigger", "/proc/sys/fs/binfmt_misc", "/tmp", "/srv",
+    "", ".", "etc", "../etc", "/mnt", "/mnt/disks/..", "/mnt/diskss", "/data", "/var/log/../lib", "/hostetc",
 )  # fmt: skip
-NOT_REACHING = ("/var/log", "/var/lib/kubelet/plugins", "/proc/sys/vm", "/proc/sys/net/core", "/run/udev", "/etc/ssl", "/procx")
+NOT_REACHING = ("/dev/net/tun", "/dev/hugepages/", "/mnt/disks/ssd0", "/proc/sys/vm", "/proc/sys/net/core")
+TO_READ = (
+    "/var/log", "/var/log/pods", "//var//log/", "/var/lib/../log", "/etc/ssl/certs", "/etc/localtime", "/etc/os-release",
+    "/run/udev/data", "/var/run/udev/data", "/sys/devices/system/cpu", "/usr/share/zoneinfo/Europe", "/etc/machine-id",
+)  # fmt: skip
+
+
+def hosted(path: str, kind: str | None = None, **mount: Any) -> dict[str, Any]:
+    source = {"path": path, **({"type": kind} if kind is not None else {})}
+    return pod(mounts(("v", "/x"), **mount), volumes=[{"name": "v", "hostPath": source}])
+
+
 HOST_PROCESS = {"windowsOptions": {"hostProcess": True}}
 SOCKET = ("capsign-socket-0", "/run/capsign")
 ONLY_B = {"capsign.dev/containers": "b"}
@@ -65,6 +83,22 @@ REFUSED: list[tuple[str, dict[str, Any], Reason, str]] = [
     ("user namespace, kubelet's directory", pod(mounts(("v", "/x")), volumes=NODE, hostUsers=False), Reason.ISOLATION, "app"),
     *((f"the node's {path}", pod(mounts(("v", "/x")), volumes=[{"name": "v", "hostPath": {"path": path}}]),
        Reason.ISOLATION, "container app.volumeMounts") for path in REACHING),
+    *((f"the node's {path}, to read", hosted(path, readOnly=True), Reason.ISOLATION, "app.volumeMounts") for path in REACHING),
+    *((f"the node's {path}, to write", hosted(path), Reason.ISOLATION, "app.volumeMounts") for path in TO_READ),
+    *((f"the node's {path}, made there", hosted(path, "DirectoryOrCreate"), Reason.ISOLATION, "app.volumeMounts")
+      for path in ("/run/systemd", "/etc/cron.d/x")),
+    ("a socket among the logs", hosted("/var/log/x.sock", "Socket", readOnly=True), Reason.ISOLATION, "app.volumeMounts"),
+    ("a disk among the disks", hosted("/mnt/disks/sda", "BlockDevice"), Reason.ISOLATION, "app.volumeMounts"),
+    ("a part of the node", hosted("/", readOnly=True, subPath="var/log"), Reason.ISOLATION, "app.volumeMounts"),
+    ("a part that leaves", hosted("/var/log", readOnly=True, subPath="x/../../lib"), Reason.ISOLATION, "app.volumeMounts"),
+    ("a part said later", hosted("/var/log", readOnly=True, subPathExpr="$(X)"), Reason.ISOLATION, "app.volumeMounts"),
+    ("propagated to the node", hosted("/mnt/disks/a", mountPropagation="Bidirectional"), Reason.ISOLATION, "volumeMounts"),
+    ("the node, in an init container", pod({"name": "app"}, initContainers=[{**mounts(("v", "/x"), name="i"), "image": "a"}],
+     volumes=[{"name": "v", "hostPath": {"path": "/run/systemd"}}]), Reason.ISOLATION, "container i"),
+    ("the node, in a debug container", pod({"name": "app"}, ephemeralContainers=[mounts(("v", "/x"), name="d")],
+     volumes=[{"name": "v", "hostPath": {"path": "/usr/bin"}}]), Reason.ISOLATION, "container d"),
+    ("a repository that the node checks out", pod(volumes=[{"name": "v", "gitRepo": {"repository": "x"}}]),
+     Reason.ISOLATION, "spec.volumes"),
     ("our container", pod({"name": "capsign-agent"}), Reason.COLLISION, "container capsign-agent"),
     ("our container, after", pod({"name": "capsign-agent"}, annotations=INJECTED), Reason.COLLISION, "container capsign-agent"),
     ("like our container", pod({"name": "capsign-agent-2"}), Reason.COLLISION, "container capsign-agent-2"),
@@ -136,6 +170,8 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("a host path nobody mounts", pod(volumes=NODE)),
     *((f"the node's {path}", pod(mounts(("v", "/x")), volumes=[{"name": "v", "hostPath": {"path": path}}]))
       for path in NOT_REACHING),
+    *((f"the node's {path}, to read", hosted(path, readOnly=True)) for path in TO_READ),
+    ("a part of the logs", hosted("/var/log", "Directory", readOnly=True, subPath="app")),
     ("beside our place", pod(mounts(("v", "/run/capsignature"), ("v", "/run/app")), volumes=EMPTY)),
     ("above, its own", pod(mounts(("v", "/var/run")), volumes=EMPTY)),
     ("at our place in a container without a socket",
@@ -165,6 +201,20 @@ def test_the_platform_team_can_take_what_reaches_the_node_and_people_are_told():
         inject(pod(hostNetwork=True), "shop", lenient, BUNDLE)
     with pytest.raises(Refusal, match="hostPID"):
         inject(pod(hostPID=True), "shop", lenient, BUNDLE)
+
+
+def test_paths_that_the_platform_team_calls_harmless_are_taken_and_nothing_above_or_beside_them():
+    ours = parse(b"harmless_host_paths: [/srv/data/]", "x")
+    for path in ("/srv/data", "/srv/data/app", "/srv//data/"):
+        assert inject(hosted(path), "shop", ours, BUNDLE).warnings == ()
+    for given in (hosted("/srv"), hosted("/srv/database"), hosted("/srv/data/../x"), hosted("/srv/data", subPathExpr="$(X)")):
+        with pytest.raises(Refusal, match="harmless_host_paths"):
+            inject(given, "shop", ours, BUNDLE)
+
+
+def test_a_mount_that_would_be_harmless_if_it_were_read_only_is_told_so(settings):
+    with pytest.raises(Refusal, match="`readOnly: true`"):
+        inject(hosted("/var/log"), "shop", settings, BUNDLE)
 
 
 def test_without_the_label_nothing_is_even_read(settings):

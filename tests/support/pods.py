@@ -24,7 +24,7 @@ VOLUME_SOURCES: list[st.SearchStrategy[dict[str, Any]]] = [
     st.just({"projected": {"sources": [{"serviceAccountToken": {"audience": "vault", "path": "t"}}]}}),
     st.just({"ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}}),
 ]
-OPEN_SOURCES = [*VOLUME_SOURCES, st.just({"hostPath": {"path": "/var/log"}}), st.just({"nfs": {"server": "n", "path": "/"}})]
+OPEN_SOURCES = [*VOLUME_SOURCES, st.just({"hostPath": {"path": "/mnt/disks/0"}}), st.just({"nfs": {"server": "n", "path": "/"}})]
 
 
 def maybe(value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

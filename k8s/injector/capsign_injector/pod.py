@@ -77,12 +77,14 @@ class Container(_Read, frozen=True, kw_only=True):
 
 class HostPath(_Read, frozen=True, kw_only=True):
     path: Text
+    type: Text | None = None
 
 
 class Volume(_Read, frozen=True, kw_only=True):
     name: Text
     empty_dir: dict[str, Any] | None = None
     host_path: HostPath | None = None
+    git_repo: dict[str, Any] | None = None
 
 
 class Os(_Read, frozen=True, kw_only=True):

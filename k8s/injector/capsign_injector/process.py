@@ -11,6 +11,7 @@ from capsign_wire.settings import SettingsError
 
 from capsign_injector import cluster, mounted, review
 from capsign_injector.certificate_keeper import CertificateKeeper
+from capsign_injector.confirmation import Confirmation
 from capsign_injector.connections import Connections, affordable
 from capsign_injector.health import MAX_CONNECTIONS, Health
 from capsign_injector.metrics import Metrics
@@ -43,6 +44,7 @@ class Injector:
         self.tls = ServingTls()
         self.metrics = Metrics()
         self.bundle = mounted.trust_bundle(settings.bundle_file)
+        self.confirmation = Confirmation(settings.adapter, self.bundle) if server.confirm_bundle else None
         self.certificate: Certificate = (
             CertificateKeeper(server, lambda: cluster.connect(server), self.tls)
             if server.certificate == "own"
@@ -68,16 +70,17 @@ class Injector:
         self.probes.listen(*address(server.health), None)
         self.reviews.listen(*address(server.listen), self.tls.context)
         logs.event("injector.started", port=self.reviews.port, health_port=self.probes.port)
-        keeping = asyncio.create_task(self.certificate.run())
+        keepers = [self.certificate, *([self.confirmation] if self.confirmation else [])]
+        keeping = [asyncio.create_task(one.run()) for one in keepers]
         stopped = asyncio.create_task(stop.wait())
-        # The keeper ends by cancellation only. If it fails, that is a defect: the process ends, and the kubelet starts it anew.
-        await asyncio.wait({keeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        # Keepers end by cancellation only. If one fails, that is a defect: the process ends, and the kubelet starts it anew.
+        await asyncio.wait({*keeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
         await self._drain()
-        keeping.cancel()
-        stopped.cancel()
-        (ended, _) = await asyncio.gather(keeping, stopped, return_exceptions=True)
-        if isinstance(ended, Exception):
-            raise ended
+        for task in (*keeping, stopped):
+            task.cancel()
+        for ended in await asyncio.gather(*keeping, stopped, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
 
     async def _drain(self) -> None:
         """First the cluster learns that this replica is not ready, and kept-alive connections end with their next answer. Then
@@ -96,8 +99,11 @@ class Injector:
         why = ""
         try:
             bundle = self.bundle.current()
+            why = (self.confirmation and self.confirmation.fault()) or ""
         except FileError as error:
-            bundle, why = "", str(error)
+            why = str(error)
+        if why:
+            bundle = ""
         try:
             return review.respond(body, self.settings, bundle)
         except review.MalformedReviewError as error:
@@ -111,8 +117,11 @@ class Injector:
             yield fault
         try:
             self.bundle.current()
+            fault = self.confirmation.fault() if self.confirmation else None
         except FileError as error:
-            yield str(error)
+            fault = str(error)
+        if fault is not None:
+            yield fault
 
     def _broken(self) -> None:
         self.metrics.broken_connections += 1

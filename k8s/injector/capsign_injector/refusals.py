@@ -7,11 +7,13 @@ memory) and passes.
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
+
+from capsign_injector import host_paths
 from capsign_injector.agent_config import RUN
-from capsign_injector.pod import Container, Mount, Pod, SecurityContext
+from capsign_injector.pod import Container, HostPath, Mount, Pod, SecurityContext
 from capsign_injector.refusal import Reason, Refusal, shown
 from capsign_injector.settings import Settings
 from capsign_injector.sidecar import AGENT, MAX_SOCKETS, OURS, SOCKET_ENV, SOCKET_PATH, SOCKET_VOLUME
@@ -21,36 +23,6 @@ MIRROR = "kubernetes.io/config.mirror"
 
 ROOT_CAPABILITIES = frozenset({"ALL", "BPF", "DAC_READ_SEARCH", "PERFMON", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"})
 """Each of them reaches the memory or the files of other containers, unless the pod has a user namespace (capabilities(7))."""
-
-NODE_PATHS = (
-    "/etc/kubernetes",
-    "/etc/rancher",
-    "/proc",
-    "/run/containerd",
-    "/run/cri-dockerd.sock",
-    "/run/crio",
-    "/run/docker",
-    "/run/docker.sock",
-    "/run/k0s",
-    "/run/k3s",
-    "/var/lib/containerd",
-    "/var/lib/containers",
-    "/var/lib/docker",
-    "/var/lib/k0s",
-    "/var/lib/kubelet/checkpoints",
-    "/var/lib/kubelet/kubeconfig",
-    "/var/lib/kubelet/pki",
-    "/var/lib/kubelet/pods",
-    "/var/lib/rancher",
-    "/var/snap/microk8s",
-)
-"""Paths of a node through which a process, a file or a token of another container can be had, each with all that is in it: the
-runtimes' sockets and layers, the kubelet's volumes and its checkpoints of running containers (their memory), and credentials that
-speak for the node or its kubelet; where k0s, k3s and MicroK8s have theirs, too."""
-
-NODE_PATHS_TAKEN = ("/proc/sys/fs", "/proc/sys/net", "/proc/sys/vm")
-"""Below those, and harmless here."""
-
 
 def refuse_pod(pod: Pod, settings: Settings) -> list[str]:
     """What the pod as a whole may not be. The answer is warnings. Raises Refusal."""
@@ -71,7 +43,7 @@ def refuse_pod(pod: Pod, settings: Settings) -> list[str]:
         raise Refusal(Reason.ISOLATION, "spec.shareProcessNamespace", sentence)
     if spec.host_network:
         _refuse_host_network(pod, settings)
-    faults = list(_node_access(pod))
+    faults = list(_node_access(pod, settings))
     if faults and not settings.allow_node_access:
         field, sentence = faults[0]
         raise Refusal(Reason.ISOLATION, field, f"{sentence} (The setting `allow_node_access` makes this a warning.)")
@@ -89,21 +61,31 @@ def _refuse_host_network(pod: Pod, settings: Settings) -> None:
         raise Refusal(Reason.PLATFORM, "spec.dnsPolicy", sentence)
 
 
-def _node_access(pod: Pod) -> Iterator[tuple[str, str]]:
+def _node_access(pod: Pod, settings: Settings) -> Iterator[tuple[str, str]]:
     """Field and sentence of every way in which a container is as good as root on its node."""
-    node_paths = {
-        one.name: one.host_path.path for one in pod.volumes if one.host_path is not None and _reaches_node(one.host_path.path)
-    }
+    node_paths = {one.name: one.host_path for one in pod.volumes if one.host_path is not None}
+    for volume in pod.volumes:
+        if volume.git_repo is not None:
+            sentence = f"The volume `{shown(volume.name)}` is a gitRepo: the node's root runs what is in it."
+            yield "spec.volumes", f"{sentence} Clone in an init container instead."
     for one in pod.everyone:
         field = f"container {one.name}"
         for where, what in _root_in(one.security_context) if pod.spec.host_users is not False else ():
             sentence = f"The container `{one.name}` {what} and could take the agent over."
             yield f"{field}.securityContext.{where}", f"{sentence} Remove that, or set `hostUsers: false`."
-        for mount in one.volume_mounts or ():
-            if mount.name in node_paths:
-                path = shown(node_paths[mount.name])
-                sentence = f"The container `{one.name}` mounts the node's {path} and could reach the agent's files through it."
-                yield f"{field}.volumeMounts", f"{sentence} Mount a narrower path."
+        for mount in (one.volume_mounts or ()) if one.name != AGENT else ():  # an agent of theirs is made anew or refused
+            path = node_paths.get(mount.name)
+            if path is not None and not host_paths.harmless(path, mount, settings.harmless_host_paths):
+                yield f"{field}.volumeMounts", _reaches(one, path, mount)
+
+
+def _reaches(container: Container, path: HostPath, mount: Mount) -> str:
+    what = f"The container `{container.name}` mounts the node's {shown(path.path)}"
+    read_only = msgspec.structs.replace(mount, read_only=True, mount_propagation=None)
+    if mount.read_only is not True and host_paths.harmless(path, read_only, ()):
+        return f"{what} to write in it, and could reach the agent through what the node makes of it. Mount it with `readOnly: true`."
+    fix = "Remove that mount, or let the platform team name the path in `harmless_host_paths` if it is harmless."
+    return f"{what}, which may be access to the node and so to the agent. {fix}"
 
 
 def _root_in(context: SecurityContext | None) -> Iterator[tuple[str, str]]:
@@ -112,13 +94,6 @@ def _root_in(context: SecurityContext | None) -> Iterator[tuple[str, str]]:
     added = (context and context.capabilities and context.capabilities.add) or ()
     for name in sorted(ROOT_CAPABILITIES & {one.upper().removeprefix("CAP_") for one in added}):
         yield "capabilities.add", f"adds the capability {name}"
-
-
-def _reaches_node(path: str) -> bool:
-    here = _plain(path)
-    if any(here == one or _above(one, here) for one in NODE_PATHS_TAKEN):
-        return False
-    return any(here == one or _above(here, one) or _above(one, here) for one in NODE_PATHS)
 
 
 def choose(pod: Pod, asked: Sequence[str] | None, before: Sequence[str]) -> tuple[str, ...]:
@@ -193,7 +168,7 @@ def _mounts_ours(container: Container, volume: str) -> Refusal:
 
 def refuse_container(pod: Pod, container: Container) -> None:
     """What a container that gets a socket may not have. Raises Refusal."""
-    places = [(_plain(mount.mount_path), mount) for mount in container.volume_mounts or () if not is_socket_mount(mount)]
+    places = [(host_paths.plain(mount.mount_path), mount) for mount in container.volume_mounts or () if not is_socket_mount(mount)]
     own = _own_volumes(pod, container) if any(_above(path, RUN) for path, _ in places) else frozenset()
     for path, mount in places:
         if path == RUN or _above(RUN, path) or (_above(path, RUN) and not _harmless_above(mount, own)):
@@ -216,12 +191,6 @@ def _harmless_above(mount: Mount, own: frozenset[str]) -> bool:
     """An emptyDir at /run that only this container mounts, writable: the runtime makes our mount point in it. Shared with another
     container, that one could put a link there and a socket of its own behind it."""
     return mount.name in own and not mount.read_only and mount.mount_propagation in {None, "None"}
-
-
-def _plain(path: str) -> str:
-    """The path as the container sees it; in nearly every image /var/run is a link to /run."""
-    plain = posixpath.normpath("/" + path.lstrip("/"))
-    return plain.removeprefix("/var") if plain == "/var/run" or plain.startswith("/var/run/") else plain
 
 
 def _above(upper: str, lower: str) -> bool:

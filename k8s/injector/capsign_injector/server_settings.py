@@ -51,6 +51,9 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     between API servers included. An authority is published for this long before it serves, and after it served last."""
     look_s: Annotated[int, Meta(ge=1, le=3_600)] = 30
     """How often the Secret and the webhook configuration are looked at."""
+    confirm_bundle: bool = True
+    """Give pods a trust bundle only when the adapter at `adapter.enrolment_targets` has a certificate of it. Turn off where the
+    injector cannot reach the adapter."""
     api_server: str = ""
     """URL of the Kubernetes API; empty: what Kubernetes puts into the environment of every pod."""
     token_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path

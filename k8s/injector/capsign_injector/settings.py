@@ -91,6 +91,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     allow_node_access: bool = False
     """Take pods with a container that is as good as root on the node (privileged, or with the kubelet's directory mounted) and so
     could reach any agent there. Then there is a warning instead of a refusal."""
+    harmless_host_paths: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    """Paths of the node that labelled pods may mount, with all that is below them, beside the few that the injector knows to be
+    harmless; such as a disk's directory. Whoever can write there must gain nothing on the node by it."""
     server: Server = Server()
 
     @property
@@ -146,6 +149,11 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
         (f"image_pull_secrets[{index}]", "must be the name of a Secret.")
         for index, name in enumerate(given.image_pull_secrets)
         if not OBJECT_NAME.fullmatch(name)
+    ]
+    faults += [
+        (f"harmless_host_paths[{index}]", "must be an absolute path without `..`, and not the whole node.")
+        for index, path in enumerate(given.harmless_host_paths)
+        if not path.startswith("/") or ".." in path.split("/") or not path.strip("/") or not path.isprintable()
     ]
     if not given.bundle_file.startswith("/"):
         faults.append(("bundle_file", "must be an absolute path, for example /etc/capsign/trust/bundle.pem."))

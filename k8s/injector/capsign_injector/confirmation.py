@@ -1,0 +1,92 @@
+"""Whether the adapter that serves now is one for which the trust bundle vouches, by a TLS handshake at its enrolment address.
+
+The bundle is a file that outlives the adapter which wrote it: after a reinstallation with new keys it is there before the new
+adapter has written its own, and a pod that got it could never enrol. So no pod gets a bundle that nobody has confirmed. What was
+confirmed stays so while no adapter answers: pods may be made during an outage, and wait for its end. An adapter that answers with
+a certificate of another authority ends that at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+
+from capsign_wire import logs
+
+from capsign_injector.settings import Adapter
+from capsign_injector.watched_files import FileError, WatchedFiles
+
+LOOK_S = 1.0
+"""How often the adapter is asked while the bundle is not confirmed."""
+
+LOOK_AGAIN_S = 15.0
+"""How often once it is."""
+
+TIMEOUT_S = 5.0
+"""Longest handshake."""
+
+Handshake = Callable[[str, str, ssl.SSLContext], Awaitable[None]]
+"""With host:port, as the server of that name. Raises OSError (ssl.SSLError is one) or TimeoutError."""
+
+
+class Confirmation:
+    """One replica's knowledge. `fault` may be asked at any time; `run` keeps it true."""
+
+    def __init__(self, adapter: Adapter, bundle: WatchedFiles[str], handshake: Handshake | None = None) -> None:
+        self._adapter = adapter
+        self._bundle = bundle
+        self._handshake = handshake or shake
+        self._confirmed = ""
+        self._why = "it has not been asked yet"
+
+    def fault(self) -> str | None:
+        """Why pods cannot be given the bundle that is there now; None if they can. Raises FileError without one."""
+        if self._bundle.current() == self._confirmed:
+            return None
+        return f"No adapter has confirmed the trust bundle: {self._why}."
+
+    async def run(self) -> None:
+        """Ask again and again. Ends when cancelled."""
+        while True:
+            await self.look()
+            try:
+                well = self.fault() is None
+            except FileError:
+                well = False
+            await asyncio.sleep(LOOK_AGAIN_S if well else LOOK_S)
+
+    async def look(self) -> None:
+        """Ask every address until one confirms."""
+        try:
+            pem = self._bundle.current()
+            context = ssl.create_default_context(cadata=pem)
+        except (FileError, ssl.SSLError):
+            return  # `fault` says it, or the bundle's own check did
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.set_alpn_protocols(["h2"])
+        contradicted = ""
+        for target in self._adapter.enrolment_targets:
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    await self._handshake(target, self._adapter.server_name, context)
+            except ssl.SSLCertVerificationError as error:
+                contradicted = f"the one at {target} has a certificate that it does not vouch for ({error.verify_message})"
+            except (OSError, TimeoutError) as error:
+                self._why = f"{target} does not answer ({type(error).__name__})"
+            else:
+                if pem != self._confirmed:
+                    logs.event("bundle.confirmed", target=target)
+                self._confirmed = pem
+                return
+        if contradicted:
+            if contradicted != self._why:
+                logs.warning("bundle.contradicted", sentence=contradicted)
+            self._confirmed, self._why = "", contradicted
+
+
+async def shake(target: str, name: str, context: ssl.SSLContext) -> None:
+    """A handshake and nothing after it."""
+    host, _, port = target.rpartition(":")
+    _, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=context, server_hostname=name)
+    writer.transport.abort()

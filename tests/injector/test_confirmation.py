@@ -1,0 +1,102 @@
+"""A bundle is given to pods only once an adapter that serves has shown a certificate of it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from capsign_injector import mounted
+from capsign_injector.confirmation import Confirmation
+from capsign_injector.settings import Adapter
+from capsign_injector.watched_files import FileError
+from support.ca import Authority
+
+NAME = "capsign-adapter.capsign-system.svc"
+
+
+@asynccontextmanager
+async def adapter(directory: Path, authority: Authority, name: str = NAME, port: int = 0):
+    """Speaks TLS 1.3 as the enrolment listener does; gives host:port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue(dns=(name,)).write(directory, "serving"))
+    context.set_alpn_protocols(["h2"])
+
+    def leave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(leave, "127.0.0.1", port, ssl=context)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+class Bundle:
+    def __init__(self, directory: Path, *authorities: Authority) -> None:
+        self.path = directory / "bundle.pem"
+        self.write(*authorities)
+        self.watched = mounted.trust_bundle(str(self.path))
+
+    def write(self, *authorities: Authority) -> None:
+        beside = self.path.with_suffix(".new")
+        beside.write_bytes(b"".join(one.certificate for one in authorities))
+        beside.rename(self.path)
+
+    def asking(self, *targets: str) -> Confirmation:
+        return Confirmation(Adapter(enrolment_targets=targets, server_name=NAME), self.watched)
+
+
+async def test_the_bundle_of_an_installation_that_is_gone_is_not_given_to_pods(tmp_path):
+    """The claim was deleted with the authority, the ConfigMap stayed, and the volume of the new adapter took 20 s to bind: for so long
+    the injector was ready with the old bundle, and the pods that got it hung in `Init` for ever."""
+    old, new = Authority("old"), Authority("new")
+    bundle = Bundle(tmp_path, old)
+    confirmation = bundle.asking("127.0.0.1:1")
+    await confirmation.look()
+    assert "127.0.0.1:1 does not answer" in str(confirmation.fault())
+    async with adapter(tmp_path, new) as target:
+        confirmation = bundle.asking(target)
+        assert "not been asked yet" in str(confirmation.fault())
+        await confirmation.look()
+        assert f"the one at {target} has a certificate that it does not vouch for" in str(confirmation.fault())
+        bundle.write(new)
+        assert confirmation.fault() is not None
+        await confirmation.look()
+        assert confirmation.fault() is None
+
+
+async def test_what_was_confirmed_stays_so_in_an_outage_and_ends_with_another_adapter(tmp_path):
+    first, second = Authority("first"), Authority("second")
+    bundle = Bundle(tmp_path, first)
+    async with adapter(tmp_path, first) as target:
+        confirmation = bundle.asking(target)
+        await confirmation.look()
+        assert confirmation.fault() is None
+    await confirmation.look()
+    assert confirmation.fault() is None, "new pods wait for the end of an outage; they are not refused"
+    async with adapter(tmp_path, second, port=int(target.rpartition(":")[2])):
+        await confirmation.look()
+        assert "does not vouch for" in str(confirmation.fault())
+
+
+async def test_one_replica_that_confirms_is_enough_and_the_name_counts(tmp_path):
+    authority = Authority()
+    bundle = Bundle(tmp_path, Authority("next"), authority)
+    async with adapter(tmp_path, authority, name="somebody.else.svc") as wrong, adapter(tmp_path, authority) as right:
+        confirmation = bundle.asking(wrong)
+        await confirmation.look()
+        assert "not valid for" in str(confirmation.fault())
+        confirmation = bundle.asking("127.0.0.1:1", wrong, right)
+        await confirmation.look()
+        assert confirmation.fault() is None
+
+
+async def test_without_a_bundle_there_is_nothing_to_confirm(tmp_path):
+    bundle = Bundle(tmp_path)
+    confirmation = bundle.asking("127.0.0.1:1")
+    await confirmation.look()
+    with pytest.raises(FileError, match="holds no certificate"):
+        confirmation.fault()
