@@ -286,3 +286,41 @@ def test_nobody_enters_the_agent() -> None:
         assert admission_rules.refusals(rules, request, {"container": "capsign-agent"})
         assert admission_rules.refusals(rules, request, {"container": "app"}) == []
         assert admission_rules.refusals(rules, request, {}) == []
+
+
+def asking_with(place: str, value: str, *, template: bool = False) -> list[str]:
+    """What is said about a pod, or the template of a workload, with `capsign.dev/inject` among its labels or annotations."""
+    metadata = {place: {"capsign.dev/inject": value}}
+    if not template:
+        return admission_rules.refusals(policy("asking"), CREATE, {"metadata": metadata, "spec": {"containers": []}})
+    rules = copy.deepcopy(dict(chart.one(chart.objects({}), "ValidatingAdmissionPolicy", "capsign-asking-capsign-system-templates")))
+    rules["spec"]["matchConstraints"]["resourceRules"][1:] = []
+    workload = {"metadata": {}, "spec": {"template": {"metadata": metadata, "spec": {"containers": []}}}}
+    return admission_rules.refusals(rules, {"operation": "CREATE", "resource": "deployments", "namespace": "shop"}, workload)
+
+
+@pytest.mark.parametrize("template", [False, True], ids=["pod", "template"])
+def test_who_asks_in_words_that_nothing_hears_is_told(*, template: bool) -> None:
+    """Such pods ran without an agent and nobody said why: a webhook's selector sees labels only, and the exact text only."""
+    for value in ("true", "false"):
+        assert asking_with("labels", value, template=template) == []
+        (complaint,) = asking_with("annotations", value, template=template)
+        assert "It is a label" in complaint
+    for value in ("True", "yes", ""):
+        (complaint,) = asking_with("labels", value, template=template)
+        assert 'must be "true"' in complaint
+
+
+def test_the_injector_makes_no_secret_but_its_own() -> None:
+    """Its role lets it make Secrets, because no rule can name what is made; a Secret may be the token of another account."""
+    rules = policy("injector-secret")
+    request = {"operation": "CREATE", "resource": "secrets"}
+    mine = {"username": "system:serviceaccount:capsign-system:capsign-injector"}
+    for name, kind, who, taken in (
+        ("capsign-injector-tls", "Opaque", mine, True),
+        ("capsign-injector-tls", "kubernetes.io/service-account-token", mine, False),
+        ("other", "Opaque", mine, False),
+        ("other", "Opaque", {"username": "somebody"}, True),
+    ):
+        made = {"metadata": {"name": name}, "type": kind}
+        assert (admission_rules.refusals(rules, {**request, "userInfo": who}, made) == []) is taken, (name, kind)

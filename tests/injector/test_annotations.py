@@ -45,6 +45,15 @@ def test_each_may_be_set_within_its_bounds(settings):
     assert wanted.warnings == ()
 
 
+def test_a_container_whose_name_no_annotation_can_hold_may_have_a_profile_too(settings):
+    """The name of an annotation has at most 63 characters after the slash, `profile.` takes eight, and a container's has 63."""
+    long = "a" * 63
+    wanted = read({"capsign.dev/profiles": f"{long}=payments, b = receipts", "capsign.dev/profile.c": "payments"}, "shop", settings)
+    assert [len(wanted.profile_of(name).grants) for name in (long, "b", "c", "d")] == [2, 1, 2, 0]
+    twice = refusal({"capsign.dev/profiles": "c=payments", "capsign.dev/profile.c": "payments"}, settings)
+    assert "has an annotation of its own" in twice.sentence
+
+
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
@@ -61,6 +70,14 @@ def test_each_may_be_set_within_its_bounds(settings):
         ("profile", "\x1b[31mred", 'is "?[31mred"'),
         ("profile.app", "treasury", "Choose one of"),
         ("profile.app", "x" * 100, "100 characters"),
+        ("profiles", "", 'holds ""'),
+        ("profiles", "app", "Write container=profile"),
+        ("profiles", "app=", "Write container=profile"),
+        ("profiles", "=payments", "Write container=profile"),
+        ("profiles", "app=payments,app=default", "twice"),
+        ("profiles", "app=treasury", "Choose one of"),
+        ("profiles", ",".join(f"a{number}=default" for number in range(17)), "at most 16"),
+        ("profiles", "x" * 3000, "3000 characters"),
         ("cpu-request", "501m", "between 1m and 500m"),
         ("cpu-request", "64", "between 1m and 500m"),
         ("cpu-request", "0", "between 1m and 500m"),

@@ -105,13 +105,40 @@ async def test_a_right_that_is_missing_is_named(world, call):
     assert keeper.fault() is None
 
 
-@pytest.mark.parametrize("kind", ["secrets", "webhooks"])
-async def test_an_object_that_is_missing_is_not_made(world, kind):
-    kept, world.kube.objects[kind] = world.kube.objects[kind], None
+async def test_a_webhook_configuration_that_is_missing_is_not_made_and_no_secret_either(world):
+    """An uninstallation deletes both, while replicas still run: what they made again then would be in the way of the next one."""
+    world.kube.objects["secrets"] = None
+    kept, world.kube.objects["webhooks"] = world.kube.objects["webhooks"], None
     with pytest.raises(ClusterError, match="The chart makes it"):
         await world.keeper().look()
-    world.kube.objects[kind] = kept
+    assert world.kube.objects["secrets"] is None
+    world.kube.objects["webhooks"] = kept
     await world.keeper().look()
+
+
+async def test_a_secret_that_somebody_deletes_is_made_anew_at_once(world):
+    """It was never made again. Replicas served on with what they held; weeks later the certificate had ended, and with it the
+    creation of every labelled pod."""
+    world.kube.edit("webhooks", lambda one: one["metadata"].update(annotations={"meta.helm.sh/release-name": "capsign", "x": "y"}))
+    serving, other = world.keeper(), world.keeper()
+    await serving.look()
+    await other.look()
+    before = world.kube.data()["ca.crt"]
+    world.kube.objects["secrets"] = None
+    await serving.look()
+    await other.look()
+    assert world.kube.data()["ca.crt"] == before, "who serves puts its own back: nobody's trust breaks"
+    assert world.kube.objects["secrets"]["metadata"]["annotations"] == {"meta.helm.sh/release-name": "capsign"}
+    assert world.kube.objects["secrets"]["metadata"]["labels"] == {"app.kubernetes.io/name": "capsign"}
+    assert (serving.fault(), other.fault()) == (None, None)
+    assert world.kube.refused == []
+
+
+async def test_the_right_to_make_the_secret_is_named_where_it_is_missing(world):
+    world.kube.objects["secrets"] = None
+    world.kube.forbidden.add("POST secrets")
+    with pytest.raises(ClusterError, match="needs `create` on it"):
+        await world.keeper().look()
 
 
 async def rotate(world: World, *keepers: CertificateKeeper) -> None:

@@ -218,11 +218,37 @@ def test_a_mount_that_would_be_harmless_if_it_were_read_only_is_told_so(settings
 
 
 def test_without_the_label_nothing_is_even_read(settings):
-    for labels in ({}, {"capsign.dev/inject": "false"}, {"capsign.dev/inject": True}, None, "x"):
+    for labels in ({}, {"capsign.dev/inject": "false"}, {"capsign.dev/inject": None}, None, "x"):
         given = {"metadata": {"labels": labels}, "spec": {"containers": 7, "hostPID": True}}
         result = inject(given, "shop", settings, BUNDLE)
         assert (result.pod, result.containers) == (given, ())
     assert inject({}, "shop", settings, BUNDLE).pod == {}
+
+
+@pytest.mark.parametrize("value", ["True", "TRUE", "yes", "1", "on", "enabled", " true", "true ", "", "no", True, 1, False])
+def test_a_label_that_says_neither_true_nor_false_is_refused(value, settings):
+    """Such pods ran without an agent, and their applications told of a socket that is not there."""
+    given = {"metadata": {"labels": {"capsign.dev/inject": value}}, "spec": {"containers": [{"name": "app", "image": "a"}]}}
+    with pytest.raises(Refusal, match='Write `capsign.dev/inject: "true"`') as caught:
+        inject(given, "shop", settings, BUNDLE)
+    assert (caught.value.reason, caught.value.field) == (Reason.ANNOTATION, "metadata.labels[capsign.dev/inject]")
+
+
+@pytest.mark.parametrize("annotation", ["true", "false", ""])
+def test_the_annotation_in_the_labels_place_is_told(annotation, settings):
+    given = {"metadata": {"annotations": {"capsign.dev/inject": annotation}}, "spec": {"containers": 7}}
+    result = inject(given, "shop", settings, BUNDLE)
+    assert (result.pod, result.containers) == (given, ())
+    assert "move it to `metadata.labels`" in result.warnings[0]
+
+
+def test_name_servers_of_the_pods_own_are_told_what_they_must_know(settings):
+    """With the cluster's server and no search domains, or with another server, the pod hung in `Init` and nothing said why."""
+    own = pod(dnsPolicy="None", dnsConfig={"nameservers": ["10.96.0.10"]})
+    (warning,) = inject(own, "shop", settings, BUNDLE).warnings
+    assert "capsign-adapter.capsign-system.svc" in warning
+    assert "`searches`" in warning
+    assert inject(pod(dnsPolicy="ClusterFirst"), "shop", settings, BUNDLE).warnings == ()
 
 
 def steps(given, settings):

@@ -93,6 +93,30 @@ def test_a_refusal_says_which_field_and_what_to_do():
     assert "patch" not in response
 
 
+@pytest.mark.parametrize(
+    ("metadata", "name"),
+    [
+        ({"name": "orders-1"}, "orders-1"),
+        ({"generateName": "orders-7d9-"}, "orders-7d9-"),
+        ({"ownerReferences": [{"kind": "Job", "name": "nightly"}]}, "nightly"),
+        ({"ownerReferences": [7], "generateName": 7}, "(without a name)"),
+        ({}, "(without a name)"),
+    ],
+)
+def test_a_refusal_names_the_pod_as_people_know_it(metadata, name):
+    """A controller's pods have no name yet: the events of thirty Deployments all said `The Pod "" is invalid`."""
+    refused = {"metadata": {**metadata, "labels": {"capsign.dev/inject": "yes"}}, "spec": POD["spec"]}
+    status = answered(review(refused))[0]["status"]
+    assert status["details"]["name"] == name
+    assert status["message"].startswith(f"pod {name}: ")
+
+
+def test_the_annotation_in_the_labels_place_is_told(metadata={"annotations": {"capsign.dev/inject": "true"}}):
+    response, outcome, _ = answered(review({**POD, "metadata": metadata}))
+    assert (response["allowed"], outcome) == (True, "unchanged")
+    assert "move it to `metadata.labels`" in response["warnings"][0]
+
+
 def test_the_profile_is_the_one_of_the_reviews_namespace():
     """The pod's own metadata is what its author wrote; the API server says where it goes."""
     metadata = {**POD["metadata"], "namespace": "treasury", "annotations": {"capsign.dev/profile": "treasury"}}

@@ -2,7 +2,7 @@
 
 It keeps what the real one promises: a write that names an old resourceVersion is a conflict and changes nothing, a read sees the
 last write, a trust bundle that is no PEM is refused, and every answer carries the server's clock. It allows what the chart's role
-allows, get and update of these two by name, and remembers whatever else was tried.
+allows, get and update of these two by name and the creation of that one Secret, and remembers whatever else was tried.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class FakeKube:
                 {"name": "second.capsign.dev", "clientConfig": {"service": {"name": "capsign-injector", "path": "/inject"}}},
             ],
         }
+        self.secrets = f"/api/v1/namespaces/{settings.namespace}/secrets"
+        self.secret = settings.secret
         self.objects: dict[str, dict[str, Any] | None] = {"secrets": secret, "webhooks": webhooks}
 
     def _metadata(self, name: str) -> dict[str, Any]:
@@ -101,6 +103,8 @@ class FakeKube:
             await self.before(request.method, kind)
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._answer(401, {})
+        if (request.method, request.path) == ("POST", self.secrets) and "POST secrets" not in self.forbidden:
+            return self._create(msgspec.json.decode(await request.read()))
         if not kind or request.method not in {"GET", "PUT"}:
             self.refused.append(call)
             return self._answer(403, {})
@@ -112,6 +116,17 @@ class FakeKube:
         if request.method == "GET":
             return self._answer(200, present)
         return self._replace(call, kind, present, msgspec.json.decode(await request.read()))
+
+    def _create(self, wanted: dict[str, Any]) -> web.Response:
+        if (wanted["metadata"]["name"], wanted["type"]) != (self.secret, "Opaque"):
+            self.refused.append(f"POST {wanted['metadata']['name']}")
+            return self._answer(403, {})
+        if self.objects["secrets"] is not None:
+            self.conflicts += 1
+            return self._answer(409, {})
+        self._put("secrets", wanted)
+        self.writes.append("secrets")
+        return self._answer(201, wanted)
 
     def _replace(self, call: str, kind: str, present: dict[str, Any], wanted: dict[str, Any]) -> web.Response:
         # An update that names no version is unconditional, as in a real API server: the injector must never send one.

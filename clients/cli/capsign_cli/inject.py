@@ -110,18 +110,19 @@ def _inject_all(document: Any, source: str, namespace: str, settings: Any, bundl
     from capsign_injector.refusal import Refusal
 
     for place in templates(document):
-        if not wants(place.pod):
-            if label_misplaced(place):
-                _note(f"{place.title}: the label is on the {place.kind}; put it on spec.template.metadata, where pods get it.")
-            continue
         where = place.namespace or namespace
         try:
+            asked = wants(place.pod)
             result = inject_pod(place.pod, where, settings, bundle_pem)
         except Refusal as refusal:
             told = f"{source}: {place.title}: {refusal.sentence}"
             raise CliError(REFUSED, refusal.reason.upper(), told, "The webhook would refuse it too.") from None
         for warning in result.warnings:
             _note(f"{place.title}: {warning}")
+        if not asked:
+            if label_misplaced(place):
+                _note(f"{place.title}: the label is on the {place.kind}; put it on spec.template.metadata, where pods get it.")
+            continue
         document = place.replaced(document, result.pod)
         spec = result.pod["spec"]
         if spec.get("imagePullSecrets") and not place.pod["spec"].get("imagePullSecrets"):

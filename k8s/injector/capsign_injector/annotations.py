@@ -27,12 +27,15 @@ INJECTED = f"{PREFIX}injected"
 CONTAINERS, PROFILE = f"{PREFIX}containers", f"{PREFIX}profile"
 OF_CONTAINER = f"{PROFILE}."
 """Before a container's name: another profile for its socket."""
+PROFILES = f"{PREFIX}profiles"
+"""The same for names of more than 55 characters, which no annotation's name can hold: `container=profile,...`."""
+MISPLACED = f"The annotation `{LABEL}` does nothing, and the pod gets no agent. It is a label: move it to `metadata.labels`."
 
 MAX_WARNINGS = 16
 """Most warnings about one pod."""
 
-_KNOWN = (CONTAINERS, PROFILE, INJECTED, *(PREFIX + name for name in get_args(MaySet)))
-_MAX_LENGTH = {CONTAINERS: 16 * 64}
+_KNOWN = (CONTAINERS, PROFILE, PROFILES, INJECTED, *(PREFIX + name for name in get_args(MaySet)))
+_MAX_LENGTH = {CONTAINERS: 16 * 64, PROFILES: 16 * 128}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -67,9 +70,14 @@ def read(annotations: Mapping[str, str], namespace: str, settings: Settings) -> 
         raise _refused(
             profiled[0], f"is one of {len(profiled)} like it; at most {MAX_SOCKETS} containers get a socket. Remove some."
         )
+    listed = _profiles(ours[PROFILES]) if PROFILES in ours else {}
     name = ours.get(PROFILE, "default")
     profile = _profile(PROFILE, name, namespace, settings)
     of_container = {key.removeprefix(OF_CONTAINER): _profile(key, ours[key], namespace, settings) for key in profiled}
+    for container, wanted in listed.items():
+        if container in of_container:
+            raise _refused(PROFILES, f"names `{container}`, which has an annotation of its own. Keep one.")
+        of_container[container] = _profile(PROFILES, wanted, namespace, settings)
     for may_set in get_args(MaySet):
         if PREFIX + may_set in ours and may_set not in profile.may_set:
             allowed = ", ".join(profile.may_set) or "nothing"
@@ -103,6 +111,20 @@ def _containers(value: str) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise _refused(CONTAINERS, f"names `{name}` twice. Name it once.")
     return names
+
+
+def _profiles(value: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in value.split(","):
+        name, equals, profile = (one.strip(" ") for one in part.partition("="))
+        if not equals or not profile or not _NAME.fullmatch(name):
+            raise _refused(PROFILES, f'holds "{shown(part)}". Write container=profile, with commas between.')
+        if name in found:
+            raise _refused(PROFILES, f"names `{name}` twice. Name it once.")
+        found[name] = profile
+    if len(found) > MAX_SOCKETS:
+        raise _refused(PROFILES, f"names {len(found)} containers; at most {MAX_SOCKETS} get a socket. Remove some.")
+    return found
 
 
 def _cpu_request(value: str | None, profile: Profile) -> Fraction:
@@ -145,7 +167,7 @@ def _unknown(ours: Mapping[str, str]) -> Iterator[str]:
         if key in _KNOWN or key.startswith(OF_CONTAINER):
             continue
         if key == LABEL:
-            meant = " It is a label: move it to `metadata.labels`."
+            meant = " It is a label, which the pod has: remove the annotation."
         else:
             names = [one.removeprefix(PREFIX) for one in _KNOWN if one != INJECTED]
             close = difflib.get_close_matches(key.removeprefix(PREFIX)[:64], names, n=1, cutoff=0.6)

@@ -109,7 +109,7 @@ class CertificateKeeper:
         view = View(stored, self._held, trusted, cluster.now, secret.rotation, self._empty_since or 0)
         step = serving_certificate.next_step(view, self._terms)
         if isinstance(step, Store):
-            await cluster.store(secret, stored_certificate.encode(step.material))
+            await cluster.store(secret, stored_certificate.encode(step.material), webhooks)
             logs.event("certificate.stored", step=step.why)
             return None
         if isinstance(step, Publish):

@@ -33,6 +33,9 @@ TIMEOUT_S = 10.0
 MANAGER = "capsign-injector"
 """Name under which the API server notes what we wrote."""
 
+RELEASE = "meta.helm.sh/"
+"""Begins the annotations by which Helm knows what is its own: without them it would not install over what we made."""
+
 ROTATE_ANNOTATION = "capsign.dev/rotate"
 """On the Secret: a new value asks for a new authority."""
 
@@ -45,6 +48,10 @@ class ConflictError(ClusterError):
     """Somebody else wrote in between. Read again."""
 
 
+class AbsentError(ClusterError):
+    """The API server says that there is no such object."""
+
+
 class _RefusedError(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -53,11 +60,11 @@ class _RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """The Secret as read. `rotation` is what an operator's annotation says."""
+    """The Secret as read; without `raw` there is none. `rotation` is what an operator's annotation says."""
 
     data: Mapping[str, bytes]
     rotation: str
-    raw: Mapping[str, Any]
+    raw: Mapping[str, Any] | None
 
     def __repr__(self) -> str:
         return "Secret(...)"
@@ -88,17 +95,27 @@ class Cluster:
         return Webhooks(tuple(bundles), raw)
 
     async def secret(self) -> Secret:
-        """Raises ClusterError."""
-        raw = await self._call("GET", self._secret_path, None)
+        """One that somebody deleted is like an empty one: it is made anew. Raises ClusterError."""
+        try:
+            raw = await self._call("GET", self._secret_path, None)
+        except AbsentError:
+            return Secret({}, "", None)
         notes = raw["metadata"].get("annotations") or {}
         data = {name: _bytes(text) for name, text in (raw.get("data") or {}).items()}
         return Secret(data, str(notes.get(ROTATE_ANNOTATION, ""))[:256], raw)
 
-    async def store(self, secret: Secret, data: Mapping[str, bytes]) -> None:
-        """Replace the Secret's data. Raises ConflictError if it changed since it was read; after another
-        ClusterError it may be done or not."""
-        changed = {**secret.raw, "data": {name: base64.b64encode(value).decode() for name, value in data.items()}}
-        await self._call("PUT", self._secret_path, changed)
+    async def store(self, secret: Secret, data: Mapping[str, bytes], beside: Webhooks) -> None:
+        """Replace the Secret's data, or make it if there is none, as part of the release that `beside` is part of. Raises
+        ConflictError if it changed since it was read; after another ClusterError it may be done or not."""
+        encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
+        if secret.raw is not None:
+            await self._call("PUT", self._secret_path, {**secret.raw, "data": encoded})
+            return
+        release = beside.raw["metadata"]
+        notes = {key: value for key, value in (release.get("annotations") or {}).items() if key.startswith(RELEASE)}
+        about = {"name": self._settings.secret, "labels": release.get("labels") or {}, "annotations": notes}
+        made = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": about, "data": encoded}
+        await self._call("POST", self._secret_path.rpartition("/")[0], made)
 
     async def publish(self, webhooks: Webhooks, bundle: bytes) -> None:
         """Let every webhook trust exactly `bundle` (PEM). Raises as `store` does."""
@@ -184,10 +201,10 @@ def _explained(status: int, method: str, path: str) -> ClusterError:
     if status == 409:
         return ConflictError(f"{what} was changed by somebody else meanwhile.")
     if status in {401, 403}:
-        verb = {"GET": "get", "PUT": "update"}[method]
+        verb = {"GET": "get", "PUT": "update", "POST": "create"}[method]
         return ClusterError(f"The API server refuses {method} of {what} ({status}). The service account needs `{verb}` on it.")
     if status == 404:
-        return ClusterError(f"There is no {what}. The chart makes it: install it again, or correct the name in the settings.")
+        return AbsentError(f"There is no {what}. The chart makes it: install it again, or correct the name in the settings.")
     return ClusterError(f"The API server answers {status} to {method} of {what}.")
 
 

@@ -12,7 +12,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 
-from capsign_wire import logs
+from capsign_wire import addresses, logs
 
 from capsign_injector.settings import Adapter
 from capsign_injector.watched_files import FileError, WatchedFiles
@@ -87,6 +87,6 @@ class Confirmation:
 
 async def shake(target: str, name: str, context: ssl.SSLContext) -> None:
     """A handshake and nothing after it."""
-    host, _, port = target.rpartition(":")
-    _, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=context, server_hostname=name)
+    there = addresses.target(target)
+    _, writer = await asyncio.open_connection(there.host, there.port, ssl=context, server_hostname=name)
     writer.transport.abort()

@@ -16,6 +16,7 @@ from capsign_injector import agent_config, quantity, refusals, sidecar
 from capsign_injector import annotations as asking
 from capsign_injector import pod as pods
 from capsign_injector.annotations import Wanted
+from capsign_injector.refusal import Reason, Refusal, shown
 from capsign_injector.settings import Settings
 
 FORMAT = "1"
@@ -38,10 +39,20 @@ class Result:
 
 
 def wants(pod: Mapping[str, Any]) -> bool:
-    """Whether the pod carries the label. What has no readable labels does not."""
+    """Whether the pod carries the label. What has no readable labels does not. Raises Refusal for a value that says neither yes nor
+    no: a pod that was meant to sign must not run without an agent."""
+    value = _of(pod, "labels").get(asking.LABEL)
+    if value is None or value in ("true", "false"):
+        return value == "true"
+    told = f'is "{shown(value)}"' if isinstance(value, str) else "is no text"
+    sentence = f'The label `{asking.LABEL}` {told}. Write `{asking.LABEL}: "true"`, with the quotes, or "false" for no agent.'
+    raise Refusal(Reason.ANNOTATION, f"metadata.labels[{asking.LABEL}]", sentence)
+
+
+def _of(pod: Mapping[str, Any], field: str) -> Mapping[str, Any]:
     metadata = pod.get("metadata")
-    labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
-    return isinstance(labels, Mapping) and labels.get(asking.LABEL) == "true"
+    found = metadata.get(field) if isinstance(metadata, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def inject(pod: Mapping[str, Any], namespace: str, settings: Settings, bundle_pem: str) -> Result:
@@ -52,7 +63,8 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings, bundle_pe
     and SettingsError for a bundle that is none.
     """
     if not wants(pod):
-        return Result(dict(pod), (), ())
+        misplaced = asking.LABEL in _of(pod, "annotations") and asking.LABEL not in _of(pod, "labels")
+        return Result(dict(pod), (asking.MISPLACED,) if misplaced else (), ())
     view = pods.read(pod)
     wanted = asking.read(view.annotations, namespace, settings)
     warnings = [*wanted.warnings, *refusals.refuse_pod(view, settings)]
@@ -183,9 +195,13 @@ def _put(holder: dict[str, Any], field: str, item: dict[str, Any], *, key: str =
 def _advice(view: pods.Pod, settings: Settings) -> list[str]:
     warnings = []
     host = addresses.target(settings.adapter.enrolment_targets[0]).host
-    if view.spec.dns_policy == "Default" and host.endswith((".svc", ".svc.cluster.local")):
-        told = f"With `dnsPolicy: Default` the pod asks its node's name servers, which do not know {host}."
-        warnings.append(f"{told} Its agent would never start. Remove it, or use ClusterFirst.")
+    if host.endswith((".svc", ".svc.cluster.local")):
+        if view.spec.dns_policy == "Default":
+            told = f"With `dnsPolicy: Default` the pod asks its node's name servers, which do not know {host}."
+            warnings.append(f"{told} Its agent would never start. Remove it, or use ClusterFirst.")
+        elif view.spec.dns_policy == "None":
+            told = f"With `dnsPolicy: None` the agent starts only if the servers in `dnsConfig` know {host}:"
+            warnings.append(f"{told} name the cluster's, and its domain (cluster.local) in `searches`.")
     grace = view.spec.termination_grace_period_seconds
     if grace is not None and grace < SHORT_GRACE_S:
         fix = f"Give it {SHORT_GRACE_S} or more."

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from capsign_injector import patch
 from capsign_injector.inject import inject, wants
-from capsign_injector.refusal import Reason, Refusal
+from capsign_injector.refusal import Reason, Refusal, shown
 from capsign_injector.settings import Settings
 
 MAX_REVIEW_BYTES = 7 * 1024 * 1024
@@ -84,7 +84,7 @@ def respond(body: bytes, settings: Settings, bundle_pem: str) -> Answer:
             raise SettingsError("The trust bundle is empty. See that the adapter has published it.", key="bundle_file")
     except Refusal as refusal:
         audit = {"outcome": "refused", "reason": refusal.reason.value, "field": refusal.field}
-        return Answer(_encode(request.uid, False, status=_status(refusal), auditAnnotations=audit), "refused", refusal.reason)
+        return Answer(_encode(request.uid, False, status=_status(refusal, called(pod)), auditAnnotations=audit), "refused", refusal.reason)
     operations = patch.diff(pod, result.pod)
     warnings = [text if len(text) <= MAX_WARNING else f"{text[: MAX_WARNING - 3]}..." for text in result.warnings]
     outcome: Literal["injected", "unchanged"] = "injected" if operations or wants(pod) else "unchanged"
@@ -114,7 +114,18 @@ def _encode(uid: str, allowed: bool, **more: Any) -> bytes:
     return msgspec.json.encode({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
 
 
-def _status(refusal: Refusal) -> dict[str, Any]:
-    """metav1.Status: kubectl prints its message."""
+def called(pod: dict[str, Any]) -> str:
+    """What people know the pod by: its name; before the API server has made one, what that will begin with; or its owner's."""
+    metadata = pod.get("metadata")
+    about: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
+    owners = about.get("ownerReferences")
+    owner = next((one.get("name") for one in owners if isinstance(one, dict)), "") if isinstance(owners, list) else ""
+    name = about.get("name") or about.get("generateName") or owner
+    return shown(name) if name and isinstance(name, str) else "(without a name)"
+
+
+def _status(refusal: Refusal, name: str) -> dict[str, Any]:
+    """metav1.Status: kubectl prints its message, and the name."""
     cause = {"reason": "FieldValueInvalid", "field": refusal.field, "message": refusal.sentence}
-    return {"code": 422, "reason": "Invalid", "message": refusal.sentence, "details": {"kind": "Pod", "causes": [cause]}}
+    details = {"kind": "Pod", "name": name, "causes": [cause]}
+    return {"code": 422, "reason": "Invalid", "message": f"pod {name}: {refusal.sentence}", "details": details}
