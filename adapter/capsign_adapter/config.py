@@ -128,6 +128,9 @@ class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     pod_address_check: bool = True
     """Whether an agent must connect from the address of the pod that its token is bound to. Turn it off only where the network
     changes source addresses between pods."""
+    host_network_pods: bool = False
+    """Whether pods on their node's network may enrol from any address. Theirs is the node's, and on the way to an adapter on the
+    same node it may become another; it proves little in any case."""
     bundle_config_map: str = ""
     """namespace/name of the ConfigMap in which this adapter publishes what to trust, as `bundle.pem`. Empty: none."""
 

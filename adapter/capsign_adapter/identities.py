@@ -66,7 +66,12 @@ class Identities:
         kubernetes = config.identity.kubernetes
         if kubernetes is not None:
             cluster = Cluster(Api(kubernetes.api_server, kubernetes.token_file, kubernetes.ca_file))
-            rules = Settings(kubernetes.audience, kubernetes.pod_address_check, config.control.refusals_per_second)
+            rules = Settings(
+                kubernetes.audience,
+                kubernetes.pod_address_check,
+                config.control.refusals_per_second,
+                kubernetes.host_network_pods,
+            )
             self._enrolment = Enrolment(
                 policy,
                 cluster,

@@ -293,7 +293,9 @@ def asking_with(place: str, value: str, *, template: bool = False) -> list[str]:
     metadata = {place: {"capsign.dev/inject": value}}
     if not template:
         return admission_rules.refusals(policy("asking"), CREATE, {"metadata": metadata, "spec": {"containers": []}})
-    rules = copy.deepcopy(dict(chart.one(chart.objects({}), "ValidatingAdmissionPolicy", "capsign-asking-capsign-system-templates")))
+    rules = copy.deepcopy(
+        dict(chart.one(chart.objects({}), "ValidatingAdmissionPolicy", "capsign-asking-capsign-system-templates"))
+    )
     rules["spec"]["matchConstraints"]["resourceRules"][1:] = []
     workload = {"metadata": {}, "spec": {"template": {"metadata": metadata, "spec": {"containers": []}}}}
     return admission_rules.refusals(rules, {"operation": "CREATE", "resource": "deployments", "namespace": "shop"}, workload)

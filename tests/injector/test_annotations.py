@@ -48,7 +48,9 @@ def test_each_may_be_set_within_its_bounds(settings):
 def test_a_container_whose_name_no_annotation_can_hold_may_have_a_profile_too(settings):
     """The name of an annotation has at most 63 characters after the slash, `profile.` takes eight, and a container's has 63."""
     long = "a" * 63
-    wanted = read({"capsign.dev/profiles": f"{long}=payments, b = receipts", "capsign.dev/profile.c": "payments"}, "shop", settings)
+    wanted = read(
+        {"capsign.dev/profiles": f"{long}=payments, b = receipts", "capsign.dev/profile.c": "payments"}, "shop", settings
+    )
     assert [len(wanted.profile_of(name).grants) for name in (long, "b", "c", "d")] == [2, 1, 2, 0]
     twice = refusal({"capsign.dev/profiles": "c=payments", "capsign.dev/profile.c": "payments"}, settings)
     assert "has an annotation of its own" in twice.sentence

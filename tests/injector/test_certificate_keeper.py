@@ -119,7 +119,9 @@ async def test_a_webhook_configuration_that_is_missing_is_not_made_and_no_secret
 async def test_a_secret_that_somebody_deletes_is_made_anew_at_once(world):
     """It was never made again. Replicas served on with what they held; weeks later the certificate had ended, and with it the
     creation of every labelled pod."""
-    world.kube.edit("webhooks", lambda one: one["metadata"].update(annotations={"meta.helm.sh/release-name": "capsign", "x": "y"}))
+    world.kube.edit(
+        "webhooks", lambda one: one["metadata"].update(annotations={"meta.helm.sh/release-name": "capsign", "x": "y"})
+    )
     serving, other = world.keeper(), world.keeper()
     await serving.look()
     await other.look()

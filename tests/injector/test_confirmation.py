@@ -50,8 +50,8 @@ class Bundle:
 
 
 async def test_the_bundle_of_an_installation_that_is_gone_is_not_given_to_pods(tmp_path):
-    """The claim was deleted with the authority, the ConfigMap stayed, and the volume of the new adapter took 20 s to bind: for so long
-    the injector was ready with the old bundle, and the pods that got it hung in `Init` for ever."""
+    """The claim was deleted with the authority, the ConfigMap stayed, and the volume of the new adapter took 20 s to bind: for so
+    long the injector was ready with the old bundle, and the pods that got it hung in `Init` for ever."""
     old, new = Authority("old"), Authority("new")
     bundle = Bundle(tmp_path, old)
     confirmation = bundle.asking("127.0.0.1:1")

@@ -41,7 +41,8 @@ REACHING = (
     "/var/lib/docker/overlay2", "/var/lib/kubelet/pki", "/var/lib/kubelet/pods", "/var/lib/x/../kubelet/",
     "/run/systemd", "/run/dbus", "/var/run/dbus/system_bus_socket", "/run/systemd/private", "/run/udev", "/run/user/0",
     "/run/libvirt", "/run/../etc", "/run//systemd//", "//sys", "/sys/", "/sys/fs/cgroup", "/sys/kernel", "/sys/class/../kernel",
-    "/etc/cron.d", "/etc/systemd/system", "/etc/ld.so.preload", "/etc/shadow", "/etc/ssl", "/etc/ssl/private", "/etc/ssl/certs/..",
+    "/etc/cron.d", "/etc/systemd/system", "/etc/ld.so.preload", "/etc/shadow", "/etc/ssl", "/etc/ssl/private",
+    "/etc/ssl/certs/..",
     "/usr", "/usr/bin", "/usr/local/bin", "/usr/share", "/bin", "/lib", "/boot", "/opt/cni/bin", "/root", "/root/.ssh", "/home",
     "/var", "/var/spool/cron", "/var/lib/cloud", "/var/lib/kubelet/plugins", "/var/lib/kubelet/device-plugins", "/var/logs",
     "/dev", "/dev/mem", "/dev/sda", "/dev/kmsg", "/procx", "/proc/sysrq-trigger", "/proc/sys/fs/binfmt_misc", "/tmp", "/srv",
@@ -229,7 +230,7 @@ def test_without_the_label_nothing_is_even_read(settings):
 def test_a_label_that_says_neither_true_nor_false_is_refused(value, settings):
     """Such pods ran without an agent, and their applications told of a socket that is not there."""
     given = {"metadata": {"labels": {"capsign.dev/inject": value}}, "spec": {"containers": [{"name": "app", "image": "a"}]}}
-    with pytest.raises(Refusal, match='Write `capsign.dev/inject: "true"`') as caught:
+    with pytest.raises(Refusal, match=r'Write `capsign\.dev/inject: "true"`') as caught:
         inject(given, "shop", settings, BUNDLE)
     assert (caught.value.reason, caught.value.field) == (Reason.ANNOTATION, "metadata.labels[capsign.dev/inject]")
 

@@ -111,7 +111,8 @@ def test_a_refusal_names_the_pod_as_people_know_it(metadata, name):
     assert status["message"].startswith(f"pod {name}: ")
 
 
-def test_the_annotation_in_the_labels_place_is_told(metadata={"annotations": {"capsign.dev/inject": "true"}}):
+def test_the_annotation_in_the_labels_place_is_told():
+    metadata = {"annotations": {"capsign.dev/inject": "true"}}
     response, outcome, _ = answered(review({**POD, "metadata": metadata}))
     assert (response["allowed"], outcome) == (True, "unchanged")
     assert "move it to `metadata.labels`" in response["warnings"][0]

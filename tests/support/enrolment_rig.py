@@ -34,9 +34,9 @@ class EnrolmentRig:
         """The clock by which refusals are counted: it stands still."""
         self.wire()
 
-    def wire(self, *, pod_address_check: bool = True, refusals_per_second: int = 100) -> None:
+    def wire(self, *, pod_address_check: bool = True, refusals_per_second: int = 100, host_network_pods: bool = False) -> None:
         """Put the parts together; call again after changing one."""
-        settings = Settings(AUDIENCE, pod_address_check, refusals_per_second)
+        settings = Settings(AUDIENCE, pod_address_check, refusals_per_second, host_network_pods)
         adapter = self.adapter
         self.enrolment = Enrolment(
             adapter.policy,

@@ -34,6 +34,7 @@ class Pod:
     addresses: tuple[str, ...]
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     phase: str = "Running"
+    host_network: bool = False
     deleted_at: float | None = None
     """When its grace period ends, seconds since 1970."""
 
@@ -46,7 +47,11 @@ class Pod:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": metadata,
-            "spec": {"serviceAccountName": self.service_account, "containers": [{"name": "app", "image": "x"}]},
+            "spec": {
+                "serviceAccountName": self.service_account,
+                "containers": [{"name": "app", "image": "x"}],
+                **({"hostNetwork": True} if self.host_network else {}),
+            },
             "status": {"phase": self.phase, **ips},
         }
 

@@ -56,6 +56,7 @@ class PodFacts:
     phase: str
     addresses: tuple[Address, ...] = ()
     deleted_ms: int | None = None
+    host_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)

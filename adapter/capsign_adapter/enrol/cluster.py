@@ -46,6 +46,7 @@ class _PodMetadata(msgspec.Struct, rename="camel"):
 
 class _PodSpec(msgspec.Struct, rename="camel"):
     service_account_name: str = ""
+    host_network: bool = False
 
 
 class _PodIp(msgspec.Struct):
@@ -130,6 +131,7 @@ class Cluster:
             phase=pod.status.phase,
             addresses=addresses,
             deleted_ms=None if deleted is None else int(deleted.timestamp() * 1000),
+            host_network=pod.spec.host_network,
         )
 
     def config_map(self, namespace: str, name: str) -> ConfigMap | None:

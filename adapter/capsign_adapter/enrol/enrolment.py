@@ -63,12 +63,14 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`pod_address_check`: a token counts only on a connection from its pod. `refusals_per_second`: leaves of refusals, in all
-    for those who enrol, and for each workload that renews."""
+    """`pod_address_check`: a token counts only on a connection from its pod; `host_network_pods`: those on their node's network
+    are left out of that. `refusals_per_second`: leaves of refusals, in all for those who enrol, and for each workload that
+    renews."""
 
     audience: str
     pod_address_check: bool
     refusals_per_second: int
+    host_network_pods: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ class Enrolment:
             # 4. The pod.
             pod = decide.demand_live(bearer, self._cluster.pod(bearer.namespace, bearer.pod_name), self._clock())
         # 5. The connection and the request.
-        if self._settings.pod_address_check:
+        if self._settings.pod_address_check and not (self._settings.host_network_pods and pod.host_network):
             decide.demand_sender(pod, address)
         decide.demand_own_name(asked.names, spiffe_id)
         # 6. Issue.

@@ -1,6 +1,23 @@
 {{/* What several values say together. The schema says most of it first; this also holds when the schema is skipped. */}}
 {{- define "capsign.checks" -}}
 {{- $a := .Values.adapter -}}
+{{- $agent := .Values.agent -}}
+{{- if not $a.enabled -}}
+{{- if not (and $agent.adapter.targets $agent.adapter.serverName) -}}
+{{- fail "adapter.enabled is false, so agents must be told of another adapter. Set agent.adapter.targets and agent.adapter.serverName." -}}
+{{- end -}}
+{{- if and (eq $agent.identity.source "kubernetes") (not (and $agent.adapter.enrolmentTargets $agent.trustBundle)) -}}
+{{- fail "adapter.enabled is false, and agents have their identity from an adapter. Set agent.adapter.enrolmentTargets and agent.trustBundle, or another agent.identity.source." -}}
+{{- end -}}
+{{- else if $agent.trustBundle -}}
+{{- fail "agent.trustBundle is set, but the adapter of this release publishes its own. Remove it, or set adapter.enabled to false." -}}
+{{- end -}}
+{{- if and (ne $agent.identity.source "kubernetes") (not $agent.identity.csi.driver) -}}
+{{- fail (printf "agent.identity.source is %s: set agent.identity.csi.driver, such as csi.spiffe.io." $agent.identity.source) -}}
+{{- end -}}
+{{- if eq (int .Values.injector.port) (int .Values.injector.healthPort) -}}
+{{- fail "injector.port and injector.healthPort are the same. Give each its own." -}}
+{{- end -}}
 {{- if and (eq $a.store.type "sqlite") (gt (int $a.replicas) 1) -}}
 {{- fail (printf "adapter.replicas is %d, but SQLite is one file and serves one replica. Set adapter.store.type to postgresql, or adapter.replicas to 1." (int $a.replicas)) -}}
 {{- end -}}

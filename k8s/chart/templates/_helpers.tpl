@@ -81,9 +81,11 @@ app.kubernetes.io/part-of: capsign
 {{/* What Pod Security `restricted` demands, and more. */}}
 {{- define "capsign.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: {{ .Values.podSecurity.runAsUser }}
-runAsGroup: {{ .Values.podSecurity.runAsGroup }}
-fsGroup: {{ .Values.podSecurity.fsGroup }}
+{{- range $key := list "runAsUser" "runAsGroup" "fsGroup" }}
+{{- with get $.Values.podSecurity $key }}
+{{ $key }}: {{ int64 . }}
+{{- end }}
+{{- end }}
 # A recursive change at each start would open the private files on the volume to the group.
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}

@@ -34,10 +34,8 @@ def text(settings: Settings, sockets: Sequence[Socket], log_level: str, bundle_p
     no agent could use."""
     parts = [
         _table("upstream", targets=settings.adapter.targets, server_name=settings.adapter.server_name),
-        _table("identity", source="kubernetes"),
-        _table("identity.kubernetes", enrolment_targets=settings.adapter.enrolment_targets, token_file=TOKEN_FILE)
-        + f'bundle = """\n{certificates(bundle_pem)}"""\n'
-        + _lines(state_dir=f"{STATE}/identity"),
+        _table("identity", source=settings.identity.source),
+        _identity(settings, bundle_pem),
         *(
             _table(
                 "[sockets]",
@@ -54,6 +52,21 @@ def text(settings: Settings, sockets: Sequence[Socket], log_level: str, bundle_p
         _table("telemetry", log_level=log_level),
     ]
     return "\n".join(parts)
+
+
+def _identity(settings: Settings, bundle_pem: str) -> str:
+    identity = settings.identity
+    place = TOKEN_FILE.rpartition("/")[0]
+    if identity.source == "workload-api":
+        return _table("identity.workload_api", socket=f"{place}/{identity.socket}")
+    if identity.source == "files":
+        names = {"ca_file": identity.ca_file, "cert_file": identity.cert_file, "key_file": identity.key_file}
+        return _table("identity.files", **{key: f"{place}/{name}" for key, name in names.items()})
+    return (
+        _table("identity.kubernetes", enrolment_targets=settings.adapter.enrolment_targets, token_file=TOKEN_FILE)
+        + f'bundle = """\n{certificates(bundle_pem)}"""\n'
+        + _lines(state_dir=f"{STATE}/identity")
+    )
 
 
 def certificates(bundle_pem: str) -> str:

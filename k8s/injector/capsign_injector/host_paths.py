@@ -1,9 +1,9 @@
 """Which mounts of a node's own files are harmless: a list of those that are. All else is access to the node. Pure.
 
 What is dangerous cannot be listed: sockets of services (/run/systemd, /run/dbus), files that the node executes (/usr/bin,
-/etc/cron.d, /opt/cni), its kernel (/sys), its homes, and whatever a distribution adds. So a path passes only by name, with all that is
-below it, and nearly always only to be read: who writes into a directory of the node can put a link there that a program of the
-node follows. What is meant counts, not how it is spelt. A `subPath` makes nothing harmless: what is at it, the node decides.
+/etc/cron.d, /opt/cni), its kernel (/sys), its homes, and whatever a distribution adds. So a path passes only by name, with all
+that is below it, and nearly always only to be read: who writes into a directory of the node can put a link there that a program
+of the node follows. What is meant counts, not the spelling. No `subPath` makes a path harmless: the node decides what is there.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ TO_READ = (
     "/var/lib/ca-certificates",
     "/var/log",
 )
-"""Mounted read-only: names, time zones, public certificates, logs, facts about hardware. No other file system is mounted below any
-of them, which a read-only mount would leave writable."""
+"""Mounted read-only: names, time zones, public certificates, logs, facts about hardware. No other file system is mounted below
+any of them, which a read-only mount would leave writable."""
 
 TO_WRITE = ("/dev/fuse", "/dev/hugepages", "/dev/net/tun", "/dev/null", "/mnt/disks", "/proc/sys/net", "/proc/sys/vm")
-"""However mounted: devices that give nothing of the node away, disks for pods, and settings of the kernel's network and memory."""
+"""However mounted: devices that give nothing of the node away, disks for pods, settings of the kernel's network and memory."""
 
 NEVER = frozenset({"Socket", "BlockDevice"})
 """Types of a hostPath behind which there is a service of the node, or a disk."""

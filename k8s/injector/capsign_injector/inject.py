@@ -39,8 +39,8 @@ class Result:
 
 
 def wants(pod: Mapping[str, Any]) -> bool:
-    """Whether the pod carries the label. What has no readable labels does not. Raises Refusal for a value that says neither yes nor
-    no: a pod that was meant to sign must not run without an agent."""
+    """Whether the pod carries the label. What has no readable labels does not. Raises Refusal for a value that says neither yes
+    nor no: a pod that was meant to sign must not run without an agent."""
     value = _of(pod, "labels").get(asking.LABEL)
     if value is None or value in ("true", "false"):
         return value == "true"
@@ -78,7 +78,8 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings, bundle_pe
 
     sockets = [agent_config.Socket(index, name, wanted.profile_of(name).grants) for index, name in enumerate(chosen)]
     config = agent_config.text(settings, sockets, wanted.log_level, bundle_pem)
-    agent = sidecar.container(settings, config, _resources(view, wanted), len(chosen))
+    gate = wanted.profile.gate_readiness
+    agent = sidecar.container(settings, config, _resources(view, wanted), len(chosen), gate_readiness=gate)
     spec = dict(pod["spec"])
     for kind in _KINDS:
         if spec.get(kind):

@@ -44,7 +44,9 @@ class Injector:
         self.tls = ServingTls()
         self.metrics = Metrics()
         self.bundle = mounted.trust_bundle(settings.bundle_file)
-        self.confirmation = Confirmation(settings.adapter, self.bundle) if server.confirm_bundle else None
+        self.confirmation = (
+            Confirmation(settings.adapter, self.bundle) if settings.needs_bundle and server.confirm_bundle else None
+        )
         self.certificate: Certificate = (
             CertificateKeeper(server, lambda: cluster.connect(server), self.tls)
             if server.certificate == "own"
@@ -70,8 +72,9 @@ class Injector:
         self.probes.listen(*address(server.health), None)
         self.reviews.listen(*address(server.listen), self.tls.context)
         logs.event("injector.started", port=self.reviews.port, health_port=self.probes.port)
-        keepers = [self.certificate, *([self.confirmation] if self.confirmation else [])]
-        keeping = [asyncio.create_task(one.run()) for one in keepers]
+        keeping = [asyncio.create_task(self.certificate.run())]
+        if self.confirmation:
+            keeping.append(asyncio.create_task(self.confirmation.run()))
         stopped = asyncio.create_task(stop.wait())
         # Keepers end by cancellation only. If one fails, that is a defect: the process ends, and the kubelet starts it anew.
         await asyncio.wait({*keeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -96,9 +99,9 @@ class Injector:
         logs.event("injector.stopped", in_time=in_time)
 
     def _review(self, body: bytes) -> review.Answer:
-        why = ""
+        why, bundle = "", ""
         try:
-            bundle = self.bundle.current()
+            bundle = self.bundle.current() if self.settings.needs_bundle else ""
             why = (self.confirmation and self.confirmation.fault()) or ""
         except FileError as error:
             why = str(error)
@@ -115,6 +118,8 @@ class Injector:
         fault = self.certificate.fault()
         if fault is not None:
             yield fault
+        if not self.settings.needs_bundle:
+            return
         try:
             self.bundle.current()
             fault = self.confirmation.fault() if self.confirmation else None

@@ -24,6 +24,7 @@ MIRROR = "kubernetes.io/config.mirror"
 ROOT_CAPABILITIES = frozenset({"ALL", "BPF", "DAC_READ_SEARCH", "PERFMON", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"})
 """Each of them reaches the memory or the files of other containers, unless the pod has a user namespace (capabilities(7))."""
 
+
 def refuse_pod(pod: Pod, settings: Settings) -> list[str]:
     """What the pod as a whole may not be. The answer is warnings. Raises Refusal."""
     spec = pod.spec
@@ -83,7 +84,7 @@ def _reaches(container: Container, path: HostPath, mount: Mount) -> str:
     what = f"The container `{container.name}` mounts the node's {shown(path.path)}"
     read_only = msgspec.structs.replace(mount, read_only=True, mount_propagation=None)
     if mount.read_only is not True and host_paths.harmless(path, read_only, ()):
-        return f"{what} to write in it, and could reach the agent through what the node makes of it. Mount it with `readOnly: true`."
+        return f"{what} to write in it, and the node may follow a link put there. Mount it with `readOnly: true`."
     fix = "Remove that mount, or let the platform team name the path in `harmless_host_paths` if it is harmless."
     return f"{what}, which may be access to the node and so to the agent. {fix}"
 
@@ -168,7 +169,8 @@ def _mounts_ours(container: Container, volume: str) -> Refusal:
 
 def refuse_container(pod: Pod, container: Container) -> None:
     """What a container that gets a socket may not have. Raises Refusal."""
-    places = [(host_paths.plain(mount.mount_path), mount) for mount in container.volume_mounts or () if not is_socket_mount(mount)]
+    mounts = [mount for mount in container.volume_mounts or () if not is_socket_mount(mount)]
+    places = [(host_paths.plain(mount.mount_path), mount) for mount in mounts]
     own = _own_volumes(pod, container) if any(_above(path, RUN) for path, _ in places) else frozenset()
     for path, mount in places:
         if path == RUN or _above(RUN, path) or (_above(path, RUN) and not _harmless_above(mount, own)):

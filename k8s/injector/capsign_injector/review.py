@@ -80,11 +80,12 @@ def respond(body: bytes, settings: Settings, bundle_pem: str) -> Answer:
     pod = request.object
     try:
         result = inject(pod, request.namespace, settings, bundle_pem)
-        if result.containers and not bundle_pem.strip():
+        if result.containers and settings.needs_bundle and not bundle_pem.strip():
             raise SettingsError("The trust bundle is empty. See that the adapter has published it.", key="bundle_file")
     except Refusal as refusal:
         audit = {"outcome": "refused", "reason": refusal.reason.value, "field": refusal.field}
-        return Answer(_encode(request.uid, False, status=_status(refusal, called(pod)), auditAnnotations=audit), "refused", refusal.reason)
+        status = _status(refusal, called(pod))
+        return Answer(_encode(request.uid, False, status=status, auditAnnotations=audit), "refused", refusal.reason)
     operations = patch.diff(pod, result.pod)
     warnings = [text if len(text) <= MAX_WARNING else f"{text[: MAX_WARNING - 3]}..." for text in result.warnings]
     outcome: Literal["injected", "unchanged"] = "injected" if operations or wants(pod) else "unchanged"

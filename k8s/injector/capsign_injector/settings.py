@@ -28,6 +28,10 @@ MaySet = Literal["log-level", "cpu-request", "memory-limit"]
 _POLICY_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PROFILE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+CONFIG_ENV = "CAPSIGN_AGENT_CONFIG"
+"""Variable that holds the agent's configuration."""
 _AUDIENCE = re.compile(r"[!-~]{1,253}")
 
 
@@ -49,8 +53,42 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Request and limit: what the agent writes to its log."""
     may_set: tuple[MaySet, ...] = ("log-level", "cpu-request", "memory-limit")
     """Annotations that a pod may use to change this profile's values, within the bounds below."""
+    gate_readiness: bool = False
+    """Whether a pod is ready only while its agent can sign: it leaves its Services while no adapter can be reached."""
     cpu_request_max: str = "500m"
     memory_limit_max: str = "512Mi"
+
+
+class EnvVar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One more environment variable of the agent: a text, or a field of the pod."""
+
+    name: str
+    value: str = ""
+    field_path: str = ""
+    """Such as spec.nodeName, instead of `value`."""
+
+
+class Csi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A volume that a CSI driver of the node fills, mounted in the agent alone, read-only, at /var/run/secrets/capsign."""
+
+    driver: str
+    """Such as csi.spiffe.io or spiffe.csi.cert-manager.io."""
+    attributes: dict[str, str] = {}
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where agents have their certificate from."""
+
+    source: Literal["kubernetes", "workload-api", "files"] = "kubernetes"
+    """"kubernetes": from the adapter, for the pod's service account. "workload-api": from SPIRE, over the socket in `csi`.
+    "files": what the driver of `csi` writes. The adapter must trust whoever signs them."""
+    csi: Csi | None = None
+    socket: str = "spire-agent.sock"
+    """Name of the socket in the volume, for "workload-api"."""
+    ca_file: str = "ca.crt"
+    """Names of the files in the volume, for "files"."""
+    cert_file: str = "tls.crt"
+    key_file: str = "tls.key"
 
 
 class Adapter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,10 +129,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     allow_node_access: bool = False
     """Take pods with a container that is as good as root on the node (privileged, or with the kubelet's directory mounted) and so
     could reach any agent there. Then there is a warning instead of a refusal."""
+    run_as_user: Annotated[int, Meta(ge=1, le=4_294_967_295)] | None = 65_532
+    """Of the agent. null: what the cluster gives, such as a user of the namespace's range on OpenShift; else the image's."""
+    run_as_group: Annotated[int, Meta(ge=1, le=4_294_967_295)] | None = 65_532
+    extra_env: Annotated[tuple[EnvVar, ...], Meta(max_length=64)] = ()
+    """Further environment variables of the agent."""
+    identity: Identity = Identity()
     harmless_host_paths: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     """Paths of the node that labelled pods may mount, with all that is below them, beside the few that the injector knows to be
     harmless; such as a disk's directory. Whoever can write there must gain nothing on the node by it."""
     server: Server = Server()
+
+    @property
+    def needs_bundle(self) -> bool:
+        """Whether agents are given authorities to trust; with another source of identity they come from there."""
+        return self.identity.source == "kubernetes"
 
     @property
     def state_bytes(self) -> int:
@@ -155,6 +204,7 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
         for index, path in enumerate(given.harmless_host_paths)
         if not path.startswith("/") or ".." in path.split("/") or not path.strip("/") or not path.isprintable()
     ]
+    faults += _env_faults(given.extra_env) + _identity_faults(given.identity)
     if not given.bundle_file.startswith("/"):
         faults.append(("bundle_file", "must be an absolute path, for example /etc/capsign/trust/bundle.pem."))
     faults += [(f"server.{key}", sentence) for key, sentence in server_settings.faults(given.server)]
@@ -165,6 +215,32 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
             faults.append((f"profiles.{name[:64]}", "must be named with at most 63 lower-case letters, digits, '.' and '-'."))
         faults += [(f"profiles.{name[:64]}.{key}", sentence) for key, sentence in _profile_faults(profile, given.state_bytes)]
     return faults
+
+
+def _env_faults(given: tuple[EnvVar, ...]) -> list[tuple[str, str]]:
+    faults = []
+    for index, one in enumerate(given):
+        at = f"extra_env[{index}]"
+        if not _VARIABLE.fullmatch(one.name) or one.name == CONFIG_ENV or one.name.startswith("LD_"):
+            faults.append((f"{at}.name", f"must be the name of a variable, and neither {CONFIG_ENV} nor the loader's LD_…."))
+        if one.value and one.field_path:
+            faults.append((at, "must have `value` or `field_path`, not both."))
+        if one.name in {other.name for other in given[:index]}:
+            faults.append((f"{at}.name", "is there twice. Keep one."))
+    return faults
+
+
+def _identity_faults(given: Identity) -> list[tuple[str, str]]:
+    if given.source == "kubernetes":
+        return [("identity.csi", "is for other sources than kubernetes. Remove it.")] if given.csi else []
+    if given.csi is None or not OBJECT_NAME.fullmatch(given.csi.driver):
+        return [("identity.csi.driver", "must be the name of a CSI driver, such as csi.spiffe.io.")]
+    names = ("socket", "ca_file", "cert_file", "key_file")
+    return [
+        (f"identity.{name}", "must be the name of a file in the volume, without `/`.")
+        for name in names
+        if not _FILE_NAME.fullmatch(getattr(given, name))
+    ]
 
 
 def _profile_faults(profile: Profile, state_bytes: int) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from capsign_injector import quantity
 from capsign_injector.agent_config import RUN, STATE, TOKEN_FILE
-from capsign_injector.settings import Settings
+from capsign_injector.settings import CONFIG_ENV, EnvVar, Settings
 
 AGENT = "capsign-agent"
 OURS = "capsign-"
@@ -20,9 +20,6 @@ STATE_VOLUME, TOKEN_VOLUME, EMPTY_VOLUME, SOCKET_VOLUME = "capsign-state", "caps
 SOCKET_ENV, SOCKET_PATH = "CAPSIGN_SOCKET", f"{RUN}/s/agent.sock"
 MAX_SOCKETS = 16
 """Most containers of a pod that get a socket."""
-
-USER = 65532
-"""uid and gid in our images."""
 
 TOKEN_SECONDS = 600
 """Life of a projected token; the kubelet renews it, and this is the least that Kubernetes allows."""
@@ -45,7 +42,7 @@ class Resources:
     ephemeral_storage: str
 
 
-def container(settings: Settings, config: str, resources: Resources, sockets: int) -> dict[str, Any]:
+def container(settings: Settings, config: str, resources: Resources, sockets: int, *, gate_readiness: bool) -> dict[str, Any]:
     """The agent. A native sidecar (KEP-753): started before everything after it, stopped after everything else, and no reason for
     a Job to go on. Without a preStop hook: on SIGTERM it hands in its records."""
     return {
@@ -53,14 +50,12 @@ def container(settings: Settings, config: str, resources: Resources, sockets: in
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
         "restartPolicy": "Always",
-        "env": [{"name": "CAPSIGN_AGENT_CONFIG", "value": config}],
-        "startupProbe": {
-            "exec": {"command": ["/usr/bin/python3", "-I", "-S", "/opt/capsign/probe.py", f"{STATE}/health.sock.probe"]},
-            "periodSeconds": 1,
-            "timeoutSeconds": 5,
-            "successThreshold": 1,
-            "failureThreshold": 120,
-        },
+        "env": [{"name": CONFIG_ENV, "value": config}, *map(_variable, settings.extra_env)],
+        "startupProbe": _probe(period=1, failures=120),
+        # One that is frozen or broken is made anew; one that only finds no adapter would gain nothing by it.
+        "livenessProbe": _probe("--live", period=10, failures=3),
+        # A sidecar's readiness is its pod's: by default an outage of the adapter takes no pod out of its Services (0029).
+        **({"readinessProbe": _probe(period=5, failures=2)} if gate_readiness else {}),
         "resources": {
             "requests": {
                 "cpu": resources.cpu_request,
@@ -79,9 +74,9 @@ def container(settings: Settings, config: str, resources: Resources, sockets: in
             "capabilities": {"drop": ["ALL"]},
             "privileged": False,
             "readOnlyRootFilesystem": True,
-            "runAsGroup": USER,
+            **({"runAsGroup": settings.run_as_group} if settings.run_as_group is not None else {}),
             "runAsNonRoot": True,
-            "runAsUser": USER,
+            **({"runAsUser": settings.run_as_user} if settings.run_as_user is not None else {}),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "terminationMessagePath": "/dev/termination-log",
@@ -95,16 +90,42 @@ def container(settings: Settings, config: str, resources: Resources, sockets: in
     }
 
 
+def _probe(*options: str, period: int, failures: int) -> dict[str, Any]:
+    command = ["/usr/bin/python3", "-I", "-S", "/opt/capsign/probe.py", *options, f"{STATE}/health.sock.probe"]
+    return {
+        "exec": {"command": command},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "successThreshold": 1,
+        "failureThreshold": failures,
+    }
+
+
+def _variable(one: EnvVar) -> dict[str, Any]:
+    if one.field_path:
+        return {"name": one.name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": one.field_path}}}
+    return {"name": one.name, "value": one.value}
+
+
 def volumes(settings: Settings, sockets: int) -> list[dict[str, Any]]:
     """Memory volumes with a size limit: the cluster autoscaler takes them for no local storage (since 1.27), so the pod needs no
     `safe-to-evict` annotation, and nothing reaches a disk."""
-    token = {"audience": settings.audience, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_FILE.rpartition("/")[2]}
     return [
         _memory(STATE_VOLUME, quantity.memory(settings.state_bytes)),
-        {"name": TOKEN_VOLUME, "projected": {"defaultMode": 0o644, "sources": [{"serviceAccountToken": token}]}},
+        {"name": TOKEN_VOLUME, **_identity(settings)},
         _memory(EMPTY_VOLUME, SMALL),
         *(_memory(f"{SOCKET_VOLUME}{index}", SMALL) for index in range(sockets)),
     ]
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    """What the agent has its identity from: a token for the adapter, or what somebody else's driver puts there."""
+    csi = settings.identity.csi
+    if csi is not None:
+        attributes = {"volumeAttributes": dict(sorted(csi.attributes.items()))} if csi.attributes else {}
+        return {"csi": {"driver": csi.driver, "readOnly": True, **attributes}}
+    token = {"audience": settings.audience, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_FILE.rpartition("/")[2]}
+    return {"projected": {"defaultMode": 0o644, "sources": [{"serviceAccountToken": token}]}}
 
 
 def _memory(name: str, size: str) -> dict[str, Any]:
@@ -123,8 +144,13 @@ def socket_env() -> dict[str, Any]:
 
 def keep_admitted(ours: dict[str, Any], existing: dict[str, Any]) -> dict[str, Any]:
     """Our container with what the API server's own admission added to it since: a LimitRange's limit of CPU where we state none,
-    and AlwaysPullImages. Both are checked again after us. Whatever else was changed is as we make it again."""
+    AlwaysPullImages, and OpenShift's user where we name none. They are checked again after us. Whatever else was changed is as we
+    make it again."""
     kept = dict(ours)
+    theirs = existing.get("securityContext") or {}
+    given = {name: theirs[name] for name in ("runAsUser", "runAsGroup") if name in theirs and name not in ours["securityContext"]}
+    if given:
+        kept["securityContext"] = {**ours["securityContext"], **given}
     if existing.get("imagePullPolicy") == "Always":
         kept["imagePullPolicy"] = "Always"
     limit = ((existing.get("resources") or {}).get("limits") or {}).get("cpu")

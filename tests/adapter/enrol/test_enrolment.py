@@ -97,6 +97,20 @@ def test_where_addresses_change_on_the_way_the_check_can_be_left_out(door):
     assert door.enrol(door.cluster.token(door.pod()), address=None).spiffe_id == APP
 
 
+def test_a_pod_on_its_nodes_network_may_be_taken_from_any_address_and_no_other_pod(door):
+    """On the way to an adapter on the same node its address became that of a bridge, and with `allowHostNetwork` alone the pod
+    waited for ever."""
+    pod = door.pod()
+    pod.host_network = True
+    with pytest.raises(FailureError, match="does not come from the pod"):
+        door.enrol(door.cluster.token(pod), address="10.244.0.1")
+    door.wire(host_network_pods=True)
+    assert door.enrol(door.cluster.token(pod), address="10.244.0.1").spiffe_id == APP
+    pod.host_network = False
+    with pytest.raises(FailureError, match="does not come from the pod"):
+        door.enrol(door.cluster.token(pod), address="10.244.0.1")
+
+
 def test_the_certificate_leaves_only_when_its_leaf_is_durable(door, monkeypatch):
     """The store fails at the last step: a certificate was made, and nobody gets it."""
 
