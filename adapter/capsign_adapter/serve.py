@@ -46,6 +46,7 @@ from capsign_adapter.sign.condition import Condition
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.group import Groups
+from capsign_adapter.sign.growth import EVERY_S, Growth
 from capsign_adapter.sign.membership import CatchUp, Membership
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
@@ -53,7 +54,7 @@ from capsign_adapter.sign.recent import Recent
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.watch import Ticker, tickers
 from capsign_adapter.store.interface import Store
-from capsign_adapter.store.open import disk_of
+from capsign_adapter.store.open import database_of, disk_of
 from capsign_adapter.token.interface import Token
 
 Bound = TypeVar("Bound")
@@ -163,6 +164,13 @@ class Replica:
             Ticker("look.store", looks.EVERY_S, lambda: condition.look("store", look_at_store)),
             Ticker("look.health", 1.0, self._health.refresh),
         ]
+        database = database_of(config.store.url)
+        if database is not None:
+            growth = Growth()
+            metrics.gauge("capsign.store.bytes", lambda: growth.bytes)
+            metrics.gauge("capsign.store.free", lambda: growth.free)
+            metrics.gauge("capsign.store.time_to_full", growth.time_to_full_s)
+            self._tickers.append(Ticker("growth", EVERY_S, looks.at_growth(growth, database, monotonic_ms)))
         self.verifier_key = checkpoints.verifier_key
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from capsign_adapter.keys import labels
 from capsign_adapter.sign.condition import Look
+from capsign_adapter.sign.growth import Growth
 from capsign_adapter.store.interface import CommitUnknownError, Store, StoreUnavailableError
 from capsign_adapter.token.interface import KeyMissingError, PinRejectedError, Token, TokenError
 
@@ -61,6 +63,16 @@ def at_store(store: Store, write: Callable[[], None], disk: Path | None, now_ms:
         if told_ms is not None and abs(told_ms - now_ms()) > skew_ms + CLOCKS_APART_MS:
             return "clock_off"
         return ""
+
+    return look
+
+
+def at_growth(growth: Growth, database: Path, monotonic_ms: Callable[[], int]) -> Callable[[], None]:
+    """What the database and the files beside it take, and what their disk has left."""
+
+    def look() -> None:
+        files = [file for file in database.parent.glob(f"{glob.escape(database.name)}*") if file.is_file()]
+        growth.saw(monotonic_ms(), sum(file.stat().st_size for file in files), _room(database.parent))
 
     return look
 

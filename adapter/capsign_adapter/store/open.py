@@ -35,6 +35,11 @@ def open_store(url: str, *, create: bool = False, password_file: Path | None = N
     return PostgresStore(url, password_file)
 
 
+def database_of(url: str) -> Path | None:
+    """The database's file, if it is one of this machine."""
+    return _sqlite_path(url)
+
+
 def disk_of(url: str) -> Path | None:
     """The directory on whose disk the store lies, if it is one of this machine."""
     path = _sqlite_path(url)

@@ -2,17 +2,18 @@
 {{- define "capsign.checks" -}}
 {{- $a := .Values.adapter -}}
 {{- $agent := .Values.agent -}}
+{{- $there := $agent.adapter | default dict -}}
 {{- if not $a.enabled -}}
-{{- if not (and $agent.adapter.targets $agent.adapter.serverName) -}}
+{{- if not (and $there.targets $there.serverName) -}}
 {{- fail "adapter.enabled is false, so agents must be told of another adapter. Set agent.adapter.targets and agent.adapter.serverName." -}}
 {{- end -}}
-{{- if and (eq $agent.identity.source "kubernetes") (not (and $agent.adapter.enrolmentTargets $agent.trustBundle)) -}}
+{{- if and (eq $agent.identity.source "kubernetes") (not (and $there.enrolmentTargets $agent.trustBundle)) -}}
 {{- fail "adapter.enabled is false, and agents have their identity from an adapter. Set agent.adapter.enrolmentTargets and agent.trustBundle, or another agent.identity.source." -}}
 {{- end -}}
 {{- else if $agent.trustBundle -}}
 {{- fail "agent.trustBundle is set, but the adapter of this release publishes its own. Remove it, or set adapter.enabled to false." -}}
 {{- end -}}
-{{- if and (ne $agent.identity.source "kubernetes") (not $agent.identity.csi.driver) -}}
+{{- if and (ne $agent.identity.source "kubernetes") (not ($agent.identity.csi | default dict).driver) -}}
 {{- fail (printf "agent.identity.source is %s: set agent.identity.csi.driver, such as csi.spiffe.io." $agent.identity.source) -}}
 {{- end -}}
 {{- if eq (int .Values.injector.port) (int .Values.injector.healthPort) -}}
