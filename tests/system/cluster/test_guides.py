@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 
 import pytest
+from support.pages import CLUSTER, blocks
 from system.cluster.fleet import REPOSITORY
 from system.cluster.kit.cluster import KUBECTL, TESTS, Cluster
 
-GUIDES = ("k8s/README.md", "docs/operations/kubernetes.md")
-BLOCK = re.compile(r"^```bash test\n(.*?)^```", re.DOTALL | re.MULTILINE)
 HELM = f'#!/bin/sh\nPYTHONPATH={TESTS} exec {sys.executable} -m system.cluster.kit.helm "$@"\n'
 BLOCK_PATIENCE_S = 240
 
@@ -44,14 +42,10 @@ def shell(image_archives, tmp_path_factory):
         yield run
 
 
-def blocks(guide: str) -> list[str]:
-    return BLOCK.findall((REPOSITORY / guide).read_text())
-
-
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("guide", CLUSTER)
 def test_what_a_guide_says_works(shell, guide):
-    found = blocks(guide)
+    found = [block.text for block in blocks(guide) if block.on_cluster]
     assert len(found) >= 4
     for block in found:
         shell(block)
