@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -85,8 +86,8 @@ if sys.argv[2] == "later":
 """
 
 
-def run(code, agent, *arguments):
-    environment = {**os.environ, "CAPSIGN_SOCKET": str(agent.path)}
+def run(code, agent, *arguments, **variables):
+    environment = {**os.environ, "CAPSIGN_SOCKET": str(agent.path), **variables}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, timeout=30, check=False
     )
@@ -118,6 +119,49 @@ def test_forks_while_threads_sign_harm_neither_side(agent):
     assert set(agent.signed.values()) == {1}
 
 
+FORKING_BESIDE_ANOTHER_CHANNEL = """
+import os, grpc, capsign
+from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
+other = grpc.insecure_channel("unix:" + os.environ["CAPSIGN_SOCKET"])
+agent_pb2_grpc.SigningServiceStub(other).ListHandles(agent_pb2.ListHandlesRequest())
+signer = capsign.Signer(timeout=8)
+signer.sign(b"parent", purpose="mail", algorithm="Ed25519")
+pid = os.fork()
+if pid == 0:
+    try:
+        signer.sign(b"child", purpose="mail", algorithm="Ed25519")
+    except RuntimeError as error:
+        os._exit(5 if "GRPC_ENABLE_FORK_SUPPORT" in str(error) else 6)
+    os._exit(7)
+_, status = os.waitpid(pid, 0)
+print(os.waitstatus_to_exitcode(status), bool(signer.sign(b"parent", purpose="mail", algorithm="Ed25519")))
+"""
+
+
+@pytest.mark.parametrize("mode", ["stream", "unary"])
+@pytest.mark.parametrize("chosen", ["0", "1", "false", "true"])
+def test_a_signer_works_on_both_sides_of_a_fork_whatever_was_chosen_for_grpc(agent, mode, chosen):
+    """With 0 the child waited for threads that are not there, far past its timeout; with 1 each fork took three seconds."""
+    began = time.monotonic()
+    result = run(FORKING, agent, mode, GRPC_ENABLE_FORK_SUPPORT=chosen)
+    assert (result.returncode, result.stdout.strip()) == (0, "7 True"), result.stderr
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("chosen", ["0", "1"])
+def test_forks_while_threads_sign_harm_neither_side_whatever_was_chosen_for_grpc(agent, chosen):
+    """With 1 the threads of the parent lost their answers."""
+    result = run(FORKING_UNDER_LOAD, agent, GRPC_ENABLE_FORK_SUPPORT=chosen)
+    assert (result.returncode, result.stdout.strip()) == (0, "[7, 7, 7, 7, 7] []"), result.stderr
+    assert set(agent.signed.values()) == {1}
+
+
+def test_a_child_that_cannot_use_grpc_says_so_at_once(agent):
+    """Another channel is open in the parent, and ours to close are only our own: the call would wait for ever."""
+    result = run(FORKING_BESIDE_ANOTHER_CHANNEL, agent, GRPC_ENABLE_FORK_SUPPORT="0")
+    assert (result.returncode, result.stdout.strip()) == (0, "5 True"), result.stderr
+
+
 def test_a_signer_that_is_dropped_takes_its_thread_along(agent):
     signer = capsign.Signer(agent.path)
     signer.sign(b"m", purpose="mail", algorithm="Ed25519")
@@ -126,6 +170,37 @@ def test_a_signer_that_is_dropped_takes_its_thread_along(agent):
     gc.collect()
     reader.join(5)
     assert not reader.is_alive()
+
+
+MANY_LOOPS = """
+import asyncio, sys, capsign
+signer = capsign.AsyncSigner(coalesce=sys.argv[1] == "stream")
+async def several():
+    await asyncio.gather(*(signer.sign(b"m", purpose="mail", algorithm="Ed25519") for _ in range(20)))
+for _ in range(30):
+    asyncio.run(several())
+print("done")
+"""
+
+
+@pytest.mark.parametrize("mode", ["stream", "unary"])
+def test_loops_that_have_ended_leave_no_errors_to_those_that_follow(agent, mode):
+    """gRPC told each loop of the calls of those before it: "Exception in callback …, RuntimeError: Event loop is closed"."""
+    result = run(MANY_LOOPS, agent, mode)
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "done", "")
+
+
+async def test_what_a_loop_had_open_is_closed_with_it(agent):
+    signer = capsign.AsyncSigner(agent.path)
+    opened = []
+
+    async def one():
+        await signer.sign(b"m", purpose="mail", algorithm="Ed25519")
+        opened.extend(signer._connections.values())
+
+    await asyncio.to_thread(asyncio.run, one())
+    assert [connection.closing.is_set() for connection in opened] == [True]
+    await signer.close()
 
 
 def test_an_async_signer_serves_one_loop_after_another(agent):

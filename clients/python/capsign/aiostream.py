@@ -18,7 +18,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign.channel import CONNECT_SLICE
 from capsign.flow import clock
 from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled, closed_answer
-from capsign.translate import failure_of
+from capsign.reach import Way
 
 if TYPE_CHECKING:
     from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceAsyncStub
@@ -31,9 +31,10 @@ class AsyncStream:
     """Runs jobs over one stream at a time, in one event loop."""
 
     def __init__(
-        self, stub: SigningServiceAsyncStub, window: int, on_connect: Callable[[pb.ListHandlesResponse], object]
+        self, stub: SigningServiceAsyncStub, way: Way, window: int, on_connect: Callable[[pb.ListHandlesResponse], object]
     ) -> None:
         self._stub = stub
+        self._way = way
         self._on_connect = on_connect
         self._pipeline = Pipeline(window)
         self._loop = asyncio.get_running_loop()
@@ -41,6 +42,7 @@ class AsyncStream:
         self._task: asyncio.Task[None] | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._connected = False
         self._closed = False
 
     async def run(self, jobs: Sequence[Job]) -> list[Answer]:
@@ -74,6 +76,8 @@ class AsyncStream:
 
     def _expire(self) -> None:
         self._sweep = None
+        if not self._connected and self._pipeline.away is None:  # the task that connects waits to this same moment
+            self._pipeline.away = self._way.late()
         _tell(self._pipeline.expire(clock()))
         soonest = self._pipeline.soonest_deadline()
         if soonest is not None:
@@ -111,17 +115,18 @@ class AsyncStream:
         try:
             response = await self._stub.ListHandles(pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True)
         except grpc.RpcError as error:
-            self._pipeline.away = failure = failure_of(error, effect=False)
+            self._pipeline.away = failure = self._way.failed(error, effect=False)
             if failure.outcome == failures_pb2.OUTCOME_REFUSED:
                 _tell(self._pipeline.fail(failure))
             return False
-        self._pipeline.away = None
+        self._pipeline.away, self._connected = None, True
         self._on_connect(response)
         call: Call = self._stub.SignStream()
         writer = self._loop.create_task(self._write(call), name="capsign-stream-write")
         try:
             return await self._read(call)
         finally:
+            self._connected = False
             writer.cancel()
             call.cancel()
             self._pipeline.lose()

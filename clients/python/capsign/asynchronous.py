@@ -6,28 +6,28 @@ import asyncio
 import contextlib
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from capsign_wire import channels
+from capsign_wire import channels, unix_socket
 from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
-from capsign_wire.failures import FailureError
 
 from capsign import channel as wire
-from capsign import requests
+from capsign import green, requests
 from capsign.aiostream import AsyncStream, cancelled
 from capsign.errors import CapsignError
 from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, cut_off, listing, resolving, signing
 from capsign.handles import HandleBook
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
 from capsign.pipeline import Answer, Job
+from capsign.reach import Way
 from capsign.results import KeyHandle, PublicKey, Resolution, Signature
 from capsign.signer import DEFAULT_TIMEOUT, WINDOW
-from capsign.target import socket_target
+from capsign.target import socket_path
 from capsign.tracing import current_traceparent
-from capsign.translate import AgentAwayError, failure_of, key_handle, public_key
+from capsign.translate import AgentAwayError, key_handle, public_key
 
 if TYPE_CHECKING:
     from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceAsyncStub
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 class AsyncConnection:
     """What belongs to one event loop: channel, stub, stream."""
 
-    def __init__(self, target: str, window: int, book: HandleBook) -> None:
+    def __init__(self, target: str, way: Way, window: int, book: HandleBook) -> None:
+        """Raises RuntimeError where no call would ever return."""
+        green.refuse_asyncio()
+        self.way = way
         self.loop = asyncio.get_running_loop()
         self.pid = os.getpid()
         self.channel = channels.aio_insecure(target, wire.OPTIONS)
@@ -44,16 +47,28 @@ class AsyncConnection:
         self.listing = asyncio.Lock()
         self.closing = asyncio.Event()
         self.listed: tuple[int, Any] = (0, None)
-        self.stream = AsyncStream(self.stub, window, lambda response: book.store([key_handle(h) for h in response.handles]))
+        self.stream = AsyncStream(self.stub, way, window, lambda response: book.store([key_handle(h) for h in response.handles]))
+        self._ending = self._with_loop()
+        with contextlib.suppress(StopIteration):
+            self._ending.__anext__().send(None)  # to its yield, which waits for nothing: from now on the loop knows it
+
+    async def _with_loop(self) -> AsyncGenerator[None, None]:
+        """Closes the connection when its loop shuts down (`asyncio.run` does that), while it still can. gRPC would tell the loops
+        that follow of the calls of this one, as errors."""
+        try:
+            yield
+        finally:
+            await self.close()
 
     @property
     def usable(self) -> bool:
         return self.pid == os.getpid() and self.loop is asyncio.get_running_loop()
 
     async def close(self) -> None:
-        self.closing.set()
-        await self.stream.close()
-        await self.channel.close()
+        if not self.closing.is_set():
+            self.closing.set()
+            await self.stream.close()
+            await self.channel.close()
 
     def end(self) -> None:
         """Close from outside of the event loop; done when that runs next. What a fork left behind is the parent's to close."""
@@ -87,7 +102,8 @@ class AsyncSigner:
         coalesce: bool = True,
         window: int = WINDOW,
     ) -> None:
-        self._target = socket_target(socket)
+        path = socket_path(socket)
+        self._target, self._way = unix_socket.target(path), Way(path)
         self._timeout = timeout
         self._coalesce = coalesce
         self._window = requests.messages_in_flight(window)
@@ -242,7 +258,7 @@ class AsyncSigner:
                 if known.is_closed():
                     self._connections.pop(known, None)
             self._book.forget()
-            connection = self._connections[loop] = AsyncConnection(self._target, self._window, self._book)
+            connection = self._connections[loop] = AsyncConnection(self._target, self._way, self._window, self._book)
         return connection
 
     async def _perform(self, connection: AsyncConnection, step: Step) -> Any:
@@ -261,7 +277,7 @@ class AsyncSigner:
                 return await connection.stream.run(step.jobs)
             return [await _unary(connection.stub, job) for job in step.jobs]
         if isinstance(step, Ask):
-            return await (_list(connection, step) if step.method == "ListHandles" else _ask(connection.stub, step))
+            return await (_list(connection, step) if step.method == "ListHandles" else _ask(connection, step))
         assert isinstance(step, Sleep)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(step.seconds):
@@ -269,11 +285,18 @@ class AsyncSigner:
         return None
 
 
-async def _ask(stub: SigningServiceAsyncStub, step: Ask) -> Any:
+async def _ask(connection: AsyncConnection, step: Ask) -> Any:
+    way, now = connection.way, clock()
+    if (blocked := way.blocked()) is not None:
+        return blocked
+    until = way.deadline(step.deadline, now)
     try:
-        return await getattr(stub, step.method)(step.request, timeout=max(0.001, step.deadline - clock()), wait_for_ready=True)
+        ask = getattr(connection.stub, step.method)
+        answer = await ask(step.request, timeout=max(0.001, until - now), wait_for_ready=True)
     except grpc.RpcError as error:
-        return failure_of(error, effect=step.effect)
+        return way.failed(error, effect=step.effect, until=until)
+    way.open = True
+    return answer
 
 
 async def _list(connection: AsyncConnection, step: Ask) -> Any:
@@ -287,9 +310,8 @@ async def _list(connection: AsyncConnection, step: Ask) -> Any:
     try:
         count, response = connection.listed
         if count == seen:
-            response = await _ask(connection.stub, step)
-            if not isinstance(response, FailureError):
-                connection.listed = (count + 1, response)
+            response = await _ask(connection, step)
+            connection.listed = (count + 1, response)
         return response
     finally:
         connection.listing.release()

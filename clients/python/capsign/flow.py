@@ -22,7 +22,7 @@ from capsign.handles import HandleBook, Wish
 from capsign.inputs import split
 from capsign.pipeline import Answer, Item, Job, closed_answer
 from capsign.results import KeyHandle, Resolution, Signature
-from capsign.translate import SignerClosedError, after_loss, exception, instead, key_handle, signed_by, unresolved
+from capsign.translate import AgentAwayError, SignerClosedError, after_loss, exception, instead, key_handle, signed_by, unresolved
 
 clock = time.monotonic
 
@@ -179,7 +179,7 @@ def _read(
 
 def _worth_repeating(failure: FailureError, *, lost: bool = False) -> bool:
     """Whether the same again may go better. `lost`: also where an answer was lost, for what is done twice is done once."""
-    if isinstance(failure, SignerClosedError):
+    if isinstance(failure, SignerClosedError) or (isinstance(failure, AgentAwayError) and failure.lasting):
         return False
     return failure.outcome == reasons.OUTCOME_UNAVAILABLE or (lost and failure.reason == reasons.REASON_ANSWER_LOST)
 

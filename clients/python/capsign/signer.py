@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -11,51 +10,27 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from capsign_wire import channels
-from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
-from capsign_wire.failures import FailureError
+from capsign_wire import unix_socket
 
 from capsign import channel as wire
 from capsign import requests
+from capsign.connection import Connection, of_the_parent
 from capsign.errors import CapsignError
 from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, cut_off, listing, resolving, signing
 from capsign.handles import HandleBook
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
 from capsign.pipeline import Answer, Job
+from capsign.reach import Way
 from capsign.results import KeyHandle, PublicKey, Resolution, Signature
-from capsign.stream import SyncStream
-from capsign.target import socket_target
+from capsign.target import socket_path
 from capsign.tracing import current_traceparent
-from capsign.translate import AgentAwayError, failure_of, key_handle, public_key
+from capsign.translate import AgentAwayError, key_handle, public_key
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds."""
 
 WINDOW = 2
 """Messages in flight while calls gather; see clients/python/README.md for the measurement."""
-
-
-_of_the_parent: list[Connection] = []
-"""Connections that a fork left behind. They are kept: closing one would speak on a socket that the parent still uses."""
-
-
-class Connection:
-    """What belongs to one process: channel, stub, stream. A fork gets its own."""
-
-    def __init__(self, target: str, window: int, book: HandleBook) -> None:
-        self.pid = os.getpid()
-        self.channel = channels.insecure(target, wire.OPTIONS)
-        self.stub = SigningServiceStub(self.channel)
-        self.listing = threading.Lock()
-        self.listed: tuple[int, Any] = (0, None)
-        self.stream = SyncStream(self.stub, window, lambda response: book.store([key_handle(h) for h in response.handles]))
-
-    def close(self) -> None:
-        # After a fork the parent's threads and locks are not here, nor is any thread when the interpreter ends: touching what
-        # they hold could wait for ever.
-        if self.pid == os.getpid() and not sys.is_finalizing():
-            self.stream.close()
-            self.channel.close()
 
 
 class Signer:
@@ -74,7 +49,8 @@ class Signer:
         coalesce: bool = True,
         window: int = WINDOW,
     ) -> None:
-        self._target = socket_target(socket)
+        path = socket_path(socket)
+        self._target, self._way = unix_socket.target(path), Way(path)
         self._timeout = timeout
         self._coalesce = coalesce
         self._window = requests.messages_in_flight(window)
@@ -242,7 +218,7 @@ class Signer:
 
     def _open(self) -> Connection:
         connection = self._connection
-        if connection is not None and connection.pid == os.getpid() and not self._closed:
+        if connection is not None and connection.current and not self._closed:
             return connection
         if connection is not None and connection.pid != os.getpid():
             # The lock of the parent may be held by a thread that does not exist here.
@@ -250,11 +226,15 @@ class Signer:
         with self._opening:
             if self._closed:
                 raise RuntimeError("this Signer is closed")
-            if self._connection is None or self._connection.pid != os.getpid():
-                if self._connection is not None:
-                    _of_the_parent.append(self._connection)
+            if self._connection is None or not self._connection.current:
                 self._book.forget()
-                self._connection = Connection(self._target, self._window, self._book)
+                book = self._book
+                fresh = Connection(
+                    self._target, self._way, self._window, lambda answer: book.store([key_handle(one) for one in answer.handles])
+                )
+                if self._connection is not None:
+                    of_the_parent.append(self._connection)
+                self._connection = fresh
                 self._finalizer = weakref.finalize(self, self._connection.close)
             return self._connection
 
@@ -272,19 +252,26 @@ class Signer:
         if isinstance(step, Submit):
             if self._coalesce:
                 return connection.stream.run(step.jobs)
-            return [_unary(connection.stub, job) for job in step.jobs]
+            return [_unary(connection, job) for job in step.jobs]
         if isinstance(step, Ask):
-            return _list(connection, step) if step.method == "ListHandles" else _ask(connection.stub, step)
+            return _list(connection, step) if step.method == "ListHandles" else _ask(connection, step)
         assert isinstance(step, Sleep)
         connection.stream.closing.wait(step.seconds)
         return None
 
 
-def _ask(stub: SigningServiceStub, step: Ask) -> Any:
+def _ask(connection: Connection, step: Ask) -> Any:
+    way, now = connection.way, clock()
+    if (blocked := way.blocked()) is not None:
+        return blocked
+    until = way.deadline(step.deadline, now)
     try:
-        return getattr(stub, step.method)(step.request, timeout=max(0.001, step.deadline - clock()), wait_for_ready=True)
+        with connection.calling() as stub:
+            answer = getattr(stub, step.method)(step.request, timeout=max(0.001, until - now), wait_for_ready=True)
     except grpc.RpcError as error:
-        return failure_of(error, effect=step.effect)
+        return way.failed(error, effect=step.effect, until=until)
+    way.open = True
+    return answer
 
 
 def _list(connection: Connection, step: Ask) -> Any:
@@ -295,20 +282,20 @@ def _list(connection: Connection, step: Ask) -> Any:
     try:
         count, response = connection.listed
         if count == seen:
-            response = _ask(connection.stub, step)
-            if not isinstance(response, FailureError):
-                connection.listed = (count + 1, response)
+            response = _ask(connection, step)
+            connection.listed = (count + 1, response)
         return response
     finally:
         connection.listing.release()
 
 
-def _unary(stub: SigningServiceStub, job: Job) -> Answer:
+def _unary(connection: Connection, job: Job) -> Answer:
     wait, trace = max(0.001, job.deadline - clock()), wire.metadata(job.trace)
     job.sent = True
     try:
-        if len(job.items) == 1:
-            return wire.single_answer(stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace))
-        return wire.batch_answer(job, stub.SignBatch(wire.batch(job), timeout=wait, wait_for_ready=True, metadata=trace))
+        with connection.calling() as stub:
+            if len(job.items) == 1:
+                return wire.single_answer(stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace))
+            return wire.batch_answer(job, stub.SignBatch(wire.batch(job), timeout=wait, wait_for_ready=True, metadata=trace))
     except grpc.RpcError as error:
         return wire.failed_answer(job, error)

@@ -8,12 +8,10 @@ nobody waits any more.
 from __future__ import annotations
 
 import contextlib
-import os
+import queue
 import random
 import threading
-import weakref
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -24,9 +22,9 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign.channel import CONNECT_SLICE
 from capsign.flow import clock
 from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled, closed_answer
-from capsign.translate import failure_of
+from capsign.reach import Way
 
-Outgoing = SimpleQueue[pb.SignStreamRequest | None]
+Outgoing = queue.SimpleQueue[pb.SignStreamRequest | None]
 
 
 class Waiter:
@@ -73,8 +71,12 @@ class Closing:
 class SyncStream:
     """Runs jobs over one stream at a time. Safe for any number of threads."""
 
-    def __init__(self, stub: SigningServiceStub, window: int, on_connect: Callable[[pb.ListHandlesResponse], object]) -> None:
-        self._stub = stub
+    def __init__(
+        self, stub: SigningServiceStub, way: Way, window: int, on_connect: Callable[[pb.ListHandlesResponse], object]
+    ) -> None:
+        self.stub = stub
+        """Replaced in a fork, while no thread of ours uses it."""
+        self._way = way
         self._on_connect = on_connect
         self._pipeline = Pipeline(window)
         self._lock = threading.Lock()
@@ -83,7 +85,6 @@ class SyncStream:
         self._reader: threading.Thread | None = None
         self.closing = Closing()
         self._forking = False
-        _streams.add(self)
 
     def run(self, jobs: Sequence[Job]) -> list[Answer]:
         """Have the jobs signed; returns by their deadline."""
@@ -119,6 +120,8 @@ class SyncStream:
                 if job.settled:
                     continue
                 if job.deadline <= clock():
+                    if self._outgoing is None and self._pipeline.away is None:  # the reader waits to this same moment
+                        self._pipeline.away = self._way.late()
                     self._pipeline.drop(job)
                     return Answer(failure=self._pipeline.overdue(job))
                 self._pump()
@@ -168,7 +171,7 @@ class SyncStream:
         if latest is None:
             return False
         wait = min(CONNECT_SLICE, max(0.001, latest - clock()))
-        probe = self._stub.ListHandles.future(pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True)
+        probe = self.stub.ListHandles.future(pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True)
         self._interruptible(probe)
         try:
             response = probe.result()
@@ -178,8 +181,8 @@ class SyncStream:
             _forget_frames(error)
             return False
         self._on_connect(response)
-        outgoing: Outgoing = SimpleQueue()
-        call = self._stub.SignStream(iter(outgoing.get, None))
+        outgoing: Outgoing = queue.SimpleQueue()  # looked up here: gevent may have replaced it since
+        call = self.stub.SignStream(iter(outgoing.get, None))
         self._interruptible(call)
         with self._lock:
             self._pipeline.away = None
@@ -196,7 +199,7 @@ class SyncStream:
             call.cancel()
 
     def _give_up_if_refused(self, error: grpc.RpcError) -> None:
-        failure = failure_of(error, effect=False)
+        failure = self._way.failed(error, effect=False)
         with self._lock:
             self._pipeline.away = failure
             late = self._pipeline.expire(clock())
@@ -231,15 +234,16 @@ class SyncStream:
         if call is not None:
             call.cancel()  # does nothing to one that has ended
 
-    def pause(self) -> None:
+    def pause(self, cut_off: Callable[[], object] = lambda: None) -> None:
         """End the stream before a fork: gRPC can be used in the child only if no thread is inside it at that moment. What is in
-        flight is sent again afterwards, under the same intents."""
+        flight is sent again afterwards, under the same intents. `cut_off` ends what is not ended by then."""
         with self._lock:
             self._forking = True
             call, reader = self._call, self._reader
         if call is not None:
             call.cancel()
-        if reader is not None:
+        cut_off()
+        if reader is not None and reader is not threading.current_thread():
             reader.join(timeout=2.0)
 
     def resume(self) -> None:
@@ -262,28 +266,6 @@ class SyncStream:
         if reader is not None and reader is not threading.current_thread():
             with contextlib.suppress(RuntimeError):
                 reader.join(timeout=1.0)
-
-
-_streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
-
-
-def _before_fork() -> None:
-    for stream in list(_streams):
-        stream.pause()
-
-
-def _after_fork() -> None:
-    for stream in list(_streams):
-        stream.resume()
-
-
-def _in_child() -> None:
-    # The parent's streams have no thread here, and their locks may be held for ever.
-    global _streams
-    _streams = weakref.WeakSet()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
 
 
 def _forget_frames(error: BaseException) -> None:

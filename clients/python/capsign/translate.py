@@ -58,13 +58,16 @@ STATUSES: Mapping[grpc.StatusCode, Reasons] = MappingProxyType(
 
 
 class AgentAwayError(FailureError):
-    """The agent itself could not be reached. The reason is that of an adapter that cannot be; the advice is another."""
+    """The agent itself could not be reached. The reason is that of an adapter that cannot be; the advice is another. `lasting`:
+    the same again would end the same."""
 
-    advice = "See that the agent runs, that its socket is mounted into this container, and that this user may open it."
+    ADVICE = "See that the agent runs, that its socket is mounted into this container, and that this user may open it."
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, advice: str = ADVICE, lasting: bool = False) -> None:
         super().__init__(_AWAY)
-        self.detail = f"{text[:300]} {self.advice}"
+        self.advice = advice
+        self.lasting = lasting
+        self.detail = f"{text[:400]} {advice}"
 
 
 class SignerClosedError(FailureError):

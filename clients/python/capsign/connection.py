@@ -1,0 +1,179 @@
+"""What one process has of an agent: channel, stub, stream; and what becomes of them in a fork.
+
+gRPC survives a fork by itself as long as nobody chose how (GRPC_ENABLE_FORK_SUPPORT is not set). Where somebody did, 0 or 1, it
+does if no channel is open at that moment: then it has no thread left. So every channel of ours is closed before and opened after,
+and calls wait meanwhile, or are repeated under the same intents.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from capsign_wire import channels
+from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
+
+from capsign import channel as wire
+from capsign import green
+from capsign.reach import Way
+from capsign.stream import SyncStream
+
+VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
+FALSE = frozenset({"0", "false", "no"})
+_chosen = os.environ.get(VARIABLE, "")
+"""As gRPC read it when it was imported."""
+
+QUIET_SECONDS = 1.0
+"""Longest wait, before a fork, for calls that were cut off and for gRPC's threads to end."""
+
+of_the_parent: list[Connection] = []
+"""Connections that a fork left behind. They are kept: closing one would speak on a socket that the parent still uses."""
+
+
+class Connection:
+    """What belongs to one process. A fork gets its own."""
+
+    def __init__(self, target: str, way: Way, window: int, on_connect: Callable[[Any], object]) -> None:
+        """Raises RuntimeError where no call would ever return."""
+        if _stranded:
+            raise RuntimeError(_stranded)
+        self.pid = os.getpid()
+        self.threads = green.prepare()
+        self.way = way
+        self.listing = threading.Lock()
+        self.listed: tuple[int, Any] = (0, None)
+        self._target = target
+        self._calls = 0
+        self._away = False
+        self._changed = threading.Condition(threading.Lock())
+        self.channel = channels.insecure(target, wire.OPTIONS)
+        self._stub = SigningServiceStub(self.channel)
+        self.stream = SyncStream(self._stub, way, window, on_connect)
+        _connections.add(self)
+        _follow_forks()
+
+    @property
+    def current(self) -> bool:
+        """Whether it is of this process, and of the kind of threads that there are."""
+        return self.pid == os.getpid() and self.threads == green.patched()
+
+    @contextmanager
+    def calling(self) -> Iterator[SigningServiceStub]:
+        """The stub for one unary call. While a fork is under way it waits for that."""
+        with self._changed:
+            while self._away:
+                self._changed.wait()
+            self._calls += 1
+        try:
+            yield self._stub
+        finally:
+            with self._changed:
+                self._calls -= 1
+                if self._away:
+                    self._changed.notify_all()
+
+    def close(self) -> None:
+        # After a fork the parent's threads and locks are not here, nor is any thread when the interpreter ends: touching what
+        # they hold could wait for ever.
+        if self.pid == os.getpid() and not sys.is_finalizing():
+            self.stream.close()
+            self.channel.close()
+
+    def pause(self) -> None:
+        """Before a fork."""
+        if not _chosen:
+            self.stream.pause()
+            return
+        with self._changed:
+            self._away = True
+        self.stream.pause(self.channel.close)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._calls, QUIET_SECONDS)
+
+    def resume(self) -> None:
+        """Go on in the parent."""
+        if self._away:
+            if not self.stream.closing.begun:
+                self.channel = channels.insecure(self._target, wire.OPTIONS)
+                self._stub = self.stream.stub = SigningServiceStub(self.channel)
+            with self._changed:
+                self._away = False
+                self._changed.notify_all()
+        self.stream.resume()
+
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+_paused: list[Connection] = []
+_forks = threading.RLock()
+"""Held over a fork: two threads that fork at once would open under the one what the other has closed."""
+_stranded = ""
+"""Why gRPC cannot be used in this process; empty where it can."""
+_would_strand = False
+_following = False
+
+
+def _before_fork() -> None:
+    global _paused, _would_strand
+    _forks.acquire()
+    _paused = list(_connections)
+    for one in _paused:
+        one.pause()
+    _would_strand = _chosen.lower() in FALSE and not _grpc_has_ended()
+
+
+def _after_fork() -> None:
+    for one in _paused:
+        one.resume()
+    _paused.clear()
+    _forks.release()
+
+
+def _in_child() -> None:
+    # The parent's streams have no thread here, and their locks may be held for ever.
+    global _connections, _forks, _stranded
+    of_the_parent.extend(_paused)
+    _paused.clear()
+    _forks = threading.RLock()
+    _connections = weakref.WeakSet()
+    if _would_strand:
+        _stranded = (
+            f"{VARIABLE}={_chosen} keeps gRPC from being used in the children of a fork whose parent uses it, and something"
+            " else than capsign.Signer does: calls would never return. Unset the variable, start children with spawn, or close"
+            " what uses gRPC before the fork."
+        )
+
+
+def _grpc_has_ended() -> bool:
+    """Whether gRPC's own threads are gone, which they are soon after the last channel was closed."""
+    pause, waited = threading.Event(), 0.0
+    while any(name.startswith(("event_engine", "grpc_")) for name in _thread_names()):
+        if waited >= QUIET_SECONDS:
+            return False
+        pause.wait(0.01)
+        waited += 0.01
+    return True
+
+
+def _thread_names() -> list[str]:
+    names = []
+    for task in Path("/proc/self/task").glob("*/comm"):
+        try:
+            names.append(task.read_text())
+        except OSError:  # it ended just now
+            continue
+    return names
+
+
+def _follow_forks() -> None:
+    """Called when gRPC has made a channel. What is registered last is called first before a fork, and with 1 gRPC holds its own
+    threads there: ours could not end after that."""
+    global _following
+    if not _following:
+        _following = True
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
