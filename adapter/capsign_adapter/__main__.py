@@ -11,6 +11,7 @@ from capsign_wire import logs, otel, settings
 from capsign_wire.failures import FailureError
 from capsign_wire.hardening import harden
 from capsign_wire.telemetry import Metrics
+from capsign_wire.tracing import PassingTracer
 
 from capsign_adapter import __version__, authority_command
 from capsign_adapter.config import Config, load
@@ -22,6 +23,7 @@ from capsign_adapter.keys.provision import InventoryError, KeyWeakError
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.serve import Replica, run_until_signalled
 from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.store.faults import StoreOlderError
 from capsign_adapter.store.interface import CommitUnknownError, Store, StoreUnavailableError
 from capsign_adapter.store.open import open_store
 from capsign_adapter.token.counted import CountedToken
@@ -52,8 +54,9 @@ def main() -> None:
     try:
         config = load(arguments.config, os.environ)
         policy = _policy(config)
-        if arguments.check_config:
-            print(f"{arguments.config} and {config.policy} are good.")  # noqa: T201 - the answer of the command
+        if arguments.check_config or arguments.check_documents:
+            note = "" if arguments.check_documents else _tried(config, policy)
+            print(f"{arguments.config} and {config.policy} are good.{note}")  # noqa: T201 - the answer of the command
             return
         if arguments.command == "provision":
             _provision(config, policy)
@@ -72,6 +75,25 @@ def _policy(config: Config) -> Policy:
         return parse_policy(config.policy.read_bytes())
     except PolicyError as error:
         raise settings.SettingsError(f"The policy {config.policy} is not good. {error}", key="policy") from None
+
+
+def _tried(config: Config, policy: Policy) -> str:
+    """Do what a start does up to its first call, and change nothing; what there is to add. Raises what a start raises."""
+    try:
+        store = _store(config, trial=True)
+    except StoreOlderError as error:
+        token = _token(config, cautious=True)
+        token.close()
+        return f" {error} What is in it was not looked at."
+    try:
+        token = _token(config, cautious=True)
+        try:
+            Replica(config, policy, token, store, Metrics(), PassingTracer(), trial=True)
+        finally:
+            token.close()
+    finally:
+        store.close()
+    return ""
 
 
 def _provision(config: Config, policy: Policy) -> None:
@@ -115,16 +137,17 @@ def _serve(config: Config, policy: Policy) -> None:
         telemetry.close()
 
 
-def _store(config: Config, *, create: bool = False) -> Store:
+def _store(config: Config, *, create: bool = False, trial: bool = False) -> Store:
     try:
-        return open_store(config.store.url, create=create, password_file=config.store.password_file)
+        return open_store(config.store.url, create=create, trial=trial, password_file=config.store.password_file)
     except ValueError as error:
         raise settings.SettingsError(f"The key `store.url` names no store. {error}", key="store.url") from None
 
 
-def _token(config: Config) -> Token:
+def _token(config: Config, *, cautious: bool = False) -> Token:
+    token = config.token
     try:
-        return open_token(TokenSettings(config.token.module, config.token.label, config.token.pin_file, config.token.config))
+        return open_token(TokenSettings(token.module, token.label, token.pin_file, token.config, cautious=cautious))
     except ValueError as error:
         raise settings.SettingsError(
             f"The section [token] for {config.token.module} is not good: {error}.", key="token"
@@ -134,7 +157,14 @@ def _token(config: Config) -> Token:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="capsign-adapter", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="TOML file; CAPSIGN_ADAPTER_* variables override it")
-    parser.add_argument("--check-config", action="store_true", help="read configuration and policy, say what is wrong, and end")
+    parser.add_argument(
+        "--check-config",
+        action="store_true",
+        help="try what a start would, change nothing, say what is wrong, and end",
+    )
+    parser.add_argument(
+        "--check-documents", action="store_true", help="read configuration and policy only: where token and store are not"
+    )
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="how `authority` answers")
     parser.add_argument("command", nargs="?", choices=["serve", "provision", "authority"], default="serve")
     parser.add_argument("action", nargs="?", choices=["status", "rotate"], help="of `authority`; status if none is named")

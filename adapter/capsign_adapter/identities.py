@@ -19,6 +19,7 @@ from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.cluster import Cluster
 from capsign_adapter.enrol.enrolment import Enrolment, Settings
 from capsign_adapter.enrol.publisher import BundlePublisher
+from capsign_adapter.enrol.rehearsal import Rehearsal
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.identity_servicer import IdentityServicer
@@ -40,9 +41,17 @@ class Identities:
     """One replica's part in who is who. Without [identity] there is only the certificate in files."""
 
     def __init__(
-        self, config: Config, policy: Policy, token: Token, store: Store, snapshots: Snapshots, metrics: Metrics
+        self,
+        config: Config,
+        policy: Policy,
+        token: Token,
+        store: Store,
+        snapshots: Snapshots,
+        metrics: Metrics,
+        *,
+        trial: bool = False,
     ) -> None:
-        """Takes up what is due, and issues the serving certificate.
+        """Takes up what is due, and issues the serving certificate. `trial`: changes nothing, and certifies by way of trial.
 
         Raises SettingsError, FailureError, OSError (a file of `client_ca`), and what token and store raise.
         """
@@ -53,10 +62,12 @@ class Identities:
         self._serving: ServingCertificate | None = None
         self._enrolment: Enrolment | None = None
         self._publisher: BundlePublisher | None = None
+        self._files: CertificateFiles | None = None
         if config.identity is None:
             return
-        self._authority = authority = Authority(token, store, realm_of(config.identity, policy))
-        authority.look(now_ms)
+        self._authority = authority = (Rehearsal if trial else Authority)(token, store, realm_of(config.identity, policy))
+        if not trial:
+            authority.look(now_ms)
         self._seen = self.bundle_sequence()
         metrics.gauge("capsign.authority.remaining", lambda: authority.remaining_s(now_ms()))
         if config.tls.source == "authority":
@@ -65,7 +76,10 @@ class Identities:
             metrics.gauge("capsign.certificate.remaining", self._serving.remaining_s)
         kubernetes = config.identity.kubernetes
         if kubernetes is not None:
-            cluster = Cluster(Api(kubernetes.api_server, kubernetes.token_file, kubernetes.ca_file))
+            api = Api(kubernetes.api_server, kubernetes.token_file, kubernetes.ca_file)
+            if trial:
+                api.demand_files()
+            cluster = Cluster(api)
             rules = Settings(
                 kubernetes.audience,
                 kubernetes.pod_address_check,
@@ -96,7 +110,17 @@ class Identities:
         tls = self._config.tls
         if tls.certificate is None or tls.private_key is None or tls.client_ca is None:
             raise SettingsError("The section [tls] names no files and no authority.", key="tls")
-        return CertificateFiles(tls.certificate, tls.private_key, tls.client_ca if demand_certificate else None).credentials()
+        self._files = CertificateFiles(tls.certificate, tls.private_key, tls.client_ca if demand_certificate else None)
+        return self._files.credentials()
+
+    def fault(self) -> str:
+        """Why nobody can take the certificate that is served, or get one, as a word for health; empty if they can."""
+        now = now_ms()
+        if self._authority is not None and not self._authority.remaining_s(now):
+            return "authority_ended"
+        if self._serving is not None:
+            return "" if self._serving.remaining_s() else "certificate_ended"
+        return self._files.validity.fault(now) if self._files is not None else ""
 
     def register(self, registrar: Any) -> None:
         """Renewal and the trust bundle, on the listener for those who have a certificate."""

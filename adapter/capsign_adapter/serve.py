@@ -67,7 +67,18 @@ MAKING_SECONDS = 1.0
 class Replica:
     """A running adapter process."""
 
-    def __init__(self, config: Config, policy: Policy, token: Token, store: Store, metrics: Metrics, tracer: Tracer) -> None:
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        token: Token,
+        store: Store,
+        metrics: Metrics,
+        tracer: Tracer,
+        *,
+        trial: bool = False,
+    ) -> None:
+        """Everything but `start`. `trial`: nothing is changed anywhere, because it will not be started (`--check-config`)."""
         assert_inventory(token, store.key_versions(), policy.tenants, store.authorities())
         for label in unaccounted(token, store, policy.tenants, lambda: time.sleep(MAKING_SECONDS)):
             metrics.violated("I8", unknown_object=label)
@@ -96,7 +107,7 @@ class Replica:
 
         snapshots = Snapshots(store, moved)
         self._condition = condition = Condition(monotonic_ms, looks.word_of)
-        condition.watch({"descriptors": looks.at_descriptors})
+        condition.watch({"descriptors": looks.at_descriptors, "identity": lambda: self._identities.fault()})
         self._changes = Changes()
         self._catch_up = CatchUp(snapshots, fence, membership, self._changes)
         self._streams = Streams()
@@ -110,7 +121,7 @@ class Replica:
         keys = PublicKeys(policy, keyring, snapshots, budget)
 
         # Who is who.
-        self._identities = identities = Identities(config, policy, token, store, snapshots, metrics)
+        self._identities = identities = Identities(config, policy, token, store, snapshots, metrics, trial=trial)
 
         # The services.
         self._server = grpc.server(

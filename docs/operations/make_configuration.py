@@ -24,7 +24,9 @@ variable `CAPSIGN_AGENT_CONFIG`. Made from the code by `make docs`; do not edit.
 
 * A key that is not known is refused, with the name that was probably meant. So is a variable with our prefix that overrides
   nothing.
-* `--check-config` reads everything, says what is wrong, and ends.
+* `--check-config` tries everything that a start would and changes nothing: it says what is wrong and ends with 2, or with 0. It
+  takes addresses and locks too, so beside the running process it ends with 2. `capsign-adapter --check-documents` reads settings
+  and policy only, for a machine that has neither token nor store.
 * The variable of `port` in `[health]` is the prefix and `_HEALTH_PORT`. A list has commas between its items. Keys of `[[…]]`
   tables have no variable.
 * Secrets are in files: regular, at most 64 KiB, readable by their owner only (`chmod 600`). A link is followed within its own

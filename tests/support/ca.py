@@ -46,15 +46,16 @@ class Authority:
         *uris: str | bytes,
         dns: tuple[str, ...] = (),
         life: datetime.timedelta = datetime.timedelta(hours=1),
+        begins: datetime.timedelta = datetime.timedelta(hours=-2),
         extensions: tuple[x509.ExtensionType, ...] = (),
         key: Any = None,
     ) -> Credential:
-        """A certificate with these URI and DNS names. A negative life has ended already.
+        """A certificate with these URI and DNS names. A negative life has ended already; `begins` is from now on.
 
         A URI in bytes stands in the certificate as it is, whatever it is.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(_name("test"), key, life)
+        builder = self._builder(_name("test"), key, life + max(begins, datetime.timedelta()), begins)
         if uris or dns:
             builder = builder.add_extension(_names(uris, dns), critical=False)
         for extension in extensions:
@@ -63,7 +64,9 @@ class Authority:
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return Credential(signed.public_bytes(Encoding.PEM), private)
 
-    def _builder(self, subject: x509.Name, key: Any, life: datetime.timedelta) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: Any, life: datetime.timedelta, begins: datetime.timedelta = datetime.timedelta(hours=-2)
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
@@ -74,7 +77,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=2))
+            .not_valid_before(now + begins)
             .not_valid_after(now + life)
         )
 

@@ -291,6 +291,27 @@ def pin_locked_once(settings: TokenSettings) -> list[str]:
     return seen
 
 
+def cautious_login(settings: TokenSettings) -> list[Any]:
+    """A token that says that the next wrong PIN locks it, and one who only wants to know: what it meets, and C_Logins."""
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    from capsign_adapter.token import session
+    from pkcs11 import TokenFlag
+
+    login: Any = session.Session(replace(settings, cautious=True))
+    locate, tries = login._locate, []
+
+    def last_try() -> Any:
+        token = locate()
+        return SimpleNamespace(
+            open=lambda **_: tries.append(1), flags=token.flags | TokenFlag.USER_PIN_FINAL_TRY, serial=token.serial
+        )
+
+    login._locate = last_try
+    return [verdict(lambda: login.attempt(login.features, again=True)), len(tries)]
+
+
 def replaced(settings: TokenSettings, mine: Path, other: Path) -> str:
     """Another token of the same label takes the place of ours, with a PIN that it accepts."""
     token = open_token(settings)

@@ -57,6 +57,15 @@ class Api:
         self._ca_stamp: tuple[int, int, int] | None = None
         self._failing = ""
 
+    def demand_files(self) -> None:
+        """Read what a request would be made with, and ask nobody. Raises SettingsError."""
+        for key, path, read in (("token_file", self._token_file, self._token), ("ca_file", self._ca_file, self._trusting)):
+            try:
+                read()
+            except (OSError, ValueError, _UnusableError):
+                sentence = f"The file {path} of `identity.kubernetes.{key}` cannot be used. See that it is mounted."
+                raise SettingsError(sentence, key=f"identity.kubernetes.{key}") from None
+
     def ask(self, method: str, path: str, body: bytes | None = None, content_type: str = "application/json") -> Answer:
         """The server's answer, whatever its status. Raises FailureError CLUSTER_UNAVAILABLE; its text has nothing of the request.
 

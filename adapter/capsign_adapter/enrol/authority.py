@@ -75,7 +75,7 @@ class Authority:
         addresses of a server. Raises FailureError TOKEN_UNAVAILABLE, STORE_UNAVAILABLE, and CERTIFICATE_REQUEST_REFUSED if the
         key is not P-256 or the identity does not fit.
         """
-        public = _p256(spki)
+        public = p256(spki)
         try:
             svid.check_id(spiffe_id)
         except svid.NotAnSvidError as error:
@@ -180,7 +180,8 @@ def _turn(lock: threading.Lock) -> Iterator[None]:
         lock.release()
 
 
-def _p256(spki: bytes) -> ec.EllipticCurvePublicKey:
+def p256(spki: bytes) -> ec.EllipticCurvePublicKey:
+    """The key of a certificate to be. Raises FailureError CERTIFICATE_REQUEST_REFUSED."""
     try:
         public = load_der_public_key(spki)
     except (ValueError, UnsupportedAlgorithm):

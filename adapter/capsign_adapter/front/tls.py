@@ -16,6 +16,9 @@ import grpc
 from capsign_wire import logs, pem
 from capsign_wire.bounds import MAX_MESSAGE_BYTES
 
+from capsign_adapter.front.server_certificate import Validity, lasting, servable
+from capsign_adapter.sign.edge import now_ms
+
 # What held under HTTP/2 rapid reset in our measurements: bounded streams, metadata, message size and handshake time.
 SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_concurrent_streams", 100),
@@ -60,6 +63,8 @@ class CertificateFiles:
         self._private_key = private_key
         self._client_ca = client_ca
         self._lock = threading.Lock()
+        self.validity = Validity(0, 0)
+        """Of the certificate that is served."""
         self._seen = self._stamp()
 
     def _stamp(self) -> tuple[tuple[int, int, int], ...]:
@@ -68,7 +73,7 @@ class CertificateFiles:
 
     def load(self) -> grpc.ServerCertificateConfiguration:
         """Read the files and see that they belong together: gRPC would serve nobody and not say why. Raises OSError."""
-        certificate, private_key = self._certificate.read_bytes(), pem.lines(self._private_key.read_bytes())
+        certificate, private_key = read(self._certificate), pem.lines(read(self._private_key))
         try:
             certificate = pem.written(pem.certificates(certificate))
             _demand_pair(certificate, private_key)
@@ -78,6 +83,7 @@ class CertificateFiles:
                 "not PEM without a passphrase. Write both anew."
             ) from None
         roots = read_authorities(self._client_ca) if self._client_ca is not None else None
+        self.validity = servable(self._certificate, certificate, now_ms())
         return grpc.ssl_server_certificate_configuration([(private_key, certificate)], root_certificates=roots)
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -109,20 +115,41 @@ def _demand_pair(certificate: bytes, private_key: bytes) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(f"/proc/self/fd/{descriptor}", password=b"")
 
 
+def read(path: Path) -> bytes:
+    """A file's content. Raises OSError that names the file and the fix."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> OSError:
+    why = (error.strerror or type(error).__name__).lower()
+    told = OSError(f"The file {path} cannot be read ({why}). Correct the path in the section [tls], or the file's mode.")
+    told.errno = error.errno
+    return told
+
+
 def stamp(path: Path) -> tuple[int, int, int]:
     """What changes when a file is replaced or written. Raises OSError."""
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from None
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def read_authorities(path: Path) -> bytes:
     """The certificates in a file, PEM without what is around them. Raises OSError that names the fix."""
+    content = read(path)
     try:
-        found = pem.authorities(path.read_bytes())
+        found = pem.authorities(content)
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=b"".join(found))
     except (ssl.SSLError, ValueError):
         raise OSError(f"The CA file {path} is not PEM of certificates. Write it anew.") from None
-    return pem.written(found)
+    content = pem.written(found)
+    lasting(path, content, now_ms())
+    return content
 
 
 def dynamic_credentials(

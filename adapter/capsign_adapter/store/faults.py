@@ -22,6 +22,10 @@ class StoreTooNewError(StoreUnavailableError):
     """A newer release wrote this database."""
 
 
+class StoreOlderError(StoreUnavailableError):
+    """An older release wrote this database, and it was only to be looked at: a start would bring it to this release's schema."""
+
+
 class StoreDamagedError(StoreUnavailableError):
     """What is stored contradicts itself. Stop every replica and compare with a backup and the last witnessed checkpoint."""
 

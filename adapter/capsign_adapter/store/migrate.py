@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from capsign_adapter.evidence.merkle import Frontier
 from capsign_adapter.store import schema
-from capsign_adapter.store.faults import StoreTooNewError
+from capsign_adapter.store.faults import StoreOlderError, StoreTooNewError
 from capsign_adapter.store.transaction import FIRST_HEAD, Reader, Transaction
 
 
@@ -18,6 +18,12 @@ def check_version(tx: Reader) -> int:
             "Run the newer release; going back needs a backup from before the upgrade."
         )
     return number
+
+
+def demand_current(applied: int) -> None:
+    """For who may not change anything. Raises StoreOlderError."""
+    if applied < schema.LATEST:
+        raise StoreOlderError(f"The database has schema {applied}; a start brings it to {schema.LATEST}.")
 
 
 def create(tx: Transaction, dialect: str, now_ms: int) -> None:

@@ -12,12 +12,12 @@ from capsign_adapter.store.interface import Store
 from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
 
 
-def open_store(url: str, *, create: bool = False, password_file: Path | None = None) -> Store:
+def open_store(url: str, *, create: bool = False, trial: bool = False, password_file: Path | None = None) -> Store:
     """The store at `sqlite:///absolute/path` or `postgresql://user@host/database`.
 
-    With `create`, one is made if there is none. `password_file` holds the PostgreSQL password and nothing else; a password in
-    the URL is refused. Raises ValueError for a URL that names no store, StoreMissingError if there is none there, and the other
-    kinds of StoreUnavailableError in `faults`.
+    With `create`, one is made if there is none. With `trial` it is looked at, and nothing of it changes. `password_file` holds
+    the PostgreSQL password and nothing else; a password in the URL is refused. Raises ValueError for a URL that names no store,
+    StoreMissingError if there is none there, and the other kinds of StoreUnavailableError in `faults`.
     """
     if create:
         try:
@@ -28,11 +28,11 @@ def open_store(url: str, *, create: bool = False, password_file: Path | None = N
                 create_store(url, password_file=password_file)
     path = _sqlite_path(url)
     if path is not None:
-        return SqliteStore(path)
+        return SqliteStore(path, trial=trial)
     # psycopg loads libpq: not for a deployment that does not use it.
     from capsign_adapter.store.postgres import PostgresStore
 
-    return PostgresStore(url, password_file)
+    return PostgresStore(url, password_file, trial=trial)
 
 
 def database_of(url: str) -> Path | None:

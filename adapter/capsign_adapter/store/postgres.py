@@ -95,7 +95,8 @@ class _PostgresTransaction:
 class PostgresStore(RelationalStore):
     """Open an existing deployment. `create_postgres` makes one. Connections are made anew when they break."""
 
-    def __init__(self, url: str, password_file: Path | None = None) -> None:
+    def __init__(self, url: str, password_file: Path | None = None, *, trial: bool = False) -> None:
+        """`trial`: change nothing. Raises StoreOlderError then, where a start would bring the schema up to date."""
         super().__init__()
         self._target = Target.parse(url, password_file)
         self._turn = threading.Lock()
@@ -104,7 +105,7 @@ class PostgresStore(RelationalStore):
         self._readers: list[Link] = []
         self._closed = threading.Event()
         try:
-            self._upgrade()
+            self._upgrade(trial=trial)
         except BaseException:
             self.close()
             raise
@@ -121,12 +122,15 @@ class PostgresStore(RelationalStore):
         assert row is not None
         return int(row[0])
 
-    def _upgrade(self) -> None:
+    def _upgrade(self, *, trial: bool) -> None:
         if not self._read(_has_schema):
             raise faults.StoreMissingError(
                 f"{self._target} holds no capsign schema. If this deployment had one, restore it; if it is new, create one."
             )
-        if self._read(migrate.check_version) < schema.LATEST:
+        applied = self._read(migrate.check_version)
+        if trial:
+            migrate.demand_current(applied)
+        if applied < schema.LATEST:
             self._write(lambda tx, _: migrate.upgrade(tx, DIALECT, migrate.check_version(tx), _now_ms()))
         self._write(lambda tx, head: log.check_tail(tx, head))
 

@@ -78,7 +78,8 @@ def _insert_statement(table: Table) -> str:
 class SqliteStore(RelationalStore):
     """Open an existing database file. `create_sqlite` makes one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, trial: bool = False) -> None:
+        """`trial`: change nothing. Raises StoreOlderError then, where a start would bring the schema up to date."""
         super().__init__()
         self._path = path
         self._identity = _check_files(path)
@@ -90,7 +91,7 @@ class SqliteStore(RelationalStore):
             raise StoreUnavailableError(f"{lock_path(path)}: {error.strerror}. The store's directory must be writable.") from None
         try:
             self._writer = _connect(path)
-            self._upgrade()
+            self._upgrade(trial=trial)
         except sqlite3.Error as error:
             self.close()
             raise faults.from_sqlite(error, str(path)) from error
@@ -105,16 +106,20 @@ class SqliteStore(RelationalStore):
     def __repr__(self) -> str:
         return f"SqliteStore({str(self._path)!r})"
 
-    def _upgrade(self) -> None:
+    def _upgrade(self, *, trial: bool) -> None:
         tables = {row[0] for row in self._writer.all("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "schema_migrations" not in tables:
             raise faults.StoreDamagedError(
                 f"{self._path} is not a capsign database: it has no schema. Restore the right file; nothing was changed."
             )
         applied = migrate.check_version(self._writer)
+        if trial:
+            migrate.demand_current(applied)
         if applied < schema.LATEST:
             self._write(lambda tx, _: migrate.upgrade(tx, DIALECT, migrate.check_version(tx), _now_ms()))
         self._write(lambda tx, head: log.check_tail(tx, head))
+        if trial:
+            return
         with self._lock:
             _lengthen_log(self._writer, self._path)
 

@@ -173,6 +173,12 @@ class Session:
         """A new session, logged in. A refused PIN is remembered: `pin_trials` says when it may be tried again, if ever."""
         try:
             token = self._locate()
+            if self._settings.cautious and token.flags & _LAST_TRY:
+                label = self._settings.label
+                raise PinRejectedError(
+                    f"the token {label!r} has refused PINs, and one more wrong one locks it: the PIN was not tried. "
+                    "Log in with the right one by the token's own tool"
+                )
             try:
                 session = token.open(rw=True, user_pin=pin, attribute_mapper=_mapper())
             except _PIN_ERRORS as error:
