@@ -9,26 +9,17 @@ import difflib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from capsign_cli.failures import REFUSED, USAGE, CliError
-from capsign_cli.manifests import dump, label_misplaced, load, templates
+from capsign_cli.manifests import Document, dump, label_misplaced, load, templates
 from capsign_cli.output import raw
 
 MAX_INPUT_BYTES = 16 * 1024 * 1024
 """Most that is read as manifests, bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """One document, before and after."""
-
-    before: Any
-    after: Any
 
 
 @click.command()
@@ -59,16 +50,21 @@ def inject(
     settings, bundle_pem = _settings(settings_file, bundle)
     if not bundle_pem:
         _note("No trust bundle is given: the webhook adds it at admission; for a cluster without the webhook, give --bundle.")
-    documents = [(name, document) for name in files for document in load(_read(name), name)]
-    done = [_Done(document, _inject_all(document, name, namespace, settings, bundle_pem)) for name, document in documents]
-    if all(one.after is one.before for one in done):
+    read = [load(_read(name), name) for name in files]
+    done = [
+        Document(number, piece, piece.value, _inject_all(piece.value, files[number], namespace, settings, bundle_pem))
+        for number, file in enumerate(read)
+        for piece in file
+        if piece.value is not None
+    ]
+    if not any(one.changed for one in done):
         _note('Nothing was injected: no pod carries the label capsign.dev/inject: "true".')
     if show_diff:
         _show_diff(done)
     elif output == "patch":
         raw(json.dumps(_patch(done), indent=2).encode() + b"\n")
     else:
-        raw(dump([one.after for one in done], output).encode())  # manifests are UTF-8, whatever the terminal has
+        raw(dump(read, done, output))  # manifests are UTF-8, whatever the terminal has
 
 
 def _settings(file: Path | None, bundle: Path | None) -> tuple[Any, str]:
@@ -134,20 +130,20 @@ def _inject_all(document: Any, source: str, namespace: str, settings: Any, bundl
     return document
 
 
-def _patch(done: list[_Done]) -> list[dict[str, Any]]:
+def _patch(done: list[Document]) -> list[dict[str, Any]]:
     from capsign_injector.patch import diff
 
-    changed = [one for one in done if one.after is not one.before]
+    changed = [one for one in done if one.changed]
     if len(changed) > 1:
         advice = "Give one object, or use -o yaml."
         raise CliError(USAGE, "SEVERAL_OBJECTS", f"{len(changed)} objects would change; a patch is for one.", advice)
     return diff(changed[0].before, changed[0].after) if changed else []
 
 
-def _show_diff(done: list[_Done]) -> None:
+def _show_diff(done: list[Document]) -> None:
     colour = sys.stdout.isatty()
     for one in done:
-        if one.after is one.before:
+        if not one.changed:
             continue
         title = next((place.title for place in templates(one.after)), "document")
         click.secho(f"── {title} ", bold=True, color=colour)
@@ -156,9 +152,9 @@ def _show_diff(done: list[_Done]) -> None:
             click.secho(line, fg=style, color=colour)
 
 
-def _lines(one: _Done) -> Iterator[str]:
+def _lines(one: Document) -> Iterator[str]:
     """A unified diff in which only what changed shows, with enough around it to say where that is."""
-    before, after = (dump([each], "yaml").splitlines() for each in (one.before, one.after))
+    before, after = (text.splitlines() for text in one.texts())
     for line in list(difflib.unified_diff(before, after, n=3, lineterm=""))[2:]:
         yield "   ⋯" if line.startswith("@@") else line
 

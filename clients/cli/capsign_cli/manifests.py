@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from capsign_cli import manifest_edit
 from capsign_cli.failures import USAGE, CliError
+from capsign_cli.go_yaml import TooLargeError, UnreadableError, resolve
+from capsign_cli.manifest_stream import Piece, pieces
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "Pod": (),
@@ -25,10 +28,6 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
 LABEL = "capsign.dev/inject"
 MAX_DOCUMENTS = 10_000
 """Most objects taken at once."""
-MAX_DEPTH = 200
-"""Deepest nesting; a manifest has about 20."""
-MAX_NODES = 2_000_000
-"""Most values in a file, with each alias written out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,64 +57,44 @@ class Place:
         return _replaced(document, self.path, pod)
 
 
-def load(data: bytes, source: str) -> list[Any]:
-    """The documents of a YAML or JSON file; empty ones are left out. Raises CliError."""
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A manifest, where it stands, and what it is to become."""
+
+    file: int
+    piece: Piece
+    before: Any
+    after: Any
+
+    @property
+    def changed(self) -> bool:
+        return self.after is not self.before
+
+    def texts(self) -> tuple[str, str]:
+        """The document before and after, as YAML: as it was written, where it was YAML."""
+        if self.piece.text is None or self.piece.root is None:
+            return _yaml(self.before), _yaml(self.after)
+        if not self.changed:
+            return self.piece.text, self.piece.text
+        return self.piece.text, manifest_edit.edited(self.piece.text, self.piece.root, self.before, self.after, _yaml)
+
+
+def load(data: bytes, source: str) -> list[Piece]:
+    """A file as kubectl reads it, piece by piece; those with a value are objects. Raises CliError."""
     try:
-        _refuse_bombs(data, source)
-        documents = [one for one in yaml.load_all(data, Loader=_Loader) if one is not None]
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise CliError(USAGE, "NOT_YAML", f"{source} is not YAML{where}.", "Correct it there.") from None
+        found = pieces(data)
+    except UnreadableError as error:
+        where = f" at line {error.line}" if error.line else ""
+        raise CliError(USAGE, "NOT_YAML", f"{source} {error}{where}.", "kubectl would not read it either. Correct it.") from None
+    except TooLargeError as error:
+        raise CliError(USAGE, "TOO_LARGE", f"{source} {error}.", "Split the file.") from None
+    documents = [one for one in found if one.value is not None]
     if len(documents) > MAX_DOCUMENTS:
         raise CliError(USAGE, "TOO_LARGE", f"{source} has {len(documents)} documents.", "Split the file.")
     for one in documents:
-        if not isinstance(one, dict) or not isinstance(one.get("kind"), str):
+        if not isinstance(one.value, dict) or not isinstance(one.value.get("kind"), str):
             raise CliError(USAGE, "NO_MANIFEST", f"{source} holds a document without a `kind`.", "Is it a Kubernetes manifest?")
-    return documents
-
-
-def _refuse_bombs(data: bytes, source: str) -> None:
-    """Before anything is built. libyaml's composer recurses on the C stack, and a deep file would end the process; a few lines of
-    aliases of aliases become gigabytes when they are written out, and one of itself never ends."""
-    open_nodes: list[tuple[str | None, int]] = []
-    sizes: dict[str | None, int] = {}
-    size = 0
-    for event in yaml.parse(data, Loader=_Loader):
-        if isinstance(event, yaml.AliasEvent):
-            if any(anchor == event.anchor for anchor, _ in open_nodes):
-                raise CliError(USAGE, "NOT_YAML", f"{source} has a value that holds itself: *{event.anchor}.", "Write it out.")
-            size += sizes.get(event.anchor, 1)
-        elif isinstance(event, yaml.NodeEvent):
-            size += 1
-            open_nodes.append((event.anchor, size))
-        if isinstance(event, yaml.ScalarEvent | yaml.CollectionEndEvent):
-            anchor, before = open_nodes.pop()
-            if anchor is not None:
-                sizes[anchor] = size - before + 1
-        if len(open_nodes) > MAX_DEPTH:
-            raise CliError(USAGE, "NOT_YAML", f"{source} is nested too deeply.", "Is it the right file?")
-        if size > MAX_NODES:
-            raise CliError(USAGE, "TOO_LARGE", f"{source} has more than {MAX_NODES} values.", "Split the file.")
-
-
-class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc] # chosen at run time
-    """Plain scalars as kubectl reads them, which differs from Python's YAML 1.1: `22:30` is text there and the number 1350 here,
-    `1e3` a number there and text here. What only passes through must come out as it would have been read."""
-
-
-_Loader.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
-_Loader.yaml_implicit_resolvers = {}
-# go.yaml.in/yaml/v2, resolve.go. The first that matches counts. What is too large for a float is text to both.
-for _tag, _form, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", [*"yYnNtTfFoO"]),
-    ("int", r"[-+]?(0b_*[01][01_]*|0o?_*[0-7][0-7_]*|0|[1-9][0-9_]*|0x_*[0-9a-fA-F][0-9a-fA-F_]*)", [*"-+0123456789"]),
-    ("float", r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]{1,2})?", [*"-+.0123456789"]),
-    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", [*"-+."]),
-    ("merge", r"<<", ["<"]),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), _first)
+    return found
 
 
 class _Dumper(yaml.SafeDumper):
@@ -125,12 +104,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-_ELSEWHERE = re.compile(r"[-+]?[.]?[0-9][0-9A-Fa-fxXoO_.+-]*|[yYnN]")
-"""Plain text that kubectl's YAML would take for a number or a truth value, and Python's would not."""
-
-
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else "'" if _ELSEWHERE.fullmatch(text) else None
+    style = "|" if "\n" in text else None if resolve(text) == ("str", text) else "'"
     if set(text) & {"\x85", "\u2028", "\u2029"}:  # line ends in YAML 1.1; escaped, they come back as they were
         style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
@@ -139,13 +114,57 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def dump(documents: Sequence[Any], kind: str) -> str:
-    """The documents as YAML, or as JSON: one object, or a List of several."""
-    if kind == "yaml":
-        text: str = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
-        return text
-    whole = documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": list(documents)}
-    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+def dump(files: Sequence[Sequence[Piece]], documents: Sequence[Document], kind: str) -> bytes:
+    """The files one after the other as YAML, or their objects as JSON: one, or a List of several.
+
+    As YAML, what did not change comes out as it was, letter by letter; JSON becomes YAML.
+    """
+    if kind == "json":
+        values = [one.after for one in documents]
+        whole = values[0] if len(values) == 1 else {"apiVersion": "v1", "kind": "List", "items": values}
+        return json.dumps(_as_go_writes(whole), indent=2, ensure_ascii=False).encode() + b"\n"
+    if len(files) == 1 and not any(one.changed or one.piece.is_json for one in documents):
+        return b"".join(piece.raw for piece in files[0])
+    made = b""
+    for number, file in enumerate(files):
+        mine = {id(one.piece): one for one in documents if one.file == number}
+        continues = False  # within a file, separators are its own
+        for piece in file:
+            raw = _written(piece, mine.get(id(piece)))
+            if made and not continues and not raw.startswith(b"---"):
+                made = _ended(made) + b"---\n"
+            made = (_ended(made) if raw.startswith(b"---") else made) + raw
+            continues = not piece.is_json
+    return made
+
+
+def _written(piece: Piece, document: Document | None) -> bytes:
+    if document is None or (piece.text is not None and not document.changed):
+        return piece.raw if piece.raw[:2] not in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else (piece.text or "").encode()
+    text = document.texts()[1]
+    if b"\r\n" in piece.raw and piece.text is not None:
+        text = text.replace("\n", "\r\n")
+    elif not piece.raw.endswith(b"\n") and piece.text is not None:
+        text = text.removesuffix("\n")
+    return text.encode()
+
+
+def _ended(made: bytes) -> bytes:
+    return made if made.endswith(b"\n") else made + b"\n"
+
+
+def _yaml(value: Any) -> str:
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
+    return text
+
+
+def _as_go_writes(value: Any) -> Any:
+    """Whole numbers without a point: kubectl takes `1000.0` for no int."""
+    if isinstance(value, dict):
+        return {key: _as_go_writes(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_as_go_writes(held) for held in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e21 else value
 
 
 def templates(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[Place]:

@@ -1,0 +1,151 @@
+"""What changed in a document, written into its own text: every other letter stays, comments and spellings too. Pure.
+
+The text that comes out is read again and must be what was meant. Where it is not (an anchor in what changed, a key that is there
+twice), the whole document is written anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import yaml
+
+from capsign_cli import go_yaml
+from capsign_cli.go_yaml import Node
+
+Write = Callable[[Any], str]
+"""Writes a value as YAML in blocks, with a line's end at its end."""
+
+Edit = tuple[int, int, str]
+
+
+class _CannotError(Exception):
+    """Not in this text."""
+
+
+def edited(text: str, root: Node, before: Any, after: Any, write: Write) -> str:
+    """The text of a document, with `after` in the place of `before`."""
+    try:
+        changes = sorted(_Editor(text, write).changes(root, before, after), key=lambda edit: edit[0])  # inner ones first
+        made, at = [], 0
+        for start, end, new in changes:
+            if start < at:
+                raise _CannotError
+            made += [text[at:start], new]
+            at = end
+        result = "".join([*made, text[at:]])
+        read = go_yaml.compose(result)
+        if read is not None and same(go_yaml.value(read), after):
+            return result
+    except (_CannotError, go_yaml.UnreadableError, go_yaml.TooLargeError):
+        pass
+    return write(after)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether JSON tells no difference; `1`, `1.0` and `true` are three things."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(held, other[key]) for key, held in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+class _Editor:
+    def __init__(self, text: str, write: Write) -> None:
+        self._text = text
+        self._write = write
+        self._dashes: list[int] | None = None
+
+    def changes(self, node: Node, before: Any, after: Any) -> Iterator[Edit]:
+        """Raises _CannotError."""
+        if before is after or same(before, after):
+            return
+        if node.kind == "alias" or node.anchored:
+            raise _CannotError  # it is said once and meant in several places
+        if node.kind == "map" and not node.flow and isinstance(after, dict) and before.keys() <= after.keys():
+            yield from self._map(node, before, after)
+        elif node.kind == "seq" and not node.flow and isinstance(after, list):
+            yield from self._seq(node, before, after)
+        else:
+            yield self._anew(node, after)
+
+    def _map(self, node: Node, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Edit]:
+        places: dict[str, Node] = {}
+        for name, held in node.pairs():
+            if name.kind != "scalar" or name.text in places:
+                raise _CannotError
+            places[name.text] = held
+        for key, value in after.items():
+            if key in before and not same(before[key], value):
+                if key not in places:
+                    raise _CannotError  # `<<` brought it
+                yield from self.changes(places[key], before[key], value)
+        added = {key: value for key, value in after.items() if key not in before}
+        if added:
+            end, blanks = self._line_end(node), " " * self._column(node.children[0].start)
+            yield end, end, blanks + self._indented(self._write(added), len(blanks))
+
+    def _seq(self, node: Node, before: list[Any], after: list[Any]) -> Iterator[Edit]:
+        shorter = min(len(before), len(after))
+        head = next((at for at in range(shorter) if not same(before[at], after[at])), shorter)
+        tail = next((at for at in range(shorter - head) if not same(before[-1 - at], after[-1 - at])), shorter - head)
+        old, new = before[head : len(before) - tail], after[head : len(after) - tail]
+        if len(old) == len(new):
+            for at, (one, other) in enumerate(zip(old, new, strict=True), head):
+                yield from self.changes(node.children[at], one, other)
+        elif old:
+            yield self._anew(node, after)
+        elif head < len(before):
+            dash = self._dash(node.children[head])
+            yield dash, dash, self._indented(self._write(new), self._column(dash)) + " " * self._column(dash)
+        else:
+            end, blanks = self._line_end(node.children[-1]), " " * self._column(self._dash(node.children[0]))
+            yield end, end, blanks + self._indented(self._write(new), len(blanks))
+
+    def _anew(self, node: Node, after: Any) -> Edit:
+        """In the form that goes wherever a value may be."""
+        if node.kind != "scalar" and not node.flow:
+            if not isinstance(after, dict | list) or not after:
+                raise _CannotError
+            column = self._column(node.children[0].start if node.kind == "map" else self._dash(node.children[0]))
+            start = node.children[0].start if node.kind == "map" else self._dash(node.children[0])
+            return start, self._line_end(node), self._indented(self._write(after), column)
+        if node.kind == "scalar" and self._text[node.start : node.start + 1] in {"|", ">"}:
+            raise _CannotError
+        text = json.dumps(after, ensure_ascii=False)
+        return node.start, node.end, text if self._text[node.start - 1 : node.start] in {" ", "\n", ""} else f" {text}"
+
+    def _column(self, at: int) -> int:
+        return at - (self._text.rfind("\n", 0, at) + 1)
+
+    def _dash(self, item: Node) -> int:
+        """Where the `-` of an item is: the last one that begins an item before it."""
+        if self._dashes is None:
+            tokens = yaml.scan(self._text, Loader=go_yaml.LOADER)
+            self._dashes = [each.start_mark.index for each in tokens if isinstance(each, yaml.BlockEntryToken)]
+        dashes = [at for at in self._dashes if at < item.start]
+        if not dashes:
+            raise _CannotError
+        return dashes[-1]
+
+    def _line_end(self, node: Node) -> int:
+        """Where the line after a value begins."""
+        while node.kind in {"map", "seq"} and not node.flow:
+            node = node.children[-1]
+        if node.end and self._text[node.end - 1] == "\n" and node.end > node.start:
+            return node.end
+        newline = self._text.find("\n", node.end)
+        if newline < 0:
+            raise _CannotError
+        return newline + 1
+
+    @staticmethod
+    def _indented(text: str, column: int) -> str:
+        """All lines but the first, which begins where it is put."""
+        first, *others = text.rstrip("\n").split("\n")
+        return "\n".join([first, *(" " * column + line if line else line for line in others)]) + "\n"
