@@ -36,13 +36,13 @@ _INT = re.compile(
     r"(?P<sign>[-+]?)(0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<bin>[01]+)|0[oO]?(?P<oct>[0-7]+)|(?P<dec>0|[1-9][0-9]*))", re.ASCII
 )
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
-_DAY, _TIME, _ZONE = (
-    r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}",
-    r"[0-9]{1,2}:[0-9]{1,2}:[0-9]{1,2}([.,][0-9]+)?",
-    r"(Z|[-+][0-9]{2}:[0-9]{2})",
-)
+_DOT_FLOAT = re.compile(r"\.[0-9]+(_[0-9]+)*([eE][-+]?[0-9]+(_[0-9]+)*)?", re.ASCII)
+_DAY, _TIME = r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}", r"[0-9]{1,2}:[0-9]{1,2}:[0-9]{1,2}([.,][0-9]+)?"
+_ZONE = r"(Z|[-+][0-9]{2}:[0-9]{2})"
 _TIMESTAMP = re.compile(rf"{_DAY}([Tt]{_TIME}{_ZONE}| {_TIME})?", re.ASCII)
 _BASES = {"hex": 16, "bin": 2, "oct": 8, "dec": 10}
+
+_MARK, _STAND_IN = "\ufeff", "\uf8ff"
 
 LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
@@ -91,7 +91,7 @@ def compose(text: str) -> Node | None:
     root: Node | None = None
     total = 0
     try:
-        for event in yaml.parse(text, Loader=LOADER):
+        for event in yaml.parse(scannable(text), Loader=LOADER):
             if isinstance(event, yaml.DocumentEndEvent):
                 break
             if isinstance(event, yaml.CollectionEndEvent):
@@ -120,6 +120,12 @@ def compose(text: str) -> Node | None:
     return root
 
 
+def scannable(text: str) -> str:
+    """The text for libyaml, letter by letter the same but for byte order marks inside of it: libyaml passes over one at the
+    beginning of a line, and Go's copy of it takes it for a letter."""
+    return text.replace(_MARK, _STAND_IN)
+
+
 def _index(mark: Any) -> int:
     index: int = mark.index
     return index
@@ -136,7 +142,7 @@ def _node(event: Any, anchors: dict[str, Node], around: list[Node]) -> Node:
         return Node("alias", start, end, line, target=target, size=target.size)
     tag = (event.tag or "").removeprefix(_TAG)
     if isinstance(event, yaml.ScalarEvent):
-        made = Node("scalar", start, end, line, tag=tag, plain=event.implicit[0], text=event.value)
+        made = Node("scalar", start, end, line, tag=tag, plain=event.implicit[0], text=event.value.replace(_STAND_IN, _MARK))
     else:
         kind = "map" if isinstance(event, yaml.MappingStartEvent) else "seq"
         made = Node(kind, start, end, line, flow=bool(event.flow_style), tag=tag)
@@ -157,7 +163,10 @@ def value(node: Node) -> Any:
         made: dict[str, Any] = {}
         _fill(node, made)
         return made
-    return _scalar(node)
+    found = _scalar(node)
+    if isinstance(found, float) and not math.isfinite(found):
+        raise UnreadableError("has a number that JSON cannot have", node.line)
+    return found
 
 
 def _fill(node: Node, made: dict[str, Any]) -> None:
@@ -174,12 +183,13 @@ def _fill(node: Node, made: dict[str, Any]) -> None:
 
 
 def _key(node: Node) -> str:
-    found = value(node)
+    real = node.target if node.target is not None else node
+    found = _scalar(real) if real.kind == "scalar" else None
     if isinstance(found, str):
         return found
     if isinstance(found, bool):
         return "true" if found else "false"
-    if isinstance(found, int):
+    if isinstance(found, int) and found < 2**63:
         return str(found)
     if isinstance(found, float):
         return _short_float(found)
@@ -200,8 +210,6 @@ def _scalar(node: Node) -> Any:
         if node.tag != "float" or kind != "int":
             raise UnreadableError(f"has a !!{node.tag} that is none", node.line)
         found = float(found)
-    if isinstance(found, float) and not math.isfinite(found):
-        raise UnreadableError("has a number that JSON cannot have", node.line)
     return found
 
 
@@ -213,7 +221,7 @@ def resolve(text: str, tag: str = "") -> tuple[str, Any]:
     if (not first or first in "+-.0123456789yYnNtTfFoO~") and text in _WORDS:
         found = _WORDS[text]
         return ("null" if found is None else "bool" if isinstance(found, bool) else "float"), found
-    if first == "." and _FLOAT.fullmatch(text):
+    if first == "." and _DOT_FLOAT.fullmatch(text):
         return _float(text)
     if first and first in "+-0123456789":
         if _TIMESTAMP.fullmatch(text):
@@ -244,12 +252,9 @@ def _float(text: str) -> tuple[str, Any]:
 
 def _short_float(number: float) -> str:
     """Go's strconv.FormatFloat(number, 'g', -1, 32): keys are made so."""
-    if not math.isfinite(number):
-        return ".nan" if math.isnan(number) else ".inf" if number > 0 else "-.inf"
-    try:
-        (single,) = struct.unpack("f", struct.pack("f", number))
-    except OverflowError:
-        return ".inf" if number > 0 else "-.inf"
+    (single,) = struct.unpack("f", struct.pack("f", number))
+    if not math.isfinite(single):
+        return ".nan" if math.isnan(single) else ".inf" if single > 0 else "-.inf"
     for digits in range(9):
         text = f"{single:.{digits}e}"
         if struct.pack("f", float(text)) == struct.pack("f", single):

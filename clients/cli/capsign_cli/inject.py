@@ -52,7 +52,7 @@ def inject(
         _note("No trust bundle is given: the webhook adds it at admission; for a cluster without the webhook, give --bundle.")
     read = [load(_read(name), name) for name in files]
     done = [
-        Document(number, piece, piece.value, _inject_all(piece.value, files[number], namespace, settings, bundle_pem))
+        Document(number, piece, piece.value, inject_all(piece.value, files[number], namespace, settings, bundle_pem))
         for number, file in enumerate(read)
         for piece in file
         if piece.value is not None
@@ -99,7 +99,7 @@ def _read(name: str) -> bytes:
     return data
 
 
-def _inject_all(document: Any, source: str, namespace: str, settings: Any, bundle_pem: str) -> Any:
+def inject_all(document: Any, source: str, namespace: str, settings: Any, bundle_pem: str) -> Any:
     """The document with every labelled pod in it injected; the same object if there is none."""
     from capsign_injector.inject import inject as inject_pod
     from capsign_injector.inject import wants

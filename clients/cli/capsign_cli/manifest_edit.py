@@ -126,7 +126,7 @@ class _Editor:
     def _dash(self, item: Node) -> int:
         """Where the `-` of an item is: the last one that begins an item before it."""
         if self._dashes is None:
-            tokens = yaml.scan(self._text, Loader=go_yaml.LOADER)
+            tokens = yaml.scan(go_yaml.scannable(self._text), Loader=go_yaml.LOADER)
             self._dashes = [each.start_mark.index for each in tokens if isinstance(each, yaml.BlockEntryToken)]
         dashes = [at for at in self._dashes if at < item.start]
         if not dashes:

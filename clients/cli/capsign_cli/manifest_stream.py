@@ -63,14 +63,25 @@ def _json(data: bytes) -> tuple[list[Piece], bytes]:
         except RecursionError:
             raise UnreadableError("is nested too deeply") from None
         except ValueError as error:
-            if len(found) > 1:  # certainly JSON
+            rest = _for_yaml(_bytes(text[read:]))
+            if len(found) > 1 or rest is None:  # certainly JSON
                 line = text.count("\n", 0, getattr(error, "pos", at)) + 1
                 raise UnreadableError("is not JSON", line) from None
-            newline = text.find("\n", read, at)
-            return found, _bytes(text[newline + 1 if newline >= 0 else at :])
+            return found, rest
         found.append(Piece(_bytes(text[at:after]), _bounded(value)))
         read = after
     return found, b""
+
+
+def _for_yaml(data: bytes) -> bytes | None:
+    """What kubectl gives to its YAML reader where JSON ends: without blanks, up to the end of the line. None: too little."""
+    for at in range(len(data) - 3):
+        letter = data[at : at + 4].decode("utf-8", "replace")[0]
+        if letter == "\ufffd":
+            return None
+        if letter == "\n" or not letter.isspace():
+            return data[at + 1 if letter == "\n" else at :]
+    return None
 
 
 def _no_constant(name: str) -> Any:
@@ -160,6 +171,9 @@ def _decoded(raw: bytes, line: int) -> str:
             raw, encoding = raw[len(mark) :], name
             break
     try:
-        return raw.decode(encoding)
+        text = raw.decode(encoding)
+        if text.startswith("\ufeff"):
+            raise UnreadableError("begins with two byte order marks", line)
+        return text
     except UnicodeDecodeError as error:
         raise UnreadableError("is not UTF-8", line + raw.count(b"\n", 0, error.start)) from None

@@ -6,13 +6,14 @@ import codecs
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import yaml
 
-from capsign_cli import manifest_edit
+from capsign_cli import go_yaml, manifest_edit
 from capsign_cli.failures import USAGE, CliError
-from capsign_cli.go_yaml import TooLargeError, UnreadableError, resolve
+from capsign_cli.go_yaml import TooLargeError, UnreadableError
 from capsign_cli.manifest_stream import Piece, pieces
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
@@ -105,7 +106,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None if resolve(text) == ("str", text) else "'"
+    style = "|" if "\n" in text else None if go_yaml.resolve(text) == ("str", text) else "'"
     if set(text) & {"\x85", "\u2028", "\u2029"}:  # line ends in YAML 1.1; escaped, they come back as they were
         style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
@@ -146,7 +147,8 @@ def _written(piece: Piece, document: Document | None) -> bytes:
         text = text.replace("\n", "\r\n")
     elif not piece.raw.endswith(b"\n") and piece.text is not None:
         text = text.removesuffix("\n")
-    return text.encode()
+    mark = codecs.BOM_UTF8 if piece.raw.startswith(codecs.BOM_UTF8) else b""
+    return mark + text.encode()
 
 
 def _ended(made: bytes) -> bytes:
@@ -164,7 +166,8 @@ def _as_go_writes(value: Any) -> Any:
         return {key: _as_go_writes(held) for key, held in value.items()}
     if isinstance(value, list):
         return [_as_go_writes(held) for held in value]
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e21 else value
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e21
+    return int(Decimal(repr(value))) if whole else value
 
 
 def templates(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[Place]:
