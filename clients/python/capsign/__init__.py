@@ -10,20 +10,26 @@ of the two does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING
 
 from capsign.errors import CapsignError, HandleNotChosen, InvalidSignature, Refused, Unavailable, Unknown
-from capsign.results import Done, KeyHandle, Never, ProtocolRule, PublicKey, Resolution, Signature, WasRefused
+from capsign.results import Done, KeyHandle, Never, ProtocolRule, PublicKey, Resolution, Signature, SignedBy, WasRefused
 
 if TYPE_CHECKING:
+    from capsign_wire.intents import new_intent_id
+
     from capsign.asynchronous import AsyncSigner
+    from capsign.inputs import Buffer, IntentId
     from capsign.signer import Signer
 
 __all__ = [
     "AsyncSigner",
+    "Buffer",
     "CapsignError",
     "Done",
     "HandleNotChosen",
+    "IntentId",
     "InvalidSignature",
     "KeyHandle",
     "Never",
@@ -32,20 +38,31 @@ __all__ = [
     "Refused",
     "Resolution",
     "Signature",
+    "SignedBy",
     "Signer",
     "Unavailable",
     "Unknown",
     "WasRefused",
+    "new_intent_id",
 ]
 
+if not TYPE_CHECKING:  # a type checker that saw this would take any misspelt name for one that it gives
+    _LAZY = {
+        "AsyncSigner": "capsign.asynchronous",
+        "Buffer": "capsign.inputs",
+        "IntentId": "capsign.inputs",
+        "Signer": "capsign.signer",
+        "new_intent_id": "capsign_wire.intents",
+    }
 
-def __getattr__(name: str) -> Any:
-    if name == "Signer":
-        from capsign.signer import Signer
+    def __getattr__(name):
+        from importlib import import_module
 
-        return Signer
-    if name == "AsyncSigner":
-        from capsign.asynchronous import AsyncSigner
+        if name not in _LAZY:
+            raise AttributeError(f"module 'capsign' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        found = globals()[name] = getattr(import_module(_LAZY[name]), name)
+        return found
 
-        return AsyncSigner
-    raise AttributeError(f"module 'capsign' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
