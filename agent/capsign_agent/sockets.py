@@ -17,6 +17,7 @@ import os
 import socket
 import stat
 from pathlib import Path
+from shlex import quote
 
 from capsign_wire import unix_socket
 
@@ -91,7 +92,7 @@ def _check_directory(directory: Path, mode: int) -> None:
     if found & 0o1777 & ~mode:
         raise SocketError(
             f"The socket directory {directory} has mode {found:04o}, wider than {mode:04o}. "
-            f"Run `chmod {mode:04o} {directory}`, or set directory_mode."
+            f"Run `chmod {mode:04o} {quote(str(directory))}`, or set directory_mode."
         )
     if found != mode:
         directory.chmod(mode)  # a life that ended between the two calls above, or setgid that came from the volume

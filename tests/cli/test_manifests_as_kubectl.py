@@ -9,6 +9,7 @@ import json
 import pytest
 import yaml
 from capsign_cli import manifest_edit, manifests
+from capsign_cli.__main__ import main
 from capsign_cli.failures import CliError
 from capsign_injector.settings import Settings
 from hypothesis import HealthCheck, assume, given, settings
@@ -484,3 +485,28 @@ def test_binary_is_text_in_json(kubectl):
     """`!!binary` and `!!timestamp` ended in a traceback with `-o json`."""
     data = b"kind: A\nx: !!binary " + base64.b64encode("\u00e9".encode()) + b"\nz: !!timestamp 2026-01-02\n"
     assert json.loads(injected(data, "json")) == {"kind": "A", "x": "\u00e9", "z": "2026-01-02"}
+
+
+def test_several_files_are_one_stream(kubectl, tmp_path, capsysbinary):
+    """Each with its own ends, marks and encodings: what comes out is what kubectl would read of all of them."""
+    names = ["a Pod", "cut", "a mark", "Windows", "in JSON", "in flow", "a block last, cut"]
+    texts = [PODS[name].encode() for name in names]
+    texts += [
+        FILES[name].encode()
+        for name in ("a block at the end without a line's end", "an end", "JSON, one after the other", "comments")
+    ]
+    texts += [b"\n---\n# only\n", b"", BYTES["UTF-16 BE"], FILES["JSON with an emoji"].encode()]
+    files = [tmp_path / f"{number}.yaml" for number in range(len(texts))]
+    for file, text in zip(files, texts, strict=True):
+        file.write_bytes(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["inject", *(word for file in files for word in ("-f", str(file)))])
+    assert ended.value.code == 0
+    before = [one for text in texts for one in kubectl.read(text)]
+    after = kubectl.read(capsysbinary.readouterr().out)
+    assert len(after) == len(before)
+    for one, other in zip(before, after, strict=True):
+        if one["kind"] == "Pod":
+            assert other["spec"]["initContainers"][0]["name"] == "capsign-agent"
+        else:
+            assert plain(one) == plain(other)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from support import generic_client
+from support.fake_agent import FakeAgent
 
 pytestmark = pytest.mark.system
 
@@ -38,3 +41,16 @@ def test_a_client_made_from_the_protos_alone_signs_and_verifies(agent, pytestcon
     assert found["refusal"] == {"code": 9, "reason": "SIGNATURE_INVALID"}
     assert (found["resolution"], found["resolved_same"]) == ("done", True)
     assert list(agent.signed.values()) == [1]
+
+
+def test_node_names_an_odd_path_as_it_is(pytestconfig):
+    """What clients/python/README.md says of other languages: gRPC for Node decodes nothing after `unix:`."""
+    folder = generic_client.install(pytestconfig)
+    with tempfile.TemporaryDirectory(prefix="c-") as home:
+        path = Path(home) / "a#b?c%20d \U0001f511" / "s"
+        path.parent.mkdir()
+        agent = FakeAgent(path).start()
+        try:
+            assert generic_client.run(folder, path, "mail", "ALGORITHM_ED25519", b"m")["same_bytes"]
+        finally:
+            agent.stop()

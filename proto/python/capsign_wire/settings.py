@@ -16,6 +16,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 from capsign_wire.file_access import ACL, strangers
@@ -126,16 +127,17 @@ def _refuse_exposed(path: Path, state: os.stat_result, acl: bytes) -> None:
     if not stat.S_ISREG(state.st_mode):
         raise SettingsError(f"The secret file {path} is not a regular file. Put the secret into a file of its own.")
     if state.st_uid not in {os.geteuid(), 0}:
-        raise SettingsError(f"The secret file {path} belongs to user {state.st_uid}. Run `chown {os.geteuid()} {path}`.")
+        fix = f"Run `chown {os.geteuid()} {quote(str(path))}`."
+        raise SettingsError(f"The secret file {path} belongs to user {state.st_uid}. {fix}")
     mounted = state.st_uid == 0 and os.geteuid() != 0
     ours = frozenset({os.getegid(), *os.getgroups()}) if mounted else frozenset()
     open_to = list(strangers(state.st_mode, acl, uid=os.geteuid(), allowed_groups=ours, gid=state.st_gid))
     if open_to:
         told = f"The secret file {path} has mode {stat.S_IMODE(state.st_mode):04o}: others can read it"
         if not acl:
-            raise SettingsError(f"{told}. Run `chmod 600 {path}`.")
+            raise SettingsError(f"{told}. Run `chmod 600 {quote(str(path))}`.")
         raise SettingsError(
-            f"{told} ({', '.join(open_to)}, by its access control list). Run `setfacl -b {path}`, then chmod 600."
+            f"{told} ({', '.join(open_to)}, by its access control list). Run `setfacl -b {quote(str(path))}`, then chmod 600."
         )
     if state.st_size > MAX_SECRET_BYTES:
         raise SettingsError(f"The secret file {path} is larger than {MAX_SECRET_BYTES} bytes. It must hold one secret only.")
