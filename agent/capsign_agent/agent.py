@@ -147,6 +147,7 @@ class Agent:
             self._account.hindrance: nobody and bool(self._account.hindrance),
             "no_handles": not self._book.usable(time.time()),
             "no_upstream": self._reach.connected == 0,
+            "upstream_silent": self._upstream.silent,
             "journal_full": self.journal.full,
             "socket_replaced": not all(claim.intact for claim in self._sockets) or not self._health.intact,
         }

@@ -208,12 +208,14 @@ class SignStream:
         if response is None or response is grpc.aio.EOF or response.batch_id != self._batches:
             self._lose(batch)
             return False
+        self._target.hearing.heard()
         self._path.answered(batch, response)
         return True
 
     def _give_up(self, call: Any) -> None:
         """The adapter takes too long: what waits for it comes back as from any stream that broke."""
         self._metrics.counter("capsign.timeouts").add("upstream")
+        self._target.hearing.fell_silent()
         call.cancel()
 
     def _refuse(self, call: Call, error: FailureError) -> None:

@@ -15,15 +15,18 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 from capsign_wire import addresses, channels, logs
-from capsign_wire.adapter.v1 import capability_pb2_grpc, evidence_pb2_grpc, identity_pb2_grpc, signing_pb2_grpc
+from capsign_wire.adapter.v1 import capability_pb2_grpc, evidence_pb2_grpc, identity_pb2, identity_pb2_grpc, signing_pb2_grpc
 from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.config import Upstream as UpstreamConfig
 from capsign_agent.credentials import Credentials
+from capsign_agent.hearing import Hearing
 
 T = TypeVar("T")
+
+_SMALL = identity_pb2.GetTrustBundleRequest()
 
 
 def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
@@ -32,8 +35,10 @@ def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_metadata_size", 16 * 1024),
-        ("grpc.keepalive_time_ms", 30_000),
+        # A replica that the kernel does not run is noticed after 17 s, though nothing is asked. Adapters allow a ping each 10 s.
+        ("grpc.keepalive_time_ms", 12_000),
         ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 5_000),
@@ -69,6 +74,7 @@ class Target:
         """How many of its signing streams have something to do."""
         self.draining = False
         """It told us that it stops; it is asked last."""
+        self.hearing = Hearing(lambda seconds: self.ask.identity.GetTrustBundle(_SMALL, timeout=seconds))
 
     @property
     def ask(self) -> Stubs:
@@ -78,6 +84,7 @@ class Target:
         return next((one for one in self._stubs if one.channel.get_state() is ready), self._stubs[0])
 
     async def close(self) -> None:
+        self.hearing.close()
         await asyncio.gather(*(channel.close() for channel in self.channels))
 
 
@@ -89,6 +96,11 @@ class Upstream:
         self._ends = held.ends if held is not None else 0.0
         self._told_expired = False
         self.targets = [Target(address, config, held) for address in config.targets] if held is not None else []
+
+    @property
+    def silent(self) -> bool:
+        """There are replicas, and none is heard from."""
+        return bool(self.targets) and all(target.hearing.silent for target in self.targets)
 
     def remaining_s(self, now: float) -> float:
         """How long its certificate is good for; 0: it has ended, or there is none."""
@@ -109,9 +121,13 @@ class Upstream:
             if share <= 0:
                 break
             try:
-                return await call(target, share)
+                answer = await call(target, share)
+                target.hearing.heard()
+                return answer
             except grpc.aio.AioRpcError as error:
                 told = FailureError.from_rpc(error)
+                if told is None and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    target.hearing.fell_silent()
                 if told is not None and told.reason != failures_pb2.REASON_DRAINING:
                     raise told from None
                 # gRPC's own word, before anybody looked.

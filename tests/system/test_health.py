@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import capsign
+import capsign_agent.probe
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -100,6 +105,34 @@ def test_a_stopped_adapter_does_not_live(dev):
         with stopped(dev.adapter()), pytest.raises(grpc.RpcError):
             ask("liveness")
         becomes(ask, SERVING)
+
+
+def probe(dev: Dev, *options: str) -> tuple[int, str]:
+    """What the agent's probe says."""
+    (path,) = re.findall(r'^\[health\]\npath = "(.*)"$', Path(dev.about["agent"]["config"]).read_text(), re.MULTILINE)
+    command = [sys.executable, "-I", "-S", capsign_agent.probe.__file__, *options, f"{path}.probe"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("asked_for", [True, False], ids=["while calls come", "while nobody asks"])
+def test_an_agent_whose_adapter_is_frozen(dev, asked_for):
+    """Its connections stand: the agent said SERVING for as long as the adapter was stopped. It lives all the while."""
+
+    def becomes_ready(wanted: bool) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while (probe(dev)[0] == 0) != wanted:
+            assert time.monotonic() < end, probe(dev)
+            assert probe(dev, "--live")[0] == 0
+
+    becomes_ready(True)
+    with stopped(dev.adapter()), capsign.Signer(dev.socket()) as signer:
+        if asked_for:
+            with pytest.raises((capsign.Unknown, capsign.Unavailable)):
+                signer.sign(b"m", purpose="jwt", algorithm="ES256", protocol="jwt", timeout=8)
+        becomes_ready(False)
+        assert re.search("upstream_silent|no_upstream", probe(dev)[1])
+    becomes_ready(True)
 
 
 def test_nobody_else_is_known(dev):
