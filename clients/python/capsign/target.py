@@ -19,7 +19,7 @@ def socket_path(socket: str | os.PathLike[str] | None) -> str:
         raise ValueError(f"no socket: give Signer(socket=...) or set {VARIABLE} to the path of the agent's socket")
     named = "the socket" if socket is not None else VARIABLE
     stray = _stray(text)
-    if stray and not os.path.lexists(text):
+    if stray and not os.path.lexists(unix_socket.absolute(text)):
         raise ValueError(f"{named} is {text!r}: it {stray}; write the path alone")
     path = unix_socket.absolute(unix_socket.path_of(text))
     unix_socket.target(path)
