@@ -93,6 +93,7 @@ class Agent:
         self._leaving = Leaving()
         self._servers: list[grpc.aio.Server] = []
         self._servicers: list[SigningServicer] = []
+        self._rooms: list[Room] = []
         self._telemetry: otel.Telemetry | None = None
         self._streams: list[SignStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,6 +129,8 @@ class Agent:
         metrics.gauge("capsign.queue.depth", lambda: self.journal.unsealed, "journal")
         metrics.gauge("capsign.queue.depth", lambda: len(self.journal.sealed()), "audit")
         metrics.gauge("capsign.journal.bytes", lambda: self.journal.size_bytes)
+        metrics.gauge("capsign.room.used", lambda: max(room.used for room in self._rooms))
+        metrics.gauge("capsign.upstream.streams", lambda: self._reach.connected)
         metrics.gauge("capsign.handle.age", lambda: self._book.age(clock()))
         metrics.gauge("capsign.certificate.remaining", lambda: self._upstream.remaining_s(clock()))
         self._telemetry = otel.start("capsign-agent", VERSION, metrics, os.environ)
@@ -169,6 +172,7 @@ class Agent:
         most = process.connections_for(len(self._sockets))
         server = grpc.aio.server(options=[*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", most)])
         room = Room(max(LEAST_BYTES, self._config.limits.call_bytes // len(self._sockets)), self.metrics)
+        self._rooms.append(room)
         servicer = SigningServicer(
             handles,
             self._path,

@@ -69,6 +69,11 @@ class Room:
         self.share = most // 4
         """What one stream may hold before nothing more is read from it, bytes: one that is stuck must leave room for others."""
 
+    @property
+    def used(self) -> float:
+        """The share that is taken; above 1 where one call alone is larger."""
+        return self.held / self._most
+
     def take(self, weighed: int) -> int:
         """Returns the same, to be given back. Raises FailureError OVERLOADED if it does not fit: nothing was taken then.
 

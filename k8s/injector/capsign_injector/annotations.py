@@ -16,7 +16,7 @@ from typing import get_args
 from capsign_injector import quantity
 from capsign_injector.refusal import Reason, Refusal, shown
 from capsign_injector.server_settings import LogLevel
-from capsign_injector.settings import MaySet, Profile, Settings
+from capsign_injector.settings import ENDPOINT, MaySet, Profile, Settings
 from capsign_injector.sidecar import MAX_SOCKETS
 
 PREFIX = "capsign.dev/"
@@ -35,7 +35,8 @@ MAX_WARNINGS = 16
 """Most warnings about one pod."""
 
 _KNOWN = (CONTAINERS, PROFILE, PROFILES, INJECTED, *(PREFIX + name for name in get_args(MaySet)))
-_MAX_LENGTH = {CONTAINERS: 16 * 64, PROFILES: 16 * 128}
+OTLP_ENDPOINT = f"{PREFIX}otlp-endpoint"
+_MAX_LENGTH = {CONTAINERS: 16 * 64, PROFILES: 16 * 128, OTLP_ENDPOINT: 280}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -53,6 +54,8 @@ class Wanted:
     """Whether the pod asked for that much itself."""
     memory_limit: Fraction
     log_level: str
+    otlp_endpoint: str
+    """Where the agent exports to; empty: nowhere."""
     warnings: tuple[str, ...]
 
     def profile_of(self, container: str) -> Profile:
@@ -91,6 +94,7 @@ def read(annotations: Mapping[str, str], namespace: str, settings: Settings) -> 
         cpu_asked=f"{PREFIX}cpu-request" in ours,
         memory_limit=_memory_limit(ours.get(f"{PREFIX}memory-limit"), profile, settings),
         log_level=_log_level(ours.get(f"{PREFIX}log-level"), profile),
+        otlp_endpoint=_otlp_endpoint(ours.get(OTLP_ENDPOINT), settings),
         warnings=tuple(islice(_unknown(ours), MAX_WARNINGS)),
     )
 
@@ -159,6 +163,13 @@ def _log_level(value: str | None, profile: Profile) -> str:
     if value is not None and value not in get_args(LogLevel):
         raise _refused(f"{PREFIX}log-level", f'is "{shown(value)}"; it must be debug, info, warning or error.')
     return value or profile.log_level
+
+
+def _otlp_endpoint(value: str | None, settings: Settings) -> str:
+    if value and not ENDPOINT.fullmatch(value):
+        sentence = f'is "{shown(value)}"; it must be http:// or https:// and host:port, such as http://collector:4317, or empty.'
+        raise _refused(OTLP_ENDPOINT, sentence)
+    return settings.telemetry.otlp_endpoint if value is None else value
 
 
 def _unknown(ours: Mapping[str, str]) -> Iterator[str]:

@@ -79,7 +79,7 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings, bundle_pe
     sockets = [agent_config.Socket(index, name, wanted.profile_of(name).grants) for index, name in enumerate(chosen)]
     config = agent_config.text(settings, sockets, wanted.log_level, bundle_pem)
     gate = wanted.profile.gate_readiness
-    agent = sidecar.container(settings, config, _resources(view, wanted), len(chosen), gate_readiness=gate)
+    agent = sidecar.container(settings, config, _resources(view, wanted), len(chosen), wanted.otlp_endpoint, gate_readiness=gate)
     spec = dict(pod["spec"])
     for kind in _KINDS:
         if spec.get(kind):

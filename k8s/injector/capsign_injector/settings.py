@@ -23,12 +23,15 @@ MAX_FILE_BYTES = 256 * 1024
 STATE_SPARE_BYTES = 8 * 1024 * 1024
 """What the agent's state volume holds beside the journal: certificates, trust bundles, sockets."""
 
-MaySet = Literal["log-level", "cpu-request", "memory-limit"]
+MaySet = Literal["log-level", "cpu-request", "memory-limit", "otlp-endpoint"]
 
 _POLICY_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PROFILE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+ENDPOINT = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?/?")
+"""An OTLP/gRPC endpoint."""
+_RATIO = re.compile(r"0(\.[0-9]{1,12})?|1(\.0{1,12})?")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 CONFIG_ENV = "CAPSIGN_AGENT_CONFIG"
 """Variable that holds the agent's configuration."""
@@ -66,6 +69,17 @@ class EnvVar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     value: str = ""
     field_path: str = ""
     """Such as spec.nodeName, instead of `value`."""
+
+
+class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What agents export by OpenTelemetry."""
+
+    otlp_endpoint: str = ""
+    """OTLP/gRPC endpoint, as the agents' pods reach it, such as http://collector.monitoring:4317. Empty: nothing is exported,
+    unless the profile lets a pod name an endpoint by its annotation."""
+    metric_interval_s: Annotated[int, Meta(ge=1, le=3600)] = 60
+    traces_sample_ratio: str = "0.01"
+    """Share of the calls without a trace of their own that are traced, from 0.0 to 1.0."""
 
 
 class Csi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -134,6 +148,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     run_as_group: Annotated[int, Meta(ge=1, le=4_294_967_295)] | None = 65_532
     extra_env: Annotated[tuple[EnvVar, ...], Meta(max_length=64)] = ()
     """Further environment variables of the agent."""
+    telemetry: Telemetry = Telemetry()
     identity: Identity = Identity()
     harmless_host_paths: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     """Paths of the node that labelled pods may mount, with all that is below them, beside the few that the injector knows to be
@@ -204,6 +219,10 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
         for index, path in enumerate(given.harmless_host_paths)
         if not path.startswith("/") or ".." in path.split("/") or not path.strip("/") or not path.isprintable()
     ]
+    if given.telemetry.otlp_endpoint and not ENDPOINT.fullmatch(given.telemetry.otlp_endpoint):
+        faults.append(("telemetry.otlp_endpoint", "must be http:// or https:// and host:port, such as http://collector:4317."))
+    if not _RATIO.fullmatch(given.telemetry.traces_sample_ratio):
+        faults.append(("telemetry.traces_sample_ratio", "must be a number from 0.0 to 1.0, as text."))
     faults += _env_faults(given.extra_env) + _identity_faults(given.identity)
     if not given.bundle_file.startswith("/"):
         faults.append(("bundle_file", "must be an absolute path, for example /etc/capsign/trust/bundle.pem."))

@@ -42,7 +42,9 @@ class Resources:
     ephemeral_storage: str
 
 
-def container(settings: Settings, config: str, resources: Resources, sockets: int, *, gate_readiness: bool) -> dict[str, Any]:
+def container(
+    settings: Settings, config: str, resources: Resources, sockets: int, otlp_endpoint: str, *, gate_readiness: bool
+) -> dict[str, Any]:
     """The agent. A native sidecar (KEP-753): started before everything after it, stopped after everything else, and no reason for
     a Job to go on. Without a preStop hook: on SIGTERM it hands in its records."""
     return {
@@ -50,7 +52,7 @@ def container(settings: Settings, config: str, resources: Resources, sockets: in
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
         "restartPolicy": "Always",
-        "env": [{"name": CONFIG_ENV, "value": config}, *map(_variable, settings.extra_env)],
+        "env": _env(settings, config, otlp_endpoint),
         "startupProbe": _probe(period=1, failures=120),
         # One that is frozen or broken is made anew; one that only finds no adapter would gain nothing by it.
         "livenessProbe": _probe("--live", period=10, failures=3),
@@ -99,6 +101,36 @@ def _probe(*options: str, period: int, failures: int) -> dict[str, Any]:
         "successThreshold": 1,
         "failureThreshold": failures,
     }
+
+
+def _env(settings: Settings, config: str, otlp_endpoint: str) -> list[dict[str, Any]]:
+    """The configuration, what telemetry takes, and what the platform team adds: of two with one name, theirs."""
+    theirs = {one.name for one in settings.extra_env}
+    ours = [one for one in _telemetry(settings, otlp_endpoint) if one.name not in theirs] if otlp_endpoint else []
+    return [{"name": CONFIG_ENV, "value": config}, *map(_variable, ours), *map(_variable, settings.extra_env)]
+
+
+def _telemetry(settings: Settings, otlp_endpoint: str) -> list[EnvVar]:
+    """OpenTelemetry's own variables, and which pod it is: `$(NAME)` is filled in by the kubelet, from those before it."""
+    fields = {"name": "metadata.name", "uid": "metadata.uid", "namespace": "metadata.namespace", "node": "spec.nodeName"}
+    attributes = {
+        "k8s.namespace.name": "$(K8S_POD_NAMESPACE)",
+        "k8s.pod.name": "$(K8S_POD_NAME)",
+        "k8s.pod.uid": "$(K8S_POD_UID)",
+        "k8s.node.name": "$(K8S_POD_NODE)",
+        "k8s.container.name": AGENT,
+    }
+    given = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": otlp_endpoint,
+        "OTEL_METRIC_EXPORT_INTERVAL": str(settings.telemetry.metric_interval_s * 1000),
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": settings.telemetry.traces_sample_ratio,
+        "OTEL_RESOURCE_ATTRIBUTES": ",".join(f"{key}={value}" for key, value in attributes.items()),
+    }
+    return [
+        *(EnvVar(name=f"K8S_POD_{key.upper()}", field_path=path) for key, path in fields.items()),
+        *(EnvVar(name=name, value=value) for name, value in given.items()),
+    ]
 
 
 def _variable(one: EnvVar) -> dict[str, Any]:

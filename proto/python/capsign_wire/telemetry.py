@@ -131,6 +131,8 @@ def _catalogue() -> Mapping[str, Instrument]:
         Instrument("capsign.queue.depth", gauge, "{item}", "Items that wait now.", queues),
         Instrument("capsign.queue.age", gauge, "s", "How long the oldest of them has waited.", queues),
         Instrument("capsign.journal.bytes", gauge, "By", "Audit records not yet taken upstream.", {}),
+        Instrument("capsign.room.used", gauge, "1", "Share of the memory for calls that is taken, of the fullest socket.", {}),
+        Instrument("capsign.upstream.streams", gauge, "{stream}", "Signing streams to adapters that are open.", {}),
         Instrument("capsign.handle.age", gauge, "s", "Time since the oldest handle held was issued.", {}),
         Instrument("capsign.certificate.remaining", gauge, "s", "Time until the own certificate ends; 0: there is none.", {}),
         Instrument("capsign.authority.remaining", gauge, "s", "Time until the authority that signs ends; 0: none can.", {}),
