@@ -24,16 +24,26 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Where one replica listens: one process, one address."""
 
     address: str
-    """host:port for agents, operators and auditors, over mTLS."""
+    """host:port for agents, over mTLS. People with roles are served here too; see `admin_address`."""
+    admin_address: str = ""
+    """host:port for operators, responders and auditors, over mTLS, with connections and threads of
+    its own: what workloads do at the other addresses keeps nobody here from revoking. Empty: people
+    share `address` with the workloads."""
     enrolment_address: str = ""
     """host:port for agents that have no certificate yet; needs `[identity.kubernetes]`. Empty: nobody enrols here."""
     health_address: str = "127.0.0.1:0"
     """host:port for grpc.health.v1 without TLS; keep it on the loopback or pod network. Port 0 is any free one, on the loopback
     only; the line `adapter.serving` of the log names it."""
     streams: Annotated[int, Meta(ge=4, le=4096)] = 32
-    """Calls and streams served at once, each on a thread of its own; the next one is refused. One workload (SPIFFE
-    ID) may hold three quarters of them with streams (16 at least) and seven eighths with all its calls (24 at least). Pods of one
-    service account are one workload, and each has its signing streams and one that watches."""
+    """Calls and streams served at once, each on a thread of its own; the next one is refused. Half of
+    them are kept for the tenants, an equal part for each, and an eighth for people with roles; the
+    rest is common. One workload (SPIFFE ID) may hold three quarters of them with streams (16 at
+    least) and seven eighths with all its calls (24 at least). Pods of one service account are one
+    workload, and each has its signing streams and one that watches."""
+    message_bytes: Annotated[int, Meta(ge=262_144, le=4_194_304)] = 262_144
+    """Largest request, bytes. So much may be held for each of `streams` before anybody has looked at
+    it, and the adapter does not start where that does not fit into the memory limit of its control
+    group. Agents split what they send accordingly."""
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -128,10 +128,11 @@ class Identities:
             servicer = IdentityServicer(self._enrolment, self._authority, self._metrics)
             identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, registrar)
 
-    def door(self, address: str) -> EnrolmentServer:
+    def door(self, address: str, connections: int) -> EnrolmentServer:
         """The listener for those who have none. Raises RuntimeError if the address cannot be taken."""
         assert self._enrolment is not None, "config.load demands it"
-        return EnrolmentServer(address, self.credentials(demand_certificate=False), self._enrolment, self._metrics)
+        credentials = self.credentials(demand_certificate=False)
+        return EnrolmentServer(address, credentials, self._enrolment, self._metrics, connections)
 
     def tickers(self, announce: Callable[[], None]) -> list[Ticker]:
         """The clockwork, not yet started. `announce` is called when the bundle became another."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent import futures
 from typing import Any, TypeVar
 
 import grpc
@@ -22,6 +21,7 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.verdicts import Verdicts
 from capsign_adapter.ending import Ending
+from capsign_adapter.front.admin_server import AdminServer
 from capsign_adapter.front.admin_servicer import AdminServicer
 from capsign_adapter.front.batch_watch import BatchWatch
 from capsign_adapter.front.capability_servicer import CapabilityServicer
@@ -29,9 +29,13 @@ from capsign_adapter.front.charging import ChargingRegistrar
 from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.health import Health
-from capsign_adapter.front.places import PatientRegistrar, Places
+from capsign_adapter.front.patience import PatientRegistrar
+from capsign_adapter.front.places import Places
+from capsign_adapter.front.pressure import LOOK_SECONDS, Pressure, Relief, memory_budget
+from capsign_adapter.front.room import connections, demand_memory, memory_limit, raise_descriptors
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
+from capsign_adapter.front.threads import Threads
 from capsign_adapter.front.tls import server_options
 from capsign_adapter.identities import Identities
 from capsign_adapter.keys.commitment import CommitmentKeys
@@ -79,6 +83,10 @@ class Replica:
         trial: bool = False,
     ) -> None:
         """Everything but `start`. `trial`: nothing is changed anywhere, because it will not be started (`--check-config`)."""
+        listen = config.listen
+        memory = memory_limit()
+        demand_memory(memory, listen.streams, listen.message_bytes)
+        room = connections(raise_descriptors(), listen.streams)
         assert_inventory(token, store.key_versions(), policy.tenants, store.authorities())
         for label in unaccounted(token, store, policy.tenants, lambda: time.sleep(MAKING_SECONDS)):
             metrics.violated("I8", unknown_object=label)
@@ -124,13 +132,9 @@ class Replica:
         self._identities = identities = Identities(config, policy, token, store, snapshots, metrics, trial=trial)
 
         # The services.
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(config.listen.streams, thread_name_prefix="call"),
-            options=server_options(config.listen.streams),
-            maximum_concurrent_rpcs=config.listen.streams,
-        )
+        self._server = grpc.server(Threads(listen.streams, "call"), options=server_options(room.main, listen.message_bytes))
         watch = BatchWatch(metrics, tracer)
-        places = Places(policy, config.listen.streams, Buckets(monotonic_ms), control.calls_per_second)
+        places = Places(policy, listen.streams, Buckets(monotonic_ms), control.calls_per_second)
         signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, fence)
         capability = CapabilityServicer(
             policy, mint, verdicts, budget, snapshots, self._changes, self._streams, places, identities.bundle_sequence
@@ -145,14 +149,24 @@ class Replica:
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
         identities.register(registrar)
         credentials = identities.credentials(demand_certificate=True)
-        self.port = _bind("listen.address", config.listen.address, lambda at: self._server.add_secure_port(at, credentials))
+        self.port = _bind("listen.address", listen.address, lambda at: self._server.add_secure_port(at, credentials))
+        self._admin: AdminServer | None = None
+        if listen.admin_address:
+            theirs = identities.credentials(demand_certificate=True)
+            self._admin = _bind(
+                "listen.admin_address",
+                listen.admin_address,
+                lambda at: AdminServer(at, theirs, policy, admin, evidence, metrics, room.admin),
+            )
         self._door: EnrolmentServer | None = None
-        if config.listen.enrolment_address:
-            self._door = _bind("listen.enrolment_address", config.listen.enrolment_address, identities.door)
+        if listen.enrolment_address:
+            self._door = _bind(
+                "listen.enrolment_address", listen.enrolment_address, lambda at: identities.door(at, room.enrolment)
+            )
         self._health = _bind(
             "listen.health_address",
-            config.listen.health_address,
-            lambda at: Health(at, lambda: not condition.faults(), lambda: condition.alive),
+            listen.health_address,
+            lambda at: Health(at, lambda: not condition.faults(), lambda: condition.alive, room.health),
         )
 
         self._tickers = tickers(
@@ -167,6 +181,11 @@ class Replica:
             checkpoint_seconds=config.log.checkpoint_every_ms / 1000,
             collect_seconds=config.control.collect_every_s,
         )
+        waiting = [places.room, self._health.room]
+        waiting += [listener.places.room for listener in (self._admin, self._door) if listener is not None]
+        pressure = Pressure(memory_budget(memory, listen.streams, listen.message_bytes))
+        relief = Relief(pressure, waiting, monotonic_ms)
+        self._tickers.append(Ticker("memory", LOOK_SECONDS, lambda: _looked(relief)))
         self._tickers += identities.tickers(self._changes.announce)
         look_at_token = looks.at_token(token)
         look_at_store = looks.at_store(store, membership.repeat, disk_of(config.store.url), now_ms, policy.limits.clock_skew_ms)
@@ -189,17 +208,29 @@ class Replica:
         """Where those without a certificate come; 0: nowhere."""
         return self._door.port if self._door is not None else 0
 
+    @property
+    def admin_port(self) -> int:
+        """Where people come; 0: where the workloads do."""
+        return self._admin.port if self._admin is not None else 0
+
     def start(self) -> None:
         """Make itself known to whoever revokes, listen, then say so."""
         runtime.settle()
         self._catch_up.join()
         self._server.start()
+        if self._admin is not None:
+            self._admin.start()
         if self._door is not None:
             self._door.start()
         for ticker in self._tickers:
             ticker.start()
         self._health.serving()
-        ports = {"port": self.port, "enrolment_port": self.enrolment_port, "health_port": self._health.port}
+        ports = {
+            "port": self.port,
+            "admin_port": self.admin_port,
+            "enrolment_port": self.enrolment_port,
+            "health_port": self._health.port,
+        }
         logs.event("adapter.serving", log_key=self.verifier_key, **ports)
 
     def stop(self) -> None:
@@ -210,6 +241,8 @@ class Replica:
         if self._door is not None:
             self._door.stop(1.0)
         ended = self._server.stop(grace=1.0).wait(timeout=self._config.drain_seconds)
+        if self._admin is not None:
+            ended = self._admin.stop(1.0) and ended  # last: a stopping adapter too may have to be told
         for ticker in self._tickers:
             ticker.stop()
         if ended:
@@ -218,6 +251,10 @@ class Replica:
         self._store.close()
         self._token.close()
         logs.event("adapter.stopped", finished=finished)
+
+
+def _looked(relief: Relief) -> None:
+    relief.look()
 
 
 def _bind(key: str, address: str, bind: Callable[[str], Bound]) -> Bound:

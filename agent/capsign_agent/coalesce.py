@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from capsign_wire.adapter.v1 import signing_pb2
-from capsign_wire.bounds import MAX_BATCH_ITEMS
+from capsign_wire.bounds import ADAPTER_REQUEST_BYTES, MAX_BATCH_ITEMS
 from capsign_wire.failures import FailureError
 from capsign_wire.trace_context import gathered
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
@@ -22,11 +22,15 @@ from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent.handles import Held
 
-BATCH_BYTES = 3 * 1024 * 1024
-"""Most bytes of input in a batch: with handles and framing it stays under the 4 MiB that the adapter takes."""
+BATCH_BYTES = ADAPTER_REQUEST_BYTES - 32 * 1024
+"""Most bytes in a batch, by `Call.cost` and what each group adds: what a single call adds beyond that
+(its handle, its context) stays under what every adapter takes."""
 
 ITEM_OVERHEAD = 48
 """Bytes that an item adds to its input on the wire and in memory, rounded up."""
+
+GROUP_OVERHEAD = 256
+"""Bytes that a group adds to its handle and context on the wire, rounded up."""
 
 MAX_GROUPS = 256
 """Most groups, and most handles, in a batch."""
@@ -40,7 +44,7 @@ class Call:
     """
 
     __slots__ = (
-        "algorithm", "answer", "attempts", "cost", "expected_kid", "held", "inputs", "intents", "journalled", "key",
+        "algorithm", "answer", "attempts", "cost", "expected_kid", "group_cost", "held", "inputs", "intents", "journalled", "key",
         "queued_at", "sent", "settled", "suffix", "token", "traceparent",
     )  # fmt: skip
 
@@ -66,6 +70,7 @@ class Call:
         self.traceparent = traceparent
         self.key = (held.id, algorithm, suffix_bytes, expected_kid)
         self.cost = sum(map(len, inputs)) + ITEM_OVERHEAD * len(inputs)
+        self.group_cost = len(held.token) + len(suffix_bytes) + GROUP_OVERHEAD
         self.attempts = 0
         self.queued_at = time.monotonic()
         self.token = held.token
@@ -276,7 +281,8 @@ class Coalescer:
         groups: set[object] = set()
         while self._waiting:
             call = self._waiting[0]
-            over = items + len(call.intents) > MAX_BATCH_ITEMS or size + call.cost > BATCH_BYTES
+            cost = call.cost + (0 if call.key in groups else call.group_cost)
+            over = items + len(call.intents) > MAX_BATCH_ITEMS or size + cost > BATCH_BYTES
             if calls and (over or (len(groups) == MAX_GROUPS and call.key not in groups)):
                 break
             self._waiting.popleft()
@@ -288,7 +294,7 @@ class Coalescer:
             calls.append(call)
             groups.add(call.key)
             items += len(call.intents)
-            size += call.cost
+            size += cost
         return Batch(calls) if calls else None
 
     def fail_all(self, error: FailureError, lost: Lost) -> None:

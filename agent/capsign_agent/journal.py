@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from capsign_wire.adapter.v1 import evidence_pb2
+from capsign_wire.bounds import ADAPTER_REQUEST_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
@@ -42,8 +43,8 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 SEGMENT_RECORDS = 4096
 """Most records in a segment: the bound of AuditBatch.records."""
 
-SEGMENT_BYTES = 960 * 1024
-"""A segment is sealed before it grows above this; SubmitAuditRequest.batch takes 1 MiB."""
+SEGMENT_BYTES = ADAPTER_REQUEST_BYTES - 16 * 1024
+"""A segment is sealed before it grows above this: it travels in one request."""
 
 RECORD_BYTES = 224
 """Upper bound of one record in a frame: ids, two names of 64 bytes, five integers and its share of the frame."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from capsign_wire import bounds, logs
@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MOST_S = 15.0
+RENEWAL_BYTES = bounds.ADAPTER_REQUEST_BYTES - 16 * 1024
+"""Tokens that are renewed in one request, bytes."""
 LEAST_WAIT_S = 1.0
 """Never renew more often than this, however short a life the adapter gives."""
 LOOK_EVERY_S = 2.0
@@ -207,10 +209,16 @@ class Renewal:
             due = self._book.due(self._clock())
             if not due or self._fetch_anew:  # while it waited for its turn, the question before it may have failed
                 return
-            response = await self._adapter.renew([self._book.issued[grant].token for grant in due])
-            bounds.check(response)
-            self._take(lambda now: self._book.renewed(due, response.handles, now))
-            self._epoch = max(self._epoch, response.revocation_epoch)
+            for asked in _in_requests({grant: self._book.issued[grant].token for grant in due}):
+                response = await self._adapter.renew(list(asked.values()))
+                bounds.check(response)
+                self._renewed(asked, response)
+                if self._fetch_anew:
+                    return
+
+    def _renewed(self, asked: Iterable[str], response: capability_pb2.RenewHandlesResponse) -> None:
+        self._take(lambda now: self._book.renewed(asked, response.handles, now))
+        self._epoch = max(self._epoch, response.revocation_epoch)
 
     def _take(self, change: Callable[[float], None]) -> None:
         before = self._given()
@@ -268,6 +276,20 @@ class Renewal:
         if not at:
             return BACKOFF_MOST_S
         return max(LEAST_WAIT_S, (at - self._clock()) * random.uniform(0.9, 1.0))
+
+
+def _in_requests(tokens: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
+    """Grants and their tokens, as many at a time as fit into one request."""
+    part: dict[str, bytes] = {}
+    size = 0
+    for grant, token in tokens.items():
+        if size + len(token) > RENEWAL_BYTES and part:
+            yield part
+            part, size = {}, 0
+        part[grant] = token
+        size += len(token)
+    if part:
+        yield part
 
 
 def backoff_s(failures: int) -> float:

@@ -28,6 +28,9 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MOST_S = 5.0
 GOOD_AFTER_S = 1.0
 """A stream that lived this long was wanted, even if nothing was asked of it."""
+IDLE_S = 10.0
+"""A stream that had nothing to do for so long is opened anew. The adapter ends one that is silent for
+three times as long, because it may hold half a message; it must not do so while a batch is on its way."""
 MOST_ATTEMPTS = 2
 AGAIN_AFTER_S = 0.05
 
@@ -97,6 +100,8 @@ class SignStream:
         self._retired = False
         self._batches = 0
         self._idle = True
+        self._active_at = 0.0
+        self._stale = False
 
     @property
     def load(self) -> int:
@@ -152,7 +157,9 @@ class SignStream:
         self._reach.up()
         good = False
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = self._active_at = loop.time()
+        self._stale = False
+        self._age_timer = loop.call_later(IDLE_S * random.uniform(0.8, 1.0), self._look_at_age, loop)
         self._rest(False)
         try:
             while not self._retired and not call.done():
@@ -165,12 +172,16 @@ class SignStream:
                         await self._woken
                     finally:
                         self._coalescer.unpark(self)
+                    if self._stale:
+                        break
                     continue
+                self._active_at = loop.time()
                 if await self._exchange(call, batch):
                     good = True
                 else:
                     break
         finally:
+            self._age_timer.cancel()
             self._rest(True)
             good = good or loop.time() - started > GOOD_AFTER_S
             self._reach.down(loop.time(), good=good)
@@ -211,6 +222,15 @@ class SignStream:
         self._target.hearing.heard()
         self._path.answered(batch, response)
         return True
+
+    def _look_at_age(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End this stream if it has been idle for long; see IDLE_S."""
+        left = self._active_at + IDLE_S * 0.8 - loop.time()
+        if left <= 0 and self._idle:
+            self._stale = True
+            self._stir()
+        else:
+            self._age_timer = loop.call_later(max(left, 1.0), self._look_at_age, loop)
 
     def _give_up(self, call: Any) -> None:
         """The adapter takes too long: what waits for it comes back as from any stream that broke."""

@@ -17,8 +17,8 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.identity import demand_tls_1_3
+from capsign_adapter.front.patience import Waiting
 from capsign_adapter.front.peer_address import address_of
-from capsign_adapter.front.places import Waiting
 from capsign_adapter.sign.edge import failure_of
 
 CALLS_OF_ONE_ADDRESS = 8
@@ -35,11 +35,12 @@ class AddressPlaces:
         """`rates` are this one's own: they count calls."""
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
-        self._waiting = Waiting()
+        self.room = Waiting()
+        """Who waits."""
         self._rates = rates
 
     @contextmanager
-    def waiting(self, context: grpc.ServicerContext) -> Iterator[None]:
+    def waiting(self, context: grpc.ServicerContext, method: str) -> Iterator[None]:
         """A place for a call that waits for its request, until `sweep` finds that it has waited too long."""
         try:
             demand_tls_1_3(context)
@@ -48,7 +49,7 @@ class AddressPlaces:
         except Exception as error:  # the edge: nothing passes it untyped
             abort(context, failure_of(error))
         try:
-            with self._waiting.of(context):
+            with self.room.of(context):
                 yield
         finally:
             self._leave(_name(context))
@@ -64,7 +65,7 @@ class AddressPlaces:
 
     def sweep(self) -> int:
         """End the calls that have waited too long for their request; how many."""
-        return self._waiting.sweep()
+        return self.room.sweep()
 
     def _demand_rate(self, name: str) -> None:
         granted, wait_ms = self._rates.take(name, "", CALLS_PER_SECOND, CALLS_AT_ONCE, 1)

@@ -1,10 +1,9 @@
-"""The listener for pods that have no certificate yet: a server, threads and bounds of its own, so that a crowd at this door keeps
-nobody from signing at the other.
+"""The listener for pods that have no certificate yet: a server, threads and bounds of its own, so
+that a crowd at this door keeps nobody from signing at the other.
 """
 
 from __future__ import annotations
 
-from concurrent import futures
 from typing import Any
 
 import grpc
@@ -17,40 +16,43 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.enrol.enrolment import Enrolment
 from capsign_adapter.front.address_places import AddressPlaces
 from capsign_adapter.front.identity_servicer import EnrolmentServicer
-from capsign_adapter.front.places import PatientRegistrar
-from capsign_adapter.front.tls import SERVER_OPTIONS
+from capsign_adapter.front.patience import PatientRegistrar
+from capsign_adapter.front.threads import Threads
+from capsign_adapter.front.tls import server_options
 from capsign_adapter.sign.edge import monotonic_ms
 from capsign_adapter.sign.watch import Ticker
 
 THREADS = 64
 """Calls at once; those that wait for their request or their turn included."""
 
-CONNECTIONS = 256
-"""Connections at once; the next one is closed before its handshake. They are short: see the options."""
+MESSAGE_BYTES = 16 * 1024
+"""Largest request: a certificate request and a token."""
 
-OPTIONS: list[tuple[str, int]] = list(
-    {
-        **dict(SERVER_OPTIONS),
-        "grpc.max_allowed_incoming_connections": CONNECTIONS,
-        "grpc.max_concurrent_streams": 4,
-        "grpc.max_receive_message_length": 16 * 1024,
-        "grpc.max_connection_idle_ms": 10_000,
-        "grpc.max_connection_age_ms": 60_000,
+
+def options(connections: int) -> list[tuple[str, int]]:
+    """Those of the other listener, made smaller: one call of a few kilobytes is all that anybody
+    has to do here. Who has a connection and asks nothing makes room for others within seconds."""
+    smaller = {
+        **dict(server_options(connections, MESSAGE_BYTES)),
+        "grpc.max_concurrent_streams": 16,
+        "grpc.server_handshake_timeout_ms": 3_000,
+        "grpc.max_connection_idle_ms": 2_000,
+        "grpc.max_connection_age_ms": 20_000,
         "grpc.max_connection_age_grace_ms": 15_000,
-    }.items()
-)
-"""Those of the other listener, made smaller: one call of a few kilobytes is all that anybody has to do here."""
+    }
+    return list(smaller.items())
 
 
 class EnrolmentServer:
-    """Bound when it is made (gRPC raises RuntimeError if it cannot be), serving from `start` to `stop`."""
+    """Bound when it is made (gRPC raises RuntimeError if it cannot be), serving from `start` to
+    `stop`."""
 
-    def __init__(self, address: str, credentials: grpc.ServerCredentials, enrolment: Enrolment, metrics: Metrics) -> None:
+    def __init__(
+        self, address: str, credentials: grpc.ServerCredentials, enrolment: Enrolment, metrics: Metrics, connections: int
+    ) -> None:
         """`address` is host:port; the credentials must not demand a client's certificate."""
         self.places = places = AddressPlaces(Buckets(monotonic_ms))
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(THREADS, thread_name_prefix="enrol"), options=OPTIONS, maximum_concurrent_rpcs=THREADS
-        )
+        self._server = grpc.server(Threads(THREADS, "enrol"), options=options(connections))
         registrar: Any = PatientRegistrar(LenientRegistrar(MeasuredRegistrar(self._server, metrics)), places)
         identity_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentServicer(enrolment, places, metrics), registrar)
         self.port: int = self._server.add_secure_port(address, credentials)

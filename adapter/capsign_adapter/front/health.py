@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent import futures
 from typing import Any
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
+
+from capsign_adapter.front.health_server import HealthServer
 
 READINESS, LIVENESS = "", "liveness"
 
@@ -34,16 +34,16 @@ class _Current(health.HealthServicer):  # type: ignore[misc]  # it ships no type
 class Health:
     """Not ready until told otherwise. `refresh` is to be called every so often."""
 
-    def __init__(self, address: str, ready: Callable[[], bool], alive: Callable[[], bool]) -> None:
+    def __init__(self, address: str, ready: Callable[[], bool], alive: Callable[[], bool], connections: int) -> None:
         self._ready = ready
         self._alive = alive
         self._begun = False
         self._lock = threading.Lock()
         self._told: dict[str, int] = {}
         self._servicer = _Current(self.refresh)
-        self._server = grpc.server(futures.ThreadPoolExecutor(2, thread_name_prefix="health"))
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
-        self.port: int = self._server.add_insecure_port(address)
+        self._server = HealthServer(address, self._servicer, connections)
+        self.port = self._server.port
+        self.room = self._server.room
         self.refresh()
         self._server.start()
 
@@ -67,4 +67,4 @@ class Health:
         self.refresh()
 
     def stop(self) -> None:
-        self._server.stop(grace=None).wait()
+        self._server.stop()

@@ -66,7 +66,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         """One answer for each batch, in order, until the caller leaves or the process drains."""
         with self._places.stream(context) as peer, self._streams.joined(context):
             passage = self._fence.passage(context.cancel)
-            for request in requests:
+            for request in self._places.each(requests, context):
                 if isinstance(request, Unparsed):
                     yield pb.SignResponse(batch_id=request.number, failure=request.failure().to_item())
                     continue

@@ -149,7 +149,7 @@ def adapter_options(command: Command) -> Command:
     """Options that name an adapter and a client certificate; all of them have defaults from `--dir`."""
     file = click.Path(path_type=Path, exists=True, dir_okay=False)
     for decorate in (
-        click.option("--adapter", "address", help="host:port of an adapter."),
+        click.option("--adapter", "address", help="host:port of an adapter, for people: its `listen.admin_address`."),
         click.option("--ca", type=file, help="CA of its certificate, PEM."),
         click.option("--cert", type=file, help="Our certificate, PEM."),
         click.option("--key", type=file, help="Its private key, PEM."),
@@ -176,6 +176,8 @@ def adapter_of(options: dict[str, Any]) -> Adapter:
         raise CliError(USAGE, "NO_SUCH_CLIENT", f"There is no client {identity!r}.", f"There are: {', '.join(clients)}.")
     mine = clients[identity]
     files = Path(state["ca"]), Path(mine["certificate"]), Path(mine["private_key"])
-    # Any of them will do, and one that has ended is no reason not to revoke.
-    address = "ipv4:" + ",".join(one["address"] for one in state["adapters"])
+    # Any of them will do, and one that has ended is no reason not to revoke. People have a listener of
+    # their own, which lets nobody else in; a directory of an earlier version has none.
+    own = "address" if "/ns/" in mine.get("spiffe_id", "") else "admin"
+    address = "ipv4:" + ",".join(one.get(own) or one["address"] for one in state["adapters"])
     return Adapter(address, *files, state["server_name"], state["log_key"], renewal(directory))

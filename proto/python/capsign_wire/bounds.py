@@ -19,6 +19,10 @@ from capsign_wire.types.v1 import bounds_pb2, failures_pb2
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest gRPC request either side accepts, bytes."""
 
+ADAPTER_REQUEST_BYTES = 256 * 1024
+"""Largest request that every adapter takes, bytes: it may have to hold one for each of its places before
+it has looked at any. Agents cut what they send to this."""
+
 MAX_ANSWER_BYTES = 5 * MAX_MESSAGE_BYTES
 """Largest gRPC answer, bytes: many times its request where a thousand ML-DSA signatures have an attestation each."""
 

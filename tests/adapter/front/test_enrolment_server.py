@@ -13,7 +13,7 @@ import grpc
 import pytest
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.evidence.leaf_reader import IdentityIssued, IdentityRefused
-from capsign_adapter.front import address_places, enrolment_server, places
+from capsign_adapter.front import address_places, enrolment_server, patience
 from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.identity_servicer import IdentityServicer
 from capsign_wire.adapter.v1 import identity_pb2 as pb
@@ -33,13 +33,14 @@ METHOD = "/capsign.adapter.v1.EnrolmentService/Enrol"
 class Front:
     """Both listeners of an adapter that enrols; `enrol` and `renew` call them as pods do."""
 
-    def __init__(self, door: EnrolmentRig) -> None:
+    def __init__(self, door: EnrolmentRig, connections: int = 256) -> None:
         self.door = door
         self.ca = Authority()
         self.metrics = Metrics()
         served = self.ca.issue("spiffe://capsign.test/adapter", dns=("localhost",))
         pairs = [(served.private_key, served.certificate)]
-        self.server = EnrolmentServer("127.0.0.1:0", grpc.ssl_server_credentials(pairs), door.enrolment, self.metrics)
+        credentials = grpc.ssl_server_credentials(pairs)
+        self.server = EnrolmentServer("127.0.0.1:0", credentials, door.enrolment, self.metrics, connections)
         self.server.start()
         self.mtls = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.max_concurrent_streams", 4)])
         servicer = IdentityServicer(door.enrolment, door.authority, self.metrics)
@@ -183,7 +184,7 @@ def test_i10_tls_1_2_is_refused_at_this_door_too(front):
 
 def test_who_does_not_send_the_request_is_hung_up_on(front, monkeypatch):
     """The headers of a call came and its request never does. Its thread is free again when the sweep finds it."""
-    monkeypatch.setattr(places, "REQUEST_SECONDS", 0.0)
+    monkeypatch.setattr(patience, "REQUEST_SECONDS", 0.0)
     with front.raw() as connection:
         connection.sendall(_opening())
         assert _until(connection, _RST_OF_STREAM_1)
@@ -247,12 +248,8 @@ def test_a_refused_call_leaves_nothing_behind(front, door_of):
         gc.enable()
 
 
-def test_connections_are_bounded_and_come_free_again(door, monkeypatch):
-    options = [
-        (name, 3 if name == "grpc.max_allowed_incoming_connections" else value) for name, value in enrolment_server.OPTIONS
-    ]
-    monkeypatch.setattr(enrolment_server, "OPTIONS", options)
-    front = Front(door)
+def test_connections_are_bounded_and_come_free_again(door):
+    front = Front(door, connections=3)
     try:
         idle = [front.raw() for _ in range(3)]
         with pytest.raises(OSError):  # noqa: PT011 - closed before the handshake: which error that is depends on the moment
@@ -321,7 +318,7 @@ def _until(connection: ssl.SSLSocket, word: bytes) -> bytes:
 
 def _holding(front: Front, count: int) -> bool:
     """Wait until the server has that many calls that wait for their request."""
-    return _poll(lambda: len(front.server.places._waiting) == count)
+    return _poll(lambda: len(front.server.places.room) == count)
 
 
 def _poll(question) -> bool:

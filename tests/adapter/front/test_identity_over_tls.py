@@ -8,7 +8,7 @@ import ssl
 
 import grpc
 import pytest
-from capsign_adapter.front import tls
+from capsign_adapter.front import room
 from capsign_wire.adapter.v1 import capability_pb2, capability_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -121,9 +121,9 @@ def test_tls_itself_keeps_out_what_it_cannot_verify(replica, kind):
 
 def test_connections_are_bounded_and_come_free_again(tmp_path, monkeypatch):
     """Somebody opens connections and says nothing: beyond the bound they are closed at once, and one that ends makes room."""
-    monkeypatch.setattr(tls, "SHAKING_HANDS", 8)
+    monkeypatch.setattr(room, "SHAKING_HANDS", 8)
     small = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"), streams=4)
-    most = dict(tls.server_options(4))["grpc.max_allowed_incoming_connections"]
+    most = room.connections(room.raise_descriptors(), 4).main
     certificate, key = small.authority.issue(APP).write(tmp_path, "many")
     context = ssl.create_default_context(cadata=small.authority.certificate.decode())
     context.load_cert_chain(certificate, key)

@@ -21,10 +21,13 @@ CALLS_PER_SECOND = 100
 
 @dataclass(eq=False)
 class Call:
-    """Stands for the context of a call."""
+    """Stands for the context of a call, whose answer is taken at once."""
 
     who: str
     key: bytes
+
+    def add_callback(self, _) -> bool:
+        return False
 
 
 class Held:
@@ -35,7 +38,7 @@ class Held:
         self._stack = stack
 
     def take(self, kind: str, who: str, key: bytes) -> None:
-        about = ("GetPublicKeys", 100) if kind == "working" else ()
+        about = {"working": ("GetPublicKeys", 100), "waiting": ("GetPublicKeys",)}.get(kind, ())
         self._stack.enter_context(getattr(self.places, kind)(Call(who, key), *about))
 
     def take_all(self, kind: str, who: str, count: int, *, each: int) -> int:

@@ -52,7 +52,7 @@ class Auditor:
     @contextmanager
     def _forwarded(self) -> Iterator[int]:
         """A port of ours that leads to the adapter's pod."""
-        target = ["port-forward", f"--namespace={SYSTEM}", "statefulset/capsign-adapter", ":7443"]
+        target = ["port-forward", f"--namespace={SYSTEM}", "statefulset/capsign-adapter", ":7446"]
         command = [KUBECTL, f"--kubeconfig={self._fleet.kubectl.kubeconfig}", *target]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as forwarding:
             try:

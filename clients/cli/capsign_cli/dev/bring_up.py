@@ -55,7 +55,7 @@ def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None
 
     # 3 Configuration. The addresses of a process that still runs stay as they are.
     if running and before:
-        listeners = [layouts.Listener(one["address"], one["health"]) for one in before["adapters"]]
+        listeners = [layouts.Listener(one["address"], one["health"], one.get("admin", "")) for one in before["adapters"]]
     else:
         listeners = layouts.free_listeners(wanted.workers or (len(before["adapters"]) if before else 1))
         prepare.write_configs(layout, listeners, server, clients["app"], ca.certificate_file, token, store, password)
@@ -157,6 +157,7 @@ def _state(
             "name": f"adapter-{number}",
             "address": one.address,
             "health": one.health,
+            "admin": one.admin,
             "pid": pids.get(f"adapter-{number}"),
             "config": str(layout.config(f"adapter-{number}")),
             "log": str(layout.log(f"adapter-{number}")),

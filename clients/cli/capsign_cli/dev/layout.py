@@ -67,13 +67,15 @@ class Listener:
 
     address: str
     health: str
+    admin: str = ""
+    """Where people with roles come; empty: where the workloads do."""
 
 
 def free_listeners(count: int) -> list[Listener]:
     """Addresses on the loopback that nobody listens on now. All are held until all are chosen, so they differ."""
     held: list[socket.socket] = []
     try:
-        for port in random.sample(PORTS, k=min(len(PORTS), 200 + 2 * count)):
+        for port in random.sample(PORTS, k=min(len(PORTS), 200 + 3 * count)):
             one = socket.socket()
             try:
                 one.bind(("127.0.0.1", port))
@@ -81,10 +83,9 @@ def free_listeners(count: int) -> list[Listener]:
                 one.close()
                 continue
             held.append(one)
-            if len(held) == 2 * count:
-                ports = [taken.getsockname()[1] for taken in held]
-                pairs = zip(ports[::2], ports[1::2], strict=True)
-                return [Listener(f"127.0.0.1:{first}", f"127.0.0.1:{second}") for first, second in pairs]
+            if len(held) == 3 * count:
+                addresses = [f"127.0.0.1:{taken.getsockname()[1]}" for taken in held]
+                return [Listener(*addresses[at : at + 3]) for at in range(0, len(addresses), 3)]
     finally:
         for taken in held:
             taken.close()
@@ -97,7 +98,11 @@ def adapter_config(
     """The TOML of one adapter."""
     sections: dict[str, dict[str, Any]] = {
         "": {"policy": layout.policy},
-        "listen": {"address": listener.address, "health_address": listener.health},
+        "listen": {
+            "address": listener.address,
+            **({"admin_address": listener.admin} if listener.admin else {}),
+            "health_address": listener.health,
+        },
         "tls": {"certificate": server.certificate, "private_key": server.private_key, "client_ca": ca},
         "token": {key: token[name] for key, name in TOKEN_KEYS.items()},
         "store": {"url": store, **({"password_file": password} if password else {})},

@@ -1,0 +1,71 @@
+"""The listener for people with roles: a server, threads and bounds of its own, so that nothing that
+workloads, tenants and strangers do at the other listeners keeps a responder from revoking.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from capsign_wire.adapter.v1 import admin_pb2_grpc, evidence_pb2_grpc
+from capsign_wire.lenient import LenientRegistrar
+
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.front.admin_places import LOOKING, REVOKING, AdminPlaces
+from capsign_adapter.front.admin_servicer import AdminServicer
+from capsign_adapter.front.evidence_servicer import EvidenceServicer
+from capsign_adapter.front.patience import PatientRegistrar
+from capsign_adapter.front.threads import Threads
+from capsign_adapter.front.tls import server_options
+from capsign_adapter.sign.watch import Ticker
+
+MESSAGE_BYTES = 64 * 1024
+"""Largest request: nobody sends much here."""
+
+IDLE_MS, AGE_MS, GRACE_MS = 30_000, 600_000, 60_000
+"""A connection on which nothing is asked, and the life of any: milliseconds."""
+
+
+class AdminServer:
+    """Bound when it is made (gRPC raises RuntimeError if it cannot be), serving from `start` to
+    `stop`."""
+
+    def __init__(
+        self,
+        address: str,
+        credentials: grpc.ServerCredentials,
+        policy: Policy,
+        admin: AdminServicer,
+        evidence: EvidenceServicer,
+        connections: int,
+    ) -> None:
+        """`address` is host:port; the credentials must demand a client's certificate."""
+        self.places = places = AdminPlaces(policy)
+        options = {
+            **dict(server_options(connections, MESSAGE_BYTES)),
+            "grpc.max_connection_idle_ms": IDLE_MS,
+            "grpc.max_connection_age_ms": AGE_MS,
+            "grpc.max_connection_age_grace_ms": GRACE_MS,
+        }
+        self._server = grpc.server(Threads(LOOKING + REVOKING, "admin"), options=list(options.items()))
+        registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places, places.working)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
+        evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
+        self.port: int = self._server.add_secure_port(address, credentials)
+        self._sweep = Ticker("admin", 1.0, lambda: _swept(places))
+
+    def start(self) -> None:
+        """Serve."""
+        self._server.start()
+        self._sweep.start()
+
+    def stop(self, grace_seconds: float) -> bool:
+        """Take nothing new, give calls in hand this long, then end them; whether all of them
+        ended."""
+        ended = self._server.stop(grace=grace_seconds).wait(timeout=grace_seconds + 5.0)
+        self._sweep.stop()
+        return ended
+
+
+def _swept(places: AdminPlaces) -> None:
+    places.sweep()

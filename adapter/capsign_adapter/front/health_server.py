@@ -1,0 +1,127 @@
+"""The listener for probes: grpc.health.v1 without TLS, where anybody may come, and where a check is
+answered however many do.
+
+A check waits for no thread and not for its request where there is a crowd: it then gets the answer
+for the whole process, which is the only one that there is. Watches are few, and the next one is
+refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from threading import BoundedSemaphore
+from typing import Any
+
+import grpc
+from capsign_wire.failures import FailureError, abort
+from capsign_wire.types.v1 import failures_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from capsign_adapter.front.patience import Waiting
+from capsign_adapter.front.threads import Threads, refusing
+from capsign_adapter.front.tls import SERVER_OPTIONS
+from capsign_adapter.sign.watch import Ticker
+
+WATCHES, CHECKS = 16, 48
+"""Calls of each sort that have a thread."""
+
+REQUEST_SECONDS = 1.0
+"""Longest wait for the request of a call, which is some bytes."""
+
+OPTIONS: dict[str, int] = {
+    **dict(SERVER_OPTIONS),
+    "grpc.max_concurrent_streams": 100,
+    "grpc.max_metadata_size": 4 * 1024,
+    "grpc.absolute_max_metadata_size": 8 * 1024,
+    "grpc.max_receive_message_length": 4 * 1024,
+    "grpc.max_send_message_length": 4 * 1024,
+    "grpc.max_connection_idle_ms": 10_000,
+    "grpc.max_connection_age_ms": 300_000,
+    "grpc.max_connection_age_grace_ms": 5_000,
+}
+
+
+class HealthServer:
+    """Bound when it is made (gRPC raises RuntimeError if it cannot be), and serves from `start`
+    to `stop`."""
+
+    def __init__(self, address: str, servicer: health_pb2_grpc.HealthServicer, connections: int) -> None:
+        """`address` is host:port. The servicer is that of grpcio-health-checking, or one like
+        it."""
+        options = {**OPTIONS, "grpc.max_allowed_incoming_connections": connections}
+        self._server = grpc.server(Threads(WATCHES + CHECKS, "health"), options=list(options.items()))
+        self.room = Waiting()
+        """Who waits."""
+        registrar: Any = _CrowdedRegistrar(self._server, self.room)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, registrar)
+        self.port: int = self._server.add_insecure_port(address)
+        self._sweep = Ticker("health", 0.25, lambda: _swept(self.room))
+
+    def start(self) -> None:
+        """Serve."""
+        self._server.start()
+        self._sweep.start()
+
+    def stop(self) -> None:
+        """End at once."""
+        self._server.stop(grace=None).wait()
+        self._sweep.stop()
+
+
+class _CrowdedRegistrar:
+    """Registers the two methods as ones that take a stream of requests, so that the wait for
+    theirs is bounded."""
+
+    def __init__(self, server: grpc.Server, waiting: Waiting) -> None:
+        self._server = server
+        self._waiting = waiting
+        self._watches = BoundedSemaphore(WATCHES)
+        self._checks = BoundedSemaphore(CHECKS)
+
+    def add_generic_rpc_handlers(self, _: Any) -> None:
+        """Nothing: the handlers come again, by name, in the next call."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Hand the handlers on."""
+        made = {
+            name: grpc.stream_stream_rpc_method_handler(
+                self._watch(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+            )
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler(
+                self._check(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+            )
+            for name, handler in handlers.items()
+        }
+        self._server.add_registered_method_handlers(service, made)
+
+    def _check(self, check: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def run(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            if refusing() or not self._checks.acquire(blocking=False):
+                return check(health_pb2.HealthCheckRequest(), context)
+            try:
+                with self._waiting.of(context, REQUEST_SECONDS):
+                    request = next(requests, None)
+            finally:
+                self._checks.release()
+            return check(request or health_pb2.HealthCheckRequest(), context)
+
+        return run
+
+    def _watch(self, watch: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def run(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            if refusing() or not self._watches.acquire(blocking=False):
+                detail = f"{WATCHES} watches of this adapter's health are open. Use Check."
+                abort(context, FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=1000))
+            try:
+                with self._waiting.of(context, REQUEST_SECONDS):
+                    request = next(requests, None)
+                yield from watch(request or health_pb2.HealthCheckRequest(), context)
+            finally:
+                self._watches.release()
+
+        return run
+
+
+def _swept(waiting: Waiting) -> None:
+    waiting.sweep()

@@ -1,0 +1,107 @@
+"""When the process's memory runs short, calls that only wait are ended: whatever shape what they
+hold may have.
+
+A message is bounded by its bytes, and what it takes is not: a peer that sends it in frames of a few
+bytes, with much between them that nobody keeps, pins a buffer with each. That is inside gRPC and
+cannot be seen from here, but it shows in the process's size. Whoever waits for the rest of a
+message, or for an answer to be taken, can be ended at no loss: an agent opens its idle streams
+again at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from capsign_wire import logs
+
+from capsign_adapter.front.patience import Waiting
+from capsign_adapter.front.room import MIB, OWN_MEMORY
+
+LOOK_SECONDS = 0.05
+"""Between looks at the process's size."""
+
+SHORT, VERY_SHORT = 0.6, 0.75
+"""Parts of the memory that may be taken before calls are ended that have waited for
+YOUNG_SECONDS, and all that wait."""
+
+YOUNG_SECONDS = 0.5
+"""Whoever works waits less for its next batch."""
+
+NO_USE_MS = 10_000
+"""How long the size that is left counts as normal where ending calls did not help: then it is
+not theirs."""
+
+UNTOLD = 256 * MIB
+"""What is added to the known needs where the control group has no limit."""
+
+
+def budget(limit: int | None, places: int, message_bytes: int) -> int:
+    """How much memory there is: what the control group says, or else what an adapter of this
+    size may need."""
+    return limit if limit is not None else OWN_MEMORY + 2 * places * message_bytes + UNTOLD
+
+
+class Pressure:
+    """Says how patient to be. Pure but for what it remembers; for one thread."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget = budget_bytes
+        self._normal = 0
+        self._normal_until_ms = 0
+
+    def patience(self, size: int, now_ms: int) -> float | None:
+        """At this size: how long a call may have waited and be left alone, seconds; None: as
+        long as it likes."""
+        normal = self._normal if now_ms < self._normal_until_ms else 0
+        if size <= max(self._budget * SHORT, normal):
+            return None
+        return 0.0 if size > self._budget * VERY_SHORT else YOUNG_SECONDS
+
+    def relieved(self, before: int, after: int, now_ms: int) -> None:
+        """Calls were ended; the size before and after."""
+        if after > before - before // 20:
+            self._normal, self._normal_until_ms = after + after // 20, now_ms + NO_USE_MS
+
+
+class Relief:
+    """Looks, and ends what waits in these rooms. For one thread."""
+
+    def __init__(self, pressure: Pressure, rooms: Sequence[Waiting], clock_ms: Callable[[], int]) -> None:
+        self._pressure = pressure
+        self._rooms = rooms
+        self._clock_ms = clock_ms
+        self._after: int | None = None
+        self._trim = _trimmer()
+
+    def look(self) -> int:
+        """How many calls were ended."""
+        size, now_ms = resident(), self._clock_ms()
+        if self._after is not None:  # those that were ended at the last look have let go by now
+            before, self._after = self._after, None
+            self._trim()
+            after = resident()
+            self._pressure.relieved(before, after, now_ms)
+            size = after
+        patience = self._pressure.patience(size, now_ms)
+        if patience is None:
+            return 0
+        ended = sum(room.relieve(patience) for room in self._rooms)
+        self._after = size
+        if ended:
+            logs.warning("memory.short", resident=size, ended=ended)
+        return ended
+
+
+def resident(file: Path = Path("/proc/self/statm")) -> int:
+    """How much of the process is in memory, bytes."""
+    return int(file.read_bytes().split()[1]) * resource.getpagesize()
+
+
+def _trimmer() -> Callable[[], object]:
+    """What gives freed memory back to the system, where the C library can: it keeps it
+    otherwise, and nobody sees the relief."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return (lambda: trim(0)) if trim is not None else (lambda: None)

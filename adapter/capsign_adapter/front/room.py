@@ -1,0 +1,115 @@
+"""What all listeners together may take of the process's memory and file descriptors, worked out at
+the start.
+
+A bound that the system reaches first is none: an adapter that cannot open a file any more cannot
+read its store either, and one that the kernel ends for its memory takes everybody's calls with it.
+"""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import NamedTuple
+
+from capsign_wire.settings import SettingsError
+
+MIB = 1024 * 1024
+
+OWN_DESCRIPTORS = 128
+"""Files, token, cluster, telemetry, and what each library keeps open."""
+
+DESCRIPTORS_OF_A_PLACE = 2
+"""A thread that reads the store may have a connection of its own: database and log."""
+
+SHAKING_HANDS = 4096
+"""Connections beside those of agents. Strangers cannot be told from agents before their
+handshake, which they have five seconds for: a bound that a few of them reach would keep the
+agents out."""
+
+OF_A_SMALL_LISTENER = 1024
+"""Most connections of each of the listeners for people, for enrolment and for probes."""
+
+OWN_MEMORY = 160 * MIB
+"""What an adapter takes before anybody has sent it anything, and what it needs to work."""
+
+_LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
+_NO_LIMIT = 1 << 60
+"""Above this a number in such a file means that there is no limit."""
+
+
+class Connections(NamedTuple):
+    """Most connections of each listener."""
+
+    main: int
+    admin: int
+    enrolment: int
+    health: int
+
+
+def connections(descriptors: int, places: int) -> Connections:
+    """How the descriptors that are not kept for the process itself are shared: each listener has
+    its own, so that none can take those of another.
+
+    An agent has a connection for each signing stream and uses the same ones for the rest, so there
+    is one for each place, another for each while a connection that broke is not known to have, and
+    room for all others.
+    """
+    kept = min(OWN_DESCRIPTORS + DESCRIPTORS_OF_A_PLACE * places, descriptors // 2)
+    left = descriptors - kept
+    small = min(OF_A_SMALL_LISTENER, max(8, left // 8))
+    return Connections(min(2 * places + SHAKING_HANDS, left - 3 * small), small, small, small)
+
+
+def raise_descriptors() -> int:
+    """Take as many file descriptors as the system allows; how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return soft if soft != resource.RLIM_INFINITY else _NO_LIMIT
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        return soft
+    return hard if hard != resource.RLIM_INFINITY else _NO_LIMIT
+
+
+def demand_memory(limit: int | None, places: int, message_bytes: int) -> None:
+    """Raises SettingsError if requests that are under way on all places would not fit into the
+    memory limit."""
+    if limit is None or OWN_MEMORY + places * message_bytes <= limit:
+        return
+    needed = -(-(OWN_MEMORY + places * message_bytes) // MIB)
+    raise SettingsError(
+        f"The key `listen.streams` is {places}, and each may hold a request of {message_bytes} bytes "
+        f"(`listen.message_bytes`): with what the adapter needs itself that is {needed} MiB, and its memory "
+        f"is limited to {limit // MIB} MiB. Raise that limit, or lower `listen.streams`.",
+        key="listen.streams",
+    )
+
+
+def memory_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """The smallest memory limit of this process's control groups, bytes; None if there is none,
+    or it cannot be read."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return None
+    found: list[int] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in {"", "memory"}:
+            continue
+        base = root / controllers
+        group = base / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(base):
+                break
+            found += [limit for name in _LIMIT_FILES if (limit := _read(folder / name)) is not None]
+    return min(found, default=None)
+
+
+def _read(file: Path) -> int | None:
+    try:
+        limit = int(file.read_text())
+    except (OSError, ValueError):  # "max", or no such file
+        return None
+    return limit if limit < _NO_LIMIT else None

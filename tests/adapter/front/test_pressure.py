@@ -1,0 +1,55 @@
+"""When memory is short, and for whom there is no patience then."""
+
+from __future__ import annotations
+
+import pytest
+from capsign_adapter.front.patience import Waiting
+from capsign_adapter.front.pressure import NO_USE_MS, YOUNG_SECONDS, Pressure, Relief, budget, resident
+from capsign_adapter.front.room import MIB
+
+ALL = 1000 * MIB
+
+
+@pytest.mark.parametrize(
+    ("size", "patience"), [(0, None), (600, None), (601, YOUNG_SECONDS), (750, YOUNG_SECONDS), (751, 0.0), (2000, 0.0)]
+)
+def test_the_larger_the_process_the_less_patience(size, patience):
+    assert Pressure(ALL).patience(size * MIB, 0) == patience
+
+
+def test_where_ending_calls_was_of_no_use_it_is_not_done_for_a_while():
+    """The memory is not theirs: honest streams would be ended for nothing, over and over."""
+    pressure = Pressure(ALL)
+    pressure.relieved(700 * MIB, 690 * MIB, 0)
+    assert pressure.patience(700 * MIB, NO_USE_MS - 1) is None
+    assert pressure.patience(760 * MIB, NO_USE_MS - 1) == 0.0
+    assert pressure.patience(700 * MIB, NO_USE_MS) == YOUNG_SECONDS
+
+
+def test_where_it_was_of_use_it_is_done_again():
+    pressure = Pressure(ALL)
+    pressure.relieved(900 * MIB, 400 * MIB, 0)
+    assert pressure.patience(700 * MIB, 1) == YOUNG_SECONDS
+
+
+def test_the_budget_is_that_of_the_control_group_or_what_is_needed():
+    assert budget(512 * MIB, 512, 256 * 1024) == 512 * MIB
+    assert budget(None, 32, 256 * 1024) == 432 * MIB
+
+
+class Call:
+    cancelled = 0
+
+    def cancel(self) -> bool:
+        self.cancelled += 1
+        return True
+
+
+def test_a_look_ends_what_waits_where_the_process_is_too_large():
+    room, call = Waiting(), Call()
+    room.begin(call, 30.0)
+    assert Relief(Pressure(64 << 30), [room], lambda: 0).look() == 0
+    relief = Relief(Pressure(resident()), [room], lambda: 0)
+    assert relief.look() == 1
+    assert call.cancelled == 1
+    assert relief.look() == 0  # it was of no use, and is not done again at once
