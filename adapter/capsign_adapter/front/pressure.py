@@ -66,23 +66,35 @@ class Pressure:
             self._normal, self._normal_until_ms = after + after // 20, now_ms + NO_USE_MS
 
 
+def resident(file: Path = Path("/proc/self/statm")) -> int:
+    """How much of the process is in memory, bytes."""
+    return int(file.read_bytes().split()[1]) * resource.getpagesize()
+
+
 class Relief:
     """Looks, and ends what waits in these rooms. For one thread."""
 
-    def __init__(self, pressure: Pressure, rooms: Sequence[Waiting], clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        pressure: Pressure,
+        rooms: Sequence[Waiting],
+        clock_ms: Callable[[], int],
+        size: Callable[[], int] = resident,
+    ) -> None:
         self._pressure = pressure
         self._rooms = rooms
         self._clock_ms = clock_ms
+        self._size = size
         self._after: int | None = None
         self._trim = _trimmer()
 
     def look(self) -> int:
         """How many calls were ended."""
-        size, now_ms = resident(), self._clock_ms()
+        size, now_ms = self._size(), self._clock_ms()
         if self._after is not None:  # those that were ended at the last look have let go by now
             before, self._after = self._after, None
             self._trim()
-            after = resident()
+            after = self._size()
             self._pressure.relieved(before, after, now_ms)
             size = after
         patience = self._pressure.patience(size, now_ms)
@@ -93,11 +105,6 @@ class Relief:
         if ended:
             logs.warning("memory.short", resident=size, ended=ended)
         return ended
-
-
-def resident(file: Path = Path("/proc/self/statm")) -> int:
-    """How much of the process is in memory, bytes."""
-    return int(file.read_bytes().split()[1]) * resource.getpagesize()
 
 
 def _trimmer() -> Callable[[], object]:

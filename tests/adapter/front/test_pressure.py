@@ -48,8 +48,12 @@ class Call:
 def test_a_look_ends_what_waits_where_the_process_is_too_large():
     room, call = Waiting(), Call()
     room.begin(call, 30.0)
-    assert Relief(Pressure(64 << 30), [room], lambda: 0).look() == 0
-    relief = Relief(Pressure(resident()), [room], lambda: 0)
+    assert Relief(Pressure(ALL), [room], lambda: 0, lambda: 500 * MIB).look() == 0
+    relief = Relief(Pressure(ALL), [room], lambda: 0, lambda: 800 * MIB)
     assert relief.look() == 1
     assert call.cancelled == 1
     assert relief.look() == 0  # it was of no use, and is not done again at once
+
+
+def test_the_size_of_this_process_is_seen():
+    assert 10 * MIB < resident() < 64 << 30
