@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from capsign_adapter.front.pressure import budget
+from capsign_adapter.front.pressure import memory_budget
 from capsign_cli.dev.ca import DevelopmentCa
 from capsign_wire.bounds import ADAPTER_REQUEST_BYTES
 from support import raw_http2
@@ -98,7 +98,7 @@ def test_small_frames_that_pin_large_buffers(dev, keys):
     for key in keys:
         for stream in [key.open(SIGN) for _ in range(6)]:
             key.send(stream, message(ADAPTER_REQUEST_BYTES, bytes(60_000)), each=24, between=nothing)
-    assert peak(dev.adapter()) < budget(None, 32, ADAPTER_REQUEST_BYTES) / MIB * 0.9
+    assert peak(dev.adapter()) < memory_budget(None, 32, ADAPTER_REQUEST_BYTES) / MIB * 0.9
     for key in keys:
         key.pump(0.2)
     assert any(key.ended for key in keys)

@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 from capsign_wire.adapter.v1 import admin_pb2_grpc, evidence_pb2_grpc
 from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.rpc_metrics import MeasuredRegistrar
+from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.admin_places import LOOKING, REVOKING, AdminPlaces
@@ -37,6 +39,7 @@ class AdminServer:
         policy: Policy,
         admin: AdminServicer,
         evidence: EvidenceServicer,
+        metrics: Metrics,
         connections: int,
     ) -> None:
         """`address` is host:port; the credentials must demand a client's certificate."""
@@ -48,7 +51,7 @@ class AdminServer:
             "grpc.max_connection_age_grace_ms": GRACE_MS,
         }
         self._server = grpc.server(Threads(LOOKING + REVOKING, "admin"), options=list(options.items()))
-        registrar: Any = PatientRegistrar(LenientRegistrar(self._server), places, places.working)
+        registrar: Any = PatientRegistrar(LenientRegistrar(MeasuredRegistrar(self._server, metrics)), places, places.working)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
         self.port: int = self._server.add_secure_port(address, credentials)

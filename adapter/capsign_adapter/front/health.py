@@ -41,7 +41,7 @@ class Health:
         self._lock = threading.Lock()
         self._told: dict[str, int] = {}
         self._servicer = _Current(self.refresh)
-        self._server = HealthServer(address, self._servicer, connections)
+        self._server = HealthServer(address, self._servicer, connections, crowded=LIVENESS)
         self.port = self._server.port
         self.room = self._server.room
         self.refresh()

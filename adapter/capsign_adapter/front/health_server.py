@@ -2,8 +2,8 @@
 answered however many do.
 
 A check waits for no thread and not for its request where there is a crowd: it then gets the answer
-for the whole process, which is the only one that there is. Watches are few, and the next one is
-refused.
+that the process is alive, so that a flood gets no adapter restarted. Watches are few, and the next
+one is refused.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class HealthServer:
     """Bound when it is made (gRPC raises RuntimeError if it cannot be), and serves from `start`
     to `stop`."""
 
-    def __init__(self, address: str, servicer: health_pb2_grpc.HealthServicer, connections: int) -> None:
+    def __init__(self, address: str, servicer: health_pb2_grpc.HealthServicer, connections: int, crowded: str) -> None:
         """`address` is host:port. The servicer is that of grpcio-health-checking, or one like
-        it."""
+        it. In a crowd a check is answered for the service `crowded`."""
         options = {**OPTIONS, "grpc.max_allowed_incoming_connections": connections}
         self._server = grpc.server(Threads(WATCHES + CHECKS, "health"), options=list(options.items()))
         self.room = Waiting()
         """Who waits."""
-        registrar: Any = _CrowdedRegistrar(self._server, self.room)
+        registrar: Any = _CrowdedRegistrar(self._server, self.room, crowded)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, registrar)
         self.port: int = self._server.add_insecure_port(address)
         self._sweep = Ticker("health", 0.25, lambda: _swept(self.room))
@@ -72,9 +72,10 @@ class _CrowdedRegistrar:
     """Registers the two methods as ones that take a stream of requests, so that the wait for
     theirs is bounded."""
 
-    def __init__(self, server: grpc.Server, waiting: Waiting) -> None:
+    def __init__(self, server: grpc.Server, waiting: Waiting, crowded: str) -> None:
         self._server = server
         self._waiting = waiting
+        self._crowded = health_pb2.HealthCheckRequest(service=crowded)
         self._watches = BoundedSemaphore(WATCHES)
         self._checks = BoundedSemaphore(CHECKS)
 
@@ -98,7 +99,7 @@ class _CrowdedRegistrar:
     def _check(self, check: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         def run(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             if refusing() or not self._checks.acquire(blocking=False):
-                return check(health_pb2.HealthCheckRequest(), context)
+                return check(self._crowded, context)
             try:
                 with self._waiting.of(context, REQUEST_SECONDS):
                     request = next(requests, None)

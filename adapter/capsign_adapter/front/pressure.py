@@ -38,7 +38,7 @@ UNTOLD = 256 * MIB
 """What is added to the known needs where the control group has no limit."""
 
 
-def budget(limit: int | None, places: int, message_bytes: int) -> int:
+def memory_budget(limit: int | None, places: int, message_bytes: int) -> int:
     """How much memory there is: what the control group says, or else what an adapter of this
     size may need."""
     return limit if limit is not None else OWN_MEMORY + 2 * places * message_bytes + UNTOLD

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from capsign_adapter.front.patience import Waiting
-from capsign_adapter.front.pressure import NO_USE_MS, YOUNG_SECONDS, Pressure, Relief, budget, resident
+from capsign_adapter.front.pressure import NO_USE_MS, YOUNG_SECONDS, Pressure, Relief, memory_budget, resident
 from capsign_adapter.front.room import MIB
 
 ALL = 1000 * MIB
@@ -33,8 +33,8 @@ def test_where_it_was_of_use_it_is_done_again():
 
 
 def test_the_budget_is_that_of_the_control_group_or_what_is_needed():
-    assert budget(512 * MIB, 512, 256 * 1024) == 512 * MIB
-    assert budget(None, 32, 256 * 1024) == 432 * MIB
+    assert memory_budget(512 * MIB, 512, 256 * 1024) == 512 * MIB
+    assert memory_budget(None, 32, 256 * 1024) == 432 * MIB
 
 
 class Call:
