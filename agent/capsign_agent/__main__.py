@@ -29,15 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="capsign-agent", description="Signs for the containers of a pod; holds no key.")
     parser.add_argument("--config", type=Path, help="settings file, TOML; without it the text in CAPSIGN_AGENT_CONFIG")
-    parser.add_argument("--check-config", action="store_true", help="check settings and credential files, then end")
+    parser.add_argument("--check-config", action="store_true", help="try what a start would, change nothing, then end")
     return parser.parse_args(arguments)
 
 
 def _check(config: configuration.Config) -> int:
-    from capsign_agent.identity import choose
+    from capsign_agent import trial
 
     try:
-        choose.check(config)
+        trial.check(config)
     except settings.SettingsError as error:
         return _say(str(error))
     sys.stdout.write("The configuration is good.\n")

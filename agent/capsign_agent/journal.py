@@ -33,6 +33,8 @@ from capsign_wire.bounds import ADAPTER_REQUEST_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_agent.writable import obstacle
+
 _FRAME = struct.Struct(">II")
 
 _LIFE = re.compile(r"[0-9]{13}-[0-9a-f]{32}")
@@ -333,11 +335,25 @@ class Journal:
             folder.rmdir()
 
 
-def _take(directory: Path) -> int:
+def look_at(directory: Path) -> None:
+    """See what a journal there would meet, and change nothing. Raises JournalError."""
+    hindrance = obstacle(directory)
+    if hindrance:
+        raise JournalError(f"The journal {directory} {hindrance}. Set journal.dir to a directory that the agent owns.")
+    with contextlib.suppress(FileNotFoundError):
+        os.close(_take(directory, make=False))
+
+
+def _take(directory: Path, *, make: bool = True) -> int:
+    """The lock. Raises JournalError; FileNotFoundError if nothing is to be made and it is not there."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if make:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
+        descriptor = os.open(directory / ".lock", flags, 0o600)
     except OSError as error:
+        if not make and isinstance(error, FileNotFoundError):
+            raise
         raise _unusable(directory, error) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

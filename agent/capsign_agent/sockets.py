@@ -12,6 +12,7 @@ itself.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -21,9 +22,23 @@ from shlex import quote
 
 from capsign_wire import unix_socket
 
+from capsign_agent.writable import obstacle
+
 
 class SocketError(Exception):
     """The socket cannot be made; the text names the path and what to do."""
+
+
+def look_at(path: Path, directory_mode: int = 0o700) -> None:
+    """See what a claim would meet, and change nothing. Raises SocketError."""
+    hindrance = obstacle(path.parent)
+    if hindrance:
+        raise SocketError(f"The socket directory {path.parent} {hindrance}. Give the agent one of its own.")
+    if path.parent.exists():
+        _check_directory(path.parent, directory_mode, make=False)
+        with contextlib.suppress(FileNotFoundError):
+            os.close(_lock(path, make=False))
+        _clear(path, remove=False)
 
 
 class SocketClaim:
@@ -71,9 +86,11 @@ class SocketClaim:
         return (state.st_dev, state.st_ino) if stat.S_ISSOCK(state.st_mode) else None
 
 
-def _check_directory(directory: Path, mode: int) -> None:
+def _check_directory(directory: Path, mode: int, *, make: bool = True) -> None:
     """Make it, or see that it is ours and that no one else can write into it."""
     try:
+        if not make:
+            raise FileExistsError
         directory.mkdir(mode=0o700, parents=True)
         directory.chmod(mode)
         return
@@ -94,7 +111,7 @@ def _check_directory(directory: Path, mode: int) -> None:
             f"The socket directory {directory} has mode {found:04o}, wider than {mode:04o}. "
             f"Run `chmod {mode:04o} {quote(str(directory))}`, or set directory_mode."
         )
-    if found != mode:
+    if found != mode and make:
         directory.chmod(mode)  # a life that ended between the two calls above, or setgid that came from the volume
 
 
@@ -107,11 +124,14 @@ def is_volume(state: os.stat_result, *, mounted: bool, euid: int) -> bool:
     return mounted and state.st_uid == 0 and euid != 0
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, *, make: bool = True) -> int:
+    """Raises SocketError; FileNotFoundError if nothing is to be made and it is not there."""
     lock = path.with_name(f".{path.name}.lock")
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(lock, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if not make and isinstance(error, FileNotFoundError):
+            raise
         raise SocketError(f"The lock {lock} cannot be opened ({error.strerror}).") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,7 +141,7 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _clear(path: Path) -> None:
+def _clear(path: Path, *, remove: bool = True) -> None:
     """Remove a socket that nobody serves any more; refuse everything else."""
     try:
         state = path.lstat()
@@ -134,7 +154,8 @@ def _clear(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink()  # a dead one of an earlier life; the lock says that nobody else is about to serve it
+            if remove:
+                path.unlink()  # a dead one of an earlier life; the lock says that nobody else is about to serve it
             return
         except OSError as error:
             raise SocketError(f"The socket {path} neither answers nor is dead ({error.strerror}). Remove it.") from None

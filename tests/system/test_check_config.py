@@ -148,6 +148,65 @@ def test_the_key_of_another_certificate(place):
     assert "do not belong together" in place.refused("adapter", "--check-config")
 
 
+# The agent.
+
+
+def ours(place: Place, name: str) -> Path:
+    """One of its credential files."""
+    return named(place, "agent", name)
+
+
+def certified(place: Place, **wish) -> None:
+    credential = AUTHORITY.issue("spiffe://capsign.test/ns/demo/sa/app", **wish)
+    ours(place, "cert_file").write_bytes(credential.certificate)
+    ours(place, "key_file").write_bytes(credential.private_key)
+
+
+def in_the_way(place: Place, key: str, line: str) -> None:
+    """A file where a directory has to be."""
+    (place.root / "file").write_text("")
+    place.change("agent", rf"^{key} = .*", line.format(root=place.root))
+
+
+BROKEN_AGENTS = {
+    "no certificate": (lambda place: gone(ours(place, "cert_file")), "cannot be read"),
+    "no key": (lambda place: gone(ours(place, "key_file")), "cannot be opened"),
+    "no CA": (lambda place: gone(ours(place, "ca_file")), "cannot be read"),
+    "Ed25519": (lambda place: certified(place, key=ed25519.Ed25519PrivateKey.generate()), "gRPC does not show"),
+    "Ed448": (lambda place: certified(place, key=ed448.Ed448PrivateKey.generate()), "gRPC does not show"),
+    "P-521": (lambda place: certified(place, key=ec.generate_private_key(ec.SECP521R1())), "gRPC does not show"),
+    "ended": (lambda place: certified(place, life=-HOUR), "ended at"),
+    "not yet valid": (lambda place: certified(place, begins=HOUR), "begins at"),
+    "an authority's": (
+        lambda place: certified(place, extensions=(x509.BasicConstraints(ca=True, path_length=None),)),
+        "authority",
+    ),
+    "a journal that cannot be made": (lambda place: in_the_way(place, "dir", 'dir = "{root}/file/journal"'), "no directory"),
+    "a socket's directory that cannot be made": (
+        lambda place: in_the_way(place, "path", 'path = "{root}/file/x/app.sock"'),
+        "no directory",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "word"), BROKEN_AGENTS.values(), ids=BROKEN_AGENTS)
+def test_what_an_agent_cannot_work_with(place, spoil, word):
+    spoil(place)
+    before = seen(place.root)
+    assert word in place.refused("agent", "--check-config")
+    assert seen(place.root) == before
+
+
+def test_a_socket_that_somebody_serves(place):
+    (path,) = re.findall(r'^path = "(.*/app/.*)"$', place.config("agent").read_text(), re.MULTILINE)
+    Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+    Path(path).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as served:
+        served.bind(path)
+        served.listen()
+        assert "serves" in place.refused("agent", "--check-config")
+
+
 @pytest.mark.parametrize("program", ["adapter"])
 def test_an_address_that_is_taken(place, program):
     with socket.socket() as taken:

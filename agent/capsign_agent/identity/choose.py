@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+from capsign_wire.settings import SettingsError
+
 from capsign_agent.config import Config
 from capsign_agent.identity.account import Account
 from capsign_agent.identity.enrolment import Enrolment
-from capsign_agent.identity.files import FilesIdentity, read
-from capsign_agent.identity.kubernetes import Adapter, KubernetesIdentity
-from capsign_agent.identity.source import IdentitySource
+from capsign_agent.identity.files import FilesIdentity, demand_valid, read
+from capsign_agent.identity.kubernetes import Adapter, KubernetesIdentity, read_token
+from capsign_agent.identity.source import IdentityError, IdentitySource
 from capsign_agent.identity.trust import injected
-from capsign_agent.identity.workload_api import WorkloadApiIdentity
+from capsign_agent.identity.workload_api import WorkloadApiIdentity, reachable
+from capsign_agent.writable import obstacle
 
 
 def source_of(config: Config, adapter: Adapter, account: Account) -> IdentitySource:
@@ -24,10 +30,26 @@ def source_of(config: Config, adapter: Adapter, account: Account) -> IdentitySou
     return FilesIdentity(identity.files, account)
 
 
-def check(config: Config) -> None:
-    """Look at what can be judged without being an agent: files, the injected bundle. Raises SettingsError, changes nothing."""
+def check(config: Config, now: float) -> None:
+    """Look at what the source would need on this machine. Raises SettingsError, changes nothing and asks no adapter."""
     identity = config.identity
     if identity.files is not None:
-        read(identity.files)
-    if identity.kubernetes is not None:
-        injected(identity.kubernetes.bundle)
+        demand_valid(identity.files, read(identity.files), now)
+    kubernetes, workload_api = identity.kubernetes, identity.workload_api
+    if kubernetes is not None:
+        injected(kubernetes.bundle)
+        hindrance = obstacle(kubernetes.state_dir)
+        if hindrance:
+            key = "identity.kubernetes.state_dir"
+            sentence = f"The directory {kubernetes.state_dir} of `{key}` {hindrance}. Set it to a volume of the agent's own."
+            raise SettingsError(sentence, key=key)
+        _explained("identity.kubernetes.token_file", read_token, kubernetes.token_file)
+    if workload_api is not None:
+        _explained("identity.workload_api.socket", reachable, workload_api.socket)
+
+
+def _explained(key: str, look: Callable[[Path], object], path: Path) -> None:
+    try:
+        look(path)
+    except IdentityError as error:
+        raise SettingsError(f"{error} It is `{key}`.", key=key) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from capsign_wire import settings
@@ -65,6 +66,21 @@ def read(config: Files) -> Credentials:
             f"The certificate {config.cert_file} and the private key {config.key_file} do not belong together, or one is not PEM "
             "without a passphrase. Write both anew."
         ) from None
+
+
+def demand_valid(config: Files, held: Credentials, now: float) -> None:
+    """Raises SettingsError if the certificate is not valid by this clock. A start waits for another file; the adapter's clock
+    decides."""
+    for wrong, what, when in ((now < held.begins, "begins", held.begins), (now >= held.ends, "ended", held.ends)):
+        if wrong:
+            raise settings.SettingsError(
+                f"The certificate {config.cert_file} is not valid: it {what} at {_moment(when)}, and this machine's clock says "
+                f"{_moment(now)}. Have another issued, or set the clock."
+            )
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _stamp(config: Files) -> tuple[object, ...]:

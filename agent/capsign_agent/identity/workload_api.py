@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import socket
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -25,6 +27,7 @@ from capsign_agent.identity.source import IdentityError
 from capsign_agent.renewal import backoff_s
 
 MAX_ANSWER_BYTES = 1024 * 1024
+CONNECT_S = 2.0
 MAX_CERTIFICATES = 16
 """Most certificates of a chain, and most authorities of a bundle."""
 
@@ -101,6 +104,17 @@ class WorkloadApiIdentity:
             sentence = "The Workload API sent a certificate that names another identity than it says. Look at its registration."
             raise IdentityError("CREDENTIALS_UNUSABLE", sentence)
         return made
+
+
+def reachable(path: Path) -> None:
+    """See that somebody listens there. Raises IdentityError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(CONNECT_S)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            sentence = f"The Workload API at {path} does not answer. See that its volume is mounted."
+            raise IdentityError("WORKLOAD_API_UNREACHABLE", sentence) from None
 
 
 def _private(key: bytes) -> bytes:

@@ -1,0 +1,31 @@
+"""`--check-config`: what a start would meet on this machine, with nothing made, bound, locked for long or written.
+
+In the order of a start. What a start merely waits for (a token that is not mounted yet, a Workload API that is late) and what it
+cannot do without are told alike: who asks wants to know before they start it. No adapter is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from capsign_wire.settings import SettingsError
+
+from capsign_agent import sockets
+from capsign_agent.config import Config
+from capsign_agent.identity import choose
+from capsign_agent.journal import JournalError, look_at
+from capsign_agent.sockets import SocketError
+
+
+def check(config: Config, clock: Callable[[], float] = time.time) -> None:
+    """Raises SettingsError with a sentence that names the key or path, and the fix."""
+    choose.check(config, clock())
+    try:
+        for one in config.sockets:
+            sockets.look_at(one.path, int(one.directory_mode, 8))
+        for path in (config.health.path, config.probe_path):
+            sockets.look_at(path)
+        look_at(config.journal.dir)
+    except (SocketError, JournalError) as error:
+        raise SettingsError(str(error)) from None
