@@ -56,11 +56,12 @@ class Fleet:
                 "identity": {"svidTtlSeconds": 30, "propagationSeconds": 5},
             },
             "agent": {
+                "allowHostNetwork": True,
                 "profiles": {
                     "default": {"grants": ["orders-jwt"]},
                     "webhooks": {"grants": ["orders-webhook"]},
                     "everything": {"grants": []},
-                }
+                },
             },
             "admissionPolicy": {"exec": True, "tokenRequests": True},
             "injector": {"certificate": {"propagationSeconds": 4, "lookSeconds": 1}},
@@ -84,7 +85,7 @@ class Fleet:
 
     def wait_ready(self) -> None:
         for workload in ("statefulset/capsign-adapter", "deployment/capsign-injector"):
-            self.kubectl("rollout", "status", workload, f"--namespace={SYSTEM}", "--timeout=120s", timeout=130)
+            self.kubectl("rollout", "status", workload, f"--namespace={SYSTEM}", "--timeout=180s", timeout=190)
 
     def adapter_command(self, *arguments: str) -> str:
         """`capsign-adapter ...` beside the one that serves, as docs/operations/kubernetes.md says it."""

@@ -162,6 +162,44 @@ def test_an_unknown_annotation_is_a_warning_to_who_applies(fleet):
     assert "capsign.dev/profil" in done.stderr
 
 
+def test_a_deleted_certificate_is_made_anew_at_once(fleet):
+    before = authorities(fleet)
+    fleet.kubectl("delete", "secret", "capsign-injector-tls", f"--namespace={SYSTEM}")
+
+    def made() -> bool:
+        asked = fleet.kubectl.run("get", "secret", "capsign-injector-tls", f"--namespace={SYSTEM}", "--output=json")
+        return asked.returncode == 0 and "tls.key" in json.loads(asked.stdout).get("data", {})
+
+    until(made, "another Secret")
+    assert before[0] in authorities(fleet)
+    secret = fleet.kubectl.get("secret", "capsign-injector-tls", SYSTEM)
+    assert secret["metadata"]["annotations"]["meta.helm.sh/release-name"] == "capsign"
+    fleet.wait_ready()
+    assert fleet.cluster.api.ask("POST", DRY, pod(fleet))[0] == 201
+
+
+# --- who asks in words that nothing hears ---
+
+
+@pytest.mark.parametrize("value", ["True", "yes"])
+def test_a_label_that_is_nearly_right_is_refused_by_name(fleet, value):
+    asked = json.dumps(pod(fleet, "nearly", labels={"capsign.dev/inject": value}))
+    said = fleet.developer.refused("create", "--dry-run=server", "-f", "-", stdin=asked)
+    assert 'capsign.dev/inject: "true"' in said
+    assert 'The Pod "nearly" is invalid' in said
+
+
+def test_the_annotation_in_the_labels_place_is_refused_and_a_template_warned_about(fleet):
+    wrong = {"annotations": {"capsign.dev/inject": "true"}, "labels": {}}
+    asked = json.dumps(pod(fleet, "misplaced", **wrong))
+    assert "It is a label" in fleet.developer.refused("create", "--dry-run=server", "-f", "-", stdin=asked)
+    spec = pod(fleet)["spec"]
+    workload = manifests.replicated("Deployment", "misplaced", SHOP, spec, **wrong)
+    done = fleet.developer.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(workload))
+    assert done.returncode == 0, done.stderr
+    assert "It is a label" in done.stderr
+
+
 # --- what is no review ---
 
 

@@ -65,6 +65,41 @@ def test_the_adapter_is_killed(fleet, ledger):
     kill(fleet, "capsign-adapter-0", "adapter", SYSTEM)
 
 
+FROZEN_PATIENCE_S = 180
+"""The kubelet asks every ten seconds, and believes it after some; the machine may be busy."""
+
+
+def freeze(fleet, pod: str, container: str, namespace: str) -> None:
+    """SIGSTOP, and wait until the kubelet has found out by itself and put another in its place."""
+    before = restarts(fleet, pod, container, namespace)
+    fleet.cluster.on_node("kill", "-STOP", str(fleet.cluster.process_of(pod, container, namespace)))
+    until(lambda: restarts(fleet, pod, container, namespace) > before, f"the restart of {container}", FROZEN_PATIENCE_S)
+    fleet.kubectl.wait("condition=Ready", f"pod/{pod}", namespace, FROZEN_PATIENCE_S)
+
+
+@pytest.mark.timeout(420)
+def test_a_frozen_agent_is_made_anew(fleet, ledger):
+    """It had no liveness: every call was *unknown* while it was stopped, and its pod 2/2."""
+    pod = ledger.pod()
+    freeze(fleet, pod, "capsign-agent", SHOP)
+    ledger.keeps_signing()
+    assert restarts(fleet, pod, "app", SHOP) == 0
+
+
+@pytest.mark.timeout(420)
+def test_a_frozen_adapter_is_made_anew(fleet, ledger):
+    """The kernel takes TCP connections for a stopped process: a probe that only connects found nothing."""
+    freeze(fleet, "capsign-adapter-0", "adapter", SYSTEM)
+    fleet.wait_ready()
+
+
+@pytest.mark.timeout(420)
+def test_a_frozen_injector_is_made_anew(fleet, ledger):
+    pods = fleet.kubectl.get("pod", "", SYSTEM, **{"app.kubernetes.io/component": "injector"})["items"]
+    freeze(fleet, pods[0]["metadata"]["name"], "injector", SYSTEM)
+    fleet.wait_ready()
+
+
 def test_the_adapter_is_rolled(fleet, ledger):
     fleet.kubectl("rollout", "restart", "statefulset/capsign-adapter", f"--namespace={SYSTEM}")
     fleet.wait_ready()

@@ -185,6 +185,21 @@ def test_the_agent_has_its_own_token_and_not_the_applications(fleet):
         fleet.developer("delete", "pod", "tokens", "--wait=false")
 
 
+def test_a_pod_on_its_nodes_network_signs_where_that_is_allowed(fleet):
+    """`agent.allowHostNetwork` let it pass the injector; the adapter on the same node saw an address that is not the pod's."""
+    level = ("label", "namespace", SHOP, "--overwrite", "pod-security.kubernetes.io/enforce=")
+    fleet.kubectl(*level[:-1], f"{level[-1]}privileged")
+    try:
+        app = manifests.python("app", SIGN_AND_TELL, fleet.image)
+        spec = spec_of(app, hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet")
+        fleet.developer.create(manifests.job("on-the-node", SHOP, spec, labels=INJECT))
+        fleet.developer.wait("condition=complete", "job/on-the-node", SHOP)
+        leaf = told_leaf(fleet.developer("logs", "job/on-the-node", "--container=app"))
+        assert fleet.entries()[leaf].group.workload == ORDERS
+    finally:
+        fleet.kubectl(*level[:-1], f"{level[-1]}restricted")
+
+
 def test_an_application_that_policy_does_not_name_gets_no_identity(fleet):
     app = manifests.python("app", SIGN_AND_TELL, fleet.image)
     fleet.developer.create(manifests.pod("stranger", SHOP, spec_of(app, account="stranger"), labels=INJECT))
