@@ -83,8 +83,17 @@ async def test_a_request_names_nobody_and_each_has_a_key_of_its_own(rig: Kuberne
 async def test_the_token_goes_to_nobody_for_whom_the_bundle_does_not_vouch(rig: KubernetesRig) -> None:
     rig.bundle = TestCa("authority 1").pem  # the same name, another key
     async with rig.changes() as changes:
-        assert await hindered(rig, changes) == "UPSTREAM_UNREACHABLE"
+        assert await hindered(rig, changes) == "TRUST_OUTDATED"
     assert rig.identity.enrolled == []
+
+
+async def test_an_adapter_that_is_away_is_told_apart_from_one_that_is_another(rig: KubernetesRig) -> None:
+    """A pod from before a reinstallation said what every pod says in an outage, and waited for ever for the end of one."""
+    hole = BlackHole(rig.targets[0])
+    rig.targets[:] = [hole.address]
+    hole.close()
+    async with rig.changes() as changes:
+        assert await hindered(rig, changes) == "UPSTREAM_UNREACHABLE"
 
 
 async def test_a_replica_that_hangs_leaves_time_for_the_next(rig: KubernetesRig, monkeypatch: pytest.MonkeyPatch) -> None:

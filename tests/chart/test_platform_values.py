@@ -109,9 +109,8 @@ def test_users_of_the_namespaces_range() -> None:
     """OpenShift refuses a user that is not of the namespace's range, and gives one where none is named."""
     values = yaml.safe_load((Path(__file__).parent / "values" / "uid-of-the-namespace.yaml").read_text())
     for name, spec in chart.pod_specs(chart.objects(values)):
-        if name != "capsign-test":
-            assert not {"runAsUser", "runAsGroup", "fsGroup"} & spec["securityContext"].keys(), name
-            assert spec["securityContext"]["runAsNonRoot"] is True
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & spec["securityContext"].keys(), name
+        assert spec["securityContext"]["runAsNonRoot"] is True
     read, agent, _ = injected(values)
     assert not {"runAsUser", "runAsGroup"} & agent["securityContext"].keys()
     assert agent["readinessProbe"]["exec"] == agent["startupProbe"]["exec"]

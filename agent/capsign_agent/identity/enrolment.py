@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import ssl
 import time
 from typing import Any
 
@@ -24,6 +26,7 @@ class Enrolment:
     def __init__(self, targets: tuple[str, ...], upstream: Upstream) -> None:
         self._targets = targets
         self._timeout_s = upstream.timeout_ms / 1000
+        self._server_name = upstream.server_name
         self._options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
             ("grpc.enable_retries", 0),
@@ -57,6 +60,28 @@ class Enrolment:
             except grpc.aio.AioRpcError:
                 continue
         raise last
+
+    async def knows_another(self, authorities: bytes) -> bool:
+        """Whether an address answers, and with a certificate for which `authorities` do not vouch: asked once nobody could be
+        enrolled with, because gRPC does not tell that from an address where nobody is."""
+        context = ssl.create_default_context(cadata=authorities.decode("ascii"))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.set_alpn_protocols(["h2"])
+        return any(await asyncio.gather(*(self._is_anothers(target, context) for target in self._targets)))
+
+    async def _is_anothers(self, target: str, context: ssl.SSLContext) -> bool:
+        there = addresses.target(target)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                _, writer = await asyncio.open_connection(
+                    there.host, there.port, ssl=context, server_hostname=self._server_name or there.host
+                )
+        except ssl.SSLCertVerificationError:
+            return True
+        except (OSError, TimeoutError):
+            return False
+        writer.transport.abort()
+        return False
 
     async def _ask(
         self, target: str, request: identity_pb2.EnrolRequest, authorities: bytes, share_s: float

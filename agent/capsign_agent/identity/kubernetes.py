@@ -120,7 +120,14 @@ class KubernetesIdentity:
         """Steps 1 to 5, as a pod without a certificate."""
         made, token = await asyncio.to_thread(request.make), read_token(self._config.token_file)
         asked = identity_pb2.EnrolRequest(certificate_request=made.der, service_account_token=token)
-        answer = await self._enrolment.enrol(asked, self._trust.now.pem)
+        try:
+            answer = await self._enrolment.enrol(asked, self._trust.now.pem)
+        except FailureError as error:
+            unreachable = error.reason == failures_pb2.REASON_UPSTREAM_UNREACHABLE
+            if unreachable and await self._enrolment.knows_another(self._trust.now.pem):
+                sentence = "The adapter has a certificate of an authority that this pod was not given. Make the pod anew."
+                raise IdentityError("TRUST_OUTDATED", sentence) from None
+            raise
         held = self._take(made, answer)
         self._account.issued("kubernetes", held.credentials)
         return held
