@@ -21,6 +21,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.kube)
+            if item.get_closest_marker("timeout") is None:  # bounds are for what hangs; a busy machine is only slow
+                item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +66,7 @@ def namespace(cluster, request) -> Iterator[str]:
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")
     name = f"{words[:40].rstrip('-')}-{uuid.uuid4().hex[:6]}"
     cluster.kubectl.create(manifests.namespace(name))
-    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=60s")
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=180s")
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 

@@ -29,7 +29,7 @@ DEVELOPER = "ada"
 OPERATORS = "operators"
 ACCOUNTS = ("orders", "ledger", "stranger")
 INJECT = {"capsign.dev/inject": "true"}
-HELM_PATIENCE_S = 180
+HELM_PATIENCE_S = 360
 
 
 class Fleet:
@@ -85,7 +85,7 @@ class Fleet:
 
     def wait_ready(self) -> None:
         for workload in ("statefulset/capsign-adapter", "deployment/capsign-injector"):
-            self.kubectl("rollout", "status", workload, f"--namespace={SYSTEM}", "--timeout=180s", timeout=190)
+            self.kubectl("rollout", "status", workload, f"--namespace={SYSTEM}", "--timeout=240s", timeout=250)
 
     def adapter_command(self, *arguments: str) -> str:
         """`capsign-adapter ...` beside the one that serves, as docs/operations/kubernetes.md says it."""

@@ -96,7 +96,7 @@ class Ledger:
 
     def follow(self) -> str:
         """Wait for the pod of now, keep what it prints, and give its name."""
-        self._fleet.developer("rollout", "status", f"deployment/{self._name}", "--timeout=120s", timeout=130)
+        self._fleet.developer("rollout", "status", f"deployment/{self._name}", "--timeout=240s", timeout=250)
         pod = self.pod()
         if pod not in self._followed:
             command = [KUBECTL, f"--kubeconfig={self._fleet.developer.kubeconfig}", "logs", "--follow", pod, "--container=app"]
@@ -111,14 +111,14 @@ class Ledger:
 
     def stop(self) -> None:
         self._fleet.developer("scale", f"deployment/{self._name}", "--replicas=0")
-        self._fleet.developer("wait", "--for=delete", "pod", f"--selector=app={self._name}", "--timeout=90s")
+        self._fleet.developer("wait", "--for=delete", "pod", f"--selector=app={self._name}", "--timeout=180s")
         for follower in self._followed.values():
             follower.wait(30)
 
     def go_on(self) -> None:
         """After `stop`: another pod."""
         self._fleet.developer("scale", f"deployment/{self._name}", "--replicas=1")
-        self._fleet.developer("wait", "--for=create", "pod", f"--selector=app={self._name}", "--timeout=30s")
+        self._fleet.developer("wait", "--for=create", "pod", f"--selector=app={self._name}", "--timeout=120s")
 
     def close(self) -> None:
         self._fleet.developer("delete", "deployment", self._name, "--wait=false")

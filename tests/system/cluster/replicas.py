@@ -107,11 +107,11 @@ class Replicas:
             "test": {"enabled": False},
         }
         helm = helm_python.Config(kubeconfig_path=self.kubectl.kubeconfig, namespace=NAMESPACE)
-        helm.install(CHART, RELEASE, values, wait="watcher", timeout=180)
+        helm.install(CHART, RELEASE, values, wait="watcher", timeout=360)
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        self.kubectl("rollout", "status", "deployment/capsign-adapter", f"--namespace={NAMESPACE}", "--timeout=120s", timeout=130)
+        self.kubectl("rollout", "status", "deployment/capsign-adapter", f"--namespace={NAMESPACE}", "--timeout=240s", timeout=250)
 
     def adapters(self) -> list[str]:
         pods = self.kubectl.get("pod", "", NAMESPACE, **{"app.kubernetes.io/component": "adapter"})["items"]

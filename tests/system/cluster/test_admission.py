@@ -84,7 +84,7 @@ def test_with_the_webhook_down_labelled_pods_are_refused_and_others_untouched(fl
     fleet.kubectl("scale", "deployment/capsign-injector", "--replicas=0", f"--namespace={SYSTEM}")
     try:
         selector = "--selector=app.kubernetes.io/component=injector"
-        fleet.kubectl("wait", "--for=delete", "pod", selector, f"--namespace={SYSTEM}", "--timeout=90s")
+        fleet.kubectl("wait", "--for=delete", "pod", selector, f"--namespace={SYSTEM}", "--timeout=180s")
         words = fleet.developer.refused("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod(fleet)))
         assert 'failed calling webhook "inject.capsign.dev"' in words
         assert "capsign-injector" in words
@@ -114,7 +114,7 @@ def test_no_admission_fails_while_a_replica_leaves(fleet):
     with Admissions(fleet) as admissions:
         fleet.kubectl("cordon", "node")
         try:
-            fleet.kubectl("delete", "pod", first, f"--namespace={SYSTEM}", "--timeout=90s")
+            fleet.kubectl("delete", "pod", first, f"--namespace={SYSTEM}", "--timeout=180s")
         finally:
             fleet.kubectl("uncordon", "node")
         fleet.wait_ready()

@@ -151,9 +151,9 @@ def test_the_node_is_drained(fleet, ledger):
     """One node: what is evicted waits until it may come back. The injector's budget keeps one replica in place."""
     pod = ledger.pod()
     try:
-        fleet.kubectl("drain", "node", "--pod-selector=app=ledger", "--delete-emptydir-data", "--timeout=90s")
+        fleet.kubectl("drain", "node", "--pod-selector=app=ledger", "--delete-emptydir-data", "--timeout=180s")
         fleet.kubectl(
-            "drain", "node", "--pod-selector=app.kubernetes.io/component=adapter", "--delete-emptydir-data", "--timeout=90s"
+            "drain", "node", "--pod-selector=app.kubernetes.io/component=adapter", "--delete-emptydir-data", "--timeout=180s"
         )
         words = fleet.kubectl.refused(
             "drain", "node", "--pod-selector=app.kubernetes.io/component=injector", "--delete-emptydir-data", "--timeout=8s"

@@ -12,7 +12,7 @@ from system.cluster.fleet import REPOSITORY
 from system.cluster.kit.cluster import KUBECTL, TESTS, Cluster
 
 HELM = f'#!/bin/sh\nPYTHONPATH={TESTS} exec {sys.executable} -m system.cluster.kit.helm "$@"\n'
-BLOCK_PATIENCE_S = 240
+BLOCK_PATIENCE_S = 480
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def shell(image_archives, tmp_path_factory):
         yield run
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("guide", CLUSTER)
 def test_what_a_guide_says_works(shell, guide):
     found = [block.text for block in blocks(guide) if block.on_cluster]

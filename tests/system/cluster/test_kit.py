@@ -152,7 +152,7 @@ def test_services_have_names_and_addresses(cluster, namespace, image):
         manifests.service("web", namespace, 80, 8080),
         manifests.service("web-all", namespace, 80, 8080, clusterIP="None", selector={"app": "web"}),
     )
-    cluster.kubectl("rollout", "status", "statefulset/web", f"--namespace={namespace}", "--timeout=90s")
+    cluster.kubectl("rollout", "status", "statefulset/web", f"--namespace={namespace}", "--timeout=180s")
     asker = manifests.python(
         "asker",
         f"""
@@ -238,7 +238,7 @@ def test_the_api_server_asks_a_webhook_behind_a_service(cluster, namespace, imag
     cluster.kubectl.create(
         secret, manifests.replicated("Deployment", "hook", namespace, spec), manifests.service("hook", namespace, 443, 8443)
     )
-    cluster.kubectl("rollout", "status", "deployment/hook", f"--namespace={namespace}", "--timeout=90s")
+    cluster.kubectl("rollout", "status", "deployment/hook", f"--namespace={namespace}", "--timeout=180s")
     configuration = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -299,14 +299,14 @@ def test_an_ordinary_user_may_do_what_a_role_says_and_no_more(cluster, namespace
 def test_a_drained_node_takes_pods_again(cluster, namespace, image):
     sleeper = manifests.pod_spec(manifests.python("app", "import time; time.sleep(600)", image))
     cluster.kubectl.create(manifests.replicated("Deployment", "sleeper", namespace, sleeper))
-    cluster.kubectl("rollout", "status", "deployment/sleeper", f"--namespace={namespace}", "--timeout=90s")
-    cluster.kubectl("drain", "node", "--pod-selector=app=sleeper", "--timeout=60s", "--force", "--delete-emptydir-data")
+    cluster.kubectl("rollout", "status", "deployment/sleeper", f"--namespace={namespace}", "--timeout=180s")
+    cluster.kubectl("drain", "node", "--pod-selector=app=sleeper", "--timeout=180s", "--force", "--delete-emptydir-data")
     try:
         pods = cluster.kubectl.get("pod", "", namespace, app="sleeper")["items"]
         assert {pod["status"]["phase"] for pod in pods} <= {"Pending"}
     finally:
         cluster.kubectl("uncordon", "node")
-    cluster.kubectl("rollout", "status", "deployment/sleeper", f"--namespace={namespace}", "--timeout=90s")
+    cluster.kubectl("rollout", "status", "deployment/sleeper", f"--namespace={namespace}", "--timeout=180s")
 
 
 def test_a_killed_test_leaves_nothing_behind(tmp_path):

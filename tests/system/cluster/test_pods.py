@@ -91,7 +91,7 @@ def test_what_runs_on_is_injected_too_and_its_init_containers_can_sign(fleet, ki
         del thing["spec"]["replicas"]
     fleet.developer.create(thing)
     try:
-        fleet.developer("rollout", "status", f"{kind.lower()}/{name}", "--timeout=90s")
+        fleet.developer("rollout", "status", f"{kind.lower()}/{name}", "--timeout=180s")
         pod = pod_of(fleet, name)
         assert names_of(pod) == [AGENT, "prepare", "app"]
         leaf = told_leaf(fleet.developer("logs", pod["metadata"]["name"], "--container=prepare"))
@@ -111,7 +111,7 @@ def test_what_has_no_label_is_as_it_was_applied(fleet, kind):
         if kind == "Job":
             fleet.developer.wait("condition=complete", f"job/{name}", SHOP)
         else:
-            fleet.developer("rollout", "status", f"{kind.lower()}/{name}", "--timeout=90s")
+            fleet.developer("rollout", "status", f"{kind.lower()}/{name}", "--timeout=180s")
         pod = pod_of(fleet, name)
         assert names_of(pod) == ["app"]
         assert "capsign" not in json.dumps(pod["spec"]).replace(fleet.image, "")

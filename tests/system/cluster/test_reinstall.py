@@ -86,7 +86,7 @@ def test_no_pod_gets_the_bundle_of_an_installation_that_is_gone(fresh: Fleet) ->
     old = bundle(fresh)
 
     fresh.helm.uninstall("capsign", wait="watcher", timeout=120)
-    fresh.kubectl("delete", "persistentvolumeclaim", CLAIM, f"--namespace={SYSTEM}", "--timeout=60s")
+    fresh.kubectl("delete", "persistentvolumeclaim", CLAIM, f"--namespace={SYSTEM}", "--timeout=180s")
     left = fresh.kubectl("get", "configmap,secret,persistentvolumeclaim", f"--namespace={SYSTEM}", "--output=name").split()
     assert [one for one in left if "capsign" in one] == [], "the clean-up is whole"
 

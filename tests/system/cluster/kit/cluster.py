@@ -23,8 +23,8 @@ from system.cluster.kit.pki import MASTERS
 
 TESTS = Path(__file__).parents[3]
 KUBECTL = Path(sys.executable).with_name("kubectl")
-START_PATIENCE_S = 120.0
-PATIENCE_S = 90.0
+START_PATIENCE_S = 240.0
+PATIENCE_S = 180.0
 CLONE_NEWNET = 0x4000_0000
 """linux/sched.h"""
 Found = TypeVar("Found")
@@ -40,13 +40,13 @@ class Kubectl:
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
 
-    def run(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, stdin: str | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         command = [str(KUBECTL), f"--kubeconfig={self.kubeconfig}", *arguments]
         if stdin is None:
             return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
         return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
 
-    def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+    def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 240) -> str:
         """What it printed. AssertionError with its complaint when it failed."""
         done = self.run(*arguments, stdin=stdin, timeout=timeout)
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr.strip()}"

@@ -18,7 +18,7 @@ from typing import Any
 
 import helm_python
 
-PATIENCE_S = 180
+PATIENCE_S = 360
 
 
 def options(arguments: list[str]) -> argparse.Namespace:

@@ -20,7 +20,7 @@ from pathlib import Path
 from system.cluster.kit.layout import API, KERNEL_SETTINGS, NODE, NODE_ADDRESS, PODS, SERVICES, Layout
 
 CONTAINERD = Path("/run/containerd/containerd.sock")
-START_PATIENCE_S = 120.0
+START_PATIENCE_S = 240.0
 
 
 class Node:
