@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from capsign_cli.manifests import dump, load, templates
+import yaml
+from capsign_cli.manifests import load, templates
 from capsign_injector.inject import inject
 from capsign_injector.patch import diff
 from capsign_injector.refusal import Refusal
@@ -28,21 +29,37 @@ def target(source: Path) -> Path:
     return HERE / "golden" / source.name
 
 
+class _Dumper(yaml.SafeDumper):
+    """Text of several lines as a block, and nothing by reference."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+)
+
+
+def dump(document: Any) -> str:
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
+
+
 def golden(source: Path) -> str:
     """What injection makes of it, as text."""
     settings = parse((HERE / "settings.yaml").read_bytes(), "settings.yaml")
-    (document,) = load(source.read_bytes(), source.name)
+    (document,) = (one.value for one in load(source.read_bytes(), source.name) if one.value is not None)
     after: Any = document
     told: dict[str, Any] = {}
     for place in templates(document):
         try:
             result = inject(place.pod, place.namespace or "default", settings, BUNDLE)
         except Refusal as refusal:
-            return dump([{"refused": str(refusal.reason), "field": refusal.field, "sentence": refusal.sentence}], "yaml")
+            return dump({"refused": str(refusal.reason), "field": refusal.field, "sentence": refusal.sentence})
         after = place.replaced(after, result.pod)
         told.setdefault("containers", []).extend(result.containers)
         told.setdefault("warnings", []).extend(result.warnings)
-    return dump([{**told, "patch": diff(document, after)}], "yaml")
+    return dump({**told, "patch": diff(document, after)})
 
 
 def main() -> None:
