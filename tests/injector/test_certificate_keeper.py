@@ -263,3 +263,12 @@ async def test_a_keeper_goes_on_after_failures(world):
             await asyncio.sleep(0.01)
     finally:
         running_keeper.cancel()
+
+
+async def test_no_proxy_of_the_environment_is_asked(world, monkeypatch):
+    """The API server is in the cluster, and the proxy of a node's environment leads out of it (decision 26)."""
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    keeper = world.keeper()
+    await keeper.look()
+    assert keeper.fault() is None

@@ -11,11 +11,14 @@ import pytest
 from capsign_adapter import config as adapter_config
 from capsign_adapter.decide.enrolment import plain
 from capsign_adapter.front.peer_address import address_of
+from capsign_cli import place
+from capsign_cli.failures import CliError
 from capsign_injector import settings as injector
 from capsign_wire import addresses, channels, settings
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
+from support.agent_pki import TestCa
 
 GOOD = [
     "10.0.0.1:7443", "adapter:7443", "capsign-adapter.capsign-system.svc:7443", "adapter.example.:1", "a_b.svc:65535",
@@ -225,3 +228,13 @@ def test_an_api_server_is_a_host_and_a_port(url, tmp_path):
     with pytest.raises(ValueError, match="must"):
         addresses.https(url)
     assert addresses.https("https://[fd00::1]") == addresses.Address("fd00::1", 443)
+
+
+@pytest.mark.parametrize("wrong", ["adapter", "adapter:99999", ":7443", "unix:/run/x"])
+def test_the_command_line_says_so_too(wrong, tmp_path):
+    """`revoke --adapter host` went to port 443, waited for its time to end, and said UNREACHABLE."""
+    TestCa().write(tmp_path)
+    files = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    adapter = place.Adapter(wrong, *files, server_name="", log_key="")
+    with pytest.raises(CliError, match="--adapter must"), adapter.channel():
+        pass

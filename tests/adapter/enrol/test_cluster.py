@@ -207,3 +207,11 @@ def test_a_config_map_is_made_then_changed_and_the_rest_of_it_stays(fake, cluste
     assert after.data == {"other": "kept", "bundle.pem": "new"}
     assert after.annotations == {"helm": "x", "a": "1"}
     assert not cluster.write_config_map("capsign-system", "bundle", {"bundle.pem": "late"}, {}, found.version)
+
+
+def test_no_proxy_of_the_environment_is_asked(fake, cluster, monkeypatch):
+    """The API server is in the cluster, and the proxy of a node's environment leads out of it (decision 26)."""
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    pod = fake.run("demo", "web-0", "app", "10.1.0.5")
+    assert cluster.review(fake.token(pod), AUDIENCE).authenticated
