@@ -45,22 +45,16 @@ async def _run(settings: Settings) -> None:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="capsign-injector", description="Adds the signing agent to pods that ask for it.")
     parser.add_argument("--settings", type=Path, required=True, help="settings file, YAML")
-    parser.add_argument("--check-config", action="store_true", help="check the settings and mounted files, then end")
+    parser.add_argument("--check-config", action="store_true", help="try what a start would, change nothing, then end")
     return parser.parse_args(arguments)
 
 
 def _check(settings: Settings) -> int:
-    from capsign_injector.mounted import MountedCertificate, trust_bundle
-    from capsign_injector.serving_tls import ServingTls
-    from capsign_injector.watched_files import FileError
+    from capsign_injector import trial
 
-    if settings.server.certificate == "files":
-        fault = MountedCertificate(settings.server, ServingTls()).look()
-        if fault is not None:
-            return _say(fault)
     try:
-        trust_bundle(settings.bundle_file).current()
-    except FileError as error:
+        trial.check(settings)
+    except SettingsError as error:
         return _say(str(error))
     sys.stdout.write("The settings are good.\n")
     return 0

@@ -13,7 +13,7 @@ from capsign_wire.pem import certificates
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 BACKDATED_S = 3_600
@@ -130,6 +130,25 @@ def refuse_strangers(authority: bytes, pair: Pair) -> None:
 def refuse_split(pair: Pair) -> None:
     """Raises CertificateError unless certificate and key of `pair` belong together."""
     _parse(pair)
+
+
+def refuse_unservable(chain: bytes, now: int) -> None:
+    """Raises CertificateError if no API server would take the first of these certificates (PEM) now."""
+    leaf = x509.load_der_x509_certificate(certificates(chain)[0])
+    facts = _facts(leaf)
+    key = leaf.public_key()
+    if not isinstance(key, rsa.RSAPublicKey | ed25519.Ed25519PublicKey) and not (
+        isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1)
+    ):
+        raise CertificateError("The certificate's key is of a kind that API servers do not take. Have one issued for P-256.")
+    if not facts.names:
+        raise CertificateError("The certificate has no DNS name: no API server takes it. Have one issued for the Service's name.")
+    if not facts.valid(now):
+        begins, ends, clock = (datetime.fromtimestamp(at, UTC) for at in (facts.not_before, facts.not_after, now))
+        raise CertificateError(
+            f"The certificate is valid from {begins:%Y-%m-%d %H:%M:%S} to {ends:%Y-%m-%d %H:%M:%S} UTC, and this machine's clock "
+            f"says {clock:%Y-%m-%d %H:%M:%S} UTC. Have another issued, or set the clock."
+        )
 
 
 def _certificate(pem: bytes) -> x509.Certificate:

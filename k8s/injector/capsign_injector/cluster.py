@@ -175,9 +175,17 @@ async def connect(settings: Server, environ: Mapping[str, str] = os.environ) -> 
         yield Cluster(session, settings, base_url(settings, environ))
 
 
+def demand_files(settings: Server, environ: Mapping[str, str] = os.environ) -> None:
+    """Read what a connection would be made with, and make none. Raises ClusterError."""
+    base_url(settings, environ)
+    _credentials(settings)
+
+
 def _credentials(settings: Server) -> tuple[str, ssl.SSLContext]:
     try:
         token = Path(settings.token_file).read_text(encoding="ascii").strip()
+        if not token:
+            raise ValueError("no token")
         return token, ssl.create_default_context(cadata=b"".join(pem.authorities(Path(settings.ca_file).read_bytes())))
     except (OSError, ValueError) as error:
         raise ClusterError(

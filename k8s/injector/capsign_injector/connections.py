@@ -81,7 +81,7 @@ class Connections(Owner):
 
     def listen(self, host: str | None, port: int, context: ssl.SSLContext | None) -> None:
         """Start. `host` None: every address. Raises OSError if the address cannot be had."""
-        self._socket = _listening(host, port)
+        self._socket = listening(host, port)
         self._socket.setblocking(False)
         self._context = context
         self._accepting = asyncio.create_task(self._accept())
@@ -187,7 +187,8 @@ class Connections(Owner):
         self._socket.close()
 
 
-def _listening(host: str | None, port: int) -> socket.socket:
+def listening(host: str | None, port: int) -> socket.socket:
+    """A socket that listens there. Raises OSError."""
     if host is None and not socket.has_dualstack_ipv6():
         host = "0.0.0.0"  # noqa: S104 - every address was asked for
     if host is None or ":" in host:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from capsign_wire import logs
@@ -35,8 +37,9 @@ def trust_bundle(path: str) -> WatchedFiles[str]:
 class MountedCertificate:
     """Serves from files that somebody else keeps, such as cert-manager. The webhook configuration is theirs too."""
 
-    def __init__(self, settings: Server, tls: ServingTls) -> None:
+    def __init__(self, settings: Server, tls: ServingTls, clock: Callable[[], float] = time.time) -> None:
         self._tls = tls
+        self._clock = clock
         self._files = WatchedFiles((Path(settings.cert_file), Path(settings.key_file)), Pair)
         self._ends_at = 0
         self._said: str | None = None
@@ -57,6 +60,7 @@ class MountedCertificate:
             chain = certificates.read_all(pair.certificate)
             if not chain:
                 raise CertificateError("The certificate file holds no certificate.")
+            certificates.refuse_unservable(pair.certificate, int(self._clock()))
             if self._tls.load(pair):
                 logs.event("certificate.loaded", generation=self._tls.generation)
         except (FileError, CertificateError) as error:
