@@ -52,6 +52,11 @@ test-pythons: ## The fast tests on every other Python of this machine (PYTHONS="
 		$(MAKE) PYTHON=$$python VENV=.venv-$$(basename $$python) test-unit || exit 1; \
 	done
 
+.PHONY: collector
+collector: ## Build an OpenTelemetry collector for tests/cli/test_real_collector.py (two minutes of CPU the first time)
+	@mkdir -p build
+	cd tests/support/otel_collector && go build -mod=readonly -trimpath -o ../../../build/collector .
+
 .PHONY: images
 images: venv kube-packages ## Build the container images (BASE=<image> ADAPTER_BASE=<image> IMAGES="agent adapter injector")
 	@PYTHONPATH=k8s/images $(BIN)/python -m capsign_images $(if $(BASE),--base $(BASE)) $(if $(ADAPTER_BASE),--adapter-base $(ADAPTER_BASE)) $(IMAGES)

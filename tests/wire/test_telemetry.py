@@ -148,6 +148,19 @@ def test_a_client_imports_neither_settings_nor_telemetry():
     assert found.stdout.strip() == "[]"
 
 
+def test_a_collector_that_is_away_does_not_keep_a_process_from_ending(monkeypatch, capsys):
+    """The SDK goes on trying for as long as a minute; agents were killed at the end of their grace for the sake of a count."""
+    monkeypatch.setattr(otel, "CLOSE_S", 0.05)
+    back, ended = threading.Event(), []
+    running = otel.Telemetry(PassingTracer(), [lambda: ended.append("quick"), back.wait])
+    running.close()
+    assert ended == ["quick"]
+    assert json.loads(capsys.readouterr().err)["event"] == "telemetry.last_values_lost"
+    back.set()
+    running.close()
+    assert ended == ["quick"]
+
+
 def test_disabled_wins(monkeypatch):
     monkeypatch.setattr(otel, "_start_metrics", None)
     environ = {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}

@@ -7,6 +7,7 @@ goes out with histogram points made from our buckets. The receiver sees ordinary
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 SCOPE = "capsign"
 
+CLOSE_S = 3.0
+"""How long a process that ends waits for its last export."""
+
 
 class Telemetry:
     """What runs for one process: its tracer, and how to end it so that the last values still go out."""
@@ -33,9 +37,17 @@ class Telemetry:
         self._ends = ends
 
     def close(self) -> None:
-        """Export once more and stop. Safe when nothing was started."""
-        while self._ends:
-            self._ends.pop()()
+        """Export once more and stop, within CLOSE_S: a collector that is away must not keep a process from ending. Safe when
+        nothing was started."""
+        endings = [threading.Thread(target=end, name="telemetry-end", daemon=True) for end in self._ends]
+        self._ends.clear()
+        until = time.monotonic() + CLOSE_S
+        for one in endings:
+            one.start()
+        for one in endings:
+            one.join(max(0.0, until - time.monotonic()))
+        if any(one.is_alive() for one in endings):
+            logs.warning("telemetry.last_values_lost")
 
 
 def start(process: str, version: str, metrics: Metrics, environ: Mapping[str, str]) -> Telemetry:
