@@ -73,7 +73,8 @@ class TokenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The store: sqlite:///path or postgresql://user@host/database, with the password in a file."""
+    """The store: sqlite:///path (a URL: %25 for %, %3F for ?, %23 for #) or postgresql://user@host/database, with the password
+    in a file."""
 
     url: str
     password_file: Path | None = None

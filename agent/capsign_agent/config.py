@@ -104,7 +104,8 @@ class Socket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     name: str
     """Label of the caller in evidence: a policy name."""
     path: Path
-    """Absolute; its directory is made with mode 0700 if it is absent, and must belong to the agent."""
+    """Absolute, at most 107 bytes, of any letters but a comma. Its directory is made with mode 0700 if it is absent, and must
+    belong to the agent."""
     mode: str = "0660"
     """Mode of the socket itself, octal. 0666 where a container with another uid mounts it: who mounts the volume may call."""
     directory_mode: str = "0700"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.resources
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from capsign_adapter.config import Config as AdapterConfig
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_agent import config as agent_config
 from capsign_cli.dev import layout as layouts
+from capsign_cli.dev import prepare
 from capsign_cli.dev.ca import DevelopmentCa
 from capsign_cli.dev.prepare import CLIENTS
 from capsign_cli.failures import CliError
-from capsign_wire import settings
+from capsign_wire import settings, sqlite_url, unix_socket
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -88,6 +90,33 @@ def test_listeners_differ():
     found = layouts.free_listeners(8)
     ports = [address for one in found for address in (one.address, one.health)]
     assert len(set(ports)) == 16
+
+
+@pytest.mark.parametrize("url", ["sqlite:///a#b", "sqlite:///100%"])
+def test_a_store_of_another_name_than_it_says_is_refused(tmp_path, url):
+    with pytest.raises(CliError, match="%23"):
+        layouts.store_url(layouts.Layout(tmp_path, tmp_path), url)
+
+
+def test_a_directory_that_grpc_cannot_name_has_its_sockets_elsewhere(tmp_path):
+    layout = prepare.make_directories(tmp_path / "a,b", None)
+    assert not layout.run.is_relative_to(tmp_path)
+    assert unix_socket.fault(layout.health) == ""
+    shutil.rmtree(layout.run)
+
+
+@pytest.mark.parametrize("name", ['\U0001f511 "q" \\', "%2F", "\x7f", "a,b", "#"])
+def test_settings_name_an_odd_directory(tmp_path, ca, name):
+    layout = layouts.Layout(tmp_path / name, tmp_path / "r" / name.replace(",", ""))
+    file = tmp_path / "agent.toml"
+    file.write_text(layouts.agent_config(layout, [LISTENER], ca.issue("app", "/a"), ca.certificate_file), encoding="utf-8")
+    assert agent_config.load(file, {}).journal.dir == layout.state / "journal"
+    server = ca.issue("adapter", "/adapter", server=True)
+    text = layouts.adapter_config(layout, LISTENER, server, ca.certificate_file, TOKEN, layouts.store_url(layout, "sqlite"), None)
+    file.write_text(text, encoding="utf-8")
+    config = settings.load(file, AdapterConfig, "CAPSIGN_ADAPTER", {})
+    assert config.policy == layout.policy
+    assert sqlite_url.path_of(config.store.url) == str(layout.state / "capsign.sqlite")
 
 
 @pytest.mark.parametrize("url", ["", "mysql://x", "sqlite:/relative"])

@@ -263,6 +263,16 @@ def test_wrong_settings_are_named(run, tmp_path):
     assert "Did you mean `audience`?" in run("--settings", str(tmp_path / "s.yaml"), text=POD).err
 
 
+def test_what_has_to_be_written_anew_is_told(run):
+    text = yaml.safe_dump(POD).replace("spec:", "spec: &s # mine") + "also: *s\n"
+    ran = run(text=text)
+    assert "Pod p: an anchor, an alias or a repeated key" in ran.err
+    assert "written anew" not in run(text=yaml.safe_dump(POD)).err
+    after = yaml.safe_load(ran.out)
+    assert agent_in(after)
+    assert after["also"] == POD["spec"]
+
+
 def test_anchors_are_for_saying_things_once(run):
     text = "kind: X\na: &a {b: &b [1, 2], c: *b}\nd: [*a, *a]\n---\nkind: Z\na: &a 1\nb: *a\n"
     x, y = yaml.safe_load_all(run(text=text).out)

@@ -478,6 +478,7 @@ def test_any_change_is_the_change(before, after, flow):
     text = yaml.dump(before, default_flow_style=flow, sort_keys=False)
     root = manifests.go_yaml.compose(text)
     made = manifest_edit.edited(text, root, manifests.go_yaml.value(root), after, manifests._yaml)
+    assume(made is not None)
     assert manifest_edit.same(manifests.go_yaml.value(manifests.go_yaml.compose(made)), after)
 
 

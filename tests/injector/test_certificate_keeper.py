@@ -141,6 +141,8 @@ async def test_the_right_to_make_the_secret_is_named_where_it_is_missing(world):
     world.kube.forbidden.add("POST secrets")
     with pytest.raises(ClusterError, match="needs `create` on it"):
         await world.keeper().look()
+    assert len(world.kube.refused) == 1
+    world.kube.refused.clear()  # as it was meant to be
 
 
 async def rotate(world: World, *keepers: CertificateKeeper) -> None:

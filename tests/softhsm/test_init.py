@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -131,6 +132,12 @@ def test_link_instead_of_a_directory_is_refused(tmp_path):
 @pytest.mark.parametrize("label", ["", "x" * 33, "a/b", ".hidden", " blank", "new\nline"])
 def test_labels_that_cannot_be_are_refused(tmp_path, label):
     assert "a label has" in run(tmp_path / "token", "--label", label, expect=1).stderr
+
+
+@pytest.mark.parametrize("name", [b"a#b", b"a=b", b"a\nb", b"\xff"])
+def test_a_path_that_its_configuration_cannot_hold_is_refused(tmp_path, name):
+    """SoftHSM cuts a line at `#` and at the second `=`: the token would be made elsewhere, or nowhere."""
+    assert "softhsm2.conf cannot hold the path" in run(tmp_path / os.fsdecode(name), expect=1).stderr
 
 
 def test_missing_module_names_the_package(tmp_path):

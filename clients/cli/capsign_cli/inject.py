@@ -64,6 +64,10 @@ def inject(
     elif output == "patch":
         raw(json.dumps(_patch(done), indent=2).encode() + b"\n")
     else:
+        for one in done if output == "yaml" else ():
+            if one.written_anew:
+                told = "an anchor, an alias or a repeated key is in what changes, so it is written anew, without its comments."
+                _note(f"{_title(one)}: {told}")
         raw(dump(read, done, output))  # manifests are UTF-8, whatever the terminal has
 
 
@@ -145,11 +149,14 @@ def _show_diff(done: list[Document]) -> None:
     for one in done:
         if not one.changed:
             continue
-        title = next((place.title for place in templates(one.after)), "document")
-        click.secho(f"── {title} ", bold=True, color=colour)
+        click.secho(f"── {_title(one)} ", bold=True, color=colour)
         for line in _lines(one):
             style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
             click.secho(line, fg=style, color=colour)
+
+
+def _title(one: Document) -> str:
+    return next((place.title for place in templates(one.after)), "document")
 
 
 def _lines(one: Document) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What changed in a document, written into its own text: every other letter stays, comments and spellings too. Pure.
 
 The text that comes out is read again and must be what was meant. Where it is not (an anchor in what changed, a key that is there
-twice), the whole document is written anew.
+twice), nothing comes out, and the whole document has to be written anew.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class _CannotError(Exception):
     """Not in this text."""
 
 
-def edited(text: str, root: Node, before: Any, after: Any, write: Write) -> str:
-    """The text of a document, with `after` in the place of `before`."""
+def edited(text: str, root: Node, before: Any, after: Any, write: Write) -> str | None:
+    """The text of a document, with `after` in the place of `before`; None if it cannot be said in this text."""
     try:
         changes = sorted(_Editor(text, write).changes(root, before, after), key=lambda edit: edit[0])  # inner ones first
         made, at = [], 0
@@ -41,7 +41,7 @@ def edited(text: str, root: Node, before: Any, after: Any, write: Write) -> str:
             return result
     except (_CannotError, go_yaml.UnreadableError, go_yaml.TooLargeError):
         pass
-    return write(after)
+    return None
 
 
 def same(one: Any, other: Any) -> bool:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import yaml
@@ -58,7 +59,7 @@ class Place:
         return _replaced(document, self.path, pod)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Document:
     """A manifest, where it stands, and what it is to become."""
 
@@ -71,13 +72,25 @@ class Document:
     def changed(self) -> bool:
         return self.after is not self.before
 
+    @cached_property
+    def _edited(self) -> str | None:
+        if self.piece.text is None or self.piece.root is None:
+            return None
+        return manifest_edit.edited(self.piece.text, self.piece.root, self.before, self.after, _yaml)
+
+    @property
+    def written_anew(self) -> bool:
+        """Whether its YAML could not be kept, comments and all."""
+        return self.piece.text is not None and self.changed and self._edited is None
+
     def texts(self) -> tuple[str, str]:
         """The document before and after, as YAML: as it was written, where it was YAML."""
-        if self.piece.text is None or self.piece.root is None:
+        before = self.piece.text
+        if before is not None and not self.changed:
+            return before, before
+        if before is None or self._edited is None:
             return _yaml(self.before), _yaml(self.after)
-        if not self.changed:
-            return self.piece.text, self.piece.text
-        return self.piece.text, manifest_edit.edited(self.piece.text, self.piece.root, self.before, self.after, _yaml)
+        return before, self._edited
 
 
 def load(data: bytes, source: str) -> list[Piece]:

@@ -140,6 +140,12 @@ def store_url(layout: Layout, given: str) -> str:
     """The store's URL: "sqlite" is a file in the state directory."""
     if given == "sqlite":
         return sqlite_url.url(layout.state / "capsign.sqlite")
-    if given.startswith(("postgresql://", "postgres://", "sqlite:///")):
+    if given.startswith(("postgresql://", "postgres://")):
+        return given
+    if given.startswith("sqlite:///"):
+        try:
+            sqlite_url.path_of(given)
+        except ValueError as error:
+            raise CliError(USAGE, "STORE", str(error), "Correct --store.") from None
         return given
     raise CliError(USAGE, "STORE", f"There is no store {given!r}.", "Use sqlite, or postgresql://user@host/database.")
