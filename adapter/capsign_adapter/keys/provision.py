@@ -46,7 +46,10 @@ class InventoryError(Exception):
 
     def __init__(self, findings: Sequence[str]) -> None:
         shown = " ".join(findings[:8]) + (f" And {len(findings) - 8} more." if len(findings) > 8 else "")
-        advice = "Nothing was changed. Attach the right token or restore it from its backup, then start again."
+        advice = (
+            "Nothing was changed. Attach the right token or restore it from its backup, then start again; "
+            "`capsign-adapter --config FILE provision` makes what the policy names for the first time."
+        )
         super().__init__(f"{shown} {advice}")
         self.findings = tuple(findings)
 

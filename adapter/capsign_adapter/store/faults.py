@@ -9,6 +9,9 @@ import sqlite3
 
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
 
+MAKE_ONE = "`capsign-adapter --config FILE provision` makes it"
+"""What a person does who has no store yet, as part of a sentence."""
+
 
 class StoreMissingError(StoreUnavailableError):
     """There is no deployment at that place. Never a reason to make a new one: somebody may have lost the disk."""

@@ -125,7 +125,8 @@ class PostgresStore(RelationalStore):
     def _upgrade(self, *, trial: bool) -> None:
         if not self._read(_has_schema):
             raise faults.StoreMissingError(
-                f"{self._target} holds no capsign schema. If this deployment had one, restore it; if it is new, create one."
+                f"{self._target} holds no capsign schema. If this deployment had one, restore it; if it is new, "
+                f"{faults.MAKE_ONE}."
             )
         applied = self._read(migrate.check_version)
         if trial:

@@ -190,7 +190,8 @@ def from_postgres(error: psycopg.Error, target: Target) -> StoreUnavailableError
         return StoreDamagedError(f"{target}: the server found damaged data {name}. Stop every replica; restore a backup.")
     if code == _NO_DATABASE:
         return StoreMissingError(
-            f"{target} does not exist {name}. If this deployment had one, restore it; if it is new, create it."
+            f"{target} does not exist {name}. If this deployment had one, restore it; if it is new, make it with `createdb`, "
+            "then its tables with `capsign-adapter --config FILE provision`."
         )
     if code is None:
         return StoreUnavailableError(

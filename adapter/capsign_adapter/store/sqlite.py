@@ -235,7 +235,7 @@ def create_sqlite(path: Path) -> None:
         if left:
             # They are made when a store is opened and outlive it: this is a deployment that lost its database, not a new one.
             raise faults.StoreExistsError(
-                f"{left[0]} is left from a store that is gone. Restore it; to begin anew, remove that too."
+                f"{left[0]} is left from a store that is gone. Restore it; to begin anew, remove that too, and {faults.MAKE_ONE}."
             )
         draft = path.with_name(f".{path.name}.new-{os.getpid()}-{threading.get_ident()}")
         draft.touch(mode=0o600, exist_ok=False)
@@ -324,7 +324,8 @@ def _check_files(path: Path) -> tuple[int, int]:
         seen = path.stat()
     except OSError as error:
         raise faults.StoreMissingError(
-            f"{path}: {error.strerror}. If this deployment had a database, find it or restore it; if it is new, create one."
+            f"{path}: {error.strerror}. If this deployment had a database, find it or restore it; if it is new, "
+            f"{faults.MAKE_ONE}."
         ) from None
     _check_directory(path)
     if not stat.S_ISREG(seen.st_mode):
@@ -332,7 +333,8 @@ def _check_files(path: Path) -> tuple[int, int]:
     if seen.st_mode & _OTHERS:
         raise faults.StoreUnsafeError(f"{path} is open to others (mode {stat.S_IMODE(seen.st_mode):04o}). Run `chmod 600` on it.")
     if not seen.st_size:
-        raise faults.StoreDamagedError(f"{path} is empty. Restore a backup; remove the file only if nothing was ever signed.")
+        text = f"{path} is empty. Restore a backup; remove the file only if nothing was ever signed: then {faults.MAKE_ONE}."
+        raise faults.StoreDamagedError(text)
     if not os.access(path, os.W_OK):
         raise StoreUnavailableError(f"{path} is not writable by this user. Correct its owner or remount its disk.")
     return seen.st_dev, seen.st_ino

@@ -153,7 +153,8 @@ class Session:
             raise TokenUnavailableError(f"the token {self._settings.label!r} was not there a moment ago; try again")
         if not self._settings.module.is_file():
             raise TokenUnavailableError(
-                f"there is no PKCS#11 module {self._settings.module}; install it, or correct token.module"
+                f"there is no PKCS#11 module {self._settings.module}; install it (SoftHSM: `apt-get install softhsm2`), "
+                "or correct token.module"
             )
         pin = read_pin(self._settings.pin_file)
         end = now + (FIRST_PATIENCE_S if self._serial is None else PATIENCE_S)
@@ -211,7 +212,8 @@ class Session:
             self._library = library.__new__(library, str(module))
         tokens = list(self._library.get_tokens(token_label=label))
         if not tokens:
-            raise TokenUnavailableError(f"no token labelled {label!r} behind {module}; initialise it, or correct token.label")
+            how = "`pkcs11-tool --module … --init-token`, for SoftHSM `python3 softhsm/init.py`"
+            raise TokenUnavailableError(f"no token labelled {label!r} behind {module}; make it ({how}), or correct token.label")
         if len(tokens) > 1:
             raise TokenUnavailableError(f"{len(tokens)} tokens labelled {label!r} behind {module}; give each its own label")
         if self._serial is not None and tokens[0].serial != self._serial:

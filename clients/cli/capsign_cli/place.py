@@ -57,7 +57,7 @@ def dev_state(directory: Path) -> dict[str, Any]:
     if Path(state["dir"]) != directory.resolve():
         # Its processes, store and sockets are the other one's: `dev down --purge` of a copy would remove the original.
         text = f"{directory} was moved or copied from {state['dir']}, and everything in it names that path."
-        raise CliError(USAGE, "MOVED", text, "Move it back, or make a new one.")
+        raise CliError(USAGE, "MOVED", text, "Move it back, or make a new one with `capsign dev up --dir` and another path.")
     return state
 
 

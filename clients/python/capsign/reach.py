@@ -147,7 +147,9 @@ def _unopened(path: str, shown: str, error: OSError) -> Obstacle:
         return Obstacle(text, "Run as a user who may, or see mode of the agent's socket.")
     if error.errno == errno.ECONNREFUSED:
         text = f"Nobody listens on the socket {shown}: the agent that made it has ended."
-        return Obstacle(text, "Start the agent, or see why it ended: its log says.", lasting=False)
+        return Obstacle(
+            text, "Start the agent (`capsign-agent --config FILE`), or see why it ended: its log says.", lasting=False
+        )
     if error.errno == errno.EPROTOTYPE:
         return Obstacle(f"{shown} is another program's socket, for datagrams.", "Give the path of the agent's socket.")
     return Obstacle(f"{shown} cannot be opened: {error.strerror}.", "See that the agent runs.", lasting=False)

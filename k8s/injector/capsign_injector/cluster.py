@@ -212,7 +212,7 @@ def _explained(status: int, method: str, path: str) -> ClusterError:
         verb = {"GET": "get", "PUT": "update", "POST": "create"}[method]
         return ClusterError(f"The API server refuses {method} of {what} ({status}). The service account needs `{verb}` on it.")
     if status == 404:
-        return AbsentError(f"There is no {what}. The chart makes it: install it again, or correct the name in the settings.")
+        return AbsentError(f"There is no {what}. `helm upgrade --install` makes it anew, or correct the name in the settings.")
     return ClusterError(f"The API server answers {status} to {method} of {what}.")
 
 

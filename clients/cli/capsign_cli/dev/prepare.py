@@ -102,7 +102,12 @@ def make_token(directory: Path) -> dict[str, str]:
     candidates = (here.parent.parent / "softhsm" / "init.py", here.parents[4] / "softhsm" / "init.py")
     script = next((one for one in candidates if one.is_file()), None)
     if script is None:
-        raise CliError(USAGE, "INCOMPLETE", "softhsm/init.py is not where this package looks.", "Install capsign again.")
+        raise CliError(
+            USAGE,
+            "INCOMPLETE",
+            "softhsm/init.py is not where this package looks.",
+            "Install it again: `pip install --force-reinstall capsign`.",
+        )
     command = [sys.executable, str(script), "--dir", str(directory), "--label", "capsign", "-o", "json"]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
