@@ -71,7 +71,7 @@ class Node:
     tag: str = ""
     plain: bool = False
     text: str = ""
-    anchored: bool = False
+    aliased: bool = False
     children: list[Node] = field(default_factory=list)
     target: Node | None = None
     size: int = 1
@@ -139,6 +139,7 @@ def _node(event: Any, anchors: dict[str, Node], around: list[Node]) -> Node:
             raise UnreadableError("is not YAML", line)
         if any(each is target for each in around):
             raise UnreadableError(f"has a value that holds itself: *{event.anchor}", line)
+        target.aliased = True
         return Node("alias", start, end, line, target=target, size=target.size)
     tag = (event.tag or "").removeprefix(_TAG)
     if isinstance(event, yaml.ScalarEvent):
@@ -147,7 +148,6 @@ def _node(event: Any, anchors: dict[str, Node], around: list[Node]) -> Node:
         kind = "map" if isinstance(event, yaml.MappingStartEvent) else "seq"
         made = Node(kind, start, end, line, flow=bool(event.flow_style), tag=tag)
     if event.anchor is not None:
-        made.anchored = True
         anchors[event.anchor] = made
     return made
 

@@ -55,6 +55,11 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def _json(value: Any) -> str:
+    """YAML in flow, on one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 class _Editor:
     def __init__(self, text: str, write: Write) -> None:
         self._text = text
@@ -65,28 +70,27 @@ class _Editor:
         """Raises _CannotError."""
         if before is after or same(before, after):
             return
-        if node.kind == "alias" or node.anchored:
+        if node.kind == "alias" or node.aliased:
             raise _CannotError  # it is said once and meant in several places
-        if node.kind == "map" and not node.flow and isinstance(after, dict) and before.keys() <= after.keys():
+        if node.kind == "map" and node.children and isinstance(after, dict) and before.keys() <= after.keys():
             yield from self._map(node, before, after)
-        elif node.kind == "seq" and not node.flow and isinstance(after, list):
+        elif node.kind == "seq" and node.children and isinstance(after, list):
             yield from self._seq(node, before, after)
         else:
             yield self._anew(node, after)
 
     def _map(self, node: Node, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Edit]:
-        places: dict[str, Node] = {}
-        for name, held in node.pairs():
-            if name.kind != "scalar" or name.text in places:
-                raise _CannotError
-            places[name.text] = held
+        places = {name.text: held for name, held in node.pairs() if name.kind == "scalar"}  # of a key twice, the last one counts
         for key, value in after.items():
             if key in before and not same(before[key], value):
                 if key not in places:
-                    raise _CannotError  # `<<` brought it
+                    raise _CannotError  # `<<` brought it, or it is spelt in another way
                 yield from self.changes(places[key], before[key], value)
         added = {key: value for key, value in after.items() if key not in before}
-        if added:
+        if added and node.flow:
+            end = node.children[-1].end
+            yield end, end, "".join(f", {_json(key)}: {_json(value)}" for key, value in added.items())
+        elif added:
             end, blanks = self._line_end(node), " " * self._column(node.children[0].start)
             yield end, end, blanks + self._indented(self._write(added), len(blanks))
 
@@ -100,6 +104,12 @@ class _Editor:
                 yield from self.changes(node.children[at], one, other)
         elif old:
             yield self._anew(node, after)
+        elif node.flow and head < len(before):
+            start = node.children[head].start
+            yield start, start, "".join(f"{_json(one)}, " for one in new)
+        elif node.flow:
+            end = node.children[-1].end
+            yield end, end, "".join(f", {_json(one)}" for one in new)
         elif head < len(before):
             dash = self._dash(node.children[head])
             yield dash, dash, self._indented(self._write(new), self._column(dash)) + " " * self._column(dash)
@@ -117,7 +127,7 @@ class _Editor:
             return start, self._line_end(node), self._indented(self._write(after), column)
         if node.kind == "scalar" and self._text[node.start : node.start + 1] in {"|", ">"}:
             raise _CannotError
-        text = json.dumps(after, ensure_ascii=False)
+        text = _json(after)
         return node.start, node.end, text if self._text[node.start - 1 : node.start] in {" ", "\n", ""} else f" {text}"
 
     def _column(self, at: int) -> int:
