@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from capsign_wire import logs, otel, settings
+from capsign_wire import logs, otel, settings, std_streams
 from capsign_wire.failures import FailureError
 from capsign_wire.hardening import harden
 from capsign_wire.telemetry import Metrics
@@ -44,6 +44,7 @@ EXPLAINED = (
 
 def main() -> None:
     """Entry point of the command. Exit code 0, or 2 for anything that keeps it from starting."""
+    std_streams.hold(answers=False)
     harden()  # subkeys, the mint's secret and commitment keys live in this memory; PINs pass through that of every command
     os.umask(0o077)
     parser = _parser()
@@ -156,6 +157,7 @@ def _token(config: Config, *, cautious: bool = False) -> Token:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="capsign-adapter", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"capsign-adapter {__version__}")
     parser.add_argument("--config", type=Path, required=True, help="TOML file; CAPSIGN_ADAPTER_* variables override it")
     parser.add_argument(
         "--check-config",

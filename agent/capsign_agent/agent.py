@@ -20,7 +20,7 @@ from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent import process, records
+from capsign_agent import __version__, process, records
 from capsign_agent.adapter_calls import AdapterCalls
 from capsign_agent.coalesce import Coalescer
 from capsign_agent.config import Config, Socket
@@ -43,8 +43,6 @@ from capsign_agent.sign import SigningPath
 from capsign_agent.sockets import SocketClaim, SocketError
 from capsign_agent.streams import Reachability, SignStream, streams_of
 from capsign_agent.upstream import Target, Upstream
-
-VERSION = "0.1.0"
 
 
 class Agent:
@@ -133,7 +131,7 @@ class Agent:
         metrics.gauge("capsign.upstream.streams", lambda: self._reach.connected)
         metrics.gauge("capsign.handle.age", lambda: self._book.age(clock()))
         metrics.gauge("capsign.certificate.remaining", lambda: self._upstream.remaining_s(clock()))
-        self._telemetry = otel.start("capsign-agent", VERSION, metrics, os.environ)
+        self._telemetry = otel.start("capsign-agent", __version__, metrics, os.environ)
         for servicer in self._servicers:
             servicer.tracer = self._telemetry.tracer
 

@@ -18,7 +18,7 @@ import grpc
 import pytest
 from capsign.errors import Refused, Unavailable, Unknown
 from capsign_cli import __main__ as cli
-from capsign_cli import failures, output
+from capsign_cli import credentials, failures, output, profiles
 from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa
 from capsign_wire.adapter.v1 import admin_pb2_grpc
 from capsign_wire.failures import REASONS, FailureError
@@ -406,3 +406,112 @@ def test_completion_code(capsys):
     code, out, _ = run("completion", "bash", capsys=capsys)
     assert code == 0
     assert "_CAPSIGN_COMPLETE=bash_complete" in out
+
+
+def _options(path):
+    command, context = cli.capsign, click.Context(cli.capsign)
+    for name in path:
+        command = command.get_command(context, name)
+    return [parameter.opts[-1] for parameter in command.params if isinstance(parameter, click.Option)]
+
+
+def test_options_are_listed_in_the_order_of_use():
+    """Those of `sign` came last first: how long to wait, then the transcript, and at the end what to sign for."""
+    assert _options(["sign"])[:4] == ["--purpose", "--grant", "--algorithm", "--protocol"]
+    assert _options(["verify"])[:3] == ["--purpose", "--grant", "--algorithm"]
+    for command in (["keys", "list"], ["revoke"], ["log", "verify"]):
+        shown = [name for name in _options(command) if name in {"--adapter", "--ca", "--cert", "--key", "--server-name", "--dir"}]
+        assert shown == ["--adapter", "--ca", "--cert", "--key", "--server-name", "--dir"]
+    for command in (["sign"], ["verify"], ["handles"]):
+        shown = [name for name in _options(command) if name in {"--socket", "--container", "--dir"}]
+        assert shown == ["--socket", "--container", "--dir"]
+
+
+@pytest.mark.parametrize("text", ['"/run/x.sock"', "/run/x.sock\n", "@abstract", "http://x/y", "unix:/a?b"])
+def test_a_socket_that_cannot_be_one_is_wrong_use_and_no_defect(text, capsys, monkeypatch):
+    monkeypatch.setenv("CAPSIGN_SOCKET", text)
+    code, _, err = run("handles", capsys=capsys)
+    assert (code, "SOCKET" in err, "Traceback" in err) == (failures.USAGE, True, False)
+
+
+def test_a_certificate_that_has_not_begun_names_the_clock(tmp_path, capsys, monkeypatch):
+    """A clock that is hours behind: gRPC says of it only that nobody answers."""
+    authority = DevelopmentCa(tmp_path / "pki")
+    made = authority.issue("operator", "/operator/dev")
+    real = credentials.datetime.datetime
+
+    class Behind(real):
+        @classmethod
+        def now(cls, zone=None):
+            return real.now(zone) - timedelta(hours=5)
+
+    monkeypatch.setattr(credentials.datetime, "datetime", Behind)
+    said = credentials.out_of_time(made.certificate, authority.certificate_file)
+    assert "begins at" in said
+    assert "set the clock" in said
+
+
+PROFILE = """
+[one]
+adapter = "127.0.0.1:1"
+ca = "ca.pem"
+cert = "~/cert.pem"
+key = "/abs/key.pem"
+"""
+
+
+@pytest.fixture
+def profile(tmp_path, monkeypatch):
+    """A file of profiles, and no variable of the shell that the tests run in."""
+    for name in ("ADAPTER", "CA", "CERT", "KEY", "SERVER_NAME", "LOG_KEY", "PROFILE", "DEV_DIR"):
+        monkeypatch.delenv(f"CAPSIGN_{name}", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "capsign").mkdir()
+    file = tmp_path / "capsign" / "profiles.toml"
+    file.write_text(PROFILE)
+    return file
+
+
+def test_a_profile_names_files_beside_it_and_at_home(profile):
+    found = profiles.load("one")
+    assert found.ca == str(profile.parent / "ca.pem")
+    assert found.cert == str(Path.home() / "cert.pem")
+    assert found.key == "/abs/key.pem"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "words"),
+    [
+        (PROFILE, "two", "There are: one"),
+        ('[one]\nadaptor = "a:1"\n', "one", "Did you mean adapter?"),
+        ("[one]\nadapter = 1\n", "one", "each a text"),
+        ("one = 1\n", "one", "no profile"),
+        ("[one", "one", "no TOML"),
+        (None, "one", "There is no file"),
+    ],
+)
+def test_a_profile_that_cannot_be_read_says_why(profile, text, name, words, capsys):
+    profile.unlink() if text is None else profile.write_text(text)
+    code, _, err = run("keys", "list", "--profile", name, capsys=capsys)
+    assert (code, words in err, "Traceback" in err) == (failures.USAGE, True, False), err
+
+
+def test_options_count_before_variables_and_those_before_a_profile(profile, monkeypatch):
+    monkeypatch.setenv("CAPSIGN_ADAPTER", "variable:1")
+    monkeypatch.setenv("CAPSIGN_SERVER_NAME", "of-the-variable")
+    found = profiles.Named(ca="option").or_else(profiles.of_environment(os.environ)).or_else(profiles.load("one"))
+    assert (found.ca, found.address, found.server_name, found.key) == ("option", "variable:1", "of-the-variable", "/abs/key.pem")
+    # The name in the certificate of one adapter is not that of another.
+    other = profiles.Named(address="option:1").or_else(profiles.of_environment(os.environ))
+    assert (other.address, other.server_name) == ("option:1", "")
+
+
+def test_half_of_what_names_an_adapter_is_wrong_use_and_says_which_half(profile, monkeypatch, capsys):
+    monkeypatch.setenv("CAPSIGN_ADAPTER", "somewhere:1")
+    code, _, err = run("keys", "list", capsys=capsys)
+    assert (code, "--ca and --cert and --key is missing" in err) == (failures.USAGE, True), err
+
+
+def test_the_names_of_profiles_complete(profile):
+    assert profiles.complete(None, None, "o") == ["one"]
+    assert profiles.complete(None, None, "x") == []

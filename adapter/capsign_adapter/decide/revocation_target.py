@@ -1,7 +1,8 @@
 """What may be revoked: a target has the form of its kind, and where names can be known, it is one.
 
 In an emergency a typing error must not look like a revocation, nor end as a defect. Handles and workloads cannot be known:
-serials are not kept, and a workload may be in a policy that another replica has.
+serials are not kept, and a workload may be in a policy that another replica has. So a workload that this policy does not name
+is refused only where the caller asks for that, and may then say that he means it.
 """
 
 from __future__ import annotations
@@ -59,8 +60,17 @@ def check_form(kind: int, target: str) -> None:
         raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, form.like, field="target")
 
 
-def demand_known(kind: int, target: str, policy: Policy, keys: Collection[tuple[str, str]], revoked: RevocationIndex) -> None:
-    """Raises FailureError NOT_FOUND if neither this policy nor the store has a grant, key or tenant of that name.
+def demand_known(
+    kind: int,
+    target: str,
+    policy: Policy,
+    keys: Collection[tuple[str, str]],
+    revoked: RevocationIndex,
+    *,
+    workloads: bool = False,
+) -> None:
+    """Raises FailureError NOT_FOUND if neither policy nor store has a grant, key or tenant of that name; with `workloads`
+    also if this policy has no such workload.
 
     `keys` are those of the store, (tenant, key). What was revoked before may be revoked again, whether or not it is still there.
     """
@@ -70,6 +80,8 @@ def demand_known(kind: int, target: str, policy: Policy, keys: Collection[tuple[
         what, names = "a key", {f"{tenant}/{key}" for tenant, key in {*keys, *((key.tenant, key.name) for key in policy.keys)}}
     elif kind == pb.REVOCATION_KIND_TENANT:
         what, names = "a tenant", {*policy.tenants, *(tenant for tenant, _ in keys)}
+    elif kind == pb.REVOCATION_KIND_WORKLOAD and workloads:
+        what, names = "a workload", {*policy.roles, *(one for grant in policy.grants for one in grant.workloads)}
     else:
         return
     if target in names or revoked.has(kind, target):

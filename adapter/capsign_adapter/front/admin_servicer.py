@@ -60,7 +60,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         target: str = request.target
         check_form(request.kind, target)
         keys = {(row.tenant, row.key) for row in self._store.key_versions()}
-        demand_known(request.kind, target, self._policy, keys, self._snapshots.refresh().revoked)
+        demand_known(request.kind, target, self._policy, keys, self._snapshots.refresh().revoked, workloads=request.only_known)
         now = now_ms()
         act = leaf.Act(10 + request.kind)  # the numbers of the acts follow those of the kinds
         digest, actor = self._policy.digest, peer.spiffe_id

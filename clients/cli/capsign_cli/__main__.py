@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from capsign_wire import std_streams
 from capsign_wire.hardening import harden
 
 from capsign_cli import failures, output
@@ -74,6 +75,7 @@ def capsign() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Ends the process with one of the exit codes above. An error is one sentence, only a defect a traceback."""
+    std_streams.hold(answers=True)
     harden()  # a responder's key, and those that `dev up` makes, pass through this memory
     given = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("GRPC_VERBOSITY", QUIET)

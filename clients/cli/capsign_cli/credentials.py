@@ -49,10 +49,22 @@ def _certificates(file: Path) -> list[bytes]:
     return found
 
 
-def ended(certificate: Path, ca: Path) -> str:
-    """Which of these files has ended, by our clock, as a sentence; empty if none has. One authority that lasts is enough."""
+def out_of_time(certificate: Path, ca: Path) -> str:
+    """Which of these files has ended, or has not begun, by our clock, as sentences; empty if none.
+
+    Of several authorities in a file one that is good is enough.
+    """
     now = datetime.datetime.now(datetime.UTC)
     ours, *_ = map(x509.load_der_x509_certificate, _certificates(certificate))
-    last = max(x509.load_der_x509_certificate(one).not_valid_after_utc for one in _certificates(ca))
-    ends = {certificate: ours.not_valid_after_utc, ca: last}
-    return " ".join(f"{file} ended at {end:%Y-%m-%d %H:%M:%S} UTC." for file, end in ends.items() if end < now)
+    roots = [x509.load_der_x509_certificate(one) for one in _certificates(ca)]
+    ends = {certificate: ours.not_valid_after_utc, ca: max(one.not_valid_after_utc for one in roots)}
+    begins = {certificate: ours.not_valid_before_utc, ca: min(one.not_valid_before_utc for one in roots)}
+    said = [f"{file} ended at {_shown(end)}." for file, end in ends.items() if end < now]
+    for file, begin in begins.items():
+        if begin > now:
+            said.append(f"{file} begins at {_shown(begin)}, and this machine's clock says {_shown(now)}: set the clock.")
+    return " ".join(said)
+
+
+def _shown(moment: datetime.datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

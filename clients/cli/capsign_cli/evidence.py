@@ -39,7 +39,9 @@ def verify(log_key: str | None, remember: Path | None, **options: Any) -> None:
     adapter = place.adapter_of(options)
     trusted = log_key or adapter.log_key
     if not trusted:
-        raise CliError(USAGE, "LOG_KEY_MISSING", "Whose signature should the checkpoint carry?", "Give --log-key.")
+        raise CliError(
+            USAGE, "LOG_KEY_MISSING", "Whose signature should the checkpoint carry?", "Give --log-key or CAPSIGN_LOG_KEY."
+        )
     from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 
     from capsign_cli import transparency

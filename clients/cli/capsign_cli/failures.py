@@ -57,6 +57,11 @@ def told(error: BaseException) -> Told | None:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "capsign"
         return Told(USAGE, "USAGE", error.format_message(), f"See `{where} --help`.")
+    if isinstance(error, ModuleNotFoundError):
+        from capsign_wire.commands import missing
+
+        what, _, how = missing(error, "cli").partition(". ")
+        return Told(USAGE, "NOT_INSTALLED", f"{what}.", how)
     from capsign.errors import CapsignError, Refused, Unknown
     from capsign_wire.failures import FailureError
 
@@ -76,6 +81,8 @@ def told(error: BaseException) -> Told | None:
     if isinstance(error, OSError) and error.errno in _FULL:
         where = error.filename or "the disk"
         return Told(UNAVAILABLE, "DISK_FULL", f"{where}: {error.strerror}", "Free some space and run it again.")
+    if isinstance(error, OSError) and error.errno == errno.EBADF and not error.filename:
+        return Told(USAGE, "STREAM_CLOSED", "A standard stream that this needs is closed.", "Leave it open, or use /dev/null.")
     if isinstance(error, OSError):
         return Told(USAGE, "FILE", f"{error.filename or 'a file'}: {error.strerror}", "Check the path and who may read it.")
     return None

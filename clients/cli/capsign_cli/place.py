@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from capsign_cli import profiles
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 
 if TYPE_CHECKING:
@@ -124,10 +125,16 @@ class Adapter:
             with channels.secure(self._target, files, options) as channel:
                 yield channel
         except (grpc.RpcError, grpc.FutureTimeoutError) as error:
-            ended = credentials.ended(self.certificate, self.ca) if _unreachable(error) else ""
+            ended = credentials.out_of_time(self.certificate, self.ca) if _unreachable(error) else ""
             if ended:
                 raise CliError(UNAVAILABLE, "CERTIFICATE_ENDED", ended, self.renewal) from None
             raise
+
+
+def _file(option: str, name: str) -> Path:
+    if not Path(name).is_file():
+        raise CliError(USAGE, "FILE", f"{option}: there is no file {name}.", "Check options, variables and profile.")
+    return Path(name)
 
 
 def _unreachable(error: Exception) -> bool:
@@ -146,30 +153,50 @@ def renewal(directory: Path) -> str:
 
 
 def adapter_options(command: Command) -> Command:
-    """Options that name an adapter and a client certificate; all of them have defaults from `--dir`."""
+    """Options that name an adapter and a client certificate; each has a variable, a profile key, a default in `--dir`."""
     file = click.Path(path_type=Path, exists=True, dir_okay=False)
-    for decorate in (
-        click.option("--adapter", "address", help="host:port of an adapter, for people: its `listen.admin_address`."),
-        click.option("--ca", type=file, help="CA of its certificate, PEM."),
-        click.option("--cert", type=file, help="Our certificate, PEM."),
-        click.option("--key", type=file, help="Its private key, PEM."),
-        click.option("--server-name", help="DNS name in the adapter's certificate, where it is not the host of --adapter."),
+    for decorate in reversed((
+        click.option("--adapter", "address", help="host:port of an adapter, for people: its `listen.admin_address`; "
+                     "also CAPSIGN_ADAPTER."),
+        click.option("--ca", type=file, help="CA of its certificate, PEM; also CAPSIGN_CA."),
+        click.option("--cert", type=file, help="Our certificate, PEM; also CAPSIGN_CERT."),
+        click.option("--key", type=file, help="Its private key, PEM; also CAPSIGN_KEY."),
+        click.option("--server-name", help="DNS name in the adapter's certificate, where it is not the host of --adapter; "
+                     "also CAPSIGN_SERVER_NAME."),
+        click.option("--profile", shell_complete=profiles.complete, help="Adapter and files by a name of ~/.config/capsign/"
+                     "profiles.toml; also CAPSIGN_PROFILE."),
         click.option("--as", "identity", default="operator", show_default=True, help="Which client of --dir to be."),
         directory_option,
-    ):
+    )):  # fmt: skip
         command = decorate(command)
     return command
 
 
 def adapter_of(options: dict[str, Any]) -> Adapter:
-    """The adapter that these options name. Takes its options out of `options`."""
-    address, ca, cert, key = (options.pop(name) for name in ("address", "ca", "cert", "key"))
-    server_name, identity, directory = (options.pop(name) for name in ("server_name", "identity", "directory"))
-    given = (address, ca, cert, key)
-    if all(given):
-        return Adapter(address, ca, cert, key, server_name or "", "")
-    if any(given):
-        raise CliError(USAGE, "OPTIONS", "--adapter, --ca, --cert and --key belong together.", "Give all four, or --dir only.")
+    """The adapter that is meant. Takes its options out of `options`.
+
+    What is given as an option counts before a variable, and that before a profile. `--dir` as an option means that deployment.
+    """
+    given = {name: options.pop(name) for name in ("address", "ca", "cert", "key", "server_name")}
+    profile, identity, directory = (options.pop(name) for name in ("profile", "identity", "directory"))
+    context = click.get_current_context()
+    here = any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("directory", "identity"))
+    if here and (profile or any(given.values())):
+        raise CliError(USAGE, "OPTIONS", "--dir and --as mean what `dev up` started.", "Leave them out, or give nothing else.")
+    found = profiles.Named(**{name: str(value) for name, value in given.items() if value})
+    if not here:
+        found = found.or_else(profiles.of_environment(os.environ))
+        name = profile or os.environ.get(profiles.VARIABLE, "")
+        if name:
+            found = found.or_else(profiles.load(name))
+    needed = {"--adapter": found.address, "--ca": found.ca, "--cert": found.cert, "--key": found.key}
+    if all(needed.values()):
+        ca, cert, key = (_file(option, needed[option]) for option in ("--ca", "--cert", "--key"))
+        return Adapter(found.address, ca, cert, key, found.server_name, found.log_key)
+    if any(needed.values()):
+        missing = " and ".join(option for option, value in needed.items() if not value)
+        text = f"--adapter, --ca, --cert and --key belong together, and {missing} is missing."
+        raise CliError(USAGE, "OPTIONS", text, "Give it as an option, as a variable (CAPSIGN_ADAPTER and so on) or in a profile.")
     state = dev_state(directory)
     clients = state["clients"]
     if identity not in clients:
@@ -180,4 +207,4 @@ def adapter_of(options: dict[str, Any]) -> Adapter:
     # their own, which lets nobody else in; a directory of an earlier version has none.
     own = "address" if "/ns/" in mine.get("spiffe_id", "") else "admin"
     address = "ipv4:" + ",".join(one.get(own) or one["address"] for one in state["adapters"])
-    return Adapter(address, *files, state["server_name"], state["log_key"], renewal(directory))
+    return Adapter(address, *files, state["server_name"], found.log_key or state["log_key"], renewal(directory))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from capsign_cli import output, place
-from capsign_cli.failures import UNKNOWN, USAGE, CliError
+from capsign_cli.failures import REFUSED, UNKNOWN, USAGE, CliError
 
 if TYPE_CHECKING:
     import grpc
@@ -22,9 +25,10 @@ CONNECT_SECONDS = 10.0
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("target", default="")
 @click.option("--yes", is_flag=True, help="Do not ask before revoking everything.")
+@click.option("--unknown-too", is_flag=True, help="Revoke a workload even if the policy names none of that ID.")
 @place.adapter_options
 @output.option
-def revoke(kind: str, target: str, yes: bool, **options: Any) -> None:
+def revoke(kind: str, target: str, yes: bool, unknown_too: bool, **options: Any) -> None:
     """Withdraw at once, on every replica; in force when this answers. There is no way back but a new grant, key or policy.
 
     TARGET is a handle's serial in hexadecimal, a grant's name, a SPIFFE ID, "tenant/key", or a tenant's name.
@@ -43,29 +47,54 @@ def revoke(kind: str, target: str, yes: bool, **options: Any) -> None:
     import grpc
     from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc
     from capsign_wire.failures import FailureError
+    from capsign_wire.types.v1 import failures_pb2
 
     number = admin_pb2.RevocationKind.Value(f"REVOCATION_KIND_{kind.upper()}")
-    request = admin_pb2.RevokeRequest(kind=number, target=target)
-    with adapter.channel() as channel:
+    request = admin_pb2.RevokeRequest(kind=number, target=target, only_known=not unknown_too)
+    with adapter.channel() as channel, _connected(channel):
         # Until here nothing can have happened; a connection that breaks afterwards leaves open whether it did.
-        _connect(channel)
         try:
             answer = admin_pb2_grpc.AdminServiceStub(channel).Revoke(request, timeout=30)
         except grpc.RpcError as error:
-            if FailureError.from_rpc(error) is not None:
+            told = FailureError.from_rpc(error)
+            if told is not None and told.reason == failures_pb2.REASON_NOT_FOUND and kind == "workload":
+                said = told.detail.removesuffix(told.row.advice).strip()
+                advice = "Correct the ID. If another policy has it, or had it until now, say --unknown-too."
+                raise CliError(REFUSED, told.row.name, said, advice) from None
+            if told is not None:
                 raise
             text = "The connection broke, or took too long, after the revocation was sent."
             raise CliError(UNKNOWN, "NO_ANSWER", text, "Revoke again: what is revoked already stays so.") from None
     values = {"revoked": kind, "target": target, "revocation_epoch": answer.revocation_epoch, "leaf_index": answer.leaf_index}
+    if kind == "handle":
+        values["note"] = "Serials are not kept: nobody can say whether there is a handle of this one."
     output.record(values)
 
 
-def _connect(channel: grpc.Channel) -> None:
-    """Wait until the channel is connected. Raises grpc.FutureTimeoutError if that fails or takes too long."""
-    import grpc
+@contextmanager
+def _connected(channel: grpc.Channel) -> Iterator[None]:
+    """While the channel is connected. Raises grpc.FutureTimeoutError if that fails or takes too long.
+
+    gRPC looks at the state of a channel in a thread of its own, which ends a moment after nobody wants to know any more, and with
+    a traceback if the channel is closed before. So it is waited for.
+    """
 
     states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
-    channel.subscribe(states.put, try_to_connect=True)
+    tell, before = states.put, set(threading.enumerate())
+    channel.subscribe(tell, try_to_connect=True)
+    try:
+        _await_ready(states)
+        channel.unsubscribe(tell)
+        yield
+    finally:
+        channel.unsubscribe(tell)
+        for looking in set(threading.enumerate()) - before:
+            looking.join(timeout=1.0)
+
+
+def _await_ready(states: SimpleQueue[grpc.ChannelConnectivity]) -> None:
+    import grpc
+
     state = None
     while state is not grpc.ChannelConnectivity.READY:
         try:

@@ -6,17 +6,24 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
 from capsign_cli import output, place
-from capsign_cli.failures import USAGE, CliError
+from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
+
+if TYPE_CHECKING:
+    from capsign import Signer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 NO_HANDLES = "No handles: the policy has no grant for this workload on this socket, or what it grants was revoked."
+
+_RENEWED_WITHIN = timedelta(seconds=5)
+"""An agent forgives that much between its clock and the adapter's."""
 
 MAX_MESSAGE = 64 * 1024
 """Largest message that goes to the agent whole, bytes; above it a digest is sent, where the algorithm signs digests."""
@@ -26,15 +33,17 @@ DIGESTS = {"ES256": hashlib.sha256, "PS256": hashlib.sha256, "RS256": hashlib.sh
 
 
 def _context_options(command: Command) -> Command:
-    for decorate in (
-        click.option("-p", "--purpose", help="Purpose of the handle to use."),
-        click.option("-g", "--grant", help="Grant of the handle to use, where the purpose does not tell."),
-        click.option("-a", "--algorithm", required=True, help="Ed25519, ES256, ES384, PS256, RS256, HS256 or ML-DSA-65."),
-        click.option("--protocol", default="", help="Protocol of the context, where the handle does not pin it."),
-        click.option("--role", default="", help="Role in that protocol."),
-        click.option("--protocol-version", default="", help="Version of that protocol."),
-        click.option("--transcript", default="", metavar="HEX", help="32 bytes that both sides have seen, in hexadecimal."),
-        click.option("--timeout", type=click.FloatRange(0.001, 60), default=10.0, show_default=True, help="Seconds."),
+    for decorate in reversed(
+        (
+            click.option("-p", "--purpose", help="Purpose of the handle to use."),
+            click.option("-g", "--grant", help="Grant of the handle to use, where the purpose does not tell."),
+            click.option("-a", "--algorithm", required=True, help="Ed25519, ES256, ES384, PS256, RS256, HS256 or ML-DSA-65."),
+            click.option("--protocol", default="", help="Protocol of the context, where the handle does not pin it."),
+            click.option("--role", default="", help="Role in that protocol."),
+            click.option("--protocol-version", default="", help="Version of that protocol."),
+            click.option("--transcript", default="", metavar="HEX", help="32 bytes that both sides have seen, in hexadecimal."),
+            click.option("--timeout", type=click.FloatRange(0.001, 60), default=10.0, show_default=True, help="Seconds."),
+        )
     ):
         command = decorate(command)
     return command
@@ -49,10 +58,8 @@ def _context_options(command: Command) -> Command:
 @output.option
 def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
     """Sign FILE (default: standard input)."""
-    from capsign import Signer
-
     content = _content(file, options["algorithm"])
-    with Signer(_socket(options), timeout=options.pop("timeout")) as signer:
+    with _signer(options, options.pop("timeout")) as signer:
         made = signer.sign(**content, **_context(options), intent_id=_hex("--intent", intent, 16) if intent else None)
     if raw:
         output.raw(made.value)
@@ -80,23 +87,20 @@ def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
 @output.option
 def verify(file: BinaryIO, signature: str, **options: Any) -> None:
     """Verify the signature of FILE (default: standard input). Exit code 1 if it does not verify."""
-    from capsign import Signer
-
     value = Path(signature[1:]).read_bytes() if signature.startswith("@") else _base64(signature)
     content = _content(file, options["algorithm"])
-    with Signer(_socket(options), timeout=options.pop("timeout")) as signer:
+    with _signer(options, options.pop("timeout")) as signer:
         key = signer.verify(content.get("message"), value, digest=content.get("digest"), **_context(options))
     output.record({"verified": True, "kid": key.kid, "algorithm": key.algorithm, "key_version": key.version, "state": key.state})
 
 
 @click.command()
+@click.option("--timeout", type=click.FloatRange(0.001, 60), default=10.0, show_default=True, help="Seconds.")
 @place.socket_options
 @output.option
-def handles(**options: Any) -> None:
+def handles(timeout: float, **options: Any) -> None:
     """List what a socket may sign."""
-    from capsign import Signer
-
-    with Signer(_socket(options)) as signer:
+    with _signer(options, timeout) as signer:
         found = signer.handles()
     values = [
         {
@@ -113,10 +117,22 @@ def handles(**options: Any) -> None:
     ]
     columns = ("grant", "purpose", "algorithms", "contexts", "expires_at")
     output.rows("handles", values, columns, empty=NO_HANDLES)
+    ended = [one.grant for one in found if one.expires_at and one.expires_at < datetime.now(UTC) - _RENEWED_WITHIN]
+    if ended:
+        text = f"Ended, and not renewed yet: {', '.join(ended)}."
+        raise CliError(UNAVAILABLE, "NOT_RENEWED", text, "See that an adapter runs; the agent renews them by itself.")
 
 
-def _socket(options: dict[str, Any]) -> str:
-    return place.socket_path(options.pop("socket"), options.pop("directory"), options.pop("container"))
+def _signer(options: dict[str, Any], timeout: float) -> Signer:
+    """At the socket that the options name. Raises CliError if none can be there."""
+    from capsign import Signer
+
+    path = place.socket_path(options.pop("socket"), options.pop("directory"), options.pop("container"))
+    try:
+        return Signer(path, timeout=timeout)
+    except ValueError as error:
+        said = str(error)
+        raise CliError(USAGE, "SOCKET", f"{said[:1].upper()}{said[1:]}.", "Give --socket, or set CAPSIGN_SOCKET.") from None
 
 
 def _context(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,15 +8,17 @@ import signal
 import sys
 from pathlib import Path
 
-from capsign_wire import logs
+from capsign_wire import logs, std_streams
 from capsign_wire.hardening import harden
 from capsign_wire.settings import SettingsError
 
+from capsign_injector import __version__
 from capsign_injector import settings as configuration
 from capsign_injector.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
+    std_streams.hold(answers=False)
     harden()  # this memory holds the authority's key
     options = _options(arguments)
     try:
@@ -44,6 +46,7 @@ async def _run(settings: Settings) -> None:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="capsign-injector", description="Adds the signing agent to pods that ask for it.")
+    parser.add_argument("--version", action="version", version=f"capsign-injector {__version__}")
     parser.add_argument("--settings", type=Path, required=True, help="settings file, YAML")
     parser.add_argument("--check-config", action="store_true", help="try what a start would, change nothing, then end")
     return parser.parse_args(arguments)

@@ -104,3 +104,20 @@ def test_what_only_the_store_knows_can_be_revoked(kind, target):
 def test_what_the_policy_names_or_nobody_can_know_can_be_revoked(kind, target):
     """Serials of handles and workloads of another replica's policy are not known here, and must be revocable all the same."""
     demand(kind, target)
+
+
+def test_a_workload_that_the_policy_does_not_name_is_refused_to_who_wants_that():
+    """A typing error looked like a revocation, and the workload that was meant went on signing."""
+    kind, wrong = pb.REVOCATION_KIND_WORKLOAD, ORDERS + "x"
+    demand_known(kind, wrong, example(), STORED, RevocationIndex(0, ()))
+    demand_known(kind, ORDERS, example(), STORED, RevocationIndex(0, ()), workloads=True)
+    demand_known(kind, wrong, example(), STORED, RevocationIndex(1, (Revocation(1, kind, wrong, 0),)), workloads=True)
+    with pytest.raises(FailureError, match="Nothing was revoked") as caught:
+        demand_known(kind, wrong, example(), STORED, RevocationIndex(0, ()), workloads=True)
+    assert caught.value.reason == failures_pb2.REASON_NOT_FOUND
+    assert f"Did you mean '{ORDERS}'?" in caught.value.detail
+
+
+def test_an_operator_is_known_by_his_role():
+    operator = next(iter(example().roles))
+    demand_known(pb.REVOCATION_KIND_WORKLOAD, operator, example(), STORED, RevocationIndex(0, ()), workloads=True)

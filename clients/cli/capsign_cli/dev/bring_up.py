@@ -43,7 +43,7 @@ def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None
     store, password = prepare.choose_store(wanted, before, layout)
     if running and before:
         prepare.refuse_change(wanted, before, len(before["adapters"]))
-    prepare.write_policy(layout, wanted.policy)
+    policy = prepare.find_policy(layout, wanted.policy)
 
     # 2 Token and CA.
     say("token")
@@ -65,7 +65,7 @@ def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None
     names = [f"adapter-{number}" for number in range(1, len(listeners) + 1)]
     if not running:
         say("keys")
-        prepare.make_keys(layout, environ)
+        prepare.make_keys(layout, environ, policy, wanted.policy)
 
     # 5 The processes, each written down as soon as it lives, so that `dev down` and the next `dev up` know it if this one is
     # killed half-way; then each waited for.

@@ -143,18 +143,29 @@ def clean_environ() -> dict[str, str]:
     return ours
 
 
-def make_keys(layout: layouts.Layout, environ: Mapping[str, str]) -> None:
+def make_keys(layout: layouts.Layout, environ: Mapping[str, str], policy: Path, given: Path | None) -> None:
+    """Under this policy, which is checked by that and is in force from then on. One that is not good leaves the one before."""
     command = [sys.executable, "-m", "capsign_adapter", "--config", str(layout.config("adapter-1")), "provision"]
-    made = subprocess.run(command, capture_output=True, text=True, env=dict(environ), check=False)
-    if made.returncode != 0:
+    asked = dict(environ) | {"CAPSIGN_ADAPTER_POLICY": str(policy)}
+    made = subprocess.run(command, capture_output=True, text=True, env=asked, check=False)
+    if made.returncode == 0:
+        if policy != layout.policy:
+            policy.replace(layout.policy)
+    else:
         last = (made.stderr.strip().splitlines() or ["It said nothing."])[-1]
+        if given is not None:
+            policy.unlink(missing_ok=True)
+            last = last.replace(str(policy), str(given))
         raise CliError(UNAVAILABLE, "PROVISION", f"Keys could not be made. {last}", "Nothing runs. Put it right and try again.")
 
 
-def write_policy(layout: layouts.Layout, given: Path | None) -> None:
-    """The policy that was given, or else the one that is there, or else ours."""
+def find_policy(layout: layouts.Layout, given: Path | None) -> Path:
+    """The policy that was given, beside the one that is there until it is known to be good; or else that one, or else ours."""
     if given is not None:
-        layout.policy.write_bytes(given.read_bytes())
-    elif not layout.policy.exists():
+        candidate = layout.policy.with_name(f"{layout.policy.name}.new")
+        candidate.write_bytes(given.read_bytes())
+        return candidate
+    if not layout.policy.exists():
         packaged = importlib.resources.files("capsign_cli.dev") / "policy.yaml"
         layout.policy.write_bytes(packaged.read_bytes())
+    return layout.policy

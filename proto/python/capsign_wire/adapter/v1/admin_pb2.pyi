@@ -194,19 +194,25 @@ class RevokeRequest(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
+    ONLY_KNOWN_FIELD_NUMBER: _builtins.int
     kind: Global___RevocationKind.ValueType
     """What kind."""
     target: _builtins.str
     """Which, in the form the kind says. A grant, key or tenant that neither policy nor store has is NOT_FOUND."""
+    only_known: _builtins.bool
+    """Refuse, as NOT_FOUND, a workload too that the policy of this replica gives neither a grant nor a role. False: revoke it, for
+    another policy may have it. Whether there is a handle of some serial nobody can know.
+    """
     def __init__(
         self,
         *,
         kind: Global___RevocationKind.ValueType = ...,
         target: _builtins.str = ...,
+        only_known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "only_known", b"only_known", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
