@@ -34,6 +34,9 @@ NO_USE_MS = 10_000
 """How long the size that is left counts as normal where ending calls did not help: then it is
 not theirs."""
 
+TRIM_MS = 10_000
+"""Between looks whether what was freed should go back to the system, milliseconds."""
+
 UNTOLD = 256 * MIB
 """What is added to the known needs where the control group has no limit."""
 
@@ -80,13 +83,16 @@ class Relief:
         rooms: Sequence[Waiting],
         clock_ms: Callable[[], int],
         size: Callable[[], int] = resident,
+        trim: Callable[[], object] | None = None,
     ) -> None:
         self._pressure = pressure
         self._rooms = rooms
         self._clock_ms = clock_ms
         self._size = size
         self._after: int | None = None
-        self._trim = _trimmer()
+        self._trim = trim or _trimmer()
+        self._least = size()
+        self._look_again_ms = clock_ms() + TRIM_MS
 
     def look(self) -> int:
         """How many calls were ended."""
@@ -99,12 +105,24 @@ class Relief:
             size = after
         patience = self._pressure.patience(size, now_ms)
         if patience is None:
+            self._give_back(size, now_ms)
             return 0
         ended = sum(room.relieve(patience) for room in self._rooms)
         self._after = size
         if ended:
             logs.warning("memory.short", resident=size, ended=ended)
         return ended
+
+    def _give_back(self, size: int, now_ms: int) -> None:
+        """The C library keeps what was freed. After a crowd it goes back, if that is a quarter of all."""
+        if now_ms < self._look_again_ms:
+            return
+        self._look_again_ms = now_ms + TRIM_MS
+        if size > self._least + self._least // 4:
+            self._trim()
+            self._least = self._size()
+        else:
+            self._least = min(self._least, size)
 
 
 def _trimmer() -> Callable[[], object]:

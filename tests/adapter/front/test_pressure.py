@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from capsign_adapter.front.patience import Waiting
-from capsign_adapter.front.pressure import NO_USE_MS, YOUNG_SECONDS, Pressure, Relief, memory_budget, resident
+from capsign_adapter.front.pressure import NO_USE_MS, TRIM_MS, YOUNG_SECONDS, Pressure, Relief, memory_budget, resident
 from capsign_adapter.front.room import MIB
 
 ALL = 1000 * MIB
@@ -53,6 +53,21 @@ def test_a_look_ends_what_waits_where_the_process_is_too_large():
     assert relief.look() == 1
     assert call.cancelled == 1
     assert relief.look() == 0  # it was of no use, and is not done again at once
+
+
+def test_what_was_freed_goes_back_when_it_is_a_quarter_of_all():
+    """After a crowd the C library keeps it, and the process looks as large as it was at its worst."""
+    now, sizes = [0], [100 * MIB]
+    trimmed = []
+    relief = Relief(Pressure(ALL), [], lambda: now[0], lambda: sizes[0], lambda: trimmed.append(now[0]))
+    for now[0], sizes[0] in (
+        (TRIM_MS, 120 * MIB),
+        (2 * TRIM_MS, 130 * MIB),
+        (2 * TRIM_MS + 1, 200 * MIB),
+        (3 * TRIM_MS, 150 * MIB),
+    ):
+        relief.look()
+    assert trimmed == [2 * TRIM_MS]
 
 
 def test_the_size_of_this_process_is_seen():
