@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from capsign_wire.telemetry import CATALOGUE, Kind
 from support.otlp_receiver import receiving
 
 pytestmark = pytest.mark.system
@@ -102,6 +103,13 @@ def test_calls_are_counted_on_both_sides(received, process):
     }
     assert sum(point.count for _, point in received.points(process, "capsign.call.duration")) == timed(received)[process]
     assert not any(point.as_int for _, point in received.points(process, "capsign.invariant.violations"))
+
+
+@pytest.mark.parametrize("process", [AGENT, ADAPTER])
+@pytest.mark.parametrize("counter", [name for name, row in CATALOGUE.items() if row.kind is Kind.COUNTER])
+def test_every_series_of_a_counter_is_exported_from_the_start(received, process, counter):
+    exported = {tuple(labels[key] for key in CATALOGUE[counter].labels) for labels, _ in received.points(process, counter)}
+    assert exported == set(CATALOGUE[counter].series())
 
 
 @pytest.mark.parametrize("process", [AGENT, ADAPTER])

@@ -111,5 +111,6 @@ def test_the_bounds_are_those_of_the_protos():
     for kind in (agent_pb2.SignStreamRequest, signing_pb2.SignRequest):
         bound = kind.DESCRIPTOR.fields_by_name["linked_traceparents"].GetOptions().Extensions[bounds_pb2.bound]
         assert bound.max_items == trace_context.MAX_LINKS
-    bound = agent_pb2.SignStreamRequest.DESCRIPTOR.fields_by_name["traceparent"].GetOptions().Extensions[bounds_pb2.bound]
-    assert bound.max_len == MAX_LENGTH
+        assert bound.max_len == MAX_LENGTH
+        bound = kind.DESCRIPTOR.fields_by_name["traceparent"].GetOptions().Extensions[bounds_pb2.bound]
+        assert (bound.max_len, bound.format) == (MAX_LENGTH, bounds_pb2.FORMAT_UNSPECIFIED)

@@ -107,7 +107,7 @@ class SignRequest(_message.Message):
     batch_id: _builtins.int
     """Counts up on this stream."""
     traceparent: _builtins.str
-    """Trace of one of the calls in it, or empty."""
+    """Trace of one of the calls in it, a W3C traceparent of any version; what is none counts as empty."""
     @_builtins.property
     def handles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The handles used, each once."""

@@ -38,7 +38,7 @@ class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Format.ValueTy
     FORMAT_OPAQUE: _Format.ValueType  # 3
     """An opaque token: [A-Za-z0-9_-]*, the base64url alphabet of RFC 4648 section 5, no padding."""
     FORMAT_TRACEPARENT: _Format.ValueType  # 4
-    """A W3C traceparent header, version 00."""
+    """A W3C traceparent header, version 00. No field demands it any more: what is no traceparent counts as none."""
 
 class Format(_Format, metaclass=_FormatEnumTypeWrapper):
     """How the bytes of a string field must look."""
@@ -52,7 +52,7 @@ FORMAT_SPIFFE_ID: Format.ValueType  # 2
 FORMAT_OPAQUE: Format.ValueType  # 3
 """An opaque token: [A-Za-z0-9_-]*, the base64url alphabet of RFC 4648 section 5, no padding."""
 FORMAT_TRACEPARENT: Format.ValueType  # 4
-"""A W3C traceparent header, version 00."""
+"""A W3C traceparent header, version 00. No field demands it any more: what is no traceparent counts as none."""
 Global___Format: _TypeAlias = Format  # noqa: Y015
 
 @_typing.final
