@@ -174,6 +174,9 @@ def test_every_process_has_a_liveness_that_a_frozen_one_fails() -> None:
     assert injector["livenessProbe"]["httpGet"]["path"] == "/healthz"
     _, agent, _ = injected({})
     assert agent["livenessProbe"]["exec"]["command"][-2:] == ["--live", "/run/capsign/state/health.sock.probe"]
+    # What does not answer hears no signal: the pod's grace period, which may be an hour, would be waited for in vain.
+    probes = [adapter["livenessProbe"], injector["livenessProbe"], agent["livenessProbe"]]
+    assert all(probe["terminationGracePeriodSeconds"] <= 10 for probe in probes)
     assert "readinessProbe" not in agent, "an outage of the adapter would take every pod out of its Services"
 
 

@@ -139,6 +139,8 @@ def test_the_release_comes_from_the_chart_before(fleet, ledger):
     ledger.keeps_signing()
     fleet.upgrade(CHART)
     assert keys_of(fleet) == keys
+    claim = fleet.kubectl.get("persistentvolumeclaim", "capsign-adapter-data", SYSTEM)
+    assert claim["spec"]["resources"]["requests"]["storage"] == "1Gi", "the chart's default for a new claim is larger"
 
 
 def keys_of(fleet) -> list[tuple[str, bytes]]:
