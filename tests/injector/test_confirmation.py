@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from capsign_injector import mounted
+import yaml
+from capsign_injector import mounted, settings
 from capsign_injector.confirmation import Confirmation
+from capsign_injector.process import Injector
+from capsign_injector.server import NoTrustBundleError
 from capsign_injector.settings import Adapter
 from capsign_injector.watched_files import FileError
+from support import injector_rig as rig
 from support.ca import Authority
 
 NAME = "capsign-adapter.capsign-system.svc"
@@ -100,3 +105,32 @@ async def test_without_a_bundle_there_is_nothing_to_confirm(tmp_path):
     await confirmation.look()
     with pytest.raises(FileError, match="holds no certificate"):
         confirmation.fault()
+
+
+def injector(directory: Path, **more: object) -> Injector:
+    """A replica that serves a certificate already."""
+    _, leaf = rig.authority_and_leaf(int(time.time()))
+    server = {"listen": "127.0.0.1:0", "health": "127.0.0.1:0", **rig.write(directory, leaf)}
+    text = yaml.safe_dump({"bundle_file": str(directory / "bundle.pem"), "server": server, **more})
+    return Injector(settings.parse(text.encode(), "x"))
+
+
+async def test_a_replica_is_not_ready_and_refuses_what_reaches_it_until_then(tmp_path):
+    authority = Authority()
+    Bundle(tmp_path, authority)
+    async with adapter(tmp_path, authority) as target:
+        one = injector(tmp_path, adapter={"enrolment_targets": [target], "server_name": NAME})
+        assert one.confirmation is not None
+        assert one.health.faults() == ["No adapter has confirmed the trust bundle: it has not been asked yet."]
+        with pytest.raises(NoTrustBundleError, match="No adapter has confirmed"):
+            one._review(rig.review({"capsign.dev/inject": "true"}))
+        await one.confirmation.look()
+        assert one.health.faults() == []
+        assert one._review(rig.review({"capsign.dev/inject": "true"})).outcome == "injected"
+
+
+async def test_where_identities_come_from_elsewhere_no_bundle_is_needed(tmp_path):
+    one = injector(tmp_path, identity={"source": "workload-api", "csi": {"driver": "csi.spiffe.io"}})
+    assert one.confirmation is None
+    assert one.health.faults() == []
+    assert one._review(rig.review({"capsign.dev/inject": "true"})).outcome == "injected"

@@ -53,7 +53,7 @@ def fleet(cluster, image) -> Fleet:
     """The chart, installed once; every scenario leaves it as it was."""
     installed = Fleet(cluster, image)
     try:
-        # The size of the chart before, said once: an upgrade that forgot it would ask this storage class for another, and be refused.
+        # The size that the chart before had, said once: an upgrade that asked for another would be refused by this storage class.
         installed.install(adapter={"persistence": {"size": "1Gi"}})
     except BaseException:
         print(cluster.tell(SYSTEM))
