@@ -54,8 +54,8 @@ def container(
         "restartPolicy": "Always",
         "env": _env(settings, config, otlp_endpoint),
         "startupProbe": _probe(period=1, failures=120),
-        # One that is frozen or broken is made anew; one that only finds no adapter would gain nothing by it. It hears no signal, so
-        # the pod's grace period, which may be an hour, is not waited for. Its journal stays.
+        # One that is frozen is made anew; one that only finds no adapter would gain nothing by it. A frozen one hears no
+        # signal, so the pod's grace period, which may be an hour, is not waited for. Its journal stays.
         "livenessProbe": {**_probe("--live", period=10, failures=3), "terminationGracePeriodSeconds": 5},
         # A sidecar's readiness is its pod's: by default an outage of the adapter takes no pod out of its Services (0029).
         **({"readinessProbe": _probe(period=5, failures=2)} if gate_readiness else {}),
