@@ -62,7 +62,7 @@ class Identities:
         self._serving: ServingCertificate | None = None
         self._enrolment: Enrolment | None = None
         self._publisher: BundlePublisher | None = None
-        self._files: CertificateFiles | None = None
+        self._watched: CertificateFiles | None = None
         if config.identity is None:
             return
         self._authority = authority = (Rehearsal if trial else Authority)(token, store, realm_of(config.identity, policy))
@@ -110,8 +110,17 @@ class Identities:
         tls = self._config.tls
         if tls.certificate is None or tls.private_key is None or tls.client_ca is None:
             raise SettingsError("The section [tls] names no files and no authority.", key="tls")
-        self._files = CertificateFiles(tls.certificate, tls.private_key, tls.client_ca if demand_certificate else None)
-        return self._files.credentials()
+        files = CertificateFiles(tls.certificate, tls.private_key, tls.client_ca if demand_certificate else None)
+        credentials = files.credentials()
+        if self._watched is None:  # one of its own: those that gRPC asks look only when somebody connects
+            self._watched = CertificateFiles(tls.certificate, tls.private_key, None)
+            self._watched.load()
+            self._metrics.gauge("capsign.certificate.remaining", lambda: self._remaining_s(now_ms()))
+        return credentials
+
+    def _remaining_s(self, now: int) -> float:
+        """Until the certificate in the files ends, seconds."""
+        return max(0.0, (self._watched.look().ends_ms - now) / 1000) if self._watched is not None else 0.0
 
     def fault(self) -> str:
         """Why nobody can take the certificate that is served, or get one, as a word for health; empty if they can."""
@@ -120,7 +129,7 @@ class Identities:
             return "authority_ended"
         if self._serving is not None:
             return "" if self._serving.remaining_s() else "certificate_ended"
-        return self._files.validity.fault(now) if self._files is not None else ""
+        return self._watched.look().fault(now) if self._watched is not None else ""
 
     def register(self, registrar: Any) -> None:
         """Renewal and the trust bundle, on the listener for those who have a certificate."""

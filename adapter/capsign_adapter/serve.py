@@ -213,6 +213,11 @@ class Replica:
         """Where people come; 0: where the workloads do."""
         return self._admin.port if self._admin is not None else 0
 
+    @property
+    def health_port(self) -> int:
+        """Where probes come."""
+        return self._health.port
+
     def start(self) -> None:
         """Make itself known to whoever revokes, listen, then say so."""
         runtime.settle()
@@ -229,7 +234,7 @@ class Replica:
             "port": self.port,
             "admin_port": self.admin_port,
             "enrolment_port": self.enrolment_port,
-            "health_port": self._health.port,
+            "health_port": self.health_port,
         }
         logs.event("adapter.serving", log_key=self.verifier_key, **ports)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -96,6 +98,41 @@ def test_after_a_refused_pin(dev):
                 assert ask() == NOT_SERVING
         finally:
             pin.write_text(right)
+        becomes(ask, SERVING)
+
+
+@pytest.fixture
+def small(short_dir):
+    """A deployment whose store is on a disk of 8 MiB."""
+    if os.geteuid():
+        pytest.fail("A small disk is mounted for this test: run it as root.", pytrace=False)
+    state = short_dir / "d" / "state"
+    state.mkdir(mode=0o700, parents=True)
+    (short_dir / "d").chmod(0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "none", str(state)], check=True)
+    try:
+        one = Dev(short_dir / "d")
+        try:
+            yield one
+        finally:
+            one.close()
+    finally:
+        subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+def test_while_the_disk_has_no_room(small):
+    """Whether the last write still found room in the log that SQLite has already, or none: nearly full or full."""
+    disk = Path(small.about["store"].removeprefix("sqlite://")).parent
+    ballast = disk / "ballast"
+    with asked(small) as ask:
+        becomes(ask, SERVING)
+        with ballast.open("wb", buffering=0) as file:
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            becomes(ask, NOT_SERVING)
+            assert re.search('"faults":"disk_(nearly_)?full"', Path(small.about["adapters"][0]["log"]).read_text())
+        ballast.unlink()
         becomes(ask, SERVING)
 
 
