@@ -36,13 +36,16 @@ from capsign_agent.narrow import Narrowing
 from capsign_agent.reading import GRACE_S, QUIET_S, Turns
 from capsign_agent.renewal import Renewal, backoff_s
 from capsign_agent.reporter import Reporter
-from capsign_agent.room import LEAST_BYTES, Room
+from capsign_agent.room import Heavy, Room
 from capsign_agent.servicer import SigningServicer
 from capsign_agent.settle import Settlement
 from capsign_agent.sign import SigningPath
 from capsign_agent.sockets import SocketClaim, SocketError
 from capsign_agent.streams import Reachability, SignStream, streams_of
 from capsign_agent.upstream import Target, Upstream
+
+GIVE_BACK_EVERY_S = 2.0
+"""How often memory is given back to the kernel at most."""
 
 
 class Agent:
@@ -88,10 +91,11 @@ class Agent:
         self._lookups = Lookups(calls, self._keys, self.journal, skew_s, hold=self._renewal.hold)
         self._health = Health(config.health.path, config.probe_path, self.faults)
         self._turns = Turns(sockets)
+        self._heavy = Heavy()
+        self._rooms: list[Room] = []
         self._leaving = Leaving()
         self._servers: list[grpc.aio.Server] = []
         self._servicers: list[SigningServicer] = []
-        self._rooms: list[Room] = []
         self._telemetry: otel.Telemetry | None = None
         self._streams: list[SignStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -169,7 +173,7 @@ class Agent:
     async def _serve(self, claim: SocketClaim, handles: SocketHandles) -> grpc.aio.Server:
         most = process.connections_for(len(self._sockets))
         server = grpc.aio.server(options=[*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", most)])
-        room = Room(max(LEAST_BYTES, self._config.limits.call_bytes // len(self._sockets)), self.metrics)
+        room = Room(self._config.limits.call_bytes // len(self._sockets), self.metrics, self._heavy)
         self._rooms.append(room)
         servicer = SigningServicer(
             handles,
@@ -196,10 +200,18 @@ class Agent:
         return server
 
     async def _keep_turns(self) -> None:
+        """Take turns back from who reads too long, and give memory back to the kernel after much was held."""
         loop = asyncio.get_running_loop()
+        most, again = 0, 0.0
         while True:
             await asyncio.sleep(QUIET_S if self._turns.contended else GRACE_S)
-            self._turns.look(loop.time())
+            now = loop.time()
+            self._turns.look(now)
+            held = sum(room.held for room in self._rooms)
+            most = max(most, held)
+            if most - held > process.SPARE_BYTES and now >= again:
+                process.give_back()
+                most, again = held, now + GIVE_BACK_EVERY_S
 
     async def _drain(self) -> None:
         """In flight first, then the journal with its CLOSE record, then the sockets; each within what is left of the time."""

@@ -46,14 +46,18 @@ LEAVING, LEAVING_S, MOST_LEAVING = 256, 0.5, 1024
 """RPCs of all sockets that were refused and whose callers have not heard it yet. Of more than the first number those are cut off
 that have had time to hear it, of more than the last all: who does not read would otherwise hold what was not even taken."""
 
+DEAF_S = 5.0
+"""How long who is ended while it reads may take to hear it."""
+
 UNREAD_S = 20.0
 """How long an answer may wait for its reader."""
 
 
-class Inbox:
+class Inbox(Reader):
     """The messages of one RPC. Its task alone uses it."""
 
     def __init__(self, context: Any, turns: Turns, socket: str, quiet: Callable[[], bool] | None = None) -> None:
+        super().__init__(socket, quiet)
         self._context = context
         self._turns = turns
         self._loop = asyncio.get_running_loop()
@@ -61,42 +65,56 @@ class Inbox:
         assert task is not None
         self._task = task
         self._waiter: asyncio.Future[None] | None = None
-        self._ended: FailureError | None = None
-        self._reader = Reader(socket, self._go, self._end, quiet)
+        self._telling: asyncio.Task[None] | None = None
 
     async def next(self) -> Any:
-        """The next message, or `grpc.aio.EOF`. Raises FailureError OVERLOADED if it did not come in time, or others wait."""
+        """The next message, or `grpc.aio.EOF`. Raises FailureError OVERLOADED if no turn came in time, and AbortError once it was
+        told that no whole message did, or that others wait."""
+        if not self._turns.ask(self, now := self._loop.time()):
+            self._waiter = self._loop.create_future()
+            self._turns.look(now)
+            await self._waiter
         try:
-            if not self._turns.ask(self._reader, now := self._loop.time()):
-                self._waiter = self._loop.create_future()
-                self._turns.look(now)
-                await self._waiter
             return await self._context.read()
-        except asyncio.CancelledError:
-            if self._ended is None or self._task.uncancel():
-                raise
-            raise self._ended from None
+        except grpc.aio.AbortError as ending:
+            at_end_of_call(functools.partial(_forget_way, ending))
+            raise
 
     def close(self) -> None:
         """Nothing more is read."""
-        self._turns.done(self._reader, self._loop.time())
+        if self.ending:
+            at_end_of_call(self._done)
+        else:
+            self._done()
 
-    def cut(self, error: FailureError) -> None:
-        """End the RPC with this, whatever it waits for."""
-        if self._ended is None:
-            self._ended = error
-            self._task.cancel()
+    def _done(self) -> None:
+        self._turns.done(self, self._loop.time())
 
-    def _go(self) -> None:
+    def go(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _end(self) -> None:
-        if self._reader.reading:
-            detail = "No whole message came in time, or others wait for this place. Open another stream, or send the call again."
-        else:
-            detail = "Too many messages of this socket are being read."
-        self.cut(FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=50))
+    def end(self) -> None:
+        if self.reading:
+            # The read is not cancelled: grpcio would never free what comes of the message. gRPC ends it with the RPC.
+            self._telling = self._loop.create_task(self._tell())
+            timer = self._loop.call_later(DEAF_S, self._task.cancel)
+            self._task.add_done_callback(lambda _: timer.cancel())
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(_overloaded("Too many messages of this socket are being read."))
+
+    async def _tell(self) -> None:
+        detail = "No whole message came in time, or others wait for this place. Open another stream, or send the call again."
+        try:
+            await self._context.abort_with_status(RpcStatus(_overloaded(detail)))
+        except grpc.aio.AbortError as ending:
+            _forget_way(ending)
+        except Exception:  # whatever gRPC raises when the application has gone: nobody is left to tell
+            return
+
+
+def _overloaded(detail: str) -> FailureError:
+    return FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=50)
 
 
 class Leaving:

@@ -5,9 +5,10 @@ message is only asked for by who has a *turn*, of which there are few, each for 
 none may hold is the window that HTTP/2 gives it. Each socket has a turn of its own, and there are some for all. A stream keeps
 its turn while nobody waits for it, so that one that is alone waits for nothing.
 
-A turn is taken back when others wait: from a stream on which nothing is asked at once (it is ended, and its client opens another
-with its next call), and from a socket that has more of them than the one that waits, after `GRACE_S`. Whoever reads for longer
-than `MOST_S`, or `MOST_IDLE_S` between the calls of a stream, is ended in any case.
+A turn is taken back when others wait: from a stream on which nothing is asked (it is ended, and its client opens another with its
+next call), and from a socket that has more of them than the one that waits, after `GRACE_S`. Whoever reads for longer than
+`MOST_S`, or `MOST_IDLE_S` between the calls of a stream, is ended in any case. Who is ended keeps its turn until it is gone: what
+has come of its message is in memory until then.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 
-FOR_ALL = 6
-"""Turns beside each socket's own."""
+TURNS, FOR_ALL = 8, 3
+"""Turns in all, of which each socket has one of its own and the others are for all; and the fewest that are for all."""
 
 GRACE_S = 0.25
 """How long a message may take while another socket, which reads less, waits."""
 
-QUIET_S = 0.02
+QUIET_S = 0.1
 """How long nothing must have been asked on a stream before its turn is taken for another."""
 
 MOST_S = 5.0
@@ -32,33 +33,28 @@ MOST_IDLE_S = 60.0
 
 
 class Reader:
-    """One RPC that reads. It has a turn while `reading`."""
+    """One RPC that reads. It has a turn while `reading`. (To be derived from: callbacks of its own would tie it into a knot.)"""
 
-    __slots__ = ("_end", "_go", "_quiet", "reading", "since", "socket", "waiting")
-
-    def __init__(
-        self, socket: Hashable, go: Callable[[], None], end: Callable[[], None], quiet: Callable[[], bool] | None = None
-    ) -> None:
-        """`go`: it has the turn that it waited for. `end`: it may read no longer, or has waited too long. `quiet`, for one that
-        reads many messages: whether nothing is asked on it."""
+    def __init__(self, socket: Hashable, quiet: Callable[[], bool] | None = None) -> None:
+        """`quiet`, for one that reads many messages: whether nothing is asked on it."""
         self.socket = socket
         self.reading = False
         self.waiting = False
+        self.ending = False
+        """It was told to, and is not gone yet."""
         self.since = 0.0
         """When its turn, its message or its wait began."""
-        self._go = go
-        self._end = end
         self._quiet = quiet
+
+    def go(self) -> None:
+        """It has the turn that it waited for."""
+
+    def end(self) -> None:
+        """It may read no longer, or has waited too long."""
 
     def idle(self, now: float) -> bool:
         """Whether it is a stream on which nothing is asked."""
         return self._quiet is not None and now - self.since >= QUIET_S and self._quiet()
-
-    def go(self) -> None:
-        self._go()
-
-    def end(self) -> None:
-        self._end()
 
     @property
     def most_s(self) -> float:
@@ -70,13 +66,13 @@ class Turns:
     """For all sockets."""
 
     def __init__(self, sockets: int) -> None:
-        self._free = FOR_ALL
-        """Of those for all."""
+        self.for_all = max(FOR_ALL, TURNS - sockets)
+        self._free = self.for_all
         self._readers: dict[Reader, None] = {}
         self._held: dict[Hashable, int] = {}
         """Turns by socket."""
         self._waiting: dict[Hashable, deque[Reader]] = {}
-        self.most = FOR_ALL + sockets
+        self.most = sockets + self.for_all
 
     @property
     def contended(self) -> bool:
@@ -123,23 +119,26 @@ class Turns:
         for queue in list(self._waiting.values()):
             while queue and now - queue[0].since > MOST_S:
                 self._end(queue[0], now)
-        while self._waiting:
-            found = self._to_take_back(self._next(), now)
-            if found is None:
-                return
+        wanted = sum(map(len, self._waiting.values())) - sum(one.ending for one in self._readers)
+        while wanted > 0 and (found := self._to_take_back(self._next(), now)) is not None:
             self._end(found, now)
+            wanted -= 1
 
     def _end(self, reader: Reader, now: float) -> None:
+        if reader.ending:
+            return
+        reader.ending = True
         reader.end()
-        self.done(reader, now)
+        if reader.waiting:
+            self.done(reader, now)
 
     def _to_take_back(self, wanting: Hashable, now: float) -> Reader | None:
         has = self._held.get(wanting, 0)
-        richer = [one for one in self._readers if one.socket == wanting or self._held[one.socket] > has]
-        idle = [one for one in richer if one.idle(now)]
+        others = [one for one in self._readers if not one.ending]
+        idle = [one for one in others if (one.socket == wanting or self._held[one.socket] > has) and one.idle(now)]
         if idle:
             return max(idle, key=lambda one: (self._held[one.socket], -one.since))
-        slow = [one for one in self._readers if self._held[one.socket] > has + 1 and now - one.since > GRACE_S]
+        slow = [one for one in others if self._held[one.socket] > has + 1 and now - one.since > GRACE_S]
         return max(slow, key=lambda one: (self._held[one.socket], -one.since)) if slow else None
 
     def _has_one(self, socket: Hashable) -> bool:

@@ -16,8 +16,8 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-LEAST_BYTES = 12 * 1024 * 1024
-"""Least room of a socket: the heaviest call fits, and some beside it."""
+HEAVY_BYTES = 17 * 1024 * 1024
+"""What the heaviest call takes, rounded up. One that is too heavy for its socket's room has this place, of which there is one."""
 
 CALL_BYTES = 12 * 1024
 """What a call takes beside its content, measured: gRPC's own state of it, a task, futures, an answer without signatures."""
@@ -29,6 +29,9 @@ the window that HTTP/2 gives it, 16 KiB; metadata of the usual size."""
 ITEM_BYTES = 512
 """What an item takes beside its input and its signature: its intent, its records, its place in three messages."""
 
+COPIES = 3
+"""How often an input that goes upstream as it is lies in memory: in its request, in what waits for the answer, and on its way."""
+
 ATTESTATION_BYTES = 4096
 """What the attestation of a subkey takes; with a transcript, each item may have one of its own."""
 
@@ -37,12 +40,22 @@ def weight(request: Any) -> int:
     """What a request and its answer will hold, bytes."""
     if isinstance(request, Unparsed):
         return CALL_BYTES
-    weighed = CALL_BYTES + int(request.ByteSize())
+    content = int(request.ByteSize())
+    weighed = CALL_BYTES + content
     if isinstance(request, (agent_pb2.SignStreamRequest, agent_pb2.SignBatchRequest)):
         weighed += sum(len(group.items) * _item(group) for group in request.groups)
+        as_it_is = any(_goes_as_it_is(group) for group in request.groups)
     elif isinstance(request, agent_pb2.SignRequest):
         weighed += _item(request)
-    return weighed
+        as_it_is = _goes_as_it_is(request)
+    else:
+        as_it_is = isinstance(request, agent_pb2.VerifyRequest)
+    return weighed + (COPIES - 1) * content if as_it_is else weighed
+
+
+def _goes_as_it_is(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> bool:
+    row = ALGORITHMS.get(asked.algorithm)
+    return row is not None and not row.takes_digest
 
 
 def surplus(answer: Any) -> int:
@@ -57,15 +70,25 @@ def _item(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> int:
     return ITEM_BYTES + signature + (ATTESTATION_BYTES if asked.context.transcript else 0)
 
 
-class Room:
-    """For one event loop."""
+class Heavy:
+    """The place for one call that is too heavy for its socket's room. For all sockets."""
 
-    def __init__(self, most: int, metrics: Metrics) -> None:
+    def __init__(self) -> None:
+        self.free = True
+
+
+class Room:
+    """What one socket's calls may hold. For one event loop."""
+
+    def __init__(self, most: int, metrics: Metrics, heavy: Heavy | None = None) -> None:
         """`most`: bytes."""
         self._most = most
         self._metrics = metrics
+        self._heavy = heavy if heavy is not None else Heavy()
         self.held = 0
         """Bytes."""
+        self._in_place = 0
+        """Of them in the place for a heavy call."""
         self.share = most // 4
         """What one stream may hold before nothing more is read from it, bytes: one that is stuck must leave room for others."""
 
@@ -77,9 +100,14 @@ class Room:
     def take(self, weighed: int) -> int:
         """Returns the same, to be given back. Raises FailureError OVERLOADED if it does not fit: nothing was taken then.
 
-        What is alone always fits.
+        What takes more than half of the room may have the place for one heavy call.
         """
-        if self.held and self.held + weighed > self._most:
+        fits = self.held - self._in_place + weighed <= self._most
+        if not fits and weighed * 2 > self._most and weighed <= HEAVY_BYTES and self._heavy.free:
+            self._heavy.free = False
+            self._in_place = weighed
+            fits = True
+        if not fits:
             self._metrics.observe_calls(failures_pb2.REASON_OVERLOADED)
             detail = "The calls of this socket hold as much memory as they may."
             raise FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=50)
@@ -89,3 +117,8 @@ class Room:
     def give(self, weighed: int) -> None:
         """What was taken is free again."""
         self.held -= weighed
+        if self._in_place and (
+            weighed == self._in_place or self.held < self._in_place
+        ):  # a stream gives all of its calls at once
+            self._in_place = 0
+            self._heavy.free = True

@@ -11,7 +11,8 @@ from typing import Any
 
 import grpc
 import pytest
-from capsign_agent.room import CALL_BYTES, LEAST_BYTES, RPC_BYTES, Room, weight
+from capsign_agent.reading import Reader
+from capsign_agent.room import CALL_BYTES, HEAVY_BYTES, RPC_BYTES, Heavy, Room, weight
 from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import ALGORITHMS
@@ -59,20 +60,42 @@ def test_what_is_no_call_has_a_weight_too() -> None:
     assert weight(one) > CALL_BYTES + 3309
 
 
-def test_more_than_fits_is_refused_and_counted_and_a_call_alone_always_fits() -> None:
+def test_more_than_fits_is_refused_and_counted() -> None:
     metrics = Metrics()
     room = Room(2 * CALL_BYTES, metrics)
-    small, large = agent_pb2.ListHandlesRequest(), agent_pb2.SignBatchRequest(groups=[group(alg.ALGORITHM_ML_DSA_65)])
-    taken = room.take(weight(large))
+    small = agent_pb2.ListHandlesRequest()
+    taken = room.take(weight(small)) + room.take(weight(small))
     with pytest.raises(FailureError, match="OVERLOADED"):
         room.take(weight(small))
     assert {labels: n for labels, n in metrics.snapshot()["capsign.calls"].items() if n} == {("unavailable", "OVERLOADED"): 1}
     assert room.held == taken
-    room.give(taken)
+    room.give(weight(small))
     assert room.take(weight(small)) == CALL_BYTES
 
 
-def test_the_heaviest_call_fits_beside_others() -> None:
+def test_one_heavy_call_has_a_place_that_all_sockets_share() -> None:
+    """Beside it the socket's other calls go on."""
+    heavy = Heavy()
+    room, other = (Room(4 * CALL_BYTES, Metrics(), heavy) for _ in range(2))
+    for _ in range(4):
+        room.take(CALL_BYTES)
+    room.take(HEAVY_BYTES)
+    with pytest.raises(FailureError, match="OVERLOADED"):
+        other.take(HEAVY_BYTES)
+    other.take(CALL_BYTES)
+    with pytest.raises(FailureError, match="OVERLOADED"):
+        room.take(CALL_BYTES)
+    room.give(CALL_BYTES)
+    room.take(CALL_BYTES)
+    room.give(HEAVY_BYTES)
+    other.take(HEAVY_BYTES)
+    other.give(HEAVY_BYTES + CALL_BYTES)  # a stream that ends gives back all of its calls at once
+    room.take(HEAVY_BYTES)
+    with pytest.raises(FailureError, match="OVERLOADED"):
+        other.take(HEAVY_BYTES + 1)
+
+
+def test_the_heaviest_call_fits_beside_others_however_small_the_room() -> None:
     """Were it heavier than the room, it would only ever be taken while the socket does nothing else, not even hold a stream."""
     item = agent_pb2.SignItem(intent_id=bytes(16), message=bytes(4000))
     items = [item] * bounds.MAX_BATCH_ITEMS
@@ -81,7 +104,7 @@ def test_the_heaviest_call_fits_beside_others() -> None:
         asked = agent_pb2.SignGroup(handle_id="h" * 22, algorithm=algorithm, context=context, items=items)  # type: ignore[arg-type]
         heaviest = agent_pb2.SignStreamRequest(groups=[asked])
         assert bounds.MAX_MESSAGE_BYTES * 0.95 < heaviest.ByteSize() <= bounds.MAX_MESSAGE_BYTES
-        room = Room(LEAST_BYTES, Metrics())
+        room = Room(12_582_912 // 16, Metrics())
         for _ in range(3):
             room.take(RPC_BYTES)
         room.take(weight(heaviest))
@@ -164,14 +187,16 @@ async def test_streams_on_which_nothing_is_asked_are_bounded_too(
 
 
 async def knots(act: Any) -> list[str]:
-    """The functions whose frames are left to the garbage collector after this."""
+    """The functions whose frames, and the RPCs that, are left to the garbage collector after this."""
     gc.collect()
     gc.disable()
     try:
         before = {id(one) for one in gc.get_objects()}
         await act()
-        frames = [one for one in gc.get_objects() if isinstance(one, FrameType) and id(one) not in before]
-        return [one.f_code.co_name for one in frames if "capsign_agent" in one.f_code.co_filename]
+        new = [one for one in gc.get_objects() if id(one) not in before]
+        frames = [one for one in new if isinstance(one, FrameType)]
+        left = [one.f_code.co_name for one in frames if "capsign_agent" in one.f_code.co_filename]
+        return left + [type(one).__name__ for one in new if isinstance(one, Reader)]
     finally:
         gc.enable()
 
@@ -209,3 +234,20 @@ async def test_a_call_whose_answer_was_lost_leaves_nothing_either(place: Home, a
 
         assert await knots(lost) == []
         answering.set()
+
+
+async def test_a_stream_that_makes_room_for_others_leaves_nothing_either(place: Home, adapter: FakeAdapter) -> None:
+    async with running(place) as agent:
+        stub = place.stub()
+        await first_handle(stub)
+
+        async def crowd() -> None:
+            streams = [stub.SignStream() for _ in range(20)]
+            await until(lambda: sum(one.done() for one in streams) >= 12)
+            for one in streams:
+                if one.done():
+                    assert await one.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+                one.cancel()
+            await until(lambda: agent._servicers[0]._room.held == 0)
+
+        assert await knots(crowd) == []

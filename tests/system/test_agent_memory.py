@@ -164,23 +164,21 @@ def test_what_is_unfinished_or_unread_is_bounded(pod, shape):
 
 
 def test_large_messages_from_every_container_fit(pod):
-    """60 KB messages, six threads in each of five containers: the agent was killed within its documented bound."""
+    """60 KB messages, six threads in each of five containers, each with a signer of its own: the agent was killed within its
+    documented bound. Who finds no room hears so and tries again."""
     message = os.urandom(60_000)
-    errors: list[BaseException] = []
+    failed: list[object] = []
 
-    def sign(signer: capsign.Signer) -> None:
-        for _ in range(3):
-            errors.extend(
-                one for one in signer.sign_many([message] * 30, algorithm="Ed25519", **JWT) if isinstance(one, Exception)
-            )
+    def sign(path: str) -> None:
+        with capsign.Signer(path, timeout=60) as signer:
+            outcomes = signer.sign_many([message] * 60, algorithm="Ed25519", **JWT)
+            failed.extend(one for one in outcomes if isinstance(one, capsign.CapsignError))
 
-    signers = [capsign.Signer(pod.socket(container), timeout=60) for container in range(CONTAINERS)]
-    threads = [threading.Thread(target=sign, args=(signer,)) for signer in signers for _ in range(6)]
+    threads = [threading.Thread(target=sign, args=(pod.socket(number % CONTAINERS),)) for number in range(6 * CONTAINERS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for signer in signers:
-        signer.close()
-    assert errors == []
+    # On a slow machine some may run into the agent's own limit of time; none may see its end.
+    assert all(isinstance(one, capsign.Unknown) and "ANSWER_LATE" in str(one) for one in failed), failed[:3]
     pod.assert_whole()
