@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.budget import Budget
@@ -22,11 +23,13 @@ from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
+from capsign_adapter.sign.fair import Lane, Turns
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.recent import Recent
 from capsign_adapter.sign.snapshot import Snapshots
+from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_adapter.store.open import open_store
 from capsign_adapter.token.open import TokenSettings, open_token
 from capsign_wire.adapter.v1 import signing_pb2 as pb
@@ -73,11 +76,14 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
     try:
         provision_all(policy, token, store, now_ms())
         mint = Mint(bytes(mint_seed(token)))
-        keyring, commitments = Keyring(token, CacheSettings(), monotonic_ms), CommitmentKeys(token, monotonic_ms)
+        in_turns: Any = TokenTurns(token, Lane(1))
+        keyring, commitments = Keyring(in_turns, CacheSettings(), monotonic_ms), CommitmentKeys(in_turns, monotonic_ms)
         budget = Budget(policy, Buckets(monotonic_ms), 200_000)
         verdicts = Verdicts(Verifier(mint.public_key))
         groups = Groups(policy, verdicts, keyring, commitments, budget)
-        pipeline = Pipeline(policy, groups, Recent(), Snapshots(store), store, Buckets(monotonic_ms), 100, budget)
+        pipeline = Pipeline(
+            policy, groups, Recent(), Snapshots(store), store, Buckets(monotonic_ms), 100, budget, Turns(2), in_turns
+        )
         passage = Fence(3000, 1000, lambda: store.control().revocation_epoch).passage(lambda: None)
         peer = Peer(WORKLOAD, b"k" * 32, now_ms() + 3_600_000)
         capability = capability_for(policy.grants[0], WORKLOAD, peer.key_hash, b"s" * 16, now_ms())

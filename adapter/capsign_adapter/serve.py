@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.condition import Condition
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
+from capsign_adapter.sign.fair import Lane, Turns
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.growth import EVERY_S, Growth
@@ -56,6 +58,7 @@ from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.recent import Recent
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
+from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_adapter.sign.watch import Ticker, tickers
 from capsign_adapter.store.interface import Store
 from capsign_adapter.store.open import database_of, disk_of
@@ -66,6 +69,13 @@ Bound = TypeVar("Bound")
 
 MAKING_SECONDS = 1.0
 """How long a key may be in the token before it is in the store, while another process makes it."""
+
+
+SWITCH_SECONDS = 0.001
+"""How long a thread computes in Python while others want to. A fifth of the default: a commit has to ask some twenty times."""
+
+COMPUTING_AT_ONCE = 2
+"""Batches that are worked on at the same time: one on Python's lock, one in OpenSSL, which lets go of it."""
 
 
 class Replica:
@@ -95,8 +105,9 @@ class Replica:
         self._store = store
 
         # Caches and state, emptied as one when the epoch moves.
-        keyring = Keyring(token, CacheSettings(config.subkeys.most, config.subkeys.seconds * 1000), monotonic_ms)
-        commitments = CommitmentKeys(token, monotonic_ms)
+        in_turns: Any = TokenTurns(token, Lane(1))
+        keyring = Keyring(in_turns, CacheSettings(config.subkeys.most, config.subkeys.seconds * 1000), monotonic_ms)
+        commitments = CommitmentKeys(in_turns, monotonic_ms)
         mint = _mint(token)
         verifier = Verifier(mint.public_key)
         verdicts = Verdicts(verifier)
@@ -125,7 +136,8 @@ class Replica:
         budget = Budget(policy, Buckets(monotonic_ms), control.work_ms_per_second * 1000)
         groups = Groups(policy, verdicts, keyring, commitments, budget)
         rates, refusals = Buckets(monotonic_ms), control.refusals_per_second
-        pipeline = Pipeline(policy, groups, recent, snapshots, store, rates, refusals, budget)
+        turns = Turns(COMPUTING_AT_ONCE)
+        pipeline = Pipeline(policy, groups, recent, snapshots, store, rates, refusals, budget, turns, in_turns)
         keys = PublicKeys(policy, keyring, snapshots, budget)
 
         # Who is who.
@@ -142,7 +154,7 @@ class Replica:
         evidence = EvidenceServicer(policy, store, checkpoints)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
         measured = LenientRegistrar(MeasuredRegistrar(self._server, metrics))
-        registrar: Any = ChargingRegistrar(PatientRegistrar(measured, places, places.working), budget)
+        registrar: Any = ChargingRegistrar(PatientRegistrar(measured, places, places.working), policy, budget)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
@@ -221,6 +233,7 @@ class Replica:
     def start(self) -> None:
         """Make itself known to whoever revokes, listen, then say so."""
         runtime.settle()
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._catch_up.join()
         self._server.start()
         if self._admin is not None:

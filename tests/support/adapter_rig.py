@@ -20,12 +20,14 @@ from capsign_adapter.provisioning import provision_all
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
+from capsign_adapter.sign.fair import Lane, Turns
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.recent import Recent
 from capsign_adapter.sign.snapshot import Snapshots
+from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_adapter.store.open import open_store
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.intents import new_intent_id
@@ -131,15 +133,27 @@ class AdapterRig:
         self.mint = Mint(bytes(mint_seed(self.token)))
         self.verifier = Verifier(self.mint.public_key)
         self.verdicts = Verdicts(self.verifier)
-        self.keyring = Keyring(self.token, CacheSettings(), monotonic_ms)
-        self.commitments = CommitmentKeys(self.token, monotonic_ms)
+        self.turns, self.token_turns = Turns(2), TokenTurns(self.token, Lane(1))
+        self.keyring = Keyring(self.token_turns, CacheSettings(), monotonic_ms)
+        self.commitments = CommitmentKeys(self.token_turns, monotonic_ms)
         self.snapshots = Snapshots(self.store, lambda _: self.keyring.clear())
         self.changes = Changes()
         self.fence = Fence(3000, 1000, lambda: self.store.control().revocation_epoch)
         self.rates = Buckets(lambda: monotonic_ms() + self.skipped_ms)
         self.budget = Budget(self.policy, Buckets(lambda: self.skipped_ms), 200_000)
         self.groups = Groups(self.policy, self.verdicts, self.keyring, self.commitments, self.budget)
-        self.pipeline = Pipeline(self.policy, self.groups, Recent(), self.snapshots, self.store, self.rates, 100, self.budget)
+        self.pipeline = Pipeline(
+            self.policy,
+            self.groups,
+            Recent(),
+            self.snapshots,
+            self.store,
+            self.rates,
+            100,
+            self.budget,
+            self.turns,
+            self.token_turns,
+        )
         self.keys = PublicKeys(self.policy, self.keyring, self.snapshots, self.budget)
         self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
 

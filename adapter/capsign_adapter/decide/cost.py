@@ -19,6 +19,9 @@ CALL = 400
 BATCH, GROUP, ITEM = 300, 40, 6
 """To read a batch and to answer it; each of its groups; each of its items."""
 
+REFUSAL = 30
+"""To refuse an item, and to record it as long as the rate of records lasts."""
+
 VERIFY = 250
 """A handle of the usual length that was not seen lately: one signature, and its facts read."""
 
@@ -85,7 +88,7 @@ def verification(size: int) -> int:
 
 def refusals(items: int) -> int:
     """To refuse so many items of one group, and to record it."""
-    return GROUP + items * 2 * ITEM
+    return GROUP + items * REFUSAL
 
 
 def first_use(attested: bool) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
@@ -80,13 +80,18 @@ class Groups:
         self._keyring = keyring
         self._commitments = commitments
 
-    def verify(self, token: bytes, peer: Peer, now_ms: int) -> Verified:
+    def verify(self, token: bytes, peer: Peer, now_ms: int, spend: Callable[[int], None] = lambda _: None) -> Verified:
         """2. Verify the handle, bound to this workload and this certificate key. Raises FailureError.
 
-        One that was not seen lately is charged first.
+        One that was not seen lately is charged first, and then `spend` is told what it costs.
         """
+
+        def charge(cost_us: int) -> None:
+            self._budget.charge(peer, cost_us)
+            spend(cost_us)
+
         skew_ms = self._policy.limits.clock_skew_ms
-        return self._verdicts.verify(token, peer.spiffe_id, peer.key_hash, now_ms, skew_ms, partial(self._budget.charge, peer))
+        return self._verdicts.verify(token, peer.spiffe_id, peer.key_hash, now_ms, skew_ms, charge)
 
     def refused(self, handle: Verified, peer: Peer, group: pb.SignGroup) -> Bound:
         """What a refusal is recorded under: the context as the handle settles it, or as it was asked for; no key."""

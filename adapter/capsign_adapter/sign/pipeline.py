@@ -9,7 +9,7 @@ and was never released (I4, I5).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from capsign_wire.adapter.v1 import signing_pb2 as pb
@@ -26,13 +26,24 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets, Taken
 from capsign_adapter.evidence import leaf as leaves
-from capsign_adapter.sign.edge import now_ms, pause
+from capsign_adapter.sign.edge import failure_of, now_ms, pause
+from capsign_adapter.sign.fair import TURN_US, Turn, Turns, flow_of
 from capsign_adapter.sign.fence import Passage
 from capsign_adapter.sign.group import Bound, Decided, Groups, Ready
 from capsign_adapter.sign.recent import Recent, name_of
 from capsign_adapter.sign.signing import Signing
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
-from capsign_adapter.store.interface import Committed, Draft, EpochMovedError, IntentState, Store, Verdict
+from capsign_adapter.sign.token_turns import TokenTurns
+from capsign_adapter.store.interface import (
+    Committed,
+    CommitUnknownError,
+    Draft,
+    EpochMovedError,
+    IntentState,
+    Store,
+    StoreUnavailableError,
+    Verdict,
+)
 from capsign_adapter.store.ledger import floor_of
 
 EPOCH_ATTEMPTS = 5
@@ -40,6 +51,13 @@ EPOCH_ATTEMPTS = 5
 
 FUTURE_MS = 300_000
 """How far ahead of our clock an intent id may be: it would otherwise outlive the retention window."""
+
+PIECE, LARGE = 64, 512
+"""Signatures of a batch that are committed at once where others are about, and where nobody is: who comes then waits behind
+these, not behind a thousand."""
+
+ALONE_US = 16 * TURN_US
+"""Longest work of one piece where nobody else is about."""
 
 REFUSALS, NEVERS = "", "*never"
 """Names of the buckets that a workload has beside those of its grants; no grant can be called so."""
@@ -55,6 +73,7 @@ class Attempt:
     """Ids that sort below it are older than the retention."""
     snapshot: Snapshot
     answer: pb.SignResponse
+    turn: Turn
     drafts: list[Draft] = field(default_factory=list)
     slots: list[pb.SignedItem] = field(default_factory=list)
     """For each draft, the item of the answer that waits for it."""
@@ -64,6 +83,8 @@ class Attempt:
     """For each draft, how a stored answer begins that was made under what the whole group is; the group says that already."""
     unbound: list[bytes] = field(default_factory=list)
     """Leaves of refusals that no handle vouches for."""
+    committed: list[Committed] = field(default_factory=list)
+    """What became of the first drafts: where others are about, a large batch is committed in pieces."""
     used_up_ms: int = 0
     """How long until the budget of this peer, which part of the batch has used up, has something in it again."""
 
@@ -81,7 +102,12 @@ class Pipeline:
         rates: Buckets,
         refusals_per_second: int,
         budget: Budget,
+        turns: Turns,
+        token: TokenTurns,
     ) -> None:
+        self._policy = policy
+        self._turns = turns
+        self._token = token
         self._policy_digest = policy.digest
         self._message_max = policy.limits.message_max
         self._retention_ms = policy.limits.intent_retention_ms
@@ -104,34 +130,63 @@ class Pipeline:
             raise FailureError(
                 failures_pb2.REASON_INPUT_TOO_LARGE, f"A batch takes at most {MAX_BATCH_ITEMS} items.", field="groups"
             )
+        flow = flow_of(self._policy, peer)
+        with Turn(self._turns, flow) as turn, self._token.working(flow, turn):
+            return self._in_turns(peer, request, passage, turn)
+
+    def _in_turns(self, peer: Peer, request: pb.SignRequest, passage: Passage, turn: Turn) -> pb.SignResponse:
         taken: dict[int, Taken] = {}  # what the rate gave each group: a batch that is decided anew is neither charged nor freed
         recorded = False
         for _ in range(EPOCH_ATTEMPTS):
             now = now_ms()
             oldest = floor_of(max(0, now - self._retention_ms))
-            attempt = Attempt(peer, now, oldest, self._snapshots.current, pb.SignResponse(batch_id=request.batch_id))
-            for place, group in enumerate(request.groups):
-                self._group(attempt, request, group, place, taken)
-            if attempt.used_up_ms:
-                pause(attempt.used_up_ms)
-            if attempt.drafts and not passage.enter(attempt.snapshot.epoch):
-                continue  # the current snapshot is a later one: the fence is never ahead of it
-            if attempt.unbound and not recorded:
-                self._store.append(attempt.unbound, attempt.now_ms)
-                recorded = True
+            attempt = Attempt(peer, now, oldest, self._snapshots.current, pb.SignResponse(batch_id=request.batch_id), turn)
+            turn.spend(cost.BATCH)
             try:
-                # 7. Commit. What was revoked since the snapshot makes this raise, and nothing was written.
-                committed = self._store.commit(attempt.snapshot.epoch, attempt.drafts, attempt.now_ms) if attempt.drafts else []
+                for place, group in enumerate(request.groups):
+                    self._group(attempt, request, group, place, taken, passage)
+                turn.let_go()
+                if attempt.used_up_ms:
+                    pause(attempt.used_up_ms)
+                if attempt.unbound and not recorded:
+                    self._store.append(attempt.unbound, attempt.now_ms)
+                    recorded = True
+                self._commit(attempt, passage)
             except EpochMovedError:
                 passage.leave()
                 self._snapshots.refresh()
                 continue
-            _release(attempt, committed)
+            except (FailureError, StoreUnavailableError, CommitUnknownError) as error:
+                if not attempt.committed:
+                    raise
+                _fail_rest(attempt, request, failure_of(error))
+            _release(attempt, attempt.committed)
             attempt.answer.revocation_epoch = attempt.snapshot.epoch
             return attempt.answer
         raise FailureError(failures_pb2.REASON_OVERLOADED, "Revocations came faster than this batch.", retry_after_ms=100)
 
-    def _group(self, attempt: Attempt, request: pb.SignRequest, group: pb.SignGroup, place: int, taken: dict[int, Taken]) -> None:
+    def _commit(self, attempt: Attempt, passage: Passage) -> None:
+        """7. Commit the drafts that wait for it. Raises EpochMovedError if something was revoked since the snapshot: then nothing
+        of these was written, and what was written before is found there when the batch is decided anew.
+        """
+        waiting = attempt.drafts[len(attempt.committed) :]
+        if not waiting:
+            return
+        attempt.turn.before_commit(len(waiting))
+        if not attempt.committed and not passage.enter(attempt.snapshot.epoch):
+            raise EpochMovedError  # the current snapshot is a later one: the fence is never ahead of it
+        attempt.committed += self._store.commit(attempt.snapshot.epoch, waiting, attempt.now_ms)
+
+    def _group(
+        self,
+        attempt: Attempt,
+        request: pb.SignRequest,
+        group: pb.SignGroup,
+        place: int,
+        taken: dict[int, Taken],
+        passage: Passage,
+    ) -> None:
+        attempt.turn.spend(cost.GROUP + cost.ITEM * len(group.items))
         answer = attempt.answer.groups.add()
         items = [answer.items.add() for _ in group.items]
         try:
@@ -140,7 +195,7 @@ class Pipeline:
             token = request.handles[group.handle_index]
             name = name_of(token, attempt.peer, group)
             decided: Ready | Decided | None = self._recent.get(name, attempt.snapshot, attempt.now_ms)
-            handle = self._groups.verify(token, attempt.peer, attempt.now_ms) if decided is None else None
+            handle = self._groups.verify(token, attempt.peer, attempt.now_ms, attempt.turn.spend) if decided is None else None
         except FailureError as error:
             self._refuse_unbound_group(attempt, group, items, error)
             return
@@ -170,8 +225,23 @@ class Pipeline:
                 self._refuse_group(attempt, handle, group, items, error)
                 return
             self._recent.put(name, attempt.snapshot, decided, attempt.now_ms)
-        self._sign(attempt, decided, group.items[:allowed], items)
+        for some, slots in self._pieces(attempt, decided, group.items[:allowed], items):
+            self._sign(attempt, decided, some, slots)
+            if len(attempt.drafts) - len(attempt.committed) >= (PIECE if attempt.turn.company else LARGE):
+                self._commit(attempt, passage)
         answer.signed_by.CopyFrom(decided.signed_by)
+
+    def _pieces(
+        self, attempt: Attempt, ready: Ready, items: Sequence[pb.SignItem], slots: Sequence[pb.SignedItem]
+    ) -> Iterator[tuple[Sequence[pb.SignItem], Sequence[pb.SignedItem]]]:
+        """The items of a group: all at once for whoever is alone, otherwise as many as a turn takes."""
+        begin, price = 0, cost.signature(ready.row.number, ready.signer.custody)
+        while begin < len(items):
+            most = max(1, min(PIECE, TURN_US // price) if attempt.turn.company else ALONE_US // price)
+            some = items[begin : begin + most]
+            attempt.turn.spend(price * len(some))
+            yield some, slots[begin : begin + most]
+            begin += most
 
     def _sign(self, attempt: Attempt, ready: Ready, items: Sequence[pb.SignItem], slots: Sequence[pb.SignedItem]) -> None:
         good: list[tuple[pb.SignItem, pb.SignedItem, bytes]] = []
@@ -217,6 +287,7 @@ class Pipeline:
             _fail(attempt, slots, unavailable)
             return
         for item, slot in zip(group.items[: len(slots)], slots, strict=True):
+            attempt.turn.spend(cost.REFUSAL)
             try:
                 intent_in_time(item.intent_id, attempt.now_ms)
             except FailureError as malformed:
@@ -289,6 +360,7 @@ class Pipeline:
             _fail(attempt, slots, error)
             return
         for item, slot in zip(group.items, slots, strict=True):
+            attempt.turn.spend(cost.REFUSAL)
             self._refuse_unbound(attempt, item, slot, error)
 
     def _refuse_unbound(self, attempt: Attempt, item: pb.SignItem, slot: pb.SignedItem, error: FailureError) -> None:
@@ -315,6 +387,21 @@ class Pipeline:
         if not granted:
             sentence = "This workload asks too often for what was never sent."
             raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=wait_ms)
+
+
+def _fail_rest(attempt: Attempt, request: pb.SignRequest, error: FailureError) -> None:
+    """What was committed before this is done and goes out; all that was not is told why."""
+    done = len(attempt.committed)
+    settled = {id(slot) for slot in attempt.slots[:done]}
+    for waiting in (attempt.drafts, attempt.slots, attempt.signatures, attempt.prefixes):
+        del waiting[done:]
+    failure = error.to_item()
+    for place, group in enumerate(request.groups):
+        answer = attempt.answer.groups[place] if place < len(attempt.answer.groups) else attempt.answer.groups.add()
+        for index in range(len(group.items)):
+            slot = answer.items[index] if index < len(answer.items) else answer.items.add()
+            if id(slot) not in settled and not slot.HasField("failure"):
+                slot.failure.CopyFrom(failure)
 
 
 def _release(attempt: Attempt, committed: list[Committed]) -> None:

@@ -7,6 +7,7 @@ first of them commits for all of them when the turn comes.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,12 @@ from capsign_adapter.store.interface import Committed, Draft, StoreUnavailableEr
 
 MAX_DRAFTS = 2_048
 """Drafts in one transaction, unless a single batch is larger: bounds how long others wait for the turn."""
+
+SMALL = 32
+"""Drafts of a batch that does not wait behind larger ones."""
+
+OVERTAKEN_S = 0.02
+"""How long a large batch may be overtaken by small ones."""
 
 QUEUED_S = 10.0
 """Longest wait to be taken up by a commit, seconds. A disk that hangs keeps those whose commit it has, and no others."""
@@ -30,6 +37,8 @@ class Batch:
     now_ms: int
     results: list[Committed] | None = None
     error: BaseException | None = None
+    queued_s: float = 0.0
+    """When it began to wait."""
     turn: threading.Event | None = None
     """What its caller waits for; whoever commits at once needs none."""
 
@@ -60,7 +69,7 @@ class Combiner:
         with self._mutex:
             queued = self._busy
             if queued:
-                batch.turn = threading.Event()
+                batch.turn, batch.queued_s = threading.Event(), time.monotonic()
                 self._queue.append(batch)
             self._busy = True
         if batch.turn is not None and not batch.turn.wait(QUEUED_S):
@@ -93,14 +102,34 @@ class Combiner:
                     member.error = error
         finally:
             with self._mutex:
-                follower = self._queue.pop(0) if self._queue else None
+                follower = self._follower()
                 self._busy = follower is not None
             for member in [*group[1:], *([follower] if follower else [])]:
                 member.wake()
 
+    def _follower(self) -> Batch | None:
+        """Who commits next: the first that is small, or else the first."""
+        if not self._queue:
+            return None
+        first = next(iter(self._small()), self._queue[0])
+        self._queue.remove(first)
+        return first
+
     def _take(self, first: Batch) -> list[Batch]:
+        """This batch and those that go with it, in the order in which they came; but what is small goes before what is large, and
+        then the group is not large either.
+        """
         group, size = [first], len(first.drafts)
-        while self._queue and size + len(self._queue[0].drafts) <= MAX_DRAFTS:
-            size += len(self._queue[0].drafts)
-            group.append(self._queue.pop(0))
+        for batch in self._small() or list(self._queue):
+            if size + len(batch.drafts) > MAX_DRAFTS:
+                break
+            self._queue.remove(batch)
+            size += len(batch.drafts)
+            group.append(batch)
         return group
+
+    def _small(self) -> list[Batch]:
+        """Those that wait and are small, unless the first has waited so long that it must not be overtaken any more."""
+        if not self._queue or time.monotonic() - self._queue[0].queued_s > OVERTAKEN_S:
+            return []
+        return [batch for batch in self._queue if len(batch.drafts) <= SMALL]

@@ -1,0 +1,276 @@
+"""Turns: who computes next, where several want to at once.
+
+Python computes on one thread at a time, and a token has one. Whoever came with more threads, or with more work on each, would
+have that much more of both. So work is done in pieces of about a millisecond, and the next turn goes to the tenant that had
+least, in it to the workload that had least, in it to the certificate that had least; one that comes back from a pause starts
+level with who is served now. It is start-time fair queueing with the costs of `decide/cost.py`. Whoever is alone computes without
+a pause.
+
+A commit needs little of Python's lock, but needs it some twenty times, and would wait behind a piece of somebody else's work each
+time. So what is large is done in a lane of its own, one piece at a time, and lets what is small finish first, for some
+milliseconds at most: for longer where its owner had more than an equal part lately.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide import cost
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.usage import Member, Usage
+
+TURN_US = 1_000
+"""Longest work in one turn while others are about, unless one piece alone is longer."""
+
+SMALL_US = 2 * TURN_US
+"""Work of a batch that is small: sixteen signatures and what goes with them, twice."""
+
+CALM_SECONDS, LONG_CALM_SECONDS = 0.002, 0.008
+"""How long a piece of something large waits at most for what is small to finish; the second for who had more than its part."""
+
+WAIT_SECONDS = 10.0
+"""Longest wait for a turn: only a token or a store that hangs makes one so long."""
+
+COMPANY_SECONDS = 0.2
+"""How long somebody counts as being about after its last turn."""
+
+MOST = 8_192
+"""Most tenants, workloads and certificates whose use is remembered."""
+
+Flow = tuple[str, str, bytes]
+"""Tenant, workload, certificate key."""
+
+_Node = tuple[str | bytes, ...]
+
+
+def flow_of(policy: Policy, peer: Peer) -> Flow:
+    """Whose turn a peer's work is done in."""
+    return policy.tenant_of(peer.spiffe_id), peer.spiffe_id, peer.key_hash
+
+
+class Lane:
+    """So many go at once, and the next one is whoever had least. Any thread may call any method."""
+
+    def __init__(self, at_once: int) -> None:
+        self._lock = threading.Lock()
+        self._free = at_once
+        self._waiting: dict[str, dict[str, dict[bytes, deque[threading.Lock]]]] = {}
+        self._used: dict[_Node, int] = {}
+        self._level: dict[_Node, int] = {}
+        """For tenants, workloads of a tenant and certificates of a workload: how much the one had that was served last."""
+
+    @property
+    def contended(self) -> bool:
+        """Whether somebody waits now."""
+        return bool(self._waiting)
+
+    def take(self, flow: Flow, cost_us: int) -> None:
+        """Wait for a turn, and be charged for it. Raises FailureError OVERLOADED."""
+        with self._lock:
+            self._begin(flow)
+            if self._free and not self._waiting:
+                self._free -= 1
+                self._charge(flow, cost_us)
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.setdefault(flow[0], {}).setdefault(flow[1], {}).setdefault(flow[2], deque()).append(mine)
+        if not mine.acquire(timeout=WAIT_SECONDS) and not self._give_up(flow, mine):
+            raise FailureError(failures_pb2.REASON_OVERLOADED, "No turn came within ten seconds.", retry_after_ms=1000)
+        with self._lock:
+            self._charge(flow, cost_us)
+
+    def give(self) -> None:
+        """The turn is over: it goes to whoever had least."""
+        with self._lock:
+            if not self._waiting:
+                self._free += 1
+                return
+            tenant = min(self._waiting, key=lambda name: self._used[name,])
+            workloads = self._waiting[tenant]
+            workload = min(workloads, key=lambda name: self._used[tenant, name])
+            keys = workloads[workload]
+            key = min(keys, key=lambda name: self._used[tenant, workload, name])
+            next_one = keys[key].popleft()
+            self._tidy((tenant, workload, key))
+        next_one.release()
+
+    def _begin(self, flow: Flow) -> None:
+        """Whoever comes back from a pause has no claim on what it did not use meanwhile."""
+        if len(self._used) > MOST and not self._waiting:
+            self._used.clear()
+            self._level.clear()
+        for length in (1, 2, 3):
+            node = flow[:length]
+            self._used[node] = max(self._used.get(node, 0), self._level.get(node[:-1], 0))
+
+    def _charge(self, flow: Flow, cost_us: int) -> None:
+        for length in (1, 2, 3):
+            node = flow[:length]
+            used = self._used.get(node, 0)
+            parent = node[:-1]
+            if used > self._level.get(parent, 0):
+                self._level[parent] = used
+            self._used[node] = used + cost_us
+
+    def _give_up(self, flow: Flow, mine: threading.Lock) -> bool:
+        """Whether the turn came after all."""
+        tenant, workload, key = flow
+        with self._lock:
+            queue = self._waiting.get(tenant, {}).get(workload, {}).get(key)
+            if queue is None or mine not in queue:
+                return True
+            queue.remove(mine)
+            self._tidy(flow)
+            return False
+
+    def _tidy(self, flow: Flow) -> None:
+        tenant, workload, key = flow
+        workloads = self._waiting[tenant]
+        keys = workloads[workload]
+        if not keys[key]:
+            del keys[key]
+            if not keys:
+                del workloads[workload]
+                if not workloads:
+                    del self._waiting[tenant]
+
+
+class Turns:
+    """The lanes, and how many small things are under way. Any thread may call any method."""
+
+    def __init__(self, at_once: int) -> None:
+        self.small, self.large = Lane(at_once), Lane(1)
+        self._calm = threading.Condition(threading.Lock())
+        now_ms = _now_ms()
+        self._usage = (Usage(now_ms), Usage(now_ms), Usage(now_ms))
+        self._inside: Counter[Flow] = Counter()
+        self._small_ones = 0
+        self._alone_since = 0.0
+
+    @property
+    def company(self) -> bool:
+        """Whether several are about, or have been a moment ago."""
+        return len(self._inside) > 1 or time.monotonic() - self._alone_since < COMPANY_SECONDS
+
+    def arrives(self, flow: Flow) -> None:
+        """A batch or a call begins; as long as it is small it is waited for."""
+        with self._calm:
+            self._inside[flow] += 1
+            self._small_ones += 1
+
+    def leaves(self, flow: Flow) -> None:
+        """It is over."""
+        with self._calm:
+            if len(self._inside) > 1:
+                self._alone_since = time.monotonic()
+            self._inside[flow] -= 1
+            if not self._inside[flow]:
+                del self._inside[flow]
+
+    def is_not_small(self) -> None:
+        """Nobody need wait any more for one of those that have arrived."""
+        with self._calm:
+            self._small_ones -= 1
+            if not self._small_ones:
+                self._calm.notify_all()
+
+    def wait_for_calm(self, flow: Flow, cost_us: int) -> None:
+        """Until what is small has finished, and not for long."""
+        now_ms = _now_ms()
+        with self._calm:
+            above = False
+            members: tuple[Member, ...] = flow
+            for usage, member in zip(self._usage, members, strict=True):
+                above |= usage.asks(member, now_ms)
+                usage.uses(member, cost_us)
+            self._calm.wait_for(lambda: not self._small_ones, LONG_CALM_SECONDS if above else CALM_SECONDS)
+
+
+class Turn:
+    """One batch's or call's way through the turns, from `with` to its end. Used by one thread."""
+
+    __slots__ = ("_flow", "_lane", "_left", "_small", "_spent", "_turns")
+
+    def __init__(self, turns: Turns, flow: Flow) -> None:
+        self._turns = turns
+        self._flow = flow
+        self._lane: Lane | None = None
+        self._left = 0
+        self._spent = 0
+        self._small = True
+
+    def __enter__(self) -> Self:
+        self._turns.arrives(self._flow)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
+        self._is_not_small()
+        self._turns.leaves(self._flow)
+
+    @property
+    def company(self) -> bool:
+        """Whether others are about, so that work is best done in small pieces."""
+        return self._turns.company
+
+    def spend(self, cost_us: int) -> None:
+        """Before each piece of work: it is charged, and where this turn is over, others come first."""
+        self._spent += cost_us
+        if self._lane is not None and self._left >= cost_us:
+            self._left -= cost_us
+            return
+        turns = self._turns
+        if self._spent <= SMALL_US or not turns.company:
+            if self._lane is not turns.small or turns.small.contended:
+                self._change(turns.small, cost_us)
+        else:
+            self._is_not_small()
+            self._change(turns.large, cost_us)
+            turns.wait_for_calm(self._flow, cost_us)
+        self._left = TURN_US - cost_us
+
+    def before_commit(self, drafts: int) -> None:
+        """What is large lets what is small commit first."""
+        self.let_go()
+        if not self._small:
+            self._turns.wait_for_calm(self._flow, drafts * cost.RECORD)
+
+    def let_go(self) -> None:
+        """Before a wait for something else, and at the end."""
+        if self._lane is not None:
+            lane, self._lane = self._lane, None
+            lane.give()
+
+    def _is_not_small(self) -> None:
+        if self._small:
+            self._small = False
+            self._turns.is_not_small()
+
+    def _change(self, lane: Lane, cost_us: int) -> None:
+        self.let_go()
+        lane.take(self._flow, max(cost_us, TURN_US))
+        self._lane = lane
+
+
+@contextmanager
+def one_turn(lane: Lane, flow: Flow, cost_us: int) -> Iterator[None]:
+    """A turn for one piece of work, until the block ends."""
+    lane.take(flow, cost_us)
+    try:
+        yield
+    finally:
+        lane.give()
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,62 @@
+"""The token, in turns: it has one thread, and whoever came with most calls would have most of it.
+
+A thread that is signing a batch says so (`working`); its calls of the token then wait for their turn there, and its own turn to
+compute is over meanwhile: a token that is slow or hangs keeps nobody from computing. All other calls pass as they are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from capsign_wire.types.v1 import algorithms_pb2
+
+from capsign_adapter.decide import cost
+from capsign_adapter.sign.fair import Flow, Lane, Turn, one_turn
+
+if TYPE_CHECKING:
+    from capsign_adapter.token.interface import Token
+
+_HMAC_US = 60
+
+
+class TokenTurns:
+    """In front of a `Token`; what is not a signature or a derivation passes."""
+
+    def __init__(self, token: Token, lane: Lane) -> None:
+        self._token = token
+        self._lane = lane
+        self._mine = threading.local()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._token, name)
+
+    @contextmanager
+    def working(self, flow: Flow, turn: Turn) -> Iterator[None]:
+        """This thread works on a batch until the block ends."""
+        self._mine.now = (flow, turn)
+        try:
+            yield
+        finally:
+            self._mine.now = None
+
+    def hmac(self, label: str, data: bytes) -> bytes:
+        return self._in_turn(_HMAC_US, lambda: self._token.hmac(label, data))
+
+    def hkdf_hmac(self, label: str, info: bytes, data: bytes) -> bytes:
+        return self._in_turn(2 * _HMAC_US, lambda: self._token.hkdf_hmac(label, info, data))
+
+    def sign(self, label: str, algorithm: algorithms_pb2.Algorithm.ValueType, data: bytes) -> bytes:
+        price = cost.signature(algorithm, algorithms_pb2.CUSTODY_CLASS_HSM_DIRECT)
+        return self._in_turn(price, lambda: self._token.sign(label, algorithm, data))
+
+    def _in_turn(self, cost_us: int, call: Callable[[], bytes]) -> bytes:
+        now = getattr(self._mine, "now", None)
+        if now is None:
+            return call()
+        flow, turn = now
+        turn.let_go()
+        with one_turn(self._lane, flow, cost_us):
+            return call()
