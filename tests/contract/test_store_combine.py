@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from capsign_adapter.evidence.merkle import leaf_hash
+from capsign_adapter.store import combine
 from capsign_adapter.store.combine import MAX_DRAFTS, Batch, Combiner
 from capsign_adapter.store.interface import EpochMovedError, StoreUnavailableError, Verdict
 from capsign_wire.types.v1 import failures_pb2
@@ -172,3 +173,37 @@ def test_a_defect_in_one_batch_is_not_its_neighbours_fault(store):
     assert len(check_log(store)) == 3
     with pytest.raises(ZeroDivisionError):
         store.commit(1, bad.drafts, NOW)
+
+
+def in_line(combiner: Combiner, commit: SlowCommit, waiting: list[Batch], outcomes: list) -> list[threading.Thread]:
+    """A commit under way, and those that wait for the next one, in this order."""
+    threads = submit_in_threads(combiner, [plain()], outcomes)
+    assert commit.entered.acquire(timeout=30)
+    for number, batch in enumerate(waiting, 1):
+        threads += submit_in_threads(combiner, [batch], outcomes)
+        queued(combiner, number)
+    return threads
+
+
+def test_what_is_small_does_not_wait_behind_what_is_large(monkeypatch):
+    """Batches of 1,024 signatures by one workload left others nothing: each small commit waited behind two thousand drafts."""
+    monkeypatch.setattr(combine, "OVERTAKEN_S", 60.0)
+    commit, outcomes = SlowCommit(), []
+    combiner = Combiner(commit)
+    threads = in_line(combiner, commit, [plain(1024), plain(512), plain(4), plain(512), plain(2)], outcomes)
+    commit.go.release(9)
+    for thread in threads:
+        thread.join(30)
+    assert [[len(batch.drafts) for batch in group] for group in commit.groups[:2]] == [[1], [4, 2]]
+    assert outcomes == [[]] * 6
+
+
+def test_what_is_large_is_not_overtaken_for_ever(monkeypatch):
+    monkeypatch.setattr(combine, "OVERTAKEN_S", 0.0)
+    commit, outcomes = SlowCommit(), []
+    combiner = Combiner(commit)
+    threads = in_line(combiner, commit, [plain(1024), plain(4), plain(2)], outcomes)
+    commit.go.release(9)
+    for thread in threads:
+        thread.join(30)
+    assert [len(batch.drafts) for batch in commit.groups[1]] == [1024, 4, 2]

@@ -166,7 +166,7 @@ class Places:
         if self._policy.roles_of(peer.spiffe_id):
             return
         rate, count = self._calls_per_second, 1 + size // COUNTS_AGAIN_BYTES
-        granted, wait_ms = self._rates.spend(peer.spiffe_id, method, rate, rate * SECONDS_AT_ONCE, count)
+        granted, wait_ms = self._rates.spend(peer.spiffe_id, method, rate, rate * SECONDS_AT_ONCE, count, peer.key_hash)
         if not granted:
             sentence = f"This workload calls {method} too often."
             raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=wait_ms)

@@ -320,6 +320,64 @@ def test_one_pod_does_not_use_up_the_rate_of_its_deployment(rig):
     assert rig.sign(b"m", who=pods[1], handle=sibling, **context)[0].signature
 
 
+def in_company(rig):
+    """Somebody else is about: large batches are signed and committed in pieces."""
+    rig.turns.arrives(("else", "somebody", b"key"))
+
+
+def test_where_others_are_about_a_large_batch_is_committed_in_pieces(rig, monkeypatch):
+    """A commit of a thousand signatures kept everybody's next one waiting for it."""
+    sizes, commit = [], rig.store.commit
+    monkeypatch.setattr(rig.store, "commit", lambda epoch, drafts, now: sizes.append(len(drafts)) or commit(epoch, drafts, now))
+    in_company(rig)
+    items = rig.sign(*[b"%d" % number for number in range(300)])
+    assert all(item.signature for item in items)
+    assert len({item.leaf_index for item in items}) == 300
+    assert max(sizes) <= 2 * pipeline_module.PIECE
+    assert sum(sizes) == 300
+
+
+def test_what_was_committed_goes_out_though_the_store_fails_then(rig, monkeypatch):
+    """The rest did not happen, and may be sent again; nothing is signed without being answered."""
+    calls, commit = [], rig.store.commit
+
+    def fails_later(epoch, drafts, now):
+        calls.append(len(drafts))
+        if len(calls) == 2:
+            raise StoreUnavailableError("gone")
+        return commit(epoch, drafts, now)
+
+    monkeypatch.setattr(rig.store, "commit", fails_later)
+    in_company(rig)
+    size = rig.store.control().tree_size
+    intents = [new_intent_id() for _ in range(300)]
+    items = rig.sign(*([b"m"] * 300), intents=intents)
+    done = [item for item in items if item.signature]
+    assert len(done) == calls[0] == rig.store.control().tree_size - size
+    assert {item.failure.reason for item in items if not item.signature} == {reasons.REASON_STORE_UNAVAILABLE}
+    again = rig.sign(*([b"m"] * 300), intents=intents)
+    assert [item.signature for item in again[: len(done)]] == [item.signature for item in done]
+    assert rig.store.control().tree_size - size == 300
+
+
+def test_a_revocation_between_two_pieces_wins(rig, monkeypatch):
+    """What the first piece signed is in the ledger and does not leave: its handle was revoked before the batch was answered."""
+    handle, calls, commit = rig.handle(), [], rig.store.commit
+
+    def revoked_then(epoch, drafts, now):
+        calls.append(len(drafts))
+        if len(calls) == 2:
+            kind, target = admin_pb2.REVOCATION_KIND_GRANT, "orders-jwt"
+            rig.store.revoke(kind, target, lambda _: b"leaf", now_ms())
+        return commit(epoch, drafts, now)
+
+    monkeypatch.setattr(rig.store, "commit", revoked_then)
+    in_company(rig)
+    items = rig.sign(*([b"m"] * 200), handle=handle)
+    assert not any(item.signature for item in items)
+    assert {item.failure.reason for item in items} <= {reasons.REASON_COMMIT_UNKNOWN, reasons.REASON_HANDLE_REVOKED}
+
+
 def step_back(monkeypatch):
     """The clock on the wall, an hour back."""
     true = time.time_ns

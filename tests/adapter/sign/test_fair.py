@@ -1,0 +1,153 @@
+"""Turns: the next one goes to whoever had least, by tenant, workload and certificate; what is large lets what is small finish."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from capsign_adapter.sign import fair
+from capsign_adapter.sign.fair import SMALL_US, TURN_US, Lane, Turn, Turns
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2 as reasons
+
+GREEDY, SIBLING = ("demo", "app", b"greedy"), ("demo", "app", b"sibling")
+MATE, STRANGER = ("demo", "mate", b"mate"), ("else", "stranger", b"stranger")
+
+
+class Crowd:
+    """Threads that wait for one lane; the order in which they get their turns."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.order: list[fair.Flow] = []
+        self._threads: list[threading.Thread] = []
+
+    def wait(self, flow: fair.Flow, count: int, cost_us: int = TURN_US) -> None:
+        """So many threads of that flow stand in line when this returns."""
+
+        def stand() -> None:
+            self.lane.take(flow, cost_us)
+            self.order.append(flow)
+            self.lane.give()
+
+        for _ in range(count):
+            before = self.standing()
+            thread = threading.Thread(target=stand)
+            thread.start()
+            self._threads.append(thread)
+            while self.standing() == before:  # it is on its way into the queue
+                threading.Event().wait(0.001)
+
+    def standing(self) -> int:
+        queues = [queue for keys in self.lane._waiting.values() for ones in keys.values() for queue in ones.values()]
+        return sum(len(queue) for queue in queues)
+
+    def finish(self) -> list[fair.Flow]:
+        self.lane.give()
+        for thread in self._threads:
+            thread.join(10)
+        return self.order
+
+
+@pytest.fixture
+def crowd():
+    lane = Lane(1)
+    lane.take(("", "nobody", b""), 0)
+    return Crowd(lane)
+
+
+@pytest.mark.parametrize("other", [SIBLING, MATE, STRANGER], ids=["a sibling", "another workload", "another tenant"])
+def test_who_comes_with_many_threads_does_not_keep_another_waiting(crowd, other):
+    """Sixteen streams of one pod each had a turn before anybody else had one."""
+    crowd.wait(GREEDY, 16)
+    crowd.wait(other, 2)
+    order = crowd.finish()
+    assert order.index(other) <= 1
+    assert len(order) - 1 - order[::-1].index(other) <= 3
+
+
+def test_a_tenant_has_no_more_for_having_many_workloads(crowd):
+    for number in range(8):
+        crowd.wait(("demo", f"app {number}", b"%d" % number), 2)
+    crowd.wait(STRANGER, 4)
+    order = crowd.finish()
+    assert sum(flow == STRANGER for flow in order[:8]) >= 3
+
+
+def test_dear_work_counts_for_more_than_cheap_work(crowd):
+    crowd.wait(GREEDY, 8, cost_us=8 * TURN_US)
+    crowd.wait(STRANGER, 8, cost_us=TURN_US)
+    order = crowd.finish()
+    assert order[:10].count(STRANGER) == 8
+
+
+def test_whoever_comes_back_from_a_pause_has_no_claim_on_what_it_did_not_use():
+    lane = Lane(1)
+    for _ in range(50):
+        lane.take(GREEDY, TURN_US)
+        lane.give()
+    lane.take(GREEDY, TURN_US)
+    crowd = Crowd(lane)
+    crowd.wait(STRANGER, 10)
+    crowd.wait(GREEDY, 10)
+    assert crowd.finish()[:10].count(GREEDY) >= 4
+
+
+def test_a_turn_that_does_not_come_is_an_overload_and_leaves_no_trace(monkeypatch):
+    monkeypatch.setattr(fair, "WAIT_SECONDS", 0.01)
+    lane = Lane(1)
+    lane.take(GREEDY, TURN_US)
+    with pytest.raises(FailureError) as caught:
+        lane.take(STRANGER, TURN_US)
+    assert caught.value.reason == reasons.REASON_OVERLOADED
+    assert not lane.contended
+    lane.give()
+    lane.take(STRANGER, TURN_US)
+    lane.give()
+
+
+def test_what_is_remembered_is_bounded():
+    lane = Lane(1)
+    for number in range(fair.MOST):
+        lane.take(("demo", f"app {number}", b""), TURN_US)
+        lane.give()
+    assert len(lane._used) <= fair.MOST + 3
+
+
+def test_whoever_is_alone_computes_without_a_pause():
+    turns = Turns(2)
+    with Turn(turns, GREEDY) as turn:
+        turn.spend(100 * TURN_US)
+        assert turns.large._free == 1, "large, and yet nobody to let go first"
+        assert not turn.company
+
+
+def test_what_is_large_waits_until_what_is_small_has_finished(monkeypatch):
+    """A commit of four signatures waited behind pieces of a thousand, once for each time that it needed Python's lock."""
+    for name in ("CALM_SECONDS", "LONG_CALM_SECONDS"):
+        monkeypatch.setattr(fair, name, 30.0)
+    turns, went_on = Turns(2), threading.Event()
+    with Turn(turns, STRANGER) as small:
+        small.spend(TURN_US)
+
+        def large() -> None:
+            with Turn(turns, GREEDY) as turn:
+                turn.spend(SMALL_US + 1)
+                went_on.set()
+
+        thread = threading.Thread(target=large)
+        thread.start()
+        assert not went_on.wait(0.05)
+    assert went_on.wait(10)
+    thread.join(10)
+
+
+def test_what_is_large_does_not_wait_for_long():
+    turns = Turns(2)
+    with Turn(turns, STRANGER) as small, Turn(turns, GREEDY) as large:
+        small.spend(TURN_US)
+        for _ in range(5):
+            large.spend(SMALL_US)
+        assert large.company
+    assert turns._small_ones == 0
+    assert not turns._inside
