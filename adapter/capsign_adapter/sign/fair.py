@@ -230,7 +230,9 @@ class Turn:
             self._left -= cost_us
             return
         turns = self._turns
-        if self._spent <= SMALL_US or not turns.company:
+        if not turns.company:
+            return  # whoever is alone needs no turn
+        if self._spent <= SMALL_US:
             if self._lane is not turns.small or turns.small.contended:
                 self._change(turns.small, cost_us)
         else:

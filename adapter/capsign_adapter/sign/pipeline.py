@@ -52,12 +52,11 @@ EPOCH_ATTEMPTS = 5
 FUTURE_MS = 300_000
 """How far ahead of our clock an intent id may be: it would otherwise outlive the retention window."""
 
-PIECE, LARGE = 64, 512
-"""Signatures of a batch that are committed at once where others are about, and where nobody is: who comes then waits behind
-these, not behind a thousand."""
+PIECE = 64
+"""Signatures of a batch that are committed at once where others are about: they wait behind these, not behind a thousand."""
 
-ALONE_US = 16 * TURN_US
-"""Longest work of one piece where nobody else is about."""
+ALONE_US = 64 * TURN_US
+"""Longest work of one piece where nobody else is about: who comes then waits for no more."""
 
 REFUSALS, NEVERS = "", "*never"
 """Names of the buckets that a workload has beside those of its grants; no grant can be called so."""
@@ -227,7 +226,7 @@ class Pipeline:
             self._recent.put(name, attempt.snapshot, decided, attempt.now_ms)
         for some, slots in self._pieces(attempt, decided, group.items[:allowed], items):
             self._sign(attempt, decided, some, slots)
-            if len(attempt.drafts) - len(attempt.committed) >= (PIECE if attempt.turn.company else LARGE):
+            if attempt.turn.company and len(attempt.drafts) - len(attempt.committed) >= PIECE:
                 self._commit(attempt, passage)
         answer.signed_by.CopyFrom(decided.signed_by)
 
