@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import thief
+from support import thief, tracer
 
 pytestmark = pytest.mark.system
 
@@ -72,6 +72,19 @@ def test_the_thief_can_steal(home):
     """Where this fails the kernel closes everybody's memory, and the tests below say nothing."""
     with reading(["-c", "open('{settings}').read()"], home) as process:
         assert {"mem", "ptrace", "process_vm_readv"} <= set(stolen_from(process))
+
+
+DAEMONS = {name: words for name, words in PROGRAMS.items() if not name.startswith("capsign ")}
+
+
+@pytest.mark.parametrize("arguments", DAEMONS.values(), ids=DAEMONS)
+def test_who_attached_while_it_was_loaded_learns_nothing(home, arguments):
+    """A tracer that is there before the first line of ours stays attached whatever that line does."""
+    words = [sys.executable, *(word.format(settings=home / "nowhere", home=home) for word in arguments)]
+    done = subprocess.run([sys.executable, tracer.__file__, *words], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "traces this one" in done.stderr
+    assert "nowhere" not in done.stderr
 
 
 @pytest.mark.parametrize("arguments", PROGRAMS.values(), ids=PROGRAMS)

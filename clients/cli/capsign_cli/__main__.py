@@ -76,7 +76,7 @@ def capsign() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Ends the process with one of the exit codes above. An error is one sentence, only a defect a traceback."""
     std_streams.hold(answers=True)
-    harden()  # a responder's key, and those that `dev up` makes, pass through this memory
+    harden(traced=True)  # a responder's key, and those that `dev up` makes, pass through this memory
     given = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("GRPC_VERBOSITY", QUIET)
     output.start(given)

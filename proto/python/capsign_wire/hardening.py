@@ -16,10 +16,11 @@ import sys
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 3, 4, 38
 
 
-def harden() -> None:
+def harden(*, traced: bool = False) -> None:
     """No core file, no memory and no descriptor for others of this user, no new privileges.
 
-    Ends the process with exit code 2 where Linux refuses: what follows would hold secrets that others can read.
+    Ends the process with exit code 2 where Linux refuses, and, unless `traced` is allowed, where somebody attached while it was
+    being loaded: what follows would hold secrets that others can read.
     """
     with contextlib.suppress(ValueError, OSError):  # a limit that is lower already
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -30,4 +31,17 @@ def harden() -> None:
         why = os.strerror(ctypes.get_errno())
         sys.stderr.write(f"This process cannot keep others out of its memory ({why}). Let it call prctl(PR_SET_DUMPABLE).\n")
         raise SystemExit(2)
+    tracer = 0 if traced else _tracer()
+    if tracer:
+        sys.stderr.write(f"Process {tracer} traces this one and would read its secrets. Start it without a tracer or debugger.\n")
+        raise SystemExit(2)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _tracer() -> int:
+    """Who has attached to this process; 0: nobody. From now on nobody can."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - no import more than it needs
+            return next((int(line.split()[1]) for line in file if line.startswith("TracerPid:")), 0)
+    except OSError:  # no /proc: nobody can be asked, and nobody reads /proc/PID/mem there
+        return 0
