@@ -150,6 +150,7 @@ class Agent:
             "draining": self._stopping.is_set(),
             "no_identity": nobody,
             self._account.hindrance: nobody and bool(self._account.hindrance),
+            self._upstream.fault(time.time()): bool(self._upstream.fault(time.time())),
             "no_handles": not self._book.usable(time.time()),
             "no_upstream": self._reach.connected == 0,
             "upstream_silent": self._upstream.silent,

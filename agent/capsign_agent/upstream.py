@@ -93,7 +93,7 @@ class Upstream:
 
     def __init__(self, config: UpstreamConfig, held: Credentials | None) -> None:
         self.config = config
-        self._ends = held.ends if held is not None else 0.0
+        self._begins, self._ends = (held.begins, held.ends) if held is not None else (0.0, 0.0)
         self._told_expired = False
         self.targets = [Target(address, config, held) for address in config.targets] if held is not None else []
 
@@ -105,6 +105,14 @@ class Upstream:
     def remaining_s(self, now: float) -> float:
         """How long its certificate is good for; 0: it has ended, or there is none."""
         return max(0.0, self._ends - now)
+
+    def fault(self, now: float) -> str:
+        """A word for health: why no adapter accepts its certificate now; empty where there is none or it is good."""
+        if not self._ends:
+            return ""
+        if now < self._begins:
+            return "certificate_not_yet_valid"
+        return "" if self.remaining_s(now) else "certificate_ended"
 
     async def unary(self, call: Callable[[Target, float], Awaitable[T]], timeout_s: float) -> T:
         """Make a call at the first replica that answers. Raises FailureError: the adapter's own, UPSTREAM_UNREACHABLE, or
@@ -155,6 +163,8 @@ class Upstream:
             if not self._told_expired:
                 self._told_expired = True
                 logs.error("credentials.expired")
+        elif time.time() < self._begins:
+            detail = "The agent's own certificate is not valid yet by its clock. See to the clock of its node."
         else:
             detail = "No adapter can be reached."
         return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500)

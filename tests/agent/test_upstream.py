@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from capsign_agent.adapter_calls import AdapterCalls
@@ -44,6 +46,28 @@ async def test_a_replica_whose_places_are_all_taken_is_passed_over(ca: TestCa) -
     """gRPC refuses before a reason of ours is added. The agent took that for an answer in no known way, and asked nobody else."""
     with replicas(ca, 0, None) as addresses:
         assert (await ask(ca, addresses)).keys
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "word", "told"),
+    [
+        (-60.0, 60.0, "", "No adapter can be reached."),
+        (60.0, 120.0, "certificate_not_yet_valid", "clock"),
+        (-120.0, -60.0, "certificate_ended", "expired"),
+    ],
+)
+async def test_a_certificate_that_is_not_valid_now_is_named_as_the_cause(
+    ca: TestCa, begins: float, ends: float, word: str, told: str
+) -> None:
+    certificate, key = ca.issue("spiffe://example.test/ns/shop/sa/orders")
+    now = time.time()
+    held = replace(checked(ca.pem, certificate, key), begins=now + begins, ends=now + ends)
+    upstream = Upstream(Config(targets=("127.0.0.1:1",), server_name="localhost"), held)
+    try:
+        assert upstream.fault(now) == word
+        assert told in upstream.unreachable().detail
+    finally:
+        await upstream.close()
 
 
 async def test_where_all_are_full_the_caller_may_come_again(ca: TestCa) -> None:
