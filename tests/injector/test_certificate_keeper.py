@@ -109,7 +109,7 @@ async def test_a_webhook_configuration_that_is_missing_is_not_made_and_no_secret
     """An uninstallation deletes both, while replicas still run: what they made again then would be in the way of the next one."""
     world.kube.objects["secrets"] = None
     kept, world.kube.objects["webhooks"] = world.kube.objects["webhooks"], None
-    with pytest.raises(ClusterError, match="The chart makes it"):
+    with pytest.raises(ClusterError, match=r"`helm upgrade --install` makes it anew"):
         await world.keeper().look()
     assert world.kube.objects["secrets"] is None
     world.kube.objects["webhooks"] = kept

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import pytest
 from capsign_adapter.front.peer_address import address_of
@@ -13,9 +13,17 @@ def test_ipv4_as_grpc_writes_it(address, port):
     assert address_of(f"ipv4:{address}:{port}") == address
 
 
-@given(st.ip_addresses(v=6), st.integers(1, 65535))
+NAT64 = IPv6Network("64:ff9b::/96")
+
+
+@given(st.ip_addresses(v=6).filter(lambda one: one not in NAT64), st.integers(1, 65535))
 def test_ipv6_as_grpc_writes_it(address, port):
     assert address_of(f"ipv6:%5B{address}%5D:{port}") == (address.ipv4_mapped or address)
+
+
+@given(st.ip_addresses(v=4), st.integers(1, 65535))
+def test_an_address_behind_nat64_is_the_one_that_it_stands_for(address, port):
+    assert address_of(f"ipv6:%5B{NAT64[int(address)]}%5D:{port}") == address
 
 
 def test_ipv4_in_ipv6_dress_is_ipv4():
