@@ -75,12 +75,14 @@ def _json(data: bytes) -> tuple[list[Piece], bytes]:
 
 def _for_yaml(data: bytes) -> bytes | None:
     """What kubectl gives to its YAML reader where JSON ends: without blanks, up to the end of the line. None: too little."""
-    for at in range(len(data) - 3):
+    at = 0
+    while at + 4 <= len(data):
         letter = data[at : at + 4].decode("utf-8", "replace")[0]
         if letter == "\ufffd":
             return None
         if letter == "\n" or not letter.isspace():
             return data[at + 1 if letter == "\n" else at :]
+        at += len(letter.encode())
     return None
 
 
