@@ -94,6 +94,8 @@ class Upstream:
     def __init__(self, config: UpstreamConfig, held: Credentials | None) -> None:
         self.config = config
         self._begins, self._ends = (held.begins, held.ends) if held is not None else (0.0, 0.0)
+        self._said = ""
+        """What gRPC said when a replica could not be reached the last time."""
         self._told_expired = False
         self.targets = [Target(address, config, held) for address in config.targets] if held is not None else []
 
@@ -143,6 +145,7 @@ class Upstream:
                 if told is not None:
                     target.draining = True
                 elif full or error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                    self._said = error.details() or ""
                     self.last_to_ask(target)
                 else:
                     raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter answered in no known way.") from None
@@ -164,7 +167,12 @@ class Upstream:
                 self._told_expired = True
                 logs.error("credentials.expired")
         elif time.time() < self._begins:
-            detail = "The agent's own certificate is not valid yet by its clock. See to the clock of its node."
+            begins = f"it begins at {_moment(self._begins)}, and {_clock()}"
+            detail = f"The agent's own certificate is not valid yet by its clock: {begins}. See to the clock of its node."
+        elif "certificate is not yet valid" in self._said:
+            detail = f"No adapter can be reached: its certificate is not valid yet, for {_clock()}. Set the clock that is wrong."
+        elif "certificate has expired" in self._said:
+            detail = f"No adapter can be reached: its certificate has ended, for {_clock()}. Renew it, or set the clock."
         else:
             detail = "No adapter can be reached."
         return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500)
@@ -182,6 +190,14 @@ class Upstream:
         """This one failed."""
         self.targets.remove(target)
         self.targets.append(target)
+
+
+def _clock() -> str:
+    return f"this node's clock says {_moment(time.time())}"
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
 
 
 def asked_to_stop() -> bool:

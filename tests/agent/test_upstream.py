@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta, tzinfo
 
 import pytest
 from capsign_agent.adapter_calls import AdapterCalls
@@ -75,3 +76,31 @@ async def test_where_all_are_full_the_caller_may_come_again(ca: TestCa) -> None:
         await ask(ca, addresses)
     assert told.value.reason == fail.REASON_OVERLOADED
     assert told.value.outcome == fail.OUTCOME_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [(6, "not valid yet, for this node's clock says"), (-6, "has ended, for this node's clock says")],
+    ids=["behind", "ahead"],
+)
+async def test_a_clock_that_is_hours_off_is_named_as_the_cause(
+    ca: TestCa, monkeypatch: pytest.MonkeyPatch, hours: int, words: str
+) -> None:
+    """The adapter's certificate is good by its own clock. gRPC says of it only that nobody can be reached."""
+    fake = FakeAdapter(ca)
+
+    class Elsewhere(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Elsewhere:
+            return super().now(tz) + timedelta(hours=hours)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("support.agent_pki.datetime", Elsewhere)
+        fake.start()
+    try:
+        with pytest.raises(FailureError) as told:
+            await ask(ca, [f"127.0.0.1:{fake.port}"])
+    finally:
+        fake.stop()
+    assert told.value.reason == fail.REASON_UPSTREAM_UNREACHABLE
+    assert words in told.value.detail

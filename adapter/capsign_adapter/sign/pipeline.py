@@ -9,6 +9,7 @@ and was never released (I4, I5).
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -405,7 +406,8 @@ def _fail_rest(attempt: Attempt, request: pb.SignRequest, error: FailureError) -
 
 def _release(attempt: Attempt, committed: list[Committed]) -> None:
     """8. Release: only what this commit inserted, or what an earlier one stored (I4, I5)."""
-    for result, slot, signature, prefix in zip(committed, attempt.slots, attempt.signatures, attempt.prefixes, strict=True):
+    placed = zip(committed, attempt.drafts, attempt.slots, attempt.signatures, attempt.prefixes, strict=True)
+    for result, draft, slot, signature, prefix in placed:
         if result.verdict == Verdict.NEW:
             slot.leaf_index = result.leaf_index
             if signature:
@@ -421,7 +423,9 @@ def _release(attempt: Attempt, committed: list[Committed]) -> None:
                 slot.failure.CopyFrom(signed_before(FailureError.from_item(slot.failure)).to_item())
             slot.leaf_index = result.stored.leaf_index
         else:
-            refused = FailureError(result.reason, "The ledger does not take this intent.")
+            expired = result.reason == failures_pb2.REASON_INTENT_EXPIRED
+            why = _too_old(draft.intent_id, attempt.now_ms) if expired else "The ledger does not take this intent."
+            refused = FailureError(result.reason, why)
             slot.failure.CopyFrom(refused.to_item())
             slot.leaf_index = result.leaf_index
 
@@ -453,7 +457,24 @@ def latest_intent(now: int) -> bytes:
 def intent_in_time(intent_id: bytes, now: int) -> None:
     """Raises FailureError INPUT_MALFORMED if it is no id, INTENT_FROM_FUTURE if it lies too far ahead."""
     if millis_of(intent_id) > now + FUTURE_MS:
-        raise FailureError(failures_pb2.REASON_INTENT_FROM_FUTURE, "The intent id lies in the future.", field="intent_id")
+        detail = f"The intent id lies in the future: {_clocks(intent_id, now)}."
+        raise FailureError(failures_pb2.REASON_INTENT_FROM_FUTURE, detail, field="intent_id")
+
+
+def _too_old(intent_id: bytes, now: int) -> str:
+    return f"Of this time nothing is kept any more: {_clocks(intent_id, now)}. If it is new, the clock of its node is behind."
+
+
+def _clocks(intent_id: bytes, now: int) -> str:
+    """What a person needs to see whose clock is wrong."""
+    return f"the id says {_moment(millis_of(intent_id))}, and the adapter's clock says {_moment(now)}"
+
+
+def _moment(millis: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(millis / 1000))
+    except (OverflowError, ValueError, OSError):  # 48 bits of milliseconds last longer than calendars
+        return f"{millis} ms after 1970"
 
 
 def _lengths(row: AlgorithmRow, message_max: int) -> tuple[int, int]:

@@ -128,6 +128,8 @@ class Adapter:
             ended = credentials.out_of_time(self.certificate, self.ca) if _unreachable(error) else ""
             if ended:
                 raise CliError(UNAVAILABLE, "CERTIFICATE_ENDED", ended, self.renewal) from None
+            if clock := _clock(error):
+                raise CliError(UNAVAILABLE, "CLOCK", clock, "Set the clock that is wrong.") from None
             raise
 
 
@@ -135,6 +137,14 @@ def _file(option: str, name: str) -> Path:
     if not Path(name).is_file():
         raise CliError(USAGE, "FILE", f"{option}: there is no file {name}.", "Check options, variables and profile.")
     return Path(name)
+
+
+def _clock(error: Exception) -> str:
+    """Whether the adapter's certificate is out of its time by this machine's clock, as a sentence; empty if that is not known."""
+    said = getattr(error, "details", lambda: "")() or ""
+    if "certificate is not yet valid" in said:
+        return "The adapter's certificate is not valid yet by this machine's clock."
+    return "The adapter's certificate has ended by this machine's clock." if "certificate has expired" in said else ""
 
 
 def _unreachable(error: Exception) -> bool:

@@ -186,6 +186,17 @@ def test_an_intent_id_that_is_none_is_refused(rig, intent, reason):
     assert item.failure.reason == reason
 
 
+@pytest.mark.parametrize("hours", [6, -26, 24 * 365 * 8000])
+def test_a_clock_that_is_hours_off_is_named_with_both_times(rig, hours):
+    """An application whose clock was wrong was told that its window had closed, and looked for the mistake in its own code."""
+    intent = intent_at(hours * 3_600_000)
+    (item,) = rig.sign(b"m", intents=[intent])
+    assert item.failure.reason in {reasons.REASON_INTENT_FROM_FUTURE, reasons.REASON_INTENT_EXPIRED}
+    assert "the id says" in item.failure.message
+    assert "the adapter's clock says 20" in item.failure.message
+    assert "clock" in item.failure.message.split("adapter's clock says")[1]  # what to do
+
+
 def test_an_intent_older_than_the_window_is_never_executed_afresh(rig):
     rig.sign(b"young")
     rig.store.collect_garbage(now_ms(), 1000)
