@@ -7,6 +7,7 @@ first of them stands.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -30,11 +31,21 @@ class Reader:
     def __init__(self, checkout: Path) -> None:
         self.checkout = checkout
         for entry in ROOT.iterdir():
-            if entry.name not in {".git", ".demo", "build"}:
+            if entry.name not in {".git", ".demo", "build"} and not entry.name.startswith(".venv"):
                 (checkout / entry.name).symlink_to(entry)
-        (checkout / ".venv").exists() or (checkout / ".venv").symlink_to(Path(sys.prefix))
+        self._lend_environment(checkout / ".venv")
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("CAPSIGN_", "OTEL_", "GRPC_"))}
         self.environ = {**ours, "VIRTUAL_ENV": ""}
+
+    @staticmethod
+    def _lend_environment(venv: Path) -> None:
+        """Ours, and good as it is: `make` must not install into it from a place that is gone after the test."""
+        venv.mkdir()
+        for entry in Path(sys.prefix).iterdir():
+            if not entry.name.startswith("made-from-"):
+                (venv / entry.name).symlink_to(entry)
+        made_from = b"".join((ROOT / name).read_bytes() for name in ("requirements/dev.lock", "pyproject.toml"))
+        (venv / f"made-from-{hashlib.sha256(made_from).hexdigest()[:16]}").touch()
 
     def follow(self, page: str, environ: dict[str, str]) -> dict[str, str]:
         """Do what the page says; returns the environment afterwards."""
