@@ -36,6 +36,8 @@ MANAGER = "capsign-injector"
 RELEASE = "meta.helm.sh/"
 """Begins the annotations by which Helm knows what is its own: without them it would not install over what we made."""
 
+MANAGED_BY = "app.kubernetes.io/managed-by"
+
 ROTATE_ANNOTATION = "capsign.dev/rotate"
 """On the Secret: a new value asks for a new authority."""
 
@@ -112,8 +114,10 @@ class Cluster:
             await self._call("PUT", self._secret_path, {**secret.raw, "data": encoded})
             return
         release = beside.raw["metadata"]
+        # What never changes: of a label that another version of the chart changes we would be the owner, and Helm's apply refused.
         notes = {key: value for key, value in (release.get("annotations") or {}).items() if key.startswith(RELEASE)}
-        about = {"name": self._settings.secret, "labels": release.get("labels") or {}, "annotations": notes}
+        labels = {key: value for key, value in (release.get("labels") or {}).items() if key == MANAGED_BY}
+        about = {"name": self._settings.secret, "labels": labels, "annotations": notes}
         made = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": about, "data": encoded}
         await self._call("POST", self._secret_path.rpartition("/")[0], made)
 
