@@ -119,9 +119,9 @@ async def test_a_webhook_configuration_that_is_missing_is_not_made_and_no_secret
 async def test_a_secret_that_somebody_deletes_is_made_anew_at_once(world):
     """It was never made again. Replicas served on with what they held; weeks later the certificate had ended, and with it the
     creation of every labelled pod."""
-    world.kube.edit(
-        "webhooks", lambda one: one["metadata"].update(annotations={"meta.helm.sh/release-name": "capsign", "x": "y"})
-    )
+    notes = {"meta.helm.sh/release-name": "capsign", "x": "y"}
+    labels = {"app.kubernetes.io/managed-by": "Helm", "helm.sh/chart": "capsign-0.2.0"}
+    world.kube.edit("webhooks", lambda one: one["metadata"].update(annotations=notes, labels=labels))
     serving, other = world.keeper(), world.keeper()
     await serving.look()
     await other.look()

@@ -103,9 +103,7 @@ class FakeKube:
             await self.before(request.method, kind)
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._answer(401, {})
-        if (request.method, request.path) == ("POST", self.secrets):
-            if "POST secrets" in self.forbidden:
-                return self._answer(403, {})
+        if (request.method, request.path) == ("POST", self.secrets) and "POST secrets" not in self.forbidden:
             return self._create(msgspec.json.decode(await request.read()))
         if not kind or request.method not in {"GET", "PUT"}:
             self.refused.append(call)

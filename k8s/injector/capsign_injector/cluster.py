@@ -114,7 +114,7 @@ class Cluster:
             await self._call("PUT", self._secret_path, {**secret.raw, "data": encoded})
             return
         release = beside.raw["metadata"]
-        # What never changes: of a label that another version of the chart changes we would be the owner, and Helm's apply refused.
+        # What never changes: of a label that another version of the chart changes we would be the owner, and Helm refused.
         notes = {key: value for key, value in (release.get("annotations") or {}).items() if key.startswith(RELEASE)}
         labels = {key: value for key, value in (release.get("labels") or {}).items() if key == MANAGED_BY}
         about = {"name": self._settings.secret, "labels": labels, "annotations": notes}
