@@ -14,6 +14,7 @@ from typing import Any
 from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import capability_for
+from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
@@ -81,9 +82,8 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
         budget = Budget(policy, Buckets(monotonic_ms), 200_000)
         verdicts = Verdicts(Verifier(mint.public_key))
         groups = Groups(policy, verdicts, keyring, commitments, budget)
-        pipeline = Pipeline(
-            policy, groups, Recent(), Snapshots(store), store, Buckets(monotonic_ms), 100, budget, Turns(2), in_turns
-        )
+        rates, turns, quota = Buckets(monotonic_ms), Turns(2), EvidenceQuota(Buckets(monotonic_ms), 1024)
+        pipeline = Pipeline(policy, groups, Recent(), Snapshots(store), store, rates, 100, budget, turns, in_turns, quota)
         passage = Fence(3000, 1000, lambda: store.control().revocation_epoch).passage(lambda: None)
         peer = Peer(WORKLOAD, b"k" * 32, now_ms() + 3_600_000)
         capability = capability_for(policy.grants[0], WORKLOAD, peer.key_hash, b"s" * 16, now_ms())

@@ -123,6 +123,13 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     once: verifying handles, minting them, deriving keys, look-ups, refusals. Each kind has its price and is charged before it is
     done; signatures have their grant's rate. A tenant may use twice as much. The pods of a workload share it, and none can use it
     up. Who has a role is not charged. 0: no limit."""
+    other_evidence_mib_per_day: Annotated[int, Meta(ge=0, le=1_048_576)] = 1024
+    """MiB of evidence that a workload may cause in a day beside its signatures: refusals, intents closed as never sent, records
+    of its agents. Each signature adds what its report takes. Beyond it refusals are told and not recorded, and agents keep their
+    records in their journals. For each replica, anew when it starts. 0: no limit."""
+    evidence_mib_per_day: Annotated[int, Meta(ge=0, le=1_073_741_824)] = 0
+    """The same for everything, signatures included, 800 bytes each: for a disk that must last. Beyond it the signatures of the
+    workload are refused as RATE_LIMITED. 0: no limit; then signatures have their grant's rate only."""
 
 
 class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

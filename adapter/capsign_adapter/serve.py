@@ -18,6 +18,7 @@ from capsign_wire.tracing import Tracer
 from capsign_adapter.config import Config
 from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.budget import Budget
+from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.verdicts import Verdicts
@@ -137,7 +138,14 @@ class Replica:
         groups = Groups(policy, verdicts, keyring, commitments, budget)
         rates, refusals = Buckets(monotonic_ms), control.refusals_per_second
         turns = Turns(COMPUTING_AT_ONCE)
-        pipeline = Pipeline(policy, groups, recent, snapshots, store, rates, refusals, budget, turns, in_turns)
+        written = metrics.counter("capsign.evidence.bytes")
+        quota = EvidenceQuota(
+            Buckets(monotonic_ms),
+            control.other_evidence_mib_per_day,
+            control.evidence_mib_per_day,
+            lambda kind, size: written.add(kind, by=size),
+        )
+        pipeline = Pipeline(policy, groups, recent, snapshots, store, rates, refusals, budget, turns, in_turns, quota)
         keys = PublicKeys(policy, keyring, snapshots, budget)
 
         # Who is who.
@@ -151,7 +159,7 @@ class Replica:
         capability = CapabilityServicer(
             policy, mint, verdicts, budget, snapshots, self._changes, self._streams, places, identities.bundle_sequence
         )
-        evidence = EvidenceServicer(policy, store, checkpoints)
+        evidence = EvidenceServicer(policy, store, checkpoints, quota)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
         measured = LenientRegistrar(MeasuredRegistrar(self._server, metrics))
         registrar: Any = ChargingRegistrar(PatientRegistrar(measured, places, places.working), policy, budget)

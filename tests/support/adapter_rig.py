@@ -9,6 +9,7 @@ from pathlib import Path
 from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import capability_for
+from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
@@ -141,6 +142,7 @@ class AdapterRig:
         self.fence = Fence(3000, 1000, lambda: self.store.control().revocation_epoch)
         self.rates = Buckets(lambda: monotonic_ms() + self.skipped_ms)
         self.budget = Budget(self.policy, Buckets(lambda: self.skipped_ms), 200_000)
+        self.quota = EvidenceQuota(Buckets(lambda: self.skipped_ms), 1024)
         self.groups = Groups(self.policy, self.verdicts, self.keyring, self.commitments, self.budget)
         self.pipeline = Pipeline(
             self.policy,
@@ -153,6 +155,7 @@ class AdapterRig:
             self.budget,
             self.turns,
             self.token_turns,
+            self.quota,
         )
         self.keys = PublicKeys(self.policy, self.keyring, self.snapshots, self.budget)
         self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")

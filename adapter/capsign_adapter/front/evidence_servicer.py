@@ -10,6 +10,7 @@ from capsign_wire.bounds import parse
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy, Role
 from capsign_adapter.evidence import leaf
@@ -30,10 +31,11 @@ READERS = frozenset({Role.AUDITOR, Role.OPERATOR, Role.RESPONDER})
 class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
     """Hashes, proofs and checkpoints are for every workload in policy (each is a witness); entries are for READERS."""
 
-    def __init__(self, policy: Policy, store: Store, checkpoints: Checkpoints) -> None:
+    def __init__(self, policy: Policy, store: Store, checkpoints: Checkpoints, evidence: EvidenceQuota) -> None:
         self._policy = policy
         self._store = store
         self._checkpoints = checkpoints
+        self._evidence = evidence
 
     @guarded
     def SubmitAudit(self, peer: Peer, request: pb.SubmitAuditRequest) -> pb.SubmitAuditResponse:
@@ -62,6 +64,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
             batch_hash=batch_hash,
             leaf=entry,
         )
+        self._evidence.write(peer, "reported", len(request.batch) + len(entry))
         try:
             accepted = self._store.submit_audit(draft, now)
         except AuditOutOfOrderError as error:

@@ -23,6 +23,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.decide.budget import Budget, UsedUpError
+from capsign_adapter.decide.evidence_quota import REFUSAL_BYTES, EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets, Taken
@@ -104,7 +105,9 @@ class Pipeline:
         budget: Budget,
         turns: Turns,
         token: TokenTurns,
+        evidence: EvidenceQuota,
     ) -> None:
+        self._evidence = evidence
         self._policy = policy
         self._turns = turns
         self._token = token
@@ -176,6 +179,9 @@ class Pipeline:
         if not attempt.committed and not passage.enter(attempt.snapshot.epoch):
             raise EpochMovedError  # the current snapshot is a later one: the fence is never ahead of it
         attempt.committed += self._store.commit(attempt.snapshot.epoch, waiting, attempt.now_ms)
+        done = [len(draft.result) + len(draft.leaf) for draft in waiting if draft.state is IntentState.DONE]
+        if done:
+            self._evidence.signed(attempt.peer, len(done), sum(done))
 
     def _group(
         self,
@@ -210,6 +216,13 @@ class Pipeline:
             workload, grant = attempt.peer.spiffe_id, decided.capability.grant
             rate, burst = decided.rate_per_second, decided.burst
             taken[place] = self._rates.take(workload, grant, rate, burst, len(items), attempt.peer.key_hash)
+            if taken[place].granted:
+                try:
+                    self._evidence.sign(attempt.peer, taken[place].granted)
+                except FailureError as full:
+                    _fail(attempt, items, full)
+                    taken[place] = Taken(0, full.retry_after_ms)
+                    return
         allowed, wait_ms = taken[place]
         if allowed < len(items):
             limited = FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms)
@@ -375,7 +388,13 @@ class Pipeline:
 
     def _may_record_refusal(self, attempt: Attempt) -> bool:
         rate, peer = self._refusals_per_second, attempt.peer
-        return self._rates.take(peer.spiffe_id, REFUSALS, rate, 5 * rate, 1, peer.key_hash).granted == 1
+        if not self._rates.take(peer.spiffe_id, REFUSALS, rate, 5 * rate, 1, peer.key_hash).granted:
+            return False
+        try:
+            self._evidence.write(peer, "refused", REFUSAL_BYTES)
+        except FailureError:
+            return False
+        return True
 
     def demand_never(self, peer: Peer) -> None:
         """Before an intent of this workload is closed that nobody has seen: each is a row and a leaf. Raises RATE_LIMITED.
@@ -387,6 +406,7 @@ class Pipeline:
         if not granted:
             sentence = "This workload asks too often for what was never sent."
             raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=wait_ms)
+        self._evidence.write(peer, "never", REFUSAL_BYTES)
 
 
 def _fail_rest(attempt: Attempt, request: pb.SignRequest, error: FailureError) -> None:

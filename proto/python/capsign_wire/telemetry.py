@@ -116,6 +116,7 @@ def _catalogue() -> Mapping[str, Instrument]:
         "rpc.response.status_code": statuses,
         "error.type": statuses | {""},
     }
+    kinds = {"kind": frozenset({"signed", "refused", "never", "reported"})}
     counter, histogram, gauge = Kind.COUNTER, Kind.HISTOGRAM, Kind.GAUGE
     rows = (
         Instrument("capsign.calls", counter, "{item}", "Items asked for, by what came of them.", calls, only=_RESULTS),
@@ -136,6 +137,7 @@ def _catalogue() -> Mapping[str, Instrument]:
         Instrument("capsign.handle.age", gauge, "s", "Time since the oldest handle held was issued.", {}),
         Instrument("capsign.certificate.remaining", gauge, "s", "Time until the own certificate ends; 0: there is none.", {}),
         Instrument("capsign.authority.remaining", gauge, "s", "Time until the authority that signs ends; 0: none can.", {}),
+        Instrument("capsign.evidence.bytes", counter, "By", "Evidence written, by what it is about.", kinds),
         Instrument("capsign.store.bytes", gauge, "By", "What a SQLite store takes on its disk.", {}),
         Instrument("capsign.store.free", gauge, "By", "What the disk of a SQLite store has left.", {}),
         Instrument("capsign.store.time_to_full", gauge, "s", "Until that disk is full, as fast as it fills now.", {}),

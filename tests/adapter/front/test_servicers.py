@@ -57,7 +57,7 @@ class Servicers:
         capability = CapabilityServicer(
             rig.policy, rig.mint, rig.verdicts, rig.budget, rig.snapshots, Changes(), streams, places, lambda: 0
         )
-        evidence = EvidenceServicer(rig.policy, rig.store, rig.checkpoints)
+        evidence = EvidenceServicer(rig.policy, rig.store, rig.checkpoints, rig.quota)
         servicers = {SIGNING: signing, CAPABILITY: capability, EVIDENCE: evidence}
         self._server = grpc_testing.server_from_dictionary(servicers, grpc_testing.strict_real_time())
 

@@ -1,0 +1,120 @@
+"""Unary calls: charged before they begin, some of a workload at once, in turn by certificate."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from capsign_adapter.decide import cost
+from capsign_adapter.decide.budget import SECONDS_AT_ONCE, Budget
+from capsign_adapter.decide.policy_load import parse_policy
+from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.front import charging
+from capsign_adapter.front.charging import AT_ONCE, ChargingRegistrar
+from capsign_wire.adapter.v1 import evidence_pb2
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from support.adapter_rig import APP, OPERATOR, OTHER, POLICY, peer
+
+US_PER_SECOND = 10_000
+
+
+class Kept:
+    """Takes the handlers that a registrar hands on."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Any] = {}
+
+    def add_registered_method_handlers(self, _: str, handlers: dict[str, Any]) -> None:
+        self.handlers.update(handlers)
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """The call that is made of a method; the peer stands in for the context."""
+    monkeypatch.setattr(charging, "peer_of", lambda who: who)
+    monkeypatch.setattr(charging, "abort", raising)
+
+    def registered(method: Callable[[Any, Any], Any], name: str = "GetTile") -> Callable[[Any, Any], Any]:
+        policy, kept = parse_policy(POLICY.encode()), Kept()
+        registrar = ChargingRegistrar(kept, policy, Budget(policy, Buckets(lambda: 0), US_PER_SECOND))
+        registrar.add_registered_method_handlers("service", {name: grpc.unary_unary_rpc_method_handler(method)})
+        return kept.handlers[name].unary_unary
+
+    return registered
+
+
+def raising(_context, failure):
+    raise failure
+
+
+ASK = evidence_pb2.GetTileRequest()
+
+
+def test_who_has_used_up_its_budget_is_told_after_a_while_and_nothing_is_done(register, monkeypatch):
+    """VerifyTag, proofs and lists of keys in a loop: each was refused at once, and each refusal cost as much as an answer."""
+    paused, done = [], []
+    monkeypatch.setattr(charging, "pause", paused.append)
+    call = register(lambda request, _: done.append(request))
+    affordable = US_PER_SECOND * SECONDS_AT_ONCE // cost.of_call("GetTile", ASK)
+    for _ in range(affordable + 1):
+        call(ASK, peer(APP))  # the last one on credit
+    with pytest.raises(FailureError) as caught:
+        call(ASK, peer(APP))
+    assert caught.value.reason == reasons.REASON_RATE_LIMITED
+    assert len(paused) == 1
+    assert len(done) == affordable + 1
+    call(ASK, peer(OTHER))
+    for _ in range(1000):
+        call(ASK, peer(OPERATOR))
+
+
+def test_calls_of_a_workload_are_done_in_turn_by_key(register):
+    """Eight calls at once of one pod: its sibling has the turn after the next, others and people wait for nobody."""
+    begun, go_on, order = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def method(_: Any, who: Any) -> None:
+        order.append(who.key_hash[:7])
+        begun.release()
+        assert go_on.acquire(timeout=30)
+
+    call = register(method)
+    greedy, sibling = peer(APP, b"greedy-"), peer(APP, b"sibling")
+    threads = [threading.Thread(target=call, args=(ASK, greedy)) for _ in range(AT_ONCE + 4)]
+    for thread in threads:
+        thread.start()
+    assert all(begun.acquire(timeout=10) for _ in range(AT_ONCE))
+    assert not begun.acquire(timeout=0.05)
+    for one in (peer(OTHER), peer(OPERATOR)):
+        go_on.release()
+        call(ASK, one)
+        assert begun.acquire(timeout=10)
+        # That call took what was meant for it, or one of the others went on in its place.
+    threads.append(threading.Thread(target=call, args=(ASK, sibling)))
+    threads[-1].start()
+    for _ in range(30):
+        go_on.release()
+    for thread in threads:
+        thread.join(30)
+    assert order.count(b"sibling") == 1
+    assert order.count(b"greedy-") == AT_ONCE + 4
+
+
+def test_what_waits_for_the_cluster_holds_nobody_up(register):
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def method(*_: Any) -> None:
+        begun.release()
+        assert go_on.wait(30)
+
+    call = register(method, "Renew")
+    threads = [threading.Thread(target=call, args=(ASK, peer(APP))) for _ in range(AT_ONCE + 1)]
+    for thread in threads:
+        thread.start()
+    assert all(begun.acquire(timeout=10) for _ in threads)
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
