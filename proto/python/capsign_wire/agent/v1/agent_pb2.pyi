@@ -100,7 +100,9 @@ class ListHandlesResponse(_message.Message):
     HANDLES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyHandle]:
-        """At most 256."""
+        """At most 256. One that has ended and is not renewed yet is listed beside others that have not; where all have, the call fails
+        as unavailable.
+        """
 
     def __init__(
         self,
