@@ -8,6 +8,7 @@ nobody withdrew it, so it is *unavailable* and not refused, with whatever hinder
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -62,7 +63,7 @@ class Hindrance:
 class Held:
     """A grant as one socket holds it. What renewal changes is replaced as a whole, between two calls."""
 
-    __slots__ = ("algorithms", "bucket", "expires_at", "gone", "grant", "id", "issued", "rule", "socket", "token")
+    __slots__ = ("algorithms", "bucket", "expires_at", "gone", "grant", "id", "issued", "rule", "socket", "taken_at", "token")
 
     def __init__(self, socket: str, grant: str, bucket: Bucket) -> None:
         self.id = secrets.token_urlsafe(16)
@@ -74,6 +75,8 @@ class Held:
         self.algorithms: frozenset[algorithms_pb2.Algorithm.ValueType] = frozenset()
         self.rule = Rule("", frozenset(), self.issued.context_rule)
         self.expires_at = 0.0
+        self.taken_at = 0.0
+        """By this node's clock; the adapter's says when it ends."""
         self.gone: failures_pb2.Reason.ValueType = failures_pb2.REASON_UNSPECIFIED
 
     def shown(self) -> agent_pb2.KeyHandle:
@@ -117,7 +120,7 @@ class SocketHandles:
         if now >= held.expires_at and self._ended(held, now, skew):
             if self.hindrance.final:
                 raise self._given_no_more()
-            raise self.hindrance.over("The handle has ended and is not renewed yet")
+            raise self._unrenewed(held, "The handle has ended and is not renewed yet")
         return held
 
     def listed(self, now: float, skew: float) -> list[Held]:
@@ -132,11 +135,18 @@ class SocketHandles:
             return good if self.hindrance.final else held
         if self.hindrance.final:
             raise self._given_no_more()
-        raise self.hindrance.over("All handles of this socket have ended and are not renewed yet")
+        raise self._unrenewed(held[0], "All handles of this socket have ended and are not renewed yet")
 
     def _ended(self, held: Held, now: float, skew: float) -> bool:
         """By the agent's clock. While renewals fail nothing is to be had from one past its end: the adapter's clock decides."""
         return now >= held.expires_at + (skew if self.hindrance.failure is None else 0.0)
+
+    def _unrenewed(self, held: Held, what: str) -> FailureError:
+        if held.taken_at < held.expires_at:
+            return self.hindrance.over(what)
+        ends, now = (time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at)) for at in (held.expires_at, held.taken_at))
+        detail = f"The handle that the adapter gave ends at {ends}, and this node's clock said {now} when it came. Set the clock."
+        return NotYetError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=1000)
 
     def _not_yet(self) -> FailureError:
         return self.hindrance.over("The agent has just started and waits for its handles")
@@ -163,7 +173,7 @@ class SocketHandles:
         algorithms = self.narrowing.kept(frozenset(issued.algorithms))
         held.rule = Rule(issued.purpose, algorithms, issued.context_rule, self.narrowing.role)
         held.issued, held.token, held.algorithms, held.expires_at = issued, token, algorithms, ends
-        held.gone = failures_pb2.REASON_UNSPECIFIED
+        held.taken_at, held.gone = now, failures_pb2.REASON_UNSPECIFIED
 
     def drop(self, grant: str, reason: failures_pb2.Reason.ValueType) -> None:
         """Forget the token of a grant; its id answers with the reason from now on."""

@@ -147,3 +147,15 @@ def test_a_token_of_another_mint_is_not_narrowed_and_the_old_one_stays(fake: Fak
     with pytest.raises(ValueError, match="narrowed"):
         held.replace([FakeAdapter(ca).handle(Grant("a"))], NOW)
     assert socket.listed(NOW, 0)[0].token == token
+
+
+def test_a_node_whose_clock_is_hours_ahead_is_told_that_its_clock_is(fake: FakeAdapter) -> None:
+    """Every new handle has ended by that clock: "not renewed yet", for ever, would name the wrong cause."""
+    held = book(fake)
+    ahead = NOW + 5 * 3600
+    held.replace([fake.handle(Grant("a", life_s=900))], ahead, bytes(fake.mint.public_key.to_bytes()))
+    [handle] = held.sockets[0]._by_id
+    for look in (lambda: held.sockets[0].find(handle, ahead + 60, 5.0), lambda: held.sockets[0].listed(ahead + 60, 5.0)):
+        with pytest.raises(FailureError, match=r"this node's clock said .* Set the clock") as caught:
+            look()
+        assert caught.value.outcome == fail.OUTCOME_UNAVAILABLE
