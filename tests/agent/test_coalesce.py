@@ -278,3 +278,20 @@ async def test_a_real_future_is_answered_once() -> None:
     one.fail(FailureError(fail.REASON_ANSWER_LOST))
     with pytest.raises(FailureError, match="ANSWER_LATE"):
         await future
+
+
+@pytest.mark.parametrize("token", [400, 4096])
+@pytest.mark.parametrize(("items", "size"), [(1, 32), (1, 65_536), (64, 64), (1024, 150)])
+def test_no_batch_is_larger_than_what_every_adapter_takes(token, items, size):
+    """Handles and contexts count too: 256 long handles alone are a megabyte."""
+    full, sent = queue(max_items=1 << 20, max_bytes=1 << 30), 0
+    calls = []
+    for number in range(300):
+        holder = held(f"h{number}")
+        holder.token = bytes(token)
+        calls.append(call(items, size, of=holder))
+        full.submit(calls[-1])
+    while (batch := full.take(unheard)) is not None:
+        assert batch.request(1).ByteSize() <= bounds.ADAPTER_REQUEST_BYTES
+        sent += len(batch.calls)
+    assert sent == len(calls)

@@ -475,3 +475,17 @@ async def test_resolving_an_intent_that_never_was_is_final(place: Home, adapter:
         assert (await stub.ResolveIntent(resolve)).HasField("never")
         [signed] = await batch(stub, late)
         assert signed.items[0].failure.reason == fail.REASON_INTENT_NEVER
+
+
+async def test_streams_with_nothing_to_do_are_opened_anew_and_nobody_notices(
+    place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter ends a stream that is silent for long, because it may hold half a message: ours never come to that."""
+    monkeypatch.setattr("capsign_agent.streams.IDLE_S", 0.05)
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        for opened in (4, 6, 8):
+            await until(lambda opened=opened: adapter.streams >= opened)
+            assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+    assert set(outcomes(adapter)) == {fail.OUTCOME_DONE}

@@ -104,6 +104,16 @@ def test_a_segment_stays_within_the_bounds_of_a_batch(tmp_path: Path) -> None:
     assert len(check_chain(journal)) == 20 * 1024
 
 
+def test_a_segment_travels_in_one_request_that_every_adapter_takes(tmp_path: Path) -> None:
+    journal = start(tmp_path, max_bytes=1 << 26)
+    for _ in range(12):
+        journal.append(some(1024))
+    journal.seal()
+    sizes = [evidence_pb2.SubmitAuditRequest(batch=segment.batch()).ByteSize() for segment in journal.sealed()]
+    assert len(sizes) > 1
+    assert max(sizes) <= bounds.ADAPTER_REQUEST_BYTES
+
+
 def test_no_record_is_larger_than_what_is_reserved_for_it() -> None:
     piece = records.Piece()
     records.done(piece, [(b"\xff" * 16, 2**63)], "g" * 64, 7, "c" * 64)

@@ -12,7 +12,8 @@ import pytest
 from capsign_agent.handles import HandleBook, SocketHandles
 from capsign_agent.journal import Journal
 from capsign_agent.narrow import Narrowing
-from capsign_agent.renewal import Renewal
+from capsign_agent.renewal import Renewal, _in_requests
+from capsign_wire import bounds
 from capsign_wire.adapter.v1 import capability_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
@@ -258,3 +259,13 @@ async def test_only_a_renewal_that_changes_nothing_is_routine(rig: Rig) -> None:
         rig.adapter.grants = {"a"}
         rig.renewal.fetch_soon()
         await until(lambda: rig.journal.pressing)
+
+
+@pytest.mark.parametrize("size", [1, 400, 4096])
+def test_tokens_are_renewed_as_many_at_a_time_as_a_request_takes(size: int) -> None:
+    tokens = {f"grant-{number}": bytes(size) for number in range(256)}
+    parts = list(_in_requests(tokens))
+    assert {name: token for part in parts for name, token in part.items()} == tokens
+    for part in parts:
+        assert capability_pb2.RenewHandlesRequest(tokens=list(part.values())).ByteSize() <= bounds.ADAPTER_REQUEST_BYTES
+    assert len(parts) == (1 if size < 1000 else 5)

@@ -63,10 +63,12 @@ class Dev:
         process.send_signal(number)
         process.wait(timeout=30)
 
-    def start_adapter(self, index: int = 0, *, module: str = "capsign_adapter", **environment: str) -> subprocess.Popen:
-        """Start a replica with its own configuration, perhaps through another module. Does not wait."""
+    def start_adapter(
+        self, index: int = 0, *, module: str = "capsign_adapter", under: tuple[str, ...] = (), **environment: str
+    ) -> subprocess.Popen:
+        """Start a replica with its own configuration, perhaps through another module, or `under` a command. Does not wait."""
         about = self.about["adapters"][index]
-        process = self._start(module, about, {"SOFTHSM2_CONF": self.about["token"]["conf"]} | environment)
+        process = self._start(module, about, {"SOFTHSM2_CONF": self.about["token"]["conf"]} | environment, under)
         self._adapters.append(process)
         return process
 
@@ -74,8 +76,10 @@ class Dev:
         """Start the agent with its own configuration, perhaps through another module. Does not wait."""
         return self._start(module, self.about["agent"], environment)
 
-    def _start(self, module: str, about: dict[str, Any], environment: dict[str, str]) -> subprocess.Popen:
-        command = [sys.executable, "-m", module, "--config", about["config"]]
+    def _start(
+        self, module: str, about: dict[str, Any], environment: dict[str, str], under: tuple[str, ...] = ()
+    ) -> subprocess.Popen:
+        command = [*under, sys.executable, "-m", module, "--config", about["config"]]
         paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
         with Path(about["log"]).open("ab") as log:
             process = subprocess.Popen(command, stderr=log, env=os.environ | {"PYTHONPATH": paths} | environment)

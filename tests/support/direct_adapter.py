@@ -14,12 +14,12 @@ from capsign_wire.types.v1 import signing_pb2 as types
 class DirectAdapter:
     """One channel to one replica. Use it in a `with` statement, from any number of threads."""
 
-    def __init__(self, about: dict[str, Any], replica: int = 0, client: str = "app") -> None:
+    def __init__(self, about: dict[str, Any], replica: int = 0, client: str = "app", where: str = "address") -> None:
         mine = about["clients"][client]
         files = (about["ca"], mine["private_key"], mine["certificate"])
         credentials = grpc.ssl_channel_credentials(*[Path(file).read_bytes() for file in files])
         options = [("grpc.ssl_target_name_override", about["server_name"])]
-        self.channel = grpc.secure_channel(about["adapters"][replica]["address"], credentials, options)
+        self.channel = grpc.secure_channel(about["adapters"][replica][where], credentials, options)
         self.capability = capability_pb2_grpc.CapabilityServiceStub(self.channel)
         self.signing = signing_pb2_grpc.SigningServiceStub(self.channel)
 

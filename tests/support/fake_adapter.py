@@ -111,6 +111,8 @@ class FakeAdapter:
         self.ledger: dict[bytes, tuple[bytes, signing_pb2.SignedItem | None]] = {}
         self.boots: dict[bytes, Boot] = {}
         self.requests: list[signing_pb2.SignRequest] = []
+        self.streams = 0
+        """Signing streams that were ever opened."""
         self.issued = 0
         self.renewed = 0
         self.signed = 0
@@ -219,6 +221,7 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
         self.fake = fake
 
     def Sign(self, request_iterator: Iterator[signing_pb2.SignRequest], context: Any) -> Iterator[signing_pb2.SignResponse]:
+        self.fake.streams += 1
         for request in request_iterator:
             bounds.check(request)
             self.fake.requests.append(request)
