@@ -121,3 +121,20 @@ def test_answers_that_nobody_takes(dev):
         one.await_ended(300)
         assert peak(dev.adapter()) - before < ROOM_MIB
     still_serves(dev)
+
+
+@pytest.mark.parametrize(
+    ("path", "request_"),
+    [(SIGN, message(2, b"\x08\x01")), ("/capsign.adapter.v1.CapabilityService/Watch", message(0))],
+    ids=["Sign", "Watch"],
+)
+def test_streams_whose_answers_nobody_takes_are_ended(dev, path, request_):
+    """An answer that holds no signature is in nobody's lease: without an end it would keep its place for ever."""
+    about = dev.about["clients"]["app"]
+    with ExitStack() as stack:
+        one = RawHttp2(dev, Path(about["certificate"]), Path(about["private_key"]), window=0)
+        stack.callback(one.close)
+        for _ in range(12):
+            one.write(raw_http2.frame(raw_http2.DATA, 0, one.open(path), request_))
+        one.await_ended(12, seconds=20)  # 30 would be those that are silent
+    still_serves(dev)

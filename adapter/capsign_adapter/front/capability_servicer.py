@@ -89,6 +89,9 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
 
     def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:
         """How things are, then each change until the caller leaves or the adapter drains."""
+        return self._places.taken(self._told(request, context), context)
+
+    def _told(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:
         try:
             check(request)
         except FailureError as error:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -33,6 +33,7 @@ from capsign_adapter.front.patience import ANSWER_SECONDS, STREAM_SECONDS, Waiti
 from capsign_adapter.sign.edge import failure_of
 
 Request = TypeVar("Request")
+Answer = TypeVar("Answer")
 
 STREAMS_OF_ONE_KEY = 16
 """Streams of one certificate key. An agent has up to eight that sign and one that watches; the rest is for those of a connection
@@ -108,6 +109,15 @@ class Places:
             if request is None:
                 return
             yield request
+
+    def taken(self, answers: Iterable[Answer], context: grpc.ServicerContext) -> Iterator[Answer]:
+        """The answers of a stream, each of which its caller must take. `sweep` ends one that does not."""
+        for answer in answers:
+            self.room.begin(context, ANSWER_SECONDS)
+            try:
+                yield answer  # gRPC comes back when this one is sent
+            finally:
+                self.room.end(context)
 
     @contextmanager
     def waiting(self, context: grpc.ServicerContext, method: str) -> Iterator[None]:

@@ -64,6 +64,9 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
 
     def Sign(self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext) -> Iterator[pb.SignResponse]:
         """One answer for each batch, in order, until the caller leaves or the process drains."""
+        return self._places.taken(self._answers(requests, context), context)
+
+    def _answers(self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext) -> Iterator[pb.SignResponse]:
         with self._places.stream(context) as peer, self._streams.joined(context):
             passage = self._fence.passage(context.cancel)
             for request in self._places.each(requests, context):
