@@ -38,7 +38,7 @@ def entries(auditor: DirectAdapter) -> list[bytes]:
     """What many threads read from the store at once, each over a connection of its own to it."""
     stub = evidence_pb2_grpc.EvidenceServiceStub(auditor.channel)
     request = evidence_pb2.GetEntriesRequest(index=0, width=1)
-    with ThreadPoolExecutor(12) as pool:
+    with ThreadPoolExecutor(8) as pool:
         return [one.entries for one in pool.map(lambda _: stub.GetEntries(request, timeout=30), range(READS))]
 
 
