@@ -215,8 +215,8 @@ def _faults(config: Config) -> list[tuple[str, str]]:
         why = unix_socket.fault(path) if path.is_absolute() else "must be an absolute path"
         if why:
             faults.append((unix_socket.shown(path), f"{why}."))
-        if paths.count(path) > 1:
-            faults.append((str(path), "is used for two sockets; give each its own."))
+        if [unix_socket.absolute(each) for each in paths].count(unix_socket.absolute(path)) > 1:
+            faults.append((unix_socket.shown(path), "is used for two sockets; give each its own."))
     if config.telemetry.log_level not in {"debug", "info", "warning", "error"}:
         faults.append(("telemetry.log_level", "must be debug, info, warning or error."))
     return faults

@@ -55,6 +55,10 @@ def test_the_environment_goes_first(tmp_path: Path) -> None:
         ("/run/capsign/app/agent.sock", "relative.sock", "relative.sock"),
         ("/run/capsign/app/agent.sock", "/" + "x" * 107, "/" + "x" * 107),
         ("/run/capsign/app/agent.sock", "/run/capsign/health/health.sock", "/run/capsign/health/health.sock"),
+        ("/run/capsign/app/agent.sock", "//run/capsign/health/health.sock", "//run/capsign/health/health.sock"),
+        ("/run/capsign/app/agent.sock", "/run/capsign/a,b/agent.sock", "/run/capsign/a,b/agent.sock"),
+        ("127.0.0.1:7443", "127.0.0.1:99999", "upstream.targets[0]"),
+        ("127.0.0.1:7443", "127.0.0.1:0", "upstream.targets[0]"),
     ],
 )
 def test_every_fault_names_its_key(tmp_path: Path, old: str, new: str, key: str) -> None:

@@ -11,7 +11,8 @@ from capsign_adapter.enrol.api import Api
 from capsign_adapter.front.tls import CertificateFiles, read_authorities
 from capsign_agent.credentials import CredentialsError, checked
 from capsign_cli import credentials as cli
-from capsign_injector import agent_config, certificates
+from capsign_injector import agent_config, certificates, mounted
+from capsign_injector.certificates import Pair
 from capsign_wire import pem
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,12 +87,14 @@ def test_every_process_takes_it(name, tmp_path):
     assert read_authorities(ca) == pem.written(BOTH)
     assert CertificateFiles(chain, key, ca).load()
     assert cli.load(ca, chain, key)
-    assert cli.ended(chain, ca) == ""
+    assert cli.out_of_time(chain, ca) == ""
     if name != "trusted":
         injected = agent_config.certificates(data.decode(errors="replace")).encode()
         assert injected in {pem.written(BOTH), pem.written([*BOTH, ONE.der])}
     if b"PUBLIC" not in data:
         assert certificates.normal(data) in {pem.written(BOTH), pem.written([*BOTH, ONE.der])}
+    dressed = mounted._pair(b"\xef\xbb\xbf# \xe9\r\n" + certificate.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + private)
+    assert dressed == Pair(certificate, private)
     token = tmp_path / "token"
     token.write_text("a")
     assert Api("https://localhost", token, ca)._trusting().cert_store_stats()["x509_ca"] == 2

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from capsign_wire import logs
+from capsign_wire import logs, pem
 
 from capsign_injector import certificates
 from capsign_injector.certificates import CertificateError, Pair
@@ -34,13 +34,25 @@ def trust_bundle(path: str) -> WatchedFiles[str]:
     return WatchedFiles((Path(path),), read)
 
 
+def _pair(certificate: bytes, key: bytes) -> Pair:
+    """Without what people and editors write around PEM. A file that holds something beside certificates stays as it is, to be
+    refused."""
+    try:
+        found = pem.certificates(certificate)
+    except ValueError:
+        found = []
+    if certificate.count(b"-----BEGIN ") == len(found):
+        certificate = pem.written(found)
+    return Pair(certificate, pem.lines(key))
+
+
 class MountedCertificate:
     """Serves from files that somebody else keeps, such as cert-manager. The webhook configuration is theirs too."""
 
     def __init__(self, settings: Server, tls: ServingTls, clock: Callable[[], float] = time.time) -> None:
         self._tls = tls
         self._clock = clock
-        self._files = WatchedFiles((Path(settings.cert_file), Path(settings.key_file)), Pair)
+        self._files = WatchedFiles((Path(settings.cert_file), Path(settings.key_file)), _pair)
         self._ends_at = 0
         self._said: str | None = None
 
