@@ -17,6 +17,9 @@ from capsign_adapter.token.interface import KeyMissingError, PinRejectedError, T
 EVERY_S = 2.0
 """Between looks."""
 
+WRITE_EVERY = 2
+"""Looks at the store for one write: an idle disk has some rest. Until one succeeds, each look writes."""
+
 NEARLY_FULL_BYTES = 2 * 1024 * 1024
 """Free bytes on the store's disk below which it counts as full: a few thousand signatures, or less."""
 
@@ -48,11 +51,20 @@ def at_token(token: Token) -> Look:
 
 
 def at_store(store: Store, write: Callable[[], None], disk: Path | None, now_ms: Callable[[], int], skew_ms: int) -> Look:
-    """It takes a write, its disk has room, and its clock (if it has one) is ours. `write` says again what it has said before."""
+    """It answers and takes a write, its disk has room, and its clock (if it has one) is ours.
+
+    `write` says again what it has said before.
+    """
+
+    due = 0
 
     def look() -> str:
+        nonlocal due
+        store.control()
         try:
-            write()
+            if due == 0:
+                write()
+            due = (due + 1) % WRITE_EVERY
         except StoreUnavailableError:
             if disk is not None and _room(disk) < NEARLY_FULL_BYTES:
                 return "disk_full"

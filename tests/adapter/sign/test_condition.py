@@ -96,14 +96,35 @@ class Store:
         if self.error:
             raise self.error
 
+    def control(self):
+        """It answers."""
+
     def clock_ms(self):
         return self.told_ms
+
+
+def test_a_store_that_is_well_is_seldom_written_to_and_a_sick_one_is_tried_each_time(condition):
+    store = Store()
+    tries = []
+
+    def write():
+        tries.append(1)
+        store.write()
+
+    look = looks.at_store(store, write, None, lambda: 0, skew_ms=0)
+    for _ in range(10):
+        condition.look("store", look)
+    assert len(tries) == 10 / looks.WRITE_EVERY
+    store.error = StoreUnavailableError("full")
+    for _ in range(3):
+        condition.look("store", look)
+    assert condition.faults() == ("store_unavailable",)
+    assert len(tries) == 10 / looks.WRITE_EVERY + 3
 
 
 def test_the_store_takes_a_write_has_room_and_our_clock(condition, tmp_path, monkeypatch):
     store, room = Store(), [10**9]
     monkeypatch.setattr(looks, "_room", lambda _: room[0])
-    look = looks.at_store(store, store.write, tmp_path, lambda: 1_000_000, skew_ms=1000)
     seen = []
     for error, free, told_ms in (
         (None, 10**9, None),
@@ -114,6 +135,6 @@ def test_the_store_takes_a_write_has_room_and_our_clock(condition, tmp_path, mon
         (StoreUnavailableError("read-only"), 10**9, None),
     ):
         store.error, room[0], store.told_ms = error, free, told_ms
-        condition.look("store", look)
+        condition.look("store", looks.at_store(store, store.write, tmp_path, lambda: 1_000_000, skew_ms=1000))
         seen.append(condition.faults())
     assert seen == [(), (), ("clock_off",), ("disk_nearly_full",), ("disk_full",), ("store_unavailable",)]
