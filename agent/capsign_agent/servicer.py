@@ -27,6 +27,7 @@ from capsign_agent.sign import SigningPath
 T = TypeVar("T")
 
 _SERVICE = agent_pb2.DESCRIPTOR.services_by_name["SigningService"].full_name
+SIGN, SIGN_BATCH, SIGN_STREAM = (f"{_SERVICE}/{name}" for name in ("Sign", "SignBatch", "SignStream"))
 
 
 class Gate(Protocol):
@@ -78,7 +79,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
                 context=request.context if request.HasField("context") else None,
                 items=[request.item],
             )
-            with self.tracer.span("capsign.agent.sign", _traceparent(context), method=f"{_SERVICE}/Sign") as span:
+            with self.tracer.span("capsign.agent.sign", _traceparent(context), method=SIGN) as span:
                 [signed] = await self._path.sign(self._socket, [group], timeout_s, span.traceparent)
                 if span.recording:
                     _note(span, [group], [signed])
@@ -93,7 +94,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
     async def SignBatch(self, request: agent_pb2.SignBatchRequest, context: Any) -> agent_pb2.SignBatchResponse:
         async def act(timeout_s: float) -> agent_pb2.SignBatchResponse:
             _count(request.groups)
-            with self.tracer.span("capsign.agent.sign", _traceparent(context), method=f"{_SERVICE}/SignBatch") as span:
+            with self.tracer.span("capsign.agent.sign", _traceparent(context), method=SIGN_BATCH) as span:
                 groups = await self._path.sign(self._socket, request.groups, timeout_s, span.traceparent)
                 if span.recording:
                     _note(span, request.groups, groups)
@@ -136,8 +137,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             bounds.check(request)
             _count(request.groups)
             timeout_s = min(request.timeout_ms / 1000 or self._timeout_s, self._timeout_s)
-            trace, links = trace_context.of_message(request.traceparent, request.linked_traceparents)
-            with self.tracer.span("capsign.agent.sign", trace, links=links, method=f"{_SERVICE}/SignStream") as span:
+            trace, links = trace_context.of_message(request) if request.traceparent else ("", ())
+            with self.tracer.span("capsign.agent.sign", trace, links=links, method=SIGN_STREAM) as span:
                 groups = await self._path.sign(self._socket, request.groups, timeout_s, span.traceparent)
                 if span.recording:
                     _note(span, request.groups, groups)

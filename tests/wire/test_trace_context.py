@@ -98,10 +98,16 @@ def test_a_recorded_trace_goes_first_and_the_others_are_linked():
     assert (first, links) == (header(1), [header(number) for number in range(2, MAX_LINKS + 2)])
 
 
-def test_a_message_without_a_trace_names_none():
-    assert of_message("", [header(1)]) == ("", [])
-    assert of_message("junk", [header(1)]) == (header(1), [])
-    assert of_message(header(1), ["junk", header(2)]) == (header(1), [header(2)])
+def test_a_message_names_what_is_a_trace():
+    def named(traceparent, linked=()):
+        return of_message(agent_pb2.SignStreamRequest(traceparent=traceparent, linked_traceparents=linked))
+
+    assert named("") == ("", [])
+    assert named("junk", [header(1)]) == (header(1), [])
+    assert named(header(1), ["junk", header(2)]) == (header(1), [header(2)])
+    assert named(header(1), [header(number) for number in range(2, 500)])[1] == [
+        header(number) for number in range(2, MAX_LINKS + 2)
+    ]
 
 
 def test_the_bounds_are_those_of_the_protos():

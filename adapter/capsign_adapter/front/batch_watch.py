@@ -7,7 +7,7 @@ from collections import Counter
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.telemetry import Metrics
-from capsign_wire.trace_context import MAX_LINKS, of_message
+from capsign_wire.trace_context import of_message
 from capsign_wire.tracing import Span, Tracer, note_items
 from capsign_wire.types.v1 import failures_pb2
 
@@ -25,7 +25,7 @@ class BatchWatch:
 
     def span(self, request: pb.SignRequest) -> Span:
         """Around the work on a batch, which has not been held against its bounds yet."""
-        trace, links = of_message(request.traceparent, request.linked_traceparents[:MAX_LINKS])
+        trace, links = of_message(request) if request.traceparent else ("", ())
         return self._tracer.span("capsign.adapter.batch", trace, links=links, method=METHOD)
 
     @staticmethod

@@ -6,7 +6,8 @@ Within its bound, a header that is no traceparent is no reason to refuse a call:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 MAX_LENGTH = 256
 """Longest header that is looked at, bytes; a version after 00 may be longer than the 55 of that one."""
@@ -49,9 +50,18 @@ def sampled(traceparent: str) -> bool:
     return bool(int(traceparent[-2:], 16) & SAMPLED)
 
 
-def of_message(traceparent: str, linked: Iterable[str]) -> tuple[str, list[str]]:
+class Traced(Protocol):
+    """A message with the traces of its calls."""
+
+    traceparent: str
+
+    @property
+    def linked_traceparents(self) -> Sequence[str]: ...
+
+
+def of_message(message: Traced) -> tuple[str, Sequence[str]]:
     """What a message names: the trace that it continues and those that it is linked with, as far as they are any."""
-    return gathered([traceparent, *linked]) if traceparent else ("", [])
+    return gathered([message.traceparent, *message.linked_traceparents[:MAX_LINKS]])
 
 
 def gathered(headers: Iterable[str]) -> tuple[str, list[str]]:
