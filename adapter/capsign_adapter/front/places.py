@@ -60,6 +60,11 @@ def calls_of_one_workload(places: int) -> int:
     return max(places * 7 // 8, STREAMS_OF_ONE_KEY + WAITING_OF_ONE_KEY)
 
 
+def calls_of_one_key(places: int) -> int:
+    """The same of one certificate: three quarters of its workload's, so that one pod leaves its siblings a way in; three at least."""
+    return max(calls_of_one_workload(places) * 3 // 4, 3)
+
+
 class _Share(NamedTuple):
     """What one call adds to a count, and how far that may go."""
 
@@ -82,6 +87,7 @@ class Places:
         self._calls_per_second = calls_per_second
         self._streams_of_one_workload = streams_of_one_workload(places)
         self._calls_of_one_workload = calls_of_one_workload(places)
+        self._calls_of_one_key = calls_of_one_key(places)
         self._places = places
         self._lock = threading.Lock()
         self._held: Counter[tuple[str, str | bytes]] = Counter()
@@ -169,7 +175,10 @@ class Places:
         ]
 
     def _for_work(self, peer: Peer) -> list[_Share]:
-        return [_Share(("calls", peer.spiffe_id), self._calls_of_one_workload, "This workload", "calls")]
+        return [
+            _Share(("calls", peer.key_hash), self._calls_of_one_key, "This certificate", "calls"),
+            _Share(("calls", peer.spiffe_id), self._calls_of_one_workload, "This workload", "calls"),
+        ]
 
     def _demand_rate(self, peer: Peer, method: str, size: int) -> None:
         """Raises FailureError RATE_LIMITED. People with roles are few; they read a log as fast as it can be read."""

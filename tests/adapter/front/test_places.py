@@ -100,10 +100,20 @@ def test_a_workload_with_all_its_streams_still_renews(held):
     assert held.take_all("working", APP, 80, each=1) == PLACES // 8
 
 
+def test_one_pod_leaves_its_siblings_a_way_in(held):
+    """One pod's calls waited for a store that hung, or for their turn, in every place that its Deployment may have."""
+    assert held.take_all("working", APP, 80, each=80) == module.calls_of_one_key(PLACES) == 42
+    with pytest.raises(FailureError, match="This certificate has 42 open calls") as caught:
+        held.take("working", APP, b"0")
+    assert caught.value.reason == reasons.REASON_OVERLOADED
+    held.take("stream", APP, b"sibling")
+    held.take("working", APP, b"sibling")
+
+
 def test_what_is_refused_takes_nothing(held):
     """A refused call adds to no count, so that who tries again and again gets in when there is room."""
     assert held.take_all("stream", APP, 200, each=20) == PLACES * 3 // 4
-    assert held.places._held.total() == 3 * PLACES * 3 // 4
+    assert held.places._held.total() == 4 * PLACES * 3 // 4
 
 
 @pytest.mark.parametrize("kind", ["stream", "waiting", "working"])
@@ -119,6 +129,18 @@ def test_a_workload_may_always_have_what_one_key_may(places):
     """A small adapter, with one pod, must serve it as before."""
     assert streams_of_one_workload(places) >= module.STREAMS_OF_ONE_KEY
     assert calls_of_one_workload(places) >= module.STREAMS_OF_ONE_KEY + module.WAITING_OF_ONE_KEY
+
+
+def test_one_pod_does_not_use_up_the_calls_of_its_deployment(places):
+    def call(key: bytes) -> bool:
+        with contextlib.suppress(FailureError), places.working(Call(APP, key), "GetPublicKeys", 100):
+            return True
+        return False
+
+    assert call(b"sibling")
+    for _ in range(10 * CALLS_PER_SECOND):
+        call(b"greedy")
+    assert all(call(b"sibling") for _ in range(CALLS_PER_SECOND))
 
 
 def answered(places, who: str, method: str, size: int, times: int) -> int:
