@@ -59,8 +59,9 @@ def calls_of_one_workload(places: int) -> int:
     all the streams it may have still renews its handles."""
     return max(places * 7 // 8, STREAMS_OF_ONE_KEY + WAITING_OF_ONE_KEY)
 
+
+def calls_of_one_key(places: int) -> int:
     """The same of one certificate: three quarters of its workload's, and three at least. One pod leaves its siblings a way in."""
-    """The same of one certificate: three quarters of its workload's, so that one pod leaves its siblings a way in; three at least."""
     return max(calls_of_one_workload(places) * 3 // 4, 3)
 
 
