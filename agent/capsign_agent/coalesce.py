@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -20,11 +19,21 @@ from capsign_wire.trace_context import gathered
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
+from capsign_agent.fair_queue import FairQueue
 from capsign_agent.handles import Held
 
 BATCH_BYTES = ADAPTER_REQUEST_BYTES - 32 * 1024
 """Most bytes in a batch, by `Call.cost` and what each group adds: what a single call adds beyond that
 (its handle, its context) stays under what every adapter takes."""
+
+CROWDED_ITEMS = 32
+"""Most items in a batch, and in a call, while several sockets sign: whoever asks for one signature waits for no larger batch."""
+
+CROWDED_S = 1.0
+"""How long a socket counts after its last call."""
+
+QUANTUM = 32
+"""What a socket may send in one round while others wait: items, and KiB."""
 
 ITEM_OVERHEAD = 48
 """Bytes that an item adds to its input on the wire and in memory, rounded up."""
@@ -118,6 +127,11 @@ class Answer:
         self.items, self.group = items, None
 
 
+def _dues(call: Call) -> int:
+    """What a call costs in its socket's turn: items, and KiB of input."""
+    return len(call.intents) + call.cost // 1024
+
+
 Lost = Callable[[Call, failures_pb2.Reason.ValueType], None]
 """Writes down that a call's outcome is unknown, and tells its caller; see `settle`."""
 
@@ -195,7 +209,13 @@ class Coalescer:
 
     def __init__(self, max_items: int, max_bytes: int, refusing: Callable[[], FailureError | None]) -> None:
         """`refusing` gives the error with which new calls are refused while no adapter can be reached, or None."""
-        self._waiting: deque[Call] = deque()
+        self._waiting: FairQueue[Call] = FairQueue(QUANTUM, lambda call: call.held.socket, _dues)
+        self._held_by: dict[str, tuple[int, int]] = {}
+        """Items and bytes that wait, by socket."""
+        self._at_work: dict[Taker, str] = {}
+        """Whose batch each stream has; empty: nobody's."""
+        self._seen: dict[str, float] = {}
+        """When each socket's last call came."""
         self._resting: set[Call] = set()
         self._closed: FailureError | None = None
         self._parked: list[Taker] = []
@@ -208,13 +228,31 @@ class Coalescer:
     def age(self) -> float:
         """How long the oldest call has waited, seconds. Read from the telemetry thread."""
         try:
-            return time.monotonic() - self._waiting[0].queued_at
-        except IndexError:
+            return time.monotonic() - min(call.queued_at for call in self._waiting.firsts())
+        except (IndexError, ValueError, RuntimeError):  # it is empty, or changed under our eyes
             return 0.0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more than one socket has had calls lately. Then nobody's calls are in large pieces, nor are batches."""
+        if len(self._seen) < 2:
+            return False
+        lately = time.monotonic() - CROWDED_S
+        return sum(when > lately for when in self._seen.values()) > 1
+
+    @property
+    def piece_items(self) -> int:
+        """Most items of a call now."""
+        return CROWDED_ITEMS if self.crowded else MAX_BATCH_ITEMS
 
     def submit(self, call: Call) -> None:
         """Queue a call. Raises FailureError OVERLOADED, UPSTREAM_UNREACHABLE or that of `fail_all`; then it is not queued."""
-        if self.items + len(call.intents) > self._max_items or self.bytes + call.cost > self._max_bytes:
+        socket = call.held.socket
+        self._seen[socket] = call.queued_at
+        parts = 2 if self.crowded else 1  # nobody has more than half of the queue while others sign too
+        own_items, own_bytes = self._held_by.get(socket, (0, 0))
+        full = self.items + len(call.intents) > self._max_items or self.bytes + call.cost > self._max_bytes
+        if full or (own_items and (own_items * parts > self._max_items or own_bytes * parts > self._max_bytes)):
             raise FailureError(failures_pb2.REASON_OVERLOADED, "The agent's queue is full.", retry_after_ms=50)
         refusal = self._closed or self._refusing()
         if refusal is not None:
@@ -238,7 +276,7 @@ class Coalescer:
             if call not in self._resting:
                 continue
             self._resting.remove(call)
-            self._waiting.appendleft(call)
+            self._waiting.append_first(call)
             self._count(call, 1)
         self._wake_one()
 
@@ -247,16 +285,10 @@ class Coalescer:
         if call in self._resting:
             self._resting.remove(call)
             return True
-        if call in self._waiting:
-            self._waiting.remove(call)
+        if self._waiting.remove(call):
             self._count(call, -1)
             return True
         return False
-
-    def nudge(self) -> None:
-        """A stream ends that may have been woken for something that still waits: wake another."""
-        if self._waiting:
-            self._wake_one()
 
     def _wake_one(self) -> None:
         """An idle stream, of the replica with the least to do; of several the one that was busy last, whose caches are warm."""
@@ -274,18 +306,26 @@ class Coalescer:
         if taker in self._parked:
             self._parked.remove(taker)
 
-    def take(self, lost: Lost) -> Batch | None:
-        """The next batch, oldest calls first; None if nothing waits. What is left out because nobody waits for it is settled."""
+    def take(self, lost: Lost, taker: Taker | None = None) -> Batch | None:
+        """The next batch, oldest calls first; None if nothing waits. What is left out because nobody waits for it is settled.
+
+        While several sockets sign, a batch is of one socket, whose turn it is, and no socket has all streams: who asks for one
+        signature waits neither for the many of another nor for a stream.
+        """
+        if taker is not None:
+            self._at_work[taker] = ""
+        crowded = self.crowded
+        most = CROWDED_ITEMS if crowded else MAX_BATCH_ITEMS
+        skip: set[object] = self._with_enough_streams() if crowded else set()
         calls: list[Call] = []
         items = size = 0
         groups: set[object] = set()
-        while self._waiting:
-            call = self._waiting[0]
+        while (call := self._waiting.peek(skip)) is not None:
             cost = call.cost + (0 if call.key in groups else call.group_cost)
-            over = items + len(call.intents) > MAX_BATCH_ITEMS or size + cost > BATCH_BYTES
+            over = items + len(call.intents) > most or size + cost > BATCH_BYTES
             if calls and (over or (len(groups) == MAX_GROUPS and call.key not in groups)):
                 break
-            self._waiting.popleft()
+            self._waiting.pop()
             self._count(call, -1)
             if call.answer.done():
                 if call.owed:
@@ -295,7 +335,27 @@ class Coalescer:
             groups.add(call.key)
             items += len(call.intents)
             size += cost
-        return Batch(calls) if calls else None
+            if crowded:
+                skip = {owner for owner in self._waiting.owners if owner != call.held.socket}
+        if not calls:
+            return None
+        if taker is not None:
+            self._at_work[taker] = calls[0].held.socket
+        return Batch(calls)
+
+    def _with_enough_streams(self) -> set[object]:
+        """Sockets that have half of the streams, or the only one."""
+        most = max(1, len(self._at_work) // 2)
+        if len(self._at_work) < 2:
+            return set()
+        owners = [owner for owner in self._at_work.values() if owner]
+        return {owner for owner in owners if owners.count(owner) >= most}
+
+    def gone(self, taker: Taker) -> None:
+        """This stream has ended: another may take what it was to take."""
+        self._at_work.pop(taker, None)
+        if self._waiting:
+            self._wake_one()
 
     def fail_all(self, error: FailureError, lost: Lost) -> None:
         """Close: refuse everything that waits or comes later. What may have been signed is not refused but unknown."""
@@ -304,6 +364,7 @@ class Coalescer:
         self._waiting.clear()
         self._resting.clear()
         self.items = self.bytes = 0
+        self._held_by.clear()
         for call in left:
             if call.journalled:
                 lost(call, failures_pb2.REASON_ANSWER_LOST)
@@ -311,5 +372,7 @@ class Coalescer:
                 call.fail(error)
 
     def _count(self, call: Call, sign: int) -> None:
+        items, size = self._held_by.get(call.held.socket, (0, 0))
+        self._held_by[call.held.socket] = (items + sign * len(call.intents), size + sign * call.cost)
         self.items += sign * len(call.intents)
         self.bytes += sign * call.cost

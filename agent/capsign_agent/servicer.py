@@ -26,6 +26,9 @@ from capsign_agent.sign import SigningPath
 
 T = TypeVar("T")
 
+LOOKUPS_AT_ONCE = 8
+"""Questions of one socket that are under way, of those that may go to the adapter; more wait."""
+
 _SERVICE = agent_pb2.DESCRIPTOR.services_by_name["SigningService"].full_name
 SIGN, SIGN_BATCH, SIGN_STREAM = (f"{_SERVICE}/{name}" for name in ("Sign", "SignBatch", "SignStream"))
 
@@ -64,6 +67,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self._gate = gate
         self._room = room
         self._turns = turns
+        self._asking = asyncio.Semaphore(LOOKUPS_AT_ONCE)
         self._timeout_s = timeout_s
         self._stream_calls = stream_calls
         self._skew_s = skew_s
@@ -118,13 +122,28 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         return await self._unary(request, context, act)
 
     async def Verify(self, request: agent_pb2.VerifyRequest, context: Any) -> agent_pb2.VerifyResponse:
-        return await self._unary(request, context, lambda timeout_s: self._lookups.verify(self._socket, request, timeout_s))
+        return await self._unary(request, context, lambda timeout_s: self._ask(self._lookups.verify, request, timeout_s))
 
     async def GetPublicKeys(self, request: agent_pb2.GetPublicKeysRequest, context: Any) -> agent_pb2.GetPublicKeysResponse:
-        return await self._unary(request, context, lambda timeout_s: self._lookups.public_keys(self._socket, request, timeout_s))
+        return await self._unary(request, context, lambda timeout_s: self._ask(self._lookups.public_keys, request, timeout_s))
 
     async def ResolveIntent(self, request: agent_pb2.ResolveIntentRequest, context: Any) -> agent_pb2.ResolveIntentResponse:
-        return await self._unary(request, context, lambda timeout_s: self._lookups.resolve(self._socket, request, timeout_s))
+        return await self._unary(request, context, lambda timeout_s: self._ask(self._lookups.resolve, request, timeout_s))
+
+    async def _ask(self, lookup: Callable[[SocketHandles, Any, float], Awaitable[T]], request: Any, timeout_s: float) -> T:
+        """Some at a time: they share the way to the adapter, and the adapter's patience with this pod, with the other sockets."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        try:
+            async with asyncio.timeout_at(until):
+                await self._asking.acquire()
+        except TimeoutError:
+            detail = "Too much is asked on this socket at once."
+            raise FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=250) from None
+        try:
+            return await lookup(self._socket, request, max(0.001, until - loop.time()))
+        finally:
+            self._asking.release()
 
     async def answer(self, request: agent_pb2.SignStreamRequest) -> agent_pb2.SignStreamResponse:
         """One call of a stream. Never raises; what cannot be read at all is answered under the id 0."""

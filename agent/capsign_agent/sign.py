@@ -36,8 +36,16 @@ from capsign_agent.coalesce import BATCH_BYTES, ITEM_OVERHEAD, Answer, Call, Coa
 from capsign_agent.handles import Held, NotYetError, SocketHandles
 from capsign_agent.journal import Journal
 from capsign_agent.keys import Context, Known, PublicKeys
+from capsign_agent.rate import Bucket
 from capsign_agent.renewal import Hold, look_once
 from capsign_agent.settle import Settlement, named
+
+SLICE = 64
+"""Items that are worked on in one go while several sockets sign."""
+
+
+REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, REFUSAL_LATER_S = 100, 1024, 0.25
+"""Items that policy refuses in the pod, of one socket; above that the word comes later, by seconds."""
 
 
 class _Work:
@@ -87,6 +95,7 @@ class SigningPath:
         self._keys = keys
         self._metrics = metrics
         self._took = metrics.histogram("capsign.call.duration")
+        self._refusals: dict[str, Bucket] = {}
         self._skew_s = skew_s
         self._clock = clock
 
@@ -113,6 +122,8 @@ class SigningPath:
             except FailureError as error:
                 self._refuse_group(socket, work, error, refusals)
         self._record_refusals(socket, refusals, works)
+        if refused := len(refusals.records):
+            await self._wait_if_over(socket.name, refused, deadline)
         signed_by = await self._exchange(works, deadline, traceparent)
         replies = [self._reply(work, made_under) for work, made_under in zip(works, signed_by, strict=True)]
         loop.call_soon(self._measure, works, loop.time() - started)  # once the reply is on its way
@@ -160,7 +171,11 @@ class SigningPath:
             assert known_hasher is not None
             to_input = known_hasher
         passed: list[int] = []
+        slice_ends = SLICE
         for position in work.positions:
+            if position >= slice_ends and self._coalescer.crowded:
+                slice_ends = position + SLICE
+                await asyncio.sleep(0)  # the loop's turn is for all sockets
             item = work.group.items[position]
             intent_id, kind = item.intent_id, item.WhichOneof("input")
             if kind == "message" and intents.is_intent_id(intent_id):  # a message needs no other look
@@ -207,6 +222,16 @@ class SigningPath:
             for work in works:
                 work.refuse(work.refused, error)
 
+    async def _wait_if_over(self, socket: str, refused: int, deadline: float) -> None:
+        """A socket that is refused without end gets the word later: refusals cost the loop that serves all sockets."""
+        now = self._clock()
+        bucket = self._refusals.get(socket)
+        if bucket is None:
+            bucket = self._refusals[socket] = Bucket(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, now)
+        if bucket.take(refused, now) < refused:
+            left = deadline - asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, min(REFUSAL_LATER_S, left)))
+
     # Steps 7 to 10: the exchange with the adapter; `settle` has what happens around each batch.
 
     async def _exchange(self, works: Sequence[_Work], deadline: float, traceparent: str) -> list[types_pb2.SignedBy | None]:
@@ -246,7 +271,7 @@ class SigningPath:
         if context is None or not work.intents:
             return submitted
         loop = asyncio.get_running_loop()
-        for start, end in _pieces(work.inputs):
+        for start, end in _pieces(work.inputs, self._coalescer.piece_items):
             call = Call(
                 context.held,
                 context.algorithm,
@@ -377,12 +402,12 @@ def _odd_input(row: AlgorithmRow, item: agent_pb2.SignItem, kind: str | None, to
     return item.digest
 
 
-def _pieces(inputs: Sequence[bytes]) -> Iterable[tuple[int, int]]:
-    """Cut inputs so that each piece fits into one batch by bytes."""
+def _pieces(inputs: Sequence[bytes], most: int) -> Iterable[tuple[int, int]]:
+    """Cut inputs so that each piece fits into one batch by bytes, and has so many of them at most."""
     start = size = 0
     for at, data in enumerate(inputs):
         cost = len(data) + ITEM_OVERHEAD
-        if size + cost > BATCH_BYTES and at > start:
+        if (size + cost > BATCH_BYTES and at > start) or at - start == most:
             yield start, at
             start, size = at, 0
         size += cost

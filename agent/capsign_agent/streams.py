@@ -163,7 +163,7 @@ class SignStream:
         self._rest(False)
         try:
             while not self._retired and not call.done():
-                batch = self._coalescer.take(self._path.lost)
+                batch = self._coalescer.take(self._path.lost, self)
                 if batch is None:
                     self._woken = loop.create_future()
                     self._rest(True)
@@ -186,7 +186,7 @@ class SignStream:
             good = good or loop.time() - started > GOOD_AFTER_S
             self._reach.down(loop.time(), good=good)
             call.cancel()
-            self._coalescer.nudge()
+            self._coalescer.gone(self)
         return good
 
     async def _exchange(self, call: Any, batch: Batch) -> bool:

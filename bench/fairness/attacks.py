@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 ADAPTER_VICTIM = ("bench.fairness.adapter_victim",)
+POD_VICTIM = ("bench.fairness.pod_victim",)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Attack:
 
 def _adapter(name: str, story: str, *arguments: str) -> Attack:
     return Attack(name, story, ("bench.fairness.adapter_attacker", *arguments))
+
+
+def _pod(name: str, story: str, *arguments: str, victim: tuple[str, ...] = ()) -> Attack:
+    return Attack(name, story, ("bench.fairness.pod_attacker", *arguments), (*POD_VICTIM, *victim), "agent")
 
 
 ATTACKS: Mapping[str, Attack] = {
@@ -47,6 +52,15 @@ ATTACKS: Mapping[str, Attack] = {
         _adapter("proofs", "tiles, proofs and checkpoints, 8 calls at once", "proofs"),
         _adapter("resolves", "ResolveIntent of what was never sent, 8 calls at once", "resolves"),
         _adapter("audit", "SubmitAudit of 4,096 records a batch, 8 calls at once", "audit"),
+        _pod("pod-batches", "1,024 signatures a call on another container's socket, 4 calls at once", "batches"),
+        _pod("pod-streams", "1,024 signatures a message on 4 streams of another container's socket", "streams"),
+        _pod("pod-refusals", "refused calls on another container's socket, 64 at once", "refusals"),
+        _pod("pod-refused-batches", "1,024 refused items a call on another container's socket", "refused-batches"),
+        _pod("pod-verifies", "signatures to verify on another container's socket, 64 at once", "verifies"),
+        _pod("pod-public-keys", "public keys of new transcripts on another container's socket, 64 at once", "public-keys"),
+        _pod("pod-resolves", "intents to resolve on another container's socket, 64 at once", "resolves"),
+        _pod("pod-lookups", "public keys of new transcripts; the victim resolves", "public-keys", victim=("--resolves",)),
+        _pod("pod-resets", "streams opened and reset without end on another container's socket", "resets"),
         _adapter("siblings", "forged handles from all pods of the victim's Deployment but one", "forged", "--account", "app"),
     )
 }

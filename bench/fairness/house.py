@@ -38,6 +38,17 @@ keys:
   - {tenant: else, name: orders, kind: derived, algorithms: [Ed25519, ES256, HS256, ML-DSA-65]}
   - {tenant: else, name: root, kind: direct, algorithms: [RS256]}
 grants:"""
+_WORKER = """
+  - name: orders-short
+    tenant: demo
+    key: orders
+    workloads: ["{trust_domain}{path}"]
+    purpose: short
+    algorithms: [Ed25519]
+    protocols: [{{protocol: jwt, roles: [issuer], versions: ["1"]}}]
+"""
+"""What the second socket of the agent of `dev up` offers."""
+
 _TAIL = """
 roles:
   - {role: operator, identities: ["spiffe://capsign.test/operator/dev"]}
@@ -59,7 +70,7 @@ def policy() -> str:
             grants += _GRANT.format(
                 name=f"{name}-{account}", tenant=tenant, key=key, path=path, algorithms=algorithms, trust_domain=TRUST_DOMAIN
             )
-    return _HEAD + grants + _TAIL
+    return _HEAD + grants + _WORKER.format(trust_domain=TRUST_DOMAIN, path=VICTIM) + _TAIL
 
 
 class House:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from capsign_agent.coalesce import BATCH_BYTES, Batch, Call, Coalescer
+from capsign_agent.coalesce import BATCH_BYTES, CROWDED_ITEMS, Batch, Call, Coalescer
 from capsign_agent.handles import Held
 from capsign_agent.rate import Bucket
 from capsign_wire import bounds
@@ -74,7 +74,7 @@ def test_a_call_wakes_one_idle_stream_and_no_busy_one() -> None:
     one.park(idle)
     one.submit(call())
     assert (idle.woken, other.woken) == (1, 0)
-    one.nudge()
+    one.gone(idle)
     assert other.woken == 1
 
 
@@ -101,7 +101,7 @@ def test_a_stream_that_ends_hands_its_wake_on() -> None:
     one.park(broken)
     one.submit(call())
     assert broken.woken == 1
-    one.nudge()
+    one.gone(broken)
     assert other.woken == 1
 
 
@@ -295,3 +295,52 @@ def test_no_batch_is_larger_than_what_every_adapter_takes(token, items, size):
         assert batch.request(1).ByteSize() <= bounds.ADAPTER_REQUEST_BYTES
         sent += len(batch.calls)
     assert sent == len(calls)
+
+
+def test_while_several_sockets_sign_nobody_has_every_stream_nor_a_large_batch() -> None:
+    """1,024 items a call on one container's socket left its neighbour 2 % of its rate."""
+    one, first, second = queue(), Stream(), Stream()
+    greedy, modest = held("greedy"), held("modest")
+    for stream in (first, second):
+        assert one.take(unheard, stream) is None
+    asked = call(of=modest)
+    one.submit(asked)
+    batch = one.take(unheard, first)
+    assert batch is not None
+    assert batch.calls == [asked]
+    for _ in range(40):
+        one.submit(call(CROWDED_ITEMS // 2, of=greedy))
+    batch = one.take(unheard, first)
+    assert batch is not None
+    assert batch.items == CROWDED_ITEMS
+    assert one.take(unheard, second) is None  # kept for the others
+    again = call(of=modest)
+    one.submit(again)
+    batch = one.take(unheard, second)
+    assert batch is not None
+    assert batch.calls == [again]
+
+
+def test_a_socket_that_signs_alone_has_all_streams_and_whole_batches() -> None:
+    one, first, second = queue(), Stream(), Stream()
+    assert one.piece_items == bounds.MAX_BATCH_ITEMS
+    for _ in range(4):
+        one.submit(call(512))
+    for stream in (first, second):
+        batch = one.take(unheard, stream)
+        assert batch is not None
+        assert batch.items == 1024
+
+
+def test_a_socket_has_no_more_than_half_of_the_queue_while_others_sign_too() -> None:
+    one = queue(max_items=100)
+    greedy, modest = held("greedy"), held("modest")
+    for _ in range(10):
+        one.submit(call(10, of=greedy))
+    with pytest.raises(FailureError, match="OVERLOADED"):
+        one.submit(call(of=modest))
+    batch = one.take(unheard)
+    assert batch is not None
+    with pytest.raises(FailureError, match="OVERLOADED"):
+        one.submit(call(10, of=greedy))
+    one.submit(call(of=modest))

@@ -1,0 +1,109 @@
+"""A queue in which each owner has its turn: deficit round robin (Shreedhar, Varghese 1995). Pure.
+
+Each owner has a line of its own. When its turn comes it may take things up to what it has saved, and `quantum` is added to that
+in each round; what is dearer waits for a later round. So over time owners that want more than there is get equal shares by cost,
+whoever asks more often, or for more at once, and who asks for little waits for one round at most.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class FairQueue(Generic[T]):
+    """For one event loop."""
+
+    def __init__(self, quantum: int, owner: Callable[[T], Hashable], cost: Callable[[T], int]) -> None:
+        self._quantum = quantum
+        self._owner = owner
+        self._cost = cost
+        self._lines: dict[Hashable, deque[T]] = {}
+        self._saved: dict[Hashable, int] = {}
+        """Only of owners that have a line: who is away saves nothing."""
+        self._round: deque[Hashable] = deque()
+        """The owners that have a line, the one whose turn it is first."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._round)
+
+    def __iter__(self) -> Iterator[T]:
+        for line in list(self._lines.values()):
+            yield from line
+
+    @property
+    def owners(self) -> list[Hashable]:
+        """Those that have a line."""
+        return list(self._round)
+
+    def firsts(self) -> list[T]:
+        """The begin of each line."""
+        return [line[0] for line in self._lines.values()]
+
+    def append(self, one: T) -> None:
+        """To the end of its owner's line."""
+        self._line(one).append(one)
+
+    def append_first(self, one: T) -> None:
+        """To the begin of its owner's line."""
+        self._line(one).appendleft(one)
+
+    def remove(self, one: T) -> bool:
+        """Take it out, wherever it is. False if it is not there."""
+        owner = self._owner(one)
+        line = self._lines.get(owner)
+        if line is None or one not in line:
+            return False
+        line.remove(one)
+        if not line:
+            self._leave(owner)
+        return True
+
+    def peek(self, skip: Collection[Hashable] = ()) -> T | None:
+        """What comes next, of owners that are not to be skipped; None if they want nothing."""
+        among = sum(owner not in skip for owner in self._round)
+        if not among:
+            return None
+        while True:
+            owner = self._round[0]
+            first = self._lines[owner][0]
+            if owner not in skip:
+                if among == 1 or self._cost(first) <= self._saved[owner]:
+                    return first
+                self._saved[owner] += self._quantum
+            self._round.rotate(-1)
+
+    def pop(self) -> T:
+        """Take out what `peek` gave just now."""
+        owner = self._round[0]
+        one = self._lines[owner].popleft()
+        self._saved[owner] = max(0, self._saved[owner] - self._cost(one))
+        if not self._lines[owner]:
+            self._leave(owner)
+        return one
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._lines.clear()
+        self._saved.clear()
+        self._round.clear()
+
+    def _line(self, one: T) -> deque[T]:
+        owner = self._owner(one)
+        line = self._lines.get(owner)
+        if line is None:
+            line = self._lines[owner] = deque()
+            self._saved[owner] = self._quantum
+            self._round.append(owner)
+        return line
+
+    def _leave(self, owner: Hashable) -> None:
+        del self._lines[owner]
+        del self._saved[owner]
+        self._round.remove(owner)
