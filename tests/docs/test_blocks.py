@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.pages import CLUSTER, COMMANDS, DATA, ROOT, blocks, pages
+from support.pages import CLUSTER, COMMANDS, DATA, ROOT, blocks, indented, pages
 from support.pages import _blocks as parsed
 
 BLOCKS = [block for page in pages() for block in blocks(page)]
@@ -31,6 +31,12 @@ def test_commands_are_run_or_there_is_a_reason(block):
     assert not (run and block.reason), f"{block.at} is run, and says that it is not"
     assert run or len(block.reason) >= 15, f"{block.at}: {block.reason!r} is no reason"
     assert not run or block.language in COMMANDS, f"{block.at} is run: say in which language it is"
+
+
+@pytest.mark.parametrize("page", pages())
+def test_commands_are_in_fences(page):
+    """What is a block by its indentation alone has no language, and nobody runs it."""
+    assert not indented(page)
 
 
 def test_no_fence_is_left_open():

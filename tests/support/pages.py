@@ -29,9 +29,8 @@ _FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)(?P=fence) *$", re.DOTALL | re.MULTILINE
 )
 _NOT_RUN = re.compile(r"<!-- not run: (?P<reason>[^\n]+?) -->\n\Z")
-_A_COMMAND = re.compile(
-    r"^\s*(?:\$ |(?:\S*/)?(?:capsign(?:-\w+)?|kubectl|helm|make|pip|python3?|openssl|curl|docker) )", re.MULTILINE
-)
+_PROGRAMS = r"capsign(?:-\w+)?|kubectl|helm|make|pip|python3?|openssl|curl|docker|apt-get|pkcs11-tool|sqlite3|git|go|npm"
+_A_COMMAND = re.compile(rf"^\s*(?:\$ |(?:\S*/)?(?:{_PROGRAMS}) )", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,12 @@ def _blocks(page: str, text: str) -> Iterator[Block]:
         marker = _NOT_RUN.search(before)
         line = before.count("\n") + 1
         yield Block(page, line, language, tuple(words), found["text"], marker["reason"] if marker else "")
+
+
+def indented(page: str) -> list[str]:
+    """Blocks that are blocks by their indentation, as far as they look like commands."""
+    text = _FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    return [block for block in re.findall(r"\n\n((?: {4}.*\n)+)", text) if _A_COMMAND.search(block)]
 
 
 def pages() -> list[str]:
