@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 import grpc
 import pytest
 from capsign.errors import Refused, Unavailable, Unknown
+from capsign.results import KeyHandle
 from capsign_cli import __main__ as cli
 from capsign_cli import credentials, failures, output, profiles
 from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa
@@ -515,3 +516,28 @@ def test_half_of_what_names_an_adapter_is_wrong_use_and_says_which_half(profile,
 def test_the_names_of_profiles_complete(profile):
     assert profiles.complete(None, None, "o") == ["one"]
     assert profiles.complete(None, None, "x") == []
+
+
+def test_a_handle_that_ended_is_listed_and_told_as_not_renewed(monkeypatch, capsys):
+    """One of two handles ended during an outage. The list is what there is; the exit code says that something is amiss."""
+    now = datetime.now(UTC)
+
+    class Lists:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def handles(self):
+            return [
+                KeyHandle("1", "long", "jwt", ("ES256",), (), "allowed", now + timedelta(minutes=5), 0),
+                KeyHandle("2", "short", "brief", ("ES256",), (), "allowed", now - timedelta(minutes=5), 0),
+            ]
+
+    monkeypatch.setattr("capsign_cli.signing._signer", lambda options, timeout: Lists())
+    code, out, err = run("handles", capsys=capsys)
+    assert code == failures.UNAVAILABLE
+    assert "long" in out
+    assert "short" in out
+    assert "NOT_RENEWED. Ended, and not renewed yet: short." in err
