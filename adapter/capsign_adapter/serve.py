@@ -162,7 +162,7 @@ class Replica:
         evidence = EvidenceServicer(policy, store, checkpoints, quota)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
         measured = LenientRegistrar(MeasuredRegistrar(self._server, metrics))
-        registrar: Any = ChargingRegistrar(PatientRegistrar(measured, places, places.working), policy, budget)
+        registrar: Any = ChargingRegistrar(PatientRegistrar(measured, places, places.working), policy, budget, turns)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)

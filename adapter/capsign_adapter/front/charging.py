@@ -20,7 +20,7 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.identity import peer_of
 from capsign_adapter.sign.edge import failure_of, pause
-from capsign_adapter.sign.fair import Lane, flow_of
+from capsign_adapter.sign.fair import Lane, Turns, flow_of
 
 AT_ONCE = 3
 """Unary calls of one workload that are worked on at the same time: they share Python's lock, and the store's, with the batches of
@@ -33,8 +33,9 @@ _WAITS_ELSEWHERE = frozenset({"Renew"})
 class ChargingRegistrar:
     """Pass this to a generated `add_…_to_server`: unary methods are charged before they begin."""
 
-    def __init__(self, registrar: Any, policy: Policy, budget: Budget) -> None:
+    def __init__(self, registrar: Any, policy: Policy, budget: Budget, turns: Turns) -> None:
         self._registrar = registrar
+        self._turns = turns
         self._policy = policy
         self._budget = budget
         self._lock = threading.Lock()
@@ -72,7 +73,10 @@ class ChargingRegistrar:
 
     @contextmanager
     def _turn(self, peer: Peer, name: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """Wait for a turn among the calls of this workload. Who must revoke waits for nobody. Ends the call if none comes."""
+        """Wait for a turn among the calls of this workload, and some milliseconds until batches that are small have finished.
+
+        Who must revoke waits for nobody. Ends the call if no turn comes.
+        """
         if self._policy.roles_of(peer.spiffe_id) or name in _WAITS_ELSEWHERE:
             yield
             return
@@ -81,10 +85,12 @@ class ChargingRegistrar:
             lane.users += 1
         try:
             try:
-                lane.take(flow_of(self._policy, peer), cost.CALL)
+                flow = flow_of(self._policy, peer)
+                lane.take(flow, cost.CALL)
             except FailureError as error:
                 abort(context, error)
             try:
+                self._turns.wait_for_calm(flow, cost.CALL)
                 yield
             finally:
                 lane.give()

@@ -54,7 +54,7 @@ EPOCH_ATTEMPTS = 5
 FUTURE_MS = 300_000
 """How far ahead of our clock an intent id may be: it would otherwise outlive the retention window."""
 
-PIECE = 64
+PIECE = 32
 """Signatures of a batch that are committed at once where others are about: they wait behind these, not behind a thousand."""
 
 ALONE_US = 64 * TURN_US

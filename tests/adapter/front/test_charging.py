@@ -14,6 +14,7 @@ from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import charging
 from capsign_adapter.front.charging import AT_ONCE, ChargingRegistrar
+from capsign_adapter.sign.fair import Turns
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -40,7 +41,7 @@ def register(monkeypatch):
 
     def registered(method: Callable[[Any, Any], Any], name: str = "GetTile") -> Callable[[Any, Any], Any]:
         policy, kept = parse_policy(POLICY.encode()), Kept()
-        registrar = ChargingRegistrar(kept, policy, Budget(policy, Buckets(lambda: 0), US_PER_SECOND))
+        registrar = ChargingRegistrar(kept, policy, Budget(policy, Buckets(lambda: 0), US_PER_SECOND), Turns(2))
         registrar.add_registered_method_handlers("service", {name: grpc.unary_unary_rpc_method_handler(method)})
         return kept.handlers[name].unary_unary
 
