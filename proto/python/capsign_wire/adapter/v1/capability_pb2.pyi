@@ -179,7 +179,7 @@ class RenewHandlesResponse(_message.Message):
     """The epoch under which they were made."""
     @_builtins.property
     def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___IssuedHandle]:
-        """One for each token that is still good; compare grants to see which are gone."""
+        """One for each grant of which a token is still good; compare grants to see which are gone."""
 
     def __init__(
         self,
