@@ -327,7 +327,8 @@ time.sleep(600)
             test.send_signal(signal.SIGKILL)
     until(lambda: not run.exists(), "the end of the run directory")
     assert not list(Path("/sys/fs/cgroup").glob(f"*/{run.name}"))
-    assert not [process for process in Path("/proc").iterdir() if process.name.isdigit() and of_run(process, run)]
+    # The keeper removes the directory, and then ends: it is the last.
+    until(lambda: not [one for one in Path("/proc").iterdir() if one.name.isdigit() and of_run(one, run)], "the last process")
     assert run.name not in Path("/proc/self/mounts").read_text()
 
 
