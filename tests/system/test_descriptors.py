@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 
 import capsign
 import grpc
+import psutil
 import pytest
 from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc, evidence_pb2, evidence_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -25,13 +26,13 @@ READS = 300
 
 
 @pytest.fixture(scope="module")
-def dev():
+def limited():
     with deployment() as one:
         one.end(one.adapter())
         process = one.start_adapter(under=("prlimit", f"--nofile={LIMIT}:{LIMIT}"))
         one.wait_serving(one.about["adapters"][0]["health"])
         assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (LIMIT, LIMIT)
-        yield one
+        yield one, psutil.Process(process.pid)
 
 
 def entries(auditor: DirectAdapter) -> list[bytes]:
@@ -80,12 +81,14 @@ def revoke(dev: Dev) -> None:
 
 
 @pytest.mark.parametrize("where", ["address", "admin", "health"])
-def test_more_connections_than_there_are_descriptors(dev: Dev, where: str):
+def test_more_connections_than_there_are_descriptors(limited: tuple[Dev, psutil.Process], where: str):
+    dev, process = limited
     host, port = dev.about["adapters"][0][where].split(":")
     others = {"address", "admin", "health"} - {where}
     with DirectAdapter(dev.about, client="auditor") as auditor:
         grpc.channel_ready_future(auditor.channel).result(timeout=30)
         with strangers(host, int(port)):
+            assert process.num_fds() < LIMIT - 128
             assert len(entries(auditor)) == READS
             if "health" in others:
                 demand_health(dev)
