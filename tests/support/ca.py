@@ -33,12 +33,15 @@ class Credential:
 class Authority:
     """Issues from a root that lives as long as the test."""
 
-    def __init__(self, name: str = "test CA") -> None:
+    def __init__(self, name: str = "test CA", *, plain: bool = False) -> None:
+        """`plain`: as many companies have them, without key usage, and without key identifiers in what it issues."""
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
+        self._plain = plain
         builder = self._builder(self._name, self._key, datetime.timedelta(hours=1))
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
+        if not plain:
+            builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
         self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     def issue(
@@ -68,12 +71,13 @@ class Authority:
         self, subject: x509.Name, key: Any, life: datetime.timedelta, begins: datetime.timedelta = datetime.timedelta(hours=-2)
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
-        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = x509.CertificateBuilder()
+        if not self._plain:
+            authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+            builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            builder = builder.add_extension(authority, critical=False)
         return (
-            x509.CertificateBuilder()
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(authority, critical=False)
-            .subject_name(subject)
+            builder.subject_name(subject)
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())

@@ -17,7 +17,7 @@ from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
-from capsign_wire import addresses, logs, pem
+from capsign_wire import addresses, logs, pem, tls_trust
 from capsign_wire.failures import FailureError
 from capsign_wire.settings import SettingsError
 from capsign_wire.types.v1 import failures_pb2
@@ -146,11 +146,8 @@ class Api:
         with self._lock:
             if self._context is not None and stamp == self._ca_stamp:
                 return self._context
-        # Not `create_default_context`: from Python 3.13 on that demands extensions which many clusters' authorities lack.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context = tls_trust.context(b"".join(pem.authorities(self._ca_file.read_bytes())))
         context.sslsocket_class = _TimedSocket
-        context.load_verify_locations(cadata=b"".join(pem.authorities(self._ca_file.read_bytes())))
         self.close()
         with self._lock:
             self._context, self._ca_stamp = context, stamp

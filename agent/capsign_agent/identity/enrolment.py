@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from capsign_wire import addresses, channels
+from capsign_wire import addresses, channels, tls_trust
 from capsign_wire.adapter.v1 import identity_pb2, identity_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -64,8 +64,7 @@ class Enrolment:
     async def knows_another(self, authorities: bytes) -> bool:
         """Whether an address answers, and with a certificate for which `authorities` do not vouch: asked once nobody could be
         enrolled with, because gRPC does not tell that from an address where nobody is."""
-        context = ssl.create_default_context(cadata=authorities.decode("ascii"))
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context = tls_trust.context(authorities.decode("ascii"))
         context.set_alpn_protocols(["h2"])
         return any(await asyncio.gather(*(self._is_anothers(target, context) for target in self._targets)))
 

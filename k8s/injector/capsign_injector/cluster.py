@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from capsign_wire import pem
+from capsign_wire import pem, tls_trust
 
 from capsign_injector.server_settings import Server
 
@@ -190,7 +190,8 @@ def _credentials(settings: Server) -> tuple[str, ssl.SSLContext]:
         token = Path(settings.token_file).read_text(encoding="ascii").strip()
         if not token:
             raise ValueError("no token")
-        return token, ssl.create_default_context(cadata=b"".join(pem.authorities(Path(settings.ca_file).read_bytes())))
+        authorities = pem.authorities(Path(settings.ca_file).read_bytes())
+        return token, tls_trust.context(b"".join(authorities), ssl.TLSVersion.TLSv1_2)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"{settings.token_file} or {settings.ca_file} cannot be read ({type(error).__name__}). "

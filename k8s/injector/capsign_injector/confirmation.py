@@ -12,7 +12,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 
-from capsign_wire import addresses, logs
+from capsign_wire import addresses, logs, tls_trust
 
 from capsign_injector.settings import Adapter
 from capsign_injector.watched_files import FileError, WatchedFiles
@@ -60,10 +60,9 @@ class Confirmation:
         """Ask every address until one confirms."""
         try:
             pem = self._bundle.current()
-            context = ssl.create_default_context(cadata=pem)
+            context = tls_trust.context(pem)
         except (FileError, ssl.SSLError):
             return  # `fault` says it, or the bundle's own check did
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.set_alpn_protocols(["h2"])
         contradicted = ""
         for target in self._adapter.enrolment_targets:

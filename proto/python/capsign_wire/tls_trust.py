@@ -1,0 +1,19 @@
+"""The TLS context of a client that trusts the certificates it is given and nobody else, whatever Python it runs on.
+
+Never `ssl.create_default_context`: from Python 3.13 on that refuses authorities and servers without
+certain extensions (key usage, authority key identifier), which clusters and companies have many of,
+and which gRPC takes. It also writes the secrets of every connection into a file that SSLKEYLOGFILE
+names. A test reads the sources: nobody else makes such a context.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+
+def context(authorities: bytes | str, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    """Verifies the server and its name. `authorities` are DER in bytes, or PEM in text. Raises ssl.SSLError, ValueError."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = minimum
+    made.load_verify_locations(cadata=authorities)
+    return made
