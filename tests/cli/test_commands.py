@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import pwd
 import shlex
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,8 +21,9 @@ import pytest
 from capsign.errors import Refused, Unavailable, Unknown
 from capsign.results import KeyHandle
 from capsign_cli import __main__ as cli
-from capsign_cli import credentials, failures, output, profiles
+from capsign_cli import credentials, failures, output, place, profiles
 from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa
+from capsign_cli.failures import CliError
 from capsign_wire.adapter.v1 import admin_pb2_grpc
 from capsign_wire.failures import REASONS, FailureError
 from capsign_wire.types.v1 import failures_pb2 as pb
@@ -507,6 +510,49 @@ def test_options_count_before_variables_and_those_before_a_profile(profile, monk
     assert (other.address, other.server_name) == ("option:1", "")
 
 
+@pytest.fixture
+def meant(monkeypatch):
+    """What `keys list` takes for the adapter that is meant, without going there."""
+    seen = []
+
+    @contextmanager
+    def channel(self):
+        seen.append((self.address, str(self.ca), self.server_name))
+        raise CliError(failures.UNAVAILABLE, "SEEN", "Seen.")
+        yield
+
+    monkeypatch.setattr(place.Adapter, "channel", channel)
+    return seen
+
+
+def test_a_profile_that_is_asked_for_counts_before_what_the_shell_has(profile, meant, monkeypatch, capsys):
+    """A responder says --profile production, and a variable of an hour ago names another adapter."""
+    for name in ("ca", "cert", "key"):
+        (profile.parent / f"{name}.pem").touch()
+    at = {name: str(profile.parent / f"{name}.pem") for name in ("ca", "cert", "key")}
+    lines = [f"{name} = {json.dumps(path)}" for name, path in at.items()]
+    profile.write_text("\n".join(["[one]", 'adapter = "production:1"', *lines]))
+    monkeypatch.setenv("CAPSIGN_ADAPTER", "left-over:1")
+    monkeypatch.setenv("CAPSIGN_SERVER_NAME", "of-the-left-over")
+    run("keys", "list", "--profile", "one", capsys=capsys)
+    run("keys", "list", "--profile", "one", "--adapter", "option:1", capsys=capsys)
+    monkeypatch.setenv("CAPSIGN_PROFILE", "one")
+    run("keys", "list", capsys=capsys)
+    names = [("production:1", ""), ("option:1", ""), ("left-over:1", "of-the-left-over")]
+    assert meant == [(address, at["ca"], name) for address, name in names]
+
+
+@pytest.mark.parametrize("text", [PROFILE, None])
+def test_a_user_without_a_home_is_told_so(profile, text, monkeypatch, capsys):
+    """As in a container with a user id of the cluster's choice."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    if text is None:
+        monkeypatch.delenv("XDG_CONFIG_HOME")
+    code, _, err = run("keys", "list", "--profile", "one", capsys=capsys)
+    assert (code, "NO_HOME" in err, "Traceback" in err) == (failures.USAGE, True, False), err
+
+
 def test_half_of_what_names_an_adapter_is_wrong_use_and_says_which_half(profile, monkeypatch, capsys):
     monkeypatch.setenv("CAPSIGN_ADAPTER", "somewhere:1")
     code, _, err = run("keys", "list", capsys=capsys)
@@ -516,6 +562,9 @@ def test_half_of_what_names_an_adapter_is_wrong_use_and_says_which_half(profile,
 def test_the_names_of_profiles_complete(profile):
     assert profiles.complete(None, None, "o") == ["one"]
     assert profiles.complete(None, None, "x") == []
+    profile.unlink()
+    profile.mkdir()
+    assert profiles.complete(None, None, "o") == []
 
 
 def test_a_handle_that_ended_is_listed_and_told_as_not_renewed(monkeypatch, capsys):

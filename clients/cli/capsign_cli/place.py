@@ -185,7 +185,8 @@ def adapter_options(command: Command) -> Command:
 def adapter_of(options: dict[str, Any]) -> Adapter:
     """The adapter that is meant. Takes its options out of `options`.
 
-    What is given as an option counts before a variable, and that before a profile. `--dir` as an option means that deployment.
+    What is given as an option counts before the profile that one names, that before a variable, and that
+    before the profile of CAPSIGN_PROFILE. `--dir` as an option means that deployment.
     """
     given = {name: options.pop(name) for name in ("address", "ca", "cert", "key", "server_name")}
     profile, identity, directory = (options.pop(name) for name in ("profile", "identity", "directory"))
@@ -195,9 +196,10 @@ def adapter_of(options: dict[str, Any]) -> Adapter:
         raise CliError(USAGE, "OPTIONS", "--dir and --as mean what `dev up` started.", "Leave them out, or give nothing else.")
     found = profiles.Named(**{name: str(value) for name, value in given.items() if value})
     if not here:
+        if profile:
+            found = found.or_else(profiles.load(profile))
         found = found.or_else(profiles.of_environment(os.environ))
-        name = profile or os.environ.get(profiles.VARIABLE, "")
-        if name:
+        if not profile and (name := os.environ.get(profiles.VARIABLE, "")):
             found = found.or_else(profiles.load(name))
     needed = {"--adapter": found.address, "--ca": found.ca, "--cert": found.cert, "--key": found.key}
     if all(needed.values()):

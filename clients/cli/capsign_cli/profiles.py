@@ -67,7 +67,15 @@ def of_environment(environ: Mapping[str, str]) -> Named:
 def file() -> Path:
     """Where the profiles are."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(home) if Path(home).is_absolute() else Path("~/.config").expanduser()) / "capsign" / "profiles.toml"
+    return (Path(home) if Path(home).is_absolute() else _at_home("~/.config")) / "capsign" / "profiles.toml"
+
+
+def _at_home(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # a user of a container, whom nothing names
+        told = f"{name} cannot be found: this user has no home directory."
+        raise CliError(USAGE, "NO_HOME", told, "Set HOME, or XDG_CONFIG_HOME and paths from the root.") from None
 
 
 def load(name: str) -> Named:
@@ -83,7 +91,7 @@ def load(name: str) -> Named:
             near = get_close_matches(key, _KEYS, 1)
             advice = f"Did you mean {near[0]}?" if near and near[0] != key else f"A profile has {', '.join(_KEYS)}, each a text."
             raise CliError(USAGE, "PROFILE", f"{path}: {name}.{key} is not understood.", advice)
-        values[_KEYS[key]] = str(path.parent / Path(value).expanduser()) if key in _FILES else value
+        values[_KEYS[key]] = str(path.parent / _at_home(value)) if key in _FILES else value
     return Named(**values)
 
 
@@ -91,7 +99,7 @@ def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str
     """Names of profiles, for a shell."""
     try:
         return sorted(name for name in _read(file()) if name.startswith(incomplete))
-    except CliError:
+    except (CliError, OSError):
         return []
 
 
