@@ -32,6 +32,10 @@ LEAST_WAIT_S = 1.0
 """Never renew more often than this, however short a life the adapter gives."""
 LOOK_EVERY_S = 2.0
 """How often a wait looks at the clock: it may have been set, or the node may have slept, and no timer notices either."""
+LAST_WORD_S = 0.25
+"""Of a caller's time, or a quarter of it where that is less: kept to tell that a wait was in vain. Who
+hears nothing takes the agent for dead, and a signature for one that may have been made."""
+
 MOST_WAITS = 3
 """For how many answers of the adapter a call waits whose handle has ended. The first question may be an old one."""
 
@@ -101,9 +105,9 @@ class Renewal:
             self.fetch_soon()
 
     async def hold(self, look: Callable[[], T], timeout_s: float) -> T:
-        """What `look` finds. If that has ended, or has not come yet, it is asked for now, and `look` looks again: for so long,
-        and only while an adapter is there. Raises what `look` raises."""
-        until = asyncio.get_running_loop().time() + timeout_s
+        """What `look` finds. If that has ended, or has not come yet, it is asked for now, and `look` looks again: for nearly so
+        long, see LAST_WORD_S, and only while an adapter is there. Raises what `look` raises."""
+        until = asyncio.get_running_loop().time() + timeout_s - min(LAST_WORD_S, timeout_s / 4)
         for _ in range(MOST_WAITS):
             try:
                 return look()

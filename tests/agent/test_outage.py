@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -115,6 +117,30 @@ async def test_an_agent_that_starts_while_the_adapter_is_away_calls_no_id_unknow
         adapter.start()
         await until(lambda: agent._reach.connected)
         assert (await told(_sign(stub, "an-id-of-the-life-before"))).reason == fail.REASON_HANDLE_UNKNOWN
+
+
+async def test_who_waits_in_vain_for_an_adapter_that_hangs_hears_why_before_the_time_is_up(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """It was told at the very end of the caller's time, which had gone by then: to the caller the agent seemed to hang, and its
+    signature unknown."""
+    hangs = threading.Event()
+    adapter.faults.before_issue = lambda: hangs.wait(20)
+    item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"message")
+    request = agent_pb2.SignRequest(handle_id="an-id", algorithm=alg.ALGORITHM_ED25519, item=item)
+    try:
+        async with running(place, ready=False) as agent:
+            await until(lambda: agent._reach.connected)
+            stub = place.stub()
+            lists, signs = (
+                told(call)
+                for call in (stub.ListHandles(agent_pb2.ListHandlesRequest(), timeout=2), stub.Sign(request, timeout=2))
+            )
+            for failure in await asyncio.gather(lists, signs):
+                assert failure.reason == fail.REASON_UPSTREAM_UNREACHABLE, failure
+            hangs.set()
+    finally:
+        hangs.set()
 
 
 async def test_what_was_withdrawn_before_the_outage_stays_refused_during_it(place: Home, adapter: FakeAdapter) -> None:

@@ -71,6 +71,8 @@ class Faults:
     """A reason for an audit batch; 0: take it."""
     issue: int = 0
     """A reason for IssueHandles and RenewHandles; 0: issue."""
+    before_issue: Callable[[], object] = lambda: None
+    """Before IssueHandles does anything."""
 
 
 class BreakError(Exception):
@@ -305,6 +307,7 @@ class _Capability(capability_pb2_grpc.CapabilityServiceServicer):
 
     def IssueHandles(self, request: capability_pb2.IssueHandlesRequest, context: Any) -> capability_pb2.IssueHandlesResponse:
         fake = self.fake
+        fake.faults.before_issue()
         if fake.faults.issue:
             abort(context, FailureError(fake.faults.issue))
         fake.issued += 1
