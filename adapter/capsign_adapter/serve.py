@@ -107,7 +107,9 @@ class Replica:
 
         # Caches and state, emptied as one when the epoch moves.
         in_turns: Any = TokenTurns(token, Lane(1))
-        keyring = Keyring(in_turns, CacheSettings(config.subkeys.most, config.subkeys.seconds * 1000), monotonic_ms)
+        keyring = Keyring(
+            in_turns, CacheSettings(config.subkeys.most, config.subkeys.seconds * 1000), monotonic_ms, in_turns.aside
+        )
         commitments = CommitmentKeys(in_turns, monotonic_ms)
         mint = _mint(token)
         verifier = Verifier(mint.public_key)

@@ -135,7 +135,7 @@ class AdapterRig:
         self.verifier = Verifier(self.mint.public_key)
         self.verdicts = Verdicts(self.verifier)
         self.turns, self.token_turns = Turns(2), TokenTurns(self.token, Lane(1))
-        self.keyring = Keyring(self.token_turns, CacheSettings(), monotonic_ms)
+        self.keyring = Keyring(self.token_turns, CacheSettings(), monotonic_ms, self.token_turns.aside)
         self.commitments = CommitmentKeys(self.token_turns, monotonic_ms)
         self.snapshots = Snapshots(self.store, lambda _: self.keyring.clear())
         self.changes = Changes()

@@ -48,23 +48,43 @@ class EvidenceQuota:
 
     def write(self, peer: Peer, kind: str, size: int) -> None:
         """Before so many bytes are written that are no signature. Raises FailureError RATE_LIMITED and then charges nothing."""
+        self.reserve(peer, size)
+        self._count(kind, size)
+
+    def reserve(self, peer: Peer, size: int) -> None:
+        """As `write`, where it is not certain yet that it will be written: `wrote` or `free` says what came of it."""
         self._spend(peer, OTHER, self._other, size)
         try:
             self._spend(peer, ALL, self._all, size)
         except FailureError:
-            self._rates.give_back(peer.spiffe_id, OTHER, size, peer.key_hash)
+            self._give_back(peer, OTHER, self._other, size)
             raise
+
+    def wrote(self, kind: str, size: int) -> None:
+        """What was reserved was written."""
         self._count(kind, size)
+
+    def free(self, peer: Peer, size: int) -> None:
+        """What was reserved was not written: who tries again while a store is away must not pay for each try."""
+        self._give_back(peer, OTHER, self._other, size)
+        self._give_back(peer, ALL, self._all, size)
 
     def sign(self, peer: Peer, signatures: int) -> None:
         """Before so many signatures are made. Raises FailureError RATE_LIMITED."""
         self._spend(peer, ALL, self._all, signatures * SIGNATURE_BYTES)
 
+    def unmade(self, peer: Peer, signatures: int) -> None:
+        """So many of those were not written after all."""
+        self._give_back(peer, ALL, self._all, signatures * SIGNATURE_BYTES)
+
     def signed(self, peer: Peer, signatures: int, size: int) -> None:
         """So many were written, in so many bytes: the agent will report each."""
-        if self._other:
-            self._rates.give_back(peer.spiffe_id, OTHER, signatures * REPORT_BYTES, peer.key_hash)
+        self._give_back(peer, OTHER, self._other, signatures * REPORT_BYTES)
         self._count("signed", size)
+
+    def _give_back(self, peer: Peer, name: str, a_day: int, size: int) -> None:
+        if a_day and size > 0:
+            self._rates.give_back(peer.spiffe_id, name, size, peer.key_hash)
 
     def _spend(self, peer: Peer, name: str, a_day: int, size: int) -> None:
         per_second = -(-a_day // DAY_S)

@@ -22,7 +22,7 @@ from capsign_adapter.evidence.tiles import bundle, width_at
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import now_ms
-from capsign_adapter.store.interface import AuditDraft, AuditOutOfOrderError, Store
+from capsign_adapter.store.interface import AuditAccepted, AuditDraft, AuditOutOfOrderError, Store, StoreUnavailableError
 
 READERS = frozenset({Role.AUDITOR, Role.OPERATOR, Role.RESPONDER})
 """Roles that may read whole entries: they name workloads."""
@@ -64,14 +64,27 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
             batch_hash=batch_hash,
             leaf=entry,
         )
-        self._evidence.write(peer, "reported", len(request.batch) + len(entry))
+        accepted = self._written(peer, draft, len(request.batch) + len(entry), now)
+        return pb.SubmitAuditResponse(accepted_through=accepted.accepted_through, leaf_index=accepted.leaf_index)
+
+    def _written(self, peer: Peer, draft: AuditDraft, size: int, now: int) -> AuditAccepted:
+        """Take the batch at the expense of its workload, unless it was taken before or cannot be taken. Raises FailureError."""
+        self._evidence.reserve(peer, size)
         try:
             accepted = self._store.submit_audit(draft, now)
         except AuditOutOfOrderError as error:
+            self._evidence.free(peer, size)
             raise FailureError(
                 failures_pb2.REASON_AUDIT_OUT_OF_ORDER, f"This boot is accepted through record {error.accepted_through}."
             ) from None
-        return pb.SubmitAuditResponse(accepted_through=accepted.accepted_through, leaf_index=accepted.leaf_index)
+        except StoreUnavailableError:
+            self._evidence.free(peer, size)
+            raise
+        if accepted.duplicate:
+            self._evidence.free(peer, size)
+        else:
+            self._evidence.wrote("reported", size)
+        return accepted
 
     @guarded
     def GetCheckpoint(self, peer: Peer, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:

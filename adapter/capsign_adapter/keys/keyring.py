@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 
@@ -56,8 +57,16 @@ _Name = tuple[str, str, int, bytes]
 class Keyring:
     """Signers by key version, purpose, algorithm and context. `clock_ms` is monotonic, in milliseconds."""
 
-    def __init__(self, token: Token, settings: CacheSettings, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        token: Token,
+        settings: CacheSettings,
+        clock_ms: Callable[[], int],
+        aside: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """`aside` is around each wait for another thread's call of the token."""
         self._token = token
+        self._aside = aside
         self._clock_ms = clock_ms
         self._signers: BoundedCache[_Name, Signer] = BoundedCache(settings.max_entries, settings.max_age_ms)
         self._attestations: BoundedCache[tuple[str, bytes], bytes] = BoundedCache(settings.max_entries, settings.max_age_ms)
@@ -164,7 +173,8 @@ class Keyring:
                     return held
                 future = self._making[name] = Future()
         if not mine:
-            return future.result()  # bounded by the token call that its maker waits for
+            with self._aside():
+                return future.result()  # bounded by the token call that its maker waits for
         try:
             signer = self._make(name, row)
         except BaseException as error:

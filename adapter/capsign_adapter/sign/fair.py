@@ -177,6 +177,11 @@ class Turns:
             if not self._inside[flow]:
                 del self._inside[flow]
 
+    def is_small(self) -> None:
+        """One that stood aside goes on, and is small still."""
+        with self._calm:
+            self._small_ones += 1
+
     def is_not_small(self) -> None:
         """Nobody need wait any more for one of those that have arrived."""
         with self._calm:
@@ -252,6 +257,19 @@ class Turn:
         if self._lane is not None:
             lane, self._lane = self._lane, None
             lane.give()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While this one waits for what may take long, it has no turn, and nobody waits for it to finish."""
+        self.let_go()
+        small = self._small
+        self._is_not_small()
+        try:
+            yield
+        finally:
+            if small:
+                self._small = True
+                self._turns.is_small()
 
     def _is_not_small(self) -> None:
         if self._small:

@@ -65,9 +65,26 @@ REFUSALS, NEVERS = "", "*never"
 
 
 @dataclass(slots=True)
+class Course:
+    """What stays of a batch while it is decided anew."""
+
+    taken: dict[int, Taken] = field(default_factory=dict)
+    """What the rate gave each group: a batch that is decided anew is neither charged nor freed."""
+    recorded: bool = False
+    """Whether refusals that no handle vouches for are in the log."""
+    made: int = 0
+    """Signatures that were written, or may have been."""
+    refused: int = 0
+    """Refusals that are to be recorded."""
+    signed: set[int] = field(default_factory=set)
+    """Places in the answer whose intent an earlier attempt has signed, before something was revoked."""
+
+
+@dataclass(slots=True)
 class Attempt:
     """A batch as it is worked through once under one snapshot."""
 
+    course: Course
     peer: Peer
     now_ms: int
     oldest: bytes
@@ -138,35 +155,57 @@ class Pipeline:
             return self._in_turns(peer, request, passage, turn)
 
     def _in_turns(self, peer: Peer, request: pb.SignRequest, passage: Passage, turn: Turn) -> pb.SignResponse:
-        taken: dict[int, Taken] = {}  # what the rate gave each group: a batch that is decided anew is neither charged nor freed
-        recorded = False
-        for _ in range(EPOCH_ATTEMPTS):
-            now = now_ms()
-            oldest = floor_of(max(0, now - self._retention_ms))
-            attempt = Attempt(peer, now, oldest, self._snapshots.current, pb.SignResponse(batch_id=request.batch_id), turn)
-            turn.spend(cost.BATCH)
-            try:
-                for place, group in enumerate(request.groups):
-                    self._group(attempt, request, group, place, taken, passage)
-                turn.let_go()
-                if attempt.used_up_ms:
-                    pause(attempt.used_up_ms)
-                if attempt.unbound and not recorded:
-                    self._store.append(attempt.unbound, attempt.now_ms)
-                    recorded = True
-                self._commit(attempt, passage)
-            except EpochMovedError:
-                passage.leave()
-                self._snapshots.refresh()
-                continue
-            except (FailureError, StoreUnavailableError, CommitUnknownError) as error:
-                if not attempt.committed:
-                    raise
-                _fail_rest(attempt, request, failure_of(error))
-            _release(attempt, attempt.committed)
-            attempt.answer.revocation_epoch = attempt.snapshot.epoch
-            return attempt.answer
-        raise FailureError(failures_pb2.REASON_OVERLOADED, "Revocations came faster than this batch.", retry_after_ms=100)
+        course = Course()
+        attempt: Attempt | None = None
+        try:
+            for _ in range(EPOCH_ATTEMPTS):
+                attempt = self._begun(course, peer, request, turn)
+                try:
+                    self._work(attempt, request, passage)
+                    break
+                except EpochMovedError:
+                    # What is signed stays in: whether it may still leave is decided anew.
+                    _give_up(attempt)
+                    passage.leave()
+                    self._snapshots.refresh()
+            else:
+                raise FailureError(failures_pb2.REASON_OVERLOADED, "Revocations came faster than this batch.", retry_after_ms=100)
+        except (FailureError, StoreUnavailableError, CommitUnknownError) as error:
+            if attempt is None or not (attempt.committed or course.signed):
+                self._evidence.free(peer, course.refused * REFUSAL_BYTES)
+                course.refused = 0
+                raise
+            _fail_rest(attempt, request, failure_of(error))
+        finally:
+            if course.refused:
+                self._evidence.wrote("refused", course.refused * REFUSAL_BYTES)
+            self._evidence.unmade(peer, sum(each.granted for each in course.taken.values()) - course.made)
+        assert attempt is not None
+        _release(attempt, attempt.committed)
+        if course.signed:
+            _own_up(attempt)
+        attempt.answer.revocation_epoch = attempt.snapshot.epoch
+        return attempt.answer
+
+    def _begun(self, course: Course, peer: Peer, request: pb.SignRequest, turn: Turn) -> Attempt:
+        now = now_ms()
+        oldest = floor_of(max(0, now - self._retention_ms))
+        return Attempt(course, peer, now, oldest, self._snapshots.current, pb.SignResponse(batch_id=request.batch_id), turn)
+
+    def _work(self, attempt: Attempt, request: pb.SignRequest, passage: Passage) -> None:
+        """Steps 2 to 7 under one snapshot."""
+        turn, course = attempt.turn, attempt.course
+        turn.spend(cost.BATCH)
+        for place, group in enumerate(request.groups):
+            self._group(attempt, request, group, place, passage)
+        turn.let_go()
+        if attempt.used_up_ms:
+            with turn.aside():
+                pause(attempt.used_up_ms)
+        if attempt.unbound and not course.recorded:
+            self._store.append(attempt.unbound, attempt.now_ms)
+            course.recorded = True
+        self._commit(attempt, passage)
 
     def _commit(self, attempt: Attempt, passage: Passage) -> None:
         """7. Commit the drafts that wait for it. Raises EpochMovedError if something was revoked since the snapshot: then nothing
@@ -178,20 +217,23 @@ class Pipeline:
         attempt.turn.before_commit(len(waiting))
         if not attempt.committed and not passage.enter(attempt.snapshot.epoch):
             raise EpochMovedError  # the current snapshot is a later one: the fence is never ahead of it
-        attempt.committed += self._store.commit(attempt.snapshot.epoch, waiting, attempt.now_ms)
-        done = [len(draft.result) + len(draft.leaf) for draft in waiting if draft.state is IntentState.DONE]
-        if done:
-            self._evidence.signed(attempt.peer, len(done), sum(done))
+        try:
+            results = self._store.commit(attempt.snapshot.epoch, waiting, attempt.now_ms)
+        except CommitUnknownError:
+            attempt.course.made += len(waiting)
+            raise
+        attempt.committed += results
+        done, new = IntentState.DONE, Verdict.NEW
+        sizes = [
+            len(draft.result) + len(draft.leaf)
+            for draft, result in zip(waiting, results, strict=True)
+            if draft.state is done and result.verdict is new
+        ]
+        if sizes:
+            attempt.course.made += len(sizes)
+            self._evidence.signed(attempt.peer, len(sizes), sum(sizes))
 
-    def _group(
-        self,
-        attempt: Attempt,
-        request: pb.SignRequest,
-        group: pb.SignGroup,
-        place: int,
-        taken: dict[int, Taken],
-        passage: Passage,
-    ) -> None:
+    def _group(self, attempt: Attempt, request: pb.SignRequest, group: pb.SignGroup, place: int, passage: Passage) -> None:
         attempt.turn.spend(cost.GROUP + cost.ITEM * len(group.items))
         answer = attempt.answer.groups.add()
         items = [answer.items.add() for _ in group.items]
@@ -212,6 +254,7 @@ class Pipeline:
                 self._refuse_group(attempt, handle, group, items, error)
                 return
         assert decided is not None
+        taken = attempt.course.taken
         if place not in taken:
             workload, grant = attempt.peer.spiffe_id, decided.capability.grant
             rate, burst = decided.rate_per_second, decided.burst
@@ -220,6 +263,7 @@ class Pipeline:
                 try:
                     self._evidence.sign(attempt.peer, taken[place].granted)
                 except FailureError as full:
+                    self._rates.give_back(workload, grant, taken[place].granted, attempt.peer.key_hash)
                     _fail(attempt, items, full)
                     taken[place] = Taken(0, full.retry_after_ms)
                     return
@@ -391,9 +435,10 @@ class Pipeline:
         if not self._rates.take(peer.spiffe_id, REFUSALS, rate, 5 * rate, 1, peer.key_hash).granted:
             return False
         try:
-            self._evidence.write(peer, "refused", REFUSAL_BYTES)
+            self._evidence.reserve(peer, REFUSAL_BYTES)
         except FailureError:
             return False
+        attempt.course.refused += 1
         return True
 
     def demand_never(self, peer: Peer) -> None:
@@ -409,19 +454,60 @@ class Pipeline:
         self._evidence.write(peer, "never", REFUSAL_BYTES)
 
 
-def _fail_rest(attempt: Attempt, request: pb.SignRequest, error: FailureError) -> None:
-    """What was committed before this is done and goes out; all that was not is told why."""
+def _give_up(attempt: Attempt) -> None:
+    """Nothing of this attempt leaves, and what of it was signed is remembered."""
+    placed = zip(attempt.committed, attempt.drafts, attempt.slots, strict=False)  # not all were committed
+    signed = {id(slot) for result, draft, slot in placed if _is_done(result, draft)}
+    attempt.course.signed.update(place for place, slot in enumerate(_slots(attempt)) if id(slot) in signed)
+    attempt.committed.clear()
+    _drop_rest(attempt)
+
+
+def _is_done(result: Committed, draft: Draft) -> bool:
+    """Whether the ledger holds a signature for this draft's intent."""
+    if result.stored is not None:
+        return result.stored.state is IntentState.DONE
+    return result.verdict is Verdict.NEW and draft.state is IntentState.DONE
+
+
+def _slots(attempt: Attempt) -> Iterator[pb.SignedItem]:
+    return (slot for group in attempt.answer.groups for slot in group.items)
+
+
+def _drop_rest(attempt: Attempt) -> None:
+    """Forget the drafts that were not committed."""
     done = len(attempt.committed)
-    settled = {id(slot) for slot in attempt.slots[:done]}
     for waiting in (attempt.drafts, attempt.slots, attempt.signatures, attempt.prefixes):
         del waiting[done:]
+
+
+def _fail_rest(attempt: Attempt, request: pb.SignRequest, error: FailureError) -> None:
+    """What was committed before this is done and goes out; all that was not is told why. A refusal that is not in the ledger is
+    none: the same intent may still be signed (I5).
+    """
+    _drop_rest(attempt)
+    settled = {id(slot) for slot in attempt.slots}
     failure = error.to_item()
     for place, group in enumerate(request.groups):
         answer = attempt.answer.groups[place] if place < len(attempt.answer.groups) else attempt.answer.groups.add()
         for index in range(len(group.items)):
             slot = answer.items[index] if index < len(answer.items) else answer.items.add()
-            if id(slot) not in settled and not slot.HasField("failure"):
+            if id(slot) in settled:
+                continue
+            if not slot.HasField("failure") or _outcome(slot) == failures_pb2.OUTCOME_REFUSED:
                 slot.failure.CopyFrom(failure)
+
+
+def _own_up(attempt: Attempt) -> None:
+    """What an earlier attempt has signed, and this one does not give out, is not said not to have happened."""
+    signed = attempt.course.signed
+    for place, slot in enumerate(_slots(attempt)):
+        if place in signed and slot.HasField("failure") and _outcome(slot) != failures_pb2.OUTCOME_UNKNOWN:
+            slot.failure.CopyFrom(signed_before(FailureError.from_item(slot.failure)).to_item())
+
+
+def _outcome(slot: pb.SignedItem) -> failures_pb2.Outcome.ValueType:
+    return FailureError.from_item(slot.failure).outcome
 
 
 def _release(attempt: Attempt, committed: list[Committed]) -> None:

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from capsign_adapter.token.interface import Token
 
 _HMAC_US = 60
+_LOOK_US = 100
 
 
 class TokenTurns:
-    """In front of a `Token`; what is not a signature or a derivation passes."""
+    """In front of a `Token`; what batches do not ask for passes."""
 
     def __init__(self, token: Token, lane: Lane) -> None:
         self._token = token
@@ -42,6 +43,19 @@ class TokenTurns:
         finally:
             self._mine.now = None
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around a wait for what another thread asks the token: who works on a batch has no turn meanwhile."""
+        now = getattr(self._mine, "now", None)
+        if now is None:
+            yield
+            return
+        with now[1].aside():
+            yield
+
+    def public_key(self, label: str) -> bytes:
+        return self._in_turn(_LOOK_US, lambda: self._token.public_key(label))
+
     def hmac(self, label: str, data: bytes) -> bytes:
         return self._in_turn(_HMAC_US, lambda: self._token.hmac(label, data))
 
@@ -57,6 +71,5 @@ class TokenTurns:
         if now is None:
             return call()
         flow, turn = now
-        turn.let_go()
-        with one_turn(self._lane, flow, cost_us):
+        with turn.aside(), one_turn(self._lane, flow, cost_us):
             return call()

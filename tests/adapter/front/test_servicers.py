@@ -13,6 +13,7 @@ import grpc
 import grpc_testing
 import pytest
 from capsign_adapter.decide.budget import UsedUpError
+from capsign_adapter.decide.evidence_quota import MIB, EvidenceQuota
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import guard
@@ -246,6 +247,36 @@ def test_a_stream_signs_and_ends_with_its_caller(servicers):
     assert answer.groups[0].items[0].signature
     running.requests_closed()
     assert running.termination()[1] is grpc.StatusCode.OK
+
+
+def batch_of_records(boot: bytes, first: int, count: int) -> evidence_pb2.SubmitAuditRequest:
+    kind = evidence_pb2.AUDIT_KIND_INTENT
+    records = [evidence_pb2.AuditRecord(sequence=first + index, time_ms=1, kind=kind) for index in range(count)]
+    return evidence_pb2.SubmitAuditRequest(batch=evidence_pb2.AuditBatch(boot_id=boot, records=records).SerializeToString())
+
+
+@pytest.mark.parametrize("fate", ["the store is away", "out of order", "taken before"])
+def test_records_that_are_not_written_are_not_paid_for(rig, monkeypatch, fate):
+    """Agents try again until it is taken: an outage of the store used up a day of evidence, and their records were refused."""
+    written: list[str] = []
+    rig.quota = EvidenceQuota(Buckets(lambda: 0), 1, 0, lambda kind, _: written.append(kind))
+    servicers, true = Servicers(rig, monkeypatch), rig.store.submit_audit
+    good, boot = batch_of_records(b"b" * 16, 1, 4000), b"b" * 16
+    asked = good if fate != "out of order" else batch_of_records(boot, 9_000, 4000)
+
+    def away(*_):
+        raise StoreUnavailableError("away")
+
+    if fate == "taken before":
+        assert servicers.call(EVIDENCE, "SubmitAudit", good).accepted_through == 4000
+    if fate == "the store is away":
+        monkeypatch.setattr(rig.store, "submit_audit", away)
+    for _ in range(3 * MIB // len(asked.batch)):
+        ended = servicers.call(EVIDENCE, "SubmitAudit", asked)
+        assert not isinstance(ended, Ended) or not ended.because_of(reasons.REASON_RATE_LIMITED)
+    monkeypatch.setattr(rig.store, "submit_audit", true)
+    assert servicers.call(EVIDENCE, "SubmitAudit", good).accepted_through == 4000
+    assert written == ["reported"]
 
 
 def test_entries_are_for_auditors(servicers):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from capsign_adapter.decide import cost
+from capsign_adapter.decide.evidence_quota import EvidenceQuota
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.evidence.leaf_reader import Refused, RefusedUnbound, Signed, decode
 from capsign_adapter.sign import pipeline as pipeline_module
 from capsign_adapter.sign.edge import now_ms
@@ -387,6 +391,186 @@ def test_a_revocation_between_two_pieces_wins(rig, monkeypatch):
     items = rig.sign(*([b"m"] * 200), handle=handle)
     assert not any(item.signature for item in items)
     assert {item.failure.reason for item in items} <= {reasons.REASON_COMMIT_UNKNOWN, reasons.REASON_HANDLE_REVOKED}
+
+
+def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig, monkeypatch):
+    """The piece before it was committed, its own was not: told "refused", and signed when it was sent again (I5)."""
+    calls, commit, append = [], rig.store.commit, rig.store.append
+
+    def fails_later(epoch, drafts, now):
+        calls.append(len(drafts))
+        if len(calls) == 2:
+            raise StoreUnavailableError("gone")
+        return commit(epoch, drafts, now)
+
+    monkeypatch.setattr(rig.store, "commit", fails_later)
+    monkeypatch.setattr(rig.store, "append", lambda *_: pytest.fail("after the failure") if calls[1:] else append(*_))
+    in_company(rig)
+    suffix = signing_pb2.ContextSuffix(role="issuer")
+    good = [pb.SignItem(intent_id=new_intent_id(), input=b"m") for _ in range(pipeline_module.PIECE)]
+    misfit, fine = (
+        pb.SignItem(intent_id=new_intent_id(), input=b"no digest"),
+        [pb.SignItem(intent_id=new_intent_id(), input=b"m")],
+    )
+    more = [pb.SignItem(intent_id=new_intent_id(), input=b"d" * 32) for _ in good]
+    ed25519, es256 = algorithms.ALGORITHM_ED25519, algorithms.ALGORITHM_ES256
+    groups = [
+        pb.SignGroup(handle_index=index, algorithm=algorithm, context=suffix, items=items)
+        for index, algorithm, items in ((0, ed25519, good), (1, ed25519, fine), (0, es256, [misfit, *more]))
+    ]
+    request = pb.SignRequest(batch_id=1, handles=[rig.handle(), b"forged"], groups=groups)
+    answer = rig.pipeline.run(peer(), request, rig.fence.passage(lambda: None))
+    assert all(item.signature for item in answer.groups[0].items)
+    others = [*answer.groups[1].items, *answer.groups[2].items]
+    assert {item.failure.reason for item in others} == {reasons.REASON_STORE_UNAVAILABLE}
+    assert rig.sign(b"m", intents=[misfit.intent_id])[0].signature
+
+
+def revoking(rig, monkeypatch, then=lambda call: None):
+    """At every second commit something is revoked first that this batch does not need; `then` is told which commit it is."""
+    calls, commit = [], rig.store.commit
+
+    def committing(epoch, drafts, now):
+        calls.append(len(drafts))
+        if not len(calls) % 2:
+            rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, f"other-{len(calls)}", lambda _: b"leaf", now_ms())
+        then(len(calls))
+        return commit(epoch, drafts, now)
+
+    monkeypatch.setattr(rig.store, "commit", committing)
+    in_company(rig)
+
+
+def store_is_gone(call):
+    if call == 3:
+        raise StoreUnavailableError("gone")
+
+
+@pytest.mark.parametrize(
+    ("then", "rest"),
+    [(store_is_gone, reasons.REASON_STORE_UNAVAILABLE), (lambda _: None, reasons.REASON_OVERLOADED)],
+    ids=["the store is gone", "revoked again and again"],
+)
+def test_what_a_piece_signed_before_something_was_revoked_is_not_said_not_to_have_happened(rig, monkeypatch, then, rest):
+    """Decided anew, the batch failed as a whole, "unavailable: it did not happen", and a part of it was in the ledger (I5)."""
+    revoking(rig, monkeypatch, then)
+    intents = [new_intent_id() for _ in range(200)]
+    items = rig.sign(*([b"m"] * 200), intents=intents, handle=rig.handle())
+    stored = set(rig.store.find(peer().spiffe_id, intents))
+    assert stored
+    told = {intent: item.failure.reason for intent, item in zip(intents, items, strict=True)}
+    assert {told[intent] for intent in stored} == {reasons.REASON_COMMIT_UNKNOWN}
+    assert {told[intent] for intent in intents if intent not in stored} == {rest}
+    assert not any(item.signature for item in items), "its passage was left, and nothing holds a revocation up for it"
+
+
+def test_what_a_piece_signed_is_not_refused_by_the_next_attempt(rig, monkeypatch):
+    """The handle's life ended while the batch was decided anew: some of it was signed, and not refused."""
+    true, handle = rig.verifier.read, rig.handle()
+    attempts = []
+
+    def over(call):
+        if call == 2:
+            rig.verdicts.clear()
+            monkeypatch.setattr(rig.verifier, "read", lambda _: attempts.append(1) or true(b"forged"))
+
+    revoking(rig, monkeypatch, over)
+    intents = [new_intent_id() for _ in range(200)]
+    items = rig.sign(*([b"m"] * 200), intents=intents, handle=handle)
+    assert attempts
+    stored = set(rig.store.find(peer().spiffe_id, intents))
+    assert stored
+    for intent, item in zip(intents, items, strict=True):
+        assert (item.failure.reason == reasons.REASON_COMMIT_UNKNOWN) == (intent in stored)
+
+
+def test_a_batch_that_is_kept_waiting_for_its_budget_keeps_nobody_else(rig, monkeypatch):
+    """It counted as something small that finishes at once: each piece of everybody's large batches waited for it, in vain."""
+    small = []
+    monkeypatch.setattr(pipeline_module, "pause", lambda _: small.append(rig.turns._small_ones))
+    while not small:
+        rig.sign(*([b"m"] * 1024), handle=rig.handle(), context=signing_pb2.ContextSuffix(role="nobody"))
+    assert small == [0]
+
+
+def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig, monkeypatch):
+    """A token hangs: two batches that wait for what a third asked of it had all turns, and nobody signed with keys in memory."""
+    handle = rig.handle()
+    reached, go_on, waiting = threading.Event(), threading.Event(), threading.Event()
+    true, aside = rig.token.hmac, rig.keyring._aside
+    rig.commitments.for_tenant("demo")
+
+    def hanging(label, data):
+        reached.set()
+        assert go_on.wait(30)
+        return true(label, data)
+
+    @contextmanager
+    def seen():
+        with aside():
+            waiting.set()
+            yield
+
+    monkeypatch.setattr(rig.token, "hmac", hanging)
+    monkeypatch.setattr(rig.keyring, "_aside", seen)
+    in_company(rig)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(rig.sign, b"m", handle=handle)
+        assert reached.wait(30)
+        second = pool.submit(rig.sign, b"m", handle=handle)
+        try:
+            assert waiting.wait(30)
+            assert rig.turns.small._free == 2
+            assert rig.turns._small_ones == 1, "the one that is there for company"
+        finally:
+            go_on.set()
+        assert first.result(30)[0].signature
+        assert second.result(30)[0].signature
+
+
+def test_whoever_asks_the_token_for_a_public_key_has_no_turn(rig, monkeypatch):
+    free, true = [], rig.token.public_key
+    monkeypatch.setattr(rig.token, "public_key", lambda label: free.append(rig.turns.small._free) or true(label))
+    in_company(rig)
+    context = signing_pb2.ContextSuffix(role="signer")
+    (item,) = rig.sign(b"d" * 48, handle=rig.handle("release"), algorithm=algorithms.ALGORITHM_ES384, context=context)
+    assert item.signature
+    assert free == [2]
+
+
+def bounded(rig, mib):
+    """The whole evidence of a workload in a day."""
+    rig.quota = rig.pipeline._evidence = EvidenceQuota(Buckets(lambda: rig.skipped_ms), mib, mib)
+
+
+@pytest.mark.parametrize("what", ["signatures", "refusals"])
+def test_what_a_store_did_not_take_is_not_paid_for(rig, monkeypatch, what):
+    """The store was away for an hour, and who tried again all the while had used up its day's evidence when it came back."""
+    bounded(rig, 1)
+    true = rig.store.commit
+    context = signing_pb2.ContextSuffix(role="issuer" if what == "signatures" else "nobody")
+
+    def gone(*_):
+        raise StoreUnavailableError("gone")
+
+    monkeypatch.setattr(rig.store, "commit", gone)
+    handle = rig.handle()
+    for _ in range(20):
+        rig.rates = rig.pipeline._rates = Buckets(lambda: 0)
+        with pytest.raises(StoreUnavailableError):
+            rig.sign(*([b"m"] * 100), handle=handle, context=context)
+    monkeypatch.setattr(rig.store, "commit", true)
+    assert rig.sign(b"m", handle=handle)[0].signature
+    rig.quota.reserve(peer(), 900_000)
+
+
+def test_only_what_is_new_is_counted_as_written(rig):
+    counted = []
+    rig.pipeline._evidence = EvidenceQuota(Buckets(lambda: 0), 1, 0, lambda kind, size: counted.append(kind))
+    intent = new_intent_id()
+    for _ in range(3):
+        assert rig.sign(b"m", intents=[intent])[0].signature
+    assert counted == ["signed"]
 
 
 def step_back(monkeypatch):
