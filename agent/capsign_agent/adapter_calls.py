@@ -51,7 +51,13 @@ class AdapterCalls:
         return await self._unary(lambda to, left: to.ask.signing.VerifyTag(request, timeout=left), timeout_s)
 
     async def submit(self, request: evidence_pb2.SubmitAuditRequest) -> evidence_pb2.SubmitAuditResponse:
-        return await self._unary(lambda to, left: to.ask.evidence.SubmitAudit(request, timeout=left), self._timeout_s)
+        try:
+            return await self._unary(lambda to, left: to.ask.evidence.SubmitAudit(request, timeout=left), self._timeout_s)
+        except FailureError as error:
+            # Signatures pay for their reports where they were made, and all replicas make them: the next one is asked next.
+            if error.reason == failures_pb2.REASON_RATE_LIMITED:
+                self._current().ask_another_first()
+            raise
 
     async def renew_identity(self, asked: identity_pb2.RenewRequest) -> identity_pb2.RenewResponse:
         return await self._unary(lambda to, left: to.ask.identity.Renew(asked, timeout=left), self._timeout_s)

@@ -186,6 +186,11 @@ class Upstream:
             raise self.unreachable()
         return min(self.targets, key=lambda one: one.draining)
 
+    def ask_another_first(self) -> None:
+        """Whoever is asked first wants no more for now."""
+        if self.targets:
+            self.last_to_ask(self.first())
+
     def last_to_ask(self, target: Target) -> None:
         """This one failed."""
         self.targets.remove(target)

@@ -13,7 +13,7 @@ from capsign_agent.adapter_calls import AdapterCalls
 from capsign_agent.config import Upstream as Config
 from capsign_agent.credentials import checked
 from capsign_agent.upstream import Upstream
-from capsign_wire.adapter.v1 import signing_pb2
+from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
@@ -76,6 +76,30 @@ async def test_where_all_are_full_the_caller_may_come_again(ca: TestCa) -> None:
         await ask(ca, addresses)
     assert told.value.reason == fail.REASON_OVERLOADED
     assert told.value.outcome == fail.OUTCOME_UNAVAILABLE
+
+
+async def test_records_that_one_replica_wants_no_more_of_go_to_the_next(ca: TestCa) -> None:
+    """Each replica counts what a workload has written there, and signatures pay where they are made. All of an agent's records
+    went to one replica, though all of them signed: where there are many, that one took no more, and a full journal ends signing.
+    """
+    one, other = (FakeAdapter(ca).start() for _ in range(2))
+    one.faults.audit = lambda _: fail.REASON_RATE_LIMITED
+    certificate, key = ca.issue("spiffe://example.test/ns/shop/sa/orders")
+    addresses = tuple(f"127.0.0.1:{each.port}" for each in (one, other))
+    upstream = Upstream(Config(targets=addresses, server_name="localhost"), checked(ca.pem, certificate, key))
+    calls = AdapterCalls(lambda: upstream, 10.0)
+    records = [evidence_pb2.AuditRecord(sequence=1, time_ms=1, kind=evidence_pb2.AUDIT_KIND_OPEN)]
+    batch = evidence_pb2.AuditBatch(boot_id=b"b" * 16, records=records).SerializeToString()
+    request = evidence_pb2.SubmitAuditRequest(batch=batch)
+    try:
+        with pytest.raises(FailureError) as told:
+            await calls.submit(request)
+        assert told.value.reason == fail.REASON_RATE_LIMITED
+        assert (await calls.submit(request)).accepted_through == 1
+    finally:
+        await upstream.close()
+        one.stop()
+        other.stop()
 
 
 @pytest.mark.parametrize(
