@@ -30,9 +30,10 @@ YOUNG_SECONDS, and all that wait."""
 YOUNG_SECONDS = 0.5
 """Whoever works waits less for its next batch."""
 
-NO_USE_MS = 10_000
-"""How long the size that is left counts as normal where ending calls did not help: then it is
-not theirs."""
+NO_USE_MS, LONGEST_NO_USE_MS = 10_000, 600_000
+"""How long the size that is left counts as normal where ending calls did not help: then it is not
+theirs. The first time, and twice as long each time until it helps again, unless memory is very
+short: an adapter whose token library takes much would end honest streams for ever."""
 
 TRIM_MS = 10_000
 """Between looks whether what was freed should go back to the system, milliseconds."""
@@ -54,6 +55,7 @@ class Pressure:
         self._budget = budget_bytes
         self._normal = 0
         self._normal_until_ms = 0
+        self._no_use_ms = NO_USE_MS
 
     def patience(self, size: int, now_ms: int) -> float | None:
         """At this size: how long a call may have waited and be left alone, seconds; None: as
@@ -65,8 +67,13 @@ class Pressure:
 
     def relieved(self, before: int, after: int, now_ms: int) -> None:
         """Calls were ended; the size before and after."""
-        if after > before - before // 20:
-            self._normal, self._normal_until_ms = after + after // 20, now_ms + NO_USE_MS
+        helped = after <= before - before // 20
+        if helped or after > self._budget * VERY_SHORT:
+            self._no_use_ms = NO_USE_MS
+        if helped:
+            return
+        self._normal, self._normal_until_ms = after + after // 20, now_ms + self._no_use_ms
+        self._no_use_ms = min(2 * self._no_use_ms, LONGEST_NO_USE_MS)
 
 
 def resident(file: Path = Path("/proc/self/statm")) -> int:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from capsign_adapter.front.patience import Waiting
-from capsign_adapter.front.pressure import NO_USE_MS, TRIM_MS, YOUNG_SECONDS, Pressure, Relief, memory_budget, resident
+from capsign_adapter.front.pressure import (
+    LONGEST_NO_USE_MS,
+    NO_USE_MS,
+    TRIM_MS,
+    YOUNG_SECONDS,
+    Pressure,
+    Relief,
+    memory_budget,
+    resident,
+)
 from capsign_adapter.front.room import MIB
 
 ALL = 1000 * MIB
@@ -24,6 +35,25 @@ def test_where_ending_calls_was_of_no_use_it_is_not_done_for_a_while():
     assert pressure.patience(700 * MIB, NO_USE_MS - 1) is None
     assert pressure.patience(760 * MIB, NO_USE_MS - 1) == 0.0
     assert pressure.patience(700 * MIB, NO_USE_MS) == YOUNG_SECONDS
+
+
+def test_where_it_is_never_of_use_it_is_done_ever_more_rarely():
+    """A token library of 400 MiB is there for good. What comes on top of it is still somebody's."""
+    pressure, now, tried = Pressure(ALL), 0, []
+    while now < 3600_000:
+        if pressure.patience(700 * MIB, now) is not None:
+            tried.append(now)
+            pressure.relieved(700 * MIB, 700 * MIB, now)
+        assert pressure.patience(740 * MIB, now) == YOUNG_SECONDS
+        now += 1000
+    assert tried[:4] == [0, NO_USE_MS, 3 * NO_USE_MS, 7 * NO_USE_MS]
+    assert max(then - before for before, then in pairwise(tried)) == LONGEST_NO_USE_MS
+    pressure.relieved(900 * MIB, 700 * MIB, now)
+    pressure.relieved(700 * MIB, 700 * MIB, now)
+    assert pressure.patience(700 * MIB, now + NO_USE_MS) == YOUNG_SECONDS
+    for _ in range(9):
+        pressure.relieved(800 * MIB, 800 * MIB, now)
+    assert pressure.patience(800 * MIB, now + NO_USE_MS) == 0.0
 
 
 def test_where_it_was_of_use_it_is_done_again():
