@@ -15,10 +15,12 @@ from capsign_cli import place
 from capsign_cli.failures import CliError
 from capsign_injector import settings as injector
 from capsign_wire import addresses, channels, settings
+from cryptography import x509
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agent_pki import TestCa
+from support.ca import Authority
 
 GOOD = [
     "10.0.0.1:7443", "adapter:7443", "capsign-adapter.capsign-system.svc:7443", "adapter.example.:1", "a_b.svc:65535",
@@ -118,7 +120,10 @@ def test_every_address_is_one(address, port):
     text = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
     if isinstance(address, IPv6Address) and address.scope_id:
         return
-    assert addresses.target(text).dial == f"dns:///{text}"
+    there = addresses.target(text)
+    assert there.dial == f"dns:///{there}"
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    assert there == addresses.Address(socket.inet_ntop(family, address.packed), port)
 
 
 def link_local():
@@ -166,6 +171,39 @@ def test_grpc_listens_there_and_is_reached_there(host):
     finally:
         server.stop(None).wait()
     assert address_of(asked[0]) is not None
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[0:0:0:0:0:0:0:1]", "[0::0001]", "[::0.0.0.1]"])
+def test_a_certificate_for_an_ipv6_address_is_good_for_every_spelling_of_it(host):
+    """gRPC holds the text of the target against its own spelling of what the certificate names: all but the first of these were
+    told UNAVAILABLE, without a word about names."""
+    names = x509.SubjectAlternativeName([x509.IPAddress(IPv6Address("::1"))])
+    authority = Authority()
+    issued = authority.issue(extensions=(names,))
+    server = grpc.server(ThreadPoolExecutor(1))
+    health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+    shown = grpc.ssl_server_credentials([(issued.private_key, issued.certificate)])
+    port = server.add_secure_port("[::1]:0", shown)
+    server.start()
+    try:
+        trust = grpc.ssl_channel_credentials(authority.certificate)
+        with channels.secure(addresses.target(f"{host}:{port}").dial, trust) as channel:
+            assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10).status
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.mark.parametrize(
+    ("text", "one"),
+    [
+        ("[FD00:0::A]:1", "fd00::a"),
+        ("[::FFFF:10.0.0.1]:1", "::ffff:10.0.0.1"),
+        ("[::ffff:a00:1]:1", "::ffff:10.0.0.1"),
+        ("[FE80::0:1%eth0]:1", "fe80::1%eth0"),
+    ],
+)
+def test_an_ipv6_address_has_one_spelling(text, one):
+    assert addresses.target(text).host == one
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from socket import AF_INET6, inet_ntop
 from urllib.parse import quote
 
 MAX_PORT = 65_535
@@ -90,13 +91,15 @@ def _read(text: str) -> Address:
 
 
 def _ipv6(text: str) -> str:
-    """As it was written, but for the zone: a URI's `%25eth0` is `%eth0`."""
+    """In the one spelling of inet_ntop(3): gRPC holds this text against the addresses in a certificate, so
+    `fd00:0::1` would not be the server whose certificate names fd00::1. A URI's `%25eth0` is `%eth0`."""
     number, percent, zone = text.partition("%")
     zone = zone.removeprefix("25") if len(zone) > 2 else zone
     try:
         address = IPv6Address(number)
     except ValueError:
         raise ValueError(f"must have an IPv6 address in its brackets, not {text!r}") from None
+    number = inet_ntop(AF_INET6, address.packed)
     if not percent:
         return number
     if not _ZONE.fullmatch(zone) or not (address.is_link_local or address.is_multicast or address.is_loopback):
