@@ -124,7 +124,10 @@ def _before_fork() -> None:
     _paused = list(_connections)
     for one in _paused:
         one.pause()
-    _would_strand = _chosen.lower() in FALSE and not _grpc_has_ended()
+    # With 1 too: gRPC's own preparations are left out, without a word, while one of its threads is at
+    # work, as those are that end what was closed just now; a child then waits for a lock of theirs.
+    ended = not _chosen or _grpc_has_ended()
+    _would_strand = _chosen.lower() in FALSE and not ended
 
 
 def _after_fork() -> None:
