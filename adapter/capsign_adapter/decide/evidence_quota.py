@@ -71,7 +71,8 @@ class EvidenceQuota:
 
     def sign(self, peer: Peer, signatures: int) -> None:
         """Before so many signatures are made. Raises FailureError RATE_LIMITED."""
-        self._spend(peer, ALL, self._all, signatures * SIGNATURE_BYTES)
+        if self._all:
+            self._spend(peer, ALL, self._all, signatures * SIGNATURE_BYTES)
 
     def unmade(self, peer: Peer, signatures: int) -> None:
         """So many of those were not written after all."""
@@ -84,7 +85,7 @@ class EvidenceQuota:
 
     def _give_back(self, peer: Peer, name: str, a_day: int, size: int) -> None:
         if a_day and size > 0:
-            self._rates.give_back(peer.spiffe_id, name, size, peer.key_hash)
+            self._rates.give_back(peer.spiffe_id, name, size, peer.key_hash, a_day)
 
     def _spend(self, peer: Peer, name: str, a_day: int, size: int) -> None:
         per_second = -(-a_day // DAY_S)

@@ -112,11 +112,13 @@ class Buckets:
         """Take all of `count` or nothing, and owe what is lacking; see `spend`. A rate of 0 is no limit."""
         return self._from(spend, workload, name, per_second, burst, count, member)
 
-    def give_back(self, workload: str, name: str, count: int, member: Member = b"") -> None:
-        """What was spent and not used after all. It never fills a bucket above its burst: the next look sees to that."""
+    def give_back(self, workload: str, name: str, count: int, member: Member = b"", burst: int = 0) -> None:
+        """What was spent and not used after all. It never fills a bucket above its burst: the next look sees to that, and a full
+        one is left as it is where `burst` tells that it is full.
+        """
         with self._lock:
             shared = self._kept.get((workload, name))
-            if shared is not None:
+            if shared is not None and not 0 < burst * _ONE <= shared.bucket.left:
                 shared.bucket = Bucket(shared.bucket.left + count * _ONE, shared.bucket.at_ms)
                 shared.usage.asks(member, shared.bucket.at_ms)
                 shared.usage.uses(member, -count)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -150,11 +150,13 @@ class Turns:
 
     def __init__(self, at_once: int) -> None:
         self.small, self.large = Lane(at_once), Lane(1)
-        self._calm = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # as it is, for who does not wait: the condition costs three times as much
+        self._calm = threading.Condition(self._lock)
         now_ms = _now_ms()
         self._usage = (Usage(now_ms), Usage(now_ms), Usage(now_ms))
-        self._inside: Counter[Flow] = Counter()
+        self._inside: dict[Flow, int] = {}
         self._small_ones = 0
+        self._waiting = 0
         self._alone_since = 0.0
 
     @property
@@ -164,41 +166,50 @@ class Turns:
 
     def arrives(self, flow: Flow) -> None:
         """A batch or a call begins; as long as it is small it is waited for."""
-        with self._calm:
-            self._inside[flow] += 1
+        with self._lock:
+            self._inside[flow] = self._inside.get(flow, 0) + 1
             self._small_ones += 1
 
-    def leaves(self, flow: Flow) -> None:
-        """It is over."""
-        with self._calm:
+    def leaves(self, flow: Flow, small: bool) -> None:
+        """It is over; whether it was small to its end."""
+        with self._lock:
+            if small:
+                self._one_less()
             if len(self._inside) > 1:
                 self._alone_since = time.monotonic()
-            self._inside[flow] -= 1
-            if not self._inside[flow]:
+            left = self._inside[flow] - 1
+            if left:
+                self._inside[flow] = left
+            else:
                 del self._inside[flow]
 
     def is_small(self) -> None:
         """One that stood aside goes on, and is small still."""
-        with self._calm:
+        with self._lock:
             self._small_ones += 1
 
     def is_not_small(self) -> None:
         """Nobody need wait any more for one of those that have arrived."""
-        with self._calm:
-            self._small_ones -= 1
-            if not self._small_ones:
-                self._calm.notify_all()
+        with self._lock:
+            self._one_less()
+
+    def _one_less(self) -> None:
+        self._small_ones -= 1
+        if not self._small_ones and self._waiting:
+            self._calm.notify_all()
 
     def wait_for_calm(self, flow: Flow, cost_us: int) -> None:
         """Until what is small has finished, and not for long."""
         now_ms = _now_ms()
-        with self._calm:
+        with self._lock:
             above = False
             members: tuple[Member, ...] = flow
             for usage, member in zip(self._usage, members, strict=True):
                 above |= usage.asks(member, now_ms)
                 usage.uses(member, cost_us)
+            self._waiting += 1
             self._calm.wait_for(lambda: not self._small_ones, LONG_CALM_SECONDS if above else CALM_SECONDS)
+            self._waiting -= 1
 
 
 class Turn:
@@ -220,8 +231,7 @@ class Turn:
 
     def __exit__(self, *_: object) -> None:
         self.let_go()
-        self._is_not_small()
-        self._turns.leaves(self._flow)
+        self._turns.leaves(self._flow, self._small)
 
     @property
     def company(self) -> bool:

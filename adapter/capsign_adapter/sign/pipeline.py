@@ -72,6 +72,8 @@ class Course:
     """What the rate gave each group: a batch that is decided anew is neither charged nor freed."""
     recorded: bool = False
     """Whether refusals that no handle vouches for are in the log."""
+    granted: int = 0
+    """Signatures that the rate and the evidence quota have let pass."""
     made: int = 0
     """Signatures that were written, or may have been."""
     refused: int = 0
@@ -151,8 +153,12 @@ class Pipeline:
                 failures_pb2.REASON_INPUT_TOO_LARGE, f"A batch takes at most {MAX_BATCH_ITEMS} items.", field="groups"
             )
         flow = flow_of(self._policy, peer)
-        with Turn(self._turns, flow) as turn, self._token.working(flow, turn):
-            return self._in_turns(peer, request, passage, turn)
+        with Turn(self._turns, flow) as turn:
+            self._token.begin(flow, turn)
+            try:
+                return self._in_turns(peer, request, passage, turn)
+            finally:
+                self._token.end()
 
     def _in_turns(self, peer: Peer, request: pb.SignRequest, passage: Passage, turn: Turn) -> pb.SignResponse:
         course = Course()
@@ -179,7 +185,7 @@ class Pipeline:
         finally:
             if course.refused:
                 self._evidence.wrote("refused", course.refused * REFUSAL_BYTES)
-            self._evidence.unmade(peer, sum(each.granted for each in course.taken.values()) - course.made)
+            self._evidence.unmade(peer, course.granted - course.made)
         assert attempt is not None
         _release(attempt, attempt.committed)
         if course.signed:
@@ -267,6 +273,7 @@ class Pipeline:
                     _fail(attempt, items, full)
                     taken[place] = Taken(0, full.retry_after_ms)
                     return
+                attempt.course.granted += taken[place].granted
         allowed, wait_ms = taken[place]
         if allowed < len(items):
             limited = FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms)
@@ -295,6 +302,10 @@ class Pipeline:
         begin, price = 0, cost.signature(ready.row.number, ready.signer.custody)
         while begin < len(items):
             most = max(1, min(PIECE, TURN_US // price) if attempt.turn.company else ALONE_US // price)
+            if not begin and most >= len(items):
+                attempt.turn.spend(price * len(items))
+                yield items, slots
+                return
             some = items[begin : begin + most]
             attempt.turn.spend(price * len(some))
             yield some, slots[begin : begin + most]

@@ -1,6 +1,6 @@
 """The token, in turns: it has one thread, and whoever came with most calls would have most of it.
 
-A thread that is signing a batch says so (`working`); its calls of the token then wait for their turn there, and its own turn to
+A thread that is signing a batch says so (`begin`); its calls of the token then wait for their turn there, and its own turn to
 compute is over meanwhile: a token that is slow or hangs keeps nobody from computing. All other calls pass as they are.
 """
 
@@ -34,14 +34,13 @@ class TokenTurns:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._token, name)
 
-    @contextmanager
-    def working(self, flow: Flow, turn: Turn) -> Iterator[None]:
-        """This thread works on a batch until the block ends."""
+    def begin(self, flow: Flow, turn: Turn) -> None:
+        """This thread works on a batch until it calls `end`."""
         self._mine.now = (flow, turn)
-        try:
-            yield
-        finally:
-            self._mine.now = None
+
+    def end(self) -> None:
+        """The batch is done, or failed."""
+        self._mine.now = None
 
     @contextmanager
     def aside(self) -> Iterator[None]:
