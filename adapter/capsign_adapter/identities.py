@@ -72,7 +72,7 @@ class Identities:
         metrics.gauge("capsign.authority.remaining", lambda: authority.remaining_s(now_ms()))
         if config.tls.source == "authority":
             own_name = f"spiffe://{policy.trust_domain}/capsign/adapter"
-            self._serving = ServingCertificate(authority, own_name, config.tls.names, config.tls.client_ca, now_ms)
+            self._serving = ServingCertificate(authority, own_name, config.tls.names, config.tls.client_ca, now_ms, trial=trial)
             metrics.gauge("capsign.certificate.remaining", self._serving.remaining_s)
         kubernetes = config.identity.kubernetes
         if kubernetes is not None:

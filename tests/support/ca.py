@@ -33,12 +33,15 @@ class Credential:
 class Authority:
     """Issues from a root that lives as long as the test."""
 
-    def __init__(self, name: str = "test CA", *, plain: bool = False) -> None:
-        """`plain`: as many companies have them, without key usage, and without key identifiers in what it issues."""
+    def __init__(
+        self, name: str = "test CA", *, plain: bool = False, life: datetime.timedelta = datetime.timedelta(hours=1)
+    ) -> None:
+        """A negative life has ended already. `plain`: as many companies have them, without key usage, and without key identifiers
+        in what it issues."""
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
         self._plain = plain
-        builder = self._builder(self._name, self._key, datetime.timedelta(hours=1))
+        builder = self._builder(self._name, self._key, life)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         if not plain:
             builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.publisher import pem_of
+from capsign_adapter.front.server_certificate import lasting
 from capsign_adapter.front.tls import dynamic_credentials, read_authorities, stamp
 
 
@@ -28,8 +29,11 @@ class ServingCertificate:
         names: Sequence[str],
         client_ca: Path | None,
         clock_ms: Callable[[], int],
+        *,
+        trial: bool = False,
     ) -> None:
-        """Issues the first certificate. `client_ca` is PEM of a further CA for clients. Raises FailureError, OSError."""
+        """Issues the first certificate. `client_ca` is PEM of a further CA for clients; one that has ended lets no operator in,
+        and is a reason against a start in a `trial` only: agents do not need it. Raises FailureError, OSError."""
         self._authority = authority
         self._spiffe_id = spiffe_id
         self._names = names
@@ -38,17 +42,20 @@ class ServingCertificate:
         self._pair = (b"", b"")
         self._made_ms, self._renew_ms = 0, 0
         self._ends_ms = 0
-        self._believed: tuple[int, tuple[int, int, int] | None] = (-1, None)
-        self._roots = b""
+        self._trial = trial
+        self._sequence, self._stamp = -1, (0, 0, 0)
+        self._ours, self._further = b"", b""
+        """Whom the bundle says, and the further CA."""
         self._generation = 0
         self.look()
 
     def look(self) -> None:
-        """Take up whom to believe, then renew what is due. On an error what was there stays in force, and the other of the two is
+        """Take up whom to believe, then renew what is due. On an error what was there stays in force, and everything else is
         done all the same. Raises FailureError, OSError.
         """
         try:
             self._believe()
+            self._believe_further()
         finally:
             now_ms = self._clock_ms()
             if not self._made_ms <= now_ms < self._renew_ms:  # made in what is the future now: a clock was put right since
@@ -56,12 +63,23 @@ class ServingCertificate:
 
     def _believe(self) -> None:
         bundle = self._authority.bundle()
-        believed = (bundle.sequence, stamp(self._client_ca) if self._client_ca is not None else None)
-        if believed != self._believed:
-            self._roots = pem_of(bundle.authorities).encode() + (
-                read_authorities(self._client_ca) if self._client_ca is not None else b""
-            )
-            self._believed = believed
+        if bundle.sequence != self._sequence:
+            self._ours, self._sequence = pem_of(bundle.authorities).encode(), bundle.sequence
+            self._generation += 1
+
+    def _believe_further(self) -> None:
+        if self._client_ca is None:
+            return
+        seen = stamp(self._client_ca)
+        if seen != self._stamp:
+            found = read_authorities(self._client_ca, demand_lasting=False)
+            try:
+                lasting(self._client_ca, found, self._clock_ms())
+            except OSError:
+                if self._trial:
+                    raise
+                logs.warning("tls.client_ca_not_valid")
+            self._further, self._stamp = found, seen
             self._generation += 1
 
     def remaining_s(self) -> float:
@@ -73,7 +91,7 @@ class ServingCertificate:
         seen = self._generation
 
         def configuration() -> grpc.ServerCertificateConfiguration:
-            roots = self._roots if demand_certificate else None
+            roots = self._ours + self._further if demand_certificate else None
             return grpc.ssl_server_certificate_configuration([self._pair], root_certificates=roots)
 
         def changed() -> grpc.ServerCertificateConfiguration | None:

@@ -154,8 +154,9 @@ def stamp(path: Path) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
-def read_authorities(path: Path) -> bytes:
-    """The certificates in a file, PEM without what is around them. Raises OSError that names the fix."""
+def read_authorities(path: Path, *, demand_lasting: bool = True) -> bytes:
+    """The certificates in a file, PEM without what is around them. Raises OSError that names the fix, where it is demanded also
+    if none of them is valid now."""
     content = read(path)
     try:
         found = pem.authorities(content)
@@ -163,7 +164,8 @@ def read_authorities(path: Path) -> bytes:
     except (ssl.SSLError, ValueError):
         raise OSError(f"The CA file {path} is not PEM of certificates. Write it anew.") from None
     content = pem.written(found)
-    lasting(path, content, now_ms())
+    if demand_lasting:
+        lasting(path, content, now_ms())
     return content
 
 

@@ -6,6 +6,7 @@ import datetime
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import grpc
 import pytest
@@ -186,6 +187,46 @@ def test_a_file_that_cannot_be_read_keeps_the_certificate_from_nothing(rig, tmp_
         with pytest.raises(OSError, match="operators"):
             place.serving.look()
         assert place.shown() != first
+    finally:
+        place.close()
+
+
+def spoil(file, how: str) -> None:
+    if how == "gone":
+        file.unlink()
+    elif how == "broken":
+        file.write_bytes(b"not a certificate")
+    else:
+        file.write_bytes(ca.Authority("operators", life=datetime.timedelta(hours=-1)).certificate)
+
+
+@pytest.mark.parametrize("how", ["gone", "broken", "ended"])
+def test_a_new_authority_is_believed_whatever_became_of_the_operators_ca(rig, tmp_path, how):
+    """It was not: when the authority was rolled, the pods that had a certificate of the new one were refused."""
+    file = tmp_path / "operators.pem"
+    file.write_bytes(ca.Authority("operators").certificate)
+    place = Place(rig, file)
+    try:
+        spoil(file, how)
+        roll.prepare(place.rig.store.authorities(), place.rig.token, place.rig.store, place.realm, now_ms())
+        place.authority.look(now_ms)
+        with nullcontext() if how == "ended" else pytest.raises(OSError, match="operators"):
+            place.serving.look()
+        place.authority.look(lambda: now_ms() + LIVES.ripening_ms)  # it is active
+        assert place.call(place.main, place.svid()) == APP.encode()
+    finally:
+        place.close()
+
+
+def test_an_operators_ca_that_has_ended_keeps_no_adapter_from_starting_and_a_check_tells_it(rig, tmp_path):
+    """A year after somebody made it the node was restarted, and nobody could sign."""
+    file = tmp_path / "operators.pem"
+    spoil(file, "ended")
+    place = Place(rig, file)
+    try:
+        assert place.call(place.main, place.svid()) == APP.encode()
+        with pytest.raises(OSError, match="is valid now"):
+            ServingCertificate(place.authority, ADAPTER, ("localhost",), file, now_ms, trial=True)
     finally:
         place.close()
 
