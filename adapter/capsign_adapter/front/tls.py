@@ -10,7 +10,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -43,6 +42,10 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.compression_enabled_algorithms_bitset", 1),
 ]
 
+AGAIN_S = 1.0
+"""Before files that were not good are read again, if nobody wrote them since: time alone may mend them. Every handshake asks, and
+strangers make those."""
+
 OLD_IN_USE_S = 0.05
 """How long gRPC waits for a new configuration, seconds; see `dynamic_credentials`."""
 
@@ -72,6 +75,9 @@ class CertificateFiles:
         self.validity = Validity(0, 0)
         """Of the certificate that is served."""
         self._seen = self._stamp()
+        self._bad: tuple[tuple[int, int, int], ...] | None = None
+        """The stamp of files that could not be used; empty: they could not be found."""
+        self._again = 0.0
 
     def _stamp(self) -> tuple[tuple[int, int, int], ...]:
         paths = (self._certificate, self._private_key, self._client_ca)
@@ -95,26 +101,32 @@ class CertificateFiles:
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """What gRPC asks before each handshake: a new configuration, or None for "as before"."""
         with self._lock:
-            try:
-                seen = self._stamp()
-                if seen == self._seen:
-                    return None
-                fresh = self.load()
-            except OSError as error:
-                logs.error("tls.reload_failed", errno=error.errno or 0)
-                return None
-            self._seen = seen
+            fresh, error = self._reload()
+        if error is not None:
+            logs.error("tls.reload_failed", errno=error.errno or 0)
+        if fresh is not None:
             logs.event("tls.reloaded")
-            return fresh
+        return fresh
 
     def look(self) -> Validity:
         """Of what the files hold now; if that is not good, of what they held before. For who hands nothing to gRPC."""
-        with self._lock, suppress(OSError):
-            seen = self._stamp()
-            if seen != self._seen:
-                self.load()
-                self._seen = seen
+        with self._lock:
+            self._reload()
         return self.validity
+
+    def _reload(self) -> tuple[grpc.ServerCertificateConfiguration | None, OSError | None]:
+        """What is new in the files, or why they cannot be used: once for each state of them."""
+        seen: tuple[tuple[int, int, int], ...] = ()
+        try:
+            seen = self._stamp()
+            if seen == self._seen or (seen == self._bad and time.monotonic() < self._again):
+                return None, None
+            fresh = self.load()
+        except OSError as error:
+            known, self._bad, self._again = self._bad, seen, time.monotonic() + AGAIN_S
+            return None, None if seen == known else error
+        self._seen, self._bad = seen, None
+        return fresh, None
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials that follow the files."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+from capsign_adapter.front import tls
 from capsign_adapter.front.server_certificate import servable
+from capsign_adapter.front.tls import AGAIN_S, CertificateFiles
 from capsign_adapter.sign.edge import now_ms
 from capsign_agent import own_certificate
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
@@ -69,3 +71,37 @@ def test_what_we_say_is_what_grpc_does(make):
     credential = AUTHORITY.issue(APP, dns=("localhost",), key=make())
     assert we_serve(credential) == shake_hands(credential, GOOD)
     assert bool(own_certificate.read(credential.certificate).key) == shake_hands(GOOD, credential)
+
+
+class Counted(CertificateFiles):
+    """Counts how often the files are read."""
+
+    reads = 0
+
+    def load(self) -> grpc.ServerCertificateConfiguration:
+        self.reads += 1
+        return super().load()
+
+
+def test_files_that_are_not_good_are_told_once_and_not_read_at_every_handshake(tmp_path, capfd, monkeypatch):
+    """Strangers make handshakes: each was a line of the log and a reading of keys, for as long as the files were bad."""
+    now = [1000.0]
+    monkeypatch.setattr(tls.time, "monotonic", lambda: now[0])
+    certificate, key = GOOD.write(tmp_path, "serving")
+    files = Counted(certificate, key, None)
+    certificate.write_bytes(AUTHORITY.issue(APP, dns=("localhost",)).certificate)  # the key is not yet the one of it
+    for _ in range(100):
+        assert files.changed() is None
+        files.look()
+    assert files.reads == 1
+    now[0] += AGAIN_S
+    assert files.changed() is None
+    assert files.reads == 2
+    certificate.unlink()
+    for _ in range(100):
+        assert files.changed() is None
+    assert capfd.readouterr().err.count("tls.reload_failed") == 2
+    GOOD.write(tmp_path, "serving")
+    assert files.changed() is not None  # at once, whoever looked before
+    assert files.changed() is None
+    assert capfd.readouterr().err.count("tls.reloaded") == 1
