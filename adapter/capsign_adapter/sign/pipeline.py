@@ -33,7 +33,7 @@ from capsign_adapter.sign.fair import TURN_US, Turn, Turns, flow_of
 from capsign_adapter.sign.fence import Passage
 from capsign_adapter.sign.group import Bound, Decided, Groups, Ready
 from capsign_adapter.sign.recent import Recent, name_of
-from capsign_adapter.sign.signing import Signing
+from capsign_adapter.sign.signing import Patience, Signing
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_adapter.store.interface import (
@@ -70,6 +70,8 @@ class Course:
 
     taken: dict[int, Taken] = field(default_factory=dict)
     """What the rate gave each group: a batch that is decided anew is neither charged nor freed."""
+    patience: Patience = field(default_factory=Patience)
+    """With a token that gives no answer."""
     recorded: bool = False
     """Whether refusals that no handle vouches for are in the log."""
     granted: int = 0
@@ -282,14 +284,21 @@ class Pipeline:
                 return  # before the token has had any work
             items = items[:allowed]
         if isinstance(decided, Decided):
-            handle = decided.handle
+            handle, patience = decided.handle, attempt.course.patience
             try:
+                if patience.gone is not None:
+                    raise patience.gone
                 decided = self._groups.ready(decided, attempt.snapshot, attempt.peer, group)
             except FailureError as error:
+                patience.failed(error)
                 self._refuse_group(attempt, handle, group, items, error)
                 return
             self._recent.put(name, attempt.snapshot, decided, attempt.now_ms)
         for some, slots in self._pieces(attempt, decided, group.items[:allowed], items):
+            if now_ms() >= decided.until_ms:  # a batch among many waits for each of its turns
+                detail = "The handle's life ended while the batch was signed."
+                self._refuse_all(attempt, decided, some, slots, FailureError(failures_pb2.REASON_HANDLE_EXPIRED, detail))
+                continue
             self._sign(attempt, decided, some, slots)
             if attempt.turn.company and len(attempt.drafts) - len(attempt.committed) >= PIECE:
                 self._commit(attempt, passage)
@@ -331,7 +340,7 @@ class Pipeline:
                 continue
             good.append((item, slot, fingerprint))
             inputs.append(data)
-        signatures = self._signing.sign(ready.signer, inputs)  # 6. Sign.
+        signatures = self._signing.sign(ready.signer, inputs, attempt.course.patience)  # 6. Sign.
         prefix, signed_leaf, sha256 = ready.stored_prefix, ready.leaf.signed, hashlib.sha256
         for (item, slot, fingerprint), signature in zip(good, signatures, strict=True):
             if isinstance(signature, FailureError):
@@ -354,7 +363,12 @@ class Pipeline:
         except FailureError as unavailable:
             _fail(attempt, slots, unavailable)
             return
-        for item, slot in zip(group.items[: len(slots)], slots, strict=True):
+        self._refuse_all(attempt, bound, group.items[: len(slots)], slots, error)
+
+    def _refuse_all(
+        self, attempt: Attempt, bound: Bound, items: Sequence[pb.SignItem], slots: Sequence[pb.SignedItem], error: FailureError
+    ) -> None:
+        for item, slot in zip(items, slots, strict=True):
             attempt.turn.spend(cost.REFUSAL)
             try:
                 intent_in_time(item.intent_id, attempt.now_ms)

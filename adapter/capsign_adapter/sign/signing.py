@@ -7,11 +7,13 @@ its own thread: the cores are busy already.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import algorithms_pb2
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 from capsign_adapter.keys.keyring import Signer
 
@@ -23,6 +25,25 @@ _LOCK_FREE = frozenset({algorithms_pb2.ALGORITHM_ED25519, algorithms_pb2.ALGORIT
 
 Result = bytes | FailureError
 
+_IN_VAIN = frozenset({failures_pb2.REASON_TOKEN_UNAVAILABLE, failures_pb2.REASON_OVERLOADED})
+
+PATIENCE_S = 5.0
+"""How old a batch may be before a token that gives no answer is not asked for the rest of it."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """A batch's, with the token: a thousand signatures, and each waits ten seconds for one that hangs."""
+
+    began_s: float = field(default_factory=time.monotonic)
+    gone: FailureError | None = None
+    """What the rest of the batch is told."""
+
+    def failed(self, error: FailureError) -> None:
+        """The token, or a turn there, was asked in vain."""
+        if error.reason in _IN_VAIN and time.monotonic() - self.began_s >= PATIENCE_S:
+            self.gone = error
+
 
 class Signing:
     """One for a replica; any thread."""
@@ -31,10 +52,11 @@ class Signing:
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="signing")
         self._alone = threading.Lock()
 
-    def sign(self, signer: Signer, inputs: Sequence[bytes]) -> list[Result]:
+    def sign(self, signer: Signer, inputs: Sequence[bytes], patience: Patience) -> list[Result]:
         """A signature, or why there is none, for each input, in order."""
-        in_memory = signer.custody == algorithms_pb2.CUSTODY_CLASS_ADAPTER_MEMORY and signer.algorithm in _LOCK_FREE
-        if len(inputs) < WORTH_TWO or not in_memory or not self._alone.acquire(blocking=False):
+        if signer.custody != algorithms_pb2.CUSTODY_CLASS_ADAPTER_MEMORY:
+            return _by_token(signer.sign, inputs, patience)
+        if len(inputs) < WORTH_TWO or signer.algorithm not in _LOCK_FREE or not self._alone.acquire(blocking=False):
             return _part(signer.sign, inputs)
         try:
             half = len(inputs) // 2
@@ -51,4 +73,18 @@ def _part(sign: Callable[[bytes], bytes], inputs: Sequence[bytes]) -> list[Resul
             results.append(sign(data))
         except FailureError as error:
             results.append(error)
+    return results
+
+
+def _by_token(sign: Callable[[bytes], bytes], inputs: Sequence[bytes], patience: Patience) -> list[Result]:
+    results: list[Result] = []
+    for data in inputs:
+        if patience.gone is not None:
+            results.append(patience.gone)
+            continue
+        try:
+            results.append(sign(data))
+        except FailureError as error:
+            results.append(error)
+            patience.failed(error)
     return results

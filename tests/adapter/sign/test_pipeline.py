@@ -14,6 +14,7 @@ from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.evidence.leaf_reader import Refused, RefusedUnbound, Signed, decode
 from capsign_adapter.sign import pipeline as pipeline_module
+from capsign_adapter.sign import signing as signing_module
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenUnavailableError
@@ -536,6 +537,59 @@ def test_whoever_asks_the_token_for_a_public_key_has_no_turn(rig, monkeypatch):
     (item,) = rig.sign(b"d" * 48, handle=rig.handle("release"), algorithm=algorithms.ALGORITHM_ES384, context=context)
     assert item.signature
     assert free == [2]
+
+
+@pytest.mark.parametrize(("patience_s", "asked"), [(0.0, 1), (60.0, 40)], ids=["hangs", "fails at once"])
+def test_a_token_that_hangs_is_not_asked_once_for_each_signature(rig, monkeypatch, patience_s, asked):
+    """Ten seconds each: a batch of a thousand held a thread and a place for three hours."""
+    calls = []
+
+    def hanging(*_):
+        calls.append(1)
+        raise TokenUnavailableError("no answer")
+
+    monkeypatch.setattr(rig.token, "sign", hanging)
+    monkeypatch.setattr(signing_module, "PATIENCE_S", patience_s)
+    in_company(rig)
+    direct = pb.SignGroup(
+        handle_index=0,
+        algorithm=algorithms.ALGORITHM_ES384,
+        context=signing_pb2.ContextSuffix(role="signer"),
+        items=[pb.SignItem(intent_id=new_intent_id(), input=b"d" * 48) for _ in range(40)],
+    )
+    in_memory = pb.SignGroup(
+        handle_index=1,
+        algorithm=algorithms.ALGORITHM_ED25519,
+        context=signing_pb2.ContextSuffix(role="issuer"),
+        items=[pb.SignItem(intent_id=new_intent_id(), input=b"m")],
+    )
+    handles = [rig.handle("release"), rig.handle()]
+    rig.sign(b"warm", handle=handles[1])
+    request = pb.SignRequest(batch_id=1, handles=handles, groups=[direct, in_memory])
+    answer = rig.pipeline.run(peer(), request, rig.fence.passage(lambda: None))
+    assert {item.failure.reason for item in answer.groups[0].items} == {reasons.REASON_TOKEN_UNAVAILABLE}
+    assert answer.groups[1].items[0].signature, "a key in memory needs no token"
+    assert len(calls) == asked
+
+
+def test_a_handle_whose_life_ends_while_a_batch_waits_for_its_turns_signs_no_more(rig, monkeypatch):
+    """A large batch among many takes long: what it was allowed at its beginning is not what it is allowed at its end (I2)."""
+    handle, commit, true = rig.handle(), rig.store.commit, pipeline_module.now_ms
+    sizes = []
+
+    def an_hour_passes(epoch, drafts, now):
+        results = commit(epoch, drafts, now)
+        sizes.append(len(drafts))
+        monkeypatch.setattr(pipeline_module, "now_ms", lambda: true() + 3_600_000)
+        return results
+
+    monkeypatch.setattr(rig.store, "commit", an_hour_passes)
+    in_company(rig)
+    intents = [new_intent_id() for _ in range(100)]
+    items = rig.sign(*([b"m"] * 100), handle=handle, intents=intents)
+    assert [bool(item.signature) for item in items] == [True] * sizes[0] + [False] * (100 - sizes[0])
+    assert {item.failure.reason for item in items[sizes[0] :]} == {reasons.REASON_HANDLE_EXPIRED}
+    assert len(rig.store.find(peer().spiffe_id, intents)) == 100, "and that is final"
 
 
 def bounded(rig, mib):
