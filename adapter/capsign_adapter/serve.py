@@ -204,9 +204,10 @@ class Replica:
             collect_seconds=config.control.collect_every_s,
         )
         waiting = [places.room, self._health.room]
-        waiting += [listener.places.room for listener in (self._admin, self._door) if listener is not None]
+        waiting += [self._door.places.room] if self._door is not None else []
+        people = [self._admin.places.room] if self._admin is not None else []
         pressure = Pressure(memory_budget(memory, listen.streams, listen.message_bytes))
-        relief = Relief(pressure, waiting, monotonic_ms)
+        relief = Relief(pressure, waiting, monotonic_ms, people=people)
         self._tickers.append(Ticker("memory", LOOK_SECONDS, lambda: _looked(relief)))
         self._tickers += identities.tickers(self._changes.announce)
         look_at_token = looks.at_token(token)

@@ -91,9 +91,14 @@ class Relief:
         clock_ms: Callable[[], int],
         size: Callable[[], int] = resident,
         trim: Callable[[], object] | None = None,
+        *,
+        people: Sequence[Waiting] = (),
     ) -> None:
+        """In the rooms of `people` nobody else waits, and a call of theirs is never ended as it comes:
+        what workloads hold must not keep them from revoking."""
         self._pressure = pressure
         self._rooms = rooms
+        self._people = people
         self._clock_ms = clock_ms
         self._size = size
         self._after: int | None = None
@@ -115,6 +120,7 @@ class Relief:
             self._give_back(size, now_ms)
             return 0
         ended = sum(room.relieve(patience) for room in self._rooms)
+        ended += sum(room.relieve(max(patience, YOUNG_SECONDS)) for room in self._people)
         self._after = size
         if ended:
             logs.warning("memory.short", resident=size, ended=ended)

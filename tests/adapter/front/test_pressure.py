@@ -85,6 +85,19 @@ def test_a_look_ends_what_waits_where_the_process_is_too_large():
     assert relief.look() == 0  # it was of no use, and is not done again at once
 
 
+def test_what_workloads_hold_ends_no_call_of_people_as_it_comes():
+    """With memory held very short a revocation was cancelled if it came in the moment of a look, and its outcome was unknown."""
+    now = [100.0]
+    theirs, people = Waiting(lambda: now[0]), Waiting(lambda: now[0])
+    attack, revocation, idle = Call(), Call(), Call()
+    people.begin(idle, 30.0)
+    now[0] += YOUNG_SECONDS
+    theirs.begin(attack, 30.0)
+    people.begin(revocation, 30.0)
+    assert Relief(Pressure(ALL), [theirs], lambda: 0, lambda: 800 * MIB, people=[people]).look() == 2
+    assert (attack.cancelled, revocation.cancelled, idle.cancelled) == (1, 0, 1)
+
+
 def test_what_was_freed_goes_back_when_it_is_a_quarter_of_all():
     """After a crowd the C library keeps it, and the process looks as large as it was at its worst."""
     now, sizes = [0], [100 * MIB]
