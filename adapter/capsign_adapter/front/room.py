@@ -18,6 +18,10 @@ MIB = 1024 * 1024
 OWN_DESCRIPTORS = 128
 """Files, token, cluster, telemetry, and what each library keeps open."""
 
+ENOUGH_DESCRIPTORS = 65_536
+"""More than all listeners can use. Container runtimes often allow a billion, and libraries of HSMs make tables of as many
+entries, or close each of them one by one."""
+
 DESCRIPTORS_OF_A_PLACE = 2
 """A thread that reads the store may have a connection of its own: database and log."""
 
@@ -61,15 +65,18 @@ def connections(descriptors: int, places: int) -> Connections:
 
 
 def raise_descriptors() -> int:
-    """Take as many file descriptors as the system allows; how many that are."""
+    """Take as many file descriptors as the system allows and an adapter can use; how many that are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return soft if soft != resource.RLIM_INFINITY else _NO_LIMIT
+    if soft == resource.RLIM_INFINITY:
+        return _NO_LIMIT
+    wanted = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS)
+    if soft >= wanted:
+        return soft
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (ValueError, OSError):
         return soft
-    return hard if hard != resource.RLIM_INFINITY else _NO_LIMIT
+    return wanted
 
 
 def demand_memory(limit: int | None, places: int, message_bytes: int) -> None:

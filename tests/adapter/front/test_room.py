@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 from capsign_adapter.front import room
 from capsign_wire.settings import SettingsError
@@ -22,6 +24,27 @@ def test_with_a_thousand_descriptors_agents_have_most_of_them():
     shared = room.connections(1024, 32)
     assert shared.main > 400
     assert shared.admin > 64
+
+
+@pytest.mark.parametrize(
+    ("before", "taken"),
+    [
+        ((1024, 4096), 4096),
+        ((1024, 1 << 30), room.ENOUGH_DESCRIPTORS),
+        ((1024, resource.RLIM_INFINITY), room.ENOUGH_DESCRIPTORS),
+        ((1 << 20, 1 << 20), 1 << 20),
+        ((4096, 4096), 4096),
+    ],
+)
+def test_as_many_descriptors_are_taken_as_can_be_used(monkeypatch, before, taken):
+    """Where the system allowed a billion, a billion was taken."""
+    limits = [before]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: limits.append(wanted))
+    assert room.raise_descriptors() == taken
+    assert limits[-1] == (taken, before[1])
+    most = room.connections(room.ENOUGH_DESCRIPTORS, 4096)
+    assert most == room.connections(1 << 30, 4096), "more would be of no use"
 
 
 def test_requests_that_would_not_fit_are_said_at_the_start():
