@@ -78,7 +78,10 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
         provision_all(policy, token, store, now_ms())
         mint = Mint(bytes(mint_seed(token)))
         in_turns: Any = TokenTurns(token, Lane(1))
-        keyring, commitments = Keyring(in_turns, CacheSettings(), monotonic_ms), CommitmentKeys(in_turns, monotonic_ms)
+        keyring, commitments = (
+            Keyring(in_turns, CacheSettings(), monotonic_ms, in_turns.aside),
+            CommitmentKeys(in_turns, monotonic_ms),
+        )
         budget = Budget(policy, Buckets(monotonic_ms), 200_000)
         verdicts = Verdicts(Verifier(mint.public_key))
         groups = Groups(policy, verdicts, keyring, commitments, budget)

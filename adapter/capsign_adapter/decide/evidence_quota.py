@@ -46,13 +46,11 @@ class EvidenceQuota:
         self._other, self._all = other_mib * MIB, all_mib * MIB
         self._count = count
 
-    def write(self, peer: Peer, kind: str, size: int) -> None:
-        """Before so many bytes are written that are no signature. Raises FailureError RATE_LIMITED and then charges nothing."""
-        self.reserve(peer, size)
-        self._count(kind, size)
-
     def reserve(self, peer: Peer, size: int) -> None:
-        """As `write`, where it is not certain yet that it will be written: `wrote` or `free` says what came of it."""
+        """Before so many bytes are written that are no signature; then `wrote` or `free` says what came of it.
+
+        Raises FailureError RATE_LIMITED, and then nothing was reserved.
+        """
         self._spend(peer, OTHER, self._other, size)
         try:
             self._spend(peer, ALL, self._all, size)
@@ -61,7 +59,7 @@ class EvidenceQuota:
             raise
 
     def wrote(self, kind: str, size: int) -> None:
-        """What was reserved was written."""
+        """What was reserved was written, for that kind of evidence."""
         self._count(kind, size)
 
     def free(self, peer: Peer, size: int) -> None:

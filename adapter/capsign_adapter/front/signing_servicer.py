@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import grpc
@@ -141,12 +142,13 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         now = now_ms()
         capability = self._groups.verify(request.handle, peer, now).capability
         snapshot.revoked.refuse(capability)
-        if request.intent_id not in self._store.find(peer.spiffe_id, [request.intent_id]):
+        absent = request.intent_id not in self._store.find(peer.spiffe_id, [request.intent_id])
+        if absent:
             # What follows makes a row: from the future it would outlive the retention, and too many would fill the ledger.
             intent_in_time(request.intent_id, now)
-            self._pipeline.demand_never(peer)
         never = leaf_of(capability, peer, self._policy.digest).prepare().never(now, request.intent_id)
-        stored = self._store.resolve(peer.spiffe_id, request.intent_id, capability.grant, never, now)
+        with self._pipeline.closing(peer) if absent else nullcontext():
+            stored = self._store.resolve(peer.spiffe_id, request.intent_id, capability.grant, never, now)
         if stored.state == IntentState.DONE:
             try:
                 in_force(capability, self._policy, snapshot.revoked, now, self._policy.limits.clock_skew_ms)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from capsign_wire.adapter.v1 import signing_pb2 as pb
@@ -466,8 +467,9 @@ class Pipeline:
         attempt.course.refused += 1
         return True
 
-    def demand_never(self, peer: Peer) -> None:
-        """Before an intent of this workload is closed that nobody has seen: each is a row and a leaf. Raises RATE_LIMITED.
+    @contextmanager
+    def closing(self, peer: Peer) -> Iterator[None]:
+        """Around closing an intent of this workload that nobody has seen: each is a row and a leaf. Raises RATE_LIMITED.
 
         Counted apart from refusals: who is refused often may still ask what became of the rest.
         """
@@ -476,7 +478,13 @@ class Pipeline:
         if not granted:
             sentence = "This workload asks too often for what was never sent."
             raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=wait_ms)
-        self._evidence.write(peer, "never", REFUSAL_BYTES)
+        self._evidence.reserve(peer, REFUSAL_BYTES)
+        try:
+            yield
+        except (StoreUnavailableError, FailureError):
+            self._evidence.free(peer, REFUSAL_BYTES)
+            raise
+        self._evidence.wrote("never", REFUSAL_BYTES)
 
 
 def _give_up(attempt: Attempt) -> None:

@@ -13,7 +13,7 @@ import grpc
 import grpc_testing
 import pytest
 from capsign_adapter.decide.budget import UsedUpError
-from capsign_adapter.decide.evidence_quota import MIB, EvidenceQuota
+from capsign_adapter.decide.evidence_quota import MIB, REFUSAL_BYTES, EvidenceQuota
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import guard
@@ -277,6 +277,23 @@ def test_records_that_are_not_written_are_not_paid_for(rig, monkeypatch, fate):
     monkeypatch.setattr(rig.store, "submit_audit", true)
     assert servicers.call(EVIDENCE, "SubmitAudit", good).accepted_through == 4000
     assert written == ["reported"]
+
+
+def test_an_intent_that_could_not_be_closed_is_not_paid_for(rig, monkeypatch):
+    """A disk that is full lets intents be looked up and none be closed; agents ask until one is."""
+    rig.quota = rig.pipeline._evidence = EvidenceQuota(Buckets(lambda: 0), 1)
+    rig.quota.reserve(peer(APP), MIB - 5 * REFUSAL_BYTES)
+    servicers, true = Servicers(rig, monkeypatch), rig.store.resolve
+
+    def full(*_):
+        raise StoreUnavailableError("full")
+
+    request = signing_pb2.ResolveIntentRequest(handle=rig.handle(), intent_id=new_intent_id())
+    monkeypatch.setattr(rig.store, "resolve", full)
+    for _ in range(10):
+        assert servicers.call(SIGNING, "ResolveIntent", request).because_of(reasons.REASON_STORE_UNAVAILABLE)
+    monkeypatch.setattr(rig.store, "resolve", true)
+    assert servicers.call(SIGNING, "ResolveIntent", request).HasField("never")
 
 
 def test_entries_are_for_auditors(servicers):

@@ -296,7 +296,8 @@ def test_who_is_refused_often_may_still_ask_what_became_of_the_rest(rig):
     """A policy that changed refuses a workload a thousand times; it must be able to close what was under way meanwhile."""
     flood = rig.sign(*([b"m"] * 1000), handle=b"x" * 100)
     assert flood[-1].failure.reason == reasons.REASON_RATE_LIMITED
-    rig.pipeline.demand_never(peer(APP))
+    with rig.pipeline.closing(peer(APP)):
+        pass
 
 
 def test_an_intent_of_another_workload_does_not_exist_for_this_one(replica, app):
