@@ -11,6 +11,7 @@ import grpc
 from capsign_wire import addresses, logs, runtime, settings
 from capsign_wire.adapter.v1 import admin_pb2_grpc, capability_pb2_grpc, evidence_pb2_grpc, signing_pb2_grpc
 from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.memory_limit import memory_limit
 from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import Tracer
@@ -34,7 +35,7 @@ from capsign_adapter.front.health import Health
 from capsign_adapter.front.patience import PatientRegistrar
 from capsign_adapter.front.places import Places
 from capsign_adapter.front.pressure import LOOK_SECONDS, Pressure, Relief, memory_budget
-from capsign_adapter.front.room import connections, demand_memory, memory_limit, raise_descriptors
+from capsign_adapter.front.room import connections, demand_memory, raise_descriptors
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.front.threads import Threads

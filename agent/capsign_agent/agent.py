@@ -16,15 +16,16 @@ from capsign_wire import logs, otel, runtime
 from capsign_wire.agent.v1 import agent_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.memory_limit import memory_limit, resident
 from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent import __version__, process, records
+from capsign_agent import __version__, budget, process, records
 from capsign_agent.adapter_calls import AdapterCalls
 from capsign_agent.coalesce import Coalescer
 from capsign_agent.config import Config, Socket
-from capsign_agent.front import SERVER_OPTIONS, Front, Leaving
+from capsign_agent.front import Front, Leaving, server_options
 from capsign_agent.handles import HandleBook, SocketHandles
 from capsign_agent.health import Health
 from capsign_agent.identity.account import Account
@@ -43,9 +44,6 @@ from capsign_agent.sign import SigningPath
 from capsign_agent.sockets import SocketClaim, SocketError
 from capsign_agent.streams import Reachability, SignStream, streams_of
 from capsign_agent.upstream import Target, Upstream
-
-GIVE_BACK_EVERY_S = 2.0
-"""How often memory is given back to the kernel at most."""
 
 
 class Agent:
@@ -90,7 +88,10 @@ class Agent:
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
         self._lookups = Lookups(calls, self._keys, self.journal, skew_s, hold=self._renewal.hold)
         self._health = Health(config.health.path, config.probe_path, self.faults)
-        self._turns = Turns(sockets)
+        self._budget = budget.share(limit := memory_limit(), sockets, config.limits.call_bytes, config.journal.max_bytes)
+        if limit is not None and self._budget.needed > limit:
+            logs.warning("memory.tight", limit_bytes=limit, needed_bytes=self._budget.needed, sockets=sockets)
+        self._turns = Turns(sockets, self._budget.turns_for_all)
         self._heavy = Heavy()
         self._rooms: list[Room] = []
         self._leaving = Leaving()
@@ -172,9 +173,9 @@ class Agent:
             self._quiet.set()
 
     async def _serve(self, claim: SocketClaim, handles: SocketHandles) -> grpc.aio.Server:
-        most = process.connections_for(len(self._sockets))
-        server = grpc.aio.server(options=[*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", most)])
-        room = Room(self._config.limits.call_bytes // len(self._sockets), self.metrics, self._heavy)
+        most = process.connections_for(len(self._sockets), self._budget.connections)
+        server = grpc.aio.server(options=server_options(self._budget, most))
+        room = Room(self._budget.call_bytes // len(self._sockets), self.metrics, self._heavy)
         self._rooms.append(room)
         servicer = SigningServicer(
             handles,
@@ -203,16 +204,14 @@ class Agent:
     async def _keep_turns(self) -> None:
         """Take turns back from who reads too long, and give memory back to the kernel after much was held."""
         loop = asyncio.get_running_loop()
-        most, again = 0, 0.0
+        giving = process.GivingBack()
         while True:
             await asyncio.sleep(QUIET_S if self._turns.contended else GRACE_S)
             now = loop.time()
             self._turns.look(now)
-            held = sum(room.held for room in self._rooms)
-            most = max(most, held)
-            if most - held > process.SPARE_BYTES and now >= again:
+            if giving.due(now, before := resident()):
                 process.give_back()
-                most, again = held, now + GIVE_BACK_EVERY_S
+                giving.given(now, before, resident())
 
     async def _drain(self) -> None:
         """In flight first, then the journal with its CLOSE record, then the sockets; each within what is left of the time."""

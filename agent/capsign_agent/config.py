@@ -145,8 +145,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Calls in work on one application stream, or answered and not read yet; further ones wait in the socket."""
     call_bytes: Annotated[int, Meta(ge=12_582_912, le=1_073_741_824)] = 33_554_432
     """Bytes that calls may hold, at work or answered and not read yet, in equal shares for the sockets; more are refused as
-    OVERLOADED. One call at a time that is too heavy for a share has a place of its own (17 MiB). A stream is not read from while
-    its calls hold a quarter of its socket's share."""
+    OVERLOADED. Less where the memory limit of the control group leaves less. One call at a time that is too heavy for a share
+    has a place of its own (17 MiB). A stream is not read from while its calls hold a quarter of its socket's share."""
     public_keys: Annotated[int, Meta(ge=16, le=65_536)] = 1024
     """Contexts whose public keys are kept."""
     clock_skew_s: Annotated[int, Meta(ge=0, le=300)] = 5

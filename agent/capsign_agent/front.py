@@ -17,6 +17,7 @@ from capsign_wire import bounds
 from capsign_wire.failures import FailureError, RpcStatus
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_agent.budget import Budget
 from capsign_agent.reading import Reader, Turns
 from capsign_agent.room import RPC_BYTES, Room
 
@@ -25,12 +26,9 @@ SERVER_OPTIONS = [
     ("grpc.max_send_message_length", bounds.MAX_ANSWER_BYTES),
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.absolute_max_metadata_size", 16 * 1024),
-    ("grpc.max_concurrent_streams", 100),
     # Off: it counts streams that are not quite gone, and refuses an honest client's calls without a word of ours (decision 22).
     ("grpc.http.overload_protection", 0),
-    # What a stream may hold while nobody reads it. It stays as it is: nothing is gained by more on a socket of the same machine.
-    ("grpc.http2.lookahead_bytes", 16 * 1024),
-    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.bdp_probe", 0),  # the window stays as it is: nothing is gained by more on a socket of the same machine
     ("grpc.server_handshake_timeout_ms", 5_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -41,6 +39,17 @@ SERVER_OPTIONS = [
     ("grpc.so_reuseport", 0),
 ]
 """What held under floods and bombs (facts.md)."""
+
+
+def server_options(share: Budget, connections: int) -> list[tuple[str, int]]:
+    """For a socket with so many connections."""
+    return [
+        *SERVER_OPTIONS,
+        ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.max_concurrent_streams", share.streams),
+        ("grpc.http2.lookahead_bytes", share.window),
+    ]
+
 
 LEAVING, LEAVING_S, MOST_LEAVING = 256, 0.5, 1024
 """RPCs of all sockets that were refused and whose callers have not heard it yet. Of more than the first number those are cut off

@@ -20,20 +20,28 @@ SPARE_BYTES = 4 * 1024 * 1024
 both after the first large message, and hundreds of MiB of large calls, once freed, stay with the process. Messages of 60 KB that
 it did not give back one by one left as much free between what was used as was used."""
 
+WORTH_BYTES = 8 * 1024 * 1024
+GIVE_BACK_EVERY_S, GIVE_BACK_AT_LEAST_S = 1.0, 32.0
+"""What is worth a try to give it back; how often that is made at most, and where it gives nothing."""
+
 _SPARE_FILES = 384
 """Descriptors for all but applications: 16 adapters with 8 streams each, twice while certificates change; the journal; health."""
 _CONNECTIONS = 4096
 _CONNECTIONS_OF_ONE = 2048
-"""Of all sockets, and of one: each takes 14 KiB while it does nothing."""
+"""Of all sockets, and of one. Where memory is limited, `budget` allows fewer."""
 _LEAST_CONNECTIONS = 16
 
 
-def connections_for(sockets: int) -> int:
-    """How many connections each of so many sockets may have. Without a bound, those of one container take every descriptor, and
-    then no container is served, nothing is journalled and no adapter reached.
+def connections_for(sockets: int, most: int | None = None) -> int:
+    """How many connections each of so many sockets may have, `most` of all together.
+
+    Without a bound, those of one container take every descriptor, and then no container is served, nothing is
+    journalled and no adapter reached.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     affordable = _CONNECTIONS if files == resource.RLIM_INFINITY else min(_CONNECTIONS, files - _SPARE_FILES)
+    if most is not None:
+        affordable = min(affordable, most)
     return max(_LEAST_CONNECTIONS, min(_CONNECTIONS_OF_ONE, affordable // sockets))
 
 
@@ -51,7 +59,35 @@ def harden() -> None:
     os.umask(0o077)
 
 
+class GivingBack:
+    """When malloc is to give to the kernel what is free between blocks that are still used; it takes some milliseconds.
+
+    What is resident decides, not what calls hold: most of a flood lies in gRPC, which frees it some time after them.
+    So it is tried while more is resident than at the least, ever more rarely where that gives nothing.
+    """
+
+    def __init__(self) -> None:
+        self._least = 0
+        self._last = 0
+        self._next = 0.0
+        self._pause_s = GIVE_BACK_EVERY_S
+
+    def due(self, now: float, resident: int) -> bool:
+        """Whether to try now; then tell `given`."""
+        self._least = min(self._least or resident, resident)
+        if abs(resident - self._last) > WORTH_BYTES:
+            self._last, self._pause_s = resident, GIVE_BACK_EVERY_S
+            self._next = min(self._next, now + self._pause_s)
+        return now >= self._next and resident - self._least > WORTH_BYTES
+
+    def given(self, now: float, before: int, after: int) -> None:
+        """It was tried: so much was resident, and is."""
+        gave = before - after > WORTH_BYTES
+        self._pause_s = GIVE_BACK_EVERY_S if gave else min(self._pause_s * 2, GIVE_BACK_AT_LEAST_S)
+        self._last, self._next = after, now + self._pause_s
+
+
 def give_back() -> None:
-    """Have malloc give to the kernel what is free between blocks that are still used. It takes some milliseconds."""
+    """Do so."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

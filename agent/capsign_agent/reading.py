@@ -65,8 +65,8 @@ class Reader:
 class Turns:
     """For all sockets."""
 
-    def __init__(self, sockets: int) -> None:
-        self.for_all = max(FOR_ALL, TURNS - sockets)
+    def __init__(self, sockets: int, for_all: int) -> None:
+        self.for_all = for_all
         self._free = self.for_all
         self._readers: dict[Reader, None] = {}
         self._held: dict[Hashable, int] = {}

@@ -26,7 +26,7 @@ async def test_connections_above_the_bound_are_hung_up_on(
     place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One container's idle connections took every descriptor: the others' calls found "the disk full", and the probe no agent."""
-    monkeypatch.setattr(process, "connections_for", lambda _: 4)
+    monkeypatch.setattr(process, "connections_for", lambda *_: 4)
     async with running(place):
         writers, heard = [], []
         for _ in range(6):

@@ -33,7 +33,7 @@ def taken(turns: Turns, socket: str, count: int, now: float = 0.0, *, stream: bo
 
 
 def test_each_socket_has_a_turn_of_its_own_and_the_others_are_for_whoever_comes() -> None:
-    turns = Turns(2)
+    turns = Turns(2, 6)
     taken(turns, "greedy", 1 + turns.for_all)
     late = Asked("greedy")
     assert not turns.ask(late, 0.0)
@@ -41,13 +41,8 @@ def test_each_socket_has_a_turn_of_its_own_and_the_others_are_for_whoever_comes(
     assert turns.reading == turns.most
 
 
-@pytest.mark.parametrize(("sockets", "most"), [(1, 8), (2, 8), (5, 8), (6, 9), (16, 19)])
-def test_how_many_turns_there_are(sockets: int, most: int) -> None:
-    assert Turns(sockets).most == most
-
-
 def test_a_turn_that_comes_free_goes_to_the_socket_that_has_the_fewest() -> None:
-    turns = Turns(2)
+    turns = Turns(2, 6)
     first, *_ = taken(turns, "greedy", 1 + turns.for_all)
     taken(turns, "other", 1)
     greedy, other = Asked("greedy"), Asked("other")
@@ -58,7 +53,7 @@ def test_a_turn_that_comes_free_goes_to_the_socket_that_has_the_fewest() -> None
 
 
 def test_half_a_message_is_ended_in_time_though_nobody_waits() -> None:
-    turns = Turns(1)
+    turns = Turns(1, 7)
     (half,) = taken(turns, "app", 1)
     turns.look(MOST_S)
     assert not half.ended
@@ -71,7 +66,7 @@ def test_half_a_message_is_ended_in_time_though_nobody_waits() -> None:
 
 
 def test_a_stream_may_idle_while_nobody_waits_but_not_for_ever() -> None:
-    turns = Turns(1)
+    turns = Turns(1, 7)
     (idle,) = taken(turns, "app", 1, stream=True)
     turns.look(MOST_IDLE_S)
     assert not idle.ended
@@ -83,7 +78,7 @@ def test_a_stream_may_idle_while_nobody_waits_but_not_for_ever() -> None:
 
 
 def test_a_stream_on_which_nothing_is_asked_makes_room_for_who_waits() -> None:
-    turns = Turns(1)
+    turns = Turns(1, 7)
     streams = taken(turns, "app", 1 + turns.for_all, stream=True)
     for one in streams[1:]:
         one.calls = 1
@@ -100,7 +95,7 @@ def test_a_stream_on_which_nothing_is_asked_makes_room_for_who_waits() -> None:
 
 
 def test_halves_of_one_socket_keep_the_shared_turns_from_another_for_a_moment_only() -> None:
-    turns = Turns(2)
+    turns = Turns(2, 6)
     halves = taken(turns, "greedy", 1 + turns.for_all)
     taken(turns, "other", 1)
     more = Asked("other")
@@ -114,7 +109,7 @@ def test_halves_of_one_socket_keep_the_shared_turns_from_another_for_a_moment_on
 
 
 def test_who_waits_too_long_is_told() -> None:
-    turns = Turns(1)
+    turns = Turns(1, 7)
     taken(turns, "app", 1 + turns.for_all, now=1.0)
     late = Asked("app")
     turns.ask(late, 0.5)
@@ -124,7 +119,7 @@ def test_who_waits_too_long_is_told() -> None:
 
 
 def test_a_stream_that_goes_on_lets_others_go_first() -> None:
-    turns = Turns(1)
+    turns = Turns(1, 7)
     busy, *_ = taken(turns, "app", 1 + turns.for_all, stream=True)
     late = Asked("app")
     turns.ask(late, 0.0)
@@ -139,7 +134,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.turns = Turns(3)
+        self.turns = Turns(3, 5)
         self.now = 0.0
         self.known: list[Asked] = []
 

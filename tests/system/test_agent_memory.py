@@ -6,6 +6,7 @@ The kernel's limit is on: an agent above it is killed, and with it signing in al
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -22,6 +23,9 @@ from support.memory_limit import MemoryLimit, memory_limit
 
 LIMIT_MIB = 128
 """`memoryLimit` of the chart's default profile."""
+
+JOURNAL_BYTES = 8 * 1024 * 1024
+"""`agent.journalMaxBytes` of the chart."""
 
 CONTAINERS = 5
 HALF = b"\x00" + (4_000_000).to_bytes(4, "big") + bytes(3_900_000)
@@ -58,6 +62,7 @@ def pod() -> Iterator[Pod]:
         dev.end(dev.agent)
         run = Path(dev.about["run"])
         head, *_ = Path(dev.about["agent"]["config"]).read_text().split("[[sockets]]")
+        head = re.sub(r"^\[journal\]$", f"[journal]\nmax_bytes = {JOURNAL_BYTES}", head, flags=re.MULTILINE)
         sockets = (f'[[sockets]]\nname = "c{one}"\npath = "{run}/c{one}/agent.sock"\n' for one in range(CONTAINERS))
         config = dev.directory / "pod.toml"
         config.write_text(head + "".join(sockets))
@@ -182,3 +187,24 @@ def test_large_messages_from_every_container_fit(pod):
     # On a slow machine some may run into the agent's own limit of time; none may see its end.
     assert all(isinstance(one, capsign.Unknown) and "ANSWER_LATE" in str(one) for one in failed), failed[:3]
     pod.assert_whole()
+
+
+ATTACKS_OF_ALL = {
+    "unary": calls("Sign", HALF),
+    "streams": calls("SignStream", HALF),
+    "as much as the window takes": calls("SignStream", HALF[:16_384], connections=8),
+    "much metadata": calls("SignStream", b"", *MANY, connections=4),
+    "answers that are not taken": calls("ListHandles", WHOLE, connections=4, window=0),
+    "refusals to the deaf": deaf(calls("Export", WHOLE, connections=4)),
+}
+
+
+def test_every_container_attacks_at_once(pod):
+    """Bounds of each kind and each socket were more than the container's limit together: one kind from all sockets, and then
+    several kinds at once, had the kernel end the agent."""
+    for begin in (*ATTACKS_OF_ALL.values(), lambda path: [one for make in ATTACKS_OF_ALL.values() for one in make(path)[:2]]):
+        attackers = [one for container in range(CONTAINERS) for one in begin(pod.socket(container))]
+        talk(attackers, 1.5)
+        for one in attackers:
+            one.close()
+        pod.assert_whole()

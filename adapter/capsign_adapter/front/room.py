@@ -8,7 +8,6 @@ read its store either, and one that the kernel ends for its memory takes everybo
 from __future__ import annotations
 
 import resource
-from pathlib import Path
 from typing import NamedTuple
 
 from capsign_wire.settings import SettingsError
@@ -36,9 +35,8 @@ OF_A_SMALL_LISTENER = 1024
 OWN_MEMORY = 160 * MIB
 """What an adapter takes before anybody has sent it anything, and what it needs to work."""
 
-_LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
 _NO_LIMIT = 1 << 60
-"""Above this a number in such a file means that there is no limit."""
+"""Stands for as many files as one likes."""
 
 
 class Connections(NamedTuple):
@@ -91,32 +89,3 @@ def demand_memory(limit: int | None, places: int, message_bytes: int) -> None:
         f"is limited to {limit // MIB} MiB. Raise that limit, or lower `listen.streams`.",
         key="listen.streams",
     )
-
-
-def memory_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
-    """The smallest memory limit of this process's control groups, bytes; None if there is none,
-    or it cannot be read."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return None
-    found: list[int] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in {"", "memory"}:
-            continue
-        base = root / controllers
-        group = base / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if not folder.is_relative_to(base):
-                break
-            found += [limit for name in _LIMIT_FILES if (limit := _read(folder / name)) is not None]
-    return min(found, default=None)
-
-
-def _read(file: Path) -> int | None:
-    try:
-        limit = int(file.read_text())
-    except (OSError, ValueError):  # "max", or no such file
-        return None
-    return limit if limit < _NO_LIMIT else None

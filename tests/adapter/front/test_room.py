@@ -53,25 +53,3 @@ def test_requests_that_would_not_fit_are_said_at_the_start():
     with pytest.raises(SettingsError, match=r"`listen.streams` is 512.* 672 MiB.* limited to 512 MiB") as caught:
         room.demand_memory(512 * MIB, 512, MIB)
     assert caught.value.key == "listen.streams"
-
-
-@pytest.mark.parametrize(
-    ("files", "own", "limit"),
-    [
-        ({"memory.max": "max"}, "0::/\n", None),
-        ({"memory.max": "536870912"}, "0::/\n", 512 * MIB),
-        ({"pod/memory.max": "1048576", "pod/app/memory.max": "max"}, "0::/pod/app\n", MIB),
-        ({"pod/memory.max": "1048576", "pod/app/memory.max": "4096"}, "0::/pod/app\n", 4096),
-        ({"memory/pod/memory.limit_in_bytes": "1048576"}, "9:memory:/pod\n0::/\n", MIB),
-        ({"memory/memory.limit_in_bytes": "9223372036854771712"}, "9:memory:/pod\n", None),
-        ({"memory.max": "1048576"}, "0::/not/here\n", MIB),
-        ({}, "", None),
-    ],
-)
-def test_the_limit_of_the_control_group(tmp_path, files, own, limit):
-    for name, content in files.items():
-        file = tmp_path / "fs" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content + "\n")
-    (tmp_path / "own").write_text(own)
-    assert room.memory_limit(tmp_path / "fs", tmp_path / "own") == limit
