@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import ssl
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -23,7 +24,7 @@ from capsign_wire.types.v1 import failures_pb2 as fail
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.agent_home import until
-from support.agent_pki import TestCa
+from support.agent_pki import ADAPTER_ID, TestCa
 from support.black_hole import BlackHole
 from support.identity_rigs import KubernetesRig
 
@@ -85,6 +86,21 @@ async def test_the_token_goes_to_nobody_for_whom_the_bundle_does_not_vouch(rig: 
     async with rig.changes() as changes:
         assert await hindered(rig, changes) == "TRUST_OUTDATED"
     assert rig.identity.enrolled == []
+
+
+async def test_a_clock_that_is_off_is_not_taken_for_another_adapter(rig: KubernetesRig) -> None:
+    """It was: people made pods anew, and the clock of their node stayed hours ahead."""
+    certificate, key = rig.identity.active.issue(ADAPTER_ID, life=timedelta(hours=-1))
+    (rig.root / "old.pem").write_bytes(certificate + key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(rig.root / "old.pem")
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    rig.targets[:] = [f"127.0.0.1:{server.sockets[0].getsockname()[1]}"]
+    try:
+        async with rig.changes() as changes:
+            assert await hindered(rig, changes) == "CERTIFICATE_ENDED"
+    finally:
+        server.close()
 
 
 async def test_an_adapter_that_is_away_is_told_apart_from_one_that_is_another(rig: KubernetesRig) -> None:

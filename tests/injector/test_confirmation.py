@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,14 @@ from support import injector_rig as rig
 from support.ca import Authority
 
 NAME = "capsign-adapter.capsign-system.svc"
+HOUR = timedelta(hours=1)
 
 
 @asynccontextmanager
-async def adapter(directory: Path, authority: Authority, name: str = NAME, port: int = 0):
+async def adapter(directory: Path, authority: Authority, name: str = NAME, port: int = 0, life: timedelta = HOUR):
     """Speaks TLS 1.3 as the enrolment listener does; gives host:port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.issue(dns=(name,)).write(directory, "serving"))
+    context.load_cert_chain(*authority.issue(dns=(name,), life=life).write(directory, "serving"))
     context.set_alpn_protocols(["h2"])
 
     def leave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,6 +87,21 @@ async def test_what_was_confirmed_stays_so_in_an_outage_and_ends_with_another_ad
     async with adapter(tmp_path, second, port=int(target.rpartition(":")[2])):
         await confirmation.look()
         assert "does not vouch for" in str(confirmation.fault())
+
+
+async def test_a_clock_that_is_off_takes_back_no_confirmation(tmp_path):
+    """The injector's node was an hour ahead, and no pod could be made on any."""
+    authority = Authority()
+    bundle = Bundle(tmp_path, authority)
+    async with adapter(tmp_path, authority) as target:
+        confirmation = bundle.asking(target)
+        await confirmation.look()
+    async with adapter(tmp_path, authority, port=int(target.rpartition(":")[2]), life=-HOUR):
+        await confirmation.look()
+        assert confirmation.fault() is None
+        fresh = bundle.asking(target)
+        await fresh.look()
+        assert "not valid by this node's clock" in str(fresh.fault())
 
 
 async def test_one_replica_that_confirms_is_enough_and_the_name_counts(tmp_path):

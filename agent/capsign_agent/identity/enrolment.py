@@ -61,26 +61,27 @@ class Enrolment:
                 continue
         raise last
 
-    async def knows_another(self, authorities: bytes) -> bool:
-        """Whether an address answers, and with a certificate for which `authorities` do not vouch: asked once nobody could be
-        enrolled with, because gRPC does not tell that from an address where nobody is."""
+    async def misfit(self, authorities: bytes) -> str:
+        """What is wrong with a certificate with which an address answers, as one of LOCAL_REASONS; empty if none is: asked once
+        nobody could be enrolled with, because gRPC does not tell that from an address where nobody is."""
         context = tls_trust.context(authorities.decode("ascii"))
         context.set_alpn_protocols(["h2"])
-        return any(await asyncio.gather(*(self._is_anothers(target, context) for target in self._targets)))
+        found = await asyncio.gather(*(self._misfit_of(target, context) for target in self._targets))
+        return min(filter(None, found), default="")  # the clock first: with another one the rest may be well
 
-    async def _is_anothers(self, target: str, context: ssl.SSLContext) -> bool:
+    async def _misfit_of(self, target: str, context: ssl.SSLContext) -> str:
         there = addresses.target(target)
         try:
             async with asyncio.timeout(self._timeout_s):
                 _, writer = await asyncio.open_connection(
                     there.host, there.port, ssl=context, server_hostname=self._server_name or there.host
                 )
-        except ssl.SSLCertVerificationError:
-            return True
+        except ssl.SSLCertVerificationError as error:
+            return "CERTIFICATE_ENDED" if tls_trust.out_of_time(error) else "TRUST_OUTDATED"
         except (OSError, TimeoutError):
-            return False
+            return ""
         writer.transport.abort()
-        return False
+        return ""
 
     async def _ask(
         self, target: str, request: identity_pb2.EnrolRequest, authorities: bytes, share_s: float

@@ -46,6 +46,12 @@ SPREAD_S = 5.0
 MAX_TOKEN_BYTES = 8192
 """Bound of EnrolRequest.service_account_token."""
 
+_MISFITS = {
+    "CERTIFICATE_ENDED": "The adapter's certificate is not valid by this node's clock. Set the clock.",
+    "TRUST_OUTDATED": "The adapter has a certificate of an authority that this pod was not given. Make the pod anew.",
+}
+"""What to do about each answer of `Enrolment.misfit`."""
+
 
 class Adapter(Protocol):
     """The calls over mTLS. Each raises FailureError."""
@@ -123,10 +129,11 @@ class KubernetesIdentity:
         try:
             answer = await self._enrolment.enrol(asked, self._trust.now.pem)
         except FailureError as error:
-            unreachable = error.reason == failures_pb2.REASON_UPSTREAM_UNREACHABLE
-            if unreachable and await self._enrolment.knows_another(self._trust.now.pem):
-                sentence = "The adapter has a certificate of an authority that this pod was not given. Make the pod anew."
-                raise IdentityError("TRUST_OUTDATED", sentence) from None
+            if error.reason != failures_pb2.REASON_UPSTREAM_UNREACHABLE:
+                raise
+            misfit = await self._enrolment.misfit(self._trust.now.pem)
+            if misfit:
+                raise IdentityError(misfit, _MISFITS[misfit]) from None
             raise
         held = self._take(made, answer)
         self._account.issued("kubernetes", held.credentials)

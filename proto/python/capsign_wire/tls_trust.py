@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import ssl
 
+_OUT_OF_TIME = frozenset({9, 10})
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+
 
 def context(authorities: bytes | str, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
     """Verifies the server and its name. `authorities` are DER in bytes, or PEM in text. Raises ssl.SSLError, ValueError."""
@@ -17,3 +20,8 @@ def context(authorities: bytes | str, minimum: ssl.TLSVersion = ssl.TLSVersion.T
     made.minimum_version = minimum
     made.load_verify_locations(cadata=authorities)
     return made
+
+
+def out_of_time(error: ssl.SSLCertVerificationError) -> bool:
+    """Whether the server's authority is the right one, and the certificate not valid by this machine's clock."""
+    return error.verify_code in _OUT_OF_TIME
