@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -202,6 +204,24 @@ def test_the_platform_team_can_take_what_reaches_the_node_and_people_are_told():
         inject(pod(hostNetwork=True), "shop", lenient, BUNDLE)
     with pytest.raises(Refusal, match="hostPID"):
         inject(pod(hostPID=True), "shop", lenient, BUNDLE)
+
+
+@pytest.mark.parametrize("source", ["kubernetes", "workload-api"])
+@pytest.mark.parametrize(
+    ("host", "inside"),
+    [("10.0.0.1", False), ("[fd00::1]", False), ("kms.example.org", False), ("kms.ns.svc", True), ("kms", True)],
+)
+def test_who_asks_for_an_adapter_outside_needs_no_dns_of_the_cluster(source, host, inside):
+    """With an address as target, too, a pod on its node's network was refused for its `dnsPolicy`."""
+    settings = {"adapter": {"targets": [f"{host}:7443"]}, "allow_host_network": True, "identity": {"source": source}}
+    if source == "kubernetes":
+        settings["adapter"]["enrolment_targets"] = [f"{host}:7444"]
+    else:
+        settings["identity"]["csi"] = {"driver": "csi.spiffe.io"}
+    read = parse(json.dumps(settings).encode(), "x")
+    with pytest.raises(Refusal, match="dnsPolicy") if inside else nullcontext():
+        assert inject(pod(hostNetwork=True), "shop", read, BUNDLE).containers == ("app",)
+    assert bool(inject(pod(dnsPolicy="Default"), "shop", read, BUNDLE).warnings) == inside
 
 
 def test_paths_that_the_platform_team_calls_harmless_are_taken_and_nothing_above_or_beside_them():

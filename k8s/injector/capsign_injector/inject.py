@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from capsign_wire import addresses
-
 from capsign_injector import agent_config, quantity, refusals, sidecar
 from capsign_injector import annotations as asking
 from capsign_injector import pod as pods
@@ -195,8 +193,8 @@ def _put(holder: dict[str, Any], field: str, item: dict[str, Any], *, key: str =
 
 def _advice(view: pods.Pod, settings: Settings) -> list[str]:
     warnings = []
-    host = addresses.target(settings.adapter.enrolment_targets[0]).host
-    if host.endswith((".svc", ".svc.cluster.local")):
+    host = settings.cluster_name
+    if host:
         if view.spec.dns_policy == "Default":
             told = f"With `dnsPolicy: Default` the pod asks its node's name servers, which do not know {host}."
             warnings.append(f"{told} Its agent would never start. Remove it, or use ClusterFirst.")

@@ -57,7 +57,7 @@ def _refuse_host_network(pod: Pod, settings: Settings) -> None:
     if not settings.allow_host_network:
         sentence = "With `hostNetwork` the pod has its node's address, so a stolen token could be used by others on the node."
         raise Refusal(Reason.ISOLATION, "spec.hostNetwork", f"{sentence} Remove it, or set `allow_host_network` in the injector.")
-    if pod.spec.dns_policy != "ClusterFirstWithHostNet":
+    if settings.cluster_name and pod.spec.dns_policy != "ClusterFirstWithHostNet":
         sentence = "With `hostNetwork` the agent finds the adapter only with `dnsPolicy: ClusterFirstWithHostNet`. Set it."
         raise Refusal(Reason.PLATFORM, "spec.dnsPolicy", sentence)
 

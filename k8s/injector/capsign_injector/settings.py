@@ -161,6 +161,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return self.identity.source == "kubernetes"
 
     @property
+    def cluster_name(self) -> str:
+        """A name that agents ask for first and only the cluster's DNS knows; empty: the adapter is outside."""
+        targets = self.adapter.enrolment_targets if self.needs_bundle else self.adapter.targets
+        hosts = (addresses.target(one).host for one in targets)
+        return next((host for host in hosts if host.endswith((".svc", ".cluster.local")) or not {".", ":"} & set(host)), "")
+
+    @property
     def state_bytes(self) -> int:
         """Size limit of the agent's state volume, bytes."""
         return self.journal_max_bytes + STATE_SPARE_BYTES
