@@ -85,7 +85,9 @@ class Turns:
         return len(self._readers)
 
     def ask(self, reader: Reader, now: float) -> bool:
-        """Whether it has a turn now; else it waits for `go`."""
+        """Whether it has a turn now; else it waits for `go`. Who was told to end does not wait: its read tells it."""
+        if reader.reading and reader.ending:
+            return True
         reader.since = now
         if reader.reading and not self._waiting:
             return True

@@ -306,6 +306,20 @@ def test_who_cannot_be_charged_has_nothing_verified():
     assert counting.calls == 0
 
 
+def test_what_the_machine_lacked_is_not_remembered_against_a_good_handle(monkeypatch):
+    """Once "forged" was in the cache, its rightful owner heard so until something was revoked."""
+    verdicts, true = Verdicts(VERIFIER), biscuits.capability_in
+
+    def starved(_):
+        raise MemoryError
+
+    monkeypatch.setattr(biscuits, "capability_in", starved)
+    with pytest.raises(MemoryError):
+        verdicts.verify(TOKEN, ORDERS, KEY_HASH, NOW, 0)
+    monkeypatch.setattr(biscuits, "capability_in", true)
+    assert verdicts.verify(TOKEN, ORDERS, KEY_HASH, NOW, 0)
+
+
 def test_verdicts_are_bounded_and_cleared():
     counting = Counting()
     verdicts = Verdicts(counting, capacity=2)
