@@ -222,11 +222,11 @@ def _too_large(detail: str) -> FailureError:
 
 
 def _ours(read: Callable[[], T]) -> T:
-    """Run a step of reading a token; whatever goes wrong means that our mint did not make it."""
+    """Run a step of reading a token; whatever goes wrong with it means that our mint did not make it."""
     try:
         return read()
-    except FailureError:
-        raise
+    except (FailureError, MemoryError):
+        raise  # what the machine lacks now says nothing about the token, and a verdict is remembered
     except AuthorizationError as error:
         raise _narrowed(str(error)) from None
     except Exception:
