@@ -129,6 +129,21 @@ def test_a_stream_that_goes_on_lets_others_go_first() -> None:
     assert busy.went == 1
 
 
+def test_who_was_told_to_end_does_not_wait_again() -> None:
+    """Its call came in the moment in which its stream was ended. It gave its turn to another and stood in the queue, which cannot
+    be told to end twice: whoever looked for those that wait too long came to no end, and the agent with it."""
+    turns = Turns(1, 7)
+    idle = taken(turns, "app", 1 + turns.for_all, stream=True)
+    late = Asked("app")
+    turns.ask(late, QUIET_S)
+    turns.look(QUIET_S)
+    [ended] = [one for one in idle if one.ended]
+    assert turns.ask(ended, QUIET_S + 0.01)
+    assert not late.went
+    turns.look(QUIET_S + MOST_S + 0.1)
+    assert not turns.contended
+
+
 class Machine(RuleBasedStateMachine):
     """Any order of events: turns are never more than there are, every socket that waits has one, nobody is forgotten."""
 
