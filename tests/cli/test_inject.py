@@ -218,6 +218,14 @@ def test_settings_and_bundle(run, tmp_path):
     assert run(*options, "-n", "build", text=night).code == 0
 
 
+def test_where_identities_come_from_elsewhere_nobody_is_asked_for_a_bundle(run, tmp_path):
+    assert "--bundle" in run(text=POD).err
+    (tmp_path / "s.yaml").write_text("identity: {source: workload-api, csi: {driver: csi.spiffe.io}}")
+    ran = run("--settings", str(tmp_path / "s.yaml"), text=POD)
+    assert "csi.spiffe.io" in ran.out
+    assert "--bundle" not in ran.err
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

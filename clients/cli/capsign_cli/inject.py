@@ -48,7 +48,7 @@ def inject(
       capsign inject -f deployment.yaml --diff
     """
     settings, bundle_pem = _settings(settings_file, bundle)
-    if not bundle_pem:
+    if settings.needs_bundle and not bundle_pem:
         _note("No trust bundle is given: the webhook adds it at admission; for a cluster without the webhook, give --bundle.")
     read = [load(_read(name), name) for name in files]
     done = [
