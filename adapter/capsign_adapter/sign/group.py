@@ -10,6 +10,7 @@ from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
+from capsign_adapter.decide import cost
 from capsign_adapter.decide.admission import Admitted, admit, custody_ok, settle
 from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.decide.budget import Budget
@@ -109,8 +110,13 @@ class Groups:
         skew_ms = self._policy.limits.clock_skew_ms
         return Decided(handle, admit(handle, self._policy, snapshot.revoked, group.algorithm, group.context, now_ms, skew_ms))
 
-    def ready(self, decided: Decided, snapshot: Snapshot, peer: Peer, group: pb.SignGroup) -> Ready:
-        """5. Derive: the token may have work to do, so the rate is asked first. Raises FailureError."""
+    def ready(
+        self, decided: Decided, snapshot: Snapshot, peer: Peer, group: pb.SignGroup, spend: Callable[[int], None] = lambda _: None
+    ) -> Ready:
+        """5. Derive: the token may have work to do, so the rate is asked first, and `spend` is told what a first use costs.
+
+        Raises FailureError.
+        """
         admitted, capability, row = decided.admitted, decided.capability, ALGORITHMS[group.algorithm]
         version = snapshot.active(capability.tenant, capability.key, row.number)
         if version is None:
@@ -118,6 +124,8 @@ class Groups:
         custody_ok(admitted.min_custody, self._keyring.custody(version, row.number))
         context = context_of(capability, admitted, version, row)
         digest = context.digest()
+        if not self._keyring.holds(version, capability.purpose, row.number, digest):
+            spend(cost.first_use(bool(admitted.transcript)))
         signer = self._keyring.signer(version, capability.purpose, row.number, digest)
         if group.expected_kid and group.expected_kid != signer.kid:
             raise FailureError(failures_pb2.REASON_KEY_MOVED, "The key has another current version.", field="expected_kid")

@@ -289,7 +289,7 @@ class Pipeline:
             try:
                 if patience.gone is not None:
                     raise patience.gone
-                decided = self._groups.ready(decided, attempt.snapshot, attempt.peer, group)
+                decided = self._groups.ready(decided, attempt.snapshot, attempt.peer, group, attempt.turn.spend)
             except FailureError as error:
                 patience.failed(error)
                 self._refuse_group(attempt, handle, group, items, error)

@@ -16,6 +16,7 @@ from capsign_adapter.evidence.leaf_reader import Refused, RefusedUnbound, Signed
 from capsign_adapter.sign import pipeline as pipeline_module
 from capsign_adapter.sign import signing as signing_module
 from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.fair import Turn
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenUnavailableError
 from capsign_wire.adapter.v1 import admin_pb2
@@ -590,6 +591,17 @@ def test_a_handle_whose_life_ends_while_a_batch_waits_for_its_turns_signs_no_mor
     assert [bool(item.signature) for item in items] == [True] * sizes[0] + [False] * (100 - sizes[0])
     assert {item.failure.reason for item in items[sizes[0] :]} == {reasons.REASON_HANDLE_EXPIRED}
     assert len(rig.store.find(peer().spiffe_id, intents)) == 100, "and that is final"
+
+
+def test_keys_that_are_new_are_paid_for_by_turns(rig, monkeypatch):
+    """A batch whose groups each had a transcript of their own cost ten times the turns that it was given."""
+    spent, spend, handle = [], Turn.spend, rig.handle()
+    monkeypatch.setattr(Turn, "spend", lambda turn, cost_us: spent.append(cost_us) or spend(turn, cost_us))
+    for _ in range(2):
+        rig.sign(b"m", handle=handle, context=signing_pb2.ContextSuffix(role="issuer", transcript=b"t" * 32))
+        rig.sign(b"m", handle=rig.handle(), context=signing_pb2.ContextSuffix(role="issuer"))
+    assert spent.count(cost.first_use(True)) == 1
+    assert spent.count(cost.first_use(False)) == 1
 
 
 def bounded(rig, mib):
