@@ -301,7 +301,7 @@ class Pipeline:
                 self._refuse_all(attempt, decided, some, slots, FailureError(failures_pb2.REASON_HANDLE_EXPIRED, detail))
                 continue
             self._sign(attempt, decided, some, slots)
-            if attempt.turn.company and len(attempt.drafts) - len(attempt.committed) >= PIECE:
+            if len(attempt.drafts) - len(attempt.committed) >= PIECE and attempt.turn.company:
                 self._commit(attempt, passage)
         answer.signed_by.CopyFrom(decided.signed_by)
 
@@ -311,7 +311,8 @@ class Pipeline:
         """The items of a group: all at once for whoever is alone, otherwise as many as a turn takes."""
         begin, price = 0, cost.signature(ready.row.number, ready.signer.custody)
         while begin < len(items):
-            most = max(1, min(PIECE, TURN_US // price) if attempt.turn.company else ALONE_US // price)
+            alone = len(items) == 1 or not attempt.turn.company
+            most = max(1, ALONE_US // price if alone else min(PIECE, TURN_US // price))
             if not begin and most >= len(items):
                 attempt.turn.spend(price * len(items))
                 yield items, slots
