@@ -29,6 +29,8 @@ SERVER_OPTIONS = [
     # Off: it counts streams that are not quite gone, and refuses an honest client's calls without a word of ours (decision 22).
     ("grpc.http.overload_protection", 0),
     ("grpc.http2.bdp_probe", 0),  # the window stays as it is: nothing is gained by more on a socket of the same machine
+    # Whoever resets streams is asked for a sign of life; who gives none opens no more of them (decision 22).
+    ("grpc.http2.ping_on_rst_stream_percent", 100),
     ("grpc.server_handshake_timeout_ms", 5_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -108,19 +109,27 @@ def resets(taken: Taken) -> Step:
             one.settimeout(10)
             one.connect(taken.path)
             one.sendall(PREFACE + _frame(4, 0, 0) + _frame(4, 1, 0))
-            drain = threading.Thread(target=_drain, args=(one,), daemon=True)
+            asked: deque[bytes] = deque()
+            drain = threading.Thread(target=_drain, args=(one, asked), daemon=True)
             drain.start()
             for begin in range(1, 200_000, 200):
                 numbers = range(begin, begin + 200, 2)
-                one.sendall(b"".join(_frame(1, 4, n, block) + _frame(3, 0, n, struct.pack(">I", 8)) for n in numbers))
+                pongs = b"".join(_frame(6, 1, 0, asked.popleft()) for _ in range(len(asked)))
+                one.sendall(pongs + b"".join(_frame(1, 4, n, block) + _frame(3, 0, n, struct.pack(">I", 8)) for n in numbers))
 
     return step
 
 
-def _drain(one: socket.socket) -> None:
+def _drain(one: socket.socket, asked: deque[bytes]) -> None:
+    """Take what comes; what pings ask is put down, so that they are answered as any client would."""
+    heard = bytearray()
     try:
-        while one.recv(65_536):
-            pass
+        while more := one.recv(65_536):
+            heard += more
+            while len(heard) >= 9 and len(heard) >= (end := 9 + int.from_bytes(heard[:3], "big")):
+                if heard[3] == 6 and not heard[4] & 1:
+                    asked.append(bytes(heard[9:end]))
+                del heard[:end]
     except OSError:
         return
 

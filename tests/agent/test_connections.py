@@ -7,6 +7,7 @@ import resource
 
 import pytest
 from capsign_agent import process
+from support import http2
 from support.agent_home import Home, running
 from support.fake_adapter import FakeAdapter
 
@@ -20,6 +21,22 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0
 def test_sockets_share_what_open_files_allow(monkeypatch: pytest.MonkeyPatch, files: int, sockets: int, most: int) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
     assert process.connections_for(sockets) == most
+
+
+async def test_whoever_resets_a_stream_is_asked_for_a_sign_of_life(place: Home, adapter: FakeAdapter) -> None:
+    """Streams opened and reset without end took the others' rate; who answers no ping opens no more of them."""
+    async with running(place):
+        reader, writer = await asyncio.open_unix_connection(str(place.socket))
+        settled = PREFACE + http2.frame(http2.SETTINGS, http2.ACK, 0)
+        opened = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.grpc_headers(http2.SERVICE + b"Sign"))
+        writer.write(settled + opened + http2.frame(http2.RST_STREAM, 0, 1, bytes([0, 0, 0, 8])))
+        async with asyncio.timeout(5):
+            while True:
+                head = await reader.readexactly(9)
+                await reader.readexactly(int.from_bytes(head[:3], "big"))
+                if head[3] == http2.PING and not head[4] & http2.ACK:
+                    break
+        writer.close()
 
 
 async def test_connections_above_the_bound_are_hung_up_on(
