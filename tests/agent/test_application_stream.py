@@ -91,7 +91,7 @@ def room(most: int = WIDE) -> Room:
 
 def stream(application: Application, held: Room | None = None, most: int = MOST) -> _Stream:
     servicer: Any = Answering()
-    return _Stream(servicer, application, held or room(), Turns(1), "app", most)
+    return _Stream(servicer, application, held or room(), Turns(1, 7), "app", most)
 
 
 async def test_an_application_that_does_not_read_is_not_read_from() -> None:
