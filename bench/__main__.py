@@ -35,7 +35,8 @@ def main() -> None:
 
 
 def _measure(cell: Cell, deployment: Deployment, seconds: float) -> Result:
-    # The primitive is measured on both sides of the cell: the machine may change its pace between them.
+    # The primitive is measured on both sides of the cell: the machine may change its pace between
+    # them.
     before = ed25519_per_second(seconds / 4)
     result = cell.run(deployment, seconds)
     after = ed25519_per_second(seconds / 4)
@@ -44,7 +45,13 @@ def _measure(cell: Cell, deployment: Deployment, seconds: float) -> Result:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("cells", nargs="*", choices=[*CELLS, []], metavar="cell", help=f"of: {', '.join(CELLS)}; all by default")
+    parser.add_argument(
+        "cells",
+        nargs="*",
+        choices=[*CELLS, []],
+        metavar="cell",
+        help=f"of: {', '.join(CELLS)}; all by default",
+    )
     parser.add_argument("--seconds", type=float, default=4.0, help="seconds a cell")
     parser.add_argument("--workers", type=int, default=2, help="adapter replicas")
     parser.add_argument("--json", action="store_true", help="a JSON object a line for each cell")

@@ -1,4 +1,6 @@
-"""The in-process ceiling: the adapter's own pipeline, store and keys, without TLS, streams or an agent. Batches of 64."""
+"""The in-process ceiling: the adapter's own pipeline, store and keys, without TLS, streams or an
+agent. Batches of 64.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,16 @@ MESSAGE = b"x" * 100
 
 
 def ceiling(deployment: Deployment, seconds: float) -> Result:
-    """Each round parses a batch, runs the pipeline and serialises the answer, as one stream of the adapter would."""
+    """Each round parses a batch, runs the pipeline and serialises the answer, as one stream of the
+    adapter would.
+    """
     from bench.cells import Result
     from bench.in_process import pipeline_in
 
-    with tempfile.TemporaryDirectory(prefix="capsign-ceiling-") as scratch, pipeline_in(Path(scratch)) as (run, handle):
+    with (
+        tempfile.TemporaryDirectory(prefix="capsign-ceiling-") as scratch,
+        pipeline_in(Path(scratch)) as (run, handle),
+    ):
         latencies: list[float] = []
         run(_batch(handle))
         start = time.perf_counter()

@@ -17,7 +17,9 @@ from bench.startup import first_rpc
 
 @dataclass(frozen=True)
 class Result:
-    """What a cell gave. Times are microseconds; `cpu_us` is CPU a signature by process; `ratio` is to raw Ed25519."""
+    """What a cell gave. Times are microseconds; `cpu_us` is CPU a signature by process; `ratio` is
+    to raw Ed25519.
+    """
 
     cell: str
     sps: float = 0.0
@@ -33,11 +35,19 @@ class Result:
     def against(self, raw_per_second: float) -> Result:
         """With its ratios to the raw primitive."""
         unit_us = 1e6 / raw_per_second
-        return replace(self, ratio=self.sps / raw_per_second, p50_e=self.p50_us / unit_us, p99_e=self.p99_us / unit_us)
+        return replace(
+            self,
+            ratio=self.sps / raw_per_second,
+            p50_e=self.p50_us / unit_us,
+            p99_e=self.p99_us / unit_us,
+        )
 
     def plain(self) -> dict[str, Any]:
         """For JSON, rounded to what the measurement can tell."""
-        rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()}
+        rounded = {
+            key: round(value, 3) if isinstance(value, float) else value
+            for key, value in asdict(self).items()
+        }
         rounded["cpu_us"] = {name: round(value, 1) for name, value in self.cpu_us.items()}
         rounded["rss_mib"] = {name: round(value, 1) for name, value in self.rss_mib.items()}
         return rounded
@@ -61,7 +71,9 @@ def _single(name: str, per_second: float) -> Result:
 
 
 def _load(name: str, story: str, *arguments: str) -> Cell:
-    return Cell(name, story, lambda deployment, seconds: _run_load(name, arguments, deployment, seconds))
+    return Cell(
+        name, story, lambda deployment, seconds: _run_load(name, arguments, deployment, seconds)
+    )
 
 
 def _apart(cell: Cell) -> Cell:
@@ -74,8 +86,18 @@ def _apart(cell: Cell) -> Cell:
     return replace(cell, run=run)
 
 
-def _run_load(name: str, arguments: tuple[str, ...], deployment: Deployment, seconds: float) -> Result:
-    command = [sys.executable, "-m", "bench.load", deployment.socket, "--seconds", str(seconds), *arguments]
+def _run_load(
+    name: str, arguments: tuple[str, ...], deployment: Deployment, seconds: float
+) -> Result:
+    command = [
+        sys.executable,
+        "-m",
+        "bench.load",
+        deployment.socket,
+        "--seconds",
+        str(seconds),
+        *arguments,
+    ]
     before = deployment.cost()
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60)
     after = deployment.cost()
@@ -92,7 +114,12 @@ def _run_load(name: str, arguments: tuple[str, ...], deployment: Deployment, sec
 
 def _startup(deployment: Deployment, seconds: float) -> Result:
     times_us, rss = first_rpc(deployment, 5)
-    return Result("startup", p50_us=sorted(times_us)[len(times_us) // 2], p99_us=max(times_us), rss_mib={"agent": rss})
+    return Result(
+        "startup",
+        p50_us=sorted(times_us)[len(times_us) // 2],
+        p99_us=max(times_us),
+        rss_mib={"agent": rss},
+    )
 
 
 CELLS: Mapping[str, Cell] = {
@@ -103,7 +130,14 @@ CELLS: Mapping[str, Cell] = {
         _raw("raw-hs256", "HMAC-SHA256, one thread", primitives.hs256_per_second),
         Cell("ceiling", "one process: parse, decide, sign, commit, answer; 64 a batch", ceiling),
         _load("one-call", "one caller of the library, one call at a time", "--threads", "1"),
-        _apart(_load("one-call-apart", "the same, pod and adapters on CPUs of their own", "--threads", "1")),
+        _apart(
+            _load(
+                "one-call-apart",
+                "the same, pod and adapters on CPUs of their own",
+                "--threads",
+                "1",
+            )
+        ),
         _load("unary-1", "one thread, one RPC a signature", "--threads", "1", "--no-coalesce"),
         _load("unary-8", "8 threads, one RPC a signature", "--threads", "8", "--no-coalesce"),
         _load("unary-64", "64 threads, one RPC a signature", "--threads", "64", "--no-coalesce"),
@@ -111,7 +145,13 @@ CELLS: Mapping[str, Cell] = {
         _load("batch-100x8", "8 callers, 100 a call", "--threads", "8", "--batch", "100"),
         _load("threads-64", "64 threads through the library", "--threads", "64"),
         _load("tasks-64", "64 asyncio tasks through the library", "--tasks", "64"),
-        _load("tasks-64-uncoalesced", "64 asyncio tasks, one RPC a signature", "--tasks", "64", "--no-coalesce"),
+        _load(
+            "tasks-64-uncoalesced",
+            "64 asyncio tasks, one RPC a signature",
+            "--tasks",
+            "64",
+            "--no-coalesce",
+        ),
         _load("tasks-64-es256", "64 asyncio tasks, ES256", "--tasks", "64", "--algorithm", "ES256"),
         _load("tasks-64-hs256", "64 asyncio tasks, HS256", "--tasks", "64", "--algorithm", "HS256"),
         Cell("startup", "from exec of an agent to the answer of its first RPC", _startup),

@@ -40,7 +40,10 @@ class Deployment:
         command = [sys.executable, "-m", "capsign_cli", "dev", "up", "--dir", str(self._directory)]
         policy = ["--policy", str(self._policy)] if self._policy is not None else []
         done = subprocess.run(
-            [*command, "--workers", str(self._workers), *policy, "-o", "json"], check=True, capture_output=True, text=True
+            [*command, "--workers", str(self._workers), *policy, "-o", "json"],
+            check=True,
+            capture_output=True,
+            text=True,
         )
         self._up = True
         described: dict[str, Any] = json.loads(done.stdout)
@@ -61,9 +64,11 @@ class Deployment:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """This process, its children and the agent on one half of the CPUs, the adapters on the other, until the block ends.
+        """This process, its children and the agent on one half of the CPUs, the adapters on the
+        other, until the block ends.
 
-        As it is in a cluster, where they are on different machines: here they would otherwise move each other from CPU to CPU.
+        As it is in a cluster, where they are on different machines: here they would otherwise move
+        each other from CPU to CPU.
         """
         every = os.sched_getaffinity(0)
         if len(every) < 2:
@@ -84,7 +89,15 @@ class Deployment:
     def close(self) -> None:
         """End what was started."""
         if self._up:
-            command = [sys.executable, "-m", "capsign_cli", "dev", "down", "--dir", str(self._directory)]
+            command = [
+                sys.executable,
+                "-m",
+                "capsign_cli",
+                "dev",
+                "down",
+                "--dir",
+                str(self._directory),
+            ]
             subprocess.run(command, check=True, capture_output=True)
 
 

@@ -63,7 +63,16 @@ tls: {{min: "1.3"}}
 def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], bytes]]:
     """A function from a serialised batch to a serialised answer, and a handle for it."""
     made = subprocess.run(
-        [sys.executable, str(ROOT / "softhsm" / "init.py"), "--dir", str(directory / "token"), "--label", "bench", "-o", "json"],
+        [
+            sys.executable,
+            str(ROOT / "softhsm" / "init.py"),
+            "--dir",
+            str(directory / "token"),
+            "--label",
+            "bench",
+            "-o",
+            "json",
+        ],
         check=True,
         capture_output=True,
         text=True,
@@ -73,7 +82,9 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
     policy = parse_policy(POLICY.encode())
     (directory / "store").mkdir(mode=0o700)
     store = open_store(f"sqlite://{directory}/store/bench.db", create=True)
-    token = open_token(TokenSettings(Path(paths["module"]), "bench", Path(paths["pin_file"]), Path(paths["conf"])))
+    token = open_token(
+        TokenSettings(Path(paths["module"]), "bench", Path(paths["pin_file"]), Path(paths["conf"]))
+    )
     try:
         provision_all(policy, token, store, now_ms())
         mint = Mint(bytes(mint_seed(token)))
@@ -85,8 +96,24 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
         budget = Budget(policy, Buckets(monotonic_ms), 200_000)
         verdicts = Verdicts(Verifier(mint.public_key))
         groups = Groups(policy, verdicts, keyring, commitments, budget)
-        rates, turns, quota = Buckets(monotonic_ms), Turns(2), EvidenceQuota(Buckets(monotonic_ms), 1024)
-        pipeline = Pipeline(policy, groups, Recent(), Snapshots(store), store, rates, 100, budget, turns, in_turns, quota)
+        rates, turns, quota = (
+            Buckets(monotonic_ms),
+            Turns(2),
+            EvidenceQuota(Buckets(monotonic_ms), 1024),
+        )
+        pipeline = Pipeline(
+            policy,
+            groups,
+            Recent(),
+            Snapshots(store),
+            store,
+            rates,
+            100,
+            budget,
+            turns,
+            in_turns,
+            quota,
+        )
         passage = Fence(3000, 1000, lambda: store.control().revocation_epoch).passage(lambda: None)
         peer = Peer(WORKLOAD, b"k" * 32, now_ms() + 3_600_000)
         capability = capability_for(policy.grants[0], WORKLOAD, peer.key_hash, b"s" * 16, now_ms())

@@ -1,4 +1,6 @@
-"""The application: a process of its own that signs as fast as it is answered. Prints one JSON object."""
+"""The application: a process of its own that signs as fast as it is answered. Prints one JSON
+object.
+"""
 
 from __future__ import annotations
 

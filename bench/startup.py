@@ -21,7 +21,8 @@ from bench.deployment import Deployment
 def first_rpc(deployment: Deployment, times: int) -> tuple[list[float], float]:
     """Microseconds of each start, and the resident size after the first RPC, MiB.
 
-    The clock stops when ListHandles has answered with handles, so mTLS to the adapter and the minting are in it.
+    The clock stops when ListHandles has answered with handles, so mTLS to the adapter and the
+    minting are in it.
     """
     measured: list[float] = []
     resident = 0.0
@@ -31,7 +32,8 @@ def first_rpc(deployment: Deployment, times: int) -> tuple[list[float], float]:
             config, socket = _own_config(Path(deployment.description["agent"]["config"]), scratch)
             began = time.perf_counter()
             process = subprocess.Popen(
-                [sys.executable, "-m", "capsign_agent", "--config", str(config)], stderr=subprocess.DEVNULL
+                [sys.executable, "-m", "capsign_agent", "--config", str(config)],
+                stderr=subprocess.DEVNULL,
             )
             try:
                 _first_answer(socket)
@@ -52,7 +54,11 @@ def _own_config(config: Path, scratch: Path) -> tuple[Path, Path]:
         text = text.replace(f"{config.parent}/{part}/", f"{scratch}/{part}/")
     copy = scratch / "agent.toml"
     copy.write_text(text)
-    return copy, next(Path(line.split('"')[1]) for line in text.splitlines() if line.startswith("path") and "/app/" in line)
+    return copy, next(
+        Path(line.split('"')[1])
+        for line in text.splitlines()
+        if line.startswith("path") and "/app/" in line
+    )
 
 
 def _first_answer(socket: Path) -> None:

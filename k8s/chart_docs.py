@@ -1,6 +1,8 @@
-"""The table of the chart's values in k8s/README.md, made from the comments in k8s/chart/values.yaml.
+"""The table of the chart's values in k8s/README.md, made from the comments in
+k8s/chart/values.yaml.
 
-`python k8s/chart_docs.py` writes it; with `--check` it says whether the file is what it would write, and changes nothing.
+`python k8s/chart_docs.py` writes it; with `--check` it says whether the file is what it would
+write, and changes nothing.
 """
 
 from __future__ import annotations
@@ -45,12 +47,16 @@ def comments(text: str) -> dict[str, str]:
 
 
 def rows(text: str) -> Iterator[tuple[str, str, str]]:
-    """Path, default and meaning of every value, in the file's order. Raises DocsError for one without a comment."""
+    """Path, default and meaning of every value, in the file's order. Raises DocsError for one
+    without a comment.
+    """
     said = comments(text)
     yield from _rows("", yaml.safe_load(text), said)
 
 
-def _rows(prefix: str, values: dict[str, Any], said: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+def _rows(
+    prefix: str, values: dict[str, Any], said: dict[str, str]
+) -> Iterator[tuple[str, str, str]]:
     for name, value in values.items():
         path = f"{prefix}{name}"
         if isinstance(value, dict) and any(other.startswith(f"{path}.") for other in said):
@@ -58,13 +64,18 @@ def _rows(prefix: str, values: dict[str, Any], said: dict[str, str]) -> Iterator
         elif path in said:
             yield path, json.dumps(value, ensure_ascii=False), said[path]
         else:
-            raise DocsError(f"{VALUES.name}: {path} has no comment. Write `# -- what it is` above it.")
+            raise DocsError(
+                f"{VALUES.name}: {path} has no comment. Write `# -- what it is` above it."
+            )
 
 
 def table(text: str) -> str:
     """Markdown."""
     lines = ["| value | default | what |", "|---|---|---|"]
-    lines += [f"| `{path}` | `{default}` | {what} |".replace("\n", " ") for path, default, what in rows(text)]
+    lines += [
+        f"| `{path}` | `{default}` | {what} |".replace("\n", " ")
+        for path, default, what in rows(text)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +84,9 @@ def written(readme: str, values: str) -> str:
     head, begin, rest = readme.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise DocsError(f"{README.name} has no markers {BEGIN} and {END}. Put them where the table belongs.")
+        raise DocsError(
+            f"{README.name} has no markers {BEGIN} and {END}. Put them where the table belongs."
+        )
     return f"{head}{BEGIN}\n{table(values)}{END}{tail}"
 
 
@@ -86,7 +99,9 @@ def main(arguments: list[str]) -> int:
         return 2
     if arguments == ["--check"]:
         if wanted != readme:
-            sys.stderr.write("k8s/README.md is not what values.yaml says. Run `python k8s/chart_docs.py`.\n")
+            sys.stderr.write(
+                "k8s/README.md is not what values.yaml says. Run `python k8s/chart_docs.py`.\n"
+            )
         return int(wanted != readme)
     README.write_text(wanted, encoding="utf-8")
     return 0

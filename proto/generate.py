@@ -1,8 +1,10 @@
-"""Generate `capsign_wire` from the `.proto` files; `--check` says whether the committed code is what they give.
+"""Generate `capsign_wire` from the `.proto` files; `--check` says whether the committed code is
+what they give.
 
-The protos live in package `capsign.*`, the Python code in `capsign_wire.*` (applications import `capsign`), so the imports that
-protoc writes are moved. Interfaces that others own (`spiffe`) keep their folder inside `capsign_wire`. Everything generated is
-committed: nobody needs protoc to install capsign.
+The protos live in package `capsign.*`, the Python code in `capsign_wire.*` (applications import
+`capsign`), so the imports that protoc writes are moved. Interfaces that others own (`spiffe`) keep
+their folder inside `capsign_wire`. Everything generated is committed: nobody needs protoc to
+install capsign.
 """
 
 from __future__ import annotations
@@ -32,11 +34,17 @@ def moved(line: str) -> str:
 
 
 def generate(target: Path) -> None:
-    sources = sorted(str(path.relative_to(ROOT)) for folder in ("capsign", FOREIGN) for path in (ROOT / folder).rglob("*.proto"))
+    sources = sorted(
+        str(path.relative_to(ROOT))
+        for folder in ("capsign", FOREIGN)
+        for path in (ROOT / folder).rglob("*.proto")
+    )
     well_known = str(files("grpc_tools") / "_proto")
     with tempfile.TemporaryDirectory() as scratch:
         arguments = ["protoc", f"-I{ROOT}", f"-I{well_known}"]
-        arguments += [f"--{kind}_out={scratch}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+        arguments += [
+            f"--{kind}_out={scratch}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")
+        ]
         arguments += ["--mypy_opt=quiet", "--mypy_grpc_opt=quiet"]
         if protoc.main(arguments + sources) != 0:
             raise SystemExit("protoc failed; its message is above")
@@ -48,7 +56,11 @@ def generate(target: Path) -> None:
                 continue  # a file without services has an empty gRPC half
             text = made.read_text()
             if made.suffix == ".pyi":
-                text = re.sub(r"\bcapsign\.(types|agent|adapter)\.v1\.(\w+_pb2)", r"capsign_wire.\1.v1.\2", text)
+                text = re.sub(
+                    r"\bcapsign\.(types|agent|adapter)\.v1\.(\w+_pb2)",
+                    r"capsign_wire.\1.v1.\2",
+                    text,
+                )
             destination = target / relative
             destination.parent.mkdir(parents=True, exist_ok=True)
             destination.write_text("".join(moved(line) for line in text.splitlines(keepends=True)))
@@ -58,14 +70,22 @@ def check() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         generate(Path(scratch))
         fresh = {path.relative_to(scratch) for path in Path(scratch).rglob("*_pb2*")}
-        committed = {path.relative_to(TARGET) for path in TARGET.rglob("*_pb2*") if path.suffix in {".py", ".pyi"}}
+        committed = {
+            path.relative_to(TARGET)
+            for path in TARGET.rglob("*_pb2*")
+            if path.suffix in {".py", ".pyi"}
+        }
         stale = sorted(
             str(name)
             for name in fresh | committed
-            if name not in fresh or name not in committed or not filecmp.cmp(Path(scratch) / name, TARGET / name, shallow=False)
+            if name not in fresh
+            or name not in committed
+            or not filecmp.cmp(Path(scratch) / name, TARGET / name, shallow=False)
         )
     if stale:
-        raise SystemExit("generated code is not what the protos give; run `make proto`:\n  " + "\n  ".join(stale))
+        raise SystemExit(
+            "generated code is not what the protos give; run `make proto`:\n  " + "\n  ".join(stale)
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Makes a SoftHSM 2 token for development: configuration, token and PIN files in one directory.
 
-Run again, it changes nothing and prints the same paths. No PIN is ever an argument, in the environment or on a terminal: PINs are
-random, live in files of mode 0600, and reach the module by C_InitToken and C_InitPIN. Standard library only.
+Run again, it changes nothing and prints the same paths. No PIN is ever an argument, in the
+environment or on a terminal: PINs are random, live in files of mode 0600, and reach the module by
+C_InitToken and C_InitPIN. Standard library only.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class Module:
     def call(self, function: str, *arguments: Any) -> None:
         result = getattr(self._library, function)(*arguments)
         if result:
-            raise InitError(f"{function} failed with 0x{result:x}; look at the directory's owner and free space")
+            raise InitError(
+                f"{function} failed with 0x{result:x}; look at the directory's owner and free space"
+            )
 
     @contextmanager
     def initialized(self) -> Iterator[None]:
@@ -97,9 +100,22 @@ class Module:
 
     def init_pin(self, slot: int, so_pin: bytes, pin: bytes) -> None:
         session = ctypes.c_ulong()
-        self.call("C_OpenSession", ctypes.c_ulong(slot), ctypes.c_ulong(_RW_SESSION), None, None, ctypes.byref(session))
+        self.call(
+            "C_OpenSession",
+            ctypes.c_ulong(slot),
+            ctypes.c_ulong(_RW_SESSION),
+            None,
+            None,
+            ctypes.byref(session),
+        )
         try:
-            self.call("C_Login", session, ctypes.c_ulong(_SECURITY_OFFICER), so_pin, ctypes.c_ulong(len(so_pin)))
+            self.call(
+                "C_Login",
+                session,
+                ctypes.c_ulong(_SECURITY_OFFICER),
+                so_pin,
+                ctypes.c_ulong(len(so_pin)),
+            )
             self.call("C_InitPIN", session, pin, ctypes.c_ulong(len(pin)))
             self.call("C_Logout", session)
         finally:
@@ -113,7 +129,9 @@ def find_module(given: str | None) -> Path:
             return Path(candidate)
     if given:
         raise InitError(f"there is no module {given}")
-    raise InitError("SoftHSM 2 is not installed: apt-get install softhsm2 (or name its module with --module)")
+    raise InitError(
+        "SoftHSM 2 is not installed: apt-get install softhsm2 (or name its module with --module)"
+    )
 
 
 def private_directory(path: Path) -> Path:
@@ -138,9 +156,13 @@ def write_once(path: Path, content: str) -> None:
 
 @contextmanager
 def alone(home: Path) -> Iterator[None]:
-    """Nobody else makes a token in this directory meanwhile: replicas that share a volume start together, and two tokens of one
-    label would be of no use to either. The kernel gives the lock up with the process."""
-    descriptor = os.open(home / ".init.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """Nobody else makes a token in this directory meanwhile: replicas that share a volume start
+    together, and two tokens of one label would be of no use to either. The kernel gives the lock up
+    with the process.
+    """
+    descriptor = os.open(
+        home / ".init.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -164,7 +186,10 @@ def initialise(directory: Path, label: str, module_path: Path) -> dict[str, str]
         or "/" in label
         or label.startswith(".")
     ):
-        raise InitError("a label has 1 to 32 bytes, no '/', no leading dot, no blanks around it and no control characters")
+        raise InitError(
+            "a label has 1 to 32 bytes, no '/', no leading dot, no blanks around it and "
+            "no control characters"
+        )
     home = private_directory(directory.absolute())
     with alone(home):
         return _initialise(home, label, module_path)
@@ -179,7 +204,11 @@ def _is_utf8(path: Path) -> bool:
 
 def _initialise(home: Path, label: str, module_path: Path) -> dict[str, str]:
     tokens = private_directory(home / "tokens")
-    if any(c in str(tokens) for c in "#=\r\n") or str(tokens) != str(tokens).strip() or not _is_utf8(tokens):
+    if (
+        any(c in str(tokens) for c in "#=\r\n")
+        or str(tokens) != str(tokens).strip()
+        or not _is_utf8(tokens)
+    ):
         raise InitError(f"softhsm2.conf cannot hold the path {tokens}; choose another --dir")
     conf = home / "softhsm2.conf"
     if not conf.exists():
@@ -189,14 +218,22 @@ def _initialise(home: Path, label: str, module_path: Path) -> dict[str, str]:
     module = Module(module_path)
     with module.initialized():
         slots = module.slots()
-        mine = [(slot, flags) for slot, name, flags in slots if flags & _TOKEN_INITIALIZED and name == label]
+        mine = [
+            (slot, flags)
+            for slot, name, flags in slots
+            if flags & _TOKEN_INITIALIZED and name == label
+        ]
         if len(mine) > 1:
-            raise InitError(f"{len(mine)} tokens in {home} are labelled {label!r}; choose another --dir")
+            raise InitError(
+                f"{len(mine)} tokens in {home} are labelled {label!r}; choose another --dir"
+            )
         if mine and not pin_file.exists():
             raise InitError(
-                f"the token {label!r} is there, but its PIN file {pin_file} is not; restore it, or choose another --dir"
+                f"the token {label!r} is there, but its PIN file {pin_file} is not; "
+                f"restore it, or choose another --dir"
             )
-        # PIN files come first: a crash after this line leaves PINs without a token, and the next run uses them.
+        # PIN files come first: a crash after this line leaves PINs without a token, and the next
+        # run uses them.
         pin, so_pin = pin_in(pin_file), pin_in(so_pin_file)
         if mine:
             slot, flags = mine[0]
@@ -204,7 +241,8 @@ def _initialise(home: Path, label: str, module_path: Path) -> dict[str, str]:
             flags = 0
             slot = next(slot for slot, _, flags_ in slots if not flags_ & _TOKEN_INITIALIZED)
             module.init_token(slot, label, so_pin)
-        # A crash between the two leaves a token without a user PIN; the next run sees the flag and goes on from here.
+        # A crash between the two leaves a token without a user PIN; the next run sees the flag and
+        # goes on from here.
         if not flags & _USER_PIN_INITIALIZED:
             module.init_pin(slot, so_pin, pin)
     return {
@@ -219,12 +257,26 @@ def _initialise(home: Path, label: str, module_path: Path) -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--dir", required=True, type=Path, help="directory of the token; made with mode 0700 if absent")
-    parser.add_argument("--label", default="capsign", help="the token's label (default: %(default)s)")
-    parser.add_argument("--module", help="SoftHSM's shared library (default: SOFTHSM2_MODULE, else where distributions put it)")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print the paths")
+    parser.add_argument(
+        "--dir",
+        required=True,
+        type=Path,
+        help="directory of the token; made with mode 0700 if absent",
+    )
+    parser.add_argument(
+        "--label", default="capsign", help="the token's label (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--module",
+        help="SoftHSM's shared library (default: SOFTHSM2_MODULE, else where distributions put it)",
+    )
+    parser.add_argument(
+        "-o", "--output", choices=("text", "json"), default="text", help="how to print the paths"
+    )
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # no core and no memory for others: PINs pass through it
+        ctypes.CDLL(None).prctl(
+            _PR_SET_DUMPABLE, 0, 0, 0, 0
+        )  # no core and no memory for others: PINs pass through it
     options = parser.parse_args(arguments)
     os.umask(0o077)
     try:
@@ -232,7 +284,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (InitError, OSError) as error:
         sys.stderr.write(f"softhsm/init.py: {error}\n")
         return 1
-    text = json.dumps(paths) if options.output == "json" else "\n".join(f"{name:<12} {value}" for name, value in paths.items())
+    text = (
+        json.dumps(paths)
+        if options.output == "json"
+        else "\n".join(f"{name:<12} {value}" for name, value in paths.items())
+    )
     sys.stdout.write(text + "\n")
     return 0
 

@@ -1,4 +1,6 @@
-"""capsign-adapter: `provision` makes keys, `serve` signs, `authority` shows who signs identities and rolls it."""
+"""capsign-adapter: `provision` makes keys, `serve` signs, `authority` shows who signs identities
+and rolls it.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ EXPLAINED = (
 def main() -> None:
     """Entry point of the command. Exit code 0, or 2 for anything that keeps it from starting."""
     std_streams.hold(answers=False)
-    harden()  # subkeys, the mint's secret and commitment keys live in this memory; PINs pass through that of every command
+    # subkeys, the mint's secret and commitment keys live in this memory; PINs pass through that of
+    # every command
+    harden()
     os.umask(0o077)
     parser = _parser()
     arguments = parser.parse_args()
@@ -75,11 +79,15 @@ def _policy(config: Config) -> Policy:
     try:
         return parse_policy(config.policy.read_bytes())
     except PolicyError as error:
-        raise settings.SettingsError(f"The policy {config.policy} is not good. {error}", key="policy") from None
+        raise settings.SettingsError(
+            f"The policy {config.policy} is not good. {error}", key="policy"
+        ) from None
 
 
 def _tried(config: Config, policy: Policy) -> str:
-    """Do what a start does up to its first call, and change nothing; what there is to add. Raises what a start raises."""
+    """Do what a start does up to its first call, and change nothing; what there is to add. Raises
+    what a start raises.
+    """
     try:
         store = _store(config, trial=True)
     except StoreOlderError as error:
@@ -111,7 +119,9 @@ def _provision(config: Config, policy: Policy) -> None:
 
 def _authority(config: Config, policy: Policy, action: str, output: str) -> None:
     if config.identity is None:
-        raise settings.SettingsError("There is no section [identity], and so no certificate authority.", key="identity")
+        raise settings.SettingsError(
+            "There is no section [identity], and so no certificate authority.", key="identity"
+        )
     realm = realm_of(config.identity, policy)
     store = _store(config)
     try:
@@ -122,7 +132,8 @@ def _authority(config: Config, policy: Policy, action: str, output: str) -> None
             finally:
                 token.close()
         found = authority_command.status(store, realm.lives, now_ms())
-        print(authority_command.as_json(found) if output == "json" else authority_command.shown(found))  # noqa: T201 - the answer
+        told = authority_command.as_json if output == "json" else authority_command.shown
+        print(told(found))  # noqa: T201 - the answer
     finally:
         store.close()
 
@@ -140,15 +151,23 @@ def _serve(config: Config, policy: Policy) -> None:
 
 def _store(config: Config, *, create: bool = False, trial: bool = False) -> Store:
     try:
-        return open_store(config.store.url, create=create, trial=trial, password_file=config.store.password_file)
+        return open_store(
+            config.store.url, create=create, trial=trial, password_file=config.store.password_file
+        )
     except ValueError as error:
-        raise settings.SettingsError(f"The key `store.url` names no store. {error}", key="store.url") from None
+        raise settings.SettingsError(
+            f"The key `store.url` names no store. {error}", key="store.url"
+        ) from None
 
 
 def _token(config: Config, *, cautious: bool = False) -> Token:
     token = config.token
     try:
-        return open_token(TokenSettings(token.module, token.label, token.pin_file, token.config, cautious=cautious))
+        return open_token(
+            TokenSettings(
+                token.module, token.label, token.pin_file, token.config, cautious=cautious
+            )
+        )
     except ValueError as error:
         raise settings.SettingsError(
             f"The section [token] for {config.token.module} is not good: {error}.", key="token"
@@ -158,18 +177,34 @@ def _token(config: Config, *, cautious: bool = False) -> Token:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="capsign-adapter", description=__doc__)
     parser.add_argument("--version", action="version", version=f"capsign-adapter {__version__}")
-    parser.add_argument("--config", type=Path, required=True, help="TOML file; CAPSIGN_ADAPTER_* variables override it")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        help="TOML file; CAPSIGN_ADAPTER_* variables override it",
+    )
     parser.add_argument(
         "--check-config",
         action="store_true",
         help="try what a start would, change nothing, say what is wrong, and end",
     )
     parser.add_argument(
-        "--check-documents", action="store_true", help="read configuration and policy only: where token and store are not"
+        "--check-documents",
+        action="store_true",
+        help="read configuration and policy only: where token and store are not",
     )
-    parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="how `authority` answers")
-    parser.add_argument("command", nargs="?", choices=["serve", "provision", "authority"], default="serve")
-    parser.add_argument("action", nargs="?", choices=["status", "rotate"], help="of `authority`; status if none is named")
+    parser.add_argument(
+        "-o", "--output", choices=["text", "json"], default="text", help="how `authority` answers"
+    )
+    parser.add_argument(
+        "command", nargs="?", choices=["serve", "provision", "authority"], default="serve"
+    )
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=["status", "rotate"],
+        help="of `authority`; status if none is named",
+    )
     return parser
 
 

@@ -1,6 +1,8 @@
-"""`capsign-adapter authority`: who signs identities, who is trusted, what happens when, and having the next one made now.
+"""`capsign-adapter authority`: who signs identities, who is trusted, what happens when, and having
+the next one made now.
 
-It works on store and token directly, beside adapters that serve: they see the rows at their next look.
+It works on store and token directly, beside adapters that serve: they see the rows at their next
+look.
 """
 
 from __future__ import annotations
@@ -31,22 +33,31 @@ _TIMES = ("published", "active", "signed_until", "retired", "expires")
 def rotate(token: Token, store: Store, realm: Realm, now_ms: int) -> AuthorityRow:
     """Make and publish the next authority now.
 
-    Raises FailureError ILLEGAL_TRANSITION while one follows another, or where there is none yet; otherwise as `roll.prepare`.
+    Raises FailureError ILLEGAL_TRANSITION while one follows another, or where there is none yet;
+    otherwise as `roll.prepare`.
     """
     rows = store.authorities()
     if authority.under_way(rows):
         waiting = authority.next_step(rows, realm.lives, now_ms)
         when = f" The next step is at {moment(waiting.at_ms)}." if waiting is not None else ""
-        detail = f"One authority is following another already; only one does at a time.{when} See `authority status`."
+        detail = (
+            f"One authority is following another already; only one does at a time.{when} See "
+            f"`authority status`."
+        )
         raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
     if not rows:
-        detail = "There is no authority yet. Run `capsign-adapter provision` with the section [identity]."
+        detail = (
+            "There is no authority yet. Run `capsign-adapter provision` with the section "
+            "[identity]."
+        )
         raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
     return roll.prepare(rows, token, store, realm, now_ms)
 
 
 def status(store: Store, lives: Lives, now_ms: int) -> dict[str, Any]:
-    """Everything that is known, for JSON: times as RFC 3339 in UTC, what has not happened left out."""
+    """Everything that is known, for JSON: times as RFC 3339 in UTC, what has not happened left
+    out.
+    """
     rows = store.authorities()
     signer = authority.signing(rows, now_ms)
     return {
@@ -68,7 +79,11 @@ def shown(found: dict[str, Any]) -> str:
         lines.append(f"  {row['version']:>3}  {row['state']:<8}  {times}")
     lines += ["Next:"] if found["next"] else []
     for step in found["next"]:
-        lines.append(f"  {step['at']}  " + (f"authority {step['authority']} " if step["authority"] else "") + step["what"])
+        lines.append(
+            f"  {step['at']}  "
+            + (f"authority {step['authority']} " if step["authority"] else "")
+            + step["what"]
+        )
     return "\n".join(lines)
 
 
@@ -84,7 +99,11 @@ def moment(at_ms: int) -> str:
 
 def _described(row: AuthorityRow) -> dict[str, Any]:
     times = dict(
-        zip(_TIMES, (row.created_ms, row.activated_ms, row.signed_until_ms, row.retired_ms, row.expires_ms), strict=True)
+        zip(
+            _TIMES,
+            (row.created_ms, row.activated_ms, row.signed_until_ms, row.retired_ms, row.expires_ms),
+            strict=True,
+        )
     )
     return {
         "version": row.version,

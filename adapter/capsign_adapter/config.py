@@ -1,4 +1,6 @@
-"""The adapter's configuration: one TOML file, overridden by CAPSIGN_ADAPTER_* variables. Unknown keys are refused."""
+"""The adapter's configuration: one TOML file, overridden by CAPSIGN_ADAPTER_* variables. Unknown
+keys are refused.
+"""
 
 from __future__ import annotations
 
@@ -24,40 +26,55 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Where one replica listens: one process, one address."""
 
     address: str
-    """host:port for agents, over mTLS. People with roles are served here too; see `admin_address`."""
+    """host:port for agents, over mTLS. People with roles are served here too; see
+    `admin_address`.
+    """
     admin_address: str = ""
     """host:port for operators, responders and auditors, over mTLS, with connections and threads of
     its own: what workloads do at the other addresses keeps nobody here from revoking. Empty: people
     share `address` with the workloads."""
     enrolment_address: str = ""
-    """host:port for agents that have no certificate yet; needs `[identity.kubernetes]`. Empty: nobody enrols here."""
+    """host:port for agents that have no certificate yet; needs `[identity.kubernetes]`. Empty:
+    nobody enrols here.
+    """
     health_address: str = "127.0.0.1:0"
-    """host:port for grpc.health.v1 without TLS; keep it on the loopback or pod network. Port 0 is any free one, on the loopback
-    only; the line `adapter.serving` of the log names it."""
+    """host:port for grpc.health.v1 without TLS; keep it on the loopback or pod network. Port 0 is
+    any free one, on the loopback only; the line `adapter.serving` of the log names it.
+    """
     streams: Annotated[int, Meta(ge=4, le=4096)] = 32
-    """Calls and streams served at once, each on a thread of its own; the next one is refused. Half of
+    """Calls and streams served at once, each on a thread of its own; the next one is refused. Half
+    of
     them are kept for the tenants, an equal part for each, and an eighth for people with roles; the
     rest is common. One workload (SPIFFE ID) may hold three quarters of them with streams (16 at
     least) and seven eighths with all its calls (24 at least). Pods of one service account are one
-    workload, and each has its signing streams and one that watches."""
+    workload, and each has its signing streams and one that watches.
+    """
     message_bytes: Annotated[int, Meta(ge=262_144, le=4_194_304)] = 262_144
-    """Largest request, bytes. So much may be held for each of `streams` before anybody has looked at
+    """Largest request, bytes. So much may be held for each of `streams` before anybody has looked
+    at
     it, and the adapter does not start where that does not fit into the memory limit of its control
-    group. Agents split what they send accordingly."""
+    group. Agents split what they send accordingly.
+    """
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The certificate that this replica serves with, and whom it believes. Files are PEM and are read again when they change."""
+    """The certificate that this replica serves with, and whom it believes. Files are PEM and are
+    read again when they change.
+    """
 
     source: str = "files"
-    """`files`: the three files below. `authority`: a certificate from our own authority (`[identity]`), for a key that is only in
-    memory; whom it signed is believed, and whom `client_ca` signed."""
+    """`files`: the three files below. `authority`: a certificate from our own authority
+    (`[identity]`), for a key that is only in memory; whom it signed is believed, and whom
+    `client_ca` signed.
+    """
     certificate: Path | None = None
     """For `files`: the server's certificate, with intermediates after it."""
     private_key: Path | None = None
     """For `files`: its private key, without a passphrase."""
     client_ca: Path | None = None
-    """Who signs the certificates of clients. With `authority` it may be left out, or name a further CA, for operators."""
+    """Who signs the certificates of clients. With `authority` it may be left out, or name a further
+    CA, for operators.
+    """
     names: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
     """For `authority`: DNS names and addresses under which clients reach this adapter."""
 
@@ -73,8 +90,9 @@ class TokenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The store: sqlite:///path (a URL: %25 for %, %3F for ?, %23 for #) or postgresql://user@host/database, with the password
-    in a file."""
+    """The store: sqlite:///path (a URL: %25 for %, %3F for ?, %23 for #) or
+    postgresql://user@host/database, with the password in a file.
+    """
 
     url: str
     password_file: Path | None = None
@@ -84,7 +102,9 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The evidence log."""
 
     origin: Annotated[str, Meta(max_length=255, pattern=r"^[!-*,-~]+$")]
-    """First line of every checkpoint: a URL without scheme, unique for ever (C2SP tlog-checkpoint)."""
+    """First line of every checkpoint: a URL without scheme, unique for ever (C2SP
+    tlog-checkpoint).
+    """
     checkpoint_every_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000
     """How often a grown log gets a new checkpoint without being asked."""
 
@@ -102,34 +122,48 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """How often this replica looks for changes that others made."""
 
     poll_ms: Annotated[int, Meta(ge=10, le=60_000)] = 200
-    """Between looks at the revocation epoch, which another replica's `revoke` waits for. A commit compares the epoch itself."""
+    """Between looks at the revocation epoch, which another replica's `revoke` waits for. A commit
+    compares the epoch itself.
+    """
     lease_ms: Annotated[int, Meta(ge=500, le=60_000)] = 3000
-    """How long after the start of its commit a batch may be released, and so the longest that a dead replica, or a peer that
-    does not read, delays a revocation."""
+    """How long after the start of its commit a batch may be released, and so the longest that a
+    dead replica, or a peer that does not read, delays a revocation.
+    """
     lease_margin_ms: Annotated[int, Meta(ge=250, le=60_000)] = 1000
-    """How much longer than a lease a revocation waits: for clocks that run at different rates and threads that were paused."""
+    """How much longer than a lease a revocation waits: for clocks that run at different rates and
+    threads that were paused.
+    """
     collect_every_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
     """Between collections of intents older than the retention."""
     refusals_per_second: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
-    """Refusals recorded for one workload each second before it is rate limited, and beside them as many intents that it resolves
-    and never sent; protects ledger and log from floods."""
+    """Refusals recorded for one workload each second before it is rate limited, and beside them as
+    many intents that it resolves and never sent; protects ledger and log from floods.
+    """
     calls_per_second: Annotated[int, Meta(ge=1, le=1_000_000)] = 500
-    """Calls of each method, other than signing, that are answered for one workload each second, and five times as many at once; a
-    call counts once more for each 64 KiB of its request. Protects store and token from floods of look-ups, checks of tags and
-    batches of agents' records, which then wait in the agents' journals. Who has a role is not counted."""
+    """Calls of each method, other than signing, that are answered for one workload each second, and
+    five times as many at once; a call counts once more for each 64 KiB of its request. Protects
+    store and token from floods of look-ups, checks of tags and batches of agents' records, which
+    then wait in the agents' journals. Who has a role is not counted.
+    """
 
     work_ms_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
-    """Milliseconds of one CPU that a workload may use each second for other things than signatures, and five times as many at
-    once: verifying handles, minting them, deriving keys, look-ups, refusals. Each kind has its price and is charged before it is
-    done; signatures have their grant's rate. A tenant may use twice as much. The pods of a workload share it, and none can use it
-    up. Who has a role is not charged. 0: no limit."""
+    """Milliseconds of one CPU that a workload may use each second for other things than signatures,
+    and five times as many at once: verifying handles, minting them, deriving keys, look-ups,
+    refusals. Each kind has its price and is charged before it is done; signatures have their
+    grant's rate. A tenant may use twice as much. The pods of a workload share it, and none can use
+    it up. Who has a role is not charged. 0: no limit.
+    """
     other_evidence_mib_per_day: Annotated[int, Meta(ge=0, le=1_048_576)] = 1024
-    """MiB of evidence that a workload may cause in a day beside its signatures: refusals, intents closed as never sent, records
-    of its agents. Each signature adds what its report takes. Beyond it refusals are told and not recorded, and agents keep their
-    records in their journals. For each replica, anew when it starts. 0: no limit."""
+    """MiB of evidence that a workload may cause in a day beside its signatures: refusals, intents
+    closed as never sent, records of its agents. Each signature adds what its report takes. Beyond
+    it refusals are told and not recorded, and agents keep their records in their journals. For each
+    replica, anew when it starts. 0: no limit.
+    """
     evidence_mib_per_day: Annotated[int, Meta(ge=0, le=1_073_741_824)] = 0
-    """The same for everything, signatures included, 800 bytes each: for a disk that must last. Beyond it the signatures of the
-    workload are refused as RATE_LIMITED. 0: no limit; then signatures have their grant's rate only."""
+    """The same for everything, signatures included, 800 bytes each: for a disk that must last.
+    Beyond it the signatures of the workload are refused as RATE_LIMITED. 0: no limit; then
+    signatures have their grant's rate only.
+    """
 
 
 class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -144,24 +178,32 @@ class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     audience: Annotated[str, Meta(min_length=1, max_length=255)] = "capsign"
     """What the tokens of agents must be meant for."""
     pod_address_check: bool = True
-    """Whether an agent must connect from the address of the pod that its token is bound to. Turn it off only where the network
-    changes source addresses between pods."""
+    """Whether an agent must connect from the address of the pod that its token is bound to. Turn it
+    off only where the network changes source addresses between pods.
+    """
     host_network_pods: bool = False
-    """Whether pods on their node's network may enrol from any address. Theirs is the node's, and on the way to an adapter on the
-    same node it may become another; it proves little in any case."""
+    """Whether pods on their node's network may enrol from any address. Theirs is the node's, and on
+    the way to an adapter on the same node it may become another; it proves little in any case.
+    """
     bundle_config_map: str = ""
-    """namespace/name of the ConfigMap in which this adapter publishes what to trust, as `bundle.pem`. Empty: none."""
+    """namespace/name of the ConfigMap in which this adapter publishes what to trust, as
+    `bundle.pem`. Empty: none.
+    """
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The certificate authority, whose key is in the token. Without this section there is none, and nobody enrols."""
+    """The certificate authority, whose key is in the token. Without this section there is none, and
+    nobody enrols.
+    """
 
     svid_ttl_s: Annotated[int, Meta(ge=1, le=604_800)] = 3600
     """Life of a certificate; it is renewed at half of it."""
     authority_ttl_s: Annotated[int, Meta(ge=1, le=315_360_000)] = 31_536_000
     """Life of an authority; the next one is prepared after two thirds of it."""
     propagation_s: Annotated[int, Meta(ge=1, le=2_592_000)] = 600
-    """How long a new authority is published before it signs: longer than a pod takes from its admission to its enrolment."""
+    """How long a new authority is published before it signs: longer than a pod takes from its
+    admission to its enrolment.
+    """
     kubernetes: Kubernetes | None = None
 
 
@@ -182,7 +224,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
-    """The checked configuration. Raises settings.SettingsError with a sentence that names the key and the fix."""
+    """The checked configuration. Raises settings.SettingsError with a sentence that names the key
+    and the fix.
+    """
     config = settings.load(path, Config, ENV_PREFIX, environ)
     for key, sentence in _faults(config):
         raise settings.SettingsError(f"The key `{key}` {sentence}", key=key)
@@ -191,14 +235,21 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
 
 def lives(identity: Identity) -> Lives:
     """How long certificates and authorities live."""
-    return Lives(identity.svid_ttl_s * 1000, identity.authority_ttl_s * 1000, identity.propagation_s * 1000)
+    return Lives(
+        identity.svid_ttl_s * 1000, identity.authority_ttl_s * 1000, identity.propagation_s * 1000
+    )
 
 
 def _faults(config: Config) -> Iterator[tuple[str, str]]:
     yield from _tls_faults(config)
     yield from _address_faults(config.listen)
-    if config.listen.enrolment_address and (config.identity is None or config.identity.kubernetes is None):
-        yield "listen.enrolment_address", "needs the section [identity.kubernetes]: who enrols is asked of a cluster. Add it."
+    if config.listen.enrolment_address and (
+        config.identity is None or config.identity.kubernetes is None
+    ):
+        yield (
+            "listen.enrolment_address",
+            "needs the section [identity.kubernetes]: who enrols is asked of a cluster. Add it.",
+        )
     if config.identity is not None:
         yield from _identity_faults(config.identity)
 
@@ -222,15 +273,26 @@ def _tls_faults(config: Config) -> Iterator[tuple[str, str]]:
             if path is None:
                 yield f"tls.{name}", 'is missing: `tls.source` is "files". Name the PEM file.'
         if tls.names:
-            yield "tls.names", 'is not used: `tls.source` is "files", and the names are in the certificate. Remove it.'
+            yield (
+                "tls.names",
+                'is not used: `tls.source` is "files", and the names are in the '
+                "certificate. Remove it.",
+            )
     elif tls.source == "authority":
         for name, path in files.items():
             if path is not None:
-                yield f"tls.{name}", 'is not used: `tls.source` is "authority". Remove it, or change the source.'
+                yield (
+                    f"tls.{name}",
+                    'is not used: `tls.source` is "authority". Remove it, or change the source.',
+                )
         if config.identity is None:
             yield "tls.source", 'is "authority", and there is no section [identity]. Add it.'
         if not tls.names:
-            yield "tls.names", "is missing. List the DNS names and addresses under which clients reach this adapter."
+            yield (
+                "tls.names",
+                "is missing. List the DNS names and addresses under which clients reach "
+                "this adapter.",
+            )
         for name in tls.names:
             if not _is_name(name):
                 yield "tls.names", "must list DNS names and addresses, without ports."
@@ -251,7 +313,8 @@ def _identity_faults(identity: Identity) -> Iterator[tuple[str, str]]:
     if identity.authority_ttl_s < least_s:
         yield (
             "identity.authority_ttl_s",
-            f"must be at least {least_s}: in its last third an authority publishes its successor (`propagation_s`) and outlives "
+            f"must be at least {least_s}: in its last third an authority publishes its "
+            f"successor (`propagation_s`) and outlives "
             "the last certificate that it signed (`svid_ttl_s`).",
         )
     kubernetes = identity.kubernetes

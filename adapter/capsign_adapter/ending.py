@@ -1,8 +1,9 @@
 """Waits until somebody asks the process to end.
 
-The kernel hands a signal to any thread; Python runs its handler in the main one, when that wakes. A main thread that waits for a
-lock wakes only if the signal came to itself. To a process that was stopped and goes on (SIGTERM, then SIGCONT, as systemd and the
-kubelet's runtimes send them) it mostly comes to another, and nobody ever learns of it. So the main thread waits for a byte, which
+The kernel hands a signal to any thread; Python runs its handler in the main one, when that wakes. A
+main thread that waits for a lock wakes only if the signal came to itself. To a process that was
+stopped and goes on (SIGTERM, then SIGCONT, as systemd and the kubelet's runtimes send them) it
+mostly comes to another, and nobody ever learns of it. So the main thread waits for a byte, which
 Python's own C handler writes from whichever thread it runs in.
 """
 
@@ -15,7 +16,9 @@ ASKS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Ending:
-    """From when it is made, SIGTERM and SIGINT are remembered. For the main thread; once in a process."""
+    """From when it is made, SIGTERM and SIGINT are remembered. For the main thread; once in a
+    process.
+    """
 
     def __init__(self) -> None:
         self._reader, writer = os.pipe2(os.O_CLOEXEC)

@@ -1,4 +1,6 @@
-"""What [identity] brings to a replica: the authority, the certificate that it serves with, enrolment, and their clockwork."""
+"""What [identity] brings to a replica: the authority, the certificate that it serves with,
+enrolment, and their clockwork.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def realm_of(identity: Identity, policy: Policy) -> Realm:
 
 
 class Identities:
-    """One replica's part in who is who. Without [identity] there is only the certificate in files."""
+    """One replica's part in who is who. Without [identity] there is only the certificate in
+    files.
+    """
 
     def __init__(
         self,
@@ -51,9 +55,11 @@ class Identities:
         *,
         trial: bool = False,
     ) -> None:
-        """Takes up what is due, and issues the serving certificate. `trial`: changes nothing, and certifies by way of trial.
+        """Takes up what is due, and issues the serving certificate. `trial`: changes nothing, and
+        certifies by way of trial.
 
-        Raises SettingsError, FailureError, OSError (a file of `client_ca`), and what token and store raise.
+        Raises SettingsError, FailureError, OSError (a file of `client_ca`), and what token and
+        store raise.
         """
         self._config = config
         self._metrics = metrics
@@ -65,14 +71,18 @@ class Identities:
         self._watched: CertificateFiles | None = None
         if config.identity is None:
             return
-        self._authority = authority = (Rehearsal if trial else Authority)(token, store, realm_of(config.identity, policy))
+        self._authority = authority = (Rehearsal if trial else Authority)(
+            token, store, realm_of(config.identity, policy)
+        )
         if not trial:
             authority.look(now_ms)
         self._seen = self.bundle_sequence()
         metrics.gauge("capsign.authority.remaining", lambda: authority.remaining_s(now_ms()))
         if config.tls.source == "authority":
             own_name = f"spiffe://{policy.trust_domain}/capsign/adapter"
-            self._serving = ServingCertificate(authority, own_name, config.tls.names, config.tls.client_ca, now_ms, trial=trial)
+            self._serving = ServingCertificate(
+                authority, own_name, config.tls.names, config.tls.client_ca, now_ms, trial=trial
+            )
             metrics.gauge("capsign.certificate.remaining", self._serving.remaining_s)
         kubernetes = config.identity.kubernetes
         if kubernetes is not None:
@@ -104,26 +114,40 @@ class Identities:
         return self._authority.bundle().sequence if self._authority is not None else 0
 
     def credentials(self, *, demand_certificate: bool) -> grpc.ServerCredentials:
-        """For a listener: mTLS, or for callers without a certificate. Raises SettingsError, OSError."""
+        """For a listener: mTLS, or for callers without a certificate. Raises SettingsError,
+        OSError.
+        """
         if self._serving is not None:
             return self._serving.credentials(demand_certificate=demand_certificate)
         tls = self._config.tls
         if tls.certificate is None or tls.private_key is None or tls.client_ca is None:
             raise SettingsError("The section [tls] names no files and no authority.", key="tls")
-        files = CertificateFiles(tls.certificate, tls.private_key, tls.client_ca if demand_certificate else None)
+        files = CertificateFiles(
+            tls.certificate, tls.private_key, tls.client_ca if demand_certificate else None
+        )
         credentials = files.credentials()
-        if self._watched is None:  # one of its own: those that gRPC asks look only when somebody connects
+        if (
+            self._watched is None
+        ):  # one of its own: those that gRPC asks look only when somebody connects
             self._watched = CertificateFiles(tls.certificate, tls.private_key, None)
             self._watched.load()
-            self._metrics.gauge("capsign.certificate.remaining", lambda: self._remaining_s(now_ms()))
+            self._metrics.gauge(
+                "capsign.certificate.remaining", lambda: self._remaining_s(now_ms())
+            )
         return credentials
 
     def _remaining_s(self, now: int) -> float:
         """Until the certificate in the files ends, seconds."""
-        return max(0.0, (self._watched.look().ends_ms - now) / 1000) if self._watched is not None else 0.0
+        return (
+            max(0.0, (self._watched.look().ends_ms - now) / 1000)
+            if self._watched is not None
+            else 0.0
+        )
 
     def fault(self) -> str:
-        """Why nobody can take the certificate that is served, or get one, as a word for health; empty if they can."""
+        """Why nobody can take the certificate that is served, or get one, as a word for health;
+        empty if they can.
+        """
         now = now_ms()
         if self._authority is not None and not self._authority.remaining_s(now):
             return "authority_ended"
@@ -138,7 +162,9 @@ class Identities:
             identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, registrar)
 
     def door(self, address: str, connections: int) -> EnrolmentServer:
-        """The listener for those who have none. Raises RuntimeError if the address cannot be taken."""
+        """The listener for those who have none. Raises RuntimeError if the address cannot be
+        taken.
+        """
         assert self._enrolment is not None, "config.load demands it"
         credentials = self.credentials(demand_certificate=False)
         return EnrolmentServer(address, credentials, self._enrolment, self._metrics, connections)
@@ -151,7 +177,9 @@ class Identities:
         seconds = lives(identity).look_ms / 1000
         made = [Ticker("authority", seconds, lambda: self._look(announce))]
         publisher = self._publisher
-        if publisher is not None:  # on a thread of its own: the cluster may be slow, and authorities must not wait for it
+        if (
+            publisher is not None
+        ):  # on a thread of its own: the cluster may be slow, and authorities must not wait for it
             made.append(Ticker("bundle", seconds, lambda: _published(publisher)))
         return made
 

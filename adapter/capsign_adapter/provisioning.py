@@ -1,10 +1,11 @@
-"""`capsign-adapter provision`: makes what the policy names and neither token nor store has yet. The only command that makes keys.
+"""`capsign-adapter provision`: makes what the policy names and neither token nor store has yet. The
+only command that makes keys.
 
-It never replaces, and destroys nothing but what it made a moment before: a key that the store knows and the token lacks (or the
-other way round) stops it, and a person must look.
+It never replaces, and destroys nothing but what it made a moment before: a key that the store knows
+and the token lacks (or the other way round) stops it, and a person must look.
 
-Replicas that start together provision together. Of two that make the same thing one is refused, by token or store, and looks
-again: most of the time it then finds all made.
+Replicas that start together provision together. Of two that make the same thing one is refused, by
+token or store, and looks again: most of the time it then finds all made.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ _PASSES = 8
 """Most looks at what is missing."""
 
 
-def provision_all(policy: Policy, token: Token, store: Store, now_ms: int, realm: Realm | None = None) -> list[str]:
-    """Make what is missing; the labels of what was made. Safe to run again. Raises InventoryError, FailureError, TokenError.
+def provision_all(
+    policy: Policy, token: Token, store: Store, now_ms: int, realm: Realm | None = None
+) -> list[str]:
+    """Make what is missing; the labels of what was made. Safe to run again. Raises InventoryError,
+    FailureError, TokenError.
 
-    With `realm` there is a certificate authority too. The first one signs at once: nobody holds a bundle yet.
+    With `realm` there is a certificate authority too. The first one signs at once: nobody holds a
+    bundle yet.
     """
     made: list[str] = []
     for last in (*[False] * (_PASSES - 1), True):
@@ -55,7 +60,9 @@ def _inventory(token: Token, store: Store) -> tuple[object, ...] | None:
         return None
 
 
-def _pass(policy: Policy, token: Token, store: Store, now_ms: int, realm: Realm | None, made: list[str]) -> None:
+def _pass(
+    policy: Policy, token: Token, store: Store, now_ms: int, realm: Realm | None, made: list[str]
+) -> None:
     """Make what is missing now; `made` gets the label of each."""
     rows = store.key_versions()
     held = set(token.labels())
@@ -77,31 +84,48 @@ def _pass(policy: Policy, token: Token, store: Store, now_ms: int, realm: Realm 
     provision.assert_inventory(token, store.key_versions(), policy.tenants, store.authorities())
 
 
-def _first_authority(token: Token, store: Store, realm: Realm, now_ms: int, made: list[str]) -> None:
+def _first_authority(
+    token: Token, store: Store, realm: Realm, now_ms: int, made: list[str]
+) -> None:
     if not store.authorities():
         made.append(roll.prepare((), token, store, realm, now_ms).label)
     rows = store.authorities()
-    if all(row.state == AuthorityState.PREPARED for row in rows):  # also one whose maker died before this line
+    if all(
+        row.state == AuthorityState.PREPARED for row in rows
+    ):  # also one whose maker died before this line
         step = authority.due(rows, realm.lives, now_ms)
         if step is not None:
             roll.take(step, rows, token, store, realm, now_ms)
 
 
-def _first_version(policy: Policy, key: Key, token: Token, store: Store, now_ms: int) -> KeyVersionRow:
+def _first_version(
+    policy: Policy, key: Key, token: Token, store: Store, now_ms: int
+) -> KeyVersionRow:
     number = provision.next_version(key.tenant, key.name, store.key_versions(), token.labels())
     names = sorted(key.algorithms)
     if key.kind is KeyKind.DERIVED:
         row = provision.make_derived(token, key.tenant, key.name, number, names, now_ms)
     else:
-        row = provision.make_direct(token, key.tenant, key.name, number, algorithms_pb2.Algorithm.ValueType(names[0]), now_ms)
-    active = replace(row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=now_ms, activation_epoch=1)
+        row = provision.make_direct(
+            token,
+            key.tenant,
+            key.name,
+            number,
+            algorithms_pb2.Algorithm.ValueType(names[0]),
+            now_ms,
+        )
+    active = replace(
+        row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=now_ms, activation_epoch=1
+    )
     target = f"{key.tenant}/{key.name}/{number}"
     actor = f"spiffe://{policy.trust_domain}/adapter/provision"
     entry = leaf.admin(now_ms, policy.digest, leaf.Act.KEY_CREATED, actor, target, 0)
     try:
         store.add_key_version(active, entry, now_ms)
     except FailureError:  # another process was first
-        provision.withdraw(token, row.label, *([labels.attestation(row.label)] if row.derived else []))
+        provision.withdraw(
+            token, row.label, *([labels.attestation(row.label)] if row.derived else [])
+        )
         raise
     logs.event("key.created", tenant=key.tenant, key=key.name, version=number)
     return active
@@ -114,4 +138,6 @@ def _refuse_on_used_store(store: Store, finding: str) -> None:
 
 def _refuse_on_known_tenant(rows: list[KeyVersionRow], tenant: str) -> None:
     if any(row.tenant == tenant for row in rows):
-        raise InventoryError([f"The token has no pepper for the tenant {tenant}, whose keys the store knows."])
+        raise InventoryError(
+            [f"The token has no pepper for the tenant {tenant}, whose keys the store knows."]
+        )

@@ -1,4 +1,6 @@
-"""One replica: everything put together, in the order in which a call passes through it, and taken apart again."""
+"""One replica: everything put together, in the order in which a call passes through it, and taken
+apart again.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,12 @@ from typing import Any, TypeVar
 
 import grpc
 from capsign_wire import addresses, logs, runtime, settings
-from capsign_wire.adapter.v1 import admin_pb2_grpc, capability_pb2_grpc, evidence_pb2_grpc, signing_pb2_grpc
+from capsign_wire.adapter.v1 import (
+    admin_pb2_grpc,
+    capability_pb2_grpc,
+    evidence_pb2_grpc,
+    signing_pb2_grpc,
+)
 from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.memory_limit import memory_limit
 from capsign_wire.rpc_metrics import MeasuredRegistrar
@@ -74,10 +81,14 @@ MAKING_SECONDS = 1.0
 
 
 SWITCH_SECONDS = 0.001
-"""How long a thread computes in Python while others want to. A fifth of the default: a commit has to ask some twenty times."""
+"""How long a thread computes in Python while others want to. A fifth of the default: a commit has
+to ask some twenty times.
+"""
 
 COMPUTING_AT_ONCE = 2
-"""Batches that are worked on at the same time: one on Python's lock, one in OpenSSL, which lets go of it."""
+"""Batches that are worked on at the same time: one on Python's lock, one in OpenSSL, which lets go
+of it.
+"""
 
 
 class Replica:
@@ -94,7 +105,9 @@ class Replica:
         *,
         trial: bool = False,
     ) -> None:
-        """Everything but `start`. `trial`: nothing is changed anywhere, because it will not be started (`--check-config`)."""
+        """Everything but `start`. `trial`: nothing is changed anywhere, because it will not be
+        started (`--check-config`).
+        """
         listen = config.listen
         memory = memory_limit()
         demand_memory(memory, listen.streams, listen.message_bytes)
@@ -109,7 +122,10 @@ class Replica:
         # Caches and state, emptied as one when the epoch moves.
         in_turns: Any = TokenTurns(token, Lane(1))
         keyring = Keyring(
-            in_turns, CacheSettings(config.subkeys.most, config.subkeys.seconds * 1000), monotonic_ms, in_turns.aside
+            in_turns,
+            CacheSettings(config.subkeys.most, config.subkeys.seconds * 1000),
+            monotonic_ms,
+            in_turns.aside,
         )
         commitments = CommitmentKeys(in_turns, monotonic_ms)
         mint = _mint(token)
@@ -119,7 +135,9 @@ class Replica:
 
         control = config.control
         self._membership = membership = Membership(store, control.lease_ms, control.lease_margin_ms)
-        fence = Fence(control.lease_ms, control.lease_margin_ms, lambda: store.control().revocation_epoch)
+        fence = Fence(
+            control.lease_ms, control.lease_margin_ms, lambda: store.control().revocation_epoch
+        )
 
         def moved(snapshot: Snapshot) -> None:
             membership.works_under(snapshot.epoch)
@@ -130,7 +148,9 @@ class Replica:
 
         snapshots = Snapshots(store, moved)
         self._condition = condition = Condition(monotonic_ms, looks.word_of)
-        condition.watch({"descriptors": looks.at_descriptors, "identity": lambda: self._identities.fault()})
+        condition.watch(
+            {"descriptors": looks.at_descriptors, "identity": lambda: self._identities.fault()}
+        )
         self._changes = Changes()
         self._catch_up = CatchUp(snapshots, fence, membership, self._changes)
         self._streams = Streams()
@@ -148,31 +168,63 @@ class Replica:
             control.evidence_mib_per_day,
             lambda kind, size: written.add(kind, by=size),
         )
-        pipeline = Pipeline(policy, groups, recent, snapshots, store, rates, refusals, budget, turns, in_turns, quota)
+        pipeline = Pipeline(
+            policy,
+            groups,
+            recent,
+            snapshots,
+            store,
+            rates,
+            refusals,
+            budget,
+            turns,
+            in_turns,
+            quota,
+        )
         keys = PublicKeys(policy, keyring, snapshots, budget)
 
         # Who is who.
-        self._identities = identities = Identities(config, policy, token, store, snapshots, metrics, trial=trial)
+        self._identities = identities = Identities(
+            config, policy, token, store, snapshots, metrics, trial=trial
+        )
 
         # The services.
-        self._server = grpc.server(Threads(listen.streams, "call"), options=server_options(room.main, listen.message_bytes))
+        self._server = grpc.server(
+            Threads(listen.streams, "call"), options=server_options(room.main, listen.message_bytes)
+        )
         watch = BatchWatch(metrics, tracer)
         places = Places(policy, listen.streams, Buckets(monotonic_ms), control.calls_per_second)
-        signing = SigningServicer(policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, fence)
+        signing = SigningServicer(
+            policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, fence
+        )
         capability = CapabilityServicer(
-            policy, mint, verdicts, budget, snapshots, self._changes, self._streams, places, identities.bundle_sequence
+            policy,
+            mint,
+            verdicts,
+            budget,
+            snapshots,
+            self._changes,
+            self._streams,
+            places,
+            identities.bundle_sequence,
         )
         evidence = EvidenceServicer(policy, store, checkpoints, quota)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
         measured = LenientRegistrar(MeasuredRegistrar(self._server, metrics))
-        registrar: Any = ChargingRegistrar(PatientRegistrar(measured, places, places.working), policy, budget, turns)
+        registrar: Any = ChargingRegistrar(
+            PatientRegistrar(measured, places, places.working), policy, budget, turns
+        )
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
         identities.register(registrar)
         credentials = identities.credentials(demand_certificate=True)
-        self.port = _bind("listen.address", listen.address, lambda at: self._server.add_secure_port(at, credentials))
+        self.port = _bind(
+            "listen.address",
+            listen.address,
+            lambda at: self._server.add_secure_port(at, credentials),
+        )
         self._admin: AdminServer | None = None
         if listen.admin_address:
             theirs = identities.credentials(demand_certificate=True)
@@ -184,12 +236,16 @@ class Replica:
         self._door: EnrolmentServer | None = None
         if listen.enrolment_address:
             self._door = _bind(
-                "listen.enrolment_address", listen.enrolment_address, lambda at: identities.door(at, room.enrolment)
+                "listen.enrolment_address",
+                listen.enrolment_address,
+                lambda at: identities.door(at, room.enrolment),
             )
         self._health = _bind(
             "listen.health_address",
             listen.health_address,
-            lambda at: Health(at, lambda: not condition.faults(), lambda: condition.alive, room.health),
+            lambda at: Health(
+                at, lambda: not condition.faults(), lambda: condition.alive, room.health
+            ),
         )
 
         self._tickers = tickers(
@@ -212,7 +268,9 @@ class Replica:
         self._tickers.append(Ticker("memory", LOOK_SECONDS, lambda: _looked(relief)))
         self._tickers += identities.tickers(self._changes.announce)
         look_at_token = looks.at_token(token)
-        look_at_store = looks.at_store(store, membership.repeat, disk_of(config.store.url), now_ms, policy.limits.clock_skew_ms)
+        look_at_store = looks.at_store(
+            store, membership.repeat, disk_of(config.store.url), now_ms, policy.limits.clock_skew_ms
+        )
         self._tickers += [
             Ticker("look.token", looks.EVERY_S, lambda: condition.look("token", look_at_token)),
             Ticker("look.store", looks.EVERY_S, lambda: condition.look("store", look_at_store)),
@@ -224,7 +282,9 @@ class Replica:
             metrics.gauge("capsign.store.bytes", lambda: growth.bytes)
             metrics.gauge("capsign.store.free", lambda: growth.free)
             metrics.gauge("capsign.store.time_to_full", growth.time_to_full_s)
-            self._tickers.append(Ticker("growth", EVERY_S, looks.at_growth(growth, database, monotonic_ms)))
+            self._tickers.append(
+                Ticker("growth", EVERY_S, looks.at_growth(growth, database, monotonic_ms))
+            )
         self.verifier_key = checkpoints.verifier_key
 
     @property
@@ -272,7 +332,9 @@ class Replica:
             self._door.stop(1.0)
         ended = self._server.stop(grace=1.0).wait(timeout=self._config.drain_seconds)
         if self._admin is not None:
-            ended = self._admin.stop(1.0) and ended  # last: a stopping adapter too may have to be told
+            ended = (
+                self._admin.stop(1.0) and ended
+            )  # last: a stopping adapter too may have to be told
         for ticker in self._tickers:
             ticker.stop()
         if ended:
@@ -292,7 +354,10 @@ def _bind(key: str, address: str, bind: Callable[[str], Bound]) -> Bound:
     try:
         return bind(addresses.listener(address).listen)
     except RuntimeError:
-        sentence = f"The address {address} of `{key}` cannot be listened on. Is it host:port of this machine, and free?"
+        sentence = (
+            f"The address {address} of `{key}` cannot be listened on. Is it host:port of this "
+            f"machine, and free?"
+        )
         raise settings.SettingsError(sentence, key=key) from None
 
 

@@ -28,10 +28,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="capsign-agent", description="Signs for the containers of a pod; holds no key.")
+    parser = argparse.ArgumentParser(
+        prog="capsign-agent", description="Signs for the containers of a pod; holds no key."
+    )
     parser.add_argument("--version", action="version", version=f"capsign-agent {__version__}")
-    parser.add_argument("--config", type=Path, help="settings file, TOML; without it the text in CAPSIGN_AGENT_CONFIG")
-    parser.add_argument("--check-config", action="store_true", help="try what a start would, change nothing, then end")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="settings file, TOML; without it the text in CAPSIGN_AGENT_CONFIG",
+    )
+    parser.add_argument(
+        "--check-config",
+        action="store_true",
+        help="try what a start would, change nothing, then end",
+    )
     return parser.parse_args(arguments)
 
 

@@ -50,7 +50,9 @@ class Agent:
     """One agent. `run` is its life."""
 
     def __init__(self, config: Config) -> None:
-        """Takes the journal and the sockets' paths. Raises SettingsError, SocketError or JournalError."""
+        """Takes the journal and the sockets' paths. Raises SettingsError, SocketError or
+        JournalError.
+        """
         self._config = config
         self.metrics = Metrics()
         self._upstream = Upstream(config.upstream, None)
@@ -58,10 +60,15 @@ class Agent:
         calls = AdapterCalls(lambda: self._upstream, timeout_s, lambda: self._renewal.fetch_soon())
         self._account = Account(lambda piece: self.journal.append(piece))
         self._source = source_of(config, calls, self._account)
-        self._sockets = [SocketClaim(one.path, int(one.mode, 8), int(one.directory_mode, 8)) for one in config.sockets]
+        self._sockets = [
+            SocketClaim(one.path, int(one.mode, 8), int(one.directory_mode, 8))
+            for one in config.sockets
+        ]
         now_ms = time.time_ns() // 1_000_000
         boot_id, sockets = secrets.token_bytes(16), len(config.sockets)
-        self.journal = Journal(config.journal.dir, config.journal.max_bytes, boot_id, now_ms, sockets)
+        self.journal = Journal(
+            config.journal.dir, config.journal.max_bytes, boot_id, now_ms, sockets
+        )
         if self.journal.torn_bytes:
             logs.warning("journal.torn_tail", bytes=self.journal.torn_bytes)
         self.journal.open(records.opened())
@@ -71,7 +78,9 @@ class Agent:
         self._book = HandleBook(_socket_handles(one) for one in config.sockets)
         self._keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
         self._reach = Reachability(time.monotonic(), lambda: self._renewal.reconnected())
-        self._coalescer = Coalescer(config.limits.queue_items, config.limits.queue_bytes, self._refusing)
+        self._coalescer = Coalescer(
+            config.limits.queue_items, config.limits.queue_bytes, self._refusing
+        )
         self._renewal = Renewal(
             self._book,
             calls,
@@ -83,14 +92,24 @@ class Agent:
         )
         self._settlement = Settlement(self.journal, self.metrics, self._renewal.refused)
         self._path = SigningPath(
-            self._coalescer, self.journal, self._settlement, self._keys, self.metrics, skew_s, hold=self._renewal.hold
+            self._coalescer,
+            self.journal,
+            self._settlement,
+            self._keys,
+            self.metrics,
+            skew_s,
+            hold=self._renewal.hold,
         )
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
         self._lookups = Lookups(calls, self._keys, self.journal, skew_s, hold=self._renewal.hold)
         self._health = Health(config.health.path, config.probe_path, self.faults)
-        self._budget = budget.share(limit := memory_limit(), sockets, config.limits.call_bytes, config.journal.max_bytes)
+        self._budget = budget.share(
+            limit := memory_limit(), sockets, config.limits.call_bytes, config.journal.max_bytes
+        )
         if limit is not None and self._budget.needed > limit:
-            logs.warning("memory.tight", limit_bytes=limit, needed_bytes=self._budget.needed, sockets=sockets)
+            logs.warning(
+                "memory.tight", limit_bytes=limit, needed_bytes=self._budget.needed, sockets=sockets
+            )
         self._turns = Turns(sockets, self._budget.turns_for_all)
         self._heavy = Heavy()
         self._rooms: list[Room] = []
@@ -107,25 +126,37 @@ class Agent:
         self._quiet = asyncio.Event()
 
     async def run(self) -> bool:
-        """Serve until `stop`, then drain. Returns whether it was asked to stop; False if a part of it failed."""
+        """Serve until `stop`, then drain. Returns whether it was asked to stop; False if a part of
+        it failed.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         renewal = self._renewal
-        for work in (self._follow_identity(), renewal.keep(), renewal.listen(), self._reporter.run(), self._keep_turns()):
+        for work in (
+            self._follow_identity(),
+            renewal.keep(),
+            renewal.listen(),
+            self._reporter.run(),
+            self._keep_turns(),
+        ):
             self._spawn(work, self._tasks)
         for claim, handles in zip(self._sockets, self._book.sockets, strict=True):
             self._servers.append(await self._serve(claim, handles))
         await self._health.start()
         self._start_telemetry()
         runtime.settle()
-        logs.event("agent.serving", sockets=len(self._servers), targets=len(self._config.upstream.targets))
+        logs.event(
+            "agent.serving", sockets=len(self._servers), targets=len(self._config.upstream.targets)
+        )
         await self._stopping.wait()
         await self._drain()
         return not self._failed
 
     def _start_telemetry(self) -> None:
-        """Gauges, and whatever exporters the environment asks for; after serving began, because they take time to load."""
+        """Gauges, and whatever exporters the environment asks for; after serving began, because
+        they take time to load.
+        """
         metrics, clock = self.metrics, time.time
         metrics.gauge("capsign.queue.depth", lambda: self._coalescer.items, "upstream")
         metrics.gauge("capsign.queue.age", self._coalescer.age, "upstream")
@@ -145,7 +176,9 @@ class Agent:
         self._stopping.set()
 
     def faults(self) -> list[str]:
-        """What keeps the agent from signing, for health. Without an identity the word after `no_identity` says why."""
+        """What keeps the agent from signing, for health. Without an identity the word after
+        `no_identity` says why.
+        """
         nobody = not self._upstream.remaining_s(time.time())
         checks = {
             "draining": self._stopping.is_set(),
@@ -156,14 +189,17 @@ class Agent:
             "no_upstream": self._reach.connected == 0,
             "upstream_silent": self._upstream.silent,
             "journal_full": self.journal.full,
-            "socket_replaced": not all(claim.intact for claim in self._sockets) or not self._health.intact,
+            "socket_replaced": not all(claim.intact for claim in self._sockets)
+            or not self._health.intact,
         }
         return [word for word, wrong in checks.items() if wrong]
 
     def enter(self) -> None:
         """A call begins. Raises FailureError DRAINING."""
         if self._stopping.is_set():
-            raise FailureError(failures_pb2.REASON_DRAINING, "The agent is stopping.", retry_after_ms=500)
+            raise FailureError(
+                failures_pb2.REASON_DRAINING, "The agent is stopping.", retry_after_ms=500
+            )
         self._in_flight += 1
 
     def leave(self) -> None:
@@ -190,19 +226,26 @@ class Agent:
             hold=self._renewal.hold,
         )
         self._servicers.append(servicer)
-        front = Front(MeasuredRegistrar(server, self.metrics), room, self._turns, self._leaving, handles.name)
+        front = Front(
+            MeasuredRegistrar(server, self.metrics), room, self._turns, self._leaving, handles.name
+        )
         registrar: Any = LenientRegistrar(front)
         agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, registrar)
         try:
             server.add_insecure_port(claim.address)
         except RuntimeError:
-            raise SocketError(f"The socket {claim.path} cannot be bound. See that its directory exists and has room.") from None
+            raise SocketError(
+                f"The socket {claim.path} cannot be bound. See that its directory exists "
+                f"and has room."
+            ) from None
         await server.start()
         claim.bound()
         return server
 
     async def _keep_turns(self) -> None:
-        """Take turns back from who reads too long, and give memory back to the kernel after much was held."""
+        """Take turns back from who reads too long, and give memory back to the kernel after much
+        was held.
+        """
         loop = asyncio.get_running_loop()
         giving = process.GivingBack()
         while True:
@@ -214,14 +257,21 @@ class Agent:
                 giving.given(now, before, resident())
 
     async def _drain(self) -> None:
-        """In flight first, then the journal with its CLOSE record, then the sockets; each within what is left of the time."""
+        """In flight first, then the journal with its CLOSE record, then the sockets; each within
+        what is left of the time.
+        """
         logs.event("agent.draining", in_flight=self._in_flight)
         loop = asyncio.get_running_loop()
         until = loop.time() + self._config.limits.drain_ms / 1000
         if self._in_flight:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._quiet.wait(), self._config.limits.drain_ms / 1000 * 0.7)
-        self._coalescer.fail_all(FailureError(failures_pb2.REASON_DRAINING, "The agent is stopping."), self._settlement.lost)
+                await asyncio.wait_for(
+                    self._quiet.wait(), self._config.limits.drain_ms / 1000 * 0.7
+                )
+        self._coalescer.fail_all(
+            FailureError(failures_pb2.REASON_DRAINING, "The agent is stopping."),
+            self._settlement.lost,
+        )
         await asyncio.gather(*(server.stop(0.2) for server in self._servers))
         for stream in self._streams:
             stream.retire()
@@ -248,7 +298,11 @@ class Agent:
         if since is None:
             return None
         waited_s = asyncio.get_running_loop().time() - since
-        return self._upstream.unreachable() if waited_s * 1000 >= self._config.upstream.unreachable_after_ms else None
+        return (
+            self._upstream.unreachable()
+            if waited_s * 1000 >= self._config.upstream.unreachable_after_ms
+            else None
+        )
 
     def _start_streams(self) -> None:
         config = self._config.upstream
@@ -261,7 +315,9 @@ class Agent:
                 self._settlement,
                 self._reach,
                 self.metrics,
-                exchange_s=config.timeout_ms / 1000 / 2,  # leaves a caller with the default deadline time for the second try
+                exchange_s=config.timeout_ms
+                / 1000
+                / 2,  # leaves a caller with the default deadline time for the second try
                 connect_s=config.connect_timeout_ms / 1000,
             )
 
@@ -270,23 +326,31 @@ class Agent:
             self._spawn(stream.run(), self._stream_tasks)
 
     async def _follow_identity(self) -> None:
-        """Each certificate makes a generation of connections. The source retries by itself; this ends when cancelled."""
+        """Each certificate makes a generation of connections. The source retries by itself; this
+        ends when cancelled.
+        """
         change: asyncio.Task[None] | None = None
         async with contextlib.aclosing(self._source.changes()) as changes:
             async for fresh in changes:
-                if change is not None:  # one that no adapter has accepted yet must not keep out the one that follows it
+                if (
+                    change is not None
+                ):  # one that no adapter has accepted yet must not keep out the one that follows it
                     await _cancel({change})
                 generation = Upstream(self._config.upstream, fresh)
                 if self._upstream.targets:
                     change = self._spawn(self._change_generation(generation), self._tasks)
-                else:  # the first: at once, before anything asks over connections that are not there and then waits to ask again
+                # the first: at once, before anything asks over connections that are not there and
+                # then waits to ask again
+                else:
                     await self._change_generation(generation)
 
     async def _change_generation(self, fresh: Upstream) -> None:
-        """New connections, handles bound to the new key, then the old streams end. No call is lost on the way.
+        """New connections, handles bound to the new key, then the old streams end. No call is lost
+        on the way.
 
-        A handle that is sent over the connections of another key looks stolen. So the handles held and the streams change in one
-        turn of the loop, and until then everything goes on over the old connections. May be cancelled at any point.
+        A handle that is sent over the connections of another key looks stolen. So the handles held
+        and the streams change in one turn of the loop, and until then everything goes on over the
+        old connections. May be cancelled at any point.
         """
         try:
             if self._upstream.targets:
@@ -302,10 +366,12 @@ class Agent:
         self._start_streams()
 
     async def _first_handles(self, fresh: Upstream) -> None:
-        """Handles over the new connections, asked for until an adapter gives them: the store may be down just now.
+        """Handles over the new connections, asked for until an adapter gives them: the store may be
+        down just now.
 
-        If the old certificate ends meanwhile, its connections do too, and with them all signing: callers hear that they may try
-        again. Evidence and the rest go over the new ones from then on.
+        If the old certificate ends meanwhile, its connections do too, and with them all signing:
+        callers hear that they may try again. Evidence and the rest go over the new ones from then
+        on.
         """
         calls = AdapterCalls(lambda: fresh, self._config.upstream.timeout_ms / 1000)
         failures = 0
@@ -338,7 +404,9 @@ class Agent:
         await old.close()
         logs.event("credentials.changed")
 
-    def _spawn(self, work: Coroutine[Any, Any, None], into: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    def _spawn(
+        self, work: Coroutine[Any, Any, None], into: set[asyncio.Task[None]]
+    ) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         into.add(task)
         task.add_done_callback(lambda done: self._ended(done, into))
@@ -361,4 +429,6 @@ async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
 
 def _socket_handles(one: Socket) -> SocketHandles:
     narrow = one.narrow
-    return SocketHandles(one.name, one.grants, Narrowing(narrow.algorithms, narrow.role, narrow.ttl_s))
+    return SocketHandles(
+        one.name, one.grants, Narrowing(narrow.algorithms, narrow.role, narrow.ttl_s)
+    )

@@ -17,21 +17,27 @@ from capsign_agent.room import HEAVY_BYTES
 MIB = 1024 * 1024
 
 OWN_BYTES = 40 * MIB
-"""What an agent takes before anybody has asked it anything, and what it needs to work: 24 MiB, measured, and the rest."""
+"""What an agent takes before anybody has asked it anything, and what it needs to work: 24 MiB,
+measured, and the rest.
+"""
 
 CONNECTION_BYTES = 14 * 1024
 """What a connection takes on which nothing is asked, measured."""
 
 PART_OF_JOURNAL, PART_OF_CONNECTIONS, PART_OF_TURNS = 8, 8, 3
-"""One of so many parts of the limit: the journal, which in a pod is kept in memory; connections; and, of what is left, turns."""
+"""One of so many parts of the limit: the journal, which in a pod is kept in memory; connections;
+and, of what is left, turns.
+"""
 
 LEAST_CALL_BYTES, LEAST_CONNECTIONS = 2 * MIB, 16
 """Of each socket, whatever the limit is."""
 
 
 STREAMS, LEAST_STREAMS, MEMORY_OF_A_STREAM = 100, 16, 4 * MIB
-"""RPCs at once on a connection, the fewest, and how much of the limit there is for each. More wait in their client. What
-they hold before we have looked at them, 12 KiB and the window, is charged to nobody: gRPC takes them faster than we do."""
+"""RPCs at once on a connection, the fewest, and how much of the limit there is for each. More wait
+in their client. What they hold before we have looked at them, 12 KiB and the window, is charged to
+nobody: gRPC takes them faster than we do.
+"""
 
 WINDOW, SMALL_WINDOW, SMALL = 16 * 1024, 4 * 1024, 256 * MIB
 """What a stream may hold while nobody reads it, and where the limit is below the third."""
@@ -49,11 +55,15 @@ class Budget(NamedTuple):
     """RPCs at once on a connection."""
     window: int
     needed: int
-    """Bytes that the process may take, bounds and all; above the limit only where the least that sockets need does not fit."""
+    """Bytes that the process may take, bounds and all; above the limit only where the least that
+    sockets need does not fit.
+    """
 
 
 def share(limit: int | None, sockets: int, call_bytes: int, journal_bytes: int) -> Budget:
-    """`limit`: bytes, or None without one. `call_bytes`, `journal_bytes`: what the configuration allows."""
+    """`limit`: bytes, or None without one. `call_bytes`, `journal_bytes`: what the configuration
+    allows.
+    """
     message = bounds.MAX_MESSAGE_BYTES
     if limit is None:
         for_all = max(FOR_ALL, TURNS - sockets)

@@ -1,8 +1,9 @@
 """Gathers calls into batches while every stream is busy.
 
-A call that finds an idle stream is sent at once. While all are busy, calls gather; the stream that becomes free first takes as
-many as fit. So one call alone waits for nothing, and a thousand pay for one commit. Calls under the same handle, algorithm,
-context and key merge into one group. The queue is bounded by items and bytes; the age of what is in it by each call's deadline.
+A call that finds an idle stream is sent at once. While all are busy, calls gather; the stream that
+becomes free first takes as many as fit. So one call alone waits for nothing, and a thousand pay for
+one commit. Calls under the same handle, algorithm, context and key merge into one group. The queue
+is bounded by items and bytes; the age of what is in it by each call's deadline.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ from capsign_agent.fair_queue import FairQueue
 from capsign_agent.handles import Held
 
 BATCH_BYTES = ADAPTER_REQUEST_BYTES - 32 * 1024
-"""Most bytes in a batch, by `Call.cost` and what each group adds: what a single call adds beyond that
-(its handle, its context) stays under what every adapter takes."""
+"""Most bytes in a batch, by `Call.cost` and what each group adds: what a single call adds beyond
+that
+(its handle, its context) stays under what every adapter takes.
+"""
 
 CROWDED_ITEMS = 32
-"""Most items in a batch, and in a call, while several sockets sign: whoever asks for one signature waits for no larger batch."""
+"""Most items in a batch, and in a call, while several sockets sign: whoever asks for one signature
+waits for no larger batch.
+"""
 
 CROWDED_S = 1.0
 """How long a socket counts after its last call."""
@@ -46,16 +51,33 @@ MAX_GROUPS = 256
 
 
 class Call:
-    """Items that go upstream together, under one handle, algorithm and context. At most MAX_BATCH_ITEMS and BATCH_BYTES.
+    """Items that go upstream together, under one handle, algorithm and context. At most
+    MAX_BATCH_ITEMS and BATCH_BYTES.
 
-    `answer` gets the items' results, or a FailureError that holds for all of them. It is set once; the call stays in its batch
-    when its caller has given up, so that what comes back is still recorded.
+    `answer` gets the items' results, or a FailureError that holds for all of them. It is set once;
+    the call stays in its batch when its caller has given up, so that what comes back is still
+    recorded.
     """
 
     __slots__ = (
-        "algorithm", "answer", "attempts", "cost", "expected_kid", "group_cost", "held", "inputs", "intents", "journalled", "key",
-        "queued_at", "sent", "settled", "suffix", "token", "traceparent",
-    )  # fmt: skip
+        "algorithm",
+        "answer",
+        "attempts",
+        "cost",
+        "expected_kid",
+        "group_cost",
+        "held",
+        "inputs",
+        "intents",
+        "journalled",
+        "key",
+        "queued_at",
+        "sent",
+        "settled",
+        "suffix",
+        "token",
+        "traceparent",
+    )
 
     def __init__(
         self,
@@ -88,11 +110,15 @@ class Call:
         self.settled = False
         """Whether an outcome is in the journal for them."""
         self.sent = False
-        """Whether it may have reached an adapter. Once true it stays true: from then on silence means "unknown"."""
+        """Whether it may have reached an adapter. Once true it stays true: from then on silence
+        means "unknown".
+        """
 
     @property
     def owed(self) -> bool:
-        """Whether the journal waits for its outcome. Who lets go of such a call must have it settled as lost."""
+        """Whether the journal waits for its outcome. Who lets go of such a call must have it
+        settled as lost.
+        """
         return self.journalled and not self.settled
 
     def fail(self, error: FailureError) -> None:
@@ -102,9 +128,11 @@ class Call:
 
 
 class Answer:
-    """What came back for one call: a result for each item, and what the signatures of the group were made under.
+    """What came back for one call: a result for each item, and what the signatures of the group
+    were made under.
 
-    `group` is the adapter's message where it answers this call alone. `all_signed` is known once the answer was checked.
+    `group` is the adapter's message where it answers this call alone. `all_signed` is known once
+    the answer was checked.
     """
 
     __slots__ = ("all_signed", "group", "items", "signed_by")
@@ -149,7 +177,9 @@ class Batch:
             self.groups.setdefault(call.key, []).append(call)
 
     def request(self, batch_id: int) -> signing_pb2.SignRequest:
-        """The message. Tokens are read now, so that a handle renewed while a call waited is the one that is sent."""
+        """The message. Tokens are read now, so that a handle renewed while a call waited is the one
+        that is sent.
+        """
         request = signing_pb2.SignRequest(batch_id=batch_id)
         handles: dict[str, int] = {}
         traces: list[str] = []
@@ -158,9 +188,14 @@ class Batch:
             index = handles.get(first.held.id)
             if index is None:
                 index = handles[first.held.id] = len(handles)
-                request.handles.append(first.held.token or first.token)  # a dropped one is refused upstream, for good
+                request.handles.append(
+                    first.held.token or first.token
+                )  # a dropped one is refused upstream, for good
             group = request.groups.add(
-                handle_index=index, algorithm=first.algorithm, expected_kid=first.expected_kid, caller=first.held.socket
+                handle_index=index,
+                algorithm=first.algorithm,
+                expected_kid=first.expected_kid,
+                caller=first.held.socket,
             )
             group.context.CopyFrom(first.suffix)
             add = group.items.add
@@ -207,8 +242,12 @@ class Taker(Protocol):
 class Coalescer:
     """The queue between callers and streams. For one event loop."""
 
-    def __init__(self, max_items: int, max_bytes: int, refusing: Callable[[], FailureError | None]) -> None:
-        """`refusing` gives the error with which new calls are refused while no adapter can be reached, or None."""
+    def __init__(
+        self, max_items: int, max_bytes: int, refusing: Callable[[], FailureError | None]
+    ) -> None:
+        """`refusing` gives the error with which new calls are refused while no adapter can be
+        reached, or None.
+        """
         self._waiting: FairQueue[Call] = FairQueue(QUANTUM, lambda call: call.held.socket, _dues)
         self._held_by: dict[str, tuple[int, int]] = {}
         """Items and bytes that wait, by socket."""
@@ -234,7 +273,9 @@ class Coalescer:
 
     @property
     def crowded(self) -> bool:
-        """Whether more than one socket has had calls lately. Then nobody's calls are in large pieces, nor are batches."""
+        """Whether more than one socket has had calls lately. Then nobody's calls are in large
+        pieces, nor are batches.
+        """
         if len(self._seen) < 2:
             return False
         lately = time.monotonic() - CROWDED_S
@@ -246,14 +287,26 @@ class Coalescer:
         return CROWDED_ITEMS if self.crowded else MAX_BATCH_ITEMS
 
     def submit(self, call: Call) -> None:
-        """Queue a call. Raises FailureError OVERLOADED, UPSTREAM_UNREACHABLE or that of `fail_all`; then it is not queued."""
+        """Queue a call. Raises FailureError OVERLOADED, UPSTREAM_UNREACHABLE or that of `fail_all`;
+        then it is not queued.
+        """
         socket = call.held.socket
         self._seen[socket] = call.queued_at
-        parts = 2 if self.crowded else 1  # nobody has more than half of the queue while others sign too
+        parts = (
+            2 if self.crowded else 1
+        )  # nobody has more than half of the queue while others sign too
         own_items, own_bytes = self._held_by.get(socket, (0, 0))
-        full = self.items + len(call.intents) > self._max_items or self.bytes + call.cost > self._max_bytes
-        if full or (own_items and (own_items * parts > self._max_items or own_bytes * parts > self._max_bytes)):
-            raise FailureError(failures_pb2.REASON_OVERLOADED, "The agent's queue is full.", retry_after_ms=50)
+        full = (
+            self.items + len(call.intents) > self._max_items
+            or self.bytes + call.cost > self._max_bytes
+        )
+        if full or (
+            own_items
+            and (own_items * parts > self._max_items or own_bytes * parts > self._max_bytes)
+        ):
+            raise FailureError(
+                failures_pb2.REASON_OVERLOADED, "The agent's queue is full.", retry_after_ms=50
+            )
         refusal = self._closed or self._refusing()
         if refusal is not None:
             raise refusal
@@ -271,7 +324,9 @@ class Coalescer:
         self._resting.update(calls)
 
     def again(self, calls: list[Call]) -> None:
-        """Put those of them that still rest back in front. They are inside the bound already: they were counted before."""
+        """Put those of them that still rest back in front. They are inside the bound already: they
+        were counted before.
+        """
         for call in reversed(calls):
             if call not in self._resting:
                 continue
@@ -291,7 +346,9 @@ class Coalescer:
         return False
 
     def _wake_one(self) -> None:
-        """An idle stream, of the replica with the least to do; of several the one that was busy last, whose caches are warm."""
+        """An idle stream, of the replica with the least to do; of several the one that was busy
+        last, whose caches are warm.
+        """
         if self._parked:
             taker = min(reversed(self._parked), key=lambda one: one.load)
             self._parked.remove(taker)
@@ -307,10 +364,12 @@ class Coalescer:
             self._parked.remove(taker)
 
     def take(self, lost: Lost, taker: Taker | None = None) -> Batch | None:
-        """The next batch, oldest calls first; None if nothing waits. What is left out because nobody waits for it is settled.
+        """The next batch, oldest calls first; None if nothing waits. What is left out because
+        nobody waits for it is settled.
 
-        While several sockets sign, a batch is of one socket, whose turn it is, and no socket has all streams: who asks for one
-        signature waits neither for the many of another nor for a stream.
+        While several sockets sign, a batch is of one socket, whose turn it is, and no socket has
+        all streams: who asks for one signature waits neither for the many of another nor for a
+        stream.
         """
         if taker is not None:
             self._at_work[taker] = ""
@@ -358,7 +417,9 @@ class Coalescer:
             self._wake_one()
 
     def fail_all(self, error: FailureError, lost: Lost) -> None:
-        """Close: refuse everything that waits or comes later. What may have been signed is not refused but unknown."""
+        """Close: refuse everything that waits or comes later. What may have been signed is not
+        refused but unknown.
+        """
         self._closed = error
         left = [*self._waiting, *self._resting]
         self._waiting.clear()
@@ -373,6 +434,9 @@ class Coalescer:
 
     def _count(self, call: Call, sign: int) -> None:
         items, size = self._held_by.get(call.held.socket, (0, 0))
-        self._held_by[call.held.socket] = (items + sign * len(call.intents), size + sign * call.cost)
+        self._held_by[call.held.socket] = (
+            items + sign * len(call.intents),
+            size + sign * call.cost,
+        )
         self.items += sign * len(call.intents)
         self.bytes += sign * call.cost

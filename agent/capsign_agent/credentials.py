@@ -1,4 +1,6 @@
-"""The agent's certificate, its key and the authorities it trusts: what one generation of connections is made with."""
+"""The agent's certificate, its key and the authorities it trusts: what one generation of
+connections is made with.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from capsign_agent import own_certificate
 
 
 class CredentialsError(Exception):
-    """They do not belong together, or are not what they should be. `part` says which, `why` in a sentence where there is more to
-    say; nothing of them is quoted.
+    """They do not belong together, or are not what they should be. `part` says which, `why` in a
+    sentence where there is more to say; nothing of them is quoted.
     """
 
     def __init__(self, part: str, why: str = "") -> None:
@@ -25,7 +27,9 @@ class CredentialsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """PEM. The certificate names `spiffe_id` and is valid from `begins` to `ends`, seconds since 1970. Made by `checked`."""
+    """PEM. The certificate names `spiffe_id` and is valid from `begins` to `ends`, seconds since
+    1970. Made by `checked`.
+    """
 
     ca: bytes
     certificate: bytes
@@ -43,9 +47,11 @@ class Credentials:
 
 
 def checked(ca: bytes, certificate: bytes, key: bytes) -> Credentials:
-    """Credentials that are what they seem and belong together: gRPC would only ever say that nothing can be reached.
+    """Credentials that are what they seem and belong together: gRPC would only ever say that
+    nothing can be reached.
 
-    Raises CredentialsError. Whether the certificate is valid now is not looked at: the adapter's clock decides.
+    Raises CredentialsError. Whether the certificate is valid now is not looked at: the adapter's
+    clock decides.
     """
     try:
         certificate, key = pem.written(pem.certificates(certificate)), pem.lines(key)
@@ -60,7 +66,10 @@ def checked(ca: bytes, certificate: bytes, key: bytes) -> Credentials:
     except ValueError:
         raise CredentialsError("certificate") from None
     if not own.key:
-        raise CredentialsError("certificate", f"Its key is of a kind that gRPC does not show. Issue one {svid.KEYS_SHOWN}.")
+        raise CredentialsError(
+            "certificate",
+            f"Its key is of a kind that gRPC does not show. Issue one {svid.KEYS_SHOWN}.",
+        )
     return Credentials(ca, certificate, key, own.ends, own.begins, own.spiffe_id)
 
 
@@ -75,7 +84,9 @@ def check_authorities(ca: bytes) -> bytes:
 
 
 def _pair(certificate: bytes, key: bytes) -> None:
-    """OpenSSL reads a pair from a path only; this one is a file in our own memory that no other process can name."""
+    """OpenSSL reads a pair from a path only; this one is a file in our own memory that no other
+    process can name.
+    """
     descriptor = os.memfd_create("credentials", os.MFD_CLOEXEC)
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as file:

@@ -1,8 +1,9 @@
 """A queue in which each owner has its turn: deficit round robin (Shreedhar, Varghese 1995). Pure.
 
-Each owner has a line of its own. When its turn comes it may take things up to what it has saved, and `quantum` is added to that
-in each round; what is dearer waits for a later round. So over time owners that want more than there is get equal shares by cost,
-whoever asks more often, or for more at once, and who asks for little waits for one round at most.
+Each owner has a line of its own. When its turn comes it may take things up to what it has saved,
+and `quantum` is added to that in each round; what is dearer waits for a later round. So over time
+owners that want more than there is get equal shares by cost, whoever asks more often, or for more
+at once, and who asks for little waits for one round at most.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ T = TypeVar("T")
 class FairQueue(Generic[T]):
     """For one event loop."""
 
-    def __init__(self, quantum: int, owner: Callable[[T], Hashable], cost: Callable[[T], int]) -> None:
+    def __init__(
+        self, quantum: int, owner: Callable[[T], Hashable], cost: Callable[[T], int]
+    ) -> None:
         self._quantum = quantum
         self._owner = owner
         self._cost = cost

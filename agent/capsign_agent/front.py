@@ -1,7 +1,9 @@
-"""What stands before the servicer of one socket: each RPC is weighed before its message is asked for, and read in its turn.
+"""What stands before the servicer of one socket: each RPC is weighed before its message is asked
+for, and read in its turn.
 
-gRPC hands over a unary call once its message is there, and by then the memory is taken. So to gRPC every method is one that reads
-its messages itself. What is decided is decided in `room` and `reading`; this is how grpcio is told.
+gRPC hands over a unary call once its message is there, and by then the memory is taken. So to gRPC
+every method is one that reads its messages itself. What is decided is decided in `room` and
+`reading`; this is how grpcio is told.
 """
 
 from __future__ import annotations
@@ -26,17 +28,23 @@ SERVER_OPTIONS = [
     ("grpc.max_send_message_length", bounds.MAX_ANSWER_BYTES),
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.absolute_max_metadata_size", 16 * 1024),
-    # Off: it counts streams that are not quite gone, and refuses an honest client's calls without a word of ours (decision 22).
+    # Off: it counts streams that are not quite gone, and refuses an honest client's calls without a
+    # word of ours (decision 22).
     ("grpc.http.overload_protection", 0),
-    ("grpc.http2.bdp_probe", 0),  # the window stays as it is: nothing is gained by more on a socket of the same machine
-    # Whoever resets streams is asked for a sign of life; who gives none opens no more of them (decision 22).
+    (
+        "grpc.http2.bdp_probe",
+        0,
+    ),  # the window stays as it is: nothing is gained by more on a socket of the same machine
+    # Whoever resets streams is asked for a sign of life; who gives none opens no more of them
+    # (decision 22).
     ("grpc.http2.ping_on_rst_stream_percent", 100),
     ("grpc.server_handshake_timeout_ms", 5_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 2),
-    # Identity only: a gzip message of 4 KiB may otherwise become 4 MiB before anybody has looked at it.
+    # Identity only: a gzip message of 4 KiB may otherwise become 4 MiB before anybody has looked at
+    # it.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.so_reuseport", 0),
 ]
@@ -54,8 +62,10 @@ def server_options(share: Budget, connections: int) -> list[tuple[str, int]]:
 
 
 LEAVING, LEAVING_S, MOST_LEAVING = 256, 0.5, 1024
-"""RPCs of all sockets that were refused and whose callers have not heard it yet. Of more than the first number those are cut off
-that have had time to hear it, of more than the last all: who does not read would otherwise hold what was not even taken."""
+"""RPCs of all sockets that were refused and whose callers have not heard it yet. Of more than the
+first number those are cut off that have had time to hear it, of more than the last all: who does
+not read would otherwise hold what was not even taken.
+"""
 
 DEAF_S = 5.0
 """How long who is ended while it reads may take to hear it."""
@@ -67,7 +77,9 @@ UNREAD_S = 20.0
 class Inbox(Reader):
     """The messages of one RPC. Its task alone uses it."""
 
-    def __init__(self, context: Any, turns: Turns, socket: str, quiet: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self, context: Any, turns: Turns, socket: str, quiet: Callable[[], bool] | None = None
+    ) -> None:
         super().__init__(socket, quiet)
         self._context = context
         self._turns = turns
@@ -79,8 +91,9 @@ class Inbox(Reader):
         self._telling: asyncio.Task[None] | None = None
 
     async def next(self) -> Any:
-        """The next message, or `grpc.aio.EOF`. Raises FailureError OVERLOADED if no turn came in time, and AbortError once it was
-        told that no whole message did, or that others wait."""
+        """The next message, or `grpc.aio.EOF`. Raises FailureError OVERLOADED if no turn came in
+        time, and AbortError once it was told that no whole message did, or that others wait.
+        """
         if not self._turns.ask(self, now := self._loop.time()):
             self._waiter = self._loop.create_future()
             self._turns.look(now)
@@ -107,20 +120,28 @@ class Inbox(Reader):
 
     def end(self) -> None:
         if self.reading:
-            # The read is not cancelled: grpcio would never free what comes of the message. gRPC ends it with the RPC.
+            # The read is not cancelled: grpcio would never free what comes of the message. gRPC
+            # ends it with the RPC.
             self._telling = self._loop.create_task(self._tell())
             timer = self._loop.call_later(DEAF_S, self._task.cancel)
             self._task.add_done_callback(lambda _: timer.cancel())
         elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(_overloaded("Too many messages of this socket are being read."))
+            self._waiter.set_exception(
+                _overloaded("Too many messages of this socket are being read.")
+            )
 
     async def _tell(self) -> None:
-        detail = "No whole message came in time, or others wait for this place. Open another stream, or send the call again."
+        detail = (
+            "No whole message came in time, or others wait for this place. Open another "
+            "stream, or send the call again."
+        )
         try:
             await self._context.abort_with_status(RpcStatus(_overloaded(detail)))
         except grpc.aio.AbortError as ending:
             _forget_way(ending)
-        except Exception:  # whatever gRPC raises when the application has gone: nobody is left to tell
+        except (
+            Exception
+        ):  # whatever gRPC raises when the application has gone: nobody is left to tell
             return
 
 
@@ -150,9 +171,13 @@ class Leaving:
 
 
 class Front:
-    """For one socket and one event loop. Pass it to a generated `add_…_to_server` in place of the server (over `lenient`)."""
+    """For one socket and one event loop. Pass it to a generated `add_…_to_server` in place of the
+    server (over `lenient`).
+    """
 
-    def __init__(self, server: Any, room: Room, turns: Turns, leaving: Leaving, socket: str) -> None:
+    def __init__(
+        self, server: Any, room: Room, turns: Turns, leaving: Leaving, socket: str
+    ) -> None:
         self._server = server
         self._room = room
         self._turns = turns
@@ -165,7 +190,9 @@ class Front:
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Register them, each behind this."""
         mine = {name: self._behind(handler) for name, handler in handlers.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, mine),))
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, mine),)
+        )
         self._server.add_registered_method_handlers(service, mine)
 
     def _behind(self, handler: Any) -> Any:
@@ -206,7 +233,11 @@ class Front:
         finally:
             inbox.close()
         if message is grpc.aio.EOF:
-            message = bounds.Unparsed(FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The call has no message.").to_item())
+            message = bounds.Unparsed(
+                FailureError(
+                    failures_pb2.REASON_INPUT_MALFORMED, "The call has no message."
+                ).to_item()
+            )
         return message
 
 
@@ -216,7 +247,8 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: FailureError
     try:
         await context.abort_with_status(RpcStatus(error))
     except grpc.aio.AbortError as ending:
-        # gRPC keeps it with the call, and its traceback keeps the call and the request: the collector would find them late.
+        # gRPC keeps it with the call, and its traceback keeps the call and the request: the
+        # collector would find them late.
         at_end_of_call(functools.partial(_forget_way, ending))
         raise
     raise AssertionError("abort_with_status raises")
@@ -229,7 +261,8 @@ def _forget_way(error: BaseException) -> None:
 def at_end_of_call(act: Callable[[], None]) -> None:
     """Act when this RPC is over, its answer read by the application or of use to nobody.
 
-    gRPC has a callback for that; it ties the call into a knot that only the collector unties. The task of the RPC lets go of its.
+    gRPC has a callback for that; it ties the call into a knot that only the collector unties. The
+    task of the RPC lets go of its.
     """
     task = asyncio.current_task()
     assert task is not None

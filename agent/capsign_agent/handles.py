@@ -1,8 +1,9 @@
 """The handles that the agent holds, as its sockets see them. No I/O; time is an argument.
 
-A socket's handle keeps its id for the life of the agent: renewal changes what is behind the id, never the id. A handle that was
-dropped stays known, so that a caller hears "revoked" and not "unknown". One that ended because nobody could renew it stays too:
-nobody withdrew it, so it is *unavailable* and not refused, with whatever hindered the renewal as the cause.
+A socket's handle keeps its id for the life of the agent: renewal changes what is behind the id,
+never the id. A handle that was dropped stays known, so that a caller hears "revoked" and not
+"unknown". One that ended because nobody could renew it stays too: nobody withdrew it, so it is
+*unavailable* and not refused, with whatever hindered the renewal as the cause.
 """
 
 from __future__ import annotations
@@ -24,9 +25,15 @@ from capsign_agent.rules import Rule
 Issued = capability_pb2.IssuedHandle
 
 _CAUSES = frozenset(
-    {failures_pb2.REASON_STORE_UNAVAILABLE, failures_pb2.REASON_TOKEN_UNAVAILABLE, failures_pb2.REASON_OVERLOADED}
+    {
+        failures_pb2.REASON_STORE_UNAVAILABLE,
+        failures_pb2.REASON_TOKEN_UNAVAILABLE,
+        failures_pb2.REASON_OVERLOADED,
+    }
 )
-"""What an adapter says of itself, and callers may hear as it was said. All else is an adapter that cannot be reached."""
+"""What an adapter says of itself, and callers may hear as it was said. All else is an adapter that
+cannot be reached.
+"""
 
 
 class NotYetError(FailureError):
@@ -34,13 +41,24 @@ class NotYetError(FailureError):
 
 
 def ended_upstream(failure: FailureError) -> NotYetError:
-    """An adapter refused a handle as ended by its clock, and bound no intent to that. It is renewed, and may be used then."""
-    said = failure.detail.removesuffix(failure.row.advice).strip() or "The handle has ended by the adapter's clock."
-    return NotYetError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, f"{said} It is asked for anew.", retry_after_ms=200)
+    """An adapter refused a handle as ended by its clock, and bound no intent to that. It is
+    renewed, and may be used then.
+    """
+    said = (
+        failure.detail.removesuffix(failure.row.advice).strip()
+        or "The handle has ended by the adapter's clock."
+    )
+    return NotYetError(
+        failures_pb2.REASON_UPSTREAM_UNREACHABLE,
+        f"{said} It is asked for anew.",
+        retry_after_ms=200,
+    )
 
 
 class Hindrance:
-    """Why handles could not be fetched the last time; None after a time that went well. Shared by the sockets of an agent."""
+    """Why handles could not be fetched the last time; None after a time that went well. Shared by
+    the sockets of an agent.
+    """
 
     def __init__(self) -> None:
         self.failure: FailureError | None = None
@@ -49,10 +67,18 @@ class Hindrance:
         """The failure of a call about a handle that has ended, or has not come yet."""
         failure = self.failure
         if failure is None:
-            return NotYetError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, f"{what}.", retry_after_ms=200)
+            return NotYetError(
+                failures_pb2.REASON_UPSTREAM_UNREACHABLE, f"{what}.", retry_after_ms=200
+            )
         said = failure.detail.removesuffix(failure.row.advice).strip()
-        reason = failure.reason if failure.reason in _CAUSES else failures_pb2.REASON_UPSTREAM_UNREACHABLE
-        return NotYetError(reason, f"{what}. Asked for new ones: {failure.row.name}. {said}", retry_after_ms=500)
+        reason = (
+            failure.reason
+            if failure.reason in _CAUSES
+            else failures_pb2.REASON_UPSTREAM_UNREACHABLE
+        )
+        return NotYetError(
+            reason, f"{what}. Asked for new ones: {failure.row.name}. {said}", retry_after_ms=500
+        )
 
     @property
     def final(self) -> bool:
@@ -61,9 +87,23 @@ class Hindrance:
 
 
 class Held:
-    """A grant as one socket holds it. What renewal changes is replaced as a whole, between two calls."""
+    """A grant as one socket holds it. What renewal changes is replaced as a whole, between two
+    calls.
+    """
 
-    __slots__ = ("algorithms", "bucket", "expires_at", "gone", "grant", "id", "issued", "rule", "socket", "taken_at", "token")
+    __slots__ = (
+        "algorithms",
+        "bucket",
+        "expires_at",
+        "gone",
+        "grant",
+        "id",
+        "issued",
+        "rule",
+        "socket",
+        "taken_at",
+        "token",
+    )
 
     def __init__(self, socket: str, grant: str, bucket: Bucket) -> None:
         self.id = secrets.token_urlsafe(16)
@@ -103,18 +143,26 @@ class SocketHandles:
         self.hindrance = Hindrance()
         """Of the agent: `HandleBook` puts its own here."""
         self.known = False
-        """Whether an adapter has said which handles there are. Until then "none" would be a guess, not an answer."""
+        """Whether an adapter has said which handles there are. Until then "none" would be a guess,
+        not an answer.
+        """
         self._by_id: dict[str, Held] = {}
         self._by_grant: dict[str, Held] = {}
 
     def find(self, handle_id: str, now: float, skew: float) -> Held:
-        """The handle that may be used now. Raises HANDLE_REVOKED; HANDLE_UNKNOWN, once an adapter has said which there are;
-        HANDLE_EXPIRED, if the adapter gives no more; NotYetError where one that ended could not be renewed."""
+        """The handle that may be used now. Raises HANDLE_REVOKED; HANDLE_UNKNOWN, once an adapter
+        has said which there are; HANDLE_EXPIRED, if the adapter gives no more; NotYetError where
+        one that ended could not be renewed.
+        """
         held = self._by_id.get(handle_id)
         if held is None:
             if not self.known:
                 raise self._not_yet()
-            raise FailureError(failures_pb2.REASON_HANDLE_UNKNOWN, "This socket has no such handle.", field="handle_id")
+            raise FailureError(
+                failures_pb2.REASON_HANDLE_UNKNOWN,
+                "This socket has no such handle.",
+                field="handle_id",
+            )
         if held.gone:
             raise FailureError(held.gone, "The adapter withdrew this handle.", field="handle_id")
         if now >= held.expires_at and self._ended(held, now, skew):
@@ -124,9 +172,11 @@ class SocketHandles:
         return held
 
     def listed(self, now: float, skew: float) -> list[Held]:
-        """Those that nobody withdrew, by grant. One that has ended is listed beside others that have not: whoever asks for it
-        hears why it is not renewed. Raises NotYetError if all have ended, or no adapter was reached yet; HANDLE_EXPIRED if all
-        have ended and the adapter gives no more."""
+        """Those that nobody withdrew, by grant. One that has ended is listed beside others that
+        have not: whoever asks for it hears why it is not renewed. Raises NotYetError if all have
+        ended, or no adapter was reached yet; HANDLE_EXPIRED if all have ended and the adapter gives
+        no more.
+        """
         if not self.known:
             raise self._not_yet()
         held = [one for _, one in sorted(self._by_grant.items()) if not one.gone]
@@ -135,17 +185,27 @@ class SocketHandles:
             return good if self.hindrance.final else held
         if self.hindrance.final:
             raise self._given_no_more()
-        raise self._unrenewed(held[0], "All handles of this socket have ended and are not renewed yet")
+        raise self._unrenewed(
+            held[0], "All handles of this socket have ended and are not renewed yet"
+        )
 
     def _ended(self, held: Held, now: float, skew: float) -> bool:
-        """By the agent's clock. While renewals fail nothing is to be had from one past its end: the adapter's clock decides."""
+        """By the agent's clock. While renewals fail nothing is to be had from one past its end: the
+        adapter's clock decides.
+        """
         return now >= held.expires_at + (skew if self.hindrance.failure is None else 0.0)
 
     def _unrenewed(self, held: Held, what: str) -> FailureError:
         if held.taken_at < held.expires_at:
             return self.hindrance.over(what)
-        ends, now = (time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at)) for at in (held.expires_at, held.taken_at))
-        detail = f"The handle that the adapter gave ends at {ends}, and this node's clock said {now} when it came. Set the clock."
+        ends, now = (
+            time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
+            for at in (held.expires_at, held.taken_at)
+        )
+        detail = (
+            f"The handle that the adapter gave ends at {ends}, and this node's clock said "
+            f"{now} when it came. Set the clock."
+        )
         return NotYetError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=1000)
 
     def _not_yet(self) -> FailureError:
@@ -155,7 +215,9 @@ class SocketHandles:
         failure = self.hindrance.failure
         assert failure is not None
         said = failure.detail.removesuffix(failure.row.advice).strip()
-        detail = f"The handle has expired, and the adapter gives no new one: {failure.row.name}. {said}"
+        detail = (
+            f"The handle has expired, and the adapter gives no new one: {failure.row.name}. {said}"
+        )
         return FailureError(failures_pb2.REASON_HANDLE_EXPIRED, detail, field="handle_id")
 
     def offers(self, grant: str) -> bool:
@@ -163,7 +225,9 @@ class SocketHandles:
         return not self.grants or grant in self.grants
 
     def put(self, issued: Issued, bucket: Bucket, mint_public_key: bytes, now: float) -> None:
-        """Take a new or renewed handle. Raises ValueError if it cannot be narrowed; then the old one stays."""
+        """Take a new or renewed handle. Raises ValueError if it cannot be narrowed; then the old
+        one stays.
+        """
         ends = self.narrowing.ends(now, issued.expires_at.ToMilliseconds() / 1000)
         token = self.narrowing.apply(issued.token, mint_public_key, ends)
         held = self._by_grant.get(issued.grant)
@@ -212,14 +276,18 @@ class HandleBook:
         return sorted(set().union(*(one.grants for one in self._sockets)))
 
     def replace(self, issued: Iterable[Issued], now: float, mint_public_key: bytes = b"") -> None:
-        """Take a full set: what is not in it was withdrawn. Raises ValueError if one cannot be narrowed."""
+        """Take a full set: what is not in it was withdrawn. Raises ValueError if one cannot be
+        narrowed.
+        """
         self._mint = mint_public_key or self._mint
         self.renewed(list(self._issued), issued, now)
         for socket in self._sockets:
             socket.known = True
 
     def renewed(self, asked: Iterable[str], issued: Iterable[Issued], now: float) -> None:
-        """Take the answer to a renewal of these grants: what is not in it was withdrawn. Raises ValueError as `replace` does."""
+        """Take the answer to a renewal of these grants: what is not in it was withdrawn. Raises
+        ValueError as `replace` does.
+        """
         fresh = {one.grant: one for one in issued}
         for grant in set(asked) - fresh.keys():
             self.drop_grant(grant)
@@ -233,7 +301,9 @@ class HandleBook:
                     socket.put(one, bucket, self._mint, now)
             self._issued[grant], self._received_at[grant] = one, now
 
-    def drop_grant(self, grant: str, reason: failures_pb2.Reason.ValueType = failures_pb2.REASON_HANDLE_REVOKED) -> None:
+    def drop_grant(
+        self, grant: str, reason: failures_pb2.Reason.ValueType = failures_pb2.REASON_HANDLE_REVOKED
+    ) -> None:
         """The adapter withdrew a grant."""
         self._issued.pop(grant, None)
         self._received_at.pop(grant, None)
@@ -262,16 +332,28 @@ class HandleBook:
         return now - min(self._received_at.values(), default=now)
 
     def half_life(self) -> float:
-        """When the first handle reaches half of its life, seconds since 1970; 0 if there is none."""
+        """When the first handle reaches half of its life, seconds since 1970; 0 if there is
+        none.
+        """
         return min(map(self._half_of, self._issued), default=0.0)
 
     def due(self, now: float) -> list[str]:
         """The grants whose handles are near or past half of their life."""
-        return [grant for grant in self._issued if now >= self._half_of(grant) - (now - self._received_at[grant]) * 0.2]
+        return [
+            grant
+            for grant in self._issued
+            if now >= self._half_of(grant) - (now - self._received_at[grant]) * 0.2
+        ]
 
     def _half_of(self, grant: str) -> float:
-        """A socket that shortens lives (`narrow.ttl_s`) brings this forward: its handles are narrowed anew at renewal."""
+        """A socket that shortens lives (`narrow.ttl_s`) brings this forward: its handles are
+        narrowed anew at renewal.
+        """
         start = self._received_at[grant]
         lives = [self._issued[grant].expires_at.ToMilliseconds() / 1000 - start]
-        lives += [one.narrowing.ttl_s for one in self._sockets if one.narrowing.ttl_s and one.offers(grant)]
+        lives += [
+            one.narrowing.ttl_s
+            for one in self._sockets
+            if one.narrowing.ttl_s and one.offers(grant)
+        ]
         return start + min(lives) / 2

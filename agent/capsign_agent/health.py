@@ -42,7 +42,9 @@ class Health:
         self._faults = faults
         self._claims = [SocketClaim(path, 0o660), SocketClaim(probe_path, 0o660)]
         self._servicer = _Current(self.refresh)
-        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 4096), ("grpc.so_reuseport", 0)])
+        self._server = grpc.aio.server(
+            options=[("grpc.max_receive_message_length", 4096), ("grpc.so_reuseport", 0)]
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
         self._probe: asyncio.Server | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -72,7 +74,11 @@ class Health:
 
     async def refresh(self) -> None:
         """Look now."""
-        serving = health_pb2.HealthCheckResponse.NOT_SERVING if self._faults() else health_pb2.HealthCheckResponse.SERVING
+        serving = (
+            health_pb2.HealthCheckResponse.NOT_SERVING
+            if self._faults()
+            else health_pb2.HealthCheckResponse.SERVING
+        )
         for service in ("", "capsign.agent.v1.SigningService"):
             await self._servicer.set(service, serving)
 

@@ -1,7 +1,9 @@
-"""Whether a replica is heard from: one that the kernel does not run, or that hangs, keeps its connections and answers nothing.
+"""Whether a replica is heard from: one that the kernel does not run, or that hangs, keeps its
+connections and answers nothing.
 
-A connection that stands proves little. Once an answer is late the replica counts as silent, and is asked something small, again
-and again, until it answers anything: a refusal is an answer too. Nothing is asked of one that answers.
+A connection that stands proves little. Once an answer is late the replica counts as silent, and is
+asked something small, again and again, until it answers anything: a refusal is an answer too.
+Nothing is asked of one that answers.
 """
 
 from __future__ import annotations
@@ -17,7 +19,11 @@ ASK_S = 2.0
 
 PAUSE_S = 1.0
 
-_NOBODY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+_NOBODY = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+}
 """What gRPC says by itself where nobody has answered."""
 
 

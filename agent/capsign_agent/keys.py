@@ -1,4 +1,6 @@
-"""Public keys by context, as the adapter tells them: kept until its hint says to ask again, fetched once however many ask."""
+"""Public keys by context, as the adapter tells them: kept until its hint says to ask again, fetched
+once however many ask.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ LONGEST_KEEP_S = 300.0
 """Kept no longer than this, whatever the hint says."""
 
 MOST_FETCHES = 256
-"""Questions under way at once. Each goes on when who asked has left, and an application chooses contexts as it likes."""
+"""Questions under way at once. Each goes on when who asked has left, and an application chooses
+contexts as it likes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +52,21 @@ class Known:
         self._mu: Callable[[bytes], bytes] | None = None
 
     def mu(self) -> tuple[str, Callable[[bytes], bytes]]:
-        """The kid that signs now, and the hasher of its mu. Raises FailureError KEY_NOT_ACTIVE or INTERNAL."""
+        """The kid that signs now, and the hasher of its mu. Raises FailureError KEY_NOT_ACTIVE or
+        INTERNAL.
+        """
         if not self.response.keys:
-            raise FailureError(failures_pb2.REASON_KEY_NOT_ACTIVE, "The adapter has no key for this context.")
+            raise FailureError(
+                failures_pb2.REASON_KEY_NOT_ACTIVE, "The adapter has no key for this context."
+            )
         newest = self.response.keys[0]
         if self._mu is None:
             try:
                 self._mu = hashing.mu_hasher(newest.spki)
             except ValueError:
-                raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter's key is no ML-DSA-65 key.") from None
+                raise FailureError(
+                    failures_pb2.REASON_INTERNAL, "The adapter's key is no ML-DSA-65 key."
+                ) from None
         return newest.kid, self._mu
 
 
@@ -82,8 +92,8 @@ class PublicKeys:
         return known
 
     async def get(self, context: Context, *, newer_than: float = -1.0) -> Known:
-        """The keys; fetched if they are unknown, stale, or were fetched at or before `newer_than`. Raises FailureError,
-        OVERLOADED if too many are being fetched.
+        """The keys; fetched if they are unknown, stale, or were fetched at or before `newer_than`.
+        Raises FailureError, OVERLOADED if too many are being fetched.
         """
         known = self.cached(context)
         if known is not None and known.fetched > newer_than:
@@ -98,7 +108,9 @@ class PublicKeys:
         return await asyncio.shield(task)
 
     def clear(self) -> None:
-        """Forget everything: the policy changed. What was asked for before is for those who wait for it, and is not kept."""
+        """Forget everything: the policy changed. What was asked for before is for those who wait
+        for it, and is not kept.
+        """
         self._known.clear()
         self._fetching.clear()
 
@@ -112,5 +124,7 @@ class PublicKeys:
                 self._known.popitem(last=False)
 
     async def _load(self, context: Context) -> Known:
-        request = signing_pb2.GetPublicKeysRequest(handle=context.held.token, algorithm=context.algorithm, context=context.suffix)
+        request = signing_pb2.GetPublicKeysRequest(
+            handle=context.held.token, algorithm=context.algorithm, context=context.suffix
+        )
         return Known(await self._fetch(request), self._clock())

@@ -1,6 +1,8 @@
-"""Narrows a handle offline: a Biscuit block with checks that the adapter must then satisfy. docs/formats.md, "handle".
+"""Narrows a handle offline: a Biscuit block with checks that the adapter must then satisfy.
+docs/formats.md, "handle".
 
-The vocabulary is agreed with the adapter's authorizer, which provides the facts `algorithm`, `role` and `time`.
+The vocabulary is agreed with the adapter's authorizer, which provides the facts `algorithm`, `role`
+and `time`.
 """
 
 from __future__ import annotations
@@ -23,14 +25,18 @@ class Narrowing:
     numbers: frozenset[algorithms_pb2.Algorithm.ValueType] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "numbers", frozenset(BY_NAME[name].number for name in self.algorithms))
+        object.__setattr__(
+            self, "numbers", frozenset(BY_NAME[name].number for name in self.algorithms)
+        )
 
     @property
     def nothing(self) -> bool:
         """Whether handles pass as they are."""
         return not (self.algorithms or self.role or self.ttl_s)
 
-    def kept(self, algorithms: frozenset[algorithms_pb2.Algorithm.ValueType]) -> frozenset[algorithms_pb2.Algorithm.ValueType]:
+    def kept(
+        self, algorithms: frozenset[algorithms_pb2.Algorithm.ValueType]
+    ) -> frozenset[algorithms_pb2.Algorithm.ValueType]:
         """The algorithms that remain."""
         return algorithms & self.numbers if self.algorithms else algorithms
 
@@ -39,7 +45,9 @@ class Narrowing:
         return min(expires_at, now + self.ttl_s) if self.ttl_s else expires_at
 
     def apply(self, token: bytes, mint_public_key: bytes, expires_at: float) -> bytes:
-        """The token with one more block. Raises ValueError if the token is not one of this mint's."""
+        """The token with one more block. Raises ValueError if the token is not one of this
+        mint's.
+        """
         if self.nothing:
             return token
         biscuit = _library()
@@ -55,14 +63,22 @@ class Narrowing:
             values["until"] = datetime.fromtimestamp(int(expires_at), UTC)
         try:
             root = biscuit.PublicKey.from_bytes(mint_public_key, biscuit.Algorithm.Ed25519)
-            narrowed = biscuit.Biscuit.from_bytes(token, root).append(biscuit.BlockBuilder("\n".join(lines), values))
-        except (biscuit.BiscuitValidationError, biscuit.BiscuitBlockError, biscuit.DataLogError) as error:
+            narrowed = biscuit.Biscuit.from_bytes(token, root).append(
+                biscuit.BlockBuilder("\n".join(lines), values)
+            )
+        except (
+            biscuit.BiscuitValidationError,
+            biscuit.BiscuitBlockError,
+            biscuit.DataLogError,
+        ) as error:
             raise ValueError(f"the handle cannot be narrowed: {type(error).__name__}") from None
         return bytes(narrowed.to_bytes())
 
 
 def _library() -> Any:
-    """biscuit-python, loaded only where a socket narrows. Untyped: its stubs lag behind its functions."""
+    """biscuit-python, loaded only where a socket narrows. Untyped: its stubs lag behind its
+    functions.
+    """
     import biscuit_auth
 
     return biscuit_auth

@@ -1,7 +1,9 @@
-"""What the agent's own certificate says, read from its DER: whom it names, when it is valid, what kind of key it has.
+"""What the agent's own certificate says, read from its DER: whom it names, when it is valid, what
+kind of key it has.
 
-Only our own certificate is read here, so that a person hears what is wrong with it and it is renewed in time; whether it is
-believed, the adapter decides, and whom a certificate can name at all is decided in `capsign_wire.svid`.
+Only our own certificate is read here, so that a person hears what is wrong with it and it is
+renewed in time; whether it is believed, the adapter decides, and whom a certificate can name at all
+is decided in `capsign_wire.svid`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ from capsign_wire import svid
 
 from capsign_agent.identity import der
 
-_ALTERNATIVE_NAME, _BASIC_CONSTRAINTS, _KEY_USAGE = b"\x55\x1d\x11", b"\x55\x1d\x13", b"\x55\x1d\x0f"  # RFC 5280, 4.2.1
+_ALTERNATIVE_NAME, _BASIC_CONSTRAINTS, _KEY_USAGE = (
+    b"\x55\x1d\x11",
+    b"\x55\x1d\x13",
+    b"\x55\x1d\x0f",
+)  # RFC 5280, 4.2.1
 _URI = 0x86  # GeneralName, uniformResourceIdentifier [6]
 _USAGES = {0: "digitalSignature", 5: "keyCertSign", 6: "cRLSign"}
 """Bits of KeyUsage, counted from the most significant one."""
@@ -37,9 +43,13 @@ class OwnCertificate:
 
 
 def read(certificate_pem: bytes) -> OwnCertificate:
-    """What the first certificate says. Raises ValueError if it is none; svid.NotAnSvidError if it names no workload."""
+    """What the first certificate says. Raises ValueError if it is none; svid.NotAnSvidError if it
+    names no workload.
+    """
     to_be_signed, at = der.after_issuer(_leaf(certificate_pem))
-    fields = der.elements(to_be_signed[at:])  # validity, subject, subjectPublicKeyInfo, then what is optional
+    fields = der.elements(
+        to_be_signed[at:]
+    )  # validity, subject, subjectPublicKeyInfo, then what is optional
     try:
         begins, ends = (_moment(*each) for each in _two(der.elements(fields[0][1])))
         uris, authority, usages = _said(fields)
@@ -50,7 +60,9 @@ def read(certificate_pem: bytes) -> OwnCertificate:
 
 
 def not_after(certificate_pem: bytes) -> float:
-    """Seconds since 1970, RFC 5280 section 4.1.2.5. Raises ValueError if the first PEM block is no certificate."""
+    """Seconds since 1970, RFC 5280 section 4.1.2.5. Raises ValueError if the first PEM block is no
+    certificate.
+    """
     to_be_signed, at = der.after_issuer(_leaf(certificate_pem))
     return _moment(*_two(der.elements(der.content(to_be_signed, at, der.SEQUENCE)[0]))[1])
 
@@ -94,10 +106,14 @@ def _said(fields: list[tuple[int, bytes]]) -> tuple[list[bytes], bool, frozenset
         if name == _ALTERNATIVE_NAME:
             uris += [one for tag, one in der.elements(inner) if tag == _URI]
         elif name == _BASIC_CONSTRAINTS:
-            authority = any(tag == der.BOOLEAN and one != b"\x00" for tag, one in der.elements(inner))
+            authority = any(
+                tag == der.BOOLEAN and one != b"\x00" for tag, one in der.elements(inner)
+            )
         elif name == _KEY_USAGE:
             bits = inner[1:2]
-            usages = frozenset(word for bit, word in _USAGES.items() if bits and bits[0] & (0x80 >> bit))
+            usages = frozenset(
+                word for bit, word in _USAGES.items() if bits and bits[0] & (0x80 >> bit)
+            )
     return uris, authority, usages
 
 
@@ -107,6 +123,10 @@ def _extensions(fields: list[tuple[int, bytes]]) -> Iterator[tuple[bytes, bytes]
         if tag == der.EXTENSIONS:
             for _, extension in der.elements(der.content(content, 0, der.SEQUENCE)[0]):
                 parts = der.elements(extension)
-                if len(parts) < 2 or parts[0][0] != der.OBJECT_IDENTIFIER or parts[-1][0] != der.OCTET_STRING:
+                if (
+                    len(parts) < 2
+                    or parts[0][0] != der.OBJECT_IDENTIFIER
+                    or parts[-1][0] != der.OCTET_STRING
+                ):
                     raise ValueError("an extension that is none")
                 yield parts[0][1], parts[-1][1]

@@ -1,4 +1,6 @@
-"""What the process itself must be before it holds anything: nothing readable by others, descriptors for all, a tame malloc."""
+"""What the process itself must be before it holds anything: nothing readable by others, descriptors
+for all, a tame malloc.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,27 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 _ARENAS = 2
-"""Heaps that malloc keeps apart for threads. gRPC has many threads that allocate little: more heaps would only hold memory."""
+"""Heaps that malloc keeps apart for threads. gRPC has many threads that allocate little: more heaps
+would only hold memory.
+"""
 _LARGE_BYTES = 32 * 1024
 SPARE_BYTES = 4 * 1024 * 1024
-"""Blocks that malloc takes from the kernel and gives back one by one, and what it keeps of the rest. Left to itself it raises
-both after the first large message, and hundreds of MiB of large calls, once freed, stay with the process. Messages of 60 KB that
-it did not give back one by one left as much free between what was used as was used."""
+"""Blocks that malloc takes from the kernel and gives back one by one, and what it keeps of the
+rest. Left to itself it raises both after the first large message, and hundreds of MiB of large
+calls, once freed, stay with the process. Messages of 60 KB that it did not give back one by one
+left as much free between what was used as was used.
+"""
 
 WORTH_BYTES = 8 * 1024 * 1024
 GIVE_BACK_EVERY_S, GIVE_BACK_AT_LEAST_S = 1.0, 32.0
-"""What is worth a try to give it back; how often that is made at most, and where it gives nothing."""
+"""What is worth a try to give it back; how often that is made at most, and where it gives
+nothing.
+"""
 
 _SPARE_FILES = 384
-"""Descriptors for all but applications: 16 adapters with 8 streams each, twice while certificates change; the journal; health."""
+"""Descriptors for all but applications: 16 adapters with 8 streams each, twice while certificates
+change; the journal; health.
+"""
 _CONNECTIONS = 4096
 _CONNECTIONS_OF_ONE = 2048
 """Of all sockets, and of one. Where memory is limited, `budget` allows fewer."""
@@ -35,18 +45,22 @@ _LEAST_CONNECTIONS = 16
 def connections_for(sockets: int, most: int | None = None) -> int:
     """How many connections each of so many sockets may have, `most` of all together.
 
-    Without a bound, those of one container take every descriptor, and then no container is served, nothing is
-    journalled and no adapter reached.
+    Without a bound, those of one container take every descriptor, and then no container is served,
+    nothing is journalled and no adapter reached.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    affordable = _CONNECTIONS if files == resource.RLIM_INFINITY else min(_CONNECTIONS, files - _SPARE_FILES)
+    affordable = (
+        _CONNECTIONS if files == resource.RLIM_INFINITY else min(_CONNECTIONS, files - _SPARE_FILES)
+    )
     if most is not None:
         affordable = min(affordable, most)
     return max(_LEAST_CONNECTIONS, min(_CONNECTIONS_OF_ONE, affordable // sockets))
 
 
 def harden() -> None:
-    """Nobody else reads this memory, where handles and tokens live, or files of ours. As many open files as are allowed."""
+    """Nobody else reads this memory, where handles and tokens live, or files of ours. As many open
+    files as are allowed.
+    """
     hardening.harden()
     with contextlib.suppress(ValueError, OSError):
         _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -60,10 +74,12 @@ def harden() -> None:
 
 
 class GivingBack:
-    """When malloc is to give to the kernel what is free between blocks that are still used; it takes some milliseconds.
+    """When malloc is to give to the kernel what is free between blocks that are still used; it
+    takes some milliseconds.
 
-    What is resident decides, not what calls hold: most of a flood lies in gRPC, which frees it some time after them.
-    So it is tried while more is resident than at the least, ever more rarely where that gives nothing.
+    What is resident decides, not what calls hold: most of a flood lies in gRPC, which frees it some
+    time after them. So it is tried while more is resident than at the least, ever more rarely where
+    that gives nothing.
     """
 
     def __init__(self) -> None:

@@ -1,14 +1,17 @@
-"""Who may read a message now. Pure: time is an argument, and what happens to whom is told by callbacks.
+"""Who may read a message now. Pure: time is an argument, and what happens to whom is told by
+callbacks.
 
-Nobody knows how large a message is before it is there, and a message that stops half-way looks like one that has not begun. So a
-message is only asked for by who has a *turn*, of which there are few, each for the largest message there is: what an RPC that has
-none may hold is the window that HTTP/2 gives it. Each socket has a turn of its own, and there are some for all. A stream keeps
-its turn while nobody waits for it, so that one that is alone waits for nothing.
+Nobody knows how large a message is before it is there, and a message that stops half-way looks like
+one that has not begun. So a message is only asked for by who has a *turn*, of which there are few,
+each for the largest message there is: what an RPC that has none may hold is the window that HTTP/2
+gives it. Each socket has a turn of its own, and there are some for all. A stream keeps its turn
+while nobody waits for it, so that one that is alone waits for nothing.
 
-A turn is taken back when others wait: from a stream on which nothing is asked (it is ended, and its client opens another with its
-next call), and from a socket that has more of them than the one that waits, after `GRACE_S`. Whoever reads for longer than
-`MOST_S`, or `MOST_IDLE_S` between the calls of a stream, is ended in any case. Who is ended keeps its turn until it is gone: what
-has come of its message is in memory until then.
+A turn is taken back when others wait: from a stream on which nothing is asked (it is ended, and its
+client opens another with its next call), and from a socket that has more of them than the one that
+waits, after `GRACE_S`. Whoever reads for longer than `MOST_S`, or `MOST_IDLE_S` between the calls
+of a stream, is ended in any case. Who is ended keeps its turn until it is gone: what has come of
+its message is in memory until then.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from collections import deque
 from collections.abc import Callable, Hashable
 
 TURNS, FOR_ALL = 8, 3
-"""Turns in all, of which each socket has one of its own and the others are for all; and the fewest that are for all."""
+"""Turns in all, of which each socket has one of its own and the others are for all; and the fewest
+that are for all.
+"""
 
 GRACE_S = 0.25
 """How long a message may take while another socket, which reads less, waits."""
@@ -33,7 +38,9 @@ MOST_IDLE_S = 60.0
 
 
 class Reader:
-    """One RPC that reads. It has a turn while `reading`. (To be derived from: callbacks of its own would tie it into a knot.)"""
+    """One RPC that reads. It has a turn while `reading`. (To be derived from: callbacks of its own
+    would tie it into a knot.)
+    """
 
     def __init__(self, socket: Hashable, quiet: Callable[[], bool] | None = None) -> None:
         """`quiet`, for one that reads many messages: whether nothing is asked on it."""
@@ -85,7 +92,9 @@ class Turns:
         return len(self._readers)
 
     def ask(self, reader: Reader, now: float) -> bool:
-        """Whether it has a turn now; else it waits for `go`. Who was told to end does not wait: its read tells it."""
+        """Whether it has a turn now; else it waits for `go`. Who was told to end does not wait: its
+        read tells it.
+        """
         if reader.reading and reader.ending:
             return True
         reader.since = now
@@ -137,10 +146,16 @@ class Turns:
     def _to_take_back(self, wanting: Hashable, now: float) -> Reader | None:
         has = self._held.get(wanting, 0)
         others = [one for one in self._readers if not one.ending]
-        idle = [one for one in others if (one.socket == wanting or self._held[one.socket] > has) and one.idle(now)]
+        idle = [
+            one
+            for one in others
+            if (one.socket == wanting or self._held[one.socket] > has) and one.idle(now)
+        ]
         if idle:
             return max(idle, key=lambda one: (self._held[one.socket], -one.since))
-        slow = [one for one in others if self._held[one.socket] > has + 1 and now - one.since > GRACE_S]
+        slow = [
+            one for one in others if self._held[one.socket] > has + 1 and now - one.since > GRACE_S
+        ]
         return max(slow, key=lambda one: (self._held[one.socket], -one.since)) if slow else None
 
     def _has_one(self, socket: Hashable) -> bool:

@@ -1,7 +1,8 @@
-"""Audit records: what the agent did, in enumerations and identities. No message, no digest, no free text (I9).
+"""Audit records: what the agent did, in enumerations and identities. No message, no digest, no free
+text (I9).
 
-Records are added to a piece of an AuditBatch; the journal numbers them. A template copied costs a third of a record built anew:
-several alike are copied from one.
+Records are added to a piece of an AuditBatch; the journal numbers them. A template copied costs a
+third of a record built anew: several alike are copied from one.
 """
 
 from __future__ import annotations
@@ -42,19 +43,31 @@ def identity_renewed() -> Piece:
 
 def identity_refused(reason: failures_pb2.Reason.ValueType) -> Piece:
     """A certificate was refused; 0 where it was not an adapter that refused it."""
-    return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_IDENTITY_REFUSED, reason=reason))
+    return _single(
+        evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_IDENTITY_REFUSED, reason=reason)
+    )
 
 
-def intents(into: Piece, ids: Sequence[bytes], grant: str, algorithm: Algorithm.ValueType, caller: str) -> None:
+def intents(
+    into: Piece, ids: Sequence[bytes], grant: str, algorithm: Algorithm.ValueType, caller: str
+) -> None:
     """These calls are about to go upstream."""
     if len(ids) == 1:
         kind = evidence_pb2.AUDIT_KIND_INTENT
-        into.records.add(kind=kind, grant=grant, algorithm=algorithm, caller=caller, intent_id=ids[0])
+        into.records.add(
+            kind=kind, grant=grant, algorithm=algorithm, caller=caller, intent_id=ids[0]
+        )
         return
     _each(into, ids, _about(evidence_pb2.AUDIT_KIND_INTENT, grant, algorithm, caller))
 
 
-def done(into: Piece, results: Sequence[tuple[bytes, int]], grant: str, algorithm: Algorithm.ValueType, caller: str) -> None:
+def done(
+    into: Piece,
+    results: Sequence[tuple[bytes, int]],
+    grant: str,
+    algorithm: Algorithm.ValueType,
+    caller: str,
+) -> None:
     """Signatures came back: intent id and leaf index of each."""
     add = into.records.add
     if len(results) == 1:

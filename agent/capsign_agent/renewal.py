@@ -1,6 +1,8 @@
-"""Keeps the handles good: fetched at start, renewed at half-life with jitter, dropped the moment the adapter says so.
+"""Keeps the handles good: fetched at start, renewed at half-life with jitter, dropped the moment
+the adapter says so.
 
-After an outage they are asked for the moment that a connection is there again, and a call that finds them ended waits for that.
+After an outage they are asked for the moment that a connection is there again, and a call that
+finds them ended waits for that.
 """
 
 from __future__ import annotations
@@ -31,16 +33,23 @@ RENEWAL_BYTES = bounds.ADAPTER_REQUEST_BYTES - 16 * 1024
 LEAST_WAIT_S = 1.0
 """Never renew more often than this, however short a life the adapter gives."""
 LOOK_EVERY_S = 2.0
-"""How often a wait looks at the clock: it may have been set, or the node may have slept, and no timer notices either."""
+"""How often a wait looks at the clock: it may have been set, or the node may have slept, and no
+timer notices either.
+"""
 LAST_WORD_S = 0.25
-"""Of a caller's time, or a quarter of it where that is less: kept to tell that a wait was in vain. Who
-hears nothing takes the agent for dead, and a signature for one that may have been made."""
+"""Of a caller's time, or a quarter of it where that is less: kept to tell that a wait was in vain.
+Who hears nothing takes the agent for dead, and a signature for one that may have been made.
+"""
 
 MOST_WAITS = 3
-"""For how many answers of the adapter a call waits whose handle has ended. The first question may be an old one."""
+"""For how many answers of the adapter a call waits whose handle has ended. The first question may
+be an old one.
+"""
 
 Hold = Callable[[Callable[[], T], float], Awaitable[T]]
-"""Look for handles, and where they have ended, again once they were asked for, within so many seconds. See `Renewal.hold`."""
+"""Look for handles, and where they have ended, again once they were asked for, within so many
+seconds. See `Renewal.hold`.
+"""
 
 
 async def look_once(look: Callable[[], T], _: float) -> T:
@@ -72,8 +81,9 @@ class Renewal:
         authorities_changed: Callable[[int], None] = lambda sequence: None,
         connected: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`policy_changed` is called when policy did, `authorities_changed` with each sequence of the trust bundle told;
-        `connected` says whether an adapter is there to be waited for."""
+        """`policy_changed` is called when policy did, `authorities_changed` with each sequence of
+        the trust bundle told; `connected` says whether an adapter is there to be waited for.
+        """
         self._book = book
         self._adapter = adapter
         self._journal = journal
@@ -99,14 +109,18 @@ class Renewal:
         self._kick.set()
 
     def reconnected(self) -> None:
-        """A way to an adapter is there again: what failed is tried at once, not when its time comes."""
+        """A way to an adapter is there again: what failed is tried at once, not when its time
+        comes.
+        """
         if self._failures:
             self._failures = 0
             self.fetch_soon()
 
     async def hold(self, look: Callable[[], T], timeout_s: float) -> T:
-        """What `look` finds. If that has ended, or has not come yet, it is asked for now, and `look` looks again: for nearly so
-        long, see LAST_WORD_S, and only while an adapter is there. Raises what `look` raises."""
+        """What `look` finds. If that has ended, or has not come yet, it is asked for now, and
+        `look` looks again: for nearly so long, see LAST_WORD_S, and only while an adapter is there.
+        Raises what `look` raises.
+        """
         until = asyncio.get_running_loop().time() + timeout_s - min(LAST_WORD_S, timeout_s / 4)
         for _ in range(MOST_WAITS):
             try:
@@ -134,7 +148,9 @@ class Renewal:
             self._kick.clear()
             try:
                 if self._fetch_anew or not self._all_usable():
-                    await self.fetch()  # one that has ended cannot be renewed: the adapter would leave it out as if withdrawn
+                    # one that has ended cannot be renewed: the adapter would leave it out as if
+                    # withdrawn
+                    await self.fetch()
                 else:
                     await self._renew()
                 self._failures = 0
@@ -150,27 +166,37 @@ class Renewal:
             tried.set()
             wait_s = self._next_wait() if not self._failures else backoff_s(self._failures)
             if await self._kicked(wait_s):
-                # Many refusals may arrive at once, and the adapter may refuse for a while: one fetch a moment is enough.
-                await asyncio.sleep(random.uniform(0.05, 0.15) * (1 + min(self._failures, 5 if self._awaited else 50)))
+                # Many refusals may arrive at once, and the adapter may refuse for a while: one
+                # fetch a moment is enough.
+                await asyncio.sleep(
+                    random.uniform(0.05, 0.15)
+                    * (1 + min(self._failures, 5 if self._awaited else 50))
+                )
 
     async def fetch(self, over: Adapter | None = None) -> None:
-        """A full set now, over connections of a certificate that is to be used next if they are given. Raises FailureError.
+        """A full set now, over connections of a certificate that is to be used next if they are
+        given. Raises FailureError.
 
-        One answer at a time: of two that cross, the one under the older certificate must not be the one that stays. Nothing is
-        awaited between taking the answer and returning.
+        One answer at a time: of two that cross, the one under the older certificate must not be the
+        one that stays. Nothing is awaited between taking the answer and returning.
         """
         async with self._asking:
-            # What is told from here on may be newer than the answer: a policy asks again, an epoch is held against the answer's.
-            # At a start the first news may come before the first handles, and is no reason to ask twice.
+            # What is told from here on may be newer than the answer: a policy asks again, an epoch
+            # is held against the answer's. At a start the first news may come before the first
+            # handles, and is no reason to ask twice.
             asked_by_others = over is not None and self._fetch_anew
             self._fetch_anew, self._fetching, self._told_meanwhile = False, True, 0
             try:
                 response = await (over or self._adapter).issue(self._book.wanted)
                 bounds.check(response)
-                self._take(lambda now: self._book.replace(response.handles, now, response.mint_public_key))
+                self._take(
+                    lambda now: self._book.replace(response.handles, now, response.mint_public_key)
+                )
             except BaseException:
                 self._fetch_anew = True
-                if self._told_meanwhile or asked_by_others:  # `keep` left it to this one, and must not wait for half a life
+                if (
+                    self._told_meanwhile or asked_by_others
+                ):  # `keep` left it to this one, and must not wait for half a life
                     self._kick.set()
                 raise
             finally:
@@ -195,7 +221,9 @@ class Renewal:
             await asyncio.sleep(backoff_s(failures))
 
     async def _kicked(self, wait_s: float) -> bool:
-        """Wait until somebody asks for handles, True, or that long by the clock or by the timer, whichever is first, False."""
+        """Wait until somebody asks for handles, True, or that long by the clock or by the timer,
+        whichever is first, False.
+        """
         loop = asyncio.get_running_loop()
         timer, at = loop.time() + wait_s, self._clock() + wait_s
         while (left_s := min(timer - loop.time(), at - self._clock())) > 0:
@@ -211,7 +239,9 @@ class Renewal:
     async def _renew(self) -> None:
         async with self._asking:
             due = self._book.due(self._clock())
-            if not due or self._fetch_anew:  # while it waited for its turn, the question before it may have failed
+            if (
+                not due or self._fetch_anew
+            ):  # while it waited for its turn, the question before it may have failed
                 return
             for asked in _in_requests({grant: self._book.issued[grant].token for grant in due}):
                 response = await self._adapter.renew(list(asked.values()))
@@ -229,7 +259,9 @@ class Renewal:
         try:
             change(self._clock())
         except ValueError:
-            raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "A handle from the adapter cannot be narrowed.") from None
+            raise FailureError(
+                failures_pb2.REASON_HANDLE_FORGED, "A handle from the adapter cannot be narrowed."
+            ) from None
         self._book.hindrance.failure = None
         self._note("handles.taken", routine=self._given() == before)
 
@@ -267,7 +299,9 @@ class Renewal:
                 self.fetch_soon()
 
     def _note(self, event: str, *, routine: bool = False) -> None:
-        """Handles came or went: a record, a log line. `routine`: they allow what those before allowed."""
+        """Handles came or went: a record, a log line. `routine`: they allow what those before
+        allowed.
+        """
         count = len(self._book.issued)
         logs.event(event, handles=count)
         try:
@@ -298,4 +332,6 @@ def _in_requests(tokens: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
 
 def backoff_s(failures: int) -> float:
     """Exponential with jitter, seconds."""
-    return min(BACKOFF_MOST_S, BACKOFF_FIRST_S * float(2 ** min(failures - 1, 10))) * random.uniform(0.5, 1.0)
+    return min(
+        BACKOFF_MOST_S, BACKOFF_FIRST_S * float(2 ** min(failures - 1, 10))
+    ) * random.uniform(0.5, 1.0)

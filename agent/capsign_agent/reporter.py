@@ -1,8 +1,10 @@
-"""Carries the journal to the adapter: at least once, in order within each life, the same bytes each time.
+"""Carries the journal to the adapter: at least once, in order within each life, the same bytes each
+time.
 
-The adapter takes a batch exactly once and answers the same when it comes again, so a crash between its answer and our deletion
-costs nothing. A life whose next batch the adapter refuses as out of order is set aside for a while and the others go on: its
-segments stay on disk, count against the bound, and are tried again; nothing is ever skipped or deleted unaccepted.
+The adapter takes a batch exactly once and answers the same when it comes again, so a crash between
+its answer and our deletion costs nothing. A life whose next batch the adapter refuses as out of
+order is set aside for a while and the others go on: its segments stay on disk, count against the
+bound, and are tried again; nothing is ever skipped or deleted unaccepted.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from capsign_agent.journal import Journal, JournalError, Segment
 from capsign_agent.renewal import backoff_s
 
 ROUTINE_S = 900.0
-"""How long records that say that all is as it was may gather before they are a batch, and a leaf: the life of a handle by default
-(decision 27). Any other record takes them with it at once."""
+"""How long records that say that all is as it was may gather before they are a batch, and a leaf:
+the life of a handle by default (decision 27). Any other record takes them with it at once.
+"""
 ASIDE_S = 30.0
 """How long a refused life waits before it is tried again."""
 
@@ -31,7 +34,9 @@ ASIDE_S = 30.0
 class Adapter(Protocol):
     """Where batches go. Raises FailureError."""
 
-    def submit(self, request: evidence_pb2.SubmitAuditRequest) -> Awaitable[evidence_pb2.SubmitAuditResponse]: ...
+    def submit(
+        self, request: evidence_pb2.SubmitAuditRequest
+    ) -> Awaitable[evidence_pb2.SubmitAuditResponse]: ...
 
 
 class Reporter:
@@ -81,7 +86,9 @@ class Reporter:
         return True
 
     async def flush(self) -> bool:
-        """Seal and deliver until nothing is left; False if that did not work. For a drain, under the caller's timeout."""
+        """Seal and deliver until nothing is left; False if that did not work. For a drain, under
+        the caller's timeout.
+        """
         failures = 0
         while True:
             self._journal.seal()
@@ -94,7 +101,9 @@ class Reporter:
         self._metrics.histogram("capsign.batch.size").record(segment.records, "audit")
         answer = await self._adapter.submit(evidence_pb2.SubmitAuditRequest(batch=segment.batch()))
         if answer.accepted_through < segment.last_sequence:
-            raise FailureError(failures_pb2.REASON_AUDIT_OUT_OF_ORDER, "The adapter took less than was sent.")
+            raise FailureError(
+                failures_pb2.REASON_AUDIT_OUT_OF_ORDER, "The adapter took less than was sent."
+            )
         self._journal.delivered(segment)
 
     def _set_aside(self, segment: Segment, reason: str) -> None:

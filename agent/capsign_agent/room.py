@@ -1,8 +1,10 @@
-"""The memory that the calls of one socket may hold: requests at work, and answers that nobody has read yet.
+"""The memory that the calls of one socket may hold: requests at work, and answers that nobody has
+read yet.
 
-Every call is weighed when it comes, with the signatures that it will get, and put down again when its answer is on its way out.
-What an answer tells of keys and handles is weighed once it is there. So an adapter that is slow, or an application that does not
-read, costs a known number of bytes and not the memory limit of the pod.
+Every call is weighed when it comes, with the signatures that it will get, and put down again when
+its answer is on its way out. What an answer tells of keys and handles is weighed once it is there.
+So an adapter that is slow, or an application that does not read, costs a known number of bytes and
+not the memory limit of the pod.
 """
 
 from __future__ import annotations
@@ -17,20 +19,29 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 HEAVY_BYTES = 17 * 1024 * 1024
-"""What the heaviest call takes, rounded up. One that is too heavy for its socket's room has this place, of which there is one."""
+"""What the heaviest call takes, rounded up. One that is too heavy for its socket's room has this
+place, of which there is one.
+"""
 
 CALL_BYTES = 12 * 1024
-"""What a call takes beside its content, measured: gRPC's own state of it, a task, futures, an answer without signatures."""
+"""What a call takes beside its content, measured: gRPC's own state of it, a task, futures, an
+answer without signatures.
+"""
 
 RPC_BYTES = 48 * 1024
-"""What an RPC may take before its first message, and beside its calls: 24 KiB for a stream on which nothing is asked, measured;
-the window that HTTP/2 gives it, 16 KiB; metadata of the usual size."""
+"""What an RPC may take before its first message, and beside its calls: 24 KiB for a stream on which
+nothing is asked, measured; the window that HTTP/2 gives it, 16 KiB; metadata of the usual size.
+"""
 
 ITEM_BYTES = 512
-"""What an item takes beside its input and its signature: its intent, its records, its place in three messages."""
+"""What an item takes beside its input and its signature: its intent, its records, its place in
+three messages.
+"""
 
 COPIES = 3
-"""How often an input that goes upstream as it is lies in memory: in its request, in what waits for the answer, and on its way."""
+"""How often an input that goes upstream as it is lies in memory: in its request, in what waits for
+the answer, and on its way.
+"""
 
 ATTESTATION_BYTES = 4096
 """What the attestation of a subkey takes; with a transcript, each item may have one of its own."""
@@ -59,7 +70,9 @@ def _goes_as_it_is(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> bool:
 
 
 def surplus(answer: Any) -> int:
-    """What an answer holds that its request did not tell, bytes: a key may have many versions, each with an attestation."""
+    """What an answer holds that its request did not tell, bytes: a key may have many versions, each
+    with an attestation.
+    """
     told = (agent_pb2.GetPublicKeysResponse, agent_pb2.ListHandlesResponse)
     return int(answer.ByteSize()) if isinstance(answer, told) else 0
 
@@ -90,7 +103,9 @@ class Room:
         self._in_place = 0
         """Of them in the place for a heavy call."""
         self.share = most // 4
-        """What one stream may hold before nothing more is read from it, bytes: one that is stuck must leave room for others."""
+        """What one stream may hold before nothing more is read from it, bytes: one that is stuck
+        must leave room for others.
+        """
 
     @property
     def used(self) -> float:
@@ -98,7 +113,8 @@ class Room:
         return self.held / self._most
 
     def take(self, weighed: int) -> int:
-        """Returns the same, to be given back. Raises FailureError OVERLOADED if it does not fit: nothing was taken then.
+        """Returns the same, to be given back. Raises FailureError OVERLOADED if it does not fit:
+        nothing was taken then.
 
         What takes more than half of the room may have the place for one heavy call.
         """

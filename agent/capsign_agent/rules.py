@@ -1,7 +1,9 @@
-"""Whether a handle allows a call: purpose, algorithm, context. Pure: values in, a decision or a FailureError out.
+"""Whether a handle allows a call: purpose, algorithm, context. Pure: values in, a decision or a
+FailureError out.
 
-The adapter decides the same again from the token. The agent decides first so that what must be refused never leaves the pod, and
-so that what a rule pins is filled in before a socket's narrowing blocks are checked upstream.
+The adapter decides the same again from the token. The agent decides first so that what must be
+refused never leaves the pod, and so that what a rule pins is filled in before a socket's narrowing
+blocks are checked upstream.
 """
 
 from __future__ import annotations
@@ -33,13 +35,22 @@ class Rule:
         """`role` is the one role that the socket is narrowed to; empty: every role of the rule."""
         self._purpose = purpose
         self._algorithms = algorithms
-        self._protocols = {one.protocol: (tuple(one.roles), tuple(one.versions)) for one in context.protocols}
+        self._protocols = {
+            one.protocol: (tuple(one.roles), tuple(one.versions)) for one in context.protocols
+        }
         self._transcript = context.transcript
         self._role = role
         self._settled: dict[tuple[str, int, str, str, str], Settled] = {}
 
-    def settle(self, purpose: str, algorithm: algorithms_pb2.Algorithm.ValueType, asked: signing_pb2.ContextSuffix) -> Settled:
-        """What `decide` gives, and its bytes. Applications repeat themselves: what has no transcript is remembered."""
+    def settle(
+        self,
+        purpose: str,
+        algorithm: algorithms_pb2.Algorithm.ValueType,
+        asked: signing_pb2.ContextSuffix,
+    ) -> Settled:
+        """What `decide` gives, and its bytes. Applications repeat themselves: what has no
+        transcript is remembered.
+        """
         if asked.transcript:
             return _with_bytes(self.decide(purpose, algorithm, asked))
         wish = (purpose, algorithm, asked.protocol, asked.role, asked.protocol_version)
@@ -52,13 +63,26 @@ class Rule:
         return settled
 
     def decide(
-        self, purpose: str, algorithm: algorithms_pb2.Algorithm.ValueType, asked: signing_pb2.ContextSuffix
+        self,
+        purpose: str,
+        algorithm: algorithms_pb2.Algorithm.ValueType,
+        asked: signing_pb2.ContextSuffix,
     ) -> signing_pb2.ContextSuffix:
-        """The full context of the call. Raises PURPOSE_NOT_ALLOWED, ALGORITHM_NOT_ALLOWED or CONTEXT_NOT_ALLOWED."""
+        """The full context of the call. Raises PURPOSE_NOT_ALLOWED, ALGORITHM_NOT_ALLOWED or
+        CONTEXT_NOT_ALLOWED.
+        """
         if purpose and purpose != self._purpose:
-            raise FailureError(failures_pb2.REASON_PURPOSE_NOT_ALLOWED, "The handle has another purpose.", field="purpose")
+            raise FailureError(
+                failures_pb2.REASON_PURPOSE_NOT_ALLOWED,
+                "The handle has another purpose.",
+                field="purpose",
+            )
         if algorithm not in self._algorithms:
-            raise FailureError(failures_pb2.REASON_ALGORITHM_NOT_ALLOWED, "The handle lacks this algorithm.", field="algorithm")
+            raise FailureError(
+                failures_pb2.REASON_ALGORITHM_NOT_ALLOWED,
+                "The handle lacks this algorithm.",
+                field="algorithm",
+            )
         protocol = _pick("protocol", asked.protocol, tuple(self._protocols))
         roles, versions = self._protocols[protocol]
         if self._role:
@@ -66,10 +90,15 @@ class Rule:
         role = _pick("role", asked.role, roles)
         version = _pick("protocol_version", asked.protocol_version, versions)
         self._check_transcript(bool(asked.transcript))
-        return signing_pb2.ContextSuffix(protocol=protocol, role=role, protocol_version=version, transcript=asked.transcript)
+        return signing_pb2.ContextSuffix(
+            protocol=protocol, role=role, protocol_version=version, transcript=asked.transcript
+        )
 
     def _check_transcript(self, given: bool) -> None:
-        if given and self._transcript not in {signing_pb2.TRANSCRIPT_RULE_ALLOWED, signing_pb2.TRANSCRIPT_RULE_REQUIRED}:
+        if given and self._transcript not in {
+            signing_pb2.TRANSCRIPT_RULE_ALLOWED,
+            signing_pb2.TRANSCRIPT_RULE_REQUIRED,
+        }:
             raise _not_allowed("transcript", "The handle allows no transcript.")
         if not given and self._transcript == signing_pb2.TRANSCRIPT_RULE_REQUIRED:
             raise _not_allowed("transcript", "The handle requires a transcript.")

@@ -30,7 +30,9 @@ LOOKUPS_AT_ONCE = 8
 """Questions of one socket that are under way, of those that may go to the adapter; more wait."""
 
 _SERVICE = agent_pb2.DESCRIPTOR.services_by_name["SigningService"].full_name
-SIGN, SIGN_BATCH, SIGN_STREAM = (f"{_SERVICE}/{name}" for name in ("Sign", "SignBatch", "SignStream"))
+SIGN, SIGN_BATCH, SIGN_STREAM = (
+    f"{_SERVICE}/{name}" for name in ("Sign", "SignBatch", "SignStream")
+)
 
 
 class Gate(Protocol):
@@ -91,15 +93,23 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             if not item.signature:
                 raise FailureError.from_item(item.failure)
             named = item.signed_by if item.HasField("signed_by") else signed.signed_by
-            return agent_pb2.SignResponse(signature=item.signature, leaf_index=item.leaf_index, signed_by=named)
+            return agent_pb2.SignResponse(
+                signature=item.signature, leaf_index=item.leaf_index, signed_by=named
+            )
 
         return await self._unary(request, context, act)
 
-    async def SignBatch(self, request: agent_pb2.SignBatchRequest, context: Any) -> agent_pb2.SignBatchResponse:
+    async def SignBatch(
+        self, request: agent_pb2.SignBatchRequest, context: Any
+    ) -> agent_pb2.SignBatchResponse:
         async def act(timeout_s: float) -> agent_pb2.SignBatchResponse:
             _count(request.groups)
-            with self.tracer.span("capsign.agent.sign", _traceparent(context), method=SIGN_BATCH) as span:
-                groups = await self._path.sign(self._socket, request.groups, timeout_s, span.traceparent)
+            with self.tracer.span(
+                "capsign.agent.sign", _traceparent(context), method=SIGN_BATCH
+            ) as span:
+                groups = await self._path.sign(
+                    self._socket, request.groups, timeout_s, span.traceparent
+                )
                 if span.recording:
                     _note(span, request.groups, groups)
             return agent_pb2.SignBatchResponse(groups=groups)
@@ -110,28 +120,55 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self, _: AsyncIterator[agent_pb2.SignStreamRequest], context: Any
     ) -> None:
         try:
-            await _Stream(self, context, self._room, self._turns, self._socket.name, self._stream_calls).run()
+            await _Stream(
+                self, context, self._room, self._turns, self._socket.name, self._stream_calls
+            ).run()
         except FailureError as error:
             await abort(context, error)
 
-    async def ListHandles(self, request: agent_pb2.ListHandlesRequest, context: Any) -> agent_pb2.ListHandlesResponse:
+    async def ListHandles(
+        self, request: agent_pb2.ListHandlesRequest, context: Any
+    ) -> agent_pb2.ListHandlesResponse:
         async def act(timeout_s: float) -> agent_pb2.ListHandlesResponse:
-            held = await self._hold_for(lambda: self._socket.listed(time.time(), self._skew_s), timeout_s)
+            held = await self._hold_for(
+                lambda: self._socket.listed(time.time(), self._skew_s), timeout_s
+            )
             return agent_pb2.ListHandlesResponse(handles=[one.shown() for one in held])
 
         return await self._unary(request, context, act)
 
-    async def Verify(self, request: agent_pb2.VerifyRequest, context: Any) -> agent_pb2.VerifyResponse:
-        return await self._unary(request, context, lambda timeout_s: self._ask(self._lookups.verify, request, timeout_s))
+    async def Verify(
+        self, request: agent_pb2.VerifyRequest, context: Any
+    ) -> agent_pb2.VerifyResponse:
+        return await self._unary(
+            request, context, lambda timeout_s: self._ask(self._lookups.verify, request, timeout_s)
+        )
 
-    async def GetPublicKeys(self, request: agent_pb2.GetPublicKeysRequest, context: Any) -> agent_pb2.GetPublicKeysResponse:
-        return await self._unary(request, context, lambda timeout_s: self._ask(self._lookups.public_keys, request, timeout_s))
+    async def GetPublicKeys(
+        self, request: agent_pb2.GetPublicKeysRequest, context: Any
+    ) -> agent_pb2.GetPublicKeysResponse:
+        return await self._unary(
+            request,
+            context,
+            lambda timeout_s: self._ask(self._lookups.public_keys, request, timeout_s),
+        )
 
-    async def ResolveIntent(self, request: agent_pb2.ResolveIntentRequest, context: Any) -> agent_pb2.ResolveIntentResponse:
-        return await self._unary(request, context, lambda timeout_s: self._ask(self._lookups.resolve, request, timeout_s))
+    async def ResolveIntent(
+        self, request: agent_pb2.ResolveIntentRequest, context: Any
+    ) -> agent_pb2.ResolveIntentResponse:
+        return await self._unary(
+            request, context, lambda timeout_s: self._ask(self._lookups.resolve, request, timeout_s)
+        )
 
-    async def _ask(self, lookup: Callable[[SocketHandles, Any, float], Awaitable[T]], request: Any, timeout_s: float) -> T:
-        """Some at a time: they share the way to the adapter, and the adapter's patience with this pod, with the other sockets."""
+    async def _ask(
+        self,
+        lookup: Callable[[SocketHandles, Any, float], Awaitable[T]],
+        request: Any,
+        timeout_s: float,
+    ) -> T:
+        """Some at a time: they share the way to the adapter, and the adapter's patience with this
+        pod, with the other sockets.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         try:
@@ -146,7 +183,9 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             self._asking.release()
 
     async def answer(self, request: agent_pb2.SignStreamRequest) -> agent_pb2.SignStreamResponse:
-        """One call of a stream. Never raises; what cannot be read at all is answered under the id 0."""
+        """One call of a stream. Never raises; what cannot be read at all is answered under the id
+        0.
+        """
         call_id = _number(request)
         try:
             self._gate.enter()
@@ -157,20 +196,27 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             _count(request.groups)
             timeout_s = min(request.timeout_ms / 1000 or self._timeout_s, self._timeout_s)
             trace, links = trace_context.of_message(request) if request.traceparent else ("", ())
-            with self.tracer.span("capsign.agent.sign", trace, links=links, method=SIGN_STREAM) as span:
-                groups = await self._path.sign(self._socket, request.groups, timeout_s, span.traceparent)
+            with self.tracer.span(
+                "capsign.agent.sign", trace, links=links, method=SIGN_STREAM
+            ) as span:
+                groups = await self._path.sign(
+                    self._socket, request.groups, timeout_s, span.traceparent
+                )
                 if span.recording:
                     _note(span, request.groups, groups)
         except FailureError as error:
             return agent_pb2.SignStreamResponse(call_id=call_id, failure=error.to_item())
-        except Exception as error:  # the edge: one call that fails inside must not leave its caller without an answer
+        # the edge: one call that fails inside must not leave its caller without an answer
+        except Exception as error:
             return agent_pb2.SignStreamResponse(call_id=call_id, failure=_defect(error).to_item())
         finally:
             self._gate.leave()
         return agent_pb2.SignStreamResponse(call_id=call_id, groups=groups)
 
     async def _unary(self, request: Any, context: Any, act: Callable[[float], Awaitable[T]]) -> T:
-        """Step 2 and the shape of every unary call: count in, check bounds, act in time, say failures in our terms."""
+        """Step 2 and the shape of every unary call: count in, check bounds, act in time, say
+        failures in our terms.
+        """
         try:
             self._gate.enter()
         except FailureError as error:
@@ -179,13 +225,18 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             self._hold(weight(request))
             bounds.check(request)
             remaining = context.time_remaining()
-            answer = await act(self._timeout_s if remaining is None else max(0.001, min(remaining, self._timeout_s)))
+            answer = await act(
+                self._timeout_s
+                if remaining is None
+                else max(0.001, min(remaining, self._timeout_s))
+            )
             if more := surplus(answer):
                 self._hold(more)
             return answer
         except FailureError as error:
             await abort(context, error)
-        except Exception as error:  # the edge: gRPC would tell the caller the exception's text, which may quote the call
+        # the edge: gRPC would tell the caller the exception's text, which may quote the call
+        except Exception as error:
             await abort(context, _defect(error))
         finally:
             self._gate.leave()
@@ -197,12 +248,22 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
 
 
 class _Stream:
-    """One application stream: calls run side by side up to a bound, answers go out one at a time as they come.
+    """One application stream: calls run side by side up to a bound, answers go out one at a time as
+    they come.
 
-    A call counts, and holds its room, until its answer is written: an application that does not read is not read from either.
+    A call counts, and holds its room, until its answer is written: an application that does not
+    read is not read from either.
     """
 
-    def __init__(self, servicer: SigningServicer, context: Any, room: Room, turns: Turns, socket: str, most: int) -> None:
+    def __init__(
+        self,
+        servicer: SigningServicer,
+        context: Any,
+        room: Room,
+        turns: Turns,
+        socket: str,
+        most: int,
+    ) -> None:
         self._servicer = servicer
         self._context = context
         self._room = room
@@ -219,12 +280,16 @@ class _Stream:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Raises FailureError OVERLOADED if it was ended for the sake of others. Who opens another loses nothing by it."""
+        """Raises FailureError OVERLOADED if it was ended for the sake of others. Who opens another
+        loses nothing by it.
+        """
         self._task = asyncio.current_task()
         inbox = Inbox(self._context, self._turns, self._socket, lambda: not self._calls)
         try:
             while self._take_in(await inbox.next()):
-                while self._calls >= self._most or self._held > self._room.share:  # the socket's flow control holds back the rest
+                while (
+                    self._calls >= self._most or self._held > self._room.share
+                ):  # the socket's flow control holds back the rest
                     inbox.close()
                     self._freed.clear()
                     await self._freed.wait()
@@ -240,7 +305,9 @@ class _Stream:
             self._ready.clear()
 
     def _take_in(self, request: Any) -> bool:
-        """Begin a call; False if there was no more. Nobody else keeps the request: a stream that idles holds none."""
+        """Begin a call; False if there was no more. Nobody else keeps the request: a stream that
+        idles holds none.
+        """
         if request is grpc.aio.EOF:
             return False
         weighed = 0
@@ -265,7 +332,9 @@ class _Stream:
             while self._ready:
                 await self._context.write(self._ready[0][0])
                 self._done_with(self._ready.popleft()[1])
-        except Exception:  # whatever gRPC raises when the application has gone: nobody is left to tell
+        except (
+            Exception
+        ):  # whatever gRPC raises when the application has gone: nobody is left to tell
             while self._ready:  # that answer and those behind it
                 self._done_with(self._ready.popleft()[1])
         finally:
@@ -273,7 +342,9 @@ class _Stream:
             self._watch.cancel()
 
     def _watch_writing(self) -> None:
-        """Should the answer that is being written now still be there after a while, the stream is cut off."""
+        """Should the answer that is being written now still be there after a while, the stream is
+        cut off.
+        """
         self._watch = asyncio.get_running_loop().call_later(UNREAD_S, self._look_at, self._ready[0])
 
     def _look_at(self, answer: tuple[agent_pb2.SignStreamResponse, int]) -> None:
@@ -305,15 +376,29 @@ def _defect(error: Exception) -> FailureError:
     """A defect of ours: the log has its place under an id, the caller has the id."""
     incident = os.urandom(8).hex()
     logs.error("internal.failed", error, incident=incident)
-    return FailureError(failures_pb2.REASON_INTERNAL, f"The agent failed inside; its log has this as incident {incident}.")
+    return FailureError(
+        failures_pb2.REASON_INTERNAL,
+        f"The agent failed inside; its log has this as incident {incident}.",
+    )
 
 
 def _traceparent(context: Any) -> str:
     """The caller's W3C trace header, if it is well formed."""
     given = context.invocation_metadata() or ()
-    return trace_context.of_headers(value for key, value in given if key == "traceparent" and isinstance(value, str))
+    return trace_context.of_headers(
+        value for key, value in given if key == "traceparent" and isinstance(value, str)
+    )
 
 
-def _note(span: Span, asked: Sequence[agent_pb2.SignGroup], signed: Sequence[agent_pb2.SignedGroup]) -> None:
-    failures = Counter(item.failure.reason for group in signed for item in group.items if not item.signature)
-    note_items(span, (group.algorithm for group in asked), sum(len(group.items) for group in asked), failures)
+def _note(
+    span: Span, asked: Sequence[agent_pb2.SignGroup], signed: Sequence[agent_pb2.SignedGroup]
+) -> None:
+    failures = Counter(
+        item.failure.reason for group in signed for item in group.items if not item.signature
+    )
+    note_items(
+        span,
+        (group.algorithm for group in asked),
+        sum(len(group.items) for group in asked),
+        failures,
+    )

@@ -1,19 +1,20 @@
 """The signing path of the agent, in eleven numbered steps.
 
  1 identify the caller by its socket          `servicer`: each socket has its own server
- 2 parse and bound                            `servicer`: grpcio parses, `bounds.check` walks the bounds
+ 2 parse and bound                            `servicer`: grpcio parses, `bounds.check` walks it
  3 find the handle                            here, for each group
  4 hold purpose, algorithm and context        here, for each group
- 5 rate limit                                 here, for each group; what is above the rate fails item by item
+ 5 rate limit                                 here, for each group; what is above fails alone
  6 hash                                       here, for each item
  7 journal the intent                         `settle`, once for each batch, just before it is sent
  8 coalesce upstream                          `coalesce` and `streams`
  9 check the answer                           `settle`, for each item
-10 journal the outcome                        `settle`, once for each batch, before anybody hears of it
+10 journal the outcome                        `settle`, once for each batch, before anybody hears
 11 reply                                      here, for each item
 
-Three things are kept apart in what a caller hears. *Refused*: it did not and will not happen. *Unavailable*: it did not happen.
-*Unknown*: from the moment a batch may have left, silence means that it may have happened.
+Three things are kept apart in what a caller hears. *Refused*: it did not and will not happen.
+*Unavailable*: it did not happen. *Unknown*: from the moment a batch may have left, silence means
+that it may have happened.
 """
 
 from __future__ import annotations
@@ -45,13 +46,27 @@ SLICE = 64
 
 
 REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, REFUSAL_LATER_S = 100, 1024, 0.25
-"""Items that policy refuses in the pod, of one socket; above that the word comes later, by seconds."""
+"""Items that policy refuses in the pod, of one socket; above that the word comes later, by
+seconds.
+"""
 
 
 class _Work:
     """One group on its way: what passed so far, and the results of what did not."""
 
-    __slots__ = ("context", "group", "held", "inputs", "intents", "kid", "positions", "refused", "result", "row", "whole")
+    __slots__ = (
+        "context",
+        "group",
+        "held",
+        "inputs",
+        "intents",
+        "kid",
+        "positions",
+        "refused",
+        "result",
+        "row",
+        "whole",
+    )
 
     def __init__(self, group: agent_pb2.SignGroup) -> None:
         self.group = group
@@ -100,12 +115,18 @@ class SigningPath:
         self._clock = clock
 
     async def sign(
-        self, socket: SocketHandles, groups: Sequence[agent_pb2.SignGroup], timeout_s: float, traceparent: str = ""
+        self,
+        socket: SocketHandles,
+        groups: Sequence[agent_pb2.SignGroup],
+        timeout_s: float,
+        traceparent: str = "",
     ) -> list[agent_pb2.SignedGroup]:
-        """A result for every item of every group, in order. Never raises a FailureError: each item carries its own.
+        """A result for every item of every group, in order. Never raises a FailureError: each item
+        carries its own.
 
-        The groups have passed `bounds.check` and hold at most MAX_BATCH_ITEMS items in all. When the caller gives up (the task is
-        cancelled), what was not sent is not sent; what was sent is still recorded when its answer comes.
+        The groups have passed `bounds.check` and hold at most MAX_BATCH_ITEMS items in all. When
+        the caller gives up (the task is cancelled), what was not sent is not sent; what was sent is
+        still recorded when its answer comes.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -117,7 +138,9 @@ class SigningPath:
                 try:
                     self._decide(socket, work)
                 except NotYetError:
-                    await self._hold(functools.partial(self._decide, socket, work), deadline - loop.time())
+                    await self._hold(
+                        functools.partial(self._decide, socket, work), deadline - loop.time()
+                    )
                 await self._hash(work, deadline)
             except FailureError as error:
                 self._refuse_group(socket, work, error, refusals)
@@ -125,7 +148,9 @@ class SigningPath:
         if refused := len(refusals.records):
             await self._wait_if_over(socket.name, refused, deadline)
         signed_by = await self._exchange(works, deadline, traceparent)
-        replies = [self._reply(work, made_under) for work, made_under in zip(works, signed_by, strict=True)]
+        replies = [
+            self._reply(work, made_under) for work, made_under in zip(works, signed_by, strict=True)
+        ]
         loop.call_soon(self._measure, works, loop.time() - started)  # once the reply is on its way
         return replies
 
@@ -135,9 +160,15 @@ class SigningPath:
             if work.whole is not None:
                 self._metrics.observe_calls(None, items=len(work.result))
                 continue
-            failed = [item.failure.reason for item in work.result if item is not None and not item.signature]
+            failed = [
+                item.failure.reason
+                for item in work.result
+                if item is not None and not item.signature
+            ]
             for reason in failed:  # one that a newer adapter gives counts as it is read: INTERNAL
-                self._metrics.observe_calls(reason if reason in REASONS else failures_pb2.REASON_INTERNAL)
+                self._metrics.observe_calls(
+                    reason if reason in REASONS else failures_pb2.REASON_INTERNAL
+                )
             if len(failed) < len(work.result):
                 self._metrics.observe_calls(None, items=len(work.result) - len(failed))
 
@@ -156,7 +187,11 @@ class SigningPath:
         work.positions = range(granted)
         if granted < count:
             wait_ms = held.bucket.wait_ms(count - granted)
-            error = FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms)
+            error = FailureError(
+                failures_pb2.REASON_RATE_LIMITED,
+                "The grant's rate is used up.",
+                retry_after_ms=wait_ms,
+            )
             work.refuse(range(granted, count), error)
 
     async def _hash(self, work: _Work, deadline: float) -> None:
@@ -178,7 +213,9 @@ class SigningPath:
                 await asyncio.sleep(0)  # the loop's turn is for all sockets
             item = work.group.items[position]
             intent_id, kind = item.intent_id, item.WhichOneof("input")
-            if kind == "message" and intents.is_intent_id(intent_id):  # a message needs no other look
+            if kind == "message" and intents.is_intent_id(
+                intent_id
+            ):  # a message needs no other look
                 data = to_input(item.message)
             else:
                 try:
@@ -192,16 +229,24 @@ class SigningPath:
         work.positions = passed
 
     async def _fetched(self, context: Context, deadline: float, newer_than: float = -1.0) -> Known:
-        """The public keys of a context, in time. Raises FailureError: nothing was sent to be signed yet."""
+        """The public keys of a context, in time. Raises FailureError: nothing was sent to be signed
+        yet.
+        """
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._keys.get(context, newer_than=newer_than)
         except TimeoutError:
             detail = "The public key did not come in time."
-            raise FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500) from None
+            raise FailureError(
+                failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500
+            ) from None
 
-    def _refuse_group(self, socket: SocketHandles, work: _Work, error: FailureError, refusals: records.Piece) -> None:
-        """The group fails as a whole, in the pod. What policy refused is evidence; what only has to wait is not."""
+    def _refuse_group(
+        self, socket: SocketHandles, work: _Work, error: FailureError, refusals: records.Piece
+    ) -> None:
+        """The group fails as a whole, in the pod. What policy refused is evidence; what only has to
+        wait is not.
+        """
         open_positions = [at for at, item in enumerate(work.result) if item is None]
         work.refuse(open_positions, error)
         work.positions = ()
@@ -210,10 +255,16 @@ class SigningPath:
         work.refused = open_positions
         grant = work.held.grant if work.held is not None else ""
         ids = [work.group.items[position].intent_id for position in open_positions]
-        records.failed(refusals, ids, grant, work.group.algorithm, socket.name, error.outcome, error.reason)
+        records.failed(
+            refusals, ids, grant, work.group.algorithm, socket.name, error.outcome, error.reason
+        )
 
-    def _record_refusals(self, socket: SocketHandles, refusals: records.Piece, works: Sequence[_Work]) -> None:
-        """A refusal is told once it is written down. Where the journal has no room the caller hears that instead."""
+    def _record_refusals(
+        self, socket: SocketHandles, refusals: records.Piece, works: Sequence[_Work]
+    ) -> None:
+        """A refusal is told once it is written down. Where the journal has no room the caller hears
+        that instead.
+        """
         if not refusals.records:
             return
         try:
@@ -223,7 +274,9 @@ class SigningPath:
                 work.refuse(work.refused, error)
 
     async def _wait_if_over(self, socket: str, refused: int, deadline: float) -> None:
-        """A socket that is refused without end gets the word later: refusals cost the loop that serves all sockets."""
+        """A socket that is refused without end gets the word later: refusals cost the loop that
+        serves all sockets.
+        """
         now = self._clock()
         bucket = self._refusals.get(socket)
         if bucket is None:
@@ -234,8 +287,12 @@ class SigningPath:
 
     # Steps 7 to 10: the exchange with the adapter; `settle` has what happens around each batch.
 
-    async def _exchange(self, works: Sequence[_Work], deadline: float, traceparent: str) -> list[types_pb2.SignedBy | None]:
-        """Step 8: send what passed, wait for the answers until the deadline, put them into the works."""
+    async def _exchange(
+        self, works: Sequence[_Work], deadline: float, traceparent: str
+    ) -> list[types_pb2.SignedBy | None]:
+        """Step 8: send what passed, wait for the answers until the deadline, put them into the
+        works.
+        """
         loop = asyncio.get_running_loop()
         pairs: list[tuple[_Work, Sequence[int], Call]] = []
         for work in works:
@@ -250,7 +307,8 @@ class SigningPath:
                 try:
                     answer = await call.answer
                 except FailureError as error:
-                    error.__traceback__ = None  # the future keeps the error, and its traceback would keep us and the request
+                    # the future keeps the error, and its traceback would keep us and the request
+                    error.__traceback__ = None
                     work.refuse(positions, error)
                     continue
                 self._fill(work, positions, answer, made_under)
@@ -302,10 +360,16 @@ class SigningPath:
             else:
                 self._coalescer.withdraw(call)
                 detail = "The call was not sent before its deadline."
-                call.fail(FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500))
+                call.fail(
+                    FailureError(
+                        failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500
+                    )
+                )
 
     def _abandon(self, calls: Sequence[Call]) -> None:
-        """The caller has gone: nothing more is sent for it. What is under way is settled when its stream is done with it."""
+        """The caller has gone: nothing more is sent for it. What is under way is settled when its
+        stream is done with it.
+        """
         for call in calls:
             call.answer.cancel()
             if self._coalescer.withdraw(call) and call.owed:
@@ -317,20 +381,33 @@ class SigningPath:
         return (
             bool(work.kid)
             and work.whole is None
-            and any(item is not None and item.failure.reason == failures_pb2.REASON_KEY_MOVED for item in work.result)
+            and any(
+                item is not None and item.failure.reason == failures_pb2.REASON_KEY_MOVED
+                for item in work.result
+            )
         )
 
     async def _again_with_new_key(
-        self, works: Sequence[_Work], deadline: float, traceparent: str, made_under: dict[int, types_pb2.SignedBy]
+        self,
+        works: Sequence[_Work],
+        deadline: float,
+        traceparent: str,
+        made_under: dict[int, types_pb2.SignedBy],
     ) -> None:
-        """Fetch the new key and send what was refused once more. KEY_MOVED means that nothing happened: that is safe."""
+        """Fetch the new key and send what was refused once more. KEY_MOVED means that nothing
+        happened: that is safe.
+        """
         loop = asyncio.get_running_loop()
         ready = []
-        for work in works:  # nothing is queued before all keys are there: who is cancelled meanwhile has nothing to take back
+        # nothing is queued before all keys are there: who is cancelled meanwhile has nothing to
+        # take back
+        for work in works:
             assert work.context is not None
             stale = self._keys.cached(work.context)
             try:
-                known = await self._fetched(work.context, deadline, stale.fetched if stale is not None else -1.0)
+                known = await self._fetched(
+                    work.context, deadline, stale.fetched if stale is not None else -1.0
+                )
                 work.kid, mu = known.mu()
             except FailureError:
                 continue  # KEY_MOVED stands: the caller may send the same intent again
@@ -353,7 +430,8 @@ class SigningPath:
                 try:
                     answer = await call.answer
                 except FailureError as error:
-                    error.__traceback__ = None  # the future keeps the error, and its traceback would keep us and the request
+                    # the future keeps the error, and its traceback would keep us and the request
+                    error.__traceback__ = None
                     work.refuse(positions, error)
                     continue
                 self._fill(work, positions, answer, made_under)
@@ -365,13 +443,24 @@ class SigningPath:
 
     # Step 11.
 
-    def _fill(self, work: _Work, positions: Sequence[int], answer: Answer, made_under: dict[int, types_pb2.SignedBy]) -> None:
-        """Put an answer into its places. Pieces of one group may come from two key versions: the second names its own."""
+    def _fill(
+        self,
+        work: _Work,
+        positions: Sequence[int],
+        answer: Answer,
+        made_under: dict[int, types_pb2.SignedBy],
+    ) -> None:
+        """Put an answer into its places. Pieces of one group may come from two key versions: the
+        second names its own.
+        """
         if answer.all_signed and answer.group is not None and len(positions) == len(work.result):
-            # The whole group at once: agent.v1.SignedGroup has the fields of adapter.v1.SignedGroup, number by number.
+            # The whole group at once: agent.v1.SignedGroup has the fields of
+            # adapter.v1.SignedGroup, number by number.
             work.whole = agent_pb2.SignedGroup.FromString(answer.group.SerializeToString())
             return
-        common = made_under.setdefault(id(work), answer.signed_by) if named(answer.signed_by) else None
+        common = (
+            made_under.setdefault(id(work), answer.signed_by) if named(answer.signed_by) else None
+        )
         differs = common is not None and common != answer.signed_by
         for position, item in zip(positions, answer.items, strict=True):
             signed = agent_pb2.SignedItem(signature=item.signature, leaf_index=item.leaf_index)
@@ -391,11 +480,22 @@ class SigningPath:
         return agent_pb2.SignedGroup(signed_by=signed_by, items=items)
 
 
-def _odd_input(row: AlgorithmRow, item: agent_pb2.SignItem, kind: str | None, to_input: Callable[[bytes], bytes]) -> bytes:
-    """The input of an item that is no plain message with a good intent id. Raises INPUT_MALFORMED."""
+def _odd_input(
+    row: AlgorithmRow,
+    item: agent_pb2.SignItem,
+    kind: str | None,
+    to_input: Callable[[bytes], bytes],
+) -> bytes:
+    """The input of an item that is no plain message with a good intent id. Raises
+    INPUT_MALFORMED.
+    """
     intents.millis_of(item.intent_id)
     if kind is None:
-        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The item has neither message nor digest.", field="input")
+        raise FailureError(
+            failures_pb2.REASON_INPUT_MALFORMED,
+            "The item has neither message nor digest.",
+            field="input",
+        )
     if kind == "message":
         return to_input(item.message)
     hashing.check_digest(row, item.digest)
@@ -403,7 +503,9 @@ def _odd_input(row: AlgorithmRow, item: agent_pb2.SignItem, kind: str | None, to
 
 
 def _pieces(inputs: Sequence[bytes], most: int) -> Iterable[tuple[int, int]]:
-    """Cut inputs so that each piece fits into one batch by bytes, and has so many of them at most."""
+    """Cut inputs so that each piece fits into one batch by bytes, and has so many of them at
+    most.
+    """
     start = size = 0
     for at, data in enumerate(inputs):
         cost = len(data) + ITEM_OVERHEAD

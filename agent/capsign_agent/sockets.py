@@ -1,13 +1,15 @@
-"""Unix sockets that nobody can take over: not an attacker, not a second agent, not this one by accident.
+"""Unix sockets that nobody can take over: not an attacker, not a second agent, not this one by
+accident.
 
-grpcio replaces a live socket at the same path without a word, follows a symbolic link there, and leaves the mode to the umask. So
-the directory must be ours alone, a lock is held before anything is bound, what lies at the path is looked at, and the inode that
-was bound is remembered: if another takes its place, health says so.
+grpcio replaces a live socket at the same path without a word, follows a symbolic link there, and
+leaves the mode to the umask. So the directory must be ours alone, a lock is held before anything is
+bound, what lies at the path is looked at, and the inode that was bound is remembered: if another
+takes its place, health says so.
 
-In Kubernetes a volume is root's and open to all (an emptyDir: 0777, sticky in memory, setgid under an fsGroup): who may write
-there is decided by who mounts it. The agent makes a directory of its own in it, and takes that over, stale socket and all, when
-the kubelet restarts the container on the same volume. Where only the agent mounts a volume, its sockets may lie in the volume
-itself.
+In Kubernetes a volume is root's and open to all (an emptyDir: 0777, sticky in memory, setgid under
+an fsGroup): who may write there is decided by who mounts it. The agent makes a directory of its own
+in it, and takes that over, stale socket and all, when the kubelet restarts the container on the
+same volume. Where only the agent mounts a volume, its sockets may lie in the volume itself.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ def look_at(path: Path, directory_mode: int = 0o700) -> None:
     """See what a claim would meet, and change nothing. Raises SocketError."""
     hindrance = obstacle(path.parent)
     if hindrance:
-        raise SocketError(f"The socket directory {path.parent} {hindrance}. Give the agent one of its own.")
+        raise SocketError(
+            f"The socket directory {path.parent} {hindrance}. Give the agent one of its own."
+        )
     if path.parent.exists():
         _check_directory(path.parent, directory_mode, make=False)
         with contextlib.suppress(FileNotFoundError):
@@ -97,14 +101,22 @@ def _check_directory(directory: Path, mode: int, *, make: bool = True) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise SocketError(f"The socket directory {directory} cannot be made ({error.strerror}).") from None
+        raise SocketError(
+            f"The socket directory {directory} cannot be made ({error.strerror})."
+        ) from None
     state = directory.lstat()
     if not stat.S_ISDIR(state.st_mode):
-        raise SocketError(f"The socket directory {directory} is not a directory itself. Remove what is there, link or file.")
+        raise SocketError(
+            f"The socket directory {directory} is not a directory itself. Remove what is "
+            f"there, link or file."
+        )
     if is_volume(state, mounted=directory.is_mount(), euid=os.geteuid()):
         return
     if state.st_uid != os.geteuid():
-        raise SocketError(f"The socket directory {directory} belongs to user {state.st_uid}. Give the agent one of its own.")
+        raise SocketError(
+            f"The socket directory {directory} belongs to user {state.st_uid}. Give the "
+            f"agent one of its own."
+        )
     found = stat.S_IMODE(state.st_mode)
     if found & 0o1777 & ~mode:
         raise SocketError(
@@ -112,14 +124,17 @@ def _check_directory(directory: Path, mode: int, *, make: bool = True) -> None:
             f"Run `chmod {mode:04o} {quote(str(directory))}`, or set directory_mode."
         )
     if found != mode and make:
-        directory.chmod(mode)  # a life that ended between the two calls above, or setgid that came from the volume
+        directory.chmod(
+            mode
+        )  # a life that ended between the two calls above, or setgid that came from the volume
 
 
 def is_volume(state: os.stat_result, *, mounted: bool, euid: int) -> bool:
     """Whether this is a volume as the kubelet makes it for a process that is not root.
 
-    It cannot be told from a /tmp on a file system of its own: an emptyDir in memory is a tmpfs, which is sticky from birth. There
-    too nobody else can remove or replace what is ours, and `_lock` and `_clear` refuse what another put at the path before us.
+    It cannot be told from a /tmp on a file system of its own: an emptyDir in memory is a tmpfs,
+    which is sticky from birth. There too nobody else can remove or replace what is ours, and
+    `_lock` and `_clear` refuse what another put at the path before us.
     """
     return mounted and state.st_uid == 0 and euid != 0
 
@@ -128,7 +143,9 @@ def _lock(path: Path, *, make: bool = True) -> int:
     """Raises SocketError; FileNotFoundError if nothing is to be made and it is not there."""
     lock = path.with_name(f".{path.name}.lock")
     try:
-        descriptor = os.open(lock, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(
+            lock, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
     except OSError as error:
         if not make and isinstance(error, FileNotFoundError):
             raise
@@ -137,7 +154,9 @@ def _lock(path: Path, *, make: bool = True) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise SocketError(f"Another agent serves {path}. Stop it, or give this one another path.") from None
+        raise SocketError(
+            f"Another agent serves {path}. Stop it, or give this one another path."
+        ) from None
     return descriptor
 
 
@@ -155,8 +174,11 @@ def _clear(path: Path, *, remove: bool = True) -> None:
             probe.connect(str(path))
         except ConnectionRefusedError:
             if remove:
-                path.unlink()  # a dead one of an earlier life; the lock says that nobody else is about to serve it
+                # a dead one of an earlier life; the lock says that nobody else is about to serve it
+                path.unlink()
             return
         except OSError as error:
-            raise SocketError(f"The socket {path} neither answers nor is dead ({error.strerror}). Remove it.") from None
+            raise SocketError(
+                f"The socket {path} neither answers nor is dead ({error.strerror}). Remove it."
+            ) from None
     raise SocketError(f"Somebody serves {path} already. Stop that process, or choose another path.")

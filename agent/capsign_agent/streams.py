@@ -1,9 +1,10 @@
 """One signing stream to one replica: connect, take a batch, send it, hand on its answer, and so on.
 
-A stream carries one batch at a time: the next one gathers meanwhile. An exchange that breaks after the batch was written is
-repeated once, by whichever stream is free, with the same intents and before the callers' deadlines. The ledger makes that safe
-(an intent that was done gives its stored bytes, I5), and it spares every caller a resolve. If the second try breaks too, its
-callers hear ANSWER_LOST.
+A stream carries one batch at a time: the next one gathers meanwhile. An exchange that breaks after
+the batch was written is repeated once, by whichever stream is free, with the same intents and
+before the callers' deadlines. The ledger makes that safe (an intent that was done gives its stored
+bytes, I5), and it spares every caller a resolve. If the second try breaks too, its callers hear
+ANSWER_LOST.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ BACKOFF_MOST_S = 5.0
 GOOD_AFTER_S = 1.0
 """A stream that lived this long was wanted, even if nothing was asked of it."""
 IDLE_S = 10.0
-"""A stream that had nothing to do for so long is opened anew. The adapter ends one that is silent for
-three times as long, because it may hold half a message; it must not do so while a batch is on its way."""
+"""A stream that had nothing to do for so long is opened anew. The adapter ends one that is silent
+for
+three times as long, because it may hold half a message; it must not do so while a batch is on its
+way.
+"""
 MOST_ATTEMPTS = 2
 AGAIN_AFTER_S = 0.05
 
@@ -49,7 +53,9 @@ class Path(Protocol):
 
 
 class Reachability:
-    """Since when no stream has been connected, monotonic seconds; None while one is. Shared by all streams."""
+    """Since when no stream has been connected, monotonic seconds; None while one is. Shared by all
+    streams.
+    """
 
     def __init__(self, now: float, returned: Callable[[], None] = lambda: None) -> None:
         """`returned` is called with every stream that opens."""
@@ -59,7 +65,9 @@ class Reachability:
         self._down_before = now
 
     def up(self) -> None:
-        """A stream was opened. That the adapter wants it is not certain yet: TLS 1.3 refuses a client after its handshake."""
+        """A stream was opened. That the adapter wants it is not certain yet: TLS 1.3 refuses a
+        client after its handshake.
+        """
         self.connected += 1
         self.down_since = None
         self._returned()
@@ -132,7 +140,8 @@ class SignStream:
             try:
                 await asyncio.wait_for(self._channel.channel_ready(), self._connect_s)
             except TimeoutError:
-                # gRPC spaces its attempts by itself: another wait on top would only notice an adapter's return later.
+                # gRPC spaces its attempts by itself: another wait on top would only notice an
+                # adapter's return later.
                 self._metrics.counter("capsign.retries").add("upstream")
                 continue
             good = await self._serve()
@@ -141,9 +150,12 @@ class SignStream:
             failures = 0 if good else failures + 1
             if failures:
                 self._metrics.counter("capsign.retries").add("upstream")
-                # A certificate that the adapter refuses shows as a connection that opens and breaks at once: without this
-                # wait the loop would spin.
-                await self._pause(min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
+                # A certificate that the adapter refuses shows as a connection that opens and breaks
+                # at once: without this wait the loop would spin.
+                await self._pause(
+                    min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(failures, 10))
+                    * random.uniform(0.5, 1.0)
+                )
 
     async def _pause(self, seconds: float) -> None:
         self._woken = asyncio.get_running_loop().create_future()
@@ -159,7 +171,9 @@ class SignStream:
         loop = asyncio.get_running_loop()
         started = self._active_at = loop.time()
         self._stale = False
-        self._age_timer = loop.call_later(IDLE_S * random.uniform(0.8, 1.0), self._look_at_age, loop)
+        self._age_timer = loop.call_later(
+            IDLE_S * random.uniform(0.8, 1.0), self._look_at_age, loop
+        )
         self._rest(False)
         try:
             while not self._retired and not call.done():
@@ -233,7 +247,9 @@ class SignStream:
             self._age_timer = loop.call_later(max(left, 1.0), self._look_at_age, loop)
 
     def _give_up(self, call: Any) -> None:
-        """The adapter takes too long: what waits for it comes back as from any stream that broke."""
+        """The adapter takes too long: what waits for it comes back as from any stream that
+        broke.
+        """
         self._metrics.counter("capsign.timeouts").add("upstream")
         self._target.hearing.fell_silent()
         call.cancel()
@@ -245,7 +261,9 @@ class SignStream:
             call.fail(error)
 
     def _lose(self, batch: Batch) -> None:
-        """The answer will not come. Once more for those who still wait; those who have had two tries hear so, in a drain all."""
+        """The answer will not come. Once more for those who still wait; those who have had two
+        tries hear so, in a drain all.
+        """
         most = 0 if self._coalescer.closed else MOST_ATTEMPTS
         again = [one for one in batch.calls if one.attempts < most and not one.answer.done()]
         for one in batch.calls:
@@ -254,11 +272,16 @@ class SignStream:
         if again:
             self._metrics.counter("capsign.retries").add("upstream")
             self._coalescer.rest(again)
-            # When a replica dies all of its streams do, but not all have noticed yet: the second try must not go to one of them.
+            # When a replica dies all of its streams do, but not all have noticed yet: the second
+            # try must not go to one of them.
             asyncio.get_running_loop().call_later(AGAIN_AFTER_S, self._coalescer.again, again)
 
 
-def streams_of(make: Callable[[Target, grpc.aio.Channel], SignStream], targets: list[Target]) -> list[SignStream]:
-    """The streams of one generation: one on each channel of each target, interleaved so that load spreads over replicas."""
+def streams_of(
+    make: Callable[[Target, grpc.aio.Channel], SignStream], targets: list[Target]
+) -> list[SignStream]:
+    """The streams of one generation: one on each channel of each target, interleaved so that load
+    spreads over replicas.
+    """
     count = max((len(target.channels) for target in targets), default=0)
     return [make(target, target.channels[index]) for index in range(count) for target in targets]

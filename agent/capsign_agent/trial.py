@@ -1,7 +1,9 @@
-"""`--check-config`: what a start would meet on this machine, with nothing made, bound, locked for long or written.
+"""`--check-config`: what a start would meet on this machine, with nothing made, bound, locked for
+long or written.
 
-In the order of a start. What a start merely waits for (a token that is not mounted yet, a Workload API that is late) and what it
-cannot do without are told alike: who asks wants to know before they start it. No adapter is asked.
+In the order of a start. What a start merely waits for (a token that is not mounted yet, a Workload
+API that is late) and what it cannot do without are told alike: who asks wants to know before they
+start it. No adapter is asked.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Connections to the adapter's replicas: the channels of one generation, and unary calls with failover.
+"""Connections to the adapter's replicas: the channels of one generation, and unary calls with
+failover.
 
-A generation belongs to one set of credentials. When they change a new generation is made, handles are fetched over it (they are
-bound to the certificate's key), and only then do the streams of the old one stop taking work. Before the first credentials
-there is a generation without a replica: every call is refused.
+A generation belongs to one set of credentials. When they change a new generation is made, handles
+are fetched over it (they are bound to the certificate's key), and only then do the streams of the
+old one stop taking work. Before the first credentials there is a generation without a replica:
+every call is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +17,13 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 from capsign_wire import addresses, channels, logs
-from capsign_wire.adapter.v1 import capability_pb2_grpc, evidence_pb2_grpc, identity_pb2, identity_pb2_grpc, signing_pb2_grpc
+from capsign_wire.adapter.v1 import (
+    capability_pb2_grpc,
+    evidence_pb2_grpc,
+    identity_pb2,
+    identity_pb2_grpc,
+    signing_pb2_grpc,
+)
 from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -30,12 +38,15 @@ _SMALL = identity_pb2.GetTrustBundleRequest()
 
 
 def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
-    """How every channel to an adapter behaves. gRPC's own retries are off: who retries is decided in `streams`."""
+    """How every channel to an adapter behaves. gRPC's own retries are off: who retries is decided
+    in `streams`.
+    """
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_metadata_size", 16 * 1024),
-        # A replica that the kernel does not run is noticed after 17 s, though nothing is asked. Adapters allow a ping each 10 s.
+        # A replica that the kernel does not run is noticed after 17 s, though nothing is asked.
+        # Adapters allow a ping each 10 s.
         ("grpc.keepalive_time_ms", 12_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.http2.max_pings_without_data", 0),
@@ -68,20 +79,27 @@ class Target:
     def __init__(self, address: str, config: UpstreamConfig, held: Credentials) -> None:
         self.address = address
         options, dial = channel_options(config), addresses.target(address).dial
-        self.channels = [channels.aio_secure(dial, held.channel(), options) for _ in range(config.streams)]
+        self.channels = [
+            channels.aio_secure(dial, held.channel(), options) for _ in range(config.streams)
+        ]
         self._stubs = [Stubs(channel) for channel in self.channels]
         self.busy = 0
         """How many of its signing streams have something to do."""
         self.draining = False
         """It told us that it stops; it is asked last."""
-        self.hearing = Hearing(lambda seconds: self.ask.identity.GetTrustBundle(_SMALL, timeout=seconds))
+        self.hearing = Hearing(
+            lambda seconds: self.ask.identity.GetTrustBundle(_SMALL, timeout=seconds)
+        )
 
     @property
     def ask(self) -> Stubs:
-        """Where unary calls go. Each channel waits by itself before it tries again: after an outage the second may be there
-        seconds before the first."""
+        """Where unary calls go. Each channel waits by itself before it tries again: after an outage
+        the second may be there seconds before the first.
+        """
         ready = grpc.ChannelConnectivity.READY
-        return next((one for one in self._stubs if one.channel.get_state() is ready), self._stubs[0])
+        return next(
+            (one for one in self._stubs if one.channel.get_state() is ready), self._stubs[0]
+        )
 
     async def close(self) -> None:
         self.hearing.close()
@@ -97,7 +115,11 @@ class Upstream:
         self._said = ""
         """What gRPC said when a replica could not be reached the last time."""
         self._told_expired = False
-        self.targets = [Target(address, config, held) for address in config.targets] if held is not None else []
+        self.targets = (
+            [Target(address, config, held) for address in config.targets]
+            if held is not None
+            else []
+        )
 
     @property
     def silent(self) -> bool:
@@ -109,7 +131,9 @@ class Upstream:
         return max(0.0, self._ends - now)
 
     def fault(self, now: float) -> str:
-        """A word for health: why no adapter accepts its certificate now; empty where there is none or it is good."""
+        """A word for health: why no adapter accepts its certificate now; empty where there is none
+        or it is good.
+        """
         if not self._ends:
             return ""
         if now < self._begins:
@@ -117,8 +141,8 @@ class Upstream:
         return "" if self.remaining_s(now) else "certificate_ended"
 
     async def unary(self, call: Callable[[Target, float], Awaitable[T]], timeout_s: float) -> T:
-        """Make a call at the first replica that answers. Raises FailureError: the adapter's own, UPSTREAM_UNREACHABLE, or
-        OVERLOADED if all places of the last one asked are taken.
+        """Make a call at the first replica that answers. Raises FailureError: the adapter's own,
+        UPSTREAM_UNREACHABLE, or OVERLOADED if all places of the last one asked are taken.
 
         Only calls that may be repeated go this way: all unary calls to the adapter are.
         """
@@ -127,7 +151,9 @@ class Upstream:
         full = False
         targets = sorted(self.targets, key=lambda one: one.draining)
         for number, target in enumerate(targets):
-            share = (until - loop.time()) / (len(targets) - number)  # one that hangs must leave time for the others
+            share = (until - loop.time()) / (
+                len(targets) - number
+            )  # one that hangs must leave time for the others
             if share <= 0:
                 break
             try:
@@ -144,17 +170,26 @@ class Upstream:
                 full = told is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
                 if told is not None:
                     target.draining = True
-                elif full or error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                elif full or error.code() in {
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                }:
                     self._said = error.details() or ""
                     self.last_to_ask(target)
                 else:
-                    raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter answered in no known way.") from None
+                    raise FailureError(
+                        failures_pb2.REASON_INTERNAL, "The adapter answered in no known way."
+                    ) from None
             except asyncio.CancelledError:
                 if asked_to_stop():
                     raise
                 break  # this generation was closed under the call
         if full:
-            raise FailureError(failures_pb2.REASON_OVERLOADED, "All places of the adapters are taken.", retry_after_ms=500)
+            raise FailureError(
+                failures_pb2.REASON_OVERLOADED,
+                "All places of the adapters are taken.",
+                retry_after_ms=500,
+            )
         raise self.unreachable()
 
     def unreachable(self) -> FailureError:
@@ -168,11 +203,20 @@ class Upstream:
                 logs.error("credentials.expired")
         elif time.time() < self._begins:
             begins = f"it begins at {_moment(self._begins)}, and {_clock()}"
-            detail = f"The agent's own certificate is not valid yet by its clock: {begins}. See to the clock of its node."
+            detail = (
+                f"The agent's own certificate is not valid yet by its clock: {begins}. See to "
+                f"the clock of its node."
+            )
         elif "certificate is not yet valid" in self._said:
-            detail = f"No adapter can be reached: its certificate is not valid yet, for {_clock()}. Set the clock that is wrong."
+            detail = (
+                f"No adapter can be reached: its certificate is not valid yet, for "
+                f"{_clock()}. Set the clock that is wrong."
+            )
         elif "certificate has expired" in self._said:
-            detail = f"No adapter can be reached: its certificate has ended, for {_clock()}. Renew it, or set the clock."
+            detail = (
+                f"No adapter can be reached: its certificate has ended, for {_clock()}. Renew "
+                f"it, or set the clock."
+            )
         else:
             detail = "No adapter can be reached."
         return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500)
@@ -206,6 +250,8 @@ def _moment(at: float) -> str:
 
 
 def asked_to_stop() -> bool:
-    """Whether a CancelledError is meant for this task. gRPC raises the same when a channel is closed under a call."""
+    """Whether a CancelledError is meant for this task. gRPC raises the same when a channel is
+    closed under a call.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,6 @@
-"""Whether a directory is there to be written, or could be made: looked at, and not tried, so that nothing changes."""
+"""Whether a directory is there to be written, or could be made: looked at, and not tried, so that
+nothing changes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from pathlib import Path
 
 
 def obstacle(directory: Path) -> str:
-    """What keeps this process from making or writing it, as words that follow its path; empty if nothing does."""
+    """What keeps this process from making or writing it, as words that follow its path; empty if
+    nothing does.
+    """
     try:
         here = directory
         while not here.exists() and not here.is_symlink():
@@ -15,7 +19,10 @@ def obstacle(directory: Path) -> str:
         if not here.is_dir():
             return f"cannot be made: {here} is no directory"
         if not os.access(here, os.W_OK | os.X_OK, effective_ids=True):
-            return f"cannot be written: user {os.geteuid()} may not write to {here}, or its file system is read-only"
+            return (
+                f"cannot be written: user {os.geteuid()} may not write to {here}, or its file "
+                f"system is read-only"
+            )
     except OSError as error:
         return f"cannot be looked at ({(error.strerror or type(error).__name__).lower()})"
     return ""

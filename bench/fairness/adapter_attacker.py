@@ -1,4 +1,6 @@
-"""Attacks an adapter over mTLS, as a workload that policy knows and that somebody has taken over. Its agent is not ours."""
+"""Attacks an adapter over mTLS, as a workload that policy knows and that somebody has taken over.
+Its agent is not ours.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
-from capsign_wire.adapter.v1 import capability_pb2, capability_pb2_grpc, evidence_pb2, evidence_pb2_grpc, signing_pb2_grpc
+from capsign_wire.adapter.v1 import (
+    capability_pb2,
+    capability_pb2_grpc,
+    evidence_pb2,
+    evidence_pb2_grpc,
+    signing_pb2_grpc,
+)
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import BY_NAME
 from capsign_wire.intents import new_intent_id
@@ -38,7 +46,9 @@ class Taken:
 
 
 def _forgery(token: bytes) -> bytes:
-    """Ours but for some bytes of the signed block: as dear to refuse as a token can be made without the mint's key."""
+    """Ours but for some bytes of the signed block: as dear to refuse as a token can be made without
+    the mint's key.
+    """
     return token[:60] + os.urandom(16) + token[76:]
 
 
@@ -75,13 +85,19 @@ def renewals(taken: Taken, arguments: argparse.Namespace) -> Step:
 
 def refusals(taken: Taken, arguments: argparse.Namespace) -> Step:
     stream = Stream(taken.channel)
-    return lambda: stream.send(pb.SignRequest(batch_id=1, handles=[taken.token], groups=[group("Ed25519", 1024, role="nobody")]))
+    return lambda: stream.send(
+        pb.SignRequest(
+            batch_id=1, handles=[taken.token], groups=[group("Ed25519", 1024, role="nobody")]
+        )
+    )
 
 
 def batches(taken: Taken, arguments: argparse.Namespace) -> Step:
     stream, algorithm = Stream(taken.channel), arguments.algorithm
     token, items = (taken.root, 64) if algorithm == "RS256" else (taken.token, 1024)
-    return lambda: stream.send(pb.SignRequest(batch_id=1, handles=[token], groups=[group(algorithm, items)]))
+    return lambda: stream.send(
+        pb.SignRequest(batch_id=1, handles=[token], groups=[group(algorithm, items)])
+    )
 
 
 def contexts(taken: Taken, arguments: argparse.Namespace) -> Step:
@@ -96,7 +112,9 @@ def contexts(taken: Taken, arguments: argparse.Namespace) -> Step:
 
 def tags(taken: Taken, arguments: argparse.Namespace) -> Step:
     context = signing_pb2.ContextSuffix(role="issuer")
-    request = pb.VerifyTagRequest(handle=taken.token, context=context, message=b"x" * 60_000, tag=b"t" * 32)
+    request = pb.VerifyTagRequest(
+        handle=taken.token, context=context, message=b"x" * 60_000, tag=b"t" * 32
+    )
     return lambda: taken.signing.VerifyTag(request, timeout=30)
 
 
@@ -138,7 +156,10 @@ def resolves(taken: Taken, arguments: argparse.Namespace) -> Step:
 
 def audit(taken: Taken, arguments: argparse.Namespace) -> Step:
     def step() -> None:
-        records = [evidence_pb2.AuditRecord(sequence=number, kind=evidence_pb2.AUDIT_KIND_INTENT) for number in range(1, 4097)]
+        records = [
+            evidence_pb2.AuditRecord(sequence=number, kind=evidence_pb2.AUDIT_KIND_INTENT)
+            for number in range(1, 4097)
+        ]
         batch = evidence_pb2.AuditBatch(boot_id=os.urandom(16), records=records)
         wire = batch.SerializeToString(deterministic=True)
         taken.evidence.SubmitAudit(evidence_pb2.SubmitAuditRequest(batch=wire), timeout=30)
@@ -165,7 +186,11 @@ WAYS: dict[str, Callable[[Taken, argparse.Namespace], Step]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("way", choices=WAYS)
-    parser.add_argument("--account", default="stranger", help="whose pod was taken over; of the victim's, one of its siblings")
+    parser.add_argument(
+        "--account",
+        default="stranger",
+        help="whose pod was taken over; of the victim's, one of its siblings",
+    )
     parser.add_argument("--algorithm", default="Ed25519")
     arguments = parser.parse_args()
     about = read_about()

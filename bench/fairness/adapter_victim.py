@@ -1,4 +1,6 @@
-"""A workload that signs at the adapter over one connection: some streams, each with small batches one after the other."""
+"""A workload that signs at the adapter over one connection: some streams, each with small batches
+one after the other.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def main() -> None:
         def sign(number: int) -> None:
             stream = Stream(channel)
             while (now := time.perf_counter()) < end:
-                request = pb.SignRequest(batch_id=1, handles=[token], groups=[group("Ed25519", ITEMS)])
+                request = pb.SignRequest(
+                    batch_id=1, handles=[token], groups=[group("Ed25519", ITEMS)]
+                )
                 answer = stream.send(request)
                 good = sum(bool(item.signature) for each in answer.groups for item in each.items)
                 done[number] += good

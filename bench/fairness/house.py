@@ -1,4 +1,6 @@
-"""The deployment under attack: an adapter, an agent, a victim, its siblings, and attackers of the same and of another tenant."""
+"""The deployment under attack: an adapter, an agent, a victim, its siblings, and attackers of the
+same and of another tenant.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ VICTIM, MATE, STRANGER = "/ns/demo/sa/app", "/ns/demo/sa/other", "/ns/else/sa/st
 """Who is hurt, and who attacks: a workload of the same tenant, or of another one."""
 
 SIBLINGS = 4
-"""Certificates that each of them has: the pods of a Deployment. The victim signs with the first of its own."""
+"""Certificates that each of them has: the pods of a Deployment. The victim signs with the first of
+its own.
+"""
 
 _GRANT = """
   - name: {name}
@@ -59,7 +63,9 @@ limits: {intent_retention: 24h, clock_skew: 30s, message_max: 65536}
 
 
 def policy() -> str:
-    """Each workload has a grant with a derived key, `jwt-<account>`, and one with a key in the token, `root-<account>`."""
+    """Each workload has a grant with a derived key, `jwt-<account>`, and one with a key in the
+    token, `root-<account>`.
+    """
     grants = ""
     for tenant, path in (("demo", VICTIM), ("demo", MATE), ("else", STRANGER)):
         account = path.rsplit("/", 1)[1]
@@ -68,7 +74,12 @@ def policy() -> str:
             ("root", "root", "[RS256]"),
         ):
             grants += _GRANT.format(
-                name=f"{name}-{account}", tenant=tenant, key=key, path=path, algorithms=algorithms, trust_domain=TRUST_DOMAIN
+                name=f"{name}-{account}",
+                tenant=tenant,
+                key=key,
+                path=path,
+                algorithms=algorithms,
+                trust_domain=TRUST_DOMAIN,
             )
     return _HEAD + grants + _WORKER.format(trust_domain=TRUST_DOMAIN, path=VICTIM) + _TAIL
 
@@ -82,7 +93,9 @@ class House:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What runs where, as JSON for the processes that take part: address, certificates by account, sockets."""
+        """What runs where, as JSON for the processes that take part: address, certificates by
+        account, sockets.
+        """
         file = self._directory / "policy.yaml"
         file.write_text(policy())
         self._deployment = Deployment(self._directory, 1, file)

@@ -1,4 +1,6 @@
-"""One attack, measured: the victim alone, beside the attack, and beside a process that burns what the attack cost."""
+"""One attack, measured: the victim alone, beside the attack, and beside a process that burns what
+the attack cost.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from bench.fairness.house import House
 
 @dataclass(frozen=True)
 class Fairness:
-    """What the victim got done a second: alone, beside the attack and beside the burner; `cpus` is what both of these burnt."""
+    """What the victim got done a second: alone, beside the attack and beside the burner; `cpus` is
+    what both of these burnt.
+    """
 
     attack: str
     alone: float
@@ -31,18 +35,32 @@ class Fairness:
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        rates = {"alone": round(self.alone, 1), "attacked": round(self.attacked, 1), "burnt": round(self.burnt, 1)}
-        return {"attack": self.attack, **rates, "cpus": round(self.cpus, 2), "ratio": round(self.ratio, 2)}
+        rates = {
+            "alone": round(self.alone, 1),
+            "attacked": round(self.attacked, 1),
+            "burnt": round(self.burnt, 1),
+        }
+        return {
+            "attack": self.attack,
+            **rates,
+            "cpus": round(self.cpus, 2),
+            "ratio": round(self.ratio, 2),
+        }
 
     def line(self) -> str:
         """For people."""
-        rates = f"alone {self.alone:8,.0f}/s, attacked {self.attacked:8,.0f}/s, burnt {self.burnt:8,.0f}/s"
+        rates = (
+            f"alone {self.alone:8,.0f}/s, attacked {self.attacked:8,.0f}/s, burnt "
+            f"{self.burnt:8,.0f}/s"
+        )
         return f"{self.attack:16} {self.ratio:5.2f}   ({rates}, {self.cpus:.2f} CPUs)"
 
 
 def measure(attack: Attack, house: House, seconds: float, rounds: int) -> Fairness:
     """The round with the median ratio."""
-    found = sorted((_round(attack, house, seconds) for _ in range(rounds)), key=lambda one: one.ratio)
+    found = sorted(
+        (_round(attack, house, seconds) for _ in range(rounds)), key=lambda one: one.ratio
+    )
     ratio = median(one.ratio for one in found)
     return min(found, key=lambda one: abs(one.ratio - ratio))
 
@@ -61,14 +79,26 @@ def _round(attack: Attack, house: House, seconds: float) -> Fairness:
     _wait_for_calm(server)
     with _burners(cpus):
         burnt = _victim(attack, house, seconds)
-    return Fairness(attack.name, alone["sps"], attacked["sps"], burnt["sps"], cpus, attacked["sps"] / max(burnt["sps"], 0.1))
+    return Fairness(
+        attack.name,
+        alone["sps"],
+        attacked["sps"],
+        burnt["sps"],
+        cpus,
+        attacked["sps"] / max(burnt["sps"], 0.1),
+    )
 
 
 def _victim(attack: Attack, house: House, seconds: float) -> dict[str, Any]:
     module, *arguments = attack.victim
     command = [sys.executable, "-m", module, "--seconds", str(seconds), *arguments]
     done = subprocess.run(
-        command, input=json.dumps(house.about), check=True, stdout=subprocess.PIPE, text=True, timeout=seconds + 60
+        command,
+        input=json.dumps(house.about),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=seconds + 60,
     )
     told: dict[str, Any] = json.loads(done.stdout)
     return told
@@ -97,7 +127,11 @@ def _burners(cpus: float) -> Iterator[None]:
     """Processes that use so many CPUs between them, until the block ends."""
     shares = [1.0] * int(cpus) + [cpus % 1.0]
     command = [sys.executable, "-m", "bench.fairness.burner"]
-    running = [subprocess.Popen([*command, str(share)], stdin=subprocess.PIPE) for share in shares if share > 0.01]
+    running = [
+        subprocess.Popen([*command, str(share)], stdin=subprocess.PIPE)
+        for share in shares
+        if share > 0.01
+    ]
     try:
         yield
     finally:

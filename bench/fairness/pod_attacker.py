@@ -28,7 +28,9 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 def _group(handle: str, items: int, *, context: types.ContextSuffix = JWT) -> pb.SignGroup:
     made = [pb.SignItem(intent_id=new_intent_id(), message=b"x" * 64) for _ in range(items)]
-    return pb.SignGroup(handle_id=handle, algorithm=algorithms.ALGORITHM_ED25519, context=context, items=made)
+    return pb.SignGroup(
+        handle_id=handle, algorithm=algorithms.ALGORITHM_ED25519, context=context, items=made
+    )
 
 
 class Taken:
@@ -36,19 +38,28 @@ class Taken:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.channel = grpc.insecure_channel(f"unix:{path}", [("grpc.max_receive_message_length", -1)])
+        self.channel = grpc.insecure_channel(
+            f"unix:{path}", [("grpc.max_receive_message_length", -1)]
+        )
         self.stub = agent_pb2_grpc.SigningServiceStub(self.channel)
-        listed = self.stub.ListHandles(pb.ListHandlesRequest(), timeout=30, wait_for_ready=True).handles
+        listed = self.stub.ListHandles(
+            pb.ListHandlesRequest(), timeout=30, wait_for_ready=True
+        ).handles
         [self.handle] = [one.id for one in listed if one.grant == "jwt-app"]
 
 
 def batches(taken: Taken) -> Step:
-    return lambda: taken.stub.SignBatch(pb.SignBatchRequest(groups=[_group(taken.handle, 1024)]), timeout=30)
+    return lambda: taken.stub.SignBatch(
+        pb.SignBatchRequest(groups=[_group(taken.handle, 1024)]), timeout=30
+    )
 
 
 def streams(taken: Taken) -> Step:
     def step() -> None:
-        requests = (pb.SignStreamRequest(call_id=number, groups=[_group(taken.handle, 1024)]) for number in range(1, 20))
+        requests = (
+            pb.SignStreamRequest(call_id=number, groups=[_group(taken.handle, 1024)])
+            for number in range(1, 20)
+        )
         for _ in taken.stub.SignStream(requests, timeout=60):
             pass
 
@@ -57,7 +68,9 @@ def streams(taken: Taken) -> Step:
 
 def refused_batches(taken: Taken) -> Step:
     elsewhere = types.ContextSuffix(protocol="tls")
-    return lambda: taken.stub.SignBatch(pb.SignBatchRequest(groups=[_group(taken.handle, 1024, context=elsewhere)]), timeout=30)
+    return lambda: taken.stub.SignBatch(
+        pb.SignBatchRequest(groups=[_group(taken.handle, 1024, context=elsewhere)]), timeout=30
+    )
 
 
 def refusals(taken: Taken) -> Step:
@@ -72,7 +85,11 @@ def refusals(taken: Taken) -> Step:
 
 def verifies(taken: Taken) -> Step:
     asked = pb.VerifyRequest(
-        handle_id=taken.handle, algorithm=algorithms.ALGORITHM_ED25519, context=JWT, message=bytes(60_000), signature=bytes(64)
+        handle_id=taken.handle,
+        algorithm=algorithms.ALGORITHM_ED25519,
+        context=JWT,
+        message=bytes(60_000),
+        signature=bytes(64),
     )
     return lambda: taken.stub.Verify(asked, timeout=30)
 
@@ -80,7 +97,9 @@ def verifies(taken: Taken) -> Step:
 def public_keys(taken: Taken) -> Step:
     def step() -> None:
         context = types.ContextSuffix(protocol="jwt", role="issuer", transcript=os.urandom(32))
-        asked = pb.GetPublicKeysRequest(handle_id=taken.handle, algorithm=algorithms.ALGORITHM_ED25519, context=context)
+        asked = pb.GetPublicKeysRequest(
+            handle_id=taken.handle, algorithm=algorithms.ALGORITHM_ED25519, context=context
+        )
         taken.stub.GetPublicKeys(asked, timeout=30)
 
     return step
@@ -93,7 +112,12 @@ def resolves(taken: Taken) -> Step:
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+    return (
+        struct.pack(">I", len(payload))[1:]
+        + bytes([kind, flags])
+        + struct.pack(">I", stream)
+        + payload
+    )
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
@@ -101,7 +125,11 @@ def _literal(name: bytes, value: bytes) -> bytes:
 
 
 def resets(taken: Taken) -> Step:
-    block = b"\x83\x86" + _literal(b":path", b"/capsign.agent.v1.SigningService/Sign") + _literal(b":authority", b"x")
+    block = (
+        b"\x83\x86"
+        + _literal(b":path", b"/capsign.agent.v1.SigningService/Sign")
+        + _literal(b":authority", b"x")
+    )
     block += _literal(b"content-type", b"application/grpc") + _literal(b"te", b"trailers")
 
     def step() -> None:
@@ -115,13 +143,21 @@ def resets(taken: Taken) -> Step:
             for begin in range(1, 200_000, 200):
                 numbers = range(begin, begin + 200, 2)
                 pongs = b"".join(_frame(6, 1, 0, asked.popleft()) for _ in range(len(asked)))
-                one.sendall(pongs + b"".join(_frame(1, 4, n, block) + _frame(3, 0, n, struct.pack(">I", 8)) for n in numbers))
+                one.sendall(
+                    pongs
+                    + b"".join(
+                        _frame(1, 4, n, block) + _frame(3, 0, n, struct.pack(">I", 8))
+                        for n in numbers
+                    )
+                )
 
     return step
 
 
 def _drain(one: socket.socket, asked: deque[bytes]) -> None:
-    """Take what comes; what pings ask is put down, so that they are answered as any client would."""
+    """Take what comes; what pings ask is put down, so that they are answered as any client
+    would.
+    """
     heard = bytearray()
     try:
         while more := one.recv(65_536):

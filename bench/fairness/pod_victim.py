@@ -1,4 +1,6 @@
-"""An application in the pod that signs one after another on the second socket, or resolves intents there."""
+"""An application in the pod that signs one after another on the second socket, or resolves intents
+there.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,14 @@ def main() -> None:
     arguments = parser.parse_args()
     path = read_about()["sockets"]["worker"]
     done = counted = 0
-    with capsign.Signer(path, timeout=30) as signer, grpc.insecure_channel(f"unix:{path}") as channel:
+    with (
+        capsign.Signer(path, timeout=30) as signer,
+        grpc.insecure_channel(f"unix:{path}") as channel,
+    ):
         stub = agent_pb2_grpc.SigningServiceStub(channel)
-        [handle] = stub.ListHandles(pb.ListHandlesRequest(), timeout=30, wait_for_ready=True).handles
+        [handle] = stub.ListHandles(
+            pb.ListHandlesRequest(), timeout=30, wait_for_ready=True
+        ).handles
         begin = time.perf_counter() + WARM_UP_SECONDS
         end = begin + arguments.seconds
         while (now := time.perf_counter()) < end:
@@ -39,7 +46,9 @@ def main() -> None:
                     continue  # refused: not done
             else:
                 signer.sign(
-                    b"victim", purpose="short", algorithm=algorithms_pb2.Algorithm.Name(handle.algorithms[0])[10:].title()
+                    b"victim",
+                    purpose="short",
+                    algorithm=algorithms_pb2.Algorithm.Name(handle.algorithms[0])[10:].title(),
                 )
             done += 1
             counted += now >= begin

@@ -1,4 +1,6 @@
-"""One channel to the adapter as one of the identities of the house, with messages made by the caller."""
+"""One channel to the adapter as one of the identities of the house, with messages made by the
+caller.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from capsign_wire.algorithms import ALGORITHMS, BY_NAME
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import signing_pb2
 
-LARGE = [("grpc.max_receive_message_length", 32 * 1024 * 1024), ("grpc.use_local_subchannel_pool", 1)]
+LARGE = [
+    ("grpc.max_receive_message_length", 32 * 1024 * 1024),
+    ("grpc.use_local_subchannel_pool", 1),
+]
 
 
 def read_about() -> dict[str, Any]:
@@ -29,18 +34,26 @@ def connect(about: dict[str, Any], account: str, pod: int) -> grpc.Channel:
     certificate, key = about["identities"][account][pod]
     files = (Path(about["ca"]), Path(key), Path(certificate))
     credentials = grpc.ssl_channel_credentials(*(file.read_bytes() for file in files))
-    return grpc.secure_channel(about["address"], credentials, [("grpc.ssl_target_name_override", about["server_name"]), *LARGE])
+    return grpc.secure_channel(
+        about["address"],
+        credentials,
+        [("grpc.ssl_target_name_override", about["server_name"]), *LARGE],
+    )
 
 
 def handle(channel: grpc.Channel, grant: str) -> bytes:
     """A fresh handle."""
     request = capability_pb2.IssueHandlesRequest(grants=[grant])
-    answer = capability_pb2_grpc.CapabilityServiceStub(channel).IssueHandles(request, timeout=30, wait_for_ready=True)
+    answer = capability_pb2_grpc.CapabilityServiceStub(channel).IssueHandles(
+        request, timeout=30, wait_for_ready=True
+    )
     token: bytes = answer.handles[0].token
     return token
 
 
-def group(algorithm: str, items: int, *, index: int = 0, role: str = "issuer", transcript: bytes = b"") -> pb.SignGroup:
+def group(
+    algorithm: str, items: int, *, index: int = 0, role: str = "issuer", transcript: bytes = b""
+) -> pb.SignGroup:
     """So many fresh intents."""
     row = ALGORITHMS[BY_NAME[algorithm].number]
     data = b"x" * (row.max_input if row.takes_digest else 100)

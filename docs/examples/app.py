@@ -1,4 +1,5 @@
-"""An application that signs through its sidecar. It holds no key: what it has is the path of a socket, in CAPSIGN_SOCKET.
+"""An application that signs through its sidecar. It holds no key: what it has is the path of a
+socket, in CAPSIGN_SOCKET.
 
 Verifying needs capsign no more: public keys and `cryptography` are enough.
 """
@@ -50,13 +51,18 @@ def sign_and_verify(signer: capsign.Signer) -> None:
                 how = "verified through the agent"
             if seen.setdefault(public.spki or public.kid.encode(), title) != title:
                 raise SystemExit("two contexts share a subkey")
-            print(f"    {algorithm:<10} {len(made.value):>5} bytes  leaf {made.leaf_index:<5} {made.custody:<15} {how}")
+            print(
+                f"    {algorithm:<10} {len(made.value):>5} bytes  leaf "
+                f"{made.leaf_index:<5} {made.custody:<15} {how}"
+            )
 
 
 def say_it_again(signer: capsign.Signer) -> None:
     """A retry is the same intent, and gives the same bytes: nothing is signed twice."""
     first = signer.sign(MESSAGE, purpose="jwt", algorithm="ES256", protocol="jwt")
-    again = signer.sign(MESSAGE, purpose="jwt", algorithm="ES256", protocol="jwt", intent_id=first.intent_id)
+    again = signer.sign(
+        MESSAGE, purpose="jwt", algorithm="ES256", protocol="jwt", intent_id=first.intent_id
+    )
     if (again.value, again.leaf_index) != (first.value, first.leaf_index):
         raise SystemExit("an intent gave two signatures")
     digest = hashlib.sha256(again.value).hexdigest()[:16]

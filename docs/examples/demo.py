@@ -1,4 +1,5 @@
-"""`make demo`: everything on one machine, an application that signs, an attacker who does not, and the evidence.
+"""`make demo`: everything on one machine, an application that signs, an attacker who does not, and
+the evidence.
 
 It leaves the system running; `make demo-down` ends it.
 """
@@ -17,7 +18,12 @@ from typing import Any
 
 import grpc
 from capsign_wire import channels
-from capsign_wire.adapter.v1 import capability_pb2, capability_pb2_grpc, signing_pb2, signing_pb2_grpc
+from capsign_wire.adapter.v1 import (
+    capability_pb2,
+    capability_pb2_grpc,
+    signing_pb2,
+    signing_pb2_grpc,
+)
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2
@@ -35,14 +41,18 @@ def step(number: int, title: str) -> None:
 def capsign(*arguments: str, capture: bool = False) -> str:
     """Run the command line."""
     command = [sys.executable, "-m", "capsign_cli", *arguments]
-    ran = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE if capture else None)
+    ran = subprocess.run(
+        command, check=False, text=True, stdout=subprocess.PIPE if capture else None
+    )
     if ran.returncode != 0:
         raise SystemExit(ran.returncode)
     return ran.stdout or ""
 
 
 class Workload:
-    """A pod seen from the adapter: a certificate and its key. Here it speaks to the adapter directly, as an agent does."""
+    """A pod seen from the adapter: a certificate and its key. Here it speaks to the adapter
+    directly, as an agent does.
+    """
 
     def __init__(self, state: dict[str, Any], name: str) -> None:
         client = state["clients"][name]
@@ -55,7 +65,9 @@ class Workload:
     def fetch(self, grant: str) -> capability_pb2.IssuedHandle:
         """A handle of its own."""
         stub = capability_pb2_grpc.CapabilityServiceStub(self.channel)
-        return stub.IssueHandles(capability_pb2.IssueHandlesRequest(grants=[grant]), timeout=10).handles[0]
+        return stub.IssueHandles(
+            capability_pb2.IssueHandlesRequest(grants=[grant]), timeout=10
+        ).handles[0]
 
     def sign(self, handle: capability_pb2.IssuedHandle) -> str:
         """Try to sign under a handle; the leaf of the signature, or why there is none."""
@@ -63,7 +75,9 @@ class Workload:
         group = signing_pb2.SignGroup(algorithm=algorithms_pb2.ALGORITHM_ED25519, items=[item])
         group.context.protocol = handle.context_rule.protocols[0].protocol
         request = signing_pb2.SignRequest(batch_id=1, handles=[handle.token], groups=[group])
-        (answer,) = signing_pb2_grpc.SigningServiceStub(self.channel).Sign(iter([request]), timeout=10)
+        (answer,) = signing_pb2_grpc.SigningServiceStub(self.channel).Sign(
+            iter([request]), timeout=10
+        )
         result = answer.groups[0].items[0] if answer.groups else None
         failure = answer.failure if result is None else result.failure
         if result is not None and result.signature:
@@ -82,8 +96,13 @@ def show_attacks(state: dict[str, Any], short: capability_pb2.IssuedHandle, app:
     if "HANDLE_STOLEN" not in answer:
         raise SystemExit("a stolen handle was not refused as stolen")
     left = short.expires_at.ToDatetime(datetime.UTC).timestamp() - time.time()
-    console.print(f"  an old handle     [dim]made in step 1 to live ten seconds; {max(0, left):.0f} s left, waiting …[/]")
-    while time.time() < short.expires_at.seconds + 4:  # the policy forgives two seconds of clock skew
+    console.print(
+        f"  an old handle     [dim]made in step 1 to live ten seconds; {max(0, left):.0f} "
+        f"s left, waiting …[/]"
+    )
+    while (
+        time.time() < short.expires_at.seconds + 4
+    ):  # the policy forgives two seconds of clock skew
         time.sleep(0.25)
     answer = app.sign(short)
     console.print(f"{'':<20}{answer}")
@@ -102,35 +121,47 @@ def main() -> None:
     for process in state["processes"]:
         console.print(f"  {process['name']:<10} pid {process['pid']}")
     console.print(
-        f"  keys are in {state['token']['label']} ({Path(state['token']['module']).name}); evidence is in {state['store']}"
+        f"  keys are in {state['token']['label']} "
+        f"({Path(state['token']['module']).name}); evidence is in {state['store']}"
     )
     app = Workload(state, "app")
     short = app.fetch("orders-short")
 
     step(2, "An application in another process signs; it holds a socket and no key")
     environ = {**os.environ, "CAPSIGN_SOCKET": state["sockets"]["app"]}
-    if subprocess.run([sys.executable, str(HERE / "app.py")], env=environ, check=False).returncode != 0:
+    if (
+        subprocess.run([sys.executable, str(HERE / "app.py")], env=environ, check=False).returncode
+        != 0
+    ):
         raise SystemExit("the application failed; see above")
 
     step(3, "Handles that are not one's own, or too old")
     show_attacks(state, short, app)
 
-    step(4, "The evidence: every decision is a leaf; the tree is recomputed here and held against the signed checkpoint")
+    step(
+        4,
+        "The evidence: every decision is a leaf; the tree is recomputed here and held "
+        "against the signed checkpoint",
+    )
     verified = json.loads(capsign("log", "verify", "--dir", directory, "-o", "json", capture=True))
     for line in verified["checkpoint"].rstrip().split("\n"):
         console.print(f"  [dim]│[/] {line}", soft_wrap=True)
     console.print(
-        f"  [green]verified[/]: {verified['leaves']} leaves, root {verified['root'][:16]}…, signed by the key in the token"
+        f"  [green]verified[/]: {verified['leaves']} leaves, root "
+        f"{verified['root'][:16]}…, signed by the key in the token"
     )
 
-    console.print(f"\n[bold green]Done[/] in {time.monotonic() - began:.0f} s. It stays up. Talk to it:\n")
+    console.print(
+        f"\n[bold green]Done[/] in {time.monotonic() - began:.0f} s. It stays up. Talk to it:\n"
+    )
     hint = "" if directory == ".demo" else f" --dir {directory}"
     for line in (
         f"export CAPSIGN_SOCKET={state['sockets']['app']}",
         f".venv/bin/capsign handles{hint}",
         f"echo hello | .venv/bin/capsign sign{hint} -p jwt --protocol jwt -a ES256",
         f".venv/bin/capsign keys list{hint}",
-        """.venv/bin/python -c 'import capsign as c; print(c.Signer().sign(b"hi", purpose="artifact", algorithm="ES256"))'""",
+        """.venv/bin/python -c 'import capsign as c; """
+        """print(c.Signer().sign(b"hi", purpose="artifact", algorithm="ES256"))'""",
         f"tail -f {directory}/logs/*.log",
         "make demo-down" if not hint else f".venv/bin/capsign dev down{hint}",
     ):

@@ -1,4 +1,5 @@
-"""Writes configuration.md from the settings structs of agent and adapter: names, types, defaults and what their docstrings say.
+"""Writes configuration.md from the settings structs of agent and adapter: names, types, defaults
+and what their docstrings say.
 
 `make docs` runs it; a test says when it should be run.
 """
@@ -19,19 +20,22 @@ from capsign_agent import config as agent
 TARGET = Path(__file__).with_name("configuration.md")
 HEAD = """# Configuration
 
-Agent and adapter each read one TOML file (`--config`), then variables. Without `--config` the agent takes the text from the
-variable `CAPSIGN_AGENT_CONFIG`. Made from the code by `make docs`; do not edit.
+Agent and adapter each read one TOML file (`--config`), then variables. Without `--config` the agent
+takes the text from the variable `CAPSIGN_AGENT_CONFIG`. Made from the code by `make docs`; do not
+edit.
 
-* A key that is not known is refused, with the name that was probably meant. So is a variable with our prefix that overrides
-  nothing.
-* `--check-config` tries everything that a start would and changes nothing: it says what is wrong and ends with 2, or with 0. It
-  takes addresses and locks too, so beside the running process it ends with 2. `capsign-adapter --check-documents` reads settings
-  and policy only, for a machine that has neither token nor store.
-* The variable of `port` in `[health]` is the prefix and `_HEALTH_PORT`. A list has commas between its items. Keys of `[[…]]`
-  tables have no variable.
-* Secrets are in files: regular, at most 64 KiB, readable by their owner only (`chmod 600`). A link is followed within its own
-  directory, so a mounted Kubernetes Secret works; there a file of root's may be readable by the group that `fsGroup` names. No
-  secret is ever in a variable or on a command line.
+* A key that is not known is refused, with the name that was probably meant. So is a variable with
+  our prefix that overrides nothing.
+* `--check-config` tries everything that a start would and changes nothing: it says what is wrong
+  and ends with 2, or with 0. It takes addresses and locks too, so beside the running process it
+  ends with 2. `capsign-adapter --check-documents` reads settings and policy only, for a machine
+  that has neither token nor store.
+* The variable of `port` in `[health]` is the prefix and `_HEALTH_PORT`. A list has commas between
+  its items. Keys of `[[…]]` tables have no variable.
+* Secrets are in files: regular, at most 64 KiB, readable by their owner only (`chmod 600`). A link
+  is followed within its own directory, so a mounted Kubernetes Secret works; there a file of root's
+  may be readable by the group that `fsGroup` names. No secret is ever in a variable or on a command
+  line.
 * Telemetry is configured by the standard variables: [telemetry.md](telemetry.md).
 """
 
@@ -53,9 +57,14 @@ def describe(kind: Any) -> str:
     """A type as a person writes it in TOML."""
     bare = msgspec.inspect.type_info(kind)
     names = {
-        "StrType": "text", "IntType": "whole number", "FloatType": "number", "BoolType": "true or false", "CustomType": "path",
-        "ListType": "list", "VarTupleType": "list",
-    }  # fmt: skip
+        "StrType": "text",
+        "IntType": "whole number",
+        "FloatType": "number",
+        "BoolType": "true or false",
+        "CustomType": "path",
+        "ListType": "list",
+        "VarTupleType": "list",
+    }
     bare = present(bare)
     text = names[type(bare).__name__]
     least, most = getattr(bare, "ge", None), getattr(bare, "le", None)
@@ -78,9 +87,16 @@ def page(kind: type, path: str) -> list[str]:
         item = present(shape.item_type if many else shape)
         if isinstance(item, msgspec.inspect.StructType):
             name = f"{path}.{field.name}" if path else field.name
-            sections += [f"### `[[{name}]]`" if many else f"### `[{name}]`", "", *page(item.cls, name)]
+            sections += [
+                f"### `[[{name}]]`" if many else f"### `[{name}]`",
+                "",
+                *page(item.cls, name),
+            ]
         else:
-            table.append(f"| `{field.name}` | {describe(field.type)} | {default_of(field)} | {said[field.name]} |")
+            table.append(
+                f"| `{field.name}` | {describe(field.type)} | {default_of(field)} | "
+                f"{said[field.name]} |"
+            )
     lines = [] if kind.__name__ == "Config" else [" ".join((kind.__doc__ or "").split()), ""]
     if table:
         lines += ["| key | what | default | |", "|---|---|---|---|", *table, ""]

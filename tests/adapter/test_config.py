@@ -30,7 +30,8 @@ def read(tmp_path):
         path.write_text(
             f'policy = "/policy.yaml"\n[listen]\naddress = "127.0.0.1:0"\n{listen}\n'
             '[token]\nmodule = "/m.so"\nlabel = "capsign"\npin_file = "/pin"\n'
-            '[store]\nurl = "sqlite:///s.db"\n[log]\norigin = "capsign.test/log"\n' + "\n".join(parts)
+            '[store]\nurl = "sqlite:///s.db"\n[log]\norigin = "capsign.test/log"\n'
+            + "\n".join(parts)
         )
         return load(path, environ)
 
@@ -39,7 +40,11 @@ def read(tmp_path):
 
 def test_what_was_good_before_there_was_an_authority_still_is(read):
     config = read(FILES)
-    assert (config.tls.source, config.identity, config.listen.enrolment_address) == ("files", None, "")
+    assert (config.tls.source, config.identity, config.listen.enrolment_address) == (
+        "files",
+        None,
+        "",
+    )
 
 
 def test_an_authority_needs_no_file(read):
@@ -50,12 +55,18 @@ def test_an_authority_needs_no_file(read):
 
 
 def test_an_operators_ca_may_stand_beside_the_bundle(read):
-    assert read(OWN + 'client_ca = "/operators.pem"', IDENTITY).tls.client_ca.name == "operators.pem"
+    assert (
+        read(OWN + 'client_ca = "/operators.pem"', IDENTITY).tls.client_ca.name == "operators.pem"
+    )
 
 
 def test_variables_reach_the_sections(read):
     config = read(
-        OWN, IDENTITY, CLUSTER, CAPSIGN_ADAPTER_IDENTITY_SVID_TTL_S="600", CAPSIGN_ADAPTER_IDENTITY_KUBERNETES_AUDIENCE="x"
+        OWN,
+        IDENTITY,
+        CLUSTER,
+        CAPSIGN_ADAPTER_IDENTITY_SVID_TTL_S="600",
+        CAPSIGN_ADAPTER_IDENTITY_KUBERNETES_AUDIENCE="x",
     )
     assert (config.identity.svid_ttl_s, config.identity.kubernetes.audience) == (600, "x")
 
@@ -74,14 +85,34 @@ def test_lives_of_seconds_are_possible(read, small):
         ([FILES + 'source = "acme"'], "tls.source", "files or authority"),
         ([OWN], "tls.source", "no section \\[identity\\]"),
         ([OWN.replace("names = ", "# "), IDENTITY], "tls.names", "List the DNS names"),
-        ([OWN + 'certificate = "/c.pem"', IDENTITY], "tls.certificate", "Remove it, or change the source"),
+        (
+            [OWN + 'certificate = "/c.pem"', IDENTITY],
+            "tls.certificate",
+            "Remove it, or change the source",
+        ),
         ([OWN.replace("10.0.0.1", "10.0.0.1:7443"), IDENTITY], "tls.names", "without ports"),
         ([OWN.replace("10.0.0.1", "a b"), IDENTITY], "tls.names", "must list DNS names"),
-        ([OWN, IDENTITY + "authority_ttl_s = 12000"], "identity.authority_ttl_s", "must be at least 15"),
+        (
+            [OWN, IDENTITY + "authority_ttl_s = 12000"],
+            "identity.authority_ttl_s",
+            "must be at least 15",
+        ),
         ([OWN, IDENTITY + "svid_ttl_s = 0"], "identity.svid_ttl_s", ">= 1"),
-        ([OWN, IDENTITY, CLUSTER + 'api_server = "http://10.0.0.1"'], "identity.kubernetes.api_server", "https://host"),
-        ([OWN, IDENTITY, CLUSTER + 'bundle_config_map = "trust"'], "identity.kubernetes.bundle_config_map", "namespace/name"),
-        ([OWN, IDENTITY, CLUSTER + 'token_file = "token"'], "identity.kubernetes.token_file", "absolute"),
+        (
+            [OWN, IDENTITY, CLUSTER + 'api_server = "http://10.0.0.1"'],
+            "identity.kubernetes.api_server",
+            "https://host",
+        ),
+        (
+            [OWN, IDENTITY, CLUSTER + 'bundle_config_map = "trust"'],
+            "identity.kubernetes.bundle_config_map",
+            "namespace/name",
+        ),
+        (
+            [OWN, IDENTITY, CLUSTER + 'token_file = "token"'],
+            "identity.kubernetes.token_file",
+            "absolute",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value else "",
 )

@@ -1,8 +1,9 @@
-"""I2: a signature leaves the adapter only under a handle that names that workload, key, purpose, algorithm and context, and that
-has neither expired nor been revoked.
+"""I2: a signature leaves the adapter only under a handle that names that workload, key, purpose,
+algorithm and context, and that has neither expired nor been revoked.
 
-In small random worlds everything that can be asked for is asked for, and what is let through must be exactly what a model,
-written apart from the code, says may be done. Then the decision is broken in one place at a time, and the same check must see it.
+In small random worlds everything that can be asked for is asked for, and what is let through must
+be exactly what a model, written apart from the code, says may be done. Then the decision is broken
+in one place at a time, and the same check must see it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ def test_narrowing_never_widens(world):
 def test_what_the_caller_leaves_out_becomes_something_that_may_be_done(world):
     handle = world.handle()
     for algorithm, protocol, role, version, transcript in UNIVERSE:
-        for left_out in (("", role, version), (protocol, "", version), (protocol, role, ""), ("", "", "")):
+        for left_out in (
+            ("", role, version),
+            (protocol, "", version),
+            (protocol, role, ""),
+            ("", "", ""),
+        ):
             asked = suffix(*left_out, transcript)
             try:
                 found = admit(handle, world.policy, world.revoked, algorithm, asked, LATER, 30_000)
@@ -65,7 +71,8 @@ def test_another_workload_or_another_certificate_key_is_turned_away_whatever_it_
 @settings(max_examples=40, deadline=None)
 @given(worlds())
 def test_the_checks_inside_the_token_hold_even_where_admission_forgets_the_handle(world):
-    # Two locks: were admission to read contexts and algorithms from the policy alone, the token's own checks still bind.
+    # Two locks: were admission to read contexts and algorithms from the policy alone, the token's
+    # own checks still bind.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(admission, "_common", lambda minted, now: now)
         exactly_what_may_be_done(world)
@@ -75,14 +82,24 @@ BROKEN = {
     "the policy's contexts are forgotten": (admission, "_common", lambda minted, now: minted),
     "the policy's algorithms are forgotten": (admission, "_algorithm_allowed", lambda *each: None),
     "the policy's shorter life is forgotten": (admission, "_within_life", lambda *each: None),
-    "a grant that is gone still counts": (admission, "_grant_in_force", lambda capability, policy: policy.grants[0]),
+    "a grant that is gone still counts": (
+        admission,
+        "_grant_in_force",
+        lambda capability, policy: policy.grants[0],
+    ),
     "the transcript rule is forgotten": (admission, "_transcript_allowed", lambda *each: None),
-    "revocations are forgotten": (admission.RevocationIndex, "refuse", lambda self, capability: None),
+    "revocations are forgotten": (
+        admission.RevocationIndex,
+        "refuse",
+        lambda self, capability: None,
+    ),
     "narrowing is forgotten": (biscuits.Verified, "require", lambda self, operation, now_ms: None),
     "a narrowed verdict is remembered too broadly": (
         biscuits.Verified,
         "require",
-        lambda self, operation, now_ms: self._allowed or (self._evaluate(operation, now_ms), setattr(self, "_allowed", {1})),
+        lambda self, operation, now_ms: (
+            self._allowed or (self._evaluate(operation, now_ms), setattr(self, "_allowed", {1}))
+        ),
     ),
 }
 
@@ -91,8 +108,11 @@ BROKEN = {
 def test_the_check_above_sees_a_decision_that_is_broken(defect, monkeypatch):
     monkeypatch.setattr(*BROKEN[defect])
 
-    # Without shrinking: what matters is that it is seen. Derandomized: what is seen today is seen tomorrow.
-    @settings(max_examples=400, deadline=None, database=None, phases=[Phase.generate], derandomize=True)
+    # Without shrinking: what matters is that it is seen. Derandomized: what is seen today is seen
+    # tomorrow.
+    @settings(
+        max_examples=400, deadline=None, database=None, phases=[Phase.generate], derandomize=True
+    )
     @given(worlds())
     def look(world):
         exactly_what_may_be_done(world)

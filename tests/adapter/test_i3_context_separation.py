@@ -11,8 +11,13 @@ from capsign_adapter.decide.context import Context, hkdf_info
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-# Few letters and short names, so that fields that run into each other are likely; a few long ones for the length prefix.
-NAMES = st.text("ab", max_size=4) | st.text(max_size=60).filter(lambda text: len(text.encode()) <= 255) | st.just("a" * 255)
+# Few letters and short names, so that fields that run into each other are likely; a few long ones
+# for the length prefix.
+NAMES = (
+    st.text("ab", max_size=4)
+    | st.text(max_size=60).filter(lambda text: len(text.encode()) <= 255)
+    | st.just("a" * 255)
+)
 CONTEXTS = st.builds(
     Context,
     tenant=NAMES,
@@ -28,7 +33,9 @@ CONTEXTS = st.builds(
 
 
 def decode(encoding):
-    """The one context with this encoding. That it exists is the proof: a function with an inverse is injective."""
+    """The one context with this encoding. That it exists is the proof: a function with an inverse
+    is injective.
+    """
     values, at = [], 0
     while at < len(encoding):
         (length,) = struct.unpack_from(">H", encoding, at)
@@ -47,8 +54,14 @@ def test_a_context_can_be_read_back_from_its_encoding(context):
 
 
 def neighbours(context):
-    """Contexts that differ little: a letter moved over the border between two fields, two fields swapped."""
-    names = [field.name for field in fields(Context) if field.name not in {"epoch", "transcript", "algorithm"}]
+    """Contexts that differ little: a letter moved over the border between two fields, two fields
+    swapped.
+    """
+    names = [
+        field.name
+        for field in fields(Context)
+        if field.name not in {"epoch", "transcript", "algorithm"}
+    ]
     for left, right in pairwise(names):
         whole = getattr(context, left) + getattr(context, right)
         for cut in range(len(whole) + 1):
@@ -80,14 +93,19 @@ def with_separators(context):
 
 @pytest.mark.parametrize("broken", [without_lengths, with_separators])
 def test_the_property_catches_an_encoding_that_is_not_injective(broken):
-    # A test that cannot fail proves nothing: the same property, on encodings that people do write, finds a collision.
+    # A test that cannot fail proves nothing: the same property, on encodings that people do write,
+    # finds a collision.
     slashed = Context("a/b", "c", 1, "p", "ES256", "q", "r", "1")
 
     @given(CONTEXTS, st.data())
     @example(slashed, None)
     def property_holds(context, data):
         twin = replace(slashed, tenant="a", key="b/c")
-        other = twin if data is None else data.draw(CONTEXTS | st.sampled_from(list(neighbours(context))))
+        other = (
+            twin
+            if data is None
+            else data.draw(CONTEXTS | st.sampled_from(list(neighbours(context))))
+        )
         assert_separated(broken, context, other)
 
     with pytest.raises(AssertionError):
@@ -95,10 +113,16 @@ def test_the_property_catches_an_encoding_that_is_not_injective(broken):
 
 
 @given(CONTEXTS, CONTEXTS, st.integers(1, 8160), st.integers(1, 8160))
-def test_info_of_different_contexts_purposes_or_lengths_differs(context, other, length, other_length):
-    assume((context.purpose, context.digest(), length) != (other.purpose, other.digest(), other_length))
+def test_info_of_different_contexts_purposes_or_lengths_differs(
+    context, other, length, other_length
+):
+    assume(
+        (context.purpose, context.digest(), length) != (other.purpose, other.digest(), other_length)
+    )
     assume(all(len(one.purpose.encode()) <= 246 for one in (context, other)))
-    assert hkdf_info(context.purpose, context.digest(), length) != hkdf_info(other.purpose, other.digest(), other_length)
+    assert hkdf_info(context.purpose, context.digest(), length) != hkdf_info(
+        other.purpose, other.digest(), other_length
+    )
 
 
 @given(CONTEXTS, st.binary(min_size=1, max_size=40).filter(lambda value: len(value) != 32))

@@ -1,4 +1,6 @@
-"""I7: what has a life moves only along the table; the ledger's rows, once there, do not move at all."""
+"""I7: what has a life moves only along the table; the ledger's rows, once there, do not move at
+all.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ FORBIDDEN = [
     (signing_pb2.KEY_STATE_COMPROMISED, signing_pb2.KEY_STATE_ACTIVE),
     (signing_pb2.KEY_STATE_PRE_ACTIVATION, signing_pb2.KEY_STATE_SUSPENDED),
 ]
-"""NIST SP 800-57 part 1, section 7: nothing comes back from destruction or compromise, and only what was active is suspended."""
+"""NIST SP 800-57 part 1, section 7: nothing comes back from destruction or compromise, and only
+what was active is suspended.
+"""
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.thing)
@@ -38,7 +42,12 @@ def test_i7_every_cell_of_the_table_is_legal_or_refused(table):
 
 
 def forbidden_moves(table) -> list[tuple[int, int]]:
-    return [(state, after) for state, moves in table.moves.items() for after in moves.values() if (state, after) in FORBIDDEN]
+    return [
+        (state, after)
+        for state, moves in table.moves.items()
+        for after in moves.values()
+        if (state, after) in FORBIDDEN
+    ]
 
 
 def test_i7_the_table_of_keys_has_no_move_that_sp_800_57_forbids():
@@ -47,7 +56,9 @@ def test_i7_the_table_of_keys_has_no_move_that_sp_800_57_forbids():
 
 def test_i7_a_table_that_brings_a_destroyed_key_back_is_seen():
     moves = {state: dict(out) for state, out in lifecycle.KEY_VERSION.moves.items()}
-    moves[signing_pb2.KEY_STATE_DESTROYED] = {lifecycle.KeyEvent.ACTIVATE: signing_pb2.KEY_STATE_ACTIVE}
+    moves[signing_pb2.KEY_STATE_DESTROYED] = {
+        lifecycle.KeyEvent.ACTIVATE: signing_pb2.KEY_STATE_ACTIVE
+    }
     assert forbidden_moves(lifecycle.Table("key version", moves)) != []
 
 

@@ -95,7 +95,9 @@ def stream(application: Application, held: Room | None = None, most: int = MOST)
 
 
 async def test_an_application_that_does_not_read_is_not_read_from() -> None:
-    """It sent and never read: a call was done once its answer was made, and the answers took all of the agent's memory."""
+    """It sent and never read: a call was done once its answer was made, and the answers took all of
+    the agent's memory.
+    """
     application = Application()
     running = asyncio.create_task(stream(application).run())
     await turns()
@@ -106,7 +108,9 @@ async def test_an_application_that_does_not_read_is_not_read_from() -> None:
 
 
 async def test_a_stream_that_holds_its_share_of_the_room_is_not_read_from() -> None:
-    """A bound in calls alone let one stream hold a GiB of requests while an adapter was slow, or 180 MiB of answers."""
+    """A bound in calls alone let one stream hold a GiB of requests while an adapter was slow, or
+    180 MiB of answers.
+    """
     application, held = Application(), room(16 * CALL_BYTES)
     running = asyncio.create_task(stream(application, held, most=CALLS).run())
     await turns()
@@ -132,7 +136,9 @@ async def test_a_call_without_room_is_answered_so_and_the_stream_goes_on() -> No
 
 @pytest.mark.parametrize("failing", [1, 2, MOST])
 async def test_answers_that_nobody_takes_give_their_places_back(failing: int) -> None:
-    """A write failed with answers behind it: were their places kept, whatever is read afterwards would wait for ever."""
+    """A write failed with answers behind it: were their places kept, whatever is read afterwards
+    would wait for ever.
+    """
     application, held = Application(), room()
     application.gone = failing
     running = asyncio.create_task(stream(application, held).run())
@@ -157,7 +163,9 @@ async def test_a_stream_that_ends_gives_back_what_was_not_read() -> None:
 
 
 async def test_a_stream_that_idles_holds_no_request() -> None:
-    """Each stream kept the last request it had read until the next one came: a hundred idle ones held 400 MiB."""
+    """Each stream kept the last request it had read until the next one came: a hundred idle ones
+    held 400 MiB.
+    """
     application = Application(calls=3, ends=False)
     application.reads.set()
     running = asyncio.create_task(stream(application).run())

@@ -14,16 +14,28 @@ CONFIGURED, JOURNAL = 32 * MIB, 8 * MIB
 @pytest.mark.parametrize("sockets", [1, 2, 3, 5])
 @pytest.mark.parametrize("limit", [128 * MIB, 192 * MIB, 512 * MIB])
 def test_all_bounds_together_are_below_the_limit(sockets: int, limit: int) -> None:
-    """At the chart's 128 MiB five sockets had 32 MiB of calls, 32 of turns, 56 of connections, and a place of 17 beside them."""
+    """At the chart's 128 MiB five sockets had 32 MiB of calls, 32 of turns, 56 of connections, and
+    a place of 17 beside them.
+    """
     shared = budget.share(limit, sockets, CONFIGURED, JOURNAL)
     assert shared.needed <= limit
     assert shared.connections is not None
     parts = shared.call_bytes + (sockets + shared.turns_for_all) * MAX_MESSAGE_BYTES
-    assert parts + shared.connections * budget.CONNECTION_BYTES + budget.OWN_BYTES + budget.HEAVY_BYTES + JOURNAL <= limit
+    assert (
+        parts
+        + shared.connections * budget.CONNECTION_BYTES
+        + budget.OWN_BYTES
+        + budget.HEAVY_BYTES
+        + JOURNAL
+        <= limit
+    )
 
 
 def test_with_room_enough_everything_is_as_configured() -> None:
-    ample, unlimited = budget.share(512 * MIB, 5, CONFIGURED, JOURNAL), budget.share(None, 5, CONFIGURED, JOURNAL)
+    ample, unlimited = (
+        budget.share(512 * MIB, 5, CONFIGURED, JOURNAL),
+        budget.share(None, 5, CONFIGURED, JOURNAL),
+    )
     assert ample._replace(connections=None, needed=0) == unlimited
     assert unlimited[:2] == (3, CONFIGURED)
 
@@ -50,4 +62,6 @@ def test_an_agent_of_the_chart_takes_fewer_calls_at_once_on_a_connection() -> No
 
 
 def test_a_journal_that_is_larger_than_its_part_is_on_a_disk() -> None:
-    assert budget.share(256 * MIB, 1, CONFIGURED, 64 * MIB) == budget.share(256 * MIB, 1, CONFIGURED, 32 * MIB)
+    assert budget.share(256 * MIB, 1, CONFIGURED, 64 * MIB) == budget.share(
+        256 * MIB, 1, CONFIGURED, 32 * MIB
+    )

@@ -41,11 +41,28 @@ class FakeFuture:
         self.error = error
 
 
-def call(items: int = 1, size: int = 10, *, of: Held = HELD, algorithm: int = 1, kid: str = "", protocol: str = "jwt") -> Call:
+def call(
+    items: int = 1,
+    size: int = 10,
+    *,
+    of: Held = HELD,
+    algorithm: int = 1,
+    kid: str = "",
+    protocol: str = "jwt",
+) -> Call:
     suffix = types.ContextSuffix(protocol=protocol)
     intents = [b"%016d" % number for number in range(items)]
     future: Any = FakeFuture()
-    return Call(of, algorithm, suffix, suffix.SerializeToString(), kid, intents, [bytes(size)] * items, future)  # type: ignore[arg-type]
+    return Call(
+        of,
+        algorithm,
+        suffix,
+        suffix.SerializeToString(),
+        kid,
+        intents,
+        [bytes(size)] * items,
+        future,
+    )  # type: ignore[arg-type]
 
 
 def queue(max_items: int = 16384, max_bytes: int = 1 << 24) -> Coalescer:
@@ -151,7 +168,9 @@ def test_what_has_its_answer_is_not_sent() -> None:
 
 
 def test_a_sent_call_that_nobody_waits_for_is_settled_when_it_is_left_out() -> None:
-    """Sent, queued again, its caller gone: it was dropped without an outcome and its room in the journal was never given back."""
+    """Sent, queued again, its caller gone: it was dropped without an outcome and its room in the
+    journal was never given back.
+    """
     one, gone, late, heard = queue(), call(), call(), []
     for sent in (gone, late):
         sent.journalled = sent.sent = True
@@ -202,7 +221,9 @@ def test_calls_are_refused_at_once_while_no_adapter_can_be_reached() -> None:
 
 
 def test_closing_refuses_what_never_left_and_calls_the_rest_unknown() -> None:
-    """A signed call that waited for its second try was refused with the others, and one that came back later waited for ever."""
+    """A signed call that waited for its second try was refused with the others, and one that came
+    back later waited for ever.
+    """
     one, fresh, queued, resting, heard = queue(), call(), call(), call(), []
     one.submit(fresh)
     for sent in (queued, resting):
@@ -229,10 +250,19 @@ def test_what_is_sent_again_goes_first() -> None:
     assert batch.calls == [lost, new]
 
 
-@given(st.lists(st.tuples(st.integers(1, 1024), st.integers(0, 4000), st.integers(0, 400)), max_size=40))
-def test_no_batch_breaks_a_bound_and_nothing_is_lost_or_reordered(shapes: list[tuple[int, int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 1024), st.integers(0, 4000), st.integers(0, 400)), max_size=40
+    )
+)
+def test_no_batch_breaks_a_bound_and_nothing_is_lost_or_reordered(
+    shapes: list[tuple[int, int, int]],
+) -> None:
     one = queue(1 << 20, 1 << 30)
-    calls = [call(items, min(size, BATCH_BYTES // (items * 2)), protocol=f"p{protocol}") for items, size, protocol in shapes]
+    calls = [
+        call(items, min(size, BATCH_BYTES // (items * 2)), protocol=f"p{protocol}")
+        for items, size, protocol in shapes
+    ]
     for each in calls:
         one.submit(each)
     taken = []
@@ -245,7 +275,11 @@ def test_no_batch_breaks_a_bound_and_nothing_is_lost_or_reordered(shapes: list[t
     assert (one.items, one.bytes) == (0, 0)
 
 
-@given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(["a", "b", "c"])), min_size=1, max_size=12))
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 5), st.sampled_from(["a", "b", "c"])), min_size=1, max_size=12
+    )
+)
 def test_every_call_gets_its_own_items_back(shapes: list[tuple[int, str]]) -> None:
     calls = [call(items, protocol=protocol) for items, protocol in shapes]
     for number, each in enumerate(calls):
@@ -253,7 +287,9 @@ def test_every_call_gets_its_own_items_back(shapes: list[tuple[int, str]]) -> No
     batch = Batch(calls)
     response = signing_pb2.SignResponse()
     for group in batch.request(1).groups:
-        response.groups.add(items=[signing_pb2.SignedItem(signature=item.intent_id) for item in group.items])
+        response.groups.add(
+            items=[signing_pb2.SignedItem(signature=item.intent_id) for item in group.items]
+        )
     answers = batch.answers(response)
     assert len(answers) == len(calls)
     for each, answer in answers:

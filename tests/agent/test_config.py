@@ -37,7 +37,11 @@ def test_defaults_are_safe(tmp_path: Path) -> None:
 
 
 def test_the_environment_goes_first(tmp_path: Path) -> None:
-    good = load(tmp_path, GOOD, {"CAPSIGN_AGENT_UPSTREAM_TARGETS": "a:1,b:2", "CAPSIGN_AGENT_LIMITS_DRAIN_MS": "5"})
+    good = load(
+        tmp_path,
+        GOOD,
+        {"CAPSIGN_AGENT_UPSTREAM_TARGETS": "a:1,b:2", "CAPSIGN_AGENT_LIMITS_DRAIN_MS": "5"},
+    )
     assert good.upstream.targets == ("a:1", "b:2")
     assert good.limits.drain_ms == 5
 
@@ -51,12 +55,28 @@ def test_the_environment_goes_first(tmp_path: Path) -> None:
         ('name = "app"', 'name = "app"\nmode = "999"', "sockets[0].mode"),
         ('name = "app"', 'name = "app"\ndirectory_mode = "0777"', "sockets[0].directory_mode"),
         ('name = "app"', 'name = "app"\nallowed_uids = [1000]', "sockets[0].allowed_uids"),
-        ('name = "app"', 'name = "app"\nnarrow = { algorithms = ["MD5"] }', "sockets[0].narrow.algorithms"),
+        (
+            'name = "app"',
+            'name = "app"\nnarrow = { algorithms = ["MD5"] }',
+            "sockets[0].narrow.algorithms",
+        ),
         ("/run/capsign/app/agent.sock", "relative.sock", "relative.sock"),
         ("/run/capsign/app/agent.sock", "/" + "x" * 107, "/" + "x" * 107),
-        ("/run/capsign/app/agent.sock", "/run/capsign/health/health.sock", "/run/capsign/health/health.sock"),
-        ("/run/capsign/app/agent.sock", "//run/capsign/health/health.sock", "//run/capsign/health/health.sock"),
-        ("/run/capsign/app/agent.sock", "/run/capsign/a,b/agent.sock", "/run/capsign/a,b/agent.sock"),
+        (
+            "/run/capsign/app/agent.sock",
+            "/run/capsign/health/health.sock",
+            "/run/capsign/health/health.sock",
+        ),
+        (
+            "/run/capsign/app/agent.sock",
+            "//run/capsign/health/health.sock",
+            "//run/capsign/health/health.sock",
+        ),
+        (
+            "/run/capsign/app/agent.sock",
+            "/run/capsign/a,b/agent.sock",
+            "/run/capsign/a,b/agent.sock",
+        ),
         ("127.0.0.1:7443", "127.0.0.1:99999", "upstream.targets[0]"),
         ("127.0.0.1:7443", "127.0.0.1:0", "upstream.targets[0]"),
     ],
@@ -103,14 +123,18 @@ def in_a_pod(text: str, **environ: str) -> config.Config:
 
 
 def test_in_a_pod_the_settings_are_a_variable() -> None:
-    good = in_a_pod(POD, CAPSIGN_AGENT_TELEMETRY_LOG_LEVEL="debug", CAPSIGN_AGENT_SERVICE_HOST="10.0.0.1")
+    good = in_a_pod(
+        POD, CAPSIGN_AGENT_TELEMETRY_LOG_LEVEL="debug", CAPSIGN_AGENT_SERVICE_HOST="10.0.0.1"
+    )
     assert good.identity.kubernetes is not None
     assert good.identity.kubernetes.state_dir == Path("/run/capsign/state/identity")
     assert (good.sockets[0].mode, good.telemetry.log_level) == ("0666", "debug")
 
 
 def test_a_file_that_is_named_goes_before_the_variable(tmp_path: Path) -> None:
-    assert load(tmp_path, GOOD, {"CAPSIGN_AGENT_CONFIG": "not even TOML"}).identity.files is not None
+    assert (
+        load(tmp_path, GOOD, {"CAPSIGN_AGENT_CONFIG": "not even TOML"}).identity.files is not None
+    )
 
 
 def test_without_any_settings_it_says_what_to_give() -> None:
@@ -120,7 +144,11 @@ def test_without_any_settings_it_says_what_to_give() -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("[upstream", "is not TOML"), ("#" * (256 * 1024 + 1), "larger than 262144 bytes"), ("#\udcff", "is not UTF-8")],
+    [
+        ("[upstream", "is not TOML"),
+        ("#" * (256 * 1024 + 1), "larger than 262144 bytes"),
+        ("#\udcff", "is not UTF-8"),
+    ],
 )
 def test_a_variable_that_is_no_settings_is_named(text: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words) as caught:
@@ -134,7 +162,11 @@ def test_a_variable_that_is_no_settings_is_named(text: str, words: str) -> None:
         ('source = "kubernetes"', 'source = "vault"', "identity.source"),
         ('source = "kubernetes"', 'source = "workload-api"', "identity.workload_api"),
         ('source = "kubernetes"', "", "identity.files"),
-        ('[identity.kubernetes]', '[identity.workload_api]\nsocket = "/s"\n[identity.kubernetes]', "identity.workload_api"),
+        (
+            "[identity.kubernetes]",
+            '[identity.workload_api]\nsocket = "/s"\n[identity.kubernetes]',
+            "identity.workload_api",
+        ),
         ("svc:7444", "svc", "identity.kubernetes.enrolment_targets[0]"),
         ('"/run/capsign/state/identity"', '"identity"', "identity.kubernetes.state_dir"),
         ('"/var/run/secrets/capsign/token"', '"token"', "identity.kubernetes.token_file"),
@@ -142,7 +174,7 @@ def test_a_variable_that_is_no_settings_is_named(text: str, words: str) -> None:
         ("svc:7443", "svc", "upstream.targets[0]"),
         ("server_name", "ca_file", "upstream.ca_file"),
     ],
-)  # fmt: skip
+)
 def test_every_fault_of_an_identity_names_its_key(old: str, new: str, key: str) -> None:
     with pytest.raises(SettingsError) as caught:
         in_a_pod(POD.replace(old, new))
@@ -151,18 +183,29 @@ def test_every_fault_of_an_identity_names_its_key(old: str, new: str, key: str) 
 
 @pytest.mark.parametrize(
     ("line", "key"),
-    [('socket = "s"', "socket"), ('socket = "/s"\nspiffe_id = "orders"', "spiffe_id"), ("", "socket")],
+    [
+        ('socket = "s"', "socket"),
+        ('socket = "/s"\nspiffe_id = "orders"', "spiffe_id"),
+        ("", "socket"),
+    ],
 )
 def test_every_fault_of_the_workload_api_names_its_key(line: str, key: str) -> None:
     section = POD[POD.index("[identity]") : POD.index("[[sockets]]")]
     with pytest.raises(SettingsError) as caught:
-        in_a_pod(POD.replace(section, f'[identity]\nsource = "workload-api"\n[identity.workload_api]\n{line}\n'))
+        in_a_pod(
+            POD.replace(
+                section, f'[identity]\nsource = "workload-api"\n[identity.workload_api]\n{line}\n'
+            )
+        )
     assert caught.value.key == f"identity.workload_api.{key}"
 
 
 def test_a_name_is_used_once(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="used twice"):
-        load(tmp_path, GOOD.replace("[journal]", '[[sockets]]\nname = "app"\npath = "/run/x.sock"\n[journal]'))
+        load(
+            tmp_path,
+            GOOD.replace("[journal]", '[[sockets]]\nname = "app"\npath = "/run/x.sock"\n[journal]'),
+        )
 
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:

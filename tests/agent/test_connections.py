@@ -16,19 +16,34 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0
 
 @pytest.mark.parametrize(
     ("files", "sockets", "most"),
-    [(1024, 1, 640), (1024, 4, 160), (64, 2, 16), (1_048_576, 1, 2048), (1_048_576, 16, 256), (resource.RLIM_INFINITY, 2, 2048)],
+    [
+        (1024, 1, 640),
+        (1024, 4, 160),
+        (64, 2, 16),
+        (1_048_576, 1, 2048),
+        (1_048_576, 16, 256),
+        (resource.RLIM_INFINITY, 2, 2048),
+    ],
 )
-def test_sockets_share_what_open_files_allow(monkeypatch: pytest.MonkeyPatch, files: int, sockets: int, most: int) -> None:
+def test_sockets_share_what_open_files_allow(
+    monkeypatch: pytest.MonkeyPatch, files: int, sockets: int, most: int
+) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
     assert process.connections_for(sockets) == most
 
 
-async def test_whoever_resets_a_stream_is_asked_for_a_sign_of_life(place: Home, adapter: FakeAdapter) -> None:
-    """Streams opened and reset without end took the others' rate; who answers no ping opens no more of them."""
+async def test_whoever_resets_a_stream_is_asked_for_a_sign_of_life(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """Streams opened and reset without end took the others' rate; who answers no ping opens no more
+    of them.
+    """
     async with running(place):
         reader, writer = await asyncio.open_unix_connection(str(place.socket))
         settled = PREFACE + http2.frame(http2.SETTINGS, http2.ACK, 0)
-        opened = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.grpc_headers(http2.SERVICE + b"Sign"))
+        opened = http2.frame(
+            http2.HEADERS, http2.END_HEADERS, 1, http2.grpc_headers(http2.SERVICE + b"Sign")
+        )
         writer.write(settled + opened + http2.frame(http2.RST_STREAM, 0, 1, bytes([0, 0, 0, 8])))
         async with asyncio.timeout(5):
             while True:
@@ -42,7 +57,9 @@ async def test_whoever_resets_a_stream_is_asked_for_a_sign_of_life(place: Home, 
 async def test_connections_above_the_bound_are_hung_up_on(
     place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One container's idle connections took every descriptor: the others' calls found "the disk full", and the probe no agent."""
+    """One container's idle connections took every descriptor: the others' calls found "the disk
+    full", and the probe no agent.
+    """
     monkeypatch.setattr(process, "connections_for", lambda *_: 4)
     async with running(place):
         writers, heard = [], []

@@ -1,4 +1,6 @@
-"""What callers hear, and what is written down, when the agent stops in the middle of their calls."""
+"""What callers hear, and what is written down, when the agent stops in the middle of their
+calls.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from support.agent_home import Home, first_handle, running, until
 from support.fake_adapter import FakeAdapter
 
 
-async def test_a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(place: Home, adapter: FakeAdapter) -> None:
+async def test_a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(
+    place: Home, adapter: FakeAdapter
+) -> None:
     gate = threading.Event()
     adapter.faults.before_answer = lambda _: gate.wait(10) and None
     agent: Agent
@@ -38,11 +42,15 @@ async def test_a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(place:
     assert outcomes(adapter) == [fail.OUTCOME_DONE]
 
 
-@pytest.mark.parametrize("again_after_s", [0.05, 60.0], ids=["queued again", "not yet queued again"])
+@pytest.mark.parametrize(
+    "again_after_s", [0.05, 60.0], ids=["queued again", "not yet queued again"]
+)
 async def test_a_drain_does_not_say_that_a_signed_call_did_not_happen(
     again_after_s: float, place: Home, adapter: FakeAdapter, monkeypatch: Any
 ) -> None:
-    """Signed, then no replica was left for the second try: a drain told the caller "unavailable" and wrote no outcome down."""
+    """Signed, then no replica was left for the second try: a drain told the caller "unavailable"
+    and wrote no outcome down.
+    """
     monkeypatch.setattr("capsign_agent.streams.AGAIN_AFTER_S", again_after_s)
     dying = adapter.die_instead_of_answering()
     place.extra = "[limits]\ndrain_ms = 500"
@@ -63,7 +71,9 @@ async def test_a_drain_does_not_say_that_a_signed_call_did_not_happen(
 async def test_a_stream_that_breaks_late_in_a_drain_tells_its_callers(
     place: Home, adapter: FakeAdapter, monkeypatch: Any
 ) -> None:
-    """The queue was closed, then a stream broke: its call was kept for a second try that never came, and heard nothing."""
+    """The queue was closed, then a stream broke: its call was kept for a second try that never
+    came, and heard nothing.
+    """
     dying = threading.Thread(target=adapter.stop)
     gate = threading.Event()
     adapter.faults.before_answer = lambda _: gate.wait(10) and None
@@ -73,7 +83,9 @@ async def test_a_stream_that_breaks_late_in_a_drain_tells_its_callers(
         asked = asyncio.create_task(one(stub, (await first_handle(stub)).id))
         await until(lambda: adapter.signed)
         close = agent._coalescer.fail_all
-        monkeypatch.setattr(agent._coalescer, "fail_all", lambda *arguments: (close(*arguments), dying.start()))
+        monkeypatch.setattr(
+            agent._coalescer, "fail_all", lambda *arguments: (close(*arguments), dying.start())
+        )
         agent.stop()
         assert reason(await asked) == fail.REASON_ANSWER_LOST
     gate.set()

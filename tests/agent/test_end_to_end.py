@@ -26,11 +26,17 @@ async def test_signs_and_verifies(algorithm: int, place: Home, adapter: FakeAdap
         stub = place.stub()
         handle = await first_handle(stub)
         item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"hello")
-        signed = await stub.Sign(agent_pb2.SignRequest(handle_id=handle.id, algorithm=algorithm, item=item))
+        signed = await stub.Sign(
+            agent_pb2.SignRequest(handle_id=handle.id, algorithm=algorithm, item=item)
+        )
         assert signed.signed_by.kid
-        good = agent_pb2.VerifyRequest(handle_id=handle.id, algorithm=algorithm, message=b"hello", signature=signed.signature)
+        good = agent_pb2.VerifyRequest(
+            handle_id=handle.id, algorithm=algorithm, message=b"hello", signature=signed.signature
+        )
         assert (await stub.Verify(good)).key.kid == signed.signed_by.kid
-        bad = agent_pb2.VerifyRequest(handle_id=handle.id, algorithm=algorithm, message=b"other", signature=signed.signature)
+        bad = agent_pb2.VerifyRequest(
+            handle_id=handle.id, algorithm=algorithm, message=b"other", signature=signed.signature
+        )
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Verify(bad)
         assert "SIGNATURE_INVALID" in str(caught.value.trailing_metadata())
@@ -46,14 +52,25 @@ async def test_a_batch_gives_a_result_for_each_item(place: Home, adapter: FakeAd
     async with running(place):
         stub = place.stub()
         handle = await first_handle(stub)
-        items = [agent_pb2.SignItem(intent_id=new_intent_id(), message=b"m%d" % number) for number in range(100)]
+        items = [
+            agent_pb2.SignItem(intent_id=new_intent_id(), message=b"m%d" % number)
+            for number in range(100)
+        ]
         items[7].intent_id = bytes(16)
-        group = agent_pb2.SignGroup(handle_id=handle.id, algorithm=alg.ALGORITHM_ED25519, items=items)
-        wrong = agent_pb2.SignGroup(handle_id="nothing", algorithm=alg.ALGORITHM_ED25519, items=items[:2])
+        group = agent_pb2.SignGroup(
+            handle_id=handle.id, algorithm=alg.ALGORITHM_ED25519, items=items
+        )
+        wrong = agent_pb2.SignGroup(
+            handle_id="nothing", algorithm=alg.ALGORITHM_ED25519, items=items[:2]
+        )
         answer = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group, wrong]))
-        assert [bool(item.signature) for item in answer.groups[0].items] == [number != 7 for number in range(100)]
+        assert [bool(item.signature) for item in answer.groups[0].items] == [
+            number != 7 for number in range(100)
+        ]
         assert answer.groups[0].items[7].failure.reason == fail.REASON_INPUT_MALFORMED
-        assert {item.failure.reason for item in answer.groups[1].items} == {fail.REASON_HANDLE_UNKNOWN}
+        assert {item.failure.reason for item in answer.groups[1].items} == {
+            fail.REASON_HANDLE_UNKNOWN
+        }
 
 
 async def test_a_stream_carries_many_calls(place: Home, adapter: FakeAdapter) -> None:
@@ -63,7 +80,9 @@ async def test_a_stream_carries_many_calls(place: Home, adapter: FakeAdapter) ->
         call = stub.SignStream()
         for number in range(50):
             item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"m%d" % number)
-            group = agent_pb2.SignGroup(handle_id=handle.id, algorithm=alg.ALGORITHM_ED25519, items=[item])
+            group = agent_pb2.SignGroup(
+                handle_id=handle.id, algorithm=alg.ALGORITHM_ED25519, items=[item]
+            )
             await call.write(agent_pb2.SignStreamRequest(call_id=number, groups=[group]))
         await call.done_writing()
         seen = {answer.call_id: answer async for answer in call}
@@ -72,7 +91,9 @@ async def test_a_stream_carries_many_calls(place: Home, adapter: FakeAdapter) ->
     assert len(adapter.requests) < 50
 
 
-async def test_handles_appear_by_themselves_when_the_adapter_comes_late(place: Home, adapter: FakeAdapter) -> None:
+async def test_handles_appear_by_themselves_when_the_adapter_comes_late(
+    place: Home, adapter: FakeAdapter
+) -> None:
     adapter.stop()
     async with running(place, ready=False) as agent:
         assert "no_handles" in agent.faults()
@@ -84,8 +105,9 @@ async def test_handles_appear_by_themselves_when_the_adapter_comes_late(place: H
 async def test_a_start_on_a_full_disk_delivers_what_is_there_and_then_signs(
     place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the last life left fills the disk, and only delivering it makes room. The agent once ended at its first record, at
-    every start again: nothing was ever delivered."""
+    """What the last life left fills the disk, and only delivering it makes room. The agent once
+    ended at its first record, at every start again: nothing was ever delivered.
+    """
     last = Journal(place.journal, 1 << 20, os.urandom(16), 1_700_000_000_000)
     last.append(records.opened())
     os.close(last._lock)
@@ -103,7 +125,9 @@ async def test_a_start_on_a_full_disk_delivers_what_is_there_and_then_signs(
         stub = place.stub()
         handle = (await first_handle(stub)).id
         item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"hello")
-        request = agent_pb2.SignRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519, item=item)
+        request = agent_pb2.SignRequest(
+            handle_id=handle, algorithm=alg.ALGORITHM_ED25519, item=item
+        )
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Sign(request)
         told = FailureError.from_rpc(caught.value)
@@ -121,7 +145,9 @@ async def test_a_start_on_a_full_disk_delivers_what_is_there_and_then_signs(
 async def test_a_start_with_a_certificate_asks_for_handles_once(
     place: Home, adapter: FakeAdapter, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """They were asked for before the connections of the first certificate were there, and again after a pause: twice the time."""
+    """They were asked for before the connections of the first certificate were there, and again
+    after a pause: twice the time.
+    """
     async with running(place):
         await first_handle(place.stub())
     assert "handles.fetch_failed" not in capfd.readouterr().err

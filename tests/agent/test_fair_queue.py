@@ -79,9 +79,12 @@ def test_everything_comes_once_and_each_line_in_its_order(things: list[Thing]) -
 
 
 @given(THINGS)
-def test_nobody_gets_more_than_a_thing_and_a_round_ahead_while_both_wait(things: list[Thing]) -> None:
-    """The bound of deficit round robin: between two that wait all the time, served costs differ by less than a quantum and the
-    dearest thing on either side."""
+def test_nobody_gets_more_than_a_thing_and_a_round_ahead_while_both_wait(
+    things: list[Thing],
+) -> None:
+    """The bound of deficit round robin: between two that wait all the time, served costs differ by
+    less than a quantum and the dearest thing on either side.
+    """
     made = queue(things)
     served: Counter[str] = Counter()
     since: dict[tuple[str, str], int] = {}
@@ -92,7 +95,11 @@ def test_nobody_gets_more_than_a_thing_and_a_round_ahead_while_both_wait(things:
                 ahead = served[one] - served[other]
                 begin = since.setdefault((one, other), ahead)
                 assert ahead - begin <= 2 * (QUANTUM + MOST)
-        since = {pair: begin for pair, begin in since.items() if pair[0] in waiting and pair[1] in waiting}
+        since = {
+            pair: begin
+            for pair, begin in since.items()
+            if pair[0] in waiting and pair[1] in waiting
+        }
         made.peek()
         owner, cost, _ = made.pop()
         served[owner] += cost

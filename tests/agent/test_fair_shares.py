@@ -18,7 +18,9 @@ from support.fake_adapter import FakeAdapter
 def group(handle_id: str, *, protocol: str = "") -> agent_pb2.SignGroup:
     item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"m")
     context = types.ContextSuffix(protocol=protocol)
-    return agent_pb2.SignGroup(handle_id=handle_id, algorithm=alg.ALGORITHM_ES256, context=context, items=[item])
+    return agent_pb2.SignGroup(
+        handle_id=handle_id, algorithm=alg.ALGORITHM_ES256, context=context, items=[item]
+    )
 
 
 async def test_who_is_refused_without_end_gets_the_word_later_and_good_calls_do_not(
@@ -56,7 +58,9 @@ async def test_questions_of_one_socket_go_to_the_adapter_some_at_a_time(
 
         monkeypatch.setattr(agent._lookups, "public_keys", ask)
         request = agent_pb2.GetPublicKeysRequest(handle_id=handle.id, algorithm=alg.ALGORITHM_ES256)
-        calls = [asyncio.ensure_future(stub.GetPublicKeys(request)) for _ in range(LOOKUPS_AT_ONCE + 2)]
+        calls = [
+            asyncio.ensure_future(stub.GetPublicKeys(request)) for _ in range(LOOKUPS_AT_ONCE + 2)
+        ]
         await until(lambda: len(asked) == LOOKUPS_AT_ONCE)
         good = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group(handle.id)]))
         assert good.groups[0].items[0].signature

@@ -8,7 +8,9 @@ MIB = 1 << 20
 
 
 def test_it_is_tried_again_where_it_came_too_early() -> None:
-    """It was tried once, when calls were over: before gRPC had freed what they lay in. 150 MiB stayed for good."""
+    """It was tried once, when calls were over: before gRPC had freed what they lay in. 150 MiB
+    stayed for good.
+    """
     giving = GivingBack()
     assert not giving.due(0.0, 50 * MIB)
     assert giving.due(2.0, 200 * MIB)

@@ -12,7 +12,9 @@ from support.agent_home import Home, first_handle, running, until
 from support.fake_adapter import FakeAdapter, Grant
 
 
-async def test_revocation_is_heeded_the_moment_it_is_told(place: Home, adapter: FakeAdapter) -> None:
+async def test_revocation_is_heeded_the_moment_it_is_told(
+    place: Home, adapter: FakeAdapter
+) -> None:
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
@@ -29,7 +31,9 @@ async def test_revocation_is_heeded_the_moment_it_is_told(place: Home, adapter: 
     assert adapter.requests == []
 
 
-async def test_a_refusal_by_the_adapter_drops_the_handle_and_asks_for_a_new_one(place: Home, adapter: FakeAdapter) -> None:
+async def test_a_refusal_by_the_adapter_drops_the_handle_and_asks_for_a_new_one(
+    place: Home, adapter: FakeAdapter
+) -> None:
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
@@ -50,7 +54,9 @@ async def test_handles_are_renewed_at_half_of_their_life(place: Home, adapter: F
     assert adapter.issued == 1
 
 
-async def test_new_certificate_files_bring_new_connections_and_new_handles(place: Home, adapter: FakeAdapter) -> None:
+async def test_new_certificate_files_bring_new_connections_and_new_handles(
+    place: Home, adapter: FakeAdapter
+) -> None:
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
@@ -61,7 +67,9 @@ async def test_new_certificate_files_bring_new_connections_and_new_handles(place
         assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
 
 
-async def test_an_expired_certificate_is_named_and_does_not_spin(place: Home, adapter: FakeAdapter) -> None:
+async def test_an_expired_certificate_is_named_and_does_not_spin(
+    place: Home, adapter: FakeAdapter
+) -> None:
     from datetime import timedelta
 
     place.ca.write(place.root / "tls", life=timedelta(seconds=-60))
@@ -77,7 +85,9 @@ async def test_an_expired_certificate_is_named_and_does_not_spin(place: Home, ad
         assert "no_upstream" in agent.faults()
 
 
-async def test_a_change_of_policy_brings_new_handles_and_forgets_keys(place: Home, adapter: FakeAdapter) -> None:
+async def test_a_change_of_policy_brings_new_handles_and_forgets_keys(
+    place: Home, adapter: FakeAdapter
+) -> None:
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id

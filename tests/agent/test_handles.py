@@ -25,7 +25,9 @@ def book(fake: FakeAdapter, *sockets: SocketHandles) -> HandleBook:
 
 
 def take(one: HandleBook, fake: FakeAdapter, *grants: Grant) -> None:
-    one.replace([fake.handle(grant) for grant in grants], NOW, bytes(fake.mint.public_key.to_bytes()))
+    one.replace(
+        [fake.handle(grant) for grant in grants], NOW, bytes(fake.mint.public_key.to_bytes())
+    )
 
 
 def reason(socket: SocketHandles, handle_id: str, now: float = NOW) -> int:
@@ -55,7 +57,10 @@ def test_an_id_means_nothing_on_another_socket(fake: FakeAdapter) -> None:
 
 
 def test_a_socket_offers_only_its_grants(fake: FakeAdapter) -> None:
-    first, second = SocketHandles("one", ("a",), Narrowing()), SocketHandles("two", ("b",), Narrowing())
+    first, second = (
+        SocketHandles("one", ("a",), Narrowing()),
+        SocketHandles("two", ("b",), Narrowing()),
+    )
     held = book(fake, first, second)
     assert held.wanted == ["a", "b"]
     take(held, fake, Grant("a"), Grant("b"))
@@ -101,7 +106,9 @@ def test_expiry_allows_for_the_skew_and_no_more(fake: FakeAdapter) -> None:
     assert reason(held.sockets[0], one.id, one.expires_at + 5.0) == fail.REASON_UPSTREAM_UNREACHABLE
 
 
-def test_renewal_is_due_at_half_of_the_shortest_life(fake: FakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_renewal_is_due_at_half_of_the_shortest_life(
+    fake: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = book(fake)
     assert held.half_life() == 0
     monkeypatch.setattr("support.fake_adapter.time.time", lambda: NOW)
@@ -112,10 +119,20 @@ def test_renewal_is_due_at_half_of_the_shortest_life(fake: FakeAdapter, monkeypa
     assert short.half_life() == pytest.approx(NOW + 10, abs=2)
 
 
-def test_only_what_is_due_is_renewed_and_the_rest_stays(fake: FakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("support.fake_adapter.time.time", lambda: NOW)  # NOW is when the tests were collected
+def test_only_what_is_due_is_renewed_and_the_rest_stays(
+    fake: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "support.fake_adapter.time.time", lambda: NOW
+    )  # NOW is when the tests were collected
     held = book(fake)
-    take(held, fake, Grant("long", life_s=1000), Grant("short", life_s=100), Grant("gone", life_s=100))
+    take(
+        held,
+        fake,
+        Grant("long", life_s=1000),
+        Grant("short", life_s=100),
+        Grant("gone", life_s=100),
+    )
     assert held.due(NOW + 10) == []
     assert sorted(held.due(NOW + 60)) == ["gone", "short"]
     long = held.issued["long"].serial
@@ -139,7 +156,9 @@ def test_narrowing_is_a_block_that_the_mint_never_sees(fake: FakeAdapter) -> Non
     assert "check if time($t), $t < " in token.block_source(1)
 
 
-def test_a_token_of_another_mint_is_not_narrowed_and_the_old_one_stays(fake: FakeAdapter, ca: TestCa) -> None:
+def test_a_token_of_another_mint_is_not_narrowed_and_the_old_one_stays(
+    fake: FakeAdapter, ca: TestCa
+) -> None:
     socket = SocketHandles("app", (), Narrowing(("ES256",)))
     held = book(fake, socket)
     take(held, fake, Grant("a"))
@@ -150,12 +169,21 @@ def test_a_token_of_another_mint_is_not_narrowed_and_the_old_one_stays(fake: Fak
 
 
 def test_a_node_whose_clock_is_hours_ahead_is_told_that_its_clock_is(fake: FakeAdapter) -> None:
-    """Every new handle has ended by that clock: "not renewed yet", for ever, would name the wrong cause."""
+    """Every new handle has ended by that clock: "not renewed yet", for ever, would name the wrong
+    cause.
+    """
     held = book(fake)
     ahead = NOW + 5 * 3600
-    held.replace([fake.handle(Grant("a", life_s=900))], ahead, bytes(fake.mint.public_key.to_bytes()))
+    held.replace(
+        [fake.handle(Grant("a", life_s=900))], ahead, bytes(fake.mint.public_key.to_bytes())
+    )
     [handle] = held.sockets[0]._by_id
-    for look in (lambda: held.sockets[0].find(handle, ahead + 60, 5.0), lambda: held.sockets[0].listed(ahead + 60, 5.0)):
-        with pytest.raises(FailureError, match=r"this node's clock said .* Set the clock") as caught:
+    for look in (
+        lambda: held.sockets[0].find(handle, ahead + 60, 5.0),
+        lambda: held.sockets[0].listed(ahead + 60, 5.0),
+    ):
+        with pytest.raises(
+            FailureError, match=r"this node's clock said .* Set the clock"
+        ) as caught:
             look()
         assert caught.value.outcome == fail.OUTCOME_UNAVAILABLE

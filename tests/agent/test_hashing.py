@@ -13,12 +13,16 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 
 def test_mu_is_what_an_independent_verifier_expects() -> None:
     key = mldsa.MLDSA65PrivateKey.generate()
-    spki = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    spki = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     signature = key.sign_mu(hashing.mu_hasher(spki)(b"message"))
     key.public_key().verify(signature, b"message")
 
 
-@pytest.mark.parametrize("spki", [b"", bytes(1974), bytes.fromhex("308207b2300b0609608648016503040312038207a100")])
+@pytest.mark.parametrize(
+    "spki", [b"", bytes(1974), bytes.fromhex("308207b2300b0609608648016503040312038207a100")]
+)
 def test_what_is_no_ml_dsa_key_makes_no_mu(spki: bytes) -> None:
     with pytest.raises(ValueError, match="ML-DSA-65"):
         hashing.mu_hasher(spki)

@@ -1,4 +1,6 @@
-"""The agent as it lives in a pod: no certificate at first, then one, then another, and an application that notices none of it."""
+"""The agent as it lives in a pod: no certificate at first, then one, then another, and an
+application that notices none of it.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def sign(stub: Any, handle: str) -> agent_pb2.SignResponse:
     item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"message")
-    return await stub.Sign(agent_pb2.SignRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519, item=item))
+    return await stub.Sign(
+        agent_pb2.SignRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519, item=item)
+    )
 
 
 async def refused(call: Any) -> FailureError:
@@ -72,23 +76,31 @@ async def probed(place: Home) -> str:
 
 
 async def generation(agent: Agent, change: Any) -> None:
-    """Do what leads to new credentials and wait until the agent works with them alone: the old connections are closed."""
+    """Do what leads to new credentials and wait until the agent works with them alone: the old
+    connections are closed.
+    """
     before = agent._upstream
     channels = [channel for target in before.targets for channel in target.channels]
     change()
-    await until(lambda: all(one.get_state() is grpc.ChannelConnectivity.SHUTDOWN for one in channels))
+    await until(
+        lambda: all(one.get_state() is grpc.ChannelConnectivity.SHUTDOWN for one in channels)
+    )
     await until(lambda: not agent.faults())
 
 
 def wake(agent: Agent, identity: FakeIdentity) -> None:
-    """More than half of the certificate's life goes by, all at once. The next one lives longer: it is dated by the real clock."""
+    """More than half of the certificate's life goes by, all at once. The next one lives longer: it
+    is dated by the real clock.
+    """
     source: Any = agent._source
     clock, passed_s = source._clock, identity.life.total_seconds() * 0.55
     identity.life *= 2
     source._clock = lambda: clock() + passed_s
 
 
-async def test_a_pod_enrols_and_signs(place: Home, adapter: FakeAdapter, identity: FakeIdentity) -> None:
+async def test_a_pod_enrols_and_signs(
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity
+) -> None:
     async with running(place):
         assert await probed(place) == "SERVING"
         stub = place.stub()
@@ -98,15 +110,23 @@ async def test_a_pod_enrols_and_signs(place: Home, adapter: FakeAdapter, identit
     assert kinds[:2] == [evidence_pb2.AUDIT_KIND_OPEN, evidence_pb2.AUDIT_KIND_IDENTITY_ISSUED]
 
 
-async def test_before_the_adapter_is_up_the_sockets_refuse_and_health_says_why(place: Home, adapter: FakeAdapter) -> None:
+async def test_before_the_adapter_is_up_the_sockets_refuse_and_health_says_why(
+    place: Home, adapter: FakeAdapter
+) -> None:
     adapter.stop()
     place.upstream = "unreachable_after_ms = 0"
     async with running(place, ready=False) as agent:
         await until(lambda: "UPSTREAM_UNREACHABLE" in agent.faults() and agent._health._probe)
-        assert await probed(place) == "NOT_SERVING no_identity UPSTREAM_UNREACHABLE no_handles no_upstream"
+        assert (
+            await probed(place)
+            == "NOT_SERVING no_identity UPSTREAM_UNREACHABLE no_handles no_upstream"
+        )
         stub = place.stub()
         told = await refused(stub.ListHandles(agent_pb2.ListHandlesRequest()))
-        assert (told.reason, told.outcome) == (fail.REASON_UPSTREAM_UNREACHABLE, fail.OUTCOME_UNAVAILABLE)
+        assert (told.reason, told.outcome) == (
+            fail.REASON_UPSTREAM_UNREACHABLE,
+            fail.OUTCOME_UNAVAILABLE,
+        )
         refusal = agent._refusing()
         assert refusal is not None
         assert "no identity yet" in refusal.detail
@@ -122,17 +142,32 @@ async def test_a_refusal_is_seen_in_health_log_and_evidence_and_is_no_end(
     identity.refuse = fail.REASON_SERVICE_TOKEN_MISPLACED
     async with running(place, ready=False) as agent:
         await until(lambda: len(identity.enrolled) > 3)
-        assert await probed(place) == "NOT_SERVING no_identity SERVICE_TOKEN_MISPLACED no_handles no_upstream"
+        assert (
+            await probed(place)
+            == "NOT_SERVING no_identity SERVICE_TOKEN_MISPLACED no_handles no_upstream"
+        )
         identity.refuse = 0
         await until(lambda: not agent.faults())
-    logged = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
-    assert [one["reason"] for one in logged if one["event"] == "identity.refused"] == ["SERVICE_TOKEN_MISPLACED"]
-    noted = [record for record in adapter.records if record.kind == evidence_pb2.AUDIT_KIND_IDENTITY_REFUSED]
+    logged = [
+        json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")
+    ]
+    assert [one["reason"] for one in logged if one["event"] == "identity.refused"] == [
+        "SERVICE_TOKEN_MISPLACED"
+    ]
+    noted = [
+        record
+        for record in adapter.records
+        if record.kind == evidence_pb2.AUDIT_KIND_IDENTITY_REFUSED
+    ]
     assert [record.reason for record in noted] == [fail.REASON_SERVICE_TOKEN_MISPLACED]
 
 
-async def test_a_new_certificate_costs_no_call(place: Home, adapter: FakeAdapter, identity: FakeIdentity) -> None:
-    """Callers that never pause, across three renewals. Handles are bound to the key: one that is sent late would be refused."""
+async def test_a_new_certificate_costs_no_call(
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity
+) -> None:
+    """Callers that never pause, across three renewals. Handles are bound to the key: one that is
+    sent late would be refused.
+    """
     stop = asyncio.Event()
     done = 0
 
@@ -149,11 +184,17 @@ async def test_a_new_certificate_costs_no_call(place: Home, adapter: FakeAdapter
         for number in range(3):
             await generation(agent, lambda: wake(agent, identity))
             before = done
-            await until(lambda reached=before: done > reached + 20 or any(one.done() for one in callers))
+            await until(
+                lambda reached=before: done > reached + 20 or any(one.done() for one in callers)
+            )
             assert len(identity.renewed) == number + 1
         stop.set()
         await asyncio.gather(*callers)
-    outcomes = [record.outcome for record in adapter.records if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME]
+    outcomes = [
+        record.outcome
+        for record in adapter.records
+        if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME
+    ]
     assert outcomes == [fail.OUTCOME_DONE] * done
     assert len(set(adapter.bound.values())) == 4
 
@@ -161,8 +202,10 @@ async def test_a_new_certificate_costs_no_call(place: Home, adapter: FakeAdapter
 async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft(
     place: Home, adapter: FakeAdapter, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store fails, the certificate changes, the store comes back: at no time may a handle be sent over the connections of
-    another key. Handles of the new key were once taken while the old streams signed: calls were refused as stolen, finally."""
+    """The store fails, the certificate changes, the store comes back: at no time may a handle be
+    sent over the connections of another key. Handles of the new key were once taken while the old
+    streams signed: calls were refused as stolen, finally.
+    """
     monkeypatch.setattr("capsign_agent.agent.backoff_s", lambda failures: 0.4)
     stop, heard = asyncio.Event(), []
 
@@ -176,10 +219,14 @@ async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft
         calling = asyncio.create_task(caller(stub, (await first_handle(stub)).id))
         await until(lambda: adapter.watchers and agent._renewal._policy)
         adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE
-        adapter.tell(revocation_epoch=2, policy_digest=b"2" * 32)  # handles are to be asked for anew
+        adapter.tell(
+            revocation_epoch=2, policy_digest=b"2" * 32
+        )  # handles are to be asked for anew
         wake(agent, identity)
         await until(lambda: identity.renewed)
-        await asyncio.sleep(2.0)  # longer than four tries: the new streams once took over without handles
+        await asyncio.sleep(
+            2.0
+        )  # longer than four tries: the new streams once took over without handles
         before = len(heard)
         await until(lambda: len(heard) > before + 20 or calling.done())
         adapter.faults.issue = 0
@@ -193,7 +240,9 @@ async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft
 async def test_a_certificate_that_no_adapter_takes_does_not_keep_out_the_next(
     place: Home, adapter: FakeAdapter, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Handles are refused under the second certificate for as long as it lives; the third is used though the second never was."""
+    """Handles are refused under the second certificate for as long as it lives; the third is used
+    though the second never was.
+    """
     monkeypatch.setattr("capsign_agent.agent.backoff_s", lambda failures: 30.0)
     async with running(place) as agent:
         first = agent._upstream
@@ -210,8 +259,9 @@ async def test_a_certificate_that_no_adapter_takes_does_not_keep_out_the_next(
 async def test_when_the_old_certificate_ended_callers_hear_that_they_may_try_again(
     place: Home, adapter: FakeAdapter, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No handle of the new certificate can be had and the old one has ended: nothing is signed, nothing is refused for good, and
-    evidence goes over the new connections."""
+    """No handle of the new certificate can be had and the old one has ended: nothing is signed,
+    nothing is refused for good, and evidence goes over the new connections.
+    """
     monkeypatch.setattr("capsign_agent.agent.backoff_s", lambda failures: 0.02)
     place.upstream = "unreachable_after_ms = 0"
     async with running(place) as agent:
@@ -232,8 +282,12 @@ async def test_when_the_old_certificate_ended_callers_hear_that_they_may_try_aga
         assert (await sign(stub, handle)).signature
 
 
-async def test_revocations_are_heard_after_a_renewal_too(place: Home, adapter: FakeAdapter, identity: FakeIdentity) -> None:
-    """Closing the old connections cancels the Watch stream in a way that looks like the end of its task. It opens anew."""
+async def test_revocations_are_heard_after_a_renewal_too(
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity
+) -> None:
+    """Closing the old connections cancels the Watch stream in a way that looks like the end of its
+    task. It opens anew.
+    """
     async with running(place) as agent:
         await until(lambda: adapter.watchers)
         [before] = adapter.watchers
@@ -247,7 +301,9 @@ async def test_revocations_are_heard_after_a_renewal_too(place: Home, adapter: F
 async def test_evidence_under_way_while_connections_change_arrives(
     place: Home, adapter: FakeAdapter, identity: FakeIdentity
 ) -> None:
-    """A batch hangs at the adapter when its connection is closed. It is sent again, and the one who sends lives on."""
+    """A batch hangs at the adapter when its connection is closed. It is sent again, and the one who
+    sends lives on.
+    """
     hanging, gate = threading.Event(), threading.Event()
 
     def hang(_: bytes) -> int:
@@ -263,8 +319,14 @@ async def test_evidence_under_way_while_connections_change_arrives(
         await generation(agent, lambda: wake(agent, identity))
         adapter.faults.audit = lambda _: 0
         gate.set()
-        await until(lambda: any(one.kind == evidence_pb2.AUDIT_KIND_OUTCOME for one in adapter.records))
-        await until(lambda: any(one.kind == evidence_pb2.AUDIT_KIND_IDENTITY_RENEWED for one in adapter.records))
+        await until(
+            lambda: any(one.kind == evidence_pb2.AUDIT_KIND_OUTCOME for one in adapter.records)
+        )
+        await until(
+            lambda: any(
+                one.kind == evidence_pb2.AUDIT_KIND_IDENTITY_RENEWED for one in adapter.records
+            )
+        )
 
 
 async def test_a_question_under_way_while_connections_change_is_answered(
@@ -290,14 +352,22 @@ async def test_a_question_under_way_while_connections_change_is_answered(
         gate.set()
 
 
-async def test_an_authority_rolls_while_the_agent_is_connected(place: Home, adapter: FakeAdapter, identity: FakeIdentity) -> None:
-    """Published, told on the stream, trusted; then adapters show certificates of the new one, and the agent connects to them."""
+async def test_an_authority_rolls_while_the_agent_is_connected(
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity
+) -> None:
+    """Published, told on the stream, trusted; then adapters show certificates of the new one, and
+    the agent connects to them.
+    """
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
         await until(lambda: adapter.watchers)
         identity.roll()
-        told = {"revocation_epoch": 1, "policy_digest": bytes(32), "trust_bundle_sequence": identity.sequence}
+        told = {
+            "revocation_epoch": 1,
+            "policy_digest": bytes(32),
+            "trust_bundle_sequence": identity.sequence,
+        }
         await generation(agent, lambda: adapter.tell(**told))
         assert (await sign(stub, handle)).signature
         identity.active = identity.authorities[-1]
@@ -308,7 +378,9 @@ async def test_an_authority_rolls_while_the_agent_is_connected(place: Home, adap
     assert (len(identity.enrolled), len(identity.renewed), identity.bundles_asked) == (1, 0, 1)
 
 
-async def test_a_restart_in_an_old_pod_finds_the_adapter_again(place: Home, adapter: FakeAdapter, identity: FakeIdentity) -> None:
+async def test_a_restart_in_an_old_pod_finds_the_adapter_again(
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity
+) -> None:
     identity.roll()
     async with running(place):
         pass
@@ -329,7 +401,9 @@ async def test_the_certificate_in_use_is_measured(place: Home, adapter: FakeAdap
 @pytest.fixture
 async def spire(place: Home) -> AsyncIterator[FakeWorkloadApi]:
     api = FakeWorkloadApi(place.root / "w.sock").start()
-    place.identity = f'[identity]\nsource = "workload-api"\n[identity.workload_api]\nsocket = "{api.path}"\n'
+    place.identity = (
+        f'[identity]\nsource = "workload-api"\n[identity.workload_api]\nsocket = "{api.path}"\n'
+    )
     yield api
     await asyncio.to_thread(api.stop)
 

@@ -1,4 +1,6 @@
-"""The pod's token as the source of an identity: whom the token goes to, what is renewed when, and what is trusted."""
+"""The pod's token as the source of an identity: whom the token goes to, what is renewed when, and
+what is trusted.
+"""
 
 from __future__ import annotations
 
@@ -67,21 +69,30 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
 
 
-async def test_a_request_names_nobody_and_each_has_a_key_of_its_own(rig: KubernetesRig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_names_nobody_and_each_has_a_key_of_its_own(
+    rig: KubernetesRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[bytes] = []
     issue = rig.identity.issue
-    monkeypatch.setattr(rig.identity, "issue", lambda request, *more: seen.append(request) or issue(request, *more))
+    monkeypatch.setattr(
+        rig.identity, "issue", lambda request, *more: seen.append(request) or issue(request, *more)
+    )
     async with rig.changes() as changes:
         await following(changes)
         rig.replace()
         await following(changes)
     requests = [x509.load_der_x509_csr(one) for one in seen]
-    assert all(one.is_signature_valid and not list(one.subject) and not list(one.extensions) for one in requests)
+    assert all(
+        one.is_signature_valid and not list(one.subject) and not list(one.extensions)
+        for one in requests
+    )
     assert all(isinstance(one.public_key().curve, ec.SECP256R1) for one in requests)  # type: ignore[union-attr]
     assert requests[0].public_key() != requests[1].public_key()
 
 
-async def test_the_token_goes_to_nobody_for_whom_the_bundle_does_not_vouch(rig: KubernetesRig) -> None:
+async def test_the_token_goes_to_nobody_for_whom_the_bundle_does_not_vouch(
+    rig: KubernetesRig,
+) -> None:
     rig.bundle = TestCa("authority 1").pem  # the same name, another key
     async with rig.changes() as changes:
         assert await hindered(rig, changes) == "TRUST_OUTDATED"
@@ -94,7 +105,9 @@ async def test_a_clock_that_is_off_is_not_taken_for_another_adapter(rig: Kuberne
     (rig.root / "old.pem").write_bytes(certificate + key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(rig.root / "old.pem")
-    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(
+        lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context
+    )
     rig.targets[:] = [f"127.0.0.1:{server.sockets[0].getsockname()[1]}"]
     try:
         async with rig.changes() as changes:
@@ -103,8 +116,12 @@ async def test_a_clock_that_is_off_is_not_taken_for_another_adapter(rig: Kuberne
         server.close()
 
 
-async def test_an_adapter_that_is_away_is_told_apart_from_one_that_is_another(rig: KubernetesRig) -> None:
-    """A pod from before a reinstallation said what every pod says in an outage, and waited for ever for the end of one."""
+async def test_an_adapter_that_is_away_is_told_apart_from_one_that_is_another(
+    rig: KubernetesRig,
+) -> None:
+    """A pod from before a reinstallation said what every pod says in an outage, and waited for ever
+    for the end of one.
+    """
     hole = BlackHole(rig.targets[0])
     rig.targets[:] = [hole.address]
     hole.close()
@@ -112,8 +129,12 @@ async def test_an_adapter_that_is_away_is_told_apart_from_one_that_is_another(ri
         assert await hindered(rig, changes) == "UPSTREAM_UNREACHABLE"
 
 
-async def test_a_replica_that_hangs_leaves_time_for_the_next(rig: KubernetesRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("capsign_agent.identity.enrolment.random.sample", lambda targets, _: list(targets))
+async def test_a_replica_that_hangs_leaves_time_for_the_next(
+    rig: KubernetesRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "capsign_agent.identity.enrolment.random.sample", lambda targets, _: list(targets)
+    )
     hole = BlackHole(rig.targets[0])
     hole.swallow()
     rig.targets.insert(0, hole.address)
@@ -130,7 +151,9 @@ async def test_a_replica_that_hangs_leaves_time_for_the_next(rig: KubernetesRig,
     [(fail.REASON_SERVICE_TOKEN_MISPLACED, 1), (fail.REASON_CLUSTER_UNAVAILABLE, 2)],
     ids=["refused-is-final", "unavailable-is-not"],
 )
-async def test_a_refusal_is_not_carried_to_the_next_replica(rig: KubernetesRig, reason: int, most: int) -> None:
+async def test_a_refusal_is_not_carried_to_the_next_replica(
+    rig: KubernetesRig, reason: int, most: int
+) -> None:
     rig.targets *= 2
     rig.identity.refuse = reason
     async with rig.changes() as changes:
@@ -145,7 +168,9 @@ async def test_a_refusal_is_not_carried_to_the_next_replica(rig: KubernetesRig, 
 
 
 async def test_the_token_is_read_anew_when_the_kubelet_has_swapped_it(rig: KubernetesRig) -> None:
-    """As a projected volume does it: the file is a link into a directory that is itself a link, which is swapped."""
+    """As a projected volume does it: the file is a link into a directory that is itself a link,
+    which is swapped.
+    """
     rig.token = rig.root / "volume" / "token"
     for number in (1, 2):
         folder = rig.root / "volume" / f"..{number}"
@@ -174,7 +199,9 @@ async def test_a_renewal_goes_over_the_connection_of_the_certificate(rig: Kubern
 
 
 async def test_a_certificate_that_has_ended_is_followed_by_an_enrolment(rig: KubernetesRig) -> None:
-    """The adapter refused to renew it until it ended; then there is no connection left to renew over."""
+    """The adapter refused to renew it until it ended; then there is no connection left to renew
+    over.
+    """
     async with rig.changes() as changes:
         await following(changes)
         rig.identity.refuse = fail.REASON_SERVICE_TOKEN_REFUSED
@@ -199,8 +226,12 @@ async def test_past_its_end_nothing_is_renewed(rig: KubernetesRig) -> None:
     assert (len(rig.identity.enrolled), len(rig.identity.renewed)) == (2, 0)
 
 
-async def test_a_certificate_that_no_adapter_accepts_any_more_is_replaced_by_enrolling(rig: KubernetesRig) -> None:
-    """The authority was made anew: connections with the old certificate fail, long before it ends."""
+async def test_a_certificate_that_no_adapter_accepts_any_more_is_replaced_by_enrolling(
+    rig: KubernetesRig,
+) -> None:
+    """The authority was made anew: connections with the old certificate fail, long before it
+    ends.
+    """
     async with rig.changes() as changes:
         await following(changes)
         rig.identity.roll()
@@ -215,11 +246,17 @@ async def test_a_certificate_that_no_adapter_accepts_any_more_is_replaced_by_enr
 
 
 @pytest.mark.parametrize("spoiled", ["another key", "no certificate", "garbage"])
-async def test_a_certificate_that_does_not_fit_is_not_taken(rig: KubernetesRig, spoiled: str) -> None:
+async def test_a_certificate_that_does_not_fit_is_not_taken(
+    rig: KubernetesRig, spoiled: str
+) -> None:
     def spoil(svid: identity_pb2.Svid) -> None:
         other = ec.generate_private_key(ec.SECP256R1()).public_key()
         certificate = rig.identity.active.certify(svid.spiffe_id, other, timedelta(hours=1))
-        svid.certificates[0] = {"another key": certificate, "no certificate": b"\x30\x03\x02\x01\x01", "garbage": b"?"}[spoiled]
+        svid.certificates[0] = {
+            "another key": certificate,
+            "no certificate": b"\x30\x03\x02\x01\x01",
+            "garbage": b"?",
+        }[spoiled]
 
     rig.identity.spoil = spoil
     async with rig.changes() as changes:
@@ -233,7 +270,9 @@ async def test_a_clock_that_is_wrong_is_named_and_does_not_make_it_spin(rig: Kub
 
 
 @pytest.mark.parametrize("content", [None, b"", b" \n", b"x" * 8193, b"caf\xc3\xa9"])
-def test_what_is_no_token_is_refused_without_being_quoted(tmp_path: Path, content: bytes | None) -> None:
+def test_what_is_no_token_is_refused_without_being_quoted(
+    tmp_path: Path, content: bytes | None
+) -> None:
     path = tmp_path / "token"
     if content is not None:
         path.write_bytes(content)
@@ -249,7 +288,9 @@ def test_a_directory_in_the_place_of_the_token_is_no_token(tmp_path: Path) -> No
         read_token(tmp_path)
 
 
-async def test_neither_token_nor_key_is_ever_logged(rig: KubernetesRig, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_neither_token_nor_key_is_ever_logged(
+    rig: KubernetesRig, capfd: pytest.CaptureFixture[str]
+) -> None:
     rig.token.write_text("very-secret-token")
     async with rig.changes() as changes:
         assert await hindered(rig, changes) == "SERVICE_TOKEN_REFUSED"
@@ -269,7 +310,9 @@ def kept(rig: KubernetesRig) -> Path:
     return rig.root / "state" / "identity" / trust.FILE_NAME
 
 
-async def test_a_bundle_that_is_announced_comes_with_the_certificate_in_use(rig: KubernetesRig, monkeypatch: Any) -> None:
+async def test_a_bundle_that_is_announced_comes_with_the_certificate_in_use(
+    rig: KubernetesRig, monkeypatch: Any
+) -> None:
     sources: list[Any] = []
     make = rig.source
     monkeypatch.setattr(rig, "source", lambda: sources.append(make()) or sources[-1])
@@ -287,15 +330,21 @@ async def test_a_bundle_that_is_announced_comes_with_the_certificate_in_use(rig:
     assert rig.identity.renewed == []
 
 
-async def test_a_replica_that_lags_behind_is_asked_again_and_not_in_a_loop(rig: KubernetesRig, monkeypatch: Any) -> None:
+async def test_a_replica_that_lags_behind_is_asked_again_and_not_in_a_loop(
+    rig: KubernetesRig, monkeypatch: Any
+) -> None:
     sources: list[Any] = []
     make = rig.source
     monkeypatch.setattr(rig, "source", lambda: sources.append(make()) or sources[-1])
     async with rig.changes() as changes:
         await following(changes)
-        sources[0].authorities_changed(2)  # told by one replica, not yet known to the one that answers
+        sources[0].authorities_changed(
+            2
+        )  # told by one replica, not yet known to the one that answers
         waiting = asyncio.ensure_future(following(changes))
-        await until(lambda: rig.account.hindrance == "BUNDLE_LATE" and rig.identity.bundles_asked > 2)
+        await until(
+            lambda: rig.account.hindrance == "BUNDLE_LATE" and rig.identity.bundles_asked > 2
+        )
         assert not waiting.done()
         rig.identity.roll()
         assert authorities(await waiting) == ["CN=authority 1", "CN=authority 2"]
@@ -312,11 +361,16 @@ async def test_a_renewal_brings_the_bundle_too(rig: KubernetesRig) -> None:
     assert rig.identity.bundles_asked == 0
 
 
-async def test_an_older_bundle_never_replaces_a_newer_one(rig: KubernetesRig, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_older_bundle_never_replaces_a_newer_one(
+    rig: KubernetesRig, capsys: pytest.CaptureFixture[str]
+) -> None:
     rig.identity.roll()
     async with rig.changes() as changes:
         await following(changes)
-        rig.identity.authorities, rig.identity.sequence = rig.identity.authorities[:1], 1  # restored from a backup
+        rig.identity.authorities, rig.identity.sequence = (
+            rig.identity.authorities[:1],
+            1,
+        )  # restored from a backup
         rig.replace()
         held = await following(changes)
     assert authorities(held) == ["CN=authority 1", "CN=authority 2"]
@@ -324,11 +378,14 @@ async def test_an_older_bundle_never_replaces_a_newer_one(rig: KubernetesRig, ca
     assert "identity.bundle_older" in events(capsys)
 
 
-async def test_a_restarted_container_in_an_old_pod_trusts_the_authority_of_today(rig: KubernetesRig) -> None:
+async def test_a_restarted_container_in_an_old_pod_trusts_the_authority_of_today(
+    rig: KubernetesRig,
+) -> None:
     rig.identity.roll()
     async with rig.changes() as changes:
         await following(changes)
-    rig.identity.retire()  # by now adapters show certificates of authority 2; the pod was created with authority 1
+    # by now adapters show certificates of authority 2; the pod was created with authority 1
+    rig.identity.retire()
     rig.adapter.stop()
     rig.adapter.start()
     async with rig.changes() as changes:
@@ -349,7 +406,9 @@ async def test_a_damaged_file_means_the_injected_bundle_and_is_said(
     if damage == "link":
         path.symlink_to(rig.token)
     else:
-        path.write_bytes({"cut": data[:-9], "flipped": data, "empty": b"", "other head": b"x" + data}[damage])
+        path.write_bytes(
+            {"cut": data[:-9], "flipped": data, "empty": b"", "other head": b"x" + data}[damage]
+        )
     store = trust.TrustStore(path.parent, rig.bundle.decode())
     assert store.now == trust.Trust(0, rig.bundle)
     assert events(capsys)[-1] in {"identity.bundle_damaged", "identity.bundle_unreadable"}

@@ -1,4 +1,6 @@
-"""The agent as a process on volumes as the kubelet makes them, as a user that is not root, with its settings in a variable."""
+"""The agent as a process on volumes as the kubelet makes them, as a user that is not root, with its
+settings in a variable.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +33,27 @@ PROBE = Path(capsign_agent.__file__).parent / "probe.py"
 
 
 def as_user(uid: int, *groups: int) -> list[str]:
-    """Puts what follows under another user. A program of its own: a fork among gRPC's threads would not be safe."""
-    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={','.join(map(str, (uid, *groups)))}"]
+    """Puts what follows under another user. A program of its own: a fork among gRPC's threads would
+    not be safe.
+    """
+    return [
+        "setpriv",
+        f"--reuid={uid}",
+        f"--regid={uid}",
+        f"--groups={','.join(map(str, (uid, *groups)))}",
+    ]
 
 
 @functools.cache
 def python_for_all() -> str:
-    """An interpreter like ours that other users may run too: ours may lie in somebody's home. Empty: there is none."""
+    """An interpreter like ours that other users may run too: ours may lie in somebody's home.
+    Empty: there is none.
+    """
     ask = "import sys; print(*sys.version_info[:2])"
     for path in (sys.executable, "/usr/bin/python3"):
-        done = subprocess.run([*as_user(AGENT), path, "-c", ask], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*as_user(AGENT), path, "-c", ask], capture_output=True, text=True, check=False
+        )
         if done.stdout.split() == [str(part) for part in sys.version_info[:2]]:
             return path
     return ""
@@ -52,14 +65,19 @@ def able() -> bool:
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.skipif(not able(), reason="needs root to mount volumes, setpriv, and a Python that other users may run"),
+    pytest.mark.skipif(
+        not able(),
+        reason="needs root to mount volumes, setpriv, and a Python that other users may run",
+    ),
 ]
 SOURCES = [str(Path(package.__path__[0]).parent) for package in (capsign_agent, capsign_wire)]
 LIBRARIES = [path for path in sys.path if "site-packages" in path]
 
 
 class Pod:
-    """Two Memory emptyDirs: the agent's own, and the one that it shares with the container `web`."""
+    """Two Memory emptyDirs: the agent's own, and the one that it shares with the container
+    `web`.
+    """
 
     def __init__(self, root: Path, *, setgid: bool) -> None:
         self.root = root
@@ -67,7 +85,9 @@ class Pod:
         self.state, self.shared = root / "state", root / "0"
         for volume in (self.state, self.shared):
             volume.mkdir()
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=1777", "tmpfs", volume], check=True)
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", "size=16m,mode=1777", "tmpfs", volume], check=True
+            )
             if setgid:
                 os.chown(volume, 0, FS_GROUP)
                 volume.chmod(0o3777)
@@ -80,11 +100,14 @@ class Pod:
     @property
     def settings(self) -> str:
         targets = [f"127.0.0.1:{self.adapter.enrolment_port}"]
+        identity = kubernetes_section(
+            targets, self.root / "token", self.identity.active.pem, self.state / "identity"
+        )
         return f"""
 [upstream]
 targets = ["127.0.0.1:{self.adapter.port}"]
 server_name = "localhost"
-{kubernetes_section(targets, self.root / "token", self.identity.active.pem, self.state / "identity")}
+{identity}
 [[sockets]]
 name = "web"
 path = "{self.socket}"
@@ -103,12 +126,22 @@ path = "{self.state}/health.sock"
         environ = {**os.environ, "PYTHONPATH": paths, "CAPSIGN_AGENT_CONFIG": self.settings}
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*as_user(AGENT, FS_GROUP), python_for_all(), "-m", "capsign_agent"], env=environ, stderr=log, cwd="/"
+                [*as_user(AGENT, FS_GROUP), python_for_all(), "-m", "capsign_agent"],
+                env=environ,
+                stderr=log,
+                cwd="/",
             )
 
     def started(self) -> bool:
         """The start-up probe."""
-        command = [*as_user(AGENT), python_for_all(), "-I", "-S", str(PROBE), f"{self.state}/health.sock.probe"]
+        command = [
+            *as_user(AGENT),
+            python_for_all(),
+            "-I",
+            "-S",
+            str(PROBE),
+            f"{self.state}/health.sock.probe",
+        ]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def close(self) -> None:
@@ -143,7 +176,9 @@ async def sign(pod: Pod) -> bytes:
         stub = agent_pb2_grpc.SigningServiceStub(channel)
         item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"message")
         handle = await first_handle(stub)
-        answer = await stub.Sign(agent_pb2.SignRequest(handle_id=handle.id, algorithm=alg.ALGORITHM_ED25519, item=item))
+        answer = await stub.Sign(
+            agent_pb2.SignRequest(handle_id=handle.id, algorithm=alg.ALGORITHM_ED25519, item=item)
+        )
         return bytes(answer.signature)
 
 
@@ -153,7 +188,9 @@ def reachable_by(uid: int, path: Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-async def test_it_serves_in_a_volume_and_takes_it_over_after_kill_9(pod: Pod, agent: psutil.Process) -> None:
+async def test_it_serves_in_a_volume_and_takes_it_over_after_kill_9(
+    pod: Pod, agent: psutil.Process
+) -> None:
     assert await sign(pod)
     agent.send_signal(signal.SIGKILL)
     agent.wait()
@@ -177,7 +214,9 @@ async def test_another_user_may_call_and_nothing_more(pod: Pod, agent: psutil.Pr
         assert stat.S_IMODE(path.stat().st_mode) & 0o777 == 0o700
 
 
-async def test_the_private_key_is_on_no_volume_and_in_no_log(pod: Pod, agent: psutil.Process) -> None:
+async def test_the_private_key_is_on_no_volume_and_in_no_log(
+    pod: Pod, agent: psutil.Process
+) -> None:
     await sign(pod)
     files = [path for path in pod.root.rglob("*") if path.is_file()]
     assert any(path.name == "trust-bundle.pem" for path in files)
@@ -185,8 +224,12 @@ async def test_the_private_key_is_on_no_volume_and_in_no_log(pod: Pod, agent: ps
     assert "token-1" not in pod.log.read_text()
 
 
-async def test_it_stays_within_the_memory_that_a_pod_asks_for(pod: Pod, agent: psutil.Process) -> None:
-    """64 MiB is what the injector requests by default. Pages of files that the kernel can drop again do not count."""
+async def test_it_stays_within_the_memory_that_a_pod_asks_for(
+    pod: Pod, agent: psutil.Process
+) -> None:
+    """64 MiB is what the injector requests by default. Pages of files that the kernel can drop
+    again do not count.
+    """
     for _ in range(20):
         await sign(pod)
     assert agent.memory_full_info().uss < 48 * 1024 * 1024

@@ -1,4 +1,6 @@
-"""Bad input at the application's socket: each gets a typed error, nothing goes upstream, and the agent serves on."""
+"""Bad input at the application's socket: each gets a typed error, nothing goes upstream, and the
+agent serves on.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ SERVICE = "/capsign.agent.v1.SigningService"
 
 def raw(stub_channel: grpc.aio.Channel, method: str, data: bytes, **more: Any) -> Any:
     """A call whose request is these bytes, whatever they are."""
-    call = stub_channel.unary_unary(f"{SERVICE}/{method}", request_serializer=bytes, response_deserializer=bytes)
+    call = stub_channel.unary_unary(
+        f"{SERVICE}/{method}", request_serializer=bytes, response_deserializer=bytes
+    )
     return call(data, **more)
 
 
@@ -75,15 +79,33 @@ async def test_bytes_that_do_not_parse(channel: Any, data: bytes) -> None:
     [
         pytest.param(b"", "handle_id", id="empty"),
         pytest.param(b"\x08\x01" + VALID, "", id="wrong wire type"),
-        pytest.param(sign_request(handle_id="a\x00b").SerializeToString(), "handle_id", id="control character"),
+        pytest.param(
+            sign_request(handle_id="a\x00b").SerializeToString(),
+            "handle_id",
+            id="control character",
+        ),
         pytest.param(sign_request(handle_id="ä").SerializeToString(), "handle_id", id="not ASCII"),
         pytest.param(sign_request(algorithm=0).SerializeToString(), "algorithm", id="no algorithm"),
-        pytest.param(sign_request(algorithm=99).SerializeToString(), "algorithm", id="unknown enum"),
+        pytest.param(
+            sign_request(algorithm=99).SerializeToString(), "algorithm", id="unknown enum"
+        ),
         pytest.param(sign_request(item=None).SerializeToString(), "item", id="no item"),
-        pytest.param(sign_request(item=item(intent_id=b"")).SerializeToString(), "item.intent_id", id="no intent"),
-        pytest.param(sign_request(item=item(intent_id=bytes(17))).SerializeToString(), "item.intent_id", id="long intent"),
+        pytest.param(
+            sign_request(item=item(intent_id=b"")).SerializeToString(),
+            "item.intent_id",
+            id="no intent",
+        ),
+        pytest.param(
+            sign_request(item=item(intent_id=bytes(17))).SerializeToString(),
+            "item.intent_id",
+            id="long intent",
+        ),
         pytest.param(sign_request(purpose="P!").SerializeToString(), "purpose", id="purpose"),
-        pytest.param(sign_request(item=item(message=bytes(65537))).SerializeToString(), "item.message", id="large message"),
+        pytest.param(
+            sign_request(item=item(message=bytes(65537))).SerializeToString(),
+            "item.message",
+            id="large message",
+        ),
     ],
 )
 async def test_a_field_beyond_its_bound_is_named(channel: Any, data: bytes, field: str) -> None:
@@ -111,17 +133,27 @@ async def test_an_item_that_cannot_be_signed_fails_alone(
     place: Home, channel: Any, bad: agent_pb2.SignItem, algorithm: int
 ) -> None:
     stub = place.stub()
-    group = agent_pb2.SignGroup(handle_id=(await first_handle(stub)).id, algorithm=algorithm, items=[bad])
+    group = agent_pb2.SignGroup(
+        handle_id=(await first_handle(stub)).id, algorithm=algorithm, items=[bad]
+    )
     answer = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group]))
     assert answer.groups[0].items[0].failure.reason == fail.REASON_INPUT_MALFORMED
 
 
 async def test_more_items_than_a_batch_takes(place: Home, channel: Any) -> None:
     items = [item() for _ in range(1024)]
-    two = [agent_pb2.SignGroup(handle_id="h", algorithm=alg.ALGORITHM_ED25519, items=items[:600]) for _ in range(2)]
+    two = [
+        agent_pb2.SignGroup(handle_id="h", algorithm=alg.ALGORITHM_ED25519, items=items[:600])
+        for _ in range(2)
+    ]
     code, told = await failure(place.stub().SignBatch(agent_pb2.SignBatchRequest(groups=two)))
-    assert (code, told and told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, fail.REASON_INPUT_TOO_LARGE)
-    one = agent_pb2.SignGroup(handle_id="h", algorithm=alg.ALGORITHM_ED25519, items=[*items, item()])
+    assert (code, told and told.reason) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        fail.REASON_INPUT_TOO_LARGE,
+    )
+    one = agent_pb2.SignGroup(
+        handle_id="h", algorithm=alg.ALGORITHM_ED25519, items=[*items, item()]
+    )
     code, told = await failure(place.stub().SignBatch(agent_pb2.SignBatchRequest(groups=[one])))
     assert told is not None
     assert (told.reason, told.field) == (fail.REASON_INPUT_TOO_LARGE, "groups[0].items")
@@ -129,7 +161,11 @@ async def test_more_items_than_a_batch_takes(place: Home, channel: Any) -> None:
 
 async def test_a_batch_of_a_million_items_is_refused_by_its_size(place: Home, channel: Any) -> None:
     one = agent_pb2.SignBatchRequest(
-        groups=[agent_pb2.SignGroup(handle_id="h", algorithm=alg.ALGORITHM_ED25519, items=[item(message=b"")])]
+        groups=[
+            agent_pb2.SignGroup(
+                handle_id="h", algorithm=alg.ALGORITHM_ED25519, items=[item(message=b"")]
+            )
+        ]
     ).SerializeToString()
     body = b"\x2a\x12\x0a\x10" + new_intent_id()
     group = b"\x0a\x01h\x18\x01" + body * 1_000_000
@@ -153,7 +189,11 @@ async def test_a_stream_answers_a_bad_call_and_goes_on(place: Home, channel: Any
     stub = place.stub()
     handle = (await first_handle(stub)).id
     call = stub.SignStream()
-    good = agent_pb2.SignGroup(handle_id=handle, algorithm=alg.ALGORITHM_ED25519, items=[agent_pb2.SignItem(intent_id=bytes(16))])
+    good = agent_pb2.SignGroup(
+        handle_id=handle,
+        algorithm=alg.ALGORITHM_ED25519,
+        items=[agent_pb2.SignItem(intent_id=bytes(16))],
+    )
     await call.write(agent_pb2.SignStreamRequest(call_id=1))
     assert (await call.read()).failure.reason == fail.REASON_INPUT_MALFORMED
     await call.write(agent_pb2.SignStreamRequest(call_id=2, groups=[good], timeout_ms=60001))
@@ -164,11 +204,15 @@ async def test_a_stream_answers_a_bad_call_and_goes_on(place: Home, channel: Any
     assert await call.read() == grpc.aio.EOF
 
 
-async def test_the_largest_messages_travel_in_pieces_that_fit(place: Home, adapter: FakeAdapter) -> None:
+async def test_the_largest_messages_travel_in_pieces_that_fit(
+    place: Home, adapter: FakeAdapter
+) -> None:
     async with running(place):
         stub = place.stub()
         items = [item(message=bytes(65000)) for _ in range(64)]
-        group = agent_pb2.SignGroup(handle_id=(await first_handle(stub)).id, algorithm=alg.ALGORITHM_ED25519, items=items)
+        group = agent_pb2.SignGroup(
+            handle_id=(await first_handle(stub)).id, algorithm=alg.ALGORITHM_ED25519, items=items
+        )
         answer = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group]))
     assert all(signed.signature for signed in answer.groups[0].items)
     assert answer.groups[0].signed_by.kid

@@ -59,7 +59,9 @@ def batches(journal: Journal) -> list[evidence_pb2.AuditBatch]:
 
 
 def check_chain(journal: Journal) -> list[int]:
-    """Each batch names the one before it, and the sequences count up without a gap; returns them."""
+    """Each batch names the one before it, and the sequences count up without a gap; returns
+    them.
+    """
     previous: dict[bytes, bytes] = {}
     sequences: dict[bytes, list[int]] = {}
     for segment in journal.sealed():
@@ -109,7 +111,10 @@ def test_a_segment_travels_in_one_request_that_every_adapter_takes(tmp_path: Pat
     for _ in range(12):
         journal.append(some(1024))
     journal.seal()
-    sizes = [evidence_pb2.SubmitAuditRequest(batch=segment.batch()).ByteSize() for segment in journal.sealed()]
+    sizes = [
+        evidence_pb2.SubmitAuditRequest(batch=segment.batch()).ByteSize()
+        for segment in journal.sealed()
+    ]
     assert len(sizes) > 1
     assert max(sizes) <= bounds.ADAPTER_REQUEST_BYTES
 
@@ -121,7 +126,9 @@ def test_no_record_is_larger_than_what_is_reserved_for_it() -> None:
     assert len(piece.SerializeToString()) + 8 <= module.RECORD_BYTES
 
 
-def test_what_was_written_survives_kill_9_and_is_delivered_under_its_own_boot(tmp_path: Path) -> None:
+def test_what_was_written_survives_kill_9_and_is_delivered_under_its_own_boot(
+    tmp_path: Path,
+) -> None:
     first = start(tmp_path, 1)
     first.append(some(3))
     first.seal()
@@ -135,7 +142,9 @@ def test_what_was_written_survives_kill_9_and_is_delivered_under_its_own_boot(tm
 
 
 def test_a_crash_at_every_byte_of_the_last_segment_leaves_whole_records(tmp_path: Path) -> None:
-    """Whatever the length at which the file ends, recovery keeps every whole frame, drops the torn one, and says how much."""
+    """Whatever the length at which the file ends, recovery keeps every whole frame, drops the torn
+    one, and says how much.
+    """
     source = tmp_path / "source"
     journal = start(source)
     for count in (2, 1, 3):
@@ -212,7 +221,9 @@ def test_delivery_deletes_the_segment_and_gives_its_room_back(tmp_path: Path) ->
     assert not segment.path.exists()
 
 
-def test_a_full_journal_refuses_new_calls_and_still_takes_the_outcomes_it_promised(tmp_path: Path) -> None:
+def test_a_full_journal_refuses_new_calls_and_still_takes_the_outcomes_it_promised(
+    tmp_path: Path,
+) -> None:
     journal = start(tmp_path)
     calls = fill(journal)
     assert calls > 10
@@ -223,8 +234,12 @@ def test_a_full_journal_refuses_new_calls_and_still_takes_the_outcomes_it_promis
     assert journal.size_bytes <= MAX
 
 
-def test_what_is_refused_to_one_socket_leaves_room_for_the_refusals_of_others_and_for_calls(tmp_path: Path) -> None:
-    """An application was refused without end: its records filled the journal, and no container could sign any more."""
+def test_what_is_refused_to_one_socket_leaves_room_for_the_refusals_of_others_and_for_calls(
+    tmp_path: Path,
+) -> None:
+    """An application was refused without end: its records filled the journal, and no container
+    could sign any more.
+    """
     journal = Journal(tmp_path, MAX, bytes(16), 1, sockets=2)
     wrote = 0
     with contextlib.suppress(FailureError):
@@ -261,7 +276,9 @@ def test_signing_resumes_when_the_journal_was_delivered(tmp_path: Path) -> None:
     journal.promise(100)
 
 
-def test_a_full_disk_leaves_no_torn_bytes_and_no_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_torn_bytes_and_no_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The write fails after some bytes reached the file: what follows must still be readable."""
     journal = start(tmp_path)
     journal.append(some(2))
@@ -280,7 +297,9 @@ def test_a_full_disk_leaves_no_torn_bytes_and_no_gap(tmp_path: Path, monkeypatch
     assert check_chain(journal) == [1, 2, 3, 4]
 
 
-def test_a_record_without_a_promise_may_follow_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_without_a_promise_may_follow_a_failed_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = start(tmp_path)
     journal.append(some(1))
     write = os.write
@@ -293,7 +312,9 @@ def test_a_record_without_a_promise_may_follow_a_failed_write(tmp_path: Path, mo
     assert check_chain(journal) == [1, 2]
 
 
-def test_a_full_disk_at_the_first_record_of_a_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_at_the_first_record_of_a_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = start(tmp_path)
 
     def fail(*_: object) -> int:
@@ -313,7 +334,9 @@ def test_a_full_disk_at_the_first_record_of_a_segment(tmp_path: Path, monkeypatc
 def test_a_life_that_begins_on_a_full_disk_writes_its_first_record_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """It refuses calls, writes nothing before the record that it began, and what the last life left can still be delivered."""
+    """It refuses calls, writes nothing before the record that it began, and what the last life left
+    can still be delivered.
+    """
     first = start(tmp_path)
     first.append(some(3))
     abandon(first)
@@ -335,11 +358,16 @@ def test_a_life_that_begins_on_a_full_disk_writes_its_first_record_when_there_is
     journal.seal()
     [batch] = batches(journal)
     opening, intent = batch.records
-    assert (opening.kind, intent.kind) == (evidence_pb2.AUDIT_KIND_OPEN, evidence_pb2.AUDIT_KIND_INTENT)
+    assert (opening.kind, intent.kind) == (
+        evidence_pb2.AUDIT_KIND_OPEN,
+        evidence_pb2.AUDIT_KIND_INTENT,
+    )
     assert check_chain(journal) == [1, 2]
 
 
-def test_a_life_that_never_had_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_life_that_never_had_room_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -350,7 +378,9 @@ def test_a_life_that_never_had_room_leaves_nothing(tmp_path: Path, monkeypatch: 
     assert [one.name for one in tmp_path.iterdir()] == [".lock"]
 
 
-def test_a_directory_that_cannot_be_written_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_written_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> int:
         raise OSError(errno.EROFS, "Read-only file system")
 
@@ -360,7 +390,9 @@ def test_a_directory_that_cannot_be_written_is_no_full_disk(tmp_path: Path, monk
 
 
 def test_what_is_not_ours_in_the_directory_is_left_alone(tmp_path: Path) -> None:
-    """The journal as the root of a volume: `lost+found` is empty, and belongs to the file system's repair. It was removed."""
+    """The journal as the root of a volume: `lost+found` is empty, and belongs to the file system's
+    repair. It was removed.
+    """
     (tmp_path / "lost+found").mkdir()
     foreign = tmp_path / "1-notes"
     foreign.mkdir()

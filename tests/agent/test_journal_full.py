@@ -13,7 +13,9 @@ from support.agent_home import Home, first_handle, running, until
 from support.fake_adapter import FakeAdapter
 
 
-async def test_a_full_journal_refuses_to_sign_and_recovers(place: Home, adapter: FakeAdapter) -> None:
+async def test_a_full_journal_refuses_to_sign_and_recovers(
+    place: Home, adapter: FakeAdapter
+) -> None:
     adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
     place.journal_extra = "max_bytes = 1048576"
     async with running(place) as agent:
@@ -31,8 +33,12 @@ async def test_a_full_journal_refuses_to_sign_and_recovers(place: Home, adapter:
     assert len(intents(adapter)) == len(outcomes(adapter)) == adapter.signed
 
 
-async def test_refusals_without_end_at_one_socket_leave_the_others_room(place: Home, adapter: FakeAdapter) -> None:
-    """One container asked for what it may not until the journal was full, and no other could sign. What was told was recorded."""
+async def test_refusals_without_end_at_one_socket_leave_the_others_room(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """One container asked for what it may not until the journal was full, and no other could sign.
+    What was told was recorded.
+    """
     adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
     place.journal_extra = "max_bytes = 1048576"
     other = place.root / "o" / "agent.sock"

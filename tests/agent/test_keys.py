@@ -28,7 +28,9 @@ class Adapter:
         self.asked.append(mine)
         versions = len(self.asked)
         await mine
-        return signing_pb2.GetPublicKeysResponse(keys=[types.PublicKey(version=n) for n in range(versions)], refresh_hint_s=60)
+        return signing_pb2.GetPublicKeysResponse(
+            keys=[types.PublicKey(version=n) for n in range(versions)], refresh_hint_s=60
+        )
 
 
 def context(number: int = 0) -> Context:
@@ -37,7 +39,9 @@ def context(number: int = 0) -> Context:
 
 
 async def test_keys_that_were_asked_for_before_the_policy_changed_are_not_kept() -> None:
-    """They came after everything was forgotten, and were then served for as long as their hint said."""
+    """They came after everything was forgotten, and were then served for as long as their hint
+    said.
+    """
     adapter = Adapter()
     keys = PublicKeys(adapter.fetch, 4, lambda: 0.0)
     before = asyncio.create_task(keys.get(context()))
@@ -47,7 +51,9 @@ async def test_keys_that_were_asked_for_before_the_policy_changed_are_not_kept()
     after = asyncio.create_task(keys.get(context()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert len(adapter.asked) == 2, "who asks after the change does not get the answer to an earlier question"
+    assert len(adapter.asked) == 2, (
+        "who asks after the change does not get the answer to an earlier question"
+    )
     adapter.asked[1].set_result(None)
     assert len((await after).response.keys) == 2
     adapter.asked[0].set_result(None)
@@ -60,7 +66,9 @@ async def test_keys_that_were_asked_for_before_the_policy_changed_are_not_kept()
 
 
 async def test_questions_whose_askers_have_left_are_bounded() -> None:
-    """Each context is another question, which goes on without its asker: who asked and left made as many as it liked."""
+    """Each context is another question, which goes on without its asker: who asked and left made as
+    many as it liked.
+    """
     adapter = Adapter()
     keys = PublicKeys(adapter.fetch, 1024, lambda: 0.0)
     for number in range(MOST_FETCHES):

@@ -1,4 +1,6 @@
-"""An outage of the adapter that lasts longer than a handle lives. Nobody withdrew anything: every answer is *unavailable*."""
+"""An outage of the adapter that lasts longer than a handle lives. Nobody withdrew anything: every
+answer is *unavailable*.
+"""
 
 from __future__ import annotations
 
@@ -35,20 +37,28 @@ async def told(call: Awaitable[Any]) -> FailureError:
 
 def _sign(stub: Any, handle: str) -> Awaitable[Any]:
     item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"message")
-    return stub.Sign(agent_pb2.SignRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519, item=item))
+    return stub.Sign(
+        agent_pb2.SignRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519, item=item)
+    )
 
 
 def _public_keys(stub: Any, handle: str) -> Awaitable[Any]:
-    return stub.GetPublicKeys(agent_pb2.GetPublicKeysRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519))
+    return stub.GetPublicKeys(
+        agent_pb2.GetPublicKeysRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519)
+    )
 
 
 def _verify(stub: Any, handle: str) -> Awaitable[Any]:
-    request = agent_pb2.VerifyRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519, message=b"m", signature=bytes(64))
+    request = agent_pb2.VerifyRequest(
+        handle_id=handle, algorithm=alg.ALGORITHM_ED25519, message=b"m", signature=bytes(64)
+    )
     return stub.Verify(request)
 
 
 def _resolve(stub: Any, handle: str) -> Awaitable[Any]:
-    return stub.ResolveIntent(agent_pb2.ResolveIntentRequest(handle_id=handle, intent_id=new_intent_id()))
+    return stub.ResolveIntent(
+        agent_pb2.ResolveIntentRequest(handle_id=handle, intent_id=new_intent_id())
+    )
 
 
 def _list(stub: Any, _: str) -> Awaitable[Any]:
@@ -56,19 +66,27 @@ def _list(stub: Any, _: str) -> Awaitable[Any]:
 
 
 CALLS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
-    "sign": _sign, "public keys": _public_keys, "verify": _verify, "resolve": _resolve, "list": _list,
-}  # fmt: skip
+    "sign": _sign,
+    "public keys": _public_keys,
+    "verify": _verify,
+    "resolve": _resolve,
+    "list": _list,
+}
 
 
 async def ended(agent: Agent) -> None:
     """Until the handles are past their end and an attempt to renew them has failed."""
-    await until(lambda: "no_handles" in agent.faults() and agent._book.hindrance.failure is not None)
+    await until(
+        lambda: "no_handles" in agent.faults() and agent._book.hindrance.failure is not None
+    )
 
 
 async def test_after_the_end_of_its_handles_an_agent_says_unavailable_and_signs_again_at_once(
     place: Home, adapter: FakeAdapter
 ) -> None:
-    """Handles of 10 s, an adapter that was away for 22 s: applications heard *refused*, HANDLE_EXPIRED, and gave up for good."""
+    """Handles of 10 s, an adapter that was away for 22 s: applications heard *refused*,
+    HANDLE_EXPIRED, and gave up for good.
+    """
     adapter.grants = {"tokens": Grant(life_s=LIFE_S)}
     async with running(place) as agent:
         stub = place.stub()
@@ -100,14 +118,19 @@ async def test_after_the_end_of_its_handles_an_agent_says_unavailable_and_signs_
         assert item.failure.reason == fail.REASON_UPSTREAM_UNREACHABLE
         adapter.start()
         await until(lambda: agent._reach.connected)
-        assert isinstance(await one(stub, handle, timeout=10), agent_pb2.SignResponse)  # the first call, and no other
+        assert isinstance(
+            await one(stub, handle, timeout=10), agent_pb2.SignResponse
+        )  # the first call, and no other
         assert (await first_handle(stub)).id == handle
     assert fail.OUTCOME_REFUSED not in outcomes(adapter)
 
 
-async def test_an_agent_that_starts_while_the_adapter_is_away_calls_no_id_unknown(place: Home, adapter: FakeAdapter) -> None:
-    """An application that lived longer than its agent has ids of the old one. They are not unknown before it is known which
-    there are: it could only be told *refused*."""
+async def test_an_agent_that_starts_while_the_adapter_is_away_calls_no_id_unknown(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """An application that lived longer than its agent has ids of the old one. They are not unknown
+    before it is known which there are: it could only be told *refused*.
+    """
     adapter.stop()
     async with running(place, ready=False) as agent:
         stub = place.stub()
@@ -116,14 +139,17 @@ async def test_an_agent_that_starts_while_the_adapter_is_away_calls_no_id_unknow
             assert (name, failure.reason) == (name, fail.REASON_UPSTREAM_UNREACHABLE), failure
         adapter.start()
         await until(lambda: agent._reach.connected)
-        assert (await told(_sign(stub, "an-id-of-the-life-before"))).reason == fail.REASON_HANDLE_UNKNOWN
+        assert (
+            await told(_sign(stub, "an-id-of-the-life-before"))
+        ).reason == fail.REASON_HANDLE_UNKNOWN
 
 
 async def test_who_waits_in_vain_for_an_adapter_that_hangs_hears_why_before_the_time_is_up(
     place: Home, adapter: FakeAdapter
 ) -> None:
-    """It was told at the very end of the caller's time, which had gone by then: to the caller the agent seemed to hang, and its
-    signature unknown."""
+    """It was told at the very end of the caller's time, which had gone by then: to the caller the
+    agent seemed to hang, and its signature unknown.
+    """
     hangs = threading.Event()
     adapter.faults.before_issue = lambda: hangs.wait(20)
     item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"message")
@@ -134,7 +160,10 @@ async def test_who_waits_in_vain_for_an_adapter_that_hangs_hears_why_before_the_
             stub = place.stub()
             lists, signs = (
                 told(call)
-                for call in (stub.ListHandles(agent_pb2.ListHandlesRequest(), timeout=2), stub.Sign(request, timeout=2))
+                for call in (
+                    stub.ListHandles(agent_pb2.ListHandlesRequest(), timeout=2),
+                    stub.Sign(request, timeout=2),
+                )
             )
             for failure in await asyncio.gather(lists, signs):
                 assert failure.reason == fail.REASON_UPSTREAM_UNREACHABLE, failure
@@ -143,11 +172,15 @@ async def test_who_waits_in_vain_for_an_adapter_that_hangs_hears_why_before_the_
         hangs.set()
 
 
-async def test_what_was_withdrawn_before_the_outage_stays_refused_during_it(place: Home, adapter: FakeAdapter) -> None:
+async def test_what_was_withdrawn_before_the_outage_stays_refused_during_it(
+    place: Home, adapter: FakeAdapter
+) -> None:
     adapter.grants = {"kept": Grant("kept", life_s=LIFE_S), "gone": Grant("gone", life_s=LIFE_S)}
     async with running(place) as agent:
         stub = place.stub()
-        handles = {h.grant: h.id for h in (await stub.ListHandles(agent_pb2.ListHandlesRequest())).handles}
+        handles = {
+            h.grant: h.id for h in (await stub.ListHandles(agent_pb2.ListHandlesRequest())).handles
+        }
         await until(lambda: adapter.watchers)
         del adapter.grants["gone"]
         adapter.tell(revocation_epoch=1, policy_digest=bytes(32), dropped_grants=["gone"])
@@ -155,8 +188,12 @@ async def test_what_was_withdrawn_before_the_outage_stays_refused_during_it(plac
         adapter.stop()
         await ended(agent)
         for name in ("sign", "public keys", "verify", "resolve"):
-            assert (await told(CALLS[name](stub, handles["gone"]))).reason == fail.REASON_HANDLE_REVOKED
-            assert (await told(CALLS[name](stub, handles["kept"]))).reason == fail.REASON_UPSTREAM_UNREACHABLE
+            assert (
+                await told(CALLS[name](stub, handles["gone"]))
+            ).reason == fail.REASON_HANDLE_REVOKED
+            assert (
+                await told(CALLS[name](stub, handles["kept"]))
+            ).reason == fail.REASON_UPSTREAM_UNREACHABLE
         adapter.start()
 
 
@@ -176,7 +213,9 @@ async def test_handles_that_the_adapter_refuses_to_give_again_are_refused_when_t
         assert (await told(_list(stub, handle))).reason == fail.REASON_HANDLE_EXPIRED
 
 
-async def test_an_adapter_that_is_there_and_cannot_issue_is_the_cause_that_is_told(place: Home, adapter: FakeAdapter) -> None:
+async def test_an_adapter_that_is_there_and_cannot_issue_is_the_cause_that_is_told(
+    place: Home, adapter: FakeAdapter
+) -> None:
     adapter.grants = {"tokens": Grant(life_s=LIFE_S)}
     place.upstream = "timeout_ms = 3000"
     async with running(place) as agent:
@@ -192,14 +231,18 @@ async def test_an_adapter_that_is_there_and_cannot_issue_is_the_cause_that_is_to
 async def test_a_handle_that_ended_by_the_adapters_clock_is_renewed_and_the_same_intent_signed(
     place: Home, adapter: FakeAdapter
 ) -> None:
-    """The agent's clock is behind. The adapter refuses the token and binds no intent to that, so the intent stays good."""
+    """The agent's clock is behind. The adapter refuses the token and binds no intent to that, so
+    the intent stays good.
+    """
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
         issued = adapter.issued
         adapter.faults.refuse_item = lambda *_: fail.REASON_HANDLE_EXPIRED
         item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"message")
-        request = agent_pb2.SignRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519, item=item)
+        request = agent_pb2.SignRequest(
+            handle_id=handle, algorithm=alg.ALGORITHM_ED25519, item=item
+        )
         failure = await told(stub.Sign(request))
         assert failure.reason == fail.REASON_UPSTREAM_UNREACHABLE
         assert "clock" in failure.detail
@@ -218,12 +261,16 @@ def test_one_that_ended_is_listed_beside_one_that_has_not(ca: TestCa) -> None:
     now = handles[0].not_before.ToMilliseconds() / 1000
     book.replace(handles, now, bytes(fake.mint.public_key.to_bytes()))
     later = now + 60
-    book.hindrance.failure = FailureError(fail.REASON_UPSTREAM_UNREACHABLE, "No adapter can be reached.")
+    book.hindrance.failure = FailureError(
+        fail.REASON_UPSTREAM_UNREACHABLE, "No adapter can be reached."
+    )
     assert [one.grant for one in socket.listed(later, 5.0)] == ["long", "short"]
     [short] = [one for one in socket.listed(later, 5.0) if one.grant == "short"]
     with pytest.raises(FailureError) as caught:
         socket.find(short.id, later, 5.0)
     assert caught.value.outcome == fail.OUTCOME_UNAVAILABLE
     assert "No adapter can be reached." in caught.value.detail
-    book.hindrance.failure = FailureError(fail.REASON_IDENTITY_UNKNOWN, "The policy gives this workload no grant.")
+    book.hindrance.failure = FailureError(
+        fail.REASON_IDENTITY_UNKNOWN, "The policy gives this workload no grant."
+    )
     assert [one.grant for one in socket.listed(later, 5.0)] == ["long"]

@@ -15,7 +15,9 @@ KEY = ed25519.Ed25519PrivateKey.generate()
 
 def certificate(end: datetime) -> bytes:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x" * 60)])
-    builder = x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=KEY.public_key(), serial_number=2**150)
+    builder = x509.CertificateBuilder(
+        issuer_name=name, subject_name=name, public_key=KEY.public_key(), serial_number=2**150
+    )
     signed = builder.not_valid_before(end - timedelta(days=1)).not_valid_after(end).sign(KEY, None)
     return signed.public_bytes(serialization.Encoding.PEM)
 
@@ -24,7 +26,10 @@ def certificate(end: datetime) -> bytes:
 def test_agrees_with_the_library_for_every_year(end: datetime) -> None:
     end = end.replace(microsecond=0)
     pem = certificate(end)
-    assert not_after(b"a comment\n" + pem + certificate(end + timedelta(days=9))) == end.replace(tzinfo=UTC).timestamp()
+    assert (
+        not_after(b"a comment\n" + pem + certificate(end + timedelta(days=9)))
+        == end.replace(tzinfo=UTC).timestamp()
+    )
     assert x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp() == not_after(pem)
 
 

@@ -43,7 +43,9 @@ def started(place: Home) -> subprocess.Popen[bytes]:
 
 
 def finished(place: Home, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(place, *more), capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(
+        command(place, *more), capture_output=True, text=True, check=False, timeout=30
+    )
 
 
 @contextlib.asynccontextmanager
@@ -65,11 +67,15 @@ def probe(place: Home, *options: str) -> subprocess.CompletedProcess[str]:
 
 async def sign(stub: Any, count: int) -> agent_pb2.SignedGroup:
     items = [agent_pb2.SignItem(intent_id=new_intent_id(), message=b"m") for _ in range(count)]
-    group = agent_pb2.SignGroup(handle_id=(await first_handle(stub)).id, algorithm=alg.ALGORITHM_ED25519, items=items)
+    group = agent_pb2.SignGroup(
+        handle_id=(await first_handle(stub)).id, algorithm=alg.ALGORITHM_ED25519, items=items
+    )
     return (await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group]))).groups[0]
 
 
-async def test_sigterm_finishes_and_flushes_and_says_close(place: Home, adapter: FakeAdapter) -> None:
+async def test_sigterm_finishes_and_flushes_and_says_close(
+    place: Home, adapter: FakeAdapter
+) -> None:
     async with process(place) as child:
         assert all(item.signature for item in (await sign(place.stub(), 10)).items)
         child.send_signal(signal.SIGTERM)
@@ -80,8 +86,12 @@ async def test_sigterm_finishes_and_flushes_and_says_close(place: Home, adapter:
     assert not place.health.exists()
 
 
-async def test_records_survive_kill_9_and_arrive_once_and_in_order(place: Home, adapter: FakeAdapter) -> None:
-    """While evidence cannot be delivered the agent signs on and is killed; its next life delivers what the first one did."""
+async def test_records_survive_kill_9_and_arrive_once_and_in_order(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """While evidence cannot be delivered the agent signs on and is killed; its next life delivers
+    what the first one did.
+    """
     adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
     async with process(place) as child:
         assert all(item.signature for item in (await sign(place.stub(), 50)).items)
@@ -95,14 +105,18 @@ async def test_records_survive_kill_9_and_arrive_once_and_in_order(place: Home, 
         child.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(child.wait, 20) == 0
     first, second = adapter.boots.values()
-    outcomes = [record for record in first.records if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME]
+    outcomes = [
+        record for record in first.records if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME
+    ]
     assert len(outcomes) == 50
     assert first.records[-1].kind != evidence_pb2.AUDIT_KIND_CLOSE
     assert second.records[-1].kind == evidence_pb2.AUDIT_KIND_CLOSE
     assert [one.name for one in place.journal.iterdir() if one.is_dir()] == []
 
 
-async def test_a_second_agent_does_not_take_the_socket_over(place: Home, adapter: FakeAdapter) -> None:
+async def test_a_second_agent_does_not_take_the_socket_over(
+    place: Home, adapter: FakeAdapter
+) -> None:
     async with process(place):
         second = finished(place)
         assert second.returncode == 2
@@ -110,7 +124,9 @@ async def test_a_second_agent_does_not_take_the_socket_over(place: Home, adapter
         assert (await sign(place.stub(), 1)).items[0].signature
 
 
-async def test_health_says_how_it_is_and_outlives_a_probe_that_leaves(place: Home, adapter: FakeAdapter) -> None:
+async def test_health_says_how_it_is_and_outlives_a_probe_that_leaves(
+    place: Home, adapter: FakeAdapter
+) -> None:
     async with process(place, ready=True):
         for _ in range(20):
             with socket.socket(socket.AF_UNIX) as rude:
@@ -119,7 +135,9 @@ async def test_health_says_how_it_is_and_outlives_a_probe_that_leaves(place: Hom
             stub = health_pb2_grpc.HealthStub(channel)
             serving = health_pb2.HealthCheckResponse.SERVING
             for service in ("", "capsign.agent.v1.SigningService"):
-                assert (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status == serving
+                assert (
+                    await stub.Check(health_pb2.HealthCheckRequest(service=service))
+                ).status == serving
         assert probe(place).stdout == "SERVING\n"
         place.socket.unlink()
         answer = probe(place)
@@ -129,8 +147,12 @@ async def test_health_says_how_it_is_and_outlives_a_probe_that_leaves(place: Hom
     assert probe(place, "--live").returncode == 1
 
 
-async def test_an_agent_without_an_adapter_lives_and_one_that_is_stopped_does_not(place: Home, adapter: FakeAdapter) -> None:
-    """No restart mends an adapter that is away; a process that the kernel does not run is of no use to anybody."""
+async def test_an_agent_without_an_adapter_lives_and_one_that_is_stopped_does_not(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """No restart mends an adapter that is away; a process that the kernel does not run is of no use
+    to anybody.
+    """
     adapter.stop()
     async with process(place, ready=False) as child:
         await until(place.health.with_name(f"{place.health.name}.probe").exists)
@@ -143,14 +165,18 @@ async def test_an_agent_without_an_adapter_lives_and_one_that_is_stopped_does_no
         assert probe(place, *wrong).returncode == 2
 
 
-async def test_it_leaves_no_core_and_loads_nothing_that_it_does_not_need(place: Home, adapter: FakeAdapter) -> None:
+async def test_it_leaves_no_core_and_loads_nothing_that_it_does_not_need(
+    place: Home, adapter: FakeAdapter
+) -> None:
     async with process(place) as child:
         for _ in range(10):
             await sign(place.stub(), 100)
         seen = psutil.Process(child.pid)
         assert seen.rlimit(psutil.RLIMIT_CORE) == (0, 0)
         loaded = {Path(one.path).name.split(".")[0] for one in seen.memory_maps()}
-        assert not {name for name in loaded if name.startswith(("_rust", "biscuit_auth"))}  # nothing that is not needed
+        assert not {
+            name for name in loaded if name.startswith(("_rust", "biscuit_auth"))
+        }  # nothing that is not needed
 
 
 def test_check_config_says_what_is_wrong_and_does_nothing(place: Home) -> None:
@@ -181,7 +207,9 @@ def test_credentials_that_cannot_be_used_are_named(place: Home, spoil: Any, expe
     assert "Traceback" not in bad.stderr
 
 
-async def test_every_log_line_is_an_event_and_none_quotes_a_secret(place: Home, adapter: FakeAdapter) -> None:
+async def test_every_log_line_is_an_event_and_none_quotes_a_secret(
+    place: Home, adapter: FakeAdapter
+) -> None:
     async with process(place) as child:
         await sign(place.stub(), 3)
         child.send_signal(signal.SIGTERM)

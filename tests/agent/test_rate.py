@@ -36,8 +36,14 @@ def test_renewal_keeps_what_was_used() -> None:
     assert bucket.take(1, 0.0) == 0
 
 
-@given(st.integers(1, 100), st.integers(0, 100), st.lists(st.tuples(st.floats(0, 5), st.integers(0, 50)), max_size=30))
-def test_never_gives_more_than_rate_and_burst(rate: int, burst: int, steps: list[tuple[float, int]]) -> None:
+@given(
+    st.integers(1, 100),
+    st.integers(0, 100),
+    st.lists(st.tuples(st.floats(0, 5), st.integers(0, 50)), max_size=30),
+)
+def test_never_gives_more_than_rate_and_burst(
+    rate: int, burst: int, steps: list[tuple[float, int]]
+) -> None:
     bucket, now, given_out = Bucket(rate, burst, 0.0), 0.0, 0
     for wait, wanted in steps:
         now += wait

@@ -26,7 +26,9 @@ class Asked(Reader):
         self.ended += 1
 
 
-def taken(turns: Turns, socket: str, count: int, now: float = 0.0, *, stream: bool = False) -> list[Asked]:
+def taken(
+    turns: Turns, socket: str, count: int, now: float = 0.0, *, stream: bool = False
+) -> list[Asked]:
     some = [Asked(socket, stream=stream) for _ in range(count)]
     assert all(turns.ask(one, now) for one in some)
     return some
@@ -130,8 +132,10 @@ def test_a_stream_that_goes_on_lets_others_go_first() -> None:
 
 
 def test_who_was_told_to_end_does_not_wait_again() -> None:
-    """Its call came in the moment in which its stream was ended. It gave its turn to another and stood in the queue, which cannot
-    be told to end twice: whoever looked for those that wait too long came to no end, and the agent with it."""
+    """Its call came in the moment in which its stream was ended. It gave its turn to another and
+    stood in the queue, which cannot be told to end twice: whoever looked for those that wait too
+    long came to no end, and the agent with it.
+    """
     turns = Turns(1, 7)
     idle = taken(turns, "app", 1 + turns.for_all, stream=True)
     late = Asked("app")
@@ -145,7 +149,9 @@ def test_who_was_told_to_end_does_not_wait_again() -> None:
 
 
 class Machine(RuleBasedStateMachine):
-    """Any order of events: turns are never more than there are, every socket that waits has one, nobody is forgotten."""
+    """Any order of events: turns are never more than there are, every socket that waits has one,
+    nobody is forgotten.
+    """
 
     def __init__(self) -> None:
         super().__init__()

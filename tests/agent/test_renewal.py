@@ -1,4 +1,6 @@
-"""When handles are asked for: in time by the clock that they end by, and again when an answer came too early for the question."""
+"""When handles are asked for: in time by the clock that they end by, and again when an answer came
+too early for the question.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Clock:
 
 
 class Adapter:
-    """Issues what `grants` says when it is asked; the answer leaves when `gate` is open. It leaves out what cannot be renewed."""
+    """Issues what `grants` says when it is asked; the answer leaves when `gate` is open. It leaves
+    out what cannot be renewed.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -49,11 +53,17 @@ class Adapter:
 
     async def issue(self, grants: list[str]) -> capability_pb2.IssueHandlesResponse:
         self.asked += 1
-        failing, epoch, handles = self.failing, self.epoch, [self._handle(name) for name in sorted(self.grants)]
+        failing, epoch, handles = (
+            self.failing,
+            self.epoch,
+            [self._handle(name) for name in sorted(self.grants)],
+        )
         await self.gate.wait()
         if failing:
             raise FailureError(fail.REASON_STORE_UNAVAILABLE)
-        return capability_pb2.IssueHandlesResponse(handles=handles, mint_public_key=bytes(32), revocation_epoch=epoch)
+        return capability_pb2.IssueHandlesResponse(
+            handles=handles, mint_public_key=bytes(32), revocation_epoch=epoch
+        )
 
     async def renew(self, tokens: list[bytes]) -> capability_pb2.RenewHandlesResponse:
         self.renewals += 1
@@ -68,7 +78,9 @@ class Adapter:
     def _handle(self, grant: str) -> capability_pb2.IssuedHandle:
         token = f"{grant}{len(self.ends)}".encode()
         self.ends[token] = self.clock() + LIFE_S
-        issued = capability_pb2.IssuedHandle(token=token, serial=bytes(16), grant=grant, purpose=self.purpose, algorithms=[1])
+        issued = capability_pb2.IssuedHandle(
+            token=token, serial=bytes(16), grant=grant, purpose=self.purpose, algorithms=[1]
+        )
         issued.not_before.FromMilliseconds(int(self.clock() * 1000))
         issued.expires_at.FromMilliseconds(int(self.ends[token] * 1000))
         return issued
@@ -81,7 +93,9 @@ class Rig:
         self.socket = SocketHandles("app", (), Narrowing((), "", 0))
         self.book = HandleBook([self.socket])
         self.journal = Journal(directory, 1 << 20, bytes(16), 1_700_000_000_000)
-        self.renewal = Renewal(self.book, self.adapter, self.journal, Metrics(), lambda: None, self.clock)
+        self.renewal = Renewal(
+            self.book, self.adapter, self.journal, Metrics(), lambda: None, self.clock
+        )
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -111,8 +125,12 @@ async def settled(rig: Rig) -> None:
     await asyncio.sleep(0.05)
 
 
-async def test_handles_that_ended_while_the_node_slept_are_fetched_and_not_called_revoked(rig: Rig) -> None:
-    """The clock went on by an hour, the timer did not. Calls were refused as expired until the timer of half a life ran out."""
+async def test_handles_that_ended_while_the_node_slept_are_fetched_and_not_called_revoked(
+    rig: Rig,
+) -> None:
+    """The clock went on by an hour, the timer did not. Calls were refused as expired until the
+    timer of half a life ran out.
+    """
     with rig.keeping():
         await settled(rig)
         handle = rig.handle()
@@ -141,15 +159,21 @@ async def test_a_look_at_the_clock_is_no_question_to_the_adapter(rig: Rig) -> No
 
 
 async def test_what_is_told_while_an_answer_is_on_its_way_is_asked_for_again(rig: Rig) -> None:
-    """The adapter decides on an answer, then `b` is withdrawn and `c` granted, and that news is faster. The older answer brought
-    `b` back, and the question that the news led to was taken for answered: `c` was missed until half of the handles' life."""
+    """The adapter decides on an answer, then `b` is withdrawn and `c` granted, and that news is
+    faster. The older answer brought `b` back, and the question that the news led to was taken for
+    answered: `c` was missed until half of the handles' life.
+    """
     with rig.keeping():
         await settled(rig)
         rig.adapter.gate.clear()
         rig.renewal.fetch_soon()
         await until(lambda: rig.adapter.asked == 2)
         rig.adapter.grants = {"a", "c"}
-        rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=2, policy_digest=b"n" * 32, dropped_grants=["b"]))
+        rig.renewal._heed(
+            capability_pb2.WatchResponse(
+                revocation_epoch=2, policy_digest=b"n" * 32, dropped_grants=["b"]
+            )
+        )
         assert sorted(rig.book.issued) == ["a"]
         rig.adapter.gate.set()
         await until(lambda: sorted(rig.book.issued) == ["a", "c"], seconds=5)
@@ -173,21 +197,29 @@ async def test_news_that_is_no_newer_than_the_answer_on_its_way_asks_nothing(rig
 
 
 @pytest.mark.parametrize("policy", [b"n" * 32, b"o" * 32], ids=["policy", "epoch"])
-async def test_news_that_is_newer_than_the_answer_on_its_way_asks_once_more(rig: Rig, policy: bytes) -> None:
+async def test_news_that_is_newer_than_the_answer_on_its_way_asks_once_more(
+    rig: Rig, policy: bytes
+) -> None:
     rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=1, policy_digest=b"o" * 32))
     rig.adapter.gate.clear()
     with rig.keeping():
         await until(lambda: rig.adapter.asked == 1)
         epoch = 2 if policy == b"o" * 32 else 1
-        rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=epoch, policy_digest=policy))
+        rig.renewal._heed(
+            capability_pb2.WatchResponse(revocation_epoch=epoch, policy_digest=policy)
+        )
         rig.adapter.gate.set()
         await until(lambda: rig.adapter.asked == 2, seconds=5)
         await asyncio.sleep(0.3)
-        assert rig.adapter.asked == 2  # though the answer is still older than the news: that replica may be behind for a while
+        assert (
+            rig.adapter.asked == 2
+        )  # though the answer is still older than the news: that replica may be behind for a while
 
 
 async def test_news_during_a_question_of_others_that_failed_is_asked_for_at_once(rig: Rig) -> None:
-    """Handles over the connections of a new certificate, which is given up for a newer one: the news came meanwhile."""
+    """Handles over the connections of a new certificate, which is given up for a newer one: the
+    news came meanwhile.
+    """
     with rig.keeping():
         await settled(rig)
         rig.adapter.gate.clear()
@@ -200,16 +232,22 @@ async def test_news_during_a_question_of_others_that_failed_is_asked_for_at_once
         await until(lambda: sorted(rig.book.issued) == ["a", "c"], seconds=5)
 
 
-async def test_what_was_asked_for_before_a_question_of_others_that_failed_is_asked_for_at_once(rig: Rig) -> None:
-    """The wish came, the question over the connections of a new certificate took it with it, and was given up. `keep` had found
-    nothing to do in between, and slept for half a life on handles that it had been told were wrong."""
+async def test_what_was_asked_for_before_a_question_of_others_that_failed_is_asked_for_at_once(
+    rig: Rig,
+) -> None:
+    """The wish came, the question over the connections of a new certificate took it with it, and
+    was given up. `keep` had found nothing to do in between, and slept for half a life on handles
+    that it had been told were wrong.
+    """
     with rig.keeping():
         await settled(rig)
         rig.adapter.gate.clear()
         rig.renewal.fetch_soon()
         over = asyncio.create_task(rig.renewal.fetch(rig.adapter))
         await until(lambda: rig.adapter.asked == 2)
-        await until(lambda: rig.renewal._asking._waiters)  # keep, which wants to renew what is due: nothing
+        await until(
+            lambda: rig.renewal._asking._waiters
+        )  # keep, which wants to renew what is due: nothing
         rig.adapter.grants = {"a", "c"}
         over.cancel()
         rig.adapter.gate.set()
@@ -217,8 +255,10 @@ async def test_what_was_asked_for_before_a_question_of_others_that_failed_is_ask
 
 
 async def test_nothing_is_renewed_after_a_question_of_others_that_failed(rig: Rig) -> None:
-    """A certificate had ended, so the connections were the next one's already; handles could not be had yet. There the old ones
-    look stolen, and are left out of the answer to a renewal: that was taken for a revocation, which is final to callers."""
+    """A certificate had ended, so the connections were the next one's already; handles could not be
+    had yet. There the old ones look stolen, and are left out of the answer to a renewal: that was
+    taken for a revocation, which is final to callers.
+    """
     with rig.keeping():
         await settled(rig)
         rig.adapter.gate.clear()
@@ -267,5 +307,8 @@ def test_tokens_are_renewed_as_many_at_a_time_as_a_request_takes(size: int) -> N
     parts = list(_in_requests(tokens))
     assert {name: token for part in parts for name, token in part.items()} == tokens
     for part in parts:
-        assert capability_pb2.RenewHandlesRequest(tokens=list(part.values())).ByteSize() <= bounds.ADAPTER_REQUEST_BYTES
+        assert (
+            capability_pb2.RenewHandlesRequest(tokens=list(part.values())).ByteSize()
+            <= bounds.ADAPTER_REQUEST_BYTES
+        )
     assert len(parts) == (1 if size < 1000 else 5)

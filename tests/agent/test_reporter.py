@@ -1,4 +1,6 @@
-"""Delivery of the journal: in order, the same bytes each time, nothing skipped, nothing deleted unaccepted."""
+"""Delivery of the journal: in order, the same bytes each time, nothing skipped, nothing deleted
+unaccepted.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ from support.agent_home import until
 
 
 class Adapter:
-    """Takes batches; `faults` are reasons for the calls to come, 0 takes the batch, -1 takes it and loses the answer."""
+    """Takes batches; `faults` are reasons for the calls to come, 0 takes the batch, -1 takes it and
+    loses the answer.
+    """
 
     def __init__(self, *faults: int) -> None:
         self.faults = list(faults)
         self.seen: list[bytes] = []
         self.taken: list[bytes] = []
 
-    async def submit(self, request: evidence_pb2.SubmitAuditRequest) -> evidence_pb2.SubmitAuditResponse:
+    async def submit(
+        self, request: evidence_pb2.SubmitAuditRequest
+    ) -> evidence_pb2.SubmitAuditResponse:
         self.seen.append(request.batch)
         fault = self.faults.pop(0) if self.faults else 0
         if fault > 0:
@@ -70,7 +76,10 @@ async def test_delivers_in_order_and_deletes_what_was_taken(tmp_path: Path) -> N
     assert one.sealed() == []
 
 
-@pytest.mark.parametrize("fault", [fail.REASON_UPSTREAM_UNREACHABLE, fail.REASON_STORE_UNAVAILABLE, fail.REASON_RATE_LIMITED, -1])
+@pytest.mark.parametrize(
+    "fault",
+    [fail.REASON_UPSTREAM_UNREACHABLE, fail.REASON_STORE_UNAVAILABLE, fail.REASON_RATE_LIMITED, -1],
+)
 async def test_what_failed_is_sent_again_with_the_same_bytes(tmp_path: Path, fault: int) -> None:
     """Failed, and failed although it happened: the second delivery is byte for byte the first."""
     one, adapter = journal(tmp_path, 1, 2), Adapter(fault)
@@ -101,7 +110,9 @@ async def test_a_life_that_is_refused_is_set_aside_whole_and_others_go_on(tmp_pa
 
 async def test_an_answer_that_took_less_than_was_sent_deletes_nothing(tmp_path: Path) -> None:
     class Short(Adapter):
-        async def submit(self, request: evidence_pb2.SubmitAuditRequest) -> evidence_pb2.SubmitAuditResponse:
+        async def submit(
+            self, request: evidence_pb2.SubmitAuditRequest
+        ) -> evidence_pb2.SubmitAuditResponse:
             return evidence_pb2.SubmitAuditResponse(accepted_through=0)
 
     one = journal(tmp_path, 1, 1)
@@ -140,7 +151,9 @@ async def test_it_runs_by_itself(tmp_path: Path) -> None:
 async def test_a_disk_that_has_room_again_is_noticed_without_a_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
-    """One write failed. Health said that the journal is full, so no call came, and only a call would have tried again."""
+    """One write failed. Health said that the journal is full, so no call came, and only a call
+    would have tried again.
+    """
     one, adapter = journal(tmp_path, 1, 0), Adapter()
     for _ in range(before):
         one.append(records.handles(1))
@@ -159,14 +172,24 @@ async def test_a_disk_that_has_room_again_is_noticed_without_a_call(
     one.append(records.handles(3))
     await until(lambda: not one.waiting)
     task.cancel()
-    taken = [record.handles for batch in adapter.taken for record in evidence_pb2.AuditBatch.FromString(batch).records]
+    taken = [
+        record.handles
+        for batch in adapter.taken
+        for record in evidence_pb2.AuditBatch.FromString(batch).records
+    ]
     assert taken == [1, 3][1 - before :]
     one.close()
 
 
 async def test_renewals_that_change_nothing_gather_and_go_with_what_is_more(tmp_path: Path) -> None:
-    """An idle agent with one handle of ten seconds wrote 720 batches an hour, each a leaf of the log for ever."""
-    one, adapter, clock = Journal(tmp_path, 1 << 20, bytes(16), 1_700_000_000_000), Adapter(), Clock()
+    """An idle agent with one handle of ten seconds wrote 720 batches an hour, each a leaf of the
+    log for ever.
+    """
+    one, adapter, clock = (
+        Journal(tmp_path, 1 << 20, bytes(16), 1_700_000_000_000),
+        Adapter(),
+        Clock(),
+    )
     run = asyncio.create_task(reporter(one, adapter, clock).run())
     one.append(records.handles(3))
     await until(lambda: len(adapter.taken) == 1)
@@ -183,7 +206,11 @@ async def test_renewals_that_change_nothing_gather_and_go_with_what_is_more(tmp_
     await until(lambda: len(adapter.taken) == 3)
     run.cancel()
     kept = [evidence_pb2.AuditBatch.FromString(batch).records for batch in adapter.taken]
-    assert [len(one) for one in kept] == [1, 5, 2]  # none is left out, and none is counted for another
+    assert [len(one) for one in kept] == [
+        1,
+        5,
+        2,
+    ]  # none is left out, and none is counted for another
     assert [record.sequence for batch in kept for record in batch] == list(range(1, 9))
 
 
@@ -192,4 +219,6 @@ async def test_what_has_gathered_goes_with_the_end_of_a_life(tmp_path: Path) -> 
     one.append(records.handles(3), routine=True)
     one.append(records.closed())
     assert await reporter(one, adapter).flush()
-    assert [len(evidence_pb2.AuditBatch.FromString(batch).records) for batch in adapter.taken] == [2]
+    assert [len(evidence_pb2.AuditBatch.FromString(batch).records) for batch in adapter.taken] == [
+        2
+    ]

@@ -32,22 +32,33 @@ ITEMS = 100
 def group(algorithm: int, transcript: bytes = b"") -> agent_pb2.SignGroup:
     items = [agent_pb2.SignItem(intent_id=bytes(16), message=b"m") for _ in range(ITEMS)]
     context = types.ContextSuffix(transcript=transcript)
-    return agent_pb2.SignGroup(handle_id="h" * 22, algorithm=algorithm, context=context, items=items)  # type: ignore[arg-type]
+    return agent_pb2.SignGroup(
+        handle_id="h" * 22, algorithm=algorithm, context=context, items=items
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("transcript", [b"", bytes(32)])
 def test_an_answer_weighs_no_more_than_was_taken_for_it(algorithm: int, transcript: bytes) -> None:
-    """Signatures of the greatest length; with a transcript an attestation for each, as stored answers have them."""
+    """Signatures of the greatest length; with a transcript an attestation for each, as stored
+    answers have them.
+    """
     request = agent_pb2.SignStreamRequest(groups=[group(algorithm, transcript)])
     answer = agent_pb2.SignStreamResponse(call_id=1)
     signed = answer.groups.add()
     for _ in range(ITEMS):
-        one = signed.items.add(signature=bytes(ALGORITHMS[algorithm].max_signature), leaf_index=2**40)
+        one = signed.items.add(
+            signature=bytes(ALGORITHMS[algorithm].max_signature), leaf_index=2**40
+        )
         if transcript:
-            one.signed_by.CopyFrom(types.SignedBy(kid="k" * 43, policy_digest=bytes(32), attestation=bytes(3900)))
+            one.signed_by.CopyFrom(
+                types.SignedBy(kid="k" * 43, policy_digest=bytes(32), attestation=bytes(3900))
+            )
     assert request.ByteSize() + answer.ByteSize() < weight(request)
-    assert weight(agent_pb2.SignBatchRequest(groups=[group(algorithm, transcript)])) < weight(request) + 16
+    assert (
+        weight(agent_pb2.SignBatchRequest(groups=[group(algorithm, transcript)]))
+        < weight(request) + 16
+    )
 
 
 def test_what_is_no_call_has_a_weight_too() -> None:
@@ -67,7 +78,9 @@ def test_more_than_fits_is_refused_and_counted() -> None:
     taken = room.take(weight(small)) + room.take(weight(small))
     with pytest.raises(FailureError, match="OVERLOADED"):
         room.take(weight(small))
-    assert {labels: n for labels, n in metrics.snapshot()["capsign.calls"].items() if n} == {("unavailable", "OVERLOADED"): 1}
+    assert {labels: n for labels, n in metrics.snapshot()["capsign.calls"].items() if n} == {
+        ("unavailable", "OVERLOADED"): 1
+    }
     assert room.held == taken
     room.give(weight(small))
     assert room.take(weight(small)) == CALL_BYTES
@@ -96,12 +109,16 @@ def test_one_heavy_call_has_a_place_that_all_sockets_share() -> None:
 
 
 def test_the_heaviest_call_fits_beside_others_however_small_the_room() -> None:
-    """Were it heavier than the room, it would only ever be taken while the socket does nothing else, not even hold a stream."""
+    """Were it heavier than the room, it would only ever be taken while the socket does nothing
+    else, not even hold a stream.
+    """
     item = agent_pb2.SignItem(intent_id=bytes(16), message=bytes(4000))
     items = [item] * bounds.MAX_BATCH_ITEMS
     context = types.ContextSuffix(transcript=bytes(32))
     for algorithm in ALGORITHMS:
-        asked = agent_pb2.SignGroup(handle_id="h" * 22, algorithm=algorithm, context=context, items=items)  # type: ignore[arg-type]
+        asked = agent_pb2.SignGroup(
+            handle_id="h" * 22, algorithm=algorithm, context=context, items=items
+        )  # type: ignore[arg-type]
         heaviest = agent_pb2.SignStreamRequest(groups=[asked])
         assert bounds.MAX_MESSAGE_BYTES * 0.95 < heaviest.ByteSize() <= bounds.MAX_MESSAGE_BYTES
         room = Room(12_582_912 // 16, Metrics())
@@ -116,7 +133,12 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+    return (
+        struct.pack(">I", len(payload))[1:]
+        + bytes([kind, flags])
+        + struct.pack(">I", stream)
+        + payload
+    )
 
 
 def literal(name: bytes, value: bytes) -> bytes:
@@ -126,16 +148,27 @@ def literal(name: bytes, value: bytes) -> bytes:
 async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_has_gone(
     place: Home, adapter: FakeAdapter
 ) -> None:
-    """Its window is zero: gRPC cannot send the answer and keeps it, with no end to how many of them there are."""
+    """Its window is zero: gRPC cannot send the answer and keeps it, with no end to how many of them
+    there are.
+    """
     async with running(place) as agent:
         [servicer] = agent._servicers
         await first_handle(place.stub())
         answer = await place.stub().ListHandles(agent_pb2.ListHandlesRequest())
         await until(lambda: servicer._room.held == 0)
         reader, writer = await asyncio.open_unix_connection(str(place.socket))
-        headers = b"\x83\x86" + literal(b":path", b"/capsign.agent.v1.SigningService/ListHandles") + literal(b":authority", b"x")
+        headers = (
+            b"\x83\x86"
+            + literal(b":path", b"/capsign.agent.v1.SigningService/ListHandles")
+            + literal(b":authority", b"x")
+        )
         headers += literal(b"content-type", b"application/grpc") + literal(b"te", b"trailers")
-        writer.write(PREFACE + frame(4, 0, 0, struct.pack(">HI", 4, 0)) + frame(1, 4, 1, headers) + frame(0, 1, 1, bytes(5)))
+        writer.write(
+            PREFACE
+            + frame(4, 0, 0, struct.pack(">HI", 4, 0))
+            + frame(1, 4, 1, headers)
+            + frame(0, 1, 1, bytes(5))
+        )
         while b"content-type" not in (await reader.read(4096)) and not servicer._room.held:
             pass
         await until(lambda: servicer._room.held == RPC_BYTES + CALL_BYTES + answer.ByteSize())
@@ -143,20 +176,28 @@ async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_h
         await until(lambda: servicer._room.held == 0)
 
 
-async def test_an_answer_with_keys_is_weighed_too(place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixty-four versions, each with its attestation, weighed as much as none: what was not read had no bound in bytes."""
+async def test_an_answer_with_keys_is_weighed_too(
+    place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty-four versions, each with its attestation, weighed as much as none: what was not read
+    had no bound in bytes.
+    """
     context = types.ContextSuffix(transcript=bytes(32))
     async with running(place) as agent:
         stub = place.stub()
         handle = await first_handle(stub)
         [servicer] = agent._servicers
-        asked = agent_pb2.GetPublicKeysRequest(handle_id=handle.id, algorithm=alg.ALGORITHM_ES256, context=context)
+        asked = agent_pb2.GetPublicKeysRequest(
+            handle_id=handle.id, algorithm=alg.ALGORITHM_ES256, context=context
+        )
         size = (await stub.GetPublicKeys(asked)).ByteSize()
         assert size > 0
         await until(lambda: servicer._room.held == 0)
         held: list[int] = []
         give = servicer._room.give
-        monkeypatch.setattr(servicer._room, "give", lambda weighed: (held.append(weighed), give(weighed)))
+        monkeypatch.setattr(
+            servicer._room, "give", lambda weighed: (held.append(weighed), give(weighed))
+        )
         await stub.GetPublicKeys(asked)
         await until(lambda: servicer._room.held == 0)
         assert sum(held) == RPC_BYTES + weight(asked) + size
@@ -187,7 +228,9 @@ async def test_streams_on_which_nothing_is_asked_are_bounded_too(
 
 
 async def knots(act: Any) -> list[str]:
-    """The functions whose frames, and the RPCs that, are left to the garbage collector after this."""
+    """The functions whose frames, and the RPCs that, are left to the garbage collector after
+    this.
+    """
     gc.collect()
     gc.disable()
     try:
@@ -201,8 +244,12 @@ async def knots(act: Any) -> list[str]:
         gc.enable()
 
 
-async def test_a_call_that_fails_leaves_nothing_to_the_garbage_collector(place: Home, adapter: FakeAdapter) -> None:
-    """Each request that was refused stayed in a knot of exception, frames and RPC until the collector came: 800 MiB of them."""
+async def test_a_call_that_fails_leaves_nothing_to_the_garbage_collector(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """Each request that was refused stayed in a knot of exception, frames and RPC until the
+    collector came: 800 MiB of them.
+    """
     async with running(place) as agent:
         stub = place.stub()
         await first_handle(stub)
@@ -216,18 +263,26 @@ async def test_a_call_that_fails_leaves_nothing_to_the_garbage_collector(place: 
         assert await knots(refused) == []
 
 
-async def test_a_call_whose_answer_was_lost_leaves_nothing_either(place: Home, adapter: FakeAdapter) -> None:
+async def test_a_call_whose_answer_was_lost_leaves_nothing_either(
+    place: Home, adapter: FakeAdapter
+) -> None:
     place.upstream = "timeout_ms = 200"
     async with running(place) as agent:
         stub = place.stub()
         handle = await first_handle(stub)
         answering = asyncio.Event()
         loop = asyncio.get_running_loop()
-        adapter.faults.before_answer = lambda request: asyncio.run_coroutine_threadsafe(answering.wait(), loop).result(20)  # type: ignore[assignment]
+        adapter.faults.before_answer = lambda request: asyncio.run_coroutine_threadsafe(
+            answering.wait(), loop
+        ).result(20)  # type: ignore[assignment]
 
         async def lost() -> None:
             item = agent_pb2.SignItem(intent_id=new_intent_id(), message=os.urandom(64))
-            groups = [agent_pb2.SignGroup(handle_id=handle.id, algorithm=alg.ALGORITHM_ES256, items=[item])]
+            groups = [
+                agent_pb2.SignGroup(
+                    handle_id=handle.id, algorithm=alg.ALGORITHM_ES256, items=[item]
+                )
+            ]
             answer = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=groups))
             assert answer.groups[0].items[0].failure.reason == fail.REASON_ANSWER_LATE
             await until(lambda: agent._servicers[0]._room.held == 0)
@@ -236,7 +291,9 @@ async def test_a_call_whose_answer_was_lost_leaves_nothing_either(place: Home, a
         answering.set()
 
 
-async def test_a_stream_that_makes_room_for_others_leaves_nothing_either(place: Home, adapter: FakeAdapter) -> None:
+async def test_a_stream_that_makes_room_for_others_leaves_nothing_either(
+    place: Home, adapter: FakeAdapter
+) -> None:
     async with running(place) as agent:
         stub = place.stub()
         await first_handle(stub)

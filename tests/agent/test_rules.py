@@ -23,7 +23,9 @@ def rule(transcript: int = types.TRANSCRIPT_RULE_ALLOWED, role: str = "", **more
     return Rule("tokens", frozenset({alg.ALGORITHM_ES256}), context, role)
 
 
-def reason(one: Rule, purpose: str = "", algorithm: int = alg.ALGORITHM_ES256, **suffix: Any) -> int:
+def reason(
+    one: Rule, purpose: str = "", algorithm: int = alg.ALGORITHM_ES256, **suffix: Any
+) -> int:
     with pytest.raises(FailureError) as caught:
         one.decide(purpose, algorithm, types.ContextSuffix(**suffix))
     return caught.value.reason
@@ -64,7 +66,10 @@ def test_every_cell_of_the_transcript_rule(state: int, given_one: bool) -> None:
         types.TRANSCRIPT_RULE_REQUIRED: given_one,
     }[state]
     if good:
-        assert rule(state).decide("tokens", alg.ALGORITHM_ES256, suffix).transcript == suffix.transcript
+        assert (
+            rule(state).decide("tokens", alg.ALGORITHM_ES256, suffix).transcript
+            == suffix.transcript
+        )
     else:
         assert reason(rule(state), transcript=suffix.transcript) == fail.REASON_CONTEXT_NOT_ALLOWED
 
@@ -77,7 +82,9 @@ def test_a_narrowed_role_is_filled_in_and_no_other_passes() -> None:
 
 
 @given(NAMES, NAMES, NAMES)
-def test_what_passes_lies_within_the_rule_and_changes_nothing_that_was_asked(protocol: str, role: str, version: str) -> None:
+def test_what_passes_lies_within_the_rule_and_changes_nothing_that_was_asked(
+    protocol: str, role: str, version: str
+) -> None:
     asked = types.ContextSuffix(protocol=protocol, role=role, protocol_version=version)
     try:
         full = rule(two=True).decide("", alg.ALGORITHM_ES256, asked)
@@ -109,16 +116,30 @@ def outcome(ask: Callable[..., Any], *call: Any) -> Any:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["", "tokens", "other"]), st.sampled_from([alg.ALGORITHM_ES256, alg.ALGORITHM_HS256]), ASKED),
+        st.tuples(
+            st.sampled_from(["", "tokens", "other"]),
+            st.sampled_from([alg.ALGORITHM_ES256, alg.ALGORITHM_HS256]),
+            ASKED,
+        ),
         max_size=30,
     )
 )
-def test_what_is_remembered_is_what_would_be_decided(calls: list[tuple[str, Any, types.ContextSuffix]]) -> None:
-    """In whatever order: what one call was allowed must never become what another one, which differs in anything, is given."""
+def test_what_is_remembered_is_what_would_be_decided(
+    calls: list[tuple[str, Any, types.ContextSuffix]],
+) -> None:
+    """In whatever order: what one call was allowed must never become what another one, which
+    differs in anything, is given.
+    """
     one = rule(two=True, roles=["issuer", "client"])
     for purpose, algorithm, asked in calls:
         assert outcome(one.settle, purpose, algorithm, asked) == outcome(
-            lambda *call: (one.decide(*call), one.decide(*call).SerializeToString(deterministic=True)), purpose, algorithm, asked
+            lambda *call: (
+                one.decide(*call),
+                one.decide(*call).SerializeToString(deterministic=True),
+            ),
+            purpose,
+            algorithm,
+            asked,
         )
 
 
@@ -126,10 +147,23 @@ def test_a_rule_remembers_within_bounds_and_no_transcript(monkeypatch: pytest.Mo
     monkeypatch.setattr("capsign_agent.rules.REMEMBERED", 2)
     one = rule(two=True)
     for number in range(5):
-        one.settle("", alg.ALGORITHM_ES256, types.ContextSuffix(protocol="jwt", transcript=b"%d" % number * 32))
+        one.settle(
+            "",
+            alg.ALGORITHM_ES256,
+            types.ContextSuffix(protocol="jwt", transcript=b"%d" % number * 32),
+        )
     assert not one._settled
-    for protocol, role, version in (("jwt", "", ""), ("tls", "client", "1"), ("tls", "server", "1"), ("tls", "client", "2")):
-        one.settle("", alg.ALGORITHM_ES256, types.ContextSuffix(protocol=protocol, role=role, protocol_version=version))
+    for protocol, role, version in (
+        ("jwt", "", ""),
+        ("tls", "client", "1"),
+        ("tls", "server", "1"),
+        ("tls", "client", "2"),
+    ):
+        one.settle(
+            "",
+            alg.ALGORITHM_ES256,
+            types.ContextSuffix(protocol=protocol, role=role, protocol_version=version),
+        )
         assert len(one._settled) <= 2
 
 
@@ -144,7 +178,9 @@ def test_a_rule_remembers_within_bounds_and_no_transcript(monkeypatch: pytest.Mo
     ],
     ids=["purpose", "algorithm", "protocol", "role", "version"],
 )
-def test_each_part_of_a_call_counts_for_what_is_remembered(other: tuple[str, Any, tuple[str, str, str]]) -> None:
+def test_each_part_of_a_call_counts_for_what_is_remembered(
+    other: tuple[str, Any, tuple[str, str, str]],
+) -> None:
     one = rule(two=True)
 
     def call(purpose: str, algorithm: Any, named: tuple[str, str, str]) -> Any:

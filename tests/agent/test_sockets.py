@@ -91,13 +91,17 @@ ROOT, OURS, VOLUME = 0, 65532, stat.S_IFDIR | 0o777
         (VOLUME, ROOT, True, ROOT, False),  # we could make it ours alone
     ],
 )
-def test_what_counts_as_a_volume_of_the_pod(mode: int, owner: int, mounted: bool, euid: int, is_volume: bool) -> None:
+def test_what_counts_as_a_volume_of_the_pod(
+    mode: int, owner: int, mounted: bool, euid: int, is_volume: bool
+) -> None:
     state = os.stat_result((mode, 1, 1, 1, owner, 0, 0, 0, 0, 0))
     assert sockets.is_volume(state, mounted=mounted, euid=euid) is is_volume
 
 
 def test_a_directory_that_a_killed_life_had_not_finished_is_finished(path: Path) -> None:
-    """Made with the volume's setgid and for the agent alone; then came kill -9, before the mode was set."""
+    """Made with the volume's setgid and for the agent alone; then came kill -9, before the mode was
+    set.
+    """
     path.parent.mkdir()
     path.parent.chmod(0o2700)
     SocketClaim(path, 0o666, 0o711).release()

@@ -1,4 +1,6 @@
-"""`--check-config` of an agent: what a start would meet, told beforehand, and nothing made on the way."""
+"""`--check-config` of an agent: what a start would meet, told beforehand, and nothing made on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ def test_in_a_pod(place: Home) -> None:
 
 def test_a_workload_api(place: Home) -> None:
     path = place.root / "api.sock"
-    place.identity = f'[identity]\nsource = "workload-api"\n[identity.workload_api]\nsocket = "{path}"\n'
+    place.identity = (
+        f'[identity]\nsource = "workload-api"\n[identity.workload_api]\nsocket = "{path}"\n'
+    )
     assert "identity.workload_api.socket" in said(place)
     with socket.socket(socket.AF_UNIX) as api:
         api.bind(str(path))

@@ -25,7 +25,9 @@ QUESTION = signing_pb2.GetPublicKeysRequest(handle=b"h", algorithm=alg.ALGORITHM
 
 @contextmanager
 def replicas(ca: TestCa, *places: int | None) -> Iterator[list[str]]:
-    """Their addresses. One with 0 places refuses every call before anybody looks at it, as one does that is full."""
+    """Their addresses. One with 0 places refuses every call before anybody looks at it, as one does
+    that is full.
+    """
     started = [FakeAdapter(ca, places=each).start() for each in places]
     try:
         yield [f"127.0.0.1:{each.port}" for each in started]
@@ -36,7 +38,9 @@ def replicas(ca: TestCa, *places: int | None) -> Iterator[list[str]]:
 
 async def ask(ca: TestCa, addresses: list[str]) -> signing_pb2.GetPublicKeysResponse:
     certificate, key = ca.issue("spiffe://example.test/ns/shop/sa/orders")
-    upstream = Upstream(Config(targets=tuple(addresses), server_name="localhost"), checked(ca.pem, certificate, key))
+    upstream = Upstream(
+        Config(targets=tuple(addresses), server_name="localhost"), checked(ca.pem, certificate, key)
+    )
     try:
         return await AdapterCalls(lambda: upstream, 10.0).public_keys(QUESTION)
     finally:
@@ -44,7 +48,9 @@ async def ask(ca: TestCa, addresses: list[str]) -> signing_pb2.GetPublicKeysResp
 
 
 async def test_a_replica_whose_places_are_all_taken_is_passed_over(ca: TestCa) -> None:
-    """gRPC refuses before a reason of ours is added. The agent took that for an answer in no known way, and asked nobody else."""
+    """gRPC refuses before a reason of ours is added. The agent took that for an answer in no known
+    way, and asked nobody else.
+    """
     with replicas(ca, 0, None) as addresses:
         assert (await ask(ca, addresses)).keys
 
@@ -79,14 +85,17 @@ async def test_where_all_are_full_the_caller_may_come_again(ca: TestCa) -> None:
 
 
 async def test_records_that_one_replica_wants_no_more_of_go_to_the_next(ca: TestCa) -> None:
-    """Each replica counts what a workload has written there, and signatures pay where they are made. All of an agent's records
-    went to one replica, though all of them signed: where there are many, that one took no more, and a full journal ends signing.
+    """Each replica counts what a workload has written there, and signatures pay where they are
+    made. All of an agent's records went to one replica, though all of them signed: where there are
+    many, that one took no more, and a full journal ends signing.
     """
     one, other = (FakeAdapter(ca).start() for _ in range(2))
     one.faults.audit = lambda _: fail.REASON_RATE_LIMITED
     certificate, key = ca.issue("spiffe://example.test/ns/shop/sa/orders")
     addresses = tuple(f"127.0.0.1:{each.port}" for each in (one, other))
-    upstream = Upstream(Config(targets=addresses, server_name="localhost"), checked(ca.pem, certificate, key))
+    upstream = Upstream(
+        Config(targets=addresses, server_name="localhost"), checked(ca.pem, certificate, key)
+    )
     calls = AdapterCalls(lambda: upstream, 10.0)
     records = [evidence_pb2.AuditRecord(sequence=1, time_ms=1, kind=evidence_pb2.AUDIT_KIND_OPEN)]
     batch = evidence_pb2.AuditBatch(boot_id=b"b" * 16, records=records).SerializeToString()
@@ -104,13 +113,18 @@ async def test_records_that_one_replica_wants_no_more_of_go_to_the_next(ca: Test
 
 @pytest.mark.parametrize(
     ("hours", "words"),
-    [(6, "not valid yet, for this node's clock says"), (-6, "has ended, for this node's clock says")],
+    [
+        (6, "not valid yet, for this node's clock says"),
+        (-6, "has ended, for this node's clock says"),
+    ],
     ids=["behind", "ahead"],
 )
 async def test_a_clock_that_is_hours_off_is_named_as_the_cause(
     ca: TestCa, monkeypatch: pytest.MonkeyPatch, hours: int, words: str
 ) -> None:
-    """The adapter's certificate is good by its own clock. gRPC says of it only that nobody can be reached."""
+    """The adapter's certificate is good by its own clock. gRPC says of it only that nobody can be
+    reached.
+    """
     fake = FakeAdapter(ca)
 
     class Elsewhere(datetime):

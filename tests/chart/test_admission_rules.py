@@ -1,4 +1,6 @@
-"""The admission policy takes what the injector makes, whatever the pod, and refuses what an attacker makes of it."""
+"""The admission policy takes what the injector makes, whatever the pod, and refuses what an
+attacker makes of it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ Pod = dict[str, Any]
 CREATE = {"operation": "CREATE", "resource": "pods", "namespace": "shop"}
 UPDATE = {**CREATE, "operation": "UPDATE"}
 DEBUG = {**UPDATE, "subResource": "ephemeralcontainers"}
-STRICT = {"admissionPolicy": {"onlyInjected": True, "tokenRequests": True, "exec": True, "agentImages": [SETTINGS.image]}}
+STRICT = {
+    "admissionPolicy": {
+        "onlyInjected": True,
+        "tokenRequests": True,
+        "exec": True,
+        "agentImages": [SETTINGS.image],
+    }
+}
 
 
 @functools.cache
@@ -29,18 +38,27 @@ def policy(name: str, *, strict: bool = False) -> admission_rules.Policy:
 
 def pod(**spec: Any) -> Pod:
     containers = [{"name": "app", "image": "a"}, {"name": "other", "image": "a"}]
-    return {"metadata": {"labels": {"capsign.dev/inject": "true"}}, "spec": {"containers": containers, **spec}}
+    return {
+        "metadata": {"labels": {"capsign.dev/inject": "true"}},
+        "spec": {"containers": containers, **spec},
+    }
 
 
 def injected(given: Pod | None = None) -> Pod:
     return copy.deepcopy(pods.defaulted(inject(given or pod(), "shop", SETTINGS, BUNDLE).pod))
 
 
-def refused(attack: Pod, request: dict[str, Any] = CREATE, old: Pod | None = None, *, strict: bool = False) -> list[str]:
+def refused(
+    attack: Pod, request: dict[str, Any] = CREATE, old: Pod | None = None, *, strict: bool = False
+) -> list[str]:
     return admission_rules.refusals(policy("pods", strict=strict), request, attack, old)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(pods.pods())
 def test_what_the_injector_makes_is_taken_and_may_be_changed_elsewhere(given):
     after = injected(given)
@@ -51,7 +69,11 @@ def test_what_the_injector_makes_is_taken_and_may_be_changed_elsewhere(given):
     assert refused(changed, UPDATE, after, strict=True) == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(pods.pods())
 def test_a_pod_without_anything_of_ours_is_none_of_our_business(given):
     given["metadata"]["labels"] = {}
@@ -110,38 +132,73 @@ def socket_mounts(attack: Pod) -> list[dict[str, Any]]:
 
 def alike() -> Pod:
     """Of a pod in which one container was chosen, both mount its socket."""
-    attack = injected({**pod(), "metadata": {**pod()["metadata"], "annotations": {"capsign.dev/containers": "app"}}})
+    attack = injected(
+        {
+            **pod(),
+            "metadata": {**pod()["metadata"], "annotations": {"capsign.dev/containers": "app"}},
+        }
+    )
     app, other = attack["spec"]["containers"]
     other["volumeMounts"] = app["volumeMounts"]
     return attack
 
 
 def asking(volume: str, *, agent: bool = True) -> Pod:
-    attack = injected() if agent else {"metadata": {}, "spec": {"containers": [{"name": "app"}], "volumes": []}}
+    attack = (
+        injected()
+        if agent
+        else {"metadata": {}, "spec": {"containers": [{"name": "app"}], "volumes": []}}
+    )
     source = {"serviceAccountToken": {"audience": "capsign", "path": "t"}}
-    attack["spec"]["volumes"].append({"name": volume, "projected": {"sources": [{"configMap": {"name": "c"}}, source]}})
+    attack["spec"]["volumes"].append(
+        {"name": volume, "projected": {"sources": [{"configMap": {"name": "c"}}, source]}}
+    )
     return attack
 
 
 REFUSED: dict[str, tuple[Callable[[], Pod], str]] = {
-    "the token": (mounting("capsign-token", readOnly=True), "container other mounts a volume of the agent"),
-    "a part of the token": (mounting("capsign-token", subPath="token"), "container other mounts a volume of the agent"),
+    "the token": (
+        mounting("capsign-token", readOnly=True),
+        "container other mounts a volume of the agent",
+    ),
+    "a part of the token": (
+        mounting("capsign-token", subPath="token"),
+        "container other mounts a volume of the agent",
+    ),
     "the state": (mounting("capsign-state"), "container other mounts a volume of the agent"),
-    "the state in an init container before the agent": (lambda: early("capsign-state"), "container early mounts"),
-    "another's socket": (mounting("capsign-socket-0", readOnly=True), "container other must mount one"),
+    "the state in an init container before the agent": (
+        lambda: early("capsign-state"),
+        "container early mounts",
+    ),
+    "another's socket": (
+        mounting("capsign-socket-0", readOnly=True),
+        "container other must mount one",
+    ),
     "another's socket as its only one": (
         lambda: early("capsign-socket-0"),
         "container early must mount one capsign-socket volume at most, read-only",
     ),
-    "another's socket, mounted just as its owner does": (alike, "more than one container mounts capsign-socket-0"),
+    "another's socket, mounted just as its owner does": (
+        alike,
+        "more than one container mounts capsign-socket-0",
+    ),
     "its own socket, to replace": (own_socket(readOnly=False), "container app must mount one"),
     "its own socket elsewhere": (own_socket(mountPath="/mine"), "container app must mount one"),
     "a part of its own socket's volume": (own_socket(subPath="s"), "container app must mount one"),
-    "a part that a variable names": (own_socket(subPathExpr="$(X)"), "container app must mount one"),
+    "a part that a variable names": (
+        own_socket(subPathExpr="$(X)"),
+        "container app must mount one",
+    ),
     "two sockets": (two_sockets, "container both must mount one"),
     "our audience under another name": (lambda: asking("mine"), "volume mine asks for a token"),
-    "our audience without an agent": (lambda: asking("capsign-token", agent=False), "volume capsign-token asks for a token"),
-    "a shared process namespace": (changed(shareProcessNamespace=True), "other containers see the agent's process"),
+    "our audience without an agent": (
+        lambda: asking("capsign-token", agent=False),
+        "volume capsign-token asks for a token",
+    ),
+    "a shared process namespace": (
+        changed(shareProcessNamespace=True),
+        "other containers see the agent's process",
+    ),
     "the node's processes": (changed(hostPID=True), "other containers see the agent's process"),
 }
 
@@ -154,7 +211,9 @@ def test_an_attack_is_refused(case: str) -> None:
 
 
 def own_agent(namespace: str = "shop", *, labelled: bool = False, **more: Any) -> list[str]:
-    """A pod whose author writes the agent: with the right image and name, and a command of their own."""
+    """A pod whose author writes the agent: with the right image and name, and a command of their
+    own.
+    """
     attack = injected()
     attack["spec"]["initContainers"][0] |= more
     if not labelled:
@@ -163,10 +222,15 @@ def own_agent(namespace: str = "shop", *, labelled: bool = False, **more: Any) -
 
 
 @pytest.mark.parametrize("namespace", ["shop", "kube-system", "capsign-system"])
-def test_an_agent_that_the_webhook_never_saw_is_refused_where_that_is_wanted(namespace: str) -> None:
-    """It may have the right image and yet run a shell that prints the token: only the webhook makes it ours."""
+def test_an_agent_that_the_webhook_never_saw_is_refused_where_that_is_wanted(
+    namespace: str,
+) -> None:
+    """It may have the right image and yet run a shell that prints the token: only the webhook makes
+    it ours.
+    """
     (complaint,) = own_agent(
-        namespace, command=["/usr/bin/python3", "-c", "print(open('/var/run/secrets/capsign/token').read())"]
+        namespace,
+        command=["/usr/bin/python3", "-c", "print(open('/var/run/secrets/capsign/token').read())"],
     )
     assert "was not made by the injector" in complaint
 
@@ -176,7 +240,8 @@ def test_the_label_does_not_help_where_the_webhook_does_not_look() -> None:
     assert "in a namespace that the injector serves" in complaint
     assert own_agent("shop", labelled=True) == []
     assert own_agent("shop", labelled=True, image="mine") == [
-        "capsign: this image is not one that capsign-agent may have (admissionPolicy.agentImages of the chart). Let the injector "
+        "capsign: this image is not one that capsign-agent may have "
+        "(admissionPolicy.agentImages of the chart). Let the injector "
         "add the agent, or add the image there."
     ]
 
@@ -196,9 +261,16 @@ def test_a_running_pod_may_lose_the_label_and_nothing_else() -> None:
     [
         {"targetContainerName": "capsign-agent"},
         {"volumeMounts": [{"name": "capsign-state", "mountPath": "/x"}]},
-        {"volumeMounts": [{"name": "capsign-socket-0", "mountPath": "/run/capsign", "readOnly": True}]},
+        {
+            "volumeMounts": [
+                {"name": "capsign-socket-0", "mountPath": "/run/capsign", "readOnly": True}
+            ]
+        },
         {"targetContainerName": "app", "securityContext": {"privileged": True}},
-        {"targetContainerName": "app", "volumeMounts": [{"name": "node", "mountPath": "/x", "readOnly": True}]},
+        {
+            "targetContainerName": "app",
+            "volumeMounts": [{"name": "node", "mountPath": "/x", "readOnly": True}],
+        },
     ],
 )
 def test_a_debugger_does_not_share_the_agent(more: dict[str, Any]) -> None:
@@ -207,16 +279,24 @@ def test_a_debugger_does_not_share_the_agent(more: dict[str, Any]) -> None:
     attack["spec"]["ephemeralContainers"] = [{"name": "look", **more}]
     (complaint,) = refused(attack, DEBUG, old)
     assert "the ephemeral container look would share the agent" in complaint
-    attack["spec"]["ephemeralContainers"] = [{"name": "look", "targetContainerName": "app", "securityContext": {"runAsUser": 1}}]
+    attack["spec"]["ephemeralContainers"] = [
+        {"name": "look", "targetContainerName": "app", "securityContext": {"runAsUser": 1}}
+    ]
     assert refused(attack, DEBUG, injected()) == []
 
 
 @pytest.mark.parametrize("name", [*sorted(ROOT_CAPABILITIES), "CAP_SYS_ADMIN", "sys_admin"])
 def test_a_debugger_gets_no_capability_that_the_injector_refuses(name: str) -> None:
-    """`kubectl debug --custom` with SYS_ADMIN was let in where a privileged one was not, and is as good as root on the node."""
+    """`kubectl debug --custom` with SYS_ADMIN was let in where a privileged one was not, and is as
+    good as root on the node.
+    """
 
     def adding(*names: str) -> list[str]:
-        look = {"name": "look", "targetContainerName": "app", "securityContext": {"capabilities": {"add": [*names]}}}
+        look = {
+            "name": "look",
+            "targetContainerName": "app",
+            "securityContext": {"capabilities": {"add": [*names]}},
+        }
         attack = injected()
         attack["spec"]["ephemeralContainers"] = [look]
         return refused(attack, DEBUG, injected())
@@ -227,8 +307,9 @@ def test_a_debugger_gets_no_capability_that_the_injector_refuses(name: str) -> N
 
 
 def test_a_pod_from_before_a_rule_can_end() -> None:
-    """Nothing takes a debugger out of a pod again. One that was let in before the rule came kept the controller of its Job from
-    removing its finalizer, so that the pod was never deleted."""
+    """Nothing takes a debugger out of a pod again. One that was let in before the rule came kept
+    the controller of its Job from removing its finalizer, so that the pod was never deleted.
+    """
     old = injected()
     look = {"name": "look", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}
     old["spec"]["ephemeralContainers"] = [look]
@@ -241,7 +322,9 @@ def test_a_pod_from_before_a_rule_can_end() -> None:
 
 
 def test_a_privileged_debugger_is_for_pods_without_an_agent_or_where_nodes_are_open() -> None:
-    """The injector refuses a privileged container: what it refuses at first must not come in later."""
+    """The injector refuses a privileged container: what it refuses at first must not come in
+    later.
+    """
     look = {"ephemeralContainers": [{"name": "look", "securityContext": {"privileged": True}}]}
     bare = {"metadata": pod()["metadata"], "spec": {"containers": [{"name": "app"}], **look}}
     assert refused(bare, DEBUG, bare) == []
@@ -262,10 +345,16 @@ def test_a_privileged_debugger_is_for_pods_without_an_agent_or_where_nodes_are_o
         ({}, False),
     ],
 )
-def test_the_webhook_is_asked_about_labelled_pods_and_no_others(metadata: dict[str, Any], asked: bool) -> None:
-    (webhook,) = chart.one(chart.objects({}), "MutatingWebhookConfiguration", "capsign-injector-capsign-system")["webhooks"]
+def test_the_webhook_is_asked_about_labelled_pods_and_no_others(
+    metadata: dict[str, Any], asked: bool
+) -> None:
+    (webhook,) = chart.one(
+        chart.objects({}), "MutatingWebhookConfiguration", "capsign-injector-capsign-system"
+    )["webhooks"]
     (condition,) = webhook["matchConditions"]
-    assert admission_rules.value(condition["expression"], {"object": {"metadata": metadata}}) is asked
+    assert (
+        admission_rules.value(condition["expression"], {"object": {"metadata": metadata}}) is asked
+    )
 
 
 def test_only_a_kubelet_asks_for_the_agents_token() -> None:
@@ -274,9 +363,18 @@ def test_only_a_kubelet_asks_for_the_agents_token() -> None:
     people = {"username": "system:node:mine", "groups": ["system:authenticated"]}
     kubelet = {"username": "system:node:n1", "groups": ["system:nodes", "system:authenticated"]}
     asked = {"spec": {"audiences": ["vault", "capsign"]}}
-    for user, audience, taken in ((people, asked, False), (kubelet, asked, True), (people, {"spec": {"audiences": ["v"]}}, True)):
-        assert (admission_rules.refusals(rules, {**request, "userInfo": user}, audience) == []) is taken
-    assert admission_rules.refusals(rules, {**request, "userInfo": {"username": "x"}}, {"spec": {}}) == []
+    for user, audience, taken in (
+        (people, asked, False),
+        (kubelet, asked, True),
+        (people, {"spec": {"audiences": ["v"]}}, True),
+    ):
+        assert (
+            admission_rules.refusals(rules, {**request, "userInfo": user}, audience) == []
+        ) is taken
+    assert (
+        admission_rules.refusals(rules, {**request, "userInfo": {"username": "x"}}, {"spec": {}})
+        == []
+    )
 
 
 def test_nobody_enters_the_agent() -> None:
@@ -289,21 +387,38 @@ def test_nobody_enters_the_agent() -> None:
 
 
 def asking_with(place: str, value: str, *, template: bool = False) -> list[str]:
-    """What is said about a pod, or the template of a workload, with `capsign.dev/inject` among its labels or annotations."""
+    """What is said about a pod, or the template of a workload, with `capsign.dev/inject` among its
+    labels or annotations.
+    """
     metadata = {place: {"capsign.dev/inject": value}}
     if not template:
-        return admission_rules.refusals(policy("asking"), CREATE, {"metadata": metadata, "spec": {"containers": []}})
+        return admission_rules.refusals(
+            policy("asking"), CREATE, {"metadata": metadata, "spec": {"containers": []}}
+        )
     rules = copy.deepcopy(
-        dict(chart.one(chart.objects({}), "ValidatingAdmissionPolicy", "capsign-asking-capsign-system-templates"))
+        dict(
+            chart.one(
+                chart.objects({}),
+                "ValidatingAdmissionPolicy",
+                "capsign-asking-capsign-system-templates",
+            )
+        )
     )
     rules["spec"]["matchConstraints"]["resourceRules"][1:] = []
-    workload = {"metadata": {}, "spec": {"template": {"metadata": metadata, "spec": {"containers": []}}}}
-    return admission_rules.refusals(rules, {"operation": "CREATE", "resource": "deployments", "namespace": "shop"}, workload)
+    workload = {
+        "metadata": {},
+        "spec": {"template": {"metadata": metadata, "spec": {"containers": []}}},
+    }
+    return admission_rules.refusals(
+        rules, {"operation": "CREATE", "resource": "deployments", "namespace": "shop"}, workload
+    )
 
 
 @pytest.mark.parametrize("template", [False, True], ids=["pod", "template"])
 def test_who_asks_in_words_that_nothing_hears_is_told(*, template: bool) -> None:
-    """Such pods ran without an agent and nobody said why: a webhook's selector sees labels only, and the exact text only."""
+    """Such pods ran without an agent and nobody said why: a webhook's selector sees labels only,
+    and the exact text only.
+    """
     for value in ("true", "false"):
         assert asking_with("labels", value, template=template) == []
         (complaint,) = asking_with("annotations", value, template=template)
@@ -314,7 +429,9 @@ def test_who_asks_in_words_that_nothing_hears_is_told(*, template: bool) -> None
 
 
 def test_the_injector_makes_no_secret_but_its_own() -> None:
-    """Its role lets it make Secrets, because no rule can name what is made; a Secret may be the token of another account."""
+    """Its role lets it make Secrets, because no rule can name what is made; a Secret may be the
+    token of another account.
+    """
     rules = policy("injector-secret")
     request = {"operation": "CREATE", "resource": "secrets"}
     mine = {"username": "system:serviceaccount:capsign-system:capsign-injector"}
@@ -325,4 +442,6 @@ def test_the_injector_makes_no_secret_but_its_own() -> None:
         ("other", "Opaque", {"username": "somebody"}, True),
     ):
         made = {"metadata": {"name": name}, "type": kind}
-        assert (admission_rules.refusals(rules, {**request, "userInfo": who}, made) == []) is taken, (name, kind)
+        assert (
+            admission_rules.refusals(rules, {**request, "userInfo": who}, made) == []
+        ) is taken, (name, kind)

@@ -1,4 +1,6 @@
-"""The table of values in k8s/README.md is made from values.yaml, where each value has its comment."""
+"""The table of values in k8s/README.md is made from values.yaml, where each value has its
+comment.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from support import chart
 
 @pytest.fixture(scope="module")
 def docs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("chart_docs", chart.REPOSITORY / "k8s" / "chart_docs.py")
+    spec = importlib.util.spec_from_file_location(
+        "chart_docs", chart.REPOSITORY / "k8s" / "chart_docs.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -28,7 +32,11 @@ def test_the_table_is_what_values_say(docs: ModuleType) -> None:
 def test_every_value_has_a_row(docs: ModuleType) -> None:
     paths = [path for path, _, _ in docs.rows(docs.VALUES.read_text())]
     assert len(paths) == len(set(paths)) > 100
-    assert {"adapter.replicas", "agent.profiles.default.maySet", "injector.certificate.issuerRef.kind"} <= set(paths)
+    assert {
+        "adapter.replicas",
+        "agent.profiles.default.maySet",
+        "injector.certificate.issuerRef.kind",
+    } <= set(paths)
 
 
 def test_a_value_without_a_comment_is_found(docs: ModuleType) -> None:

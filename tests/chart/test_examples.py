@@ -11,7 +11,10 @@ from capsign_adapter.decide.policy_load import parse_policy
 from support import chart
 
 EXAMPLES = chart.REPOSITORY / "docs" / "examples" / "kubernetes"
-GUIDES = (chart.REPOSITORY / "k8s" / "README.md", chart.REPOSITORY / "docs" / "operations" / "kubernetes.md")
+GUIDES = (
+    chart.REPOSITORY / "k8s" / "README.md",
+    chart.REPOSITORY / "docs" / "operations" / "kubernetes.md",
+)
 
 
 @pytest.mark.parametrize("name", ["job.yaml", "deployment.yaml"])
@@ -29,26 +32,40 @@ def test_workloads_are_taken_by_a_restricted_namespace(name: str) -> None:
 def test_policy_profiles_and_workloads_fit_together() -> None:
     document = (EXAMPLES / "policy.yaml").read_text()
     policy = parse_policy(document.encode())
-    values = {"policy": {"document": document}, **yaml.safe_load((EXAMPLES / "profiles.yaml").read_text())}
+    values = {
+        "policy": {"document": document},
+        **yaml.safe_load((EXAMPLES / "profiles.yaml").read_text()),
+    }
     chart.manifests(values)
     grants = {grant.name for grant in policy.grants}
     for profile in values["agent"]["profiles"].values():
         assert set(profile["grants"]) <= grants
-    annotations = yaml.safe_load((EXAMPLES / "deployment.yaml").read_text())["spec"]["template"]["metadata"]["annotations"]
+    annotations = yaml.safe_load((EXAMPLES / "deployment.yaml").read_text())["spec"]["template"][
+        "metadata"
+    ]["annotations"]
     assert annotations["capsign.dev/profile.hooks"] in values["agent"]["profiles"]
     # `helm test` signs with this purpose whatever the policy; the first pod does too.
     defaults = chart.chart().values["test"]
     workload = f"spiffe://{policy.trust_domain}/ns/capsign-test/sa/capsign-test"
-    assert [grant for grant in policy.grants if grant.purpose == defaults["purpose"] and workload in grant.workloads]
+    assert [
+        grant
+        for grant in policy.grants
+        if grant.purpose == defaults["purpose"] and workload in grant.workloads
+    ]
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
 def test_guides_name_files_and_objects_that_are_there(guide: object) -> None:
     text = guide.read_text()  # type: ignore[attr-defined]
-    for path in re.findall(r"(?:docs|k8s)/[\w./-]+", "\n".join(re.findall(r"```bash test\n(.*?)```", text, re.DOTALL))):
+    for path in re.findall(
+        r"(?:docs|k8s)/[\w./-]+", "\n".join(re.findall(r"```bash test\n(.*?)```", text, re.DOTALL))
+    ):
         assert (chart.REPOSITORY / path).exists(), path
     rendered = {(each["kind"].lower(), each["metadata"]["name"]) for each in chart.objects({})}
-    for kind, name in re.findall(r"\b(statefulset|deployment|job|configmap|secret|persistentvolumeclaim)/(capsign[\w-]*)", text):
+    for kind, name in re.findall(
+        r"\b(statefulset|deployment|job|configmap|secret|persistentvolumeclaim)/(capsign[\w-]*)",
+        text,
+    ):
         with_postgresql = {("deployment", "capsign-adapter")}
         assert (kind, name) in rendered | with_postgresql, f"{kind}/{name}"
 

@@ -1,4 +1,6 @@
-"""Values that look like something else to YAML, to Go's templates or to Kubernetes stay what they are: text."""
+"""Values that look like something else to YAML, to Go's templates or to Kubernetes stay what they
+are: text.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,31 @@ from support import chart
 LIKE_NUMBERS_AND_TRUTH = ("123", "1e3", "0x1f", "no", "on", "true", "null")
 """All of them are names that Kubernetes takes."""
 
-TEXTS = {"name", "namespace", "secretName", "claimName", "storageClassName", "priorityClassName", "key", "path", "mountPath"}
+TEXTS = {
+    "name",
+    "namespace",
+    "secretName",
+    "claimName",
+    "storageClassName",
+    "priorityClassName",
+    "key",
+    "path",
+    "mountPath",
+}
 TEXTS |= {"image", "reference", "storage", "value", "trust_domain", "kubernetes.io/metadata.name"}
-"""Fields in which a number or a truth value would be refused by the API server, long after the values were."""
+"""Fields in which a number or a truth value would be refused by the API server, long after the
+values were.
+"""
 
 
 def named(name: str) -> dict[str, Any]:
     """Values with that name everywhere where one may be given."""
     adapter = {
-        "token": {"type": "library", "library": {"path": "/x.so"}, "pinSecret": {"name": name, "key": name}},
+        "token": {
+            "type": "library",
+            "library": {"path": "/x.so"},
+            "pinSecret": {"name": name, "key": name},
+        },
         "store": {
             "type": "postgresql",
             "postgresql": {
@@ -47,7 +65,10 @@ def named(name: str) -> dict[str, Any]:
             "webhook": {"excludedNamespaces": [name]},
             "certificate": {"source": "cert-manager", "issuerRef": {"name": name}},
         },
-        "agent": {"imagePullSecrets": [name], "profiles": {"default": {}, name: {"grants": [name], "namespaces": [name]}}},
+        "agent": {
+            "imagePullSecrets": [name],
+            "profiles": {"default": {}, name: {"grants": [name], "namespaces": [name]}},
+        },
         "test": {"image": {"repository": "12", "tag": "34"}, "purpose": name},
         "trustDomain": name,
     }
@@ -100,7 +121,17 @@ def test_the_trial_is_well_in_any_namespace(name: str) -> None:
     assert yaml.safe_load(policy)["trust_domain"] == name
 
 
-HOSTILE = ("{{ .Release.Name }}", "x\n  evil: y", "a: b", "- a", "{a: b}", "x # y", "'\"", "$(HOME)", "\u2028evil: y")
+HOSTILE = (
+    "{{ .Release.Name }}",
+    "x\n  evil: y",
+    "a: b",
+    "- a",
+    "{a: b}",
+    "x # y",
+    "'\"",
+    "$(HOME)",
+    "\u2028evil: y",
+)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -121,18 +152,26 @@ def test_free_text_is_neither_a_template_nor_structure(text: str) -> None:
 
 
 def test_a_path_in_a_flow_mapping_adds_no_key_to_it() -> None:
-    """`{name: pkcs11, mountPath: /opt/x, subPath: y, readOnly: true}` came of a path with a comma in it."""
+    """`{name: pkcs11, mountPath: /opt/x, subPath: y, readOnly: true}` came of a path with a comma
+    in it.
+    """
     place = "/opt/x, subPath: y"
     library = {"path": f"{place}/lib.so", "image": {"reference": "r/i:1", "mountPath": place}}
-    values = {"adapter": {"token": {"type": "library", "library": library, "pinSecret": {"name": "pin"}}}}
-    (container,) = chart.one(chart.objects(values), "StatefulSet", "capsign-adapter")["spec"]["template"]["spec"]["containers"]
+    values = {
+        "adapter": {"token": {"type": "library", "library": library, "pinSecret": {"name": "pin"}}}
+    }
+    (container,) = chart.one(chart.objects(values), "StatefulSet", "capsign-adapter")["spec"][
+        "template"
+    ]["spec"]["containers"]
     (mount,) = [each for each in container["volumeMounts"] if each["name"] == "pkcs11"]
     assert mount == {"name": "pkcs11", "mountPath": place, "readOnly": True}
 
 
 def test_a_pod_may_have_another_value_for_a_common_label() -> None:
     """The same key twice in a mapping is not YAML."""
-    text = chart.manifests({"commonLabels": {"team": "a", "tier": "x"}, "adapter": {"podLabels": {"team": "b"}}})
+    text = chart.manifests(
+        {"commonLabels": {"team": "a", "tier": "x"}, "adapter": {"podLabels": {"team": "b"}}}
+    )
     manifest = text["capsign/templates/adapter/workload.yaml"]
     labels = yaml.safe_load(manifest)["spec"]["template"]["metadata"]["labels"]
     assert (labels["team"], labels["tier"]) == ("b", "x")
@@ -142,10 +181,16 @@ def test_a_pod_may_have_another_value_for_a_common_label() -> None:
 def test_a_collector_with_an_address_of_its_own() -> None:
     """Of `[fd00::5]:4317` the policy opened port 5."""
     rendered = chart.objects({"telemetry": {"otlpEndpoint": "http://[fd00::5]:4318"}})
-    ports = [rule["ports"][0]["port"] for rule in chart.one(rendered, "NetworkPolicy", "capsign-adapter")["spec"]["egress"]]
+    ports = [
+        rule["ports"][0]["port"]
+        for rule in chart.one(rendered, "NetworkPolicy", "capsign-adapter")["spec"]["egress"]
+    ]
     assert ports[-1] == 4318
 
 
 def test_the_injector_starts_in_a_namespace_with_a_long_name() -> None:
     rendered = chart.objects({}, "capsign", "n" * 63)
-    settings.parse(chart.one(rendered, "ConfigMap", "capsign-injector")["data"]["settings.yaml"].encode(), "settings.yaml")
+    settings.parse(
+        chart.one(rendered, "ConfigMap", "capsign-injector")["data"]["settings.yaml"].encode(),
+        "settings.yaml",
+    )

@@ -1,4 +1,6 @@
-"""Every values file in `values/` makes a release that a cluster takes, whose programs can read what they are given."""
+"""Every values file in `values/` makes a release that a cluster takes, whose programs can read what
+they are given.
+"""
 
 from __future__ import annotations
 
@@ -55,13 +57,17 @@ def test_mounts_name_volumes_that_are_there(file: Path) -> None:
         volumes = [volume["name"] for volume in spec.get("volumes", [])]
         assert len(volumes) == len(set(volumes)), name
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
-            assert {mount["name"] for mount in container.get("volumeMounts", [])} <= set(volumes), name
+            assert {mount["name"] for mount in container.get("volumeMounts", [])} <= set(volumes), (
+                name
+            )
 
 
 def test_programs_read_what_is_rendered(file: Path, tmp_path: Path) -> None:
     given = values_in(file)
     by_name = {
-        each["metadata"]["name"]: each["data"] for each in chart.objects(given) if each["kind"] == "ConfigMap" and "data" in each
+        each["metadata"]["name"]: each["data"]
+        for each in chart.objects(given)
+        if each["kind"] == "ConfigMap" and "data" in each
     }
     full = next(name for name in by_name if name.endswith("-adapter")).removesuffix("-adapter")
     toml = tmp_path / "adapter.toml"
@@ -69,11 +75,18 @@ def test_programs_read_what_is_rendered(file: Path, tmp_path: Path) -> None:
     loaded = config.load(toml, {})
     trust_domain = given.get("trustDomain", "cluster.local")
     if f"{full}-policy" in by_name:
-        assert parse_policy(by_name[f"{full}-policy"]["policy.yaml"].encode()).trust_domain == trust_domain
+        assert (
+            parse_policy(by_name[f"{full}-policy"]["policy.yaml"].encode()).trust_domain
+            == trust_domain
+        )
         assert loaded.policy == Path("/etc/capsign/policy/policy.yaml")
     # Without the injector too: `capsign inject --settings` reads it then.
-    injector = settings.parse(by_name[f"{full}-injector"]["settings.yaml"].encode(), "settings.yaml")
-    assert injector.adapter.server_name in loaded.tls.names, "agents ask for a name that the certificate does not carry"
+    injector = settings.parse(
+        by_name[f"{full}-injector"]["settings.yaml"].encode(), "settings.yaml"
+    )
+    assert injector.adapter.server_name in loaded.tls.names, (
+        "agents ask for a name that the certificate does not carry"
+    )
     assert loaded.identity is not None
     assert loaded.identity.kubernetes is not None
     assert injector.audience == loaded.identity.kubernetes.audience
@@ -81,7 +94,9 @@ def test_programs_read_what_is_rendered(file: Path, tmp_path: Path) -> None:
 
 
 def test_rendering_twice_gives_the_same_bytes(file: Path) -> None:
-    again = helm_python.Chart.load(chart.CHART).render(values_in(file), name=chart.RELEASE, namespace=chart.NAMESPACE)
+    again = helm_python.Chart.load(chart.CHART).render(
+        values_in(file), name=chart.RELEASE, namespace=chart.NAMESPACE
+    )
     assert chart.manifests(values_in(file)) == again
 
 

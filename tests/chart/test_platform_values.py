@@ -1,4 +1,6 @@
-"""What platform teams ask for first: an adapter elsewhere, the injector alone, their users, their networks, their identities."""
+"""What platform teams ask for first: an adapter elsewhere, the injector alone, their users, their
+networks, their identities.
+"""
 
 from __future__ import annotations
 
@@ -40,15 +42,22 @@ CERT_MANAGER = {
     "agent": {
         "identity": {
             "source": "files",
-            "csi": {"driver": "spiffe.csi.cert-manager.io", "attributes": {"spiffe.csi.cert-manager.io/fs-group": "65532"}},
+            "csi": {
+                "driver": "spiffe.csi.cert-manager.io",
+                "attributes": {"spiffe.csi.cert-manager.io/fs-group": "65532"},
+            },
         }
     }
 }
 
 
-def injected(values: dict[str, Any]) -> tuple[settings.Settings, dict[str, Any], agent_config.Config]:
+def injected(
+    values: dict[str, Any],
+) -> tuple[settings.Settings, dict[str, Any], agent_config.Config]:
     """What these values make of a pod: the settings, its agent, and what the agent reads."""
-    data = chart.one(chart.objects(values), "ConfigMap", "capsign-injector")["data"]["settings.yaml"]
+    data = chart.one(chart.objects(values), "ConfigMap", "capsign-injector")["data"][
+        "settings.yaml"
+    ]
     read = settings.parse(data.encode(), "settings.yaml")
     once = inject(POD, "shop", read, PEM).pod
     assert inject(once, "shop", read, PEM).pod == once
@@ -81,10 +90,15 @@ def test_agents_of_an_adapter_elsewhere_and_an_injector_without_one() -> None:
     [
         ({**ELSEWHERE["agent"], "trustBundle": ""}, "agent.trustBundle"),
         ({"trustBundle": PEM}, "agent.adapter.targets"),
-        ({"trustBundle": PEM, "adapter": {"targets": ["a:1"], "serverName": "a"}}, "agent.adapter.enrolmentTargets"),
+        (
+            {"trustBundle": PEM, "adapter": {"targets": ["a:1"], "serverName": "a"}},
+            "agent.adapter.enrolmentTargets",
+        ),
     ],
 )
-def test_what_is_missing_for_an_adapter_elsewhere_is_named(agent: dict[str, Any], named: str) -> None:
+def test_what_is_missing_for_an_adapter_elsewhere_is_named(
+    agent: dict[str, Any], named: str
+) -> None:
     with pytest.raises(helm_python.HelmError, match=named.replace(".", r"\.")):
         chart.objects({"adapter": {"enabled": False}, "agent": agent})
     with pytest.raises(helm_python.HelmError, match="publishes its own"):
@@ -92,7 +106,9 @@ def test_what_is_missing_for_an_adapter_elsewhere_is_named(agent: dict[str, Any]
 
 
 @pytest.mark.parametrize("values", [SPIRE, CERT_MANAGER], ids=["SPIRE", "cert-manager"])
-def test_identities_from_elsewhere_come_by_a_volume_of_the_agents_own(values: dict[str, Any]) -> None:
+def test_identities_from_elsewhere_come_by_a_volume_of_the_agents_own(
+    values: dict[str, Any],
+) -> None:
     read, agent, given = injected(values)
     identity = values["agent"]["identity"]
     assert not read.needs_bundle
@@ -100,14 +116,20 @@ def test_identities_from_elsewhere_come_by_a_volume_of_the_agents_own(values: di
     (volume,) = [each for each in agent["volumes"] if each["name"] == "capsign-token"]
     assert volume["csi"]["driver"] == identity["csi"]["driver"]
     assert volume["csi"]["readOnly"] is True
-    assert not [each for each in agent["volumes"] if "projected" in each], "no token that nobody needs"
+    assert not [each for each in agent["volumes"] if "projected" in each], (
+        "no token that nobody needs"
+    )
     with pytest.raises(helm_python.HelmError, match=r"agent\.identity\.csi\.driver"):
         chart.objects({"agent": {"identity": {"source": identity["source"]}}})
 
 
 def test_users_of_the_namespaces_range() -> None:
-    """OpenShift refuses a user that is not of the namespace's range, and gives one where none is named."""
-    values = yaml.safe_load((Path(__file__).parent / "values" / "uid-of-the-namespace.yaml").read_text())
+    """OpenShift refuses a user that is not of the namespace's range, and gives one where none is
+    named.
+    """
+    values = yaml.safe_load(
+        (Path(__file__).parent / "values" / "uid-of-the-namespace.yaml").read_text()
+    )
     for name, spec in chart.pod_specs(chart.objects(values)):
         assert not {"runAsUser", "runAsGroup", "fsGroup"} & spec["securityContext"].keys(), name
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -116,35 +138,61 @@ def test_users_of_the_namespaces_range() -> None:
     assert agent["readinessProbe"]["exec"] == agent["startupProbe"]["exec"]
     assert agent["env"][1:] == [
         {"name": "TZ", "value": "UTC"},
-        {"name": "NODE", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}},
+        {
+            "name": "NODE",
+            "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}},
+        },
     ]
     assert read.harmless_host_paths == ("/srv/data",)
     admitted = inject(POD, "shop", read, PEM).pod
     admitted["spec"]["initContainers"][0]["securityContext"]["runAsUser"] = 1000660000
-    assert inject(admitted, "shop", read, PEM).pod == admitted, "what the cluster gave stays when the webhook is asked again"
+    assert inject(admitted, "shop", read, PEM).pod == admitted, (
+        "what the cluster gave stays when the webhook is asked again"
+    )
 
 
 def test_a_claim_without_a_storage_class() -> None:
-    claim = chart.one(chart.objects({"adapter": {"persistence": {"storageClass": "-"}}}), "PersistentVolumeClaim", DATA)
+    claim = chart.one(
+        chart.objects({"adapter": {"persistence": {"storageClass": "-"}}}),
+        "PersistentVolumeClaim",
+        DATA,
+    )
     assert claim["spec"]["storageClassName"] == ""
-    assert "storageClassName" not in chart.one(chart.objects({}), "PersistentVolumeClaim", DATA)["spec"]
+    assert (
+        "storageClassName"
+        not in chart.one(chart.objects({}), "PersistentVolumeClaim", DATA)["spec"]
+    )
 
 
 DATA = "capsign-adapter-data"
 
 
 def test_an_injector_on_its_nodes_network() -> None:
-    """Where API servers reach no pod addresses (EKS with another CNI, say), a webhook must be on the node's."""
-    given = {"injector": {"hostNetwork": True, "port": 9443, "healthPort": 9080, "webhook": {"failurePolicy": "Ignore"}}}
+    """Where API servers reach no pod addresses (EKS with another CNI, say), a webhook must be on
+    the node's.
+    """
+    given = {
+        "injector": {
+            "hostNetwork": True,
+            "port": 9443,
+            "healthPort": 9080,
+            "webhook": {"failurePolicy": "Ignore"},
+        }
+    }
     rendered = chart.objects(given)
     spec = chart.one(rendered, "Deployment", "capsign-injector")["spec"]["template"]["spec"]
     assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
-    ports = {port["name"]: (port["containerPort"], port["hostPort"]) for port in spec["containers"][0]["ports"]}
+    ports = {
+        port["name"]: (port["containerPort"], port["hostPort"])
+        for port in spec["containers"][0]["ports"]
+    }
     assert ports == {"https": (9443, 9443), "health": (9080, 9080)}
     data = chart.one(rendered, "ConfigMap", "capsign-injector")["data"]["settings.yaml"]
     server = settings.parse(data.encode(), "settings.yaml").server
     assert (server.listen, server.health) == ("0.0.0.0:9443", "0.0.0.0:9080")
-    (webhook,) = chart.one(rendered, "MutatingWebhookConfiguration", "capsign-injector-capsign-system")["webhooks"]
+    (webhook,) = chart.one(
+        rendered, "MutatingWebhookConfiguration", "capsign-injector-capsign-system"
+    )["webhooks"]
     assert webhook["failurePolicy"] == "Ignore"
     with pytest.raises(helm_python.HelmError, match="are the same"):
         chart.objects({"injector": {"port": 8080}})
@@ -154,8 +202,18 @@ def test_a_parent_chart_turns_it_on_and_off(tmp_path: Path) -> None:
     """The value that a `condition` looks at reaches this chart too, and was refused as unknown."""
     parent = tmp_path / "platform"
     (parent / "charts").mkdir(parents=True)
-    dependency = {"name": "capsign", "version": chart.chart().version, "repository": "", "condition": "capsign.enabled"}
-    about = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": [dependency]}
+    dependency = {
+        "name": "capsign",
+        "version": chart.chart().version,
+        "repository": "",
+        "condition": "capsign.enabled",
+    }
+    about = {
+        "apiVersion": "v2",
+        "name": "platform",
+        "version": "1.0.0",
+        "dependencies": [dependency],
+    }
     (parent / "Chart.yaml").write_text(yaml.safe_dump(about))
     (parent / "charts" / "capsign").symlink_to(chart.CHART)
     whole = helm_python.Chart.load(parent)
@@ -165,23 +223,37 @@ def test_a_parent_chart_turns_it_on_and_off(tmp_path: Path) -> None:
 
 
 def test_every_process_has_a_liveness_that_a_frozen_one_fails() -> None:
-    """A stopped adapter still took TCP connections, and a stopped agent had no probe at all: nobody restarted either."""
+    """A stopped adapter still took TCP connections, and a stopped agent had no probe at all: nobody
+    restarted either.
+    """
     rendered = chart.objects({})
-    (adapter,) = chart.one(rendered, "StatefulSet", "capsign-adapter")["spec"]["template"]["spec"]["containers"]
+    (adapter,) = chart.one(rendered, "StatefulSet", "capsign-adapter")["spec"]["template"]["spec"][
+        "containers"
+    ]
     assert adapter["livenessProbe"]["grpc"] == {"port": 7445, "service": "liveness"}
     assert adapter["readinessProbe"]["grpc"] == {"port": 7445}
-    (injector,) = chart.one(rendered, "Deployment", "capsign-injector")["spec"]["template"]["spec"]["containers"]
+    (injector,) = chart.one(rendered, "Deployment", "capsign-injector")["spec"]["template"]["spec"][
+        "containers"
+    ]
     assert injector["livenessProbe"]["httpGet"]["path"] == "/healthz"
     _, agent, _ = injected({})
-    assert agent["livenessProbe"]["exec"]["command"][-2:] == ["--live", "/run/capsign/state/health.sock.probe"]
-    # What does not answer hears no signal: the pod's grace period, which may be an hour, would be waited for in vain.
+    assert agent["livenessProbe"]["exec"]["command"][-2:] == [
+        "--live",
+        "/run/capsign/state/health.sock.probe",
+    ]
+    # What does not answer hears no signal: the pod's grace period, which may be an hour, would be
+    # waited for in vain.
     probes = [adapter["livenessProbe"], injector["livenessProbe"], agent["livenessProbe"]]
     assert all(probe["terminationGracePeriodSeconds"] <= 10 for probe in probes)
-    assert "readinessProbe" not in agent, "an outage of the adapter would take every pod out of its Services"
+    assert "readinessProbe" not in agent, (
+        "an outage of the adapter would take every pod out of its Services"
+    )
 
 
 def test_pods_on_their_nodes_network_are_taken_by_the_adapter_too(tmp_path: Path) -> None:
-    """`agent.allowHostNetwork` alone was not enough: on the way to an adapter on the same node, the node's address is another."""
+    """`agent.allowHostNetwork` alone was not enough: on the way to an adapter on the same node, the
+    node's address is another.
+    """
     for allowed in (True, False):
         rendered = chart.objects({"agent": {"allowHostNetwork": allowed}})
         file = tmp_path / "adapter.toml"

@@ -53,9 +53,17 @@ def refused_by_the_chart(values: dict[str, Any]) -> str | None:
 
 
 def refused_by_the_injector(profile: dict[str, Any], journal: int) -> bool:
-    snake = {re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", key): value for key, value in profile.items()}
+    snake = {
+        re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", key): value
+        for key, value in profile.items()
+    }
     try:
-        settings.parse(repr({"journal_max_bytes": journal, "profiles": {"default": {}, "given": snake}}).encode(), "x")
+        settings.parse(
+            repr(
+                {"journal_max_bytes": journal, "profiles": {"default": {}, "given": snake}}
+            ).encode(),
+            "x",
+        )
     except SettingsError:
         return True
     return False
@@ -63,8 +71,9 @@ def refused_by_the_injector(profile: dict[str, Any], journal: int) -> bool:
 
 @pytest.mark.parametrize("profile", PROFILES, ids=str)
 def test_the_chart_refuses_what_the_injector_refuses(profile: dict[str, Any]) -> None:
-    """A replica that was started again after the upgrade read the new settings and ended, and so did the next: with the last one
-    no labelled pod could be made."""
+    """A replica that was started again after the upgrade read the new settings and ended, and so
+    did the next: with the last one no labelled pod could be made.
+    """
     refusal = refused_by_the_chart({"agent": {"profiles": {"given": profile}}})
     assert (refusal is not None) is refused_by_the_injector(profile, 8 * MIB), refusal
     assert refusal is None or "agent.profiles.given." in refusal

@@ -19,54 +19,124 @@ LIBRARY = {"type": "library", "library": {"path": "/x.so"}, "pinSecret": {"name"
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a misspelt section": ({"adaptr": {}}, "adaptr"),
     "a misspelt value": ({"adapter": {"replica": 1}}, "replica"),
-    "a misspelt value deep inside": ({"adapter": {"store": {"postgresql": {"passwordSecrets": {}}}}}, "passwordSecrets"),
+    "a misspelt value deep inside": (
+        {"adapter": {"store": {"postgresql": {"passwordSecrets": {}}}}},
+        "passwordSecrets",
+    ),
     "a number as text": ({"adapter": {"replicas": "one"}}, "/adapter/replicas"),
     "fewer than none": ({"injector": {"replicas": -1}}, "/injector/replicas"),
-    "two replicas on SQLite": ({"adapter": {"replicas": 2}}, "SQLite is one file and serves one replica"),
+    "two replicas on SQLite": (
+        {"adapter": {"replicas": 2}},
+        "SQLite is one file and serves one replica",
+    ),
     "an unknown store": ({"adapter": {"store": {"type": "mysql"}}}, "/adapter/store/type"),
-    "PostgreSQL without a URL": ({"adapter": {"store": {"type": "postgresql"}}}, "/adapter/store/postgresql/url"),
+    "PostgreSQL without a URL": (
+        {"adapter": {"store": {"type": "postgresql"}}},
+        "/adapter/store/postgresql/url",
+    ),
     "a password in a URL": (
-        {"adapter": {"store": {"type": "postgresql", "postgresql": {"url": "postgresql://a:b@host/db"}}}},
+        {
+            "adapter": {
+                "store": {"type": "postgresql", "postgresql": {"url": "postgresql://a:b@host/db"}}
+            }
+        },
         "/adapter/store/postgresql/url",
     ),
     "an unknown token": ({"adapter": {"token": {"type": "tpm"}}}, "/adapter/token/type"),
-    "a library without a path": ({"adapter": {"token": {**LIBRARY, "library": {}}}}, "/adapter/token/library/path"),
-    "a library without a PIN": ({"adapter": {"token": {**LIBRARY, "pinSecret": {}}}}, "/adapter/token/pinSecret/name"),
-    "a relative path": ({"adapter": {"token": {**LIBRARY, "library": {"path": "x.so"}}}}, "/adapter/token/library/path"),
+    "a library without a path": (
+        {"adapter": {"token": {**LIBRARY, "library": {}}}},
+        "/adapter/token/library/path",
+    ),
+    "a library without a PIN": (
+        {"adapter": {"token": {**LIBRARY, "pinSecret": {}}}},
+        "/adapter/token/pinSecret/name",
+    ),
+    "a relative path": (
+        {"adapter": {"token": {**LIBRARY, "library": {"path": "x.so"}}}},
+        "/adapter/token/library/path",
+    ),
     "a PIN among the values": ({"adapter": {"token": {"pin": "1234"}}}, "pin"),
     "half a digest": ({"agent": {"image": {"digest": "sha256:12"}}}, "/agent/image/digest"),
-    "an unknown pull policy": ({"adapter": {"image": {"pullPolicy": "Sometimes"}}}, "/adapter/image/pullPolicy"),
+    "an unknown pull policy": (
+        {"adapter": {"image": {"pullPolicy": "Sometimes"}}},
+        "/adapter/image/pullPolicy",
+    ),
     "a trust domain with a path": ({"trustDomain": "example.com/x"}, "/trustDomain"),
     "no default profile": ({"agent": {"profiles": {"default": None, "other": {}}}}, "default"),
     "a profile that lets too much be set": (
         {"agent": {"profiles": {"default": {"maySet": ["grants"]}}}},
         "/agent/profiles/default/maySet",
     ),
-    "a quantity of nothing known": ({"agent": {"profiles": {"big": {"memoryLimit": "1 GB"}}}}, "/agent/profiles/big/memoryLimit"),
-    "an unknown log level": ({"agent": {"profiles": {"default": {"logLevel": "loud"}}}}, "/agent/profiles/default/logLevel"),
-    "an unknown source of the certificate": ({"injector": {"certificate": {"source": "acme"}}}, "/injector/certificate/source"),
+    "a quantity of nothing known": (
+        {"agent": {"profiles": {"big": {"memoryLimit": "1 GB"}}}},
+        "/agent/profiles/big/memoryLimit",
+    ),
+    "an unknown log level": (
+        {"agent": {"profiles": {"default": {"logLevel": "loud"}}}},
+        "/agent/profiles/default/logLevel",
+    ),
+    "an unknown source of the certificate": (
+        {"injector": {"certificate": {"source": "acme"}}},
+        "/injector/certificate/source",
+    ),
     "a certificate that is not given": (
         {"injector": {"certificate": {"source": "secret"}}},
         "/injector/certificate/existingSecret",
     ),
-    "a webhook that waits a minute": ({"injector": {"webhook": {"timeoutSeconds": 60}}}, "/injector/webhook/timeoutSeconds"),
-    "an unknown action": ({"admissionPolicy": {"validationActions": ["Refuse"]}}, "/admissionPolicy/validationActions"),
-    "no action": ({"admissionPolicy": {"validationActions": []}}, "/admissionPolicy/validationActions"),
-    "a network without a length": ({"networkPolicy": {"apiServer": {"cidr": "10.0.0.1"}}}, "/networkPolicy/apiServer/cidr"),
-    "a port that is none": ({"networkPolicy": {"postgresql": {"port": 70000}}}, "/networkPolicy/postgresql/port"),
-    "a target without a port": ({"agent": {"adapter": {"targets": ["a"]}}}, "/agent/adapter/targets/0"),
-    "a target of a port that is none": ({"agent": {"adapter": {"targets": ["a:99999"]}}}, "/agent/adapter/targets/0"),
-    "a target of port 0": ({"agent": {"adapter": {"enrolmentTargets": ["a:0"]}}}, "/agent/adapter/enrolmentTargets/0"),
+    "a webhook that waits a minute": (
+        {"injector": {"webhook": {"timeoutSeconds": 60}}},
+        "/injector/webhook/timeoutSeconds",
+    ),
+    "an unknown action": (
+        {"admissionPolicy": {"validationActions": ["Refuse"]}},
+        "/admissionPolicy/validationActions",
+    ),
+    "no action": (
+        {"admissionPolicy": {"validationActions": []}},
+        "/admissionPolicy/validationActions",
+    ),
+    "a network without a length": (
+        {"networkPolicy": {"apiServer": {"cidr": "10.0.0.1"}}},
+        "/networkPolicy/apiServer/cidr",
+    ),
+    "a port that is none": (
+        {"networkPolicy": {"postgresql": {"port": 70000}}},
+        "/networkPolicy/postgresql/port",
+    ),
+    "a target without a port": (
+        {"agent": {"adapter": {"targets": ["a"]}}},
+        "/agent/adapter/targets/0",
+    ),
+    "a target of a port that is none": (
+        {"agent": {"adapter": {"targets": ["a:99999"]}}},
+        "/agent/adapter/targets/0",
+    ),
+    "a target of port 0": (
+        {"agent": {"adapter": {"enrolmentTargets": ["a:0"]}}},
+        "/agent/adapter/enrolmentTargets/0",
+    ),
     "a misspelt resource": ({"adapter": {"resources": {"limits": {"memroy": "1Gi"}}}}, "memroy"),
-    "a misspelt toleration": ({"adapter": {"tolerations": [{"keys": "a"}]}}, "/adapter/tolerations/0"),
-    "a workload that is no identity": ({"policy": {"sample": {"workloads": ["shop/orders"]}}}, "/policy/sample/workloads/0"),
+    "a misspelt toleration": (
+        {"adapter": {"tolerations": [{"keys": "a"}]}},
+        "/adapter/tolerations/0",
+    ),
+    "a workload that is no identity": (
+        {"policy": {"sample": {"workloads": ["shop/orders"]}}},
+        "/policy/sample/workloads/0",
+    ),
     "a mode of access that writes nothing": (
         {"adapter": {"persistence": {"accessModes": ["ReadOnlyMany"]}}},
         "/adapter/persistence/accessModes",
     ),
-    "an API server without TLS": ({"adapter": {"identity": {"apiServer": "http://api"}}}, "/adapter/identity/apiServer"),
+    "an API server without TLS": (
+        {"adapter": {"identity": {"apiServer": "http://api"}}},
+        "/adapter/identity/apiServer",
+    ),
     "root": ({"podSecurity": {"runAsUser": 0}}, "/podSecurity/runAsUser"),
-    "a share above one": ({"telemetry": {"tracesSampleRatio": "1.5"}}, "/telemetry/tracesSampleRatio"),
+    "a share above one": (
+        {"telemetry": {"tracesSampleRatio": "1.5"}},
+        "/telemetry/tracesSampleRatio",
+    ),
     "no name of a namespace": (
         {"agent": {"profiles": {"default": {"namespaces": ["a.b"]}}}},
         "/agent/profiles/default/namespaces/0",
@@ -80,12 +150,26 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
     "SoftHSM on a volume of one node": (
-        {"adapter": {"replicas": 2, "store": {"type": "postgresql", "postgresql": {"url": "postgresql://u@h/d"}}}},
-        "adapter.replicas is 2, but a SoftHSM token is a directory on a volume that one node mounts. Set adapter.token.type",
+        {
+            "adapter": {
+                "replicas": 2,
+                "store": {"type": "postgresql", "postgresql": {"url": "postgresql://u@h/d"}},
+            }
+        },
+        "adapter.replicas is 2, but a SoftHSM token is a directory on a volume that one "
+        "node mounts. Set adapter.token.type",
     ),
     "a library outside its image": (
-        {"adapter": {"token": {**LIBRARY, "library": {"path": "/usr/x.so", "image": {"reference": "r/i:1"}}}}},
-        "adapter.token.library.path is /usr/x.so, which is not below adapter.token.library.image.mountPath",
+        {
+            "adapter": {
+                "token": {
+                    **LIBRARY,
+                    "library": {"path": "/usr/x.so", "image": {"reference": "r/i:1"}},
+                }
+            }
+        },
+        "adapter.token.library.path is /usr/x.so, which is not below "
+        "adapter.token.library.image.mountPath",
     ),
     "two policies": (
         {"policy": {"document": "trust_domain: cluster.local", "existingConfigMap": {"name": "p"}}},
@@ -93,14 +177,25 @@ TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "another trust domain": (
         {"policy": {"document": "trust_domain: other.example"}},
-        "trustDomain is cluster.local, but policy.document says trust_domain: other.example. Make them equal.",
+        "trustDomain is cluster.local, but policy.document says trust_domain: "
+        "other.example. Make them equal.",
     ),
     "a policy that is no YAML": ({"policy": {"document": "a: [b"}}, "policy.document is not YAML."),
     "a password beside a URL": (
-        {"adapter": {"store": {"type": "postgresql", "postgresql": {"url": "postgresql://u@h/d?sslmode=x&password=p"}}}},
+        {
+            "adapter": {
+                "store": {
+                    "type": "postgresql",
+                    "postgresql": {"url": "postgresql://u@h/d?sslmode=x&password=p"},
+                }
+            }
+        },
         "adapter.store.postgresql.url has a password in it",
     ),
-    "a name that no Service may have": ({"fullnameOverride": "4-eyes"}, "Objects would be called 4-eyes-…"),
+    "a name that no Service may have": (
+        {"fullnameOverride": "4-eyes"},
+        "Objects would be called 4-eyes-…",
+    ),
     "a common label that is the chart's": (
         {"commonLabels": {"app.kubernetes.io/name": "x"}},
         "commonLabels sets app.kubernetes.io/name, which the chart sets itself. Remove it.",
@@ -125,7 +220,10 @@ TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
         {"test": {"namespace": "capsign-system"}},
         "helm test would run in the namespace capsign-system, whose pods are never injected.",
     ),
-    "a tag of no image": ({"test": {"image": {"tag": "3"}}}, "test.image has a tag or a digest and no repository"),
+    "a tag of no image": (
+        {"test": {"image": {"tag": "3"}}},
+        "test.image has a tag or a digest and no repository",
+    ),
     "only injected, by nobody": (
         {"admissionPolicy": {"onlyInjected": True}, "injector": {"enabled": False}},
         "admissionPolicy.onlyInjected needs a webhook that sees every labelled pod.",
@@ -165,7 +263,11 @@ def test_the_schema_is_strict_everywhere() -> None:
     """An object that takes any key would let a misspelt value pass in silence."""
     schema = chart.chart().schema
     assert schema is not None
-    free = [path for path, node in nodes(schema, "") if node.get("type") == "object" and "additionalProperties" not in node]
+    free = [
+        path
+        for path, node in nodes(schema, "")
+        if node.get("type") == "object" and "additionalProperties" not in node
+    ]
     # What Kubernetes itself describes is checked by the API server; Helm's `global` is not ours.
     assert set(free) == {"/properties/global", "/definitions/native", "/definitions/namedNative"}
 
@@ -190,8 +292,10 @@ def defaults(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def test_a_value_that_is_named_and_not_given_takes_nothing_away(tmp_path: Path) -> None:
-    """To Helm `replicas:` with nothing behind it removes the default. It came out as no replica, `podAddressCheck:` as no check,
-    `repository:` as the image `%!s(<nil>):0.1.0`. Where nothing is a value of its own, both programs read what is rendered."""
+    """To Helm `replicas:` with nothing behind it removes the default. It came out as no replica,
+    `podAddressCheck:` as no check, `repository:` as the image `%!s(<nil>):0.1.0`. Where nothing is
+    a value of its own, both programs read what is rendered.
+    """
     free = {}
     for path in defaults(chart.chart().values):
         values: Any = None
@@ -204,7 +308,10 @@ def test_a_value_that_is_named_and_not_given_takes_nothing_away(tmp_path: Path) 
         toml = tmp_path / "adapter.toml"
         toml.write_text(chart.one(rendered, "ConfigMap", "capsign-adapter")["data"]["adapter.toml"])
         config.load(toml, {})
-        settings.parse(chart.one(rendered, "ConfigMap", "capsign-injector")["data"]["settings.yaml"].encode(), str(path))
+        settings.parse(
+            chart.one(rendered, "ConfigMap", "capsign-injector")["data"]["settings.yaml"].encode(),
+            str(path),
+        )
     for path in (
         "adapter.replicas",
         "adapter.store.type",
@@ -213,7 +320,12 @@ def test_a_value_that_is_named_and_not_given_takes_nothing_away(tmp_path: Path) 
         "injector.replicas",
     ):
         assert tuple(path.split(".")) not in free
-    for path in ("adapter.nodeSelector", "adapter.tolerations", "podSecurity.runAsUser", "adapter.resources.limits.memory"):
+    for path in (
+        "adapter.nodeSelector",
+        "adapter.tolerations",
+        "podSecurity.runAsUser",
+        "adapter.resources.limits.memory",
+    ):
         assert tuple(path.split(".")) in free
 
 

@@ -45,10 +45,13 @@ def run(*arguments, capsys):
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"), [(Refused, failures.REFUSED), (Unknown, failures.UNKNOWN), (Unavailable, failures.UNAVAILABLE)]
+    ("kind", "code"),
+    [(Refused, failures.REFUSED), (Unknown, failures.UNKNOWN), (Unavailable, failures.UNAVAILABLE)],
 )
 def test_three_outcomes_are_three_exit_codes(kind, code, capsys):
-    told = failures.told(kind("REASON", "It went so. Do this.", advice="Do this.", intent_id=b"\x01" * 16))
+    told = failures.told(
+        kind("REASON", "It went so. Do this.", advice="Do this.", intent_id=b"\x01" * 16)
+    )
     assert (told.exit_code, told.message, told.advice) == (code, "It went so.", "Do this.")
     failures.show(told)
     assert ("01" * 16 in capsys.readouterr().err) == (kind is Unknown)
@@ -57,8 +60,14 @@ def test_three_outcomes_are_three_exit_codes(kind, code, capsys):
 @pytest.mark.parametrize("reason", sorted(REASONS))
 def test_every_reason_has_an_exit_code(reason):
     told = failures.told(FailureError(reason, "So it was."))
-    expected = {pb.OUTCOME_REFUSED: 1, pb.OUTCOME_UNKNOWN: 3, pb.OUTCOME_UNAVAILABLE: 4}[REASONS[reason].outcome]
-    assert (told.exit_code, told.reason, told.message) == (expected, REASONS[reason].name, "So it was.")
+    expected = {pb.OUTCOME_REFUSED: 1, pb.OUTCOME_UNKNOWN: 3, pb.OUTCOME_UNAVAILABLE: 4}[
+        REASONS[reason].outcome
+    ]
+    assert (told.exit_code, told.reason, told.message) == (
+        expected,
+        REASONS[reason].name,
+        "So it was.",
+    )
 
 
 def test_a_failed_connection_is_unavailable():
@@ -73,7 +82,10 @@ def test_a_defect_is_not_explained_away():
     assert failures.told(ZeroDivisionError()) is None
 
 
-@pytest.mark.parametrize("command", [[], *[[name] for name in cli.COMMANDS], ["dev", "up"], ["keys", "list"], ["log", "verify"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], *[[name] for name in cli.COMMANDS], ["dev", "up"], ["keys", "list"], ["log", "verify"]],
+)
 def test_help_everywhere(command, capsys):
     code, out, _ = run(*command, "--help", capsys=capsys)
     assert code == 0
@@ -81,8 +93,14 @@ def test_help_everywhere(command, capsys):
 
 
 def test_help_imports_no_command():
-    code = "import sys; from capsign_cli.__main__ import capsign\ntry: capsign(['--help'])\nexcept SystemExit: pass\n"
-    code += "print([m for m in ('grpc', 'rich', 'cryptography', 'capsign_cli.signing') if m in sys.modules])"
+    code = (
+        "import sys; from capsign_cli.__main__ import capsign\ntry: "
+        "capsign(['--help'])\nexcept SystemExit: pass\n"
+    )
+    code += (
+        "print([m for m in ('grpc', 'rich', 'cryptography', 'capsign_cli.signing') if m in "
+        "sys.modules])"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "[]"
 
@@ -122,7 +140,18 @@ def test_errors_for_machines_are_json(capsys):
         ["revoke", "-o", "json", "banana"],
         ["revoke", "--output", "json", "grant"],
         ["keys", "list", "-ojson", "--ca", "/nonexistent"],
-        ["sign", "-a", "ES256", "-o", "json", "--intent", "zz", "--socket", "/nonexistent", "/dev/null"],
+        [
+            "sign",
+            "-a",
+            "ES256",
+            "-o",
+            "json",
+            "--intent",
+            "zz",
+            "--socket",
+            "/nonexistent",
+            "/dev/null",
+        ],
         ["revoke", "everything", "-o", "json"],
     ],
 )
@@ -144,18 +173,35 @@ def directory(tmp_path):
     one = ca.issue("operator", "/operator/dev")
     client = {"certificate": str(one.certificate), "private_key": str(one.private_key)}
     state = {
-        "dir": str(tmp_path), "run": str(tmp_path / "run"), "store": "sqlite", "store_password_file": None,
+        "dir": str(tmp_path),
+        "run": str(tmp_path / "run"),
+        "store": "sqlite",
+        "store_password_file": None,
         "server_name": SERVER_NAME,
-        "sockets": {"app": str(tmp_path / "none.sock")}, "adapters": [{"address": "127.0.0.1:1"}], "ca": str(ca.certificate_file),
-        "clients": {"operator": client}, "processes": [], "log_key": VERIFIER,
-    }  # fmt: skip
+        "sockets": {"app": str(tmp_path / "none.sock")},
+        "adapters": [{"address": "127.0.0.1:1"}],
+        "ca": str(ca.certificate_file),
+        "clients": {"operator": client},
+        "processes": [],
+        "log_key": VERIFIER,
+    }
     (tmp_path / "capsign.json").write_text(json.dumps(state))
     return tmp_path
 
 
-@pytest.mark.parametrize("text", ["", "{bad", "[]", "null", '"x"', "{}", '{"sockets": {"app": "s"}}'])
 @pytest.mark.parametrize(
-    "command", [["handles"], ["keys", "list"], ["dev", "status"], ["dev", "down"], ["dev", "up"], ["log", "verify"]]
+    "text", ["", "{bad", "[]", "null", '"x"', "{}", '{"sockets": {"app": "s"}}']
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["handles"],
+        ["keys", "list"],
+        ["dev", "status"],
+        ["dev", "down"],
+        ["dev", "up"],
+        ["log", "verify"],
+    ],
 )
 def test_a_directory_of_another_version_is_explained(command, text, tmp_path, capsys):
     """It was a traceback, or the advice to run `dev up`, which said the same again."""
@@ -175,7 +221,9 @@ def test_a_directory_of_another_version_is_explained(command, text, tmp_path, ca
     ],
 )
 def test_what_is_said_goes_before_the_environment(options, used, directory, capsys, monkeypatch):
-    """`make demo` says to export CAPSIGN_SOCKET. Whoever did was shown that agent's handles for any --dir, and signed with it."""
+    """`make demo` says to export CAPSIGN_SOCKET. Whoever did was shown that agent's handles for any
+    --dir, and signed with it.
+    """
     opened = []
     monkeypatch.setattr("capsign.Signer", lambda path, **_: opened.append(path) or 1 / 0)
     monkeypatch.setenv("CAPSIGN_SOCKET", "/the/environments")
@@ -184,9 +232,14 @@ def test_what_is_said_goes_before_the_environment(options, used, directory, caps
     assert [path.removeprefix(f"{directory}/") for path in opened] == [used]
 
 
-@pytest.mark.parametrize("command", [["handles"], ["keys", "list"], ["dev", "status"], ["dev", "up"], ["dev", "down", "--purge"]])
+@pytest.mark.parametrize(
+    "command",
+    [["handles"], ["keys", "list"], ["dev", "status"], ["dev", "up"], ["dev", "down", "--purge"]],
+)
 def test_a_copy_is_not_the_original(command, directory, tmp_path_factory, capsys):
-    """`dev down --purge` of a copy ended the original's processes and removed its directory; `dev up` wrote to its store."""
+    """`dev down --purge` of a copy ended the original's processes and removed its directory; `dev
+    up` wrote to its store.
+    """
     copy = tmp_path_factory.mktemp("copies") / "copy"
     shutil.copytree(directory, copy)
     copy.chmod(0o700)
@@ -195,7 +248,9 @@ def test_a_copy_is_not_the_original(command, directory, tmp_path_factory, capsys
     assert (directory / "capsign.json").exists()
 
 
-@pytest.mark.parametrize("command", [["keys", "list"], ["log", "verify"], ["revoke", "grant", "some"]])
+@pytest.mark.parametrize(
+    "command", [["keys", "list"], ["log", "verify"], ["revoke", "grant", "some"]]
+)
 def test_an_adapter_that_does_not_answer(command, directory, capsys):
     code, _, err = run(*command, "--dir", directory, "-o", "json", capsys=capsys)
     assert (code, json.loads(err)["error"]["reason"]) == (failures.UNAVAILABLE, "UNREACHABLE")
@@ -203,7 +258,9 @@ def test_an_adapter_that_does_not_answer(command, directory, capsys):
 
 @pytest.mark.parametrize("command", [["keys", "list"], ["revoke", "grant", "some"]])
 def test_a_certificate_that_has_ended_is_named(command, directory, capsys, monkeypatch):
-    """The adapter closes the connection without a word; "no answer" sent people looking for a dead adapter."""
+    """The adapter closes the connection without a word; "no answer" sent people looking for a dead
+    adapter.
+    """
     monkeypatch.setattr("capsign_cli.dev.ca.LIFE", -timedelta(minutes=1))
     monkeypatch.setattr("capsign_cli.dev.ca.BACKDATE", timedelta(days=90))
     DevelopmentCa(directory / "pki").issue("operator", "/operator/dev")
@@ -216,8 +273,12 @@ def test_a_certificate_that_has_ended_is_named(command, directory, capsys, monke
     assert "dev up" in error["advice"]
 
 
-def test_an_authority_that_has_ended_beside_one_that_lasts_is_no_reason(directory, tmp_path, capsys, monkeypatch):
-    """A bundle with the authority of before: of an adapter that was down, "ca.crt ended" was said."""
+def test_an_authority_that_has_ended_beside_one_that_lasts_is_no_reason(
+    directory, tmp_path, capsys, monkeypatch
+):
+    """A bundle with the authority of before: of an adapter that was down, "ca.crt ended" was
+    said.
+    """
     monkeypatch.setattr("capsign_cli.dev.ca.LIFE", -timedelta(minutes=1))
     monkeypatch.setattr("capsign_cli.dev.ca.BACKDATE", timedelta(days=90))
     before = DevelopmentCa(tmp_path / "before").certificate_file.read_bytes()
@@ -231,9 +292,13 @@ def test_an_authority_that_has_ended_beside_one_that_lasts_is_no_reason(director
 
 
 def test_a_password_file_is_found_from_anywhere(tmp_path, capsys, monkeypatch):
-    """Its path went into the adapters' configuration as it was typed: the next `dev up` from another directory found no file."""
+    """Its path went into the adapters' configuration as it was typed: the next `dev up` from
+    another directory found no file.
+    """
     wanted = []
-    monkeypatch.setattr("capsign_cli.dev.bring_up.bring_up", lambda what, _: wanted.append(what) or 1 / 0)
+    monkeypatch.setattr(
+        "capsign_cli.dev.bring_up.bring_up", lambda what, _: wanted.append(what) or 1 / 0
+    )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "password").write_text("x")
     run("dev", "up", "--store-password-file", "password", capsys=capsys)
@@ -242,7 +307,17 @@ def test_a_password_file_is_found_from_anywhere(tmp_path, capsys, monkeypatch):
 
 def test_everything_has_no_target(directory, capsys):
     """`revoke everything some-grant --yes` revoked everything."""
-    code, _, err = run("revoke", "everything", "some-grant", "--yes", "--dir", directory, "-o", "json", capsys=capsys)
+    code, _, err = run(
+        "revoke",
+        "everything",
+        "some-grant",
+        "--yes",
+        "--dir",
+        directory,
+        "-o",
+        "json",
+        capsys=capsys,
+    )
     assert (code, json.loads(err)["error"]["reason"]) == (failures.USAGE, "USAGE")
 
 
@@ -250,7 +325,11 @@ def test_a_command_that_is_advised_can_be_pasted(tmp_path, capsys):
     where = tmp_path / "two words"
     where.mkdir(mode=0o755)
     _, _, err = run("dev", "up", "--dir", where, "-o", "json", capsys=capsys)
-    assert shlex.split(json.loads(err)["error"]["advice"].split("`")[1]) == ["chmod", "700", str(where)]
+    assert shlex.split(json.loads(err)["error"]["advice"].split("`")[1]) == [
+        "chmod",
+        "700",
+        str(where),
+    ]
 
 
 class Breaks(admin_pb2_grpc.AdminServiceServicer):
@@ -261,18 +340,26 @@ class Breaks(admin_pb2_grpc.AdminServiceServicer):
 
 
 def test_a_revocation_without_an_answer_is_unknown(directory, capsys):
-    """Exit code 4 says that it did not happen; of a request that was sent and not answered nobody can say so."""
+    """Exit code 4 says that it did not happen; of a request that was sent and not answered nobody
+    can say so.
+    """
     ca = DevelopmentCa(directory / "pki")
     server = ca.issue("adapter", "/adapter", server=True)
     pair = [(server.private_key.read_bytes(), server.certificate.read_bytes())]
     running = grpc.server(ThreadPoolExecutor(1))
     admin_pb2_grpc.add_AdminServiceServicer_to_server(Breaks(), running)
-    port = running.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair, ca.certificate_file.read_bytes(), True))
+    port = running.add_secure_port(
+        "127.0.0.1:0", grpc.ssl_server_credentials(pair, ca.certificate_file.read_bytes(), True)
+    )
     running.start()
     file = directory / "capsign.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"adapters": [{"address": f"127.0.0.1:{port}"}]}))
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"adapters": [{"address": f"127.0.0.1:{port}"}]})
+    )
     try:
-        code, _, err = run("revoke", "grant", "some", "--dir", directory, "-o", "json", capsys=capsys)
+        code, _, err = run(
+            "revoke", "grant", "some", "--dir", directory, "-o", "json", capsys=capsys
+        )
     finally:
         running.stop(None).wait()
     assert (code, json.loads(err)["error"]["reason"]) == (failures.UNKNOWN, "NO_ANSWER")
@@ -289,7 +376,9 @@ def test_credentials_that_cannot_work_are_wrong_use(file, directory, capsys):
 
 def test_a_key_of_another_certificate_is_wrong_use(directory, capsys):
     """gRPC printed lines of its own between ours and said that nobody answered."""
-    DevelopmentCa(directory / "pki").issue("other", "/ns/demo/sa/other").private_key.replace(directory / "pki" / "operator.key")
+    DevelopmentCa(directory / "pki").issue("other", "/ns/demo/sa/other").private_key.replace(
+        directory / "pki" / "operator.key"
+    )
     code, _, err = run("keys", "list", "--dir", directory, "-o", "json", capsys=capsys)
     assert (code, json.loads(err)["error"]["reason"]) == (failures.USAGE, "CREDENTIALS")
 
@@ -300,12 +389,16 @@ def test_a_key_of_another_certificate_is_wrong_use(directory, capsys):
 def stand_in(monkeypatch, body):
     """`capsign completion` does something else."""
     monkeypatch.setitem(cli.COMMANDS, "completion", ("builtins", "object", ""))
-    monkeypatch.setattr(cli.Commands, "get_command", lambda *_: click.Command("completion", callback=body))
+    monkeypatch.setattr(
+        cli.Commands, "get_command", lambda *_: click.Command("completion", callback=body)
+    )
 
 
 @pytest.mark.parametrize("given", [[], ["-o", "json"]])
 def test_ctrl_c_is_not_refused(given, monkeypatch, capsys):
-    """Exit code 1 says that it did not and will not happen. After Ctrl-C in the middle of `revoke` nobody knows."""
+    """Exit code 1 says that it did not and will not happen. After Ctrl-C in the middle of `revoke`
+    nobody knows.
+    """
 
     def interrupted():
         raise KeyboardInterrupt
@@ -314,7 +407,9 @@ def test_ctrl_c_is_not_refused(given, monkeypatch, capsys):
     monkeypatch.setattr(output, "is_json", lambda: bool(given))
     code, _, err = run("completion", capsys=capsys)
     assert code == failures.INTERRUPTED == 130
-    assert (json.loads(err)["error"]["outcome"] if given else err.strip().split(":")[0]) == "interrupted"
+    assert (
+        json.loads(err)["error"]["outcome"] if given else err.strip().split(":")[0]
+    ) == "interrupted"
 
 
 def test_no_answer_to_the_question_is_refused(directory, capsys, monkeypatch):
@@ -325,7 +420,9 @@ def test_no_answer_to_the_question_is_refused(directory, capsys, monkeypatch):
 
 
 def test_a_defect_is_unknown_and_shows_where_it_is(monkeypatch, capsys):
-    """Python's exit code for a traceback is 1, which says here that it did not and will not happen."""
+    """Python's exit code for a traceback is 1, which says here that it did not and will not
+    happen.
+    """
     stand_in(monkeypatch, lambda: {}["x"])
     code, _, err = run("completion", capsys=capsys)
     assert code == failures.UNKNOWN
@@ -334,9 +431,19 @@ def test_a_defect_is_unknown_and_shows_where_it_is(monkeypatch, capsys):
 
 def ends(what, stdout):
     """How `capsign` ends when a command has printed to `stdout`."""
-    code = f"import sys; from capsign_cli import __main__ as cli, output; import click\n{what}\ncli.main(['completion'])"
+    code = (
+        f"import sys; from capsign_cli import __main__ as cli, output; import "
+        f"click\n{what}\ncli.main(['completion'])"
+    )
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    ran = subprocess.run([sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env=environ)
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=environ,
+    )
     return ran.returncode, ran.stderr
 
 
@@ -351,7 +458,10 @@ PRINTS = [
 @pytest.mark.parametrize("prints", PRINTS)
 def test_a_reader_that_went_away_is_not_refused(prints):
     """`capsign revoke ... | head -1` was exit code 1, though it was revoked."""
-    body = f"def body(): {prints}\ncli.Commands.get_command = lambda *_: click.Command('completion', callback=body)"
+    body = (
+        f"def body(): {prints}\ncli.Commands.get_command = lambda *_: "
+        f"click.Command('completion', callback=body)"
+    )
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -363,7 +473,10 @@ def test_a_reader_that_went_away_is_not_refused(prints):
 @pytest.mark.parametrize("prints", PRINTS)
 def test_an_answer_that_cannot_be_written_is_unknown(prints):
     """It was "2 wrong use", for something that had been done."""
-    body = f"def body(): {prints}\ncli.Commands.get_command = lambda *_: click.Command('completion', callback=body)"
+    body = (
+        f"def body(): {prints}\ncli.Commands.get_command = lambda *_: "
+        f"click.Command('completion', callback=body)"
+    )
     with Path("/dev/full").open("w") as full:
         code, err = ends(body, full)
     assert code == failures.UNKNOWN
@@ -381,12 +494,19 @@ def test_what_a_server_says_is_not_done_by_the_terminal(capsys):
 
 
 def test_an_alphabet_without_a_dash_is_no_reason_to_fail():
-    """`log verify` had verified a good log, could not print its checkpoint's dash, and ended as if the log were bad."""
+    """`log verify` had verified a good log, could not print its checkpoint's dash, and ended as if
+    the log were bad.
+    """
     code = "from capsign_cli import __main__ as cli, output; import click\n"
-    code += "cli.Commands.get_command = lambda *_: click.Command('x', callback=lambda: output.record({'a': '\u2014'}))\n"
+    code += (
+        "cli.Commands.get_command = lambda *_: click.Command('x', callback=lambda: "
+        "output.record({'a': '\u2014'}))\n"
+    )
     code += "cli.main(['x'])"
     environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environ)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environ
+    )
     assert (ran.returncode, ran.stdout) == (0, "a  \\u2014\n")
 
 
@@ -401,7 +521,19 @@ def test_no_agent_is_unavailable_and_signs_nothing(capsys, tmp_path):
     file = tmp_path / "message"
     file.write_bytes(b"m")
     missing = str(tmp_path / "agent.sock")
-    code, _, err = run("sign", str(file), "-a", "ES256", "-p", "jwt", "--socket", missing, "--timeout", "0.3", capsys=capsys)
+    code, _, err = run(
+        "sign",
+        str(file),
+        "-a",
+        "ES256",
+        "-p",
+        "jwt",
+        "--socket",
+        missing,
+        "--timeout",
+        "0.3",
+        capsys=capsys,
+    )
     assert code == failures.UNAVAILABLE
     assert "→" in err
 
@@ -416,22 +548,32 @@ def _options(path):
     command, context = cli.capsign, click.Context(cli.capsign)
     for name in path:
         command = command.get_command(context, name)
-    return [parameter.opts[-1] for parameter in command.params if isinstance(parameter, click.Option)]
+    return [
+        parameter.opts[-1] for parameter in command.params if isinstance(parameter, click.Option)
+    ]
 
 
 def test_options_are_listed_in_the_order_of_use():
-    """Those of `sign` came last first: how long to wait, then the transcript, and at the end what to sign for."""
+    """Those of `sign` came last first: how long to wait, then the transcript, and at the end what
+    to sign for.
+    """
     assert _options(["sign"])[:4] == ["--purpose", "--grant", "--algorithm", "--protocol"]
     assert _options(["verify"])[:3] == ["--purpose", "--grant", "--algorithm"]
     for command in (["keys", "list"], ["revoke"], ["log", "verify"]):
-        shown = [name for name in _options(command) if name in {"--adapter", "--ca", "--cert", "--key", "--server-name", "--dir"}]
+        shown = [
+            name
+            for name in _options(command)
+            if name in {"--adapter", "--ca", "--cert", "--key", "--server-name", "--dir"}
+        ]
         assert shown == ["--adapter", "--ca", "--cert", "--key", "--server-name", "--dir"]
     for command in (["sign"], ["verify"], ["handles"]):
         shown = [name for name in _options(command) if name in {"--socket", "--container", "--dir"}]
         assert shown == ["--socket", "--container", "--dir"]
 
 
-@pytest.mark.parametrize("text", ['"/run/x.sock"', "/run/x.sock\n", "@abstract", "http://x/y", "unix:/a?b"])
+@pytest.mark.parametrize(
+    "text", ['"/run/x.sock"', "/run/x.sock\n", "@abstract", "http://x/y", "unix:/a?b"]
+)
 def test_a_socket_that_cannot_be_one_is_wrong_use_and_no_defect(text, capsys, monkeypatch):
     monkeypatch.setenv("CAPSIGN_SOCKET", text)
     code, _, err = run("handles", capsys=capsys)
@@ -503,8 +645,17 @@ def test_a_profile_that_cannot_be_read_says_why(profile, text, name, words, caps
 def test_options_count_before_variables_and_those_before_a_profile(profile, monkeypatch):
     monkeypatch.setenv("CAPSIGN_ADAPTER", "variable:1")
     monkeypatch.setenv("CAPSIGN_SERVER_NAME", "of-the-variable")
-    found = profiles.Named(ca="option").or_else(profiles.of_environment(os.environ)).or_else(profiles.load("one"))
-    assert (found.ca, found.address, found.server_name, found.key) == ("option", "variable:1", "of-the-variable", "/abs/key.pem")
+    found = (
+        profiles.Named(ca="option")
+        .or_else(profiles.of_environment(os.environ))
+        .or_else(profiles.load("one"))
+    )
+    assert (found.ca, found.address, found.server_name, found.key) == (
+        "option",
+        "variable:1",
+        "of-the-variable",
+        "/abs/key.pem",
+    )
     # The name in the certificate of one adapter is not that of another.
     other = profiles.Named(address="option:1").or_else(profiles.of_environment(os.environ))
     assert (other.address, other.server_name) == ("option:1", "")
@@ -525,8 +676,12 @@ def meant(monkeypatch):
     return seen
 
 
-def test_a_profile_that_is_asked_for_counts_before_what_the_shell_has(profile, meant, monkeypatch, capsys):
-    """A responder says --profile production, and a variable of an hour ago names another adapter."""
+def test_a_profile_that_is_asked_for_counts_before_what_the_shell_has(
+    profile, meant, monkeypatch, capsys
+):
+    """A responder says --profile production, and a variable of an hour ago names another
+    adapter.
+    """
     for name in ("ca", "cert", "key"):
         (profile.parent / f"{name}.pem").touch()
     at = {name: str(profile.parent / f"{name}.pem") for name in ("ca", "cert", "key")}
@@ -553,7 +708,9 @@ def test_a_user_without_a_home_is_told_so(profile, text, monkeypatch, capsys):
     assert (code, "NO_HOME" in err, "Traceback" in err) == (failures.USAGE, True, False), err
 
 
-def test_half_of_what_names_an_adapter_is_wrong_use_and_says_which_half(profile, monkeypatch, capsys):
+def test_half_of_what_names_an_adapter_is_wrong_use_and_says_which_half(
+    profile, monkeypatch, capsys
+):
     monkeypatch.setenv("CAPSIGN_ADAPTER", "somewhere:1")
     code, _, err = run("keys", "list", capsys=capsys)
     assert (code, "--ca and --cert and --key is missing" in err) == (failures.USAGE, True), err
@@ -568,7 +725,9 @@ def test_the_names_of_profiles_complete(profile):
 
 
 def test_a_handle_that_ended_is_listed_and_told_as_not_renewed(monkeypatch, capsys):
-    """One of two handles ended during an outage. The list is what there is; the exit code says that something is amiss."""
+    """One of two handles ended during an outage. The list is what there is; the exit code says that
+    something is amiss.
+    """
     now = datetime.now(UTC)
 
     class Lists:
@@ -580,8 +739,12 @@ def test_a_handle_that_ended_is_listed_and_told_as_not_renewed(monkeypatch, caps
 
         def handles(self):
             return [
-                KeyHandle("1", "long", "jwt", ("ES256",), (), "allowed", now + timedelta(minutes=5), 0),
-                KeyHandle("2", "short", "brief", ("ES256",), (), "allowed", now - timedelta(minutes=5), 0),
+                KeyHandle(
+                    "1", "long", "jwt", ("ES256",), (), "allowed", now + timedelta(minutes=5), 0
+                ),
+                KeyHandle(
+                    "2", "short", "brief", ("ES256",), (), "allowed", now - timedelta(minutes=5), 0
+                ),
             ]
 
     monkeypatch.setattr("capsign_cli.signing._signer", lambda options, timeout: Lists())

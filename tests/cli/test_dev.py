@@ -1,4 +1,6 @@
-"""`capsign dev up` with real processes: side by side, crashed and mended, signed and verified, ended without a trace."""
+"""`capsign dev up` with real processes: side by side, crashed and mended, signed and verified,
+ended without a trace.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,24 @@ from capsign_cli.dev.bring_up import known_processes
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.skipif(shutil.which("softhsm2-util") is None, reason="SoftHSM2 is not installed: make system-packages"),
+    pytest.mark.skipif(
+        shutil.which("softhsm2-util") is None,
+        reason="SoftHSM2 is not installed: make system-packages",
+    ),
 ]
 
 
 def capsign(*arguments, stdin=b"", code=0, environ=None):
     command = [sys.executable, "-m", "capsign_cli", *map(str, arguments)]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CAPSIGN_")}
-    ran = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=120, env={**clean, **(environ or {})})
+    ran = subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=120,
+        env={**clean, **(environ or {})},
+    )
     assert ran.returncode == code, (ran.stdout + ran.stderr).decode()
     return json.loads(ran.stdout or "null") if "json" in arguments else ran
 
@@ -65,24 +77,52 @@ def test_sign_and_verify(running, algorithm):
     made = capsign("sign", *context, *at(running), stdin=b"message")
     again = capsign("sign", *context, "--intent", made["intent_id"], *at(running), stdin=b"message")
     assert (again["signature"], again["leaf_index"]) == (made["signature"], made["leaf_index"])
-    assert capsign("verify", *context, "-s", made["signature"], *at(running), stdin=b"message")["verified"]
-    capsign("verify", *context, "-s", made["signature"], "--dir", running["dir"], stdin=b"messagE", code=1)
-    raw = capsign("sign", *context, "--raw", "--intent", made["intent_id"], "--dir", running["dir"], stdin=b"message")
+    assert capsign("verify", *context, "-s", made["signature"], *at(running), stdin=b"message")[
+        "verified"
+    ]
+    capsign(
+        "verify",
+        *context,
+        "-s",
+        made["signature"],
+        "--dir",
+        running["dir"],
+        stdin=b"messagE",
+        code=1,
+    )
+    raw = capsign(
+        "sign",
+        *context,
+        "--raw",
+        "--intent",
+        made["intent_id"],
+        "--dir",
+        running["dir"],
+        stdin=b"message",
+    )
     assert raw.stdout == base64.b64decode(made["signature"])
 
 
 def test_what_the_readme_shows_runs_where_it_says(running):
-    """Its first lines of Python were refused by what `make demo` leaves running: that purpose has two protocols there."""
-    (shown,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL)
+    """Its first lines of Python were refused by what `make demo` leaves running: that purpose has
+    two protocols there.
+    """
+    (shown,) = re.findall(
+        r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL
+    )
     environ = {**os.environ, "CAPSIGN_SOCKET": running["sockets"]["app"]}
     command = [sys.executable, "-c", shown + "print(signature.algorithm)"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environ)
+    ran = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env=environ
+    )
     assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, ["ES256"]), ran.stderr
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "PS256", "RS256", "Ed25519"])
 def test_keys_in_the_token_sign(running, algorithm):
-    made = capsign("sign", "-p", f"root-{algorithm.lower()}", "-a", algorithm, *at(running), stdin=b"message")
+    made = capsign(
+        "sign", "-p", f"root-{algorithm.lower()}", "-a", algorithm, *at(running), stdin=b"message"
+    )
     assert made["custody"] == "hsm-direct"
 
 
@@ -90,12 +130,26 @@ def test_a_large_file_is_sent_as_its_digest(running):
     large = b"x" * 3_000_000
     context = ("-p", "artifact", "-a", "ES256")
     made = capsign("sign", *context, *at(running), stdin=large)
-    assert capsign("verify", *context, "-s", made["signature"], *at(running), stdin=large)["verified"]
+    assert capsign("verify", *context, "-s", made["signature"], *at(running), stdin=large)[
+        "verified"
+    ]
     capsign("sign", "-p", "artifact", "-a", "Ed25519", "--dir", running["dir"], stdin=large, code=2)
 
 
 def test_refusals_have_reason_and_exit_code(running):
-    ran = capsign("sign", "-p", "jwt", "--protocol", "tls", "-a", "ES256", "--dir", running["dir"], stdin=b"m", code=1)
+    ran = capsign(
+        "sign",
+        "-p",
+        "jwt",
+        "--protocol",
+        "tls",
+        "-a",
+        "ES256",
+        "--dir",
+        running["dir"],
+        stdin=b"m",
+        code=1,
+    )
     assert b"CONTEXT_NOT_ALLOWED" in ran.stderr
     capsign("keys", "list", "--as", "app", "--dir", running["dir"], code=1)
     capsign("log", "verify", "--as", "app", "--dir", running["dir"], code=1)
@@ -103,7 +157,9 @@ def test_refusals_have_reason_and_exit_code(running):
 
 def test_handles_of_two_containers(running):
     app = {one["grant"] for one in capsign("handles", *at(running))["handles"]}
-    worker = {one["grant"] for one in capsign("handles", "--container", "worker", *at(running))["handles"]}
+    worker = {
+        one["grant"] for one in capsign("handles", "--container", "worker", *at(running))["handles"]
+    }
     assert worker == {"orders-webhook", "orders-short"}
     assert worker < app
 
@@ -140,8 +196,12 @@ def test_a_workload_that_nobody_has_is_not_revoked_unless_that_is_meant(running)
 
 @pytest.mark.parametrize("_", range(5))
 def test_a_revocation_ends_without_a_word_of_a_thread(running, _):
-    """gRPC's thread that looks at a channel's state ended with a traceback when the channel was closed under it."""
-    ran = capsign("revoke", "handle", os.urandom(16).hex(), "--as", "responder", "--dir", running["dir"])
+    """gRPC's thread that looks at a channel's state ended with a traceback when the channel was
+    closed under it.
+    """
+    ran = capsign(
+        "revoke", "handle", os.urandom(16).hex(), "--as", "responder", "--dir", running["dir"]
+    )
     assert ran.stderr == b""
     assert b"Serials are not kept" in ran.stdout
 
@@ -158,18 +218,31 @@ def test_adapter_and_files_by_variables_or_by_a_profile(running, tmp_path):
         "CAPSIGN_LOG_KEY": running["log_key"],
     }
     assert capsign("keys", "list", "-o", "json", environ=variables)["keys"]
-    assert capsign("revoke", "handle", "00" * 16, "-o", "json", environ=variables)["revocation_epoch"] > 1
-    assert capsign("log", "verify", "-o", "json", environ=variables)["log_key"] == running["log_key"]
+    assert (
+        capsign("revoke", "handle", "00" * 16, "-o", "json", environ=variables)["revocation_epoch"]
+        > 1
+    )
+    assert (
+        capsign("log", "verify", "-o", "json", environ=variables)["log_key"] == running["log_key"]
+    )
     (tmp_path / "capsign").mkdir()
-    names = {"adapter": "CAPSIGN_ADAPTER", "server_name": "CAPSIGN_SERVER_NAME", "log_key": "CAPSIGN_LOG_KEY"}
+    names = {
+        "adapter": "CAPSIGN_ADAPTER",
+        "server_name": "CAPSIGN_SERVER_NAME",
+        "log_key": "CAPSIGN_LOG_KEY",
+    }
     lines = [f"{key} = {json.dumps(variables[variable])}" for key, variable in names.items()]
     for key in ("ca", "cert", "key"):  # beside the file that names them
         shutil.copy(variables[f"CAPSIGN_{key.upper()}"], tmp_path / "capsign" / f"{key}.pem")
         lines.append(f'{key} = "{key}.pem"')
     (tmp_path / "capsign" / "profiles.toml").write_text("[here]\n" + "\n".join(lines) + "\n")
     at = {"XDG_CONFIG_HOME": str(tmp_path)}
-    assert capsign("revoke", "handle", "00" * 16, "--profile", "here", "-o", "json", environ=at)["leaf_index"]
-    assert capsign("log", "verify", "-o", "json", environ=at | {"CAPSIGN_PROFILE": "here"})["verified"]
+    assert capsign("revoke", "handle", "00" * 16, "--profile", "here", "-o", "json", environ=at)[
+        "leaf_index"
+    ]
+    assert capsign("log", "verify", "-o", "json", environ=at | {"CAPSIGN_PROFILE": "here"})[
+        "verified"
+    ]
 
 
 def test_log_grows_and_extends_what_was_seen(running, tmp_path):
@@ -182,13 +255,17 @@ def test_log_grows_and_extends_what_was_seen(running, tmp_path):
 
 
 def test_a_split_view_is_noticed(running, tmp_path):
-    """A log that shows one auditor another history: the checkpoint remembered is of another log with the same name."""
+    """A log that shows one auditor another history: the checkpoint remembered is of another log
+    with the same name.
+    """
     other = tmp_path / "other"
     state = capsign("dev", "up", "--dir", other, "-o", "json")
     try:
         seen = tmp_path / "seen"
         capsign("log", "verify", "--remember", seen, "--dir", other, "-o", "json")
-        assert state["adapters"][0]["address"] not in {one["address"] for one in running["adapters"]}
+        assert state["adapters"][0]["address"] not in {
+            one["address"] for one in running["adapters"]
+        }
         refused = capsign("log", "verify", "--remember", seen, "--dir", running["dir"], code=1)
         assert b"CHECKPOINT_INVALID" in refused.stderr
     finally:
@@ -202,13 +279,20 @@ def test_up_again_mends_what_was_killed(running):
     assert processes.wait(victim, 10)
     capsign("dev", "status", "--dir", running["dir"], code=4)
     # The first adapter was once the only one that was asked: with it gone nobody could revoke.
-    assert capsign("revoke", "grant", "root-rs256", "--as", "responder", *at(running))["revocation_epoch"] > 1
+    assert (
+        capsign("revoke", "grant", "root-rs256", "--as", "responder", *at(running))[
+            "revocation_epoch"
+        ]
+        > 1
+    )
     mended = capsign("dev", "up", "--dir", running["dir"], "-o", "json")
     assert capsign("dev", "status", *at(running))["processes"]
     before = {one["name"]: one["pid"] for one in running["processes"]}
     after = {one["name"]: one["pid"] for one in mended["processes"]}
     assert [name for name in before if before[name] != after[name]] == ["adapter-1"]
-    assert [one["address"] for one in mended["adapters"]] == [one["address"] for one in running["adapters"]]
+    assert [one["address"] for one in mended["adapters"]] == [
+        one["address"] for one in running["adapters"]
+    ]
     running.update(mended)
 
 
@@ -223,25 +307,47 @@ main(["dev", "up", "--dir", {directory!r}, "--workers", "2"])
 
 @pytest.mark.parametrize("then", ["up", "down"])
 def test_up_that_was_killed_half_way_is_known(tmp_path, then):
-    """What it had started ran on and was in no file: `dev down` knew nothing of it, and the next `dev up` started a second agent
-    on the same sockets, took the first one's health for its own, and said that all was well while its own agent had ended."""
+    """What it had started ran on and was in no file: `dev down` knew nothing of it, and the next
+    `dev up` started a second agent on the same sockets, took the first one's health for its own,
+    and said that all was well while its own agent had ended.
+    """
     directory = tmp_path / "d"
-    ended = subprocess.run([sys.executable, "-c", KILLED.format(directory=str(directory))], check=False, timeout=120)
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED.format(directory=str(directory))], check=False, timeout=120
+    )
     assert ended.returncode == 137
     left = known_processes(json.loads((directory / "capsign.json").read_text()))
-    assert ([one.name for one in left], [one.alive for one in left]) == (["adapter-1", "adapter-2", "agent"], [True] * 3)
+    assert ([one.name for one in left], [one.alive for one in left]) == (
+        ["adapter-1", "adapter-2", "agent"],
+        [True] * 3,
+    )
     if then == "up":
         state = capsign("dev", "up", "--dir", directory, "-o", "json")
         assert known_processes(state) == left
-        assert capsign("log", "verify", "--dir", directory, "-o", "json")["log_key"] == state["log_key"]
+        assert (
+            capsign("log", "verify", "--dir", directory, "-o", "json")["log_key"]
+            == state["log_key"]
+        )
     capsign("dev", "down", "--dir", directory, "-o", "json")
     assert not any(one.alive for one in left)
 
 
 def test_two_ups_at_once_are_one(tmp_path):
-    """Both started everything, on the same sockets and store; one failed at once, the other after a minute, and nothing ran."""
+    """Both started everything, on the same sockets and store; one failed at once, the other after a
+    minute, and nothing ran.
+    """
     directory = tmp_path / "d"
-    command = [sys.executable, "-m", "capsign_cli", "dev", "up", "--dir", str(directory), "-o", "json"]
+    command = [
+        sys.executable,
+        "-m",
+        "capsign_cli",
+        "dev",
+        "up",
+        "--dir",
+        str(directory),
+        "-o",
+        "json",
+    ]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
     try:
         first, second = [json.loads(one.communicate(timeout=120)[0]) for one in both]
@@ -252,7 +358,9 @@ def test_two_ups_at_once_are_one(tmp_path):
 
 
 def test_what_runs_is_not_changed_under_way(running, tmp_path):
-    """`dev up` without --store on a directory with PostgreSQL once would have begun a new SQLite log next to the old keys."""
+    """`dev up` without --store on a directory with PostgreSQL once would have begun a new SQLite
+    log next to the old keys.
+    """
     capsign("dev", "up", "--dir", running["dir"], "--workers", "3", code=2)
     capsign("dev", "up", "--dir", running["dir"], "--policy", running["policy"], code=2)
     capsign("dev", "up", "--dir", running["dir"], "--store", f"sqlite://{tmp_path}/other", code=2)
@@ -267,7 +375,10 @@ def test_down_and_up_keeps_keys_and_evidence(tmp_path):
         capsign("dev", "down", "--dir", tmp_path, "-o", "json")
         again = capsign("dev", "up", "--dir", tmp_path, "-o", "json")
         assert (again["log_key"], len(again["adapters"])) == (first["log_key"], 2)
-        assert capsign("sign", *context, "--intent", made["intent_id"], stdin=b"m")["leaf_index"] == made["leaf_index"]
+        assert (
+            capsign("sign", *context, "--intent", made["intent_id"], stdin=b"m")["leaf_index"]
+            == made["leaf_index"]
+        )
     finally:
         capsign("dev", "down", "--dir", tmp_path, "-o", "json")
 
@@ -283,7 +394,9 @@ def test_a_directory_with_a_long_name(tmp_path):
 
 
 def test_down_leaves_a_stranger_alone_that_got_the_pid(running, tmp_path):
-    """A pid is used anew after a while: `dev down` of yesterday's directory must not end today's process."""
+    """A pid is used anew after a while: `dev down` of yesterday's directory must not end today's
+    process.
+    """
     stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         one = processes.Process("agent", stranger.pid, 1)
@@ -305,10 +418,18 @@ def test_a_wrong_policy_is_explained_and_nothing_is_left_running(tmp_path):
         sockets = tmp_path / "tmp"
         sockets.mkdir(exist_ok=True)
         ran = capsign(
-            "dev", "up", "--dir", directory, "--policy", tmp_path / "policy.yaml", code=4, environ={"TMPDIR": str(sockets)}
+            "dev",
+            "up",
+            "--dir",
+            directory,
+            "--policy",
+            tmp_path / "policy.yaml",
+            code=4,
+            environ={"TMPDIR": str(sockets)},
         )
         assert b"tenants" in ran.stderr
-        # A long path's sockets are elsewhere; each start that failed left one more directory there, which nothing ever removed.
+        # A long path's sockets are elsewhere; each start that failed left one more directory there,
+        # which nothing ever removed.
         assert list(sockets.iterdir()) == []
 
 
@@ -342,25 +463,55 @@ def short():
 
 
 def test_a_directory_of_any_name_has_a_deployment_of_its_own(short):
-    """`dev up --dir feature%2Flogin` opened the store of `feature/login`; one with an emoji in it wrote settings that nobody
-    could read; and with a proxy in the environment an agent never connected and `revoke` ended with UPSTREAM_UNREACHABLE."""
+    """`dev up --dir feature%2Flogin` opened the store of `feature/login`; one with an emoji in it
+    wrote settings that nobody could read; and with a proxy in the environment an agent never
+    connected and `revoke` ended with UPSTREAM_UNREACHABLE.
+    """
     plain, odd = short / "feature" / "login", short / ODD_PLACE
-    environ = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+    environ = dict.fromkeys(
+        ("http_proxy", "https_proxy", "grpc_proxy", "HTTPS_PROXY", "ALL_PROXY"),
+        "http://127.0.0.1:9",
+    )
     told = subprocess.run(
-        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m capsign_cli dev up --dir {shlex.quote(str(odd))}"],
-        env={**os.environ, **environ}, capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+        [
+            "sh",
+            "-c",
+            f"exec {shlex.quote(sys.executable)} -m capsign_cli dev up --dir "
+            f"{shlex.quote(str(odd))}",
+        ],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     try:
         (printed,) = re.findall(r"Try:  capsign (.*)", told.stdout)
         words = shlex.split(printed)
         assert capsign(*words, "-o", "json", environ=environ)["handles"]
-        made = capsign("sign", "-p", "root-ed25519", "-a", "Ed25519", "--dir", odd, "-o", "json", stdin=b"m", environ=environ)
+        made = capsign(
+            "sign",
+            "-p",
+            "root-ed25519",
+            "-a",
+            "Ed25519",
+            "--dir",
+            odd,
+            "-o",
+            "json",
+            stdin=b"m",
+            environ=environ,
+        )
         assert made["custody"] == "hsm-direct"
-        capsign("revoke", "grant", "root-ed25519", "--as", "responder", "--dir", odd, environ=environ)
+        capsign(
+            "revoke", "grant", "root-ed25519", "--as", "responder", "--dir", odd, environ=environ
+        )
         assert (odd / "state" / "capsign.sqlite").is_file()
         assert not plain.exists()
         assert [each.name for each in short.iterdir()] == [ODD_PLACE]
-        assert (odd / "run" / "app" / "agent.sock").is_socket(), "and not elsewhere, for a path that is too long"
+        assert (odd / "run" / "app" / "agent.sock").is_socket(), (
+            "and not elsewhere, for a path that is too long"
+        )
     finally:
         capsign("dev", "down", "--purge", "--dir", odd)
     assert not odd.exists()

@@ -49,7 +49,9 @@ def test_the_policy_is_good_and_names_our_clients():
 def test_the_adapter_reads_its_configuration(tmp_path, ca):
     layout = layouts.Layout(tmp_path / 'a "b"\\c', tmp_path / "run")
     server = ca.issue("adapter", "/adapter", server=True)
-    text = layouts.adapter_config(layout, LISTENER, server, ca.certificate_file, TOKEN, "sqlite:///x", tmp_path / "password")
+    text = layouts.adapter_config(
+        layout, LISTENER, server, ca.certificate_file, TOKEN, "sqlite:///x", tmp_path / "password"
+    )
     file = tmp_path / "adapter.toml"
     file.write_text(text)
     config = settings.load(file, AdapterConfig, "CAPSIGN_ADAPTER", {})
@@ -62,28 +64,50 @@ def test_the_adapter_reads_its_configuration(tmp_path, ca):
 def test_the_agent_reads_its_configuration(tmp_path, ca):
     layout = layouts.Layout(tmp_path, Path("/tmp/x"))
     file = tmp_path / "agent.toml"
-    file.write_text(layouts.agent_config(layout, [LISTENER, LISTENER], ca.issue("app", "/a"), ca.certificate_file))
+    file.write_text(
+        layouts.agent_config(
+            layout, [LISTENER, LISTENER], ca.issue("app", "/a"), ca.certificate_file
+        )
+    )
     config = agent_config.load(file, {})
     assert [one.name for one in config.sockets] == list(layouts.CONTAINERS)
     assert config.upstream.targets == ("127.0.0.1:1", "127.0.0.1:1")
 
 
 def test_openssl_accepts_the_certificates(ca):
-    for identity, purpose in ((ca.issue("adapter", "/adapter", server=True), "sslserver"), (ca.issue("app", "/a"), "sslclient")):
-        command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", str(ca.certificate_file)]
-        checked = subprocess.run([*command, str(identity.certificate)], capture_output=True, text=True, check=False)
+    for identity, purpose in (
+        (ca.issue("adapter", "/adapter", server=True), "sslserver"),
+        (ca.issue("app", "/a"), "sslclient"),
+    ):
+        command = [
+            "openssl",
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            purpose,
+            "-CAfile",
+            str(ca.certificate_file),
+        ]
+        checked = subprocess.run(
+            [*command, str(identity.certificate)], capture_output=True, text=True, check=False
+        )
         assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_identities_are_kept_and_private_keys_are_private(tmp_path, ca):
     first = ca.issue("app", "/ns/demo/sa/app")
     bytes_before = first.certificate.read_bytes()
-    assert DevelopmentCa(tmp_path / "pki").issue("app", "/ns/demo/sa/app").certificate.read_bytes() == bytes_before
+    assert (
+        DevelopmentCa(tmp_path / "pki").issue("app", "/ns/demo/sa/app").certificate.read_bytes()
+        == bytes_before
+    )
     for key in (tmp_path / "pki").glob("*.key"):
         assert settings.read_secret(key)
     certificate = x509.load_pem_x509_certificate(bytes_before)
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://capsign.test/ns/demo/sa/app"]
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
+        "spiffe://capsign.test/ns/demo/sa/app"
+    ]
 
 
 def test_listeners_differ():
@@ -109,10 +133,21 @@ def test_a_directory_that_grpc_cannot_name_has_its_sockets_elsewhere(tmp_path):
 def test_settings_name_an_odd_directory(tmp_path, ca, name):
     layout = layouts.Layout(tmp_path / name, tmp_path / "r" / name.replace(",", ""))
     file = tmp_path / "agent.toml"
-    file.write_text(layouts.agent_config(layout, [LISTENER], ca.issue("app", "/a"), ca.certificate_file), encoding="utf-8")
+    file.write_text(
+        layouts.agent_config(layout, [LISTENER], ca.issue("app", "/a"), ca.certificate_file),
+        encoding="utf-8",
+    )
     assert agent_config.load(file, {}).journal.dir == layout.state / "journal"
     server = ca.issue("adapter", "/adapter", server=True)
-    text = layouts.adapter_config(layout, LISTENER, server, ca.certificate_file, TOKEN, layouts.store_url(layout, "sqlite"), None)
+    text = layouts.adapter_config(
+        layout,
+        LISTENER,
+        server,
+        ca.certificate_file,
+        TOKEN,
+        layouts.store_url(layout, "sqlite"),
+        None,
+    )
     file.write_text(text, encoding="utf-8")
     config = settings.load(file, AdapterConfig, "CAPSIGN_ADAPTER", {})
     assert config.policy == layout.policy
@@ -140,15 +175,22 @@ def issued(directory, *, renew=True):
 
 @pytest.mark.parametrize("left", [{"minutes": -1}, {"days": 6}])
 def test_certificates_that_end_are_made_anew(tmp_path, short, left):
-    """A directory of three months ago could not be started again: `dev up` waited a minute for processes that no one believed."""
+    """A directory of three months ago could not be started again: `dev up` waited a minute for
+    processes that no one believed.
+    """
     short(**left)
     issued(tmp_path)
     short(days=90)
     authority, certificate, one = issued(tmp_path)
     certificate.verify_directly_issued_by(authority)
-    assert load_pem_private_key(one.private_key.read_bytes(), None).public_key() == certificate.public_key()
+    assert (
+        load_pem_private_key(one.private_key.read_bytes(), None).public_key()
+        == certificate.public_key()
+    )
     now = datetime.datetime.now(datetime.UTC)
-    assert min(authority.not_valid_after_utc, certificate.not_valid_after_utc) > now + datetime.timedelta(days=80)
+    assert min(
+        authority.not_valid_after_utc, certificate.not_valid_after_utc
+    ) > now + datetime.timedelta(days=80)
     assert issued(tmp_path)[:2] == (authority, certificate)
 
 

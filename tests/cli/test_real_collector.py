@@ -1,7 +1,8 @@
-"""OpenTelemetry's own collector takes what agent and adapter export, and shows one trace across them.
+"""OpenTelemetry's own collector takes what agent and adapter export, and shows one trace across
+them.
 
-The collector is built by `make collector` (its modules take two minutes of CPU, so CI does without: the same exports are held
-against the protobufs of OTLP in test_telemetry_end_to_end.py).
+The collector is built by `make collector` (its modules take two minutes of CPU, so CI does without:
+the same exports are held against the protobufs of OTLP in test_telemetry_end_to_end.py).
 """
 
 from __future__ import annotations
@@ -58,12 +59,21 @@ def collector(directory: Path):
 
 
 def run(*command, **environ):
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CAPSIGN_", "OTEL_"))}
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env={**clean, **environ})
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CAPSIGN_", "OTEL_"))
+    }
+    ran = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env={**clean, **environ}
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-@pytest.mark.skipif(not COLLECTOR.is_file(), reason="`make collector` builds the collector; its protobufs are held elsewhere")
+@pytest.mark.skipif(
+    not COLLECTOR.is_file(),
+    reason="`make collector` builds the collector; its protobufs are held elsewhere",
+)
 def test_a_real_collector_shows_one_trace_and_every_counter(tmp_path):
     place = str(tmp_path / "dev")
     with collector(tmp_path) as (endpoint, shown):
@@ -71,7 +81,12 @@ def test_a_real_collector_shows_one_trace_and_every_counter(tmp_path):
         run(*capsign, "up", "--dir", place, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
         try:
             sockets = json.loads((Path(place) / "capsign.json").read_text())["sockets"]
-            run(sys.executable, str(APPLICATION), CAPSIGN_SOCKET=sockets["app"], OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+            run(
+                sys.executable,
+                str(APPLICATION),
+                CAPSIGN_SOCKET=sockets["app"],
+                OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+            )
         finally:
             run(*capsign, "down", "--dir", place)
     text = shown.read_text()
@@ -88,6 +103,11 @@ def test_a_real_collector_shows_one_trace_and_every_counter(tmp_path):
     assert "SpanLink #0" in text
     for service in ("capsign-agent", "capsign-adapter"):
         assert f"service.name: Str({service})" in text
-    for metric in ("capsign.calls", "capsign.call.duration", "rpc.server.call.duration", "capsign.token.errors"):
+    for metric in (
+        "capsign.calls",
+        "capsign.call.duration",
+        "rpc.server.call.duration",
+        "capsign.token.errors",
+    ):
         assert f"-> Name: {metric}\n" in text
     assert "reason: Str(HANDLE_STOLEN)" in text

@@ -1,4 +1,6 @@
-"""The verifier of `capsign log verify` against the adapter's own log code: two implementations, one answer."""
+"""The verifier of `capsign log verify` against the adapter's own log code: two implementations, one
+answer.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from pymerkle import InmemoryTree
 
 KEY = Ed25519PrivateKey.generate()
 VERIFIER = VerifierKey("capsign.test/log", KEY.public_key().public_bytes_raw())
-OTHER = VerifierKey("capsign.test/log", Ed25519PrivateKey.generate().public_key().public_bytes_raw())
+OTHER = VerifierKey(
+    "capsign.test/log", Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=70))
@@ -30,12 +34,17 @@ def test_root_is_that_of_an_independent_tree(entries):
 
 
 def test_root_of_the_empty_tree():
-    assert transparency.Frontier().root().hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert (
+        transparency.Frontier().root().hex()
+        == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    )
 
 
 def test_a_checkpoint_of_the_adapter_opens():
     note = sign_checkpoint(7, b"\x07" * 32, VERIFIER, KEY.sign)
-    assert transparency.open_checkpoint(note, VERIFIER.text()) == transparency.Head("capsign.test/log", 7, b"\x07" * 32)
+    assert transparency.open_checkpoint(note, VERIFIER.text()) == transparency.Head(
+        "capsign.test/log", 7, b"\x07" * 32
+    )
 
 
 def signature_line(signature):
@@ -47,12 +56,19 @@ def signature_line(signature):
     ("change", "words"),
     [
         (lambda note: note.replace(b"\n7\n", b"\n8\n"), "does not verify"),
-        (lambda note: note.replace(b"capsign.test/log\n", b"capsign.test/lag\n", 1), "does not verify"),
+        (
+            lambda note: note.replace(b"capsign.test/log\n", b"capsign.test/lag\n", 1),
+            "does not verify",
+        ),
         (lambda note: note.rpartition(b"\n\n")[0] + b"\n\n", "malformed"),
         (lambda note: b"", "malformed"),
         (lambda note: b"\xff", "malformed"),
-        (lambda note: note.replace(b"\xe2\x80\x94 capsign", b"\xe2\x80\x94 capsigm"), "No signature"),
-        # What is below the text is signed by nobody. It was read loosely once, so that what others refuse was taken here.
+        (
+            lambda note: note.replace(b"\xe2\x80\x94 capsign", b"\xe2\x80\x94 capsigm"),
+            "No signature",
+        ),
+        # What is below the text is signed by nobody. It was read loosely once, so that what others
+        # refuse was taken here.
         (lambda note: note[:-1], "malformed"),
         (lambda note: note + b"\n", "malformed"),
         (lambda note: note + b"nonsense\n", "malformed"),
@@ -81,7 +97,10 @@ def test_lines_of_keys_that_are_not_ours_are_left_alone():
         SignatureLine("witness.test/w", b"\x00\x01\x02\x03", bytes(72)).text()
         + SignatureLine(OTHER.name, OTHER.key_id, b"?").text()
     )
-    assert transparency.open_checkpoint(text + b"\n\n" + others.encode() + ours, VERIFIER.text()).size == 7
+    assert (
+        transparency.open_checkpoint(text + b"\n\n" + others.encode() + ours, VERIFIER.text()).size
+        == 7
+    )
 
 
 BITS = st.tuples(
@@ -108,11 +127,18 @@ def test_two_readers_give_one_verdict(changes):
 
 
 SIGNED = [
-    "capsign.test/log\n07\n{root}\n", "capsign.test/log\n-7\n{root}\n", "capsign.test/log\n9223372036854775808\n{root}\n",
-    "capsign.test/log\n7\n{root}", "capsign.test/log\n7\n{root}\n\nmore\n", "capsign.test/log\n7\n", "another/log\n7\n{root}\n",
-    "capsign.test/log\n7\n{root}\n\x1b[2J\n", "capsign.test/log\n7\nAAAA\n", "capsign.test/log\n\u0667\n{root}\n",
+    "capsign.test/log\n07\n{root}\n",
+    "capsign.test/log\n-7\n{root}\n",
+    "capsign.test/log\n9223372036854775808\n{root}\n",
+    "capsign.test/log\n7\n{root}",
+    "capsign.test/log\n7\n{root}\n\nmore\n",
+    "capsign.test/log\n7\n",
+    "another/log\n7\n{root}\n",
+    "capsign.test/log\n7\n{root}\n\x1b[2J\n",
+    "capsign.test/log\n7\nAAAA\n",
+    "capsign.test/log\n\u0667\n{root}\n",
     "\n7\n{root}\n",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("text", SIGNED)
@@ -135,7 +161,14 @@ def test_a_log_key_that_was_miscopied_is_refused():
     key = VERIFIER.text()
     name, key_id, encoded = key.split("+", 2)
     broken = base64.b64encode(b"\x02" + base64.b64decode(encoded)[1:]).decode()
-    for text in ("", name, key[:-4], f"{name}+00000000+{encoded}", f"{name}+{key_id}+{broken}", f"x{key}"):
+    for text in (
+        "",
+        name,
+        key[:-4],
+        f"{name}+00000000+{encoded}",
+        f"{name}+{key_id}+{broken}",
+        f"x{key}",
+    ):
         with pytest.raises(CliError, match="log key"):
             transparency.open_checkpoint(b"", text)
 

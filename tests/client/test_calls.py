@@ -36,7 +36,9 @@ class Both:
 @pytest.fixture(params=["sync", "async", "sync-unary", "async-unary"])
 async def signer(request, agent):
     kind, _, unary = request.param.partition("-")
-    both = Both((capsign.Signer if kind == "sync" else capsign.AsyncSigner)(agent.path, coalesce=not unary))
+    both = Both(
+        (capsign.Signer if kind == "sync" else capsign.AsyncSigner)(agent.path, coalesce=not unary)
+    )
     yield both
     await both.close()
 
@@ -45,7 +47,11 @@ async def test_signs_and_verifies(signer):
     signature = await signer.sign(b"message", purpose="jwt", algorithm="ES256")
     key = await signer.verify(b"message", signature, purpose="jwt")
     assert key.kid == signature.kid
-    assert (signature.algorithm, signature.key_version, signature.custody) == ("ES256", 1, "adapter-memory")
+    assert (signature.algorithm, signature.key_version, signature.custody) == (
+        "ES256",
+        1,
+        "adapter-memory",
+    )
     assert bytes(signature) == signature.value
     with pytest.raises(capsign.InvalidSignature) as caught:
         await signer.verify(b"other", signature, purpose="jwt")
@@ -54,30 +60,42 @@ async def test_signs_and_verifies(signer):
 
 
 async def test_a_digest_is_signed_as_its_message_is(signer):
-    signature = await signer.sign(digest=hashlib.sha256(b"m").digest(), purpose="jwt", algorithm="ES256")
+    signature = await signer.sign(
+        digest=hashlib.sha256(b"m").digest(), purpose="jwt", algorithm="ES256"
+    )
     await signer.verify(b"m", signature, purpose="jwt")
 
 
 async def test_a_message_above_the_limit_is_hashed_here(signer):
     message = b"x" * 100_000
     signature = await signer.sign(message, purpose="jwt", algorithm="ES256")
-    await signer.verify(digest=hashlib.sha256(message).digest(), message=None, signature=signature, purpose="jwt")
+    await signer.verify(
+        digest=hashlib.sha256(message).digest(), message=None, signature=signature, purpose="jwt"
+    )
     with pytest.raises(capsign.Refused) as caught:
         await signer.sign(message, purpose="mail", algorithm="Ed25519")
     assert (caught.value.reason, caught.value.field) == ("INPUT_TOO_LARGE", "message")
 
 
 async def test_a_jwt_made_from_jose_is_accepted_by_pyjwt(signer):
-    signing_input = jwt.utils.base64url_encode(b'{"alg":"ES256"}') + b"." + jwt.utils.base64url_encode(b'{"sub":"a"}')
+    signing_input = (
+        jwt.utils.base64url_encode(b'{"alg":"ES256"}')
+        + b"."
+        + jwt.utils.base64url_encode(b'{"sub":"a"}')
+    )
     signature = await signer.sign(signing_input, purpose="jwt", algorithm="ES256")
     (key,) = await signer.public_keys(purpose="jwt", algorithm="ES256")
     token = (signing_input + b"." + jwt.utils.base64url_encode(signature.jose)).decode()
-    assert jwt.decode(token, load_pem_public_key(key.pem.encode()), algorithms=["ES256"]) == {"sub": "a"}
+    assert jwt.decode(token, load_pem_public_key(key.pem.encode()), algorithms=["ES256"]) == {
+        "sub": "a"
+    }
     assert (key.state, key.activated_at.year) == ("active", 2023)
 
 
 async def test_one_bad_item_leaves_its_neighbours_alone(signer, agent):
-    results = await signer.sign_many([b"a", b"x" * 70_000, b"c"], purpose="mail", algorithm="Ed25519")
+    results = await signer.sign_many(
+        [b"a", b"x" * 70_000, b"c"], purpose="mail", algorithm="Ed25519"
+    )
     assert [type(result).__name__ for result in results] == ["Signature", "Refused", "Signature"]
     await signer.verify(b"c", results[2], purpose="mail")
 
@@ -99,12 +117,18 @@ async def test_the_same_intent_gives_the_same_bytes(signer, agent):
 
 
 async def test_the_bytes_of_an_earlier_call_name_the_key_they_were_made_under(signer, agent):
-    """An intent sent again after its key was rotated: the same bytes came back under the name of the new key."""
+    """An intent sent again after its key was rotated: the same bytes came back under the name of
+    the new key.
+    """
     old = await signer.sign(b"m", purpose="mail", algorithm="Ed25519")
     agent.key_version = 2
-    assert await signer.sign(b"m", purpose="mail", algorithm="Ed25519", intent_id=old.intent_id) == old
+    assert (
+        await signer.sign(b"m", purpose="mail", algorithm="Ed25519", intent_id=old.intent_id) == old
+    )
     intents = [new_intent_id(), old.intent_id]
-    new, again = await signer.sign_many([b"n", b"m"], purpose="mail", algorithm="Ed25519", intent_ids=intents)
+    new, again = await signer.sign_many(
+        [b"n", b"m"], purpose="mail", algorithm="Ed25519", intent_ids=intents
+    )
     assert (new.key_version, again) == (2, old)
 
 
@@ -113,7 +137,9 @@ async def test_resolve_tells_the_three_endings_apart(signer, agent):
     from capsign_wire.types.v1 import failures_pb2 as reasons
 
     done = await signer.sign(b"m", purpose="jwt", algorithm="ES256")
-    assert await signer.resolve(done.intent_id, purpose="jwt", algorithm="ES256") == capsign.Done(done)
+    assert await signer.resolve(done.intent_id, purpose="jwt", algorithm="ES256") == capsign.Done(
+        done
+    )
     unseen = new_intent_id()
     assert await signer.resolve(unseen, purpose="jwt") == capsign.Never()
     with pytest.raises(capsign.Refused) as late:
@@ -131,7 +157,9 @@ async def test_handles_are_listed_as_values(signer):
     assert (web.grant, web.purpose, web.algorithms) == ("web-jwt", "jwt", ("ES256", "Ed25519"))
     assert web.protocols == (capsign.ProtocolRule("web", ("issuer",), ("1",)),)
     assert web.transcript == "forbidden"
-    await signer.verify(b"m", await signer.sign(b"m", handle=mail, algorithm="Ed25519"), handle=mail.id)
+    await signer.verify(
+        b"m", await signer.sign(b"m", handle=mail, algorithm="Ed25519"), handle=mail.id
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,19 +216,27 @@ async def test_bad_arguments_never_leave_the_process(signer, agent, arguments, f
     ],
 )
 async def test_what_is_no_buffer_is_not_taken_for_one(signer, agent, method, arguments):
-    """`bytes(5)` is five zeros: `sign(5)` signed them, and `sign_many(b"abc")` signed 97, 98 and 99 of them."""
+    """`bytes(5)` is five zeros: `sign(5)` signed them, and `sign_many(b"abc")` signed 97, 98 and 99
+    of them.
+    """
     with pytest.raises(TypeError):
         await getattr(signer, method)(purpose="jwt", algorithm="ES256", **arguments)
     assert not agent.ledger
 
 
 async def test_any_buffer_is_taken(signer):
-    signature = await signer.sign(memoryview(bytearray(b"m-e-")).cast("B")[::2], purpose="jwt", algorithm="ES256")
-    await signer.verify(bytearray(b"me"), memoryview(signature.value), purpose="jwt", algorithm="ES256")
+    signature = await signer.sign(
+        memoryview(bytearray(b"m-e-")).cast("B")[::2], purpose="jwt", algorithm="ES256"
+    )
+    await signer.verify(
+        bytearray(b"me"), memoryview(signature.value), purpose="jwt", algorithm="ES256"
+    )
 
 
 async def test_a_timeout_may_be_endless(signer):
-    """The list of handles was there already: infinity came as far as the message that all callers share, and raised there."""
+    """The list of handles was there already: infinity came as far as the message that all callers
+    share, and raised there.
+    """
     await signer.handles()
     assert await signer.sign(b"m", purpose="jwt", algorithm="ES256", timeout=math.inf)
 
@@ -212,12 +248,18 @@ def test_a_window_that_lets_nothing_through_is_refused(agent, kind):
 
 
 async def test_an_error_can_be_sent_to_another_process(signer):
-    """One from a worker process could not be read by the pool it worked for, which broke the pool."""
+    """One from a worker process could not be read by the pool it worked for, which broke the
+    pool.
+    """
     with pytest.raises(capsign.HandleNotChosen) as caught:
         await signer.sign(b"m", purpose="tls", algorithm="Ed25519")
     caught.value.add_note("seen")
     read = pickle.loads(pickle.dumps(caught.value))  # noqa: S301  # our own
-    assert (type(read), str(read), vars(read)) == (capsign.HandleNotChosen, str(caught.value), vars(caught.value))
+    assert (type(read), str(read), vars(read)) == (
+        capsign.HandleNotChosen,
+        str(caught.value),
+        vars(caught.value),
+    )
     assert read.intent_id
 
 
@@ -247,8 +289,16 @@ async def test_a_closed_signer_says_so(signer):
 
 
 def test_importing_the_package_loads_neither_grpc_nor_protobuf():
-    code = "import sys, capsign; print([m for m in ('grpc', 'google.protobuf', 'capsign_wire') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, capsign; print([m for m in ('grpc', 'google.protobuf', 'capsign_wire') "
+        "if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_the_socket_comes_from_the_environment(agent, monkeypatch):

@@ -29,7 +29,10 @@ def coalesce(request):
 @pytest.fixture
 async def signers(agent, coalesce):
     """(sync, async), both called through `call`."""
-    sync, asynchronous = capsign.Signer(agent.path, coalesce=coalesce), capsign.AsyncSigner(agent.path, coalesce=coalesce)
+    sync, asynchronous = (
+        capsign.Signer(agent.path, coalesce=coalesce),
+        capsign.AsyncSigner(agent.path, coalesce=coalesce),
+    )
     yield sync, asynchronous
     sync.close()
     await asynchronous.close()
@@ -77,7 +80,10 @@ async def test_a_slow_answer_is_unknown_at_the_deadline(call, agent):
 
 
 async def test_an_agent_that_was_never_there_is_unavailable(tmp_path, coalesce):
-    with capsign.Signer(tmp_path / "none.sock", coalesce=coalesce) as sync, pytest.raises(capsign.Unavailable) as caught:
+    with (
+        capsign.Signer(tmp_path / "none.sock", coalesce=coalesce) as sync,
+        pytest.raises(capsign.Unavailable) as caught,
+    ):
         sync.sign(b"m", timeout=0.2, handle="known-already", algorithm="ES256")
     assert len(caught.value.intent_id) == 16
     assert caught.value.reason in {"UPSTREAM_UNREACHABLE", "ANSWER_LATE"}
@@ -115,8 +121,12 @@ async def test_a_handle_object_survives_a_restart_and_a_bare_id_does_not(call, a
 
 
 @pytest.mark.parametrize("method", ["sign", "verify"])
-async def test_an_agent_may_restart_again_while_the_new_handles_are_listed(call, agent, monkeypatch, method):
-    """Each life of the agent has ids of its own; the second one that did not count any more was a refusal."""
+async def test_an_agent_may_restart_again_while_the_new_handles_are_listed(
+    call, agent, monkeypatch, method
+):
+    """Each life of the agent has ids of its own; the second one that did not count any more was a
+    refusal.
+    """
     signature = await call("sign", b"m", **MAIL)
     lives, ready = [1, 2], agent.ListHandles
 
@@ -129,7 +139,11 @@ async def test_an_agent_may_restart_again_while_the_new_handles_are_listed(call,
 
     monkeypatch.setattr(agent, "ListHandles", listing)
     await asyncio.to_thread(agent.restart)
-    assert await (call("sign", b"n", **MAIL) if method == "sign" else call("verify", b"m", signature, purpose="mail"))
+    assert await (
+        call("sign", b"n", **MAIL)
+        if method == "sign"
+        else call("verify", b"m", signature, purpose="mail")
+    )
     assert not lives
 
 
@@ -142,8 +156,12 @@ async def test_a_handle_that_stays_unknown_is_refused_after_one_repetition(call,
 
 
 @pytest.mark.parametrize(("lost", "kind"), [(False, capsign.Unavailable), (True, capsign.Unknown)])
-async def test_a_stale_handle_is_no_refusal_while_the_new_ones_cannot_be_listed(call, agent, monkeypatch, lost, kind):
-    """The agent restarted and was not ready: the caller was told that it may not sign, and a moment later it could."""
+async def test_a_stale_handle_is_no_refusal_while_the_new_ones_cannot_be_listed(
+    call, agent, monkeypatch, lost, kind
+):
+    """The agent restarted and was not ready: the caller was told that it may not sign, and a moment
+    later it could.
+    """
     agent.refuse(b"m", FailureError(reasons.REASON_HANDLE_UNKNOWN))
     if lost:
         agent.plan("before")
@@ -189,9 +207,14 @@ async def test_an_unknown_item_is_not_repeated(call, agent):
 
 
 async def test_a_no_after_a_lost_answer_proves_nothing(call, agent):
-    """The first copy was signed and its answer lost; the agent then refused the second copy before it asked anybody."""
+    """The first copy was signed and its answer lost; the agent then refused the second copy before
+    it asked anybody.
+    """
     agent.plan("after")
-    agent.plan("failure", failure=FailureError(reasons.REASON_PURPOSE_NOT_ALLOWED, "Its configuration changed."))
+    agent.plan(
+        "failure",
+        failure=FailureError(reasons.REASON_PURPOSE_NOT_ALLOWED, "Its configuration changed."),
+    )
     with pytest.raises((capsign.Unknown, capsign.Refused)) as caught:
         await call("sign", b"m", timeout=2.0, **JWT)
     assert isinstance(caught.value, capsign.Unknown)
@@ -201,12 +224,16 @@ async def test_a_no_after_a_lost_answer_proves_nothing(call, agent):
 
 @pytest.mark.parametrize("away", ["handle unknown", "grant gone", "handle revoked", "agent gone"])
 async def test_an_intent_that_cannot_be_resolved_stays_unknown(call, agent, monkeypatch, away):
-    """It was signed, its answer lost, and the question what became of it refused: the caller heard Refused for that intent."""
+    """It was signed, its answer lost, and the question what became of it refused: the caller heard
+    Refused for that intent.
+    """
     (jwt, _) = await call("handles")
     agent.plan("after")
     agent.plan("failure", failure=FailureError(reasons.REASON_COMMIT_UNKNOWN))
     with pytest.raises(capsign.Unknown) as caught:
-        await call("sign", b"m", handle=jwt.id if away == "handle unknown" else jwt, algorithm="ES256")
+        await call(
+            "sign", b"m", handle=jwt.id if away == "handle unknown" else jwt, algorithm="ES256"
+        )
     if away == "handle unknown":
         await asyncio.to_thread(agent.restart)
     elif away == "grant gone":
@@ -237,7 +264,9 @@ async def test_an_answer_that_does_not_fit_the_question_is_unknown(signers, agen
 
 
 async def test_a_message_refused_as_a_whole_is_taken_apart(agent):
-    """One caller's part is too much for a newer agent's bounds; those that share the message must not pay for it."""
+    """One caller's part is too much for a newer agent's bounds; those that share the message must
+    not pay for it.
+    """
     async with capsign.AsyncSigner(agent.path) as signer:
         await signer.handles()
         hold = agent.plan("hold")
@@ -253,7 +282,9 @@ async def test_a_message_refused_as_a_whole_is_taken_apart(agent):
 async def test_a_restart_under_load_asks_for_the_handles_a_few_times_only(agent):
     async with capsign.AsyncSigner(agent.path) as signer:
         await asyncio.gather(*[signer.sign(b"%d" % n, **MAIL) for n in range(64)])
-        assert agent.listings <= 2, "one for all that began together, one by the stream that connects"
+        assert agent.listings <= 2, (
+            "one for all that began together, one by the stream that connects"
+        )
         agent.listings = 0
         hold = agent.plan("hold")
         flying = [asyncio.ensure_future(signer.sign(b"again%d" % n, **MAIL)) for n in range(64)]
@@ -265,7 +296,9 @@ async def test_a_restart_under_load_asks_for_the_handles_a_few_times_only(agent)
 
 
 async def test_calls_survive_a_stream_that_keeps_breaking(call, agent):
-    """Drops before and after the effect, while many calls run: each intent is signed once and each caller gets its own."""
+    """Drops before and after the effect, while many calls run: each intent is signed once and each
+    caller gets its own.
+    """
     for _ in range(4):
         for kind in ("before", "after"):
             agent.plan(kind)
@@ -279,7 +312,10 @@ async def test_calls_survive_a_stream_that_keeps_breaking(call, agent):
 
 
 def test_an_agent_that_is_not_there_is_named_in_the_advice(tmp_path):
-    with capsign.Signer(tmp_path / "none.sock") as signer, pytest.raises(capsign.Unavailable) as caught:
+    with (
+        capsign.Signer(tmp_path / "none.sock") as signer,
+        pytest.raises(capsign.Unavailable) as caught,
+    ):
         signer.handles(timeout=0.2)
     assert "socket" in caught.value.advice
     assert "adapter" not in str(caught.value)
@@ -297,13 +333,19 @@ async def test_cancelling_one_caller_harms_no_neighbour(agent):
         waiting[3].cancel()
         hold.release.set()
         results = await asyncio.gather(*flying, *waiting, return_exceptions=True)
-        cancelled = [index for index, result in enumerate(results) if isinstance(result, asyncio.CancelledError)]
+        cancelled = [
+            index
+            for index, result in enumerate(results)
+            if isinstance(result, asyncio.CancelledError)
+        ]
         assert cancelled == [3, 11]
         assert sum(isinstance(result, capsign.Signature) for result in results) == 14
 
 
 async def test_a_slow_message_does_not_stop_the_others(call, agent):
-    """The window is full of messages that are not answered; what comes later still goes out and is answered."""
+    """The window is full of messages that are not answered; what comes later still goes out and is
+    answered.
+    """
     await call("handles")
     slow, holds = [], []
     for number in range(4):
@@ -369,8 +411,12 @@ def test_closing_tells_waiting_callers_what_is_true(agent):
 
 @pytest.mark.parametrize("method", ["sign", "verify", "handles"])
 @pytest.mark.parametrize("kind", [capsign.Signer, capsign.AsyncSigner])
-async def test_closing_ends_calls_that_wait_for_an_agent(agent, kind, coalesce, method, monkeypatch):
-    """They were begun anew until their deadline, each time to be told that the signer was closed, or raised what gRPC says."""
+async def test_closing_ends_calls_that_wait_for_an_agent(
+    agent, kind, coalesce, method, monkeypatch
+):
+    """They were begun anew until their deadline, each time to be told that the signer was closed,
+    or raised what gRPC says.
+    """
     signer = kind(agent.path, coalesce=coalesce)
     first = signer.sign(b"m", **MAIL)
     signature = await first if inspect.isawaitable(first) else first
@@ -384,20 +430,28 @@ async def test_closing_ends_calls_that_wait_for_an_agent(agent, kind, coalesce, 
     monkeypatch.setattr(signer, "_perform", noted)
     arguments = {"sign": (b"m",), "verify": (b"m", signature), "handles": ()}[method]
     call = partial(getattr(signer, method), *arguments, timeout=60, **(MAIL if arguments else {}))
-    waiting = asyncio.ensure_future(call() if inspect.iscoroutinefunction(call.func) else asyncio.to_thread(call))
+    waiting = asyncio.ensure_future(
+        call() if inspect.iscoroutinefunction(call.func) else asyncio.to_thread(call)
+    )
     await asyncio.to_thread(under_way.wait, 10)
     closed = signer.close()
     if closed is not None:
         await closed
     with pytest.raises(capsign.CapsignError, match="closed") as caught:
         await asyncio.wait_for(waiting, 20)
-    assert isinstance(caught.value, capsign.Unavailable) or method == "sign"  # one that may have left is unknown
+    assert (
+        isinstance(caught.value, capsign.Unavailable) or method == "sign"
+    )  # one that may have left is unknown
     assert "another signer" in caught.value.advice
 
 
 @pytest.mark.parametrize("kind", [capsign.Signer, capsign.AsyncSigner])
-async def test_closing_ends_calls_that_wait_for_their_next_attempt(agent, kind, coalesce, monkeypatch):
-    """The agent advised to wait; the call slept on for as long after its signer was closed, and only then learnt of it."""
+async def test_closing_ends_calls_that_wait_for_their_next_attempt(
+    agent, kind, coalesce, monkeypatch
+):
+    """The agent advised to wait; the call slept on for as long after its signer was closed, and
+    only then learnt of it.
+    """
     signer = kind(agent.path, coalesce=coalesce)
     agent.refuse(b"m", FailureError(reasons.REASON_RATE_LIMITED, retry_after_ms=30_000))
     asleep, perform = threading.Event(), signer._perform
@@ -409,7 +463,9 @@ async def test_closing_ends_calls_that_wait_for_their_next_attempt(agent, kind, 
 
     monkeypatch.setattr(signer, "_perform", noted)
     call = partial(signer.sign, b"m", timeout=60, **MAIL)
-    waiting = asyncio.ensure_future(call() if inspect.iscoroutinefunction(call.func) else asyncio.to_thread(call))
+    waiting = asyncio.ensure_future(
+        call() if inspect.iscoroutinefunction(call.func) else asyncio.to_thread(call)
+    )
     await asyncio.to_thread(asleep.wait, 10)
     closed = signer.close()
     if closed is not None:

@@ -27,9 +27,15 @@ def verify(found, algorithm, message):
 
 @pytest.mark.parametrize(
     ("purpose", "algorithm", "hashed"),
-    [("jwt", "ALGORITHM_ES256", False), ("jwt", "ALGORITHM_ES256", True), ("mail", "ALGORITHM_ED25519", False)],
+    [
+        ("jwt", "ALGORITHM_ES256", False),
+        ("jwt", "ALGORITHM_ES256", True),
+        ("mail", "ALGORITHM_ED25519", False),
+    ],
 )
-def test_a_client_made_from_the_protos_alone_signs_and_verifies(agent, pytestconfig, purpose, algorithm, hashed):
+def test_a_client_made_from_the_protos_alone_signs_and_verifies(
+    agent, pytestconfig, purpose, algorithm, hashed
+):
     folder = generic_client.install(pytestconfig)
     message = b"from another language"
     given = {"digest": hashlib.sha256(message).digest()} if hashed else {"message": message}
@@ -44,7 +50,9 @@ def test_a_client_made_from_the_protos_alone_signs_and_verifies(agent, pytestcon
 
 
 def test_node_names_an_odd_path_as_it_is(pytestconfig):
-    """What clients/python/README.md says of other languages: gRPC for Node decodes nothing after `unix:`."""
+    """What clients/python/README.md says of other languages: gRPC for Node decodes nothing after
+    `unix:`.
+    """
     folder = generic_client.install(pytestconfig)
     with tempfile.TemporaryDirectory(prefix="c-") as home:
         path = Path(home) / "a#b?c%20d \U0001f511" / "s"

@@ -1,4 +1,6 @@
-"""gevent and eventlet, whose threads are none: a call works, or says at once in words that it cannot."""
+"""gevent and eventlet, whose threads are none: a call works, or says at once in words that it
+cannot.
+"""
 
 from __future__ import annotations
 
@@ -67,13 +69,17 @@ except RuntimeError as error:
     print(error)
 """
 
-needs_gevent = pytest.mark.skipif(importlib.util.find_spec("gevent") is None, reason="needs gevent (requirements/dev.lock)")
+needs_gevent = pytest.mark.skipif(
+    importlib.util.find_spec("gevent") is None, reason="needs gevent (requirements/dev.lock)"
+)
 
 
 def run(code, agent, *arguments):
     environment = {**os.environ, "CAPSIGN_SOCKET": str(agent.path)}
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @needs_gevent

@@ -1,11 +1,22 @@
-"""The coalescing core, without any I/O: nothing is lost, nothing is answered twice, every bound holds."""
+"""The coalescing core, without any I/O: nothing is lost, nothing is answered twice, every bound
+holds.
+"""
 
 from __future__ import annotations
 
 from capsign import handles
 from capsign.handles import HandleBook, Template, Wish
 from capsign.inputs import split
-from capsign.pipeline import MAX_BYTES, MAX_GROUPS, MAX_IN_FLIGHT, MAX_WAITING, STALLED_AFTER, Item, Job, Pipeline
+from capsign.pipeline import (
+    MAX_BYTES,
+    MAX_GROUPS,
+    MAX_IN_FLIGHT,
+    MAX_WAITING,
+    STALLED_AFTER,
+    Item,
+    Job,
+    Pipeline,
+)
 from capsign.translate import key_handle
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check
@@ -20,12 +31,21 @@ TEMPLATES = [Template(pb.SignGroup(handle_id=f"h{number}", algorithm=1)) for num
 
 
 def a_job(items=1, template=0, size=10, deadline=100.0):
-    return Job(TEMPLATES[template], [Item(number.to_bytes(16, "big"), bytes(size), False) for number in range(items)], deadline)
+    return Job(
+        TEMPLATES[template],
+        [Item(number.to_bytes(16, "big"), bytes(size), False) for number in range(items)],
+        deadline,
+    )
 
 
 def answer_to(request):
     groups = [
-        pb.SignedGroup(items=[pb.SignedItem(signature=group.handle_id.encode() + item.intent_id) for item in group.items])
+        pb.SignedGroup(
+            items=[
+                pb.SignedItem(signature=group.handle_id.encode() + item.intent_id)
+                for item in group.items
+            ]
+        )
         for group in request.groups
     ]
     return pb.SignStreamResponse(call_id=request.call_id, groups=groups)
@@ -54,7 +74,11 @@ def test_a_message_keeps_the_bounds_of_the_wire():
     pipeline = Pipeline(1000)
     for _ in range(3):
         pipeline.add(a_job(items=600, size=4))
-    assert [sum(len(g.items) for g in pipeline.next_message(0).groups) for _ in range(3)] == [600, 600, 600]
+    assert [sum(len(g.items) for g in pipeline.next_message(0).groups) for _ in range(3)] == [
+        600,
+        600,
+        600,
+    ]
     for _ in range(40):
         pipeline.add(a_job(items=1, size=65536))
     message = pipeline.next_message(0)
@@ -105,7 +129,10 @@ def test_what_is_true_at_the_deadline_depends_on_whether_it_was_sent():
     pipeline.next_message(0)
     pipeline.add(a_job(template=2))
     outcomes = {job.template: answer.failure.outcome for job, answer in pipeline.expire(100.0)}
-    assert outcomes == {TEMPLATES[1]: reasons.OUTCOME_UNKNOWN, TEMPLATES[2]: reasons.OUTCOME_UNAVAILABLE}
+    assert outcomes == {
+        TEMPLATES[1]: reasons.OUTCOME_UNKNOWN,
+        TEMPLATES[2]: reasons.OUTCOME_UNAVAILABLE,
+    }
 
 
 class PipelineMachine(RuleBasedStateMachine):
@@ -168,7 +195,9 @@ class PipelineMachine(RuleBasedStateMachine):
             assert job.waiter not in self.told, "answered twice"
             self.told[job.waiter] = answer
             if answer.failure is None:
-                expected = [job.template.group.handle_id.encode() + item.intent_id for item in job.items]
+                expected = [
+                    job.template.group.handle_id.encode() + item.intent_id for item in job.items
+                ]
                 assert [item.signature for item in answer.items] == expected
 
     @invariant()
@@ -193,11 +222,17 @@ TestPipelineMachine.settings = settings(max_examples=100, stateful_step_count=30
 
 
 def a_list(life):
-    return [key_handle(pb.KeyHandle(id=f"{life}-jwt", grant="web", purpose="jwt", algorithms=[ALGORITHM_ES256]))]
+    return [
+        key_handle(
+            pb.KeyHandle(id=f"{life}-jwt", grant="web", purpose="jwt", algorithms=[ALGORITHM_ES256])
+        )
+    ]
 
 
 def test_a_list_that_changes_while_a_template_is_made_leaves_no_stale_one(monkeypatch):
-    """The agent restarted while a wish was first used: its template kept the old id, and the wish was refused for good."""
+    """The agent restarted while a wish was first used: its template kept the old id, and the wish
+    was refused for good.
+    """
     book, wish, make = HandleBook(), Wish("jwt", None, None, "ES256"), handles._make
     book.store(a_list("old"))
 

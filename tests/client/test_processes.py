@@ -88,7 +88,12 @@ if sys.argv[2] == "later":
 def run(code, agent, *arguments, **variables):
     environment = {**os.environ, "CAPSIGN_SOCKET": str(agent.path), **variables}
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
 
@@ -100,8 +105,9 @@ def test_a_program_that_never_closes_its_signer_ends_quietly(agent):
 @pytest.mark.parametrize("mode", ["stream", "unary"])
 @pytest.mark.parametrize("use", ["first", "later"])
 def test_a_signer_may_be_used_when_the_process_ends(agent, mode, use):
-    """Used there for the first time, it was closed after all threads had gone, and the process waited for them for ever. Used
-    after it was closed, a unary one raised gRPC's ValueError."""
+    """Used there for the first time, it was closed after all threads had gone, and the process
+    waited for them for ever. Used after it was closed, a unary one raised gRPC's ValueError.
+    """
     result = run(AT_EXIT, agent, mode, use)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "True", "")
 
@@ -133,14 +139,17 @@ if pid == 0:
         os._exit(5 if "GRPC_ENABLE_FORK_SUPPORT" in str(error) else 6)
     os._exit(7)
 _, status = os.waitpid(pid, 0)
-print(os.waitstatus_to_exitcode(status), bool(signer.sign(b"parent", purpose="mail", algorithm="Ed25519")))
+after = signer.sign(b"parent", purpose="mail", algorithm="Ed25519")
+print(os.waitstatus_to_exitcode(status), bool(after))
 """
 
 
 @pytest.mark.parametrize("mode", ["stream", "unary"])
 @pytest.mark.parametrize("chosen", ["0", "1", "false", "true"])
 def test_a_signer_works_on_both_sides_of_a_fork_whatever_was_chosen_for_grpc(agent, mode, chosen):
-    """With 0 the child waited for threads that are not there, far past its timeout; with 1 each fork took three seconds."""
+    """With 0 the child waited for threads that are not there, far past its timeout; with 1 each
+    fork took three seconds.
+    """
     result = run(FORKING, agent, mode, GRPC_ENABLE_FORK_SUPPORT=chosen)
     assert (result.returncode, result.stdout.strip()) == (0, "7 True"), result.stderr
 
@@ -154,7 +163,9 @@ def test_forks_while_threads_sign_harm_neither_side_whatever_was_chosen_for_grpc
 
 
 def test_a_child_that_cannot_use_grpc_says_so_at_once(agent):
-    """Another channel is open in the parent, and ours to close are only our own: the call would wait for ever."""
+    """Another channel is open in the parent, and ours to close are only our own: the call would
+    wait for ever.
+    """
     result = run(FORKING_BESIDE_ANOTHER_CHANNEL, agent, GRPC_ENABLE_FORK_SUPPORT="0")
     assert (result.returncode, result.stdout.strip()) == (0, "5 True"), result.stderr
 
@@ -173,7 +184,8 @@ MANY_LOOPS = """
 import asyncio, sys, capsign
 signer = capsign.AsyncSigner(coalesce=sys.argv[1] == "stream")
 async def several():
-    await asyncio.gather(*(signer.sign(b"m", purpose="mail", algorithm="Ed25519") for _ in range(20)))
+    calls = (signer.sign(b"m", purpose="mail", algorithm="Ed25519") for _ in range(20))
+    await asyncio.gather(*calls)
 for _ in range(30):
     asyncio.run(several())
 print("done")
@@ -182,7 +194,9 @@ print("done")
 
 @pytest.mark.parametrize("mode", ["stream", "unary"])
 def test_loops_that_have_ended_leave_no_errors_to_those_that_follow(agent, mode):
-    """gRPC told each loop of the calls of those before it: "Exception in callback …, RuntimeError: Event loop is closed"."""
+    """gRPC told each loop of the calls of those before it: "Exception in callback …, RuntimeError:
+    Event loop is closed".
+    """
     result = run(MANY_LOOPS, agent, mode)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "done", "")
 
@@ -211,11 +225,15 @@ def test_an_async_signer_serves_one_loop_after_another(agent):
 
 
 def stream_tasks(loop):
-    return {task for task in asyncio.all_tasks(loop) if task.get_name().startswith("capsign-stream")}
+    return {
+        task for task in asyncio.all_tasks(loop) if task.get_name().startswith("capsign-stream")
+    }
 
 
 def test_an_async_signer_keeps_a_stream_for_each_loop(agent):
-    """Two loops used it in turns: each change opened another stream, and none of them was ever closed."""
+    """Two loops used it in turns: each change opened another stream, and none of them was ever
+    closed.
+    """
     signer = capsign.AsyncSigner(agent.path)
     loops = [asyncio.new_event_loop(), asyncio.new_event_loop()]
     for _ in range(10):
@@ -231,10 +249,14 @@ def test_an_async_signer_keeps_a_stream_for_each_loop(agent):
 
 
 async def test_an_async_signer_serves_loops_of_several_threads(agent):
-    """Two threads forgot loops that had ended, or one opened another meanwhile: a call raised KeyError or RuntimeError."""
+    """Two threads forgot loops that had ended, or one opened another meanwhile: a call raised
+    KeyError or RuntimeError.
+    """
 
     class Ended:
-        """A loop that has ended. Asked for that, it lets another thread in, which forgets it and opens a connection."""
+        """A loop that has ended. Asked for that, it lets another thread in, which forgets it and
+        opens a connection.
+        """
 
         def is_closed(self):
             connections.pop(self, None)
@@ -263,10 +285,12 @@ async def test_an_async_signer_that_is_dropped_takes_its_stream_along(agent):
 
 @pytest.mark.parametrize("end", ["close", "agent gone"])
 def test_a_stream_that_ended_needs_no_garbage_collector(agent, end):
-    """A process hung for ever at its exit: gRPC's call was freed there, after the thread that held its lock was gone.
+    """A process hung for ever at its exit: gRPC's call was freed there, after the thread that held
+    its lock was gone.
 
-    gRPC raises the call itself, and its traceback held our frames, which held the call: only the collector, or the end of the
-    interpreter, would free it. Without that circle it is freed while all threads are there.
+    gRPC raises the call itself, and its traceback held our frames, which held the call: only the
+    collector, or the end of the interpreter, would free it. Without that circle it is freed while
+    all threads are there.
     """
     gc.collect()
     gc.disable()
@@ -289,7 +313,9 @@ def test_a_stream_that_ended_needs_no_garbage_collector(agent, end):
 
 @pytest.mark.parametrize("ending", ["close", "fork"])
 def test_the_stream_survives_what_ends_its_attempt_to_connect(agent, ending):
-    """A cancelled attempt raises FutureCancelledError, no RpcError: it killed the stream's thread, and none took its place."""
+    """A cancelled attempt raises FutureCancelledError, no RpcError: it killed the stream's thread,
+    and none took its place.
+    """
     pause = threading.Event()
     with capsign.Signer(agent.path) as signer, ThreadPoolExecutor(1) as pool:
         signer.sign(b"first", **MAIL)
@@ -315,11 +341,15 @@ def test_the_stream_survives_what_ends_its_attempt_to_connect(agent, ending):
 
 @pytest.mark.parametrize("where", ["reader", "writer"])
 async def test_the_async_stream_survives_what_nobody_expected(agent, monkeypatch, where):
-    """An error that is none of gRPC's ended the stream's task, none took its place, and all calls waited out their deadline."""
+    """An error that is none of gRPC's ended the stream's task, none took its place, and all calls
+    waited out their deadline.
+    """
     async with capsign.AsyncSigner(agent.path) as signer:
         await signer.handles()
         stream, faults = signer._open().stream, [RuntimeError("first"), RuntimeError("second")]
-        of, name = (stream, "_on_connect") if where == "reader" else (stream._pipeline, "next_message")
+        of, name = (
+            (stream, "_on_connect") if where == "reader" else (stream._pipeline, "next_message")
+        )
         real = getattr(of, name)
 
         def faulty(argument):
@@ -329,15 +359,21 @@ async def test_the_async_stream_survives_what_nobody_expected(agent, monkeypatch
 
         monkeypatch.setattr(of, name, faulty)
         reported = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(str(context["exception"])))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: reported.append(str(context["exception"]))
+        )
         assert await asyncio.wait_for(signer.sign(b"m", timeout=60, **MAIL), 20)
         assert reported[:1] == ["first"]
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first call", "later call"])
 @pytest.mark.parametrize("inside", ["add", "next_message"])
-def test_a_signal_handler_may_close_a_signer_wherever_it_interrupts(agent, monkeypatch, first, inside):
-    """The handler ran while its own thread held the stream's lock, and waited for that lock for ever."""
+def test_a_signal_handler_may_close_a_signer_wherever_it_interrupts(
+    agent, monkeypatch, first, inside
+):
+    """The handler ran while its own thread held the stream's lock, and waited for that lock for
+    ever.
+    """
     signer, told = capsign.Signer(agent.path), []
     signer.handles()
     if not first:
@@ -379,7 +415,9 @@ def refuse_one_thread(monkeypatch, chosen):
 
 
 def test_a_call_that_could_not_start_its_thread_leaves_nothing_behind(agent, monkeypatch):
-    """No thread read the stream from then on, so calls waited until their deadline; the failed one was signed with the next."""
+    """No thread read the stream from then on, so calls waited until their deadline; the failed one
+    was signed with the next.
+    """
     refuse_one_thread(monkeypatch, lambda thread: thread.name == "capsign-stream")
     with capsign.Signer(agent.path, timeout=5) as signer:
         with pytest.raises(RuntimeError, match="can't start"):
@@ -389,7 +427,9 @@ def test_a_call_that_could_not_start_its_thread_leaves_nothing_behind(agent, mon
 
 
 def test_an_interrupt_that_comes_while_the_thread_starts_leaves_one_reader(agent, monkeypatch):
-    """Ctrl-C came between its start and the note of it: the next call started another, and two threads read for one signer."""
+    """Ctrl-C came between its start and the note of it: the next call started another, and two
+    threads read for one signer.
+    """
     real, started = threading.Thread.start, []
 
     def start(thread):
@@ -414,7 +454,9 @@ def test_an_interrupt_that_comes_while_the_thread_starts_leaves_one_reader(agent
 
 
 def test_the_stream_survives_what_nobody_expected(agent, monkeypatch):
-    """An error that is none of gRPC's ended the stream's thread, none took its place, and all calls waited out their deadline."""
+    """An error that is none of gRPC's ended the stream's thread, none took its place, and all calls
+    waited out their deadline.
+    """
     reported = []
     monkeypatch.setattr(threading, "excepthook", reported.append)
     with capsign.Signer(agent.path, timeout=5) as signer:

@@ -11,7 +11,11 @@ from capsign_wire.failures import DETAILS_TRAILER, REASONS, FailureError
 from capsign_wire.types.v1 import failures_pb2 as pb
 
 ALL_REASONS = [value for value in pb.Reason.DESCRIPTOR.values if value.number]
-EXPECTED = {"REFUSED": capsign.Refused, "UNKNOWN": capsign.Unknown, "UNAVAILABLE": capsign.Unavailable}
+EXPECTED = {
+    "REFUSED": capsign.Refused,
+    "UNKNOWN": capsign.Unknown,
+    "UNAVAILABLE": capsign.Unavailable,
+}
 
 
 class BareError(grpc.RpcError):
@@ -32,7 +36,10 @@ class BareError(grpc.RpcError):
 @pytest.mark.parametrize("value", ALL_REASONS, ids=lambda value: value.name)
 def test_every_reason_becomes_the_exception_of_its_outcome(value):
     outcome = value.GetOptions().Extensions[pb.meaning].outcome
-    raised = exception(FailureError(value.number, "what happened", field="f", retry_after_ms=1500), intent_id=b"i" * 16)
+    raised = exception(
+        FailureError(value.number, "what happened", field="f", retry_after_ms=1500),
+        intent_id=b"i" * 16,
+    )
     assert isinstance(raised, EXPECTED[pb.Outcome.Name(outcome).removeprefix("OUTCOME_")])
     assert raised.reason == value.name.removeprefix("REASON_")
     assert raised.advice
@@ -41,12 +48,19 @@ def test_every_reason_becomes_the_exception_of_its_outcome(value):
 
 
 def test_every_outcome_of_a_failure_has_a_class():
-    stated = {value.number for value in pb.Outcome.DESCRIPTOR.values} - {pb.OUTCOME_UNSPECIFIED, pb.OUTCOME_DONE}
+    stated = {value.number for value in pb.Outcome.DESCRIPTOR.values} - {
+        pb.OUTCOME_UNSPECIFIED,
+        pb.OUTCOME_DONE,
+    }
     assert set(CLASSES) == stated
 
 
 def test_only_an_invalid_signature_is_invalid_signature():
-    kinds = {number for number in REASONS if type(exception(FailureError(number))) is capsign.InvalidSignature}
+    kinds = {
+        number
+        for number in REASONS
+        if type(exception(FailureError(number))) is capsign.InvalidSignature
+    }
     assert kinds == {pb.REASON_SIGNATURE_INVALID}
 
 
@@ -55,7 +69,9 @@ def test_every_grpc_status_has_a_meaning(code):
     assert code in STATUSES
     raised = exception(failure_of(BareError(code), effect=True))
     assert isinstance(raised, CapsignError)
-    assert not isinstance(raised, capsign.Unavailable), "gRPC alone cannot prove that a call that was sent did not happen"
+    assert not isinstance(raised, capsign.Unavailable), (
+        "gRPC alone cannot prove that a call that was sent did not happen"
+    )
 
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode), ids=lambda code: code.name)
@@ -74,7 +90,9 @@ def test_what_the_agent_states_goes_before_the_status(value):
 
 @pytest.mark.parametrize("value", ALL_REASONS, ids=lambda value: value.name)
 def test_after_a_lost_answer_only_never_refuses(value):
-    """A conflict was taken for a refusal too, but the row that the copy met could be that of the call whose answer was lost."""
+    """A conflict was taken for a refusal too, but the row that the copy met could be that of the
+    call whose answer was lost.
+    """
     raised = exception(after_loss(FailureError(value.number)))
     if value.number == pb.REASON_INTENT_NEVER:
         assert isinstance(raised, capsign.Refused)

@@ -1,4 +1,6 @@
-"""A socket that is absent, forbidden or not an agent's: within the connect time its path, what is wrong and what to do."""
+"""A socket that is absent, forbidden or not an agent's: within the connect time its path, what is
+wrong and what to do.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def brief(monkeypatch):
 
 
 def told(path: Path | str, kind: str) -> capsign.Unavailable:
-    """What a call of each kind of signer hears. The timeout is far longer than a test may take: it is not waited for."""
+    """What a call of each kind of signer hears. The timeout is far longer than a test may take: it
+    is not waited for.
+    """
 
     async def asked() -> None:
         async with capsign.AsyncSigner(path, timeout=250) as signer:
@@ -143,7 +147,9 @@ def listening(path: Path, answer: bytes) -> Iterator[None]:
 @pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("client", ["sync", "unary", "async"])
 @pytest.mark.parametrize(
-    "answer", [b"", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", b"\0\0\0\1\5"], ids=["mute", "http", "ssh-agent"]
+    "answer",
+    [b"", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", b"\0\0\0\1\5"],
+    ids=["mute", "http", "ssh-agent"],
 )
 def test_another_programs_socket_is_named_as_that(place, answer, client):
     path = place / "other.sock"
@@ -176,13 +182,21 @@ except capsign.Unavailable as error:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-@pytest.mark.parametrize(("mode", "socket_mode", "words"), [(0o700, 0o666, "may not enter"), (0o755, 0o600, "may not open")])
+@pytest.mark.parametrize(
+    ("mode", "socket_mode", "words"),
+    [(0o700, 0o666, "may not enter"), (0o755, 0o600, "may not open")],
+)
 def test_a_socket_that_this_user_may_not_use_names_user_and_mode(agent, mode, socket_mode, words):
     agent.path.parent.chmod(mode)
     agent.path.chmod(socket_mode)
     environment = {**os.environ, "CAPSIGN_SOCKET": str(agent.path)}
     done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", AS_NOBODY],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert words in done.stdout, done.stderr
     assert f"User {NOBODY}" in done.stdout
@@ -206,7 +220,9 @@ def test_an_agent_that_goes_away_for_good_is_named_when_the_time_is_up(agent):
         signer.sign(b"m", **MAIL)
         agent.stop()
         agent.path.unlink(missing_ok=True)
-        with contextlib.suppress(capsign.Unknown, capsign.Unavailable):  # sent before the stream was seen to break
+        with contextlib.suppress(
+            capsign.Unknown, capsign.Unavailable
+        ):  # sent before the stream was seen to break
             signer.sign(b"m", timeout=0.3, **MAIL)
         with pytest.raises(capsign.Unavailable, match="There is no socket"):
             signer.sign(b"m", timeout=0.5, **MAIL)
@@ -217,7 +233,9 @@ async def test_an_agent_that_goes_away_for_good_is_named_to_tasks_too(agent):
         await signer.sign(b"m", **MAIL)
         await asyncio.to_thread(agent.stop)
         agent.path.unlink(missing_ok=True)
-        with contextlib.suppress(capsign.Unknown, capsign.Unavailable):  # sent before the stream was seen to break
+        with contextlib.suppress(
+            capsign.Unknown, capsign.Unavailable
+        ):  # sent before the stream was seen to break
             await signer.sign(b"m", timeout=0.3, **MAIL)
         with pytest.raises(capsign.Unavailable, match="There is no socket"):
             await signer.sign(b"m", timeout=0.5, **MAIL)

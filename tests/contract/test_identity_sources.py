@@ -1,4 +1,6 @@
-"""What `IdentitySource` promises, held against each of the three sources among its real surroundings."""
+"""What `IdentitySource` promises, held against each of the three sources among its real
+surroundings.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from support.identity_rigs import FilesRig, KubernetesRig, Rig, WorkloadApiRig
 WITHIN_S = 20.0
 
 
-@pytest.fixture(params=[FilesRig, KubernetesRig, WorkloadApiRig], ids=["files", "kubernetes", "workload-api"])
+@pytest.fixture(
+    params=[FilesRig, KubernetesRig, WorkloadApiRig], ids=["files", "kubernetes", "workload-api"]
+)
 def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr("capsign_agent.identity.files.LOOK_EVERY_S", 0.01)
     monkeypatch.setattr("capsign_agent.identity.kubernetes.LOOK_AT_LEAST_EVERY_S", 0.01)
@@ -29,7 +33,9 @@ def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setattr(f"capsign_agent.identity.{module}.backoff_s", lambda failures: 0.01)
     root = Path(tempfile.mkdtemp(prefix="cs"))
     reads: list[int] = []
-    monkeypatch.setattr("capsign_agent.identity.files.read", lambda config: reads.append(1) or read(config))
+    monkeypatch.setattr(
+        "capsign_agent.identity.files.read", lambda config: reads.append(1) or read(config)
+    )
     one = request.param(root)
     one.reads = reads
     yield one
@@ -83,7 +89,9 @@ async def test_it_says_once_what_hinders_it_and_never_gives_up(rig: Rig) -> None
         tried = rig.tries()
         await until(lambda: rig.tries() >= tried + 5)  # still nothing, and it was said once
         assert not waiting.done()
-        assert kinds(rig).count(pb.AUDIT_KIND_IDENTITY_REFUSED) == (rig.hindrance != "CREDENTIALS_UNUSABLE")
+        assert kinds(rig).count(pb.AUDIT_KIND_IDENTITY_REFUSED) == (
+            rig.hindrance != "CREDENTIALS_UNUSABLE"
+        )
         rig.allow()
         second = await waiting
     assert second.key != first.key

@@ -1,4 +1,6 @@
-"""The keys folder on every token: made, listed, derived from, signed with, attested, the same after a restart."""
+"""The keys folder on every token: made, listed, derived from, signed with, attested, the same after
+a restart.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +28,24 @@ from support import tokens
 from support.fake_token import FakeToken
 
 DERIVABLE = tuple(row.number for row in ALGORITHMS.values() if row.derivable)
-CONTEXT = Context("acme", "billing", 1, "jwt", "", "jwt", "issuer", "1", hashlib.sha256(b"transcript").digest())
+CONTEXT = Context(
+    "acme", "billing", 1, "jwt", "", "jwt", "issuer", "1", hashlib.sha256(b"transcript").digest()
+)
 MESSAGE = b"a message"
 
 
-@pytest.fixture(scope="module", params=["fake", "softhsm", pytest.param("nss", marks=pytest.mark.nss)])
+@pytest.fixture(
+    scope="module", params=["fake", "softhsm", pytest.param("nss", marks=pytest.mark.nss)]
+)
 def reopen(request, tmp_path_factory):
-    """Opens the same token again and again, as one process after another would; a fake has no second life."""
+    """Opens the same token again and again, as one process after another would; a fake has no
+    second life.
+    """
     directory = tmp_path_factory.mktemp(request.param)
     fake = FakeToken()
-    settings = {"fake": lambda _: None, "softhsm": tokens.softhsm, "nss": tokens.nss}[request.param](directory)
+    settings = {"fake": lambda _: None, "softhsm": tokens.softhsm, "nss": tokens.nss}[
+        request.param
+    ](directory)
     return lambda: fake if settings is None else open_token(settings)
 
 
@@ -69,7 +79,9 @@ def test_every_derivable_algorithm_signs(life, number):
     token, (row, *_) = life
     s = signers(token, row, [number])[number]
     inside = number == pb.ALGORITHM_HS256 and Feature.HKDF_INSIDE in token.features
-    assert s.custody == (pb.CUSTODY_CLASS_HSM_DERIVED if inside else pb.CUSTODY_CLASS_ADAPTER_MEMORY)
+    assert s.custody == (
+        pb.CUSTODY_CLASS_HSM_DERIVED if inside else pb.CUSTODY_CLASS_ADAPTER_MEMORY
+    )
     if number == pb.ALGORITHM_HS256:
         assert s.sign(MESSAGE) == s.sign(MESSAGE) != s.sign(b"another")
         return
@@ -111,7 +123,9 @@ def test_an_attestation_is_signed_in_the_token(life):
     token, (row, *_) = life
     context = replace(CONTEXT, algorithm="ES256")
     ring = Keyring(token, CacheSettings(), lambda: 0)
-    stated = verify_attestation(ring.attestation(row, pb.ALGORITHM_ES256, context), token.public_key(f"{row.label}/attest"))
+    stated = verify_attestation(
+        ring.attestation(row, pb.ALGORITHM_ES256, context), token.public_key(f"{row.label}/attest")
+    )
     assert stated.context == context
     assert stated.spki == signers(token, row, [pb.ALGORITHM_ES256])[pb.ALGORITHM_ES256].spki
 
@@ -157,7 +171,9 @@ def test_keys_are_the_same_after_the_token_was_opened_anew(life, reopen):
         token.close()
         token = reopen()
     try:
-        assert {number: (s.kid, s.spki) for number, s in signers(token, row, DERIVABLE).items()} == derived
+        assert {
+            number: (s.kid, s.spki) for number, s in signers(token, row, DERIVABLE).items()
+        } == derived
         assert CommitmentKeys(token, lambda: 0).for_tenant("acme") == commitment
         assert seed is None or mint_seed(token) == seed
     finally:

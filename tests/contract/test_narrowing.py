@@ -1,4 +1,6 @@
-"""What agents write into a handle is what the adapter understands: the two packages share these words and no code."""
+"""What agents write into a handle is what the adapter understands: the two packages share these
+words and no code.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,16 @@ def test_every_narrowing_that_an_agent_can_write_is_honoured(algorithms, role, t
     assert handle.expires_ms == (NOW + 60_000 if ttl_s else events().expires_ms)
     handle.require(SEND, NOW)
     for outside, narrowed, reason in (
-        (Operation("Ed25519", "webhook", "sender", "1", transcript=False), algorithms, why.REASON_ALGORITHM_NOT_ALLOWED),
-        (Operation("ES256", "webhook", "relay", "1", transcript=False), role, why.REASON_CONTEXT_NOT_ALLOWED),
+        (
+            Operation("Ed25519", "webhook", "sender", "1", transcript=False),
+            algorithms,
+            why.REASON_ALGORITHM_NOT_ALLOWED,
+        ),
+        (
+            Operation("ES256", "webhook", "relay", "1", transcript=False),
+            role,
+            why.REASON_CONTEXT_NOT_ALLOWED,
+        ),
     ):
         if narrowed:
             with pytest.raises(FailureError) as caught:

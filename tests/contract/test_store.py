@@ -48,7 +48,9 @@ def test_a_new_store_is_empty(store):
 
 
 def test_a_store_with_a_clock_of_its_own_tells_it(store):
-    """A database server has one, which all replicas share. A file has none: its users are on one machine."""
+    """A database server has one, which all replicas share. A file has none: its users are on one
+    machine.
+    """
     before = time.time_ns() // 1_000_000
     told = store.clock_ms()
     after = time.time_ns() // 1_000_000
@@ -62,10 +64,15 @@ def test_a_store_with_a_clock_of_its_own_tells_it(store):
 def test_new_intents_are_inserted_and_sequenced_in_order(store):
     drafts = [draft() for _ in range(5)]
     results = commit(store, *drafts)
-    assert [(r.verdict, r.leaf_index) for r in results] == [(Verdict.NEW, index) for index in range(5)]
+    assert [(r.verdict, r.leaf_index) for r in results] == [
+        (Verdict.NEW, index) for index in range(5)
+    ]
     assert check_log(store) == [item.leaf for item in drafts]
     found = store.find(APP, [item.intent_id for item in drafts])
-    assert found == {item.intent_id: Stored(item.state, item.grant, item.result, at) for at, item in enumerate(drafts)}
+    assert found == {
+        item.intent_id: Stored(item.state, item.grant, item.result, at)
+        for at, item in enumerate(drafts)
+    }
 
 
 def test_an_empty_batch_writes_nothing(store):
@@ -77,20 +84,27 @@ def test_a_refusal_is_a_final_row_too(store):
     refused = draft(state=IntentState.REFUSED, result=b"why")
     assert commit(store, refused)[0].verdict is Verdict.NEW
     again = commit(store, refused._replace(state=IntentState.DONE, result=b"signed"))[0]
-    assert (again.verdict, again.stored.state, again.stored.result) == (Verdict.REPLAY, IntentState.REFUSED, b"why")
+    assert (again.verdict, again.stored.state, again.stored.result) == (
+        Verdict.REPLAY,
+        IntentState.REFUSED,
+        b"why",
+    )
 
 
 def test_the_same_intent_again_gives_the_stored_bytes_and_no_leaf(store):
     first = draft()
     commit(store, draft(), first)
-    # A second signature was made (hedged, so other bytes) before the ledger was asked: the first one stands.
+    # A second signature was made (hedged, so other bytes) before the ledger was asked: the first
+    # one stands.
     again = commit(store, first._replace(result=b"other bytes", leaf=b"other leaf"))[0]
     assert (again.verdict, again.leaf_index) == (Verdict.REPLAY, 1)
     assert again.stored == Stored(IntentState.DONE, "orders", first.result, 1)
     assert store.control().tree_size == 2
 
 
-@pytest.mark.parametrize("changes", [{"fingerprint": b"x" * 32}, {"fingerprint": b""}, {"grant": "refunds"}])
+@pytest.mark.parametrize(
+    "changes", [{"fingerprint": b"x" * 32}, {"fingerprint": b""}, {"grant": "refunds"}]
+)
 def test_another_request_under_the_same_intent_is_a_conflict_with_a_leaf(store, changes):
     first = draft()
     commit(store, first)
@@ -118,10 +132,19 @@ def test_in_one_batch_the_second_sees_the_first(store):
     first, new = draft(), draft()
     conflict = first._replace(fingerprint=b"x" * 32)
     results = commit(store, first, first, conflict, new)
-    assert [r.verdict for r in results] == [Verdict.NEW, Verdict.REPLAY, Verdict.REFUSED, Verdict.NEW]
+    assert [r.verdict for r in results] == [
+        Verdict.NEW,
+        Verdict.REPLAY,
+        Verdict.REFUSED,
+        Verdict.NEW,
+    ]
     assert [r.leaf_index for r in results] == [0, 0, 1, 2]
     assert results[1].stored == Stored(IntentState.DONE, "orders", first.result, 0)
-    assert check_log(store) == [first.leaf, first.refusal_leaf(failures_pb2.REASON_INTENT_CONFLICT), new.leaf]
+    assert check_log(store) == [
+        first.leaf,
+        first.refusal_leaf(failures_pb2.REASON_INTENT_CONFLICT),
+        new.leaf,
+    ]
 
 
 def test_one_bad_item_never_fails_its_neighbours(store):
@@ -147,7 +170,9 @@ def test_a_large_batch_crosses_tiles(store):
 
 def test_resolve_of_an_unseen_intent_is_never_and_the_late_call_is_refused(store):
     late = draft()
-    assert store.resolve(APP, late.intent_id, "orders", b"never", NOW) == Stored(IntentState.NEVER, "orders", b"", 0)
+    assert store.resolve(APP, late.intent_id, "orders", b"never", NOW) == Stored(
+        IntentState.NEVER, "orders", b"", 0
+    )
     result = commit(store, late)[0]
     assert (result.verdict, result.reason) == (Verdict.REFUSED, failures_pb2.REASON_INTENT_NEVER)
     assert check_log(store) == [b"never", late.refusal_leaf(failures_pb2.REASON_INTENT_NEVER)]
@@ -158,7 +183,9 @@ def test_resolve_of_an_unseen_intent_is_never_and_the_late_call_is_refused(store
 def test_resolve_of_a_done_intent_gives_its_row(store):
     done = draft()
     commit(store, done)
-    assert store.resolve(APP, done.intent_id, "orders", b"never", NOW) == Stored(IntentState.DONE, "orders", done.result, 0)
+    assert store.resolve(APP, done.intent_id, "orders", b"never", NOW) == Stored(
+        IntentState.DONE, "orders", done.result, 0
+    )
     assert store.control().tree_size == 1
 
 
@@ -195,7 +222,10 @@ def test_resolve_racing_commit_has_one_winner(store, second):
         if resolved.state is IntentState.DONE:
             assert (committed.verdict, committed.leaf_index) == (Verdict.NEW, resolved.leaf_index)
         else:
-            assert (committed.verdict, committed.reason) == (Verdict.REFUSED, failures_pb2.REASON_INTENT_NEVER)
+            assert (committed.verdict, committed.reason) == (
+                Verdict.REFUSED,
+                failures_pb2.REASON_INTENT_NEVER,
+            )
         outcomes.add(resolved.state)
     assert outcomes <= {IntentState.DONE, IntentState.NEVER}
     check_log(store)
@@ -209,7 +239,9 @@ def test_uses_are_counted_for_new_signatures_only(store):
     first = draft(**limited)
     refused = draft(**limited, state=IntentState.REFUSED, result=b"no")
     commit(store, first, refused, first)
-    results = commit(store, *[draft(**limited) for _ in range(3)], draft(handle_serial=b"serial-2", max_uses=1))
+    results = commit(
+        store, *[draft(**limited) for _ in range(3)], draft(handle_serial=b"serial-2", max_uses=1)
+    )
     assert [r.verdict for r in results] == [Verdict.NEW, Verdict.NEW, Verdict.REFUSED, Verdict.NEW]
     assert results[2].reason == failures_pb2.REASON_USES_EXHAUSTED
     check_log(store)
@@ -220,7 +252,10 @@ def test_exhausted_uses_are_final_for_the_intent(store):
     commit(store, first, second_use)
     again = commit(store, second_use._replace(handle_serial=b"fresh"))[0]
     assert (again.verdict, again.stored.state) == (Verdict.REPLAY, IntentState.REFUSED)
-    assert failures_pb2.Failure.FromString(again.stored.result).reason == failures_pb2.REASON_USES_EXHAUSTED
+    assert (
+        failures_pb2.Failure.FromString(again.stored.result).reason
+        == failures_pb2.REASON_USES_EXHAUSTED
+    )
     assert commit(store, first)[0].stored.state is IntentState.DONE
 
 
@@ -243,17 +278,24 @@ def test_garbage_collection_forgets_what_is_older_than_the_watermark(store):
 
 
 def test_a_late_intent_needs_a_row(store):
-    """Nothing was collected yet, so the watermark says nothing: an id of 1970 was taken as a new one."""
+    """Nothing was collected yet, so the watermark says nothing: an id of 1970 was taken as a new
+    one.
+    """
     known, unknown = draft(new_intent_id(NOW - 25 * HOUR)), draft(new_intent_id(NOW - 25 * HOUR))
     commit(store, known)
     told, refused = commit(store, known._replace(late=True), unknown._replace(late=True))
     assert (told.verdict, told.stored.state) == (Verdict.REPLAY, IntentState.DONE)
-    assert (refused.verdict, refused.reason) == (Verdict.REFUSED, failures_pb2.REASON_INTENT_EXPIRED)
+    assert (refused.verdict, refused.reason) == (
+        Verdict.REFUSED,
+        failures_pb2.REASON_INTENT_EXPIRED,
+    )
     assert list(store.find(APP, [known.intent_id, unknown.intent_id])) == [known.intent_id]
 
 
 def test_a_clock_that_went_back_does_not_open_the_window_again(store):
-    """Signed, collected, then the clock steps back two hours: without a watermark of its own the ledger would sign it afresh."""
+    """Signed, collected, then the clock steps back two hours: without a watermark of its own the
+    ledger would sign it afresh.
+    """
     old, young = draft(new_intent_id(NOW - 2 * HOUR)), draft(new_intent_id(NOW))
     commit(store, old, young)
     assert store.collect_garbage(NOW, HOUR) == 1
@@ -263,7 +305,9 @@ def test_a_clock_that_went_back_does_not_open_the_window_again(store):
 
 
 def test_a_clock_that_is_ahead_closes_no_window(store):
-    """A replica whose clock was 25 hours ahead collected once: every replica refused every intent as expired, for good."""
+    """A replica whose clock was 25 hours ahead collected once: every replica refused every intent
+    as expired, for good.
+    """
     old, young = draft(new_intent_id(NOW - 25 * HOUR)), draft(new_intent_id(NOW))
     commit(store, old, young)
     assert store.collect_garbage(NOW + 25 * HOUR, 24 * HOUR) == 1
@@ -272,7 +316,9 @@ def test_a_clock_that_is_ahead_closes_no_window(store):
 
 
 def test_an_intent_that_is_ahead_closes_no_window_that_the_clock_leaves_open(store):
-    """A client five minutes ahead signed: those whose clocks are right keep the whole of the retention."""
+    """A client five minutes ahead signed: those whose clocks are right keep the whole of the
+    retention.
+    """
     ahead, right = draft(new_intent_id(NOW + HOUR // 12)), draft(new_intent_id(NOW - HOUR))
     commit(store, ahead)
     assert store.collect_garbage(NOW, HOUR) == 0
@@ -281,13 +327,17 @@ def test_an_intent_that_is_ahead_closes_no_window_that_the_clock_leaves_open(sto
 
 
 def test_a_ledger_without_a_row_has_nothing_to_forget_and_its_watermark_stays(store):
-    """A replica that collected at its first start, before its clock was set, would close the window before anybody had signed."""
+    """A replica that collected at its first start, before its clock was set, would close the window
+    before anybody had signed.
+    """
     assert store.collect_garbage(NOW + 25 * HOUR, HOUR) == 0
     assert store.control().intent_watermark_ms == 0
 
 
 def test_a_retention_longer_than_the_time_since_1970_forgets_nothing(store):
-    """A clock that a dead battery set to 1970 asks for a watermark before that: it stays where it is."""
+    """A clock that a dead battery set to 1970 asks for a watermark before that: it stays where it
+    is.
+    """
     commit(store, draft())
     assert store.collect_garbage(1, HOUR) == 0
     assert store.control().intent_watermark_ms == 0
@@ -306,7 +356,9 @@ def test_garbage_collection_is_bounded_and_a_row_that_is_left_still_answers(stor
     assert store.collect_garbage(NOW, HOUR, limit=4) == 4
     assert commit(store, drafts[0])[0].reason == failures_pb2.REASON_INTENT_EXPIRED
     assert commit(store, drafts[9])[0].stored.result == drafts[9].result
-    assert store.resolve(APP, drafts[9].intent_id, "orders", b"never", NOW).state is IntentState.DONE
+    assert (
+        store.resolve(APP, drafts[9].intent_id, "orders", b"never", NOW).state is IntentState.DONE
+    )
     assert store.collect_garbage(NOW, HOUR, limit=100) == 6
     assert store.collect_garbage(NOW, HOUR, limit=100) == 0
 
@@ -337,7 +389,9 @@ def test_the_epoch_is_compared_on_the_careful_path_too(store):
 
 
 def test_no_commit_passes_under_an_epoch_after_its_revocation_answered(store, second):
-    """One replica signs in a loop while the other revokes: every leaf after the revocation's was decided under its epoch."""
+    """One replica signs in a loop while the other revokes: every leaf after the revocation's was
+    decided under its epoch.
+    """
     stop = threading.Event()
     started = threading.Event()
 
@@ -355,20 +409,28 @@ def test_no_commit_passes_under_an_epoch_after_its_revocation_answered(store, se
     thread.start()
     try:
         assert started.wait(30)
-        revoked = [store.revoke(1, f"handle-{at}", lambda _: b"revocation", NOW) for at in range(10)]
+        revoked = [
+            store.revoke(1, f"handle-{at}", lambda _: b"revocation", NOW) for at in range(10)
+        ]
     finally:
         stop.set()
         thread.join()
     entries = check_log(store)
     assert {entries[index] for _, index in revoked} == {b"revocation"}
     for raised, index in revoked:
-        assert all(int(entry.split()[0]) >= raised for entry in entries[index + 1 :] if entry != b"revocation")
+        assert all(
+            int(entry.split()[0]) >= raised
+            for entry in entries[index + 1 :]
+            if entry != b"revocation"
+        )
 
 
 # Key versions.
 
 
-def key_row(version: int = 1, state=signing_pb2.KEY_STATE_PRE_ACTIVATION, **changes) -> KeyVersionRow:
+def key_row(
+    version: int = 1, state=signing_pb2.KEY_STATE_PRE_ACTIVATION, **changes
+) -> KeyVersionRow:
     fields = {
         "tenant": "shop",
         "key": "orders",
@@ -402,7 +464,9 @@ def test_moving_a_version_raises_the_epoch_and_keeps_its_first_activation(store)
     before = epoch(store)
     assert store.move_key_version(row, signing_pb2.KEY_STATE_ACTIVE, b"activated", NOW + 5) == 1
     assert epoch(store) == before + 1
-    active = dataclasses.replace(row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=NOW + 5, activation_epoch=1)
+    active = dataclasses.replace(
+        row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=NOW + 5, activation_epoch=1
+    )
     assert store.key_versions() == [active]
     store.move_key_version(active, signing_pb2.KEY_STATE_SUSPENDED, b"suspended", NOW + 6)
     suspended = dataclasses.replace(active, state=signing_pb2.KEY_STATE_SUSPENDED)
@@ -412,13 +476,17 @@ def test_moving_a_version_raises_the_epoch_and_keeps_its_first_activation(store)
 
 
 def test_an_activation_epoch_of_a_key_is_never_used_twice(store):
-    """A rollback activates an older version again: its contexts must not give the subkeys of its earlier life."""
+    """A rollback activates an older version again: its contexts must not give the subkeys of its
+    earlier life.
+    """
     first, second_version = key_row(1), key_row(2)
     for row in (first, second_version, key_row(1, key="refunds")):
         store.add_key_version(row, b"made", NOW)
 
     def row_of(version):
-        return next(row for row in store.key_versions() if (row.key, row.version) == ("orders", version))
+        return next(
+            row for row in store.key_versions() if (row.key, row.version) == ("orders", version)
+        )
 
     for version, state, epoch_after in (
         (1, signing_pb2.KEY_STATE_ACTIVE, 1),
@@ -530,7 +598,11 @@ def test_audit_batches_are_read_by_leaf_and_workload(store):
     for batch in (mine, theirs, more):
         store.append([b"between"], NOW)
         store.submit_audit(batch, NOW)
-    assert store.audit_batches() == [(1, APP, mine.batch), (3, OTHER_APP, theirs.batch), (5, APP, more.batch)]
+    assert store.audit_batches() == [
+        (1, APP, mine.batch),
+        (3, OTHER_APP, theirs.batch),
+        (5, APP, more.batch),
+    ]
     assert store.audit_batches(APP) == [(1, APP, mine.batch), (5, APP, more.batch)]
     assert store.audit_batches(first_leaf=2, limit=1) == [(3, OTHER_APP, theirs.batch)]
     assert store.audit_batches("spiffe://capsign.test/nobody") == []
@@ -538,7 +610,10 @@ def test_audit_batches_are_read_by_leaf_and_workload(store):
 
 def test_checkpoints_only_grow(store, second):
     store.append([b"a", b"b", b"c"], NOW)
-    two, three = Checkpoint(2, b"2" * 32, b"note two", NOW), Checkpoint(3, b"3" * 32, b"note three", NOW + 1)
+    two, three = (
+        Checkpoint(2, b"2" * 32, b"note two", NOW),
+        Checkpoint(3, b"3" * 32, b"note three", NOW + 1),
+    )
     store.save_checkpoint(two)
     assert second.latest_checkpoint() == two
     store.save_checkpoint(three)
@@ -570,7 +645,9 @@ def test_fifty_concurrent_callers_of_one_intent_get_one_leaf_and_the_same_bytes(
     assert len(results) == 50
     assert len(winners) == 1
     stored = b"signature %d" % winners[0]
-    assert {result.stored.result for _, result in results if result.verdict is Verdict.REPLAY} == {stored}
+    assert {result.stored.result for _, result in results if result.verdict is Verdict.REPLAY} == {
+        stored
+    }
     assert check_log(store) == [b"leaf %d" % winners[0]]
 
 

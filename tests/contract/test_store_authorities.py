@@ -17,7 +17,13 @@ YEAR_MS = 365 * 86_400_000
 
 def row(version: int = 1, **changes: object) -> AuthorityRow:
     made = AuthorityRow(
-        version, AuthorityState.PREPARED, b"DER %d" % version, f"capsign/authority/{version}", b"8 bytes!", NOW, NOW + YEAR_MS
+        version,
+        AuthorityState.PREPARED,
+        b"DER %d" % version,
+        f"capsign/authority/{version}",
+        b"8 bytes!",
+        NOW,
+        NOW + YEAR_MS,
     )
     return dataclasses.replace(made, **changes)
 
@@ -46,7 +52,9 @@ def test_a_life_from_leaf_to_leaf(store, second):
     assert store.promise_authority(1, NOW + 500)
     assert store.move_authority(moved, AuthorityState.RETIRED, b"retired", NOW + 2) == 2
     assert second.authorities() == [
-        dataclasses.replace(moved, state=AuthorityState.RETIRED, retired_ms=NOW + 2, signed_until_ms=NOW + 500)
+        dataclasses.replace(
+            moved, state=AuthorityState.RETIRED, retired_ms=NOW + 2, signed_until_ms=NOW + 500
+        )
     ]
     assert check_log(store) == [b"prepared", b"activated", b"retired"]
 
@@ -68,9 +76,13 @@ def test_one_is_prepared_at_a_time_and_a_version_is_added_once(store, active):
 
 
 def test_one_is_added_to_those_that_its_maker_knew_of(store, active):
-    """A replica decided when there was none, or when the newest was about to end; meanwhile another made one, which signs now."""
+    """A replica decided when there was none, or when the newest was about to end; meanwhile another
+    made one, which signs now.
+    """
     refused(store.add_authority, row(2), 0, b"prepared", NOW)
-    store.add_authority(row(5), 1, b"prepared", NOW)  # numbers whose keys are in the token already are stepped over
+    store.add_authority(
+        row(5), 1, b"prepared", NOW
+    )  # numbers whose keys are in the token already are stepped over
     store.move_authority(row(5), AuthorityState.ACTIVE, b"activated", NOW)
     refused(store.add_authority, row(6), 1, b"prepared", NOW)
     assert [found.version for found in store.authorities()] == [1, 5]
@@ -114,7 +126,9 @@ def test_of_replicas_that_move_at_once_one_does(store, second):
     assert check_log(store) == [b"prepared", b"activated"]
 
 
-@pytest.mark.parametrize("engine", ["sqlite_place", pytest.param("postgres_place", marks=pytest.mark.postgres)])
+@pytest.mark.parametrize(
+    "engine", ["sqlite_place", pytest.param("postgres_place", marks=pytest.mark.postgres)]
+)
 def test_a_store_of_the_first_release_gets_the_table(request, monkeypatch, engine):
     place = request.getfixturevalue(engine)
     with monkeypatch.context() as patch:

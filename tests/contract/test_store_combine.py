@@ -1,4 +1,6 @@
-"""Batches that share a transaction: one commit for all who waited, and nobody pays for a neighbour."""
+"""Batches that share a transaction: one commit for all who waited, and nobody pays for a
+neighbour.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class SlowCommit:
             batch.results = []
 
 
-def submit_in_threads(combiner: Combiner, batches: list[Batch], outcomes: list) -> list[threading.Thread]:
+def submit_in_threads(
+    combiner: Combiner, batches: list[Batch], outcomes: list
+) -> list[threading.Thread]:
     """One thread for each batch; returns when all of them wait in the queue."""
 
     def submit(batch: Batch) -> None:
@@ -80,7 +84,9 @@ def test_those_who_come_during_a_commit_share_the_next_one():
 
 
 def test_a_commit_that_hangs_keeps_nobody_who_came_after_it(monkeypatch):
-    """The disk stood still, and every stream of the replica waited behind it with its thread, for ever."""
+    """The disk stood still, and every stream of the replica waited behind it with its thread, for
+    ever.
+    """
     monkeypatch.setattr("capsign_adapter.store.combine.QUEUED_S", 0.05)
     commit, outcomes, late = SlowCommit(), [], []
     combiner = Combiner(commit)
@@ -130,7 +136,11 @@ def test_a_failed_commit_fails_everyone_in_it_and_nobody_after_it():
 def test_batches_in_one_transaction_make_one_segment(store):
     group = [batch_of(store, *[draft() for _ in range(size)]) for size in (1, 3, 2)]
     store._commit_group(group)
-    assert [[answer.leaf_index for answer in batch.results] for batch in group] == [[0], [1, 2, 3], [4, 5]]
+    assert [[answer.leaf_index for answer in batch.results] for batch in group] == [
+        [0],
+        [1, 2, 3],
+        [4, 5],
+    ]
     assert check_log(store) == [item.leaf for batch in group for item in batch.drafts]
     assert store._read(lambda tx: tx.one("SELECT COUNT(*) FROM log_segments"))[0] == 1
 
@@ -151,7 +161,11 @@ def test_the_same_intent_from_two_callers_in_one_transaction(store):
     other = draft(item.intent_id, fingerprint=b"other")
     group = [batch_of(store, item), batch_of(store, item), batch_of(store, other)]
     store._commit_group(group)
-    assert [batch.results[0].verdict for batch in group] == [Verdict.NEW, Verdict.REPLAY, Verdict.REFUSED]
+    assert [batch.results[0].verdict for batch in group] == [
+        Verdict.NEW,
+        Verdict.REPLAY,
+        Verdict.REFUSED,
+    ]
     assert group[1].results[0].stored.result == item.result
     assert group[2].results[0].reason == failures_pb2.REASON_INTENT_CONFLICT
     check_log(store)
@@ -175,7 +189,9 @@ def test_a_defect_in_one_batch_is_not_its_neighbours_fault(store):
         store.commit(1, bad.drafts, NOW)
 
 
-def in_line(combiner: Combiner, commit: SlowCommit, waiting: list[Batch], outcomes: list) -> list[threading.Thread]:
+def in_line(
+    combiner: Combiner, commit: SlowCommit, waiting: list[Batch], outcomes: list
+) -> list[threading.Thread]:
     """A commit under way, and those that wait for the next one, in this order."""
     threads = submit_in_threads(combiner, [plain()], outcomes)
     assert commit.entered.acquire(timeout=30)
@@ -186,11 +202,15 @@ def in_line(combiner: Combiner, commit: SlowCommit, waiting: list[Batch], outcom
 
 
 def test_what_is_small_does_not_wait_behind_what_is_large(monkeypatch):
-    """Batches of 1,024 signatures by one workload left others nothing: each small commit waited behind two thousand drafts."""
+    """Batches of 1,024 signatures by one workload left others nothing: each small commit waited
+    behind two thousand drafts.
+    """
     monkeypatch.setattr(combine, "OVERTAKEN_S", 60.0)
     commit, outcomes = SlowCommit(), []
     combiner = Combiner(commit)
-    threads = in_line(combiner, commit, [plain(1024), plain(512), plain(4), plain(512), plain(2)], outcomes)
+    threads = in_line(
+        combiner, commit, [plain(1024), plain(512), plain(4), plain(512), plain(2)], outcomes
+    )
     commit.go.release(9)
     for thread in threads:
         thread.join(30)

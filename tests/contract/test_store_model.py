@@ -1,4 +1,6 @@
-"""The ledger on SQLite against a model of a dictionary and a list: whatever the order of calls, both say the same."""
+"""The ledger on SQLite against a model of a dictionary and a list: whatever the order of calls,
+both say the same.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ drafts = st.builds(
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Rows by (workload, id) with their fingerprint; the log as a list; one use counter; epoch and watermark."""
+    """Rows by (workload, id) with their fingerprint; the log as a list; one use counter; epoch and
+    watermark.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +85,10 @@ class LedgerMachine(RuleBasedStateMachine):
         elif item.state is IntentState.DONE and item.max_uses and self.used >= item.max_uses:
             reason = failures_pb2.REASON_USES_EXHAUSTED
             result = FailureError(reason).to_item().SerializeToString()
-            self.rows[key] = (Stored(IntentState.REFUSED, item.grant, result, index), item.fingerprint)
+            self.rows[key] = (
+                Stored(IntentState.REFUSED, item.grant, result, index),
+                item.fingerprint,
+            )
         if reason is not None:
             self.log.append(item.refusal_leaf(reason))
             return (Verdict.REFUSED, index, reason)
@@ -112,7 +119,11 @@ class LedgerMachine(RuleBasedStateMachine):
         with pytest.raises(EpochMovedError):
             self.store.commit(self.epoch - behind, [item], NOW)
 
-    @rule(workload=st.sampled_from(WORKLOADS), intent_id=st.sampled_from(IDS), grant=st.sampled_from(["orders", "refunds"]))
+    @rule(
+        workload=st.sampled_from(WORKLOADS),
+        intent_id=st.sampled_from(IDS),
+        grant=st.sampled_from(["orders", "refunds"]),
+    )
     def resolve(self, workload: str, intent_id: bytes, grant: str) -> None:
         key = (workload, intent_id)
         if key in self.rows:
@@ -136,7 +147,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(offset=st.integers(-50, 850), retention=st.integers(0, 300), limit=st.integers(1, 5))
     def collect_garbage(self, offset: int, retention: int, limit: int) -> None:
-        """The clock may step back, and the watermark may not; a clock that is ahead moves it no farther than the newest row."""
+        """The clock may step back, and the watermark may not; a clock that is ahead moves it no
+        farther than the newest row.
+        """
         if self.rows:
             newest = int.from_bytes(max(intent_id for _, intent_id in self.rows)[:6], "big")
             self.watermark = max(self.watermark, min(NOW + offset, newest) - retention)
@@ -151,7 +164,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def revoke(self) -> None:
-        assert self.store.revoke(1, "handle", lambda _: b"revocation", NOW) == (self.epoch + 1, len(self.log))
+        assert self.store.revoke(1, "handle", lambda _: b"revocation", NOW) == (
+            self.epoch + 1,
+            len(self.log),
+        )
         self.epoch += 1
         self.log.append(b"revocation")
 
@@ -163,9 +179,16 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def they_agree(self) -> None:
         control = self.store.control()
-        assert (control.revocation_epoch, control.intent_watermark_ms) == (self.epoch, self.watermark)
+        assert (control.revocation_epoch, control.intent_watermark_ms) == (
+            self.epoch,
+            self.watermark,
+        )
         for workload in WORKLOADS:
-            expected = {intent_id: stored for (owner, intent_id), (stored, _) in self.rows.items() if owner == workload}
+            expected = {
+                intent_id: stored
+                for (owner, intent_id), (stored, _) in self.rows.items()
+                if owner == workload
+            }
             assert self.store.find(workload, IDS) == expected
         assert check_log(self.store) == self.log
 

@@ -1,4 +1,6 @@
-"""The way to PostgreSQL breaks, and the server misbehaves: before COMMIT is certain, in COMMIT is unknown; then it goes on."""
+"""The way to PostgreSQL breaks, and the server misbehaves: before COMMIT is certain, in COMMIT is
+unknown; then it goes on.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ from contextlib import closing
 import psycopg
 import pytest
 from capsign_adapter.store import faults, schema
-from capsign_adapter.store.interface import CommitUnknownError, IntentState, StoreUnavailableError, Verdict
+from capsign_adapter.store.interface import (
+    CommitUnknownError,
+    IntentState,
+    StoreUnavailableError,
+    Verdict,
+)
 from capsign_adapter.store.open import create_store, open_store
 from capsign_adapter.store.postgres_connection import Target
 from support.cutting_proxy import CuttingProxy
@@ -40,7 +47,9 @@ def proxied(postgres_server, postgres_place, proxy):
 
 
 @pytest.mark.parametrize("happened", [False, True])
-def test_a_connection_lost_in_commit_is_unknown_and_asking_again_gives_the_truth(proxied, proxy, happened):
+def test_a_connection_lost_in_commit_is_unknown_and_asking_again_gives_the_truth(
+    proxied, proxy, happened
+):
     item = draft()
     proxy.cut_at(b"COMMIT", happened=happened)
     with pytest.raises(CommitUnknownError):
@@ -51,13 +60,16 @@ def test_a_connection_lost_in_commit_is_unknown_and_asking_again_gives_the_truth
     assert len(check_log(proxied)) == 2
 
 
-@pytest.mark.parametrize("word", [b"FOR UPDATE", b"INSERT INTO log_segments", b"INSERT INTO intents"])
+@pytest.mark.parametrize(
+    "word", [b"FOR UPDATE", b"INSERT INTO log_segments", b"INSERT INTO intents"]
+)
 @pytest.mark.parametrize("happened", [False, True])
 def test_a_connection_lost_before_commit_wrote_nothing(proxied, proxy, word, happened):
     item = draft()
     proxy.cut_at(word, happened=happened)
     if word == b"FOR UPDATE":
-        # Nothing was asked of that connection yet but its turn: the store takes another one by itself.
+        # Nothing was asked of that connection yet but its turn: the store takes another one by
+        # itself.
         assert proxied.commit(1, [item], NOW)[0].leaf_index == 1
     else:
         with pytest.raises(StoreUnavailableError, match="cannot be reached"):
@@ -69,7 +81,9 @@ def test_a_connection_lost_before_commit_wrote_nothing(proxied, proxy, word, hap
 
 
 def test_a_way_that_swallows_everything_is_given_up(proxied, proxy, monkeypatch):
-    """Neither an answer nor an end of the connection: a middlebox that forgot us. No caller waits for ever."""
+    """Neither an answer nor an end of the connection: a middlebox that forgot us. No caller waits
+    for ever.
+    """
     monkeypatch.setattr("capsign_adapter.store.postgres_connection.ANSWER_S", 0.3)
     item = draft()
     proxy.swallow_from(b"COMMIT")
@@ -87,8 +101,8 @@ def test_a_way_that_swallows_everything_is_given_up(proxied, proxy, monkeypatch)
     ],
 )
 def test_a_server_that_hangs_costs_a_caller_one_wait(proxied, proxy, monkeypatch, word, call):
-    """Each of eight idle connections was tried in turn, and each stayed silent for its 45 s: one look at the epoch took six
-    minutes, and whoever held a lock over it held it as long.
+    """Each of eight idle connections was tried in turn, and each stayed silent for its 45 s: one
+    look at the epoch took six minutes, and whoever held a lock over it held it as long.
     """
     with ThreadPoolExecutor(4) as threads:
         meeting = threading.Barrier(4)
@@ -112,7 +126,9 @@ def test_a_read_that_is_cut_is_read_again(proxied, proxy, happened):
 
 
 def test_revocation_that_was_lost_on_its_way_back_can_be_repeated(proxied, proxy):
-    """Unknown to the caller, yet in force: repeating it raises the epoch once more, which does no harm."""
+    """Unknown to the caller, yet in force: repeating it raises the epoch once more, which does no
+    harm.
+    """
     proxy.cut_at(b"COMMIT", happened=True)
     with pytest.raises(CommitUnknownError):
         proxied.revoke(1, "handle", lambda _: b"revocation", NOW)
@@ -146,7 +162,9 @@ def test_a_server_that_crashes_loses_nothing_and_the_store_goes_on(own_server):
 
 
 def outcome_without_a_standby(server, call, act="pg_cancel_backend"):
-    """What comes of a call of the store that waits for a standby until the server is told to wait no longer."""
+    """What comes of a call of the store that waits for a standby until the server is told to wait
+    no longer.
+    """
     done = queue.SimpleQueue()
 
     def run():
@@ -166,16 +184,23 @@ def outcome_without_a_standby(server, call, act="pg_cancel_backend"):
 
 @pytest.mark.parametrize("act", ["pg_cancel_backend", "pg_terminate_backend"])
 def test_what_no_standby_has_confirmed_is_unknown(own_server, act):
-    """The standby is cut off. When the server gives up waiting for it (our own statement_timeout makes it, or an administrator),
-    it answers COMMIT, with a warning: a signature released on that would be missing from the ledger after a failover. Nor may
-    it leave a moment later because somebody asks what became of its intent.
+    """The standby is cut off. When the server gives up waiting for it (our own statement_timeout
+    makes it, or an administrator), it answers COMMIT, with a warning: a signature released on that
+    would be missing from the ledger after a failover. Nor may it leave a moment later because
+    somebody asks what became of its intent.
     """
     url, secret = own_server.new_database(), own_server.password_file_for_clients
-    with closing(open_store(url, create=True, password_file=secret)) as store, own_server.connect() as other:
+    with (
+        closing(open_store(url, create=True, password_file=secret)) as store,
+        own_server.connect() as other,
+    ):
         store.commit(1, [draft()], NOW)
         other.execute("ALTER SYSTEM SET synchronous_standby_names = 'cut_off'")
         other.execute("SELECT pg_reload_conf()")
-        while not isinstance(outcome_without_a_standby(other, lambda: store.commit(1, [draft()], NOW)), CommitUnknownError):
+        while not isinstance(
+            outcome_without_a_standby(other, lambda: store.commit(1, [draft()], NOW)),
+            CommitUnknownError,
+        ):
             pass  # the server has not read its configuration yet
         item = draft()
         for call in (
@@ -187,11 +212,15 @@ def test_what_no_standby_has_confirmed_is_unknown(own_server, act):
         other.execute("ALTER SYSTEM RESET synchronous_standby_names")
         other.execute("SELECT pg_reload_conf()")
         assert store.commit(1, [item], NOW)[0].verdict is Verdict.REPLAY
-        assert store.resolve(APP, item.intent_id, item.grant, b"never", NOW).state is IntentState.DONE
+        assert (
+            store.resolve(APP, item.intent_id, item.grant, b"never", NOW).state is IntentState.DONE
+        )
 
 
 def test_warnings_come_whatever_the_database_says(postgres_place):
-    """They were off for its sessions, and so was the word that no standby has confirmed a commit."""
+    """They were off for its sessions, and so was the word that no standby has confirmed a
+    commit.
+    """
     with closing(Target.parse(postgres_place.url, postgres_place.password_file).connect()) as link:
         link.execute(f"ALTER DATABASE {link.info.dbname} SET client_min_messages = error")
     with closing(Target.parse(postgres_place.url, postgres_place.password_file).connect()) as link:
@@ -199,7 +228,9 @@ def test_warnings_come_whatever_the_database_says(postgres_place):
         assert link.warned
 
 
-def test_a_session_ended_by_an_administrator_in_the_middle_of_the_work(postgres_place, postgres_server):
+def test_a_session_ended_by_an_administrator_in_the_middle_of_the_work(
+    postgres_place, postgres_server
+):
     postgres_place.create()
     with closing(postgres_place.open()) as store:
         item = draft()
@@ -215,7 +246,11 @@ def test_a_session_ended_by_an_administrator_in_the_middle_of_the_work(postgres_
 
         # The leaf of a refusal is made inside the transaction: the session dies right there.
         with pytest.raises(StoreUnavailableError):
-            store.commit(1, [draft(item.intent_id, fingerprint=b"other", refusal_leaf=end_sessions), draft()], NOW)
+            store.commit(
+                1,
+                [draft(item.intent_id, fingerprint=b"other", refusal_leaf=end_sessions), draft()],
+                NOW,
+            )
         assert store.commit(1, [draft()], NOW)[0].leaf_index == 1
 
 
@@ -226,13 +261,18 @@ def test_a_server_that_takes_reads_only(postgres_place, postgres_server):
         store.commit(1, [draft()], NOW)
         with postgres_server.connect() as connection:
             connection.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                [database],
+            )
         with pytest.raises(StoreUnavailableError, match="takes reads only"):
             store.commit(1, [draft()], NOW)
         assert store.control().tree_size == 1
 
 
-def test_another_replica_that_hangs_in_its_turn_is_named(postgres_place, postgres_server, monkeypatch):
+def test_another_replica_that_hangs_in_its_turn_is_named(
+    postgres_place, postgres_server, monkeypatch
+):
     monkeypatch.setattr("capsign_adapter.store.postgres_connection._SESSION", _quick_session())
     postgres_place.create()
     database = postgres_place.url.split("?")[0].rsplit("/", 1)[1]
@@ -258,7 +298,9 @@ def test_a_database_without_a_schema_is_not_given_one(postgres_place):
         postgres_place.open()
     with pytest.raises(faults.StoreMissingError):
         postgres_place.open()
-    with closing(open_store(postgres_place.url, create=True, password_file=postgres_place.password_file)) as store:
+    with closing(
+        open_store(postgres_place.url, create=True, password_file=postgres_place.password_file)
+    ) as store:
         assert store.append([b"x"], NOW) == 0
     with pytest.raises(faults.StoreExistsError):
         postgres_place.create()
@@ -269,7 +311,9 @@ def test_two_replicas_that_create_at_once_make_one_deployment(postgres_place):
 
     def start():
         barrier.wait()
-        with closing(open_store(postgres_place.url, create=True, password_file=postgres_place.password_file)) as store:
+        with closing(
+            open_store(postgres_place.url, create=True, password_file=postgres_place.password_file)
+        ) as store:
             made.append(store.append([b"x"], NOW))
 
     threads = [threading.Thread(target=start) for _ in range(4)]
@@ -290,7 +334,9 @@ def test_a_schema_from_the_future_and_a_lost_control_row(postgres_place, postgre
     postgres_place.create()
     database = postgres_place.url.split("?")[0].rsplit("/", 1)[1]
     with postgres_server.connect(database) as connection:
-        connection.execute("INSERT INTO schema_migrations VALUES (%s, 'from the future', 0)", [schema.LATEST + 1])
+        connection.execute(
+            "INSERT INTO schema_migrations VALUES (%s, 'from the future', 0)", [schema.LATEST + 1]
+        )
         with pytest.raises(faults.StoreTooNewError, match="newer release"):
             postgres_place.open()
         connection.execute("DELETE FROM schema_migrations WHERE number = %s", [schema.LATEST + 1])
@@ -324,7 +370,9 @@ def test_synchronous_commit_is_on_whatever_the_role_says(postgres_place, postgre
 # The password.
 
 
-def test_the_password_comes_from_a_file_and_is_never_shown(postgres_place, postgres_server, tmp_path):
+def test_the_password_comes_from_a_file_and_is_never_shown(
+    postgres_place, postgres_server, tmp_path
+):
     postgres_place.create()
     secret = postgres_place.password_file.read_text()
     with closing(postgres_place.open()) as store:
@@ -347,7 +395,9 @@ def test_the_password_comes_from_a_file_and_is_never_shown(postgres_place, postg
         open_store(postgres_place.url, password_file=tmp_path / "absent")
 
 
-@pytest.mark.parametrize("url", ["postgresql://user:s3cret@host/db", "postgresql://user@host/db?password=s3cret"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://user:s3cret@host/db", "postgresql://user@host/db?password=s3cret"]
+)
 def test_a_password_in_the_url_is_refused_without_repeating_it(url):
     for use in (open_store, create_store):
         with pytest.raises(ValueError, match="put it into a file") as caught:
@@ -374,7 +424,11 @@ def test_every_kind_of_error_of_the_driver_has_a_sentence():
     target = Target.parse("postgresql://u@/x", None)
     from capsign_adapter.store.postgres_connection import from_postgres
 
-    kinds = [kind for kind in vars(psycopg.errors).values() if isinstance(kind, type) and issubclass(kind, psycopg.Error)]
+    kinds = [
+        kind
+        for kind in vars(psycopg.errors).values()
+        if isinstance(kind, type) and issubclass(kind, psycopg.Error)
+    ]
     assert len(kinds) > 200
     for kind in kinds:
         mapped = from_postgres(kind("text with a value: s3cret"), target)

@@ -1,4 +1,6 @@
-"""Several processes on one store, and processes that are killed: whatever was acknowledged is there, and the log adds up."""
+"""Several processes on one store, and processes that are killed: whatever was acknowledged is
+there, and the log adds up.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,25 @@ from support.store_processes import commit_and_die, commit_batches, commit_until
 pytestmark = pytest.mark.system
 
 spawn = multiprocessing.get_context("spawn")
-# A process that opens its own store and dies at once need not start a new interpreter: nothing is open here when it is forked.
+# A process that opens its own store and dies at once need not start a new interpreter: nothing is
+# open here when it is forked.
 fork = multiprocessing.get_context("fork")
 
 
 def test_processes_that_commit_side_by_side_make_one_dense_log(place):
     ready, results = spawn.Barrier(3), spawn.Queue()
-    workers = [spawn.Process(target=commit_batches, args=(place.open, ready, results, 40, size)) for size in (1, 7)]
+    workers = [
+        spawn.Process(target=commit_batches, args=(place.open, ready, results, 40, size))
+        for size in (1, 7)
+    ]
     for worker in workers:
         worker.start()
     ready.wait(60)
     store = place.open()
-    revocations = [store.revoke(1, f"handle-{at}", lambda _, at=at: b"revocation %d" % at, NOW) for at in range(5)]
+    revocations = [
+        store.revoke(1, f"handle-{at}", lambda _, at=at: b"revocation %d" % at, NOW)
+        for at in range(5)
+    ]
     claimed = [claim for _ in workers for claim in results.get(timeout=60)]
     for worker in workers:
         worker.join()
@@ -73,12 +82,21 @@ def test_kill_9_of_a_writer_loses_nothing_that_was_acknowledged(place, size):
         found = store.find(APP, list(acknowledged))
         assert {intent_id: row.leaf_index for intent_id, row in found.items()} == acknowledged
         entries = check_log(store)
-        assert all(entries[index] == b"leaf of " + intent_id for intent_id, index in acknowledged.items())
+        assert all(
+            entries[index] == b"leaf of " + intent_id for intent_id, index in acknowledged.items()
+        )
         assert len(entries) - len(acknowledged) in {batch * size for batch in range(round_ + 2)}
         store.close()
 
 
-STATEMENTS = ["BEGIN", "SELECT revocation_epoch", "INSERT INTO log_segments", "INSERT INTO intents", "UPDATE control", "COMMIT"]
+STATEMENTS = [
+    "BEGIN",
+    "SELECT revocation_epoch",
+    "INSERT INTO log_segments",
+    "INSERT INTO intents",
+    "UPDATE control",
+    "COMMIT",
+]
 
 
 @pytest.mark.parametrize(("prefix", "after"), list(itertools.product(STATEMENTS, [False, True])))
@@ -86,7 +104,9 @@ def test_kill_9_at_each_statement_of_a_commit_leaves_all_or_nothing(sqlite_place
     sqlite_place.create()
     intent_id = new_intent_id(NOW)
     here, there = fork.Pipe(duplex=False)
-    worker = fork.Process(target=commit_and_die, args=(sqlite_place.open, prefix, after, intent_id, there))
+    worker = fork.Process(
+        target=commit_and_die, args=(sqlite_place.open, prefix, after, intent_id, there)
+    )
     worker.start()
     there.close()
     worker.join()

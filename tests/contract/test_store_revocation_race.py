@@ -1,4 +1,6 @@
-"""I6 on every engine: two replicas commit and release on several threads while things are revoked one after the other."""
+"""I6 on every engine: two replicas commit and release on several threads while things are revoked
+one after the other.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ REVOCATIONS = 12
 
 
 class Race:
-    """Threads that release, one that revokes; `escaped` are the epochs of what was out after it was revoked."""
+    """Threads that release, one that revokes; `escaped` are the epochs of what was out after it was
+    revoked.
+    """
 
     def __init__(self, *members: Member) -> None:
         self.members = members
@@ -32,9 +36,14 @@ class Race:
         for member in self.members:
             member.catch_up.join()
         threads = [
-            threading.Thread(target=self._guarded, args=(self._release, each, at)) for each in self.members for at in (1, 2)
+            threading.Thread(target=self._guarded, args=(self._release, each, at))
+            for each in self.members
+            for at in (1, 2)
         ]
-        threads += [threading.Thread(target=self._guarded, args=(self._follow, each, 0)) for each in self.members]
+        threads += [
+            threading.Thread(target=self._guarded, args=(self._follow, each, 0))
+            for each in self.members
+        ]
         for thread in threads:
             thread.start()
         try:

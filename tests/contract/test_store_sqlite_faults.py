@@ -1,4 +1,6 @@
-"""The SQLite file and its disk misbehave: each fault has a type, a sentence for an operator, and no effect on the log."""
+"""The SQLite file and its disk misbehave: each fault has a type, a sentence for an operator, and no
+effect on the log.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,12 @@ def test_files_are_for_their_owner_only(path):
     with opened(path) as store:
         store.append([b"x"], NOW)
         modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
-    assert modes == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600, "store.db.lock": 0o600}
+    assert modes == {
+        "store.db": 0o600,
+        "store.db-wal": 0o600,
+        "store.db-shm": 0o600,
+        "store.db.lock": 0o600,
+    }
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
@@ -92,7 +99,9 @@ def test_a_database_that_vanished_is_not_made_again(path):
 
 
 def test_a_database_that_vanished_is_not_made_again_even_when_creation_is_allowed(path):
-    """A service that starts with `create` for its first day still has it on the day the disk is lost."""
+    """A service that starts with `create` for its first day still has it on the day the disk is
+    lost.
+    """
     path.unlink()
     with pytest.raises(faults.StoreExistsError, match="left from a store that is gone"):
         create_store(f"sqlite://{path}")
@@ -114,7 +123,10 @@ def test_create_where_nothing_is(tmp_path):
     url = f"sqlite://{tmp_path}/a/b/store.db"
     with closing(open_store(url, create=True)) as store:
         assert store.append([b"x"], NOW) == 0
-    assert sorted(entry.name for entry in (tmp_path / "a" / "b").iterdir()) == ["store.db", "store.db.lock"]
+    assert sorted(entry.name for entry in (tmp_path / "a" / "b").iterdir()) == [
+        "store.db",
+        "store.db.lock",
+    ]
 
 
 def test_an_empty_file_is_damage_even_when_creation_is_allowed(path):
@@ -125,7 +137,9 @@ def test_an_empty_file_is_damage_even_when_creation_is_allowed(path):
 
 
 def test_a_file_removed_or_replaced_in_use_takes_no_commit(path, tmp_path):
-    """The open descriptor would go on taking commits, durably, into a file that has no name any more."""
+    """The open descriptor would go on taking commits, durably, into a file that has no name any
+    more.
+    """
     with opened(path) as store:
         kept = tmp_path / "kept"
         path.rename(kept)
@@ -140,7 +154,15 @@ def test_a_file_removed_or_replaced_in_use_takes_no_commit(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite:store.db", "sqlite://store.db", "sqlite:///", "sqlite:///a?mode=memory", "mysql://x/y", ""]
+    "url",
+    [
+        "sqlite:store.db",
+        "sqlite://store.db",
+        "sqlite:///",
+        "sqlite:///a?mode=memory",
+        "mysql://x/y",
+        "",
+    ],
 )
 def test_urls_that_name_no_store(url):
     with pytest.raises(ValueError, match="sqlite:///absolute"):
@@ -195,14 +217,20 @@ def test_a_log_that_contradicts_itself_is_not_continued(path, statement):
 
 def test_a_newer_schema_is_refused(path):
     with closing(sqlite3.connect(path)) as other:
-        other.execute("INSERT INTO schema_migrations VALUES (?, 'from the future', 0)", (schema.LATEST + 1,))
+        other.execute(
+            "INSERT INTO schema_migrations VALUES (?, 'from the future', 0)", (schema.LATEST + 1,)
+        )
         other.commit()
     with pytest.raises(faults.StoreTooNewError, match="newer release"):
         open_store(f"sqlite://{path}")
 
 
 def test_an_older_schema_is_brought_up_to_date(path, monkeypatch):
-    added = schema.Migration(schema.LATEST + 1, "one more", ("CREATE TABLE one_more (id {int} PRIMARY KEY, data {blob})",))
+    added = schema.Migration(
+        schema.LATEST + 1,
+        "one more",
+        ("CREATE TABLE one_more (id {int} PRIMARY KEY, data {blob})",),
+    )
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, added))
     monkeypatch.setattr(schema, "LATEST", added.number)
     for _ in range(2):
@@ -210,11 +238,15 @@ def test_an_older_schema_is_brought_up_to_date(path, monkeypatch):
             assert store.control().tree_size == 10
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT COUNT(*) FROM one_more").fetchone() == (0,)
-        assert other.execute("SELECT MAX(number) FROM schema_migrations").fetchone() == (added.number,)
+        assert other.execute("SELECT MAX(number) FROM schema_migrations").fetchone() == (
+            added.number,
+        )
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(path, monkeypatch):
-    bad = schema.Migration(schema.LATEST + 1, "bad", ("CREATE TABLE half (id {int})", "CREATE TABLE half (id {int})"))
+    bad = schema.Migration(
+        schema.LATEST + 1, "bad", ("CREATE TABLE half (id {int})", "CREATE TABLE half (id {int})")
+    )
     with monkeypatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, bad))
         patch.setattr(schema, "LATEST", bad.number)
@@ -259,7 +291,9 @@ def test_an_io_error_in_commit_is_unknown_and_asking_again_gives_the_truth(path,
         assert len(check_log(store)) == 12
 
 
-@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY])
+@pytest.mark.parametrize(
+    "code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY]
+)
 def test_a_full_disk_in_commit_is_certain(path, code):
     with opened(path) as store:
         store.commit(1, [draft()], NOW)
@@ -272,7 +306,14 @@ def test_a_full_disk_in_commit_is_certain(path, code):
 
 
 @pytest.mark.parametrize(
-    "prefix", ["BEGIN", "SELECT revocation_epoch", "INSERT INTO log_segments", "INSERT INTO intents", "UPDATE"]
+    "prefix",
+    [
+        "BEGIN",
+        "SELECT revocation_epoch",
+        "INSERT INTO log_segments",
+        "INSERT INTO intents",
+        "UPDATE",
+    ],
 )
 @pytest.mark.parametrize("happened", [False, True])
 def test_an_io_error_before_commit_writes_nothing(path, prefix, happened):
@@ -294,7 +335,9 @@ def test_a_defect_of_ours_rolls_back(path):
         item = draft(refusal_leaf=broken)
         store.commit(1, [item], NOW)
         with pytest.raises(ZeroDivisionError):
-            store.commit(1, [draft(), draft(item.intent_id, fingerprint=b"other", refusal_leaf=broken)], NOW)
+            store.commit(
+                1, [draft(), draft(item.intent_id, fingerprint=b"other", refusal_leaf=broken)], NOW
+            )
         assert len(check_log(store)) == 11
 
 
@@ -330,7 +373,13 @@ def test_a_file_at_its_size_limit_loses_nothing_and_recovers(path):
     """Every write beyond the limit fails with EFBIG, for real, in the write-ahead log."""
     tests = Path(__file__).parent.parent
     command = [sys.executable, "-c", FILL_AND_FREE, f"sqlite://{path}"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(tests)})
+    ran = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tests)},
+    )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() in {"StoreUnavailableError", "CommitUnknownError"}
 
@@ -343,7 +392,9 @@ def small_disk(tmp_path):
     place = tmp_path / "disk"
     place.mkdir(mode=0o700)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "none", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "none", str(place)],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip("this machine does not let us mount a tmpfs")
@@ -367,7 +418,9 @@ def test_a_full_disk_is_certain_refusal_and_signing_resumes_when_there_is_room(s
             fill()
         item = done.pop()
         assert len(done) > 5
-        assert set(store.find(APP, [other.intent_id for other in [*done, item]])) == {other.intent_id for other in done}
+        assert set(store.find(APP, [other.intent_id for other in [*done, item]])) == {
+            other.intent_id for other in done
+        }
         subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
         assert store.commit(1, [item], NOW)[0].leaf_index == len(done)
         check_log(store)

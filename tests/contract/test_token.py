@@ -28,7 +28,13 @@ OPENERS = {
     "nss": lambda directory: open_token(tokens.nss(directory)),
 }
 
-ASYMMETRIC = [pb.ALGORITHM_ED25519, pb.ALGORITHM_ES256, pb.ALGORITHM_ES384, pb.ALGORITHM_PS256, pb.ALGORITHM_RS256]
+ASYMMETRIC = [
+    pb.ALGORITHM_ED25519,
+    pb.ALGORITHM_ES256,
+    pb.ALGORITHM_ES384,
+    pb.ALGORITHM_PS256,
+    pb.ALGORITHM_RS256,
+]
 
 # RFC 5869, appendix A: PRK, info, OKM.
 RFC_5869 = {
@@ -51,7 +57,10 @@ RFC_5869 = {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.nss if name == "nss" else ()) for name in OPENERS])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.nss if name == "nss" else ()) for name in OPENERS],
+)
 def token(request, tmp_path_factory):
     opened = OPENERS[request.param](tmp_path_factory.mktemp(request.param))
     yield opened
@@ -76,7 +85,9 @@ def algorithm(request, token):
 
 
 def input_for(algorithm):
-    return secrets.token_bytes({pb.ALGORITHM_ES384: 48, pb.ALGORITHM_ED25519: 1000}.get(algorithm, 32))
+    return secrets.token_bytes(
+        {pb.ALGORITHM_ES384: 48, pb.ALGORITHM_ED25519: 1000}.get(algorithm, 32)
+    )
 
 
 def verify(spki, algorithm, data, signature):
@@ -90,13 +101,20 @@ def verify(spki, algorithm, data, signature):
         wide = algorithm == pb.ALGORITHM_ES384
         assert isinstance(public, ec.EllipticCurvePublicKey)
         assert isinstance(public.curve, ec.SECP384R1 if wide else ec.SECP256R1)
-        public.verify(signature, data, ec.ECDSA(utils.Prehashed(hashes.SHA384() if wide else hashes.SHA256())))
+        public.verify(
+            signature, data, ec.ECDSA(utils.Prehashed(hashes.SHA384() if wide else hashes.SHA256()))
+        )
     else:
         assert isinstance(public, rsa.RSAPublicKey)
         assert public.key_size == 3072
         assert public.public_numbers().e == 65537
         salted = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
-        public.verify(signature, data, salted if algorithm == pb.ALGORITHM_PS256 else padding.PKCS1v15(), sha256)
+        public.verify(
+            signature,
+            data,
+            salted if algorithm == pb.ALGORITHM_PS256 else padding.PKCS1v15(),
+            sha256,
+        )
 
 
 @pytest.mark.parametrize("vector", RFC_5869)
@@ -112,7 +130,11 @@ def test_hmac_expands_as_rfc_5869_says(token, label, vector):
 
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 4096, 65536])
 def test_hmac_of_any_length(token, length):
-    label, key, data = f"capsign/lengths/{length}", secrets.token_bytes(32), secrets.token_bytes(length)
+    label, key, data = (
+        f"capsign/lengths/{length}",
+        secrets.token_bytes(32),
+        secrets.token_bytes(length),
+    )
     tokens.import_secret(token, label, key)
     assert token.hmac(label, data) == hmac.digest(key, data, "sha256")
 
@@ -129,7 +151,9 @@ def test_hkdf_hmac_equals_expand_then_hmac_or_says_that_it_cannot(token, label):
         subkey = hmac.digest(prk, info + b"\x01", "sha256")
         assert token.hkdf_hmac(label, info, b"data") == hmac.digest(subkey, b"data", "sha256")
     long = secrets.token_bytes(600)
-    assert token.hkdf_hmac(label, long, b"") == hmac.digest(hmac.digest(prk, long + b"\x01", "sha256"), b"", "sha256")
+    assert token.hkdf_hmac(label, long, b"") == hmac.digest(
+        hmac.digest(prk, long + b"\x01", "sha256"), b"", "sha256"
+    )
 
 
 def test_hkdf_hmac_uses_a_generated_root_and_ends_with_it(token, label):
@@ -142,7 +166,9 @@ def test_hkdf_hmac_uses_a_generated_root_and_ends_with_it(token, label):
     token.destroy(label)
     with pytest.raises(KeyMissingError):
         token.hkdf_hmac(label, b"info", b"data")
-    assert not [name for name in token.labels() if not name]  # derived keys are session objects: none was stored
+    assert not [
+        name for name in token.labels() if not name
+    ]  # derived keys are session objects: none was stored
 
 
 def test_generated_secret_is_strong_and_its_own(token, label):
@@ -230,7 +256,9 @@ def test_a_key_of_another_kind_is_no_answer(token, label):
         token.sign(label + "x", pb.ALGORITHM_PS256, bytes(32))
 
 
-@pytest.mark.parametrize("number", [pb.ALGORITHM_ES256, pb.ALGORITHM_ES384, pb.ALGORITHM_PS256, pb.ALGORITHM_RS256])
+@pytest.mark.parametrize(
+    "number", [pb.ALGORITHM_ES256, pb.ALGORITHM_ES384, pb.ALGORITHM_PS256, pb.ALGORITHM_RS256]
+)
 @pytest.mark.parametrize("off_by", [-1, 1, -20])
 def test_a_digest_of_the_wrong_length_is_never_signed(token, label, number, off_by):
     right = 48 if number == pb.ALGORITHM_ES384 else 32
@@ -238,7 +266,9 @@ def test_a_digest_of_the_wrong_length_is_never_signed(token, label, number, off_
         token.sign(label, number, bytes(right + off_by))
 
 
-@pytest.mark.parametrize("number", [pb.ALGORITHM_UNSPECIFIED, pb.ALGORITHM_HS256, pb.ALGORITHM_ML_DSA_65, 999])
+@pytest.mark.parametrize(
+    "number", [pb.ALGORITHM_UNSPECIFIED, pb.ALGORITHM_HS256, pb.ALGORITHM_ML_DSA_65, 999]
+)
 def test_algorithms_without_an_in_token_key_are_refused(token, label, number):
     with pytest.raises(ValueError, match="does not sign in a token"):
         token.generate_key_pair(label, number)
@@ -250,7 +280,12 @@ def test_destroyed_is_gone_with_both_halves(token, label):
     token.generate_key_pair(label, pb.ALGORITHM_ES256)
     first = token.public_key(label)
     token.destroy(label)
-    for ask in (token.public_key, token.attributes, token.destroy, lambda name: token.sign(name, pb.ALGORITHM_ES256, bytes(32))):
+    for ask in (
+        token.public_key,
+        token.attributes,
+        token.destroy,
+        lambda name: token.sign(name, pb.ALGORITHM_ES256, bytes(32)),
+    ):
         with pytest.raises(KeyMissingError):
             ask(label)
     assert label not in token.labels()
@@ -269,7 +304,9 @@ def test_labels_are_sorted_and_name_private_and_secret_keys_once(token, label):
 def test_labels_lists_more_than_one_batch_of_a_search(token, label):
     for number in range(25):
         token.generate_secret(f"{label}/{number:02}")
-    assert [name for name in token.labels() if name.startswith(label)] == [f"{label}/{number:02}" for number in range(25)]
+    assert [name for name in token.labels() if name.startswith(label)] == [
+        f"{label}/{number:02}" for number in range(25)
+    ]
 
 
 def test_sixteen_threads_share_it(token, label):

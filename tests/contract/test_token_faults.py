@@ -1,4 +1,6 @@
-"""Tokens that are not there, go away, or refuse: each answer says what is true, and none says "absent" without having looked."""
+"""Tokens that are not there, go away, or refuse: each answer says what is true, and none says
+"absent" without having looked.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from support.token_loss import apart
 KINDS = {"softhsm": tokens.softhsm, "nss": tokens.nss}
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.nss if name == "nss" else ()) for name in KINDS])
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.nss if name == "nss" else ()) for name in KINDS]
+)
 def settings(request, tmp_path):
     return KINDS[request.param](tmp_path)
 
@@ -34,13 +38,21 @@ def token_directory(settings):
     return directory
 
 
-UPSTREAM = [kind for _, kind in inspect.getmembers(exceptions, inspect.isclass) if issubclass(kind, exceptions.PKCS11Error)]
+UPSTREAM = [
+    kind
+    for _, kind in inspect.getmembers(exceptions, inspect.isclass)
+    if issubclass(kind, exceptions.PKCS11Error)
+]
 
 
 @pytest.mark.parametrize("kind", UPSTREAM, ids=lambda kind: kind.__name__)
 def test_every_upstream_exception_is_an_outage_or_a_refused_pin(kind):
     mapped = token_error(kind("upstream detail"), "capsign")
-    expected = PinRejectedError if kind.__name__.startswith("Pin") and kind is not pkcs11.PinTooWeak else TokenUnavailableError
+    expected = (
+        PinRejectedError
+        if kind.__name__.startswith("Pin") and kind is not pkcs11.PinTooWeak
+        else TokenUnavailableError
+    )
     assert type(mapped) is expected
     assert not isinstance(mapped, KeyMissingError)
     assert "upstream detail" not in str(mapped)  # modules put templates and paths there
@@ -59,12 +71,25 @@ def test_after_a_refused_pin_the_token_is_left_alone(softhsm):
 
 
 def test_a_pin_that_worked_and_is_refused_once_is_tried_again_later(softhsm):
-    """One CKR_PIN_INCORRECT at a log-in that had worked: an adapter refused all signing until somebody restarted it."""
-    assert apart(token_loss.pin_refused_once, softhsm) == ["ok", "PinRejectedError", "PinRejectedError", "ok", "ok"]
+    """One CKR_PIN_INCORRECT at a log-in that had worked: an adapter refused all signing until
+    somebody restarted it.
+    """
+    assert apart(token_loss.pin_refused_once, softhsm) == [
+        "ok",
+        "PinRejectedError",
+        "PinRejectedError",
+        "ok",
+        "ok",
+    ]
 
 
 def test_a_locked_pin_is_never_tried_again(softhsm):
-    assert apart(token_loss.pin_locked_once, softhsm) == ["ok", "PinRejectedError", "PinRejectedError", "PinRejectedError"]
+    assert apart(token_loss.pin_locked_once, softhsm) == [
+        "ok",
+        "PinRejectedError",
+        "PinRejectedError",
+        "PinRejectedError",
+    ]
 
 
 def test_missing_module(softhsm, tmp_path):
@@ -122,7 +147,8 @@ def test_vanished_nss_database_is_never_read_as_absence(tmp_path):
     settings = tokens.nss(tmp_path)
     seen = apart(token_loss.lost_and_restored, settings, settings.config)
     for name, verdicts in seen["while away"].items():
-        # softokn keeps its files open, so a call may still be answered, and rightly; it must not be answered with "missing".
+        # softokn keeps its files open, so a call may still be answered, and rightly; it must not be
+        # answered with "missing".
         assert set(verdicts) <= {"TokenUnavailableError", "ok"}, name
     assert seen["back"] == "ok"
 
@@ -131,19 +157,29 @@ def test_vanished_nss_database_is_never_read_as_absence(tmp_path):
 def test_token_replaced_by_a_namesake_is_not_taken_for_it(softhsm, tmp_path_factory):
     other = tokens.softhsm(tmp_path_factory.mktemp("other"))
     other.pin_file.replace(other.pin_file.with_name("unused"))
-    assert apart(token_loss.replaced, softhsm, token_directory(softhsm), token_directory(other)) == "TokenUnavailableError"
+    assert (
+        apart(token_loss.replaced, softhsm, token_directory(softhsm), token_directory(other))
+        == "TokenUnavailableError"
+    )
 
 
 @pytest.mark.system
 def test_processes_that_all_open_it_at_once_all_get_in(softhsm):
     with ThreadPoolExecutor(4) as pool:
-        opened = [pool.submit(apart, token_loss.open_again_and_again, softhsm, 40) for _ in range(4)]
+        opened = [
+            pool.submit(apart, token_loss.open_again_and_again, softhsm, 40) for _ in range(4)
+        ]
         assert [future.result() for future in opened] == [["ok"] * 40] * 4
 
 
 @pytest.mark.system
 def test_key_destroyed_by_another_process_is_missing_and_its_successor_found(softhsm):
-    assert apart(token_loss.destroyed_from_elsewhere, softhsm) == ["KeyMissingError", "KeyMissingError", "ok", "KeyExistsError"]
+    assert apart(token_loss.destroyed_from_elsewhere, softhsm) == [
+        "KeyMissingError",
+        "KeyMissingError",
+        "ok",
+        "KeyExistsError",
+    ]
 
 
 def test_stale_handle_is_looked_up_again(settings):
@@ -163,14 +199,20 @@ def test_processes_that_make_the_same_labels_leave_one_key_each(softhsm):
     assert len(made) == len(set(made))
     for number, label in enumerate(zip(*verdicts, strict=True)):
         assert label.count("ok") <= 1
-        assert set(label) <= {"ok", "KeyExistsError", "TokenUnavailableError"}  # the last may have made it: it says "look"
+        assert set(label) <= {
+            "ok",
+            "KeyExistsError",
+            "TokenUnavailableError",
+        }  # the last may have made it: it says "look"
         assert "ok" not in label or f"raced/{number}" in made
 
 
 def test_lost_session_is_reopened_unseen(settings):
     same, once, later = apart(token_loss.session_closed_below, settings)
     assert same
-    assert once == "TokenUnavailableError"  # making a key is not repeated: the first try may have made it
+    assert (
+        once == "TokenUnavailableError"
+    )  # making a key is not repeated: the first try may have made it
     assert later == "ok"
 
 
@@ -184,17 +226,32 @@ def test_closed_is_unavailable_and_can_be_opened_again(settings):
 
 def test_an_outsiders_tool_sees_the_keys_as_sensitive_and_never_extractable(softhsm):
     labels = apart(token_loss.one_of_each, softhsm)
-    command = [needs.pkcs11_tool(), "--module", str(softhsm.module), "--login", "--pin", "env:TEST_PIN", "--list-objects"]
+    command = [
+        needs.pkcs11_tool(),
+        "--module",
+        str(softhsm.module),
+        "--login",
+        "--pin",
+        "env:TEST_PIN",
+        "--list-objects",
+    ]
     shown = subprocess.run(
         command,
         check=True,
         capture_output=True,
         text=True,
         timeout=60,
-        env={"SOFTHSM2_CONF": str(softhsm.config), "TEST_PIN": softhsm.pin_file.read_text().strip()},
+        env={
+            "SOFTHSM2_CONF": str(softhsm.config),
+            "TEST_PIN": softhsm.pin_file.read_text().strip(),
+        },
     ).stdout
     objects = {}
-    for block in shown.replace("Public Key Object", "\0Public").replace("Private Key Object", "\0Private").split("\0"):
+    for block in (
+        shown.replace("Public Key Object", "\0Public")
+        .replace("Private Key Object", "\0Private")
+        .split("\0")
+    ):
         for part in block.replace("Secret Key Object", "\0Secret").split("\0"):
             fields = dict(line.strip().split(":", 1) for line in part.splitlines() if ":" in line)
             if part.startswith(("Private", "Secret")):

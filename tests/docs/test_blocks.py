@@ -18,15 +18,22 @@ def test_there_are_blocks_and_the_pages_of_the_cluster_are_here():
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.at)
 def test_a_block_says_what_it_is(block):
-    assert block.language in COMMANDS | DATA, f"{block.at}: nobody knows how to run a block of {block.language!r}"
-    assert not block.words or block.on_cluster, f"{block.at}: {' '.join(block.words)!r} behind the language means nothing here"
+    assert block.language in COMMANDS | DATA, (
+        f"{block.at}: nobody knows how to run a block of {block.language!r}"
+    )
+    assert not block.words or block.on_cluster, (
+        f"{block.at}: {' '.join(block.words)!r} behind the language means nothing here"
+    )
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.executable], ids=lambda block: block.at)
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.executable], ids=lambda block: block.at
+)
 def test_commands_are_run_or_there_is_a_reason(block):
     run = block.here or block.on_cluster
     assert run or block.reason, (
-        f"{block.at} is run by no test: have it run, or write `<!-- not run: why -->` on the line before it"
+        f"{block.at} is run by no test: have it run, or write `<!-- not run: why -->` on "
+        f"the line before it"
     )
     assert not (run and block.reason), f"{block.at} is run, and says that it is not"
     assert run or len(block.reason) >= 15, f"{block.at}: {block.reason!r} is no reason"

@@ -1,8 +1,9 @@
-"""The pages are followed as they are written: each block in order, in a copy of the repository where nothing runs yet.
+"""The pages are followed as they are written: each block in order, in a copy of the repository
+where nothing runs yet.
 
-The README comes first: its `make demo` starts what the other pages use. A variable that a block exports is there in those that
-follow on the page, and the README's on all pages, as in one terminal. The Python blocks of a page are one program, run where the
-first of them stands.
+The README comes first: its `make demo` starts what the other pages use. A variable that a block
+exports is there in those that follow on the page, and the README's on all pages, as in one
+terminal. The Python blocks of a page are one program, run where the first of them stands.
 """
 
 from __future__ import annotations
@@ -34,17 +35,25 @@ class Reader:
             if entry.name not in {".git", ".demo", "build"} and not entry.name.startswith(".venv"):
                 (checkout / entry.name).symlink_to(entry)
         self._lend_environment(checkout / ".venv")
-        ours = {name: value for name, value in os.environ.items() if not name.startswith(("CAPSIGN_", "OTEL_", "GRPC_"))}
+        ours = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CAPSIGN_", "OTEL_", "GRPC_"))
+        }
         self.environ = {**ours, "VIRTUAL_ENV": ""}
 
     @staticmethod
     def _lend_environment(venv: Path) -> None:
-        """Ours, and good as it is: `make` must not install into it from a place that is gone after the test."""
+        """Ours, and good as it is: `make` must not install into it from a place that is gone after
+        the test.
+        """
         venv.mkdir()
         for entry in Path(sys.prefix).iterdir():
             if not entry.name.startswith("made-from-"):
                 (venv / entry.name).symlink_to(entry)
-        made_from = b"".join((ROOT / name).read_bytes() for name in ("requirements/dev.lock", "pyproject.toml"))
+        made_from = b"".join(
+            (ROOT / name).read_bytes() for name in ("requirements/dev.lock", "pyproject.toml")
+        )
         (venv / f"made-from-{hashlib.sha256(made_from).hexdigest()[:16]}").touch()
 
     def follow(self, page: str, environ: dict[str, str]) -> dict[str, str]:
@@ -69,7 +78,13 @@ class Reader:
         output = self.checkout / ".output"
         with output.open("w") as file:  # not a pipe: what a block leaves running would hold it open
             done = subprocess.run(
-                command, cwd=self.checkout, env=environ, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=PATIENCE_S
+                command,
+                cwd=self.checkout,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                timeout=PATIENCE_S,
             )
         assert done.returncode == 0, f"{block.at}\n{block.text}\n{output.read_text()[-4000:]}"
 
@@ -84,7 +99,14 @@ def terminal(tmp_path_factory):
         yield reader, environ
     finally:
         down = [sys.executable, "-m", "capsign_cli", "dev", "down", "--dir", ".demo"]
-        subprocess.run(down, cwd=reader.checkout, env=reader.environ, capture_output=True, check=False, timeout=60)
+        subprocess.run(
+            down,
+            cwd=reader.checkout,
+            env=reader.environ,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
 
 
 @pytest.mark.parametrize("page", REST)

@@ -21,7 +21,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "built" in item.fixturenames or "every_built" in item.fixturenames:
             item.add_marker(pytest.mark.system)
-            item.add_marker(pytest.mark.timeout(1200))  # the first of them waits for a cold build on two busy cores
+            item.add_marker(
+                pytest.mark.timeout(1200)
+            )  # the first of them waits for a cold build on two busy cores
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Built:
 
 @pytest.fixture(scope="session")
 def every_built(tmp_path_factory) -> dict[str, Built]:
-    """The images of this work tree; what is unchanged since the last `make images` is taken as it is."""
+    """The images of this work tree; what is unchanged since the last `make images` is taken as it
+    is.
+    """
     for command in ([str(PACKAGES)], [sys.executable, "-m", "capsign_images"]):
         environment = os.environ | {"PYTHONPATH": str(places.HERE)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -61,9 +65,17 @@ def built(every_built, request) -> Built:
 
 def _unpack(image: Image, root: Path) -> Built:
     root.chmod(0o755)
-    for parent in root.parents:  # pytest's folders are closed to others, and the sandbox's user is another
-        if parent.stat().st_uid == os.getuid() and parent != Path("/") and not parent.stat().st_mode & 0o001:
+    for (
+        parent
+    ) in root.parents:  # pytest's folders are closed to others, and the sandbox's user is another
+        if (
+            parent.stat().st_uid == os.getuid()
+            and parent != Path("/")
+            and not parent.stat().st_mode & 0o001
+        ):
             parent.chmod(parent.stat().st_mode | 0o011)
     archive = OciImage(places.OUTPUT / f"{image.title}.tar")
     archive.unpack(root)
-    return Built(image, archive, root, json.loads((places.OUTPUT / f"{image.name}.cdx.json").read_text()))
+    return Built(
+        image, archive, root, json.loads((places.OUTPUT / f"{image.name}.cdx.json").read_text())
+    )

@@ -50,7 +50,9 @@ def test_a_bill_against_the_schema_is_refused(monkeypatch):
 
 def test_python_packages_are_read_from_their_metadata(tmp_path):
     about = {
-        "One_Package-1.0": "Name: One_Package\nVersion: 1.0\nLicense-Expression: MIT\nRequires-Dist: two>=1\n"
+        "One_Package-1.0": "Name: One_Package\nVersion: 1.0\nLicense-Expression: "
+        "MIT\nRequires-Dist: "
+        "two>=1\n"
         "Requires-Dist: three; sys_platform == 'win32'\nRequires-Dist: four; extra == 'more'\n",
         "two-2.0": "Name: two\nVersion: 2.0\nLicense: a whole\n        text\n"
         "Classifier: License :: OSI Approved :: MIT License\n",
@@ -70,7 +72,10 @@ def test_a_given_base_is_read_by_its_package_managers_records(tmp_path):
     status = tmp_path / inventory.STATUS
     status.parent.mkdir(parents=True)
     status.write_text(
-        "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.36\nDepends: libgcc-s1\n\n"
+        "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: "
+        "2.36\nDepends: libgcc-s1\n\n"
         "Package: gone\nStatus: deinstall ok config-files\nArchitecture: amd64\nVersion: 1\n"
     )
-    assert inventory.distribution(tmp_path) == [Installed("deb", "libc6", "2.36", architecture="amd64")]
+    assert inventory.distribution(tmp_path) == [
+        Installed("deb", "libc6", "2.36", architecture="amd64")
+    ]

@@ -1,4 +1,6 @@
-"""When an image is built again: when a name, a byte or an executable bit of its inputs differs, and at no other time."""
+"""When an image is built again: when a name, a byte or an executable bit of its inputs differs, and
+at no other time.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_content_counts(tree, change):
 
 
 def test_facts_count_and_do_not_run_together(tree):
-    assert len({digest(tree), digest(tree, "ab"), digest(tree, "a", "b"), digest(tree, "b", "a")}) == 4
+    assert (
+        len({digest(tree), digest(tree, "ab"), digest(tree, "a", "b"), digest(tree, "b", "a")}) == 4
+    )
 
 
 def test_a_copy_has_the_same_modes_under_any_umask(tree):
@@ -58,4 +62,6 @@ def test_a_copy_has_the_same_modes_under_any_umask(tree):
         os.umask(before)
     copied = tree / "copy" / "package"
     assert {path.stat().st_mode & 0o777 for path in copied.rglob("*") if path.is_file()} == {0o644}
-    assert {path.stat().st_mode & 0o777 for path in (copied, copied / "inner", tree / "copy")} == {0o755}
+    assert {path.stat().st_mode & 0o777 for path in (copied, copied / "inner", tree / "copy")} == {
+        0o755
+    }

@@ -30,7 +30,12 @@ def having(*packages):
 
 
 def test_dependencies_are_names_without_versions_and_first_of_alternatives():
-    assert debian.needs(PYTHON) == ("python3-minimal", "python3.11", "libpython3-stdlib", "media-types")
+    assert debian.needs(PYTHON) == (
+        "python3-minimal",
+        "python3.11",
+        "libpython3-stdlib",
+        "media-types",
+    )
 
 
 def test_a_field_is_found_at_the_start_of_its_line_only():
@@ -39,7 +44,12 @@ def test_a_field_is_found_at_the_start_of_its_line_only():
 
 
 def test_what_only_a_cut_dependency_needs_is_left_out():
-    packages = having(package("python3", "libc6", "dpkg"), package("libc6"), package("dpkg", "tar"), package("tar", "libc6"))
+    packages = having(
+        package("python3", "libc6", "dpkg"),
+        package("libc6"),
+        package("dpkg", "tar"),
+        package("tar", "libc6"),
+    )
     assert debian.reachable(packages, ["python3"]) == {"python3", "libc6"}
 
 
@@ -59,7 +69,11 @@ def deb(tmp_path):
     if shutil.which("dpkg-deb") is None:
         pytest.fail("dpkg-deb is not installed: apt-get install dpkg", pytrace=False)
     tree = tmp_path / "tree"
-    for name, mode in (("usr/bin/su", 0o4755), ("lib/libx.so", 0o644), ("usr/share/doc/x/changelog.gz", 0o644)):
+    for name, mode in (
+        ("usr/bin/su", 0o4755),
+        ("lib/libx.so", 0o644),
+        ("usr/share/doc/x/changelog.gz", 0o644),
+    ):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(name)
         (tree / name).chmod(mode)
@@ -67,11 +81,15 @@ def deb(tmp_path):
     (tree / "var/lock").mkdir(parents=True)
     (tree / "var/lock").chmod(0o1777)
     (tree / "DEBIAN").mkdir(mode=0o755)
-    (tree / "DEBIAN/control").write_text("Package: x\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: x\n")
+    (tree / "DEBIAN/control").write_text(
+        "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: x\n"
+    )
     folder = tmp_path / "debs"
     folder.mkdir()
     subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(folder / "x.deb")], check=True, capture_output=True
+        ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(folder / "x.deb")],
+        check=True,
+        capture_output=True,
     )
     return debian.read(folder)["x"]
 
@@ -107,6 +125,8 @@ def test_a_package_is_described_where_scanners_look(deb, tmp_path):
 
 
 def test_the_archive_is_a_function_of_its_packages(deb, tmp_path):
-    epochs = {debian.write_rootfs([deb], tmp_path / name, whole=True) for name in ("one.tar", "two.tar")}
+    epochs = {
+        debian.write_rootfs([deb], tmp_path / name, whole=True) for name in ("one.tar", "two.tar")
+    }
     assert len(epochs) == 1
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()

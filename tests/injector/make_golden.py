@@ -16,7 +16,12 @@ from capsign_injector.refusal import Refusal
 from capsign_injector.settings import parse
 
 HERE = Path(__file__).parent
-BUNDLE = "-----BEGIN CERTIFICATE-----\nTWFuIGlzIGRpc3Rpbmd1aXNoZWQsIG5vdCBvbmx5IGJ5IGhpcyByZWFzb24=\n-----END CERTIFICATE-----\n"
+BUNDLE = (
+    "-----BEGIN "
+    "CERTIFICATE-----\n"
+    "TWFuIGlzIGRpc3Rpbmd1aXNoZWQsIG5vdCBvbmx5IGJ5IGhpcyByZWFzb24=\n"
+    "-----END CERTIFICATE-----\n"
+)
 
 
 def sources() -> list[Path]:
@@ -37,7 +42,10 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(
-    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
 )
 
 
@@ -48,14 +56,22 @@ def dump(document: Any) -> str:
 def golden(source: Path) -> str:
     """What injection makes of it, as text."""
     settings = parse((HERE / "settings.yaml").read_bytes(), "settings.yaml")
-    (document,) = (one.value for one in load(source.read_bytes(), source.name) if one.value is not None)
+    (document,) = (
+        one.value for one in load(source.read_bytes(), source.name) if one.value is not None
+    )
     after: Any = document
     told: dict[str, Any] = {}
     for place in templates(document):
         try:
             result = inject(place.pod, place.namespace or "default", settings, BUNDLE)
         except Refusal as refusal:
-            return dump({"refused": str(refusal.reason), "field": refusal.field, "sentence": refusal.sentence})
+            return dump(
+                {
+                    "refused": str(refusal.reason),
+                    "field": refusal.field,
+                    "sentence": refusal.sentence,
+                }
+            )
         after = place.replaced(after, result.pod)
         told.setdefault("containers", []).extend(result.containers)
         told.setdefault("warnings", []).extend(result.warnings)

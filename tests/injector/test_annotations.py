@@ -41,18 +41,31 @@ def test_each_may_be_set_within_its_bounds(settings):
     assert wanted.containers == ("b", "a")
     assert wanted.profile_of("a").grants == ("payments-receipt",)
     assert wanted.profile_of("b").grants == ("payments-jwt", "payments-receipt")
-    assert (float(wanted.cpu_request), int(wanted.memory_limit), wanted.log_level) == (0.25, 512 * 2**20, "error")
+    assert (float(wanted.cpu_request), int(wanted.memory_limit), wanted.log_level) == (
+        0.25,
+        512 * 2**20,
+        "error",
+    )
     assert wanted.warnings == ()
 
 
 def test_a_container_whose_name_no_annotation_can_hold_may_have_a_profile_too(settings):
-    """The name of an annotation has at most 63 characters after the slash, `profile.` takes eight, and a container's has 63."""
+    """The name of an annotation has at most 63 characters after the slash, `profile.` takes eight,
+    and a container's has 63.
+    """
     long = "a" * 63
     wanted = read(
-        {"capsign.dev/profiles": f"{long}=payments, b = receipts", "capsign.dev/profile.c": "payments"}, "shop", settings
+        {
+            "capsign.dev/profiles": f"{long}=payments, b = receipts",
+            "capsign.dev/profile.c": "payments",
+        },
+        "shop",
+        settings,
     )
     assert [len(wanted.profile_of(name).grants) for name in (long, "b", "c", "d")] == [2, 1, 2, 0]
-    twice = refusal({"capsign.dev/profiles": "c=payments", "capsign.dev/profile.c": "payments"}, settings)
+    twice = refusal(
+        {"capsign.dev/profiles": "c=payments", "capsign.dev/profile.c": "payments"}, settings
+    )
     assert "has an annotation of its own" in twice.sentence
 
 
@@ -106,7 +119,9 @@ def test_a_bad_value_is_refused_with_its_name_and_the_fix(key, value, says, sett
 def test_no_more_profiles_than_sockets_are_looked_up(settings):
     """Each costs a walk through all profiles and their namespaces."""
     read({f"capsign.dev/profile.a{number}": "default" for number in range(16)}, "shop", settings)
-    caught = refusal({f"capsign.dev/profile.a{number}": "default" for number in range(17)}, settings)
+    caught = refusal(
+        {f"capsign.dev/profile.a{number}": "default" for number in range(17)}, settings
+    )
     assert "is one of 17 like it; at most 16 containers get a socket" in caught.sentence
 
 
@@ -117,8 +132,13 @@ def test_a_profile_that_lets_a_pod_set_nothing(key, settings):
 
 
 def test_the_profile_of_another_namespace_is_as_good_as_none(settings):
-    assert read({"capsign.dev/profile": "treasury"}, "treasury", settings).profile == settings.profiles["treasury"]
-    foreign, absent = (refusal({"capsign.dev/profile": name}, settings).sentence for name in ("treasury", "vault"))
+    assert (
+        read({"capsign.dev/profile": "treasury"}, "treasury", settings).profile
+        == settings.profiles["treasury"]
+    )
+    foreign, absent = (
+        refusal({"capsign.dev/profile": name}, settings).sentence for name in ("treasury", "vault")
+    )
     assert foreign.replace("treasury", "vault") == absent
 
 
@@ -151,13 +171,18 @@ def test_ten_thousand_unknown_ones_are_a_few_warnings(settings):
 
 @given(
     st.dictionaries(
-        st.sampled_from(["containers", "profile", "profile.a", "cpu-request", "memory-limit", "log-level"]), st.text(max_size=80)
+        st.sampled_from(
+            ["containers", "profile", "profile.a", "cpu-request", "memory-limit", "log-level"]
+        ),
+        st.text(max_size=80),
     )
 )
 def test_no_text_widens_a_profile_or_breaks_anything(texts):
     refused = None
     try:
-        wanted = read({f"capsign.dev/{key}": value for key, value in texts.items()}, "elsewhere", SETTINGS)
+        wanted = read(
+            {f"capsign.dev/{key}": value for key, value in texts.items()}, "elsewhere", SETTINGS
+        )
     except Refusal as caught:
         refused = caught.sentence
     if refused is not None:

@@ -1,4 +1,6 @@
-"""Keepers against an API server that behaves: they agree, lose nothing to conflicts and lost answers, and never overreach."""
+"""Keepers against an API server that behaves: they agree, lose nothing to conflicts and lost
+answers, and never overreach.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class World:
         import msgspec
 
         settings = msgspec.structs.replace(self.settings, **self.access, **changes)
-        return CertificateKeeper(settings, lambda: cluster.connect(settings), ServingTls(), clock=lambda: self.now)
+        return CertificateKeeper(
+            settings, lambda: cluster.connect(settings), ServingTls(), clock=lambda: self.now
+        )
 
 
 @pytest.fixture
@@ -36,11 +40,16 @@ async def world(tmp_path):
     async with running(made.kube, tmp_path) as access:
         made.access = access
         yield made
-    assert not made.kube.refused, "the role of the chart allows no more than get and update of two objects"
+    assert not made.kube.refused, (
+        "the role of the chart allows no more than get and update of two objects"
+    )
 
 
 def trusted(world: World) -> list[frozenset[bytes]]:
-    return [frozenset(one.der for one in certificates.read_all(bundle)) for bundle in world.kube.bundles()]
+    return [
+        frozenset(one.der for one in certificates.read_all(bundle))
+        for bundle in world.kube.bundles()
+    ]
 
 
 async def test_a_first_replica_makes_stores_publishes_and_is_ready(world):
@@ -106,7 +115,9 @@ async def test_a_right_that_is_missing_is_named(world, call):
 
 
 async def test_a_webhook_configuration_that_is_missing_is_not_made_and_no_secret_either(world):
-    """An uninstallation deletes both, while replicas still run: what they made again then would be in the way of the next one."""
+    """An uninstallation deletes both, while replicas still run: what they made again then would be
+    in the way of the next one.
+    """
     world.kube.objects["secrets"] = None
     kept, world.kube.objects["webhooks"] = world.kube.objects["webhooks"], None
     with pytest.raises(ClusterError, match=r"`helm upgrade --install` makes it anew"):
@@ -117,11 +128,14 @@ async def test_a_webhook_configuration_that_is_missing_is_not_made_and_no_secret
 
 
 async def test_a_secret_that_somebody_deletes_is_made_anew_at_once(world):
-    """It was never made again. Replicas served on with what they held; weeks later the certificate had ended, and with it the
-    creation of every labelled pod."""
+    """It was never made again. Replicas served on with what they held; weeks later the certificate
+    had ended, and with it the creation of every labelled pod.
+    """
     notes = {"meta.helm.sh/release-name": "capsign", "x": "y"}
     labels = {"app.kubernetes.io/managed-by": "Helm", "helm.sh/chart": "capsign-0.2.0"}
-    world.kube.edit("webhooks", lambda one: one["metadata"].update(annotations=notes, labels=labels))
+    world.kube.edit(
+        "webhooks", lambda one: one["metadata"].update(annotations=notes, labels=labels)
+    )
     serving, other = world.keeper(), world.keeper()
     await serving.look()
     await other.look()
@@ -129,10 +143,17 @@ async def test_a_secret_that_somebody_deletes_is_made_anew_at_once(world):
     world.kube.objects["secrets"] = None
     await serving.look()
     await other.look()
-    assert world.kube.data()["ca.crt"] == before, "who serves puts its own back: nobody's trust breaks"
-    assert world.kube.objects["secrets"]["metadata"]["annotations"] == {"meta.helm.sh/release-name": "capsign"}
-    # Of a label that the next version changes the injector would be the owner, and Helm's apply would end in a conflict.
-    assert world.kube.objects["secrets"]["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "Helm"}
+    assert world.kube.data()["ca.crt"] == before, (
+        "who serves puts its own back: nobody's trust breaks"
+    )
+    assert world.kube.objects["secrets"]["metadata"]["annotations"] == {
+        "meta.helm.sh/release-name": "capsign"
+    }
+    # Of a label that the next version changes the injector would be the owner, and Helm's apply
+    # would end in a conflict.
+    assert world.kube.objects["secrets"]["metadata"]["labels"] == {
+        "app.kubernetes.io/managed-by": "Helm"
+    }
     assert (serving.fault(), other.fault()) == (None, None)
     assert world.kube.refused == []
 
@@ -160,13 +181,18 @@ async def test_a_rotation_asked_for_overlaps_and_ends(world):
     await second.look()
     before = world.kube.data()["ca.crt"]
     world.kube.edit(
-        "secrets", lambda secret: secret["metadata"].setdefault("annotations", {}).update({ROTATE_ANNOTATION: "today"})
+        "secrets",
+        lambda secret: (
+            secret["metadata"].setdefault("annotations", {}).update({ROTATE_ANNOTATION: "today"})
+        ),
     )
     begun = len(world.kube.history)
     await rotate(world, first, second)
     after = world.kube.data()
     assert after["ca.crt"] != before
-    assert set(after) == {"format", "rotation", "tls.crt", "tls.key", "ca.crt", "ca.key"}, "nothing of the old one is left"
+    assert set(after) == {"format", "rotation", "tls.crt", "tls.key", "ca.crt", "ca.key"}, (
+        "nothing of the old one is left"
+    )
     (published, both), (retired, one) = world.kube.history[begun:]
     assert (len(both), len(one)) == (2, 1)
     assert retired - published >= 2 * world.settings.propagation_s
@@ -175,7 +201,9 @@ async def test_a_rotation_asked_for_overlaps_and_ends(world):
 
 
 async def test_a_year_passes_with_replicas_in_turn(world):
-    """Leaves are renewed by one authority, authorities come and go, and at each look all that is served is trusted."""
+    """Leaves are renewed by one authority, authorities come and go, and at each look all that is
+    served is trusted.
+    """
     keepers = [world.keeper() for _ in range(2)]
     seen = set()
     for step in range(120):
@@ -185,7 +213,9 @@ async def test_a_year_passes_with_replicas_in_turn(world):
             world.now += 700
         assert keepers[step % 2].fault() is None
         seen.add((world.kube.data()["ca.crt"], world.kube.data()["tls.crt"]))
-    assert len({authority for authority, _ in seen}) == 2, "two thirds of a year and once more is 486 days"
+    assert len({authority for authority, _ in seen}) == 2, (
+        "two thirds of a year and once more is 486 days"
+    )
     assert 20 <= len(seen) <= 28, "every 20 days"
 
 
@@ -269,7 +299,9 @@ async def test_a_keeper_goes_on_after_failures(world):
 
 
 async def test_no_proxy_of_the_environment_is_asked(world, monkeypatch):
-    """The API server is in the cluster, and the proxy of a node's environment leads out of it (decision 26)."""
+    """The API server is in the cluster, and the proxy of a node's environment leads out of it
+    (decision 26).
+    """
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     keeper = world.keeper()

@@ -25,7 +25,9 @@ HOUR = timedelta(hours=1)
 
 
 @asynccontextmanager
-async def adapter(directory: Path, authority: Authority, name: str = NAME, port: int = 0, life: timedelta = HOUR):
+async def adapter(
+    directory: Path, authority: Authority, name: str = NAME, port: int = 0, life: timedelta = HOUR
+):
     """Speaks TLS 1.3 as the enrolment listener does; gives host:port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.issue(dns=(name,), life=life).write(directory, "serving"))
@@ -57,8 +59,10 @@ class Bundle:
 
 
 async def test_the_bundle_of_an_installation_that_is_gone_is_not_given_to_pods(tmp_path):
-    """The claim was deleted with the authority, the ConfigMap stayed, and the volume of the new adapter took 20 s to bind: for so
-    long the injector was ready with the old bundle, and the pods that got it hung in `Init` for ever."""
+    """The claim was deleted with the authority, the ConfigMap stayed, and the volume of the new
+    adapter took 20 s to bind: for so long the injector was ready with the old bundle, and the pods
+    that got it hung in `Init` for ever.
+    """
     old, new = Authority("old"), Authority("new")
     bundle = Bundle(tmp_path, old)
     confirmation = bundle.asking("127.0.0.1:1")
@@ -68,7 +72,9 @@ async def test_the_bundle_of_an_installation_that_is_gone_is_not_given_to_pods(t
         confirmation = bundle.asking(target)
         assert "not been asked yet" in str(confirmation.fault())
         await confirmation.look()
-        assert f"the one at {target} has a certificate that it does not vouch for" in str(confirmation.fault())
+        assert f"the one at {target} has a certificate that it does not vouch for" in str(
+            confirmation.fault()
+        )
         bundle.write(new)
         assert confirmation.fault() is not None
         await confirmation.look()
@@ -83,7 +89,9 @@ async def test_what_was_confirmed_stays_so_in_an_outage_and_ends_with_another_ad
         await confirmation.look()
         assert confirmation.fault() is None
     await confirmation.look()
-    assert confirmation.fault() is None, "new pods wait for the end of an outage; they are not refused"
+    assert confirmation.fault() is None, (
+        "new pods wait for the end of an outage; they are not refused"
+    )
     async with adapter(tmp_path, second, port=int(target.rpartition(":")[2])):
         await confirmation.look()
         assert "does not vouch for" in str(confirmation.fault())
@@ -107,7 +115,10 @@ async def test_a_clock_that_is_off_takes_back_no_confirmation(tmp_path):
 async def test_one_replica_that_confirms_is_enough_and_the_name_counts(tmp_path):
     authority = Authority()
     bundle = Bundle(tmp_path, Authority("next"), authority)
-    async with adapter(tmp_path, authority, name="somebody.else.svc") as wrong, adapter(tmp_path, authority) as right:
+    async with (
+        adapter(tmp_path, authority, name="somebody.else.svc") as wrong,
+        adapter(tmp_path, authority) as right,
+    ):
         confirmation = bundle.asking(wrong)
         await confirmation.look()
         assert "not valid for" in str(confirmation.fault())
@@ -138,7 +149,9 @@ async def test_a_replica_is_not_ready_and_refuses_what_reaches_it_until_then(tmp
     async with adapter(tmp_path, authority) as target:
         one = injector(tmp_path, adapter={"enrolment_targets": [target], "server_name": NAME})
         assert one.confirmation is not None
-        assert one.health.faults() == ["No adapter has confirmed the trust bundle: it has not been asked yet."]
+        assert one.health.faults() == [
+            "No adapter has confirmed the trust bundle: it has not been asked yet."
+        ]
         with pytest.raises(NoTrustBundleError, match="No adapter has confirmed"):
             one._review(rig.review({"capsign.dev/inject": "true"}))
         await one.confirmation.look()
@@ -147,7 +160,9 @@ async def test_a_replica_is_not_ready_and_refuses_what_reaches_it_until_then(tmp
 
 
 async def test_where_identities_come_from_elsewhere_no_bundle_is_needed(tmp_path):
-    one = injector(tmp_path, identity={"source": "workload-api", "csi": {"driver": "csi.spiffe.io"}})
+    one = injector(
+        tmp_path, identity={"source": "workload-api", "csi": {"driver": "csi.spiffe.io"}}
+    )
     assert one.confirmation is None
     assert one.health.faults() == []
     assert one._review(rig.review({"capsign.dev/inject": "true"})).outcome == "injected"

@@ -18,8 +18,17 @@ from support import pods
 
 
 def pod(*names: str, **spec):
-    metadata = {"labels": {"capsign.dev/inject": "true"}, "annotations": spec.pop("annotations", {})}
-    return {"metadata": metadata, "spec": {"containers": [{"name": name, "image": "a"} for name in names or ("app",)], **spec}}
+    metadata = {
+        "labels": {"capsign.dev/inject": "true"},
+        "annotations": spec.pop("annotations", {}),
+    }
+    return {
+        "metadata": metadata,
+        "spec": {
+            "containers": [{"name": name, "image": "a"} for name in names or ("app",)],
+            **spec,
+        },
+    }
 
 
 def agent(after):
@@ -31,7 +40,11 @@ def toml(after):
 
 
 def test_the_agent_reads_what_the_injector_writes(settings, bundle):
-    asked = {"capsign.dev/profile": "payments", "capsign.dev/profile.b": "receipts", "capsign.dev/log-level": "debug"}
+    asked = {
+        "capsign.dev/profile": "payments",
+        "capsign.dev/profile.b": "receipts",
+        "capsign.dev/log-level": "debug",
+    }
     after = inject(pod("a", "b", annotations=asked), "shop", settings, bundle).pod
     (variable,) = agent(after)["env"]
     read = agent_settings.load(None, {variable["name"]: variable["value"]})
@@ -52,7 +65,11 @@ def test_its_identity_comes_from_the_projected_token(settings, bundle):
     assert identity["kubernetes"]["bundle"] == bundle
     (token,) = [one for one in after["spec"]["volumes"] if one["name"] == "capsign-token"]
     (source,) = token["projected"]["sources"]
-    assert source["serviceAccountToken"] == {"audience": "capsign", "expirationSeconds": 600, "path": "token"}
+    assert source["serviceAccountToken"] == {
+        "audience": "capsign",
+        "expirationSeconds": 600,
+        "path": "token",
+    }
     (mount,) = [one for one in agent(after)["volumeMounts"] if one["name"] == "capsign-token"]
     assert identity["kubernetes"]["token_file"] == f"{mount['mountPath']}/token"
 
@@ -73,26 +90,37 @@ def test_every_text_is_one_toml_string(text):
 
 
 def test_a_bundle_is_its_certificates_and_nothing_between_them(bundle):
-    assert certificates(f'subject=/CN="""\n[upstream]\n{bundle}\r\n# \u00e9\n{bundle}') == bundle * 2
+    assert (
+        certificates(f'subject=/CN="""\n[upstream]\n{bundle}\r\n# \u00e9\n{bundle}') == bundle * 2
+    )
     assert certificates("") == certificates(" \n") == ""
-    for wrong in ("x", "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----", bundle * (MAX_BUNDLE_BYTES // 50)):
+    for wrong in (
+        "x",
+        "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----",
+        bundle * (MAX_BUNDLE_BYTES // 50),
+    ):
         with pytest.raises(SettingsError, match="Is it the right file"):
             certificates(wrong)
 
 
 def test_the_smallest_patch_to_a_chosen_container(settings, bundle):
-    """One mount and one variable; the container that was not chosen is the same object as before."""
+    """One mount and one variable; the container that was not chosen is the same object as
+    before.
+    """
     before = pod("app", "other", annotations={"capsign.dev/containers": "app"})
     app, other = inject(before, "shop", settings, bundle).pod["spec"]["containers"]
     assert set(app) - set(before["spec"]["containers"][0]) == {"env", "volumeMounts"}
     assert app["env"] == [{"name": "CAPSIGN_SOCKET", "value": "/run/capsign/s/agent.sock"}]
-    assert app["volumeMounts"] == [{"name": "capsign-socket-0", "mountPath": "/run/capsign", "readOnly": True}]
+    assert app["volumeMounts"] == [
+        {"name": "capsign-socket-0", "mountPath": "/run/capsign", "readOnly": True}
+    ]
     assert other == before["spec"]["containers"][1]
 
 
 def test_a_container_that_comes_after_us_gets_no_socket_unless_it_is_named(settings, bundle):
-    """A mesh injects its proxy after our first call; on our second one it is an ordinary container like any other, and must not
-    be able to sign for the application that it stands beside."""
+    """A mesh injects its proxy after our first call; on our second one it is an ordinary container
+    like any other, and must not be able to sign for the application that it stands beside.
+    """
     once = inject(pod("app"), "shop", settings, bundle)
     meshed = pods.meshed(once.pod)
     assert inject(meshed, "shop", settings, bundle).containers == ("app",)
@@ -101,25 +129,41 @@ def test_a_container_that_comes_after_us_gets_no_socket_unless_it_is_named(setti
 
 
 def test_a_choice_that_changed_leaves_nothing_behind(settings, bundle):
-    """A template that was injected offline is edited: sockets follow the annotation; what is no longer chosen loses its own."""
+    """A template that was injected offline is edited: sockets follow the annotation; what is no
+    longer chosen loses its own.
+    """
     once = inject(pod("a", "b"), "shop", settings, bundle).pod
     asked = {"capsign.dev/injected": "1", "capsign.dev/containers": "b"}
-    again = inject({**once, "metadata": {**once["metadata"], "annotations": asked}}, "shop", settings, bundle).pod
+    again = inject(
+        {**once, "metadata": {**once["metadata"], "annotations": asked}}, "shop", settings, bundle
+    ).pod
     assert again == inject(pod("a", "b", annotations=asked), "shop", settings, bundle).pod
 
 
 def test_what_was_injected_with_other_settings_is_made_anew(settings, bundle):
-    """GitOps holds a manifest with last year's image, bundle and profile: admission replaces what is ours, and only that."""
+    """GitOps holds a manifest with last year's image, bundle and profile: admission replaces what
+    is ours, and only that.
+    """
     old = parse(b"image: localhost/old:1\naudience: old\nprofiles: {default: {grants: [g]}}", "x")
     stale = inject(pod("app", "web"), "shop", old, "").pod
-    assert inject(stale, "shop", settings, bundle).pod == inject(pod("app", "web"), "shop", settings, bundle).pod
+    assert (
+        inject(stale, "shop", settings, bundle).pod
+        == inject(pod("app", "web"), "shop", settings, bundle).pod
+    )
 
 
 def test_a_forged_agent_is_replaced_by_the_real_one(settings, bundle):
-    """Whoever writes an agent of their own and says that it was injected gets ours, with nothing left of theirs."""
+    """Whoever writes an agent of their own and says that it was injected gets ours, with nothing
+    left of theirs.
+    """
     forged = inject(pod(), "shop", settings, bundle).pod
     theirs = agent(forged)
-    theirs |= {"image": "evil", "command": ["sh"], "lifecycle": {"postStart": {"exec": {"command": ["sh"]}}}, "stdin": True}
+    theirs |= {
+        "image": "evil",
+        "command": ["sh"],
+        "lifecycle": {"postStart": {"exec": {"command": ["sh"]}}},
+        "stdin": True,
+    }
     theirs["env"].append({"name": "LD_PRELOAD", "value": "/x.so"})
     theirs["securityContext"] = {"privileged": False, "runAsUser": 0}
     theirs["volumeMounts"].append({"name": "x", "mountPath": "/opt/capsign"})
@@ -130,21 +174,32 @@ def test_a_forged_agent_is_replaced_by_the_real_one(settings, bundle):
 
 
 def test_admission_of_the_api_server_is_kept(settings, bundle):
-    """LimitRange and AlwaysPullImages act on the agent after our first call and check again after our second: without their
-    values the pod would be refused, and nobody would know why."""
+    """LimitRange and AlwaysPullImages act on the agent after our first call and check again after
+    our second: without their values the pod would be refused, and nobody would know why.
+    """
     once = inject(pod(), "shop", settings, bundle).pod
     again = agent(inject(pods.always_pulled(pods.limit_ranged(once)), "shop", settings, bundle).pod)
     assert again["imagePullPolicy"] == "Always"
-    assert again["resources"]["limits"] == {"cpu": "750m", "memory": "128Mi", "ephemeral-storage": "32Mi"}
+    assert again["resources"]["limits"] == {
+        "cpu": "750m",
+        "memory": "128Mi",
+        "ephemeral-storage": "32Mi",
+    }
 
 
 @pytest.mark.parametrize(
     ("own", "agent_resources"),
     [
         ({}, ({"cpu": "10m", "memory": "64Mi"}, {"memory": "128Mi"})),
-        ({"limits": {"cpu": 1, "memory": "1Gi"}}, ({"cpu": "500m", "memory": "128Mi"}, {"cpu": "500m", "memory": "128Mi"})),
         (
-            {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}},
+            {"limits": {"cpu": 1, "memory": "1Gi"}},
+            ({"cpu": "500m", "memory": "128Mi"}, {"cpu": "500m", "memory": "128Mi"}),
+        ),
+        (
+            {
+                "limits": {"cpu": "1", "memory": "1Gi"},
+                "requests": {"cpu": "1000m", "memory": "1024Mi"},
+            },
             ({"cpu": "500m", "memory": "128Mi"}, {"cpu": "500m", "memory": "128Mi"}),
         ),
         (
@@ -158,7 +213,9 @@ def test_a_guaranteed_pod_stays_guaranteed(own, agent_resources, settings, bundl
     given["spec"]["containers"][0]["resources"] = own
     resources = agent(inject(given, "shop", settings, bundle).pod)["resources"]
     storage = {"ephemeral-storage": "32Mi"}
-    assert (resources["requests"], resources["limits"]) == tuple({**one, **storage} for one in agent_resources)
+    assert (resources["requests"], resources["limits"]) == tuple(
+        {**one, **storage} for one in agent_resources
+    )
 
 
 def test_quantities_are_written_as_the_api_server_keeps_them(settings, bundle):

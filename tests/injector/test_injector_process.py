@@ -1,4 +1,6 @@
-"""The injector as a process: it starts, says why it is not ready, answers a thousand at once, and ends without losing one."""
+"""The injector as a process: it starts, says why it is not ready, answers a thousand at once, and
+ends without losing one.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ LABELLED = {"capsign.dev/inject": "true"}
 class Process:
     """A running injector."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int, health: int, log: Path) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, port: int, health: int, log: Path
+    ) -> None:
         self.process = process
         self.url = f"https://localhost:{port}/inject"
         self.health = f"http://127.0.0.1:{health}"
@@ -94,7 +98,9 @@ async def test_a_thousand_reviews_at_once_are_all_answered(tmp_path, mounted):
         before = psutil.Process(one.process.pid).memory_info().rss
 
         async def ask(number: int) -> dict[str, object]:
-            async with session.post(one.url, data=rig.review(LABELLED, uid=f"u-{number}")) as answer:
+            async with session.post(
+                one.url, data=rig.review(LABELLED, uid=f"u-{number}")
+            ) as answer:
                 assert answer.status == 200, await answer.text()
                 return (await answer.json())["response"]
 
@@ -110,9 +116,14 @@ async def test_a_thousand_reviews_at_once_are_all_answered(tmp_path, mounted):
 
 
 async def test_two_replicas_drain_in_turn_and_no_request_fails(tmp_path, mounted):
-    """The callers are what kube-proxy makes of API servers: new connections go where readiness is, kept ones stay."""
+    """The callers are what kube-proxy makes of API servers: new connections go where readiness is,
+    kept ones stay.
+    """
     files, trusted = mounted
-    async with injector(tmp_path, "first", **files) as first, injector(tmp_path, "second", **files) as second:
+    async with (
+        injector(tmp_path, "first", **files) as first,
+        injector(tmp_path, "second", **files) as second,
+    ):
         probe = aiohttp.ClientSession()
         replicas, ready, done = [first, second], [], asyncio.Event()
 
@@ -120,7 +131,9 @@ async def test_two_replicas_drain_in_turn_and_no_request_fails(tmp_path, mounted
             while not done.is_set():
                 seen = []
                 for replica in replicas:
-                    if replica.process.returncode is None and not (replica is first and ended.is_set()):
+                    if replica.process.returncode is None and not (
+                        replica is first and ended.is_set()
+                    ):
                         seen += [replica] if (await replica.ready(probe))[0] == 200 else []
                 ready[:] = seen
                 await asyncio.sleep(0.02)
@@ -161,13 +174,18 @@ async def test_two_replicas_drain_in_turn_and_no_request_fails(tmp_path, mounted
 
 
 async def test_own_certificates_rotate_under_continuous_requests(tmp_path):
-    """Two replicas and an API server whose webhook clients trust what was published last: no request fails."""
+    """Two replicas and an API server whose webhook clients trust what was published last: no
+    request fails.
+    """
     (tmp_path / "bundle.pem").write_bytes(Authority().certificate)
     timing = {"propagation_s": 4, "look_s": 1, "leaf_life_s": 60, "authority_life_s": 120}
     kube = FakeKube(server_settings.Server(), time.time)
     async with running(kube, tmp_path) as access:
         own = {**access, **timing}
-        async with injector(tmp_path, "first", **own) as first, injector(tmp_path, "second", **own) as second:
+        async with (
+            injector(tmp_path, "first", **own) as first,
+            injector(tmp_path, "second", **own) as second,
+        ):
             async with aiohttp.ClientSession() as probe:
                 await first.until_ready(probe)
                 await second.until_ready(probe)
@@ -176,13 +194,23 @@ async def test_own_certificates_rotate_under_continuous_requests(tmp_path):
             async def call(replica: Process) -> None:
                 nonlocal answered
                 while not done.is_set():
-                    async with caller(kube.bundles()[0]) as session, session.post(replica.url, data=rig.review()) as answer:
+                    async with (
+                        caller(kube.bundles()[0]) as session,
+                        session.post(replica.url, data=rig.review()) as answer,
+                    ):
                         assert answer.status == 200
                     answered += 1
 
             callers = [asyncio.create_task(call(replica)) for replica in (first, second)]
-            kube.edit("secrets", lambda secret: secret["metadata"].update(annotations={ROTATE_ANNOTATION: "now"}))
-            while kube.data()["ca.crt"] == before or "previous-ca.crt" in kube.data() or len(kube.history[-1][1]) != 1:
+            kube.edit(
+                "secrets",
+                lambda secret: secret["metadata"].update(annotations={ROTATE_ANNOTATION: "now"}),
+            )
+            while (
+                kube.data()["ca.crt"] == before
+                or "previous-ca.crt" in kube.data()
+                or len(kube.history[-1][1]) != 1
+            ):
                 await asyncio.sleep(0.05)
                 assert not any(one.done() for one in callers)
             done.set()
@@ -193,9 +221,15 @@ async def test_own_certificates_rotate_under_continuous_requests(tmp_path):
 
 
 async def test_it_says_why_it_is_not_ready_and_becomes_so(tmp_path):
-    """Nothing is mounted at first. Each file that appears, as the kubelet makes it appear, takes one sentence away."""
+    """Nothing is mounted at first. Each file that appears, as the kubelet makes it appear, takes
+    one sentence away.
+    """
     authority, leaf = rig.authority_and_leaf(int(time.time()), "localhost")
-    files = {"certificate": "files", "cert_file": str(tmp_path / "tls.crt"), "key_file": str(tmp_path / "tls.key")}
+    files = {
+        "certificate": "files",
+        "cert_file": str(tmp_path / "tls.crt"),
+        "key_file": str(tmp_path / "tls.key"),
+    }
     async with injector(tmp_path, "one", **files) as one, caller(authority.certificate) as session:
         status, text = await one.ready(session)
         assert status == 503
@@ -235,9 +269,14 @@ async def test_it_says_why_it_is_not_ready_and_becomes_so(tmp_path):
 async def test_wrong_settings_are_one_sentence_and_exit_code_2(tmp_path, text, said):
     (tmp_path / "settings.yaml").write_text(text)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "capsign_injector", "--settings", str(tmp_path / "settings.yaml"), "--check-config",
+        sys.executable,
+        "-m",
+        "capsign_injector",
+        "--settings",
+        str(tmp_path / "settings.yaml"),
+        "--check-config",
         stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    )
     _, errors = await process.communicate()
     assert process.returncode == 2
     assert said in errors.decode()

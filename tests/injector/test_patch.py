@@ -44,11 +44,18 @@ def test_lists_of_named_things(before, after):
 @pytest.mark.parametrize(
     ("before", "after", "operations"),
     [
-        ([{"name": "b"}], [{"name": "a"}, {"name": "b"}], [{"op": "add", "path": "/0", "value": {"name": "a"}}]),
+        (
+            [{"name": "b"}],
+            [{"name": "a"}, {"name": "b"}],
+            [{"op": "add", "path": "/0", "value": {"name": "a"}}],
+        ),
         (
             [{"name": "b"}, {"name": "a", "x": 1}],
             [{"name": "a", "x": 2}, {"name": "b"}],
-            [{"op": "move", "from": "/1", "path": "/0"}, {"op": "replace", "path": "/0/x", "value": 2}],
+            [
+                {"op": "move", "from": "/1", "path": "/0"},
+                {"op": "replace", "path": "/0/x", "value": 2},
+            ],
         ),
         ({"a": {"b/c": 1}}, {"a": {}}, [{"op": "remove", "path": "/a/b~1c"}]),
         ({"a": 1}, {"a": True}, [{"op": "replace", "path": "/a", "value": True}]),

@@ -1,4 +1,6 @@
-"""Pods as people write them: what injection makes of each is on file, and a difference is somebody's decision."""
+"""Pods as people write them: what injection makes of each is on file, and a difference is
+somebody's decision.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def only(data, name):
 
 def test_there_are_enough_and_each_has_its_result():
     assert len([one for one in SOURCES if not one.name.startswith("refused-")]) >= 25
-    assert {MAKER["target"](one).name for one in SOURCES} == {one.name for one in MAKER["target"](SOURCES[0]).parent.iterdir()}
+    assert {MAKER["target"](one).name for one in SOURCES} == {
+        one.name for one in MAKER["target"](SOURCES[0]).parent.iterdir()
+    }
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda one: one.stem)

@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 from support import json_patch, kube_schemas, pod_security, pods
 from support.injector_settings import BUNDLE, SETTINGS
 
-BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+BOUNDED = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 
 
 def injected(pod, with_settings: Settings = SETTINGS):
@@ -21,15 +25,27 @@ def injected(pod, with_settings: Settings = SETTINGS):
 
 
 def without_ours(pod):
-    """The pod with everything of ours taken out, by a rule that is not the injector's: our names, nothing else."""
+    """The pod with everything of ours taken out, by a rule that is not the injector's: our names,
+    nothing else.
+    """
     pod = copy.deepcopy(pod)
     spec = pod["spec"]
     pod["metadata"].get("annotations", {}).pop("capsign.dev/injected", None)
-    spec["initContainers"] = [one for one in spec.get("initContainers") or () if one["name"] != "capsign-agent"]
-    spec["volumes"] = [one for one in spec.get("volumes") or () if not one["name"].startswith("capsign-")]
-    spec["imagePullSecrets"] = [one for one in spec.get("imagePullSecrets") or () if one["name"] != "mirror"]
+    spec["initContainers"] = [
+        one for one in spec.get("initContainers") or () if one["name"] != "capsign-agent"
+    ]
+    spec["volumes"] = [
+        one for one in spec.get("volumes") or () if not one["name"].startswith("capsign-")
+    ]
+    spec["imagePullSecrets"] = [
+        one for one in spec.get("imagePullSecrets") or () if one["name"] != "mirror"
+    ]
     for one in [*spec["initContainers"], *spec["containers"]]:
-        one["volumeMounts"] = [each for each in one.get("volumeMounts") or () if not each["name"].startswith("capsign-")]
+        one["volumeMounts"] = [
+            each
+            for each in one.get("volumeMounts") or ()
+            if not each["name"].startswith("capsign-")
+        ]
         one["env"] = [each for each in one.get("env") or () if each["name"] != "CAPSIGN_SOCKET"]
     return prune(pod)
 
@@ -38,8 +54,19 @@ def prune(value):
     """Absent, null and empty are the same to Kubernetes for lists and maps of these kinds."""
     if isinstance(value, dict):
         kept = {key: prune(each) for key, each in value.items()}
-        empty = ("annotations", "initContainers", "volumes", "imagePullSecrets", "volumeMounts", "env")
-        return {key: each for key, each in kept.items() if each not in (None, [], {}) or key not in empty}
+        empty = (
+            "annotations",
+            "initContainers",
+            "volumes",
+            "imagePullSecrets",
+            "volumeMounts",
+            "env",
+        )
+        return {
+            key: each
+            for key, each in kept.items()
+            if each not in (None, [], {}) or key not in empty
+        }
     return [prune(each) for each in value] if isinstance(value, list) else value
 
 
@@ -88,13 +115,19 @@ def test_what_satisfied_restricted_still_does(pod):
 @BOUNDED
 @given(pods.pods())
 def test_the_agent_itself_always_satisfies_restricted(pod):
-    """Whatever the pod says for all its containers: no rule is broken at the agent's container or at a volume of ours."""
+    """Whatever the pod says for all its containers: no rule is broken at the agent's container or
+    at a volume of ours.
+    """
     broken = pod_security.violations(injected(pod))
     assert not [one for one in broken if "capsign-" in one]
 
 
 @BOUNDED
-@given(pods.pods(), st.lists(st.sampled_from(pods.OTHERS), max_size=5), st.lists(st.sampled_from(pods.OTHERS), max_size=5))
+@given(
+    pods.pods(),
+    st.lists(st.sampled_from(pods.OTHERS), max_size=5),
+    st.lists(st.sampled_from(pods.OTHERS), max_size=5),
+)
 def test_others_may_change_the_pod_before_and_between(pod, before, between):
     for change in before:
         pod = change(pod)
@@ -106,8 +139,12 @@ def test_others_may_change_the_pod_before_and_between(pod, before, between):
     assert injected(twice) == twice
     assert twice["spec"]["initContainers"][0]["name"] == "capsign-agent"
     assert sockets(twice) == sockets(once)
-    foreign = [one for one in changed["spec"].get("initContainers") or () if one["name"] != "capsign-agent"]
-    assert [one["name"] for one in twice["spec"]["initContainers"][1:]] == [one["name"] for one in foreign]
+    foreign = [
+        one for one in changed["spec"].get("initContainers") or () if one["name"] != "capsign-agent"
+    ]
+    assert [one["name"] for one in twice["spec"]["initContainers"][1:]] == [
+        one["name"] for one in foreign
+    ]
     assert json_patch.apply(changed, patch.diff(changed, twice)) == twice
 
 
@@ -123,7 +160,9 @@ def sockets(pod):
 @BOUNDED
 @given(pods.pods())
 def test_what_the_api_server_adds_makes_no_second_patch(pod):
-    """The API server calls us twice for nearly every pod: its own admission goes first, and again after our patch."""
+    """The API server calls us twice for nearly every pod: its own admission goes first, and again
+    after our patch.
+    """
 
     def admitted(pod):
         return pods.always_pulled(pods.limit_ranged(pods.defaulted(pod)))
@@ -147,7 +186,9 @@ def test_only_the_agent_mounts_its_volumes_and_each_container_only_its_own_socke
     after = injected(pod)
     owners: dict[str, set[str]] = {}
     for one in [*after["spec"]["initContainers"][1:], *after["spec"]["containers"]]:
-        ours = [mount for mount in one.get("volumeMounts") or () if mount["name"].startswith("capsign-")]
+        ours = [
+            mount for mount in one.get("volumeMounts") or () if mount["name"].startswith("capsign-")
+        ]
         assert len(ours) <= 1
         for mount in ours:
             assert mount == {"name": mount["name"], "mountPath": "/run/capsign", "readOnly": True}

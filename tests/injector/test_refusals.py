@@ -16,14 +16,23 @@ from capsign_injector.settings import parse
 BUNDLE = ""
 
 
-def pod(*containers: dict[str, Any], annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
-    given = [{"name": "app", "image": "a"}] if not containers else [{"image": "a", **one} for one in containers]
+def pod(
+    *containers: dict[str, Any], annotations: dict[str, str] | None = None, **spec: Any
+) -> dict[str, Any]:
+    given = (
+        [{"name": "app", "image": "a"}]
+        if not containers
+        else [{"image": "a", **one} for one in containers]
+    )
     metadata = {"labels": {"capsign.dev/inject": "true"}, "annotations": annotations or {}}
     return {"metadata": metadata, "spec": {"containers": given, **spec}}
 
 
 def mounts(*places: tuple[str, str], name: str = "app", **more: Any) -> dict[str, Any]:
-    return {"name": name, "volumeMounts": [{"name": volume, "mountPath": path, **more} for volume, path in places]}
+    return {
+        "name": name,
+        "volumeMounts": [{"name": volume, "mountPath": path, **more} for volume, path in places],
+    }
 
 
 def adding(*capabilities: str) -> dict[str, Any]:
@@ -50,7 +59,13 @@ REACHING = (
     "/dev", "/dev/mem", "/dev/sda", "/dev/kmsg", "/procx", "/proc/sysrq-trigger", "/proc/sys/fs/binfmt_misc", "/tmp", "/srv",
     "", ".", "etc", "../etc", "/mnt", "/mnt/disks/..", "/mnt/diskss", "/data", "/var/log/../lib", "/hostetc",
 )  # fmt: skip
-NOT_REACHING = ("/dev/net/tun", "/dev/hugepages/", "/mnt/disks/ssd0", "/proc/sys/vm", "/proc/sys/net/core")
+NOT_REACHING = (
+    "/dev/net/tun",
+    "/dev/hugepages/",
+    "/mnt/disks/ssd0",
+    "/proc/sys/vm",
+    "/proc/sys/net/core",
+)
 TO_READ = (
     "/var/log", "/var/log/pods", "//var//log/", "/var/lib/../log", "/etc/ssl/certs", "/etc/localtime", "/etc/os-release",
     "/run/udev/data", "/var/run/udev/data", "/sys/devices/system/cpu", "/usr/share/zoneinfo/Europe", "/etc/machine-id",
@@ -153,7 +168,9 @@ REFUSED: list[tuple[str, dict[str, Any], Reason, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("given", "reason", "field"), [one[1:] for one in REFUSED], ids=[one[0] for one in REFUSED])
+@pytest.mark.parametrize(
+    ("given", "reason", "field"), [one[1:] for one in REFUSED], ids=[one[0] for one in REFUSED]
+)
 def test_refused(given, reason, field, settings):
     before = copy.deepcopy(given)
     with pytest.raises(Refusal) as caught:
@@ -199,7 +216,9 @@ def test_the_platform_team_can_take_what_reaches_the_node_and_people_are_told():
     for given in (pod(PRIVILEGED), pod(mounts(("v", "/x")), volumes=NODE)):
         (warning,) = inject(given, "shop", lenient, BUNDLE).warnings
         assert "`app`" in warning
-    assert inject(pod(hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet"), "shop", lenient, BUNDLE).containers == ("app",)
+    assert inject(
+        pod(hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet"), "shop", lenient, BUNDLE
+    ).containers == ("app",)
     with pytest.raises(Refusal, match="dnsPolicy"):
         inject(pod(hostNetwork=True), "shop", lenient, BUNDLE)
     with pytest.raises(Refusal, match="hostPID"):
@@ -209,11 +228,23 @@ def test_the_platform_team_can_take_what_reaches_the_node_and_people_are_told():
 @pytest.mark.parametrize("source", ["kubernetes", "workload-api"])
 @pytest.mark.parametrize(
     ("host", "inside"),
-    [("10.0.0.1", False), ("[fd00::1]", False), ("kms.example.org", False), ("kms.ns.svc", True), ("kms", True)],
+    [
+        ("10.0.0.1", False),
+        ("[fd00::1]", False),
+        ("kms.example.org", False),
+        ("kms.ns.svc", True),
+        ("kms", True),
+    ],
 )
 def test_who_asks_for_an_adapter_outside_needs_no_dns_of_the_cluster(source, host, inside):
-    """With an address as target, too, a pod on its node's network was refused for its `dnsPolicy`."""
-    settings = {"adapter": {"targets": [f"{host}:7443"]}, "allow_host_network": True, "identity": {"source": source}}
+    """With an address as target, too, a pod on its node's network was refused for its
+    `dnsPolicy`.
+    """
+    settings = {
+        "adapter": {"targets": [f"{host}:7443"]},
+        "allow_host_network": True,
+        "identity": {"source": source},
+    }
     if source == "kubernetes":
         settings["adapter"]["enrolment_targets"] = [f"{host}:7444"]
     else:
@@ -228,7 +259,12 @@ def test_paths_that_the_platform_team_calls_harmless_are_taken_and_nothing_above
     ours = parse(b"harmless_host_paths: [/srv/data/]", "x")
     for path in ("/srv/data", "/srv/data/app", "/srv//data/"):
         assert inject(hosted(path), "shop", ours, BUNDLE).warnings == ()
-    for given in (hosted("/srv"), hosted("/srv/database"), hosted("/srv/data/../x"), hosted("/srv/data", subPathExpr="$(X)")):
+    for given in (
+        hosted("/srv"),
+        hosted("/srv/database"),
+        hosted("/srv/data/../x"),
+        hosted("/srv/data", subPathExpr="$(X)"),
+    ):
         with pytest.raises(Refusal, match="harmless_host_paths"):
             inject(given, "shop", ours, BUNDLE)
 
@@ -246,25 +282,39 @@ def test_without_the_label_nothing_is_even_read(settings):
     assert inject({}, "shop", settings, BUNDLE).pod == {}
 
 
-@pytest.mark.parametrize("value", ["True", "TRUE", "yes", "1", "on", "enabled", " true", "true ", "", "no", True, 1, False])
+@pytest.mark.parametrize(
+    "value",
+    ["True", "TRUE", "yes", "1", "on", "enabled", " true", "true ", "", "no", True, 1, False],
+)
 def test_a_label_that_says_neither_true_nor_false_is_refused(value, settings):
     """Such pods ran without an agent, and their applications told of a socket that is not there."""
-    given = {"metadata": {"labels": {"capsign.dev/inject": value}}, "spec": {"containers": [{"name": "app", "image": "a"}]}}
+    given = {
+        "metadata": {"labels": {"capsign.dev/inject": value}},
+        "spec": {"containers": [{"name": "app", "image": "a"}]},
+    }
     with pytest.raises(Refusal, match=r'Write `capsign\.dev/inject: "true"`') as caught:
         inject(given, "shop", settings, BUNDLE)
-    assert (caught.value.reason, caught.value.field) == (Reason.ANNOTATION, "metadata.labels[capsign.dev/inject]")
+    assert (caught.value.reason, caught.value.field) == (
+        Reason.ANNOTATION,
+        "metadata.labels[capsign.dev/inject]",
+    )
 
 
 @pytest.mark.parametrize("annotation", ["true", "false", ""])
 def test_the_annotation_in_the_labels_place_is_told(annotation, settings):
-    given = {"metadata": {"annotations": {"capsign.dev/inject": annotation}}, "spec": {"containers": 7}}
+    given = {
+        "metadata": {"annotations": {"capsign.dev/inject": annotation}},
+        "spec": {"containers": 7},
+    }
     result = inject(given, "shop", settings, BUNDLE)
     assert (result.pod, result.containers) == (given, ())
     assert "move it to `metadata.labels`" in result.warnings[0]
 
 
 def test_name_servers_of_the_pods_own_are_told_what_they_must_know(settings):
-    """With the cluster's server and no search domains, or with another server, the pod hung in `Init` and nothing said why."""
+    """With the cluster's server and no search domains, or with another server, the pod hung in
+    `Init` and nothing said why.
+    """
     own = pod(dnsPolicy="None", dnsConfig={"nameservers": ["10.96.0.10"]})
     (warning,) = inject(own, "shop", settings, BUNDLE).warnings
     assert "capsign-adapter.capsign-system.svc" in warning
@@ -301,11 +351,15 @@ def many_annotations(number):
 
 @pytest.mark.parametrize("many", [many_mounts, many_annotations])
 def test_a_pod_that_is_twice_as_large_is_twice_the_work(many, settings):
-    """Every mount above our place was held against every mount of every other container: one pod of 3 MiB, from anybody who may
-    make pods, kept the thread that answers reviews for minutes, and with it every labelled pod of the cluster."""
+    """Every mount above our place was held against every mount of every other container: one pod of
+    3 MiB, from anybody who may make pods, kept the thread that answers reviews for minutes, and
+    with it every labelled pod of the cluster.
+    """
     assert steps(many(400), settings) < 3 * steps(many(200), settings)
 
 
 def test_what_is_not_warned_about_is_not_guessed_at_either(settings):
-    """What each of ten thousand misspelt annotations meant took the same thread a minute, to say sixteen of them."""
+    """What each of ten thousand misspelt annotations meant took the same thread a minute, to say
+    sixteen of them.
+    """
     assert steps(many_annotations(400), settings) < 20_000

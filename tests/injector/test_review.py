@@ -23,7 +23,9 @@ POD = {
 
 
 def review(pod: Any = POD, **changes: Any) -> bytes:
-    """As the API server sends it (the examples of the documentation of admission webhooks), with `changes` in the request."""
+    """As the API server sends it (the examples of the documentation of admission webhooks), with
+    `changes` in the request.
+    """
     request = {
         "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
         "kind": {"group": "", "version": "v1", "kind": "Pod"},
@@ -40,7 +42,9 @@ def review(pod: Any = POD, **changes: Any) -> bytes:
         **changes,
     }
     request = {key: value for key, value in request.items() if value != "absent"}
-    return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
+    return json.dumps(
+        {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    ).encode()
 
 
 def answered(body: bytes) -> tuple[dict[str, Any], str, Reason | None]:
@@ -77,10 +81,14 @@ def test_a_pod_that_did_not_ask_passes_as_it_is():
 
 
 def test_warnings_reach_whoever_applied_it():
-    asked = {**POD, "metadata": {**POD["metadata"], "annotations": {"capsign.dev/contaners": "app"}}}
+    asked = {
+        **POD,
+        "metadata": {**POD["metadata"], "annotations": {"capsign.dev/contaners": "app"}},
+    }
     response, _, _ = answered(review(asked))
     assert response["warnings"] == [
-        "The annotation `capsign.dev/contaners` is not known and does nothing. Did you mean `capsign.dev/containers`?"
+        "The annotation `capsign.dev/contaners` is not known and does nothing. Did you "
+        "mean `capsign.dev/containers`?"
     ]
 
 
@@ -89,7 +97,11 @@ def test_a_refusal_says_which_field_and_what_to_do():
     assert (response["allowed"], outcome, reason) == (False, "refused", Reason.ISOLATION)
     assert response["status"]["message"].endswith("Remove `hostPID`.")
     assert response["status"]["details"]["causes"][0]["field"] == "spec.hostPID"
-    assert response["auditAnnotations"] == {"outcome": "refused", "reason": "isolation", "field": "spec.hostPID"}
+    assert response["auditAnnotations"] == {
+        "outcome": "refused",
+        "reason": "isolation",
+        "field": "spec.hostPID",
+    }
     assert "patch" not in response
 
 
@@ -104,8 +116,13 @@ def test_a_refusal_says_which_field_and_what_to_do():
     ],
 )
 def test_a_refusal_names_the_pod_as_people_know_it(metadata, name):
-    """A controller's pods have no name yet: the events of thirty Deployments all said `The Pod "" is invalid`."""
-    refused = {"metadata": {**metadata, "labels": {"capsign.dev/inject": "yes"}}, "spec": POD["spec"]}
+    """A controller's pods have no name yet: the events of thirty Deployments all said `The Pod ""
+    is invalid`.
+    """
+    refused = {
+        "metadata": {**metadata, "labels": {"capsign.dev/inject": "yes"}},
+        "spec": POD["spec"],
+    }
     status = answered(review(refused))[0]["status"]
     assert status["details"]["name"] == name
     assert status["message"].startswith(f"pod {name}: ")
@@ -120,7 +137,11 @@ def test_the_annotation_in_the_labels_place_is_told():
 
 def test_the_profile_is_the_one_of_the_reviews_namespace():
     """The pod's own metadata is what its author wrote; the API server says where it goes."""
-    metadata = {**POD["metadata"], "namespace": "treasury", "annotations": {"capsign.dev/profile": "treasury"}}
+    metadata = {
+        **POD["metadata"],
+        "namespace": "treasury",
+        "annotations": {"capsign.dev/profile": "treasury"},
+    }
     response, _, reason = answered(review({**POD, "metadata": metadata}))
     assert (response["allowed"], reason) == (False, Reason.ANNOTATION)
     assert answered(review({**POD, "metadata": metadata}, namespace="treasury"))[0]["allowed"]
@@ -138,7 +159,8 @@ MALFORMED: list[tuple[str, bytes]] = [
     ("no request", b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}'),
     (
         "a response",
-        b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": "x", "allowed": true}}',
+        b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": '
+        b'{"uid": "x", "allowed": true}}',
     ),
     ("no uid", review(uid="absent")),
     ("an empty uid", review(uid="")),
@@ -155,7 +177,10 @@ MALFORMED: list[tuple[str, bytes]] = [
     ("cut off", review()[:-5]),
     ("two documents", review() + review()),
     ("deep", b"[" * 100_000),
-    ("deep in the pod", review().replace(b'"image": "a"', b'"image": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000)),
+    (
+        "deep in the pod",
+        review().replace(b'"image": "a"', b'"image": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000),
+    ),
     ("large", b" " * (MAX_REVIEW_BYTES + 1)),
 ]
 
@@ -191,7 +216,16 @@ def test_without_a_trust_bundle_no_pod_starts():
             st.lists(inner, max_size=3)
             | st.dictionaries(
                 st.sampled_from(
-                    ["metadata", "spec", "labels", "annotations", "containers", "volumes", "name", "capsign.dev/inject"]
+                    [
+                        "metadata",
+                        "spec",
+                        "labels",
+                        "annotations",
+                        "containers",
+                        "volumes",
+                        "name",
+                        "capsign.dev/inject",
+                    ]
                 ),
                 inner,
                 max_size=4,
@@ -202,7 +236,11 @@ def test_without_a_trust_bundle_no_pod_starts():
 )
 def test_any_object_is_answered(value):
     """Whatever is in the place of the pod: an answer or a typed error, never a crash."""
-    labelled = {"metadata": {"labels": {"capsign.dev/inject": "true"}}, **value} if isinstance(value, dict) else value
+    labelled = (
+        {"metadata": {"labels": {"capsign.dev/inject": "true"}}, **value}
+        if isinstance(value, dict)
+        else value
+    )
     for given_pod in (value, labelled):
         try:
             respond(review(given_pod), SETTINGS, BUNDLE)

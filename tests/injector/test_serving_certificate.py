@@ -1,4 +1,6 @@
-"""What the machine of `test_serving_certificate_model.py` leaves out: exact times, what is stored, what mounted files do."""
+"""What the machine of `test_serving_certificate_model.py` leaves out: exact times, what is stored,
+what mounted files do.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from capsign_injector.stored_certificate import StoredError
 from capsign_injector.watched_files import FileError
 
 NOW = 1_800_000_000
-TERMS = Terms(("a.b.svc",), authority_life_s=9_000, leaf_life_s=3_000, propagation_s=100, patience_s=60)
+TERMS = Terms(
+    ("a.b.svc",), authority_life_s=9_000, leaf_life_s=3_000, propagation_s=100, patience_s=60
+)
 
 
 def made(now: int = NOW) -> Material:
@@ -40,19 +44,25 @@ def test_the_steps_of_a_rotation_and_their_times():
     prepared = at(material, NOW, rotation="today")
     assert isinstance(prepared, Store)
     assert prepared.why == "authority_prepared"
-    assert serving_certificate.next_step(View(prepared.material, None, known(material), NOW), TERMS) == Publish(
-        prepared.material.bundle()
-    )
+    assert serving_certificate.next_step(
+        View(prepared.material, None, known(material), NOW), TERMS
+    ) == Publish(prepared.material.bundle())
     noted = at(prepared.material, NOW + 7)
-    assert noted == Store(replace(prepared.material, next_published_at=NOW + 7), "authority_published")
+    assert noted == Store(
+        replace(prepared.material, next_published_at=NOW + 7), "authority_published"
+    )
     assert at(noted.material, NOW + 106) == Wait(NOW + 107)
     moved = at(noted.material, NOW + 107)
     assert isinstance(moved, Store)
     assert (moved.why, moved.material.authority) == ("authority_moved", prepared.material.next)
     assert at(moved.material, NOW + 206) == Wait(NOW + 207)
     retired = at(moved.material, NOW + 207)
-    assert retired == Store(replace(moved.material, previous=None, previous_until=0), "authority_retired")
-    assert at(retired.material, NOW + 207, rotation="today") == Wait(NOW + 107 + 2_000), "what was asked for is done once"
+    assert retired == Store(
+        replace(moved.material, previous=None, previous_until=0), "authority_retired"
+    )
+    assert at(retired.material, NOW + 207, rotation="today") == Wait(NOW + 107 + 2_000), (
+        "what was asked for is done once"
+    )
 
 
 def test_until_when_a_replica_may_be_sure():
@@ -62,14 +72,20 @@ def test_until_when_a_replica_may_be_sure():
     assert serving_certificate.sure_until(upcoming, NOW, TERMS) == NOW + 200
     published = replace(upcoming, next_published_at=NOW - 60)
     assert serving_certificate.sure_until(published, NOW, TERMS) == NOW + 140
-    assert serving_certificate.sure_until(material, NOW + 2_950, TERMS) == NOW + 3_000, "a leaf that ends is sure of nothing"
+    assert serving_certificate.sure_until(material, NOW + 2_950, TERMS) == NOW + 3_000, (
+        "a leaf that ends is sure of nothing"
+    )
 
 
 def test_a_leaf_does_not_outlive_its_authority_and_is_not_renewed_for_nothing():
     material = made()
-    late = replace(material, leaf=certificates.make_leaf(material.authority, TERMS.names, 3_000, NOW + 8_000))
+    late = replace(
+        material, leaf=certificates.make_leaf(material.authority, TERMS.names, 3_000, NOW + 8_000)
+    )
     assert certificates.read(late.leaf.certificate).not_after == NOW + 9_000
-    upcoming = replace(late, next=certificates.make_authority(9_000, NOW), next_published_at=NOW + 8_950)
+    upcoming = replace(
+        late, next=certificates.make_authority(9_000, NOW), next_published_at=NOW + 8_950
+    )
     assert at(upcoming, NOW + 8_990) == Wait(NOW + 9_050)
 
 
@@ -81,7 +97,9 @@ def test_an_authority_that_no_verifier_takes_is_replaced_at_once(now):
 
 
 def test_what_is_stored_is_read_back_and_shown_to_nobody():
-    full = replace(made(), next=certificates.make_authority(9_000, NOW), next_published_at=NOW, rotation="x")
+    full = replace(
+        made(), next=certificates.make_authority(9_000, NOW), next_published_at=NOW, rotation="x"
+    )
     assert stored_certificate.decode(stored_certificate.encode(full)) == full
     assert stored_certificate.decode({}) is None
     assert stored_certificate.decode({"tls.crt": b""}) is None
@@ -100,7 +118,16 @@ def test_what_is_stored_is_read_back_and_shown_to_nobody():
         {"next-ca.crt": made().authority.certificate},
         {"surprise": b"x"},
     ],
-    ids=["format", "no key", "other key", "no authority key", "no authority", "time", "half", "unknown"],
+    ids=[
+        "format",
+        "no key",
+        "other key",
+        "no authority key",
+        "no authority",
+        "time",
+        "half",
+        "unknown",
+    ],
 )
 def test_what_is_not_ours_is_refused(change):
     with pytest.raises(StoredError):
@@ -110,7 +137,9 @@ def test_what_is_not_ours_is_refused(change):
 def test_a_leaf_of_another_authority_is_refused():
     mine, other = made(), made()
     with pytest.raises(StoredError, match="not signed by the authority"):
-        stored_certificate.decode(stored_certificate.encode(replace(mine, authority=other.authority)))
+        stored_certificate.decode(
+            stored_certificate.encode(replace(mine, authority=other.authority))
+        )
 
 
 def test_a_mounted_bundle_follows_its_link_and_holds_certificates_only(tmp_path):
@@ -121,7 +150,9 @@ def test_a_mounted_bundle_follows_its_link_and_holds_certificates_only(tmp_path)
     (tmp_path / "1").write_bytes(b"# a comment\r\n" + authority.certificate)
     path.symlink_to("1")
     assert watched.current().encode() == authority.certificate
-    for number, content in enumerate([b"", authority.key, authority.certificate + authority.key, b"x" * 300_000, b"hello"]):
+    for number, content in enumerate(
+        [b"", authority.key, authority.certificate + authority.key, b"x" * 300_000, b"hello"]
+    ):
         (tmp_path / f"bad-{number}").write_bytes(content)
         (tmp_path / "new").symlink_to(f"bad-{number}")
         (tmp_path / "new").rename(path)

@@ -1,7 +1,9 @@
-"""Replicas, API servers, operators and time, in any order: an API server never meets a leaf that it does not trust.
+"""Replicas, API servers, operators and time, in any order: an API server never meets a leaf that it
+does not trust.
 
-Each replica's look is three steps here (read the webhooks, read the Secret, write), and the machine mixes the steps of all. An
-API server trusts what was published at some moment of the last LAG_S seconds, and which moment that is, is its affair.
+Each replica's look is three steps here (read the webhooks, read the Secret, write), and the machine
+mixes the steps of all. An API server trusts what was published at some moment of the last LAG_S
+seconds, and which moment that is, is its affair.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ LAG_S = 50
 """How late an API server learns what was published."""
 SKEW_S = 5
 """How far an API server's clock is off, either way."""
-TERMS = Terms((NAME,), authority_life_s=4_000, leaf_life_s=800, propagation_s=LAG_S + 2 * SKEW_S + 1, patience_s=60)
+TERMS = Terms(
+    (NAME,),
+    authority_life_s=4_000,
+    leaf_life_s=800,
+    propagation_s=LAG_S + 2 * SKEW_S + 1,
+    patience_s=60,
+)
 BEGIN = 1_800_000_000
 REPLICAS = st.integers(0, 2)
 
@@ -74,12 +82,19 @@ class Rotation(RuleBasedStateMachine):
         said = world.now + skew
         stored = stored_certificate.decode(world.secret)
         if stored is not None:
-            replica.held, replica.sure_until = stored, serving_certificate.sure_until(stored, said, TERMS)
-            replica.published = certificates.read(stored.authority.certificate).der in replica.webhooks[1]
+            replica.held, replica.sure_until = (
+                stored,
+                serving_certificate.sure_until(stored, said, TERMS),
+            )
+            replica.published = (
+                certificates.read(stored.authority.certificate).der in replica.webhooks[1]
+            )
         elif replica.held is None and any(one.held for one in self.replicas):
             replica.webhooks = None  # it is patient until one of those who serve has looked
             return
-        view = View(stored, replica.held, replica.webhooks[1], said, world.rotation, said - TERMS.patience_s)
+        view = View(
+            stored, replica.held, replica.webhooks[1], said, world.rotation, said - TERMS.patience_s
+        )
         replica.secret = (world.secret_version, serving_certificate.next_step(view, TERMS))
 
     @precondition(lambda self: any(one.secret for one in self.replicas))
@@ -91,9 +106,14 @@ class Rotation(RuleBasedStateMachine):
         version, step = replica.secret
         if isinstance(step, Store) and version == world.secret_version:
             self.note_a_new_beginning(step)
-            world.secret, world.secret_version = stored_certificate.encode(step.material), version + 1
+            world.secret, world.secret_version = (
+                stored_certificate.encode(step.material),
+                version + 1,
+            )
         elif isinstance(step, Publish) and replica.webhooks[0] == world.webhooks_version:
-            self.publish(frozenset(one.der for one in certificates.read_all(step.bundle)), ours=True)
+            self.publish(
+                frozenset(one.der for one in certificates.read_all(step.bundle)), ours=True
+            )
         replica.webhooks = replica.secret = None
 
     @rule(number=REPLICAS)
@@ -104,7 +124,9 @@ class Rotation(RuleBasedStateMachine):
             self.reads_the_secret(number, 0)
             secret = self.replicas[number].secret
             if secret is None:
-                return self.settle(next(index for index, one in enumerate(self.replicas) if one.held))
+                return self.settle(
+                    next(index for index, one in enumerate(self.replicas) if one.held)
+                )
             if isinstance(secret[1], Wait):
                 assert secret[1].until > self.world.now
                 return None
@@ -128,7 +150,9 @@ class Rotation(RuleBasedStateMachine):
 
     @rule()
     def an_operator_wipes_the_webhooks(self) -> None:
-        """A rollback of the chart, or a slip. What API servers make of this is not ours; what comes after is."""
+        """A rollback of the chart, or a slip. What API servers make of this is not ours; what comes
+        after is.
+        """
         self.publish(frozenset(), ours=False)
 
     @precondition(lambda self: not any(one.webhooks for one in self.replicas))
@@ -137,7 +161,9 @@ class Rotation(RuleBasedStateMachine):
         """It still trusts what is served, and not what will be: the wait begins anew."""
         stored = stored_certificate.decode(self.world.secret)
         if stored is not None and stored.next is not None:
-            self.publish(frozenset({certificates.read(stored.authority.certificate).der}), ours=True)
+            self.publish(
+                frozenset({certificates.read(stored.authority.certificate).der}), ours=True
+            )
 
     @precondition(lambda self: self.everybody_is_up_to_date())
     @rule()
@@ -150,7 +176,11 @@ class Rotation(RuleBasedStateMachine):
     def every_api_server_takes_what_ready_replicas_serve(self) -> None:
         world = self.world
         for replica in self.replicas:
-            if replica.held is None or not replica.published or world.now + SKEW_S >= replica.sure_until:
+            if (
+                replica.held is None
+                or not replica.published
+                or world.now + SKEW_S >= replica.sure_until
+            ):
                 continue
             for begin, end, trusted in world.published:
                 if begin <= world.now and end > world.now - LAG_S:
@@ -163,9 +193,13 @@ class Rotation(RuleBasedStateMachine):
         assert "previous-ca.crt" not in self.world.secret or "next-ca.key" not in keys
 
     def teardown(self) -> None:
-        """From wherever this ended: undisturbed, a replica settles, and long enough after there is another authority."""
+        """From wherever this ended: undisturbed, a replica settles, and long enough after there is
+        another authority.
+        """
         self.replicas[1:] = []
-        self.replicas[0].held = stored_certificate.decode(self.world.secret) or self.replicas[0].held
+        self.replicas[0].held = (
+            stored_certificate.decode(self.world.secret) or self.replicas[0].held
+        )
         self.settle(0)
         before = self.replicas[0].held
         for passed in (TERMS.authority_life_s * 2 // 3, *[TERMS.propagation_s + 1] * 4):
@@ -189,18 +223,27 @@ class Rotation(RuleBasedStateMachine):
             world.published.append((world.now, FOREVER, trusted))
 
     def note_a_new_beginning(self, step: Store) -> None:
-        """Nobody had anything to serve with, or all had ended: what API servers knew before is worth nothing to anybody."""
+        """Nobody had anything to serve with, or all had ended: what API servers knew before is
+        worth nothing to anybody.
+        """
         stored = stored_certificate.decode(self.world.secret)
-        if step.why == "authority_made" or (stored and not certificates.read(stored.authority.certificate).valid(self.world.now)):
+        if step.why == "authority_made" or (
+            stored and not certificates.read(stored.authority.certificate).valid(self.world.now)
+        ):
             self.world.published = []
 
     def everybody_is_up_to_date(self) -> bool:
         stored = stored_certificate.decode(self.world.secret)
-        return stored is not None and all(one.held in (None, stored) and one.secret is None for one in self.replicas)
+        return stored is not None and all(
+            one.held in (None, stored) and one.secret is None for one in self.replicas
+        )
 
     def verifies(self, leaf_pem: bytes, authority_der: bytes) -> bool:
         if (leaf_pem, authority_der) not in self.verdicts:
-            leaf, authority = x509.load_pem_x509_certificate(leaf_pem), x509.load_der_x509_certificate(authority_der)
+            leaf, authority = (
+                x509.load_pem_x509_certificate(leaf_pem),
+                x509.load_der_x509_certificate(authority_der),
+            )
             try:
                 leaf.verify_directly_issued_by(authority)
                 verdict = True
@@ -218,4 +261,6 @@ class Rotation(RuleBasedStateMachine):
 FOREVER = 1 << 60
 
 TestRotation = Rotation.TestCase
-TestRotation.settings = settings(max_examples=60, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck))
+TestRotation.settings = settings(
+    max_examples=60, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
+)

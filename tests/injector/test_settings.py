@@ -37,10 +37,26 @@ def test_an_empty_file_is_the_defaults():
         ("profiles: {default: {namespaces: ['*']}}", "profiles.default.namespaces[0]", "namespace"),
         ("profiles: {default: {cpu_request: lots}}", "profiles.default.cpu_request", "quantity"),
         ("profiles: {default: {memory_limit: '0'}}", "profiles.default.memory_limit", "above 0"),
-        ("profiles: {default: {memory_request: 1Gi}}", "profiles.default.memory_request", "not be above `memory_limit`"),
-        ("profiles: {default: {memory_limit: 1Gi}}", "profiles.default.memory_limit", "not be above `memory_limit_max`"),
-        ("profiles: {default: {memory_request: 8Mi, memory_limit: 16Mi}}", "profiles.default.memory_limit", "at least 32Mi"),
-        ("profiles: {default: {cpu_limit: 5m}}", "profiles.default.cpu_request", "not be above `cpu_limit`"),
+        (
+            "profiles: {default: {memory_request: 1Gi}}",
+            "profiles.default.memory_request",
+            "not be above `memory_limit`",
+        ),
+        (
+            "profiles: {default: {memory_limit: 1Gi}}",
+            "profiles.default.memory_limit",
+            "not be above `memory_limit_max`",
+        ),
+        (
+            "profiles: {default: {memory_request: 8Mi, memory_limit: 16Mi}}",
+            "profiles.default.memory_limit",
+            "at least 32Mi",
+        ),
+        (
+            "profiles: {default: {cpu_limit: 5m}}",
+            "profiles.default.cpu_request",
+            "not be above `cpu_limit`",
+        ),
         ("profiles: {default: {may_set: [image]}}", "profiles.default.may_set[0]", "image"),
         ("profiles: {default: {}, pay: {log_level: loud}}", "profiles.pay.log_level", "loud"),
         ("profiles: {default: {}, pay: 7}", "profiles.pay", "got `int`"),
@@ -68,8 +84,14 @@ def test_not_utf_8():
 
 
 def test_the_name_of_an_object_has_one_bound_only():
-    """In a namespace with a long name the injector did not start: its webhook configuration's name has a part of 80 characters,
-    which the API server takes and a rule for DNS names did not."""
+    """In a namespace with a long name the injector did not start: its webhook configuration's name
+    has a part of 80 characters, which the API server takes and a rule for DNS names did not.
+    """
     name = "capsign-injector-" + "n" * 63
-    assert parse(f"server: {{webhook_configuration: {name}, secret: {name}}}".encode(), "x").server.webhook_configuration == name
+    assert (
+        parse(
+            f"server: {{webhook_configuration: {name}, secret: {name}}}".encode(), "x"
+        ).server.webhook_configuration
+        == name
+    )
     assert parse(f"image_pull_secrets: [{name}]".encode(), "x").image_pull_secrets == (name,)

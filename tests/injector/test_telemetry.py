@@ -1,4 +1,6 @@
-"""Injected agents export what they count and trace, where the platform team or an allowed annotation says to."""
+"""Injected agents export what they count and trace, where the platform team or an allowed
+annotation says to.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +36,18 @@ def test_nothing_is_exported_unless_somebody_says_so(settings, bundle):
 
 def test_an_endpoint_for_all_agents(settings, bundle):
     """There was no way: an injected agent has no environment but what the injector writes."""
-    told = msgspec.structs.replace(settings, telemetry=Telemetry(otlp_endpoint=ENDPOINT, traces_sample_ratio="0.5"))
+    told = msgspec.structs.replace(
+        settings, telemetry=Telemetry(otlp_endpoint=ENDPOINT, traces_sample_ratio="0.5")
+    )
     found = env(told, bundle)
     values = {name: one["value"] for name, one in found.items() if "value" in one}
     assert otel._exporter(values, "METRICS") == otel._exporter(values, "TRACES") == "otlp"
     assert values["OTEL_EXPORTER_OTLP_ENDPOINT"] == ENDPOINT
     assert values["OTEL_METRIC_EXPORT_INTERVAL"] == "60000"
-    assert (values["OTEL_TRACES_SAMPLER"], values["OTEL_TRACES_SAMPLER_ARG"]) == ("parentbased_traceidratio", "0.5")
+    assert (values["OTEL_TRACES_SAMPLER"], values["OTEL_TRACES_SAMPLER_ARG"]) == (
+        "parentbased_traceidratio",
+        "0.5",
+    )
     # The kubelet fills in what comes before, so the pod's fields do.
     names = list(found)
     used = re.findall(r"\$\((\w+)\)", values["OTEL_RESOURCE_ATTRIBUTES"])
@@ -51,7 +58,9 @@ def test_an_endpoint_for_all_agents(settings, bundle):
 
 def test_what_the_platform_team_adds_goes_first(settings, bundle):
     own = (EnvVar(name="OTEL_TRACES_SAMPLER", value="always_off"),)
-    told = msgspec.structs.replace(settings, telemetry=Telemetry(otlp_endpoint=ENDPOINT), extra_env=own)
+    told = msgspec.structs.replace(
+        settings, telemetry=Telemetry(otlp_endpoint=ENDPOINT), extra_env=own
+    )
     assert env(told, bundle)["OTEL_TRACES_SAMPLER"]["value"] == "always_off"
 
 
@@ -60,13 +69,26 @@ def test_a_pod_names_its_own_where_its_profile_allows_it(settings, bundle):
         env(settings, bundle, **{ANNOTATION: ENDPOINT})
     profile = msgspec.structs.replace(settings.profiles["default"], may_set=("otlp-endpoint",))
     open_ = msgspec.structs.replace(settings, profiles={**settings.profiles, "default": profile})
-    assert env(open_, bundle, **{ANNOTATION: ENDPOINT})["OTEL_EXPORTER_OTLP_ENDPOINT"]["value"] == ENDPOINT
-    everywhere = msgspec.structs.replace(open_, telemetry=Telemetry(otlp_endpoint="http://other:4317"))
+    assert (
+        env(open_, bundle, **{ANNOTATION: ENDPOINT})["OTEL_EXPORTER_OTLP_ENDPOINT"]["value"]
+        == ENDPOINT
+    )
+    everywhere = msgspec.structs.replace(
+        open_, telemetry=Telemetry(otlp_endpoint="http://other:4317")
+    )
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" not in env(everywhere, bundle, **{ANNOTATION: ""})
 
 
 @pytest.mark.parametrize(
-    "bad", ["collector:4317", "http://a b:1", "ftp://x:1", "http://$(SECRET):1", "http://x:1/path?q", "http://" + "x" * 270]
+    "bad",
+    [
+        "collector:4317",
+        "http://a b:1",
+        "ftp://x:1",
+        "http://$(SECRET):1",
+        "http://x:1/path?q",
+        "http://" + "x" * 270,
+    ],
 )
 def test_what_is_no_endpoint_is_refused(settings, bundle, bad):
     profile = msgspec.structs.replace(settings.profiles["default"], may_set=("otlp-endpoint",))

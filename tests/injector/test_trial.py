@@ -37,7 +37,11 @@ class Place:
 
     def own(self) -> None:
         """One that it makes itself."""
-        self.server |= {"api_server": "https://127.0.0.1:1", "token_file": str(self.token), "ca_file": str(self.ca)}
+        self.server |= {
+            "api_server": "https://127.0.0.1:1",
+            "token_file": str(self.token),
+            "ca_file": str(self.ca),
+        }
 
     def check(self) -> None:
         tree = {"bundle_file": str(self.bundle), "server": self.server}
@@ -56,7 +60,12 @@ def place(tmp_path):
 
 @pytest.mark.parametrize(
     "key",
-    [None, ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate()],
+    [
+        None,
+        ec.generate_private_key(ec.SECP384R1()),
+        rsa.generate_private_key(65537, 2048),
+        ed25519.Ed25519PrivateKey.generate(),
+    ],
 )
 def test_what_an_api_server_takes_is_good(place, key):
     place.mounted(key=key)

@@ -1,4 +1,6 @@
-"""The webhook over real TLS on a real socket: what is refused, and how soon; what a certificate's replacement does to callers."""
+"""The webhook over real TLS on a real socket: what is refused, and how soon; what a certificate's
+replacement does to callers.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class Rig:
         self.raises: Exception | None = None
         self.entered = 0
         self.webhook = Webhook(self.settings, self.review, MAX_REVIEW_BYTES, self.metrics)
-        self.listener = Connections(self.webhook.handle, most=self.settings.max_connections, broken=self.broken)
+        self.listener = Connections(
+            self.webhook.handle, most=self.settings.max_connections, broken=self.broken
+        )
 
     def broken(self) -> None:
         self.metrics.broken_connections += 1
@@ -60,7 +64,9 @@ class Rig:
 
     async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         trust = rig.trusting(self.authority.certificate)
-        return await asyncio.open_connection("localhost", self.listener.port, ssl=trust, server_hostname="localhost")
+        return await asyncio.open_connection(
+            "localhost", self.listener.port, ssl=trust, server_hostname="localhost"
+        )
 
     async def exchange(self, data: bytes) -> bytes:
         """Everything that comes back until the connection ends."""
@@ -86,8 +92,12 @@ async def serving(**settings: object):
 
 @asynccontextmanager
 async def caller(made: Rig, **options: object):
-    connector = aiohttp.TCPConnector(ssl=rig.trusting(made.authority.certificate), limit=0, **options)
-    async with aiohttp.ClientSession(connector=connector, headers={"Content-Type": "application/json"}) as session:
+    connector = aiohttp.TCPConnector(
+        ssl=rig.trusting(made.authority.certificate), limit=0, **options
+    )
+    async with aiohttp.ClientSession(
+        connector=connector, headers={"Content-Type": "application/json"}
+    ) as session:
         yield session
 
 
@@ -95,7 +105,11 @@ async def test_a_review_is_answered_and_the_connection_kept():
     async with serving() as made, caller(made) as session:
         for _ in range(3):
             async with session.post(made.url, data=b'{"a":1}') as answer:
-                assert (answer.status, await answer.read(), answer.content_type) == (200, b'{"a":1}', "application/json")
+                assert (answer.status, await answer.read(), answer.content_type) == (
+                    200,
+                    b'{"a":1}',
+                    "application/json",
+                )
         assert made.listener.count == 1
         assert made.metrics.requests["unchanged"] == 3
 
@@ -105,7 +119,10 @@ async def test_a_review_is_answered_and_the_connection_kept():
     [
         ("GET /inject HTTP/1.1\r\nHost: x\r\n", 405),
         ("POST / HTTP/1.1\r\nHost: x\r\n", 404),
-        ("POST /inject HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n", 415),
+        (
+            "POST /inject HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n",
+            415,
+        ),
         ("POST /inject HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n", 415),
         (f"{HEAD}Content-Encoding: gzip\r\nContent-Length: 2\r\n", 415),
         (f"{HEAD}Expect: 100-continue\r\nContent-Length: 2\r\n", 417),
@@ -113,7 +130,17 @@ async def test_a_review_is_answered_and_the_connection_kept():
         (f"{HEAD}Content-Length: {MAX_REVIEW_BYTES + 1}\r\n", 413),
         (f"{HEAD}Content-Length: {10 << 20}\r\n", 413),
     ],
-    ids=["method", "path", "content type", "no content type", "compressed", "expect", "chunked", "too large", "10 MiB"],
+    ids=[
+        "method",
+        "path",
+        "content type",
+        "no content type",
+        "compressed",
+        "expect",
+        "chunked",
+        "too large",
+        "10 MiB",
+    ],
 )
 async def test_what_is_no_review_is_refused_before_its_body_is_read(head, status, monkeypatch):
     monkeypatch.setattr(connection, "LINGER_S", 0.05)
@@ -139,7 +166,18 @@ async def test_what_is_no_review_is_refused_before_its_body_is_read(head, status
         (HEAD + "".join(f"X-{n}: a\r\n" for n in range(100)) + "\r\n").encode(),
         b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
-    ids=["bytes", "version", "no version", "negative", "two lengths", "length and chunks", "name", "long", "many", "long line"],
+    ids=[
+        "bytes",
+        "version",
+        "no version",
+        "negative",
+        "two lengths",
+        "length and chunks",
+        "name",
+        "long",
+        "many",
+        "long line",
+    ],
 )
 async def test_a_malformed_head_is_answered_with_a_fixed_sentence(data, capsys):
     async with serving() as made:
@@ -233,7 +271,9 @@ async def test_a_new_connection_has_room_because_the_idlest_goes():
         with suppress(ConnectionError):
             assert await idle[1][0].read() == b"", "the one that was idle longest is gone"
         busy.write(b"{}")
-        assert (await idle[0][0].readuntil(b"{}")).startswith(b"HTTP/1.1 200 "), "the one in work is not"
+        assert (await idle[0][0].readuntil(b"{}")).startswith(b"HTTP/1.1 200 "), (
+            "the one in work is not"
+        )
         for _, writer in idle:
             writer.close()
 
@@ -288,16 +328,23 @@ async def test_older_tls_is_refused():
 
 
 async def test_certificates_are_replaced_under_continuous_requests():
-    """Half of the callers keep their connections, half make one for each request. None ever fails, and all end on the last."""
+    """Half of the callers keep their connections, half make one for each request. None ever fails,
+    and all end on the last.
+    """
     async with serving() as made:
         generations = [rig.authority_and_leaf(int(time.time()), "localhost") for _ in range(8)]
-        bundles = [made.authority.certificate, *(authority.certificate for authority, _ in generations)]
+        bundles = [
+            made.authority.certificate,
+            *(authority.certificate for authority, _ in generations),
+        ]
         trust, done = rig.trusting(*bundles), asyncio.Event()
         answered = [0] * 8
 
         async def call(number: int) -> None:
             connector = aiohttp.TCPConnector(ssl=trust, force_close=number % 2 == 0)
-            async with aiohttp.ClientSession(connector=connector, headers={"Content-Type": "application/json"}) as session:
+            async with aiohttp.ClientSession(
+                connector=connector, headers={"Content-Type": "application/json"}
+            ) as session:
                 while not done.is_set():
                     async with session.post(made.url, data=b"{}") as answer:
                         assert (answer.status, await answer.read()) == (200, b"{}")
@@ -319,7 +366,9 @@ async def test_certificates_are_replaced_under_continuous_requests():
 
 
 async def test_a_drain_answers_what_is_on_its_way_and_then_listens_no_more(monkeypatch):
-    """One request is in work, one connection is made and silent yet, one waits in the kernel's queue: all three are answered."""
+    """One request is in work, one connection is made and silent yet, one waits in the kernel's
+    queue: all three are answered.
+    """
     monkeypatch.setattr(connections, "LAST_WORDS_S", 0.3)
     async with serving() as made:
         working, writer = await made.raw()
@@ -331,7 +380,9 @@ async def test_a_drain_answers_what_is_on_its_way_and_then_listens_no_more(monke
         queued = socket.create_connection(("127.0.0.1", port))
         draining = asyncio.create_task(made.listener.drain(5.0))
         trust = rig.trusting(made.authority.certificate)
-        last, last_writer = await asyncio.open_connection(sock=queued, ssl=trust, server_hostname="localhost")
+        last, last_writer = await asyncio.open_connection(
+            sock=queued, ssl=trust, server_hostname="localhost"
+        )
         for one in (writer, silent_writer, last_writer):
             one.write(b"{}" if one is writer else f"{HEAD}Content-Length: 2\r\n\r\n{{}}".encode())
         for reader in (working, silent, last):
@@ -356,15 +407,21 @@ async def test_a_drain_ends_when_its_time_is_over(monkeypatch):
         writer.close()
 
 
-@pytest.mark.parametrize(("host", "family"), [(None, "::"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")])
+@pytest.mark.parametrize(
+    ("host", "family"), [(None, "::"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")]
+)
 @pytest.mark.parametrize("version_6", [True, False])
 async def test_it_listens_where_it_is_told(host, family, version_6, monkeypatch):
-    """`:8443` is every address. On a node whose kernel has no IPv6 that is every address of version 4."""
+    """`:8443` is every address. On a node whose kernel has no IPv6 that is every address of version
+    4.
+    """
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: version_6)
     made = Rig()
     made.listener.listen(host, 0, None)
     listening = made.listener._socket
     assert listening is not None
     every_address = "0.0.0.0"  # noqa: S104 - that is what is asked for
-    assert listening.getsockname()[0] == (every_address if host is None and not version_6 else family)
+    assert listening.getsockname()[0] == (
+        every_address if host is None and not version_6 else family
+    )
     await made.listener.drain(0.0)

@@ -1,4 +1,6 @@
-"""The development token: made once, found again, finished after a crash; its PINs stay in their files."""
+"""The development token: made once, found again, finished after a crash; its PINs stay in their
+files.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_run_again_it_changes_nothing(tmp_path):
 
 
 def test_replicas_that_start_together_make_one_token(tmp_path):
-    """Two adapters shared a volume and started at once: both made a token, and from then on neither could start."""
+    """Two adapters shared a volume and started at once: both made a token, and from then on neither
+    could start.
+    """
     with ThreadPoolExecutor(6) as replicas:
         found = list(replicas.map(lambda _: made(tmp_path / "token"), range(6)))
     assert all(one == found[0] for one in found)
@@ -67,12 +71,17 @@ def test_two_labels_two_tokens(tmp_path):
     made(tmp_path / "token", "--label", "one")
     made(tmp_path / "token", "--label", "two")
     assert len(tokens_in(tmp_path / "token")) == 2
-    assert (tmp_path / "token" / "one.pin").read_text() != (tmp_path / "token" / "two.pin").read_text()
+    assert (tmp_path / "token" / "one.pin").read_text() != (
+        tmp_path / "token" / "two.pin"
+    ).read_text()
 
 
 def test_pins_are_random_and_never_printed(tmp_path):
     done = run(tmp_path / "token")
-    pins = [(tmp_path / "token" / name).read_text().strip() for name in ("capsign.pin", "capsign.so-pin")]
+    pins = [
+        (tmp_path / "token" / name).read_text().strip()
+        for name in ("capsign.pin", "capsign.so-pin")
+    ]
     assert len(set(pins)) == 2
     for pin in pins:
         assert len(pin) == 32
@@ -105,9 +114,23 @@ def test_crash_before_the_user_pin_was_set_is_finished(tmp_path):
     assert len(tokens_in(home)) == 1
     paths = made(home)
     assert len(tokens_in(home)) == 1
-    listing = [needs.pkcs11_tool(), "--module", paths["module"], "--login", "--pin", "env:TEST_PIN", "--list-objects"]
+    listing = [
+        needs.pkcs11_tool(),
+        "--module",
+        paths["module"],
+        "--login",
+        "--pin",
+        "env:TEST_PIN",
+        "--list-objects",
+    ]
     pin = (home / "capsign.pin").read_text().strip()
-    subprocess.run(listing, check=True, capture_output=True, timeout=60, env={"SOFTHSM2_CONF": paths["conf"], "TEST_PIN": pin})
+    subprocess.run(
+        listing,
+        check=True,
+        capture_output=True,
+        timeout=60,
+        env={"SOFTHSM2_CONF": paths["conf"], "TEST_PIN": pin},
+    )
 
 
 def test_lost_pin_file_is_not_replaced(tmp_path):
@@ -136,12 +159,19 @@ def test_labels_that_cannot_be_are_refused(tmp_path, label):
 
 @pytest.mark.parametrize("name", [b"a#b", b"a=b", b"a\nb", b"\xff"])
 def test_a_path_that_its_configuration_cannot_hold_is_refused(tmp_path, name):
-    """SoftHSM cuts a line at `#` and at the second `=`: the token would be made elsewhere, or nowhere."""
-    assert "softhsm2.conf cannot hold the path" in run(tmp_path / os.fsdecode(name), expect=1).stderr
+    """SoftHSM cuts a line at `#` and at the second `=`: the token would be made elsewhere, or
+    nowhere.
+    """
+    assert (
+        "softhsm2.conf cannot hold the path" in run(tmp_path / os.fsdecode(name), expect=1).stderr
+    )
 
 
 def test_missing_module_names_the_package(tmp_path):
-    assert "there is no module" in run(tmp_path / "token", "--module", str(tmp_path / "none.so"), expect=1).stderr
+    assert (
+        "there is no module"
+        in run(tmp_path / "token", "--module", str(tmp_path / "none.so"), expect=1).stderr
+    )
 
 
 def test_help_says_what_it_is_for():

@@ -1,4 +1,6 @@
-"""An adapter's inside, put together in this process: the real pipeline, policy, handles and SQLite on a token in memory."""
+"""An adapter's inside, put together in this process: the real pipeline, policy, handles and SQLite
+on a token in memory.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +137,9 @@ class AdapterRig:
         self.verifier = Verifier(self.mint.public_key)
         self.verdicts = Verdicts(self.verifier)
         self.turns, self.token_turns = Turns(2), TokenTurns(self.token, Lane(1))
-        self.keyring = Keyring(self.token_turns, CacheSettings(), monotonic_ms, self.token_turns.aside)
+        self.keyring = Keyring(
+            self.token_turns, CacheSettings(), monotonic_ms, self.token_turns.aside
+        )
         self.commitments = CommitmentKeys(self.token_turns, monotonic_ms)
         self.snapshots = Snapshots(self.store, lambda _: self.keyring.clear())
         self.changes = Changes()
@@ -143,7 +147,9 @@ class AdapterRig:
         self.rates = Buckets(lambda: monotonic_ms() + self.skipped_ms)
         self.budget = Budget(self.policy, Buckets(lambda: self.skipped_ms), 200_000)
         self.quota = EvidenceQuota(Buckets(lambda: self.skipped_ms), 1024)
-        self.groups = Groups(self.policy, self.verdicts, self.keyring, self.commitments, self.budget)
+        self.groups = Groups(
+            self.policy, self.verdicts, self.keyring, self.commitments, self.budget
+        )
         self.pipeline = Pipeline(
             self.policy,
             self.groups,
@@ -161,7 +167,9 @@ class AdapterRig:
         self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
 
     def beside(self) -> AdapterRig:
-        """Another replica's parts: a store object of its own on the same database, and a token with the same keys."""
+        """Another replica's parts: a store object of its own on the same database, and a token with
+        the same keys.
+        """
         other = AdapterRig.__new__(AdapterRig)
         other.url, other.policy, other.skipped_ms = self.url, self.policy, 0
         other.token = FakeToken(_objects=self.token._objects)
@@ -173,18 +181,35 @@ class AdapterRig:
         """A token for that grant in the hands of that peer, minted so long ago."""
         holder = who or peer()
         found = self.policy.grant(grant)
-        return self.mint.mint(capability_for(found, holder.spiffe_id, holder.key_hash, os.urandom(16), now_ms() - age_ms))
+        return self.mint.mint(
+            capability_for(
+                found, holder.spiffe_id, holder.key_hash, os.urandom(16), now_ms() - age_ms
+            )
+        )
 
-    def sign(self, *inputs: bytes, who: Peer | None = None, handle: bytes | None = None, **group) -> list[pb.SignedItem]:
-        """Sign inputs as one group; results in order. Extra arguments are fields of the group or `intents`."""
+    def sign(
+        self, *inputs: bytes, who: Peer | None = None, handle: bytes | None = None, **group
+    ) -> list[pb.SignedItem]:
+        """Sign inputs as one group; results in order. Extra arguments are fields of the group or
+        `intents`.
+        """
         intents = group.pop("intents", None) or [new_intent_id() for _ in inputs]
         group.setdefault("algorithm", algorithms_pb2.ALGORITHM_ED25519)
         group.setdefault("context", signing_pb2.ContextSuffix(role="issuer"))
-        items = [pb.SignItem(intent_id=intent, input=data) for intent, data in zip(intents, inputs, strict=True)]
+        items = [
+            pb.SignItem(intent_id=intent, input=data)
+            for intent, data in zip(intents, inputs, strict=True)
+        ]
         request = pb.SignRequest(
-            batch_id=1, handles=[handle or self.handle(who=who)], groups=[pb.SignGroup(items=items, **group)]
+            batch_id=1,
+            handles=[handle or self.handle(who=who)],
+            groups=[pb.SignGroup(items=items, **group)],
         )
-        return list(self.pipeline.run(who or peer(), request, self.fence.passage(lambda: None)).groups[0].items)
+        return list(
+            self.pipeline.run(who or peer(), request, self.fence.passage(lambda: None))
+            .groups[0]
+            .items
+        )
 
     def entries(self) -> list[bytes]:
         """Every entry of the log."""

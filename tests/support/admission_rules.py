@@ -1,7 +1,7 @@
 """ValidatingAdmissionPolicies of the chart, judged as an API server does, by CEL's own evaluator.
 
-What it does not do: match bindings, count costs, or check types as the API server does when a policy is made. The tests on a real
-API server (`tests/system/cluster/test_admission_policy.py`) do.
+What it does not do: match bindings, count costs, or check types as the API server does when a
+policy is made. The tests on a real API server (`tests/system/cluster/test_admission_policy.py`) do.
 """
 
 from __future__ import annotations
@@ -36,12 +36,20 @@ def value(expression: str, given: Mapping[str, Any]) -> Any:
 
 
 def refusals(policy: Policy, request: Mapping[str, Any], new: Any, old: Any = None) -> list[str]:
-    """Messages with which the policy refuses this; empty: it takes it. What cannot be evaluated raises EvaluationError, which
-    for an API server would be a refusal, as the failure policy says."""
+    """Messages with which the policy refuses this; empty: it takes it. What cannot be evaluated
+    raises EvaluationError, which for an API server would be a refusal, as the failure policy says.
+    """
     spec = policy["spec"]
-    given: dict[str, Any] = {"object": new, "oldObject": old, "request": dict(request), "variables": {}}
+    given: dict[str, Any] = {
+        "object": new,
+        "oldObject": old,
+        "request": dict(request),
+        "variables": {},
+    }
     (rule,) = spec["matchConstraints"]["resourceRules"]
-    resource = "/".join(part for part in (request.get("resource"), request.get("subResource")) if part)
+    resource = "/".join(
+        part for part in (request.get("resource"), request.get("subResource")) if part
+    )
     if resource not in rule["resources"] or request["operation"] not in rule["operations"]:
         return []
     if not all(value(one["expression"], given) for one in spec.get("matchConditions", [])):

@@ -13,18 +13,30 @@ from capsign_wire.types.v1 import algorithms_pb2 as alg
 from support.fake_adapter import FakeAdapter
 
 
-def group(handle: str, *messages: bytes, algorithm: int = alg.ALGORITHM_ED25519, **more: Any) -> agent_pb2.SignGroup:
+def group(
+    handle: str, *messages: bytes, algorithm: int = alg.ALGORITHM_ED25519, **more: Any
+) -> agent_pb2.SignGroup:
     items = [agent_pb2.SignItem(intent_id=new_intent_id(), message=message) for message in messages]
     return agent_pb2.SignGroup(handle_id=handle, algorithm=algorithm, items=items, **more)
 
 
-async def batch(stub: Any, *groups: agent_pb2.SignGroup, **more: Any) -> list[agent_pb2.SignedGroup]:
+async def batch(
+    stub: Any, *groups: agent_pb2.SignGroup, **more: Any
+) -> list[agent_pb2.SignedGroup]:
     return list((await stub.SignBatch(agent_pb2.SignBatchRequest(groups=groups), **more)).groups)
 
 
-async def one(stub: Any, handle: str, *, timeout: float | None = None, **more: Any) -> agent_pb2.SignResponse | FailureError:  # noqa: ASYNC109
+async def one(
+    stub: Any,
+    handle: str,
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109
+    **more: Any,
+) -> agent_pb2.SignResponse | FailureError:
     [item] = group(handle, b"message", **more).items
-    request = agent_pb2.SignRequest(handle_id=handle, algorithm=more.get("algorithm", alg.ALGORITHM_ED25519), item=item)
+    request = agent_pb2.SignRequest(
+        handle_id=handle, algorithm=more.get("algorithm", alg.ALGORITHM_ED25519), item=item
+    )
     try:
         return await stub.Sign(request, timeout=timeout)
     except grpc.aio.AioRpcError as error:
@@ -40,8 +52,16 @@ def reason(answer: agent_pb2.SignResponse | FailureError) -> int:
 
 
 def outcomes(adapter: FakeAdapter) -> list[int]:
-    return [record.outcome for record in adapter.records if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME]
+    return [
+        record.outcome
+        for record in adapter.records
+        if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME
+    ]
 
 
 def intents(adapter: FakeAdapter) -> list[bytes]:
-    return [record.intent_id for record in adapter.records if record.kind == evidence_pb2.AUDIT_KIND_INTENT]
+    return [
+        record.intent_id
+        for record in adapter.records
+        if record.kind == evidence_pb2.AUDIT_KIND_INTENT
+    ]

@@ -1,4 +1,6 @@
-"""An agent's surroundings for tests: credentials, a configuration, and the agent itself in the test's own loop."""
+"""An agent's surroundings for tests: credentials, a configuration, and the agent itself in the
+test's own loop.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,10 @@ path = "{self.health}"
         return configuration.load(self.write(), {})
 
     def stub(self) -> agent_pb2_grpc.SigningServiceAsyncStub:
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", bounds.MAX_ANSWER_BYTES)]
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", bounds.MAX_ANSWER_BYTES),
+        ]
         channel = grpc.aio.insecure_channel(f"unix:{self.socket}", options=options)
         return agent_pb2_grpc.SigningServiceStub(channel)  # type: ignore[return-value]
 
@@ -102,7 +107,9 @@ async def running(place: Home, *, ready: bool = True) -> AsyncIterator[Agent]:
         await asyncio.wait_for(task, 30)
 
 
-async def until(done: Callable[[], Any], task: asyncio.Task[Any] | None = None, seconds: float = 20.0) -> None:
+async def until(
+    done: Callable[[], Any], task: asyncio.Task[Any] | None = None, seconds: float = 20.0
+) -> None:
     """Wait for a condition, or for the task to fail."""
     async with asyncio.timeout(seconds):
         while not done():

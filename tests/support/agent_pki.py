@@ -47,20 +47,31 @@ class TestCa:
             .public_bytes(serialization.Encoding.DER)
         )
 
-    def issue(self, spiffe_id: str, life: timedelta = timedelta(hours=1), dns: str = "localhost") -> tuple[bytes, bytes]:
+    def issue(
+        self, spiffe_id: str, life: timedelta = timedelta(hours=1), dns: str = "localhost"
+    ) -> tuple[bytes, bytes]:
         """A certificate and its key, PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(spiffe_id), x509.DNSName(dns)]
+        names: list[x509.GeneralName] = [
+            x509.UniformResourceIdentifier(spiffe_id),
+            x509.DNSName(dns),
+        ]
         names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
         certificate = (
             _builder(x509.Name([]), self._certificate.subject, key.public_key(), life)
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
         return certificate.public_bytes(serialization.Encoding.PEM), private
 
-    def write(self, directory: Path, spiffe_id: str = AGENT_ID, life: timedelta = timedelta(hours=1)) -> None:
+    def write(
+        self, directory: Path, spiffe_id: str = AGENT_ID, life: timedelta = timedelta(hours=1)
+    ) -> None:
         """ca.pem, cert.pem and key.pem of one workload."""
         directory.mkdir(parents=True, exist_ok=True)
         certificate, key = self.issue(spiffe_id, life)
@@ -70,7 +81,9 @@ class TestCa:
         (directory / "key.pem").write_bytes(key)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     start = now - timedelta(minutes=5) if life > timedelta(0) else now - timedelta(days=2)
     return (

@@ -1,4 +1,6 @@
-"""A model of authority, written apart from the code: small worlds, and in each the set of what may be done, by brute force."""
+"""A model of authority, written apart from the code: small worlds, and in each the set of what may
+be done, by brute force.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,15 @@ from itertools import product
 
 from capsign_adapter.decide.biscuits import Mint, Verified, Verifier
 from capsign_adapter.decide.capability import Capability, capability_for
-from capsign_adapter.decide.policy import Grant, Key, KeyKind, Limits, Policy, ProtocolRule, TlsFloor
+from capsign_adapter.decide.policy import (
+    Grant,
+    Key,
+    KeyKind,
+    Limits,
+    Policy,
+    ProtocolRule,
+    TlsFloor,
+)
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.store.interface import Revocation
 from capsign_wire.adapter.v1 import admin_pb2
@@ -32,7 +42,9 @@ UNIVERSE = tuple(product(ALGORITHM_NUMBERS, PROTOCOLS, ROLES, VERSIONS, TRANSCRI
 
 @dataclass(frozen=True)
 class Block:
-    """One narrowing block: what it leaves of each dimension; None leaves all. `end` is milliseconds or None."""
+    """One narrowing block: what it leaves of each dimension; None leaves all. `end` is milliseconds
+    or None.
+    """
 
     algorithms: frozenset[int] | None
     protocols: frozenset[str] | None
@@ -42,14 +54,21 @@ class Block:
 
     def allows(self, algorithm, protocol, role, version) -> bool:
         kept = zip(
-            (self.algorithms, self.protocols, self.roles, self.versions), (algorithm, protocol, role, version), strict=True
+            (self.algorithms, self.protocols, self.roles, self.versions),
+            (algorithm, protocol, role, version),
+            strict=True,
         )
-        return all(allowed is None or value in allowed for allowed, value in kept) and (self.end is None or self.end > LATER)
+        return all(allowed is None or value in allowed for allowed, value in kept) and (
+            self.end is None or self.end > LATER
+        )
 
     def statements(self) -> tuple[str, dict]:
         parts, values = [], {}
         for name, allowed in (
-            ("algorithm", self.algorithms and {ALGORITHMS[number].name for number in self.algorithms}),
+            (
+                "algorithm",
+                self.algorithms and {ALGORITHMS[number].name for number in self.algorithms},
+            ),
             ("protocol", self.protocols),
             ("role", self.roles),
             ("version", self.versions),
@@ -65,7 +84,9 @@ class Block:
 
 @dataclass(frozen=True)
 class World:
-    """A handle as minted, what the policy says by now, what was revoked, what the agent took away."""
+    """A handle as minted, what the policy says by now, what was revoked, what the agent took
+    away.
+    """
 
     minted: Capability
     policy: Policy
@@ -87,7 +108,8 @@ class World:
         return (
             now is not None
             and ORDERS in now.workloads
-            and (now.tenant, now.key, now.purpose) == (self.minted.tenant, self.minted.key, self.minted.purpose)
+            and (now.tenant, now.key, now.purpose)
+            == (self.minted.tenant, self.minted.key, self.minted.purpose)
             and not self.revoked.epoch
             and min(self.minted.expires_ms, self.minted.not_before_ms + now.ttl_ms) > LATER
             and all(algorithm in each.algorithms for each in rows)
@@ -100,7 +122,10 @@ class World:
 
 
 def _in_rule(rules, protocol, role, version) -> bool:
-    return any(rule.protocol == protocol and role in rule.roles and version in rule.versions for rule in rules)
+    return any(
+        rule.protocol == protocol and role in rule.roles and version in rule.versions
+        for rule in rules
+    )
 
 
 def _transcript(rule, transcript) -> bool:
@@ -115,11 +140,22 @@ def admitted(admit, world: World) -> set:
     for algorithm, protocol, role, version, transcript in UNIVERSE:
         try:
             found = admit(
-                handle, world.policy, world.revoked, algorithm, suffix(protocol, role, version, transcript), LATER, 30_000
+                handle,
+                world.policy,
+                world.revoked,
+                algorithm,
+                suffix(protocol, role, version, transcript),
+                LATER,
+                30_000,
             )
         except FailureError:
             continue
-        assert (found.protocol, found.role, found.protocol_version, found.transcript) == (protocol, role, version, transcript)
+        assert (found.protocol, found.role, found.protocol_version, found.transcript) == (
+            protocol,
+            role,
+            version,
+            transcript,
+        )
         through.add((algorithm, protocol, role, version, transcript))
     return through
 
@@ -175,11 +211,15 @@ _CHANGES = [
 
 @st.composite
 def worlds(draw) -> World:
-    """Often the policy is as it was when the handle was minted; sometimes it has moved on in one way or several."""
+    """Often the policy is as it was when the handle was minted; sometimes it has moved on in one
+    way or several.
+    """
     before = draw(grants)
     after = draw(st.just(before) | st.just(before) | grants)
     after = replace(after, **draw(st.sampled_from(_CHANGES)))
-    served = draw(st.just(ALGORITHM_NUMBERS) | st.just(ALGORITHM_NUMBERS) | _some(ALGORITHM_NUMBERS))
+    served = draw(
+        st.just(ALGORITHM_NUMBERS) | st.just(ALGORITHM_NUMBERS) | _some(ALGORITHM_NUMBERS)
+    )
     keys = tuple(Key("t", name, KeyKind.DERIVED, frozenset(served)) for name in ("k", "k2"))
     policy = Policy(
         digest=bytes(32),
@@ -193,6 +233,8 @@ def worlds(draw) -> World:
         roles={},
     )
     withdrawn = draw(st.sampled_from([*[None] * 5, (admin_pb2.REVOCATION_KIND_TENANT, "t")]))
-    revoked = RevocationIndex(1, [Revocation(1, *withdrawn, 0)]) if withdrawn else RevocationIndex(0)
+    revoked = (
+        RevocationIndex(1, [Revocation(1, *withdrawn, 0)]) if withdrawn else RevocationIndex(0)
+    )
     minted = capability_for(before, ORDERS, KEY_HASH, bytes(16), NOW)
     return World(minted, policy, revoked, tuple(draw(st.lists(blocks, max_size=2))))

@@ -1,4 +1,6 @@
-"""A TCP proxy that can turn into a network that swallows everything: nothing arrives, nothing is refused, nothing ends."""
+"""A TCP proxy that can turn into a network that swallows everything: nothing arrives, nothing is
+refused, nothing ends.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from contextlib import suppress
 
 
 class BlackHole:
-    """Forwards from `port` of the loopback to another. `swallow` keeps all bytes back until `heal`, as a partition does."""
+    """Forwards from `port` of the loopback to another. `swallow` keeps all bytes back until `heal`,
+    as a partition does.
+    """
 
     def __init__(self, target: str) -> None:
         host, port = target.rsplit(":", 1)

@@ -34,15 +34,22 @@ class Authority:
     """Issues from a root that lives as long as the test."""
 
     def __init__(
-        self, name: str = "test CA", *, plain: bool = False, life: datetime.timedelta = datetime.timedelta(hours=1)
+        self,
+        name: str = "test CA",
+        *,
+        plain: bool = False,
+        life: datetime.timedelta = datetime.timedelta(hours=1),
     ) -> None:
-        """A negative life has ended already. `plain`: as many companies have them, without key usage, and without key identifiers
-        in what it issues."""
+        """A negative life has ended already. `plain`: as many companies have them, without key
+        usage, and without key identifiers in what it issues.
+        """
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
         self._plain = plain
         builder = self._builder(self._name, self._key, life)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder = builder.add_extension(
+            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        )
         if not plain:
             builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
         self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
@@ -56,12 +63,15 @@ class Authority:
         extensions: tuple[x509.ExtensionType, ...] = (),
         key: Any = None,
     ) -> Credential:
-        """A certificate with these URI and DNS names. A negative life has ended already; `begins` is from now on.
+        """A certificate with these URI and DNS names. A negative life has ended already; `begins`
+        is from now on.
 
         A URI in bytes stands in the certificate as it is, whatever it is.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(_name("test"), key, life + max(begins, datetime.timedelta()), begins)
+        builder = self._builder(
+            _name("test"), key, life + max(begins, datetime.timedelta()), begins
+        )
         if uris or dns:
             builder = builder.add_extension(_names(uris, dns), critical=False)
         for extension in extensions:
@@ -71,13 +81,19 @@ class Authority:
         return Credential(signed.public_bytes(Encoding.PEM), private)
 
     def _builder(
-        self, subject: x509.Name, key: Any, life: datetime.timedelta, begins: datetime.timedelta = datetime.timedelta(hours=-2)
+        self,
+        subject: x509.Name,
+        key: Any,
+        life: datetime.timedelta,
+        begins: datetime.timedelta = datetime.timedelta(hours=-2),
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateBuilder()
         if not self._plain:
             authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-            builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            builder = builder.add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
             builder = builder.add_extension(authority, critical=False)
         return (
             builder.subject_name(subject)
@@ -93,7 +109,9 @@ def _names(uris: tuple[str | bytes, ...], dns: tuple[str, ...]) -> x509.Unrecogn
     """A subjectAltName, in DER by hand: the library would refuse to write the bad ones."""
     parts = [b"\x86" + _sized(uri.encode() if isinstance(uri, str) else uri) for uri in uris]
     parts += [b"\x82" + _sized(name.encode()) for name in dns]
-    return x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30" + _sized(b"".join(parts)))
+    return x509.UnrecognizedExtension(
+        x509.SubjectAlternativeName.oid, b"\x30" + _sized(b"".join(parts))
+    )
 
 
 def _sized(content: bytes) -> bytes:

@@ -1,4 +1,6 @@
-"""Certificate requests: the one that an agent sends, and each kind that must be refused, by name."""
+"""Certificate requests: the one that an agent sends, and each kind that must be refused, by
+name.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 Builder = x509.CertificateSigningRequestBuilder
 
 
-def request(*uris: str, key=None, change: Callable[[Builder], Builder] = lambda builder: builder, hashing=None) -> bytes:
+def request(
+    *uris: str,
+    key=None,
+    change: Callable[[Builder], Builder] = lambda builder: builder,
+    hashing=None,
+) -> bytes:
     """DER of a request for these URIs; `change` adds what should not be there."""
     builder = Builder().subject_name(x509.Name([]))
     if uris:
@@ -25,7 +32,11 @@ def request(*uris: str, key=None, change: Callable[[Builder], Builder] = lambda 
 
 
 def _named(*names: x509.GeneralName) -> bytes:
-    return request(change=lambda builder: builder.add_extension(x509.SubjectAlternativeName(names), critical=False))
+    return request(
+        change=lambda builder: builder.add_extension(
+            x509.SubjectAlternativeName(names), critical=False
+        )
+    )
 
 
 def _extended(extension: x509.ExtensionType) -> bytes:
@@ -33,7 +44,9 @@ def _extended(extension: x509.ExtensionType) -> bytes:
 
 
 def _signed_by_another_key() -> bytes:
-    """A request for one key with the good signature that another key made over a request of its own."""
+    """A request for one key with the good signature that another key made over a request of its
+    own.
+    """
     mine, other = x509.load_der_x509_csr(request()), x509.load_der_x509_csr(request())
     ecdsa_with_sha256 = bytes.fromhex("300a06082a8648ce3d040302")
     signature = bytes((0x03, len(other.signature) + 1, 0)) + other.signature
@@ -72,9 +85,15 @@ def refused() -> dict[str, bytes]:
         "two URIs": request(own, own),
         "CA:TRUE": _extended(x509.BasicConstraints(ca=True, path_length=None)),
         "CA:FALSE": _extended(x509.BasicConstraints(ca=False, path_length=None)),
-        "server authentication": _extended(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH])),
-        "unknown extension": _extended(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")),
+        "server authentication": _extended(
+            x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH])
+        ),
+        "unknown extension": _extended(
+            x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+        ),
         "challenge password": request(
-            change=lambda builder: builder.add_attribute(x509.ObjectIdentifier("1.2.840.113549.1.9.7"), b"secret")
+            change=lambda builder: builder.add_attribute(
+                x509.ObjectIdentifier("1.2.840.113549.1.9.7"), b"secret"
+            )
         ),
     }

@@ -1,4 +1,6 @@
-"""The chart, rendered by Helm's own library, and what Pod Security `restricted` says about its pods."""
+"""The chart, rendered by Helm's own library, and what Pod Security `restricted` says about its
+pods.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def chart() -> helm_python.Chart:
     return helm_python.Chart.load(CHART)
 
 
-def manifests(values: dict[str, Any], name: str = RELEASE, namespace: str = NAMESPACE) -> dict[str, str]:
+def manifests(
+    values: dict[str, Any], name: str = RELEASE, namespace: str = NAMESPACE
+) -> dict[str, str]:
     """Text by template. Raises helm_python.HelmError as `helm install` would."""
     return dict(_rendered(json.dumps(values), name, namespace))
 
@@ -33,15 +37,25 @@ def _rendered(values: str, name: str, namespace: str) -> dict[str, str]:
     return chart().render(json.loads(values), name=name, namespace=namespace)
 
 
-def objects(values: dict[str, Any], name: str = RELEASE, namespace: str = NAMESPACE) -> list[Object]:
+def objects(
+    values: dict[str, Any], name: str = RELEASE, namespace: str = NAMESPACE
+) -> list[Object]:
     """Every object, in no order that means something."""
     texts = manifests(values, name, namespace)
-    return [one for path, text in texts.items() if path.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
+    return [
+        one
+        for path, text in texts.items()
+        if path.endswith(".yaml")
+        for one in yaml.safe_load_all(text)
+        if one
+    ]
 
 
 def one(rendered: list[Object], kind: str, name: str) -> Object:
     """The object of that kind and name; it is an error if there is not exactly one."""
-    (found,) = [each for each in rendered if each["kind"] == kind and each["metadata"]["name"] == name]
+    (found,) = [
+        each for each in rendered if each["kind"] == kind and each["metadata"]["name"] == name
+    ]
     return found
 
 
@@ -68,7 +82,9 @@ def unrestricted(spec: Object) -> list[str]:
     }
     faults = [f"{key} is set" for key in ("hostPID", "hostIPC", "hostNetwork") if spec.get(key)]
     for volume in spec.get("volumes", []):
-        faults += [f"volume {volume['name']} is a {kind}" for kind in volume.keys() - {"name"} - allowed]
+        faults += [
+            f"volume {volume['name']} is a {kind}" for kind in volume.keys() - {"name"} - allowed
+        ]
     pod = spec.get("securityContext", {})
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
         own = container.get("securityContext", {})
@@ -79,7 +95,8 @@ def unrestricted(spec: Object) -> list[str]:
             "capabilities are not dropped": own.get("capabilities") == {"drop": ["ALL"]},
             "runAsNonRoot is not true": both.get("runAsNonRoot") is True,
             "runAsUser is root": both.get("runAsUser") != 0,
-            "seccompProfile is not RuntimeDefault": both.get("seccompProfile", {}).get("type") in {"RuntimeDefault", "Localhost"},
+            "seccompProfile is not RuntimeDefault": both.get("seccompProfile", {}).get("type")
+            in {"RuntimeDefault", "Localhost"},
             "a host port": not any(port.get("hostPort") for port in container.get("ports", [])),
         }
         faults += [f"{container['name']}: {fault}" for fault, good in wanted.items() if not good]

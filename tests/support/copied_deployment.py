@@ -1,4 +1,6 @@
-"""A copy of a deployment that is not running, to be broken: settings, policy, token, store, files."""
+"""A copy of a deployment that is not running, to be broken: settings, policy, token, store,
+files.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ class Place:
     """A copy of a deployment's directory with every path in its settings moved along."""
 
     def __init__(self, dev, root: Path) -> None:
-        shutil.copytree(dev.directory, root, symlinks=True, ignore=shutil.ignore_patterns("*.sock", "*.probe"))
+        shutil.copytree(
+            dev.directory, root, symlinks=True, ignore=shutil.ignore_patterns("*.sock", "*.probe")
+        )
         root.chmod(0o700)
         self.dev, self.root = dev, root
         for path in [*root.glob("*.toml"), root / "token" / "softhsm2.conf"]:
@@ -38,11 +42,22 @@ class Place:
         assert changed != text, f"{old} is not in {path.name}"
         path.write_text(changed)
 
-    def start(self, program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    def start(
+        self, program: str, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess:
         """Run it; it must end by itself."""
-        command = [sys.executable, "-m", f"capsign_{program}", "--config", str(self.config(program)), *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            f"capsign_{program}",
+            "--config",
+            str(self.config(program)),
+            *arguments,
+        ]
         environ = os.environ | {"SOFTHSM2_CONF": str(self.token / "softhsm2.conf")} | environment
-        return subprocess.run(command, capture_output=True, timeout=LONGEST_S, env=environ, check=False)
+        return subprocess.run(
+            command, capture_output=True, timeout=LONGEST_S, env=environ, check=False
+        )
 
     def refused(self, program: str, *arguments: str, **environment: str) -> str:
         """What it said: one sentence or a few, for a person, with exit code 2."""
@@ -50,7 +65,9 @@ class Place:
         said = done.stderr.decode()
         assert done.returncode == 2, said
         assert "Traceback" not in said
-        assert re.search(r"^(capsign-agent: |capsign-adapter cannot start\. )", said, re.MULTILINE), said
+        assert re.search(
+            r"^(capsign-agent: |capsign-adapter cannot start\. )", said, re.MULTILINE
+        ), said
         assert len(said) < 4000
         assert_nothing_told(self.dev, text=done.stderr + done.stdout)
         return said
@@ -58,5 +75,9 @@ class Place:
     def token_settings(self) -> TokenSettings:
         """What the adapter opens."""
         text = self.config("adapter").read_text()
-        module, label = (re.findall(rf'^{key} = "(.*)"$', text, re.MULTILINE)[0] for key in ("module", "label"))
-        return TokenSettings(Path(module), label, self.token / "capsign.pin", self.token / "softhsm2.conf")
+        module, label = (
+            re.findall(rf'^{key} = "(.*)"$', text, re.MULTILINE)[0] for key in ("module", "label")
+        )
+        return TokenSettings(
+            Path(module), label, self.token / "capsign.pin", self.token / "softhsm2.conf"
+        )

@@ -1,4 +1,5 @@
-"""The adapter, except that it kills itself (SIGKILL) at a named step of a commit, the n-th time it gets there.
+"""The adapter, except that it kills itself (SIGKILL) at a named step of a commit, the n-th time it
+gets there.
 
 CAPSIGN_TEST_CRASH is "step:n". Everything else is the real program.
 """
@@ -14,7 +15,16 @@ from capsign_adapter import __main__
 from capsign_adapter.sign import pipeline
 from capsign_adapter.store import intents, log, sqlite
 
-STEPS = ("signed", "begun", "sequenced", "inserted", "head written", "committing", "committed", "released")
+STEPS = (
+    "signed",
+    "begun",
+    "sequenced",
+    "inserted",
+    "head written",
+    "committing",
+    "committed",
+    "released",
+)
 
 
 class Crash:

@@ -1,4 +1,6 @@
-"""A TCP proxy that cuts a connection at a chosen word: before it is passed on, or after the server has acted on it."""
+"""A TCP proxy that cuts a connection at a chosen word: before it is passed on, or after the server
+has acted on it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from contextlib import suppress
 
 
 class CuttingProxy:
-    """Listens on a loopback port and forwards to another. `cut_at` arms it for one cut; until then it only forwards."""
+    """Listens on a loopback port and forwards to another. `cut_at` arms it for one cut; until then
+    it only forwards.
+    """
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
@@ -22,7 +26,9 @@ class CuttingProxy:
         self._threads[0].start()
 
     def cut_at(self, word: bytes, *, happened: bool) -> None:
-        """Cut when a client says `word`: with `happened` the server hears it and answers, and only the answer is lost."""
+        """Cut when a client says `word`: with `happened` the server hears it and answers, and only
+        the answer is lost.
+        """
         self._happened = happened
         self._word = word
 
@@ -38,7 +44,10 @@ class CuttingProxy:
                 return
             server = socket.create_connection(("127.0.0.1", self._target_port))
             lost = threading.Event()
-            for run, arguments in ((self._upwards, (client, server, lost)), (self._downwards, (client, server, lost))):
+            for run, arguments in (
+                (self._upwards, (client, server, lost)),
+                (self._downwards, (client, server, lost)),
+            ):
                 thread = threading.Thread(target=run, args=arguments, daemon=True)
                 self._threads.append(thread)
                 thread.start()
@@ -62,7 +71,9 @@ class CuttingProxy:
         _shut(client)
         _shut(server)
 
-    def _downwards(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
+    def _downwards(
+        self, client: socket.socket, server: socket.socket, lost: threading.Event
+    ) -> None:
         with suppress(OSError):
             while data := server.recv(1 << 20):
                 if lost.is_set():

@@ -1,4 +1,6 @@
-"""A real deployment for system tests: what `capsign dev up` starts, with handles on its processes."""
+"""A real deployment for system tests: what `capsign dev up` starts, with handles on its
+processes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 class Dev:
     """Adapters, an agent, a token and a store, in processes of their own."""
 
-    def __init__(self, directory: Path, *, workers: int = 1, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, workers: int = 1, arguments: tuple[str, ...] = ()
+    ) -> None:
         self.directory = directory
         told = self._cli("up", "--workers", str(workers), *arguments, "-o", "json")
         self.about: dict[str, Any] = json.loads(told)
@@ -64,30 +68,53 @@ class Dev:
         process.wait(timeout=30)
 
     def start_adapter(
-        self, index: int = 0, *, module: str = "capsign_adapter", under: tuple[str, ...] = (), **environment: str
+        self,
+        index: int = 0,
+        *,
+        module: str = "capsign_adapter",
+        under: tuple[str, ...] = (),
+        **environment: str,
     ) -> subprocess.Popen:
-        """Start a replica with its own configuration, perhaps through another module, or `under` a command. Does not wait."""
+        """Start a replica with its own configuration, perhaps through another module, or `under` a
+        command. Does not wait.
+        """
         about = self.about["adapters"][index]
-        process = self._start(module, about, {"SOFTHSM2_CONF": self.about["token"]["conf"]} | environment, under)
+        process = self._start(
+            module, about, {"SOFTHSM2_CONF": self.about["token"]["conf"]} | environment, under
+        )
         self._adapters.append(process)
         return process
 
     def start_agent(self, *, module: str = "capsign_agent", **environment: str) -> subprocess.Popen:
-        """Start the agent with its own configuration, perhaps through another module. Does not wait."""
+        """Start the agent with its own configuration, perhaps through another module. Does not
+        wait.
+        """
         return self._start(module, self.about["agent"], environment)
 
     def _start(
-        self, module: str, about: dict[str, Any], environment: dict[str, str], under: tuple[str, ...] = ()
+        self,
+        module: str,
+        about: dict[str, Any],
+        environment: dict[str, str],
+        under: tuple[str, ...] = (),
     ) -> subprocess.Popen:
         command = [*under, sys.executable, "-m", module, "--config", about["config"]]
-        paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+        paths = os.pathsep.join(
+            [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        )
         with Path(about["log"]).open("ab") as log:
-            process = subprocess.Popen(command, stderr=log, env=os.environ | {"PYTHONPATH": paths} | environment)
+            process = subprocess.Popen(
+                command, stderr=log, env=os.environ | {"PYTHONPATH": paths} | environment
+            )
         self._started.append(process)
         return process
 
-    def replace_adapter(self, *, module: str = "capsign_adapter", **environment: str) -> subprocess.Popen:
-        """End the first replica, whichever process that is by now, start another in its place and wait until it serves."""
+    def replace_adapter(
+        self, *, module: str = "capsign_adapter", **environment: str
+    ) -> subprocess.Popen:
+        """End the first replica, whichever process that is by now, start another in its place and
+        wait until it serves.
+        """
         if self._adapters:
             _end(self._adapters)
         else:
@@ -97,31 +124,49 @@ class Dev:
         return process
 
     def wait_serving(self, address: str, seconds: float = 30.0) -> None:
-        """Until grpc.health.v1 at this address says SERVING. When it does not, the error says what the processes said."""
+        """Until grpc.health.v1 at this address says SERVING. When it does not, the error says what
+        the processes said.
+        """
         quick = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 250)]
         end = time.monotonic() + seconds
         with grpc.insecure_channel(address, quick) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             while time.monotonic() < end:
                 try:
-                    answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=2.0, wait_for_ready=True)
+                    answer = stub.Check(
+                        health_pb2.HealthCheckRequest(), timeout=2.0, wait_for_ready=True
+                    )
                 except grpc.RpcError:
                     continue
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
-        ended = [(process.args[2], process.returncode) for process in self._started if process.poll() is not None]
+        ended = [
+            (process.args[2], process.returncode)
+            for process in self._started
+            if process.poll() is not None
+        ]
         logs = [Path(one["log"]) for one in (*self.about["adapters"], self.about["agent"])]
         said = "\n".join(f"{log.name}: ...{log.read_text()[-1000:]}" for log in logs)
         raise TimeoutError(f"{address} is not serving; ended: {ended}\n{said}")
 
     def close(self) -> None:
-        # The agent first, whoever started it: with no adapter left it would wait to deliver its journal.
+        # The agent first, whoever started it: with no adapter left it would wait to deliver its
+        # journal.
         _end([process for process in self._started if process not in self._adapters])
         self._cli("down")
         _end(self._adapters)
 
     def _cli(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "capsign_cli", "dev", *arguments[:1], "--dir", str(self.directory), *arguments[1:]]
+        command = [
+            sys.executable,
+            "-m",
+            "capsign_cli",
+            "dev",
+            *arguments[:1],
+            "--dir",
+            str(self.directory),
+            *arguments[1:],
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode and arguments[0] == "up":
             raise RuntimeError(f"capsign dev {arguments[0]} failed:\n{done.stderr}")

@@ -1,4 +1,6 @@
-"""Speaks to one adapter of a deployment as a workload would whose agent is not ours: over mTLS, with its own certificate."""
+"""Speaks to one adapter of a deployment as a workload would whose agent is not ours: over mTLS,
+with its own certificate.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
-from capsign_wire.adapter.v1 import capability_pb2, capability_pb2_grpc, signing_pb2, signing_pb2_grpc
+from capsign_wire.adapter.v1 import (
+    capability_pb2,
+    capability_pb2_grpc,
+    signing_pb2,
+    signing_pb2_grpc,
+)
 from capsign_wire.algorithms import BY_NAME
 from capsign_wire.types.v1 import signing_pb2 as types
 
@@ -14,7 +21,9 @@ from capsign_wire.types.v1 import signing_pb2 as types
 class DirectAdapter:
     """One channel to one replica. Use it in a `with` statement, from any number of threads."""
 
-    def __init__(self, about: dict[str, Any], replica: int = 0, client: str = "app", where: str = "address") -> None:
+    def __init__(
+        self, about: dict[str, Any], replica: int = 0, client: str = "app", where: str = "address"
+    ) -> None:
         mine = about["clients"][client]
         files = (about["ca"], mine["private_key"], mine["certificate"])
         credentials = grpc.ssl_channel_credentials(*[Path(file).read_bytes() for file in files])
@@ -35,8 +44,12 @@ class DirectAdapter:
         answer = self.capability.IssueHandles(request, timeout=30, wait_for_ready=True)
         return answer.handles[0].token
 
-    def sign(self, handle: bytes, algorithm: str, intent_id: bytes, data: bytes, **context: str) -> signing_pb2.SignedItem:
-        """The answer to one item; `data` is what goes upstream: a digest where the algorithm signs one."""
+    def sign(
+        self, handle: bytes, algorithm: str, intent_id: bytes, data: bytes, **context: str
+    ) -> signing_pb2.SignedItem:
+        """The answer to one item; `data` is what goes upstream: a digest where the algorithm signs
+        one.
+        """
         group = signing_pb2.SignGroup(
             algorithm=BY_NAME[algorithm].number,
             context=types.ContextSuffix(**context),

@@ -1,4 +1,6 @@
-"""Takes the log of a running adapter away as files, as an auditor would: over mTLS, with the names of C2SP tlog-tiles."""
+"""Takes the log of a running adapter away as files, as an auditor would: over mTLS, with the names
+of C2SP tlog-tiles.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +26,23 @@ class DirectLog:
         return self._stub.GetCheckpoint(pb.GetCheckpointRequest(), timeout=30).checkpoint
 
     def export(self, root: Path, checkpoint: bytes, older: bytes, verifier_key: str) -> list[bytes]:
-        """Write checkpoint, tiles, entry bundles and `claims.json`; the entries. `older` is an earlier checkpoint."""
+        """Write checkpoint, tiles, entry bundles and `claims.json`; the entries. `older` is an
+        earlier checkpoint.
+        """
         (size, _), (old_size, _) = read(checkpoint), read(older)
         root.mkdir()
         (root / "checkpoint").write_bytes(checkpoint)
         entries: list[bytes] = []
         for tile in tiles_of(size):
             width = tile.width % 256
-            got = self._stub.GetTile(pb.GetTileRequest(level=tile.level, index=tile.index, width=width), timeout=30)
+            got = self._stub.GetTile(
+                pb.GetTileRequest(level=tile.level, index=tile.index, width=width), timeout=30
+            )
             _write(root / tile.path, got.tile)
             if tile.level == 0:
-                bundle = self._stub.GetEntries(pb.GetEntriesRequest(index=tile.index, width=width), timeout=30).entries
+                bundle = self._stub.GetEntries(
+                    pb.GetEntriesRequest(index=tile.index, width=width), timeout=30
+                ).entries
                 _write(root / tile.entries_path, bundle)
                 entries += open_bundle(bundle)
         claims = {"verifier_key": verifier_key, "inclusion": [], "consistency": [], "receipts": []}
@@ -42,9 +50,13 @@ class DirectLog:
             asked = pb.GetInclusionProofRequest(leaf_index=index, tree_size=size)
             proof = self._stub.GetInclusionProof(asked, timeout=30).hashes
             claims["inclusion"].append({"index": index, "size": size, "proof": _b64(proof)})
-            receipt = self._stub.GetReceipt(pb.GetReceiptRequest(leaf_index=index), timeout=30).receipt
+            receipt = self._stub.GetReceipt(
+                pb.GetReceiptRequest(leaf_index=index), timeout=30
+            ).receipt
             claims["receipts"].append(receipt.decode())
-        proof = self._stub.GetConsistencyProof(pb.GetConsistencyProofRequest(old_size=old_size, new_size=size), timeout=30).hashes
+        proof = self._stub.GetConsistencyProof(
+            pb.GetConsistencyProofRequest(old_size=old_size, new_size=size), timeout=30
+        ).hashes
         roots = {"old_root": _b64([read(older)[1]])[0], "new_root": _b64([read(checkpoint)[1]])[0]}
         claims["consistency"].append({"old": old_size, "new": size, "proof": _b64(proof)} | roots)
         (root / "claims.json").write_text(json.dumps(claims))
@@ -52,7 +64,9 @@ class DirectLog:
 
 
 def read(checkpoint: bytes) -> tuple[int, bytes]:
-    """Size and root that a checkpoint states; whether its signature is good is for others to say."""
+    """Size and root that a checkpoint states; whether its signature is good is for others to
+    say.
+    """
     _, size, root = checkpoint.decode().split("\n")[:3]
     return int(size), base64.b64decode(root)
 

@@ -15,7 +15,9 @@ NOW = 1_790_000_000_000
 
 
 def draft(intent_id: bytes | None = None, **changes) -> Draft:
-    """A draft of a signature by APP under grant "orders"; its leaves name the intent, so tests can tell them apart."""
+    """A draft of a signature by APP under grant "orders"; its leaves name the intent, so tests can
+    tell them apart.
+    """
     intent_id = intent_id or new_intent_id(NOW)
     fields = {
         "workload": APP,
@@ -30,7 +32,9 @@ def draft(intent_id: bytes | None = None, **changes) -> Draft:
     return Draft(**(fields | changes))
 
 
-def audit(previous: AuditDraft | None = None, *, records: int = 3, closes: bool = False, **changes) -> AuditDraft:
+def audit(
+    previous: AuditDraft | None = None, *, records: int = 3, closes: bool = False, **changes
+) -> AuditDraft:
     """The batch that follows `previous`; the first of a new boot if there is none."""
     first = previous.last_sequence + 1 if previous else 1
     batch = os.urandom(40)
@@ -49,7 +53,9 @@ def audit(previous: AuditDraft | None = None, *, records: int = 3, closes: bool 
 
 
 def check_log(store: Store) -> list[bytes]:
-    """Every entry of the log, after checking that it is dense and that hashes and tiles are those of its entries."""
+    """Every entry of the log, after checking that it is dense and that hashes and tiles are those
+    of its entries.
+    """
     size = store.control().tree_size
     entries = store.entries(0, size + 1)
     assert len(entries) == size
@@ -57,6 +63,9 @@ def check_log(store: Store) -> list[bytes]:
     assert hashes == [leaf_hash(entry) for entry in entries]
     for level in (1, 2):
         width = 256**level
-        expected = [Frontier().append(hashes[at : at + width])[0].root() for at in range(0, size - width + 1, width)]
+        expected = [
+            Frontier().append(hashes[at : at + width])[0].root()
+            for at in range(0, size - width + 1, width)
+        ]
         assert store.hashes(level, 0, size) == expected
     return entries

@@ -1,4 +1,6 @@
-"""Enrolment put together in this process: real policy, real store and log, a cluster over HTTPS, an authority in memory."""
+"""Enrolment put together in this process: real policy, real store and log, a cluster over HTTPS, an
+authority in memory.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ HERE = "127.0.0.1"
 
 
 class EnrolmentRig:
-    """Attributes are the parts; `enrol` and `renew` are short ways through them. Pods of `self.pod` run at the address HERE."""
+    """Attributes are the parts; `enrol` and `renew` are short ways through them. Pods of `self.pod`
+    run at the address HERE.
+    """
 
     def __init__(self, directory: Path, adapter: AdapterRig) -> None:
         self.adapter = adapter
@@ -34,7 +38,13 @@ class EnrolmentRig:
         """The clock by which refusals are counted: it stands still."""
         self.wire()
 
-    def wire(self, *, pod_address_check: bool = True, refusals_per_second: int = 100, host_network_pods: bool = False) -> None:
+    def wire(
+        self,
+        *,
+        pod_address_check: bool = True,
+        refusals_per_second: int = 100,
+        host_network_pods: bool = False,
+    ) -> None:
         """Put the parts together; call again after changing one."""
         settings = Settings(AUDIENCE, pod_address_check, refusals_per_second, host_network_pods)
         adapter = self.adapter
@@ -53,10 +63,16 @@ class EnrolmentRig:
         return self.cluster.run("demo", name, account, *(addresses or (HERE,)))
 
     def enrol(self, token: str, der: bytes | None = None, address: str | None = HERE) -> Identity:
-        return self.enrolment.enrol(request() if der is None else der, token, address and ip_address(address))
+        return self.enrolment.enrol(
+            request() if der is None else der, token, address and ip_address(address)
+        )
 
-    def renew(self, token: str, who: Peer | None = None, der: bytes | None = None, address: str = HERE) -> Identity:
-        return self.enrolment.renew(who or peer(), request() if der is None else der, token, ip_address(address))
+    def renew(
+        self, token: str, who: Peer | None = None, der: bytes | None = None, address: str = HERE
+    ) -> Identity:
+        return self.enrolment.renew(
+            who or peer(), request() if der is None else der, token, ip_address(address)
+        )
 
     def entries(self) -> list[Entry]:
         """What was recorded since the rig was made."""

@@ -1,7 +1,9 @@
-"""An adapter that behaves: real gRPC over mutual TLS, real signatures, an idempotent ledger, ordered audit batches.
+"""An adapter that behaves: real gRPC over mutual TLS, real signatures, an idempotent ledger,
+ordered audit batches.
 
-It keeps the contract of the real one as an agent sees it (one answer per batch in order, stored bytes for a known intent, exactly
-once audit) and nothing more: no policy, no token, no log. `Faults` makes it misbehave on purpose.
+It keeps the contract of the real one as an agent sees it (one answer per batch in order, stored
+bytes for a known intent, exactly once audit) and nothing more: no policy, no token, no log.
+`Faults` makes it misbehave on purpose.
 """
 
 from __future__ import annotations
@@ -62,10 +64,14 @@ class Faults:
     """What goes wrong, on purpose. Hooks run on the server's threads."""
 
     before_answer: Callable[[signing_pb2.SignRequest], None] = lambda request: None
-    """After the batch was signed and stored, before it is answered. Raise `BreakError` to end the stream without an answer."""
-    answer: Callable[[signing_pb2.SignResponse], signing_pb2.SignResponse] = lambda response: response
+    """After the batch was signed and stored, before it is answered. Raise `BreakError` to end the
+    stream without an answer.
+    """
+    answer: Callable[[signing_pb2.SignResponse], signing_pb2.SignResponse] = lambda response: (
+        response
+    )
     """Changes an answer."""
-    refuse_item: Callable[[signing_pb2.SignGroup, signing_pb2.SignItem], int] = lambda group, item: 0
+    refuse_item: Callable[[signing_pb2.SignGroup, signing_pb2.SignItem], int] = lambda *_: 0
     """A reason for one item; 0: sign it."""
     audit: Callable[[bytes], int] = lambda batch: 0
     """A reason for an audit batch; 0: take it."""
@@ -97,8 +103,9 @@ class FakeAdapter:
         identity: fake_identity.FakeIdentity | None = None,
         places: int | None = None,
     ) -> None:
-        """With `identity` it has an authority, which then also makes its own certificate, and an enrolment address. `places` are
-        the calls that gRPC lets in at once."""
+        """With `identity` it has an authority, which then also makes its own certificate, and an
+        enrolment address. `places` are the calls that gRPC lets in at once.
+        """
         self.ca = ca
         self.places = places
         self.identity = identity
@@ -127,18 +134,24 @@ class FakeAdapter:
 
     def start(self) -> FakeAdapter:
         server = grpc.server(
-            futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)], maximum_concurrent_rpcs=self.places
+            futures.ThreadPoolExecutor(32),
+            options=[("grpc.so_reuseport", 0)],
+            maximum_concurrent_rpcs=self.places,
         )
         signing_pb2_grpc.add_SigningServiceServicer_to_server(_Signing(self), server)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(_Capability(self), server)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(_Evidence(self), server)
         if self.identity is not None:
-            identity_pb2_grpc.add_IdentityServiceServicer_to_server(fake_identity.Identity(self.identity), server)
+            identity_pb2_grpc.add_IdentityServiceServicer_to_server(
+                fake_identity.Identity(self.identity), server
+            )
             credentials = self.identity.serving(demand_certificate=True)
             self._start_enrolment()
         else:
             certificate, key = self.ca.issue(self.spiffe_id)
-            credentials = grpc.ssl_server_credentials([(key, certificate)], self.ca.pem, require_client_auth=True)
+            credentials = grpc.ssl_server_credentials(
+                [(key, certificate)], self.ca.pem, require_client_auth=True
+            )
         self.port = server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
         assert self.port
         server.start()
@@ -148,9 +161,13 @@ class FakeAdapter:
     def _start_enrolment(self) -> None:
         assert self.identity is not None
         server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-        identity_pb2_grpc.add_EnrolmentServiceServicer_to_server(fake_identity.Enrolment(self.identity), server)
+        identity_pb2_grpc.add_EnrolmentServiceServicer_to_server(
+            fake_identity.Enrolment(self.identity), server
+        )
         credentials = self.identity.serving(demand_certificate=False)
-        self.enrolment_port = server.add_secure_port(f"127.0.0.1:{self.enrolment_port}", credentials)
+        self.enrolment_port = server.add_secure_port(
+            f"127.0.0.1:{self.enrolment_port}", credentials
+        )
         server.start()
         self._enrolment = server
 
@@ -165,7 +182,9 @@ class FakeAdapter:
             self._server = None
 
     def die_instead_of_answering(self) -> threading.Thread:
-        """The next batch is signed and stored, and then nobody is there any more. Gives the thread that ends everything."""
+        """The next batch is signed and stored, and then nobody is there any more. Gives the thread
+        that ends everything.
+        """
         dying = threading.Thread(target=self.stop)
 
         def die(_: signing_pb2.SignRequest) -> None:
@@ -194,7 +213,9 @@ class FakeAdapter:
     def handle(self, grant: Grant, key_hash: bytes = b"") -> capability_pb2.IssuedHandle:
         serial = os.urandom(16)
         self.serials.setdefault(grant.name, []).append(serial)
-        token = biscuit_auth.BiscuitBuilder("grant({g}); serial({s});", {"g": grant.name, "s": serial.hex()})
+        token = biscuit_auth.BiscuitBuilder(
+            "grant({g}); serial({s});", {"g": grant.name, "s": serial.hex()}
+        )
         now = time.time()
         issued = capability_pb2.IssuedHandle(
             token=bytes(token.build(self.mint.private_key).to_bytes()),
@@ -206,7 +227,9 @@ class FakeAdapter:
             burst=grant.burst,
         )
         self.bound[issued.token] = key_hash
-        issued.context_rule.protocols.add(protocol=grant.protocol, roles=grant.roles, versions=grant.versions)
+        issued.context_rule.protocols.add(
+            protocol=grant.protocol, roles=grant.roles, versions=grant.versions
+        )
         issued.context_rule.transcript = grant.transcript
         issued.not_before.FromMilliseconds(int(now * 1000))
         issued.expires_at.FromMilliseconds(int((now + grant.life_s) * 1000))
@@ -222,43 +245,64 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
     def __init__(self, fake: FakeAdapter) -> None:
         self.fake = fake
 
-    def Sign(self, request_iterator: Iterator[signing_pb2.SignRequest], context: Any) -> Iterator[signing_pb2.SignResponse]:
+    def Sign(
+        self, request_iterator: Iterator[signing_pb2.SignRequest], context: Any
+    ) -> Iterator[signing_pb2.SignResponse]:
         self.fake.streams += 1
         for request in request_iterator:
             bounds.check(request)
             self.fake.requests.append(request)
             response = signing_pb2.SignResponse(batch_id=request.batch_id)
             for group in request.groups:
-                response.groups.append(self._group(group, request.handles[group.handle_index], _peer_key(context)))
+                response.groups.append(
+                    self._group(group, request.handles[group.handle_index], _peer_key(context))
+                )
             try:
                 self.fake.faults.before_answer(request)
             except BreakError:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "broken on purpose")
             yield self.fake.faults.answer(response)
 
-    def _group(self, group: signing_pb2.SignGroup, token: bytes, peer_key: bytes) -> signing_pb2.SignedGroup:
+    def _group(
+        self, group: signing_pb2.SignGroup, token: bytes, peer_key: bytes
+    ) -> signing_pb2.SignedGroup:
         signed = signing_pb2.SignedGroup()
         suffix = group.context.SerializeToString(deterministic=True)
         key = self.fake.keys(group.algorithm, suffix)[0]
         signed.signed_by.CopyFrom(
-            types.SignedBy(kid=_kid(key), version=1, custody=alg.CUSTODY_CLASS_ADAPTER_MEMORY, policy_digest=bytes(32))
+            types.SignedBy(
+                kid=_kid(key),
+                version=1,
+                custody=alg.CUSTODY_CLASS_ADAPTER_MEMORY,
+                policy_digest=bytes(32),
+            )
         )
         stolen = self.fake.bound.get(token, peer_key) not in {b"", peer_key}
         for item in group.items:
             if stolen:
-                signed.items.append(signing_pb2.SignedItem(failure=FailureError(fail.REASON_HANDLE_STOLEN).to_item()))
+                signed.items.append(
+                    signing_pb2.SignedItem(
+                        failure=FailureError(fail.REASON_HANDLE_STOLEN).to_item()
+                    )
+                )
             else:
                 signed.items.append(self._item(group, item, key))
         return signed
 
-    def _item(self, group: signing_pb2.SignGroup, item: signing_pb2.SignItem, key: Any) -> signing_pb2.SignedItem:
+    def _item(
+        self, group: signing_pb2.SignGroup, item: signing_pb2.SignItem, key: Any
+    ) -> signing_pb2.SignedItem:
         fake = self.fake
         reason = fake.faults.refuse_item(group, item)
         if group.algorithm == alg.ALGORITHM_ML_DSA_65 and group.expected_kid != _kid(key):
             reason = fail.REASON_KEY_MOVED
         if reason:
             return signing_pb2.SignedItem(failure=FailureError(reason).to_item())
-        fingerprint = hashlib.sha256(bytes([group.algorithm]) + group.context.SerializeToString(deterministic=True) + item.input)
+        fingerprint = hashlib.sha256(
+            bytes([group.algorithm])
+            + group.context.SerializeToString(deterministic=True)
+            + item.input
+        )
         with fake.lock:
             stored = fake.ledger.get(item.intent_id)
             if stored is None:
@@ -269,18 +313,26 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
         if stored[1] is None:
             return signing_pb2.SignedItem(failure=FailureError(fail.REASON_INTENT_NEVER).to_item())
         if stored[0] != fingerprint.digest():
-            return signing_pb2.SignedItem(failure=FailureError(fail.REASON_INTENT_CONFLICT).to_item())
+            return signing_pb2.SignedItem(
+                failure=FailureError(fail.REASON_INTENT_CONFLICT).to_item()
+            )
         return stored[1]
 
-    def ResolveIntent(self, request: signing_pb2.ResolveIntentRequest, context: Any) -> signing_pb2.ResolveIntentResponse:
+    def ResolveIntent(
+        self, request: signing_pb2.ResolveIntentRequest, context: Any
+    ) -> signing_pb2.ResolveIntentResponse:
         with self.fake.lock:
             stored = self.fake.ledger.setdefault(request.intent_id, (b"", None))
         if stored[1] is None:
             return signing_pb2.ResolveIntentResponse(never=signing_pb2.Never())
         return signing_pb2.ResolveIntentResponse(done=stored[1])
 
-    def GetPublicKeys(self, request: signing_pb2.GetPublicKeysRequest, context: Any) -> signing_pb2.GetPublicKeysResponse:
-        versions = self.fake.keys(request.algorithm, request.context.SerializeToString(deterministic=True))
+    def GetPublicKeys(
+        self, request: signing_pb2.GetPublicKeysRequest, context: Any
+    ) -> signing_pb2.GetPublicKeysResponse:
+        versions = self.fake.keys(
+            request.algorithm, request.context.SerializeToString(deterministic=True)
+        )
         keys = [
             types.PublicKey(
                 kid=_kid(key),
@@ -293,11 +345,15 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
         ]
         return signing_pb2.GetPublicKeysResponse(keys=keys, refresh_hint_s=60)
 
-    def VerifyTag(self, request: signing_pb2.VerifyTagRequest, context: Any) -> signing_pb2.VerifyTagResponse:
+    def VerifyTag(
+        self, request: signing_pb2.VerifyTagRequest, context: Any
+    ) -> signing_pb2.VerifyTagResponse:
         suffix = request.context.SerializeToString(deterministic=True)
         for key in self.fake.keys(alg.ALGORITHM_HS256, suffix):
             if hmac.compare_digest(_sign(alg.ALGORITHM_HS256, key, request.message), request.tag):
-                return signing_pb2.VerifyTagResponse(key=types.PublicKey(kid=_kid(key), algorithm=alg.ALGORITHM_HS256))
+                return signing_pb2.VerifyTagResponse(
+                    key=types.PublicKey(kid=_kid(key), algorithm=alg.ALGORITHM_HS256)
+                )
         return abort(context, FailureError(fail.REASON_SIGNATURE_INVALID))
 
 
@@ -305,29 +361,40 @@ class _Capability(capability_pb2_grpc.CapabilityServiceServicer):
     def __init__(self, fake: FakeAdapter) -> None:
         self.fake = fake
 
-    def IssueHandles(self, request: capability_pb2.IssueHandlesRequest, context: Any) -> capability_pb2.IssueHandlesResponse:
+    def IssueHandles(
+        self, request: capability_pb2.IssueHandlesRequest, context: Any
+    ) -> capability_pb2.IssueHandlesResponse:
         fake = self.fake
         fake.faults.before_issue()
         if fake.faults.issue:
             abort(context, FailureError(fake.faults.issue))
         fake.issued += 1
-        wanted = [grant for name, grant in fake.grants.items() if not request.grants or name in request.grants]
+        wanted = [
+            grant
+            for name, grant in fake.grants.items()
+            if not request.grants or name in request.grants
+        ]
         return capability_pb2.IssueHandlesResponse(
             handles=[fake.handle(grant, _peer_key(context)) for grant in wanted],
             mint_public_key=bytes(fake.mint.public_key.to_bytes()),
             revocation_epoch=1,
         )
 
-    def RenewHandles(self, request: capability_pb2.RenewHandlesRequest, context: Any) -> capability_pb2.RenewHandlesResponse:
+    def RenewHandles(
+        self, request: capability_pb2.RenewHandlesRequest, context: Any
+    ) -> capability_pb2.RenewHandlesResponse:
         fake = self.fake
         if fake.faults.issue:
             abort(context, FailureError(fake.faults.issue))
         fake.renewed += 1
         return capability_pb2.RenewHandlesResponse(
-            handles=[fake.handle(grant, _peer_key(context)) for grant in fake.grants.values()], revocation_epoch=1
+            handles=[fake.handle(grant, _peer_key(context)) for grant in fake.grants.values()],
+            revocation_epoch=1,
         )
 
-    def Watch(self, request: capability_pb2.WatchRequest, context: Any) -> Iterator[capability_pb2.WatchResponse]:
+    def Watch(
+        self, request: capability_pb2.WatchRequest, context: Any
+    ) -> Iterator[capability_pb2.WatchResponse]:
         identity = self.fake.identity
         first = capability_pb2.WatchResponse(revocation_epoch=1, policy_digest=bytes(32))
         first.trust_bundle_sequence = identity.sequence if identity is not None else 0
@@ -349,7 +416,9 @@ class _Evidence(evidence_pb2_grpc.EvidenceServiceServicer):
     def __init__(self, fake: FakeAdapter) -> None:
         self.fake = fake
 
-    def SubmitAudit(self, request: evidence_pb2.SubmitAuditRequest, context: Any) -> evidence_pb2.SubmitAuditResponse:
+    def SubmitAudit(
+        self, request: evidence_pb2.SubmitAuditRequest, context: Any
+    ) -> evidence_pb2.SubmitAuditResponse:
         bounds.check(request)
         reason = self.fake.faults.audit(request.batch)
         if reason:
@@ -374,7 +443,9 @@ def _peer_key(context: Any) -> bytes:
 
 
 def _spki_of(key: Any) -> bytes:
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
 
 
 def _new_key(algorithm: int) -> Any:

@@ -1,4 +1,5 @@
-"""An agent that behaves: real gRPC on a Unix socket, real signatures, an idempotent ledger, and faults that a test plans.
+"""An agent that behaves: real gRPC on a Unix socket, real signatures, an idempotent ledger, and
+faults that a test plans.
 
 The ledger outlives `restart()`, as the adapter's outlives an agent. Handle ids do not.
 """
@@ -37,8 +38,9 @@ class Broken(Exception):  # noqa: N818  # what happened, not an error of the fak
 class Fault:
     """What happens to the next messages that carry signatures. `count` of them, then no more.
 
-    `before`: the stream (or call) breaks before anything is signed. `after`: it breaks when all is signed and in the ledger.
-    `hold`: the answer waits for `release`. `shape`: the answer lacks an item. `failure`: the whole message is refused.
+    `before`: the stream (or call) breaks before anything is signed. `after`: it breaks when all is
+    signed and in the ledger. `hold`: the answer waits for `release`. `shape`: the answer lacks an
+    item. `failure`: the whole message is refused.
     """
 
     def __init__(self, kind: str, count: int = 1, failure: FailureError | None = None) -> None:
@@ -106,10 +108,18 @@ class FakeAgent(rpc.SigningServiceServicer):
 
     def ListHandles(self, request, context):
         self.listings += 1
-        rule = types.ContextRule(protocols=[types.ProtocolRule(protocol="web", roles=["issuer"], versions=["1"])])
+        rule = types.ContextRule(
+            protocols=[types.ProtocolRule(protocol="web", roles=["issuer"], versions=["1"])]
+        )
         return pb.ListHandlesResponse(
             handles=[
-                pb.KeyHandle(id=self._handle_id(grant), grant=grant, purpose=purpose, algorithms=algorithms, context_rule=rule)
+                pb.KeyHandle(
+                    id=self._handle_id(grant),
+                    grant=grant,
+                    purpose=purpose,
+                    algorithms=algorithms,
+                    context_rule=rule,
+                )
                 for grant, purpose, algorithms in self.grants
             ]
         )
@@ -118,7 +128,10 @@ class FakeAgent(rpc.SigningServiceServicer):
         self.unary_calls += 1
         self.metadata.append(dict(context.invocation_metadata()))
         group = pb.SignGroup(
-            handle_id=request.handle_id, purpose=request.purpose, algorithm=request.algorithm, items=[request.item]
+            handle_id=request.handle_id,
+            purpose=request.purpose,
+            algorithm=request.algorithm,
+            items=[request.item],
         )
         if request.HasField("context"):
             group.context.CopyFrom(request.context)
@@ -127,7 +140,9 @@ class FakeAgent(rpc.SigningServiceServicer):
             abort(context, FailureError.from_item(done.items[0].failure))
         (item,) = done.items
         named = item.signed_by if item.HasField("signed_by") else done.signed_by
-        return pb.SignResponse(signature=item.signature, leaf_index=item.leaf_index, signed_by=named)
+        return pb.SignResponse(
+            signature=item.signature, leaf_index=item.leaf_index, signed_by=named
+        )
 
     def SignBatch(self, request, context):
         self.unary_calls += 1
@@ -176,7 +191,12 @@ class FakeAgent(rpc.SigningServiceServicer):
             self._handle(request.handle_id)
             self._verify(request, data)
         except InvalidSignature:
-            abort(context, FailureError(reasons.REASON_SIGNATURE_INVALID, "It does not verify under any version."))
+            abort(
+                context,
+                FailureError(
+                    reasons.REASON_SIGNATURE_INVALID, "It does not verify under any version."
+                ),
+            )
         except FailureError as error:
             abort(context, error)
         return pb.VerifyResponse(key=self._public_key(request.algorithm))
@@ -186,7 +206,9 @@ class FakeAgent(rpc.SigningServiceServicer):
             self._handle(request.handle_id)
         except FailureError as error:
             abort(context, error)
-        return pb.GetPublicKeysResponse(keys=[self._public_key(request.algorithm)], refresh_hint_s=60)
+        return pb.GetPublicKeysResponse(
+            keys=[self._public_key(request.algorithm)], refresh_hint_s=60
+        )
 
     def ResolveIntent(self, request, context):
         try:
@@ -200,7 +222,9 @@ class FakeAgent(rpc.SigningServiceServicer):
         if isinstance(row, FailureError):
             return pb.ResolveIntentResponse(refused=row.to_item())
         signature, index, signed_by = row
-        return pb.ResolveIntentResponse(done=pb.SignResponse(signature=signature, leaf_index=index, signed_by=signed_by))
+        return pb.ResolveIntentResponse(
+            done=pb.SignResponse(signature=signature, leaf_index=index, signed_by=signed_by)
+        )
 
     # How it does it.
 
@@ -253,9 +277,13 @@ class FakeAgent(rpc.SigningServiceServicer):
         try:
             _, purpose, algorithms = self._handle(group.handle_id)
             if group.purpose not in {"", purpose}:
-                raise FailureError(reasons.REASON_PURPOSE_NOT_ALLOWED, "The handle has another purpose.")
+                raise FailureError(
+                    reasons.REASON_PURPOSE_NOT_ALLOWED, "The handle has another purpose."
+                )
             if group.algorithm not in algorithms:
-                raise FailureError(reasons.REASON_ALGORITHM_NOT_ALLOWED, "The handle does not list it.")
+                raise FailureError(
+                    reasons.REASON_ALGORITHM_NOT_ALLOWED, "The handle does not list it."
+                )
         except FailureError as error:
             for _ in group.items:
                 result.items.add(failure=error.to_item())
@@ -282,11 +310,18 @@ class FakeAgent(rpc.SigningServiceServicer):
                 return row
             if self.refusals.get(data):
                 failure = self.refusals[data].popleft()
-                if failure.outcome == reasons.OUTCOME_REFUSED and failure.reason != reasons.REASON_HANDLE_UNKNOWN:
+                if (
+                    failure.outcome == reasons.OUTCOME_REFUSED
+                    and failure.reason != reasons.REASON_HANDLE_UNKNOWN
+                ):
                     self.ledger[item.intent_id] = failure
                 raise failure
             self.signed[item.intent_id] += 1
-            row = self._signature(algorithm, item, data), len(self.signed) - 1, self._signed_by(algorithm)
+            row = (
+                self._signature(algorithm, item, data),
+                len(self.signed) - 1,
+                self._signed_by(algorithm),
+            )
             self.ledger[item.intent_id] = row
             return row
 
@@ -301,14 +336,18 @@ class FakeAgent(rpc.SigningServiceServicer):
             self._ed25519.public_key().verify(request.signature, data)
         else:
             digest = hashlib.sha256(data).digest() if request.HasField("message") else data
-            self._p256.public_key().verify(request.signature, digest, ec.ECDSA(Prehashed(hashes.SHA256())))
+            self._p256.public_key().verify(
+                request.signature, digest, ec.ECDSA(Prehashed(hashes.SHA256()))
+            )
 
     def _private(self, algorithm):
         return self._ed25519 if algorithm == alg.ALGORITHM_ED25519 else self._p256
 
     def _spki(self, algorithm) -> bytes:
         public = self._private(algorithm).public_key()
-        return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        return public.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
 
     def _kid(self, algorithm) -> str:
         return hashlib.sha256(self._spki(algorithm)).hexdigest()[:43]

@@ -1,7 +1,9 @@
-"""A Kubernetes API that behaves, over real HTTPS: pods, bound tokens, TokenReview with its cache, ConfigMaps.
+"""A Kubernetes API that behaves, over real HTTPS: pods, bound tokens, TokenReview with its cache,
+ConfigMaps.
 
-It does what the real one does as far as the adapter can see: a token is good while its pod is the same and runs; a review that
-said yes is remembered for ten seconds; only who carries the adapter's own token is answered. And it misbehaves when told to.
+It does what the real one does as far as the adapter can see: a token is good while its pod is the
+same and runs; a review that said yes is remembered for ten seconds; only who carries the adapter's
+own token is answered. And it misbehaves when told to.
 """
 
 from __future__ import annotations
@@ -39,10 +41,19 @@ class Pod:
     """When its grace period ends, seconds since 1970."""
 
     def document(self) -> dict:
-        metadata: dict = {"name": self.name, "namespace": self.namespace, "uid": self.uid, "labels": {"app": self.name}}
+        metadata: dict = {
+            "name": self.name,
+            "namespace": self.namespace,
+            "uid": self.uid,
+            "labels": {"app": self.name},
+        }
         if self.deleted_at is not None:
             metadata["deletionTimestamp"] = _stamp(self.deleted_at)
-        ips = {"podIP": self.addresses[0], "podIPs": [{"ip": ip} for ip in self.addresses]} if self.addresses else {}
+        ips = (
+            {"podIP": self.addresses[0], "podIPs": [{"ip": ip} for ip in self.addresses]}
+            if self.addresses
+            else {}
+        )
         return {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -66,10 +77,11 @@ class _Token:
 
 
 class FakeCluster:
-    """Serves from `__init__` to `close`. `pods`, `config_maps` and `misbehaviour` may be changed meanwhile.
+    """Serves from `__init__` to `close`. `pods`, `config_maps` and `misbehaviour` may be changed
+    meanwhile.
 
-    `misbehaviour` is None, or one of "slow" (a header that never ends), "huge", "garbage", "wrong shape", "hang up", "500",
-    "401", "403", "404", "redirect" and, for TokenReviews, "no audiences".
+    `misbehaviour` is None, or one of "slow" (a header that never ends), "huge", "garbage", "wrong
+    shape", "hang up", "500", "401", "403", "404", "redirect" and, for TokenReviews, "no audiences".
     """
 
     def __init__(self, directory: Path) -> None:
@@ -102,7 +114,9 @@ class FakeCluster:
         self._server.context = self._context
         self.port = self._server.server_address[1]
         self.url = f"https://localhost:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self._thread.start()
 
     def new_authority(self) -> None:
@@ -130,11 +144,21 @@ class FakeCluster:
         del self.pods[pod.namespace, pod.name]
 
     def token(
-        self, pod: Pod | None, audience: str = AUDIENCE, seconds: float = 600.0, account: tuple[str, str] | None = None
+        self,
+        pod: Pod | None,
+        audience: str = AUDIENCE,
+        seconds: float = 600.0,
+        account: tuple[str, str] | None = None,
     ) -> str:
-        """A token as the kubelet would fetch it for this pod; without a pod, one that is bound to nothing."""
-        word = f"{secrets.token_urlsafe(20)}.{secrets.token_urlsafe(40)}.{secrets.token_urlsafe(40)}"
-        namespace, name = account or ((pod.namespace, pod.service_account) if pod else ("demo", "app"))
+        """A token as the kubelet would fetch it for this pod; without a pod, one that is bound to
+        nothing.
+        """
+        word = (
+            f"{secrets.token_urlsafe(20)}.{secrets.token_urlsafe(40)}.{secrets.token_urlsafe(40)}"
+        )
+        namespace, name = account or (
+            (pod.namespace, pod.service_account) if pod else ("demo", "app")
+        )
         self._tokens[word] = _Token((audience,), self.now() + seconds, namespace, name, pod)
         return word
 
@@ -169,7 +193,11 @@ class FakeCluster:
         extra = {"authentication.kubernetes.io/credential-id": [f"JTI={uuid.uuid4()}"]}
         if found.pod is not None:
             stored = self.pods.get((found.pod.namespace, found.pod.name))
-            if stored is None or stored.uid != found.pod.uid or (stored.deleted_at or self.now()) < self.now() - 60:
+            if (
+                stored is None
+                or stored.uid != found.pod.uid
+                or (stored.deleted_at or self.now()) < self.now() - 60
+            ):
                 return refused
             extra["authentication.kubernetes.io/pod-name"] = [found.pod.name]
             extra["authentication.kubernetes.io/pod-uid"] = [found.pod.uid]
@@ -196,8 +224,16 @@ class FakeCluster:
             pod = self.pods.get((found[1], found[2]))
             return (200, pod.document()) if pod else _not_found("pods", found[2])
         if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)/configmaps(?:/([^/]+))?", path):
-            return self._answer_config_map(method, found[1], found[2] or "", json.loads(body or b"{}"), content_type)
-        return 404, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "", "code": 404}
+            return self._answer_config_map(
+                method, found[1], found[2] or "", json.loads(body or b"{}"), content_type
+            )
+        return 404, {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "status": "Failure",
+            "reason": "",
+            "code": 404,
+        }
 
     def _answer_review(self, asked: dict) -> tuple[int, dict]:
         with self._changed:
@@ -212,7 +248,9 @@ class FakeCluster:
             status = {key: value for key, value in status.items() if key != "audiences"}
         return 201, {**asked, "status": status}
 
-    def _answer_config_map(self, method: str, namespace: str, name: str, asked: dict, content_type: str) -> tuple[int, dict]:
+    def _answer_config_map(
+        self, method: str, namespace: str, name: str, asked: dict, content_type: str
+    ) -> tuple[int, dict]:
         with self._lock:
             if method == "POST":
                 name = asked["metadata"]["name"]
@@ -233,7 +271,9 @@ class FakeCluster:
                     != found["metadata"]["resourceVersion"]
                 ):
                     return 409, {"kind": "Status", "reason": "Conflict", "code": 409}
-                found["metadata"].setdefault("annotations", {}).update(asked["metadata"].get("annotations", {}))
+                found["metadata"].setdefault("annotations", {}).update(
+                    asked["metadata"].get("annotations", {})
+                )
                 found["data"].update(asked["data"])
             if method != "GET":
                 self._version += 1
@@ -282,14 +322,22 @@ def _handler(cluster: FakeCluster):
                 return
             if wrong in {"500", "403", "404"}:
                 self._send(int(wrong), b"no")
-            elif wrong == "401" or self.headers.get("Authorization") != f"Bearer {cluster.adapter_token}":
-                self._send(401, json.dumps({"kind": "Status", "reason": "Unauthorized", "code": 401}).encode())
+            elif (
+                wrong == "401"
+                or self.headers.get("Authorization") != f"Bearer {cluster.adapter_token}"
+            ):
+                self._send(
+                    401,
+                    json.dumps({"kind": "Status", "reason": "Unauthorized", "code": 401}).encode(),
+                )
             elif wrong == "garbage":
                 self._send(200, b'{"kind": "Pod", \xff\xfe' + b"[" * 5000)
             elif wrong == "wrong shape":
                 self._send(200, b'{"kind": "TokenReview", "status": {"authenticated": "yes"}}')
             elif wrong == "huge":
-                self._send(200, b'{"kind": "TokenReview", "pad": "' + b"a" * (3 * 1024 * 1024) + b'"}')
+                self._send(
+                    200, b'{"kind": "TokenReview", "pad": "' + b"a" * (3 * 1024 * 1024) + b'"}'
+                )
             elif wrong == "slow":
                 self._trickle()
             else:

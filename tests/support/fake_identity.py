@@ -1,6 +1,8 @@
-"""Identities as the adapter issues them: an authority that can roll, enrolment with a token, renewal, the trust bundle.
+"""Identities as the adapter issues them: an authority that can roll, enrolment with a token,
+renewal, the trust bundle.
 
-Real certificates over real TLS. It believes the tokens that it was told to believe; what a cluster would check is not here.
+Real certificates over real TLS. It believes the tokens that it was told to believe; what a cluster
+would check is not here.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class FakeIdentity:
 
     def bundle(self) -> pb.TrustBundle:
         with self.lock:
-            return pb.TrustBundle(sequence=self.sequence, authorities=[one.der for one in self.authorities])
+            return pb.TrustBundle(
+                sequence=self.sequence, authorities=[one.der for one in self.authorities]
+            )
 
     def issue(self, request: bytes, token: str, context: Any) -> pb.Svid:
         if self.refuse:
@@ -69,16 +73,24 @@ class FakeIdentity:
             abort(context, FailureError(fail.REASON_SERVICE_TOKEN_REFUSED))
         asked = x509.load_der_x509_csr(request)
         key = asked.public_key()
-        if not asked.is_signature_valid or not isinstance(key, ec.EllipticCurvePublicKey) or list(asked.subject):
+        if (
+            not asked.is_signature_valid
+            or not isinstance(key, ec.EllipticCurvePublicKey)
+            or list(asked.subject)
+        ):
             abort(context, FailureError(fail.REASON_CERTIFICATE_REQUEST_REFUSED))
         certificate = self.active.certify(self.spiffe_id, key, self.life)
         svid = pb.Svid(spiffe_id=self.spiffe_id, certificates=[certificate])
-        svid.expires_at.FromDatetime(x509.load_der_x509_certificate(certificate).not_valid_after_utc)
+        svid.expires_at.FromDatetime(
+            x509.load_der_x509_certificate(certificate).not_valid_after_utc
+        )
         self.spoil(svid)
         return svid
 
     def serving(self, *, demand_certificate: bool) -> grpc.ServerCredentials:
-        """What the adapter serves with, whom it believes, and what becomes of both when the authorities change."""
+        """What the adapter serves with, whom it believes, and what becomes of both when the
+        authorities change.
+        """
         seen = 0
 
         def changed() -> grpc.ServerCertificateConfiguration | None:
@@ -117,6 +129,8 @@ class Identity(identity_pb2_grpc.IdentityServiceServicer):
         svid = self.fake.issue(request.certificate_request, request.service_account_token, context)
         return pb.RenewResponse(svid=svid, bundle=self.fake.bundle())
 
-    def GetTrustBundle(self, request: pb.GetTrustBundleRequest, context: Any) -> pb.GetTrustBundleResponse:
+    def GetTrustBundle(
+        self, request: pb.GetTrustBundleRequest, context: Any
+    ) -> pb.GetTrustBundleResponse:
         self.fake.bundles_asked += 1
         return pb.GetTrustBundleResponse(bundle=self.fake.bundle())

@@ -1,8 +1,9 @@
 """A Kubernetes API of two objects: one Secret and one MutatingWebhookConfiguration, over HTTPS.
 
-It keeps what the real one promises: a write that names an old resourceVersion is a conflict and changes nothing, a read sees the
-last write, a trust bundle that is no PEM is refused, and every answer carries the server's clock. It allows what the chart's role
-allows, get and update of these two by name and the creation of that one Secret, and remembers whatever else was tried.
+It keeps what the real one promises: a write that names an old resourceVersion is a conflict and
+changes nothing, a read sees the last write, a trust bundle that is no PEM is refused, and every
+answer carries the server's clock. It allows what the chart's role allows, get and update of these
+two by name and the creation of that one Secret, and remembers whatever else was tried.
 """
 
 from __future__ import annotations
@@ -50,16 +51,28 @@ class FakeKube:
         """DER of what was trusted, and since when."""
         self.paths = {
             f"/api/v1/namespaces/{settings.namespace}/secrets/{settings.secret}": "secrets",
-            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/" + settings.webhook_configuration: "webhooks",
+            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/"
+            + settings.webhook_configuration: "webhooks",
         }
-        secret = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": self._metadata(settings.secret)}
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "Opaque",
+            "metadata": self._metadata(settings.secret),
+        }
         webhooks = {
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "MutatingWebhookConfiguration",
             "metadata": self._metadata(settings.webhook_configuration),
             "webhooks": [
-                {"name": "pods.capsign.dev", "clientConfig": {"service": {"name": "capsign-injector", "path": "/inject"}}},
-                {"name": "second.capsign.dev", "clientConfig": {"service": {"name": "capsign-injector", "path": "/inject"}}},
+                {
+                    "name": "pods.capsign.dev",
+                    "clientConfig": {"service": {"name": "capsign-injector", "path": "/inject"}},
+                },
+                {
+                    "name": "second.capsign.dev",
+                    "clientConfig": {"service": {"name": "capsign-injector", "path": "/inject"}},
+                },
             ],
         }
         self.secrets = f"/api/v1/namespaces/{settings.namespace}/secrets"
@@ -67,7 +80,12 @@ class FakeKube:
         self.objects: dict[str, dict[str, Any] | None] = {"secrets": secret, "webhooks": webhooks}
 
     def _metadata(self, name: str) -> dict[str, Any]:
-        return {"name": name, "resourceVersion": "1", "labels": {"app.kubernetes.io/name": "capsign"}, "uid": f"uid-{name}"}
+        return {
+            "name": name,
+            "resourceVersion": "1",
+            "labels": {"app.kubernetes.io/name": "capsign"},
+            "uid": f"uid-{name}",
+        }
 
     def data(self) -> dict[str, bytes]:
         """The Secret's entries."""
@@ -79,7 +97,10 @@ class FakeKube:
         """What each webhook trusts."""
         webhooks = self.objects["webhooks"]
         assert webhooks is not None
-        return [base64.b64decode(one["clientConfig"].get("caBundle", "")) for one in webhooks["webhooks"]]
+        return [
+            base64.b64decode(one["clientConfig"].get("caBundle", ""))
+            for one in webhooks["webhooks"]
+        ]
 
     def edit(self, kind: str, change: Callable[[dict[str, Any]], None]) -> None:
         """What an operator does with kubectl edit."""
@@ -93,7 +114,10 @@ class FakeKube:
         changed["metadata"]["resourceVersion"] = str(self.version)
         self.objects[kind] = changed
         if kind == "webhooks":
-            trusted = [frozenset(one.der for one in certificates.read_all(bundle)) for bundle in self.bundles()]
+            trusted = [
+                frozenset(one.der for one in certificates.read_all(bundle))
+                for bundle in self.bundles()
+            ]
             self.history.append((self.clock(), frozenset.intersection(*trusted)))
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -103,7 +127,10 @@ class FakeKube:
             await self.before(request.method, kind)
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._answer(401, {})
-        if (request.method, request.path) == ("POST", self.secrets) and "POST secrets" not in self.forbidden:
+        if (request.method, request.path) == (
+            "POST",
+            self.secrets,
+        ) and "POST secrets" not in self.forbidden:
             return self._create(msgspec.json.decode(await request.read()))
         if not kind or request.method not in {"GET", "PUT"}:
             self.refused.append(call)
@@ -128,8 +155,11 @@ class FakeKube:
         self.writes.append("secrets")
         return self._answer(201, wanted)
 
-    def _replace(self, call: str, kind: str, present: dict[str, Any], wanted: dict[str, Any]) -> web.Response:
-        # An update that names no version is unconditional, as in a real API server: the injector must never send one.
+    def _replace(
+        self, call: str, kind: str, present: dict[str, Any], wanted: dict[str, Any]
+    ) -> web.Response:
+        # An update that names no version is unconditional, as in a real API server: the injector
+        # must never send one.
         if wanted["metadata"].get("resourceVersion") != present["metadata"]["resourceVersion"]:
             self.conflicts += 1
             return self._answer(409, {})
@@ -149,13 +179,17 @@ class FakeKube:
         return self._answer(200, wanted)
 
     def _answer(self, status: int, body: dict[str, Any]) -> web.Response:
-        date = format_datetime(datetime.datetime.fromtimestamp(int(self.clock()), datetime.UTC), usegmt=True)
+        date = format_datetime(
+            datetime.datetime.fromtimestamp(int(self.clock()), datetime.UTC), usegmt=True
+        )
         return web.Response(status=status, body=msgspec.json.encode(body), headers={"Date": date})
 
 
 @asynccontextmanager
 async def running(kube: FakeKube, directory: Path) -> AsyncIterator[dict[str, str]]:
-    """Serve on a free port; gives the settings `api_server`, `token_file` and `ca_file` that lead there."""
+    """Serve on a free port; gives the settings `api_server`, `token_file` and `ca_file` that lead
+    there.
+    """
     authority = Authority("cluster CA")
     certificate, key = authority.issue(dns=("localhost",)).write(directory, "kube")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

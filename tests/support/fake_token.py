@@ -1,10 +1,13 @@
-"""A token in memory that behaves: same contract, same errors, real signatures, and faults on request.
+"""A token in memory that behaves: same contract, same errors, real signatures, and faults on
+request.
 
-`FakeToken` satisfies `capsign_adapter.token.interface.Token` and passes the same contract suite as SoftHSM and NSS.
+`FakeToken` satisfies `capsign_adapter.token.interface.Token` and passes the same contract suite as
+SoftHSM and NSS.
 
     token = FakeToken()
     token.fail("hmac")                      # the next hmac fails before it has any effect
-    token.fail("generate_secret", after=True)  # the next one makes the key, and then fails: the lost answer
+    # the next one makes the key, and then fails: the lost answer
+    token.fail("generate_secret", after=True)
     token.lose(); token.restore()           # the token is pulled out, and put back
     token.import_secret("x", b"...")        # as a ceremony would: shows its weaknesses
     token.calls["sign"]                     # how often each method was asked
@@ -21,7 +24,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from capsign_adapter.token.encodings import RSA_BITS, RSA_EXPONENT, SECRET_LEN, Family, check_input, in_token
+from capsign_adapter.token.encodings import (
+    RSA_BITS,
+    RSA_EXPONENT,
+    SECRET_LEN,
+    Family,
+    check_input,
+    in_token,
+)
 from capsign_adapter.token.interface import (
     Feature,
     KeyAttributes,
@@ -56,7 +66,9 @@ class _Fault:
 
 @dataclass
 class FakeToken:
-    """See the module. `features` may be narrowed; every method takes the one lock, as a token's thread would."""
+    """See the module. `features` may be narrowed; every method takes the one lock, as a token's
+    thread would.
+    """
 
     features: frozenset[Feature] = frozenset(Feature)
     name: str = "fake token"
@@ -69,9 +81,13 @@ class FakeToken:
 
     # Faults
 
-    def fail(self, method: str, error: Exception | None = None, *, after: bool = False, times: int = 1) -> None:
+    def fail(
+        self, method: str, error: Exception | None = None, *, after: bool = False, times: int = 1
+    ) -> None:
         """The next `times` calls of `method` raise: before they have an effect, or after it."""
-        fault = _Fault(error or TokenUnavailableError("injected: the token went away; try again"), after)
+        fault = _Fault(
+            error or TokenUnavailableError("injected: the token went away; try again"), after
+        )
         self._faults.setdefault(method, deque()).extend([fault] * times)
 
     def lose(self) -> None:
@@ -109,7 +125,9 @@ class FakeToken:
     # The contract
 
     def hmac(self, label: str, data: bytes) -> bytes:
-        return self._run("hmac", lambda: hmac.digest(self._find(label, "secret", [None]).key, data, "sha256"))
+        return self._run(
+            "hmac", lambda: hmac.digest(self._find(label, "secret", [None]).key, data, "sha256")
+        )
 
     def hkdf_hmac(self, label: str, info: bytes, data: bytes) -> bytes:
         if Feature.HKDF_INSIDE not in self.features:
@@ -117,7 +135,9 @@ class FakeToken:
 
         def effect() -> bytes:
             prk = self._find(label, "secret", [None]).key
-            return hmac.digest(hmac.digest(prk, info + b"\x01", hashlib.sha256), data, hashlib.sha256)
+            return hmac.digest(
+                hmac.digest(prk, info + b"\x01", hashlib.sha256), data, hashlib.sha256
+            )
 
         return self._run("hkdf_hmac", effect)
 
@@ -141,14 +161,23 @@ class FakeToken:
 
     def generate_secret(self, label: str) -> None:
         self._run(
-            "generate_secret", lambda: self._add(label, lambda: _Object(secrets.token_bytes(SECRET_LEN), None, strong=True))
+            "generate_secret",
+            lambda: self._add(
+                label, lambda: _Object(secrets.token_bytes(SECRET_LEN), None, strong=True)
+            ),
         )
 
     def generate_key_pair(self, label: str, algorithm: pb.Algorithm.ValueType) -> None:
         family = in_token(algorithm).family
         if family is Family.ED25519 and Feature.ED25519 not in self.features:
-            raise ValueError(f"{self.name} has no Ed25519 keys; choose another algorithm for {label!r}, or another token")
-        self._run("generate_key_pair", lambda: self._add(label, lambda: _Object(_MAKE[family](), family, strong=True)))
+            raise ValueError(
+                f"{self.name} has no Ed25519 keys; choose another algorithm for "
+                f"{label!r}, or another token"
+            )
+        self._run(
+            "generate_key_pair",
+            lambda: self._add(label, lambda: _Object(_MAKE[family](), family, strong=True)),
+        )
 
     def _add(self, label: str, make: Callable[[], _Object]) -> None:
         if label in self._objects:
@@ -158,7 +187,9 @@ class FakeToken:
     def public_key(self, label: str) -> bytes:
         def effect() -> bytes:
             public = self._find(label, "key pair", list(Family)).key.public_key()
-            return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+            return public.public_bytes(
+                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
 
         return self._run("public_key", effect)
 

@@ -32,7 +32,9 @@ class FakeWorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         self._server: grpc.Server | None = None
 
     def start(self) -> FakeWorkloadApi:
-        self._server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)]
+        )
         workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(self, self._server)
         self._server.add_insecure_port(f"unix:{self.path}")
         self._server.start()
@@ -54,7 +56,9 @@ class FakeWorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         for stream in list(self.streams):
             stream.put(None)
 
-    def FetchX509SVID(self, request: pb.X509SVIDRequest, context: Any) -> Iterator[pb.X509SVIDResponse]:
+    def FetchX509SVID(
+        self, request: pb.X509SVIDRequest, context: Any
+    ) -> Iterator[pb.X509SVIDResponse]:
         header = dict(context.invocation_metadata()).get("workload.spiffe.io", "")
         self.headers.append(header)
         if header != "true":
@@ -73,13 +77,17 @@ class FakeWorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
             self.streams.remove(stream)
 
 
-def svid(ca: TestCa, spiffe_id: str = AGENT_ID, life: timedelta = timedelta(hours=1)) -> pb.X509SVID:
+def svid(
+    ca: TestCa, spiffe_id: str = AGENT_ID, life: timedelta = timedelta(hours=1)
+) -> pb.X509SVID:
     """One identity with its key, as the API sends it."""
     certificate, key = ca.issue(spiffe_id, life)
     der, pkcs8 = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8
     return pb.X509SVID(
         spiffe_id=spiffe_id,
         x509_svid=x509.load_pem_x509_certificate(certificate).public_bytes(der),
-        x509_svid_key=serialization.load_pem_private_key(key, None).private_bytes(der, pkcs8, serialization.NoEncryption()),
+        x509_svid_key=serialization.load_pem_private_key(key, None).private_bytes(
+            der, pkcs8, serialization.NoEncryption()
+        ),
         bundle=ca.der,
     )

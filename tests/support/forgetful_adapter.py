@@ -1,4 +1,5 @@
-"""The adapter, except that its ledger does not find what it wrote: each test of I5 must see one of these.
+"""The adapter, except that its ledger does not find what it wrote: each test of I5 must see one of
+these.
 
 CAPSIGN_TEST_FORGET says what is broken:
   lookup   every copy of an intent is entered under an id of its own, so none is ever found;
@@ -24,7 +25,9 @@ def _lookup() -> None:
     commit = relational.RelationalStore.commit
 
     def forgetful(store: Any, epoch: int, drafts: Any, now_ms: int) -> Any:
-        return commit(store, epoch, [draft._replace(intent_id=new_intent_id()) for draft in drafts], now_ms)
+        return commit(
+            store, epoch, [draft._replace(intent_id=new_intent_id()) for draft in drafts], now_ms
+        )
 
     relational.RelationalStore.commit = forgetful
 
@@ -34,7 +37,9 @@ def _release() -> None:
 
     def hasty(attempt: Any, committed: Any) -> None:
         release(attempt, committed)
-        for result, slot, signature in zip(committed, attempt.slots, attempt.signatures, strict=True):
+        for result, slot, signature in zip(
+            committed, attempt.slots, attempt.signatures, strict=True
+        ):
             if result.verdict == Verdict.REPLAY and signature:
                 slot.signature = signature
 
@@ -48,7 +53,9 @@ def _compare() -> None:
 def _never() -> None:
     resolve = relational.RelationalStore.resolve
 
-    def promise(store: Any, workload: str, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int) -> Any:
+    def promise(
+        store: Any, workload: str, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int
+    ) -> Any:
         if store.find(workload, [intent_id]):
             return resolve(store, workload, intent_id, grant, never_leaf, now_ms)
         return Stored(IntentState.NEVER, grant, b"", store.append([never_leaf], now_ms))

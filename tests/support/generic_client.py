@@ -1,4 +1,6 @@
-"""Runs `node_client/`: a gRPC client in another language that knows nothing but `proto/`. Works against any agent's socket."""
+"""Runs `node_client/`: a gRPC client in another language that knows nothing but `proto/`. Works
+against any agent's socket.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,15 @@ PROGRAM = ROOT / "tests/support/node_client/client.js"
 
 
 def install(config: pytest.Config) -> Path:
-    """A folder with the pinned packages, made once and kept in pytest's cache. Skips where Node is absent: an outsider's language
-    is not something that the project needs."""
+    """A folder with the pinned packages, made once and kept in pytest's cache. Skips where Node is
+    absent: an outsider's language is not something that the project needs.
+    """
     for program in ("node", "npm"):
         if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed, so no client in another language was tried: apt-get install nodejs npm")
+            pytest.skip(
+                f"{program} is not installed, so no client in another language was tried: "
+                f"apt-get install nodejs npm"
+            )
     manifest = PROGRAM.with_name("package.json")
     digest = hashlib.sha256(manifest.read_bytes()).hexdigest()[:16]
     assert config.cache is not None
@@ -27,16 +33,47 @@ def install(config: pytest.Config) -> Path:
     done = folder / "installed"
     if not done.exists():
         shutil.copy(manifest, folder)
-        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-        assert result.returncode == 0, f"npm could not install what package.json pins:\n{result.stderr}"
+        command = [
+            "npm",
+            "install",
+            "--no-package-lock",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+        ]
+        result = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert result.returncode == 0, (
+            f"npm could not install what package.json pins:\n{result.stderr}"
+        )
         done.touch()
     return folder
 
 
-def run(folder: Path, socket: Path, purpose: str, algorithm: str, message: bytes = b"", digest: bytes = b"") -> dict:
-    """What the program printed; see `client.js`. `algorithm` is the enum's name, for example ALGORITHM_ES256."""
-    arguments = ["node", str(PROGRAM), str(ROOT / "proto"), str(socket), purpose, algorithm, message.decode(), digest.hex()]
-    result = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+def run(
+    folder: Path,
+    socket: Path,
+    purpose: str,
+    algorithm: str,
+    message: bytes = b"",
+    digest: bytes = b"",
+) -> dict:
+    """What the program printed; see `client.js`. `algorithm` is the enum's name, for example
+    ALGORITHM_ES256.
+    """
+    arguments = [
+        "node",
+        str(PROGRAM),
+        str(ROOT / "proto"),
+        str(socket),
+        purpose,
+        algorithm,
+        message.decode(),
+        digest.hex(),
+    ]
+    result = subprocess.run(
+        arguments, cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)

@@ -12,16 +12,29 @@ PROGRAM = Path(__file__).parent / "go_sumdb"
 
 
 def build(folder: Path) -> Path:
-    """The program. Skips where Go or its module cannot be had: an outsider's language is not something that the project needs."""
+    """The program. Skips where Go or its module cannot be had: an outsider's language is not
+    something that the project needs.
+    """
     if shutil.which("go") is None:
         pytest.skip("go is not installed, so Go's verifier was not asked")
-    fetched = subprocess.run(["go", "mod", "download"], cwd=PROGRAM, capture_output=True, text=True, timeout=240, check=False)
+    fetched = subprocess.run(
+        ["go", "mod", "download"],
+        cwd=PROGRAM,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     if fetched.returncode:
         pytest.skip(f"golang.org/x/mod cannot be fetched: {fetched.stderr.strip()[:200]}")
     binary = folder / "go_sumdb"
-    subprocess.run(["go", "build", "-mod=readonly", "-o", binary, "."], cwd=PROGRAM, check=True, timeout=240)
+    subprocess.run(
+        ["go", "build", "-mod=readonly", "-o", binary, "."], cwd=PROGRAM, check=True, timeout=240
+    )
     return binary
 
 
 def run(binary: Path, directory: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([binary, directory], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [binary, directory], capture_output=True, text=True, timeout=120, check=False
+    )

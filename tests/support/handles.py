@@ -22,7 +22,12 @@ SERIAL = b"serial of 16 byt"
 NOW = 1_795_000_000_000
 """Milliseconds since 1970, a whole second."""
 
-ES256, ED25519, ES384, HS256 = alg.ALGORITHM_ES256, alg.ALGORITHM_ED25519, alg.ALGORITHM_ES384, alg.ALGORITHM_HS256
+ES256, ED25519, ES384, HS256 = (
+    alg.ALGORITHM_ES256,
+    alg.ALGORITHM_ED25519,
+    alg.ALGORITHM_ES384,
+    alg.ALGORITHM_HS256,
+)
 
 
 def example() -> Policy:
@@ -38,17 +43,23 @@ def example_with(old: str, new: str) -> Policy:
 
 def events(**changes) -> Capability:
     """A capability under the grant with several algorithms, protocols, roles and versions."""
-    return replace(capability_for(example().grant("orders-events"), ORDERS, KEY_HASH, SERIAL, NOW), **changes)
+    return replace(
+        capability_for(example().grant("orders-events"), ORDERS, KEY_HASH, SERIAL, NOW), **changes
+    )
 
 
 def suffix(protocol="", role="", version="", transcript=b"") -> signing_pb2.ContextSuffix:
-    return signing_pb2.ContextSuffix(protocol=protocol, role=role, protocol_version=version, transcript=transcript)
+    return signing_pb2.ContextSuffix(
+        protocol=protocol, role=role, protocol_version=version, transcript=transcript
+    )
 
 
 def append(mint: Mint, token: bytes, statements: str, **values) -> bytes:
     """The token with one more block."""
     root = PublicKey.from_bytes(mint.public_key, Algorithm.Ed25519)
-    return bytes(Biscuit.from_bytes(token, root).append(BlockBuilder(statements, values)).to_bytes())
+    return bytes(
+        Biscuit.from_bytes(token, root).append(BlockBuilder(statements, values)).to_bytes()
+    )
 
 
 def date(millis: int) -> datetime:

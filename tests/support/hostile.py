@@ -1,4 +1,6 @@
-"""For tests that attack a real deployment: a deployment in a short path, and what must be true of it afterwards."""
+"""For tests that attack a real deployment: a deployment in a short path, and what must be true of
+it afterwards.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ MIB = 1024 * 1024
 
 @contextmanager
 def deployment(*, workers: int = 1, arguments: tuple[str, ...] = ()) -> Iterator[Dev]:
-    """A deployment whose sockets have short paths. Afterwards, whatever was done: its log adds up, and it told no secret."""
+    """A deployment whose sockets have short paths. Afterwards, whatever was done: its log adds up,
+    and it told no secret.
+    """
     root = Path(tempfile.mkdtemp(prefix="cs-"))
     try:
         dev = Dev(root / "d", workers=workers, arguments=arguments)
@@ -44,7 +48,9 @@ def deployment(*, workers: int = 1, arguments: tuple[str, ...] = ()) -> Iterator
 
 
 def failure_of(call: Any, *arguments: Any, timeout: float = 20.0, **extra: Any) -> FailureError:
-    """The typed failure of an RPC. A bare gRPC status, and a code that is not the reason's own, fail the test."""
+    """The typed failure of an RPC. A bare gRPC status, and a code that is not the reason's own,
+    fail the test.
+    """
     with pytest.raises(grpc.RpcError) as caught:
         call(*arguments, timeout=timeout, **extra)
     failure = FailureError.from_rpc(caught.value)
@@ -73,23 +79,41 @@ def forget_peak(process: psutil.Process) -> None:
 
 def peak(process: psutil.Process) -> float:
     """The most memory that was resident at once since `forget_peak`, MiB."""
-    (line,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    (line,) = [
+        line
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
     return int(line.split()[1]) / 1024
 
 
 def secrets_of(dev: Dev) -> dict[str, bytes]:
     """What nobody may ever read in a log: PINs, and the private part of each key file."""
-    found = {name: Path(dev.about["token"][name]).read_bytes().strip() for name in ("pin_file", "so_pin_file")}
+    found = {
+        name: Path(dev.about["token"][name]).read_bytes().strip()
+        for name in ("pin_file", "so_pin_file")
+    }
     for path in dev.directory.glob("pki/*.key"):
-        lines = [line for line in path.read_bytes().splitlines() if line and not line.startswith(b"-")]
-        found |= {f"{path.name} line {number}": line for number, line in enumerate(lines) if len(line) >= 40}
+        lines = [
+            line for line in path.read_bytes().splitlines() if line and not line.startswith(b"-")
+        ]
+        found |= {
+            f"{path.name} line {number}": line
+            for number, line in enumerate(lines)
+            if len(line) >= 40
+        }
     assert len(found) > 4
     return found
 
 
 def spelt(secret: bytes) -> list[bytes]:
     """The ways in which a log could spell it."""
-    return [secret, secret.hex().encode(), base64.b64encode(secret).rstrip(b"="), base64.urlsafe_b64encode(secret).rstrip(b"=")]
+    return [
+        secret,
+        secret.hex().encode(),
+        base64.b64encode(secret).rstrip(b"="),
+        base64.urlsafe_b64encode(secret).rstrip(b"="),
+    ]
 
 
 def told_by(dev: Dev) -> bytes:
@@ -100,12 +124,17 @@ def told_by(dev: Dev) -> bytes:
 def assert_nothing_told(dev: Dev, *more: bytes, text: bytes | None = None) -> None:
     """Neither the logs nor `text` hold a secret of the deployment, nor `more`."""
     seen = told_by(dev) if text is None else text
-    for name, secret in [*secrets_of(dev).items(), *((f"canary {number}", one) for number, one in enumerate(more))]:
+    for name, secret in [
+        *secrets_of(dev).items(),
+        *((f"canary {number}", one) for number, one in enumerate(more)),
+    ]:
         assert not any(way in seen for way in spelt(secret)), f"{name} was printed"
 
 
 def assert_consistent(dev: Dev) -> None:
-    """Ledger and log agree, one leaf for each signature, and the tree is that of its entries (I5, I8)."""
+    """Ledger and log agree, one leaf for each signature, and the tree is that of its entries (I5,
+    I8).
+    """
     path = Path(sqlite_url.path_of(dev.about["store"]))
     store = open_store(dev.about["store"])
     try:
@@ -127,7 +156,8 @@ def assert_consistent(dev: Dev) -> None:
             signed[key] = (index, entry.signature_hash)
     done = {}
     query = (
-        "SELECT spiffe_id, intent_id, leaf_index, result FROM intents JOIN workloads ON workloads.id = workload_id WHERE state ="
+        "SELECT spiffe_id, intent_id, leaf_index, result FROM intents JOIN workloads ON "
+        "workloads.id = workload_id WHERE state ="
     )
     for workload, intent, index, result in _rows(path, f"{query} {int(IntentState.DONE)}"):
         signature = signing_pb2.SignedItem.FromString(result).signature

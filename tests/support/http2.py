@@ -1,4 +1,6 @@
-"""Some HTTP/2 by hand, for what no gRPC library would say: it keeps to flow control and to nothing else."""
+"""Some HTTP/2 by hand, for what no gRPC library would say: it keeps to flow control and to nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ import time
 from collections.abc import Sequence
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
+    0,
+    1,
+    3,
+    4,
+    6,
+    7,
+    8,
+    9,
+)
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 INITIAL_WINDOW = 4
 """The setting's number."""
@@ -18,7 +29,12 @@ SERVICE = b"/capsign.agent.v1.SigningService/"
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+    return (
+        struct.pack(">I", len(payload))[1:]
+        + bytes([kind, flags])
+        + struct.pack(">I", stream)
+        + payload
+    )
 
 
 def literal(name: bytes, value: bytes) -> bytes:
@@ -38,7 +54,13 @@ def _length(size: int) -> bytes:
 
 def grpc_headers(path: bytes, *more: tuple[bytes, bytes]) -> bytes:
     """A POST over http, as gRPC begins each call."""
-    pairs = (b":path", path), (b":authority", b"x"), (b"content-type", b"application/grpc"), (b"te", b"trailers"), *more
+    pairs = (
+        (b":path", path),
+        (b":authority", b"x"),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+        *more,
+    )
     return b"\x83\x86" + b"".join(literal(name, value) for name, value in pairs)
 
 
@@ -60,7 +82,9 @@ class Connection:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.connect(path)
         self._socket.setblocking(False)
-        self._out = bytearray(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, window)))
+        self._out = bytearray(
+            PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, window))
+        )
         self._in = bytearray()
         self._window = self._initial = 65_535
         self._next = 1
@@ -145,7 +169,9 @@ class Connection:
             self._out += frame(SETTINGS, ACK, 0)
         elif kind == PING and not flags & ACK:
             self._out += frame(PING, ACK, 0, payload)
-        elif stream is not None and (kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM)):
+        elif stream is not None and (
+            kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM)
+        ):
             stream.ended = True
 
 
@@ -156,7 +182,10 @@ def talk(connections: Sequence[Connection], seconds: float) -> None:
         poll, known = select.poll(), {one.fileno(): one for one in alive}
         for one in alive:
             one.fill()
-            poll.register(one, (select.POLLIN if one.reads else 0) | (select.POLLOUT if one.wants_to_send else 0))
+            poll.register(
+                one,
+                (select.POLLIN if one.reads else 0) | (select.POLLOUT if one.wants_to_send else 0),
+            )
         for number, events in poll.poll(50):
             one = known[number]
             if events & (select.POLLIN | select.POLLHUP | select.POLLERR):

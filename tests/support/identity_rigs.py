@@ -1,4 +1,6 @@
-"""Each identity source among its real surroundings: what it needs to give an identity, to give another, and to be hindered."""
+"""Each identity source among its real surroundings: what it needs to give an identity, to give
+another, and to be hindered.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,10 @@ class Rig:
         """End what was started."""
 
     def config(self) -> configuration.Config:
-        text = f'[upstream]\ntargets = ["127.0.0.1:{self.port}"]\nserver_name = "localhost"\n{self.section()}{REST}'
+        text = (
+            f'[upstream]\ntargets = ["127.0.0.1:{self.port}"]\nserver_name = '
+            f'"localhost"\n{self.section()}{REST}'
+        )
         return configuration.load(None, {"CAPSIGN_AGENT_CONFIG": text})
 
     def source(self) -> IdentitySource:
@@ -114,7 +119,9 @@ class FilesRig(Rig):
 
     def section(self) -> str:
         tls = self.root / "tls"
-        files = f'ca_file = "{tls}/ca.pem"\ncert_file = "{tls}/cert.pem"\nkey_file = "{tls}/key.pem"\n'
+        files = (
+            f'ca_file = "{tls}/ca.pem"\ncert_file = "{tls}/cert.pem"\nkey_file = "{tls}/key.pem"\n'
+        )
         return f'[identity]\nsource = "files"\n[identity.files]\n{files}'
 
     def replace(self) -> None:
@@ -146,7 +153,9 @@ class KubernetesRig(Rig):
         """How far the agent's clock is ahead."""
 
     def section(self) -> str:
-        return kubernetes_section(self.targets, self.token, self.bundle, self.root / "state" / "identity")
+        return kubernetes_section(
+            self.targets, self.token, self.bundle, self.root / "state" / "identity"
+        )
 
     def source(self) -> IdentitySource:
         source: Any = super().source()

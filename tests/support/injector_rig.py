@@ -19,7 +19,15 @@ def review(labels: dict[str, str] | None = None, uid: str = "u-1") -> bytes:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "p", "namespace": "shop", "labels": labels or {}},
-        "spec": {"containers": [{"name": "app", "image": "app", "env": [{"name": "SECRET", "value": "do-not-log-me"}]}]},
+        "spec": {
+            "containers": [
+                {
+                    "name": "app",
+                    "image": "app",
+                    "env": [{"name": "SECRET", "value": "do-not-log-me"}],
+                }
+            ]
+        },
     }
     request = {
         "uid": uid,
@@ -29,7 +37,9 @@ def review(labels: dict[str, str] | None = None, uid: str = "u-1") -> bytes:
         "namespace": "shop",
         "object": pod,
     }
-    return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
+    return json.dumps(
+        {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    ).encode()
 
 
 def trusting(*bundles: bytes) -> ssl.SSLContext:

@@ -8,4 +8,9 @@ from capsign_injector.settings import parse
 
 FILE = Path(__file__).parents[1] / "injector" / "settings.yaml"
 SETTINGS = parse(FILE.read_bytes(), FILE.name)
-BUNDLE = "-----BEGIN CERTIFICATE-----\nTWFuIGlzIGRpc3Rpbmd1aXNoZWQsIG5vdCBvbmx5IGJ5IGhpcyByZWFzb24=\n-----END CERTIFICATE-----\n"
+BUNDLE = (
+    "-----BEGIN "
+    "CERTIFICATE-----\n"
+    "TWFuIGlzIGRpc3Rpbmd1aXNoZWQsIG5vdCBvbmx5IGJ5IGhpcyByZWFzb24=\n"
+    "-----END CERTIFICATE-----\n"
+)

@@ -1,4 +1,6 @@
-"""Applies a JSON Patch as RFC 6902 section 4 says, strictly. Not the injector's code: what it makes is judged here."""
+"""Applies a JSON Patch as RFC 6902 section 4 says, strictly. Not the injector's code: what it makes
+is judged here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from typing import Any
 
 
 def apply(document: Any, operations: list[dict[str, Any]]) -> Any:
-    """The patched document. Raises KeyError, IndexError or ValueError where the patch does not fit."""
+    """The patched document. Raises KeyError, IndexError or ValueError where the patch does not
+    fit.
+    """
     holder = {"": copy.deepcopy(document)}
     for operation in operations:
         path = operation["path"]

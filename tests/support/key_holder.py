@@ -1,8 +1,10 @@
-"""A process that holds one key in one form, and nothing else of it: what a memory scan must be able to see.
+"""A process that holds one key in one form, and nothing else of it: what a memory scan must be able
+to see.
 
     python -m support.key_holder KIND < key
 
-Reads 32 bytes, keeps them as KIND says, wipes what it read, prints "holding" and waits for the end of its input.
+Reads 32 bytes, keeps them as KIND says, wipes what it read, prints "holding" and waits for the end
+of its input.
 """
 
 from __future__ import annotations
@@ -21,7 +23,11 @@ from capsign_wire.algorithms import BY_NAME
 def _subkey(name: str) -> Callable[[bytearray], Any]:
     def hold(okm: bytearray) -> Any:
         subkey = from_okm(BY_NAME[name].number, okm, bytes(32), 1)
-        subkey.sign(bytes(BY_NAME[name].max_input if BY_NAME[name].takes_digest or name == "ML-DSA-65" else 32))
+        subkey.sign(
+            bytes(
+                BY_NAME[name].max_input if BY_NAME[name].takes_digest or name == "ML-DSA-65" else 32
+            )
+        )
         return subkey
 
     return hold

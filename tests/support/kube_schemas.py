@@ -1,4 +1,6 @@
-"""The strict schemas of the Kubernetes releases that are supported, as validators that are made once."""
+"""The strict schemas of the Kubernetes releases that are supported, as validators that are made
+once.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,12 @@ def faults(document: dict[str, Any]) -> list[str]:
 @cache
 def _validator(release: str, name: str) -> Any:
     def contents(file: str) -> Any:
-        return kubernetes_validate.utils.schema_contents(f"kubernetes-json-schema/v{release}-local-strict/{file}", release)
+        return kubernetes_validate.utils.schema_contents(
+            f"kubernetes-json-schema/v{release}-local-strict/{file}", release
+        )
 
     schema = contents(f"{name}.json")
-    registry: Any = Resource.from_contents(contents("_definitions.json")) @ (Resource.from_contents(schema) @ Registry())
+    registry: Any = Resource.from_contents(contents("_definitions.json")) @ (
+        Resource.from_contents(schema) @ Registry()
+    )
     return jsonschema.Draft202012Validator(schema, registry=registry)

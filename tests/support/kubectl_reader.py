@@ -1,4 +1,6 @@
-"""How kubectl reads a file of manifests: its own libraries, in a Go program that answers as long as it is asked."""
+"""How kubectl reads a file of manifests: its own libraries, in a Go program that answers as long as
+it is asked.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,28 @@ PROGRAM = Path(__file__).parent / "go_manifests"
 
 class KubectlReader:
     def __init__(self, folder: Path) -> None:
-        """Skips where Go or the modules cannot be had: an outsider's language is not something that the project needs."""
+        """Skips where Go or the modules cannot be had: an outsider's language is not something that
+        the project needs.
+        """
         if shutil.which("go") is None:
             pytest.skip("go is not installed, so kubectl's libraries were not asked")
-        fetched = subprocess.run(["go", "mod", "download"], cwd=PROGRAM, capture_output=True, text=True, timeout=240, check=False)
+        fetched = subprocess.run(
+            ["go", "mod", "download"],
+            cwd=PROGRAM,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
         if fetched.returncode:
             pytest.skip(f"k8s.io/apimachinery cannot be fetched: {fetched.stderr.strip()[:200]}")
         binary = folder / "go_manifests"
-        subprocess.run(["go", "build", "-mod=readonly", "-o", binary, "."], cwd=PROGRAM, check=True, timeout=240)
+        subprocess.run(
+            ["go", "build", "-mod=readonly", "-o", binary, "."],
+            cwd=PROGRAM,
+            check=True,
+            timeout=240,
+        )
         self._process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def close(self) -> None:
@@ -42,7 +58,9 @@ class KubectlReader:
 
 
 def plain(value: Any) -> Any:
-    """Values that mean the same to Go are the same here: its numbers are int64 or float64, and 1.0 is written as 1."""
+    """Values that mean the same to Go are the same here: its numbers are int64 or float64, and 1.0
+    is written as 1.
+    """
     if isinstance(value, dict):
         return {key: plain(held) for key, held in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,6 @@
-"""An adapter that is broken on purpose: of every tenth signature it records something else than it releases."""
+"""An adapter that is broken on purpose: of every tenth signature it records something else than it
+releases.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ def install() -> None:
 
     def forgetful(store: Any, epoch: int, drafts: Any, now_ms: int) -> Any:
         kept = [
-            draft._replace(leaf=draft.refusal_leaf(1)) if draft.state == IntentState.DONE and at % 10 == 0 else draft
+            draft._replace(leaf=draft.refusal_leaf(1))
+            if draft.state == IntentState.DONE and at % 10 == 0
+            else draft
             for at, draft in enumerate(drafts)
         ]
         return commit(store, epoch, kept, now_ms)

@@ -1,6 +1,8 @@
-"""The adapter, except that each answer carries the keying material of its subkey, where an attestation belongs.
+"""The adapter, except that each answer carries the keying material of its subkey, where an
+attestation belongs.
 
-What it gives away passes the agent's memory and the socket: both searches of I1 must see it. Everything else is the real program.
+What it gives away passes the agent's memory and the socket: both searches of I1 must see it.
+Everything else is the real program.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from capsign_adapter.sign.group import Groups
 
 
 def install() -> None:
-    """Remember the keying material of every subkey that is made, and add it to every answer by context."""
+    """Remember the keying material of every subkey that is made, and add it to every answer by
+    context.
+    """
     known: dict[bytes, bytes] = {}
     from_okm, ready = keyring.from_okm, Groups.ready
 

@@ -1,4 +1,6 @@
-"""A log in memory that stores what a store would, and RFC 6962 written down as the RFC does, to hold the fast code against."""
+"""A log in memory that stores what a store would, and RFC 6962 written down as the RFC does, to
+hold the fast code against.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,15 @@ def merkle_tree_hash(leaves):
     k = 1
     while k * 2 < len(leaves):
         k *= 2
-    return hashlib.sha256(b"\x01" + merkle_tree_hash(leaves[:k]) + merkle_tree_hash(leaves[k:])).digest()
+    return hashlib.sha256(
+        b"\x01" + merkle_tree_hash(leaves[:k]) + merkle_tree_hash(leaves[k:])
+    ).digest()
 
 
 class MemoryLog:
-    """Appends in batches and keeps entries, tile-level hashes and the encoded frontier, as a store keeps them."""
+    """Appends in batches and keeps entries, tile-level hashes and the encoded frontier, as a store
+    keeps them.
+    """
 
     def __init__(self):
         self.entries = []

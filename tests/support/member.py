@@ -1,4 +1,6 @@
-"""The parts of one replica that follow the epoch, with a clock that is told, on a store object of its own."""
+"""The parts of one replica that follow the epoch, with a clock that is told, on a store object of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,17 @@ LEASE, MARGIN = 3000, 1000
 class Member:
     """See the module. `now` is its clock, milliseconds; give `clock` for a real one."""
 
-    def __init__(self, store: Store, lease_ms: int = LEASE, margin_ms: int = MARGIN, clock=None) -> None:
+    def __init__(
+        self, store: Store, lease_ms: int = LEASE, margin_ms: int = MARGIN, clock=None
+    ) -> None:
         self.now = 1_000_000
         self.store = store
         clock = clock or (lambda: self.now)
         self.membership = Membership(store, lease_ms, margin_ms, clock)
         self.fence = Fence(lease_ms, margin_ms, lambda: store.control().revocation_epoch, clock)
-        self.snapshots = Snapshots(self.store, lambda snapshot: self.membership.works_under(snapshot.epoch))
+        self.snapshots = Snapshots(
+            self.store, lambda snapshot: self.membership.works_under(snapshot.epoch)
+        )
         self.changes = Changes()
         self.catch_up = CatchUp(self.snapshots, self.fence, self.membership, self.changes, clock)
 
@@ -30,7 +36,9 @@ class Member:
         return self.store.revoke(6, "*", lambda _: b"leaf", NOW)[0]
 
     def lags(self, epoch: int) -> bool:
-        return self.membership.replica_id in {each.replica_id for each in self.store.laggards(epoch)}
+        return self.membership.replica_id in {
+            each.replica_id for each in self.store.laggards(epoch)
+        }
 
     def pass_time_at_each_look(self, ms: int) -> list[int]:
         """From now on each look at those who lag takes so long; how many lagged at each."""

@@ -16,7 +16,9 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 class MemoryLimit:
-    """One group. Processes come into it by `join`, called in the child before it starts its program."""
+    """One group. Processes come into it by `join`, called in the child before it starts its
+    program.
+    """
 
     def __init__(self, folder: Path, *, unified: bool) -> None:
         self._folder = folder
@@ -35,18 +37,24 @@ class MemoryLimit:
     @property
     def killed(self) -> int:
         """How many processes the kernel has killed because they were above the limit."""
-        found = re.search(r"^oom_kill (\d+)$", (self._folder / self._events).read_text(), re.MULTILINE)
+        found = re.search(
+            r"^oom_kill (\d+)$", (self._folder / self._events).read_text(), re.MULTILINE
+        )
         return int(found[1]) if found else 0
 
     @property
     def peak(self) -> float:
-        """The most that was charged at once, MiB; pages of files that could have been dropped are in it."""
+        """The most that was charged at once, MiB; pages of files that could have been dropped are
+        in it.
+        """
         return int((self._folder / self._peak).read_text()) / MIB
 
 
 @contextmanager
 def memory_limit(mib: int) -> Iterator[MemoryLimit]:
-    """Skips where no cgroup can be made, which needs root: then nothing can be said about what the kernel would do."""
+    """Skips where no cgroup can be made, which needs root: then nothing can be said about what the
+    kernel would do.
+    """
     unified = "memory" in _read(ROOT / "cgroup.controllers")
     folder = (ROOT if unified else ROOT / "memory") / f"capsign-test-{uuid.uuid4().hex[:12]}"
     try:

@@ -1,4 +1,6 @@
-"""Looks for needles in everything that a living process can read: its memory, environment, command line and open files."""
+"""Looks for needles in everything that a living process can read: its memory, environment, command
+line and open files.
+"""
 
 from __future__ import annotations
 
@@ -55,14 +57,19 @@ class Needles:
 
 
 def scan_process(pid: int, needles: Needles) -> Scan:
-    """Everything of a process. Needs to be root where the process has made itself unreadable, as the agent has."""
+    """Everything of a process. Needs to be root where the process has made itself unreadable, as
+    the agent has.
+    """
     memory = scan_memory(pid, needles)
     finds, scanned = list(memory.finds), memory.scanned
     for name in ("environ", "cmdline"):
         data = Path(f"/proc/{pid}/{name}").read_bytes()
         scanned += len(data)
         finds += [Find(needle, name) for needle, _ in needles.within(data)]
-    files = scan_files({path.resolve() for path in Path(f"/proc/{pid}/fd").iterdir() if path.resolve().is_file()}, needles)
+    files = scan_files(
+        {path.resolve() for path in Path(f"/proc/{pid}/fd").iterdir() if path.resolve().is_file()},
+        needles,
+    )
     return Scan((*finds, *files.finds), scanned + files.scanned)
 
 
@@ -70,7 +77,10 @@ def scan_memory(pid: int, needles: Needles) -> Scan:
     """All readable mappings, file-backed ones too."""
     finds: list[Find] = []
     scanned = 0
-    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+    with (
+        Path(f"/proc/{pid}/maps").open() as maps,
+        Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory,
+    ):
         regions = [line.split(maxsplit=5) for line in maps]
         for span, mode, *rest in regions:
             name = rest[3].strip() if len(rest) > 3 else "anonymous"
@@ -79,7 +89,10 @@ def scan_memory(pid: int, needles: Needles) -> Scan:
             start, end = (int(part, 16) for part in span.split("-"))
             for at, data in _chunks(memory, start, end):
                 scanned += len(data)
-                finds += [Find(needle, f"{name} at {at + offset:#x}") for needle, offset in needles.within(data)]
+                finds += [
+                    Find(needle, f"{name} at {at + offset:#x}")
+                    for needle, offset in needles.within(data)
+                ]
     return Scan(tuple(finds), scanned)
 
 
@@ -100,7 +113,9 @@ def _chunks(memory: RawIOBase, start: int, end: int) -> Iterator[tuple[int, byte
         memory.seek(at)
         try:
             data = memory.read(min(CHUNK, end - at))
-        except OSError:  # a hole that the mapping promises and the kernel does not give, such as beyond the end of a file
+        # a hole that the mapping promises and the kernel does not give, such as beyond the end of a
+        # file
+        except OSError:
             at += 4096
             continue
         if not data:

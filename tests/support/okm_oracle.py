@@ -1,7 +1,9 @@
-"""What no process but the adapter should know: asks the token of a deployment for the keying material of contexts.
+"""What no process but the adapter should know: asks the token of a deployment for the keying
+material of contexts.
 
-A process of its own (`python -m support.okm_oracle`), because a module logs in for a whole process, and so that the test's own
-memory is not that of a process which has the token open. Reads JSON, answers JSON.
+A process of its own (`python -m support.okm_oracle`), because a module logs in for a whole process,
+and so that the test's own memory is not that of a process which has the token open. Reads JSON,
+answers JSON.
 """
 
 from __future__ import annotations
@@ -25,13 +27,24 @@ OKM_LEN = 32
 
 
 def ask(token: dict[str, str], contexts: list[Context]) -> dict[str, Any]:
-    """The OKM of each context, in order, the seed of the handle mint, and the tenant's commitment key. Bytes."""
-    question = {"token": token, "contexts": [asdict(one) | {"transcript": one.transcript.hex()} for one in contexts]}
+    """The OKM of each context, in order, the seed of the handle mint, and the tenant's commitment
+    key. Bytes.
+    """
+    question = {
+        "token": token,
+        "contexts": [asdict(one) | {"transcript": one.transcript.hex()} for one in contexts],
+    }
     paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     environ = os.environ | {"PYTHONPATH": paths, "SOFTHSM2_CONF": token["conf"]}
     command = [sys.executable, "-m", "support.okm_oracle"]
     done = subprocess.run(
-        command, input=json.dumps(question), capture_output=True, text=True, env=environ, timeout=60, check=False
+        command,
+        input=json.dumps(question),
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -45,7 +58,9 @@ def ask(token: dict[str, str], contexts: list[Context]) -> dict[str, Any]:
 def main() -> None:
     question = json.load(sys.stdin)
     paths = question["token"]
-    token = open_token(TokenSettings(Path(paths["module"]), paths["label"], Path(paths["pin_file"])))
+    token = open_token(
+        TokenSettings(Path(paths["module"]), paths["label"], Path(paths["pin_file"]))
+    )
     okms = []
     for fields in question["contexts"]:
         context = Context(**fields | {"transcript": bytes.fromhex(fields["transcript"])})
@@ -53,7 +68,9 @@ def main() -> None:
         info = hkdf_info(context.purpose, context.digest(), OKM_LEN)
         okms.append(expand(lambda data, label=label: token.hmac(label, data), info, OKM_LEN).hex())
     commitment = token.hmac(labels.pepper(question["contexts"][0]["tenant"]), KEY_DOMAIN)
-    json.dump({"okms": okms, "mint": mint_seed(token).hex(), "commitment": commitment.hex()}, sys.stdout)
+    json.dump(
+        {"okms": okms, "mint": mint_seed(token).hex(), "commitment": commitment.hex()}, sys.stdout
+    )
     token.close()
 
 

@@ -1,4 +1,6 @@
-"""What a collector is to an exporter: takes OTLP over gRPC and keeps what came, in the terms of the tests."""
+"""What a collector is to an exporter: takes OTLP over gRPC and keeps what came, in the terms of the
+tests.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ class _Traces(trace_grpc.TraceServiceServicer):
         with self._received.lock:
             for resource in request.resource_spans:
                 made_by = attributes(resource.resource.attributes)
-                self._received.spans += [Span(made_by, span) for scope in resource.scope_spans for span in scope.spans]
+                self._received.spans += [
+                    Span(made_by, span) for scope in resource.scope_spans for span in scope.spans
+                ]
         return trace_pb.ExportTraceServiceResponse()
 
 

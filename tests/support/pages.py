@@ -1,11 +1,14 @@
-"""The blocks of the project's pages, and what becomes of each: run here, run on a cluster, or not run for a reason.
+"""The blocks of the project's pages, and what becomes of each: run here, run on a cluster, or not
+run for a reason.
 
-A block of commands or Python is run by a test. What cannot be has a comment on the line before it, which readers do not see:
+A block of commands or Python is run by a test. What cannot be has a comment on the line before it,
+which readers do not see:
 
     <!-- not run: it takes ten minutes -->
 
-On the pages of `CLUSTER`, the blocks marked `bash test` are run on a real Kubernetes (tests/system/cluster/test_guides.py).
-On all others every block is run, against one `make demo` (tests/docs/test_pages.py).
+On the pages of `CLUSTER`, the blocks marked `bash test` are run on a real Kubernetes
+(tests/system/cluster/test_guides.py). On all others every block is run, against one `make demo`
+(tests/docs/test_pages.py).
 """
 
 from __future__ import annotations
@@ -23,13 +26,19 @@ CLUSTER = ("k8s/README.md", "docs/operations/kubernetes.md", "docs/operations/re
 
 COMMANDS = frozenset({"sh", "bash", "shell", "console", "python"})
 DATA = frozenset({"mermaid", "yaml", "toml", "json", "text", "ini", ""})
-"""Languages of what is looked at and not executed; a block without one is a picture or an output."""
+"""Languages of what is looked at and not executed; a block without one is a picture or an
+output.
+"""
 
 _FENCE = re.compile(
-    r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)(?P=fence) *$", re.DOTALL | re.MULTILINE
+    r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)(?P=fence) *$",
+    re.DOTALL | re.MULTILINE,
 )
 _NOT_RUN = re.compile(r"<!-- not run: (?P<reason>[^\n]+?) -->\n\Z")
-_PROGRAMS = r"capsign(?:-\w+)?|kubectl|helm|make|pip|python3?|openssl|curl|docker|apt-get|pkcs11-tool|sqlite3|git|go|npm"
+_PROGRAMS = (
+    r"capsign(?:-\w+)?|kubectl|helm|make|pip|python3?|openssl|curl|docker|"
+    r"apt-get|pkcs11-tool|sqlite3|git|go|npm"
+)
 _A_COMMAND = re.compile(rf"^\s*(?:\$ |(?:\S*/)?(?:{_PROGRAMS}) )", re.MULTILINE)
 
 
@@ -53,7 +62,9 @@ class Block:
     @property
     def executable(self) -> bool:
         """Whether it is something to run, whatever it says it is."""
-        return self.language in COMMANDS or (self.language in {"", "text"} and bool(_A_COMMAND.search(self.text)))
+        return self.language in COMMANDS or (
+            self.language in {"", "text"} and bool(_A_COMMAND.search(self.text))
+        )
 
     @property
     def on_cluster(self) -> bool:
@@ -76,7 +87,9 @@ def _blocks(page: str, text: str) -> Iterator[Block]:
         before = text[: found.start()]
         marker = _NOT_RUN.search(before)
         line = before.count("\n") + 1
-        yield Block(page, line, language, tuple(words), found["text"], marker["reason"] if marker else "")
+        yield Block(
+            page, line, language, tuple(words), found["text"], marker["reason"] if marker else ""
+        )
 
 
 def indented(page: str) -> list[str]:
@@ -87,5 +100,7 @@ def indented(page: str) -> list[str]:
 
 def pages() -> list[str]:
     """Every Markdown page that the repository has."""
-    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return listed.stdout.split()

@@ -1,5 +1,6 @@
-"""Adapters with an authority of their own, and an agent that enrols as in a pod: real processes, a SoftHSM token, a cluster that
-behaves. Nothing here holds a certificate or a key but the processes themselves.
+"""Adapters with an authority of their own, and an agent that enrols as in a pod: real processes, a
+SoftHSM token, a cluster that behaves. Nothing here holds a certificate or a key but the processes
+themselves.
 """
 
 from __future__ import annotations
@@ -83,14 +84,25 @@ class PodDeployment:
 
     def _spawn(self, name: str, module: str, config: Path) -> subprocess.Popen[bytes]:
         with (self.root / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", module, "--config", str(config)], stderr=log)
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, "--config", str(config)], stderr=log
+            )
         self._processes.append(process)
         return process
 
     def adapter_command(self, *arguments: str) -> str:
         """What `capsign-adapter` answers, beside the replicas that serve."""
-        command = [sys.executable, "-m", "capsign_adapter", "--config", str(self._config(0)), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+        command = [
+            sys.executable,
+            "-m",
+            "capsign_adapter",
+            "--config",
+            str(self._config(0)),
+            *arguments,
+        ]
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
 
     def authorities(self) -> dict[str, Any]:
         """`capsign-adapter authority status`."""
@@ -100,12 +112,18 @@ class PodDeployment:
     def wait_for(self, version: int, state: str, seconds: float = 120.0) -> None:
         """Until an authority is in that state."""
         end = time.monotonic() + seconds
-        while {row["version"]: row["state"] for row in self.authorities()["authorities"]}.get(version) != state:
-            assert time.monotonic() < end, f"authority {version} never became {state}: {self.authorities()}"
+        while {row["version"]: row["state"] for row in self.authorities()["authorities"]}.get(
+            version
+        ) != state:
+            assert time.monotonic() < end, (
+                f"authority {version} never became {state}: {self.authorities()}"
+            )
             time.sleep(0.2)
 
     def published(self) -> bytes:
-        """The bundle in the ConfigMap, as the injector gives it to a new pod. Waits for the first one."""
+        """The bundle in the ConfigMap, as the injector gives it to a new pod. Waits for the first
+        one.
+        """
         end = time.monotonic() + 30
         while CONFIG_MAP not in self.cluster.config_maps:
             assert time.monotonic() < end, "no bundle was published"
@@ -114,17 +132,31 @@ class PodDeployment:
         return bundle.encode()
 
     def wait_published(self, subjects: set[str], seconds: float = 30.0) -> None:
-        """Until the bundle that new pods are given names these authorities and no other: it follows the store within a tick."""
+        """Until the bundle that new pods are given names these authorities and no other: it follows
+        the store within a tick.
+        """
         end = time.monotonic() + seconds
-        while (named := {one.subject.rfc4514_string() for one in x509.load_pem_x509_certificates(self.published())}) != subjects:
+        while (
+            named := {
+                one.subject.rfc4514_string()
+                for one in x509.load_pem_x509_certificates(self.published())
+            }
+        ) != subjects:
             assert time.monotonic() < end, f"published are {named}, not {subjects}"
             time.sleep(0.1)
 
     def enrol(self, bundle: bytes, door: int = 0) -> identity_pb2.EnrolResponse:
         """What a fresh pod that knows this bundle is given, over a connection of its own."""
-        options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
-        with grpc.secure_channel(self.doors[door], grpc.ssl_channel_credentials(bundle), options) as channel:
-            asked = identity_pb2.EnrolRequest(certificate_request=request(), service_account_token=self.cluster.token(self.pod))
+        options = [
+            ("grpc.ssl_target_name_override", "localhost"),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        with grpc.secure_channel(
+            self.doors[door], grpc.ssl_channel_credentials(bundle), options
+        ) as channel:
+            asked = identity_pb2.EnrolRequest(
+                certificate_request=request(), service_account_token=self.cluster.token(self.pod)
+            )
             return identity_pb2_grpc.EnrolmentServiceStub(channel).Enrol(asked, timeout=20)
 
     def start_agent(self) -> Path:
@@ -173,7 +205,12 @@ def _wait_serving(address: str, seconds: float = 60.0) -> None:
         stub = health_pb2_grpc.HealthStub(channel)
         while time.monotonic() < end:
             try:
-                if stub.Check(health_pb2.HealthCheckRequest(), timeout=2.0, wait_for_ready=True).status == 1:
+                if (
+                    stub.Check(
+                        health_pb2.HealthCheckRequest(), timeout=2.0, wait_for_ready=True
+                    ).status
+                    == 1
+                ):
                     return
             except grpc.RpcError:
                 continue

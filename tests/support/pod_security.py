@@ -1,6 +1,8 @@
-"""The Pod Security Standards' level `restricted` as a checker: every control, in the page's order, over every container list.
+"""The Pod Security Standards' level `restricted` as a checker: every control, in the page's order,
+over every container list.
 
-Source: kubernetes.io/docs/concepts/security/pod-security-standards (v1.35 and later), the tables Baseline and Restricted.
+Source: kubernetes.io/docs/concepts/security/pod-security-standards (v1.35 and later), the tables
+Baseline and Restricted.
 """
 
 from __future__ import annotations
@@ -9,17 +11,52 @@ from collections.abc import Iterator
 from typing import Any
 
 CAPABILITIES = {
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID",
-    "SETPCAP", "SETUID", "SYS_CHROOT",
-}  # fmt: skip
-SELINUX_TYPES = {None, "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+}
+SELINUX_TYPES = {
+    None,
+    "",
+    "container_t",
+    "container_init_t",
+    "container_kvm_t",
+    "container_engine_t",
+}
 SYSCTLS = {
-    "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports",
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
     "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_rmem", "net.ipv4.tcp_syncookies", "net.ipv4.tcp_wmem",
-}  # fmt: skip
-VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+}
+VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
 APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 
 
@@ -45,7 +82,11 @@ def _baseline(pod: dict[str, Any]) -> Iterator[str]:
     for name, context in _contexts(pod):
         if (context.get("windowsOptions") or {}).get("hostProcess"):
             yield f"{name}: hostProcess"
-        if (context.get("appArmorProfile") or {}).get("type") not in {None, "RuntimeDefault", "Localhost"}:
+        if (context.get("appArmorProfile") or {}).get("type") not in {
+            None,
+            "RuntimeDefault",
+            "Localhost",
+        }:
             yield f"{name}: appArmorProfile"
         selinux = context.get("seLinuxOptions") or {}
         if selinux.get("type") not in SELINUX_TYPES or selinux.get("user") or selinux.get("role"):
@@ -63,13 +104,23 @@ def _baseline(pod: dict[str, Any]) -> Iterator[str]:
         if context.get("procMount") not in {None, "Default"}:
             yield f"{name}: procMount"
         hooks = (one.get("lifecycle") or {}).values()
-        probes = [one.get(probe) or {} for probe in ("livenessProbe", "readinessProbe", "startupProbe")]
-        if any((handler.get(kind) or {}).get("host") for handler in (*probes, *hooks) for kind in ("httpGet", "tcpSocket")):
+        probes = [
+            one.get(probe) or {} for probe in ("livenessProbe", "readinessProbe", "startupProbe")
+        ]
+        if any(
+            (handler.get(kind) or {}).get("host")
+            for handler in (*probes, *hooks)
+            for kind in ("httpGet", "tcpSocket")
+        ):
             yield f"{name}: a probe or hook with a host"
     if any("hostPath" in volume for volume in spec.get("volumes") or ()):
         yield "hostPath"
     for key, value in ((pod.get("metadata") or {}).get("annotations") or {}).items():
-        if key.startswith(APPARMOR) and value != "runtime/default" and not value.startswith("localhost/"):
+        if (
+            key.startswith(APPARMOR)
+            and value != "runtime/default"
+            and not value.startswith("localhost/")
+        ):
             yield key
     for sysctl in (spec.get("securityContext") or {}).get("sysctls") or ():
         if sysctl["name"] not in SYSCTLS:
@@ -95,5 +146,7 @@ def _restricted(pod: dict[str, Any]) -> Iterator[str]:
         if seccomp.get("type") not in {"RuntimeDefault", "Localhost"}:
             yield f"{name}: seccompProfile"
         capabilities = context.get("capabilities") or {}
-        if "ALL" not in (capabilities.get("drop") or ()) or not set(capabilities.get("add") or ()) <= {"NET_BIND_SERVICE"}:
+        if "ALL" not in (capabilities.get("drop") or ()) or not set(
+            capabilities.get("add") or ()
+        ) <= {"NET_BIND_SERVICE"}:
             yield f"{name}: capabilities"

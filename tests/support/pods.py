@@ -8,10 +8,17 @@ from typing import Any
 from hypothesis import strategies as st
 
 LABELLED = {"capsign.dev/inject": "true"}
-NAMES = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True).filter(lambda name: not name.startswith("capsign"))
-KEYS = st.from_regex(r"[a-z]{1,5}(\.[a-z]{2,5})?/[a-z0-9~.-]{0,6}[a-z]", fullmatch=True).filter(lambda key: "capsign" not in key)
+NAMES = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True).filter(
+    lambda name: not name.startswith("capsign")
+)
+KEYS = st.from_regex(r"[a-z]{1,5}(\.[a-z]{2,5})?/[a-z0-9~.-]{0,6}[a-z]", fullmatch=True).filter(
+    lambda key: "capsign" not in key
+)
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12)
-QUANTITIES = {"cpu": st.sampled_from(["10m", "0.5", "2", "1500m"]), "memory": st.sampled_from(["64Mi", "1Gi", "128M", "1e9"])}
+QUANTITIES = {
+    "cpu": st.sampled_from(["10m", "0.5", "2", "1500m"]),
+    "memory": st.sampled_from(["64Mi", "1Gi", "128M", "1e9"]),
+}
 
 VOLUME_SOURCES: list[st.SearchStrategy[dict[str, Any]]] = [
     st.just({"emptyDir": {}}),
@@ -19,26 +26,38 @@ VOLUME_SOURCES: list[st.SearchStrategy[dict[str, Any]]] = [
     st.just({"configMap": {"name": "c", "optional": True}}),
     st.just({"secret": {"secretName": "s", "defaultMode": 256}}),
     st.just({"persistentVolumeClaim": {"claimName": "data"}}),
-    st.just({"downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}),
+    st.just(
+        {"downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}
+    ),
     st.just({"csi": {"driver": "csi.example.com", "readOnly": True}}),
-    st.just({"projected": {"sources": [{"serviceAccountToken": {"audience": "vault", "path": "t"}}]}}),
+    st.just(
+        {"projected": {"sources": [{"serviceAccountToken": {"audience": "vault", "path": "t"}}]}}
+    ),
     st.just({"ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}}),
 ]
-OPEN_SOURCES = [*VOLUME_SOURCES, st.just({"hostPath": {"path": "/mnt/disks/0"}}), st.just({"nfs": {"server": "n", "path": "/"}})]
+OPEN_SOURCES = [
+    *VOLUME_SOURCES,
+    st.just({"hostPath": {"path": "/mnt/disks/0"}}),
+    st.just({"nfs": {"server": "n", "path": "/"}}),
+]
 
 
 def maybe(value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.none() | value
 
 
-def having(required: dict[str, Any], **optional: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+def having(
+    required: dict[str, Any], **optional: st.SearchStrategy[Any]
+) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(required, optional=optional)
 
 
 RESTRICTED_CONTEXT = having(
     {
         "allowPrivilegeEscalation": st.just(False),
-        "capabilities": st.sampled_from([{"drop": ["ALL"]}, {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}]),
+        "capabilities": st.sampled_from(
+            [{"drop": ["ALL"]}, {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}]
+        ),
     },
     runAsUser=st.integers(1, 70_000),
     readOnlyRootFilesystem=st.booleans(),
@@ -74,7 +93,9 @@ OPEN_POD = having(
 
 
 @st.composite
-def _container(draw: st.DrawFn, name: str, volumes: list[str], *, init: bool, restricted: bool) -> dict[str, Any]:
+def _container(
+    draw: st.DrawFn, name: str, volumes: list[str], *, init: bool, restricted: bool
+) -> dict[str, Any]:
     one: dict[str, Any] = {"name": name, "image": "registry.example/app:1"}
     if restricted or draw(st.booleans()):
         one["securityContext"] = draw(RESTRICTED_CONTEXT if restricted else OPEN_CONTEXT)
@@ -89,12 +110,17 @@ def _container(draw: st.DrawFn, name: str, volumes: list[str], *, init: bool, re
     mounted = draw(st.lists(st.sampled_from(volumes), max_size=3)) if volumes else []
     if mounted or draw(st.booleans()):
         one["volumeMounts"] = [
-            {"name": each, "mountPath": f"/mnt/{index}", **({"readOnly": draw(st.booleans())} if draw(st.booleans()) else {})}
+            {
+                "name": each,
+                "mountPath": f"/mnt/{index}",
+                **({"readOnly": draw(st.booleans())} if draw(st.booleans()) else {}),
+            }
             for index, each in enumerate(mounted)
         ]
     if draw(st.booleans()):
         one["resources"] = {
-            kind: draw(having({}, **QUANTITIES)) for kind in draw(st.sets(st.sampled_from(["requests", "limits"])))
+            kind: draw(having({}, **QUANTITIES))
+            for kind in draw(st.sets(st.sampled_from(["requests", "limits"])))
         }
     if init and draw(st.booleans()):
         one["restartPolicy"] = "Always"
@@ -111,7 +137,10 @@ def pods(draw: st.DrawFn, *, restricted: bool = False) -> dict[str, Any]:
     names = draw(st.lists(NAMES, unique=True, min_size=1, max_size=6))
     volumes = draw(st.lists(NAMES, unique=True, max_size=4))
     inits = draw(st.integers(0, len(names) - 1))
-    containers = [draw(_container(name, volumes, init=index < inits, restricted=restricted)) for index, name in enumerate(names)]
+    containers = [
+        draw(_container(name, volumes, init=index < inits, restricted=restricted))
+        for index, name in enumerate(names)
+    ]
     spec: dict[str, Any] = {"containers": containers[inits:]}
     if inits or draw(st.booleans()):
         spec["initContainers"] = containers[:inits]
@@ -131,17 +160,31 @@ def pods(draw: st.DrawFn, *, restricted: bool = False) -> dict[str, Any]:
             hostAliases=st.just([{"ip": "10.0.0.1", "hostnames": ["h"]}]),
             tolerations=st.just([{"operator": "Exists"}]),
             nodeSelector=st.just({"kubernetes.io/os": "linux"}),
-            imagePullSecrets=st.lists(having({"name": NAMES}), max_size=2, unique_by=lambda one: one["name"]),
+            imagePullSecrets=st.lists(
+                having({"name": NAMES}), max_size=2, unique_by=lambda one: one["name"]
+            ),
             topologySpreadConstraints=st.just(
-                [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}]
+                [
+                    {
+                        "maxSkew": 1,
+                        "topologyKey": "kubernetes.io/hostname",
+                        "whenUnsatisfiable": "ScheduleAnyway",
+                    }
+                ]
             ),
             priorityClassName=NAMES,
             runtimeClassName=NAMES,
             resources=st.just({"limits": {"cpu": "8", "memory": "8Gi"}}),
         )
     )
-    metadata: dict[str, Any] = {"labels": {**draw(st.dictionaries(KEYS, NAMES, max_size=2)), **LABELLED}}
-    metadata |= draw(st.sampled_from([{"name": "pod"}, {"generateName": "pod-"}, {"name": "pod", "namespace": "shop"}]))
+    metadata: dict[str, Any] = {
+        "labels": {**draw(st.dictionaries(KEYS, NAMES, max_size=2)), **LABELLED}
+    }
+    metadata |= draw(
+        st.sampled_from(
+            [{"name": "pod"}, {"generateName": "pod-"}, {"name": "pod", "namespace": "shop"}]
+        )
+    )
     annotations = draw(maybe(st.dictionaries(KEYS, TEXT, max_size=3)))
     if draw(st.booleans()):
         chosen = draw(st.lists(st.sampled_from(names), unique=True, min_size=1))
@@ -158,10 +201,16 @@ def _everyone(pod: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def defaulted(pod: dict[str, Any]) -> dict[str, Any]:
-    """As the API server fills it in (k8s.io/kubernetes/pkg/apis/core/v1/defaults.go), and its ServiceAccount admission."""
+    """As the API server fills it in (k8s.io/kubernetes/pkg/apis/core/v1/defaults.go), and its
+    ServiceAccount admission.
+    """
     pod = copy.deepcopy(pod)
     spec = pod["spec"]
-    for key, value in {"dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler", "securityContext": {}}.items():
+    for key, value in {
+        "dnsPolicy": "ClusterFirst",
+        "schedulerName": "default-scheduler",
+        "securityContext": {},
+    }.items():
         spec.setdefault(key, value)
     for one in _everyone(pod):
         one.setdefault("imagePullPolicy", "IfNotPresent")
@@ -196,7 +245,9 @@ def defaulted(pod: dict[str, Any]) -> dict[str, Any]:
                 "name": "kube-api-access-abcde",
                 "projected": {
                     "defaultMode": 420,
-                    "sources": [{"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}}],
+                    "sources": [
+                        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}}
+                    ],
                 },
             }
         )
@@ -222,7 +273,9 @@ def always_pulled(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def meshed(pod: dict[str, Any]) -> dict[str, Any]:
-    """A service mesh's injector: a native sidecar before everything, an init container, an ordinary container at the end."""
+    """A service mesh's injector: a native sidecar before everything, an init container, an ordinary
+    container at the end.
+    """
     pod = copy.deepcopy(pod)
     if any(one["name"] == "mesh-proxy" for one in _everyone(pod)):
         return pod
@@ -232,7 +285,10 @@ def meshed(pod: dict[str, Any]) -> dict[str, Any]:
         {"name": "mesh-init", "image": "registry.example/mesh:1"},
         *(spec.get("initContainers") or ()),
     ]
-    spec["containers"] = [*spec["containers"], {"name": "mesh-stats", "image": "registry.example/mesh:1"}]
+    spec["containers"] = [
+        *spec["containers"],
+        {"name": "mesh-stats", "image": "registry.example/mesh:1"},
+    ]
     spec["volumes"] = [{"name": "mesh-data", "emptyDir": {}}, *(spec.get("volumes") or ())]
     pod["metadata"].setdefault("annotations", {})["mesh.example/status"] = "injected"
     return pod
@@ -243,10 +299,16 @@ def watched(pod: dict[str, Any]) -> dict[str, Any]:
     pod = copy.deepcopy(pod)
     if any(one["name"] == "watch" for one in pod["spec"].get("volumes") or ()):
         return pod
-    pod["spec"]["volumes"] = [*(pod["spec"].get("volumes") or ()), {"name": "watch", "emptyDir": {}}]
+    pod["spec"]["volumes"] = [
+        *(pod["spec"].get("volumes") or ()),
+        {"name": "watch", "emptyDir": {}},
+    ]
     for one in _everyone(pod):
         one["env"] = [{"name": "WATCH", "value": "1"}, *(one.get("env") or ())]
-        one["volumeMounts"] = [{"name": "watch", "mountPath": "/watch"}, *(one.get("volumeMounts") or ())]
+        one["volumeMounts"] = [
+            {"name": "watch", "mountPath": "/watch"},
+            *(one.get("volumeMounts") or ()),
+        ]
     return pod
 
 

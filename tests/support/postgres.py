@@ -14,11 +14,16 @@ from pathlib import Path
 
 import psycopg
 
-INSTALL = "PostgreSQL is not installed: run `apt-get install postgresql` (the tests look in PATH and /usr/lib/postgresql)."
+INSTALL = (
+    "PostgreSQL is not installed: run `apt-get install postgresql` (the tests look in PATH "
+    "and /usr/lib/postgresql)."
+)
 
 
 def _binary(name: str) -> str:
-    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
+    places = sorted(
+        Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3])
+    )
     found = str(places[-1]) if places else shutil.which(name)
     if not found:
         raise RuntimeError(INSTALL)
@@ -26,9 +31,11 @@ def _binary(name: str) -> str:
 
 
 class PostgresServer:
-    """A cluster in a directory of its own, on a Unix socket and a loopback port. It asks for a password on both.
+    """A cluster in a directory of its own, on a Unix socket and a loopback port. It asks for a
+    password on both.
 
-    initdb and postgres refuse to run as root, so root lends the cluster to the `postgres` (or else `nobody`) user.
+    initdb and postgres refuse to run as root, so root lends the cluster to the `postgres` (or else
+    `nobody`) user.
     """
 
     user = "capsign"
@@ -73,7 +80,9 @@ class PostgresServer:
             for path in (self.directory, self.password_file):
                 os.chown(path, entry.pw_uid, entry.pw_gid)
             return name
-        raise RuntimeError("initdb does not run as root, and there is no user `postgres` or `nobody` to run it as.")
+        raise RuntimeError(
+            "initdb does not run as root, and there is no user `postgres` or `nobody` to run it as."
+        )
 
     def _client_copy(self) -> Path:
         copy = Path(tempfile.mkdtemp(prefix="capsign-pg-client-")) / "password"
@@ -84,8 +93,8 @@ class PostgresServer:
     def _owned(self, command: list[str]) -> list[str]:
         """The command as the cluster's owner, ended by the kernel when we end.
 
-        By setpriv, because `user=` and `preexec_fn=` make Python fork, and a fork among gRPC's threads can end in gRPC's own code
-        before it gets to the command.
+        By setpriv, because `user=` and `preexec_fn=` make Python fork, and a fork among gRPC's
+        threads can end in gRPC's own code before it gets to the command.
         """
         change: list[str] = []
         if self._owner:
@@ -94,7 +103,9 @@ class PostgresServer:
         return ["setpriv", "--pdeathsig", "QUIT", *change, "--", *command]
 
     def _as_owner(self, command: list[str]) -> None:
-        done = subprocess.run(self._owned(command), cwd=self.directory, capture_output=True, check=False)
+        done = subprocess.run(
+            self._owned(command), cwd=self.directory, capture_output=True, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"{command[0]} failed: {done.stderr.decode()[-2000:]}")
 
@@ -111,7 +122,9 @@ class PostgresServer:
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(self._owned(command), cwd=self.directory, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self._owned(command), cwd=self.directory, stdout=log, stderr=log
+            )
         ready = [_binary("pg_isready"), "-q", "-h", str(self.directory), "-p", str(self.port)]
         while subprocess.run(ready, check=False).returncode:
             try:
@@ -135,11 +148,14 @@ class PostgresServer:
 
     def url(self, database: str, *, host: str = "", port: int = 0) -> str:
         """URL of a database, by the Unix socket unless a host is given."""
-        return f"postgresql://{self.user}@/{database}?host={host or self.directory}&port={port or self.port}"
+        where = f"host={host or self.directory}&port={port or self.port}"
+        return f"postgresql://{self.user}@/{database}?{where}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         """A plain connection, past the store."""
-        return psycopg.connect(self.url(database), password=self.password_file_for_clients.read_text(), autocommit=True)
+        return psycopg.connect(
+            self.url(database), password=self.password_file_for_clients.read_text(), autocommit=True
+        )
 
     def new_database(self) -> str:
         """Make an empty database; its URL."""

@@ -1,4 +1,6 @@
-"""A peer that speaks as much HTTP/2 as it takes to misuse it: half messages, odd frames, windows that never open."""
+"""A peer that speaks as much HTTP/2 as it takes to misuse it: half messages, odd frames, windows
+that never open.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,24 @@ from pathlib import Path
 from typing import Any
 
 FRAME = 16_384
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
+    0,
+    1,
+    3,
+    4,
+    6,
+    7,
+    8,
+    9,
+)
 ACK, END_STREAM, END_HEADERS = 1, 1, 4
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """The bytes of one frame."""
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    return (
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    )
 
 
 def message(size: int, body: bytes = b"") -> bytes:
@@ -27,8 +40,15 @@ def message(size: int, body: bytes = b"") -> bytes:
 
 def headers(path: str) -> bytes:
     """The header block of a call."""
-    fields = {":path": path, ":authority": "x", "te": "trailers", "content-type": "application/grpc"}
-    return b"\x83\x87" + b"".join(_literal(name.encode(), value.encode()) for name, value in fields.items())
+    fields = {
+        ":path": path,
+        ":authority": "x",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    return b"\x83\x87" + b"".join(
+        _literal(name.encode(), value.encode()) for name, value in fields.items()
+    )
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
@@ -37,9 +57,19 @@ def _literal(name: bytes, value: bytes) -> bytes:
 
 
 class RawHttp2:
-    """One connection over TLS. It obeys the other side's windows, and takes what comes only in `pump`."""
+    """One connection over TLS. It obeys the other side's windows, and takes what comes only in
+    `pump`.
+    """
 
-    def __init__(self, dev: Any, certificate: Path, private_key: Path, *, where: str = "address", window: int = 65_535) -> None:
+    def __init__(
+        self,
+        dev: Any,
+        certificate: Path,
+        private_key: Path,
+        *,
+        where: str = "address",
+        window: int = 65_535,
+    ) -> None:
         """`window` is what the other side may send on each stream."""
         host, port = dev.about["adapters"][0][where].split(":")
         context = ssl.create_default_context(cafile=dev.about["ca"])
@@ -54,7 +84,10 @@ class RawHttp2:
         self._windows: dict[int, int] = {}
         self._heard = b""
         self._next = 1
-        self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, window)))
+        self.socket.sendall(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, window))
+        )
 
     def open(self, path: str) -> int:
         """Begin a call; its stream."""
@@ -64,7 +97,9 @@ class RawHttp2:
         return stream
 
     def send(self, stream: int, body: bytes, *, each: int = FRAME, between: bytes = b"") -> int:
-        """Send as much of the body as the windows allow, in frames of so many bytes; how much that was."""
+        """Send as much of the body as the windows allow, in frames of so many bytes; how much that
+        was.
+        """
         sent = 0
         while sent < len(body) and stream not in self.ended and not self.closed:
             size = min(each, len(body) - sent, self._connection, self._windows[stream])
@@ -88,7 +123,10 @@ class RawHttp2:
     def pump(self, seconds: float = 0.0) -> bool:
         """Take what has come, waiting so long for the first of it; whether anything has."""
         any_heard = False
-        while not self.closed and (self.socket.pending() or select.select([self.socket], [], [], 0 if any_heard else seconds)[0]):
+        while not self.closed and (
+            self.socket.pending()
+            or select.select([self.socket], [], [], 0 if any_heard else seconds)[0]
+        ):
             try:
                 data = self.socket.recv(1 << 16)
             except OSError:
@@ -100,14 +138,18 @@ class RawHttp2:
         return any_heard
 
     def await_ended(self, count: int, seconds: float = 30.0) -> None:
-        """Until so many streams were ended by the other side. AssertionError if that takes too long."""
+        """Until so many streams were ended by the other side. AssertionError if that takes too
+        long.
+        """
         end = time.monotonic() + seconds
         while len(self.ended) < count:
             assert time.monotonic() < end, f"{len(self.ended)} of {count} streams were ended"
             self.pump(0.2)
 
     def _read_frames(self) -> None:
-        while len(self._heard) >= 9 and len(self._heard) >= 9 + (size := int.from_bytes(self._heard[:3], "big")):
+        while len(self._heard) >= 9 and len(self._heard) >= 9 + (
+            size := int.from_bytes(self._heard[:3], "big")
+        ):
             kind, flags = self._heard[3], self._heard[4]
             stream = int.from_bytes(self._heard[5:9], "big") & 0x7FFFFFFF
             payload, self._heard = self._heard[9 : 9 + size], self._heard[9 + size :]
@@ -129,7 +171,10 @@ class RawHttp2:
     def _settle(self, payload: bytes) -> None:
         for name, value in struct.iter_unpack(">HI", payload):
             if name == 4:
-                self._windows = {stream: window + value - self._initial for stream, window in self._windows.items()}
+                self._windows = {
+                    stream: window + value - self._initial
+                    for stream, window in self._windows.items()
+                }
                 self._initial = value
         self.write(frame(SETTINGS, ACK, 0))
 

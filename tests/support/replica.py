@@ -1,4 +1,6 @@
-"""A whole replica in this process: real TLS, real sockets, real SQLite; only the token is in memory."""
+"""A whole replica in this process: real TLS, real sockets, real SQLite; only the token is in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +45,20 @@ class RunningReplica:
             drain_seconds=5.0,
         )
         self.metrics = Metrics()
-        self.replica = Replica(config, rig.policy, rig.token, rig.store, self.metrics, PassingTracer())
+        self.replica = Replica(
+            config, rig.policy, rig.token, rig.store, self.metrics, PassingTracer()
+        )
         self.replica.start()
         self.address = f"127.0.0.1:{self.replica.port}"
 
     def channel(self, credential: Credential | None, root: bytes = b"") -> grpc.Channel:
         """A channel with that client certificate; None for none."""
-        key, certificate = (credential.private_key, credential.certificate) if credential else (None, None)
-        credentials = grpc.ssl_channel_credentials(root or self.authority.certificate, key, certificate)
+        key, certificate = (
+            (credential.private_key, credential.certificate) if credential else (None, None)
+        )
+        credentials = grpc.ssl_channel_credentials(
+            root or self.authority.certificate, key, certificate
+        )
         options = [
             ("grpc.ssl_target_name_override", "localhost"),
             ("grpc.use_local_subchannel_pool", 1),

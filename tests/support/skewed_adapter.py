@@ -1,4 +1,6 @@
-"""The adapter, except that its clock is off by as many milliseconds as the file CAPSIGN_TEST_CLOCK says at the moment."""
+"""The adapter, except that its clock is off by as many milliseconds as the file CAPSIGN_TEST_CLOCK
+says at the moment.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What other processes do to a store in tests: commit side by side, and die at a chosen statement."""
+"""What other processes do to a store in tests: commit side by side, and die at a chosen
+statement.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,12 @@ from capsign_adapter.store.interface import EpochMovedError, Store
 from support.drafts import APP, NOW, draft
 
 
-def commit_batches(open_place: Callable[[], Store], ready: Any, results: Any, batches: int, size: int) -> None:
-    """Commit `batches` batches as soon as everybody is ready; puts (leaf index, leaf) of each draft. Run it in a process."""
+def commit_batches(
+    open_place: Callable[[], Store], ready: Any, results: Any, batches: int, size: int
+) -> None:
+    """Commit `batches` batches as soon as everybody is ready; puts (leaf index, leaf) of each
+    draft. Run it in a process.
+    """
     store = open_place()
     ready.wait()
     done = []
@@ -24,13 +30,17 @@ def commit_batches(open_place: Callable[[], Store], ready: Any, results: Any, ba
                 break
             except EpochMovedError:
                 continue
-        done += [(answer.leaf_index, item.leaf) for answer, item in zip(answers, items, strict=True)]
+        done += [
+            (answer.leaf_index, item.leaf) for answer, item in zip(answers, items, strict=True)
+        ]
     store.close()
     results.put(done)
 
 
 def commit_until_killed(open_place: Callable[[], Store], acknowledged: Any, size: int) -> None:
-    """Commit for ever; sends the intent ids and first leaf of each batch once its commit has returned."""
+    """Commit for ever; sends the intent ids and first leaf of each batch once its commit has
+    returned.
+    """
     store = open_place()
     while True:
         items = [draft() for _ in range(size)]
@@ -39,7 +49,9 @@ def commit_until_killed(open_place: Callable[[], Store], acknowledged: Any, size
 
 
 class Die:
-    """Kills this very process at the statement that starts with `prefix`: before it is run or right after."""
+    """Kills this very process at the statement that starts with `prefix`: before it is run or right
+    after.
+    """
 
     def __init__(self, prefix: str, after: bool) -> None:
         self.prefix = prefix
@@ -77,8 +89,12 @@ def watch_writer(store: Any, watch: Callable[[str, Callable[[], Any]], Any]) -> 
     store._writer.connection = WatchedConnection(store._writer.connection, watch)
 
 
-def commit_and_die(open_place: Callable[[], Store], prefix: str, after: bool, intent_id: bytes, told: Any) -> None:
-    """Commit one draft of APP and die at a statement; sends True if the commit returned all the same."""
+def commit_and_die(
+    open_place: Callable[[], Store], prefix: str, after: bool, intent_id: bytes, told: Any
+) -> None:
+    """Commit one draft of APP and die at a statement; sends True if the commit returned all the
+    same.
+    """
     store = open_place()
     item = draft(intent_id, workload=APP)
     store.commit(1, [draft(workload=APP)], NOW)

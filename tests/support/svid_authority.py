@@ -1,4 +1,6 @@
-"""Stands in for the adapter's authority: issues X.509-SVIDs from a key in memory, and can be told to fail."""
+"""Stands in for the adapter's authority: issues X.509-SVIDs from a key in memory, and can be told
+to fail.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ HOUR_MS = 3_600_000
 
 
 class SvidAuthority:
-    """`issued` has what was asked for, in order. `error` is raised in place of a certificate if it is set."""
+    """`issued` has what was asked for, in order. `error` is raised in place of a certificate if it
+    is set.
+    """
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -23,8 +27,12 @@ class SvidAuthority:
         self.error: Exception | None = None
         self.sequence = 1
         now = datetime.datetime.now(datetime.UTC)
-        builder = self._builder(self._name, self._key.public_key(), now + datetime.timedelta(days=1))
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder = self._builder(
+            self._name, self._key.public_key(), now + datetime.timedelta(days=1)
+        )
+        builder = builder.add_extension(
+            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        )
         self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.DER)
 
     def issue(self, spiffe_id: str, spki: bytes, now_ms: int) -> Issued:

@@ -1,4 +1,6 @@
-"""A server that has another certificate at every handshake. For a process of its own: it may die."""
+"""A server that has another certificate at every handshake. For a process of its own: it may
+die.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from support.agent_pki import ADAPTER_ID, TestCa
 
 
 def serve(pipe: Connection, wait_s: float | None) -> None:
-    """Tell the port, serve until something comes, tell how many certificates there were. `wait_s` is put for OLD_IN_USE_S."""
+    """Tell the port, serve until something comes, tell how many certificates there were. `wait_s`
+    is put for OLD_IN_USE_S.
+    """
     if wait_s is not None:
         tls.OLD_IN_USE_S = wait_s
     swaps = 0

@@ -1,4 +1,6 @@
-"""A Unix socket that hands everything on to another one and keeps a copy of what passed, in both directions."""
+"""A Unix socket that hands everything on to another one and keeps a copy of what passed, in both
+directions.
+"""
 
 from __future__ import annotations
 

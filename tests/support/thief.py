@@ -1,4 +1,6 @@
-"""A process of the same user that tries to read another one's memory: `thief.py PID`. Prints the ways that worked, as JSON."""
+"""A process of the same user that tries to read another one's memory: `thief.py PID`. Prints the
+ways that worked, as JSON.
+"""
 
 from __future__ import annotations
 

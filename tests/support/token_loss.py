@@ -1,4 +1,5 @@
-"""Scenes that end badly for a PKCS#11 module. Each runs in a spawned process, so that a crash is a failure of one test.
+"""Scenes that end badly for a PKCS#11 module. Each runs in a spawned process, so that a crash is a
+failure of one test.
 
 They return plain values; the tests judge them.
 """
@@ -72,7 +73,9 @@ def lost_and_restored(settings: TokenSettings, lost: Path) -> dict[str, Any]:
         token.generate_secret(label)
     token.generate_key_pair("pair", pb.ALGORITHM_ES256)
     before = token.hmac("secret", b"data"), token.public_key("pair"), token.labels()
-    away = lost.parents[1] / f"{lost.name}.away"  # not beside it: SoftHSM takes any directory there for a token
+    away = (
+        lost.parents[1] / f"{lost.name}.away"
+    )  # not beside it: SoftHSM takes any directory there for a token
     seen: dict[str, Any] = {"while away": {}}
     for name, ask in asks(token).items():  # each of them as the first call after the loss
         lost.rename(away)
@@ -82,7 +85,11 @@ def lost_and_restored(settings: TokenSettings, lost: Path) -> dict[str, Any]:
         if seen["back"] != "ok":
             break
         token.hmac("secret", b"data")  # the live session holds its objects again
-    seen["same"] = before == (token.hmac("secret", b"data"), token.public_key("pair"), token.labels())
+    seen["same"] = before == (
+        token.hmac("secret", b"data"),
+        token.public_key("pair"),
+        token.labels(),
+    )
     token.close()
     return seen
 
@@ -93,7 +100,10 @@ def destroyed_from_elsewhere(settings: TokenSettings) -> list[str]:
     token.generate_secret("secret")
     token.hmac("secret", b"data")
     apart(_destroy, settings, "secret")
-    seen = [verdict(lambda: token.hmac("secret", b"data")), verdict(lambda: token.attributes("secret"))]
+    seen = [
+        verdict(lambda: token.hmac("secret", b"data")),
+        verdict(lambda: token.attributes("secret")),
+    ]
     apart(_generate, settings, "secret")
     seen.append(verdict(lambda: token.hmac("secret", b"data")))
     seen.append(verdict(lambda: token.generate_secret("secret")))
@@ -128,13 +138,18 @@ def doubled(settings: TokenSettings) -> list[str]:
 def race_to_generate(settings: TokenSettings, rounds: int) -> list[str]:
     """One of several processes that make the same labels."""
     token = open_token(settings)
-    seen = [verdict(lambda label=f"raced/{number}": token.generate_secret(label)) for number in range(rounds)]
+    seen = [
+        verdict(lambda label=f"raced/{number}": token.generate_secret(label))
+        for number in range(rounds)
+    ]
     token.close()
     return seen
 
 
 def session_closed_below(settings: TokenSettings) -> list[Any]:
-    """The session dies although the token is well: an HSM's idle timeout. What can be repeated is, unseen by the caller."""
+    """The session dies although the token is well: an HSM's idle timeout. What can be repeated is,
+    unseen by the caller.
+    """
     token: Any = open_token(settings)
     token.generate_secret("secret")
     before = token.hmac("secret", b"data")
@@ -148,7 +163,10 @@ def session_closed_below(settings: TokenSettings) -> list[Any]:
         token._session.ready().close()
 
     token._session.renew = dies_when_it_was_renewed
-    generated = [verdict(lambda: token.generate_secret("second")), patiently(lambda: token.generate_secret("second"))]
+    generated = [
+        verdict(lambda: token.generate_secret("second")),
+        patiently(lambda: token.generate_secret("second")),
+    ]
     token.close()
     return [before == after, *generated]
 
@@ -199,7 +217,9 @@ def reopened(settings: TokenSettings) -> list[Any]:
 
 
 def pin_tries(settings: TokenSettings) -> list[Any]:
-    """A refused PIN in a live process, then a right one in the file: only a restart takes it. Also counts C_Login."""
+    """A refused PIN in a live process, then a right one in the file: only a restart takes it. Also
+    counts C_Login.
+    """
     from capsign_adapter.token import session
 
     right = settings.pin_file.read_text()
@@ -241,7 +261,9 @@ def pin_refused_once(settings: TokenSettings) -> list[str]:
 
     def put(text: str) -> None:
         settings.pin_file.write_text(text)
-        os.utime(settings.pin_file, ns=(state.st_atime_ns, state.st_mtime_ns))  # as if nobody had touched it
+        os.utime(
+            settings.pin_file, ns=(state.st_atime_ns, state.st_mtime_ns)
+        )  # as if nobody had touched it
 
     put("0" * (len(right) - 1) + "\n")
     login.drop()
@@ -257,7 +279,9 @@ def pin_refused_once(settings: TokenSettings) -> list[str]:
 
 
 def pin_locked_once(settings: TokenSettings) -> list[str]:
-    """The token says CKR_PIN_LOCKED at a log-in that worked before: nothing but a restart asks it again."""
+    """The token says CKR_PIN_LOCKED at a log-in that worked before: nothing but a restart asks it
+    again.
+    """
     from types import SimpleNamespace
 
     import pkcs11
@@ -292,7 +316,9 @@ def pin_locked_once(settings: TokenSettings) -> list[str]:
 
 
 def cautious_login(settings: TokenSettings) -> list[Any]:
-    """A token that says that the next wrong PIN locks it, and one who only wants to know: what it meets, and C_Logins."""
+    """A token that says that the next wrong PIN locks it, and one who only wants to know: what it
+    meets, and C_Logins.
+    """
     from dataclasses import replace
     from types import SimpleNamespace
 
@@ -305,7 +331,9 @@ def cautious_login(settings: TokenSettings) -> list[Any]:
     def last_try() -> Any:
         token = locate()
         return SimpleNamespace(
-            open=lambda **_: tries.append(1), flags=token.flags | TokenFlag.USER_PIN_FINAL_TRY, serial=token.serial
+            open=lambda **_: tries.append(1),
+            flags=token.flags | TokenFlag.USER_PIN_FINAL_TRY,
+            serial=token.serial,
         )
 
     login._locate = last_try
@@ -336,7 +364,12 @@ def one_of_each(settings: TokenSettings) -> list[str]:
     """A key of every kind, as production makes them."""
     token = open_token(settings)
     token.generate_secret("secret")
-    for number in (pb.ALGORITHM_ED25519, pb.ALGORITHM_ES256, pb.ALGORITHM_ES384, pb.ALGORITHM_PS256):
+    for number in (
+        pb.ALGORITHM_ED25519,
+        pb.ALGORITHM_ES256,
+        pb.ALGORITHM_ES384,
+        pb.ALGORITHM_PS256,
+    ):
         token.generate_key_pair(f"pair {number}", number)
     labels = token.labels()
     token.close()

@@ -1,4 +1,6 @@
-"""Real tokens in a temporary directory: `softhsm(directory)` and `nss(directory)` give settings to open."""
+"""Real tokens in a temporary directory: `softhsm(directory)` and `nss(directory)` give settings to
+open.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,27 @@ INIT = Path(__file__).parents[2] / "softhsm" / "init.py"
 def softhsm(directory: Path, label: str = "capsign") -> TokenSettings:
     """A new SoftHSM token, made as a developer would make it."""
     module = needs.softhsm()
-    command = [sys.executable, str(INIT), "--dir", str(directory), "--label", label, "--module", str(module), "-o", "json"]
-    made = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+    command = [
+        sys.executable,
+        str(INIT),
+        "--dir",
+        str(directory),
+        "--label",
+        label,
+        "--module",
+        str(module),
+        "-o",
+        "json",
+    ]
+    made = json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    )
     return TokenSettings(
-        module=Path(made["module"]), label=label, pin_file=Path(made["pin_file"]), config=Path(made["conf"]), call_timeout_s=60
+        module=Path(made["module"]),
+        label=label,
+        pin_file=Path(made["pin_file"]),
+        config=Path(made["conf"]),
+        call_timeout_s=60,
     )
 
 
@@ -36,7 +55,13 @@ def nss(directory: Path) -> TokenSettings:
     pin_file.write_text("a test password 1\n")
     command = [certutil, "-N", "-d", f"sql:{database}", "-f", str(pin_file)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return TokenSettings(module=module, label="NSS Certificate DB", pin_file=pin_file, config=database, call_timeout_s=60)
+    return TokenSettings(
+        module=module,
+        label="NSS Certificate DB",
+        pin_file=pin_file,
+        config=database,
+        call_timeout_s=60,
+    )
 
 
 def import_secret(token: Any, label: str, value: bytes) -> None:

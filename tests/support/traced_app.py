@@ -1,4 +1,6 @@
-"""An application that uses OpenTelemetry as its documentation says, and signs: one call, then many at once, then one refused."""
+"""An application that uses OpenTelemetry as its documentation says, and signs: one call, then many
+at once, then one refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Runs a command under ptrace from its first instruction: `tracer.py COMMAND...`. Ends with its exit code."""
+"""Runs a command under ptrace from its first instruction: `tracer.py COMMAND...`. Ends with its
+exit code.
+"""
 
 from __future__ import annotations
 

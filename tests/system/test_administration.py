@@ -1,4 +1,6 @@
-"""A responder gets through, whatever workloads, tenants and strangers do at the other listeners, or at this one."""
+"""A responder gets through, whatever workloads, tenants and strangers do at the other listeners, or
+at this one.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +36,18 @@ def dev():
 
 
 def channel_as(dev, name: str, where: str = "admin", *, path: str = "") -> grpc.Channel:
-    """As a client of the deployment, or with a fresh certificate for `path`, on a connection of its own."""
+    """As a client of the deployment, or with a fresh certificate for `path`, on a connection of its
+    own.
+    """
     if path:
         made = DevelopmentCa(dev.directory / "pki").issue(f"{name}-{os.urandom(4).hex()}", path)
         files = made.private_key, made.certificate
     else:
         about = dev.about["clients"][name]
         files = Path(about["private_key"]), Path(about["certificate"])
-    credentials = grpc.ssl_channel_credentials(Path(dev.about["ca"]).read_bytes(), *[file.read_bytes() for file in files])
+    credentials = grpc.ssl_channel_credentials(
+        Path(dev.about["ca"]).read_bytes(), *[file.read_bytes() for file in files]
+    )
     options = [
         ("grpc.ssl_target_name_override", dev.about["server_name"]),
         ("grpc.use_local_subchannel_pool", 1),
@@ -56,7 +62,9 @@ def address(dev, where: str) -> tuple[str, int]:
 
 
 def revoke(channel: grpc.Channel) -> None:
-    """What harms nobody here, and is an act like every other. Answers within the time that a responder has."""
+    """What harms nobody here, and is an act like every other. Answers within the time that a
+    responder has.
+    """
     kind = admin_pb2.REVOCATION_KIND_HANDLE
     request = admin_pb2.RevokeRequest(kind=kind, target=os.urandom(16).hex())
     assert admin_pb2_grpc.AdminServiceStub(channel).Revoke(request, timeout=20).revocation_epoch
@@ -76,24 +84,38 @@ class Never:
 
 @contextmanager
 def crowd(dev, paths: list[str], *, streams: int, waiting: int, where: str = "address"):
-    """For each of these identities a connection with idle streams, watches and calls whose request never comes."""
+    """For each of these identities a connection with idle streams, watches and calls whose request
+    never comes.
+    """
     never = Never()
     with ExitStack() as stack:
         for path in paths:
             channel = stack.enter_context(channel_as(dev, "crowd", where, path=path))
-            held = [channel.stream_stream(SIGN)(never.requests(), timeout=100) for _ in range(streams)]
+            held = [
+                channel.stream_stream(SIGN)(never.requests(), timeout=100) for _ in range(streams)
+            ]
             held += [channel.unary_stream(WATCH)(b"", timeout=100) for _ in range(streams)]
-            held += [channel.stream_unary(ISSUE).future(never.requests(), timeout=100) for _ in range(waiting)]
-            held += [channel.stream_unary(REVOKE).future(never.requests(), timeout=100) for _ in range(waiting)]
+            held += [
+                channel.stream_unary(ISSUE).future(never.requests(), timeout=100)
+                for _ in range(waiting)
+            ]
+            held += [
+                channel.stream_unary(REVOKE).future(never.requests(), timeout=100)
+                for _ in range(waiting)
+            ]
             stack.callback(lambda held=held: [call.cancel() for call in held])
-            with suppress(grpc.RpcError):  # when this is answered, one way or the other, the others are there
+            with suppress(
+                grpc.RpcError
+            ):  # when this is answered, one way or the other, the others are there
                 channel.unary_unary(ISSUE)(b"", timeout=20)
         stack.callback(never.over.set)
         yield
 
 
 def test_a_workload_that_holds_all_it_can_keeps_nobody_from_revoking(dev):
-    paths = ["/ns/demo/sa/app"] * 3 + ["/ns/demo/sa/other"]  # the last has ordinary streams beside it
+    paths = ["/ns/demo/sa/app"] * 3 + [
+        "/ns/demo/sa/other"
+    ]  # the last has ordinary streams beside it
     with crowd(dev, paths, streams=24, waiting=4), channel_as(dev, "responder") as people:
         for _ in range(10):
             revoke(people)
@@ -116,7 +138,9 @@ def test_the_command_revokes_beside_a_crowd(dev):
 
 
 def test_connections_of_strangers_at_either_listener_keep_nobody_from_revoking(dev):
-    """Half of them say nothing, half begin a handshake; both are gone after seconds, and there is room beside them."""
+    """Half of them say nothing, half begin a handshake; both are gone after seconds, and there is
+    room beside them.
+    """
     with ExitStack() as stack:
         for number in range(1200):
             where = "address" if number % 2 else "admin"
@@ -131,12 +155,18 @@ def test_a_stranger_with_a_good_certificate_is_refused_at_the_door_of_people(dev
     for name, path in (("app", ""), ("stranger", "/ns/evil/sa/app")):
         with channel_as(dev, name, path=path) as channel:
             for method in (REVOKE, CHECKPOINT, "/capsign.adapter.v1.AdminService/ListKeys"):
-                assert failure_of(channel.unary_unary(method), b"").reason == reasons.REASON_ROLE_MISSING
+                assert (
+                    failure_of(channel.unary_unary(method), b"").reason
+                    == reasons.REASON_ROLE_MISSING
+                )
 
 
 def test_workloads_at_the_door_of_people_take_no_place_there(dev):
     paths = ["/ns/demo/sa/app", "/ns/evil/sa/app"]
-    with crowd(dev, paths, streams=0, waiting=60, where="admin"), channel_as(dev, "responder") as people:
+    with (
+        crowd(dev, paths, streams=0, waiting=60, where="admin"),
+        channel_as(dev, "responder") as people,
+    ):
         for _ in range(10):
             revoke(people)
 
@@ -147,9 +177,14 @@ def test_auditors_who_fill_what_is_for_looking_leave_what_is_for_revoking(dev):
         held = []
         for name in ("auditor", "operator", "responder"):
             channel = stack.enter_context(channel_as(dev, name))
-            held += [channel.stream_unary(CHECKPOINT).future(never.requests(), timeout=60) for _ in range(20)]
+            held += [
+                channel.stream_unary(CHECKPOINT).future(never.requests(), timeout=60)
+                for _ in range(20)
+            ]
         auditor = stack.enter_context(channel_as(dev, "auditor"))
-        held += [auditor.stream_unary(REVOKE).future(never.requests(), timeout=60) for _ in range(20)]
+        held += [
+            auditor.stream_unary(REVOKE).future(never.requests(), timeout=60) for _ in range(20)
+        ]
         stack.callback(never.over.set)
         with channel_as(dev, "responder") as people:
             for _ in range(5):
@@ -163,7 +198,11 @@ def test_what_is_needed_of_the_evidence_is_there_too(dev):
         stub = evidence_pb2_grpc.EvidenceServiceStub(people)
         assert stub.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=20).verifier_key
         assert stub.GetEntries(evidence_pb2.GetEntriesRequest(index=0, width=1), timeout=20).entries
-        assert admin_pb2_grpc.AdminServiceStub(people).GetStatus(admin_pb2.GetStatusRequest(), timeout=20).revocation_epoch
+        assert (
+            admin_pb2_grpc.AdminServiceStub(people)
+            .GetStatus(admin_pb2.GetStatusRequest(), timeout=20)
+            .revocation_epoch
+        )
         unknown = people.unary_unary(ISSUE)
         with pytest.raises(grpc.RpcError) as caught:
             unknown(b"", timeout=20)

@@ -1,6 +1,8 @@
-"""An agent with the sockets and the memory limit of a pod, under everything that applications can make it hold.
+"""An agent with the sockets and the memory limit of a pod, under everything that applications can
+make it hold.
 
-The kernel's limit is on: an agent above it is killed, and with it signing in all containers of the pod.
+The kernel's limit is on: an agent above it is killed, and with it signing in all containers of the
+pod.
 """
 
 from __future__ import annotations
@@ -18,7 +20,16 @@ import capsign
 import psutil
 import pytest
 from support.hostile import deployment
-from support.http2 import CONTINUATION, HEADERS, SERVICE, Connection, frame, grpc_headers, literal, talk
+from support.http2 import (
+    CONTINUATION,
+    HEADERS,
+    SERVICE,
+    Connection,
+    frame,
+    grpc_headers,
+    literal,
+    talk,
+)
 from support.memory_limit import MemoryLimit, memory_limit
 
 LIMIT_MIB = 128
@@ -62,8 +73,13 @@ def pod() -> Iterator[Pod]:
         dev.end(dev.agent)
         run = Path(dev.about["run"])
         head, *_ = Path(dev.about["agent"]["config"]).read_text().split("[[sockets]]")
-        head = re.sub(r"^\[journal\]$", f"[journal]\nmax_bytes = {JOURNAL_BYTES}", head, flags=re.MULTILINE)
-        sockets = (f'[[sockets]]\nname = "c{one}"\npath = "{run}/c{one}/agent.sock"\n' for one in range(CONTAINERS))
+        head = re.sub(
+            r"^\[journal\]$", f"[journal]\nmax_bytes = {JOURNAL_BYTES}", head, flags=re.MULTILINE
+        )
+        sockets = (
+            f'[[sockets]]\nname = "c{one}"\npath = "{run}/c{one}/agent.sock"\n'
+            for one in range(CONTAINERS)
+        )
         config = dev.directory / "pod.toml"
         config.write_text(head + "".join(sockets))
         command = [sys.executable, "-m", "capsign_agent", "--config", str(config)]
@@ -79,7 +95,9 @@ def pod() -> Iterator[Pod]:
 
 @contextmanager
 def signing(path: str) -> Iterator[list[object]]:
-    """Somebody signs one after another meanwhile. Gives what was heard: True for a signature, else the error."""
+    """Somebody signs one after another meanwhile. Gives what was heard: True for a signature, else
+    the error.
+    """
     heard: list[object] = []
     ended = threading.Event()
 
@@ -100,8 +118,17 @@ def signing(path: str) -> Iterator[list[object]]:
         thread.join()
 
 
-def calls(method: str, data: bytes, *headers: tuple[bytes, bytes], connections: int = 8, streams: int = 100, **options: int):
-    """So many calls of a method on each of so many connections, which send this and then nothing."""
+def calls(
+    method: str,
+    data: bytes,
+    *headers: tuple[bytes, bytes],
+    connections: int = 8,
+    streams: int = 100,
+    **options: int,
+):
+    """So many calls of a method on each of so many connections, which send this and then
+    nothing.
+    """
     block = grpc_headers(SERVICE + method.encode(), *headers)
 
     def begin(path: str) -> list[Connection]:
@@ -131,7 +158,12 @@ def half_headers(path: str) -> list[Connection]:
     made = [Connection(path) for _ in range(100)]
     for one in made:
         one.say(frame(HEADERS, 0, 1, grpc_headers(SERVICE + b"Sign")))
-        one.say(b"".join(frame(CONTINUATION, 0, 1, literal(b"x-%d" % number, bytes(900))) for number in range(14)))
+        one.say(
+            b"".join(
+                frame(CONTINUATION, 0, 1, literal(b"x-%d" % number, bytes(900)))
+                for number in range(14)
+            )
+        )
     return made
 
 
@@ -157,7 +189,9 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_is_unfinished_or_unread_is_bounded(pod, shape):
-    """Eight connections took 1.6 GiB. Each shape comes from one container; the others sign on and hear no error."""
+    """Eight connections took 1.6 GiB. Each shape comes from one container; the others sign on and
+    hear no error.
+    """
     attackers = SHAPES[shape](pod.socket(0))
     with signing(pod.socket(1)) as heard:
         talk(attackers, 2.0)
@@ -169,8 +203,9 @@ def test_what_is_unfinished_or_unread_is_bounded(pod, shape):
 
 
 def test_large_messages_from_every_container_fit(pod):
-    """60 KB messages, six threads in each of five containers, each with a signer of its own: the agent was killed within its
-    documented bound. Who finds no room hears so and tries again."""
+    """60 KB messages, six threads in each of five containers, each with a signer of its own: the
+    agent was killed within its documented bound. Who finds no room hears so and tries again.
+    """
     message = os.urandom(60_000)
     failed: list[object] = []
 
@@ -179,13 +214,18 @@ def test_large_messages_from_every_container_fit(pod):
             outcomes = signer.sign_many([message] * 60, algorithm="Ed25519", **JWT)
             failed.extend(one for one in outcomes if isinstance(one, capsign.CapsignError))
 
-    threads = [threading.Thread(target=sign, args=(pod.socket(number % CONTAINERS),)) for number in range(6 * CONTAINERS)]
+    threads = [
+        threading.Thread(target=sign, args=(pod.socket(number % CONTAINERS),))
+        for number in range(6 * CONTAINERS)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     # On a slow machine some may run into the agent's own limit of time; none may see its end.
-    assert all(isinstance(one, capsign.Unknown) and "ANSWER_LATE" in str(one) for one in failed), failed[:3]
+    assert all(isinstance(one, capsign.Unknown) and "ANSWER_LATE" in str(one) for one in failed), (
+        failed[:3]
+    )
     pod.assert_whole()
 
 
@@ -200,9 +240,13 @@ ATTACKS_OF_ALL = {
 
 
 def test_every_container_attacks_at_once(pod):
-    """Bounds of each kind and each socket were more than the container's limit together: one kind from all sockets, and then
-    several kinds at once, had the kernel end the agent."""
-    for begin in (*ATTACKS_OF_ALL.values(), lambda path: [one for make in ATTACKS_OF_ALL.values() for one in make(path)[:2]]):
+    """Bounds of each kind and each socket were more than the container's limit together: one kind
+    from all sockets, and then several kinds at once, had the kernel end the agent.
+    """
+    for begin in (
+        *ATTACKS_OF_ALL.values(),
+        lambda path: [one for make in ATTACKS_OF_ALL.values() for one in make(path)[:2]],
+    ):
         attackers = [one for container in range(CONTAINERS) for one in begin(pod.socket(container))]
         talk(attackers, 1.5)
         for one in attackers:

@@ -1,4 +1,6 @@
-"""The authority rolls under running pods: nobody restarts, no call fails, and the old one leaves the bundle."""
+"""The authority rolls under running pods: nobody restarts, no call fails, and the old one leaves
+the bundle.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def deployment(short_dir):
 
 
 class Repeated:
-    """Does something again and again on a thread, until told to stop, and remembers what went wrong."""
+    """Does something again and again on a thread, until told to stop, and remembers what went
+    wrong.
+    """
 
     def __init__(self, work: Callable[[], object], pause: float) -> None:
         self.count = 0
@@ -57,10 +61,19 @@ def test_an_authority_rolls_under_a_signing_pod(deployment):
     enrolled: list[str] = []
 
     with capsign.Signer(f"unix:{socket}") as signer:
-        signer.sign(b"the first", purpose="jwt", algorithm="ES256", protocol="jwt", role="issuer", timeout=60)
+        signer.sign(
+            b"the first",
+            purpose="jwt",
+            algorithm="ES256",
+            protocol="jwt",
+            role="issuer",
+            timeout=60,
+        )
 
         def sign() -> None:
-            signer.sign(b"while it rolls", purpose="jwt", algorithm="ES256", protocol="jwt", role="issuer")
+            signer.sign(
+                b"while it rolls", purpose="jwt", algorithm="ES256", protocol="jwt", role="issuer"
+            )
 
         admitted = [first_bundle]
 
@@ -86,10 +99,16 @@ def test_an_authority_rolls_under_a_signing_pod(deployment):
     assert coming.failures == []
     assert signing.count > 100
     assert set(enrolled) == {f"CN=capsign authority {version}" for version in (1, 2, 3)}
-    assert enrolled == sorted(enrolled), "a certificate of an older authority came after one of a newer"
+    assert enrolled == sorted(enrolled), (
+        "a certificate of an older authority came after one of a newer"
+    )
     deployment.wait_published({"CN=capsign authority 3"})
     entries = deployment.entries()
-    acts = [(entry.act, entry.target) for entry in entries if isinstance(entry, Admin) and entry.act >= 30]
+    acts = [
+        (entry.act, entry.target)
+        for entry in entries
+        if isinstance(entry, Admin) and entry.act >= 30
+    ]
     assert sorted(acts) == sorted(
         [(Act.AUTHORITY_PREPARED, f"authority/{version}") for version in (1, 2, 3)]
         + [(Act.AUTHORITY_ACTIVATED, f"authority/{version}") for version in (1, 2, 3)]
@@ -98,7 +117,9 @@ def test_an_authority_rolls_under_a_signing_pod(deployment):
     assert {entry.workload for entry in entries if isinstance(entry, IdentityIssued)} == {APP}
     assert sum(isinstance(entry, Signed) for entry in entries) == signing.count + 1
     for name in ("adapter-0", "adapter-1"):
-        assert [event for event in deployment.events(name) if event["event"] == "ticker.failed"] == []
+        assert [
+            event for event in deployment.events(name) if event["event"] == "ticker.failed"
+        ] == []
 
 
 def test_a_second_rotation_waits_for_the_first(deployment):

@@ -84,7 +84,9 @@ WRONG_KEYS = [
 ]
 
 
-@pytest.mark.parametrize(("program", "old", "new", "word"), WRONG_KEYS, ids=[new for _, _, new, _ in WRONG_KEYS])
+@pytest.mark.parametrize(
+    ("program", "old", "new", "word"), WRONG_KEYS, ids=[new for _, _, new, _ in WRONG_KEYS]
+)
 def test_a_wrong_key_is_named(place, program, old, new, word):
     place.change(program, old, new)
     said = place.refused(program)
@@ -94,7 +96,9 @@ def test_a_wrong_key_is_named(place, program, old, new, word):
 
 @pytest.mark.parametrize("program", ["adapter", "agent"])
 def test_a_variable_that_overrides_nothing(place, program):
-    assert "overrides nothing" in place.refused(program, **{f"CAPSIGN_{program.upper()}_LISTEN_ADRESS": "x"})
+    assert "overrides nothing" in place.refused(
+        program, **{f"CAPSIGN_{program.upper()}_LISTEN_ADRESS": "x"}
+    )
 
 
 # Policy.
@@ -105,7 +109,9 @@ BROKEN_POLICIES = {
     "binary": bytes(range(256)),
     "not a mapping": b"- 1\n- 2\n",
     "an alias bomb": b"a: &a [x,x,x,x,x,x,x,x,x]\n"
-    + b"".join(b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(8)),
+    + b"".join(
+        b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(8)
+    ),
     "a Python object": b"!!python/object/apply:os.system ['touch /tmp/capsign-pwned']\n",
     "deep": b"[" * 10_000 + b"]" * 10_000,
     "five MiB": b"# " + b"x" * (5 * 1024 * 1024),
@@ -141,7 +147,11 @@ WRONG_POLICIES = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "word"), WRONG_POLICIES, ids=[word + new[-12:] for _, new, word in WRONG_POLICIES])
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    WRONG_POLICIES,
+    ids=[word + new[-12:] for _, new, word in WRONG_POLICIES],
+)
 def test_a_policy_that_means_nothing_is_explained(place, old, new, word):
     text = place.policy.read_text()
     assert old in text
@@ -229,10 +239,16 @@ with token.open(rw=True, user_pin=open(pin_file).read().strip()) as session:
 
 
 def test_a_token_that_lost_one_key_stops_the_adapter(place):
-    """Absence means stop and ask: the store knows a key that the token lacks, and nothing is made in its place."""
+    """Absence means stop and ask: the store knows a key that the token lacks, and nothing is made
+    in its place.
+    """
     objects = place.token / "tokens"
     environ = os.environ | {"SOFTHSM2_CONF": str(place.token / "softhsm2.conf")}
-    arguments = [place.dev.about["token"]["module"], str(place.token / "capsign.pin"), "capsign/demo/orders/1"]
+    arguments = [
+        place.dev.about["token"]["module"],
+        str(place.token / "capsign.pin"),
+        "capsign/demo/orders/1",
+    ]
     subprocess.run([sys.executable, "-c", DESTROY, *arguments], env=environ, check=True, timeout=60)
     left = len(list(objects.rglob("*.object")))
     assert "capsign/demo/orders/1" in place.refused("adapter")
@@ -240,7 +256,9 @@ def test_a_token_that_lost_one_key_stops_the_adapter(place):
     assert len(list(objects.rglob("*.object"))) == left
 
 
-@pytest.mark.parametrize("module", ["/nonexistent.so", "/etc/hostname", "/usr/lib/x86_64-linux-gnu/libc.so.6"])
+@pytest.mark.parametrize(
+    "module", ["/nonexistent.so", "/etc/hostname", "/usr/lib/x86_64-linux-gnu/libc.so.6"]
+)
 def test_a_module_that_is_none(place, module):
     place.change("adapter", r"^module = .*", f'module = "{module}"')
     assert module in place.refused("adapter")
@@ -286,7 +304,9 @@ def open_directory(place):
 
 
 @pytest.mark.parametrize(
-    "breakage", [remove, empty, noise, cut_off, open_to_all, a_directory, open_directory], ids=lambda one: one.__name__
+    "breakage",
+    [remove, empty, noise, cut_off, open_to_all, a_directory, open_directory],
+    ids=lambda one: one.__name__,
 )
 def test_a_store_that_cannot_be_trusted_stops_the_adapter(place, breakage):
     breakage(place)
@@ -313,7 +333,9 @@ def test_an_adapter_without_good_certificate_files(place, name, content):
     path.unlink()
     if content == "another":
         if name == "ca.crt":
-            pytest.skip("another CA is a good CA: nobody of ours gets in, which test_hostile_adapter shows")
+            pytest.skip(
+                "another CA is a good CA: nobody of ours gets in, which test_hostile_adapter shows"
+            )
         made = Authority("another").issue("spiffe://capsign.test/adapter")
         path.write_bytes(made.certificate if name.endswith("crt") else made.private_key)
         path.chmod(0o600)

@@ -1,4 +1,6 @@
-"""`--check-config` says good of what starts and names what does not: it tries what a start would, and changes nothing."""
+"""`--check-config` says good of what starts and names what does not: it tries what a start would,
+and changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +42,20 @@ def named(place: Place, program: str, key: str) -> Path:
 
 
 def seen(root: Path) -> dict[str, tuple[int, str]]:
-    """Everything below: mode and content. SQLite's own log and the token's files, which each login touches, aside."""
+    """Everything below: mode and content. SQLite's own log and the token's files, which each login
+    touches, aside.
+    """
     found = {}
     for path in sorted(root.rglob("*")):
-        if path.is_file() and not path.name.endswith((".sqlite-shm", ".sqlite-wal")) and "tokens" not in path.parts:
-            found[str(path.relative_to(root))] = (path.stat().st_mode, hashlib.sha256(path.read_bytes()).hexdigest())
+        if (
+            path.is_file()
+            and not path.name.endswith((".sqlite-shm", ".sqlite-wal"))
+            and "tokens" not in path.parts
+        ):
+            found[str(path.relative_to(root))] = (
+                path.stat().st_mode,
+                hashlib.sha256(path.read_bytes()).hexdigest(),
+            )
         elif path.is_dir():
             found[str(path.relative_to(root))] = (path.stat().st_mode, "")
     return found
@@ -77,9 +88,20 @@ BROKEN = {
     "no certificate": (lambda place: gone(named(place, "adapter", "certificate")), "adapter"),
     "no private key": (lambda place: gone(named(place, "adapter", "private_key")), "adapter"),
     "no CA": (lambda place: gone(named(place, "adapter", "client_ca")), "ca"),
-    "a CA without certificates": (lambda place: named(place, "adapter", "client_ca").write_text("# nothing\n"), "CA file"),
-    "no module": (lambda place: place.change("adapter", r"^module = .*", 'module = "/nowhere/libsofthsm2.so"'), "token.module"),
-    "another label": (lambda place: place.change("adapter", r"^label = .*", 'label = "elsewhere"'), "token.label"),
+    "a CA without certificates": (
+        lambda place: named(place, "adapter", "client_ca").write_text("# nothing\n"),
+        "CA file",
+    ),
+    "no module": (
+        lambda place: place.change(
+            "adapter", r"^module = .*", 'module = "/nowhere/libsofthsm2.so"'
+        ),
+        "token.module",
+    ),
+    "another label": (
+        lambda place: place.change("adapter", r"^label = .*", 'label = "elsewhere"'),
+        "token.label",
+    ),
     "no store": (lambda place: gone(place.store), "capsign.sqlite"),
     "a store that others read": (lambda place: place.store.chmod(0o644), "chmod"),
     "no policy": (lambda place: gone(place.policy), "policy.yaml"),
@@ -89,7 +111,9 @@ BROKEN = {
         "listen.address",
     ),
     "a health address of another machine": (
-        lambda place: place.change("adapter", r"^health_address = .*", 'health_address = "192.0.2.1:7445"'),
+        lambda place: place.change(
+            "adapter", r"^health_address = .*", 'health_address = "192.0.2.1:7445"'
+        ),
         "listen.health_address",
     ),
 }
@@ -106,15 +130,27 @@ def test_what_an_adapter_cannot_start_with(place, spoil, word):
 AUTHORITY = Authority()
 NAMES = {"dns": ("localhost",)}
 UNSERVABLE = {
-    "Ed25519": ({"key": ed25519.Ed25519PrivateKey.generate(), **NAMES}, "key that gRPC cannot serve"),
+    "Ed25519": (
+        {"key": ed25519.Ed25519PrivateKey.generate(), **NAMES},
+        "key that gRPC cannot serve",
+    ),
     "Ed448": ({"key": ed448.Ed448PrivateKey.generate(), **NAMES}, "key that gRPC cannot serve"),
-    "P-521": ({"key": ec.generate_private_key(ec.SECP521R1()), **NAMES}, "key that gRPC cannot serve"),
-    "secp256k1": ({"key": ec.generate_private_key(ec.SECP256K1()), **NAMES}, "key that gRPC cannot serve"),
+    "P-521": (
+        {"key": ec.generate_private_key(ec.SECP521R1()), **NAMES},
+        "key that gRPC cannot serve",
+    ),
+    "secp256k1": (
+        {"key": ec.generate_private_key(ec.SECP256K1()), **NAMES},
+        "key that gRPC cannot serve",
+    ),
     "ended": ({"life": -HOUR, **NAMES}, "ended at"),
     "not yet valid": ({"begins": HOUR, **NAMES}, "begins at"),
     "no name": ({}, "no DNS name"),
     "for clients": (
-        {"extensions": (x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]),), **NAMES},
+        {
+            "extensions": (x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]),),
+            **NAMES,
+        },
         "not for a server",
     ),
     "a key that may not sign": (
@@ -135,7 +171,9 @@ def test_a_certificate_that_nobody_could_be_served_with(place, wish, word):
     assert str(certificate) in said
 
 
-@pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 3072)])
+@pytest.mark.parametrize(
+    "key", [ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 3072)]
+)
 def test_other_keys_that_can_be_served_are_good(place, key):
     credential = AUTHORITY.issue("spiffe://capsign.test/adapter", key=key, **NAMES)
     named(place, "adapter", "certificate").write_bytes(credential.certificate)
@@ -144,7 +182,9 @@ def test_other_keys_that_can_be_served_are_good(place, key):
 
 
 def test_the_key_of_another_certificate(place):
-    named(place, "adapter", "private_key").write_bytes(AUTHORITY.issue("spiffe://capsign.test/x", **NAMES).private_key)
+    named(place, "adapter", "private_key").write_bytes(
+        AUTHORITY.issue("spiffe://capsign.test/x", **NAMES).private_key
+    )
     assert "do not belong together" in place.refused("adapter", "--check-config")
 
 
@@ -172,16 +212,30 @@ BROKEN_AGENTS = {
     "no certificate": (lambda place: gone(ours(place, "cert_file")), "cannot be read"),
     "no key": (lambda place: gone(ours(place, "key_file")), "cannot be opened"),
     "no CA": (lambda place: gone(ours(place, "ca_file")), "cannot be read"),
-    "Ed25519": (lambda place: certified(place, key=ed25519.Ed25519PrivateKey.generate()), "gRPC does not show"),
-    "Ed448": (lambda place: certified(place, key=ed448.Ed448PrivateKey.generate()), "gRPC does not show"),
-    "P-521": (lambda place: certified(place, key=ec.generate_private_key(ec.SECP521R1())), "gRPC does not show"),
+    "Ed25519": (
+        lambda place: certified(place, key=ed25519.Ed25519PrivateKey.generate()),
+        "gRPC does not show",
+    ),
+    "Ed448": (
+        lambda place: certified(place, key=ed448.Ed448PrivateKey.generate()),
+        "gRPC does not show",
+    ),
+    "P-521": (
+        lambda place: certified(place, key=ec.generate_private_key(ec.SECP521R1())),
+        "gRPC does not show",
+    ),
     "ended": (lambda place: certified(place, life=-HOUR), "ended at"),
     "not yet valid": (lambda place: certified(place, begins=HOUR), "begins at"),
     "an authority's": (
-        lambda place: certified(place, extensions=(x509.BasicConstraints(ca=True, path_length=None),)),
+        lambda place: certified(
+            place, extensions=(x509.BasicConstraints(ca=True, path_length=None),)
+        ),
         "authority",
     ),
-    "a journal that cannot be made": (lambda place: in_the_way(place, "dir", 'dir = "{root}/file/journal"'), "no directory"),
+    "a journal that cannot be made": (
+        lambda place: in_the_way(place, "dir", 'dir = "{root}/file/journal"'),
+        "no directory",
+    ),
     "a socket's directory that cannot be made": (
         lambda place: in_the_way(place, "path", 'path = "{root}/file/x/app.sock"'),
         "no directory",

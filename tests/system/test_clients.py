@@ -1,4 +1,6 @@
-"""Both clients against real processes: the Python one through crashes, an outsider's in Node from `proto/` alone."""
+"""Both clients against real processes: the Python one through crashes, an outsider's in Node from
+`proto/` alone.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ JWT = {"purpose": "jwt", "algorithm": "ES256", "protocol": "jwt"}
 def verify(spki, algorithm, signature, message):
     key = load_der_public_key(spki)
     if isinstance(key, ec.EllipticCurvePublicKey):
-        key.verify(signature, message, ec.ECDSA(hashes.SHA384() if algorithm.endswith("384") else hashes.SHA256()))
+        key.verify(
+            signature,
+            message,
+            ec.ECDSA(hashes.SHA384() if algorithm.endswith("384") else hashes.SHA256()),
+        )
     else:
         key.verify(signature, message)
 
@@ -36,13 +42,20 @@ def test_an_outsiders_client_signs_with_every_kind_of_key(dev, pytestconfig):
         ("root-es384", "ALGORITHM_ES384"),
         ("webhook", "ALGORITHM_HS256"),
     ]:
-        found = generic_client.run(folder, dev.socket(), purpose, algorithm, message=b"from another language")
+        found = generic_client.run(
+            folder, dev.socket(), purpose, algorithm, message=b"from another language"
+        )
         assert found["same_bytes"], algorithm
         assert found["verified_kid"] == found["kid"]
         assert found["refusal"]["reason"] == "SIGNATURE_INVALID"
         assert found["resolved_same"]
         if found["spki"]:
-            verify(bytes.fromhex(found["spki"]), algorithm, bytes.fromhex(found["signature"]), b"from another language")
+            verify(
+                bytes.fromhex(found["spki"]),
+                algorithm,
+                bytes.fromhex(found["signature"]),
+                b"from another language",
+            )
         else:
             assert algorithm == "ALGORITHM_HS256"
 
@@ -64,7 +77,9 @@ def test_a_stopped_adapter_makes_unknown_and_resolving_ends_it(dev):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_an_agent_that_ends_under_load_is_only_a_pause(dev, number):
-    """64 tasks sign while the agent is ended and another starts, with other handle ids. Nobody fails, nothing is signed twice."""
+    """64 tasks sign while the agent is ended and another starts, with other handle ids. Nobody
+    fails, nothing is signed twice.
+    """
     async with capsign.AsyncSigner(dev.socket(), timeout=40) as signer:
         done: list = []
         enough = asyncio.Event()

@@ -1,4 +1,6 @@
-"""An adapter with few file descriptors: strangers who take all connections leave it those that it needs itself."""
+"""An adapter with few file descriptors: strangers who take all connections leave it those that it
+needs itself.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +42,17 @@ def entries(auditor: DirectAdapter) -> list[bytes]:
     stub = evidence_pb2_grpc.EvidenceServiceStub(auditor.channel)
     request = evidence_pb2.GetEntriesRequest(index=0, width=1)
     with ThreadPoolExecutor(8) as pool:
-        return [one.entries for one in pool.map(lambda _: stub.GetEntries(request, timeout=30), range(READS))]
+        return [
+            one.entries
+            for one in pool.map(lambda _: stub.GetEntries(request, timeout=30), range(READS))
+        ]
 
 
 @contextmanager
 def strangers(host: str, port: int) -> Iterator[None]:
-    """Twice as many connections as there may be descriptors, each replaced when it was hung up on."""
+    """Twice as many connections as there may be descriptors, each replaced when it was hung up
+    on.
+    """
     over, there, held = threading.Event(), threading.Event(), deque[socket.socket]()
 
     def crowd() -> None:
@@ -69,19 +76,31 @@ def strangers(host: str, port: int) -> Iterator[None]:
 
 
 def demand_health(dev: Dev) -> None:
-    with grpc.insecure_channel(dev.about["adapters"][0]["health"], [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+    with grpc.insecure_channel(
+        dev.about["adapters"][0]["health"], [("grpc.use_local_subchannel_pool", 1)]
+    ) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=20
+        )
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def revoke(dev: Dev) -> None:
-    request = admin_pb2.RevokeRequest(kind=admin_pb2.REVOCATION_KIND_HANDLE, target=os.urandom(16).hex())
+    request = admin_pb2.RevokeRequest(
+        kind=admin_pb2.REVOCATION_KIND_HANDLE, target=os.urandom(16).hex()
+    )
     with DirectAdapter(dev.about, client="responder", where="admin") as people:
-        assert admin_pb2_grpc.AdminServiceStub(people.channel).Revoke(request, timeout=20).revocation_epoch
+        assert (
+            admin_pb2_grpc.AdminServiceStub(people.channel)
+            .Revoke(request, timeout=20)
+            .revocation_epoch
+        )
 
 
 @pytest.mark.parametrize("where", ["address", "admin", "health"])
-def test_more_connections_than_there_are_descriptors(limited: tuple[Dev, psutil.Process], where: str):
+def test_more_connections_than_there_are_descriptors(
+    limited: tuple[Dev, psutil.Process], where: str
+):
     dev, process = limited
     host, port = dev.about["adapters"][0][where].split(":")
     others = {"address", "admin", "health"} - {where}
@@ -95,5 +114,7 @@ def test_more_connections_than_there_are_descriptors(limited: tuple[Dev, psutil.
             if "admin" in others:
                 revoke(dev)
             with capsign.Signer(dev.socket(), timeout=20) as signer:
-                assert signer.sign(b"beside", purpose="jwt", algorithm="ES256", protocol="jwt").value
+                assert signer.sign(
+                    b"beside", purpose="jwt", algorithm="ES256", protocol="jwt"
+                ).value
     assert b"ticker.failed" not in told_by(dev)

@@ -46,7 +46,9 @@ def start_agent(dev: Dev) -> psutil.Process:
 
 @pytest.mark.parametrize("start", [start_agent, start_adapter])
 def test_a_process_that_was_stopped_hears_sigterm(dev, start):
-    """The adapter's main thread waited for a lock, the signal came to another thread, and it served on for ever."""
+    """The adapter's main thread waited for a lock, the signal came to another thread, and it served
+    on for ever.
+    """
     process = dev.agent if start is start_agent else dev.adapter()
     for _ in range(TRIES):
         ends_after_a_stop(process)

@@ -1,4 +1,6 @@
-"""Attacks on enrolment in real processes: an adapter on SoftHSM, a cluster over HTTPS. Each is refused, and in the evidence."""
+"""Attacks on enrolment in real processes: an adapter on SoftHSM, a cluster over HTTPS. Each is
+refused, and in the evidence.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,20 @@ def deployment(short_dir):
 @contextmanager
 def door(deployment: PodDeployment):
     """The listener for those who have no certificate."""
-    options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
+    options = [
+        ("grpc.ssl_target_name_override", "localhost"),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
     credentials = grpc.ssl_channel_credentials(deployment.published())
     with grpc.secure_channel(deployment.doors[0], credentials, options) as channel:
         yield identity_pb2_grpc.EnrolmentServiceStub(channel).Enrol
 
 
 def ask(enrol, token: str, der: bytes | None = None, timeout: float = 30.0) -> pb.EnrolResponse:
-    return enrol(pb.EnrolRequest(certificate_request=der or request(), service_account_token=token), timeout=timeout)
+    return enrol(
+        pb.EnrolRequest(certificate_request=der or request(), service_account_token=token),
+        timeout=timeout,
+    )
 
 
 def reason_of(enrol, token: str, der: bytes | None = None) -> int:
@@ -75,11 +83,35 @@ def test_every_attack_is_refused_and_stands_in_the_log(deployment):
             "made up": ("eyJhbGciOiJub25lIn0.e30.", None, REFUSED, "", b""),
             "of a pod that is gone": (of_the_gone, None, REFUSED, APP, uid_of(gone)),
             "bound to nothing": (cluster.token(None), None, MISPLACED, "", b""),
-            "replayed from another pod": (cluster.token(away), None, MISPLACED, OTHER, uid_of(away)),
+            "replayed from another pod": (
+                cluster.token(away),
+                None,
+                MISPLACED,
+                OTHER,
+                uid_of(away),
+            ),
             "another identity": (cluster.token(pod), request(OTHER), BAD_REQUEST, APP, uid_of(pod)),
-            "an authority's rights": (cluster.token(pod), bad_requests()["CA:TRUE"], BAD_REQUEST, "", b""),
-            "another key's signature": (cluster.token(pod), bad_requests()["signed by another key"], BAD_REQUEST, "", b""),
-            "a workload that policy does not name": (cluster.token(stranger), None, UNKNOWN, "", uid_of(stranger)),
+            "an authority's rights": (
+                cluster.token(pod),
+                bad_requests()["CA:TRUE"],
+                BAD_REQUEST,
+                "",
+                b"",
+            ),
+            "another key's signature": (
+                cluster.token(pod),
+                bad_requests()["signed by another key"],
+                BAD_REQUEST,
+                "",
+                b"",
+            ),
+            "a workload that policy does not name": (
+                cluster.token(stranger),
+                None,
+                UNKNOWN,
+                "",
+                uid_of(stranger),
+            ),
         }
         for what, (token, der, reason, _, _) in attacks.items():
             assert reason_of(enrol, token, der) == reason, what
@@ -88,7 +120,11 @@ def test_every_attack_is_refused_and_stands_in_the_log(deployment):
     refusals = [entry for entry in entries if isinstance(entry, IdentityRefused)]
     told = [(reason, workload, uid) for _, _, reason, workload, uid in attacks.values()]
     assert [(entry.reason, entry.workload, entry.pod_uid) for entry in refusals] == told
-    issued = [entry.pod_uid for entry in entries if isinstance(entry, IdentityIssued) and entry.workload == APP]
+    issued = [
+        entry.pod_uid
+        for entry in entries
+        if isinstance(entry, IdentityIssued) and entry.workload == APP
+    ]
     assert issued == [uid_of(gone), uid_of(pod)]
     said = (deployment.root / "adapter-0.log").read_text()
     assert said.count('"identity.refused"') == len(attacks)
@@ -97,7 +133,9 @@ def test_every_attack_is_refused_and_stands_in_the_log(deployment):
 
 
 def test_strangers_who_hold_every_place_at_the_door_do_not_hinder_a_pod_that_signs(deployment):
-    """The cluster hangs and a crowd waits for it; other strangers only open connections. At the other listener nobody notices."""
+    """The cluster hangs and a crowd waits for it; other strangers only open connections. At the
+    other listener nobody notices.
+    """
     path = deployment.start_agent()
     strangers: list[threading.Thread] = []
     idle: list[socket.socket] = []
@@ -105,7 +143,14 @@ def test_strangers_who_hold_every_place_at_the_door_do_not_hinder_a_pod_that_sig
 
         def sign(count: int) -> None:
             for _ in range(count):
-                signer.sign(b"meanwhile", purpose="jwt", algorithm="Ed25519", protocol="jwt", role="issuer", timeout=60)
+                signer.sign(
+                    b"meanwhile",
+                    purpose="jwt",
+                    algorithm="Ed25519",
+                    protocol="jwt",
+                    role="issuer",
+                    timeout=60,
+                )
 
         sign(1)
         deployment.cluster.may_continue.clear()
@@ -137,7 +182,9 @@ def test_strangers_who_hold_every_place_at_the_door_do_not_hinder_a_pod_that_sig
 
 
 def _connections(address: str, count: int) -> list[socket.socket]:
-    """Half of them say nothing, half shake hands and then say nothing. Some are closed by the other side: that is its right."""
+    """Half of them say nothing, half shake hands and then say nothing. Some are closed by the other
+    side: that is its right.
+    """
     host, port = address.rsplit(":", 1)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

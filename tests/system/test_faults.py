@@ -1,7 +1,8 @@
 """What breaks under a running deployment: processes, disks, files, the network, the clock.
 
-Callers hear which of refused, unavailable and unknown is true, resolving an unknown tells the truth, and when the fault is over
-the same processes sign again by themselves. Afterwards log, ledger and the agent's records agree.
+Callers hear which of refused, unavailable and unknown is true, resolving an unknown tells the
+truth, and when the fault is over the same processes sign again by themselves. Afterwards log,
+ledger and the agent's records agree.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def dev(short_dir):
 
 @pytest.fixture
 def disks(short_dir):
-    """The store and the agent's journal, each on a small disk of its own. The deployment is made afterwards."""
+    """The store and the agent's journal, each on a small disk of its own. The deployment is made
+    afterwards.
+    """
     if os.geteuid():
         pytest.fail("Small disks are mounted for this test: run it as root.", pytrace=False)
     state = short_dir / "d" / "state"
@@ -57,7 +60,9 @@ def disks(short_dir):
     with ExitStack() as mounted:
         for place in (state, state / "journal"):
             place.mkdir(mode=0o700, exist_ok=True)
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "none", str(place)], check=True)
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "none", str(place)], check=True
+            )
             mounted.callback(subprocess.run, ["umount", "-l", str(place)], check=True)
         one = Dev(short_dir / "d")
         try:
@@ -91,8 +96,12 @@ def signs_again(signer: capsign.Signer, **wish) -> capsign.Signature:
 
 
 def ask(dev: Dev, wish: dict = JWT) -> tuple[FailureError | None, bytes]:
-    """One attempt at the agent, without the client's retries: how it failed, if it did, and its intent."""
-    with grpc.insecure_channel(f"unix:{dev.socket()}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+    """One attempt at the agent, without the client's retries: how it failed, if it did, and its
+    intent.
+    """
+    with grpc.insecure_channel(
+        f"unix:{dev.socket()}", [("grpc.use_local_subchannel_pool", 1)]
+    ) as channel:
         stub = agent_pb2_grpc.SigningServiceStub(channel)
         listed = stub.ListHandles(agent_pb2.ListHandlesRequest(), timeout=10).handles
         (handle,) = [one.id for one in listed if one.purpose == wish["purpose"]]
@@ -118,13 +127,17 @@ def fails(dev: Dev, reason: str, wish: dict = JWT) -> None:
 
 
 def exhausted(dev: Dev, disk: Path, reason: str) -> list[bytes]:
-    """The disk is filled until a call fails for this reason. The intents that were signed on the way."""
+    """The disk is filled until a call fails for this reason. The intents that were signed on the
+    way.
+    """
     done = []
     for _ in range(400):  # the last page of a file that exists may still take a few
         fill(disk)
         failure, intent = ask(dev)
         if failure is not None and failure.row.name == "ANSWER_LOST":
-            done.append(intent)  # the intent still found room in the journal and its outcome did not: signed, and not handed out
+            # the intent still found room in the journal and its outcome did not: signed, and not
+            # handed out
+            done.append(intent)
         elif failure is not None:
             assert failure.row.name == reason
             assert failure.outcome == failures_pb2.OUTCOME_UNAVAILABLE
@@ -168,7 +181,9 @@ def test_a_read_only_disk_stops_the_adapter_at_its_start(disks):
     about = disks.about["adapters"][0]
     command = [sys.executable, "-m", "capsign_adapter", "--config", about["config"]]
     environ = os.environ | {"SOFTHSM2_CONF": disks.about["token"]["conf"]}
-    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environ, timeout=60, check=False
+    )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "ead-only" in done.stderr or "writable" in done.stderr
@@ -212,7 +227,9 @@ def test_a_token_that_vanishes_is_unavailable_and_never_absent(dev):
 
 @contextmanager
 def load(dev: Dev, threads: int = 8):
-    """Applications that sign all the while. What they got, and what they do not know, is in the lists."""
+    """Applications that sign all the while. What they got, and what they do not know, is in the
+    lists.
+    """
     done: list[capsign.Signature] = []
     unknown: list[capsign.Unknown] = []
     stop = threading.Event()
@@ -246,7 +263,9 @@ def more(done: list, count: int = 50) -> None:
 
 
 def assert_reported(dev: Dev) -> None:
-    """Every signature in the log is in an agent's record too, once the agent has delivered: none was signed unseen (I8)."""
+    """Every signature in the log is in an agent's record too, once the agent has delivered: none
+    was signed unseen (I8).
+    """
     pause, end = threading.Event(), time.monotonic() + PATIENCE_S
     while True:
         missing = dev.signed_intents().keys() - _reported(dev)
@@ -259,14 +278,19 @@ def assert_reported(dev: Dev) -> None:
 def _reported(dev: Dev) -> set[bytes]:
     connection = sqlite3.connect(f"{store_file(dev).as_uri()}?mode=ro", uri=True)
     try:
-        batches = [evidence_pb2.AuditBatch.FromString(row[0]) for row in connection.execute("SELECT batch FROM audit_batches")]
+        batches = [
+            evidence_pb2.AuditBatch.FromString(row[0])
+            for row in connection.execute("SELECT batch FROM audit_batches")
+        ]
     finally:
         connection.close()
     return {record.intent_id for batch in batches for record in batch.records if record.intent_id}
 
 
 def settle(dev: Dev, done: list, unknown: list) -> None:
-    """Resolve what is unknown; then everything that anybody has is in the log, once, and in an agent's record."""
+    """Resolve what is unknown; then everything that anybody has is in the log, once, and in an
+    agent's record.
+    """
     with capsign.Signer(dev.socket(), timeout=20) as signer:
         endings = [(error, signer.resolve(error.intent_id, purpose="jwt")) for error in unknown]
     signed = dev.signed_intents()
@@ -381,7 +405,9 @@ def until_signed(signer: capsign.Signer, message: bytes) -> set[str]:
 
 
 def test_an_adapter_whose_clock_steps_forwards_and_back_signs_again(dev, short_dir):
-    """An hour forwards ends every handle: the agent fetches new ones. An hour back, intents seem to come from the future."""
+    """An hour forwards ends every handle: the agent fetches new ones. An hour back, intents seem to
+    come from the future.
+    """
     clock = short_dir / "clock"
     clock.write_text("0")
     dev.end(dev.adapter())

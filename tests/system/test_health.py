@@ -1,4 +1,6 @@
-"""Health tells the truth: an adapter that cannot sign says so while it cannot, lives all the while, and serves when it can."""
+"""Health tells the truth: an adapter that cannot sign says so while it cannot, lives all the while,
+and serves when it can.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ from support.hostile import deployment
 
 pytestmark = pytest.mark.system
 
-SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+SERVING, NOT_SERVING = (
+    health_pb2.HealthCheckResponse.SERVING,
+    health_pb2.HealthCheckResponse.NOT_SERVING,
+)
 PATIENCE_S = 30
 
 
@@ -36,7 +41,11 @@ def asked(dev: Dev):
     """A function that asks one service of the first adapter's health listener."""
     with grpc.insecure_channel(dev.about["adapters"][0]["health"]) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        yield lambda service="": stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
+        yield (
+            lambda service="": (
+                stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
+            )
+        )
 
 
 def becomes(ask, status: int) -> None:
@@ -59,7 +68,11 @@ def away(path: Path, to: Path):
 
 
 def token_directory(dev: Dev) -> Path:
-    (directory,) = [one for one in (Path(dev.about["token"]["conf"]).parent / "tokens").iterdir() if one.is_dir()]
+    (directory,) = [
+        one
+        for one in (Path(dev.about["token"]["conf"]).parent / "tokens").iterdir()
+        if one.is_dir()
+    ]
     return directory
 
 
@@ -82,7 +95,9 @@ def test_while_the_store_is_away(dev):
 
 
 def test_after_a_refused_pin(dev):
-    """The PIN worked, the session is lost, the next log-in is refused; then the file is put right. Nobody restarts anything."""
+    """The PIN worked, the session is lost, the next log-in is refused; then the file is put right.
+    Nobody restarts anything.
+    """
     pin, directory = Path(dev.about["token"]["pin_file"]), token_directory(dev)
     right = pin.read_text()
     with asked(dev) as ask:
@@ -109,7 +124,9 @@ def small(short_dir):
     state = short_dir / "d" / "state"
     state.mkdir(mode=0o700, parents=True)
     (short_dir / "d").chmod(0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "none", str(state)], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "none", str(state)], check=True
+    )
     try:
         one = Dev(short_dir / "d")
         try:
@@ -121,7 +138,9 @@ def small(short_dir):
 
 
 def test_while_the_disk_has_no_room(small):
-    """Whether the last write still found room in the log that SQLite has already, or none: nearly full or full."""
+    """Whether the last write still found room in the log that SQLite has already, or none: nearly
+    full or full.
+    """
     disk = Path(small.about["store"].removeprefix("sqlite://")).parent
     ballast = disk / "ballast"
     with asked(small) as ask:
@@ -131,7 +150,10 @@ def test_while_the_disk_has_no_room(small):
                 while True:
                     file.write(bytes(4096))
             becomes(ask, NOT_SERVING)
-            assert re.search('"faults":"disk_(nearly_)?full"', Path(small.about["adapters"][0]["log"]).read_text())
+            assert re.search(
+                '"faults":"disk_(nearly_)?full"',
+                Path(small.about["adapters"][0]["log"]).read_text(),
+            )
         ballast.unlink()
         becomes(ask, SERVING)
 
@@ -146,7 +168,9 @@ def test_a_stopped_adapter_does_not_live(dev):
 
 def probe(dev: Dev, *options: str) -> tuple[int, str]:
     """What the agent's probe says."""
-    (path,) = re.findall(r'^\[health\]\npath = "(.*)"$', Path(dev.about["agent"]["config"]).read_text(), re.MULTILINE)
+    (path,) = re.findall(
+        r'^\[health\]\npath = "(.*)"$', Path(dev.about["agent"]["config"]).read_text(), re.MULTILINE
+    )
     command = [sys.executable, "-I", "-S", capsign_agent.probe.__file__, *options, f"{path}.probe"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout
@@ -154,7 +178,9 @@ def probe(dev: Dev, *options: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("asked_for", [True, False], ids=["while calls come", "while nobody asks"])
 def test_an_agent_whose_adapter_is_frozen(dev, asked_for):
-    """Its connections stand: the agent said SERVING for as long as the adapter was stopped. It lives all the while."""
+    """Its connections stand: the agent said SERVING for as long as the adapter was stopped. It
+    lives all the while.
+    """
 
     def becomes_ready(wanted: bool) -> None:
         end = time.monotonic() + PATIENCE_S

@@ -31,7 +31,9 @@ def where(dev) -> str:
 def demand_checks(where: str, times: int = 20) -> None:
     for _ in range(times):
         with grpc.insecure_channel(where, OWN) as channel:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=10
+            )
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -61,7 +63,10 @@ def test_a_check_is_answered_beside_calls_whose_request_never_comes(dev, where):
     with ExitStack() as stack:
         channels = [stack.enter_context(grpc.insecure_channel(where, OWN)) for _ in range(4)]
         held = [
-            one.stream_unary(path).future(never(), timeout=60) for one in channels for path in (CHECK, WATCH) for _ in range(40)
+            one.stream_unary(path).future(never(), timeout=60)
+            for one in channels
+            for path in (CHECK, WATCH)
+            for _ in range(40)
         ]
         stack.callback(over.set)
         demand_checks(where)

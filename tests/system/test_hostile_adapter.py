@@ -1,4 +1,6 @@
-"""Those who reach the adapter's port and mean harm: strangers, old TLS, other workloads, a stolen handle, and floods of each."""
+"""Those who reach the adapter's port and mean harm: strangers, old TLS, other workloads, a stolen
+handle, and floods of each.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ import capsign
 import grpc
 import pytest
 from capsign_cli.dev.ca import DevelopmentCa
-from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, capability_pb2_grpc, evidence_pb2, signing_pb2, signing_pb2_grpc
+from capsign_wire.adapter.v1 import (
+    admin_pb2,
+    capability_pb2,
+    capability_pb2_grpc,
+    evidence_pb2,
+    signing_pb2,
+    signing_pb2_grpc,
+)
 from capsign_wire.bounds import ADAPTER_REQUEST_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
@@ -23,7 +32,15 @@ from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2 as types
 from support.ca import Authority
-from support.hostile import assert_nothing_told, bare_status, deployment, failure_of, forget_peak, peak, rss
+from support.hostile import (
+    assert_nothing_told,
+    bare_status,
+    deployment,
+    failure_of,
+    forget_peak,
+    peak,
+    rss,
+)
 
 JWT = {"purpose": "jwt", "algorithm": "ES256", "protocol": "jwt"}
 CANARY = b"canary-90ab4e-not-to-be-printed"
@@ -45,7 +62,9 @@ def dev():
         assert_nothing_told(one, CANARY, *TOKENS)
 
 
-def channel_as(dev, name: str = "app", *, certificate: bytes = b"", key: bytes = b"", ca: bytes = b"") -> grpc.Channel:
+def channel_as(
+    dev, name: str = "app", *, certificate: bytes = b"", key: bytes = b"", ca: bytes = b""
+) -> grpc.Channel:
     about = dev.about["clients"].get(name)
     credentials = grpc.ssl_channel_credentials(
         ca or Path(dev.about["ca"]).read_bytes(),
@@ -68,7 +87,9 @@ def app(dev):
 
 
 def handles_of(channel: grpc.Channel) -> dict[str, bytes]:
-    issued = capability_pb2_grpc.CapabilityServiceStub(channel).IssueHandles(capability_pb2.IssueHandlesRequest(), timeout=20)
+    issued = capability_pb2_grpc.CapabilityServiceStub(channel).IssueHandles(
+        capability_pb2.IssueHandlesRequest(), timeout=20
+    )
     TOKENS.extend(handle.token for handle in issued.handles)
     return {handle.purpose: handle.token for handle in issued.handles}
 
@@ -109,13 +130,21 @@ def reason_of(channel: grpc.Channel, request: signing_pb2.SignRequest) -> str:
 
 @pytest.mark.parametrize(("path", "method"), METHODS, ids=[path for path, _ in METHODS])
 @pytest.mark.parametrize("wire", [b"\xff", b"\x0b" * 64, CANARY], ids=["byte", "groups", "text"])
-def test_bytes_that_are_no_message_get_a_typed_answer_and_take_no_place(dev, app, path, method, wire):
+def test_bytes_that_are_no_message_get_a_typed_answer_and_take_no_place(
+    dev, app, path, method, wire
+):
     for _ in range(12):
         if method.client_streaming:
             (answer,) = app.stream_stream(path)(iter([wire]), timeout=20)
-            assert signing_pb2.SignResponse.FromString(answer).failure.reason == reasons.REASON_INPUT_MALFORMED
+            assert (
+                signing_pb2.SignResponse.FromString(answer).failure.reason
+                == reasons.REASON_INPUT_MALFORMED
+            )
         elif method.server_streaming:
-            assert failure_of(_first_of(app.unary_stream(path)), wire).reason == reasons.REASON_INPUT_MALFORMED
+            assert (
+                failure_of(_first_of(app.unary_stream(path)), wire).reason
+                == reasons.REASON_INPUT_MALFORMED
+            )
         else:
             failure = failure_of(app.unary_unary(path), wire)
             assert failure.reason == reasons.REASON_INPUT_MALFORMED
@@ -159,11 +188,18 @@ def test_a_batch_cut_off_at_every_byte(app):
 )
 def test_a_field_that_breaks_its_bound(app, changed):
     good = signing_pb2.SignGroup(
-        algorithm=algorithms.ALGORITHM_ED25519, context=types.ContextSuffix(protocol="jwt"), items=[item()]
+        algorithm=algorithms.ALGORITHM_ED25519,
+        context=types.ContextSuffix(protocol="jwt"),
+        items=[item()],
     )
     fields = {"algorithm": good.algorithm, "context": good.context, "items": good.items} | changed
     token = handles_of(app)["jwt"]
-    told = sign(app, signing_pb2.SignRequest(batch_id=9, handles=[token], groups=[signing_pb2.SignGroup(**fields)]))
+    told = sign(
+        app,
+        signing_pb2.SignRequest(
+            batch_id=9, handles=[token], groups=[signing_pb2.SignGroup(**fields)]
+        ),
+    )
     assert told.batch_id == 9
     failure = told.failure if told.HasField("failure") else told.groups[0].items[0].failure
     assert failure.reason in {reasons.REASON_INPUT_MALFORMED, reasons.REASON_INPUT_TOO_LARGE}
@@ -184,10 +220,18 @@ def test_an_identity_that_policy_does_not_name_is_refused_everywhere(dev):
     with channel_as(dev, certificate=certificate, key=key) as channel:
         for path, method in METHODS:
             if method.client_streaming:
-                answers = channel.stream_stream(path)(iter([batch(b"token").SerializeToString()]), timeout=20)
-                assert failure_of(lambda timeout, answers=answers: list(answers)).reason == reasons.REASON_IDENTITY_UNKNOWN
+                answers = channel.stream_stream(path)(
+                    iter([batch(b"token").SerializeToString()]), timeout=20
+                )
+                assert (
+                    failure_of(lambda timeout, answers=answers: list(answers)).reason
+                    == reasons.REASON_IDENTITY_UNKNOWN
+                )
             elif method.server_streaming:
-                assert failure_of(_first_of(channel.unary_stream(path)), b"").reason == reasons.REASON_IDENTITY_UNKNOWN
+                assert (
+                    failure_of(_first_of(channel.unary_stream(path)), b"").reason
+                    == reasons.REASON_IDENTITY_UNKNOWN
+                )
             else:
                 failure = failure_of(channel.unary_unary(path), b"")
                 assert failure.row.name in {"IDENTITY_UNKNOWN", "ROLE_MISSING", "INPUT_MALFORMED"}
@@ -204,9 +248,13 @@ def test_a_certificate_of_another_authority_or_none_or_an_old_one_gets_no_word(d
 
 def issued_by_an_older_self(dev) -> grpc.StatusCode:
     """A certificate that has expired, of an authority of the same name with another key."""
-    old = Authority("capsign development CA").issue(dev.about["clients"]["app"]["spiffe_id"], life=-datetime.timedelta(minutes=1))
+    old = Authority("capsign development CA").issue(
+        dev.about["clients"]["app"]["spiffe_id"], life=-datetime.timedelta(minutes=1)
+    )
     with channel_as(dev, certificate=old.certificate, key=old.private_key) as channel:
-        return bare_status(channel.unary_unary("/capsign.adapter.v1.CapabilityService/IssueHandles"), b"")
+        return bare_status(
+            channel.unary_unary("/capsign.adapter.v1.CapabilityService/IssueHandles"), b""
+        )
 
 
 def test_a_stolen_handle_is_of_no_use_and_the_theft_is_in_the_log(dev, app):
@@ -214,9 +262,17 @@ def test_a_stolen_handle_is_of_no_use_and_the_theft_is_in_the_log(dev, app):
     with channel_as(dev, "other") as thief:
         assert reason_of(thief, batch(token)) == "HANDLE_STOLEN"
     made = DevelopmentCa(dev.directory / "pki").issue("copy", "/ns/demo/sa/app")
-    with channel_as(dev, certificate=made.certificate.read_bytes(), key=made.private_key.read_bytes()) as copy:
-        assert reason_of(copy, batch(token)) == "HANDLE_STOLEN"  # the same identity with another key
-    stolen = [entry for entry in dev.entries() if getattr(entry, "reason", 0) == reasons.REASON_HANDLE_STOLEN]
+    with channel_as(
+        dev, certificate=made.certificate.read_bytes(), key=made.private_key.read_bytes()
+    ) as copy:
+        assert (
+            reason_of(copy, batch(token)) == "HANDLE_STOLEN"
+        )  # the same identity with another key
+    stolen = [
+        entry
+        for entry in dev.entries()
+        if getattr(entry, "reason", 0) == reasons.REASON_HANDLE_STOLEN
+    ]
     assert len(stolen) == 2
 
 
@@ -230,7 +286,12 @@ def test_a_handle_altered_in_any_byte_is_refused(dev, app):
     answers = list(signing_pb2_grpc.SigningServiceStub(app).Sign(iter(requests), timeout=60))
     names = {reasons.Reason.Name(answer.groups[0].items[0].failure.reason) for answer in answers}
     assert len(answers) == len(requests)
-    assert names <= {"REASON_HANDLE_FORGED", "REASON_HANDLE_STOLEN", "REASON_HANDLE_EXPIRED", "REASON_INPUT_MALFORMED"}
+    assert names <= {
+        "REASON_HANDLE_FORGED",
+        "REASON_HANDLE_STOLEN",
+        "REASON_HANDLE_EXPIRED",
+        "REASON_INPUT_MALFORMED",
+    }
 
 
 @pytest.mark.parametrize(
@@ -238,7 +299,11 @@ def test_a_handle_altered_in_any_byte_is_refused(dev, app):
     [
         ("jwt", {"algorithm": algorithms.ALGORITHM_RS256}, "ALGORITHM_NOT_ALLOWED"),
         ("jwt", {"context": types.ContextSuffix(protocol="release")}, "CONTEXT_NOT_ALLOWED"),
-        ("jwt", {"context": types.ContextSuffix(protocol="jwt", role="root")}, "CONTEXT_NOT_ALLOWED"),
+        (
+            "jwt",
+            {"context": types.ContextSuffix(protocol="jwt", role="root")},
+            "CONTEXT_NOT_ALLOWED",
+        ),
         ("artifact", {}, "CONTEXT_NOT_ALLOWED"),
         ("webhook", {"context": types.ContextSuffix()}, "ALGORITHM_NOT_ALLOWED"),
     ],
@@ -256,7 +321,9 @@ def test_intents_of_another_time(app):
 
 
 def test_a_handle_is_refused_after_its_end(dev):
-    """The grant's handles live for ten seconds; the adapter allows for 30 s of skew by policy, so its clock is what is asked."""
+    """The grant's handles live for ten seconds; the adapter allows for 30 s of skew by policy, so
+    its clock is what is asked.
+    """
     with channel_as(dev) as channel:
         issued = capability_pb2_grpc.CapabilityServiceStub(channel).IssueHandles(
             capability_pb2.IssueHandlesRequest(grants=["orders-short"]), timeout=20
@@ -275,12 +342,17 @@ def test_ten_thousand_handles_in_one_batch_or_one_renewal(app):
     many.handles.extend([b"h"] * 10_000)
     assert sign(app, many).failure.reason == reasons.REASON_INPUT_TOO_LARGE
     renew = capability_pb2_grpc.CapabilityServiceStub(app).RenewHandles
-    assert failure_of(renew, capability_pb2.RenewHandlesRequest(tokens=[b"h"] * 10_000)).reason == reasons.REASON_INPUT_TOO_LARGE
+    assert (
+        failure_of(renew, capability_pb2.RenewHandlesRequest(tokens=[b"h"] * 10_000)).reason
+        == reasons.REASON_INPUT_TOO_LARGE
+    )
     assert not handles_for(renew, [os.urandom(960) for _ in range(256)])
 
 
 def handles_for(renew, tokens: list[bytes]) -> list[capability_pb2.IssuedHandle]:
-    """What a renewal gives; nothing, where so many verifications are more than may be computed for one tenant at once."""
+    """What a renewal gives; nothing, where so many verifications are more than may be computed for
+    one tenant at once.
+    """
     try:
         return list(renew(capability_pb2.RenewHandlesRequest(tokens=tokens), timeout=30).handles)
     except grpc.RpcError as error:
@@ -337,11 +409,17 @@ def test_a_message_above_the_bound_and_a_compressed_bomb(dev, app):
 
 
 def test_a_workload_that_is_refused_without_end_does_not_fill_the_log(dev, app):
-    """Refusals are evidence, and evidence is bounded: above the rate they are counted, not recorded."""
+    """Refusals are evidence, and evidence is bounded: above the rate they are counted, not
+    recorded.
+    """
     before = len(dev.entries())
     bad = [batch(b"forged", *[item(b"m") for _ in range(1024)]) for _ in range(5)]
     answers = list(signing_pb2_grpc.SigningServiceStub(app).Sign(iter(bad), timeout=60))
-    names = [reasons.Reason.Name(one.failure.reason) for answer in answers for one in answer.groups[0].items]
+    names = [
+        reasons.Reason.Name(one.failure.reason)
+        for answer in answers
+        for one in answer.groups[0].items
+    ]
     assert set(names) == {"REASON_HANDLE_FORGED", "REASON_RATE_LIMITED"}
     assert len(dev.entries()) - before < 3_000 < len(names)
 
@@ -356,13 +434,17 @@ def test_idle_and_slow_connections_leave_room(dev):
         for number in range(2_000):
             one = open_ones.enter_context(socket.create_connection((host, int(port)), timeout=20))
             if number % 2:
-                one.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[: 1 + number % 11])  # half a ClientHello
+                one.sendall(
+                    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[: 1 + number % 11]
+                )  # half a ClientHello
         with channel_as(dev) as channel:
             assert handles_of(channel)
         assert rss(dev.adapter()) - before < 2 * ROOM_MIB
 
 
-@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01"], ids=["nothing", "the start of a ClientHello"])
+@pytest.mark.parametrize(
+    "said", [b"", b"\x16\x03\x01"], ids=["nothing", "the start of a ClientHello"]
+)
 def test_who_connects_and_does_not_go_on_is_hung_up_on(dev, said):
     host, port = dev.about["adapters"][0]["address"].split(":")
     with socket.create_connection((host, int(port)), timeout=20) as one:
@@ -373,7 +455,10 @@ def test_who_connects_and_does_not_go_on_is_hung_up_on(dev, said):
 def test_what_is_not_tls_is_hung_up_on(dev):
     host, port = dev.about["adapters"][0]["address"].split(":")
     for noise in (b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", os.urandom(4096)):
-        with socket.create_connection((host, int(port)), timeout=20) as one, suppress(ConnectionResetError, BrokenPipeError):
+        with (
+            socket.create_connection((host, int(port)), timeout=20) as one,
+            suppress(ConnectionResetError, BrokenPipeError),
+        ):
             one.sendall(noise)
             while one.recv(65536):
                 pass
@@ -400,13 +485,22 @@ def _issue_by_hand(connection: ssl.SSLSocket) -> bytes:
         return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
     def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+        return (
+            len(payload).to_bytes(3, "big")
+            + bytes([kind, flags])
+            + stream.to_bytes(4, "big")
+            + payload
+        )
 
     headers = (
-        b"\x83\x87" + literal(b":path", b"/capsign.adapter.v1.CapabilityService/IssueHandles") + literal(b":authority", b"x")
+        b"\x83\x87"
+        + literal(b":path", b"/capsign.adapter.v1.CapabilityService/IssueHandles")
+        + literal(b":authority", b"x")
     )
     headers += literal(b"te", b"trailers") + literal(b"content-type", b"application/grpc")
-    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"\x00\x01\x00\x00\x00\x00"))
+    connection.sendall(
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"\x00\x01\x00\x00\x00\x00")
+    )
     connection.sendall(frame(1, 4, 1, headers) + frame(0, 1, 1, bytes(5)))
     heard = b""
     while b"grpc-status" not in heard:
@@ -418,24 +512,41 @@ def _issue_by_hand(connection: ssl.SSLSocket) -> bytes:
 
 
 def test_calls_whose_request_never_comes_lose_their_place(dev):
-    """Slow-loris inside HTTP/2: headers of a unary call, and then nothing. A thread waits for each."""
+    """Slow-loris inside HTTP/2: headers of a unary call, and then nothing. A thread waits for
+    each.
+    """
     with channel_as(dev, "other") as greedy, channel_as(dev) as app:
         path = "/capsign.adapter.v1.CapabilityService/IssueHandles"
         held = [greedy.stream_unary(path).future(_never(), timeout=60) for _ in range(60)]
         for _ in range(20):
             assert handles_of(app)
-        ended = [FailureError.from_rpc(call.exception()) for call in held]  # long before their own deadlines
+        ended = [
+            FailureError.from_rpc(call.exception()) for call in held
+        ]  # long before their own deadlines
         assert {failure.row.name for failure in ended if failure} == {"OVERLOADED"}
-        assert len([failure for failure in ended if failure is None]) <= 8  # those that waited were cut off
+        assert (
+            len([failure for failure in ended if failure is None]) <= 8
+        )  # those that waited were cut off
 
 
 @pytest.mark.parametrize("who", ["stranger", "other"])
 def test_nobody_can_take_all_the_places(dev, who):
-    """The adapter serves a bounded number of calls at once. One certificate that opens streams and lets them lie leaves room."""
+    """The adapter serves a bounded number of calls at once. One certificate that opens streams and
+    lets them lie leaves room.
+    """
     certificate, key = stranger(dev, "/ns/evil/sa/app") if who == "stranger" else (b"", b"")
-    with channel_as(dev, "other", certificate=certificate, key=key) as greedy, channel_as(dev) as app:
-        held = [greedy.stream_stream("/capsign.adapter.v1.SigningService/Sign")(_never(), timeout=60) for _ in range(60)]
-        held += [greedy.unary_stream("/capsign.adapter.v1.CapabilityService/Watch")(b"", timeout=60) for _ in range(60)]
+    with (
+        channel_as(dev, "other", certificate=certificate, key=key) as greedy,
+        channel_as(dev) as app,
+    ):
+        held = [
+            greedy.stream_stream("/capsign.adapter.v1.SigningService/Sign")(_never(), timeout=60)
+            for _ in range(60)
+        ]
+        held += [
+            greedy.unary_stream("/capsign.adapter.v1.CapabilityService/Watch")(b"", timeout=60)
+            for _ in range(60)
+        ]
         try:
             for _ in range(20):
                 assert handles_of(app)

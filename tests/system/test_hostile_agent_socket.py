@@ -24,7 +24,15 @@ from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2 as types
-from support.hostile import assert_nothing_told, bare_status, deployment, failure_of, forget_peak, peak, rss
+from support.hostile import (
+    assert_nothing_told,
+    bare_status,
+    deployment,
+    failure_of,
+    forget_peak,
+    peak,
+    rss,
+)
 
 SERVICE = "/capsign.agent.v1.SigningService/"
 UNARY = ("ListHandles", "Sign", "SignBatch", "Verify", "GetPublicKeys", "ResolveIntent")
@@ -45,7 +53,11 @@ def dev():
 
 @pytest.fixture
 def channel(dev):
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.enable_retries", 0),
+    ]
     with grpc.insecure_channel(f"unix:{dev.socket()}", options) as one:
         yield one
 
@@ -57,7 +69,10 @@ def stub(channel):
 
 @pytest.fixture
 def handles(stub):
-    return {handle.purpose: handle for handle in stub.ListHandles(pb.ListHandlesRequest(), timeout=10).handles}
+    return {
+        handle.purpose: handle
+        for handle in stub.ListHandles(pb.ListHandlesRequest(), timeout=10).handles
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -92,13 +107,20 @@ def request(handle_id: str, **extra) -> pb.SignRequest:
 
 
 @pytest.mark.parametrize("method", UNARY)
-@pytest.mark.parametrize("wire", [b"\xff", b"\x0a\x05ab", b"\x0a\xff\xff\xff\xff\x0f", b"\x0b" * 200, CANARY])
+@pytest.mark.parametrize(
+    "wire", [b"\xff", b"\x0a\x05ab", b"\x0a\xff\xff\xff\xff\x0f", b"\x0b" * 200, CANARY]
+)
 def test_bytes_that_are_no_message_are_malformed(channel, method, wire):
-    assert failure_of(channel.unary_unary(SERVICE + method), wire).reason == reasons.REASON_INPUT_MALFORMED
+    assert (
+        failure_of(channel.unary_unary(SERVICE + method), wire).reason
+        == reasons.REASON_INPUT_MALFORMED
+    )
 
 
 def test_a_request_cut_off_at_every_byte_is_malformed_or_refused(channel, handles):
-    """Some prefixes of a message are messages: they lack what is required, or name what does not exist."""
+    """Some prefixes of a message are messages: they lack what is required, or name what does not
+    exist.
+    """
     whole = request(handles["jwt"].id).SerializeToString()
     call = channel.unary_unary(SERVICE + "Sign")
     for size in range(len(whole)):
@@ -107,11 +129,21 @@ def test_a_request_cut_off_at_every_byte_is_malformed_or_refused(channel, handle
 
 
 def test_every_field_with_another_wire_type_is_malformed_or_missing(channel, handles):
-    """protobuf takes a known field of another wire type for an unknown one: then the field is missing."""
+    """protobuf takes a known field of another wire type for an unknown one: then the field is
+    missing.
+    """
     call = channel.unary_unary(SERVICE + "Sign")
     whole = request(handles["jwt"].id).SerializeToString()
     for number in range(1, 7):
-        for wire_type, content in ((0, b"\x01"), (1, bytes(8)), (5, bytes(4)), (3, b""), (4, b""), (6, b""), (7, b"")):
+        for wire_type, content in (
+            (0, b"\x01"),
+            (1, bytes(8)),
+            (5, bytes(4)),
+            (3, b""),
+            (4, b""),
+            (6, b""),
+            (7, b""),
+        ):
             failure = failure_of(call, bytes([number << 3 | wire_type]) + content)
             assert failure.reason == reasons.REASON_INPUT_MALFORMED
             if number == 6 and wire_type in {0, 1, 5}:
@@ -122,10 +154,15 @@ def test_every_field_with_another_wire_type_is_malformed_or_missing(channel, han
 def test_a_stream_answers_what_is_no_call_and_goes_on(channel, handles):
     call = channel.stream_stream(SERVICE + "SignStream")
     good = pb.SignStreamRequest(call_id=7, groups=[group(handles["jwt"].id)]).SerializeToString()
-    answers = [pb.SignStreamResponse.FromString(one) for one in call(iter([b"\xff", good, CANARY]), timeout=20)]
+    answers = [
+        pb.SignStreamResponse.FromString(one)
+        for one in call(iter([b"\xff", good, CANARY]), timeout=20)
+    ]
     by_id = {answer.call_id: answer for answer in answers}
     assert by_id[7].groups[0].items[0].signature
-    assert [answer.failure.reason for answer in answers if answer.call_id == 0] == [reasons.REASON_INPUT_MALFORMED] * 2
+    assert [answer.failure.reason for answer in answers if answer.call_id == 0] == [
+        reasons.REASON_INPUT_MALFORMED
+    ] * 2
 
 
 def test_methods_that_do_not_exist(channel):
@@ -158,7 +195,9 @@ BAD_FIELDS = {
     "no intent": {"item": pb.SignItem(message=CANARY)},
     "no input": {"item": pb.SignItem(intent_id=new_intent_id())},
     "digest of another length": {"item": pb.SignItem(intent_id=new_intent_id(), digest=b"d" * 31)},
-    "message above its bound": {"item": pb.SignItem(intent_id=new_intent_id(), message=CANARY + bytes(65536))},
+    "message above its bound": {
+        "item": pb.SignItem(intent_id=new_intent_id(), message=CANARY + bytes(65536))
+    },
     "long digest": {"item": pb.SignItem(intent_id=new_intent_id(), digest=b"d" * 65)},
 }
 
@@ -181,7 +220,10 @@ def test_a_handle_id_of_the_wrong_form(stub, handle_id):
 
 
 def test_text_that_is_not_utf8_is_malformed(channel):
-    assert failure_of(channel.unary_unary(SERVICE + "Sign"), b"\x0a\x02\xc3\x28").reason == reasons.REASON_INPUT_MALFORMED
+    assert (
+        failure_of(channel.unary_unary(SERVICE + "Sign"), b"\x0a\x02\xc3\x28").reason
+        == reasons.REASON_INPUT_MALFORMED
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,10 +233,19 @@ def test_text_that_is_not_utf8_is_malformed(channel):
         ({"algorithm": algorithms.ALGORITHM_RS256}, "ALGORITHM_NOT_ALLOWED"),
         ({"context": types.ContextSuffix(protocol="release")}, "CONTEXT_NOT_ALLOWED"),
         ({"context": types.ContextSuffix(protocol="jwt", role="verifier")}, "CONTEXT_NOT_ALLOWED"),
-        ({"context": types.ContextSuffix(protocol="jwt", protocol_version="9")}, "CONTEXT_NOT_ALLOWED"),
-        ({"context": types.ContextSuffix(protocol="jwt", transcript=b"t" * 32)}, "CONTEXT_NOT_ALLOWED"),
+        (
+            {"context": types.ContextSuffix(protocol="jwt", protocol_version="9")},
+            "CONTEXT_NOT_ALLOWED",
+        ),
+        (
+            {"context": types.ContextSuffix(protocol="jwt", transcript=b"t" * 32)},
+            "CONTEXT_NOT_ALLOWED",
+        ),
         ({"item": pb.SignItem(intent_id=new_intent_id(1_000), message=CANARY)}, "INTENT_EXPIRED"),
-        ({"item": pb.SignItem(intent_id=new_intent_id(2**47), message=CANARY)}, "INTENT_FROM_FUTURE"),
+        (
+            {"item": pb.SignItem(intent_id=new_intent_id(2**47), message=CANARY)},
+            "INTENT_FROM_FUTURE",
+        ),
     ],
 )
 def test_what_the_handle_does_not_allow(stub, handles, changed, reason):
@@ -204,7 +255,9 @@ def test_what_the_handle_does_not_allow(stub, handles, changed, reason):
 def test_a_handle_means_nothing_on_another_socket(dev, handles):
     with grpc.insecure_channel(f"unix:{dev.socket('worker')}") as other:
         stub = agent_pb2_grpc.SigningServiceStub(other)
-        offered = {handle.id for handle in stub.ListHandles(pb.ListHandlesRequest(), timeout=10).handles}
+        offered = {
+            handle.id for handle in stub.ListHandles(pb.ListHandlesRequest(), timeout=10).handles
+        }
         for handle in handles.values():
             assert handle.id not in offered
             assert failure_of(stub.Sign, request(handle.id)).reason == reasons.REASON_HANDLE_UNKNOWN
@@ -224,15 +277,21 @@ def test_a_replayed_intent_gives_the_same_bytes_and_another_message_none(stub, h
 def test_ten_thousand_handles_that_do_not_exist(stub, handles):
     many = pb.SignBatchRequest(groups=[group(f"h{number}") for number in range(10_000)])
     assert failure_of(stub.SignBatch, many).reason == reasons.REASON_INPUT_TOO_LARGE
-    some = pb.SignBatchRequest(groups=[group(f"h{number}") for number in range(63)] + [group(handles["jwt"].id)])
+    some = pb.SignBatchRequest(
+        groups=[group(f"h{number}") for number in range(63)] + [group(handles["jwt"].id)]
+    )
     answer = stub.SignBatch(some, timeout=20)
-    assert {one.items[0].failure.reason for one in answer.groups[:63]} == {reasons.REASON_HANDLE_UNKNOWN}
+    assert {one.items[0].failure.reason for one in answer.groups[:63]} == {
+        reasons.REASON_HANDLE_UNKNOWN
+    }
     assert answer.groups[63].items[0].signature
 
 
 def million(handle_id: str) -> bytes:
     """A batch of 1,048,576 empty items: 2 MiB on the wire."""
-    head = pb.SignGroup(handle_id=handle_id, algorithm=algorithms.ALGORITHM_ES256).SerializeToString()
+    head = pb.SignGroup(
+        handle_id=handle_id, algorithm=algorithms.ALGORITHM_ES256
+    ).SerializeToString()
     body = head + b"\x2a\x00" * (1024 * 1024)
     assert len(pb.SignGroup.FromString(body).items) == 1024 * 1024
     return b"\x0a" + _varint(len(body)) + body
@@ -255,33 +314,44 @@ def test_a_million_items_are_refused_in_bounded_memory(dev, channel, handles):
         for failure in pool.map(lambda _: failure_of(call, wire, timeout=60), range(24)):
             assert failure.reason == reasons.REASON_INPUT_TOO_LARGE
     assert rss(dev.agent) - before < ROOM_MIB
-    assert peak(dev.agent) - before < 2 * ROOM_MIB  # one of them in memory at a time; all of them would be fifteen times that
+    assert (
+        peak(dev.agent) - before < 2 * ROOM_MIB
+    )  # one of them in memory at a time; all of them would be fifteen times that
 
 
 def test_a_message_above_the_bound_never_reaches_us(dev, channel):
     before = rss(dev.agent)
     for _ in range(8):
         assert (
-            bare_status(channel.unary_unary(SERVICE + "SignBatch"), bytes(5 * 1024 * 1024)) == grpc.StatusCode.RESOURCE_EXHAUSTED
+            bare_status(channel.unary_unary(SERVICE + "SignBatch"), bytes(5 * 1024 * 1024))
+            == grpc.StatusCode.RESOURCE_EXHAUSTED
         )
     assert rss(dev.agent) - before < ROOM_MIB
 
 
 def test_more_items_than_a_batch_takes_over_several_groups(stub, handles):
     groups = [group(handles["jwt"].id, *[item(b"m") for _ in range(600)]) for _ in range(2)]
-    assert failure_of(stub.SignBatch, pb.SignBatchRequest(groups=groups)).reason == reasons.REASON_INPUT_TOO_LARGE
+    assert (
+        failure_of(stub.SignBatch, pb.SignBatchRequest(groups=groups)).reason
+        == reasons.REASON_INPUT_TOO_LARGE
+    )
 
 
 @pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 def test_a_compressed_bomb_does_not_go_off(dev, algorithm):
-    """4 MiB of zeros in 4 KiB. Told that only identity is spoken, a client's gRPC sends plain bytes; by hand it is refused."""
+    """4 MiB of zeros in 4 KiB. Told that only identity is spoken, a client's gRPC sends plain
+    bytes; by hand it is refused.
+    """
     before = rss(dev.agent)
     with grpc.insecure_channel(f"unix:{dev.socket()}", compression=algorithm) as channel:
         call = channel.unary_unary(SERVICE + "Sign")
         for _ in range(10):
             with pytest.raises(grpc.RpcError) as caught:
                 call(bytes(3 * 1024 * 1024), timeout=20)
-            assert caught.value.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}
+            assert caught.value.code() in {
+                grpc.StatusCode.INVALID_ARGUMENT,
+                grpc.StatusCode.UNIMPLEMENTED,
+            }
     assert rss(dev.agent) - before < ROOM_MIB
 
 
@@ -289,7 +359,11 @@ def test_metadata_above_the_bound_is_refused(channel):
     call = channel.unary_unary(SERVICE + "ListHandles")
     with pytest.raises(grpc.RpcError) as caught:
         call(b"", timeout=20, metadata=[("x-long", "m" * 200_000)])
-    assert caught.value.code() in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
+    assert caught.value.code() in {
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.INTERNAL,
+    }
     for trace in ("00-" + "f" * 500, "junk", "00-" + "z" * 32 + "-" + "0" * 16 + "-01"):
         assert call(b"", timeout=20, metadata=[("traceparent", trace)])
 
@@ -300,7 +374,12 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+    return (
+        struct.pack(">I", len(payload))[1:]
+        + bytes([kind, flags])
+        + struct.pack(">I", stream)
+        + payload
+    )
 
 
 def connect(dev) -> socket.socket:
@@ -314,7 +393,10 @@ ODDITIES = {
     "HTTP/1.1": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(600),
     "noise": os.urandom(4096),
-    "a frame of 16 MiB": PREFACE + frame(4, 0, 0) + b"\xff\xff\xff\x00\x00\x00\x00\x00\x01" + bytes(70_000),
+    "a frame of 16 MiB": PREFACE
+    + frame(4, 0, 0)
+    + b"\xff\xff\xff\x00\x00\x00\x00\x00\x01"
+    + bytes(70_000),
     "DATA on a stream that is not open": PREFACE + frame(4, 0, 0) + frame(0, 1, 1, b"hello"),
     "a header block that is no HPACK": PREFACE + frame(4, 0, 0) + frame(1, 5, 1, b"\xff" * 200),
     "settings that cannot be": PREFACE + frame(4, 0, 0, struct.pack(">HI", 5, 1)),
@@ -332,17 +414,23 @@ def test_what_is_not_http2_is_hung_up_on(dev, name):
 
 
 def test_floods_of_frames_end_with_the_connection(dev):
-    """Rapid reset, pings, settings and continuations without end: bounded by hanging up, or by doing no work for them."""
+    """Rapid reset, pings, settings and continuations without end: bounded by hanging up, or by
+    doing no work for them.
+    """
     before = rss(dev.agent)
     headers = bytes.fromhex("838684") + b"\x01\x01a"  # POST, http, /, an authority of one letter
     floods = {
-        "reset": b"".join(frame(1, 4, n, headers) + frame(3, 0, n, struct.pack(">I", 8)) for n in range(1, 20_001, 2)),
+        "reset": b"".join(
+            frame(1, 4, n, headers) + frame(3, 0, n, struct.pack(">I", 8))
+            for n in range(1, 20_001, 2)
+        ),
         "ping": frame(6, 0, 0, bytes(8)) * 10_000,
         "settings": frame(4, 0, 0) * 10_000,
         "continuation": frame(1, 0, 1, headers) + frame(9, 0, 1, b"\x00\x01a\x01b" * 200) * 2_000,
     }
     for flood in floods.values():
-        # It may hang up while we are still shouting. That it does nothing for ever is refused by the timeout.
+        # It may hang up while we are still shouting. That it does nothing for ever is refused by
+        # the timeout.
         with connect(dev) as one, suppress(ConnectionResetError, BrokenPipeError):
             one.sendall(PREFACE + frame(4, 0, 0) + flood)
             one.shutdown(socket.SHUT_WR)
@@ -352,14 +440,22 @@ def test_floods_of_frames_end_with_the_connection(dev):
 
 
 def test_a_compressed_message_by_hand_is_refused(dev):
-    """What a gRPC library will not send: the compressed flag set, with grpc-encoding gzip, and three MiB inside."""
+    """What a gRPC library will not send: the compressed flag set, with grpc-encoding gzip, and
+    three MiB inside.
+    """
     bomb = gzip.compress(bytes(3 * 1024 * 1024))
 
     def literal(name: bytes, value: bytes) -> bytes:
         return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
-    headers = b"\x83\x86" + literal(b":path", SERVICE.encode() + b"Sign") + literal(b":authority", b"x")
-    headers += literal(b"content-type", b"application/grpc") + literal(b"te", b"trailers") + literal(b"grpc-encoding", b"gzip")
+    headers = (
+        b"\x83\x86" + literal(b":path", SERVICE.encode() + b"Sign") + literal(b":authority", b"x")
+    )
+    headers += (
+        literal(b"content-type", b"application/grpc")
+        + literal(b"te", b"trailers")
+        + literal(b"grpc-encoding", b"gzip")
+    )
     body = b"\x01" + struct.pack(">I", len(bomb)) + bomb
     with connect(dev) as one:
         one.sendall(PREFACE + frame(4, 0, 0) + frame(1, 4, 1, headers) + frame(0, 1, 1, body))
@@ -382,7 +478,9 @@ def test_two_thousand_idle_connections_and_slow_ones_leave_room_for_an_honest_ca
             if number % 4 == 1:
                 one.sendall(PREFACE[:10])  # slow-loris: half a preface
             elif number % 4 == 2:
-                one.sendall(PREFACE + frame(4, 0, 0) + frame(1, 0, 1, b"\x83"))  # a header block that does not end
+                one.sendall(
+                    PREFACE + frame(4, 0, 0) + frame(1, 0, 1, b"\x83")
+                )  # a header block that does not end
         with capsign.Signer(dev.socket(), timeout=30) as signer:
             assert signer.sign(b"among them", **JWT).value
         assert rss(dev.agent) - before < 2 * ROOM_MIB
@@ -404,9 +502,13 @@ def test_who_connects_and_does_not_go_on_is_hung_up_on(dev, said):
 
 
 def test_a_stream_that_never_reads_is_held_back(dev, channel, handles):
-    """16,000 calls are written and no answer is read: flow control stops them, memory does not grow with them."""
+    """16,000 calls are written and no answer is read: flow control stops them, memory does not grow
+    with them.
+    """
     before, taken = rss(dev.agent), threading.Event()
-    wire = pb.SignStreamRequest(call_id=1, groups=[group("unknown", *[item(b"m") for _ in range(64)])]).SerializeToString()
+    wire = pb.SignStreamRequest(
+        call_id=1, groups=[group("unknown", *[item(b"m") for _ in range(64)])]
+    ).SerializeToString()
 
     def calls():
         for number in range(16_000):
@@ -471,7 +573,9 @@ def test_a_link_in_the_place_of_a_socket_is_refused(dev, short_dir, tmp_path):
     done = second_agent(dev, tmp_path, (dev.socket(), str(place / "agent.sock")))
     assert "not a socket" in done.stderr
     assert victim.read_text() == "mine"
-    done = second_agent(dev, tmp_path, (str(Path(dev.socket()).parent), str(_link(short_dir / "d", place))))
+    done = second_agent(
+        dev, tmp_path, (str(Path(dev.socket()).parent), str(_link(short_dir / "d", place)))
+    )
     assert "directory" in done.stderr
 
 

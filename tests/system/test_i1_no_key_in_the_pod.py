@@ -1,9 +1,11 @@
-"""I1: at no time does the agent's memory, disk, socket traffic or log hold a private key, subkey or HKDF output.
+"""I1: at no time does the agent's memory, disk, socket traffic or log hold a private key, subkey or
+HKDF output.
 
-The test asks the token itself for the keying material of the contexts that are used, and looks for it, in every form in which a
-key is as good as itself, in a live agent after 10,000 signatures. So that silence means something: the keys are shown to be the
-ones that signed, what the agent must hold is found by the same search, a process that does hold a key is caught in every form,
-and so is an agent that was given one.
+The test asks the token itself for the keying material of the contexts that are used, and looks for
+it, in every form in which a key is as good as itself, in a live agent after 10,000 signatures. So
+that silence means something: the keys are shown to be the ones that signed, what the agent must
+hold is found by the same search, a process that does hold a key is caught in every form, and so is
+an agent that was given one.
 """
 
 from __future__ import annotations
@@ -48,14 +50,19 @@ LEAST_SCANNED = 20_000_000
 @pytest.fixture(autouse=True)
 def _may_read_the_agent():
     if os.geteuid() != 0:
-        pytest.fail("The agent's memory is closed to its own user, as it should be: run this test as root.", pytrace=False)
+        pytest.fail(
+            "The agent's memory is closed to its own user, as it should be: run this test as root.",
+            pytrace=False,
+        )
 
 
 class Wanted:
     """The keying material of the contexts in USES, and what to look for."""
 
     def __init__(self, token: dict) -> None:
-        contexts = [Context("demo", "orders", 1, "jwt", algorithm, **place) for algorithm, place in USES]
+        contexts = [
+            Context("demo", "orders", 1, "jwt", algorithm, **place) for algorithm, place in USES
+        ]
         told = okm_oracle.ask(token, contexts)
         self.okms: list[bytes] = told["okms"]
         self.digests = [context.digest() for context in contexts]
@@ -63,14 +70,26 @@ class Wanted:
         for (algorithm, place), okm in zip(USES, self.okms, strict=True):
             for form, needle in key_forms.needles(algorithm, okm).items():
                 named[f"{algorithm} for {place['protocol']}: {form}"] = needle
-        named |= {f"mint: {form}": needle for form, needle in key_forms.needles("Ed25519", told["mint"]).items()}
-        named |= {f"commitment: {form}": needle for form, needle in key_forms.needles("HS256", told["commitment"]).items()}
+        named |= {
+            f"mint: {form}": needle
+            for form, needle in key_forms.needles("Ed25519", told["mint"]).items()
+        }
+        named |= {
+            f"commitment: {form}": needle
+            for form, needle in key_forms.needles("HS256", told["commitment"]).items()
+        }
         self.needles = Needles(named)
 
-    def check(self, index: int, signer: capsign.Signer, message: bytes, signature: capsign.Signature) -> None:
-        """These are the keys that sign: what was asked of the token verifies what came through the agent."""
+    def check(
+        self, index: int, signer: capsign.Signer, message: bytes, signature: capsign.Signature
+    ) -> None:
+        """These are the keys that sign: what was asked of the token verifies what came through the
+        agent.
+        """
         algorithm, place = USES[index]
-        subkey = from_okm(BY_NAME[algorithm].number, bytearray(self.okms[index]), self.digests[index], 1)
+        subkey = from_okm(
+            BY_NAME[algorithm].number, bytearray(self.okms[index]), self.digests[index], 1
+        )
         assert signature.context_digest == self.digests[index]
         assert signature.kid == subkey.kid
         if algorithm == "HS256":
@@ -81,7 +100,10 @@ class Wanted:
 
 
 def sign_all(
-    signer: capsign.Signer, wanted: Wanted, total: int = SIGNATURES, half: threading.Event | None = None
+    signer: capsign.Signer,
+    wanted: Wanted,
+    total: int = SIGNATURES,
+    half: threading.Event | None = None,
 ) -> capsign.Signature:
     """`total` signatures over all of USES, in turn; the last one. Sets `half` half-way."""
     for number in range(0, total, BATCH):
@@ -92,9 +114,14 @@ def sign_all(
         messages = [b"order %d" % (number + one) for one in range(BATCH)]
         ids = [new_intent_id() for _ in messages]
         results: list = []
-        # While the agent is stopped to be looked at, the time of a call may run out: the same intents are sent again.
-        while not results or any(isinstance(result, capsign.Unknown | capsign.Unavailable) for result in results):
-            results = signer.sign_many(messages, purpose="jwt", algorithm=algorithm, intent_ids=ids, **place)
+        # While the agent is stopped to be looked at, the time of a call may run out: the same
+        # intents are sent again.
+        while not results or any(
+            isinstance(result, capsign.Unknown | capsign.Unavailable) for result in results
+        ):
+            results = signer.sign_many(
+                messages, purpose="jwt", algorithm=algorithm, intent_ids=ids, **place
+            )
         assert all(isinstance(result, capsign.Signature) for result in results)
         if number < BATCH * len(USES):
             wanted.check(index, signer, messages[0], results[0])
@@ -102,7 +129,9 @@ def sign_all(
 
 
 class CallInFlight(threading.Thread):
-    """A call that the adapter has not answered: its transcript, intent id and message are in the agent."""
+    """A call that the adapter has not answered: its transcript, intent id and message are in the
+    agent.
+    """
 
     def __init__(self, socket: str) -> None:
         super().__init__(daemon=True)
@@ -113,7 +142,12 @@ class CallInFlight(threading.Thread):
         self.signature: capsign.Signature | None = None
 
     def run(self) -> None:
-        wanted = {"purpose": "artifact", "algorithm": "Ed25519", "transcript": self.transcript, "intent_id": self.intent_id}
+        wanted = {
+            "purpose": "artifact",
+            "algorithm": "Ed25519",
+            "transcript": self.transcript,
+            "intent_id": self.intent_id,
+        }
         with capsign.Signer(self._socket) as signer:
             while self.signature is None:
                 # A long look outlasts a call's time; the same intent is then sent again.
@@ -121,7 +155,11 @@ class CallInFlight(threading.Thread):
                     self.signature = signer.sign(self.message, timeout=30.0, **wanted)
 
     def canaries(self) -> Needles:
-        parts = {"transcript": self.transcript[:16], "intent id": self.intent_id, "message": self.message[20:36]}
+        parts = {
+            "transcript": self.transcript[:16],
+            "intent id": self.intent_id,
+            "message": self.message[20:36],
+        }
         return Needles(parts)
 
 
@@ -161,7 +199,8 @@ def test_i1_a_live_agent_holds_no_key_after_ten_thousand_signatures(dev, short_d
         last = load.result(120)
         heard = tap.heard
 
-    # A call is under way while its memory is looked at: the adapter is stopped before it can answer.
+    # A call is under way while its memory is looked at: the adapter is stopped before it can
+    # answer.
     call = CallInFlight(dev.socket())
     with stopped(dev.adapter()):
         call.start()
@@ -178,7 +217,9 @@ def test_i1_a_live_agent_holds_no_key_after_ten_thousand_signatures(dev, short_d
         assert not one.finds, said(one)
     assert seen.names() == {"transcript", "intent id", "message"}
     # Where the keys are, one boundary away, the same search finds every one of them.
-    assert {name.split(":")[0] for name in adapter} >= {f"{algorithm} for {place['protocol']}" for algorithm, place in USES}
+    assert {name.split(":")[0] for name in adapter} >= {
+        f"{algorithm} for {place['protocol']}" for algorithm, place in USES
+    }
     assert not files.finds, said(files)
     assert any(last.value in part for part in heard), "the tap did not hear the signatures"
     assert not [name for part in heard for name, _ in wanted.needles.within(part)]
@@ -212,7 +253,9 @@ def test_i1_an_adapter_that_gives_keys_away_is_caught_in_memory_and_on_the_socke
         found = scan_memory(dev.agent.pid, wanted.needles).names()
         heard = {name for part in tap.heard for name, _ in wanted.needles.within(part)}
     expected = {
-        f"{algorithm} for {place['protocol']}: okm raw, {half}" for algorithm, place in USES for half in ("first", "last")
+        f"{algorithm} for {place['protocol']}: okm raw, {half}"
+        for algorithm, place in USES
+        for half in ("first", "last")
     }
     assert expected <= heard
     # Memory that was freed may have been used again, so not every one has to be there still.
@@ -223,7 +266,8 @@ def test_i1_no_core_of_the_agent_is_ever_written(dev):
     limits = Path(f"/proc/{dev.agent.pid}/limits").read_text().splitlines()
     (core,) = [line.split() for line in limits if line.startswith("Max core file size")]
     assert core[4:6] == ["0", "0"]
-    # prctl(PR_SET_DUMPABLE, 0) gives the process's files to root: its own user can neither read its memory nor trace it.
+    # prctl(PR_SET_DUMPABLE, 0) gives the process's files to root: its own user can neither read its
+    # memory nor trace it.
     assert Path(f"/proc/{dev.agent.pid}/mem").stat().st_uid == 0
 
 
@@ -232,7 +276,11 @@ VISIBLE = {
     "ES256 subkey": {"scalar reversed, first", "scalar reversed, last"},
     "HS256 subkey": {"okm raw, first", "okm raw, last"},
     "ML-DSA-65 subkey": {"okm raw, first", "okm raw, last"},
-    "hmac object": {f"{side} midstate, little-endian words, {half}" for side in ("inner", "outer") for half in ("first", "last")},
+    "hmac object": {
+        f"{side} midstate, little-endian words, {half}"
+        for side in ("inner", "outer")
+        for half in ("first", "last")
+    },
     "bytes": {"okm raw, first", "okm raw, last"},
     "reversed bytes": {"okm reversed, first", "okm reversed, last"},
     "first half": {"okm raw, first"},
@@ -255,12 +303,17 @@ def test_i1_every_kind_of_holder_has_a_stated_form():
 @pytest.mark.parametrize("kind", sorted(VISIBLE))
 def test_i1_a_process_that_holds_a_key_is_caught(kind):
     okm = os.urandom(32)
-    algorithm = {"hmac object": "HS256", "expanded Ed25519": "Ed25519"}.get(kind, kind.removesuffix(" subkey"))
+    algorithm = {"hmac object": "HS256", "expanded Ed25519": "Ed25519"}.get(
+        kind, kind.removesuffix(" subkey")
+    )
     needles = Needles(key_forms.needles(algorithm, okm))
     paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "support.key_holder", kind]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": paths},
     ) as holder:
         assert holder.stdin is not None
         assert holder.stdout is not None

@@ -1,7 +1,8 @@
 """I4: no signature leaves the adapter before its record is durable and sequenced.
 
-The adapter is killed (SIGKILL, by itself, so that the step is exact) at each step of a commit, a hundred times in all, while
-applications sign through the agent. Every signature that an application ever received must be in the log afterwards, once.
+The adapter is killed (SIGKILL, by itself, so that the step is exact) at each step of a commit, a
+hundred times in all, while applications sign through the agent. Every signature that an application
+ever received must be in the log afterwards, once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class Application(threading.Thread):
     def run(self) -> None:
         while not self._stop_signing.is_set():
             try:
-                signature = self._signer.sign(b"order 7", purpose="jwt", protocol="jwt", algorithm="Ed25519", timeout=3.0)
+                signature = self._signer.sign(
+                    b"order 7", purpose="jwt", protocol="jwt", algorithm="Ed25519", timeout=3.0
+                )
             except capsign.Unknown as error:
                 self.unknown.append(error.intent_id)
             except capsign.Unavailable:
@@ -57,8 +60,12 @@ def test_i4_what_an_application_received_survives_kill_9_at_each_step_of_the_com
         application.start()
     for kill in range(KILLS):
         step = STEPS[kill % len(STEPS)]
-        process = dev.start_adapter(module="support.crashing_adapter", CAPSIGN_TEST_CRASH=f"{step}:{1 + kill % 5}")
-        assert process.wait(timeout=60) == -9, f"the adapter ended by itself at kill {kill} ({step})"
+        process = dev.start_adapter(
+            module="support.crashing_adapter", CAPSIGN_TEST_CRASH=f"{step}:{1 + kill % 5}"
+        )
+        assert process.wait(timeout=60) == -9, (
+            f"the adapter ended by itself at kill {kill} ({step})"
+        )
     survivor = dev.start_adapter()
     dev.wait_serving(dev.about["adapters"][0]["health"])
     stop.set()
@@ -74,5 +81,6 @@ def test_i4_what_an_application_received_survives_kill_9_at_each_step_of_the_com
     for value in received + resolved:
         signature, intent = value[:-16], value[-16:]
         assert log[intent] == [hashlib.sha256(signature).digest()]
-    # And the other way: everything in the log was received, resolved, or is an intent that a caller gave up as unavailable.
+    # And the other way: everything in the log was received, resolved, or is an intent that a caller
+    # gave up as unavailable.
     assert all(len(hashes) == 1 for hashes in log.values())

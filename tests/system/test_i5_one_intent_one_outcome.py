@@ -1,7 +1,9 @@
-"""I5: an intent id is bound to one fingerprint and has one outcome, whoever asks, how often, at once, and whatever dies.
+"""I5: an intent id is bound to one fingerprint and has one outcome, whoever asks, how often, at
+once, and whatever dies.
 
-Everything signs with ES256, whose signatures differ each time they are made: equal bytes mean that it was made once.
-Each check that the real adapter passes is also run on one whose ledger is broken (`support.forgetful_adapter`), and must fail.
+Everything signs with ES256, whose signatures differ each time they are made: equal bytes mean that
+it was made once. Each check that the real adapter passes is also run on one whose ledger is broken
+(`support.forgetful_adapter`), and must fail.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from support.direct_adapter import DirectAdapter
 
 CALLERS = 50
 DIRECT = 6
-"""Callers for each replica that have no agent: an adapter lets one certificate have only so many streams."""
+"""Callers for each replica that have no agent: an adapter lets one certificate have only so many
+streams.
+"""
 ROUNDS = 100
 JWT = {"purpose": "jwt", "protocol": "jwt", "role": "issuer", "protocol_version": "1"}
 SUFFIX = {"protocol": "jwt", "role": "issuer", "protocol_version": "1"}
@@ -40,7 +44,8 @@ def pair(tmp_path_factory):
 def fragile(tmp_path_factory):
     """One deployment with one replica that is replaced: by broken ones, by dying ones."""
     deployment = Dev(tmp_path_factory.mktemp("fragile"))
-    # The agent gives a call ten seconds; on a busy machine a new adapter may take longer to be there.
+    # The agent gives a call ten seconds; on a busy machine a new adapter may take longer to be
+    # there.
     deployment.end(deployment.agent)
     deployment.start_agent(CAPSIGN_AGENT_UPSTREAM_TIMEOUT_MS="60000")
     deployment.wait_serving(deployment.about["agent"]["health"])
@@ -50,7 +55,11 @@ def fragile(tmp_path_factory):
 
 def leaves_of(dev: Dev, intent_id: bytes) -> list[Signed | Refused | Never]:
     """What the log says about an intent."""
-    return [entry for entry in dev.entries() if isinstance(entry, Signed | Refused | Never) and entry.intent_id == intent_id]
+    return [
+        entry
+        for entry in dev.entries()
+        if isinstance(entry, Signed | Refused | Never) and entry.intent_id == intent_id
+    ]
 
 
 def signed_once(dev: Dev, intent_id: bytes, value: bytes) -> bool:
@@ -78,17 +87,23 @@ def one_leaf_and_the_same_bytes_for_fifty_callers(dev: Dev) -> None:
     def through_the_agent(number: int) -> bytes:
         together.wait(30)
         signer = signers[number % len(signers)]
-        return signer.sign(message, algorithm="ES256", intent_id=intent_id, timeout=30.0, **JWT).value
+        return signer.sign(
+            message, algorithm="ES256", intent_id=intent_id, timeout=30.0, **JWT
+        ).value
 
     def direct(number: int) -> bytes:
         which = number % len(replicas)
         together.wait(30)
-        answer = replicas[which].sign(handles[which], "ES256", intent_id, hashlib.sha256(message).digest(), **SUFFIX)
+        answer = replicas[which].sign(
+            handles[which], "ES256", intent_id, hashlib.sha256(message).digest(), **SUFFIX
+        )
         return answer.signature
 
     without_agent = DIRECT * len(replicas)
     with ThreadPoolExecutor(CALLERS) as pool:
-        calls = [pool.submit(through_the_agent, number) for number in range(CALLERS - without_agent)]
+        calls = [
+            pool.submit(through_the_agent, number) for number in range(CALLERS - without_agent)
+        ]
         calls += [pool.submit(direct, number) for number in range(without_agent)]
         values = [call.result(60) for call in calls]
     for one in (*replicas, *signers):
@@ -107,31 +122,68 @@ def another_fingerprint_is_refused(dev: Dev) -> None:
         others = {
             "message": {"message": b"pay 99 to mallory", "algorithm": "ES256"} | JWT,
             "algorithm": {"message": message, "algorithm": "Ed25519"} | JWT,
-            "context": {"message": message, "algorithm": "ES256", "purpose": "jwt", "protocol": "order-v2", "role": "buyer"},
-            "role": {"message": message, "algorithm": "ES256", "purpose": "jwt", "protocol": "order-v2", "role": "seller"},
+            "context": {
+                "message": message,
+                "algorithm": "ES256",
+                "purpose": "jwt",
+                "protocol": "order-v2",
+                "role": "buyer",
+            },
+            "role": {
+                "message": message,
+                "algorithm": "ES256",
+                "purpose": "jwt",
+                "protocol": "order-v2",
+                "role": "seller",
+            },
             "grant": {"message": message, "algorithm": "ES256", "purpose": "artifact"},
             "key": {"message": message, "algorithm": "ES256", "purpose": "root-es256"},
         }
-        reasons = {what: refused(lambda given=given: signer.sign(intent_id=intent_id, **given)) for what, given in others.items()}
+        reasons = {
+            what: refused(lambda given=given: signer.sign(intent_id=intent_id, **given))
+            for what, given in others.items()
+        }
         assert reasons == dict.fromkeys(others, "INTENT_CONFLICT")
         # An agent that does not look either: the ledger itself refuses.
-        answer = adapter.sign(adapter.handle("orders-jwt"), "ES256", intent_id, hashlib.sha256(b"x").digest(), **SUFFIX)
+        answer = adapter.sign(
+            adapter.handle("orders-jwt"),
+            "ES256",
+            intent_id,
+            hashlib.sha256(b"x").digest(),
+            **SUFFIX,
+        )
         assert REASONS[answer.failure.reason].name == "INTENT_CONFLICT"
         assert not answer.signature
-        # The one that came first stands, and the same request said in other words is the same request.
-        assert signer.sign(digest=digest, algorithm="ES256", intent_id=intent_id, **JWT).value == first.value
+        # The one that came first stands, and the same request said in other words is the same
+        # request.
+        assert (
+            signer.sign(digest=digest, algorithm="ES256", intent_id=intent_id, **JWT).value
+            == first.value
+        )
     assert signed_once(dev, intent_id, first.value)
     assert sum(isinstance(leaf, Refused) for leaf in leaves_of(dev, intent_id)) == len(others) + 1
 
 
 def never_is_final(dev: Dev) -> None:
     intent_id = new_intent_id()
-    with capsign.Signer(dev.socket()) as signer, DirectAdapter(dev.about, len(dev.about["adapters"]) - 1) as adapter:
+    with (
+        capsign.Signer(dev.socket()) as signer,
+        DirectAdapter(dev.about, len(dev.about["adapters"]) - 1) as adapter,
+    ):
         assert signer.resolve(intent_id, purpose="jwt") == capsign.Never()
         # The late copy, by either way, as often as it comes.
         for _ in range(2):
-            assert refused(lambda: signer.sign(b"late", algorithm="ES256", intent_id=intent_id, **JWT)) == "INTENT_NEVER"
-        late = adapter.sign(adapter.handle("orders-jwt"), "ES256", intent_id, hashlib.sha256(b"late").digest(), **SUFFIX)
+            assert (
+                refused(lambda: signer.sign(b"late", algorithm="ES256", intent_id=intent_id, **JWT))
+                == "INTENT_NEVER"
+            )
+        late = adapter.sign(
+            adapter.handle("orders-jwt"),
+            "ES256",
+            intent_id,
+            hashlib.sha256(b"late").digest(),
+            **SUFFIX,
+        )
         assert REASONS[late.failure.reason].name == "INTENT_NEVER"
         assert not late.signature
         assert signer.resolve(intent_id, purpose="jwt") == capsign.Never()
@@ -142,7 +194,11 @@ def never_is_final(dev: Dev) -> None:
 def a_race_of_sign_and_resolve_has_one_winner(dev: Dev) -> None:
     outcomes: dict[bytes, bytes | None] = {}
     # Two signers: calls that share a stream would arrive in a fixed order.
-    with capsign.Signer(dev.socket()) as one, capsign.Signer(dev.socket()) as two, ThreadPoolExecutor(2) as pool:
+    with (
+        capsign.Signer(dev.socket()) as one,
+        capsign.Signer(dev.socket()) as two,
+        ThreadPoolExecutor(2) as pool,
+    ):
 
         def sign(intent_id: bytes) -> bytes | None:
             answer = one.sign_many([b"race"], algorithm="ES256", intent_ids=[intent_id], **JWT)[0]
@@ -156,13 +212,16 @@ def a_race_of_sign_and_resolve_has_one_winner(dev: Dev) -> None:
             assert isinstance(resolution, capsign.Done | capsign.Never)
             return resolution.signature.value if isinstance(resolution, capsign.Done) else None
 
-        def together(call: Callable[[bytes], bytes | None], intent_id: bytes, start: threading.Barrier) -> bytes | None:
+        def together(
+            call: Callable[[bytes], bytes | None], intent_id: bytes, start: threading.Barrier
+        ) -> bytes | None:
             start.wait(30)
             return call(intent_id)
 
         for number in range(ROUNDS):
             intent_id, start = new_intent_id(), threading.Barrier(2)
-            # Every tenth round is no race: one of the two is over before the other starts, so both winners occur.
+            # Every tenth round is no race: one of the two is over before the other starts, so both
+            # winners occur.
             if number % 20 == 0:
                 signed = sign(intent_id)
                 resolved = resolve(intent_id)
@@ -172,7 +231,9 @@ def a_race_of_sign_and_resolve_has_one_winner(dev: Dev) -> None:
                 signed = sign(intent_id)
                 assert resolved is None
             else:
-                signing, resolving = [pool.submit(together, call, intent_id, start) for call in (sign, resolve)]
+                signing, resolving = [
+                    pool.submit(together, call, intent_id, start) for call in (sign, resolve)
+                ]
                 signed, resolved = signing.result(60), resolving.result(60)
             assert signed == resolved, f"round {number}: the two callers were told different things"
             outcomes[intent_id] = signed
@@ -236,11 +297,16 @@ def test_i5_intents_of_another_workload_do_not_exist(pair):
         assert theirs.signature
         assert theirs.signature != mine.value
         assert other.resolve(foreign, mine.intent_id).done.signature == theirs.signature
-        assert signer.resolve(mine.intent_id, purpose="jwt", algorithm="ES256") == capsign.Done(mine)
+        assert signer.resolve(mine.intent_id, purpose="jwt", algorithm="ES256") == capsign.Done(
+            mine
+        )
         # It cannot close what it never had, and its tombstone stops nobody else.
         second = signer.sign(message, algorithm="ES256", intent_id=new_intent_id(), **JWT)
         assert other.resolve(foreign, second.intent_id).HasField("never")
-        assert signer.sign(message, algorithm="ES256", intent_id=second.intent_id, **JWT).value == second.value
+        assert (
+            signer.sign(message, algorithm="ES256", intent_id=second.intent_id, **JWT).value
+            == second.value
+        )
         third = new_intent_id()
         assert other.resolve(foreign, third).HasField("never")
         assert app.sign(app.handle("orders-jwt"), "ES256", third, digest, **SUFFIX).signature
@@ -248,8 +314,12 @@ def test_i5_intents_of_another_workload_do_not_exist(pair):
     assert workloads == ["app", "other"]
 
 
-def call_under_which_the_adapter_dies(dev: Dev, signer: capsign.Signer, step: str) -> capsign.Unknown:
-    """The call is over when the adapter is dead and its time is up: the agent would go on with the next adapter."""
+def call_under_which_the_adapter_dies(
+    dev: Dev, signer: capsign.Signer, step: str
+) -> capsign.Unknown:
+    """The call is over when the adapter is dead and its time is up: the agent would go on with the
+    next adapter.
+    """
     dying = dev.replace_adapter(module="support.crashing_adapter", CAPSIGN_TEST_CRASH=f"{step}:1")
     while True:
         try:
@@ -263,11 +333,14 @@ def call_under_which_the_adapter_dies(dev: Dev, signer: capsign.Signer, step: st
 
 
 @pytest.mark.parametrize(
-    ("step", "happened"), [("signed", False), ("committing", False), ("committed", True), ("released", True)]
+    ("step", "happened"),
+    [("signed", False), ("committing", False), ("committed", True), ("released", True)],
 )
 def test_i5_after_kill_9_of_the_adapter_the_truth_can_be_had(fragile, step, happened):
     with capsign.Signer(fragile.socket(), timeout=30.0) as signer:
-        asked, sent_again = (call_under_which_the_adapter_dies(fragile, signer, step) for _ in range(2))
+        asked, sent_again = (
+            call_under_which_the_adapter_dies(fragile, signer, step) for _ in range(2)
+        )
         fragile.replace_adapter()
 
         resolution = signer.resolve(asked, algorithm="ES256")
@@ -278,10 +351,14 @@ def test_i5_after_kill_9_of_the_adapter_the_truth_can_be_had(fragile, step, happ
             signer.verify(b"order", resolution.signature, **JWT)
             assert signed_once(fragile, asked.intent_id, resolution.signature.value)
         else:
-            assert refused(lambda: signer.sign(b"order", intent_id=asked.intent_id, **retry)) == "INTENT_NEVER"
+            assert (
+                refused(lambda: signer.sign(b"order", intent_id=asked.intent_id, **retry))
+                == "INTENT_NEVER"
+            )
             assert not any(isinstance(leaf, Signed) for leaf in leaves_of(fragile, asked.intent_id))
 
-        # Before it is sent again the log says whether it happened; afterwards it has happened once, and the answer is that once.
+        # Before it is sent again the log says whether it happened; afterwards it has happened once,
+        # and the answer is that once.
         before = [leaf.signature_hash for leaf in leaves_of(fragile, sent_again.intent_id)]
         assert len(before) == happened
         signature = signer.sign(b"order", intent_id=sent_again.intent_id, **retry)
@@ -292,11 +369,15 @@ def test_i5_after_kill_9_of_the_adapter_the_truth_can_be_had(fragile, step, happ
 
 @pytest.mark.parametrize("step", ["signed", "committed"])
 def test_i5_a_call_under_which_the_adapter_dies_is_finished_by_the_next(fragile, step):
-    """The caller sees a pause. What the dead adapter committed, the next one answers: the agent sent the same intent again."""
+    """The caller sees a pause. What the dead adapter committed, the next one answers: the agent
+    sent the same intent again.
+    """
     fragile.replace_adapter()
     with capsign.Signer(fragile.socket(), timeout=30.0) as signer, ThreadPoolExecutor(1) as pool:
         signer.sign(b"the agent is connected", algorithm="ES256", **JWT)
-        dying = fragile.replace_adapter(module="support.crashing_adapter", CAPSIGN_TEST_CRASH=f"{step}:1")
+        dying = fragile.replace_adapter(
+            module="support.crashing_adapter", CAPSIGN_TEST_CRASH=f"{step}:1"
+        )
         intent_id = new_intent_id()
         call = pool.submit(signer.sign, b"order", algorithm="ES256", intent_id=intent_id, **JWT)
         assert dying.wait(60) == -9
@@ -320,19 +401,29 @@ def test_i5_after_renewal_of_the_handle_and_kill_9_of_the_agent_the_bytes_are_th
             first = signer.sign(b"release 1", **wanted)
 
             def expiry():
-                return next(handle.expires_at for handle in signer.handles() if handle.purpose == "artifact")
+                return next(
+                    handle.expires_at for handle in signer.handles() if handle.purpose == "artifact"
+                )
 
             began, waiting = expiry(), threading.Event()
             while expiry() == began:
                 waiting.wait(0.05)
             assert signer.sign(b"release 1", intent_id=first.intent_id, **wanted) == first
-            assert signer.resolve(first.intent_id, purpose="artifact", algorithm="ES256") == capsign.Done(first)
+            assert signer.resolve(
+                first.intent_id, purpose="artifact", algorithm="ES256"
+            ) == capsign.Done(first)
 
             dev.end(dev.agent, 9)
             dev.start_agent()
             dev.wait_serving(dev.about["agent"]["health"])
-            assert signer.sign(b"release 1", intent_id=first.intent_id, timeout=30.0, **wanted) == first
-            assert refused(lambda: signer.sign(b"release 2", intent_id=first.intent_id, **wanted)) == "INTENT_CONFLICT"
+            assert (
+                signer.sign(b"release 1", intent_id=first.intent_id, timeout=30.0, **wanted)
+                == first
+            )
+            assert (
+                refused(lambda: signer.sign(b"release 2", intent_id=first.intent_id, **wanted))
+                == "INTENT_CONFLICT"
+            )
         assert signed_once(dev, first.intent_id, first.value)
     finally:
         dev.close()

@@ -1,6 +1,8 @@
-"""I8: every signature has exactly one leaf, checkpoints are consistent, and what agents report is what the adapter recorded.
+"""I8: every signature has exactly one leaf, checkpoints are consistent, and what agents report is
+what the adapter recorded.
 
-The two records are held against each other here; an adapter that signs without a leaf is seen to break it.
+The two records are held against each other here; an adapter that signs without a leaf is seen to
+break it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ def sign_some(dev: Dev) -> list[capsign.Signature]:
         made = []
         for algorithm in ("Ed25519", "ES256", "HS256"):
             made += signer.sign_many(
-                [b"%d" % n for n in range(SIGNATURES // 3)], purpose="jwt", protocol="jwt", algorithm=algorithm
+                [b"%d" % n for n in range(SIGNATURES // 3)],
+                purpose="jwt",
+                protocol="jwt",
+                algorithm=algorithm,
             )
         assert all(isinstance(one, capsign.Signature) for one in made)
         return made
@@ -42,7 +47,10 @@ class Records:
             self.batches = [batch for _, _, batch in store.audit_batches(limit=100_000)]
             size = store.control().tree_size
             self.hashes = store.hashes(0, 0, size)
-            self.roots = [(part, TreeReader(store.hashes, part).root()) for part in (1, size // 3, size // 2, size)]
+            self.roots = [
+                (part, TreeReader(store.hashes, part).root())
+                for part in (1, size // 3, size // 2, size)
+            ]
             self.proofs = [
                 TreeReader(store.hashes, new).consistency(old)
                 for (old, _), (new, _) in zip(self.roots, self.roots[1:], strict=False)
@@ -50,21 +58,36 @@ class Records:
         finally:
             store.close()
         self.entries = dev.entries()
-        self.signed = {index: entry for index, entry in enumerate(self.entries) if isinstance(entry, Signed)}
-        self.agent = [record for batch in self.batches for record in evidence_pb2.AuditBatch.FromString(batch).records]
+        self.signed = {
+            index: entry for index, entry in enumerate(self.entries) if isinstance(entry, Signed)
+        }
+        self.agent = [
+            record
+            for batch in self.batches
+            for record in evidence_pb2.AuditBatch.FromString(batch).records
+        ]
         self.reported = {
             record.intent_id: record.leaf_index_plus_one - 1
             for record in self.agent
-            if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME and record.outcome == failures_pb2.OUTCOME_DONE
+            if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME
+            and record.outcome == failures_pb2.OUTCOME_DONE
         }
 
     def disagreements(self) -> list[str]:
         """Signed and not reported, reported and not signed, or two leaves for one intent."""
-        found = [f"reported, no leaf: {intent.hex()}" for intent, leaf in self.reported.items() if leaf not in self.signed]
+        found = [
+            f"reported, no leaf: {intent.hex()}"
+            for intent, leaf in self.reported.items()
+            if leaf not in self.signed
+        ]
         for index, entry in self.signed.items():
             if self.reported.get(entry.intent_id) != index:
                 found.append(f"leaf {index} is not what the agent reported")
-        twice = [intent for intent, count in Counter(entry.intent_id for entry in self.signed.values()).items() if count > 1]
+        twice = [
+            intent
+            for intent, count in Counter(entry.intent_id for entry in self.signed.values()).items()
+            if count > 1
+        ]
         return found + [f"two leaves: {intent.hex()}" for intent in twice]
 
 
@@ -75,7 +98,10 @@ def test_i8_both_records_agree_on_every_signature(dev):
     assert records.disagreements() == []
     assert len(records.signed) == SIGNATURES
     for signature in made:
-        assert records.signed[signature.leaf_index].signature_hash == hashlib.sha256(signature.value).digest()
+        assert (
+            records.signed[signature.leaf_index].signature_hash
+            == hashlib.sha256(signature.value).digest()
+        )
         assert records.reported[signature.intent_id] == signature.leaf_index
     for ((old, old_root), (new, new_root)), proof in zip(
         zip(records.roots, records.roots[1:], strict=False), records.proofs, strict=True
@@ -95,7 +121,9 @@ def test_i8_an_agents_stream_is_a_chain_from_open_to_close_and_each_batch_is_a_l
         assert evidence_pb2.AuditBatch.FromString(batch).previous == previous
         previous = hashlib.sha256(batch).digest()
     leaves = [entry for entry in records.entries if isinstance(entry, AgentBatch)]
-    assert [leaf.batch_hash for leaf in leaves] == [hashlib.sha256(batch).digest() for batch in records.batches]
+    assert [leaf.batch_hash for leaf in leaves] == [
+        hashlib.sha256(batch).digest() for batch in records.batches
+    ]
     assert [leaf.closes for leaf in leaves] == [False] * (len(leaves) - 1) + [True]
 
 

@@ -1,4 +1,6 @@
-"""A client that is not ours, with many calls at once on one connection: what it hears above a bound is said in our terms."""
+"""A client that is not ours, with many calls at once on one connection: what it hears above a bound
+is said in our terms.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def test_a_stock_client_hears_no_transport_error(dev, where, at_once):
                 call(b"", timeout=60)
             except grpc.RpcError as error:
                 failure = FailureError.from_rpc(error)
-                return failure.row.name if failure is not None else f"{error.code()} {error.details()}"
+                return (
+                    failure.row.name if failure is not None else f"{error.code()} {error.details()}"
+                )
             return "done"
 
         heard.update(pool.map(one, range(3000)))

@@ -1,4 +1,6 @@
-"""What unfinished, unparsed and unread messages make an adapter hold, in every shape; and that they do not lie there for ever."""
+"""What unfinished, unparsed and unread messages make an adapter hold, in every shape; and that they
+do not lie there for ever.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from support.raw_http2 import RawHttp2, message
 SIGN = "/capsign.adapter.v1.SigningService/Sign"
 SUBMIT = "/capsign.adapter.v1.EvidenceService/SubmitAudit"
 ROOM_MIB = 40
-"""32 places of 256 KiB are 8 MiB, with as much again on its way; the rest is what such calls cost beside their bytes."""
+"""32 places of 256 KiB are 8 MiB, with as much again on its way; the rest is what such calls cost
+beside their bytes.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,9 @@ def still_serves(dev) -> None:
 
 
 @pytest.mark.parametrize("path", [SIGN, SUBMIT])
-@pytest.mark.parametrize("size", [ADAPTER_REQUEST_BYTES, 4 * 1024 * 1024, 64 * 1024 * 1024], ids=["256K", "4M", "64M"])
+@pytest.mark.parametrize(
+    "size", [ADAPTER_REQUEST_BYTES, 4 * 1024 * 1024, 64 * 1024 * 1024], ids=["256K", "4M", "64M"]
+)
 def test_requests_whose_last_bytes_never_come(dev, keys, path, size):
     before = rss(dev.adapter())
     forget_peak(dev.adapter())
@@ -67,7 +73,9 @@ def test_many_small_messages_that_nobody_takes_up(dev, keys):
     forget_peak(dev.adapter())
     whole = message(2, b"\x08\x01") * 12_000
     for key in keys[:2]:
-        key.write(raw_http2.frame(raw_http2.SETTINGS, 0, 0, b"\0\x04\0\0\0\0"))  # they may send us nothing
+        key.write(
+            raw_http2.frame(raw_http2.SETTINGS, 0, 0, b"\0\x04\0\0\0\0")
+        )  # they may send us nothing
         for stream in [key.open(SIGN) for _ in range(16)]:
             key.send(stream, whole)
     assert peak(dev.adapter()) - before < ROOM_MIB
@@ -91,13 +99,17 @@ def test_small_frames(dev, keys, each):
 
 
 def test_small_frames_that_pin_large_buffers(dev, keys):
-    """Between frames of a few bytes comes what nobody keeps, and each pins the buffer that it came in.
-    All of it together would be half a gigabyte: what waits for the rest is ended before."""
+    """Between frames of a few bytes comes what nobody keeps, and each pins the buffer that it came
+    in.
+    All of it together would be half a gigabyte: what waits for the rest is ended before.
+    """
     forget_peak(dev.adapter())
     nothing = raw_http2.frame(0x7F, 0, 0, bytes(8_150))
     for key in keys:
         for stream in [key.open(SIGN) for _ in range(6)]:
-            key.send(stream, message(ADAPTER_REQUEST_BYTES, bytes(60_000)), each=24, between=nothing)
+            key.send(
+                stream, message(ADAPTER_REQUEST_BYTES, bytes(60_000)), each=24, between=nothing
+            )
     assert peak(dev.adapter()) < memory_budget(None, 32, ADAPTER_REQUEST_BYTES) / MIB * 0.9
     for key in keys:
         key.pump(0.2)
@@ -108,7 +120,9 @@ def test_small_frames_that_pin_large_buffers(dev, keys):
 
 
 def test_answers_that_nobody_takes(dev):
-    """Calls whose answer finds a closed window: each keeps its place until it is ended, and no more are served meanwhile."""
+    """Calls whose answer finds a closed window: each keeps its place until it is ended, and no more
+    are served meanwhile.
+    """
     about = dev.about["clients"]["app"]
     before = rss(dev.adapter())
     forget_peak(dev.adapter())
@@ -129,7 +143,9 @@ def test_answers_that_nobody_takes(dev):
     ids=["Sign", "Watch"],
 )
 def test_streams_whose_answers_nobody_takes_are_ended(dev, path, request_):
-    """An answer that holds no signature is in nobody's lease: without an end it would keep its place for ever."""
+    """An answer that holds no signature is in nobody's lease: without an end it would keep its
+    place for ever.
+    """
     about = dev.about["clients"]["app"]
     with ExitStack() as stack:
         one = RawHttp2(dev, Path(about["certificate"]), Path(about["private_key"]), window=0)

@@ -1,6 +1,8 @@
-"""Another process of the same user: in a container's image, in a shell that somebody got. It reads nothing of ours.
+"""Another process of the same user: in a container's image, in a shell that somebody got. It reads
+nothing of ours.
 
-Each program is caught while it reads its settings, which is before it has read any secret: from there on it is closed.
+Each program is caught while it reads its settings, which is before it has read any secret: from
+there on it is closed.
 """
 
 from __future__ import annotations
@@ -29,14 +31,25 @@ PROGRAMS = {
     "agent": ["-m", "capsign_agent", "--config", "{settings}"],
     "agent --check-config": ["-m", "capsign_agent", "--config", "{settings}", "--check-config"],
     "injector": ["-m", "capsign_injector", "--settings", "{settings}"],
-    "capsign dev up": ["-m", "capsign_cli", "dev", "up", "--dir", "{home}/dev", "--policy", "{settings}"],
+    "capsign dev up": [
+        "-m",
+        "capsign_cli",
+        "dev",
+        "up",
+        "--dir",
+        "{home}/dev",
+        "--policy",
+        "{settings}",
+    ],
 }
 
 
 @pytest.fixture
 def home(short_dir) -> Path:
     if os.geteuid():
-        pytest.fail("Processes are started as another user for this test: run it as root.", pytrace=False)
+        pytest.fail(
+            "Processes are started as another user for this test: run it as root.", pytrace=False
+        )
     os.chown(short_dir, NOBODY, NOBODY)
     return short_dir
 
@@ -50,7 +63,13 @@ def reading(arguments: list[str], home: Path) -> Iterator[subprocess.Popen[bytes
     words = [word.format(settings=pipe, home=home) for word in arguments]
     with (home / "said").open("wb") as said:
         process = subprocess.Popen(
-            [sys.executable, *words], user=NOBODY, group=NOBODY, extra_groups=[], cwd=home, stderr=said, stdout=said
+            [sys.executable, *words],
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=[],
+            cwd=home,
+            stderr=said,
+            stdout=said,
         )
     opened = os.open(pipe, os.O_WRONLY)  # returns when it has opened its end
     try:
@@ -64,7 +83,15 @@ def reading(arguments: list[str], home: Path) -> Iterator[subprocess.Popen[bytes
 def stolen_from(process: subprocess.Popen[bytes]) -> list[str]:
     """What another process of nobody's got at."""
     command = [sys.executable, thief.__file__, str(process.pid)]
-    done = subprocess.run(command, user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, check=True, timeout=60)
+    done = subprocess.run(
+        command,
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
     return json.loads(done.stdout)
 
 
@@ -79,9 +106,20 @@ DAEMONS = {name: words for name, words in PROGRAMS.items() if not name.startswit
 
 @pytest.mark.parametrize("arguments", DAEMONS.values(), ids=DAEMONS)
 def test_who_attached_while_it_was_loaded_learns_nothing(home, arguments):
-    """A tracer that is there before the first line of ours stays attached whatever that line does."""
-    words = [sys.executable, *(word.format(settings=home / "nowhere", home=home) for word in arguments)]
-    done = subprocess.run([sys.executable, tracer.__file__, *words], capture_output=True, text=True, check=False, timeout=60)
+    """A tracer that is there before the first line of ours stays attached whatever that line
+    does.
+    """
+    words = [
+        sys.executable,
+        *(word.format(settings=home / "nowhere", home=home) for word in arguments),
+    ]
+    done = subprocess.run(
+        [sys.executable, tracer.__file__, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 2
     assert "traces this one" in done.stderr
     assert "nowhere" not in done.stderr

@@ -1,4 +1,6 @@
-"""An adapter that is away for longer than its handles live, with real processes: every client hears *unavailable*."""
+"""An adapter that is away for longer than its handles live, with real processes: every client hears
+*unavailable*.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ PATIENCE_S = 40
 @pytest.fixture
 def brief(short_dir):
     """A deployment all of whose handles live for ten seconds, the least that a policy may say."""
-    policy = yaml.safe_load((importlib.resources.files("capsign_cli.dev") / "policy.yaml").read_text())
+    policy = yaml.safe_load(
+        (importlib.resources.files("capsign_cli.dev") / "policy.yaml").read_text()
+    )
     for grant in policy["grants"]:
         grant["ttl"] = "10s"
     (short_dir / "policy.yaml").write_text(yaml.safe_dump(policy))
@@ -44,12 +48,23 @@ def ended(signer: capsign.Signer) -> capsign.Unavailable:
 
 
 def cli(dev: Dev, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "capsign_cli", *arguments, "--socket", dev.socket(), "-o", "json"]
+    command = [
+        sys.executable,
+        "-m",
+        "capsign_cli",
+        *arguments,
+        "--socket",
+        dev.socket(),
+        "-o",
+        "json",
+    ]
     return subprocess.run(command, input="message", capture_output=True, text=True, check=False)
 
 
 def test_an_outage_longer_than_a_handle_lives_is_unavailable_to_every_client(brief):
-    """Away for 22 s with handles of 10 s: `Refused HANDLE_EXPIRED`, exit code 1, and "the policy has no grant"."""
+    """Away for 22 s with handles of 10 s: `Refused HANDLE_EXPIRED`, exit code 1, and "the policy
+    has no grant".
+    """
     with capsign.Signer(brief.socket()) as signer:
         kept = signer.sign(b"before", **JWT)
         brief.end(brief.adapter())
@@ -69,16 +84,27 @@ def test_an_outage_longer_than_a_handle_lives_is_unavailable_to_every_client(bri
                     await another.sign(b"during", timeout=0.7, **JWT)
 
         asyncio.run(asked())
-        with capsign.Signer(brief.socket(), coalesce=False) as plain, pytest.raises(capsign.Unavailable, match="adapter"):
+        with (
+            capsign.Signer(brief.socket(), coalesce=False) as plain,
+            pytest.raises(capsign.Unavailable, match="adapter"),
+        ):
             plain.sign(b"during", timeout=0.7, **JWT)
-        signed = cli(brief, "sign", "-p", "jwt", "-a", "ES256", "--protocol", "jwt", "--timeout", "0.7")
+        signed = cli(
+            brief, "sign", "-p", "jwt", "-a", "ES256", "--protocol", "jwt", "--timeout", "0.7"
+        )
         listed = cli(brief, "handles")
         for done in (signed, listed):
             told = json.loads(done.stderr)["error"]
-            assert (done.returncode, told["outcome"], told["reason"]) == (4, "unavailable", "UPSTREAM_UNREACHABLE")
+            assert (done.returncode, told["outcome"], told["reason"]) == (
+                4,
+                "unavailable",
+                "UPSTREAM_UNREACHABLE",
+            )
             assert "adapter" in told["message"]
         brief.start_adapter()
         brief.wait_serving(brief.about["adapters"][0]["health"])
-        assert signer.sign(b"after", **JWT).value  # the first call, with the time that a call has by default
+        assert signer.sign(
+            b"after", **JWT
+        ).value  # the first call, with the time that a call has by default
         assert signer.resolve(kept.intent_id, purpose="jwt")
     assert cli(brief, "handles").returncode == 0

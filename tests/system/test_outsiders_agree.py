@@ -1,4 +1,5 @@
-"""Tools that others wrote, and that know nothing of us, agree with a real deployment about signatures, tokens, log and keys.
+"""Tools that others wrote, and that know nothing of us, agree with a real deployment about
+signatures, tokens, log and keys.
 
 Each is also shown something false, so that its agreement means something.
 """
@@ -31,7 +32,10 @@ from support.direct_log import DirectLog, read
 MESSAGE = b"order 7: two of everything"
 JWT = {"purpose": "jwt", "protocol": "jwt", "role": "issuer", "protocol_version": "1"}
 DERIVED = [("ES256", JWT), ("Ed25519", JWT)]
-DIRECT = [(name, {"purpose": f"root-{name.lower()}"}) for name in ("ES256", "ES384", "PS256", "RS256", "Ed25519")]
+DIRECT = [
+    (name, {"purpose": f"root-{name.lower()}"})
+    for name in ("ES256", "ES384", "PS256", "RS256", "Ed25519")
+]
 
 
 @pytest.fixture(scope="module")
@@ -53,35 +57,72 @@ def signer(world):
 def openssl(algorithm: str, pem: Path, message: Path, signature: Path) -> bool:
     """Whether the command line of OpenSSL takes this signature."""
     if algorithm == "Ed25519":
-        command = ["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", pem, "-sigfile", signature, "-in", message]
+        command = [
+            "pkeyutl",
+            "-verify",
+            "-rawin",
+            "-pubin",
+            "-inkey",
+            pem,
+            "-sigfile",
+            signature,
+            "-in",
+            message,
+        ]
     else:
-        pss = ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest", "-sigopt", "rsa_mgf1_md:sha256"]
+        pss = [
+            "-sigopt",
+            "rsa_padding_mode:pss",
+            "-sigopt",
+            "rsa_pss_saltlen:digest",
+            "-sigopt",
+            "rsa_mgf1_md:sha256",
+        ]
         digest = "-sha384" if algorithm == "ES384" else "-sha256"
-        command = ["dgst", digest, *(pss if algorithm == "PS256" else []), "-verify", pem, "-signature", signature, message]
-    done = subprocess.run(["openssl", *command], capture_output=True, text=True, timeout=30, check=False)
+        command = [
+            "dgst",
+            digest,
+            *(pss if algorithm == "PS256" else []),
+            "-verify",
+            pem,
+            "-signature",
+            signature,
+            message,
+        ]
+    done = subprocess.run(
+        ["openssl", *command], capture_output=True, text=True, timeout=30, check=False
+    )
     said = done.stdout + done.stderr
-    assert ("Verified OK" in said or "Verified Successfully" in said) == (done.returncode == 0), said
+    assert ("Verified OK" in said or "Verified Successfully" in said) == (done.returncode == 0), (
+        said
+    )
     assert "Error loading" not in said
     assert "Error opening" not in said
     return done.returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "wanted"), [*DERIVED, *DIRECT], ids=lambda value: value if isinstance(value, str) else value["purpose"]
+    ("algorithm", "wanted"),
+    [*DERIVED, *DIRECT],
+    ids=lambda value: value if isinstance(value, str) else value["purpose"],
 )
 def test_openssl_verifies(signer, tmp_path, algorithm, wanted):
     if shutil.which("openssl") is None:
         pytest.fail("openssl is not installed: apt-get install openssl", pytrace=False)
     pem, message, signature = (tmp_path / name for name in ("key.pem", "message", "signature"))
     signed = signer.sign(MESSAGE, algorithm=algorithm, **wanted)
-    (key,) = [key for key in signer.public_keys(algorithm=algorithm, **wanted) if key.kid == signed.kid]
+    (key,) = [
+        key for key in signer.public_keys(algorithm=algorithm, **wanted) if key.kid == signed.kid
+    ]
     pem.write_text(key.pem)
     message.write_bytes(MESSAGE)
     signature.write_bytes(signed.value)
     assert openssl(algorithm, pem, message, signature)
     message.write_bytes(MESSAGE + b".")
     assert not openssl(algorithm, pem, message, signature)
-    assert signed.custody == ("hsm-direct" if wanted["purpose"].startswith("root-") else "adapter-memory")
+    assert signed.custody == (
+        "hsm-direct" if wanted["purpose"].startswith("root-") else "adapter-memory"
+    )
 
 
 def test_cryptography_verifies_ml_dsa_65(signer):
@@ -113,13 +154,24 @@ def test_pyjwt_verifies_a_token_made_of_a_signature(signer, algorithm, name):
 
     assert jwt.decode(token, key.pem, algorithms=[name], audience="shop") == claims
     assert jwt.get_unverified_header(token)["kid"] == signed.kid
-    # Another claim set under the same signature; and, for ECDSA, the encoding that JOSE does not know.
+    # Another claim set under the same signature; and, for ECDSA, the encoding that JOSE does not
+    # know.
     forged = base64url(json.dumps(claims | {"sub": "order-8"}).encode())
     with pytest.raises(jwt.InvalidSignatureError):
-        jwt.decode(".".join([token.split(".")[0], forged, token.split(".")[2]]), key.pem, algorithms=[name], audience="shop")
+        jwt.decode(
+            ".".join([token.split(".")[0], forged, token.split(".")[2]]),
+            key.pem,
+            algorithms=[name],
+            audience="shop",
+        )
     if algorithm == "ES256":
         with pytest.raises(jwt.InvalidSignatureError):
-            jwt.decode(f"{signing_input}.{base64url(signed.value)}", key.pem, algorithms=[name], audience="shop")
+            jwt.decode(
+                f"{signing_input}.{base64url(signed.value)}",
+                key.pem,
+                algorithms=[name],
+                audience="shop",
+            )
 
 
 # The log.
@@ -132,7 +184,9 @@ def exported(world, signer, tmp_path_factory):
     with DirectAdapter(world.about, client="auditor") as adapter:
         log = DirectLog(adapter.channel)
         for count in (300, 400):
-            results = signer.sign_many([b"%d" % number for number in range(count)], algorithm="Ed25519", **JWT)
+            results = signer.sign_many(
+                [b"%d" % number for number in range(count)], algorithm="Ed25519", **JWT
+            )
             assert all(isinstance(result, capsign.Signature) for result in results)
             if count == 300:
                 older = log.checkpoint()
@@ -150,7 +204,9 @@ def test_pymerkle_computes_the_roots_that_the_adapter_signed(exported):
         oracle.append_entry(entry)
         if size in {read(older)[0], read(newer)[0]}:
             roots[size] = oracle.get_root()
-    assert [roots[read(one)[0]] for one in (older, newer)] == [read(one)[1] for one in (older, newer)]
+    assert [roots[read(one)[0]] for one in (older, newer)] == [
+        read(one)[1] for one in (older, newer)
+    ]
 
     changed = pymerkle.InmemoryTree(algorithm="sha256")
     for entry in [*entries[:-1], entries[-1] + b"."]:
@@ -174,7 +230,11 @@ def test_go_verifies_the_real_log(go, exported):
 
 def test_go_takes_no_log_under_another_key_and_no_changed_entry(go, exported, world, tmp_path):
     root, *_ = exported
-    for name, spoil in {"key": _another_key, "entry": _change_an_entry, "older": _claim_another_past}.items():
+    for name, spoil in {
+        "key": _another_key,
+        "entry": _change_an_entry,
+        "older": _claim_another_past,
+    }.items():
         copy = tmp_path / name
         shutil.copytree(root, copy)
         spoil(copy)
@@ -207,8 +267,13 @@ def _claim_another_past(root: Path) -> None:
 
 
 def pkcs11_tool(token: dict[str, str], *arguments: str) -> str:
-    """What OpenSC's tool says of a token. The PIN goes by the environment, never on the command line."""
-    environ = os.environ | {"SOFTHSM2_CONF": token["conf"], "TEST_PIN": Path(token["pin_file"]).read_text().strip()}
+    """What OpenSC's tool says of a token. The PIN goes by the environment, never on the command
+    line.
+    """
+    environ = os.environ | {
+        "SOFTHSM2_CONF": token["conf"],
+        "TEST_PIN": Path(token["pin_file"]).read_text().strip(),
+    }
     command = [
         needs.pkcs11_tool(),
         "--module",
@@ -219,7 +284,9 @@ def pkcs11_tool(token: dict[str, str], *arguments: str) -> str:
         "--pin",
         "env:TEST_PIN",
     ]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environ, timeout=60, check=False)
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, env=environ, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -243,8 +310,15 @@ SAFE = {"sensitive", "always sensitive", "never extractable", "local"}
 
 def test_pkcs11_tool_shows_every_key_as_sensitive_and_never_extractable(world):
     found = keys_of(world.about["token"])
-    assert set(found) >= {"capsign/demo/orders/1", "capsign/demo/pepper", "capsign/log", "capsign/mint"}
-    assert set(found) >= {f"capsign/demo/root-{name}/1" for name in ("es256", "es384", "ps256", "rs256", "ed25519")}
+    assert set(found) >= {
+        "capsign/demo/orders/1",
+        "capsign/demo/pepper",
+        "capsign/log",
+        "capsign/mint",
+    }
+    assert set(found) >= {
+        f"capsign/demo/root-{name}/1" for name in ("es256", "es384", "ps256", "rs256", "ed25519")
+    }
     assert found == dict.fromkeys(found, SAFE)
 
 
@@ -252,7 +326,10 @@ def test_pkcs11_tool_would_show_a_key_that_is_not(tmp_path):
     home = tmp_path / "token"
     script = Path(__file__).parents[2] / "softhsm/init.py"
     made = subprocess.run(
-        [sys.executable, script, "--dir", home, "--label", "weak", "-o", "json"], capture_output=True, text=True, check=True
+        [sys.executable, script, "--dir", home, "--label", "weak", "-o", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     token = json.loads(made.stdout)
     pkcs11_tool(token, "--keygen", "--key-type", "GENERIC:32", "--label", "leaky", "--extractable")
@@ -264,13 +341,22 @@ def test_pkcs11_tool_would_show_a_key_that_is_not(tmp_path):
 
 @pytest.mark.parametrize(
     ("purpose", "algorithm", "hashed"),
-    [("root-es256", "ALGORITHM_ES256", True), ("artifact", "ALGORITHM_ES256", False), ("artifact", "ALGORITHM_ML_DSA_65", False)],
+    [
+        ("root-es256", "ALGORITHM_ES256", True),
+        ("artifact", "ALGORITHM_ES256", False),
+        ("artifact", "ALGORITHM_ML_DSA_65", False),
+    ],
 )
-def test_a_client_made_from_the_protos_alone_signs_and_verifies(world, pytestconfig, purpose, algorithm, hashed):
+def test_a_client_made_from_the_protos_alone_signs_and_verifies(
+    world, pytestconfig, purpose, algorithm, hashed
+):
     folder = generic_client.install(pytestconfig)
     given = {"digest": hashlib.sha256(MESSAGE).digest()} if hashed else {"message": MESSAGE}
     found = generic_client.run(folder, Path(world.socket()), purpose, algorithm, **given)
-    signature, public = bytes.fromhex(found["signature"]), load_der_public_key(bytes.fromhex(found["spki"]))
+    signature, public = (
+        bytes.fromhex(found["signature"]),
+        load_der_public_key(bytes.fromhex(found["spki"])),
+    )
     if isinstance(public, ec.EllipticCurvePublicKey):
         public.verify(signature, MESSAGE, ec.ECDSA(hashes.SHA256()))
     else:
@@ -280,7 +366,9 @@ def test_a_client_made_from_the_protos_alone_signs_and_verifies(world, pytestcon
     assert found["same_bytes"]
     assert (found["resolution"], found["resolved_same"]) == ("done", True)
     assert found["refusal"] == {"code": 9, "reason": "SIGNATURE_INVALID"}
-    assert hashlib.sha256(signature).digest() in {leaf for leaves in world.signed_intents().values() for leaf in leaves}
+    assert hashlib.sha256(signature).digest() in {
+        leaf for leaves in world.signed_intents().values() for leaf in leaves
+    }
     assert len({handle["grant"] for handle in found["handles"]}) == 9
 
 

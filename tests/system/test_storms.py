@@ -1,4 +1,6 @@
-"""Many calls at once from honest clients that are not ours: none of them may see an error of the transport."""
+"""Many calls at once from honest clients that are not ours: none of them may see an error of the
+transport.
+"""
 
 from __future__ import annotations
 
@@ -28,24 +30,40 @@ def storm(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def head(dev) -> bytes:
     with grpc.insecure_channel(f"unix:{dev.socket()}") as channel:
-        listed = agent_pb2_grpc.SigningServiceStub(channel).ListHandles(pb.ListHandlesRequest(), timeout=20, wait_for_ready=True)
+        listed = agent_pb2_grpc.SigningServiceStub(channel).ListHandles(
+            pb.ListHandlesRequest(), timeout=20, wait_for_ready=True
+        )
     [handle] = [one for one in listed.handles if one.purpose == "jwt"]
-    asked = pb.SignRequest(handle_id=handle.id, algorithm=algorithms.ALGORITHM_ES256, context=types.ContextSuffix(protocol="jwt"))
+    asked = pb.SignRequest(
+        handle_id=handle.id,
+        algorithm=algorithms.ALGORITHM_ES256,
+        context=types.ContextSuffix(protocol="jwt"),
+    )
     return asked.SerializeToString()
 
 
-@pytest.mark.parametrize(("concurrent", "message_bytes"), [(64, 32), (256, 32), (1000, 32), (256, 60_000)])
-def test_concurrent_calls_of_a_go_client_on_one_connection_are_all_signed(dev, storm, head, concurrent, message_bytes):
-    """gRPC counted streams that were not quite gone, and refused from 5 to 80 % of the calls: `Unavailable … REFUSED_STREAM`."""
+@pytest.mark.parametrize(
+    ("concurrent", "message_bytes"), [(64, 32), (256, 32), (1000, 32), (256, 60_000)]
+)
+def test_concurrent_calls_of_a_go_client_on_one_connection_are_all_signed(
+    dev, storm, head, concurrent, message_bytes
+):
+    """gRPC counted streams that were not quite gone, and refused from 5 to 80 % of the calls:
+    `Unavailable … REFUSED_STREAM`.
+    """
     before = rss(dev.agent)
     forget_peak(dev.agent)
-    heard = go_storm.heard(go_storm.start(storm, dev.socket(), concurrent, 2_000, message_bytes, head))
+    heard = go_storm.heard(
+        go_storm.start(storm, dev.socket(), concurrent, 2_000, message_bytes, head)
+    )
     assert heard == {"SIGNED": 2_000}
     assert peak(dev.agent) - before < 64
 
 
 def test_more_connections_than_the_room_holds_hear_that_in_our_words(dev, storm, head):
-    """Ten Go processes with a thousand calls each: what has no room is OVERLOADED, and everything else is signed."""
+    """Ten Go processes with a thousand calls each: what has no room is OVERLOADED, and everything
+    else is signed.
+    """
     before = rss(dev.agent)
     forget_peak(dev.agent)
     storms = [go_storm.start(storm, dev.socket(), 1_000, 1_000, 16_000, head) for _ in range(10)]

@@ -1,7 +1,8 @@
 """Writes context.json: from context fields to public keys, computed from docs/formats.md alone.
 
-Nothing of capsign is imported: this is the second implementation that the vectors are for. Run it after a change of the formats
-(`python tests/vectors/make_context_vectors.py`); a test compares its output with the file and with the production code.
+Nothing of capsign is imported: this is the second implementation that the vectors are for. Run it
+after a change of the formats (`python tests/vectors/make_context_vectors.py`); a test compares its
+output with the file and with the production code.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ CASES = [
     ("later epoch", ("acme", "billing", 2**32 + 5, "jwt", "jwt", "issuer", "1"), b""),
     ("boundary moved", ("acmeb", "illing", 1, "jwt", "jwt", "issuer", "1"), b""),
     ("other purpose", ("acme", "billing", 1, "webhook", "jwt", "issuer", "1"), b""),
-    ("longest names", ("t" * 63, "k" * 63, 2**64 - 1, "p" * 64, "q" * 64, "r" * 64, "v" * 32), TRANSCRIPT),
+    (
+        "longest names",
+        ("t" * 63, "k" * 63, 2**64 - 1, "p" * 64, "q" * 64, "r" * 64, "v" * 32),
+        TRANSCRIPT,
+    ),
 ]
 
 
@@ -59,25 +64,41 @@ def key_of(algorithm: str, okm: bytes, digest: bytes) -> dict[str, str]:
     if algorithm == "HS256":
         name = b"capsign1 hs256 kid" + digest + VERSION.to_bytes(4, "big")
         tag = hmac_sha256(okm, b"capsign")
-        return {"spki": "", "kid": base64url(hashlib.sha256(name).digest()), "hmac_of_capsign": tag.hex()}
+        return {
+            "spki": "",
+            "kid": base64url(hashlib.sha256(name).digest()),
+            "hmac_of_capsign": tag.hex(),
+        }
     if algorithm == "Ed25519":
         public = ed25519.Ed25519PrivateKey.from_private_bytes(okm).public_key()
         jwk = {"crv": "Ed25519", "kty": "OKP", "x": base64url(public.public_bytes_raw())}
     elif algorithm == "ES256":
         public = p256(okm).public_key()
-        point = public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+        point = public.public_bytes(
+            serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+        )
         jwk = {"crv": "P-256", "kty": "EC", "x": base64url(point[1:33]), "y": base64url(point[33:])}
     else:
         public = mldsa.MLDSA65PrivateKey.from_seed_bytes(okm).public_key()
         jwk = {"alg": "ML-DSA-65", "kty": "AKP", "pub": base64url(public.public_bytes_raw())}
     canonical = json.dumps(jwk, separators=(",", ":"))  # members are in order above
-    spki = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    spki = public.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     return {"spki": spki.hex(), "kid": base64url(hashlib.sha256(canonical.encode()).digest())}
 
 
-def vector(case: str, fields: tuple[str, str, int, str, str, str, str], algorithm: str, transcript: bytes) -> dict[str, object]:
+def vector(
+    case: str, fields: tuple[str, str, int, str, str, str, str], algorithm: str, transcript: bytes
+) -> dict[str, object]:
     tenant, key, epoch, purpose, protocol, role, protocol_version = fields
-    parts = [tenant.encode(), key.encode(), epoch.to_bytes(8, "big"), purpose.encode(), algorithm.encode()]
+    parts = [
+        tenant.encode(),
+        key.encode(),
+        epoch.to_bytes(8, "big"),
+        purpose.encode(),
+        algorithm.encode(),
+    ]
     parts += [protocol.encode(), role.encode(), protocol_version.encode(), transcript]
     encoding = b"".join(sized(2, part) for part in parts)
     digest = hashlib.sha256(encoding).digest()
@@ -94,7 +115,12 @@ def vector(case: str, fields: tuple[str, str, int, str, str, str, str], algorith
         "protocol_version": protocol_version,
         "transcript": transcript.hex(),
     }
-    derived = {"encoding": encoding.hex(), "digest": digest.hex(), "info": info.hex(), "okm": okm.hex()}
+    derived = {
+        "encoding": encoding.hex(),
+        "digest": digest.hex(),
+        "info": info.hex(),
+        "okm": okm.hex(),
+    }
     return {"case": case, "context": context, **derived, **key_of(algorithm, okm, digest)}
 
 
@@ -104,7 +130,10 @@ def make() -> str:
         for case, fields, transcript in CASES
         for algorithm in ("Ed25519", "ES256", "HS256", "ML-DSA-65")
     ]
-    return json.dumps({"root": ROOT.hex(), "key_version": VERSION, "vectors": vectors}, indent=1) + "\n"
+    return (
+        json.dumps({"root": ROOT.hex(), "key_version": VERSION, "vectors": vectors}, indent=1)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""host:port, as every process reads it: taken where it can be meant, and refused where gRPC would take it for something else."""
+"""host:port, as every process reads it: taken where it can be meant, and refused where gRPC would
+take it for something else.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,21 @@ from support.agent_pki import TestCa
 from support.ca import Authority
 
 GOOD = [
-    "10.0.0.1:7443", "adapter:7443", "capsign-adapter.capsign-system.svc:7443", "adapter.example.:1", "a_b.svc:65535",
+    "10.0.0.1:7443",
+    "adapter:7443",
+    "capsign-adapter.capsign-system.svc:7443",
+    "adapter.example.:1",
+    "a_b.svc:65535",
     "unix:7443",
-    "[::1]:7443", "[::ffff:10.0.0.1]:7443", "[64:ff9b::10.0.0.1]:7443", "[64:ff9b::a00:1]:7443", "[fe80::1%eth0]:7443",
-    "[fe80::1%25eth0]:7443", "[fe80::1%4]:7443", "[2001:db8::1]:443",
-]  # fmt: skip
+    "[::1]:7443",
+    "[::ffff:10.0.0.1]:7443",
+    "[64:ff9b::10.0.0.1]:7443",
+    "[64:ff9b::a00:1]:7443",
+    "[fe80::1%eth0]:7443",
+    "[fe80::1%25eth0]:7443",
+    "[fe80::1%4]:7443",
+    "[2001:db8::1]:443",
+]
 BAD = {
     "10.0.0.1": "host:port",
     "adapter": "host:port",
@@ -91,14 +103,19 @@ def test_every_address_can_be_listened_on_and_not_connected_to(text):
         addresses.target(text)
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:0", "127.9.9.9:0", "[::1]:0", "[::ffff:127.0.0.1]:0", "localhost:0", "[::1%lo]:0"])
+@pytest.mark.parametrize(
+    "text",
+    ["127.0.0.1:0", "127.9.9.9:0", "[::1]:0", "[::ffff:127.0.0.1]:0", "localhost:0", "[::1%lo]:0"],
+)
 def test_any_free_port_is_for_the_loopback(text):
     assert addresses.listener(text).port == 0
     with pytest.raises(ValueError, match="1 to 65535"):
         addresses.target(text)
 
 
-@pytest.mark.parametrize("text", ["0.0.0.0:0", ":0", "*:0", "[::]:0", "10.0.0.1:0", "adapter:0", "127.example:0"])
+@pytest.mark.parametrize(
+    "text", ["0.0.0.0:0", ":0", "*:0", "[::]:0", "10.0.0.1:0", "adapter:0", "127.example:0"]
+)
 def test_elsewhere_nobody_would_find_it(text):
     with pytest.raises(ValueError, match="loopback"):
         addresses.listener(text)
@@ -175,8 +192,9 @@ def test_grpc_listens_there_and_is_reached_there(host):
 
 @pytest.mark.parametrize("host", ["[::1]", "[0:0:0:0:0:0:0:1]", "[0::0001]", "[::0.0.0.1]"])
 def test_a_certificate_for_an_ipv6_address_is_good_for_every_spelling_of_it(host):
-    """gRPC holds the text of the target against its own spelling of what the certificate names: all but the first of these were
-    told UNAVAILABLE, without a word about names."""
+    """gRPC holds the text of the target against its own spelling of what the certificate names: all
+    but the first of these were told UNAVAILABLE, without a word about names.
+    """
     names = x509.SubjectAlternativeName([x509.IPAddress(IPv6Address("::1"))])
     authority = Authority()
     issued = authority.issue(extensions=(names,))
@@ -188,7 +206,11 @@ def test_a_certificate_for_an_ipv6_address_is_good_for_every_spelling_of_it(host
     try:
         trust = grpc.ssl_channel_credentials(authority.certificate)
         with channels.secure(addresses.target(f"{host}:{port}").dial, trust) as channel:
-            assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10).status
+            assert (
+                health_pb2_grpc.HealthStub(channel)
+                .Check(health_pb2.HealthCheckRequest(), timeout=10)
+                .status
+            )
     finally:
         server.stop(None).wait()
 
@@ -247,7 +269,11 @@ def test_processes_say_which_key(wrong, tmp_path):
     """They were taken, and the adapter listened on 443, on a port that nobody knew, or on 34463."""
     file = tmp_path / "adapter.toml"
     for key in ("address", "health_address"):
-        given = {"address": "127.0.0.1:7443", "health": "127.0.0.1:0", key.removesuffix("_address"): wrong}
+        given = {
+            "address": "127.0.0.1:7443",
+            "health": "127.0.0.1:0",
+            key.removesuffix("_address"): wrong,
+        }
         file.write_text(ADAPTER.format(**given))
         with pytest.raises(settings.SettingsError, match=rf"`listen.{key}` must"):
             adapter_config.load(file, {})
@@ -260,7 +286,16 @@ def test_processes_say_which_key(wrong, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["https://x:0", "https://x:99999", "http://x", "https://", "https://x/api", "https://u@x", "https://x?y"]
+    "url",
+    [
+        "https://x:0",
+        "https://x:99999",
+        "http://x",
+        "https://",
+        "https://x/api",
+        "https://u@x",
+        "https://x?y",
+    ],
 )
 def test_an_api_server_is_a_host_and_a_port(url, tmp_path):
     with pytest.raises(ValueError, match="must"):
@@ -270,7 +305,9 @@ def test_an_api_server_is_a_host_and_a_port(url, tmp_path):
 
 @pytest.mark.parametrize("wrong", ["adapter", "adapter:99999", ":7443", "unix:/run/x"])
 def test_the_command_line_says_so_too(wrong, tmp_path):
-    """`revoke --adapter host` went to port 443, waited for its time to end, and said UNREACHABLE."""
+    """`revoke --adapter host` went to port 443, waited for its time to end, and said
+    UNREACHABLE.
+    """
     TestCa().write(tmp_path)
     files = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
     adapter = place.Adapter(wrong, *files, server_name="", log_key="")

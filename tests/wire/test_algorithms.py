@@ -1,4 +1,6 @@
-"""The algorithm table holds together: sizes, strengths and custody classes say what the algorithms are."""
+"""The algorithm table holds together: sizes, strengths and custody classes say what the algorithms
+are.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,12 @@ from capsign_wire.algorithms import ALGORITHMS, BY_NAME, CUSTODY_NAMES
 from capsign_wire.types.v1 import algorithms_pb2 as pb
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-UPSTREAM_BYTES = {pb.UPSTREAM_MESSAGE: 65536, pb.UPSTREAM_SHA256: 32, pb.UPSTREAM_SHA384: 48, pb.UPSTREAM_MU: 64}
+UPSTREAM_BYTES = {
+    pb.UPSTREAM_MESSAGE: 65536,
+    pb.UPSTREAM_SHA256: 32,
+    pb.UPSTREAM_SHA384: 48,
+    pb.UPSTREAM_MU: 64,
+}
 
 
 def test_every_algorithm_has_a_row():
@@ -28,7 +35,9 @@ def test_a_row_holds_together(row):
 
 @pytest.mark.parametrize(("name", "curve"), [("ES256", ec.SECP256R1()), ("ES384", ec.SECP384R1())])
 def test_der_never_exceeds_its_bound(name, curve):
-    order = {"ES256": 2**256, "ES384": 2**384}[name] - 1  # above any r or s: the longest DER there is
+    order = {"ES256": 2**256, "ES384": 2**384}[
+        name
+    ] - 1  # above any r or s: the longest DER there is
     assert len(utils.encode_dss_signature(order, order)) <= BY_NAME[name].max_signature
 
 

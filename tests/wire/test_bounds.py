@@ -1,4 +1,6 @@
-"""Every field of every message has a bound, and refuses just above it. Walked from the descriptors, so a new field is covered."""
+"""Every field of every message has a bound, and refuses just above it. Walked from the descriptors,
+so a new field is covered.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,43 @@ from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-FILES = (agent_pb2, admin_pb2, capability_pb2, evidence_pb2, signing_pb2, types_signing, failures_pb2)
-OPTIONS = {"capsign.types.v1.ReasonRow"}  # describe an enum value in a .proto; they are never received
-DESCRIPTORS = [one for file in FILES for one in file.DESCRIPTOR.message_types_by_name.values() if one.full_name not in OPTIONS]
+FILES = (
+    agent_pb2,
+    admin_pb2,
+    capability_pb2,
+    evidence_pb2,
+    signing_pb2,
+    types_signing,
+    failures_pb2,
+)
+OPTIONS = {
+    "capsign.types.v1.ReasonRow"
+}  # describe an enum value in a .proto; they are never received
+DESCRIPTORS = [
+    one
+    for file in FILES
+    for one in file.DESCRIPTOR.message_types_by_name.values()
+    if one.full_name not in OPTIONS
+]
 FIELDS = [field for one in DESCRIPTORS for field in one.fields]
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 BAD_TEXT = {
     bounds_pb2.FORMAT_UNSPECIFIED: ["\x00", "a\n", "\x1b[2J", "é", "\x7f"],
     bounds_pb2.FORMAT_NAME: ["-a", ".a", "A", "a b", "a/b", "a\n", "é"],
     bounds_pb2.FORMAT_OPAQUE: ["a+b", "a=", "a b", "a\n", "é"],
-    bounds_pb2.FORMAT_SPIFFE_ID: ["spiffe://", "https://t/a", "spiffe://T/a", "spiffe://t/a b", "spiffe://t/a\n", "spiffe://t"],
-    bounds_pb2.FORMAT_TRACEPARENT: [TRACEPARENT.upper(), TRACEPARENT.replace("00-", "01-", 1), TRACEPARENT[:-1] + "\n"],
+    bounds_pb2.FORMAT_SPIFFE_ID: [
+        "spiffe://",
+        "https://t/a",
+        "spiffe://T/a",
+        "spiffe://t/a b",
+        "spiffe://t/a\n",
+        "spiffe://t",
+    ],
+    bounds_pb2.FORMAT_TRACEPARENT: [
+        TRACEPARENT.upper(),
+        TRACEPARENT.replace("00-", "01-", 1),
+        TRACEPARENT[:-1] + "\n",
+    ],
 }
 
 
@@ -41,7 +69,9 @@ def is_sized(field):
 
 
 def content(field, size):
-    """A value of that many bytes that fits the field's format, where the format has one of that size."""
+    """A value of that many bytes that fits the field's format, where the format has one of that
+    size.
+    """
     if not is_text(field):
         return b"\xff" * size
     if bound_of(field).format == bounds_pb2.FORMAT_TRACEPARENT:
@@ -63,7 +93,9 @@ def good(descriptor):
         bound = bound_of(field)
         if field.is_repeated:
             put(message, field, smallest(field), bound.min_items)
-        elif field.containing_oneof is None and (bound.required or (bound.min_len and not bound.optional_value)):
+        elif field.containing_oneof is None and (
+            bound.required or (bound.min_len and not bound.optional_value)
+        ):
             put(message, field, smallest(field))
     return message
 
@@ -112,7 +144,9 @@ def test_there_is_something_to_walk():
     assert len(REPEATED) > 20
 
 
-@pytest.mark.parametrize("descriptor", DESCRIPTORS, ids=lambda one: one.full_name.removeprefix("capsign."))
+@pytest.mark.parametrize(
+    "descriptor", DESCRIPTORS, ids=lambda one: one.full_name.removeprefix("capsign.")
+)
 def test_the_smallest_good_message_passes(descriptor):
     bounds.check(good(descriptor))
 
@@ -127,7 +161,10 @@ def test_the_largest_size_is_taken_and_one_byte_more_is_not(field):
 
 @pytest.mark.parametrize("field", [one for one in SIZED if bound_of(one).min_len > 1], ids=name_of)
 def test_one_byte_less_than_the_least_is_refused(field):
-    assert refused(with_value(field, content(field, bound_of(field).min_len - 1))) == (MALFORMED, where(field))
+    assert refused(with_value(field, content(field, bound_of(field).min_len - 1))) == (
+        MALFORMED,
+        where(field),
+    )
 
 
 @pytest.mark.parametrize("field", REPEATED, ids=name_of)
@@ -140,7 +177,10 @@ def test_the_largest_number_is_taken_and_one_more_is_not(field):
 
 @pytest.mark.parametrize("field", [one for one in REPEATED if bound_of(one).min_items], ids=name_of)
 def test_too_few_items_are_refused(field):
-    assert refused(with_value(field, smallest(field), bound_of(field).min_items - 1)) == (MALFORMED, field.name)
+    assert refused(with_value(field, smallest(field), bound_of(field).min_items - 1)) == (
+        MALFORMED,
+        field.name,
+    )
 
 
 @pytest.mark.parametrize("field", NUMBERS, ids=name_of)
@@ -173,7 +213,9 @@ def test_characters_outside_the_format_are_refused_and_not_repeated(field):
         assert not any(character in str(caught.value) for character in "\x00\n\x1b\x7fé")
 
 
-@pytest.mark.parametrize("kind", [agent_pb2.SignBatchRequest, signing_pb2.SignRequest, evidence_pb2.AuditBatch])
+@pytest.mark.parametrize(
+    "kind", [agent_pb2.SignBatchRequest, signing_pb2.SignRequest, evidence_pb2.AuditBatch]
+)
 @settings(max_examples=200)
 @given(data=st.binary(max_size=200))
 def test_any_bytes_are_parsed_or_refused(kind, data):
@@ -185,14 +227,21 @@ def test_any_bytes_are_parsed_or_refused(kind, data):
 
 
 def test_the_path_leads_to_the_item():
-    batch = agent_pb2.SignBatchRequest(groups=[good(agent_pb2.SignGroup.DESCRIPTOR) for _ in range(3)])
+    batch = agent_pb2.SignBatchRequest(
+        groups=[good(agent_pb2.SignGroup.DESCRIPTOR) for _ in range(3)]
+    )
     batch.groups[2].items[0].intent_id = b"short"
     assert refused(batch) == (MALFORMED, "groups[2].items[0].intent_id")
 
 
 def test_a_million_items_are_refused_by_their_number():
     group = good(agent_pb2.SignGroup.DESCRIPTOR)
-    put(group, agent_pb2.SignGroup.DESCRIPTOR.fields_by_name["items"], agent_pb2.SignItem(), 1_000_000)
+    put(
+        group,
+        agent_pb2.SignGroup.DESCRIPTOR.fields_by_name["items"],
+        agent_pb2.SignItem(),
+        1_000_000,
+    )
     assert refused(group) == (TOO_LARGE, "items")
 
 

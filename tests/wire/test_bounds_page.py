@@ -1,4 +1,6 @@
-"""docs/operations/bounds.md is complete and true: every RPC has a row, and what a row names is there."""
+"""docs/operations/bounds.md is complete and true: every RPC has a row, and what a row names is
+there.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ import pytest
 from capsign_adapter.config import Config as AdapterConfig
 from capsign_agent.config import Config as AgentConfig
 from capsign_injector.server_settings import Server as InjectorServer
-from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, evidence_pb2, identity_pb2, signing_pb2
+from capsign_wire.adapter.v1 import (
+    admin_pb2,
+    capability_pb2,
+    evidence_pb2,
+    identity_pb2,
+    signing_pb2,
+)
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import REASONS
 from grpc_health.v1 import health_pb2
@@ -90,7 +98,11 @@ def test_what_bounds_is_there_with_the_value_that_is_said():
     wrong = []
     for row in rows():
         for name, said in re.findall(r"`([A-Za-z_.]+) = ([0-9.]+)`", row.bound):
-            is_now = _constant(row.process, name) if name.rsplit(".", 1)[-1].isupper() else _default(row.process, name)
+            is_now = (
+                _constant(row.process, name)
+                if name.rsplit(".", 1)[-1].isupper()
+                else _default(row.process, name)
+            )
             if is_now != float(said):
                 wrong.append(f"line {row.line}: {name} is {is_now}")
     assert wrong == []
@@ -98,7 +110,12 @@ def test_what_bounds_is_there_with_the_value_that_is_said():
 
 def test_every_reason_is_one():
     names = {row.name for row in REASONS.values()}
-    wrong = [f"line {row.line}: {name}" for row in rows() for name in quoted(row.refusal) if name not in names]
+    wrong = [
+        f"line {row.line}: {name}"
+        for row in rows()
+        for name in quoted(row.refusal)
+        if name not in names
+    ]
     assert wrong == []
 
 
@@ -108,7 +125,9 @@ def test_every_test_is_there():
         for name in quoted(row.tests):
             path, _, function = name.partition("::")
             file = ROOT / path
-            if not file.is_file() or not re.search(rf"^(?:async )?def {re.escape(function)}\(", file.read_text(), re.MULTILINE):
+            if not file.is_file() or not re.search(
+                rf"^(?:async )?def {re.escape(function)}\(", file.read_text(), re.MULTILINE
+            ):
                 wrong.append(f"line {row.line}: {name}")
     assert wrong == []
 

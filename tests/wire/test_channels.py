@@ -1,4 +1,6 @@
-"""No channel of ours goes through a proxy, whatever the environment says, and none is made where that could be forgotten."""
+"""No channel of ours goes through a proxy, whatever the environment says, and none is made where
+that could be forgotten.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,15 @@ SOURCES = ("agent", "adapter", "clients", "docs", "k8s", "proto/python", "sofths
 MAKERS = {"insecure_channel", "secure_channel"}
 OWN_CHANNELS = {"proto/python/capsign_wire/channels.py"}
 EXPORTERS = {"proto/python/capsign_wire/otel.py"}
-"""The OTLP exporter makes its channel itself, and honours proxies as its library documents: a collector may be far away."""
+"""The OTLP exporter makes its channel itself, and honours proxies as its library documents: a
+collector may be far away.
+"""
 
-VARIABLES = [name for plain in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy") for name in (plain, plain.upper())]
+VARIABLES = [
+    name
+    for plain in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
+    for name in (plain, plain.upper())
+]
 
 
 @pytest.fixture
@@ -61,14 +69,21 @@ async def test_ours_do_not(address, proxied):
 async def test_what_a_caller_asks_for_cannot_undo_it(make, monkeypatch):
     seen = {}
     for place in (grpc, grpc.aio):
-        monkeypatch.setattr(place, "secure_channel", lambda *_, options=(), **__: seen.update(dict(options)), raising=True)
+        monkeypatch.setattr(
+            place,
+            "secure_channel",
+            lambda *_, options=(), **__: seen.update(dict(options)),
+            raising=True,
+        )
     monkeypatch.setattr(grpc, "secure_channel", lambda _, __, options: seen.update(dict(options)))
     make("a:1", grpc.ssl_channel_credentials(), [("grpc.enable_http_proxy", 1)])
     assert seen == {"grpc.enable_http_proxy": 0}
 
 
 def test_no_other_module_makes_a_channel():
-    """`revoke` ended UNREACHABLE with `https_proxy` in the shell, and an agent never connected with one on its node."""
+    """`revoke` ended UNREACHABLE with `https_proxy` in the shell, and an agent never connected with
+    one on its node.
+    """
     found: dict[str, set[str]] = {"channel": set(), "exporter": set()}
     for folder in SOURCES:
         for file in sorted((ROOT / folder).rglob("*.py")):
@@ -79,7 +94,9 @@ def test_no_other_module_makes_a_channel():
                 continue  # parsing takes time
             for node in ast.walk(ast.parse(text)):
                 named = {getattr(node, "attr", None), getattr(node, "id", None)}
-                named |= {each.name for each in getattr(node, "names", []) if isinstance(each, ast.alias)}
+                named |= {
+                    each.name for each in getattr(node, "names", []) if isinstance(each, ast.alias)
+                }
                 if named & MAKERS:
                     found["channel"].add(name)
                 if isinstance(node, ast.ImportFrom) and "exporter" in (node.module or ""):

@@ -31,7 +31,9 @@ def seen(error):
 @given(st.sampled_from(sorted(REASONS)), TEXT, TEXT, st.integers(0, 2**31))
 def test_both_ways_over_the_wire_keep_everything(reason, detail, field, retry):
     error = FailureError(reason, detail, field=field, retry_after_ms=retry)
-    assert seen(FailureError.from_item(pb.Failure.FromString(error.to_item().SerializeToString()))) == seen(error)
+    assert seen(
+        FailureError.from_item(pb.Failure.FromString(error.to_item().SerializeToString()))
+    ) == seen(error)
     status = RpcStatus(error)
     assert status.code is REASONS[reason].status
     assert seen(FailureError.from_rpc(Rpc(*status.trailing_metadata))) == seen(error)
@@ -53,7 +55,9 @@ def test_texts_are_bounded():
 
 
 def test_a_reason_of_a_newer_peer_is_internal_and_so_unknown():
-    """An old client that met a new reason once read it as refused and dropped the intent; only "unknown" is safe to believe."""
+    """An old client that met a new reason once read it as refused and dropped the intent; only
+    "unknown" is safe to believe.
+    """
     error = FailureError.from_item(pb.Failure(reason=9999, message="m"))
     assert (error.reason, error.outcome) == (pb.REASON_INTERNAL, pb.OUTCOME_UNKNOWN)
     packed = any_pb2.Any()

@@ -73,10 +73,13 @@ print(settings.read_secret(pathlib.Path(sys.argv[1])).decode(), end="")
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can play systemd")
 @pytest.mark.parametrize(
-    ("entries", "taken"), [(credential(NOBODY), True), (credential(NOBODY, (USER, 4, 7)), False), (None, False)]
+    ("entries", "taken"),
+    [(credential(NOBODY), True), (credential(NOBODY, (USER, 4, 7)), False), (None, False)],
 )
 def test_a_credential_of_systemds_is_a_secret(entries, taken, tmp_path):
-    """LoadCredential's file is root's, and its list names the service's user: mode 0440. It was called open to others."""
+    """LoadCredential's file is root's, and its list names the service's user: mode 0440. It was
+    called open to others.
+    """
     file = tmp_path / "credential"
     file.write_text("secret")
     file.chmod(0o440)
@@ -90,7 +93,9 @@ def test_a_credential_of_systemds_is_a_secret(entries, taken, tmp_path):
         if not folder.stat().st_mode & 0o005:
             folder.chmod(folder.stat().st_mode | 0o005)
     script = "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n" + READ
-    ran = subprocess.run([sys.executable, "-c", script, file], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", script, file], capture_output=True, text=True, check=False
+    )
     assert (ran.returncode == 0, ran.stdout) == (taken, "secret" if taken else ""), ran.stderr
 
 
@@ -103,10 +108,16 @@ def test_a_list_that_opens_it_is_named(tmp_path):
             file,
             ACL,
             acl(
-                (OWNER_, 6, 0xFFFFFFFF), (USER, 4, 4242), (GROUP_, 0, 0xFFFFFFFF), (MASK, 4, 0xFFFFFFFF), (OTHERS, 0, 0xFFFFFFFF)
+                (OWNER_, 6, 0xFFFFFFFF),
+                (USER, 4, 4242),
+                (GROUP_, 0, 0xFFFFFFFF),
+                (MASK, 4, 0xFFFFFFFF),
+                (OTHERS, 0, 0xFFFFFFFF),
             ),
         )
     except OSError as error:
         pytest.skip(f"the file system here has no access control lists ({error.strerror})")
-    with pytest.raises(settings.SettingsError, match=r"user 4242, by its access control list.*setfacl -b"):
+    with pytest.raises(
+        settings.SettingsError, match=r"user 4242, by its access control list.*setfacl -b"
+    ):
         settings.read_secret(file)

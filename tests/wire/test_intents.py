@@ -43,4 +43,7 @@ def test_other_bytes_are_refused(data):
         return
     with pytest.raises(FailureError) as caught:
         millis_of(data)
-    assert (caught.value.reason, caught.value.field) == (failures_pb2.REASON_INPUT_MALFORMED, "intent_id")
+    assert (caught.value.reason, caught.value.field) == (
+        failures_pb2.REASON_INPUT_MALFORMED,
+        "intent_id",
+    )

@@ -24,7 +24,9 @@ class Server:
 @pytest.fixture
 def parse():
     server = Server()
-    handler = grpc.stream_stream_rpc_method_handler(lambda *_: None, pb.SignStreamRequest.FromString)
+    handler = grpc.stream_stream_rpc_method_handler(
+        lambda *_: None, pb.SignStreamRequest.FromString
+    )
     lenient.LenientRegistrar(server).add_registered_method_handlers("service", {"Sign": handler})
     return server.parse["Sign"]
 
@@ -60,5 +62,8 @@ def test_a_large_request_that_breaks_a_bound_is_let_go_at_once_and_keeps_its_num
     assert isinstance(stand_in, bounds.Unparsed)
     assert stand_in.number == 7
     failure = refusal(stand_in)
-    assert (failure.reason, failure.field) == (failures_pb2.REASON_INPUT_TOO_LARGE, "groups[0].items")
+    assert (failure.reason, failure.field) == (
+        failures_pb2.REASON_INPUT_TOO_LARGE,
+        "groups[0].items",
+    )
     assert failure.detail == refusal(request).detail

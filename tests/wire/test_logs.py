@@ -32,7 +32,11 @@ def test_a_line(stream):
     logs.event("batch.sent", size=3, ratio=0.5, ok=True, digest=b"\x01" * 40, none=None)
     (line,) = lines(stream)
     assert line.pop("time").endswith("Z")
-    assert (line.pop("level"), line.pop("event"), line.pop("process")) == ("info", "batch.sent", "test")
+    assert (line.pop("level"), line.pop("event"), line.pop("process")) == (
+        "info",
+        "batch.sent",
+        "test",
+    )
     assert line == {"size": 3, "ratio": 0.5, "ok": True, "digest": "01" * 32, "none": None}
 
 
@@ -68,9 +72,15 @@ def test_libraries_cannot_write_what_they_quote(stream):
     try:
         raise ValueError("the token was abc")
     except ValueError:
-        logging.getLogger("grpc._server").exception("Exception calling application: %s", "the message was m")
+        logging.getLogger("grpc._server").exception(
+            "Exception calling application: %s", "the message was m"
+        )
     (line,) = lines(stream)
-    assert (line["event"], line["logger"], line["cause"]) == ("library.log", "grpc._server", "ValueError")
+    assert (line["event"], line["logger"], line["cause"]) == (
+        "library.log",
+        "grpc._server",
+        "ValueError",
+    )
     assert "abc" not in stream.getvalue()
     assert "message was" not in stream.getvalue()
 

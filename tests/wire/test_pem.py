@@ -1,4 +1,6 @@
-"""A certificate file is taken with whatever stands around the certificates, wherever OpenSSL takes it; and no damaged one is."""
+"""A certificate file is taken with whatever stands around the certificates, wherever OpenSSL takes
+it; and no damaged one is.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,25 @@ def text_of(ca):
 
 
 def trusted(ca):
-    command = ["openssl", "x509", "-trustout", "-addtrust", "clientAuth", "-setalias", "Gef\u00e4\u00df"]
+    command = [
+        "openssl",
+        "x509",
+        "-trustout",
+        "-addtrust",
+        "clientAuth",
+        "-setalias",
+        "Gef\u00e4\u00df",
+    ]
     return subprocess.run(command, input=ca.pem, capture_output=True, check=True).stdout
 
 
 DRESSED = {
     "plain": ONE.pem + TWO.pem,
-    "a comment in UTF-8": "# Z\u00fcrich \U0001f511\n".encode() + ONE.pem + "\u2014\n".encode() + TWO.pem + "\n\u00e9".encode(),
+    "a comment in UTF-8": "# Z\u00fcrich \U0001f511\n".encode()
+    + ONE.pem
+    + "\u2014\n".encode()
+    + TWO.pem
+    + "\n\u00e9".encode(),
     "a comment in latin-1": b"# Z\xfcrich\n" + ONE.pem + b"\xe9\xff\n" + TWO.pem,
     "control characters": b"\x01\x1b[31m\n" + ONE.pem + TWO.pem,
     "Windows": (ONE.pem + TWO.pem).replace(b"\n", b"\r\n"),
@@ -54,10 +68,17 @@ DRESSED = {
     "the old label": (block(ONE.der, "X509 CERTIFICATE") + block(TWO.der)).encode(),
     "long lines": (block(ONE.der, width=76) + block(TWO.der, width=64)).encode(),
     "twice": ONE.pem + TWO.pem + ONE.pem,
-    "attributes of PKCS #12": b"Bag Attributes\n    friendlyName: x\nsubject=CN = \xc3\xa9\n" + ONE.pem + TWO.pem,
-    "another kind between": ONE.pem + b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n" + TWO.pem,
+    "attributes of PKCS #12": b"Bag Attributes\n    friendlyName: x\nsubject=CN = \xc3\xa9\n"
+    + ONE.pem
+    + TWO.pem,
+    "another kind between": ONE.pem
+    + b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
+    + TWO.pem,
 }
-MARKED = {"a byte order mark": b"\xef\xbb\xbf" + ONE.pem + TWO.pem, "old Macintosh": (ONE.pem + TWO.pem).replace(b"\n", b"\r")}
+MARKED = {
+    "a byte order mark": b"\xef\xbb\xbf" + ONE.pem + TWO.pem,
+    "old Macintosh": (ONE.pem + TWO.pem).replace(b"\n", b"\r"),
+}
 """What editors make, and OpenSSL reads nothing or half of."""
 
 
@@ -72,7 +93,9 @@ def test_openssl_finds_the_same(name, tmp_path):
 
 @pytest.mark.parametrize("name", [*DRESSED, *MARKED])
 def test_every_process_takes_it(name, tmp_path):
-    """A CA file with an umlaut in a comment was refused by agent and adapter, and taken by every other program."""
+    """A CA file with an umlaut in a comment was refused by agent and adapter, and taken by every
+    other program.
+    """
     data = {**DRESSED, **MARKED}[name]
     assert pem.authorities(data) == BOTH
     ca, chain, key = (tmp_path / each for each in ("ca.pem", "chain.pem", "key.pem"))
@@ -93,7 +116,9 @@ def test_every_process_takes_it(name, tmp_path):
         assert injected in {pem.written(BOTH), pem.written([*BOTH, ONE.der])}
     if b"PUBLIC" not in data:
         assert certificates.normal(data) in {pem.written(BOTH), pem.written([*BOTH, ONE.der])}
-    dressed = mounted._pair(b"\xef\xbb\xbf# \xe9\r\n" + certificate.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + private)
+    dressed = mounted._pair(
+        b"\xef\xbb\xbf# \xe9\r\n" + certificate.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + private
+    )
     assert dressed == Pair(certificate, private)
     token = tmp_path / "token"
     token.write_text("a")
@@ -101,7 +126,11 @@ def test_every_process_takes_it(name, tmp_path):
 
 
 @given(
-    st.lists(st.binary(max_size=40).filter(lambda text: b"--" not in text and b"\xef\xbb" not in text), min_size=3, max_size=3)
+    st.lists(
+        st.binary(max_size=40).filter(lambda text: b"--" not in text and b"\xef\xbb" not in text),
+        min_size=3,
+        max_size=3,
+    )
 )
 def test_no_text_around_them_matters(texts):
     before, between, after = (text + b"\n" for text in texts)
@@ -132,7 +161,9 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_one_is_refused_whole(name):
-    """Of two, one good, nothing is taken: an authority that is silently not there is an outage later."""
+    """Of two, one good, nothing is taken: an authority that is silently not there is an outage
+    later.
+    """
     with pytest.raises(ValueError, match=r"certificate|base64"):
         pem.authorities(DAMAGED[name])
     certificate, private = ONE.issue("spiffe://example.test/ns/shop/sa/orders")

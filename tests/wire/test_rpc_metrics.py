@@ -1,4 +1,6 @@
-"""RPCs are measured as OpenTelemetry's convention says: one duration an RPC, with the status that its caller got."""
+"""RPCs are measured as OpenTelemetry's convention says: one duration an RPC, with the status that
+its caller got.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from capsign_wire.rpc_metrics import SERVER_FAULTS, MeasuredRegistrar
 from capsign_wire.telemetry import CATALOGUE, Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-ISSUE, RENEW, WATCH = (f"capsign.adapter.v1.CapabilityService/{name}" for name in ("IssueHandles", "RenewHandles", "Watch"))
+ISSUE, RENEW, WATCH = (
+    f"capsign.adapter.v1.CapabilityService/{name}"
+    for name in ("IssueHandles", "RenewHandles", "Watch")
+)
 SIGN, LIST = (f"capsign.agent.v1.SigningService/{name}" for name in ("Sign", "ListHandles"))
 STREAM = "capsign.agent.v1.SigningService/SignStream"
 
@@ -49,7 +54,10 @@ class Signing(agent_pb2_grpc.SigningServiceServicer):
 
 
 def seen(metrics):
-    return {labels[1:]: count for labels, count in metrics.snapshot()["rpc.server.call.duration"].items()}
+    return {
+        labels[1:]: count
+        for labels, count in metrics.snapshot()["rpc.server.call.duration"].items()
+    }
 
 
 @contextmanager
@@ -89,7 +97,9 @@ def test_a_synchronous_server():
 async def test_an_aio_server():
     metrics = Metrics()
     server = grpc.aio.server()
-    agent_pb2_grpc.add_SigningServiceServicer_to_server(Signing(), LenientRegistrar(MeasuredRegistrar(server, metrics)))
+    agent_pb2_grpc.add_SigningServiceServicer_to_server(
+        Signing(), LenientRegistrar(MeasuredRegistrar(server, metrics))
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     stopping = AsyncExitStack()
@@ -106,12 +116,36 @@ async def test_an_aio_server():
         assert await stream.read() is grpc.aio.EOF
     overloaded = FailureError(failures_pb2.REASON_OVERLOADED).row.status.name
     fault = overloaded if overloaded in SERVER_FAULTS else ""
-    assert seen(metrics) == {(LIST, "OK", ""): 1, (SIGN, overloaded, fault): 1, (STREAM, "OK", ""): 1}
+    assert seen(metrics) == {
+        (LIST, "OK", ""): 1,
+        (SIGN, overloaded, fault): 1,
+        (STREAM, "OK", ""): 1,
+    }
 
 
 def test_the_buckets_and_the_labels_are_those_of_the_convention():
     row = CATALOGUE["rpc.server.call.duration"]
     assert row.unit == "s"
-    assert row.buckets == (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-    assert list(row.labels) == ["rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"]
+    assert row.buckets == (
+        0.005,
+        0.01,
+        0.025,
+        0.05,
+        0.075,
+        0.1,
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+        2.5,
+        5.0,
+        7.5,
+        10.0,
+    )
+    assert list(row.labels) == [
+        "rpc.system.name",
+        "rpc.method",
+        "rpc.response.status_code",
+        "error.type",
+    ]
     assert {ISSUE, RENEW, WATCH, SIGN, LIST, STREAM} < row.labels["rpc.method"]

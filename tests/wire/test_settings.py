@@ -51,7 +51,12 @@ def test_file_and_environment(tmp_path):
         OTHER="x",
     )
     assert found.state == Path("/var/s")
-    assert (found.health.port, found.targets, found.debug, found.linger_s) == (9, ["a:1", "b:2"], True, 0.25)
+    assert (found.health.port, found.targets, found.debug, found.linger_s) == (
+        9,
+        ["a:1", "b:2"],
+        True,
+        0.25,
+    )
     assert found.spare == Health(port=7)
     assert found.sockets == (Socket(name="app"),)
 
@@ -66,14 +71,29 @@ def test_environment_alone(tmp_path):
     [
         ('state="s"\n[heatlh]\nport=1', {}, "heatlh", "Did you mean `health`?"),
         ('state="s"\n[health]\nprot=1', {}, "health.prot", "Did you mean `port`?"),
-        ('state="s"\n[[sockets]]\nname="a"\nzz=1', {}, "sockets[0].zz", "Known here: algorithms, name"),
+        (
+            'state="s"\n[[sockets]]\nname="a"\nzz=1',
+            {},
+            "sockets[0].zz",
+            "Known here: algorithms, name",
+        ),
         ('state="s"\n[health]\nport=70000', {}, "health.port", "CAPSIGN_X_HEALTH_PORT"),
         ('state="s"\n[health]\nport="1"', {}, "health.port", "expected `int`, got `str`"),
         ("debug=true", {}, "state", "it is missing"),
         ('state="s"\nhealth=3', {}, "health", "expected `object`"),
         ('state="s"\nhealth=3', {"CAPSIGN_X_HEALTH_PORT": "1"}, "health", "must be a section"),
-        ('state="s"', {"CAPSIGN_X_HEALTH_PORT": "many"}, "health.port", "CAPSIGN_X_HEALTH_PORT does not fit"),
-        ('state="s"', {"CAPSIGN_X_HEALTH_PROT": "1"}, "CAPSIGN_X_HEALTH_PROT", "Did you mean `CAPSIGN_X_HEALTH_PORT`?"),
+        (
+            'state="s"',
+            {"CAPSIGN_X_HEALTH_PORT": "many"},
+            "health.port",
+            "CAPSIGN_X_HEALTH_PORT does not fit",
+        ),
+        (
+            'state="s"',
+            {"CAPSIGN_X_HEALTH_PROT": "1"},
+            "CAPSIGN_X_HEALTH_PROT",
+            "Did you mean `CAPSIGN_X_HEALTH_PORT`?",
+        ),
         ('state="s', {}, "", "is not TOML"),
     ],
 )
@@ -85,11 +105,24 @@ def test_refused_with_key_and_fix(tmp_path, text, environ, key, words):
 
 
 @pytest.mark.parametrize(
-    "suffix", ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_GRPC", "PORT", "PORT_443_TCP", "PORT_443_TCP_ADDR"]
+    "suffix",
+    [
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        "SERVICE_PORT_GRPC",
+        "PORT",
+        "PORT_443_TCP",
+        "PORT_443_TCP_ADDR",
+    ],
 )
 def test_a_service_named_like_us_does_not_break_the_pod(tmp_path, suffix):
-    """Kubernetes writes a Service's address into every pod: a Service `capsign-x` gives CAPSIGN_X_SERVICE_HOST by itself."""
-    assert load('state="s"', tmp_path, **{f"CAPSIGN_X_{suffix}": "tcp://10.0.0.1:443"}).health.port == 0
+    """Kubernetes writes a Service's address into every pod: a Service `capsign-x` gives
+    CAPSIGN_X_SERVICE_HOST by itself.
+    """
+    assert (
+        load('state="s"', tmp_path, **{f"CAPSIGN_X_{suffix}": "tcp://10.0.0.1:443"}).health.port
+        == 0
+    )
 
 
 def test_file_bounds(tmp_path):
@@ -122,7 +155,10 @@ def secret(directory: Path, data: bytes = b"1234", mode: int = 0o600) -> Path:
 
 def test_secret(tmp_path):
     assert settings.read_secret(secret(tmp_path)) == b"1234"
-    assert settings.read_secret(secret(tmp_path, b"x" * settings.MAX_SECRET_BYTES)) == b"x" * settings.MAX_SECRET_BYTES
+    assert (
+        settings.read_secret(secret(tmp_path, b"x" * settings.MAX_SECRET_BYTES))
+        == b"x" * settings.MAX_SECRET_BYTES
+    )
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o610, 0o666])
@@ -133,7 +169,9 @@ def test_secret_that_others_can_read(tmp_path, mode):
 
 
 def test_secret_as_kubernetes_mounts_it(tmp_path):
-    """A mounted Secret is a link to `..data`, itself a link to a directory with the date. Refusing links refused every Secret."""
+    """A mounted Secret is a link to `..data`, itself a link to a directory with the date. Refusing
+    links refused every Secret.
+    """
     (tmp_path / "..2026").mkdir()
     secret(tmp_path / "..2026")
     (tmp_path / "..data").symlink_to("..2026")

@@ -47,11 +47,27 @@ def test_the_store_lies_where_its_path_says(name, tmp_path):
 
 @pytest.mark.parametrize(
     "url",
-    ["sqlite:", "sqlite:///", "sqlite:////", "sqlite://host/x", "sqlite:x", "sqlite:///a#b", "sqlite:///a?b", "sqlite:///100%",
-     "sqlite:///a%zz", "sqlite:///a%00b", "sqlite:///a\nb", "SQLITE:///a", "sqlite:///%2F", ""],
-)  # fmt: skip
+    [
+        "sqlite:",
+        "sqlite:///",
+        "sqlite:////",
+        "sqlite://host/x",
+        "sqlite:x",
+        "sqlite:///a#b",
+        "sqlite:///a?b",
+        "sqlite:///100%",
+        "sqlite:///a%zz",
+        "sqlite:///a%00b",
+        "sqlite:///a\nb",
+        "SQLITE:///a",
+        "sqlite:///%2F",
+        "",
+    ],
+)
 def test_what_names_no_file_is_refused(url):
-    """After a `#` nothing was read, and a line's end was dropped: the store would have been another one."""
+    """After a `#` nothing was read, and a line's end was dropped: the store would have been another
+    one.
+    """
     with pytest.raises(ValueError, match="sqlite:///absolute/path"):
         open_store(url)
 

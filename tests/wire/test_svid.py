@@ -30,7 +30,9 @@ def read_by_both(pem: bytes) -> str:
     return said[0]
 
 
-@pytest.mark.parametrize("text", [GOOD, "spiffe://a/b", "spiffe://a-b_c.d/A.b/..c/...", "spiffe://a/" + "x" * 244])
+@pytest.mark.parametrize(
+    "text", [GOOD, "spiffe://a/b", "spiffe://a-b_c.d/A.b/..c/...", "spiffe://a/" + "x" * 244]
+)
 def test_what_names_a_workload(text):
     assert svid.check_id(text) == text
     assert read_by_both(AUTHORITY.issue(text).certificate) == text
@@ -38,7 +40,9 @@ def test_what_names_a_workload(text):
 
 @given(st.binary(max_size=12), st.integers(0, len(GOOD)))
 def test_nothing_put_into_it_is_overlooked(added, at):
-    """Whatever bytes are put wherever into a good one: it names nobody, or exactly what it then says."""
+    """Whatever bytes are put wherever into a good one: it names nobody, or exactly what it then
+    says.
+    """
     raw = GOOD[:at].encode() + added + GOOD[at:].encode()
     assert read_by_both(AUTHORITY.issue(raw).certificate) in {"nobody", raw.decode("latin-1")}
 
@@ -64,7 +68,13 @@ def test_exactly_one_uri(uris):
     ("extensions", "named"),
     [
         ((), GOOD),
-        ((x509.BasicConstraints(ca=False, path_length=None), usage(signs=True, signs_certificates=False)), GOOD),
+        (
+            (
+                x509.BasicConstraints(ca=False, path_length=None),
+                usage(signs=True, signs_certificates=False),
+            ),
+            GOOD,
+        ),
         ((x509.BasicConstraints(ca=True, path_length=None),), "nobody"),
         ((usage(signs=True, signs_certificates=True),), "nobody"),
         ((usage(signs=True, signs_certificates=False, signs_lists=True),), "nobody"),

@@ -1,4 +1,6 @@
-"""Counts are exact, labels come from the catalogue, and nothing of OpenTelemetry is imported unless it is asked for."""
+"""Counts are exact, labels come from the catalogue, and nothing of OpenTelemetry is imported unless
+it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,14 @@ def moved(cells):
     return {labels: value for labels, value in cells.items() if value}
 
 
-@pytest.mark.parametrize("name", [name for name, row in CATALOGUE.items() if row.kind is Kind.COUNTER])
+@pytest.mark.parametrize(
+    "name", [name for name, row in CATALOGUE.items() if row.kind is Kind.COUNTER]
+)
 def test_every_counter_starts_at_zero_with_every_label_that_it_can_have(name):
-    """An alert such as `increase(capsign_refusals_total{reason="HANDLE_STOLEN"}[10m]) > 0` compares two values: a series that
-    appears with its first event, at 1, did not grow for it, and the one theft that mattered paged nobody."""
+    """An alert such as `increase(capsign_refusals_total{reason="HANDLE_STOLEN"}[10m]) > 0` compares
+    two values: a series that appears with its first event, at 1, did not grow for it, and the one
+    theft that mattered paged nobody.
+    """
     counter, row = Metrics().counter(name), CATALOGUE[name]
     assert set(counter.cells.values()) == {0}
     for at, known in enumerate(row.labels.values()):
@@ -45,7 +51,9 @@ def test_a_reason_is_there_before_it_is_first_counted(reason):
     metrics.observe_calls(reason)
     metrics.observe_identity(reason)
     after = metrics.snapshot()
-    assert {name: set(cells) for name, cells in before.items()} == {name: set(cells) for name, cells in after.items()}
+    assert {name: set(cells) for name, cells in before.items()} == {
+        name: set(cells) for name, cells in after.items()
+    }
 
 
 def test_a_reason_has_one_outcome():
@@ -91,7 +99,11 @@ def test_buckets_include_their_upper_bound():
         histogram.record(value, "upstream")
     cell = histogram.cells["upstream",]
     bounds = histogram.instrument.buckets
-    held = {bounds[index] if index < len(bounds) else "above": count for index, count in enumerate(cell.counts) if count}
+    held = {
+        bounds[index] if index < len(bounds) else "above": count
+        for index, count in enumerate(cell.counts)
+        if count
+    }
     assert held == {1.0: 1, 2.0: 1, 4.0: 1, 1024.0: 1, "above": 1}
     assert (cell.total, cell.least, cell.most) == (2055, 1, 1025)
 
@@ -102,9 +114,18 @@ def test_every_reason_is_counted_in_step(reason):
     metrics.observe_calls(reason, items=3)
     row, seen = REASONS[reason], metrics.snapshot()
     assert moved(seen["capsign.calls"]) == {(OUTCOME_NAMES[row.outcome], row.name): 3}
-    stirred = {name for name in ("capsign.refusals", "capsign.unknowns", "capsign.rate_limited") if moved(seen[name])}
-    expected = {pb.OUTCOME_REFUSED: {"capsign.refusals"}, pb.OUTCOME_UNKNOWN: {"capsign.unknowns"}}.get(row.outcome, set())
-    assert stirred == (expected or ({"capsign.rate_limited"} if reason == pb.REASON_RATE_LIMITED else set()))
+    stirred = {
+        name
+        for name in ("capsign.refusals", "capsign.unknowns", "capsign.rate_limited")
+        if moved(seen[name])
+    }
+    expected = {
+        pb.OUTCOME_REFUSED: {"capsign.refusals"},
+        pb.OUTCOME_UNKNOWN: {"capsign.unknowns"},
+    }.get(row.outcome, set())
+    assert stirred == (
+        expected or ({"capsign.rate_limited"} if reason == pb.REASON_RATE_LIMITED else set())
+    )
 
 
 def test_promises_start_at_zero_and_a_broken_one_is_said(capsys):
@@ -125,7 +146,13 @@ def test_a_gauge_that_fails_is_left_out(capsys):
 
 def test_the_documented_table_is_the_catalogue():
     text = (ROOT / "docs/operations/telemetry.md").read_text()
-    documented = set(re.findall(r"^\| `((?:capsign|rpc)\.[a-z_.]+)` \| (?:counter|gauge|histogram) \|", text, re.MULTILINE))
+    documented = set(
+        re.findall(
+            r"^\| `((?:capsign|rpc)\.[a-z_.]+)` \| (?:counter|gauge|histogram) \|",
+            text,
+            re.MULTILINE,
+        )
+    )
     assert documented == set(CATALOGUE)
 
 
@@ -142,14 +169,21 @@ def test_off_imports_nothing_and_hands_the_trace_on():
 
 
 def test_a_client_imports_neither_settings_nor_telemetry():
-    """capsign's own dependencies are grpcio and protobuf: whatever it imports must work without msgspec and OpenTelemetry."""
-    code = "import sys; import capsign; print([m for m in sys.modules if m.split('.')[0] in {'msgspec', 'opentelemetry'}])"
+    """capsign's own dependencies are grpcio and protobuf: whatever it imports must work without
+    msgspec and OpenTelemetry.
+    """
+    code = (
+        "import sys; import capsign; print([m for m in sys.modules if m.split('.')[0] in "
+        "{'msgspec', 'opentelemetry'}])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
 
 def test_a_collector_that_is_away_does_not_keep_a_process_from_ending(monkeypatch, capsys):
-    """The SDK goes on trying for as long as a minute; agents were killed at the end of their grace for the sake of a count."""
+    """The SDK goes on trying for as long as a minute; agents were killed at the end of their grace
+    for the sake of a count.
+    """
     monkeypatch.setattr(otel, "CLOSE_S", 0.05)
     back, ended = threading.Event(), []
     running = otel.Telemetry(PassingTracer(), [lambda: ended.append("quick"), back.wait])
@@ -199,7 +233,12 @@ running.close()
 
 
 def export(traceparent):
-    environ = {**os.environ, "OTEL_METRICS_EXPORTER": "console", "OTEL_TRACES_EXPORTER": "console", "OTEL_SERVICE_NAME": "named"}
+    environ = {
+        **os.environ,
+        "OTEL_METRICS_EXPORTER": "console",
+        "OTEL_TRACES_EXPORTER": "console",
+        "OTEL_SERVICE_NAME": "named",
+    }
     command = [sys.executable, "-c", EXPORTING, traceparent]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
 
@@ -217,10 +256,19 @@ def decoded(text):
 def test_real_export_has_our_numbers_and_real_histograms():
     ran = export(TRACEPARENT + "-01")
     spans = [one for one in decoded(ran.stdout) if "trace_id" in one.get("context", {})]
-    (resource,) = next(one for one in decoded(ran.stdout) if "resource_metrics" in one)["resource_metrics"]
+    (resource,) = next(one for one in decoded(ran.stdout) if "resource_metrics" in one)[
+        "resource_metrics"
+    ]
     assert resource["resource"]["attributes"]["service.name"] == "named"
-    shown = {metric["name"]: metric["data"] for scope in resource["scope_metrics"] for metric in scope["metrics"]}
-    calls = {tuple(one["attributes"].values()): one["value"] for one in shown["capsign.calls"]["data_points"]}
+    shown = {
+        metric["name"]: metric["data"]
+        for scope in resource["scope_metrics"]
+        for metric in scope["metrics"]
+    }
+    calls = {
+        tuple(one["attributes"].values()): one["value"]
+        for one in shown["capsign.calls"]["data_points"]
+    }
     assert set(calls) == set(CATALOGUE["capsign.calls"].series())
     assert moved(calls) == {("done", "NONE"): 5}
     (duration,) = shown["capsign.call.duration"]["data_points"]
@@ -242,5 +290,9 @@ def test_an_unsampled_trace_is_handed_on_and_not_recorded():
 
 def test_every_kind_is_kept():
     metrics = Metrics()
-    kept = {Kind.COUNTER: metrics.counters, Kind.HISTOGRAM: metrics.histograms, Kind.GAUGE: metrics.gauges}
+    kept = {
+        Kind.COUNTER: metrics.counters,
+        Kind.HISTOGRAM: metrics.histograms,
+        Kind.GAUGE: metrics.gauges,
+    }
     assert all(name in kept[row.kind] for name, row in CATALOGUE.items())

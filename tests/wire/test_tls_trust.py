@@ -1,4 +1,6 @@
-"""A client of ours takes the servers that gRPC takes, on every Python, and nobody whose authority it was not given."""
+"""A client of ours takes the servers that gRPC takes, on every Python, and nobody whose authority
+it was not given.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,12 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("agent", "adapter", "clients", "k8s", "proto/python", "softhsm")
 
 
-def shake(directory: Path, client: ssl.SSLContext, authority: Authority, asked: str = "adapter.example") -> None:
-    """A handshake in memory, with a server that this authority certified. Raises what the client raises."""
+def shake(
+    directory: Path, client: ssl.SSLContext, authority: Authority, asked: str = "adapter.example"
+) -> None:
+    """A handshake in memory, with a server that this authority certified. Raises what the client
+    raises.
+    """
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(*authority.issue(dns=("adapter.example",)).write(directory, "serving"))
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -30,7 +36,9 @@ def shake(directory: Path, client: ssl.SSLContext, authority: Authority, asked: 
 
 
 def test_an_authority_with_no_more_than_it_needs_is_taken(tmp_path):
-    """As `openssl req -x509` made them for decades. The strict rules of Python 3.13 are the control."""
+    """As `openssl req -x509` made them for decades. The strict rules of Python 3.13 are the
+    control.
+    """
     plain = Authority(plain=True)
     context = tls_trust.context(plain.certificate.decode())
     shake(tmp_path, context, plain)
@@ -57,7 +65,9 @@ def test_no_secret_of_a_connection_goes_into_a_file(tmp_path, monkeypatch):
 
 
 def test_no_other_module_asks_python_for_its_own_idea_of_trust():
-    """On Python 3.13 an injector found that no adapter of a plain authority was its own, and made no pod ready to run."""
+    """On Python 3.13 an injector found that no adapter of a plain authority was its own, and made
+    no pod ready to run.
+    """
     asks = [
         str(file.relative_to(ROOT))
         for folder in SOURCES

@@ -24,7 +24,9 @@ def test_there_and_back(value):
 
 @given(st.binary(min_size=1).filter(lambda raw: b"\0" not in raw))
 def test_every_path_is_text_or_refused(raw):
-    """A path with an emoji came out as JSON writes it, which no TOML reader takes; one that is not UTF-8 as half a letter."""
+    """A path with an emoji came out as JSON writes it, which no TOML reader takes; one that is not
+    UTF-8 as half a letter.
+    """
     path = Path(os.fsdecode(raw))
     try:
         written = toml_text.value(path)
@@ -36,6 +38,9 @@ def test_every_path_is_text_or_refused(raw):
 
 
 def test_what_else_must_not_be_seen():
-    assert toml_text.value(("$HOME", "\x7f\x85\u2028\U0001f511"), escape="$") == '["\\u0024HOME", "\\u007f\x85\u2028\U0001f511"]'
+    assert (
+        toml_text.value(("$HOME", "\x7f\x85\u2028\U0001f511"), escape="$")
+        == '["\\u0024HOME", "\\u007f\x85\u2028\U0001f511"]'
+    )
     with pytest.raises(TypeError):
         toml_text.value({"a": 1})

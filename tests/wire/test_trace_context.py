@@ -1,11 +1,21 @@
-"""A traceparent is read as W3C trace context, level 2, says; what is none is no trace and no error."""
+"""A traceparent is read as W3C trace context, level 2, says; what is none is no trace and no
+error.
+"""
 
 from __future__ import annotations
 
 import pytest
 from capsign_wire import trace_context
 from capsign_wire.agent.v1 import agent_pb2
-from capsign_wire.trace_context import MAX_LENGTH, MAX_LINKS, gathered, of_headers, of_message, read, sampled
+from capsign_wire.trace_context import (
+    MAX_LENGTH,
+    MAX_LINKS,
+    gathered,
+    of_headers,
+    of_message,
+    read,
+    sampled,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +32,8 @@ def header(number: int, flags: str = "01") -> str:
     [
         (f"00-{IDS}-00", f"00-{IDS}-00"),
         (f"00-{IDS}-01", f"00-{IDS}-01"),
-        # Level 2: the trace id was made at random. SDKs have set this bit since 2026; with the sampled bit it is `03`.
+        # Level 2: the trace id was made at random. SDKs have set this bit since 2026; with the
+        # sampled bit it is `03`.
         (f"00-{IDS}-02", f"00-{IDS}-02"),
         (f"00-{IDS}-03", f"00-{IDS}-03"),
         # Flags without a meaning yet are taken, and not handed on.
@@ -90,8 +101,13 @@ def test_two_headers_that_differ_name_no_trace():
 
 
 def test_a_recorded_trace_goes_first_and_the_others_are_linked():
-    """The first call's trace was handed on: that nobody recorded it hid the traces of all calls beside it."""
-    assert gathered([header(1, "00"), header(2), header(3, "02"), header(4, "03"), header(2)]) == (header(2), [header(4, "03")])
+    """The first call's trace was handed on: that nobody recorded it hid the traces of all calls
+    beside it.
+    """
+    assert gathered([header(1, "00"), header(2), header(3, "02"), header(4, "03"), header(2)]) == (
+        header(2),
+        [header(4, "03")],
+    )
     assert gathered([header(1, "00"), header(2, "00")]) == (header(1, "00"), [])
     assert gathered(["junk", ""]) == ("", [])
     first, links = gathered(header(number) for number in range(1, 500))
@@ -100,7 +116,9 @@ def test_a_recorded_trace_goes_first_and_the_others_are_linked():
 
 def test_a_message_names_what_is_a_trace():
     def named(traceparent, linked=()):
-        return of_message(agent_pb2.SignStreamRequest(traceparent=traceparent, linked_traceparents=linked))
+        return of_message(
+            agent_pb2.SignStreamRequest(traceparent=traceparent, linked_traceparents=linked)
+        )
 
     assert named("") == ("", [])
     assert named("junk", [header(1)]) == (header(1), [])
@@ -115,8 +133,14 @@ def test_the_bounds_are_those_of_the_protos():
     from capsign_wire.types.v1 import bounds_pb2
 
     for kind in (agent_pb2.SignStreamRequest, signing_pb2.SignRequest):
-        bound = kind.DESCRIPTOR.fields_by_name["linked_traceparents"].GetOptions().Extensions[bounds_pb2.bound]
+        bound = (
+            kind.DESCRIPTOR.fields_by_name["linked_traceparents"]
+            .GetOptions()
+            .Extensions[bounds_pb2.bound]
+        )
         assert bound.max_items == trace_context.MAX_LINKS
         assert bound.max_len == MAX_LENGTH
-        bound = kind.DESCRIPTOR.fields_by_name["traceparent"].GetOptions().Extensions[bounds_pb2.bound]
+        bound = (
+            kind.DESCRIPTOR.fields_by_name["traceparent"].GetOptions().Extensions[bounds_pb2.bound]
+        )
         assert (bound.max_len, bound.format) == (MAX_LENGTH, bounds_pb2.FORMAT_UNSPECIFIED)

@@ -1,4 +1,6 @@
-"""A path, and what gRPC calls the socket at it: for every byte that a path may have, with sockets that are really there."""
+"""A path, and what gRPC calls the socket at it: for every byte that a path may have, with sockets
+that are really there.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,11 @@ def folder():
     shutil.rmtree(found)
 
 
-@given(st.binary(min_size=1, max_size=106).map(lambda raw: b"/" + raw.replace(b"\0", b"x").replace(b",", b"y")))
+@given(
+    st.binary(min_size=1, max_size=106).map(
+        lambda raw: b"/" + raw.replace(b"\0", b"x").replace(b",", b"y")
+    )
+)
 def test_there_and_back(raw):
     path = os.fsdecode(raw)
     target = unix_socket.target(path)
@@ -46,7 +52,9 @@ def test_any_text_is_a_path_or_a_sentence(text):
     try:
         told = unix_socket.target(unix_socket.path_of(text))
         assert told.startswith("unix:/")
-    except UnicodeEncodeError:  # half a character: nothing that the environment or a command line could hold
+    except (
+        UnicodeEncodeError
+    ):  # half a character: nothing that the environment or a command line could hold
         return
     except ValueError as error:
         told = str(error)
@@ -55,14 +63,29 @@ def test_any_text_is_a_path_or_a_sentence(text):
 
 ODD_NAMES = [
     *(PATH_BYTES[at : at + 64] for at in range(0, len(PATH_BYTES), 64)),
-    b"a#b", b"a?b", b"a%20b", b"100%", b"a b ", b" a", b"'quoted'", b'"', b"a\nb", b"unix:x",
-    "\U0001f511 é".encode(), b"\xff\xfe",
-    b"~", b"@", b"[::1]:7443", b"a:b;c",
-]  # fmt: skip
+    b"a#b",
+    b"a?b",
+    b"a%20b",
+    b"100%",
+    b"a b ",
+    b" a",
+    b"'quoted'",
+    b'"',
+    b"a\nb",
+    b"unix:x",
+    "\U0001f511 é".encode(),
+    b"\xff\xfe",
+    b"~",
+    b"@",
+    b"[::1]:7443",
+    b"a:b;c",
+]
 
 
 def names(folder):
-    """Sockets in directories of odd names, one of odd names itself, and the longest that there can be."""
+    """Sockets in directories of odd names, one of odd names itself, and the longest that there can
+    be.
+    """
     base = os.fsencode(folder)
     for name in ODD_NAMES:
         yield base + b"/" + name + b"/s"
@@ -71,7 +94,9 @@ def names(folder):
 
 
 def test_every_name_that_is_served_is_reached(folder):
-    """A socket in a directory called `a#b` was served and could not be reached; one in `%20` lay elsewhere than it should."""
+    """A socket in a directory called `a#b` was served and could not be reached; one in `%20` lay
+    elsewhere than it should.
+    """
     servicer = health.HealthServicer()
     for raw in names(folder):
         path = Path(os.fsdecode(raw))
@@ -84,7 +109,9 @@ def test_every_name_that_is_served_is_reached(folder):
         try:
             assert claim.intact, "it lies where the settings say"
             with channels.insecure(socket_target(path)) as channel:
-                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+                health_pb2_grpc.HealthStub(channel).Check(
+                    health_pb2.HealthCheckRequest(), timeout=10
+                )
         finally:
             server.stop(None).wait()
             claim.release()
@@ -100,10 +127,20 @@ async def test_both_clients_reach_an_odd_place_however_it_is_named(folder, monke
     path = str(home / "agent.sock")
     try:
         spellings = [
-            path, "/" + path, path.replace("/", "//"), path + "/", home / "agent.sock", os.fsencode(path),
-            unix_socket.target(path), unix_socket.target(path).replace("unix:", "unix://"),
-            "agent.sock", "./agent.sock", "unix:agent.sock", link / "agent.sock", link / "." / "agent.sock",
-        ]  # fmt: skip
+            path,
+            "/" + path,
+            path.replace("/", "//"),
+            path + "/",
+            home / "agent.sock",
+            os.fsencode(path),
+            unix_socket.target(path),
+            unix_socket.target(path).replace("unix:", "unix://"),
+            "agent.sock",
+            "./agent.sock",
+            "unix:agent.sock",
+            link / "agent.sock",
+            link / "." / "agent.sock",
+        ]
         for one in spellings:
             with capsign.Signer(one) as signer:
                 assert signer.handles(), one

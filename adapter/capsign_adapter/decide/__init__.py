@@ -1,1 +1,3 @@
-"""Pure decisions: policy, handles, contexts, admission and lifecycles. No I/O; time is an argument."""
+"""Pure decisions: policy, handles, contexts, admission and lifecycles. No I/O; time is an
+argument.
+"""

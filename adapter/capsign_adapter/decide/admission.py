@@ -1,7 +1,9 @@
-"""May this handle sign this way, now? The one decision of the signing path, pure: everything it weighs is an argument.
+"""May this handle sign this way, now? The one decision of the signing path, pure: everything it
+weighs is an argument.
 
-Four authorities are asked and the least of them holds: what was revoked, what the handle says, what the policy says by now, and
-what the agent narrowed. The caller's word counts only where all of them leave a choice.
+Four authorities are asked and the least of them holds: what was revoked, what the handle says, what
+the policy says by now, and what the agent narrowed. The caller's word counts only where all of them
+leave a choice.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ TRANSCRIPT_LEN = 32
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A use of a handle with every value settled, as the handle's narrowing blocks see it. `algorithm` is the table's name."""
+    """A use of a handle with every value settled, as the handle's narrowing blocks see it.
+    `algorithm` is the table's name.
+    """
 
     algorithm: str
     protocol: str
@@ -46,7 +50,8 @@ class Handle(Protocol):
 class Admitted:
     """Allowed, with the context's values settled. `transcript` is empty or 32 bytes.
 
-    The limits are the stricter of handle and policy: `min_custody` a CustodyClass, the others 0 for no limit.
+    The limits are the stricter of handle and policy: `min_custody` a CustodyClass, the others 0 for
+    no limit.
     """
 
     protocol: str
@@ -58,7 +63,9 @@ class Admitted:
     burst: int
     max_uses: int
     expires_ms: int
-    """When this stops being so without any other change: the handle's expiry, or the policy's shorter life for it."""
+    """When this stops being so without any other change: the handle's expiry, or the policy's
+    shorter life for it.
+    """
 
 
 def admit(
@@ -70,17 +77,20 @@ def admit(
     now_ms: int,
     skew_ms: int,
 ) -> Admitted:
-    """Decide. Raises FailureError HANDLE_REVOKED, HANDLE_EXPIRED, PURPOSE_-, ALGORITHM_- or CONTEXT_NOT_ALLOWED.
+    """Decide. Raises FailureError HANDLE_REVOKED, HANDLE_EXPIRED, PURPOSE_-, ALGORITHM_- or
+    CONTEXT_NOT_ALLOWED.
 
-    `now_ms` is the adapter's clock; `skew_ms` forgives a handle minted by a replica whose clock is ahead. It never lengthens
-    a life.
+    `now_ms` is the adapter's clock; `skew_ms` forgives a handle minted by a replica whose clock is
+    ahead. It never lengthens a life.
     """
     capability = handle.capability
     grant = in_force(capability, policy, revoked, now_ms, skew_ms)
     _algorithm_allowed(capability, grant, policy, algorithm)
     protocol, role, version = settle(_common(capability.protocols, grant.protocols), suffix)
     _transcript_allowed({capability.transcript, grant.transcript}, suffix.transcript)
-    operation = Operation(ALGORITHMS[algorithm].name, protocol, role, version, bool(suffix.transcript))
+    operation = Operation(
+        ALGORITHMS[algorithm].name, protocol, role, version, bool(suffix.transcript)
+    )
     handle.require(operation, now_ms)
     return Admitted(
         protocol=protocol,
@@ -95,7 +105,9 @@ def admit(
     )
 
 
-def in_force(capability: Capability, policy: Policy, revoked: RevocationIndex, now_ms: int, skew_ms: int) -> Grant:
+def in_force(
+    capability: Capability, policy: Policy, revoked: RevocationIndex, now_ms: int, skew_ms: int
+) -> Grant:
     """The grant of this handle, if the handle may be used for anything now.
 
     Raises FailureError HANDLE_REVOKED, HANDLE_EXPIRED or PURPOSE_NOT_ALLOWED.
@@ -107,41 +119,64 @@ def in_force(capability: Capability, policy: Policy, revoked: RevocationIndex, n
 
 
 def check_life(capability: Capability, now_ms: int, skew_ms: int) -> None:
-    """Raise FailureError HANDLE_EXPIRED if the handle is not valid at `now_ms` by the adapter's clock."""
+    """Raise FailureError HANDLE_EXPIRED if the handle is not valid at `now_ms` by the adapter's
+    clock.
+    """
     if now_ms >= capability.expires_ms:
         late = (now_ms - capability.expires_ms) // 1000
-        raise FailureError(failures_pb2.REASON_HANDLE_EXPIRED, f"The handle expired {late} s ago by the adapter's clock.")
+        raise FailureError(
+            failures_pb2.REASON_HANDLE_EXPIRED,
+            f"The handle expired {late} s ago by the adapter's clock.",
+        )
     if now_ms + skew_ms < capability.not_before_ms:
-        raise FailureError(failures_pb2.REASON_HANDLE_EXPIRED, "The handle is not valid yet by this adapter's clock.")
+        raise FailureError(
+            failures_pb2.REASON_HANDLE_EXPIRED,
+            "The handle is not valid yet by this adapter's clock.",
+        )
 
 
 def custody_ok(minimum: int, offered: int) -> None:
-    """Raise FailureError CUSTODY_TOO_WEAK if the key would sign in a weaker custody class than the grant demands."""
+    """Raise FailureError CUSTODY_TOO_WEAK if the key would sign in a weaker custody class than the
+    grant demands.
+    """
     if offered < minimum or offered not in CUSTODY_NAMES:
         have, want = CUSTODY_NAMES.get(offered, "none"), CUSTODY_NAMES.get(minimum, "none")
         raise FailureError(
-            failures_pb2.REASON_CUSTODY_TOO_WEAK, f"The key would sign as {have}; the grant demands {want} or stronger."
+            failures_pb2.REASON_CUSTODY_TOO_WEAK,
+            f"The key would sign as {have}; the grant demands {want} or stronger.",
         )
 
 
 def _grant_in_force(capability: Capability, policy: Policy) -> Grant:
     grant = policy.grant(capability.grant)
     if grant is None or capability.workload not in grant.workloads:
-        raise FailureError(failures_pb2.REASON_HANDLE_REVOKED, "The policy no longer gives this grant to this workload.")
+        raise FailureError(
+            failures_pb2.REASON_HANDLE_REVOKED,
+            "The policy no longer gives this grant to this workload.",
+        )
     if (grant.tenant, grant.key) != (capability.tenant, capability.key):
-        raise FailureError(failures_pb2.REASON_HANDLE_REVOKED, "The grant names another key by now.")
+        raise FailureError(
+            failures_pb2.REASON_HANDLE_REVOKED, "The grant names another key by now."
+        )
     if grant.purpose != capability.purpose:
-        raise FailureError(failures_pb2.REASON_PURPOSE_NOT_ALLOWED, "The grant is for another purpose by now.")
+        raise FailureError(
+            failures_pb2.REASON_PURPOSE_NOT_ALLOWED, "The grant is for another purpose by now."
+        )
     return grant
 
 
 def _within_life(capability: Capability, grant: Grant, now_ms: int, skew_ms: int) -> None:
     check_life(capability, now_ms, skew_ms)
     if now_ms >= capability.not_before_ms + grant.ttl_ms:
-        raise FailureError(failures_pb2.REASON_HANDLE_EXPIRED, "The policy gives handles of this grant a shorter life by now.")
+        raise FailureError(
+            failures_pb2.REASON_HANDLE_EXPIRED,
+            "The policy gives handles of this grant a shorter life by now.",
+        )
 
 
-def _algorithm_allowed(capability: Capability, grant: Grant, policy: Policy, algorithm: int) -> None:
+def _algorithm_allowed(
+    capability: Capability, grant: Grant, policy: Policy, algorithm: int
+) -> None:
     row = ALGORITHMS.get(algorithm)
     if row is None or algorithm not in capability.algorithms:
         name = row.name if row else "This algorithm"
@@ -150,7 +185,10 @@ def _algorithm_allowed(capability: Capability, grant: Grant, policy: Policy, alg
     if algorithm not in grant.algorithms or key is None or algorithm not in key.algorithms:
         raise _algorithm(f"The policy no longer allows {row.name} here.")
     if row.strength_bits < policy.floor_bits:
-        raise _algorithm(f"{row.name} has {row.strength_bits} bits of strength; the policy's floor is {policy.floor_bits}.")
+        raise _algorithm(
+            f"{row.name} has {row.strength_bits} bits of strength; the policy's floor is "
+            f"{policy.floor_bits}."
+        )
 
 
 def _algorithm(detail: str) -> FailureError:
@@ -158,11 +196,17 @@ def _algorithm(detail: str) -> FailureError:
 
 
 def _names(algorithms: frozenset[int]) -> str:
-    return ", ".join(sorted(ALGORITHMS[number].name for number in algorithms if number in ALGORITHMS))
+    return ", ".join(
+        sorted(ALGORITHMS[number].name for number in algorithms if number in ALGORITHMS)
+    )
 
 
-def _common(minted: tuple[ProtocolRule, ...], now: tuple[ProtocolRule, ...]) -> tuple[ProtocolRule, ...]:
-    """What both rules allow. They are the same object or equal unless the policy changed since the handle was minted."""
+def _common(
+    minted: tuple[ProtocolRule, ...], now: tuple[ProtocolRule, ...]
+) -> tuple[ProtocolRule, ...]:
+    """What both rules allow. They are the same object or equal unless the policy changed since the
+    handle was minted.
+    """
     if minted == now:
         return minted
     current = {rule.protocol: rule for rule in now}
@@ -177,8 +221,12 @@ def _common(minted: tuple[ProtocolRule, ...], now: tuple[ProtocolRule, ...]) -> 
     return tuple(common)
 
 
-def settle(rules: tuple[ProtocolRule, ...], suffix: signing_pb2.ContextSuffix) -> tuple[str, str, str]:
-    """Protocol, role and version: what the caller chose among what is allowed, or what the rule pins."""
+def settle(
+    rules: tuple[ProtocolRule, ...], suffix: signing_pb2.ContextSuffix
+) -> tuple[str, str, str]:
+    """Protocol, role and version: what the caller chose among what is allowed, or what the rule
+    pins.
+    """
     protocol = _choose("protocol", suffix.protocol, tuple(rule.protocol for rule in rules))
     rule = next(each for each in rules if each.protocol == protocol)
     role = _choose("role", suffix.role, rule.roles)
@@ -189,21 +237,33 @@ def _choose(field: str, asked: str, allowed: tuple[str, ...]) -> str:
     if asked:
         if asked in allowed:
             return asked
-        raise _context(field, f"That {field} is not allowed; allowed: {', '.join(allowed) or 'none'}.")
+        raise _context(
+            field, f"That {field} is not allowed; allowed: {', '.join(allowed) or 'none'}."
+        )
     if len(allowed) == 1:
         return allowed[0]
-    raise _context(field, f"Name the {field}, because several are allowed: {', '.join(allowed) or 'none'}.")
+    raise _context(
+        field, f"Name the {field}, because several are allowed: {', '.join(allowed) or 'none'}."
+    )
 
 
 def _transcript_allowed(rules: set[int], transcript: bytes) -> None:
     if transcript and len(transcript) != TRANSCRIPT_LEN:
         raise FailureError(
-            failures_pb2.REASON_INPUT_MALFORMED, "A transcript is 32 bytes: a SHA-256.", field="context.transcript"
+            failures_pb2.REASON_INPUT_MALFORMED,
+            "A transcript is 32 bytes: a SHA-256.",
+            field="context.transcript",
         )
-    if transcript and rules & {signing_pb2.TRANSCRIPT_RULE_FORBIDDEN, signing_pb2.TRANSCRIPT_RULE_UNSPECIFIED}:
+    if transcript and rules & {
+        signing_pb2.TRANSCRIPT_RULE_FORBIDDEN,
+        signing_pb2.TRANSCRIPT_RULE_UNSPECIFIED,
+    }:
         raise _context("transcript", "The handle takes no transcript.")
     if not transcript and signing_pb2.TRANSCRIPT_RULE_REQUIRED in rules:
-        raise _context("transcript", "The handle requires a transcript: the SHA-256 of what both sides have seen so far.")
+        raise _context(
+            "transcript",
+            "The handle requires a transcript: the SHA-256 of what both sides have seen so far.",
+        )
 
 
 def _context(field: str, detail: str) -> FailureError:

@@ -1,7 +1,9 @@
-"""The life of the certificate authorities: which one signs, which are trusted, and what is due. Pure: rows and the time come in.
+"""The life of the certificate authorities: which one signs, which are trusted, and what is due.
+Pure: rows and the time come in.
 
-An authority is published before it signs, and stays trusted until the last certificate that it signed is over. So whoever holds a
-bundle that is not older than the propagation time can verify every certificate that is valid now.
+An authority is published before it signs, and stays trusted until the last certificate that it
+signed is over. So whoever holds a bundle that is not older than the propagation time can verify
+every certificate that is valid now.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ from enum import Enum
 from capsign_adapter.store.interface import AuthorityRow, AuthorityState
 
 MAX_MARGIN_MS = 60_000
-"""How much clocks may differ, at most: certificates begin that much in the past, and an authority goes that much later."""
+"""How much clocks may differ, at most: certificates begin that much in the past, and an authority
+goes that much later.
+"""
 
 MOST_LOOK_MS = 10_000
 LEAST_LOOK_MS = 100
 
 STEPS_OF_A_PROMISE = 4
-"""In how many steps a certificate's life is promised ahead: the store is written that often in one, however many are issued."""
+"""In how many steps a certificate's life is promised ahead: the store is written that often in one,
+however many are issued.
+"""
 
 PREPARE_AT = (2, 3)
 """Fraction of an authority's life after which its successor is prepared."""
@@ -30,7 +36,9 @@ MOST_TRUSTED = 8
 
 @dataclass(frozen=True, slots=True)
 class Lives:
-    """How long things live, in milliseconds: a certificate, an authority, and a bundle on its way to everybody."""
+    """How long things live, in milliseconds: a certificate, an authority, and a bundle on its way
+    to everybody.
+    """
 
     svid_ms: int
     authority_ms: int
@@ -48,7 +56,9 @@ class Lives:
 
     @property
     def look_ms(self) -> int:
-        """How often a replica sees what the others did; twice that is allowed for until a bundle is everywhere."""
+        """How often a replica sees what the others did; twice that is allowed for until a bundle is
+        everywhere.
+        """
         return min(MOST_LOOK_MS, max(LEAST_LOOK_MS, self.propagation_ms // 20))
 
     @property
@@ -58,7 +68,9 @@ class Lives:
 
     @property
     def least_authority_ms(self) -> int:
-        """The shortest life of an authority in which a successor can be published, and the last certificates can end."""
+        """The shortest life of an authority in which a successor can be published, and the last
+        certificates can end.
+        """
         numerator, denominator = PREPARE_AT
         needed = self.ripening_ms + self.svid_ms + self.step_ms + 2 * self.margin_ms
         return needed * denominator // (denominator - numerator)
@@ -74,7 +86,9 @@ class Due(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do: `row` is the authority that moves, None for one that is to be made. `at_ms` is when it is due."""
+    """One thing to do: `row` is the authority that moves, None for one that is to be made. `at_ms`
+    is when it is due.
+    """
 
     due: Due
     row: AuthorityRow | None
@@ -83,11 +97,18 @@ class Step:
 
 def trusted(rows: Iterable[AuthorityRow]) -> tuple[AuthorityRow, ...]:
     """The authorities to trust, oldest first."""
-    return tuple(sorted((row for row in rows if row.state != AuthorityState.RETIRED), key=lambda row: row.version))
+    return tuple(
+        sorted(
+            (row for row in rows if row.state != AuthorityState.RETIRED),
+            key=lambda row: row.version,
+        )
+    )
 
 
 def sequence(rows: Sequence[AuthorityRow]) -> int:
-    """The number of the bundle: every authority that came and every one that went counts. Rows are never deleted."""
+    """The number of the bundle: every authority that came and every one that went counts. Rows are
+    never deleted.
+    """
     return len(rows) + sum(row.state == AuthorityState.RETIRED for row in rows)
 
 
@@ -98,15 +119,23 @@ def signing(rows: Iterable[AuthorityRow], now_ms: int) -> AuthorityRow | None:
 
 
 def validity(row: AuthorityRow, lives: Lives, now_ms: int) -> tuple[int, int]:
-    """From when to when a certificate that this authority signs now is valid. Whole seconds, as X.509 has them; never longer than
-    the authority's own.
+    """From when to when a certificate that this authority signs now is valid. Whole seconds, as
+    X.509 has them; never longer than the authority's own.
     """
-    return (now_ms - lives.margin_ms) // 1000 * 1000, min(now_ms + lives.svid_ms, row.expires_ms) // 1000 * 1000
+    return (now_ms - lives.margin_ms) // 1000 * 1000, min(
+        now_ms + lives.svid_ms, row.expires_ms
+    ) // 1000 * 1000
 
 
 def promise_for(row: AuthorityRow, lives: Lives, not_after_ms: int) -> int | None:
-    """What must be promised before a certificate that ends then is signed; None if the present promise covers it."""
-    return None if not_after_ms <= row.signed_until_ms else min(not_after_ms + lives.step_ms, row.expires_ms)
+    """What must be promised before a certificate that ends then is signed; None if the present
+    promise covers it.
+    """
+    return (
+        None
+        if not_after_ms <= row.signed_until_ms
+        else min(not_after_ms + lives.step_ms, row.expires_ms)
+    )
 
 
 def under_way(rows: Iterable[AuthorityRow]) -> bool:
@@ -115,18 +144,25 @@ def under_way(rows: Iterable[AuthorityRow]) -> bool:
 
 
 def next_step(rows: Sequence[AuthorityRow], lives: Lives, now_ms: int) -> Step | None:
-    """What happens next, maybe only later; None where there is no authority at all, which is never made by itself.
+    """What happens next, maybe only later; None where there is no authority at all, which is never
+    made by itself.
 
-    If none can sign any more (the deployment was off for too long), no certificate is left that overlap could keep valid, and the
-    successor signs from the next look on.
+    If none can sign any more (the deployment was off for too long), no certificate is left that
+    overlap could keep valid, and the successor signs from the next look on.
     """
     prepared = next((row for row in rows if row.state == AuthorityState.PREPARED), None)
     newest = _newest_active(rows)
-    steps = [Step(Due.RETIRE, row, _retirement(row, lives)) for row in trusted(rows) if _was_followed(row, newest)]
+    steps = [
+        Step(Due.RETIRE, row, _retirement(row, lives))
+        for row in trusted(rows)
+        if _was_followed(row, newest)
+    ]
     if prepared is not None:
         steps.append(Step(Due.ACTIVATE, prepared, _activation(prepared, newest, lives)))
     elif newest is not None:
-        alone = not under_way(rows) or (now_ms >= newest.expires_ms and len(trusted(rows)) < MOST_TRUSTED)
+        alone = not under_way(rows) or (
+            now_ms >= newest.expires_ms and len(trusted(rows)) < MOST_TRUSTED
+        )
         if alone:
             steps.append(Step(Due.PREPARE, None, _succession(newest)))
     return min(steps, key=lambda step: step.at_ms, default=None)
@@ -141,28 +177,45 @@ def due(rows: Sequence[AuthorityRow], lives: Lives, now_ms: int) -> Step | None:
 def timeline(rows: Sequence[AuthorityRow], lives: Lives) -> list[Step]:
     """What is still to come, if nobody does anything, in order; times are the earliest ones.
 
-    The one that signs now signs until its successor does, and is trusted for a certificate's life longer.
+    The one that signs now signs until its successor does, and is trusted for a certificate's life
+    longer.
     """
     steps: list[Step] = []
     newest = _newest_active(rows)
     prepared = next((row for row in rows if row.state == AuthorityState.PREPARED), None)
-    steps += [Step(Due.RETIRE, row, _retirement(row, lives)) for row in trusted(rows) if _was_followed(row, newest)]
+    steps += [
+        Step(Due.RETIRE, row, _retirement(row, lives))
+        for row in trusted(rows)
+        if _was_followed(row, newest)
+    ]
     if prepared is not None:
         at_ms = _activation(prepared, newest, lives)
         steps.append(Step(Due.ACTIVATE, prepared, at_ms))
         if newest is not None:
-            steps.append(Step(Due.RETIRE, newest, max(_retirement(newest, lives), at_ms + lives.svid_ms + lives.margin_ms)))
+            steps.append(
+                Step(
+                    Due.RETIRE,
+                    newest,
+                    max(_retirement(newest, lives), at_ms + lives.svid_ms + lives.margin_ms),
+                )
+            )
     elif newest is not None:
         steps.append(Step(Due.PREPARE, None, _succession(newest)))
     return sorted(steps, key=lambda step: step.at_ms)
 
 
 def _newest_active(rows: Iterable[AuthorityRow]) -> AuthorityRow | None:
-    return max((row for row in rows if row.state == AuthorityState.ACTIVE), key=lambda row: row.version, default=None)
+    return max(
+        (row for row in rows if row.state == AuthorityState.ACTIVE),
+        key=lambda row: row.version,
+        default=None,
+    )
 
 
 def _was_followed(row: AuthorityRow, newest: AuthorityRow | None) -> bool:
-    return row.state == AuthorityState.ACTIVE and newest is not None and row.version < newest.version
+    return (
+        row.state == AuthorityState.ACTIVE and newest is not None and row.version < newest.version
+    )
 
 
 def _retirement(row: AuthorityRow, lives: Lives) -> int:

@@ -1,11 +1,12 @@
 """Handles as Biscuit tokens: minted here, narrowed by the agent, verified here without a look-up.
 
-The authority block holds the capability as facts, and checks that no later block can lift: Biscuit lets a block's facts be seen
-only by that block, so what an agent appends can forbid and never allow. Appended blocks speak a fixed vocabulary
-(docs/formats.md, "Handle"); anything else is refused, which also bounds the work a token can cause.
+The authority block holds the capability as facts, and checks that no later block can lift: Biscuit
+lets a block's facts be seen only by that block, so what an agent appends can forbid and never
+allow. Appended blocks speak a fixed vocabulary (docs/formats.md, "Handle"); anything else is
+refused, which also bounds the work a token can cause.
 
-The capability's times are integers, milliseconds since 1970. What agents append compares `time`, a Biscuit date of whole
-seconds, as Biscuit tools everywhere do.
+The capability's times are integers, milliseconds since 1970. What agents append compares `time`, a
+Biscuit date of whole seconds, as Biscuit tools everywhere do.
 """
 
 from __future__ import annotations
@@ -53,12 +54,14 @@ MAX_OPERATIONS = 64
 # The library's type stubs are behind its code: hence the ignores here.
 _ED25519 = Algorithm.Ed25519  # type: ignore[attr-defined]
 
-# The library's default of 1 ms is missed on a busy machine. One second is a bound on damage, not an expectation: 60 µs is usual.
+# The library's default of 1 ms is missed on a busy machine. One second is a bound on damage, not an
+# expectation: 60 µs is usual.
 _MAX_TIME = timedelta(seconds=1)
 
 _OPERATION = """
 workload({workload}); cert_key({cert_key}); now_ms({now_ms}); time({time});
-algorithm({algorithm}); protocol({protocol}); role({role}); version({version}); transcript({transcript});
+algorithm({algorithm}); protocol({protocol}); role({role});
+version({version}); transcript({transcript});
 allow if true;
 """
 
@@ -67,13 +70,17 @@ _NAME = r'"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"'
 _FACT = r"check if (?:algorithm|protocol|role|version)\(\$([a-z_]{1,32})\), "
 _ONE_OF = re.compile(_FACT + rf"\[{_NAME}(?:, {_NAME}){{0,15}}\]\.contains\(\$\1\)")
 _PINNED = re.compile(_FACT + rf"\$\1 == {_NAME}")
-_SHORTER = re.compile(r"check if time\(\$([a-z_]{1,32})\), \$\1 < (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)Z", re.ASCII)
+_SHORTER = re.compile(
+    r"check if time\(\$([a-z_]{1,32})\), \$\1 < (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)Z", re.ASCII
+)
 
 T = TypeVar("T")
 
 
 class Mint:
-    """Makes tokens. The seed is the Ed25519 private key of the mint, 32 bytes, kept by nobody but this object."""
+    """Makes tokens. The seed is the Ed25519 private key of the mint, 32 bytes, kept by nobody but
+    this object.
+    """
 
     def __init__(self, seed: bytes) -> None:
         if len(seed) != SEED_LEN:
@@ -82,18 +89,23 @@ class Mint:
         self.public_key = bytes(KeyPair.from_private_key(self._private).public_key.to_bytes())
 
     def mint(self, capability: Capability) -> bytes:
-        """The token of this capability. Raises ValueError if it is above MAX_TOKEN_BYTES, which `parse_policy` rules out."""
+        """The token of this capability. Raises ValueError if it is above MAX_TOKEN_BYTES, which
+        `parse_policy` rules out.
+        """
         builder = BiscuitBuilder(CHECKS)
         for fact in facts_of(capability):
             builder.add_fact(fact)
         token = bytes(builder.build(self._private).to_bytes())
         if len(token) > MAX_TOKEN_BYTES:
-            raise ValueError(f"the grant {capability.grant} gives a token of {len(token)} bytes; split it")
+            raise ValueError(
+                f"the grant {capability.grant} gives a token of {len(token)} bytes; split it"
+            )
         return token
 
 
 class Verified:
-    """A token that this adapter's mint made, in the hands of its holder. Safe to share between threads.
+    """A token that this adapter's mint made, in the hands of its holder. Safe to share between
+    threads.
 
     `expires_ms` is the capability's expiry or an earlier one to which the agent narrowed the token.
     """
@@ -108,35 +120,53 @@ class Verified:
 
     @property
     def narrowed(self) -> bool:
-        """Whether something was appended. Such a token is not renewed: the new one would not be narrowed."""
+        """Whether something was appended. Such a token is not renewed: the new one would not be
+        narrowed.
+        """
         return bool(self._biscuit.block_count() > 1)
 
-    def check_presented(self, workload: str, cert_key_hash: bytes, now_ms: int, skew_ms: int) -> None:
-        """Raise FailureError HANDLE_STOLEN or HANDLE_EXPIRED unless this peer may present this token now."""
+    def check_presented(
+        self, workload: str, cert_key_hash: bytes, now_ms: int, skew_ms: int
+    ) -> None:
+        """Raise FailureError HANDLE_STOLEN or HANDLE_EXPIRED unless this peer may present this
+        token now.
+        """
         mine = hmac.compare_digest(self.capability.cert_key_hash, cert_key_hash)
         if not mine or self.capability.workload != workload:
-            whose = "another certificate key" if self.capability.workload == workload else "another workload"
-            raise FailureError(failures_pb2.REASON_HANDLE_STOLEN, f"This handle was issued to {whose}.")
+            whose = (
+                "another certificate key"
+                if self.capability.workload == workload
+                else "another workload"
+            )
+            raise FailureError(
+                failures_pb2.REASON_HANDLE_STOLEN, f"This handle was issued to {whose}."
+            )
         check_life(self.capability, now_ms, skew_ms)
         self._check_narrowed_life(now_ms)
 
     def require(self, operation: Operation, now_ms: int) -> None:
-        """Raise FailureError unless the token's checks, minted and appended, all allow this operation.
+        """Raise FailureError unless the token's checks, minted and appended, all allow this
+        operation.
 
-        A verdict is remembered: the vocabulary knows no statement that allows later what it forbids now, and the one that
-        forbids later what it allows now is the expiry, which is compared each time.
+        A verdict is remembered: the vocabulary knows no statement that allows later what it forbids
+        now, and the one that forbids later what it allows now is the expiry, which is compared each
+        time.
         """
         self._check_narrowed_life(now_ms)
         if operation in self._allowed:
             return
         self._evaluate(operation, now_ms)
-        # Two threads may both replace the set; what is lost is decided again. Past the bound it starts anew.
+        # Two threads may both replace the set; what is lost is decided again. Past the bound it
+        # starts anew.
         kept = self._allowed if len(self._allowed) < MAX_OPERATIONS else frozenset()
         self._allowed = kept | {operation}
 
     def _check_narrowed_life(self, now_ms: int) -> None:
         if now_ms >= self.expires_ms:
-            raise FailureError(failures_pb2.REASON_HANDLE_EXPIRED, "The agent gave this handle a shorter life, which is over.")
+            raise FailureError(
+                failures_pb2.REASON_HANDLE_EXPIRED,
+                "The agent gave this handle a shorter life, which is over.",
+            )
 
     def _evaluate(self, operation: Operation, now_ms: int) -> None:
         parameters = {
@@ -162,48 +192,74 @@ class Verifier:
     def __init__(self, public_key: bytes) -> None:
         self._public = PublicKey.from_bytes(public_key, _ED25519)  # type: ignore[call-arg]
 
-    def verify(self, token: bytes, workload: str, cert_key_hash: bytes, now_ms: int, skew_ms: int) -> Verified:
+    def verify(
+        self, token: bytes, workload: str, cert_key_hash: bytes, now_ms: int, skew_ms: int
+    ) -> Verified:
         """The handle in this token, presented by this peer.
 
-        Raises FailureError HANDLE_FORGED (not of this mint, altered, or narrowed in unknown words), HANDLE_STOLEN (ours, but
-        another's), HANDLE_EXPIRED, INPUT_TOO_LARGE.
+        Raises FailureError HANDLE_FORGED (not of this mint, altered, or narrowed in unknown words),
+        HANDLE_STOLEN (ours, but another's), HANDLE_EXPIRED, INPUT_TOO_LARGE.
         """
         verified = self.read(token)
         verified.check_presented(workload, cert_key_hash, now_ms, skew_ms)
         return verified
 
     def read(self, token: bytes) -> Verified:
-        """The handle in this token, whoever presents it. Raises FailureError HANDLE_FORGED or INPUT_TOO_LARGE."""
+        """The handle in this token, whoever presents it. Raises FailureError HANDLE_FORGED or
+        INPUT_TOO_LARGE.
+        """
         if len(token) > MAX_TOKEN_BYTES:
             raise FailureError(
-                failures_pb2.REASON_INPUT_TOO_LARGE, f"A handle has at most {MAX_TOKEN_BYTES} bytes.", field="handle"
+                failures_pb2.REASON_INPUT_TOO_LARGE,
+                f"A handle has at most {MAX_TOKEN_BYTES} bytes.",
+                field="handle",
             )
         biscuit = _ours(lambda: Biscuit.from_bytes(token, self._public))
         if bytes(biscuit.to_bytes()) != token:
-            # Protobuf skips what it does not know, so the same signed blocks have many spellings. One is ours.
-            raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "The handle is not in its canonical form.")
+            # Protobuf skips what it does not know, so the same signed blocks have many spellings.
+            # One is ours.
+            raise FailureError(
+                failures_pb2.REASON_HANDLE_FORGED, "The handle is not in its canonical form."
+            )
         blocks = biscuit.block_count()
         if blocks > MAX_BLOCKS:
             raise _too_large(f"A handle has at most {MAX_BLOCKS} blocks.")
-        shorter = [_appended(_ours(partial(biscuit.block_source, index))) for index in range(1, blocks)]
+        shorter = [
+            _appended(_ours(partial(biscuit.block_source, index))) for index in range(1, blocks)
+        ]
         capability = _ours(lambda: capability_in(_bounded(AuthorizerBuilder(), biscuit)))
-        return Verified(biscuit, capability, min([capability.expires_ms, *(end for end in shorter if end is not None)]))
+        return Verified(
+            biscuit,
+            capability,
+            min([capability.expires_ms, *(end for end in shorter if end is not None)]),
+        )
 
 
 def _appended(source: str) -> int | None:
-    """The expiry that an appended block states, if it states one. Raises FailureError HANDLE_FORGED for unknown statements."""
-    ends, known, statements = [], 0, [line.removesuffix(";") for line in source.splitlines() if line]
+    """The expiry that an appended block states, if it states one. Raises FailureError HANDLE_FORGED
+    for unknown statements.
+    """
+    ends, known, statements = (
+        [],
+        0,
+        [line.removesuffix(";") for line in source.splitlines() if line],
+    )
     for line in statements:
         if shorter := _SHORTER.fullmatch(line):
             ends.append(_millis(shorter.group(2)))
         known += bool(shorter or _ONE_OF.fullmatch(line) or _PINNED.fullmatch(line))
     if known != len(statements) or not 1 <= known <= MAX_STATEMENTS:
-        raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "The handle was narrowed in words that this adapter does not know.")
+        raise FailureError(
+            failures_pb2.REASON_HANDLE_FORGED,
+            "The handle was narrowed in words that this adapter does not know.",
+        )
     return min(ends, default=None)
 
 
 def _millis(date: str) -> int:
-    """A date without a zone, which is UTC, in milliseconds since 1970; 0, long over, for one that is none."""
+    """A date without a zone, which is UTC, in milliseconds since 1970; 0, long over, for one that
+    is none.
+    """
     try:
         return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp()) * 1000
     except ValueError:
@@ -222,36 +278,53 @@ def _too_large(detail: str) -> FailureError:
 
 
 def _ours(read: Callable[[], T]) -> T:
-    """Run a step of reading a token; whatever goes wrong with it means that our mint did not make it."""
+    """Run a step of reading a token; whatever goes wrong with it means that our mint did not make
+    it.
+    """
     try:
         return read()
     except (FailureError, MemoryError):
-        raise  # what the machine lacks now says nothing about the token, and a verdict is remembered
+        # what the machine lacks now says nothing about the token, and a verdict is remembered
+        raise
     except AuthorizationError as error:
         raise _narrowed(str(error)) from None
     except Exception:
-        raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "This is not a handle of this adapter's mint.") from None
+        raise FailureError(
+            failures_pb2.REASON_HANDLE_FORGED, "This is not a handle of this adapter's mint."
+        ) from None
     except BaseException as error:
         # A panic in the library's Rust code arrives as a BaseException that has no importable name.
         if type(error).__name__ != "PanicException":
             raise
-        raise FailureError(failures_pb2.REASON_HANDLE_FORGED, "The handle cannot be read.") from None
+        raise FailureError(
+            failures_pb2.REASON_HANDLE_FORGED, "The handle cannot be read."
+        ) from None
 
 
 def _narrowed(failed: str) -> FailureError:
-    """The refusal for the checks that the library says failed. An evaluation that did not end is a failure, not a refusal."""
+    """The refusal for the checks that the library says failed. An evaluation that did not end is a
+    failure, not a refusal.
+    """
     if "checks failed" not in failed:
         return FailureError(
-            failures_pb2.REASON_OVERLOADED, "The handle's checks could not be evaluated in time.", retry_after_ms=100
+            failures_pb2.REASON_OVERLOADED,
+            "The handle's checks could not be evaluated in time.",
+            retry_after_ms=100,
         )
     if "check if workload(" in failed:
-        return FailureError(failures_pb2.REASON_HANDLE_STOLEN, "This handle was issued to another holder.")
+        return FailureError(
+            failures_pb2.REASON_HANDLE_STOLEN, "This handle was issued to another holder."
+        )
     if "check if time(" in failed or "check if now_ms(" in failed:
         return FailureError(failures_pb2.REASON_HANDLE_EXPIRED, "The handle's life is over.")
     if "check if algorithm(" in failed:
         return FailureError(
-            failures_pb2.REASON_ALGORITHM_NOT_ALLOWED, "The agent narrowed this handle to other algorithms.", field="algorithm"
+            failures_pb2.REASON_ALGORITHM_NOT_ALLOWED,
+            "The agent narrowed this handle to other algorithms.",
+            field="algorithm",
         )
     return FailureError(
-        failures_pb2.REASON_CONTEXT_NOT_ALLOWED, "The agent narrowed this handle to another context.", field="context"
+        failures_pb2.REASON_CONTEXT_NOT_ALLOWED,
+        "The agent narrowed this handle to another context.",
+        field="context",
     )

@@ -1,8 +1,9 @@
 """What a workload and a tenant may have computed for them, other than signatures, each second.
 
-Signatures have their grant's rate and take turns (`sign/fair.py`). All else that somebody can ask for costs as well: verifying a
-handle that is none, minting handles, deriving keys, refusing, looking things up. It is charged here by its cost, before it is
-done. Pods draw on their workload's budget and workloads on their tenant's, and none of them can use up what it shares.
+Signatures have their grant's rate and take turns (`sign/fair.py`). All else that somebody can ask
+for costs as well: verifying a handle that is none, minting handles, deriving keys, refusing,
+looking things up. It is charged here by its cost, before it is done. Pods draw on their workload's
+budget and workloads on their tenant's, and none of them can use up what it shares.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 
 SECONDS_AT_ONCE = 5
-"""After a pause, as much as in so many seconds: a Deployment whose pods all start at the same time."""
+"""After a pause, as much as in so many seconds: a Deployment whose pods all start at the same
+time.
+"""
 
 WORK = "*work"
 """Name of a bucket; no grant can be called so."""
@@ -42,7 +45,9 @@ class Budget:
         if self._policy.roles_of(peer.spiffe_id):
             return
         tenant, workload = self._policy.tenant_of(peer.spiffe_id), peer.spiffe_id
-        granted, wait_ms = self._rates.spend(tenant, WORK, self._tenant, self._tenant * SECONDS_AT_ONCE, cost_us, workload)
+        granted, wait_ms = self._rates.spend(
+            tenant, WORK, self._tenant, self._tenant * SECONDS_AT_ONCE, cost_us, workload
+        )
         if not granted:
             raise UsedUpError("tenant", wait_ms)
         granted, wait_ms = self._rates.spend(
@@ -57,5 +62,7 @@ class UsedUpError(FailureError):
     """RATE_LIMITED, because a budget is used up."""
 
     def __init__(self, whose: str, wait_ms: int) -> None:
-        sentence = f"What this {whose} may have computed beside signatures is used up for the moment."
+        sentence = (
+            f"What this {whose} may have computed beside signatures is used up for the moment."
+        )
         super().__init__(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=max(wait_ms, 1))

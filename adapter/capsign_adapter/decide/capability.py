@@ -1,7 +1,9 @@
-"""What a handle says: one workload may sign with one key, for one purpose, in these contexts, with these algorithms, until then.
+"""What a handle says: one workload may sign with one key, for one purpose, in these contexts, with
+these algorithms, until then.
 
-A capability is minted from a grant of the policy and travels inside a Biscuit token (`biscuits.py`). It is a ceiling: the agent
-may narrow it, the policy may have narrowed since, and the least of all of them holds (`admission.py`).
+A capability is minted from a grant of the policy and travels inside a Biscuit token
+(`biscuits.py`). It is a ceiling: the agent may narrow it, the policy may have narrowed since, and
+the least of all of them holds (`admission.py`).
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ CERT_KEY_HASH_LEN = 32
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """One handle. `algorithms` are enum numbers; times are milliseconds since 1970; a rate or count of 0 is no limit.
+    """One handle. `algorithms` are enum numbers; times are milliseconds since 1970; a rate or count
+    of 0 is no limit.
 
-    `cert_key_hash` is SHA-256 of the DER SubjectPublicKeyInfo of the certificate that fetched the handle. `transcript` is a
-    TranscriptRule, `min_custody` a CustodyClass. Valid from `not_before_ms`, and before `expires_ms`.
+    `cert_key_hash` is SHA-256 of the DER SubjectPublicKeyInfo of the certificate that fetched the
+    handle. `transcript` is a TranscriptRule, `min_custody` a CustodyClass. Valid from
+    `not_before_ms`, and before `expires_ms`.
     """
 
     serial: bytes
@@ -46,11 +50,17 @@ class Capability:
         if len(self.serial) != SERIAL_LEN or len(self.cert_key_hash) != CERT_KEY_HASH_LEN:
             raise ValueError("a serial is 16 bytes and a hash of a certificate's key 32")
         if not self.algorithms or not self.protocols or self.expires_ms <= self.not_before_ms:
-            raise ValueError("a capability allows at least one algorithm and one protocol, for some time")
+            raise ValueError(
+                "a capability allows at least one algorithm and one protocol, for some time"
+            )
 
 
-def capability_for(grant: Grant, workload: str, cert_key_hash: bytes, serial: bytes, now_ms: int) -> Capability:
-    """The capability that this grant gives to this workload from now on. The caller has checked that the grant names it."""
+def capability_for(
+    grant: Grant, workload: str, cert_key_hash: bytes, serial: bytes, now_ms: int
+) -> Capability:
+    """The capability that this grant gives to this workload from now on. The caller has checked
+    that the grant names it.
+    """
     if workload not in grant.workloads:
         raise ValueError("the grant does not name this workload")
     return Capability(

@@ -14,10 +14,11 @@ TRANSCRIPT_LEN = 32
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a subkey is bound to. Tenant, key, epoch and purpose come from the handle and the key's state, never from the caller.
+    """What a subkey is bound to. Tenant, key, epoch and purpose come from the handle and the key's
+    state, never from the caller.
 
-    `epoch` is the activation epoch of the key version; `algorithm` the name in the algorithm table; `transcript` is empty or 32
-    bytes. The text fields are policy names of at most 255 bytes each.
+    `epoch` is the activation epoch of the key version; `algorithm` the name in the algorithm table;
+    `transcript` is empty or 32 bytes. The text fields are policy names of at most 255 bytes each.
     """
 
     tenant: str
@@ -31,7 +32,9 @@ class Context:
     transcript: bytes = b""
 
     def encode(self) -> bytes:
-        """Nine fields in order, each with its length as 16 bits big-endian before it; the epoch is 64 bits big-endian."""
+        """Nine fields in order, each with its length as 16 bits big-endian before it; the epoch is
+        64 bits big-endian.
+        """
         if len(self.transcript) not in {0, TRANSCRIPT_LEN}:
             raise ValueError("a transcript is empty or 32 bytes")
         fields = (
@@ -53,7 +56,9 @@ class Context:
 
 
 def hkdf_info(purpose: str, context_digest: bytes, length: int) -> bytes:
-    """HkdfLabel of RFC 8446 section 7.1 with label "capsign1 <purpose>": the info of HKDF-Expand for `length` bytes."""
+    """HkdfLabel of RFC 8446 section 7.1 with label "capsign1 <purpose>": the info of HKDF-Expand
+    for `length` bytes.
+    """
     label = b"capsign1 " + purpose.encode()
     if not 7 <= len(label) <= 255 or len(context_digest) > 255:
         raise ValueError("label or context out of range")

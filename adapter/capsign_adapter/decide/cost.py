@@ -1,8 +1,10 @@
-"""What each kind of work costs the adapter, before it is done: the one table, in microseconds of one CPU.
+"""What each kind of work costs the adapter, before it is done: the one table, in microseconds of
+one CPU.
 
-The figures were measured on one machine and are rounded up; what matters is how they stand to each other, for what they are held
-against are shares of one CPU (`budget.py`) and of turns (`sign/fair.py`). A cost is known from the request alone: from how many
-of what there are in it, and how long they are.
+The figures were measured on one machine and are rounded up; what matters is how they stand to each
+other, for what they are held against are shares of one CPU (`budget.py`) and of turns
+(`sign/fair.py`). A cost is known from the request alone: from how many of what there are in it, and
+how long they are.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ VERIFY = 250
 """A handle of the usual length that was not seen lately: one signature, and its facts read."""
 
 VERIFY_BYTE = 0.75
-"""Each byte of a handle beyond USUAL: an agent appends blocks, and each is a signature and a check more."""
+"""Each byte of a handle beyond USUAL: an agent appends blocks, and each is a signature and a check
+more.
+"""
 
 USUAL = 600
 """Bytes of a handle with one block and a few protocols."""
@@ -102,7 +106,8 @@ def issue(grants: int) -> int:
 
 
 def of_call(method: str, request: Any) -> int:
-    """What a unary call costs beside what `verification`, `issue` and `first_use` count, once it is known what there is to do.
+    """What a unary call costs beside what `verification`, `issue` and `first_use` count, once it is
+    known what there is to do.
 
     Raises KeyError for a method without a price.
     """
@@ -110,7 +115,9 @@ def of_call(method: str, request: Any) -> int:
 
 
 def _tag(request: Any) -> int:
-    return signature(algorithms.ALGORITHM_HS256, algorithms.CUSTODY_CLASS_ADAPTER_MEMORY, len(request.message))
+    return signature(
+        algorithms.ALGORITHM_HS256, algorithms.CUSTODY_CLASS_ADAPTER_MEMORY, len(request.message)
+    )
 
 
 def _public_keys(request: Any) -> int:

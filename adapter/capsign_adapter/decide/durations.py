@@ -15,7 +15,9 @@ _MILLIS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 def to_millis(text: str) -> int:
     """Milliseconds. Raises ValueError with a sentence for a person."""
     if not _WHOLE.match(text):
-        raise ValueError(f"{text[:32]!r} is not a duration. Write numbers with units, as in 30s, 15m or 1h30m.")
+        raise ValueError(
+            f"{text[:32]!r} is not a duration. Write numbers with units, as in 30s, 15m or 1h30m."
+        )
     return sum(int(count) * _MILLIS[unit] for count, unit in _PART.findall(text))
 
 

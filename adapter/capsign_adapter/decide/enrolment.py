@@ -1,7 +1,9 @@
-"""Who may have a certificate: from what the cluster says about a token and its pod to a SPIFFE ID, or a refusal.
+"""Who may have a certificate: from what the cluster says about a token and its pod to a SPIFFE ID,
+or a refusal.
 
-The token's own content is never read here or anywhere: what counts is what the cluster's TokenReview made of it. The steps are
-separate functions because the cluster is asked between them; `enrol.enrolment` calls them in this order.
+The token's own content is never read here or anywhere: what counts is what the cluster's
+TokenReview made of it. The steps are separate functions because the cluster is asked between them;
+`enrol.enrolment` calls them in this order.
 """
 
 from __future__ import annotations
@@ -21,24 +23,31 @@ from capsign_adapter.decide.revoked import RevocationIndex, revoked_failure
 Address = IPv4Address | IPv6Address
 
 ADDRESS_WAIT_MS = 300
-"""When to ask again for a pod whose address the cluster does not know yet: the kubelet reports it a second or two after it has
-started the first container."""
+"""When to ask again for a pod whose address the cluster does not know yet: the kubelet reports it a
+second or two after it has started the first container.
+"""
 
 REVOKED_WAIT_MS = 60_000
-"""When to ask again after a revocation: nothing takes one back, and each of these refusals is a leaf."""
+"""When to ask again after a revocation: nothing takes one back, and each of these refusals is a
+leaf.
+"""
 
 _LIVE_PHASES = frozenset({"Pending", "Running"})
 """Pending is a pod whose init containers run, and the agent is one of them."""
 
 _TRANSLATED = int(IPv6Address("64:ff9b::")) >> 32
-_ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9](?:[a-z0-9-]{0,62})):([a-z0-9](?:[a-z0-9.-]{0,252}))", re.ASCII)
+_ACCOUNT = re.compile(
+    r"system:serviceaccount:([a-z0-9](?:[a-z0-9-]{0,62})):([a-z0-9](?:[a-z0-9.-]{0,252}))", re.ASCII
+)
 _POD_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,252})", re.ASCII)
 _UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """What TokenReview says (authentication.k8s.io/v1). The two pod fields are from `user.extra`, empty if it has no such key."""
+    """What TokenReview says (authentication.k8s.io/v1). The two pod fields are from `user.extra`,
+    empty if it has no such key.
+    """
 
     authenticated: bool
     username: str = ""
@@ -49,7 +58,9 @@ class TokenFacts:
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """What the pod object says. `deleted_ms`: when its grace period ends, milliseconds since 1970; None if nobody deleted it."""
+    """What the pod object says. `deleted_ms`: when its grace period ends, milliseconds since 1970;
+    None if nobody deleted it.
+    """
 
     uid: str
     service_account: str
@@ -75,19 +86,32 @@ class Bearer:
 
 
 def bearer_of(token: TokenFacts, audience: str) -> Bearer:
-    """The pod that the token proves. Raises FailureError SERVICE_TOKEN_REFUSED, or SERVICE_TOKEN_MISPLACED if it proves no pod.
+    """The pod that the token proves. Raises FailureError SERVICE_TOKEN_REFUSED, or
+    SERVICE_TOKEN_MISPLACED if it proves no pod.
 
-    An API server that knows nothing of audiences says so by not repeating ours: then it has not checked it.
+    An API server that knows nothing of audiences says so by not repeating ours: then it has not
+    checked it.
     """
     if not token.authenticated:
-        raise FailureError(failures_pb2.REASON_SERVICE_TOKEN_REFUSED, "The cluster does not accept the service account token.")
+        raise FailureError(
+            failures_pb2.REASON_SERVICE_TOKEN_REFUSED,
+            "The cluster does not accept the service account token.",
+        )
     if audience not in token.audiences:
-        raise FailureError(failures_pb2.REASON_SERVICE_TOKEN_REFUSED, "The service account token is not for this audience.")
+        raise FailureError(
+            failures_pb2.REASON_SERVICE_TOKEN_REFUSED,
+            "The service account token is not for this audience.",
+        )
     account = _ACCOUNT.fullmatch(token.username)
     if account is None:
-        raise FailureError(failures_pb2.REASON_SERVICE_TOKEN_REFUSED, "The token is not one of a service account.")
+        raise FailureError(
+            failures_pb2.REASON_SERVICE_TOKEN_REFUSED, "The token is not one of a service account."
+        )
     if not _POD_NAME.fullmatch(token.pod_name) or not _UID.fullmatch(token.pod_uid):
-        raise FailureError(failures_pb2.REASON_SERVICE_TOKEN_MISPLACED, "The service account token is not bound to a pod.")
+        raise FailureError(
+            failures_pb2.REASON_SERVICE_TOKEN_MISPLACED,
+            "The service account token is not bound to a pod.",
+        )
     return Bearer(account[1], account[2], token.pod_name, token.pod_uid)
 
 
@@ -102,74 +126,113 @@ def named(policy: Policy, spiffe_id: str) -> bool:
 
 
 def demand_named(policy: Policy, spiffe_id: str) -> None:
-    """Raises FailureError IDENTITY_UNKNOWN for an identity that policy does not name: certificates are not for everybody."""
+    """Raises FailureError IDENTITY_UNKNOWN for an identity that policy does not name: certificates
+    are not for everybody.
+    """
     if not named(policy, spiffe_id):
         sentence = "The policy names neither a grant nor a role for this service account."
         raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, sentence)
 
 
 def demand_not_revoked(policy: Policy, revoked: RevocationIndex, spiffe_id: str) -> None:
-    """Raises FailureError HANDLE_REVOKED for a workload that was withdrawn whole: a certificate would outlive its handles."""
+    """Raises FailureError HANDLE_REVOKED for a workload that was withdrawn whole: a certificate
+    would outlive its handles.
+    """
     found = revoked.of_identity(spiffe_id, administers=bool(policy.roles_of(spiffe_id)))
     if found is not None:
         raise revoked_failure(found, retry_after_ms=REVOKED_WAIT_MS)
 
 
 def demand_holder(holder: str, spiffe_id: str) -> None:
-    """On renewal: the token proves the identity of the connection. Raises FailureError SERVICE_TOKEN_MISPLACED."""
+    """On renewal: the token proves the identity of the connection. Raises FailureError
+    SERVICE_TOKEN_MISPLACED.
+    """
     if holder != spiffe_id:
-        sentence = "The service account token is not that of the workload whose certificate this connection uses."
+        sentence = (
+            "The service account token is not that of the workload whose certificate this "
+            "connection uses."
+        )
         raise FailureError(failures_pb2.REASON_SERVICE_TOKEN_MISPLACED, sentence)
 
 
 def demand_fresh_key(held: bytes, asked: bytes) -> None:
-    """On renewal, both are SHA-256 of a SubjectPublicKeyInfo: no key serves two certificates, or whoever copied it once would
-    have it for good. Raises FailureError CERTIFICATE_REQUEST_REFUSED.
+    """On renewal, both are SHA-256 of a SubjectPublicKeyInfo: no key serves two certificates, or
+    whoever copied it once would have it for good. Raises FailureError CERTIFICATE_REQUEST_REFUSED.
     """
     if held == asked:
-        sentence = "The certificate request has the key of the certificate that it follows. Make a new one."
-        raise FailureError(failures_pb2.REASON_CERTIFICATE_REQUEST_REFUSED, sentence, field="certificate_request")
+        sentence = (
+            "The certificate request has the key of the certificate that it follows. Make a "
+            "new one."
+        )
+        raise FailureError(
+            failures_pb2.REASON_CERTIFICATE_REQUEST_REFUSED, sentence, field="certificate_request"
+        )
 
 
 def demand_live(bearer: Bearer, pod: PodFacts | None, now_ms: int) -> PodFacts:
-    """The pod, if it is the very one and runs. Raises FailureError SERVICE_TOKEN_REFUSED, or SERVICE_TOKEN_MISPLACED.
+    """The pod, if it is the very one and runs. Raises FailureError SERVICE_TOKEN_REFUSED, or
+    SERVICE_TOKEN_MISPLACED.
 
-    TokenReview may say yes for some seconds after a pod is gone, because API servers cache it; the pod object is not cached. A
-    pod that terminates keeps its rights until its grace period ends: it may have something to sign on its way out.
+    TokenReview may say yes for some seconds after a pod is gone, because API servers cache it; the
+    pod object is not cached. A pod that terminates keeps its rights until its grace period ends: it
+    may have something to sign on its way out.
     """
     if pod is None or pod.uid != bearer.pod_uid:
-        raise FailureError(failures_pb2.REASON_SERVICE_TOKEN_REFUSED, "The pod of this service account token is gone.")
+        raise FailureError(
+            failures_pb2.REASON_SERVICE_TOKEN_REFUSED,
+            "The pod of this service account token is gone.",
+        )
     if pod.phase not in _LIVE_PHASES or (pod.deleted_ms is not None and pod.deleted_ms < now_ms):
-        raise FailureError(failures_pb2.REASON_SERVICE_TOKEN_REFUSED, "The pod of this service account token has ended.")
+        raise FailureError(
+            failures_pb2.REASON_SERVICE_TOKEN_REFUSED,
+            "The pod of this service account token has ended.",
+        )
     if pod.service_account != bearer.service_account:
-        raise FailureError(failures_pb2.REASON_SERVICE_TOKEN_MISPLACED, "The token's pod has another service account.")
+        raise FailureError(
+            failures_pb2.REASON_SERVICE_TOKEN_MISPLACED,
+            "The token's pod has another service account.",
+        )
     return pod
 
 
 def demand_sender(pod: PodFacts, address: Address | None) -> None:
-    """The connection comes from the pod. Raises FailureError SERVICE_TOKEN_MISPLACED, or CLUSTER_UNAVAILABLE: not known yet."""
+    """The connection comes from the pod. Raises FailureError SERVICE_TOKEN_MISPLACED, or
+    CLUSTER_UNAVAILABLE: not known yet.
+    """
     own = {plain(each) for each in pod.addresses}
     if not own:
         sentence = "The cluster does not know the address of this pod yet."
-        raise FailureError(failures_pb2.REASON_CLUSTER_UNAVAILABLE, sentence, retry_after_ms=ADDRESS_WAIT_MS)
+        raise FailureError(
+            failures_pb2.REASON_CLUSTER_UNAVAILABLE, sentence, retry_after_ms=ADDRESS_WAIT_MS
+        )
     if address is None or plain(address) not in own:
         sentence = (
-            "The token does not come from the pod that it is bound to. Where the network changes senders' addresses on the way "
+            "The token does not come from the pod that it is bound to. Where the network "
+            "changes senders' addresses on the way "
             "to the adapter, set identity.kubernetes.pod_address_check to false."
         )
         raise FailureError(failures_pb2.REASON_SERVICE_TOKEN_MISPLACED, sentence)
 
 
 def demand_own_name(names: Sequence[str], spiffe_id: str) -> None:
-    """The certificate request names nobody else. Raises FailureError CERTIFICATE_REQUEST_REFUSED."""
+    """The certificate request names nobody else. Raises FailureError
+    CERTIFICATE_REQUEST_REFUSED.
+    """
     if any(name != spiffe_id for name in names):
-        sentence = "The certificate request names an identity that the service account token does not prove."
-        raise FailureError(failures_pb2.REASON_CERTIFICATE_REQUEST_REFUSED, sentence, field="certificate_request")
+        sentence = (
+            "The certificate request names an identity that the service account token does "
+            "not prove."
+        )
+        raise FailureError(
+            failures_pb2.REASON_CERTIFICATE_REQUEST_REFUSED, sentence, field="certificate_request"
+        )
 
 
 def plain(address: Address) -> Address:
-    """One spelling: an IPv4 address that arrived in IPv6 dress is the IPv4 address, whether a socket for both families dresses it
-    (RFC 4291 2.5.5.2) or a translator on the way, in the prefix that is nobody else's (RFC 6052 2.1); zones do not count."""
+    """One spelling: an IPv4 address that arrived in IPv6 dress is the IPv4 address, whether a
+    socket for both families dresses it (RFC 4291 2.5.5.2) or a translator on the way, in the prefix
+    that is nobody else's (RFC 6052 2.1); zones do not count.
+    """
     if isinstance(address, IPv4Address):
         return address
     if int(address) >> 32 == _TRANSLATED:

@@ -1,8 +1,10 @@
-"""How many bytes of evidence a workload may cause in a day: what it writes is kept, and a disk is not.
+"""How many bytes of evidence a workload may cause in a day: what it writes is kept, and a disk is
+not.
 
-Signatures have their grant's rate, so by default only what else somebody can have written is bounded: refusals, intents that are
-closed as never sent, records of agents. An agent reports each signature, so each signature pays for its report. The bound for
-everything together is for whoever knows what a workload signs in a day.
+Signatures have their grant's rate, so by default only what else somebody can have written is
+bounded: refusals, intents that are closed as never sent, records of agents. An agent reports each
+signature, so each signature pays for its report. The bound for everything together is for whoever
+knows what a workload signs in a day.
 """
 
 from __future__ import annotations
@@ -41,13 +43,16 @@ class EvidenceQuota:
         all_mib: int = 0,
         count: Callable[[str, int], None] = lambda _kind, _size: None,
     ) -> None:
-        """MiB a day for one workload; 0 is no bound. `count` is told what is written, by kind and bytes."""
+        """MiB a day for one workload; 0 is no bound. `count` is told what is written, by kind and
+        bytes.
+        """
         self._rates = rates
         self._other, self._all = other_mib * MIB, all_mib * MIB
         self._count = count
 
     def reserve(self, peer: Peer, size: int) -> None:
-        """Before so many bytes are written that are no signature; then `wrote` or `free` says what came of it.
+        """Before so many bytes are written that are no signature; then `wrote` or `free` says what
+        came of it.
 
         Raises FailureError RATE_LIMITED, and then nothing was reserved.
         """
@@ -63,7 +68,9 @@ class EvidenceQuota:
         self._count(kind, size)
 
     def free(self, peer: Peer, size: int) -> None:
-        """What was reserved was not written: who tries again while a store is away must not pay for each try."""
+        """What was reserved was not written: who tries again while a store is away must not pay for
+        each try.
+        """
         self._give_back(peer, OTHER, self._other, size)
         self._give_back(peer, ALL, self._all, size)
 
@@ -87,7 +94,13 @@ class EvidenceQuota:
 
     def _spend(self, peer: Peer, name: str, a_day: int, size: int) -> None:
         per_second = -(-a_day // DAY_S)
-        granted, wait_ms = self._rates.spend(peer.spiffe_id, name, per_second, a_day, size, peer.key_hash)
+        granted, wait_ms = self._rates.spend(
+            peer.spiffe_id, name, per_second, a_day, size, peer.key_hash
+        )
         if not granted:
-            sentence = f"This workload has caused the {a_day // MIB} MiB of evidence that it may in a day."
-            raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=max(wait_ms, 1000))
+            sentence = (
+                f"This workload has caused the {a_day // MIB} MiB of evidence that it may in a day."
+            )
+            raise FailureError(
+                failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=max(wait_ms, 1000)
+            )

@@ -1,6 +1,8 @@
-"""Which moves are legal, as data (I7). A table maps a state to the events it takes and where each leads; all else is refused.
+"""Which moves are legal, as data (I7). A table maps a state to the events it takes and where each
+leads; all else is refused.
 
-Two rules stand on top: `move` is the only way from state to state, and a state that takes no event is final.
+Two rules stand on top: `move` is the only way from state to state, and a state that takes no event
+is final.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class Table(Generic[S, E]):
 
 
 def move(table: Table[S, E], state: S, event: E) -> S:
-    """The state after the event. Raises FailureError ILLEGAL_TRANSITION if the table has no such move."""
+    """The state after the event. Raises FailureError ILLEGAL_TRANSITION if the table has no such
+    move.
+    """
     try:
         return table.moves[state][event]
     except KeyError:
@@ -42,7 +46,9 @@ def move(table: Table[S, E], state: S, event: E) -> S:
 
 
 def event_between(table: Table[S, E], state: S, target: S) -> E:
-    """The event that leads from one state to the other. Raises FailureError ILLEGAL_TRANSITION if none does."""
+    """The event that leads from one state to the other. Raises FailureError ILLEGAL_TRANSITION if
+    none does.
+    """
     for event, after in table.moves.get(state, {}).items():
         if after == target:
             return event
@@ -60,8 +66,9 @@ class KeyEvent(Enum):
     DESTROY = "destroy"
 
 
-# NIST SP 800-57 part 1 revision 5, section 7, and stricter in one point: what can still sign, or could again, is deactivated
-# before it is destroyed, so that no signature is younger than the end of its key.
+# NIST SP 800-57 part 1 revision 5, section 7, and stricter in one point: what can still sign, or
+# could again, is deactivated before it is destroyed, so that no signature is younger than the end
+# of its key.
 KEY_VERSION: Table[pb.KeyState.ValueType, KeyEvent] = Table(
     "key version",
     MappingProxyType(
@@ -121,7 +128,9 @@ INTENT: Table[IntentState | None, IntentEvent] = Table(
         }
     ),
 )
-"""None is an intent that the ledger does not hold. There is no pending state: rows are born final."""
+"""None is an intent that the ledger does not hold. There is no pending state: rows are born
+final.
+"""
 
 
 class HandleState(Enum):
@@ -173,12 +182,20 @@ AUTHORITY: Table[AuthorityState, AuthorityEvent] = Table(
         }
     ),
 )
-"""Of several active ones the newest signs, and all are trusted; `decide.authority` says when each moves."""
+"""Of several active ones the newest signs, and all are trusted; `decide.authority` says when each
+moves.
+"""
 
 
 def _illegal(table: Table[S, E], state: S, wish: str) -> FailureError:
-    allowed = ", ".join(event.value for event in table.moves.get(state, {})) or "nothing: the state is final"
-    words = f"A {table.thing} that is {_words(table, state)} does not take {wish!r}; it takes {allowed}."
+    allowed = (
+        ", ".join(event.value for event in table.moves.get(state, {}))
+        or "nothing: the state is final"
+    )
+    words = (
+        f"A {table.thing} that is {_words(table, state)} does not take {wish!r}; it takes "
+        f"{allowed}."
+    )
     return FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, words)
 
 
@@ -189,4 +206,8 @@ def _words(table: Table[S, E], state: S) -> str:
     if isinstance(state, Enum):
         return state.name.lower()
     name = pb.KeyState.DESCRIPTOR.values_by_number.get(state) if isinstance(state, int) else None
-    return name.name.removeprefix("KEY_STATE_").lower().replace("_", "-") if name else f"in a state unknown to a {table.thing}"
+    return (
+        name.name.removeprefix("KEY_STATE_").lower().replace("_", "-")
+        if name
+        else f"in a state unknown to a {table.thing}"
+    )

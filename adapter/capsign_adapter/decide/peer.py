@@ -10,13 +10,20 @@ from capsign_wire.types.v1 import failures_pb2
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A workload or a person. `key_hash` is SHA-256 of the certificate's SubjectPublicKeyInfo, 32 bytes."""
+    """A workload or a person. `key_hash` is SHA-256 of the certificate's SubjectPublicKeyInfo, 32
+    bytes.
+    """
 
     spiffe_id: str
     key_hash: bytes
     not_after_ms: int
 
     def still_valid(self, now_ms: int) -> None:
-        """Raise IDENTITY_UNKNOWN if the certificate ended: a stream outlives the handshake that checked it."""
+        """Raise IDENTITY_UNKNOWN if the certificate ended: a stream outlives the handshake that
+        checked it.
+        """
         if now_ms > self.not_after_ms:
-            raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "The certificate of this connection has expired.")
+            raise FailureError(
+                failures_pb2.REASON_IDENTITY_UNKNOWN,
+                "The certificate of this connection has expired.",
+            )

@@ -1,7 +1,8 @@
-"""The policy in force, resolved: names bound, durations in milliseconds, algorithms as numbers, ready to be asked.
+"""The policy in force, resolved: names bound, durations in milliseconds, algorithms as numbers,
+ready to be asked.
 
-`policy_load.parse_policy` is the only maker: it takes the YAML document and refuses what is wrong with it. Nothing here changes
-after that; a new policy is a new object with a new digest.
+`policy_load.parse_policy` is the only maker: it takes the YAML document and refuses what is wrong
+with it. Nothing here changes after that; a new policy is a new object with a new digest.
 """
 
 from __future__ import annotations
@@ -24,11 +25,17 @@ class KeyKind(Enum):
     """A key pair in the token, which signs there; one algorithm."""
 
     def custody(self, algorithm: int) -> frozenset[int]:
-        """The custody classes in which a key of this kind can have that algorithm; empty: it cannot."""
+        """The custody classes in which a key of this kind can have that algorithm; empty: it
+        cannot.
+        """
         row = ALGORITHMS[algorithm]
         if self is KeyKind.DIRECT:
             return row.custody & {algorithms_pb2.CUSTODY_CLASS_HSM_DIRECT}
-        return row.custody - {algorithms_pb2.CUSTODY_CLASS_HSM_DIRECT} if row.derivable else frozenset()
+        return (
+            row.custody - {algorithms_pb2.CUSTODY_CLASS_HSM_DIRECT}
+            if row.derivable
+            else frozenset()
+        )
 
 
 class Role(Enum):
@@ -43,7 +50,9 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ProtocolRule:
-    """A protocol with the roles and versions allowed in it, each sorted and not empty. A list of one pins its value."""
+    """A protocol with the roles and versions allowed in it, each sorted and not empty. A list of
+    one pins its value.
+    """
 
     protocol: str
     roles: tuple[str, ...]
@@ -64,7 +73,8 @@ class Key:
 class Grant:
     """Who may sign what. `ttl_ms` is the life of a handle; a rate or count of 0 is no limit.
 
-    `transcript` is a TranscriptRule, `min_custody` a CustodyClass, `protocols` is sorted by protocol.
+    `transcript` is a TranscriptRule, `min_custody` a CustodyClass, `protocols` is sorted by
+    protocol.
     """
 
     name: str
@@ -103,7 +113,9 @@ class TlsFloor:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy that was checked. `digest` is SHA-256 of the document's bytes and stands in every record."""
+    """A policy that was checked. `digest` is SHA-256 of the document's bytes and stands in every
+    record.
+    """
 
     digest: bytes
     trust_domain: str
@@ -125,17 +137,28 @@ class Policy:
         for grant in self.grants:
             for workload in grant.workloads:
                 by_workload.setdefault(workload, []).append(grant)
-        index = {workload: tuple(sorted(grants, key=lambda each: each.name)) for workload, grants in by_workload.items()}
-        object.__setattr__(self, "_by_name", MappingProxyType({grant.name: grant for grant in self.grants}))
+        index = {
+            workload: tuple(sorted(grants, key=lambda each: each.name))
+            for workload, grants in by_workload.items()
+        }
+        object.__setattr__(
+            self, "_by_name", MappingProxyType({grant.name: grant for grant in self.grants})
+        )
         object.__setattr__(self, "_by_workload", MappingProxyType(index))
-        object.__setattr__(self, "_by_key", MappingProxyType({(key.tenant, key.name): key for key in self.keys}))
+        object.__setattr__(
+            self, "_by_key", MappingProxyType({(key.tenant, key.name): key for key in self.keys})
+        )
 
     def grants_of(self, spiffe_id: str) -> tuple[Grant, ...]:
-        """Every grant that names this workload, sorted by name; empty for a workload that policy does not know."""
+        """Every grant that names this workload, sorted by name; empty for a workload that policy
+        does not know.
+        """
         return self._by_workload.get(spiffe_id, ())
 
     def tenant_of(self, spiffe_id: str) -> str:
-        """The tenant that answers for what this workload makes the adapter do: that of its first grant; empty: nobody's."""
+        """The tenant that answers for what this workload makes the adapter do: that of its first
+        grant; empty: nobody's.
+        """
         grants = self.grants_of(spiffe_id)
         return grants[0].tenant if grants else ""
 

@@ -1,6 +1,8 @@
-"""The policy document as it is written: the shape, and the bounds of each field. `docs/policy.schema.json` is made from it.
+"""The policy document as it is written: the shape, and the bounds of each field.
+`docs/policy.schema.json` is made from it.
 
-Types and lengths are checked here by msgspec; what the parts mean together is checked in `policy_load.py`.
+Types and lengths are checked here by msgspec; what the parts mean together is checked in
+`policy_load.py`.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class ProtocolPart(_Part, frozen=True, kw_only=True):
 
 
 class RatePart(_Part, frozen=True, kw_only=True):
-    """Signatures a second, and how many at once above that; burst is per_second where it is not given."""
+    """Signatures a second, and how many at once above that; burst is per_second where it is not
+    given.
+    """
 
     per_second: Annotated[int, Meta(ge=1, le=1_000_000)]
     burst: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None

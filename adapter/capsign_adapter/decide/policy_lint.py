@@ -48,19 +48,31 @@ def _keys(policy: Policy) -> Iterator[Finding]:
     used = {(grant.tenant, grant.key) for grant in policy.grants}
     for key in policy.keys:
         if (key.tenant, key.name) not in used:
-            yield Finding(f"key {key.tenant}/{key.name}", "No grant uses it.", "Take it out, or add a grant.")
+            yield Finding(
+                f"key {key.tenant}/{key.name}", "No grant uses it.", "Take it out, or add a grant."
+            )
         if algorithms_pb2.ALGORITHM_RS256 in key.algorithms:
-            yield Finding(f"key {key.tenant}/{key.name}", "RS256 is for verifiers that know nothing newer.", "Prefer PS256.")
+            yield Finding(
+                f"key {key.tenant}/{key.name}",
+                "RS256 is for verifiers that know nothing newer.",
+                "Prefer PS256.",
+            )
 
 
 def _grant(grant: Grant) -> Iterator[Finding]:
     path = f"grant {grant.name}"
     if grant.ttl_ms > LONG_LIFE_MS:
-        yield Finding(path, "Its handles live longer than an hour.", "Handles renew themselves; 15m is enough.")
+        yield Finding(
+            path,
+            "Its handles live longer than an hour.",
+            "Handles renew themselves; 15m is enough.",
+        )
     if grant.rate_per_second == 0:
         yield Finding(path, "It has no rate.", "Say what is normal, so that misuse shows.")
     if len(grant.algorithms) > MANY_ALGORITHMS:
-        yield Finding(path, f"It allows {len(grant.algorithms)} algorithms.", "Name only those in use.")
+        yield Finding(
+            path, f"It allows {len(grant.algorithms)} algorithms.", "Name only those in use."
+        )
 
 
 def _people(policy: Policy) -> Iterator[Finding]:
@@ -71,15 +83,27 @@ def _people(policy: Policy) -> Iterator[Finding]:
         yield Finding("roles", "Nobody can read the evidence.", "Give somebody the role auditor.")
     for who, roles in policy.roles.items():
         if {Role.OPERATOR, Role.APPROVER} <= roles:
-            yield Finding(f"roles of {who}", "It both acts and approves.", "Give one of the two to somebody else.")
+            yield Finding(
+                f"roles of {who}",
+                "It both acts and approves.",
+                "Give one of the two to somebody else.",
+            )
         if Role.AUDITOR in roles and len(roles) > 1:
-            yield Finding(f"roles of {who}", "It audits what it does.", "Give the audit to somebody else.")
+            yield Finding(
+                f"roles of {who}", "It audits what it does.", "Give the audit to somebody else."
+            )
         if policy.grants_of(who):
-            yield Finding(f"roles of {who}", "It is a workload and administers too.", "Use two identities.")
+            yield Finding(
+                f"roles of {who}", "It is a workload and administers too.", "Use two identities."
+            )
 
 
 def _floors(policy: Policy) -> Iterator[Finding]:
     if policy.floor_bits < 128:
-        yield Finding("algorithms.floor_bits", "It is below 128 bits.", "Raise it unless an old verifier needs less.")
+        yield Finding(
+            "algorithms.floor_bits",
+            "It is below 128 bits.",
+            "Raise it unless an old verifier needs less.",
+        )
     if policy.limits.clock_skew_ms > LARGE_SKEW_MS:
         yield Finding("limits.clock_skew", "It is above a minute.", "Set the clocks, and lower it.")

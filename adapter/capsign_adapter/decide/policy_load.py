@@ -14,7 +14,16 @@ from capsign_wire.algorithms import BY_NAME, CUSTODY_NAMES
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.decide import durations
-from capsign_adapter.decide.policy import Grant, Key, KeyKind, Limits, Policy, ProtocolRule, Role, TlsFloor
+from capsign_adapter.decide.policy import (
+    Grant,
+    Key,
+    KeyKind,
+    Limits,
+    Policy,
+    ProtocolRule,
+    Role,
+    TlsFloor,
+)
 from capsign_adapter.decide.policy_document import GrantPart, KeyPart, PolicyDocument
 from capsign_adapter.decide.policy_shape import PolicyError, Problem, decode, did_you_mean
 
@@ -43,12 +52,16 @@ TRANSCRIPTS = {
 
 
 def parse_policy(data: bytes) -> Policy:
-    """The policy in this document. Raises PolicyError, which names every problem, its path and its remedy."""
+    """The policy in this document. Raises PolicyError, which names every problem, its path and its
+    remedy.
+    """
     return _Checker(decode(data)).policy(hashlib.sha256(data).digest())
 
 
 class _Checker:
-    """One pass over a document. Problems gather in `found`; nothing is resolved until there are none."""
+    """One pass over a document. Problems gather in `found`; nothing is resolved until there are
+    none.
+    """
 
     def __init__(self, document: PolicyDocument) -> None:
         self._document = document
@@ -80,7 +93,10 @@ class _Checker:
             digest=digest,
             trust_domain=document.trust_domain,
             tenants=tuple(sorted(self._tenants)),
-            keys=tuple(Key(part.tenant, part.name, KeyKind(part.kind), _numbers(part.algorithms)) for part in document.keys),
+            keys=tuple(
+                Key(part.tenant, part.name, KeyKind(part.kind), _numbers(part.algorithms))
+                for part in document.keys
+            ),
             grants=tuple(_resolve(part) for part in document.grants),
             limits=limits,
             tls=TlsFloor(document.tls.min),
@@ -94,11 +110,17 @@ class _Checker:
     def _no_duplicates(self, path: str, names: Sequence[str]) -> None:
         for name, count in Counter(names).items():
             if count > 1:
-                self._say(path, f"The name {name!r} is used {count} times.", "Give each its own name.")
+                self._say(
+                    path, f"The name {name!r} is used {count} times.", "Give each its own name."
+                )
 
     def _check_tenant(self, path: str, tenant: str) -> bool:
         if tenant not in self._tenants:
-            self._say(f"{path}.tenant", f"There is no tenant {tenant!r}.", did_you_mean(tenant, self._tenants))
+            self._say(
+                f"{path}.tenant",
+                f"There is no tenant {tenant!r}.",
+                did_you_mean(tenant, self._tenants),
+            )
         return tenant in self._tenants
 
     def _check_key(self, path: str, key: KeyPart) -> None:
@@ -115,7 +137,9 @@ class _Checker:
             if not kind.custody(BY_NAME[name].number):
                 other = KeyKind.DERIVED if kind is KeyKind.DIRECT else KeyKind.DIRECT
                 what = f"{name} cannot be had from a {kind.value} key."
-                self._say(f"{path}.algorithms", what, f"Make a key with kind: {other.value} for it.")
+                self._say(
+                    f"{path}.algorithms", what, f"Make a key with kind: {other.value} for it."
+                )
 
     def _check_algorithms(self, path: str, names: tuple[str, ...]) -> list[str]:
         """The names that are known and strong enough."""
@@ -127,7 +151,9 @@ class _Checker:
             if row is None:
                 self._say(path, f"There is no algorithm {name!r}.", did_you_mean(name, BY_NAME))
             elif row.strength_bits < floor:
-                what = f"{name} has {row.strength_bits} bits of strength, below the floor of {floor}."
+                what = (
+                    f"{name} has {row.strength_bits} bits of strength, below the floor of {floor}."
+                )
                 self._say(path, what, "Use a stronger algorithm, or lower algorithms.floor_bits.")
             else:
                 good.append(name)
@@ -153,13 +179,22 @@ class _Checker:
         if name not in key.algorithms:
             what = f"The key {key.tenant}/{key.name} does not serve {name}."
             self._say(
-                f"{path}.algorithms", what, f"Take it out, or add it to the key, which serves: {', '.join(key.algorithms)}."
+                f"{path}.algorithms",
+                what,
+                f"Take it out, or add it to the key, which serves: {', '.join(key.algorithms)}.",
             )
             return
         offered = KeyKind(key.kind).custody(BY_NAME[name].number)
         if offered and max(offered) < CUSTODY_BY_NAME[grant.min_custody]:
-            what = f"{name} from a {key.kind} key can have {CUSTODY_NAMES[max(offered)]} at best, below {grant.min_custody}."
-            self._say(f"{path}.min_custody", what, "Lower it, or use a direct key and an algorithm that tokens have.")
+            what = (
+                f"{name} from a {key.kind} key can have {CUSTODY_NAMES[max(offered)]} at "
+                f"best, below {grant.min_custody}."
+            )
+            self._say(
+                f"{path}.min_custody",
+                what,
+                "Lower it, or use a direct key and an algorithm that tokens have.",
+            )
 
     def _check_protocols(self, path: str, grant: GrantPart) -> None:
         self._no_duplicates(path, [rule.protocol for rule in grant.protocols])
@@ -182,10 +217,15 @@ class _Checker:
                 self._say(f"{path}[{index}]", what, "Write the path out.")
 
     def _check_workload_counts(self) -> None:
-        counts = Counter(workload for grant in self._document.grants for workload in set(grant.workloads))
+        counts = Counter(
+            workload for grant in self._document.grants for workload in set(grant.workloads)
+        )
         for workload, count in counts.items():
             if count > MAX_GRANTS_OF_WORKLOAD:
-                what = f"{workload!r} has {count} grants; at most {MAX_GRANTS_OF_WORKLOAD} are handed out."
+                what = (
+                    f"{workload!r} has {count} grants; at most {MAX_GRANTS_OF_WORKLOAD} are "
+                    f"handed out."
+                )
                 self._say("grants", what, "Join grants, or split the workload.")
 
     def _limits(self) -> Limits:
@@ -211,14 +251,21 @@ def _numbers(names: Iterable[str]) -> frozenset[int]:
 
 
 def _context_cost(grant: GrantPart) -> int:
-    """Bytes of a token for a rule, at most: 32 for each fact, and each distinct name once with 2 bytes around it."""
+    """Bytes of a token for a rule, at most: 32 for each fact, and each distinct name once with 2
+    bytes around it.
+    """
     facts = sum(len(rule.roles) + len(rule.versions) for rule in grant.protocols)
-    names = {name for rule in grant.protocols for name in (rule.protocol, *rule.roles, *rule.versions)}
+    names = {
+        name for rule in grant.protocols for name in (rule.protocol, *rule.roles, *rule.versions)
+    }
     return 32 * facts + sum(len(name) + 2 for name in names)
 
 
 def _resolve(part: GrantPart) -> Grant:
-    rules = (ProtocolRule(rule.protocol, tuple(sorted(rule.roles)), tuple(sorted(rule.versions))) for rule in part.protocols)
+    rules = (
+        ProtocolRule(rule.protocol, tuple(sorted(rule.roles)), tuple(sorted(rule.versions)))
+        for rule in part.protocols
+    )
     rate = part.rate
     return Grant(
         name=part.name,

@@ -1,4 +1,6 @@
-"""From the bytes of a policy to its parts: YAML, then shape. What is wrong is said with its path and what to do about it."""
+"""From the bytes of a policy to its parts: YAML, then shape. What is wrong is said with its path
+and what to do about it.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,11 @@ def decode(data: bytes) -> PolicyDocument:
 def schema() -> dict[str, Any]:
     """The JSON schema of the document, for editors."""
     made = msgspec.json.schema(PolicyDocument)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "capsign policy, version 1", **made}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "capsign policy, version 1",
+        **made,
+    }
 
 
 _KINDS = {
@@ -94,12 +100,20 @@ def _problem(message: str) -> Problem:
     path = where.removesuffix("`").removeprefix("$").removeprefix(".")
     if found := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL):
         name = found[1][:64]
-        return Problem(path, f"There is no field {name!r} here.", did_you_mean(name, _fields(path)) or "Take it out.")
+        return Problem(
+            path,
+            f"There is no field {name!r} here.",
+            did_you_mean(name, _fields(path)) or "Take it out.",
+        )
     if found := re.fullmatch(r"Object missing required field `(.*)`", what):
         return Problem(path, f"The field {found[1]!r} is missing.", "Add it.")
     if found := re.fullmatch(r"Invalid enum value '?(.*?)'?", what, re.DOTALL):
         choices = [str(value) for value in _literals(path)]
-        return Problem(path, f"{found[1][:64]!r} is not one of the values.", f"Use one of: {', '.join(choices)}.")
+        return Problem(
+            path,
+            f"{found[1][:64]!r} is not one of the values.",
+            f"Use one of: {', '.join(choices)}.",
+        )
     if found := re.fullmatch(r"Expected `str` matching regex '(.*)'", what):
         return Problem(path, f"This must be {WORDING[found[1]]}.", "Correct it.")
     if found := re.fullmatch(r"Expected `(.*)`, got `(.*)`", what):
@@ -109,10 +123,16 @@ def _problem(message: str) -> Problem:
     if found := re.fullmatch(r"Expected `(array|str)` of length (<=|>=) (\d+)", what):
         unit = "items" if found[1] == "array" else "characters"
         return Problem(
-            path, f"This has {_size(found[2], found[3])} {unit}.", "Shorten it." if found[2] == "<=" else "Fill it in."
+            path,
+            f"This has {_size(found[2], found[3])} {unit}.",
+            "Shorten it." if found[2] == "<=" else "Fill it in.",
         )
     if found := re.fullmatch(r"Expected `int` (<=|>=) (\d+)", what):
-        return Problem(path, f"This number must be {'at most' if found[1] == '<=' else 'at least'} {found[2]}.", "Correct it.")
+        return Problem(
+            path,
+            f"This number must be {'at most' if found[1] == '<=' else 'at least'} {found[2]}.",
+            "Correct it.",
+        )
     return Problem(path, f"{what}.", "Correct it.")
 
 
@@ -126,8 +146,12 @@ def _wrong_kind(path: str, wanted: str, got: str) -> Problem:
         fix = "Give it a unit, as in 15m." if _is_duration(path) else "Put it in quotes."
         return Problem(path, f"This must be {want}, and was read as {have}.", fix)
     if not path:
-        return Problem("", f"The document is {have}.", "A policy is a mapping that starts with 'version: 1'.")
-    return Problem(path, f"This must be {want}, and is {have}.", "Correct it, or take the field out.")
+        return Problem(
+            "", f"The document is {have}.", "A policy is a mapping that starts with 'version: 1'."
+        )
+    return Problem(
+        path, f"This must be {want}, and is {have}.", "Correct it, or take the field out."
+    )
 
 
 def _type_at(path: str) -> inspect.Type:
@@ -147,7 +171,9 @@ def _type_at(path: str) -> inspect.Type:
 
 def _fields(path: str) -> list[str]:
     kind = _type_at(path)
-    return [field.encode_name for field in kind.fields] if isinstance(kind, inspect.StructType) else []
+    return (
+        [field.encode_name for field in kind.fields] if isinstance(kind, inspect.StructType) else []
+    )
 
 
 def _is_duration(path: str) -> bool:

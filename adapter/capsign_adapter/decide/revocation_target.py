@@ -1,8 +1,9 @@
 """What may be revoked: a target has the form of its kind, and where names can be known, it is one.
 
-In an emergency a typing error must not look like a revocation, nor end as a defect. Handles and workloads cannot be known:
-serials are not kept, and a workload may be in a policy that another replica has. So a workload that this policy does not name
-is refused only where the caller asks for that, and may then say that he means it.
+In an emergency a typing error must not look like a revocation, nor end as a defect. Handles and
+workloads cannot be known: serials are not kept, and a workload may be in a policy that another
+replica has. So a workload that this policy does not name is refused only where the caller asks for
+that, and may then say that he means it.
 """
 
 from __future__ import annotations
@@ -35,17 +36,27 @@ class _Form:
 _FORMS: Mapping[int, _Form] = MappingProxyType(
     {
         pb.REVOCATION_KIND_HANDLE: _Form(
-            re.compile(r"[0-9a-f]{32}", re.ASCII), "A handle is revoked by its serial: 32 digits of hexadecimal in lower case."
+            re.compile(r"[0-9a-f]{32}", re.ASCII),
+            "A handle is revoked by its serial: 32 digits of hexadecimal in lower case.",
         ),
-        pb.REVOCATION_KIND_GRANT: _Form(NAME, "A grant is revoked by its name in the policy, such as orders-jwt."),
+        pb.REVOCATION_KIND_GRANT: _Form(
+            NAME, "A grant is revoked by its name in the policy, such as orders-jwt."
+        ),
         pb.REVOCATION_KIND_WORKLOAD: _Form(
-            svid.SPIFFE_ID, "A workload is revoked by its SPIFFE ID, such as spiffe://example.org/ns/shop/sa/orders."
+            svid.SPIFFE_ID,
+            "A workload is revoked by its SPIFFE ID, such as "
+            "spiffe://example.org/ns/shop/sa/orders.",
         ),
         pb.REVOCATION_KIND_KEY: _Form(
-            re.compile(f"{NAME.pattern}/{NAME.pattern}", re.ASCII), "A key is revoked as tenant/key, such as shop/orders."
+            re.compile(f"{NAME.pattern}/{NAME.pattern}", re.ASCII),
+            "A key is revoked as tenant/key, such as shop/orders.",
         ),
-        pb.REVOCATION_KIND_TENANT: _Form(NAME, "A tenant is revoked by its name in the policy, such as shop."),
-        pb.REVOCATION_KIND_EVERYTHING: _Form(re.compile(re.escape(EVERYTHING)), "Everything is revoked as *."),
+        pb.REVOCATION_KIND_TENANT: _Form(
+            NAME, "A tenant is revoked by its name in the policy, such as shop."
+        ),
+        pb.REVOCATION_KIND_EVERYTHING: _Form(
+            re.compile(re.escape(EVERYTHING)), "Everything is revoked as *."
+        ),
     }
 )
 """Made of the patterns that an entry of the log demands: what passes here can be written there."""
@@ -55,7 +66,11 @@ def check_form(kind: int, target: str) -> None:
     """Raises FailureError INPUT_MALFORMED, which says what a target of that kind looks like."""
     form = _FORMS.get(kind)
     if form is None:
-        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "There is no such kind of revocation.", field="kind")
+        raise FailureError(
+            failures_pb2.REASON_INPUT_MALFORMED,
+            "There is no such kind of revocation.",
+            field="kind",
+        )
     if not form.pattern.fullmatch(target):
         raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, form.like, field="target")
 
@@ -69,25 +84,38 @@ def demand_known(
     *,
     workloads: bool = False,
 ) -> None:
-    """Raises FailureError NOT_FOUND if neither policy nor store has a grant, key or tenant of that name; with `workloads`
-    also if this policy has no such workload.
+    """Raises FailureError NOT_FOUND if neither policy nor store has a grant, key or tenant of that
+    name; with `workloads` also if this policy has no such workload.
 
-    `keys` are those of the store, (tenant, key). What was revoked before may be revoked again, whether or not it is still there.
+    `keys` are those of the store, (tenant, key). What was revoked before may be revoked again,
+    whether or not it is still there.
     """
     if kind == pb.REVOCATION_KIND_GRANT:
         what, names = "a grant", {grant.name for grant in policy.grants}
     elif kind == pb.REVOCATION_KIND_KEY:
-        what, names = "a key", {f"{tenant}/{key}" for tenant, key in {*keys, *((key.tenant, key.name) for key in policy.keys)}}
+        what, names = (
+            "a key",
+            {
+                f"{tenant}/{key}"
+                for tenant, key in {*keys, *((key.tenant, key.name) for key in policy.keys)}
+            },
+        )
     elif kind == pb.REVOCATION_KIND_TENANT:
         what, names = "a tenant", {*policy.tenants, *(tenant for tenant, _ in keys)}
     elif kind == pb.REVOCATION_KIND_WORKLOAD and workloads:
-        what, names = "a workload", {*policy.roles, *(one for grant in policy.grants for one in grant.workloads)}
+        what, names = (
+            "a workload",
+            {*policy.roles, *(one for grant in policy.grants for one in grant.workloads)},
+        )
     else:
         return
     if target in names or revoked.has(kind, target):
         return
     hint = did_you_mean(target, names)
-    sentence = f"Nothing was revoked: neither the policy of this replica nor the store has {what} of that name."
+    sentence = (
+        f"Nothing was revoked: neither the policy of this replica nor the store has {what} of "
+        f"that name."
+    )
     if len(hint) <= MAX_HINT:
         sentence = f"{sentence} {hint}".strip()
     raise FailureError(failures_pb2.REASON_NOT_FOUND, sentence, field="target")

@@ -1,8 +1,9 @@
 """What is withdrawn, as one immutable index that is swapped whole when the epoch moves.
 
-A revocation holds for every handle it covers, whenever that handle was minted: a replica that has not yet heard of it may have
-minted one after it, and must not win. While a grant, workload, key, tenant or everything is revoked, nothing new is issued under
-it; the revocation of one handle withdraws that serial only.
+A revocation holds for every handle it covers, whenever that handle was minted: a replica that has
+not yet heard of it may have minted one after it, and must not win. While a grant, workload, key,
+tenant or everything is revoked, nothing new is issued under it; the revocation of one handle
+withdraws that serial only.
 """
 
 from __future__ import annotations
@@ -41,10 +42,13 @@ class RevocationIndex:
         for each in revocations:
             if each.kind not in _WORDS:
                 raise ValueError(
-                    f"revocation of kind {each.kind}, which this version does not know: refuse to start, do not skip it"
+                    f"revocation of kind {each.kind}, which this version does not know: "
+                    f"refuse to start, do not skip it"
                 )
             target = EVERYTHING if each.kind == pb.REVOCATION_KIND_EVERYTHING else each.target
-            found[each.kind, target.lower() if each.kind == pb.REVOCATION_KIND_HANDLE else target] = each
+            found[
+                each.kind, target.lower() if each.kind == pb.REVOCATION_KIND_HANDLE else target
+            ] = each
         self.epoch = epoch
         self._found: Mapping[tuple[int, str], Revocation] = MappingProxyType(found)
 
@@ -53,22 +57,26 @@ class RevocationIndex:
         if not self._found:
             return None
         serial = self._found.get((pb.REVOCATION_KIND_HANDLE, capability.serial.hex()))
-        return serial or self._of(capability.workload, capability.grant, capability.tenant, capability.key)
+        return serial or self._of(
+            capability.workload, capability.grant, capability.tenant, capability.key
+        )
 
     def of_grant(self, grant: Grant, workload: str) -> Revocation | None:
         """The revocation that forbids a new handle for this grant and workload, or None."""
         return self._of(workload, grant.name, grant.tenant, grant.key)
 
     def of_workload(self, workload: str) -> Revocation | None:
-        """The revocation that withdraws this workload whole, whatever its grants: drop every handle. None if there is none."""
+        """The revocation that withdraws this workload whole, whatever its grants: drop every
+        handle. None if there is none.
+        """
         everything = self._found.get((pb.REVOCATION_KIND_EVERYTHING, EVERYTHING))
         return everything or self._found.get((pb.REVOCATION_KIND_WORKLOAD, workload))
 
     def of_identity(self, spiffe_id: str, *, administers: bool) -> Revocation | None:
         """The revocation under which this identity gets no further certificate, or None.
 
-        Who administers (has a role) is kept out only by name: revoking everything withdraws what signs, not those who see to it
-        afterwards.
+        Who administers (has a role) is kept out only by name: revoking everything withdraws what
+        signs, not those who see to it afterwards.
         """
         named = self._found.get((pb.REVOCATION_KIND_WORKLOAD, spiffe_id))
         return named if named is not None or administers else self.of_workload(spiffe_id)
@@ -78,9 +86,16 @@ class RevocationIndex:
         return (kind, target) in self._found
 
     def serials(self) -> list[bytes]:
-        """Serials of handles that were revoked one by one, the last one first: who has room for some only takes the newest."""
-        handles = [each for (kind, _), each in self._found.items() if kind == pb.REVOCATION_KIND_HANDLE]
-        return [bytes.fromhex(each.target) for each in sorted(handles, key=lambda each: each.epoch, reverse=True)]
+        """Serials of handles that were revoked one by one, the last one first: who has room for
+        some only takes the newest.
+        """
+        handles = [
+            each for (kind, _), each in self._found.items() if kind == pb.REVOCATION_KIND_HANDLE
+        ]
+        return [
+            bytes.fromhex(each.target)
+            for each in sorted(handles, key=lambda each: each.epoch, reverse=True)
+        ]
 
     def refuse(self, capability: Capability) -> None:
         """Raise FailureError HANDLE_REVOKED if a revocation covers this handle."""
@@ -101,5 +116,8 @@ class RevocationIndex:
 
 def revoked_failure(revocation: Revocation, *, retry_after_ms: int = 0) -> FailureError:
     """The refusal that this revocation causes."""
-    sentence = f"{_WORDS[pb.RevocationKind.ValueType(revocation.kind)]} was revoked at epoch {revocation.epoch}."
+    sentence = (
+        f"{_WORDS[pb.RevocationKind.ValueType(revocation.kind)]} was revoked at epoch "
+        f"{revocation.epoch}."
+    )
     return FailureError(failures_pb2.REASON_HANDLE_REVOKED, sentence, retry_after_ms=retry_after_ms)

@@ -1,8 +1,9 @@
 """YAML without its surprises, for documents on which authority rests.
 
-libyaml reads the text; this module takes its events and refuses what can mean two things or cost too much: duplicate keys,
-anchors and aliases, tags, several documents, control characters, and anything past the bounds. A plain scalar is null, true,
-false, an integer or else text, so `no` and `1.3` stay what was written.
+libyaml reads the text; this module takes its events and refuses what can mean two things or cost
+too much: duplicate keys, anchors and aliases, tags, several documents, control characters, and
+anything past the bounds. A plain scalar is null, true, false, an integer or else text, so `no` and
+`1.3` stay what was written.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class YamlError(Exception):
 def load(data: bytes, max_bytes: int, max_nodes: int) -> Any:
     """The document as dicts, lists, strings, integers, booleans and None. Raises YamlError."""
     if len(data) > max_bytes:
-        raise YamlError(f"The document has {len(data)} bytes; at most {max_bytes} are taken. Split it.")
+        raise YamlError(
+            f"The document has {len(data)} bytes; at most {max_bytes} are taken. Split it."
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -42,7 +45,9 @@ def load(data: bytes, max_bytes: int, max_nodes: int) -> Any:
 
 def _syntax(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+    problem = (
+        getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+    )
     where = f"Line {mark.line + 1}, column {mark.column + 1}" if mark else "The document"
     return f"{where} is not YAML: {problem}."
 
@@ -62,16 +67,22 @@ class _Builder:
         value = self._value(next(self._events), 0)
         next(self._events)
         if not isinstance(next(self._events), yaml.StreamEndEvent):
-            raise YamlError("There is more than one document. Keep one, without '---' between parts.")
+            raise YamlError(
+                "There is more than one document. Keep one, without '---' between parts."
+            )
         return value
 
     def _value(self, event: Any, depth: int) -> Any:
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise YamlError(f"Line {line} has an anchor or alias. Write the value out where it is needed.")
+            raise YamlError(
+                f"Line {line} has an anchor or alias. Write the value out where it is needed."
+            )
         self._left -= 1
         if self._left < 0:
-            raise YamlError(f"Line {line}: the document has more than {self._max_nodes} values. Split it.")
+            raise YamlError(
+                f"Line {line}: the document has more than {self._max_nodes} values. Split it."
+            )
         if isinstance(event, yaml.ScalarEvent):
             return _scalar(event, line)
         if event.tag is not None:
@@ -90,7 +101,9 @@ class _Builder:
             if not isinstance(event, yaml.ScalarEvent):
                 raise YamlError(f"Line {line} has a list or mapping as a key. Use a word.")
             if event.value in found:
-                raise YamlError(f"Line {line} repeats the key {event.value[:64]!r}. Keep one of the two.")
+                raise YamlError(
+                    f"Line {line} repeats the key {event.value[:64]!r}. Keep one of the two."
+                )
             if event.value == "<<":
                 raise YamlError(f"Line {line} merges with '<<'. Write the values out.")
             found[event.value] = self._value(next(self._events), depth)
@@ -108,7 +121,9 @@ def _scalar(event: yaml.ScalarEvent, line: int) -> bool | int | str | None:
     if event.tag is not None and event.tag != "!":
         raise YamlError(f"Line {line} has a tag. Leave it out.")
     if _CONTROL.search(text):
-        raise YamlError(f"Line {line} has a line break or control character inside a value. Take it out.")
+        raise YamlError(
+            f"Line {line} has a line break or control character inside a value. Take it out."
+        )
     if not event.implicit[0]:
         return text
     if text in _WORDS:

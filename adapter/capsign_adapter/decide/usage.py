@@ -1,8 +1,10 @@
-"""Who of those that share a rate has had more of it lately than an equal part. Pure: time is an argument.
+"""Who of those that share a rate has had more of it lately than an equal part. Pure: time is an
+argument.
 
-The pods of a Deployment share the rate of its grant, and the workloads of a tenant share what the tenant may cause. One that
-takes whatever is there must leave the others theirs, and one that is alone must have it all. So nobody has a fixed part: it is
-remembered who used how much lately, and from whoever is above an equal part a piece is kept back; see `rate.Buckets`.
+The pods of a Deployment share the rate of its grant, and the workloads of a tenant share what the
+tenant may cause. One that takes whatever is there must leave the others theirs, and one that is
+alone must have it all. So nobody has a fixed part: it is remembered who used how much lately, and
+from whoever is above an equal part a piece is kept back; see `rate.Buckets`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 HALF_LIFE_MS = 5_000
-"""After this long a use counts half, and who has not asked for twice as long is no longer one of those that share."""
+"""After this long a use counts half, and who has not asked for twice as long is no longer one of
+those that share.
+"""
 
 MOST = 1024
 """Most members remembered of one rate; who asked longest ago is forgotten first."""
@@ -56,7 +60,11 @@ class Usage:
         if turns < 1:
             return
         self.turned_ms += turns * HALF_LIFE_MS
-        kept = {name: seen for name, seen in self._seen.items() if now_ms - seen.at_ms < 2 * HALF_LIFE_MS}
+        kept = {
+            name: seen
+            for name, seen in self._seen.items()
+            if now_ms - seen.at_ms < 2 * HALF_LIFE_MS
+        }
         for seen in kept.values():
             seen.used >>= min(turns, 64)
         self._seen, self._total = kept, sum(seen.used for seen in kept.values())

@@ -1,7 +1,9 @@
-"""Handles that were verified, kept by the SHA-256 of their token so that a signature costs no verification.
+"""Handles that were verified, kept by the SHA-256 of their token so that a signature costs no
+verification.
 
-Only what a token *is* is remembered: a handle of ours, or none. Who presents it, whether its life is over and whether it was
-revoked are asked each time. So whoever sends the same token again, good, forged, stolen or expired, makes nobody verify it again.
+Only what a token *is* is remembered: a handle of ours, or none. Who presents it, whether its life
+is over and whether it was revoked are asked each time. So whoever sends the same token again, good,
+forged, stolen or expired, makes nobody verify it again.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ def _free(_: int) -> None:
 class Verdicts:
     """A bounded cache in front of a verifier. Safe to share between threads."""
 
-    def __init__(self, verifier: Verifier, capacity: int = CAPACITY, refused_capacity: int = REFUSED_CAPACITY) -> None:
+    def __init__(
+        self, verifier: Verifier, capacity: int = CAPACITY, refused_capacity: int = REFUSED_CAPACITY
+    ) -> None:
         self._verifier = verifier
         self._capacity = capacity
         self._refused_capacity = refused_capacity
@@ -55,7 +59,9 @@ class Verdicts:
         skew_ms: int,
         charge: Callable[[int], None] = _free,
     ) -> Verified:
-        """As `Verifier.verify`. `charge` gets what it costs, microseconds, before it is done; what it raises passes."""
+        """As `Verifier.verify`. `charge` gets what it costs, microseconds, before it is done; what
+        it raises passes.
+        """
         name = hashlib.sha256(token).digest()
         with self._lock:
             found, refused = _used(self._kept, name), _used(self._refused, name)
@@ -88,7 +94,9 @@ class Verdicts:
         self._keep(self._kept, self._capacity, name, verified, generation)
         return verified
 
-    def _keep(self, kept: OrderedDict[bytes, T], capacity: int, name: bytes, verdict: T, generation: int) -> None:
+    def _keep(
+        self, kept: OrderedDict[bytes, T], capacity: int, name: bytes, verdict: T, generation: int
+    ) -> None:
         with self._lock:
             # What was found before a clear() must not come back after it.
             if generation == self._generation:

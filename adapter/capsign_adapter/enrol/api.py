@@ -1,8 +1,9 @@
-"""HTTPS to the Kubernetes API: TLS 1.3 and the server's certificate verified, and a bound on time and size of every answer.
+"""HTTPS to the Kubernetes API: TLS 1.3 and the server's certificate verified, and a bound on time
+and size of every answer.
 
-Each request carries the token that is in the file now: the kubelet replaces it, and the authority's file, while we run. A
-connection is kept for the next request. Requests are such that sending one twice does no harm, so one that finds its kept
-connection closed is sent again on a new one.
+Each request carries the token that is in the file now: the kubelet replaces it, and the authority's
+file, while we run. A connection is kept for the next request. Requests are such that sending one
+twice does no harm, so one that finds its kept connection closed is sent again on a new one.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class Api:
     """Asks the API server. Any thread may call `ask`."""
 
     def __init__(self, server: str, token_file: Path, ca_file: Path, seconds: float = 5.0) -> None:
-        """`seconds` bounds connecting, and then the rest of a request. Raises SettingsError for what is no https address."""
+        """`seconds` bounds connecting, and then the rest of a request. Raises SettingsError for
+        what is no https address.
+        """
         self._host, self._port = _host_and_port(server)
         self._token_file = token_file
         self._ca_file = ca_file
@@ -59,15 +62,28 @@ class Api:
 
     def demand_files(self) -> None:
         """Read what a request would be made with, and ask nobody. Raises SettingsError."""
-        for key, path, read in (("token_file", self._token_file, self._token), ("ca_file", self._ca_file, self._trusting)):
+        for key, path, read in (
+            ("token_file", self._token_file, self._token),
+            ("ca_file", self._ca_file, self._trusting),
+        ):
             try:
                 read()
             except (OSError, ValueError, _UnusableError):
-                sentence = f"The file {path} of `identity.kubernetes.{key}` cannot be used. See that it is mounted."
+                sentence = (
+                    f"The file {path} of `identity.kubernetes.{key}` cannot be used. See that "
+                    f"it is mounted."
+                )
                 raise SettingsError(sentence, key=f"identity.kubernetes.{key}") from None
 
-    def ask(self, method: str, path: str, body: bytes | None = None, content_type: str = "application/json") -> Answer:
-        """The server's answer, whatever its status. Raises FailureError CLUSTER_UNAVAILABLE; its text has nothing of the request.
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+    ) -> Answer:
+        """The server's answer, whatever its status. Raises FailureError CLUSTER_UNAVAILABLE; its
+        text has nothing of the request.
 
         No redirect is followed: the request holds our token, and maybe somebody else's.
         """
@@ -111,7 +127,12 @@ class Api:
         return self._exchange(connection, method, path, body, headers)
 
     def _exchange(
-        self, connection: HTTPSConnection, method: str, path: str, body: bytes | None, headers: dict[str, str]
+        self,
+        connection: HTTPSConnection,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
     ) -> Answer:
         try:
             if connection.sock is None:
@@ -140,7 +161,9 @@ class Api:
         return token.decode("ascii")
 
     def _trusting(self) -> ssl.SSLContext:
-        """The context for the authorities in the file now. Another file means that kept connections are of no use."""
+        """The context for the authorities in the file now. Another file means that kept connections
+        are of no use.
+        """
         stat = self._ca_file.stat()
         stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         with self._lock:
@@ -158,7 +181,9 @@ class Api:
             self._failing = cause
             logs.error("cluster.failing", reason=cause)
         return FailureError(
-            failures_pb2.REASON_CLUSTER_UNAVAILABLE, "The adapter cannot ask the Kubernetes API now.", retry_after_ms=1000
+            failures_pb2.REASON_CLUSTER_UNAVAILABLE,
+            "The adapter cannot ask the Kubernetes API now.",
+            retry_after_ms=1000,
         )
 
     def _well(self) -> None:
@@ -172,7 +197,9 @@ class _UnusableError(ValueError):
 
 
 class _TimedSocket(ssl.SSLSocket):
-    """Reads until a deadline, however the bytes trickle: the timeout of a socket alone begins anew with each of them."""
+    """Reads until a deadline, however the bytes trickle: the timeout of a socket alone begins anew
+    with each of them.
+    """
 
     deadline = float("inf")
 
@@ -201,7 +228,9 @@ def _host_and_port(server: str) -> tuple[str, int]:
 
 
 def _cause(error: Exception) -> str:
-    """A short name for what went wrong, never its text: that may quote what was sent or received."""
+    """A short name for what went wrong, never its text: that may quote what was sent or
+    received.
+    """
     if isinstance(error, _UnusableError):
         return str(error)
     return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__

@@ -1,7 +1,9 @@
-"""The certificate authority of one replica: it issues identities and says what to trust, on any thread.
+"""The certificate authority of one replica: it issues identities and says what to trust, on any
+thread.
 
-What it signs with is a key in the token; what it does when is decided by `decide.authority` and recorded in the store. Replicas
-share nothing but the store: each looks at the rows every so often, and whoever is first does what is due.
+What it signs with is a key in the token; what it does when is decided by `decide.authority` and
+recorded in the store. Replicas share nothing but the store: each looks at the rows every so often,
+and whoever is first does what is due.
 """
 
 from __future__ import annotations
@@ -25,19 +27,28 @@ from capsign_adapter.enrol.certificates import leaf_certificate
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.subkeys import token_failure
-from capsign_adapter.store.interface import AuthorityRow, CommitUnknownError, Store, StoreUnavailableError
+from capsign_adapter.store.interface import (
+    AuthorityRow,
+    CommitUnknownError,
+    Store,
+    StoreUnavailableError,
+)
 from capsign_adapter.token.interface import Token, TokenError
 
 TURN_S = 10.0
 """Longest wait for another thread that asks the store, seconds."""
 
 _TRIES = 3
-"""How often a certificate is begun anew because another replica moved the authorities on meanwhile."""
+"""How often a certificate is begun anew because another replica moved the authorities on
+meanwhile.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """An X.509-SVID. `certificates` is DER, the leaf first, without the authority; `authority` is the version that signed it."""
+    """An X.509-SVID. `certificates` is DER, the leaf first, without the authority; `authority` is
+    the version that signed it.
+    """
 
     certificates: tuple[bytes, ...]
     not_after_ms: int
@@ -46,7 +57,9 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What to trust: DER of each authority's certificate, oldest first. `sequence` rises with each change, never back."""
+    """What to trust: DER of each authority's certificate, oldest first. `sequence` rises with each
+    change, never back.
+    """
 
     sequence: int
     authorities: tuple[bytes, ...]
@@ -65,31 +78,43 @@ class Authority:
         self._rows: tuple[AuthorityRow, ...] = ()
         self._keys: dict[int, AuthorityKey] = {}
         if not self.refresh():
-            sentence = "The section [identity] is there, and the store has no authority yet. Run `capsign-adapter provision`."
+            sentence = (
+                "The section [identity] is there, and the store has no authority yet. Run "
+                "`capsign-adapter provision`."
+            )
             raise settings.SettingsError(sentence, key="identity")
 
     def issue(self, spiffe_id: str, spki: bytes, now_ms: int, names: Sequence[str] = ()) -> Issued:
         """An X.509-SVID for the key with this SubjectPublicKeyInfo (DER). One token call.
 
-        The caller has checked that the identity is the peer's and that the peer has the key. `names` are the DNS names and
-        addresses of a server. Raises FailureError TOKEN_UNAVAILABLE, STORE_UNAVAILABLE, and CERTIFICATE_REQUEST_REFUSED if the
-        key is not P-256 or the identity does not fit.
+        The caller has checked that the identity is the peer's and that the peer has the key.
+        `names` are the DNS names and addresses of a server. Raises FailureError TOKEN_UNAVAILABLE,
+        STORE_UNAVAILABLE, and CERTIFICATE_REQUEST_REFUSED if the key is not P-256 or the identity
+        does not fit.
         """
         public = p256(spki)
         try:
             svid.check_id(spiffe_id)
         except svid.NotAnSvidError as error:
-            detail = f"This workload cannot have a certificate. {error} Shorten or change its service account's name."
+            detail = (
+                f"This workload cannot have a certificate. {error} Shorten or change its "
+                f"service account's name."
+            )
             raise FailureError(failures_pb2.REASON_CERTIFICATE_REQUEST_REFUSED, detail) from None
         try:
             row, not_before_ms, not_after_ms = self._promised(now_ms)
             root = x509.load_der_x509_certificate(row.certificate)
-            certificate = leaf_certificate(self._key(row), root, public, spiffe_id, not_before_ms, not_after_ms, names)
+            certificate = leaf_certificate(
+                self._key(row), root, public, spiffe_id, not_before_ms, not_after_ms, names
+            )
         except TokenError as error:
             raise token_failure(error) from error
         except (StoreUnavailableError, CommitUnknownError) as error:
-            # A promise that may have been written harms nobody: it only lets an authority be trusted a little longer.
-            raise FailureError(failures_pb2.REASON_STORE_UNAVAILABLE, "The adapter's store cannot be used now.") from error
+            # A promise that may have been written harms nobody: it only lets an authority be
+            # trusted a little longer.
+            raise FailureError(
+                failures_pb2.REASON_STORE_UNAVAILABLE, "The adapter's store cannot be used now."
+            ) from error
         return Issued((certificate,), not_after_ms, row.version)
 
     def bundle(self) -> Bundle:
@@ -108,12 +133,15 @@ class Authority:
 
     def refresh(self) -> tuple[AuthorityRow, ...]:
         """See what the store holds now. Raises what the store raises."""
-        with _turn(self._reading):  # one read at a time: none that began earlier may bring the past back
+        with _turn(
+            self._reading
+        ):  # one read at a time: none that began earlier may bring the past back
             self._rows = tuple(self._store.authorities())
             return self._rows
 
     def look(self, clock_ms: Callable[[], int]) -> None:
-        """See what the store holds, and do what is due by this clock and the store's; call it every so often.
+        """See what the store holds, and do what is due by this clock and the store's; call it every
+        so often.
 
         Raises what store and token raise.
         """
@@ -125,8 +153,8 @@ class Authority:
                 return
             told_ms = self._store.clock_ms()
             if told_ms is not None:
-                # A step is for all replicas, and nobody takes it back: one clock that is ahead must not make it, nor one that is
-                # behind say that a wait began earlier than it did.
+                # A step is for all replicas, and nobody takes it back: one clock that is ahead must
+                # not make it, nor one that is behind say that a wait began earlier than it did.
                 step = life.due(self._rows, self._realm.lives, min(now_ms, told_ms))
                 now_ms = told_ms
             if step is None:
@@ -141,7 +169,9 @@ class Authority:
             self.refresh()
 
     def _promised(self, now_ms: int) -> tuple[AuthorityRow, int, int]:
-        """Who signs a certificate now, and its validity: promised in the store, so that its authority outlives it."""
+        """Who signs a certificate now, and its validity: promised in the store, so that its
+        authority outlives it.
+        """
         for _ in range(_TRIES):
             row = life.signing(self._rows, now_ms)
             if row is None:
@@ -150,11 +180,16 @@ class Authority:
             if life.promise_for(row, self._realm.lives, not_after_ms) is None:
                 return row, not_before_ms, not_after_ms
             self._promise(row.version, not_after_ms)
-        detail = "No certificate authority of this deployment can sign now. See `capsign-adapter authority status`."
+        detail = (
+            "No certificate authority of this deployment can sign now. See `capsign-adapter "
+            "authority status`."
+        )
         raise FailureError(failures_pb2.REASON_TOKEN_UNAVAILABLE, detail)
 
     def _promise(self, version: int, not_after_ms: int) -> None:
-        """Have the rows say that this authority may sign until then, or who signs in its place. One thread writes for all."""
+        """Have the rows say that this authority may sign until then, or who signs in its place. One
+        thread writes for all.
+        """
         with _turn(self._promising):
             row = next(row for row in self._rows if row.version == version)
             until_ms = life.promise_for(row, self._realm.lives, not_after_ms)
@@ -171,7 +206,9 @@ class Authority:
 
 @contextmanager
 def _turn(lock: threading.Lock) -> Iterator[None]:
-    """Hold the lock. Raises StoreUnavailableError: where the store hangs, nobody waits for all who came before."""
+    """Hold the lock. Raises StoreUnavailableError: where the store hangs, nobody waits for all who
+    came before.
+    """
     if not lock.acquire(timeout=TURN_S):
         raise StoreUnavailableError(f"The store has not told the authorities for {TURN_S:g} s.")
     try:
@@ -186,7 +223,9 @@ def p256(spki: bytes) -> ec.EllipticCurvePublicKey:
         public = load_der_public_key(spki)
     except (ValueError, UnsupportedAlgorithm):
         public = None
-    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(
+        public.curve, ec.SECP256R1
+    ):
         detail = "The key of a certificate is a P-256 key. Make the request with one."
         raise FailureError(failures_pb2.REASON_CERTIFICATE_REQUEST_REFUSED, detail)
     return public

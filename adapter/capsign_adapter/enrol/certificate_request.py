@@ -1,7 +1,9 @@
-"""Reads a certificate request (PKCS#10, RFC 2986) and takes little: a P-256 key that signed it, and no name but a SPIFFE ID.
+"""Reads a certificate request (PKCS#10, RFC 2986) and takes little: a P-256 key that signed it, and
+no name but a SPIFFE ID.
 
-Nothing of the request goes into the certificate but the key. What asks for more (a subject, another kind of name, a certificate
-authority's rights) is refused rather than ignored: it is a mistake, or somebody is trying.
+Nothing of the request goes into the certificate but the key. What asks for more (a subject, another
+kind of name, a certificate authority's rights) is refused rather than ignored: it is a mistake, or
+somebody is trying.
 """
 
 from __future__ import annotations
@@ -34,19 +36,25 @@ _EXTENSION_REQUEST = x509.ObjectIdentifier("1.2.840.113549.1.9.14")  # RFC 2985 
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """A request that is well formed and signed by its own key. `spki` is DER; `names` are the URIs that it asks for."""
+    """A request that is well formed and signed by its own key. `spki` is DER; `names` are the URIs
+    that it asks for.
+    """
 
     spki: bytes
     names: tuple[str, ...]
 
 
 def read(der: bytes) -> CertificateRequest:
-    """The request. Raises FailureError CERTIFICATE_REQUEST_REFUSED, which says what is wrong and repeats nothing of it."""
+    """The request. Raises FailureError CERTIFICATE_REQUEST_REFUSED, which says what is wrong and
+    repeats nothing of it.
+    """
     if not 0 < len(der) <= MAX_BYTES:
         raise _refused(f"It has 1 to {MAX_BYTES} bytes.")
     try:
         request = x509.load_der_x509_csr(der)
-        if not der.endswith(b"\x00" + request.signature):  # DER: a string of whole bytes has no unused bits (X.690, 8.6.2)
+        if not der.endswith(
+            b"\x00" + request.signature
+        ):  # DER: a string of whole bytes has no unused bits (X.690, 8.6.2)
             raise _refused("Its signature is not spelt as DER.")
         return _checked(request)
     except _UNREADABLE:
@@ -57,7 +65,10 @@ def _checked(request: x509.CertificateSigningRequest) -> CertificateRequest:
     key = request.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _refused("Its key is not one for P-256.")
-    if not isinstance(request.signature_hash_algorithm, hashes.SHA256) or not request.is_signature_valid:
+    if (
+        not isinstance(request.signature_hash_algorithm, hashes.SHA256)
+        or not request.is_signature_valid
+    ):
         raise _refused("It is not signed by its own key with SHA-256.")
     if request.subject.rdns:
         raise _refused("It has a subject; leave that empty.")
@@ -65,7 +76,9 @@ def _checked(request: x509.CertificateSigningRequest) -> CertificateRequest:
     if len(attributes) > 1 or any(attribute.oid != _EXTENSION_REQUEST for attribute in attributes):
         raise _refused("It has attributes besides one extension request.")
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return CertificateRequest(spki, tuple(name for extension in request.extensions for name in _uris(extension)))
+    return CertificateRequest(
+        spki, tuple(name for extension in request.extensions for name in _uris(extension))
+    )
 
 
 def _uris(extension: x509.Extension[x509.ExtensionType]) -> list[str]:

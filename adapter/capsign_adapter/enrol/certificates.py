@@ -1,6 +1,8 @@
-"""The certificates that an authority signs: its own, X.509-SVIDs, and those that the adapter serves with.
+"""The certificates that an authority signs: its own, X.509-SVIDs, and those that the adapter serves
+with.
 
-SPIFFE X509-SVID specification, sections 2 to 5, on top of RFC 5280. Every certificate has exactly one URI name, its SPIFFE ID.
+SPIFFE X509-SVID specification, sections 2 to 5, on top of RFC 5280. Every certificate has exactly
+one URI name, its SPIFFE ID.
 """
 
 from __future__ import annotations
@@ -18,11 +20,17 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 def root_certificate(
-    key: ec.EllipticCurvePrivateKey, version: int, trust_domain: str, not_before_ms: int, not_after_ms: int
+    key: ec.EllipticCurvePrivateKey,
+    version: int,
+    trust_domain: str,
+    not_before_ms: int,
+    not_after_ms: int,
 ) -> bytes:
-    """The authority's own certificate, DER: self-signed, for no intermediates, with the trust domain as its SPIFFE ID.
+    """The authority's own certificate, DER: self-signed, for no intermediates, with the trust
+    domain as its SPIFFE ID.
 
-    The subject differs from version to version, so that no verifier takes one for another that it follows.
+    The subject differs from version to version, so that no verifier takes one for another that it
+    follows.
     """
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"capsign authority {version}")])
     public = key.public_key()
@@ -47,27 +55,43 @@ def leaf_certificate(
     not_after_ms: int,
     names: Sequence[str] = (),
 ) -> bytes:
-    """An X.509-SVID, DER: good for both sides of a TLS connection. `names` are DNS names and addresses that it serves under.
+    """An X.509-SVID, DER: good for both sides of a TLS connection. `names` are DNS names and
+    addresses that it serves under.
 
     The subject is empty, so the alternative name is critical (RFC 5280, section 4.2.1.6).
     """
-    alternative = [x509.UniformResourceIdentifier(spiffe_id), *(_general_name(name) for name in names)]
+    alternative = [
+        x509.UniformResourceIdentifier(spiffe_id),
+        *(_general_name(name) for name in names),
+    ]
     issuer_id = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
         _dated(authority.subject, x509.Name([]), public, not_before_ms, not_after_ms)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            ),
+            critical=False,
+        )
         .add_extension(x509.SubjectAlternativeName(alternative), critical=True)
         .add_extension(_key_id(public), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
+            critical=False,
+        )
         .sign(key, hashes.SHA256())
         .public_bytes(Encoding.DER)
     )
 
 
 def _dated(
-    issuer: x509.Name, subject: x509.Name, public: ec.EllipticCurvePublicKey, not_before_ms: int, not_after_ms: int
+    issuer: x509.Name,
+    subject: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    not_before_ms: int,
+    not_after_ms: int,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()

@@ -1,6 +1,8 @@
-"""What the adapter asks of the cluster: is this token good, what is this pod, and keep this trust bundle.
+"""What the adapter asks of the cluster: is this token good, what is this pod, and keep this trust
+bundle.
 
-Only the fields that are needed are read, and strictly; an answer of another shape is CLUSTER_UNAVAILABLE, not a refusal.
+Only the fields that are needed are read, and strictly; an answer of another shape is
+CLUSTER_UNAVAILABLE, not a refusal.
 """
 
 from __future__ import annotations
@@ -87,7 +89,9 @@ class ConfigMap(msgspec.Struct, frozen=True):
 
 
 class Cluster:
-    """The few questions. Any thread may call any method. All raise FailureError CLUSTER_UNAVAILABLE."""
+    """The few questions. Any thread may call any method. All raise FailureError
+    CLUSTER_UNAVAILABLE.
+    """
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -114,7 +118,9 @@ class Cluster:
 
     def pod(self, namespace: str, name: str) -> PodFacts | None:
         """The pod as it is stored now, or None if the cluster says that there is none."""
-        answer = self._api.ask("GET", f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}")
+        answer = self._api.ask(
+            "GET", f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
+        )
         if self._absent(answer):
             return None
         pod = self._read(answer, _Pod, {200})
@@ -143,13 +149,25 @@ class Cluster:
         return ConfigMap(found.data, found.metadata.annotations, found.metadata.resource_version)
 
     def write_config_map(
-        self, namespace: str, name: str, data: dict[str, str], annotations: dict[str, str], version: str
+        self,
+        namespace: str,
+        name: str,
+        data: dict[str, str],
+        annotations: dict[str, str],
+        version: str,
     ) -> bool:
-        """Set these keys and annotations, leave all others; create it if `version` is empty. False if somebody was first."""
+        """Set these keys and annotations, leave all others; create it if `version` is empty. False
+        if somebody was first.
+        """
         if version:
-            change = {"metadata": {"resourceVersion": version, "annotations": annotations}, "data": data}
+            change = {
+                "metadata": {"resourceVersion": version, "annotations": annotations},
+                "data": data,
+            }
             body = msgspec.json.encode(change)
-            answer = self._api.ask("PATCH", _config_maps(namespace, name), body, "application/merge-patch+json")
+            answer = self._api.ask(
+                "PATCH", _config_maps(namespace, name), body, "application/merge-patch+json"
+            )
         else:
             made = {
                 "apiVersion": "v1",

@@ -1,8 +1,10 @@
-"""How a pod gets a certificate: 1 read the request, 2 have the cluster review the token, 3 hold the identity against policy and
-revocations, 4 have the cluster show the pod, 5 hold connection and request against it, 6 issue, 7 record, 8 release.
+"""How a pod gets a certificate: 1 read the request, 2 have the cluster review the token, 3 hold the
+identity against policy and revocations, 4 have the cluster show the pod, 5 hold connection and
+request against it, 6 issue, 7 record, 8 release.
 
-1 asks nobody. 2 to 5 raise what `decide.enrolment` decides. A certificate leaves only after its leaf is durable; a refusal leaves
-a leaf too, with what had been proven by then. A failure of cluster, token or store decides nothing and leaves none.
+1 asks nobody. 2 to 5 raise what `decide.enrolment` decides. A certificate leaves only after its
+leaf is durable; a refusal leaves a leaf too, with what had been proven by then. A failure of
+cluster, token or store decides nothing and leaves none.
 """
 
 from __future__ import annotations
@@ -30,10 +32,14 @@ from capsign_adapter.enrol.authority import Bundle, Issued
 from capsign_adapter.evidence import leaf
 
 ENROLMENTS_AT_ONCE = 8
-"""Enrolments that ask the cluster at the same time: a crowd of unknown callers must not press on it through us."""
+"""Enrolments that ask the cluster at the same time: a crowd of unknown callers must not press on it
+through us.
+"""
 
 RENEWALS_AT_ONCE = 4
-"""Renewals that do. Each holds a thread that could sign meanwhile, so there are few, and they do not wait."""
+"""Renewals that do. Each holds a thread that could sign meanwhile, so there are few, and they do
+not wait.
+"""
 
 WAIT_SECONDS = 2.0
 """Longest wait of an enrolment for its turn."""
@@ -63,9 +69,10 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`pod_address_check`: a token counts only on a connection from its pod; `host_network_pods`: those on their node's network
-    are left out of that. `refusals_per_second`: leaves of refusals, in all for those who enrol, and for each workload that
-    renews."""
+    """`pod_address_check`: a token counts only on a connection from its pod; `host_network_pods`:
+    those on their node's network are left out of that. `refusals_per_second`: leaves of refusals,
+    in all for those who enrol, and for each workload that renews.
+    """
 
     audience: str
     pod_address_check: bool
@@ -92,7 +99,9 @@ class _Known:
 
 
 class Enrolment:
-    """One for a replica. Any thread may call `enrol` and `renew`; both block while the cluster is asked, within its timeouts."""
+    """One for a replica. Any thread may call `enrol` and `renew`; both block while the cluster is
+    asked, within its timeouts.
+    """
 
     def __init__(
         self,
@@ -105,7 +114,8 @@ class Enrolment:
         clock: Callable[[], int],
         refusals: Buckets,
     ) -> None:
-        """`revoked` gives what is revoked by now, as the store has it; `clock` milliseconds since 1970.
+        """`revoked` gives what is revoked by now, as the store has it; `clock` milliseconds since
+        1970.
 
         `refusals` are this one's own: they count the leaves of refusals.
         """
@@ -121,33 +131,49 @@ class Enrolment:
         self._renewing = threading.BoundedSemaphore(RENEWALS_AT_ONCE)
 
     def enrol(self, request: bytes, token: str, address: Address | None) -> Identity:
-        """A pod's first certificate. Raises FailureError, and what the store and the token raise."""
+        """A pod's first certificate. Raises FailureError, and what the store and the token
+        raise.
+        """
         return self._decide(None, request, token, address)
 
     def renew(self, peer: Peer, request: bytes, token: str, address: Address | None) -> Identity:
         """Its next one, over a connection that was made with the last. Raises as `enrol` does."""
         return self._decide(peer, request, token, address)
 
-    def _decide(self, peer: Peer | None, request: bytes, token: str, address: Address | None) -> Identity:
+    def _decide(
+        self, peer: Peer | None, request: bytes, token: str, address: Address | None
+    ) -> Identity:
         holder = peer.spiffe_id if peer is not None else ""
         known = _Known(workload=holder if decide.named(self._policy, holder) else "")
         try:
             return self._issue(known, peer, request, token, address)
         except FailureError as error:
-            if error.outcome == failures_pb2.OUTCOME_REFUSED and not self._recorded(known, holder, error, address):
+            if error.outcome == failures_pb2.OUTCOME_REFUSED and not self._recorded(
+                known, holder, error, address
+            ):
                 sentence = "Certificates are refused too often to record each."
-                raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=1000) from None
+                raise FailureError(
+                    failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=1000
+                ) from None
             raise
 
-    def _issue(self, known: _Known, peer: Peer | None, request: bytes, token: str, address: Address | None) -> Identity:
+    def _issue(
+        self, known: _Known, peer: Peer | None, request: bytes, token: str, address: Address | None
+    ) -> Identity:
         # 1. Read the request.
         asked = certificate_request.read(request)
         known.key_hash = hashlib.sha256(asked.spki).digest()
         if peer is not None:
             decide.demand_fresh_key(peer.key_hash, known.key_hash)
-        with self._turn(self._renewing, 0.0) if peer is not None else self._turn(self._enrolling, WAIT_SECONDS):
+        with (
+            self._turn(self._renewing, 0.0)
+            if peer is not None
+            else self._turn(self._enrolling, WAIT_SECONDS)
+        ):
             # 2. Review the token.
-            bearer = decide.bearer_of(self._cluster.review(token, self._settings.audience), self._settings.audience)
+            bearer = decide.bearer_of(
+                self._cluster.review(token, self._settings.audience), self._settings.audience
+            )
             known.pod_uid = bearer.uid
             # 3. Policy.
             spiffe_id = decide.spiffe_id_of(self._policy.trust_domain, bearer)
@@ -157,9 +183,13 @@ class Enrolment:
             known.workload = spiffe_id
             decide.demand_not_revoked(self._policy, self._revoked(), spiffe_id)
             # 4. The pod.
-            pod = decide.demand_live(bearer, self._cluster.pod(bearer.namespace, bearer.pod_name), self._clock())
+            pod = decide.demand_live(
+                bearer, self._cluster.pod(bearer.namespace, bearer.pod_name), self._clock()
+            )
         # 5. The connection and the request.
-        if self._settings.pod_address_check and not (self._settings.host_network_pods and pod.host_network):
+        if self._settings.pod_address_check and not (
+            self._settings.host_network_pods and pod.host_network
+        ):
             decide.demand_sender(pod, address)
         decide.demand_own_name(asked.names, spiffe_id)
         # 6. Issue.
@@ -167,19 +197,37 @@ class Enrolment:
         issued = self._authority.issue(spiffe_id, asked.spki, now)
         # 7. Record. A crash before this line leaves a certificate that nobody ever saw.
         entry = leaf.identity_issued(
-            now, self._policy.digest, spiffe_id, known.pod_uid, known.key_hash, issued.authority, issued.not_after_ms
+            now,
+            self._policy.digest,
+            spiffe_id,
+            known.pod_uid,
+            known.key_hash,
+            issued.authority,
+            issued.not_after_ms,
         )
         index = self._log.append([entry], now)
-        logs.event("identity.issued", workload=spiffe_id, pod_uid=bearer.pod_uid, renewed=peer is not None, leaf=index)
+        logs.event(
+            "identity.issued",
+            workload=spiffe_id,
+            pod_uid=bearer.pod_uid,
+            renewed=peer is not None,
+            leaf=index,
+        )
         # 8. Release.
         return Identity(spiffe_id, issued, self._authority.bundle())
 
-    def _recorded(self, known: _Known, holder: str, error: FailureError, address: Address | None) -> bool:
-        """Write the leaf of a refusal; False if there were too many lately. Raises what the store raises."""
+    def _recorded(
+        self, known: _Known, holder: str, error: FailureError, address: Address | None
+    ) -> bool:
+        """Write the leaf of a refusal; False if there were too many lately. Raises what the store
+        raises.
+        """
         now, rate = self._clock(), self._settings.refusals_per_second
         if not self._refusals.take(holder, "", rate, 5 * rate, 1).granted:
             return False
-        entry = leaf.identity_refused(now, self._policy.digest, known.workload, known.pod_uid, known.key_hash, error.reason)
+        entry = leaf.identity_refused(
+            now, self._policy.digest, known.workload, known.pod_uid, known.key_hash, error.reason
+        )
         index = self._log.append([entry], now)
         logs.warning(
             "identity.refused",

@@ -1,4 +1,6 @@
-"""Keeps the trust bundle in a ConfigMap, from which the injector gives it to pods: what an agent trusts at first."""
+"""Keeps the trust bundle in a ConfigMap, from which the injector gives it to pods: what an agent
+trusts at first.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,12 @@ class Keeping(Protocol):
     def config_map(self, namespace: str, name: str) -> ConfigMap | None: ...
 
     def write_config_map(
-        self, namespace: str, name: str, data: dict[str, str], annotations: dict[str, str], version: str
+        self,
+        namespace: str,
+        name: str,
+        data: dict[str, str],
+        annotations: dict[str, str],
+        version: str,
     ) -> bool: ...
 
 
@@ -42,7 +49,9 @@ class Bundling(Protocol):
 
 
 class BundlePublisher:
-    """Call `publish` every so often, from one thread: it looks, and writes what is missing or was changed by hand."""
+    """Call `publish` every so often, from one thread: it looks, and writes what is missing or was
+    changed by hand.
+    """
 
     def __init__(self, cluster: Keeping, authority: Bundling, config_map: str) -> None:
         """`config_map` is "namespace/name"; raises SettingsError for anything else."""
@@ -57,8 +66,9 @@ class BundlePublisher:
     def publish(self) -> bool:
         """Whether it wrote. Raises FailureError CLUSTER_UNAVAILABLE, and what the store raises.
 
-        First what is published, then what the store holds: whatever another replica has published was in the store before. So
-        this replica cannot lag behind what it found, and whatever is not what it has now is older or not ours.
+        First what is published, then what the store holds: whatever another replica has published
+        was in the store before. So this replica cannot lag behind what it found, and whatever is
+        not what it has now is older or not ours.
         """
         for _ in range(ATTEMPTS):
             found = self._cluster.config_map(self._namespace, self._name)
@@ -67,8 +77,14 @@ class BundlePublisher:
             if not wants_writing(bundle, found):
                 return False
             data, annotations = {KEY: pem_of(bundle.authorities)}, {SEQUENCE: str(bundle.sequence)}
-            if self._cluster.write_config_map(self._namespace, self._name, data, annotations, found.version if found else ""):
-                logs.event("bundle.published", sequence=bundle.sequence, authorities=len(bundle.authorities))
+            if self._cluster.write_config_map(
+                self._namespace, self._name, data, annotations, found.version if found else ""
+            ):
+                logs.event(
+                    "bundle.published",
+                    sequence=bundle.sequence,
+                    authorities=len(bundle.authorities),
+                )
                 return True
         return False
 

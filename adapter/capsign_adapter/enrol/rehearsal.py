@@ -1,4 +1,6 @@
-"""An authority for `--check-config`: what it would sign with is looked at, and nothing is signed, promised or written."""
+"""An authority for `--check-config`: what it would sign with is looked at, and nothing is signed,
+promised or written.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,23 @@ class Rehearsal(Authority):
     """Certifies with a key that nobody has heard of and that is forgotten at once."""
 
     def issue(self, spiffe_id: str, spki: bytes, now_ms: int, names: Sequence[str] = ()) -> Issued:
-        """A certificate that nobody believes, if the real one could be had. Raises SettingsError if none could."""
+        """A certificate that nobody believes, if the real one could be had. Raises SettingsError if
+        none could.
+        """
         row = life.signing(self.rows(), now_ms)
         if row is None:
-            sentence = "No certificate authority of this deployment can sign now. See `capsign-adapter authority status`."
+            sentence = (
+                "No certificate authority of this deployment can sign now. See "
+                "`capsign-adapter authority status`."
+            )
             raise settings.SettingsError(sentence, key="identity")
         key, not_after_ms = ec.generate_private_key(ec.SECP256R1()), now_ms + _LIFE_MS
-        root = load_der_x509_certificate(root_certificate(key, 0, "rehearsal.invalid", now_ms, not_after_ms))
+        root = load_der_x509_certificate(
+            root_certificate(key, 0, "rehearsal.invalid", now_ms, not_after_ms)
+        )
         public = p256(spki)
-        return Issued((leaf_certificate(key, root, public, spiffe_id, now_ms, not_after_ms, names),), not_after_ms, row.version)
+        return Issued(
+            (leaf_certificate(key, root, public, spiffe_id, now_ms, not_after_ms, names),),
+            not_after_ms,
+            row.version,
+        )

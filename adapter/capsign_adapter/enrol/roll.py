@@ -1,7 +1,9 @@
-"""Carries out the steps of an authority's life, each with its leaf: in the token, then in the store.
+"""Carries out the steps of an authority's life, each with its leaf: in the token, then in the
+store.
 
-A key pair is made before its row. If the process dies between the two, the object stays in the token as one that nothing accounts
-for; its number is stepped over and an operator is told at the next start.
+A key pair is made before its row. If the process dies between the two, the object stays in the
+token as one that nothing accounts for; its number is stepped over and an operator is told at the
+next start.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ from capsign_adapter.evidence.leaf import Act
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.provision import KeyWeakError, check_value, make_authority, withdraw
-from capsign_adapter.store.interface import AuthorityRow, AuthorityState, Store, StoreUnavailableError
+from capsign_adapter.store.interface import (
+    AuthorityRow,
+    AuthorityState,
+    Store,
+    StoreUnavailableError,
+)
 from capsign_adapter.token.interface import Token, TokenError
 
 
@@ -39,10 +46,13 @@ class Realm:
         return f"spiffe://{self.trust_domain}/adapter/authority"
 
 
-def take(step: Step, rows: Sequence[AuthorityRow], token: Token, store: Store, realm: Realm, now_ms: int) -> None:
+def take(
+    step: Step, rows: Sequence[AuthorityRow], token: Token, store: Store, realm: Realm, now_ms: int
+) -> None:
     """Do what is due, as decided from these rows.
 
-    Raises FailureError ILLEGAL_TRANSITION if another replica was first, KeyWeakError, TokenError, and what the store raises.
+    Raises FailureError ILLEGAL_TRANSITION if another replica was first, KeyWeakError, TokenError,
+    and what the store raises.
     """
     if step.due == Due.PREPARE or step.row is None:
         prepare(rows, token, store, realm, now_ms)
@@ -52,7 +62,9 @@ def take(step: Step, rows: Sequence[AuthorityRow], token: Token, store: Store, r
         _move(step.row, AuthorityEvent.RETIRE, Act.AUTHORITY_RETIRED, store, realm, now_ms)
 
 
-def prepare(rows: Sequence[AuthorityRow], token: Token, store: Store, realm: Realm, now_ms: int) -> AuthorityRow:
+def prepare(
+    rows: Sequence[AuthorityRow], token: Token, store: Store, realm: Realm, now_ms: int
+) -> AuthorityRow:
     """Make the authority that follows these and publish it. Raises as `take`."""
     newest = max((row.version for row in rows), default=0)
     version = max(newest, labels.highest_authority(token.labels())) + 1
@@ -63,9 +75,13 @@ def prepare(rows: Sequence[AuthorityRow], token: Token, store: Store, realm: Rea
         raise
     try:
         row = _signed_by_itself(token, version, realm, now_ms)
-        store.add_authority(row, newest, _entry(Act.AUTHORITY_PREPARED, version, realm, now_ms), now_ms)
+        store.add_authority(
+            row, newest, _entry(Act.AUTHORITY_PREPARED, version, realm, now_ms), now_ms
+        )
     except (FailureError, StoreUnavailableError, TokenError):
-        withdraw(token, labels.authority(version))  # certainly no row; after anything else there may be one, and its key stays
+        withdraw(
+            token, labels.authority(version)
+        )  # certainly no row; after anything else there may be one, and its key stays
         raise
     logs.event("authority.prepared", version=version)
     return row
@@ -75,12 +91,18 @@ def _signed_by_itself(token: Token, version: int, realm: Realm, now_ms: int) -> 
     label = labels.authority(version)
     expires_ms = (now_ms + realm.lives.authority_ms) // 1000 * 1000
     begins_ms = now_ms - realm.lives.margin_ms
-    certificate = root_certificate(AuthorityKey(token, label), version, realm.trust_domain, begins_ms, expires_ms)
+    certificate = root_certificate(
+        AuthorityKey(token, label), version, realm.trust_domain, begins_ms, expires_ms
+    )
     check = check_value(token.public_key(label))
-    return AuthorityRow(version, AuthorityState.PREPARED, certificate, label, check, now_ms, expires_ms)
+    return AuthorityRow(
+        version, AuthorityState.PREPARED, certificate, label, check, now_ms, expires_ms
+    )
 
 
-def _move(row: AuthorityRow, event: AuthorityEvent, act: Act, store: Store, realm: Realm, now_ms: int) -> None:
+def _move(
+    row: AuthorityRow, event: AuthorityEvent, act: Act, store: Store, realm: Realm, now_ms: int
+) -> None:
     state = lifecycle.move(lifecycle.AUTHORITY, row.state, event)
     store.move_authority(row, state, _entry(act, row.version, realm, now_ms), now_ms)
     logs.event(f"authority.{act.name.removeprefix('AUTHORITY_').lower()}", version=row.version)

@@ -7,7 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from capsign_adapter.evidence.merkle import HASH_LEN, MAX_SIZE
-from capsign_adapter.evidence.note import NoteError, VerifierKey, decode_base64, open_note, sign_note
+from capsign_adapter.evidence.note import (
+    NoteError,
+    VerifierKey,
+    decode_base64,
+    open_note,
+    sign_note,
+)
 
 MAX_ORIGIN_LEN = 255
 """Longest origin, bytes."""
@@ -15,7 +21,9 @@ MAX_ORIGIN_LEN = 255
 
 @dataclass(frozen=True, slots=True)
 class TreeHead:
-    """What a checkpoint says: which log, how many leaves, which root. Extension lines are read and never written."""
+    """What a checkpoint says: which log, how many leaves, which root. Extension lines are read and
+    never written.
+    """
 
     origin: str
     size: int
@@ -32,12 +40,19 @@ class TreeHead:
 
     def text(self) -> str:
         """The text that is signed."""
-        lines = (self.origin, str(self.size), base64.b64encode(self.root).decode(), *self.extensions)
+        lines = (
+            self.origin,
+            str(self.size),
+            base64.b64encode(self.root).decode(),
+            *self.extensions,
+        )
         return "".join(f"{line}\n" for line in lines)
 
     @classmethod
     def parse(cls, text: str) -> TreeHead:
-        """What the text of a verified note says. Raises NoteError unless it is the one spelling of it."""
+        """What the text of a verified note says. Raises NoteError unless it is the one spelling of
+        it.
+        """
         lines = text.split("\n")
         if len(lines) < 4 or lines.pop():
             raise NoteError("a checkpoint has three lines or more")
@@ -50,13 +65,16 @@ class TreeHead:
         return head
 
 
-def sign_checkpoint(size: int, root: bytes, key: VerifierKey, sign: Callable[[bytes], bytes]) -> bytes:
+def sign_checkpoint(
+    size: int, root: bytes, key: VerifierKey, sign: Callable[[bytes], bytes]
+) -> bytes:
     """A checkpoint whose origin is the key's name. `sign` makes the raw Ed25519 signature."""
     return sign_note(TreeHead(key.name, size, root).text(), key, sign)
 
 
 def open_checkpoint(note: bytes, key: VerifierKey) -> TreeHead:
-    """What a checkpoint says, once the log's key is seen to have signed it and its origin to be the key's name.
+    """What a checkpoint says, once the log's key is seen to have signed it and its origin to be the
+    key's name.
 
     Raises NoteError. Lines of witnesses are allowed and not judged.
     """

@@ -1,9 +1,12 @@
-"""Entries of the evidence log: one for each decision, canonical, bounded, and without anything a caller may choose freely (I9).
+"""Entries of the evidence log: one for each decision, canonical, bounded, and without anything a
+caller may choose freely (I9).
 
-An entry holds identities and names that policy knows, enumerations, counters, and commitments (HMAC with the tenant's pepper).
-It never holds a message or a digest of one. `docs/formats.md` gives every byte; `leaf_reader.py` reads entries back.
+An entry holds identities and names that policy knows, enumerations, counters, and commitments (HMAC
+with the tenant's pepper). It never holds a message or a digest of one. `docs/formats.md` gives
+every byte; `leaf_reader.py` reads entries back.
 
-What all items of a group share is encoded and checked once, by `SigningLeaf.prepare`; an item then costs a concatenation.
+What all items of a group share is encoded and checked once, by `SigningLeaf.prepare`; an item then
+costs a concatenation.
 """
 
 from __future__ import annotations
@@ -36,11 +39,15 @@ MAX_NAME_LEN = 64
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+", re.ASCII)
 _TARGET = re.compile(rf"\*|{NAME.pattern}(/{NAME.pattern}){{0,2}}|{SPIFFE_ID.pattern}", re.ASCII)
-"""Everything, a name, tenant/key, tenant/key/version, a serial or digest in hexadecimal, or a SPIFFE ID."""
+"""Everything, a name, tenant/key, tenant/key/version, a serial or digest in hexadecimal, or a
+SPIFFE ID.
+"""
 
 
 class LeafError(ValueError):
-    """A field does not fit the entry format, or bytes are not a canonical entry. It names the field, never its value."""
+    """A field does not fit the entry format, or bytes are not a canonical entry. It names the
+    field, never its value.
+    """
 
 
 class Kind(IntEnum):
@@ -65,7 +72,9 @@ class Kind(IntEnum):
 
 
 class Act(IntEnum):
-    """Administrative acts. Numbers are never reused; 10 and up are 10 + capsign.adapter.v1.RevocationKind."""
+    """Administrative acts. Numbers are never reused; 10 and up are 10 +
+    capsign.adapter.v1.RevocationKind.
+    """
 
     KEY_CREATED = 1
     KEY_ACTIVATED = 2
@@ -90,9 +99,10 @@ class Act(IntEnum):
 class SigningLeaf:
     """What the entries of one group have in common: under what it was decided.
 
-    `workload` is the SPIFFE ID of the peer, `cert_key_hash` SHA-256 of its certificate's SubjectPublicKeyInfo. `algorithm` and
-    `custody` are numbers of the enums. A refusal or a resolution may come before some of it is known: `key_version`,
-    `algorithm` and `custody` are then 0, and `cert_key_hash`, `context_digest` empty. `caller` is the name of the agent's socket
+    `workload` is the SPIFFE ID of the peer, `cert_key_hash` SHA-256 of its certificate's
+    SubjectPublicKeyInfo. `algorithm` and `custody` are numbers of the enums. A refusal or a
+    resolution may come before some of it is known: `key_version`, `algorithm` and `custody` are
+    then 0, and `cert_key_hash`, `context_digest` empty. `caller` is the name of the agent's socket
     or empty.
     """
 
@@ -111,7 +121,9 @@ class SigningLeaf:
     caller: str = ""
 
     def encode(self) -> bytes:
-        """The shared part of an entry: everything between the time and the item's own fields. Raises LeafError."""
+        """The shared part of an entry: everything between the time and the item's own fields.
+        Raises LeafError.
+        """
         if self.algorithm and self.algorithm not in ALGORITHMS:
             raise LeafError("algorithm is not in the table")
         if self.custody and self.custody not in CUSTODY_NAMES:
@@ -135,7 +147,13 @@ class SigningLeaf:
 
     def prepare(self) -> PreparedLeaf:
         """Check and encode the shared part once. Raises LeafError."""
-        complete = bool(self.key_version and self.algorithm and self.custody and self.context_digest and self.cert_key_hash)
+        complete = bool(
+            self.key_version
+            and self.algorithm
+            and self.custody
+            and self.context_digest
+            and self.cert_key_hash
+        )
         return PreparedLeaf(self.encode(), complete)
 
 
@@ -146,19 +164,49 @@ _NEVER = bytes((VERSION, Kind.NEVER))
 
 @dataclass(frozen=True, slots=True)
 class PreparedLeaf:
-    """The shared part of a group's entries, encoded. `complete` says that nothing in it is left open, as a signature needs."""
+    """The shared part of a group's entries, encoded. `complete` says that nothing in it is left
+    open, as a signature needs.
+    """
 
     shared: bytes
     complete: bool
 
-    def signed(self, time_ms: int, intent_id: bytes, commitment: bytes, signature_hash: bytes) -> bytes:
-        """The entry of a signature. `signature_hash` is SHA-256 of its bytes, so that a receipt ties to them."""
-        if len(intent_id) != INTENT_LEN or len(commitment) != HASH_LEN or len(signature_hash) != HASH_LEN or not self.complete:
-            raise LeafError("a signed entry has a complete group, a 16-byte intent id and hashes of 32 bytes")
-        return b"".join((_SIGNED, time_ms.to_bytes(8, "big"), self.shared, intent_id, commitment, signature_hash))
+    def signed(
+        self, time_ms: int, intent_id: bytes, commitment: bytes, signature_hash: bytes
+    ) -> bytes:
+        """The entry of a signature. `signature_hash` is SHA-256 of its bytes, so that a receipt
+        ties to them.
+        """
+        if (
+            len(intent_id) != INTENT_LEN
+            or len(commitment) != HASH_LEN
+            or len(signature_hash) != HASH_LEN
+            or not self.complete
+        ):
+            raise LeafError(
+                "a signed entry has a complete group, a 16-byte intent id and hashes of 32 bytes"
+            )
+        return b"".join(
+            (
+                _SIGNED,
+                time_ms.to_bytes(8, "big"),
+                self.shared,
+                intent_id,
+                commitment,
+                signature_hash,
+            )
+        )
 
-    def refused(self, time_ms: int, intent_id: bytes, commitment: bytes, reason: failures_pb2.Reason.ValueType) -> bytes:
-        """The entry of a refusal. `commitment` is empty where it was refused before one was made."""
+    def refused(
+        self,
+        time_ms: int,
+        intent_id: bytes,
+        commitment: bytes,
+        reason: failures_pb2.Reason.ValueType,
+    ) -> bytes:
+        """The entry of a refusal. `commitment` is empty where it was refused before one was
+        made.
+        """
         return b"".join(
             (
                 _REFUSED,
@@ -172,13 +220,26 @@ class PreparedLeaf:
 
     def never(self, time_ms: int, intent_id: bytes) -> bytes:
         """The entry of an intent that was closed without having happened."""
-        return b"".join((_NEVER, time_ms.to_bytes(8, "big"), self.shared, fixed("intent_id", intent_id, INTENT_LEN)))
+        return b"".join(
+            (
+                _NEVER,
+                time_ms.to_bytes(8, "big"),
+                self.shared,
+                fixed("intent_id", intent_id, INTENT_LEN),
+            )
+        )
 
 
 def refused_unbound(
-    time_ms: int, policy_digest: bytes, workload: str, intent_id: bytes, reason: failures_pb2.Reason.ValueType
+    time_ms: int,
+    policy_digest: bytes,
+    workload: str,
+    intent_id: bytes,
+    reason: failures_pb2.Reason.ValueType,
 ) -> bytes:
-    """The entry of a refusal where no handle could be verified; `intent_id` is empty if the refusal is not about one intent."""
+    """The entry of a refusal where no handle could be verified; `intent_id` is empty if the refusal
+    is not about one intent.
+    """
     return b"".join(
         (
             _head(Kind.REFUSED_UNBOUND, time_ms, policy_digest),
@@ -189,8 +250,12 @@ def refused_unbound(
     )
 
 
-def admin(time_ms: int, policy_digest: bytes, act: Act, actor: str, target: str, epoch: int) -> bytes:
-    """The entry of an administrative act by `actor` (SPIFFE ID) on `target`; `epoch` is the revocation epoch it led to, or 0."""
+def admin(
+    time_ms: int, policy_digest: bytes, act: Act, actor: str, target: str, epoch: int
+) -> bytes:
+    """The entry of an administrative act by `actor` (SPIFFE ID) on `target`; `epoch` is the
+    revocation epoch it led to, or 0.
+    """
     if not _TARGET.fullmatch(target) or len(target) > MAX_ID_LEN:
         raise LeafError("target is not a name, tenant/key, tenant/key/version, SPIFFE ID or '*'")
     return b"".join(
@@ -215,9 +280,11 @@ def agent_batch(
     *,
     closes: bool,
 ) -> bytes:
-    """The entry of a batch of an agent's records, `first_sequence` to `last_sequence` of this boot without a gap.
+    """The entry of a batch of an agent's records, `first_sequence` to `last_sequence` of this boot
+    without a gap.
 
-    `batch_hash` is SHA-256 of the batch as the agent serialised it. `closes` says that its last record is the close record.
+    `batch_hash` is SHA-256 of the batch as the agent serialised it. `closes` says that its last
+    record is the close record.
     """
     if not 1 <= first_sequence <= last_sequence:
         raise LeafError("sequence numbers count up from 1")
@@ -235,9 +302,17 @@ def agent_batch(
 
 
 def identity_issued(
-    time_ms: int, policy_digest: bytes, workload: str, pod_uid: bytes, key_hash: bytes, authority: int, not_after_ms: int
+    time_ms: int,
+    policy_digest: bytes,
+    workload: str,
+    pod_uid: bytes,
+    key_hash: bytes,
+    authority: int,
+    not_after_ms: int,
 ) -> bytes:
-    """The entry of a certificate. `key_hash` is SHA-256 of its SubjectPublicKeyInfo, `authority` the version that signed it."""
+    """The entry of a certificate. `key_hash` is SHA-256 of its SubjectPublicKeyInfo, `authority`
+    the version that signed it.
+    """
     return b"".join(
         (
             _head(Kind.IDENTITY_ISSUED, time_ms, policy_digest),
@@ -251,11 +326,17 @@ def identity_issued(
 
 
 def identity_refused(
-    time_ms: int, policy_digest: bytes, workload: str, pod_uid: bytes, key_hash: bytes, reason: failures_pb2.Reason.ValueType
+    time_ms: int,
+    policy_digest: bytes,
+    workload: str,
+    pod_uid: bytes,
+    key_hash: bytes,
+    reason: failures_pb2.Reason.ValueType,
 ) -> bytes:
     """The entry of a certificate that was refused. What had not been proven by then is empty.
 
-    `workload` is given only if policy names it: nobody writes a name of their own into the log by asking (I9).
+    `workload` is given only if policy names it: nobody writes a name of their own into the log by
+    asking (I9).
     """
     return b"".join(
         (
@@ -269,7 +350,9 @@ def identity_refused(
 
 
 def _head(kind: Kind, time_ms: int, policy_digest: bytes) -> bytes:
-    return struct.pack(">BBQ", VERSION, kind, time_ms) + fixed("policy_digest", policy_digest, HASH_LEN)
+    return struct.pack(">BBQ", VERSION, kind, time_ms) + fixed(
+        "policy_digest", policy_digest, HASH_LEN
+    )
 
 
 def _reason(reason: int) -> bytes:

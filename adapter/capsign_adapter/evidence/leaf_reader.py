@@ -1,6 +1,8 @@
-"""Reads log entries back: strictly, because a verifier that takes two spellings of one fact can be told two stories.
+"""Reads log entries back: strictly, because a verifier that takes two spellings of one fact can be
+told two stories.
 
-What is read is encoded again and must give the same bytes, so the writer in `leaf.py` is the only definition of the format.
+What is read is encoded again and must give the same bytes, so the writer in `leaf.py` is the only
+definition of the format.
 """
 
 from __future__ import annotations
@@ -15,7 +17,17 @@ from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.evidence import leaf
-from capsign_adapter.evidence.leaf import BOOT_LEN, HASH_LEN, INTENT_LEN, POD_LEN, SERIAL_LEN, Act, Kind, LeafError, SigningLeaf
+from capsign_adapter.evidence.leaf import (
+    BOOT_LEN,
+    HASH_LEN,
+    INTENT_LEN,
+    POD_LEN,
+    SERIAL_LEN,
+    Act,
+    Kind,
+    LeafError,
+    SigningLeaf,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +43,9 @@ class Signed:
     kind = Kind.SIGNED
 
     def encode(self) -> bytes:
-        return self.group.prepare().signed(self.time_ms, self.intent_id, self.commitment, self.signature_hash)
+        return self.group.prepare().signed(
+            self.time_ms, self.intent_id, self.commitment, self.signature_hash
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +61,9 @@ class Refused:
     kind = Kind.REFUSED
 
     def encode(self) -> bytes:
-        return self.group.prepare().refused(self.time_ms, self.intent_id, self.commitment, self.reason)
+        return self.group.prepare().refused(
+            self.time_ms, self.intent_id, self.commitment, self.reason
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,9 @@ class RefusedUnbound:
     kind = Kind.REFUSED_UNBOUND
 
     def encode(self) -> bytes:
-        return leaf.refused_unbound(self.time_ms, self.policy_digest, self.workload, self.intent_id, self.reason)
+        return leaf.refused_unbound(
+            self.time_ms, self.policy_digest, self.workload, self.intent_id, self.reason
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +112,9 @@ class Admin:
     kind = Kind.ADMIN
 
     def encode(self) -> bytes:
-        return leaf.admin(self.time_ms, self.policy_digest, self.act, self.actor, self.target, self.epoch)
+        return leaf.admin(
+            self.time_ms, self.policy_digest, self.act, self.actor, self.target, self.epoch
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +161,21 @@ class IdentityIssued:
 
     def encode(self) -> bytes:
         return leaf.identity_issued(
-            self.time_ms, self.policy_digest, self.workload, self.pod_uid, self.key_hash, self.authority, self.not_after_ms
+            self.time_ms,
+            self.policy_digest,
+            self.workload,
+            self.pod_uid,
+            self.key_hash,
+            self.authority,
+            self.not_after_ms,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityRefused:
-    """A certificate was asked for and refused; `workload`, `pod_uid` and `key_hash` are empty where they were not known."""
+    """A certificate was asked for and refused; `workload`, `pod_uid` and `key_hash` are empty where
+    they were not known.
+    """
 
     time_ms: int
     policy_digest: bytes
@@ -159,16 +187,34 @@ class IdentityRefused:
     kind = Kind.IDENTITY_REFUSED
 
     def encode(self) -> bytes:
-        return leaf.identity_refused(self.time_ms, self.policy_digest, self.workload, self.pod_uid, self.key_hash, self.reason)
+        return leaf.identity_refused(
+            self.time_ms,
+            self.policy_digest,
+            self.workload,
+            self.pod_uid,
+            self.key_hash,
+            self.reason,
+        )
 
 
-Entry = Signed | Refused | Never | RefusedUnbound | Admin | AgentBatch | IdentityIssued | IdentityRefused
+Entry = (
+    Signed
+    | Refused
+    | Never
+    | RefusedUnbound
+    | Admin
+    | AgentBatch
+    | IdentityIssued
+    | IdentityRefused
+)
 
 
 def decode(entry: bytes) -> Entry:
-    """The entry that these bytes are. Raises LeafError unless they are exactly what `leaf.py` writes for it.
+    """The entry that these bytes are. Raises LeafError unless they are exactly what `leaf.py`
+    writes for it.
 
-    An act, reason or algorithm that this program does not know is refused too: read a log with a program as new as its writer.
+    An act, reason or algorithm that this program does not know is refused too: read a log with a
+    program as new as its writer.
     """
     if len(entry) > leaf.MAX_ENTRY_LEN:
         raise LeafError(f"an entry has at most {leaf.MAX_ENTRY_LEN} bytes, this has {len(entry)}")
@@ -189,7 +235,9 @@ def decode(entry: bytes) -> Entry:
 
 
 def describe(entry: Entry) -> dict[str, Any]:
-    """The entry for people and JSON: bytes as hexadecimal, enumerations by name, what is empty left out."""
+    """The entry for people and JSON: bytes as hexadecimal, enumerations by name, what is empty left
+    out.
+    """
     plain: dict[str, Any] = {"kind": entry.kind.name.lower().replace("_", "-")}
     for field in fields(entry):
         value = getattr(entry, field.name)
@@ -205,14 +253,18 @@ def describe(entry: Entry) -> dict[str, Any]:
         plain["reason"] = REASONS[plain["reason"]].name
     if "act" in plain:
         plain["act"] = Act(plain["act"]).name.lower().replace("_", "-")
-    readable = {key: value.hex() if isinstance(value, bytes) else value for key, value in plain.items()}
+    readable = {
+        key: value.hex() if isinstance(value, bytes) else value for key, value in plain.items()
+    }
     if readable.get("pod_uid"):
         readable["pod_uid"] = str(UUID(readable["pod_uid"]))  # as kubectl shows it
     return {key: value for key, value in readable.items() if value != ""}
 
 
 class _Cursor:
-    """Takes fields off the front of an entry. What is left at the end shows when the entry is encoded again."""
+    """Takes fields off the front of an entry. What is left at the end shows when the entry is
+    encoded again.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -244,7 +296,9 @@ class _Cursor:
         return Act(number)
 
     def group(self) -> SigningLeaf:
-        """The shared part, in the order in which `SigningLeaf.encode` writes it; keyword arguments are evaluated in order."""
+        """The shared part, in the order in which `SigningLeaf.encode` writes it; keyword arguments
+        are evaluated in order.
+        """
         return SigningLeaf(
             policy_digest=self.fixed(HASH_LEN),
             workload=self.text(),
@@ -263,11 +317,19 @@ class _Cursor:
 
 
 def _signed(cursor: _Cursor, time_ms: int) -> Entry:
-    return Signed(time_ms, cursor.group(), cursor.fixed(INTENT_LEN), cursor.fixed(HASH_LEN), cursor.fixed(HASH_LEN))
+    return Signed(
+        time_ms,
+        cursor.group(),
+        cursor.fixed(INTENT_LEN),
+        cursor.fixed(HASH_LEN),
+        cursor.fixed(HASH_LEN),
+    )
 
 
 def _refused(cursor: _Cursor, time_ms: int) -> Entry:
-    return Refused(time_ms, cursor.group(), cursor.fixed(INTENT_LEN), cursor.variable(), cursor.reason())
+    return Refused(
+        time_ms, cursor.group(), cursor.fixed(INTENT_LEN), cursor.variable(), cursor.reason()
+    )
 
 
 def _never(cursor: _Cursor, time_ms: int) -> Entry:
@@ -275,11 +337,20 @@ def _never(cursor: _Cursor, time_ms: int) -> Entry:
 
 
 def _refused_unbound(cursor: _Cursor, time_ms: int) -> Entry:
-    return RefusedUnbound(time_ms, cursor.fixed(HASH_LEN), cursor.text(), cursor.variable(), cursor.reason())
+    return RefusedUnbound(
+        time_ms, cursor.fixed(HASH_LEN), cursor.text(), cursor.variable(), cursor.reason()
+    )
 
 
 def _admin(cursor: _Cursor, time_ms: int) -> Entry:
-    return Admin(time_ms, cursor.fixed(HASH_LEN), cursor.act(), cursor.text(), cursor.text(), cursor.unsigned(8))
+    return Admin(
+        time_ms,
+        cursor.fixed(HASH_LEN),
+        cursor.act(),
+        cursor.text(),
+        cursor.text(),
+        cursor.unsigned(8),
+    )
 
 
 def _agent_batch(cursor: _Cursor, time_ms: int) -> Entry:
@@ -308,7 +379,14 @@ def _identity_issued(cursor: _Cursor, time_ms: int) -> Entry:
 
 
 def _identity_refused(cursor: _Cursor, time_ms: int) -> Entry:
-    return IdentityRefused(time_ms, cursor.fixed(HASH_LEN), cursor.text(), cursor.variable(), cursor.variable(), cursor.reason())
+    return IdentityRefused(
+        time_ms,
+        cursor.fixed(HASH_LEN),
+        cursor.text(),
+        cursor.variable(),
+        cursor.variable(),
+        cursor.reason(),
+    )
 
 
 _READERS: dict[int, Callable[[_Cursor, int], Entry]] = {

@@ -1,7 +1,9 @@
-"""RFC 6962 section 2.1 tree hashing, and the right edge of a growing tree small enough for a database row.
+"""RFC 6962 section 2.1 tree hashing, and the right edge of a growing tree small enough for a
+database row.
 
-A tree of n leaves splits into complete subtrees, one for each bit set in n, largest first. Their roots are all that appending
-needs: the `Frontier`. It grows level by level over a whole batch, which costs one hash for each leaf and little else.
+A tree of n leaves splits into complete subtrees, one for each bit set in n, largest first. Their
+roots are all that appending needs: the `Frontier`. It grows level by level over a whole batch,
+which costs one hash for each leaf and little else.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ _NODE = b"\x01"
 
 
 class TreeDataError(ValueError):
-    """Stored or received tree data is not what a tree of that size has. Treat it as damage: stop, and compare with a backup."""
+    """Stored or received tree data is not what a tree of that size has. Treat it as damage: stop,
+    and compare with a backup.
+    """
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -57,12 +61,16 @@ def _parents(row: Sequence[bytes]) -> list[bytes]:
     """Hashes of the pairs of a row; an odd one at the end is left out."""
     sha256, prefix = hashlib.sha256, _NODE
     pairs = iter(row)
-    return [sha256(prefix + left + right).digest() for left, right in zip(pairs, pairs, strict=False)]
+    return [
+        sha256(prefix + left + right).digest() for left, right in zip(pairs, pairs, strict=False)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A tile-level hash that has just become final: the root of the full subtree of 256**level leaves that is number `index`."""
+    """A tile-level hash that has just become final: the root of the full subtree of 256**level
+    leaves that is number `index`.
+    """
 
     level: int
     index: int
@@ -71,7 +79,9 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """Roots of the complete subtrees of a tree of `size` leaves, largest (leftmost) first: one for each bit set in `size`."""
+    """Roots of the complete subtrees of a tree of `size` leaves, largest (leftmost) first: one for
+    each bit set in `size`.
+    """
 
     size: int = 0
     hashes: tuple[bytes, ...] = ()
@@ -80,7 +90,10 @@ class Frontier:
         if not 0 <= self.size <= MAX_SIZE:
             raise TreeDataError(f"a tree of {self.size} leaves is out of range")
         if len(self.hashes) != self.size.bit_count() or set(map(len, self.hashes)) - {HASH_LEN}:
-            raise TreeDataError(f"a frontier of {self.size} leaves has {self.size.bit_count()} hashes of {HASH_LEN} bytes")
+            raise TreeDataError(
+                f"a frontier of {self.size} leaves has {self.size.bit_count()} hashes of "
+                f"{HASH_LEN} bytes"
+            )
 
     def encode(self) -> bytes:
         """The size as 64 bits big-endian, then the hashes: 8 to 2024 bytes."""
@@ -92,7 +105,10 @@ class Frontier:
         if len(data) < 8 or (len(data) - 8) % HASH_LEN:
             raise TreeDataError(f"{len(data)} bytes are not a frontier")
         body = data[8:]
-        return cls(int.from_bytes(data[:8], "big"), tuple(body[at : at + HASH_LEN] for at in range(0, len(body), HASH_LEN)))
+        return cls(
+            int.from_bytes(data[:8], "big"),
+            tuple(body[at : at + HASH_LEN] for at in range(0, len(body), HASH_LEN)),
+        )
 
     def root(self) -> bytes:
         """The root hash of the tree, RFC 6962 section 2.1."""
@@ -104,9 +120,11 @@ class Frontier:
         return root
 
     def append(self, leaf_hashes: Sequence[bytes]) -> tuple[Frontier, list[Completed]]:
-        """The frontier after these leaves, and every hash of tile level 1 and above that they completed, lowest level first.
+        """The frontier after these leaves, and every hash of tile level 1 and above that they
+        completed, lowest level first.
 
-        The hashes of tile level 0 are the leaf hashes themselves, from index `size` on: the caller stores those.
+        The hashes of tile level 0 are the leaf hashes themselves, from index `size` on: the caller
+        stores those.
         """
         grown = self.size + len(leaf_hashes)
         edge = list(self.hashes)
@@ -118,7 +136,9 @@ class Frontier:
         while row:  # what lies to the left of the last merge stays as it is
             if level and level % TILE_HEIGHT == 0:
                 tile, first = level // TILE_HEIGHT, self.size >> level
-                completed.extend(Completed(tile, first + offset, value) for offset, value in enumerate(row))
+                completed.extend(
+                    Completed(tile, first + offset, value) for offset, value in enumerate(row)
+                )
             if self.size >> level & 1:
                 row = [edge.pop(), *row]
             if len(row) & 1:

@@ -1,7 +1,7 @@
 """C2SP signed-note with Ed25519 (signature type 0x01): text, an empty line, signature lines.
 
-The text means nothing until `open_note` has returned it. Lines of keys that are not known here are left alone, so that
-witnesses' cosignatures and the keys of a rotation can stand beside ours.
+The text means nothing until `open_note` has returned it. Lines of keys that are not known here are
+left alone, so that witnesses' cosignatures and the keys of a rotation can stand beside ours.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _DASH = "\u2014 "
 
 
 class NoteError(ValueError):
-    """A note, or a key in its text form, is malformed or not signed as it must be. Do not use its text."""
+    """A note, or a key in its text form, is malformed or not signed as it must be. Do not use its
+    text.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,23 @@ class VerifierKey:
 
     @property
     def key_id(self) -> bytes:
-        """First 4 bytes of SHA-256(name, newline, type, public key): tells keys apart, proves nothing."""
-        return hashlib.sha256(self.name.encode() + b"\n" + bytes((ED25519,)) + self.public_key).digest()[:4]
+        """First 4 bytes of SHA-256(name, newline, type, public key): tells keys apart, proves
+        nothing.
+        """
+        return hashlib.sha256(
+            self.name.encode() + b"\n" + bytes((ED25519,)) + self.public_key
+        ).digest()[:4]
 
     def text(self) -> str:
         """The key as people pass it on: name+key id in hexadecimal+base64 of type and key."""
-        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(bytes((ED25519,)) + self.public_key).decode()}"
+        key = base64.b64encode(bytes((ED25519,)) + self.public_key).decode()
+        return f"{self.name}+{self.key_id.hex()}+{key}"
 
     @classmethod
     def parse(cls, text: str) -> VerifierKey:
-        """The key of a text form. Raises NoteError, also when the key id does not belong to name and key."""
+        """The key of a text form. Raises NoteError, also when the key id does not belong to name
+        and key.
+        """
         # Standard base64 may hold '+' too, so only the first two separate.
         parts = text.split("+", 2)
         if len(parts) != 3:
@@ -103,10 +112,11 @@ class Note:
 
 
 def sign_note(text: str, key: VerifierKey, sign: Callable[[bytes], bytes]) -> bytes:
-    """A note with one signature. `sign` makes the raw Ed25519 signature (64 bytes) of the private half of `key`.
+    """A note with one signature. `sign` makes the raw Ed25519 signature (64 bytes) of the private
+    half of `key`.
 
-    The signature is checked before the note is handed out: a token that answers with another key's signature, or a faulty one,
-    must not put it into the world.
+    The signature is checked before the note is handed out: a token that answers with another key's
+    signature, or a faulty one, must not put it into the world.
     """
     data = _check_text(text).encode()
     signature = sign(data)
@@ -115,7 +125,9 @@ def sign_note(text: str, key: VerifierKey, sign: Callable[[bytes], bytes]) -> by
 
 
 def parse_note(data: bytes) -> Note:
-    """The parts of a note, nothing verified. Raises NoteError unless the bytes are exactly what the format allows."""
+    """The parts of a note, nothing verified. Raises NoteError unless the bytes are exactly what the
+    format allows.
+    """
     if len(data) > MAX_NOTE_LEN:
         raise NoteError(f"a note has at most {MAX_NOTE_LEN} bytes")
     try:
@@ -124,7 +136,9 @@ def parse_note(data: bytes) -> Note:
         raise NoteError("a note is UTF-8") from None
     text, separator, signatures = whole.rpartition("\n\n")
     if not separator or not signatures.endswith("\n"):
-        raise NoteError("a note is text, an empty line and signature lines, each ended by a newline")
+        raise NoteError(
+            "a note is text, an empty line and signature lines, each ended by a newline"
+        )
     lines = signatures[:-1].split("\n")
     if len(lines) > MAX_SIGNATURES:
         raise NoteError(f"a note has at most {MAX_SIGNATURES} signatures")
@@ -150,7 +164,9 @@ def open_note(data: bytes, keys: Iterable[VerifierKey]) -> Note:
 
 
 def decode_base64(text: str) -> bytes:
-    """Standard base64 with padding, RFC 4648 section 4, in its one canonical spelling. Raises NoteError."""
+    """Standard base64 with padding, RFC 4648 section 4, in its one canonical spelling. Raises
+    NoteError.
+    """
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -1,7 +1,9 @@
-"""Inclusion and consistency proofs of RFC 6962 section 2.1, made from stored tiles and checked without them.
+"""Inclusion and consistency proofs of RFC 6962 section 2.1, made from stored tiles and checked
+without them.
 
-Making one reads each tile it needs once, at most two for every tile level: the one above the leaf and the one at the right edge.
-Only hashes of complete subtrees are stored; what lies between the tile levels, and on the ragged right edge, is computed.
+Making one reads each tile it needs once, at most two for every tile level: the one above the leaf
+and the one at the right edge. Only hashes of complete subtrees are stored; what lies between the
+tile levels, and on the ragged right edge, is computed.
 """
 
 from __future__ import annotations
@@ -20,20 +22,26 @@ from capsign_adapter.evidence.merkle import (
 )
 
 HashReader = Callable[[int, int, int], Sequence[bytes]]
-"""`hashes(level, first, count)` of the store: hashes of a tile level from index `first`, complete subtrees only."""
+"""`hashes(level, first, count)` of the store: hashes of a tile level from index `first`, complete
+subtrees only.
+"""
 
 MAX_PROOF_HASHES = 64
 """No proof in a tree of at most 2**63 - 1 leaves has more hashes."""
 
 
 class ProofError(ValueError):
-    """A proof does not show what it claims. Keep both checkpoints and the proof: it is evidence against the log."""
+    """A proof does not show what it claims. Keep both checkpoints and the proof: it is evidence
+    against the log.
+    """
 
 
 class TreeReader:
-    """One tree of the log, of `size` leaves, read through tiles. Keeps the tiles it has read: make one for each question.
+    """One tree of the log, of `size` leaves, read through tiles. Keeps the tiles it has read: make
+    one for each question.
 
-    Raises ValueError for a question outside the tree, TreeDataError if the store holds less than it must.
+    Raises ValueError for a question outside the tree, TreeDataError if the store holds less than it
+    must.
     """
 
     def __init__(self, hashes: HashReader, size: int) -> None:
@@ -65,7 +73,9 @@ class TreeReader:
         return path
 
     def consistency(self, old_size: int) -> list[bytes]:
-        """PROOF(old_size, D[size]) of RFC 6962 section 2.1.2; empty when the sizes are equal. `old_size` is above 0."""
+        """PROOF(old_size, D[size]) of RFC 6962 section 2.1.2; empty when the sizes are equal.
+        `old_size` is above 0.
+        """
         if not 0 < old_size <= self._size:
             raise ValueError(f"a tree of {self._size} leaves does not extend one of {old_size}")
         proof: list[bytes] = []
@@ -99,7 +109,10 @@ class TreeReader:
         width = 1 << within
         tile = self._tile(tile_level, tile_index)
         if offset + width > len(tile):
-            raise TreeDataError(f"tile {tile_level}/{tile_index} has {len(tile)} hashes, a tree of {self._size} has more")
+            raise TreeDataError(
+                f"tile {tile_level}/{tile_index} has {len(tile)} hashes, a tree of "
+                f"{self._size} has more"
+            )
         return complete_root(tile[offset : offset + width])
 
     def _tile(self, level: int, index: int) -> Sequence[bytes]:
@@ -117,8 +130,12 @@ def _split(width: int) -> int:
     return 1 << (width - 1).bit_length() - 1
 
 
-def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes) -> None:
-    """Raise ProofError unless `proof` puts the leaf hash at `index` of the tree with this root; RFC 9162 section 2.1.3.2."""
+def verify_inclusion(
+    index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes
+) -> None:
+    """Raise ProofError unless `proof` puts the leaf hash at `index` of the tree with this root; RFC
+    9162 section 2.1.3.2.
+    """
     if not 0 <= index < size <= MAX_SIZE:
         raise ProofError(f"leaf {index} is not in a tree of {size}")
     _check_lengths(proof, leaf, root)
@@ -140,8 +157,11 @@ def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes],
         raise ProofError(f"the entry is not leaf {index} of the tree with this root")
 
 
-def verify_consistency(old_size: int, old_root: bytes, new_size: int, new_root: bytes, proof: Sequence[bytes]) -> None:
-    """Raise ProofError unless the new tree starts with all leaves of the old one; RFC 9162 section 2.1.4.2.
+def verify_consistency(
+    old_size: int, old_root: bytes, new_size: int, new_root: bytes, proof: Sequence[bytes]
+) -> None:
+    """Raise ProofError unless the new tree starts with all leaves of the old one; RFC 9162 section
+    2.1.4.2.
 
     `old_size` is above 0: there is nothing to be consistent with before the first leaf.
     """
@@ -158,7 +178,8 @@ def verify_consistency(old_size: int, old_root: bytes, new_size: int, new_root: 
     while node & 1:
         node, last = node >> 1, last >> 1
     hashes = iter(proof)
-    # If the old tree is one complete subtree, its root is where the proof starts and is left out of it.
+    # If the old tree is one complete subtree, its root is where the proof starts and is left out of
+    # it.
     old = new = old_root if not node else next(hashes, b"")
     for sibling in hashes:
         if not last:
@@ -173,7 +194,9 @@ def verify_consistency(old_size: int, old_root: bytes, new_size: int, new_root: 
     if last:
         raise ProofError("the consistency proof is too short")
     if old != old_root or new != new_root:
-        raise ProofError(f"the tree of {new_size} leaves does not start with the tree of {old_size}")
+        raise ProofError(
+            f"the tree of {new_size} leaves does not start with the tree of {old_size}"
+        )
 
 
 def _check_lengths(proof: Sequence[bytes], *hashes: bytes) -> None:

@@ -1,4 +1,6 @@
-"""C2SP tlog-proof: a receipt that shows, offline and to anybody who has the log's key, that an entry is in the log."""
+"""C2SP tlog-proof: a receipt that shows, offline and to anybody who has the log's key, that an
+entry is in the log.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ class ReceiptError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Index of an entry, its inclusion proof, and the checkpoint (a note, verbatim) of the tree the proof is for.
+    """Index of an entry, its inclusion proof, and the checkpoint (a note, verbatim) of the tree the
+    proof is for.
 
     `extra` is not authenticated by anything; ours is always empty.
     """
@@ -49,22 +52,39 @@ class Receipt:
 
     @classmethod
     def parse(cls, data: bytes) -> Receipt:
-        """The parts of a receipt, nothing verified. Raises ReceiptError unless it is the one spelling of them."""
+        """The parts of a receipt, nothing verified. Raises ReceiptError unless it is the one
+        spelling of them.
+        """
         if len(data) > MAX_RECEIPT_LEN:
             raise ReceiptError(f"a receipt has at most {MAX_RECEIPT_LEN} bytes")
         head, separator, checkpoint = data.partition(b"\n\n")
         try:
             lines = head.decode("ascii").split("\n")
             header, *rest = lines
-            extra = decode_base64(rest.pop(0).removeprefix("extra ")) if rest and rest[0].startswith("extra ") else b""
+            extra = (
+                decode_base64(rest.pop(0).removeprefix("extra "))
+                if rest and rest[0].startswith("extra ")
+                else b""
+            )
             index, *hashes = rest
             number = index.removeprefix("index ")
             if header != HEADER or not separator or not (number.isdigit() and len(number) <= 19):
-                raise ReceiptError(f"a receipt starts with {HEADER}, the index and the proof, then has an empty line")
+                raise ReceiptError(
+                    f"a receipt starts with {HEADER}, the index and the proof, then has "
+                    f"an empty line"
+                )
             proof = tuple(decode_base64(value) for value in hashes)
         except ValueError as error:
-            raise error if isinstance(error, ReceiptError) else ReceiptError("the proof of the receipt is malformed") from None
-        if len(proof) > MAX_PROOF_HASHES or any(len(value) != HASH_LEN for value in proof) or int(number) > MAX_SIZE:
+            raise (
+                error
+                if isinstance(error, ReceiptError)
+                else ReceiptError("the proof of the receipt is malformed")
+            ) from None
+        if (
+            len(proof) > MAX_PROOF_HASHES
+            or any(len(value) != HASH_LEN for value in proof)
+            or int(number) > MAX_SIZE
+        ):
             raise ReceiptError("the index or proof of the receipt is out of range")
         receipt = cls(int(number), proof, checkpoint, extra)
         if receipt.encode() != data:
@@ -80,8 +100,8 @@ def make_receipt(index: int, proof: Sequence[bytes], checkpoint: bytes) -> bytes
 def verify_receipt(data: bytes, entry: bytes, key: VerifierKey) -> tuple[int, TreeHead]:
     """The index of the entry and the tree that holds it.
 
-    1 the receipt is well formed; 2 the log's key signed its checkpoint; 3 the proof leads from the entry to that root.
-    Raises ReceiptError, NoteError or ProofError accordingly.
+    1 the receipt is well formed; 2 the log's key signed its checkpoint; 3 the proof leads from the
+    entry to that root. Raises ReceiptError, NoteError or ProofError accordingly.
     """
     receipt = Receipt.parse(data)
     head = open_checkpoint(receipt.checkpoint, key)
@@ -89,10 +109,14 @@ def verify_receipt(data: bytes, entry: bytes, key: VerifierKey) -> tuple[int, Tr
     return receipt.index, head
 
 
-def verify_signature_receipt(data: bytes, entry: bytes, signature: bytes, key: VerifierKey) -> Signed:
-    """What the log says of a signature: as `verify_receipt`, and the entry is the record of exactly these signature bytes.
+def verify_signature_receipt(
+    data: bytes, entry: bytes, signature: bytes, key: VerifierKey
+) -> Signed:
+    """What the log says of a signature: as `verify_receipt`, and the entry is the record of exactly
+    these signature bytes.
 
-    It does not verify the signature itself: that takes the public key and the message. Raises LeafError too.
+    It does not verify the signature itself: that takes the public key and the message. Raises
+    LeafError too.
     """
     verify_receipt(data, entry, key)
     record = decode(entry)

@@ -18,7 +18,9 @@ MAX_BUNDLE_ENTRY = (1 << 16) - 1
 
 @dataclass(frozen=True, slots=True)
 class TileName:
-    """Hashes `256 * index` to `256 * index + width - 1` of tile level `level`; width 256 is a full tile."""
+    """Hashes `256 * index` to `256 * index + width - 1` of tile level `level`; width 256 is a full
+    tile.
+    """
 
     level: int
     index: int
@@ -26,7 +28,9 @@ class TileName:
 
     def __post_init__(self) -> None:
         if not (0 <= self.level <= MAX_LEVEL and self.index >= 0 and 1 <= self.width <= TILE_WIDTH):
-            raise ValueError("a tile has a level of 0 to 63, an index from 0 and a width of 1 to 256")
+            raise ValueError(
+                "a tile has a level of 0 to 63, an index from 0 and a width of 1 to 256"
+            )
 
     @property
     def path(self) -> str:
@@ -58,7 +62,9 @@ def width_at(level: int, index: int, size: int) -> int:
 
 
 def tiles_of(size: int, since: int = 0) -> Iterator[TileName]:
-    """Every tile of a tree of `size` leaves that a tree of `since` leaves has not, lowest level first."""
+    """Every tile of a tree of `size` leaves that a tree of `since` leaves has not, lowest level
+    first.
+    """
     level = 0
     while size >> (TILE_HEIGHT * level):
         count, done = size >> (TILE_HEIGHT * level), since >> (TILE_HEIGHT * level)
@@ -78,7 +84,9 @@ def read_tile(hashes: HashReader, tile: TileName) -> bytes:
 
 def bundle(entries: Sequence[bytes]) -> bytes:
     """An entry bundle: entries in order, each with its length before it as 16 bits big-endian."""
-    if not 1 <= len(entries) <= TILE_WIDTH or any(len(entry) > MAX_BUNDLE_ENTRY for entry in entries):
+    if not 1 <= len(entries) <= TILE_WIDTH or any(
+        len(entry) > MAX_BUNDLE_ENTRY for entry in entries
+    ):
         raise ValueError("a bundle has 1 to 256 entries of at most 65535 bytes")
     return b"".join(struct.pack(">H", len(entry)) + entry for entry in entries)
 

@@ -1,7 +1,9 @@
-"""Who holds a place where nobody is known yet: the enrolment listener counts by the address that a connection comes from.
+"""Who holds a place where nobody is known yet: the enrolment listener counts by the address that a
+connection comes from.
 
-It is the sibling of `places.Places`, which counts by certificate. Many pods can share one address (a node that rewrites senders'
-addresses), so the bounds leave room for a node that starts all its pods at once.
+It is the sibling of `places.Places`, which counts by certificate. Many pods can share one address
+(a node that rewrites senders' addresses), so the bounds leave room for a node that starts all its
+pods at once.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class AddressPlaces:
 
     @contextmanager
     def waiting(self, context: grpc.ServicerContext, method: str) -> Iterator[None]:
-        """A place for a call that waits for its request, until `sweep` finds that it has waited too long."""
+        """A place for a call that waits for its request, until `sweep` finds that it has waited too
+        long.
+        """
         try:
             demand_tls_1_3(context)
             self._demand_rate(_name(context))
@@ -56,7 +60,9 @@ class AddressPlaces:
 
     @contextmanager
     def working(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """A place for a call that has its request. Raises FailureError OVERLOADED if there is none."""
+        """A place for a call that has its request. Raises FailureError OVERLOADED if there is
+        none.
+        """
         self._take(_name(context))
         try:
             yield

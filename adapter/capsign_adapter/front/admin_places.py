@@ -81,9 +81,14 @@ class AdminPlaces:
             roles = self._policy.roles_of(identity)
             kind, most = ("revoke", REVOKING) if method == "Revoke" else ("look", LOOKING)
             if not roles:
-                raise FailureError(failures_pb2.REASON_ROLE_MISSING, "This address is for people with a role in the policy.")
+                raise FailureError(
+                    failures_pb2.REASON_ROLE_MISSING,
+                    "This address is for people with a role in the policy.",
+                )
             if kind == "revoke" and not roles & REVOKERS:
-                raise FailureError(failures_pb2.REASON_ROLE_MISSING, "Only operators and responders revoke.")
+                raise FailureError(
+                    failures_pb2.REASON_ROLE_MISSING, "Only operators and responders revoke."
+                )
             self._take(kind, most, identity)
         except Exception as error:  # the edge: nothing passes it untyped
             abort(context, failure_of(error))

@@ -50,8 +50,12 @@ class AdminServer:
             "grpc.max_connection_age_ms": AGE_MS,
             "grpc.max_connection_age_grace_ms": GRACE_MS,
         }
-        self._server = grpc.server(Threads(LOOKING + REVOKING, "admin"), options=list(options.items()))
-        registrar: Any = PatientRegistrar(LenientRegistrar(MeasuredRegistrar(self._server, metrics)), places, places.working)
+        self._server = grpc.server(
+            Threads(LOOKING + REVOKING, "admin"), options=list(options.items())
+        )
+        registrar: Any = PatientRegistrar(
+            LenientRegistrar(MeasuredRegistrar(self._server, metrics)), places, places.working
+        )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
         self.port: int = self._server.add_secure_port(address, credentials)

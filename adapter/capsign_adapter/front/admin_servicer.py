@@ -1,4 +1,6 @@
-"""AdminService: a separate service with roles. Every act that changes something is a leaf in the log."""
+"""AdminService: a separate service with roles. Every act that changes something is a leaf in the
+log.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """Acts for people. It never signs and never returns a key."""
 
     def __init__(
-        self, policy: Policy, store: Store, token: Token, keyring: Keyring, snapshots: Snapshots, catch_up: CatchUp
+        self,
+        policy: Policy,
+        store: Store,
+        token: Token,
+        keyring: Keyring,
+        snapshots: Snapshots,
+        catch_up: CatchUp,
     ) -> None:
         self._policy = policy
         self._store = store
@@ -52,20 +60,32 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     @guarded
     def Revoke(self, peer: Peer, request: pb.RevokeRequest) -> pb.RevokeResponse:
-        """In force everywhere when it answers: no commit passes under an older epoch, and what had passed is out or stays in.
+        """In force everywhere when it answers: no commit passes under an older epoch, and what had
+        passed is out or stays in.
 
-        COMMIT_UNKNOWN says that it is recorded and may not be in force everywhere yet; it does no harm to revoke again.
+        COMMIT_UNKNOWN says that it is recorded and may not be in force everywhere yet; it does no
+        harm to revoke again.
         """
         self._demand(peer, REVOKING)
         target: str = request.target
         check_form(request.kind, target)
         keys = {(row.tenant, row.key) for row in self._store.key_versions()}
-        demand_known(request.kind, target, self._policy, keys, self._snapshots.refresh().revoked, workloads=request.only_known)
+        demand_known(
+            request.kind,
+            target,
+            self._policy,
+            keys,
+            self._snapshots.refresh().revoked,
+            workloads=request.only_known,
+        )
         now = now_ms()
         act = leaf.Act(10 + request.kind)  # the numbers of the acts follow those of the kinds
         digest, actor = self._policy.digest, peer.spiffe_id
         epoch, index = self._store.revoke(
-            request.kind, target, lambda epoch: leaf.admin(now, digest, act, actor, target, epoch), now
+            request.kind,
+            target,
+            lambda epoch: leaf.admin(now, digest, act, actor, target, epoch),
+            now,
         )
         self._catch_up.enforce(epoch)
         return pb.RevokeResponse(revocation_epoch=epoch, leaf_index=index)
@@ -94,7 +114,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         message = pb.KeyVersion(
             version=row.version,
             state=row.state,
-            custody=self._keyring.custody(row, algorithms_pb2.Algorithm.ValueType(row.algorithms[0])),
+            custody=self._keyring.custody(
+                row, algorithms_pb2.Algorithm.ValueType(row.algorithms[0])
+            ),
             algorithms=[algorithms_pb2.Algorithm.ValueType(number) for number in row.algorithms],
             check_value=row.check_value,
         )

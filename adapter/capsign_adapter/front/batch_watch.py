@@ -32,7 +32,12 @@ class BatchWatch:
     def note(span: Span, request: pb.SignRequest, answer: pb.SignResponse) -> None:
         """What came of it, for a span that is recorded."""
         items = sum(len(group.items) for group in request.groups)
-        failures = Counter(item.failure.reason for group in answer.groups for item in group.items if not item.signature)
+        failures = Counter(
+            item.failure.reason
+            for group in answer.groups
+            for item in group.items
+            if not item.signature
+        )
         if not answer.groups:
             failures[answer.failure.reason] = max(1, items)
         note_items(span, (group.algorithm for group in request.groups), items, failures)
@@ -46,7 +51,9 @@ class BatchWatch:
             return
         failures: Counter[failures_pb2.Reason.ValueType] = Counter()
         for asked, group in zip(request.groups, answer.groups, strict=True):
-            self._durations.record(seconds, ALGORITHMS[asked.algorithm].name, times=len(group.items))
+            self._durations.record(
+                seconds, ALGORITHMS[asked.algorithm].name, times=len(group.items)
+            )
             failures.update(item.failure.reason for item in group.items if not item.signature)
         done = items - failures.total()
         if done:

@@ -1,4 +1,6 @@
-"""CapabilityService: handles for the workload that the peer certificate names, and news about them."""
+"""CapabilityService: handles for the workload that the peer certificate names, and news about
+them.
+"""
 
 from __future__ import annotations
 
@@ -61,12 +63,16 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         """One handle for each grant of this workload, or for each that the request names."""
         grants = {grant.name: grant for grant in self._policy.grants_of(peer.spiffe_id)}
         if not grants:
-            raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy gives this workload no grant.")
+            raise FailureError(
+                failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy gives this workload no grant."
+            )
         wanted = list(dict.fromkeys(request.grants)) or list(grants)
         missing = [name for name in wanted if name not in grants]
         if missing:
             raise FailureError(
-                failures_pb2.REASON_NOT_FOUND, f"The policy does not give this workload the grant {missing[0]}.", field="grants"
+                failures_pb2.REASON_NOT_FOUND,
+                f"The policy does not give this workload the grant {missing[0]}.",
+                field="grants",
             )
         snapshot = self._snapshots.refresh()
         withdrawn = snapshot.revoked.of_grant
@@ -85,32 +91,46 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         found = [self._renewable(snapshot, token, peer) for token in dict.fromkeys(request.tokens)]
         grants = dict.fromkeys(grant for grant in found if grant is not None)
         self._budget.charge(peer, cost.issue(len(grants)))
-        return pb.RenewHandlesResponse(handles=[self._issue(grant, peer) for grant in grants], revocation_epoch=snapshot.epoch)
+        return pb.RenewHandlesResponse(
+            handles=[self._issue(grant, peer) for grant in grants], revocation_epoch=snapshot.epoch
+        )
 
-    def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:
+    def Watch(
+        self, request: pb.WatchRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchResponse]:
         """How things are, then each change until the caller leaves or the adapter drains."""
         return self._places.taken(self._told(request, context), context)
 
-    def _told(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:
+    def _told(
+        self, request: pb.WatchRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchResponse]:
         try:
             check(request)
         except FailureError as error:
             abort(context, error)
-        with self._places.stream(context) as peer, self._changes.following() as news, self._streams.joined(context):
+        with (
+            self._places.stream(context) as peer,
+            self._changes.following() as news,
+            self._streams.joined(context),
+        ):
             self._streams.begin(context)  # busy to its end: a drain lets it say goodbye
             yield self._news(peer)
             while context.is_active() and not self._streams.draining:
                 if news.wait_for_next(seconds=15.0) and not self._streams.draining:
                     yield self._news(peer)
             yield pb.WatchResponse(
-                revocation_epoch=self._snapshots.current.epoch, draining=True, trust_bundle_sequence=self._bundle_sequence()
+                revocation_epoch=self._snapshots.current.epoch,
+                draining=True,
+                trust_bundle_sequence=self._bundle_sequence(),
             )
 
     def _renewable(self, snapshot: Snapshot, token: bytes, peer: Peer) -> Grant | None:
         skew_ms = self._policy.limits.clock_skew_ms
         charge = partial(self._budget.charge, peer)
         try:
-            held = self._verdicts.verify(token, peer.spiffe_id, peer.key_hash, now_ms(), skew_ms, charge)
+            held = self._verdicts.verify(
+                token, peer.spiffe_id, peer.key_hash, now_ms(), skew_ms, charge
+            )
             snapshot.revoked.refuse(held.capability)
         except FailureError as error:
             if error.outcome == failures_pb2.OUTCOME_REFUSED:
@@ -128,7 +148,10 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
             serial=capability.serial,
             grant=capability.grant,
             purpose=capability.purpose,
-            algorithms=[algorithms_pb2.Algorithm.ValueType(number) for number in sorted(capability.algorithms)],
+            algorithms=[
+                algorithms_pb2.Algorithm.ValueType(number)
+                for number in sorted(capability.algorithms)
+            ],
             context_rule=_rule_message(capability),
             rate_per_second=capability.rate_per_second,
             burst=capability.burst,
@@ -140,7 +163,11 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
     def _news(self, peer: Peer) -> pb.WatchResponse:
         snapshot, workload = self._snapshots.current, peer.spiffe_id
         revoked = snapshot.revoked
-        grants = [grant.name for grant in self._policy.grants_of(workload) if revoked.of_grant(grant, workload)]
+        grants = [
+            grant.name
+            for grant in self._policy.grants_of(workload)
+            if revoked.of_grant(grant, workload)
+        ]
         return pb.WatchResponse(
             revocation_epoch=snapshot.epoch,
             policy_digest=self._policy.digest,
@@ -154,7 +181,9 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
 def _rule_message(capability: Capability) -> signing_pb2.ContextRule:
     return signing_pb2.ContextRule(
         protocols=[
-            signing_pb2.ProtocolRule(protocol=rule.protocol, roles=rule.roles, versions=rule.versions)
+            signing_pb2.ProtocolRule(
+                protocol=rule.protocol, roles=rule.roles, versions=rule.versions
+            )
             for rule in capability.protocols
         ],
         transcript=signing_pb2.TranscriptRule.ValueType(capability.transcript),

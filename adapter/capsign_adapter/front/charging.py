@@ -1,6 +1,7 @@
 """Unary calls are charged by their cost before they are done, and done in turns.
 
-Whoever is over its budget hears so only after a while: an answer at once would let it ask again at once, and to refuse costs too.
+Whoever is over its budget hears so only after a while: an answer at once would let it ask again at
+once, and to refuse costs too.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from capsign_adapter.sign.edge import failure_of, pause
 from capsign_adapter.sign.fair import Lane, Turns, flow_of
 
 AT_ONCE = 3
-"""Unary calls of one workload that are worked on at the same time: they share Python's lock, and the store's, with the batches of
-all others. Each workload has its own, so that what hangs for one hangs for nobody else."""
+"""Unary calls of one workload that are worked on at the same time: they share Python's lock, and
+the store's, with the batches of all others. Each workload has its own, so that what hangs for one
+hangs for nobody else.
+"""
 
 _WAITS_ELSEWHERE = frozenset({"Renew"})
 """Methods that wait for the cluster, and have places of their own for that."""
@@ -69,11 +72,14 @@ class ChargingRegistrar:
 
     def _charge(self, peer: Peer, name: str, request: Any) -> None:
         """Raises FailureError."""
-        self._budget.charge(peer, cost.CALL if isinstance(request, Unparsed) else cost.of_call(name, request))
+        self._budget.charge(
+            peer, cost.CALL if isinstance(request, Unparsed) else cost.of_call(name, request)
+        )
 
     @contextmanager
     def _turn(self, peer: Peer, name: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """Wait for a turn among the calls of this workload, and some milliseconds until batches that are small have finished.
+        """Wait for a turn among the calls of this workload, and some milliseconds until batches
+        that are small have finished.
 
         Who must revoke waits for nobody. Ends the call if no turn comes.
         """

@@ -48,13 +48,22 @@ class EnrolmentServer:
     `stop`."""
 
     def __init__(
-        self, address: str, credentials: grpc.ServerCredentials, enrolment: Enrolment, metrics: Metrics, connections: int
+        self,
+        address: str,
+        credentials: grpc.ServerCredentials,
+        enrolment: Enrolment,
+        metrics: Metrics,
+        connections: int,
     ) -> None:
         """`address` is host:port; the credentials must not demand a client's certificate."""
         self.places = places = AddressPlaces(Buckets(monotonic_ms))
         self._server = grpc.server(Threads(THREADS, "enrol"), options=options(connections))
-        registrar: Any = PatientRegistrar(LenientRegistrar(MeasuredRegistrar(self._server, metrics)), places)
-        identity_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentServicer(enrolment, places, metrics), registrar)
+        registrar: Any = PatientRegistrar(
+            LenientRegistrar(MeasuredRegistrar(self._server, metrics)), places
+        )
+        identity_pb2_grpc.add_EnrolmentServiceServicer_to_server(
+            EnrolmentServicer(enrolment, places, metrics), registrar
+        )
         self.port: int = self._server.add_secure_port(address, credentials)
         self._sweep = Ticker("enrolment", 1.0, lambda: _swept(places))
 

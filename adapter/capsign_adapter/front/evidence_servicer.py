@@ -22,16 +22,26 @@ from capsign_adapter.evidence.tiles import bundle, width_at
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import now_ms
-from capsign_adapter.store.interface import AuditAccepted, AuditDraft, AuditOutOfOrderError, Store, StoreUnavailableError
+from capsign_adapter.store.interface import (
+    AuditAccepted,
+    AuditDraft,
+    AuditOutOfOrderError,
+    Store,
+    StoreUnavailableError,
+)
 
 READERS = frozenset({Role.AUDITOR, Role.OPERATOR, Role.RESPONDER})
 """Roles that may read whole entries: they name workloads."""
 
 
 class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
-    """Hashes, proofs and checkpoints are for every workload in policy (each is a witness); entries are for READERS."""
+    """Hashes, proofs and checkpoints are for every workload in policy (each is a witness); entries
+    are for READERS.
+    """
 
-    def __init__(self, policy: Policy, store: Store, checkpoints: Checkpoints, evidence: EvidenceQuota) -> None:
+    def __init__(
+        self, policy: Policy, store: Store, checkpoints: Checkpoints, evidence: EvidenceQuota
+    ) -> None:
         self._policy = policy
         self._store = store
         self._checkpoints = checkpoints
@@ -39,20 +49,28 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
 
     @guarded
     def SubmitAudit(self, peer: Peer, request: pb.SubmitAuditRequest) -> pb.SubmitAuditResponse:
-        """Durable and sequenced when this answers; the same batch sent again gives the same answer."""
+        """Durable and sequenced when this answers; the same batch sent again gives the same
+        answer.
+        """
         self._known(peer)
         batch = parse(pb.AuditBatch, request.batch)
         _canonical(batch, request.batch)
         first, last = batch.records[0].sequence, batch.records[-1].sequence
-        if first < 1 or any(record.sequence != first + index for index, record in enumerate(batch.records)):
+        if first < 1 or any(
+            record.sequence != first + index for index, record in enumerate(batch.records)
+        ):
             raise FailureError(
-                failures_pb2.REASON_INPUT_MALFORMED, "The records of a batch must be consecutive.", field="batch.records"
+                failures_pb2.REASON_INPUT_MALFORMED,
+                "The records of a batch must be consecutive.",
+                field="batch.records",
             )
         now = now_ms()
         batch_hash = hashlib.sha256(request.batch).digest()
         closes = batch.records[-1].kind == pb.AUDIT_KIND_CLOSE
         digest = self._policy.digest
-        entry = leaf.agent_batch(now, digest, peer.spiffe_id, batch.boot_id, first, last, batch_hash, closes=closes)
+        entry = leaf.agent_batch(
+            now, digest, peer.spiffe_id, batch.boot_id, first, last, batch_hash, closes=closes
+        )
         draft = AuditDraft(
             workload=peer.spiffe_id,
             boot_id=batch.boot_id,
@@ -65,17 +83,22 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
             leaf=entry,
         )
         accepted = self._written(peer, draft, len(request.batch) + len(entry), now)
-        return pb.SubmitAuditResponse(accepted_through=accepted.accepted_through, leaf_index=accepted.leaf_index)
+        return pb.SubmitAuditResponse(
+            accepted_through=accepted.accepted_through, leaf_index=accepted.leaf_index
+        )
 
     def _written(self, peer: Peer, draft: AuditDraft, size: int, now: int) -> AuditAccepted:
-        """Take the batch at the expense of its workload, unless it was taken before or cannot be taken. Raises FailureError."""
+        """Take the batch at the expense of its workload, unless it was taken before or cannot be
+        taken. Raises FailureError.
+        """
         self._evidence.reserve(peer, size)
         try:
             accepted = self._store.submit_audit(draft, now)
         except AuditOutOfOrderError as error:
             self._evidence.free(peer, size)
             raise FailureError(
-                failures_pb2.REASON_AUDIT_OUT_OF_ORDER, f"This boot is accepted through record {error.accepted_through}."
+                failures_pb2.REASON_AUDIT_OUT_OF_ORDER,
+                f"This boot is accepted through record {error.accepted_through}.",
             ) from None
         except StoreUnavailableError:
             self._evidence.free(peer, size)
@@ -87,11 +110,15 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         return accepted
 
     @guarded
-    def GetCheckpoint(self, peer: Peer, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
+    def GetCheckpoint(
+        self, peer: Peer, request: pb.GetCheckpointRequest
+    ) -> pb.GetCheckpointResponse:
         """A checkpoint of the tree as it is now."""
         self._known(peer)
         latest = self._checkpoints.current(now_ms())
-        return pb.GetCheckpointResponse(checkpoint=latest.note, verifier_key=self._checkpoints.verifier_key)
+        return pb.GetCheckpointResponse(
+            checkpoint=latest.note, verifier_key=self._checkpoints.verifier_key
+        )
 
     @guarded
     def GetTile(self, peer: Peer, request: pb.GetTileRequest) -> pb.GetTileResponse:
@@ -114,7 +141,9 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         return pb.GetEntriesResponse(entries=bundle(found))
 
     @guarded
-    def GetInclusionProof(self, peer: Peer, request: pb.GetInclusionProofRequest) -> pb.GetInclusionProofResponse:
+    def GetInclusionProof(
+        self, peer: Peer, request: pb.GetInclusionProofRequest
+    ) -> pb.GetInclusionProofResponse:
         """From a leaf to the root of a tree."""
         self._known(peer)
         if not request.leaf_index < request.tree_size <= self._store.control().tree_size:
@@ -123,7 +152,9 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         return pb.GetInclusionProofResponse(hashes=hashes)
 
     @guarded
-    def GetConsistencyProof(self, peer: Peer, request: pb.GetConsistencyProofRequest) -> pb.GetConsistencyProofResponse:
+    def GetConsistencyProof(
+        self, peer: Peer, request: pb.GetConsistencyProofRequest
+    ) -> pb.GetConsistencyProofResponse:
         """That the larger tree only adds to the smaller."""
         self._known(peer)
         if not 0 < request.old_size <= request.new_size <= self._store.control().tree_size:
@@ -146,11 +177,16 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
 
     def _known(self, peer: Peer) -> None:
         if not self._policy.grants_of(peer.spiffe_id) and not self._policy.roles_of(peer.spiffe_id):
-            raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy does not name this identity.")
+            raise FailureError(
+                failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy does not name this identity."
+            )
 
     def _reader(self, peer: Peer) -> None:
         if not self._policy.roles_of(peer.spiffe_id) & READERS:
-            raise FailureError(failures_pb2.REASON_ROLE_MISSING, "Entries are for auditors, responders and operators.")
+            raise FailureError(
+                failures_pb2.REASON_ROLE_MISSING,
+                "Entries are for auditors, responders and operators.",
+            )
 
 
 def _workload_of(entry: bytes) -> str:
@@ -161,13 +197,17 @@ def _workload_of(entry: bytes) -> str:
 
 
 def _canonical(batch: pb.AuditBatch, wire: bytes) -> None:
-    """These bytes are kept for ever, so nothing may hide in them: no unknown field, no second spelling of a known one (I9)."""
+    """These bytes are kept for ever, so nothing may hide in them: no unknown field, no second
+    spelling of a known one (I9).
+    """
     plain = pb.AuditBatch()
     plain.CopyFrom(batch)
     plain.DiscardUnknownFields()
     if plain.SerializeToString(deterministic=True) != wire:
         raise FailureError(
-            failures_pb2.REASON_INPUT_MALFORMED, "The batch is not in canonical form, or has unknown fields.", field="batch"
+            failures_pb2.REASON_INPUT_MALFORMED,
+            "The batch is not in canonical form, or has unknown fields.",
+            field="batch",
         )
 
 

@@ -1,4 +1,6 @@
-"""What stands before every method: identity, then bounds; and after it: every exception becomes a typed failure."""
+"""What stands before every method: identity, then bounds; and after it: every exception becomes a
+typed failure.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,12 @@ def guarded(
     return call
 
 
-def answered(request: Any, context: grpc.ServicerContext, work: Callable[[Peer], Response]) -> Response:
-    """The answer of `work` for a verified peer and a message within its bounds, or the end of the call with a typed failure."""
+def answered(
+    request: Any, context: grpc.ServicerContext, work: Callable[[Peer], Response]
+) -> Response:
+    """The answer of `work` for a verified peer and a message within its bounds, or the end of the
+    call with a typed failure.
+    """
     try:
         peer = admit_call(context)
         bounds.check(request)

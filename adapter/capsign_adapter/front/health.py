@@ -1,7 +1,9 @@
-"""grpc.health.v1 on a listener of its own, without TLS: probes reach it when the main server is full.
+"""grpc.health.v1 on a listener of its own, without TLS: probes reach it when the main server is
+full.
 
-The service "" (the replica as a whole) is SERVING while nothing keeps it from signing: readiness. The service "liveness" is
-SERVING while the process itself works, whoever else is away: a token, a store or a disk is not mended by a restart.
+The service "" (the replica as a whole) is SERVING while nothing keeps it from signing: readiness.
+The service "liveness" is SERVING while the process itself works, whoever else is away: a token, a
+store or a disk is not mended by a restart.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from capsign_adapter.front.health_server import HealthServer
 
 READINESS, LIVENESS = "", "liveness"
 
-_SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVING, _NOT_SERVING = (
+    health_pb2.HealthCheckResponse.SERVING,
+    health_pb2.HealthCheckResponse.NOT_SERVING,
+)
 
 
 class _Current(health.HealthServicer):  # type: ignore[misc]  # it ships no types
@@ -34,7 +39,9 @@ class _Current(health.HealthServicer):  # type: ignore[misc]  # it ships no type
 class Health:
     """Not ready until told otherwise. `refresh` is to be called every so often."""
 
-    def __init__(self, address: str, ready: Callable[[], bool], alive: Callable[[], bool], connections: int) -> None:
+    def __init__(
+        self, address: str, ready: Callable[[], bool], alive: Callable[[], bool], connections: int
+    ) -> None:
         self._ready = ready
         self._alive = alive
         self._begun = False
@@ -49,7 +56,10 @@ class Health:
 
     def refresh(self) -> None:
         """Look now. Who watches is told of changes only."""
-        for service, well in ((READINESS, self._begun and self._ready()), (LIVENESS, self._alive())):
+        for service, well in (
+            (READINESS, self._begun and self._ready()),
+            (LIVENESS, self._alive()),
+        ):
             status = _SERVING if well else _NOT_SERVING
             with self._lock:
                 if self._told.get(service) != status:

@@ -45,11 +45,15 @@ class HealthServer:
     """Bound when it is made (gRPC raises RuntimeError if it cannot be), and serves from `start`
     to `stop`."""
 
-    def __init__(self, address: str, servicer: health_pb2_grpc.HealthServicer, connections: int, crowded: str) -> None:
+    def __init__(
+        self, address: str, servicer: health_pb2_grpc.HealthServicer, connections: int, crowded: str
+    ) -> None:
         """`address` is host:port. The servicer is that of grpcio-health-checking, or one like
         it. In a crowd a check is answered for the service `crowded`."""
         options = {**OPTIONS, "grpc.max_allowed_incoming_connections": connections}
-        self._server = grpc.server(Threads(WATCHES + CHECKS, "health"), options=list(options.items()))
+        self._server = grpc.server(
+            Threads(WATCHES + CHECKS, "health"), options=list(options.items())
+        )
         self.room = Waiting()
         """Who waits."""
         registrar: Any = _CrowdedRegistrar(self._server, self.room, crowded)
@@ -86,11 +90,15 @@ class _CrowdedRegistrar:
         """Hand the handlers on."""
         made = {
             name: grpc.stream_stream_rpc_method_handler(
-                self._watch(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+                self._watch(handler.unary_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
             )
             if handler.response_streaming
             else grpc.stream_unary_rpc_method_handler(
-                self._check(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+                self._check(handler.unary_unary),
+                handler.request_deserializer,
+                handler.response_serializer,
             )
             for name, handler in handlers.items()
         }
@@ -113,7 +121,10 @@ class _CrowdedRegistrar:
         def run(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             if refusing() or not self._watches.acquire(blocking=False):
                 detail = f"{WATCHES} watches of this adapter's health are open. Use Check."
-                abort(context, FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=1000))
+                abort(
+                    context,
+                    FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=1000),
+                )
             try:
                 with self._waiting.of(context, REQUEST_SECONDS):
                     request = next(requests, None)

@@ -1,7 +1,8 @@
-"""Identity is made here and nowhere else: the verified peer certificate gives the workload, and the caller's words never do.
+"""Identity is made here and nowhere else: the verified peer certificate gives the workload, and the
+caller's words never do.
 
-gRPC also offers the SPIFFE ID by itself, as a C string: it ends at the first zero byte of the URI. So the certificate is read
-instead, by `capsign_wire.svid`, once for each one that is seen.
+gRPC also offers the SPIFFE ID by itself, as a C string: it ends at the first zero byte of the URI.
+So the certificate is read instead, by `capsign_wire.svid`, once for each one that is seen.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from capsign_adapter.decide.peer import Peer
 def peer_of(context: grpc.ServicerContext) -> Peer:
     """The peer of a call.
 
-    Raises FailureError TLS_TOO_OLD or IDENTITY_UNKNOWN. gRPC has verified the chain; it has no minimum TLS version, so that is
-    checked here on every call (I10).
+    Raises FailureError TLS_TOO_OLD or IDENTITY_UNKNOWN. gRPC has verified the chain; it has no
+    minimum TLS version, so that is checked here on every call (I10).
     """
     demand_tls_1_3(context)
     certificate = context.auth_context().get("x509_pem_cert", ())
     if len(certificate) != 1:
-        raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, "This connection has no certificate.")
+        raise FailureError(
+            failures_pb2.REASON_IDENTITY_UNKNOWN, "This connection has no certificate."
+        )
     found = _read(bytes(certificate[0]))
     if isinstance(found, Peer):
         return found
@@ -44,11 +47,15 @@ def demand_tls_1_3(context: grpc.ServicerContext) -> None:
 
 @lru_cache(maxsize=1024)
 def _read(pem: bytes) -> Peer | str:
-    """The peer, or why this certificate is nobody's. Both are remembered: neither costs anything the next time."""
+    """The peer, or why this certificate is nobody's. Both are remembered: neither costs anything
+    the next time.
+    """
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         name = svid.identity_of(certificate)
-        spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        spki = certificate.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
         not_after_ms = int(certificate.not_valid_after_utc.timestamp() * 1000)
     except svid.NotAnSvidError as error:
         return f"The certificate of this connection is no X.509-SVID. {error}"

@@ -1,4 +1,6 @@
-"""EnrolmentService, for pods that have no certificate yet, and IdentityService, for what follows over mTLS."""
+"""EnrolmentService, for pods that have no certificate yet, and IdentityService, for what follows
+over mTLS.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class EnrolmentServicer(identity_pb2_grpc.EnrolmentServiceServicer):
         bounds.check(request)
         with self._places.working(context):
             address = address_of(context.peer())
-            return self._enrolment.enrol(request.certificate_request, request.service_account_token, address)
+            return self._enrolment.enrol(
+                request.certificate_request, request.service_account_token, address
+            )
 
 
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
@@ -55,7 +59,9 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         identity = _counted(self._metrics, context, lambda: self._renew(request, context))
         return pb.RenewResponse(svid=_svid(identity), bundle=_bundle(identity.bundle))
 
-    def GetTrustBundle(self, request: pb.GetTrustBundleRequest, context: grpc.ServicerContext) -> pb.GetTrustBundleResponse:
+    def GetTrustBundle(
+        self, request: pb.GetTrustBundleRequest, context: grpc.ServicerContext
+    ) -> pb.GetTrustBundleResponse:
         """The authorities to trust now; from memory."""
         bundle = answered(request, context, lambda _: self._authority.bundle())
         return pb.GetTrustBundleResponse(bundle=_bundle(bundle))
@@ -64,10 +70,14 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         peer = admit_call(context)
         bounds.check(request)
         address = address_of(context.peer())
-        return self._enrolment.renew(peer, request.certificate_request, request.service_account_token, address)
+        return self._enrolment.renew(
+            peer, request.certificate_request, request.service_account_token, address
+        )
 
 
-def _counted(metrics: Metrics, context: grpc.ServicerContext, work: Callable[[], Identity]) -> Identity:
+def _counted(
+    metrics: Metrics, context: grpc.ServicerContext, work: Callable[[], Identity]
+) -> Identity:
     """What `work` gives, or the end of the call with a typed failure; counted."""
     try:
         identity = work()

@@ -77,7 +77,9 @@ class Waiting:
 
     def _cancel(self, late: Callable[[float, float], bool]) -> int:
         with self._lock:
-            found = [context for context, (since, until) in self._until.items() if late(since, until)]
+            found = [
+                context for context, (since, until) in self._until.items() if late(since, until)
+            ]
         for context in found:
             context.cancel()
         return len(found)
@@ -103,7 +105,9 @@ class PatientRegistrar:
         self,
         server: Any,
         places: WaitingRoom,
-        working: Callable[[grpc.ServicerContext, str, int], AbstractContextManager[None]] = lambda *_: nullcontext(),
+        working: Callable[
+            [grpc.ServicerContext, str, int], AbstractContextManager[None]
+        ] = lambda *_: nullcontext(),
     ) -> None:
         self._server = server
         self._places = places
@@ -120,8 +124,14 @@ class PatientRegistrar:
     def _patient(self, name: str, handler: Any) -> Any:
         if handler.request_streaming:
             return handler._replace(stream_stream=_with_a_thread(handler.stream_stream))
-        make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
-        behaviour: Callable[[Any, Any], Any] = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        behaviour: Callable[[Any, Any], Any] = (
+            handler.unary_stream if handler.response_streaming else handler.unary_unary
+        )
 
         def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             return behaviour(self._one_of(name, requests, context), context)
@@ -142,7 +152,10 @@ class PatientRegistrar:
         with self._places.waiting(context, name):
             request = next(requests, None)
         if request is None:
-            abort(context, FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The call carries no request."))
+            abort(
+                context,
+                FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The call carries no request."),
+            )
         return request
 
 

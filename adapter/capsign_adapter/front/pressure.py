@@ -94,8 +94,10 @@ class Relief:
         *,
         people: Sequence[Waiting] = (),
     ) -> None:
-        """In the rooms of `people` nobody else waits, and a call of theirs is never ended as it comes:
-        what workloads hold must not keep them from revoking."""
+        """In the rooms of `people` nobody else waits, and a call of theirs is never ended as it
+        comes:
+        what workloads hold must not keep them from revoking.
+        """
         self._pressure = pressure
         self._rooms = rooms
         self._people = people
@@ -127,7 +129,9 @@ class Relief:
         return ended
 
     def _give_back(self, size: int, now_ms: int) -> None:
-        """The C library keeps what was freed. After a crowd it goes back, if that is a quarter of all."""
+        """The C library keeps what was freed. After a crowd it goes back, if that is a quarter of
+        all.
+        """
         if now_ms < self._look_again_ms:
             return
         self._look_again_ms = now_ms + TRIM_MS

@@ -18,8 +18,9 @@ OWN_DESCRIPTORS = 128
 """Files, token, cluster, telemetry, and what each library keeps open."""
 
 ENOUGH_DESCRIPTORS = 65_536
-"""More than all listeners can use. Container runtimes often allow a billion, and libraries of HSMs make tables of as many
-entries, or close each of them one by one."""
+"""More than all listeners can use. Container runtimes often allow a billion, and libraries of HSMs
+make tables of as many entries, or close each of them one by one.
+"""
 
 DESCRIPTORS_OF_A_PLACE = 2
 """A thread that reads the store may have a connection of its own: database and log."""
@@ -63,7 +64,9 @@ def connections(descriptors: int, places: int) -> Connections:
 
 
 def raise_descriptors() -> int:
-    """Take as many file descriptors as the system allows and an adapter can use; how many that are."""
+    """Take as many file descriptors as the system allows and an adapter can use; how many that
+    are.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _NO_LIMIT
@@ -84,8 +87,10 @@ def demand_memory(limit: int | None, places: int, message_bytes: int) -> None:
         return
     needed = -(-(OWN_MEMORY + places * message_bytes) // MIB)
     raise SettingsError(
-        f"The key `listen.streams` is {places}, and each may hold a request of {message_bytes} bytes "
-        f"(`listen.message_bytes`): with what the adapter needs itself that is {needed} MiB, and its memory "
+        f"The key `listen.streams` is {places}, and each may hold a request of "
+        f"{message_bytes} bytes "
+        f"(`listen.message_bytes`): with what the adapter needs itself that is {needed} "
+        f"MiB, and its memory "
         f"is limited to {limit // MIB} MiB. Raise that limit, or lower `listen.streams`.",
         key="listen.streams",
     )

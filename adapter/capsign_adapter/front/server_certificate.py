@@ -1,4 +1,5 @@
-"""Whether a certificate in a file can be served: gRPC would bind it, or not, and then serve nobody and not say why.
+"""Whether a certificate in a file can be served: gRPC would bind it, or not, and then serve nobody
+and not say why.
 
 The same look is had at the start, at every change of the files and by `--check-config`.
 """
@@ -32,23 +33,47 @@ class Validity:
 
 
 def servable(path: Path, pem: bytes, now_ms: int) -> Validity:
-    """When it is valid, which is now. Raises OSError that names the file, what is wrong with it, and what to do."""
+    """When it is valid, which is now. Raises OSError that names the file, what is wrong with it,
+    and what to do.
+    """
     try:
         leaf = x509.load_pem_x509_certificates(pem)[0]
         kind = _kind(leaf)
         names, usage, purposes = (
-            _value(leaf, each) for each in (x509.SubjectAlternativeName, x509.KeyUsage, x509.ExtendedKeyUsage)
+            _value(leaf, each)
+            for each in (x509.SubjectAlternativeName, x509.KeyUsage, x509.ExtendedKeyUsage)
         )
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (
+        ValueError,
+        UnsupportedAlgorithm,
+        x509.InvalidVersion,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ):
         raise OSError(f"The certificate {path} cannot be read. Write it anew.") from None
     if not kind:
-        raise OSError(f"The certificate {path} has a key that gRPC cannot serve. Have one issued {svid.KEYS_SHOWN}.")
+        raise OSError(
+            f"The certificate {path} has a key that gRPC cannot serve. Have one issued "
+            f"{svid.KEYS_SHOWN}."
+        )
     if names is None or not any(isinstance(name, x509.DNSName | x509.IPAddress) for name in names):
-        raise OSError(f"The certificate {path} has no DNS name and no address: no client takes it. Have one issued with them.")
+        raise OSError(
+            f"The certificate {path} has no DNS name and no address: no client takes it. "
+            f"Have one issued with them."
+        )
     if usage is not None and not usage.digital_signature:
-        raise OSError(f"The certificate {path} does not let its key sign (key usage without digitalSignature). Issue another.")
-    if purposes is not None and not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(purposes):
-        raise OSError(f"The certificate {path} is not for a server (extended key usage without serverAuth). Issue another.")
+        raise OSError(
+            f"The certificate {path} does not let its key sign (key usage without "
+            f"digitalSignature). Issue another."
+        )
+    if purposes is not None and not {
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+    } & set(purposes):
+        raise OSError(
+            f"The certificate {path} is not for a server (extended key usage without "
+            f"serverAuth). Issue another."
+        )
     begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     validity = Validity(int(begins.timestamp() * 1000), int(ends.timestamp() * 1000))
     fault = validity.fault(now_ms)
@@ -56,7 +81,8 @@ def servable(path: Path, pem: bytes, now_ms: int) -> Validity:
         now = datetime.fromtimestamp(now_ms / 1000, UTC)
         what, when = ("begins", begins) if fault == "certificate_not_yet_valid" else ("ended", ends)
         raise OSError(
-            f"The certificate {path} is not valid: it {what} at {when:%Y-%m-%d %H:%M:%S} UTC, and this machine's "
+            f"The certificate {path} is not valid: it {what} at {when:%Y-%m-%d %H:%M:%S} "
+            f"UTC, and this machine's "
             f"clock says {now:%Y-%m-%d %H:%M:%S} UTC. Have another issued, or set the clock."
         )
     return validity
@@ -66,12 +92,16 @@ def lasting(path: Path, pem: bytes, now_ms: int) -> None:
     """Raises OSError if no authority in this file is valid now: one that lasts is enough."""
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     try:
-        spans = [(one.not_valid_before_utc, one.not_valid_after_utc) for one in x509.load_pem_x509_certificates(pem)]
+        spans = [
+            (one.not_valid_before_utc, one.not_valid_after_utc)
+            for one in x509.load_pem_x509_certificates(pem)
+        ]
     except (ValueError, x509.InvalidVersion):
         return  # OpenSSL has taken it; who reads it otherwise has no say
     if spans and not any(begins <= now < ends for begins, ends in spans):
         raise OSError(
-            f"No certificate in the CA file {path} is valid now, by this machine's clock. Write those of today into it."
+            f"No certificate in the CA file {path} is valid now, by this machine's clock. "
+            f"Write those of today into it."
         )
 
 
@@ -80,7 +110,10 @@ def _kind(leaf: x509.Certificate) -> bool:
     key = leaf.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey):
         return isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
-    return isinstance(key, rsa.RSAPublicKey) and leaf.public_key_algorithm_oid == x509.PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5
+    return (
+        isinstance(key, rsa.RSAPublicKey)
+        and leaf.public_key_algorithm_oid == x509.PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5
+    )
 
 
 def _value(leaf: x509.Certificate, kind: Any) -> Any:

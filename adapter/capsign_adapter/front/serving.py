@@ -1,6 +1,8 @@
-"""The adapter's own certificate from its own authority: nothing on disk, renewed at half-life, believing whom the bundle says.
+"""The adapter's own certificate from its own authority: nothing on disk, renewed at half-life,
+believing whom the bundle says.
 
-Handshakes only look at what is in memory. A ticker calls `look`, which asks token and store, so that no peer waits for them.
+Handshakes only look at what is in memory. A ticker calls `look`, which asks token and store, so
+that no peer waits for them.
 """
 
 from __future__ import annotations
@@ -11,7 +13,12 @@ from pathlib import Path
 import grpc
 from capsign_wire import logs
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.publisher import pem_of
@@ -20,7 +27,9 @@ from capsign_adapter.front.tls import dynamic_credentials, read_authorities, sta
 
 
 class ServingCertificate:
-    """What this replica shows in handshakes, and whom it believes there. `look` may run on one thread at a time."""
+    """What this replica shows in handshakes, and whom it believes there. `look` may run on one
+    thread at a time.
+    """
 
     def __init__(
         self,
@@ -32,8 +41,10 @@ class ServingCertificate:
         *,
         trial: bool = False,
     ) -> None:
-        """Issues the first certificate. `client_ca` is PEM of a further CA for clients; one that has ended lets no operator in,
-        and is a reason against a start in a `trial` only: agents do not need it. Raises FailureError, OSError."""
+        """Issues the first certificate. `client_ca` is PEM of a further CA for clients; one that
+        has ended lets no operator in, and is a reason against a start in a `trial` only: agents do
+        not need it. Raises FailureError, OSError.
+        """
         self._authority = authority
         self._spiffe_id = spiffe_id
         self._names = names
@@ -50,15 +61,17 @@ class ServingCertificate:
         self.look()
 
     def look(self) -> None:
-        """Take up whom to believe, then renew what is due. On an error what was there stays in force, and everything else is
-        done all the same. Raises FailureError, OSError.
+        """Take up whom to believe, then renew what is due. On an error what was there stays in
+        force, and everything else is done all the same. Raises FailureError, OSError.
         """
         try:
             self._believe()
             self._believe_further()
         finally:
             now_ms = self._clock_ms()
-            if not self._made_ms <= now_ms < self._renew_ms:  # made in what is the future now: a clock was put right since
+            if (
+                not self._made_ms <= now_ms < self._renew_ms
+            ):  # made in what is the future now: a clock was put right since
                 self._renew(now_ms)
 
     def _believe(self) -> None:
@@ -108,7 +121,10 @@ class ServingCertificate:
         key = ec.generate_private_key(ec.SECP256R1())
         spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         issued = self._authority.issue(self._spiffe_id, spki, now_ms, self._names)
-        self._pair = (key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), pem_of(issued.certificates).encode())
+        self._pair = (
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+            pem_of(issued.certificates).encode(),
+        )
         self._generation += 1
         self._made_ms, self._renew_ms = now_ms, now_ms + (issued.not_after_ms - now_ms) // 2
         self._ends_ms = issued.not_after_ms

@@ -63,19 +63,27 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         self._store = store
         self._streams = streams
 
-    def Sign(self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext) -> Iterator[pb.SignResponse]:
+    def Sign(
+        self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.SignResponse]:
         """One answer for each batch, in order, until the caller leaves or the process drains."""
         return self._places.taken(self._answers(requests, context), context)
 
-    def _answers(self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext) -> Iterator[pb.SignResponse]:
+    def _answers(
+        self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.SignResponse]:
         with self._places.stream(context) as peer, self._streams.joined(context):
             passage = self._fence.passage(context.cancel)
             for request in self._places.each(requests, context):
                 if isinstance(request, Unparsed):
-                    yield pb.SignResponse(batch_id=request.number, failure=request.failure().to_item())
+                    yield pb.SignResponse(
+                        batch_id=request.number, failure=request.failure().to_item()
+                    )
                     continue
                 if not self._streams.begin(context):
-                    draining = FailureError(failures_pb2.REASON_DRAINING, "This adapter is stopping.")
+                    draining = FailureError(
+                        failures_pb2.REASON_DRAINING, "This adapter is stopping."
+                    )
                     yield pb.SignResponse(batch_id=request.batch_id, failure=draining.to_item())
                     return
                 try:
@@ -83,8 +91,8 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
                     answer = self._answer(peer, request, passage)
                     took_s = time.perf_counter() - started
                     try:
-                        # gRPC comes back for the next answer, or lets go of this generator, when this one is sent or never
-                        # will be.
+                        # gRPC comes back for the next answer, or lets go of this generator, when
+                        # this one is sent or never will be.
                         yield answer
                     finally:
                         self._watch.seen(request, answer, took_s)
@@ -98,22 +106,42 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
                 peer.still_valid(now_ms())
                 answer = self._pipeline.run(peer, request, passage)
                 _hand_over(passage)
-            except Exception as error:  # the edge: a batch that fails as a whole must not end the stream for its neighbours
-                answer = pb.SignResponse(batch_id=request.batch_id, failure=failure_of(error).to_item())
+            # the edge: a batch that fails as a whole must not end the stream for its neighbours
+            except Exception as error:
+                answer = pb.SignResponse(
+                    batch_id=request.batch_id, failure=failure_of(error).to_item()
+                )
             if span.recording:
                 self._watch.note(span, request, answer)
         return answer
 
-    def ResolveIntent(self, request: pb.ResolveIntentRequest, context: grpc.ServicerContext) -> pb.ResolveIntentResponse:
-        """The stored row, or a tombstone that is durable when this answers. A stored signature leaves as a fresh one does."""
-        return self._passing(request, context, lambda peer, snapshot: self._resolve(peer, request, snapshot))
+    def ResolveIntent(
+        self, request: pb.ResolveIntentRequest, context: grpc.ServicerContext
+    ) -> pb.ResolveIntentResponse:
+        """The stored row, or a tombstone that is durable when this answers. A stored signature
+        leaves as a fresh one does.
+        """
+        return self._passing(
+            request, context, lambda peer, snapshot: self._resolve(peer, request, snapshot)
+        )
 
-    def GetPublicKeys(self, request: pb.GetPublicKeysRequest, context: grpc.ServicerContext) -> pb.GetPublicKeysResponse:
-        """Every version that verifiers should know, newest first. Their attestations are signatures too."""
+    def GetPublicKeys(
+        self, request: pb.GetPublicKeysRequest, context: grpc.ServicerContext
+    ) -> pb.GetPublicKeysResponse:
+        """Every version that verifiers should know, newest first. Their attestations are signatures
+        too.
+        """
         return self._passing(request, context, lambda peer, _: self._public_keys(peer, request))
 
-    def _passing(self, request: Any, context: grpc.ServicerContext, work: Callable[[Peer, Snapshot], Response]) -> Response:
-        """A unary call whose answer is kept in once its handle was revoked. `work` gets the current snapshot."""
+    def _passing(
+        self,
+        request: Any,
+        context: grpc.ServicerContext,
+        work: Callable[[Peer, Snapshot], Response],
+    ) -> Response:
+        """A unary call whose answer is kept in once its handle was revoked. `work` gets the current
+        snapshot.
+        """
         passage = self._fence.passage(context.cancel)
         if not context.add_callback(passage.close):
             passage.close()  # the call is over before it began
@@ -136,22 +164,39 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
             if passage.enter(snapshot.epoch) and self._snapshots.refresh() is snapshot:
                 return snapshot
             passage.leave()
-        raise FailureError(failures_pb2.REASON_OVERLOADED, "Revocations came faster than this call.", retry_after_ms=100)
+        raise FailureError(
+            failures_pb2.REASON_OVERLOADED,
+            "Revocations came faster than this call.",
+            retry_after_ms=100,
+        )
 
-    def _resolve(self, peer: Peer, request: pb.ResolveIntentRequest, snapshot: Snapshot) -> pb.ResolveIntentResponse:
+    def _resolve(
+        self, peer: Peer, request: pb.ResolveIntentRequest, snapshot: Snapshot
+    ) -> pb.ResolveIntentResponse:
         now = now_ms()
         capability = self._groups.verify(request.handle, peer, now).capability
         snapshot.revoked.refuse(capability)
         absent = request.intent_id not in self._store.find(peer.spiffe_id, [request.intent_id])
         if absent:
-            # What follows makes a row: from the future it would outlive the retention, and too many would fill the ledger.
+            # What follows makes a row: from the future it would outlive the retention, and too many
+            # would fill the ledger.
             intent_in_time(request.intent_id, now)
-        never = leaf_of(capability, peer, self._policy.digest).prepare().never(now, request.intent_id)
+        never = (
+            leaf_of(capability, peer, self._policy.digest).prepare().never(now, request.intent_id)
+        )
         with self._pipeline.closing(peer) if absent else nullcontext():
-            stored = self._store.resolve(peer.spiffe_id, request.intent_id, capability.grant, never, now)
+            stored = self._store.resolve(
+                peer.spiffe_id, request.intent_id, capability.grant, never, now
+            )
         if stored.state == IntentState.DONE:
             try:
-                in_force(capability, self._policy, snapshot.revoked, now, self._policy.limits.clock_skew_ms)
+                in_force(
+                    capability,
+                    self._policy,
+                    snapshot.revoked,
+                    now,
+                    self._policy.limits.clock_skew_ms,
+                )
             except FailureError as error:
                 raise signed_before(error) from None
             done = pb.SignedItem.FromString(stored.result)
@@ -161,23 +206,34 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
             return pb.ResolveIntentResponse(refused=failures_pb2.Failure.FromString(stored.result))
         return pb.ResolveIntentResponse(never=pb.Never())
 
-    def _public_keys(self, peer: Peer, request: pb.GetPublicKeysRequest) -> pb.GetPublicKeysResponse:
+    def _public_keys(
+        self, peer: Peer, request: pb.GetPublicKeysRequest
+    ) -> pb.GetPublicKeysResponse:
         handle = self._groups.verify(request.handle, peer, now_ms())
         keys = self._keys.of(peer, handle, request.algorithm, request.context, now_ms())
-        return pb.GetPublicKeysResponse(keys=[key for key, _ in keys], refresh_hint_s=REFRESH_HINT_S)
+        return pb.GetPublicKeysResponse(
+            keys=[key for key, _ in keys], refresh_hint_s=REFRESH_HINT_S
+        )
 
     @guarded
     def VerifyTag(self, peer: Peer, request: pb.VerifyTagRequest) -> pb.VerifyTagResponse:
         """Computes the tag anew under each version and compares in constant time."""
         handle = self._groups.verify(request.handle, peer, now_ms())
-        for key, signer in self._keys.of(peer, handle, algorithms_pb2.ALGORITHM_HS256, request.context, now_ms()):
+        for key, signer in self._keys.of(
+            peer, handle, algorithms_pb2.ALGORITHM_HS256, request.context, now_ms()
+        ):
             if hmac.compare_digest(signer.sign(request.message), request.tag):
                 return pb.VerifyTagResponse(key=key)
-        raise FailureError(failures_pb2.REASON_SIGNATURE_INVALID, "The tag does not verify.", field="tag")
+        raise FailureError(
+            failures_pb2.REASON_SIGNATURE_INVALID, "The tag does not verify.", field="tag"
+        )
 
 
 def _hand_over(passage: Passage) -> None:
     """Raise FailureError COMMIT_UNKNOWN if what is inside may not leave any more."""
     if not passage.hand_over():
-        detail = "This was on its way out too long, or something was revoked meanwhile. Ask again under a good handle."
+        detail = (
+            "This was on its way out too long, or something was revoked meanwhile. Ask again "
+            "under a good handle."
+        )
         raise FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, detail)

@@ -1,4 +1,6 @@
-"""The long-lived streams of this process, so that a stopping adapter can finish what is in hand and end what is idle."""
+"""The long-lived streams of this process, so that a stopping adapter can finish what is in hand and
+end what is idle.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class Streams:
             self._changed.notify_all()
 
     def drain(self, seconds: float, wake: Callable[[], None]) -> bool:
-        """Take nothing new, `wake` who waits for news, wait for busy streams, end idle ones; whether all ended in time."""
+        """Take nothing new, `wake` who waits for news, wait for busy streams, end idle ones;
+        whether all ended in time.
+        """
         with self._changed:
             self._draining = True
         wake()

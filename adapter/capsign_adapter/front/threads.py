@@ -36,7 +36,9 @@ class Threads(futures.ThreadPoolExecutor):
         self._free = places + REFUSING
         self._counting = threading.Lock()
 
-    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> futures.Future[T]:
+    def submit(
+        self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> futures.Future[T]:
         """Run the call on a thread, or at once as one that is to be refused."""
         with self._counting:
             free = self._free > 0
@@ -48,7 +50,9 @@ class Threads(futures.ThreadPoolExecutor):
         _local.refusing = True
         try:
             done.set_result(call(*args, **kwargs))
-        except BaseException as error:  # as on a thread of its own: it is its caller's, and not that of who submits
+        except (
+            BaseException
+        ) as error:  # as on a thread of its own: it is its caller's, and not that of who submits
             done.set_exception(error)
         finally:
             _local.refusing = False

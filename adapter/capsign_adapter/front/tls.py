@@ -1,4 +1,5 @@
-"""The adapter's side of mTLS: certificates from files, read again when they change, and the options that bound a connection.
+"""The adapter's side of mTLS: certificates from files, read again when they change, and the options
+that bound a connection.
 
 `serving.py` is the other source of a certificate: our own authority.
 """
@@ -19,11 +20,15 @@ from capsign_adapter.front.server_certificate import Validity, lasting, servable
 from capsign_adapter.sign.edge import now_ms
 
 STREAMS_OF_A_CONNECTION = 1024
-"""gRPC counts streams that are not quite gone, and refuses those above in a way that no client of ours
-or of others can read. So this is far above what an honest client has open on one connection; who may
-have how many is counted by `places`."""
+"""gRPC counts streams that are not quite gone, and refuses those above in a way that no client of
+ours
+or of others can read. So this is far above what an honest client has open on one connection; who
+may
+have how many is counted by `places`.
+"""
 
-# What held under HTTP/2 rapid reset in our measurements: bounded streams, metadata, message size and handshake time.
+# What held under HTTP/2 rapid reset in our measurements: bounded streams, metadata, message size
+# and handshake time.
 SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_concurrent_streams", STREAMS_OF_A_CONNECTION),
     ("grpc.max_metadata_size", 16 * 1024),
@@ -38,13 +43,15 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 3),
-    # Identity only: a gzip message of 4 KiB may otherwise become 4 MiB before anybody has looked at it.
+    # Identity only: a gzip message of 4 KiB may otherwise become 4 MiB before anybody has looked at
+    # it.
     ("grpc.compression_enabled_algorithms_bitset", 1),
 ]
 
 AGAIN_S = 1.0
-"""Before files that were not good are read again, if nobody wrote them since: time alone may mend them. Every handshake asks, and
-strangers make those."""
+"""Before files that were not good are read again, if nobody wrote them since: time alone may mend
+them. Every handshake asks, and strangers make those.
+"""
 
 OLD_IN_USE_S = 0.05
 """How long gRPC waits for a new configuration, seconds; see `dynamic_credentials`."""
@@ -53,8 +60,8 @@ OLD_IN_USE_S = 0.05
 def server_options(connections: int, message_bytes: int) -> list[tuple[str, int]]:
     """The options of a listener with so many connections at once, and requests of so many bytes.
 
-    Connections are closed before their handshake where there is no room. None ends because it is idle: agents keep theirs open on
-    purpose.
+    Connections are closed before their handshake where there is no room. None ends because it is
+    idle: agents keep theirs open on purpose.
     """
     return [
         *SERVER_OPTIONS,
@@ -64,7 +71,9 @@ def server_options(connections: int, message_bytes: int) -> list[tuple[str, int]
 
 
 class CertificateFiles:
-    """Watches the files. A set that cannot be read leaves the last good one in force, and says so."""
+    """Watches the files. A set that cannot be read leaves the last good one in force, and says
+    so.
+    """
 
     def __init__(self, certificate: Path, private_key: Path, client_ca: Path | None) -> None:
         """Without `client_ca`, clients are not asked for a certificate."""
@@ -84,19 +93,24 @@ class CertificateFiles:
         return tuple(stamp(path) for path in paths if path is not None)
 
     def load(self) -> grpc.ServerCertificateConfiguration:
-        """Read the files and see that they belong together: gRPC would serve nobody and not say why. Raises OSError."""
+        """Read the files and see that they belong together: gRPC would serve nobody and not say
+        why. Raises OSError.
+        """
         certificate, private_key = read(self._certificate), pem.lines(read(self._private_key))
         try:
             certificate = pem.written(pem.certificates(certificate))
             _demand_pair(certificate, private_key)
         except (ssl.SSLError, ValueError):
             raise OSError(
-                f"The certificate {self._certificate} and the private key {self._private_key} do not belong together, or one is "
+                f"The certificate {self._certificate} and the private key "
+                f"{self._private_key} do not belong together, or one is "
                 "not PEM without a passphrase. Write both anew."
             ) from None
         roots = read_authorities(self._client_ca) if self._client_ca is not None else None
         self.validity = servable(self._certificate, certificate, now_ms())
-        return grpc.ssl_server_certificate_configuration([(private_key, certificate)], root_certificates=roots)
+        return grpc.ssl_server_certificate_configuration(
+            [(private_key, certificate)], root_certificates=roots
+        )
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """What gRPC asks before each handshake: a new configuration, or None for "as before"."""
@@ -109,7 +123,9 @@ class CertificateFiles:
         return fresh
 
     def look(self) -> Validity:
-        """Of what the files hold now; if that is not good, of what they held before. For who hands nothing to gRPC."""
+        """Of what the files hold now; if that is not good, of what they held before. For who hands
+        nothing to gRPC.
+        """
         with self._lock:
             self._reload()
         return self.validity
@@ -130,16 +146,22 @@ class CertificateFiles:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials that follow the files."""
-        return dynamic_credentials(self.load(), self.changed, demand_certificate=self._client_ca is not None)
+        return dynamic_credentials(
+            self.load(), self.changed, demand_certificate=self._client_ca is not None
+        )
 
 
 def _demand_pair(certificate: bytes, private_key: bytes) -> None:
-    """Raises ssl.SSLError or ValueError. OpenSSL reads a pair from a path only; this one is a file in our own memory."""
+    """Raises ssl.SSLError or ValueError. OpenSSL reads a pair from a path only; this one is a file
+    in our own memory.
+    """
     descriptor = os.memfd_create("pair", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb") as file:
         file.write(certificate + private_key)
         file.flush()
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(f"/proc/self/fd/{descriptor}", password=b"")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            f"/proc/self/fd/{descriptor}", password=b""
+        )
 
 
 def read(path: Path) -> bytes:
@@ -152,7 +174,10 @@ def read(path: Path) -> bytes:
 
 def _unreadable(path: Path, error: OSError) -> OSError:
     why = (error.strerror or type(error).__name__).lower()
-    told = OSError(f"The file {path} cannot be read ({why}). Correct the path in the section [tls], or the file's mode.")
+    told = OSError(
+        f"The file {path} cannot be read ({why}). Correct the path in the section [tls], "
+        f"or the file's mode."
+    )
     told.errno = error.errno
     return told
 
@@ -167,8 +192,9 @@ def stamp(path: Path) -> tuple[int, int, int]:
 
 
 def read_authorities(path: Path, *, demand_lasting: bool = True) -> bytes:
-    """The certificates in a file, PEM without what is around them. Raises OSError that names the fix, where it is demanded also
-    if none of them is valid now."""
+    """The certificates in a file, PEM without what is around them. Raises OSError that names the
+    fix, where it is demanded also if none of them is valid now.
+    """
     content = read(path)
     try:
         found = pem.authorities(content)
@@ -187,11 +213,13 @@ def dynamic_credentials(
     *,
     demand_certificate: bool,
 ) -> grpc.ServerCredentials:
-    """Credentials whose configuration is asked for before each handshake. `changed` answers at once, and None for "as before".
+    """Credentials whose configuration is asked for before each handshake. `changed` answers at
+    once, and None for "as before".
 
-    gRPC asks under a lock, and frees the old configuration there as soon as it has a new one. A handshake takes up the one that
-    is in force just after it has left that lock, so one that asked a moment ago may take up what is freed, and the process
-    dies. Here a new one waits before it is given: meanwhile those who asked before get on, and all others stand at the lock.
+    gRPC asks under a lock, and frees the old configuration there as soon as it has a new one. A
+    handshake takes up the one that is in force just after it has left that lock, so one that asked
+    a moment ago may take up what is freed, and the process dies. Here a new one waits before it is
+    given: meanwhile those who asked before get on, and all others stand at the lock.
     """
 
     def unhurried() -> grpc.ServerCertificateConfiguration | None:

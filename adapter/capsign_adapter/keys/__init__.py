@@ -1,1 +1,3 @@
-"""From a root in the token to a signature: expansion, subkeys, their cache and their attestation."""
+"""From a root in the token to a signature: expansion, subkeys, their cache and their
+attestation.
+"""

@@ -1,6 +1,8 @@
-"""Subkey attestations: the key says, in a signature made inside the token, which public key it derived for which context.
+"""Subkey attestations: the key says, in a signature made inside the token, which public key it
+derived for which context.
 
-DSSE (v1.0.2 of the secure-systems-lab specification) around a canonical JSON payload. docs/formats.md gives both, byte for byte.
+DSSE (v1.0.2 of the secure-systems-lab specification) around a canonical JSON payload.
+docs/formats.md gives both, byte for byte.
 """
 
 from __future__ import annotations
@@ -38,11 +40,21 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
 
 def canonical(value: dict[str, Any]) -> bytes:
     """JSON with sorted keys and no white space, ASCII only: one byte string for one value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode()
 
 
-def statement(context: Context, kid: str, spki: bytes, version: int, custody: algorithms.CustodyClass.ValueType) -> bytes:
-    """The payload. The epoch is a decimal string, because JSON numbers stop being exact above 2**53."""
+def statement(
+    context: Context,
+    kid: str,
+    spki: bytes,
+    version: int,
+    custody: algorithms.CustodyClass.ValueType,
+) -> bytes:
+    """The payload. The epoch is a decimal string, because JSON numbers stop being exact above
+    2**53.
+    """
     return canonical(
         {
             "context": {
@@ -74,7 +86,9 @@ def attest(
     version: int,
     custody: algorithms.CustodyClass.ValueType,
 ) -> bytes:
-    """The envelope, JSON, signed by the attestation key of the version with this label. Two token calls. Raises TokenError."""
+    """The envelope, JSON, signed by the attestation key of the version with this label. Two token
+    calls. Raises TokenError.
+    """
     label = labels.attestation(version_label)
     payload = statement(context, kid, spki, version, custody)
     digest = hashlib.sha256(pre_authentication_encoding(PAYLOAD_TYPE, payload)).digest()
@@ -83,7 +97,9 @@ def attest(
         {
             "payload": b64encode(payload).decode(),
             "payloadType": PAYLOAD_TYPE,
-            "signatures": [{"keyid": thumbprint(token.public_key(label)), "sig": b64encode(signature).decode()}],
+            "signatures": [
+                {"keyid": thumbprint(token.public_key(label)), "sig": b64encode(signature).decode()}
+            ],
         }
     )
 
@@ -102,8 +118,8 @@ class AttestedSubkey:
 def verify_attestation(envelope: bytes, attest_spki: bytes) -> AttestedSubkey:
     """What the envelope states, if the attestation key with this SubjectPublicKeyInfo signed it.
 
-    The signature is checked before the payload is read, and the payload against itself: digest against context, id against key.
-    Raises FailureError SIGNATURE_INVALID, never anything else.
+    The signature is checked before the payload is read, and the payload against itself: digest
+    against context, id against key. Raises FailureError SIGNATURE_INVALID, never anything else.
     """
     try:
         payload = _verified_payload(envelope, attest_spki)
@@ -115,10 +131,26 @@ def verify_attestation(envelope: bytes, attest_spki: bytes) -> AttestedSubkey:
             transcript=bytes.fromhex(fields["transcript"]),
             **{name: fields[name] for name in texts},
         )
-        subkey = AttestedSubkey(context, stated["kid"], b64decode(stated["spki"]), stated["key_version"], stated["custody"])
-        if stated["context_digest"] != context.digest().hex() or subkey.kid != thumbprint(subkey.spki):
+        subkey = AttestedSubkey(
+            context,
+            stated["kid"],
+            b64decode(stated["spki"]),
+            stated["key_version"],
+            stated["custody"],
+        )
+        if stated["context_digest"] != context.digest().hex() or subkey.kid != thumbprint(
+            subkey.spki
+        ):
             raise ValueError("the payload contradicts itself")
-    except (InvalidSignature, ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+    except (
+        InvalidSignature,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        binascii.Error,
+    ) as error:
         detail = "The subkey attestation does not hold under this attestation key."
         raise FailureError(reasons.REASON_SIGNATURE_INVALID, detail) from error
     return subkey
@@ -135,5 +167,7 @@ def _verified_payload(envelope: bytes, attest_spki: bytes) -> bytes:
         raise ValueError("attestation keys are P-256")
     payload = b64decode(parsed["payload"], validate=True)
     signature = b64decode(parsed["signatures"][0]["sig"], validate=True)
-    key.verify(signature, pre_authentication_encoding(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
+    key.verify(
+        signature, pre_authentication_encoding(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256())
+    )
     return payload

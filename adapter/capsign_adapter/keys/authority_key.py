@@ -1,7 +1,8 @@
-"""A certificate authority's key: it signs certificates through `cryptography`, and stays in the token.
+"""A certificate authority's key: it signs certificates through `cryptography`, and stays in the
+token.
 
-`EllipticCurvePrivateKey` is the interface that `cryptography` documents for keys that live elsewhere; its certificate builder
-takes any implementation.
+`EllipticCurvePrivateKey` is the interface that `cryptography` documents for keys that live
+elsewhere; its certificate builder takes any implementation.
 """
 
 from __future__ import annotations
@@ -19,22 +20,30 @@ from capsign_adapter.token.interface import Token
 
 
 class AuthorityKey(ec.EllipticCurvePrivateKey):
-    """The P-256 key pair of this label. Making it asks the token once, each signature once more. Raises TokenError."""
+    """The P-256 key pair of this label. Making it asks the token once, each signature once more.
+    Raises TokenError.
+    """
 
     def __init__(self, token: Token, label: str) -> None:
         public = load_der_public_key(token.public_key(label))
-        if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+        if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(
+            public.curve, ec.SECP256R1
+        ):
             raise ValueError("an authority's key is P-256")
         self._public = public
         self._token = token
         self._label = label
 
     def sign(self, data: Buffer, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-        """ECDSA with SHA-256 over `data`, DER. The digest is made here, the signature in the token."""
+        """ECDSA with SHA-256 over `data`, DER. The digest is made here, the signature in the
+        token.
+        """
         wanted = signature_algorithm.algorithm
         if not isinstance(signature_algorithm, ec.ECDSA) or not isinstance(wanted, hashes.SHA256):
             raise ValueError("an authority signs with ECDSA and SHA-256")
-        return self._token.sign(self._label, algorithms_pb2.ALGORITHM_ES256, hashlib.sha256(data).digest())
+        return self._token.sign(
+            self._label, algorithms_pb2.ALGORITHM_ES256, hashlib.sha256(data).digest()
+        )
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
         return self._public

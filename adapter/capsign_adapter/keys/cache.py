@@ -1,6 +1,7 @@
 """A cache with a bound on how many entries it holds and how long it holds them.
 
-Time is an argument, in milliseconds of a monotonic clock. All methods may be called from any thread.
+Time is an argument, in milliseconds of a monotonic clock. All methods may be called from any
+thread.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[K, V]):
-    """At most `max_entries` entries, each for at most `max_age_ms` from when it was put (use does not prolong it).
+    """At most `max_entries` entries, each for at most `max_age_ms` from when it was put (use does
+    not prolong it).
 
-    When it is full, the entry least recently used leaves. What leaves is dropped by reference: a value wipes itself when its last
-    user lets go, because a call in flight must not find its key overwritten.
+    When it is full, the entry least recently used leaves. What leaves is dropped by reference: a
+    value wipes itself when its last user lets go, because a call in flight must not find its key
+    overwritten.
     """
 
     def __init__(self, max_entries: int, max_age_ms: int) -> None:
@@ -48,7 +51,9 @@ class BoundedCache(Generic[K, V]):
             return entry[1]
 
     def put(self, key: K, value: V, now_ms: int, generation: int) -> bool:
-        """Keep the value, unless the cache was cleared since `generation`: what began before a revocation must not outlive it."""
+        """Keep the value, unless the cache was cleared since `generation`: what began before a
+        revocation must not outlive it.
+        """
         with self._lock:
             if generation != self._generation:
                 return False
@@ -59,7 +64,9 @@ class BoundedCache(Generic[K, V]):
             return True
 
     def sweep(self, now_ms: int) -> int:
-        """Drop every entry whose time is over; how many went. Without it, one that nobody asks for would stay."""
+        """Drop every entry whose time is over; how many went. Without it, one that nobody asks for
+        would stay.
+        """
         with self._lock:
             over = [key for key, (until_ms, _) in self._entries.items() if now_ms >= until_ms]
             for key in over:

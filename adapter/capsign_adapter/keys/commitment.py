@@ -1,7 +1,7 @@
 """Fingerprints of intents: what binds an intent id to one request without saying what was signed.
 
-HMAC-SHA256 under a key that comes from the tenant's pepper inside the token. Once the pepper is destroyed, nobody can tell which
-message a fingerprint belongs to, not even by trying messages.
+HMAC-SHA256 under a key that comes from the tenant's pepper inside the token. Once the pepper is
+destroyed, nobody can tell which message a fingerprint belongs to, not even by trying messages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def _field(value: bytes) -> bytes:
 
 
 class GroupFingerprint:
-    """What the items of one group share, absorbed once. The state is worth as much as the commitment key: it is never shown."""
+    """What the items of one group share, absorbed once. The state is worth as much as the
+    commitment key: it is never shown.
+    """
 
     __slots__ = ("_begun",)
 
@@ -38,7 +40,9 @@ class GroupFingerprint:
         self._begun.update(prefix)
 
     def of(self, data: bytes) -> bytes:
-        """The fingerprint of one item, 32 bytes; `data` is what came upstream: message, digest or mu."""
+        """The fingerprint of one item, 32 bytes; `data` is what came upstream: message, digest or
+        mu.
+        """
         mac = self._begun.copy()
         mac.update(hashlib.sha256(data).digest())
         return mac.finalize()
@@ -51,34 +55,61 @@ class CommitmentKey:
     key: bytes
 
     def group(
-        self, grant: str, algorithm: str, protocol: str, role: str, protocol_version: str, transcript: bytes
+        self,
+        grant: str,
+        algorithm: str,
+        protocol: str,
+        role: str,
+        protocol_version: str,
+        transcript: bytes,
     ) -> GroupFingerprint:
         """Prepare for the items of one group.
 
-        The protocol, role and version are those that apply after the handle filled in what it pins, so that leaving a pinned
-        value out and stating it are the same request. Nothing in here changes when a handle is renewed or a key rolled.
+        The protocol, role and version are those that apply after the handle filled in what it pins,
+        so that leaving a pinned value out and stating it are the same request. Nothing in here
+        changes when a handle is renewed or a key rolled.
         """
         texts = (grant, algorithm, protocol, role, protocol_version)
         head = b"".join(_field(text.encode()) for text in texts)
-        return GroupFingerprint(self.key, _field(DOMAIN) + head + _field(transcript) + struct.pack(">H", FINGERPRINT_LEN))
+        return GroupFingerprint(
+            self.key,
+            _field(DOMAIN) + head + _field(transcript) + struct.pack(">H", FINGERPRINT_LEN),
+        )
 
     def fingerprint(
-        self, grant: str, algorithm: str, protocol: str, role: str, protocol_version: str, transcript: bytes, data: bytes
+        self,
+        grant: str,
+        algorithm: str,
+        protocol: str,
+        role: str,
+        protocol_version: str,
+        transcript: bytes,
+        data: bytes,
     ) -> bytes:
         """The fingerprint of a single item, 32 bytes."""
         return self.group(grant, algorithm, protocol, role, protocol_version, transcript).of(data)
 
 
 class CommitmentKeys:
-    """Commitment keys by tenant, kept for a bounded time. `clock_ms` is monotonic, in milliseconds. Thread-safe."""
+    """Commitment keys by tenant, kept for a bounded time. `clock_ms` is monotonic, in milliseconds.
+    Thread-safe.
+    """
 
-    def __init__(self, token: Token, clock_ms: Callable[[], int], max_tenants: int = 1024, max_age_ms: int = 300_000) -> None:
+    def __init__(
+        self,
+        token: Token,
+        clock_ms: Callable[[], int],
+        max_tenants: int = 1024,
+        max_age_ms: int = 300_000,
+    ) -> None:
         self._token = token
         self._clock_ms = clock_ms
         self._keys: BoundedCache[str, CommitmentKey] = BoundedCache(max_tenants, max_age_ms)
 
     def for_tenant(self, tenant: str) -> CommitmentKey:
-        """One token call when it is not held. Raises FailureError TOKEN_UNAVAILABLE, also when the pepper was destroyed."""
+        """One token call when it is not held. Raises FailureError TOKEN_UNAVAILABLE, also when the
+        pepper was destroyed.
+        """
         held = self._keys.get(tenant, self._clock_ms())
         if held is None:
             generation = self._keys.generation

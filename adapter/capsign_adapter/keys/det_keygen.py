@@ -1,7 +1,8 @@
-"""A P-256 key from a seed: C2SP det-keygen (c2sp.org/det-keygen), section "ECDSA", for the curve P-256.
+"""A P-256 key from a seed: C2SP det-keygen (c2sp.org/det-keygen), section "ECDSA", for the curve
+P-256.
 
-It is HMAC_DRBG with SHA-256 (NIST SP 800-90A) followed by FIPS 186-5 appendix A.2.2, so the result is uniform in [1, n-1];
-reducing 32 bytes modulo n would not be.
+It is HMAC_DRBG with SHA-256 (NIST SP 800-90A) followed by FIPS 186-5 appendix A.2.2, so the result
+is uniform in [1, n-1]; reducing 32 bytes modulo n would not be.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 def p256_from_seed(seed: bytes | bytearray) -> ec.EllipticCurvePrivateKey:
     """The private key of this seed, at least 16 bytes (ours have 32). The caller wipes the seed.
 
-    Raises ValueError for a short seed, and when two candidates in a row are out of range (chance below 2**-64).
+    Raises ValueError for a short seed, and when two candidates in a row are out of range (chance
+    below 2**-64).
     """
     if len(seed) < MIN_SEED_LEN:
         raise ValueError(f"a det-keygen seed has at least {MIN_SEED_LEN} bytes")

@@ -35,7 +35,8 @@ def expand(prf: Prf, info: bytes, length: int) -> bytearray:
 def wipe(secret: bytearray) -> None:
     """Overwrite with zeros, in place.
 
-    What the PRF returned is an immutable `bytes`, which Python can only free, not wipe: a subkey of class adapter-memory may
-    leave a trace in freed memory of the adapter until the allocator reuses it. docs/threat-model.md counts on no more than that.
+    What the PRF returned is an immutable `bytes`, which Python can only free, not wipe: a subkey of
+    class adapter-memory may leave a trace in freed memory of the adapter until the allocator reuses
+    it. docs/threat-model.md counts on no more than that.
     """
     secret[:] = bytes(len(secret))

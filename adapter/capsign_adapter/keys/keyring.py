@@ -1,6 +1,8 @@
-"""Which object signs for a key version in a context: derived once, kept for a bounded time, let go of at once when told.
+"""Which object signs for a key version in a context: derived once, kept for a bounded time, let go
+of at once when told.
 
-Every public method may be called from any thread. A token that gives no answer shows as FailureError TOKEN_UNAVAILABLE.
+Every public method may be called from any thread. A token that gives no answer shows as
+FailureError TOKEN_UNAVAILABLE.
 """
 
 from __future__ import annotations
@@ -22,7 +24,13 @@ from capsign_adapter.keys.attestation import attest
 from capsign_adapter.keys.cache import BoundedCache
 from capsign_adapter.keys.expand import expand
 from capsign_adapter.keys.kid import hs256_kid
-from capsign_adapter.keys.subkeys import InsideHs256Subkey, Subkey, direct_key, from_okm, token_failure
+from capsign_adapter.keys.subkeys import (
+    InsideHs256Subkey,
+    Subkey,
+    direct_key,
+    from_okm,
+    token_failure,
+)
 from capsign_adapter.store.interface import KeyVersionRow
 from capsign_adapter.token.interface import Feature, Token, TokenError
 
@@ -39,7 +47,8 @@ class CacheSettings:
 class Signer:
     """A key that signs, and what is said about it wherever its signatures go.
 
-    `sign` takes what the algorithm's row sends upstream. `context_digest` is empty for a direct key: it is bound to no context.
+    `sign` takes what the algorithm's row sends upstream. `context_digest` is empty for a direct
+    key: it is bound to no context.
     """
 
     sign: Callable[[bytes], bytes]
@@ -55,7 +64,9 @@ _Name = tuple[str, str, int, bytes]
 
 
 class Keyring:
-    """Signers by key version, purpose, algorithm and context. `clock_ms` is monotonic, in milliseconds."""
+    """Signers by key version, purpose, algorithm and context. `clock_ms` is monotonic, in
+    milliseconds.
+    """
 
     def __init__(
         self,
@@ -68,8 +79,12 @@ class Keyring:
         self._token = token
         self._aside = aside
         self._clock_ms = clock_ms
-        self._signers: BoundedCache[_Name, Signer] = BoundedCache(settings.max_entries, settings.max_age_ms)
-        self._attestations: BoundedCache[tuple[str, bytes], bytes] = BoundedCache(settings.max_entries, settings.max_age_ms)
+        self._signers: BoundedCache[_Name, Signer] = BoundedCache(
+            settings.max_entries, settings.max_age_ms
+        )
+        self._attestations: BoundedCache[tuple[str, bytes], bytes] = BoundedCache(
+            settings.max_entries, settings.max_age_ms
+        )
         self._making: dict[_Name, Future[Signer]] = {}
         self._lock = Lock()
 
@@ -78,20 +93,33 @@ class Keyring:
         return len(self._signers)
 
     def signer(
-        self, row: KeyVersionRow, purpose: str, algorithm: algorithms.Algorithm.ValueType, context_digest: bytes
+        self,
+        row: KeyVersionRow,
+        purpose: str,
+        algorithm: algorithms.Algorithm.ValueType,
+        context_digest: bytes,
     ) -> Signer:
         """The signer for this context. The caller has decided that it may be used.
 
-        A new context costs one call of the token; concurrent first uses of the same context share it. Raises FailureError
-        ALGORITHM_NOT_ALLOWED, TOKEN_UNAVAILABLE.
+        A new context costs one call of the token; concurrent first uses of the same context share
+        it. Raises FailureError ALGORITHM_NOT_ALLOWED, TOKEN_UNAVAILABLE.
         """
         name = (row.label, purpose, algorithm, context_digest)
         held = self._signers.get(name, self._clock_ms())
         return held if held is not None else self._first_use(name, row)
 
-    def holds(self, row: KeyVersionRow, purpose: str, algorithm: algorithms.Algorithm.ValueType, context_digest: bytes) -> bool:
+    def holds(
+        self,
+        row: KeyVersionRow,
+        purpose: str,
+        algorithm: algorithms.Algorithm.ValueType,
+        context_digest: bytes,
+    ) -> bool:
         """Whether `signer` would give this one without work."""
-        return self._signers.get((row.label, purpose, algorithm, context_digest), self._clock_ms()) is not None
+        return (
+            self._signers.get((row.label, purpose, algorithm, context_digest), self._clock_ms())
+            is not None
+        )
 
     def public_key(
         self,
@@ -116,8 +144,11 @@ class Keyring:
             public.activated_at.FromMilliseconds(row.activated_ms)
         return public
 
-    def attestation(self, row: KeyVersionRow, algorithm: algorithms.Algorithm.ValueType, context: Context) -> bytes:
-        """The DSSE envelope that states this context's public key; empty where there is nothing to attest.
+    def attestation(
+        self, row: KeyVersionRow, algorithm: algorithms.Algorithm.ValueType, context: Context
+    ) -> bytes:
+        """The DSSE envelope that states this context's public key; empty where there is nothing to
+        attest.
 
         Nothing to attest: no transcript in the context, a direct key, or HS256.
         """
@@ -131,13 +162,23 @@ class Keyring:
         held = self._attestations.get(name, self._clock_ms())
         if held is None:
             try:
-                held = attest(self._token, row.label, context, signer.kid, signer.spki, row.version, signer.custody)
+                held = attest(
+                    self._token,
+                    row.label,
+                    context,
+                    signer.kid,
+                    signer.spki,
+                    row.version,
+                    signer.custody,
+                )
             except TokenError as error:
                 raise token_failure(error) from error
             self._attestations.put(name, held, self._clock_ms(), generation)
         return held
 
-    def custody(self, row: KeyVersionRow, algorithm: algorithms.Algorithm.ValueType) -> algorithms.CustodyClass.ValueType:
+    def custody(
+        self, row: KeyVersionRow, algorithm: algorithms.Algorithm.ValueType
+    ) -> algorithms.CustodyClass.ValueType:
         """The custody class that a signer of this version and algorithm has, without making one."""
         try:
             return self._custody(row, algorithm)
@@ -145,7 +186,9 @@ class Keyring:
             raise token_failure(error) from error
 
     def sweep(self) -> int:
-        """Let go of what has been held too long; call it about once a second. How many signers went."""
+        """Let go of what has been held too long; call it about once a second. How many signers
+        went.
+        """
         now_ms = self._clock_ms()
         self._attestations.sweep(now_ms)
         return self._signers.sweep(now_ms)
@@ -153,8 +196,8 @@ class Keyring:
     def clear(self) -> None:
         """Let go of every subkey: on rotation, revocation and destruction.
 
-        A derivation in progress ends without being kept. A call that already holds a signer may finish; the epoch check in the
-        commit refuses what it signed.
+        A derivation in progress ends without being kept. A call that already holds a signer may
+        finish; the epoch check in the commit refuses what it signed.
         """
         with self._lock:
             self._making.clear()
@@ -201,7 +244,9 @@ class Keyring:
                 key, context_digest = direct_key(self._token, label, algorithm), b""
             elif custody == algorithms.CUSTODY_CLASS_HSM_DERIVED:
                 info = hkdf_info(purpose, context_digest, ALGORITHMS[number].okm_len)
-                key = InsideHs256Subkey(self._token, label, info, hs256_kid(context_digest, row.version))
+                key = InsideHs256Subkey(
+                    self._token, label, info, hs256_kid(context_digest, row.version)
+                )
             else:
                 length = ALGORITHMS[number].okm_len
                 info = hkdf_info(purpose, context_digest, length)
@@ -211,10 +256,21 @@ class Keyring:
             raise token_failure(error) from error
         return Signer(key.sign, key.spki, key.kid, custody, algorithm, row.version, context_digest)
 
-    def _custody(self, row: KeyVersionRow, algorithm: algorithms.Algorithm.ValueType) -> algorithms.CustodyClass.ValueType:
+    def _custody(
+        self, row: KeyVersionRow, algorithm: algorithms.Algorithm.ValueType
+    ) -> algorithms.CustodyClass.ValueType:
         if algorithm not in row.algorithms or algorithm not in ALGORITHMS:
-            raise FailureError(reasons.REASON_ALGORITHM_NOT_ALLOWED, "This version of the key was not made for the algorithm.")
+            raise FailureError(
+                reasons.REASON_ALGORITHM_NOT_ALLOWED,
+                "This version of the key was not made for the algorithm.",
+            )
         if not row.derived:
             return algorithms.CUSTODY_CLASS_HSM_DIRECT
-        inside = algorithm == algorithms.ALGORITHM_HS256 and Feature.HKDF_INSIDE in self._token.features
-        return algorithms.CUSTODY_CLASS_HSM_DERIVED if inside else algorithms.CUSTODY_CLASS_ADAPTER_MEMORY
+        inside = (
+            algorithm == algorithms.ALGORITHM_HS256 and Feature.HKDF_INSIDE in self._token.features
+        )
+        return (
+            algorithms.CUSTODY_CLASS_HSM_DERIVED
+            if inside
+            else algorithms.CUSTODY_CLASS_ADAPTER_MEMORY
+        )

@@ -1,4 +1,6 @@
-"""Key ids: RFC 7638 thumbprints of public keys, and a stand-in for HS256, which has no public half."""
+"""Key ids: RFC 7638 thumbprints of public keys, and a stand-in for HS256, which has no public
+half.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,18 @@ def _integer(value: int, length: int = 0) -> str:
 
 
 def _required_members(spki: bytes) -> dict[str, str]:
-    """The members that RFC 7638 section 3.2 (EC, RSA), RFC 8037 (OKP) and RFC 9964 (AKP) say a thumbprint covers."""
+    """The members that RFC 7638 section 3.2 (EC, RSA), RFC 8037 (OKP) and RFC 9964 (AKP) say a
+    thumbprint covers.
+    """
     key = load_der_public_key(spki)
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in CURVES:
         size, point = key.curve.key_size // 8, key.public_numbers()
-        return {"crv": CURVES[key.curve.name], "kty": "EC", "x": _integer(point.x, size), "y": _integer(point.y, size)}
+        return {
+            "crv": CURVES[key.curve.name],
+            "kty": "EC",
+            "x": _integer(point.x, size),
+            "y": _integer(point.y, size),
+        }
     if isinstance(key, rsa.RSAPublicKey):
         numbers = key.public_numbers()
         return {"e": _integer(numbers.e), "kty": "RSA", "n": _integer(numbers.n)}
@@ -40,7 +49,8 @@ def _required_members(spki: bytes) -> dict[str, str]:
 
 
 def thumbprint(spki: bytes) -> str:
-    """RFC 7638 with SHA-256, base64url without padding, 43 characters, of a DER SubjectPublicKeyInfo.
+    """RFC 7638 with SHA-256, base64url without padding, 43 characters, of a DER
+    SubjectPublicKeyInfo.
 
     Raises ValueError if the bytes are not a public key of an algorithm in the table.
     """
@@ -49,5 +59,9 @@ def thumbprint(spki: bytes) -> str:
 
 
 def hs256_kid(context_digest: bytes, version: int) -> str:
-    """Names an HS256 subkey by what it is bound to. It says nothing about the key's bytes; a thumbprint of them would."""
-    return _base64url(hashlib.sha256(HS256_DOMAIN + context_digest + struct.pack(">I", version)).digest())
+    """Names an HS256 subkey by what it is bound to. It says nothing about the key's bytes; a
+    thumbprint of them would.
+    """
+    return _base64url(
+        hashlib.sha256(HS256_DOMAIN + context_digest + struct.pack(">I", version)).digest()
+    )

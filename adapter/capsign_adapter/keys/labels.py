@@ -14,8 +14,8 @@ MINT = f"{ROOT}/mint"
 
 
 def _part(name: str) -> str:
-    # A slash would let tenant "a/b" with key "c" name the object of tenant "a" with key "b/c". Policy names cannot hold one; the
-    # check is here because a label is where it would do harm.
+    # A slash would let tenant "a/b" with key "c" name the object of tenant "a" with key "b/c".
+    # Policy names cannot hold one; the check is here because a label is where it would do harm.
     if not name or "/" in name:
         raise ValueError("tenant and key names in a label are not empty and hold no slash")
     return name
@@ -46,9 +46,11 @@ def authority(version: int) -> str:
 
 
 def highest_authority(labels: Iterable[str]) -> int:
-    """The highest version of an authority that has a key pair in the token, 0 if none has; as `highest_version`.
+    """The highest version of an authority that has a key pair in the token, 0 if none has; as
+    `highest_version`.
 
-    A tenant named "authority" has its pepper and its keys there too, under names that are no numbers or go deeper.
+    A tenant named "authority" has its pepper and its keys there too, under names that are no
+    numbers or go deeper.
     """
     prefix = f"{ROOT}/authority/"
     rest = (label.removeprefix(prefix) for label in labels if label.startswith(prefix))
@@ -58,9 +60,11 @@ def highest_authority(labels: Iterable[str]) -> int:
 def highest_version(tenant: str, key: str, labels: Iterable[str]) -> int:
     """The highest version of a key that has an object in the token, 0 if none has.
 
-    A new version is above this and above what the store knows: an interrupted creation may have left an object without a row, and
-    a number is never used twice.
+    A new version is above this and above what the store knows: an interrupted creation may have
+    left an object without a row, and a number is never used twice.
     """
     prefix = f"{ROOT}/{_part(tenant)}/{_part(key)}/"
-    numbers = (label.removeprefix(prefix).split("/")[0] for label in labels if label.startswith(prefix))
+    numbers = (
+        label.removeprefix(prefix).split("/")[0] for label in labels if label.startswith(prefix)
+    )
     return max((int(number) for number in numbers if number.isdecimal()), default=0)

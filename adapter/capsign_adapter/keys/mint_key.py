@@ -1,4 +1,6 @@
-"""The key of the handle mint. Biscuit signs in software, so its Ed25519 seed is derived from a secret in the token."""
+"""The key of the handle mint. Biscuit signs in software, so its Ed25519 seed is derived from a
+secret in the token.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,12 @@ SEED_LEN = 32
 
 
 def mint_seed(token: Token) -> bytearray:
-    """The RFC 8032 seed of the mint, 32 bytes: HKDF-Expand with the HkdfLabel "capsign1 mint" and an empty context.
+    """The RFC 8032 seed of the mint, 32 bytes: HKDF-Expand with the HkdfLabel "capsign1 mint" and
+    an empty context.
 
-    Every replica on this token gets the same. The caller wipes it once the mint holds the key. Raises TokenError.
+    Every replica on this token gets the same. The caller wipes it once the mint holds the key.
+    Raises TokenError.
     """
-    return expand(lambda data: token.hmac(labels.MINT, data), hkdf_info("mint", b"", SEED_LEN), SEED_LEN)
+    return expand(
+        lambda data: token.hmac(labels.MINT, data), hkdf_info("mint", b"", SEED_LEN), SEED_LEN
+    )

@@ -1,7 +1,7 @@
 """Make keys in the token, and hold the token against what the store says must be in it.
 
-Making happens only when an operator asks. At start nothing is made, repaired or removed: a key that is missing, weak or another
-one than it was is a reason to stop and ask.
+Making happens only when an operator asks. At start nothing is made, repaired or removed: a key that
+is missing, weak or another one than it was is a reason to stop and ask.
 """
 
 from __future__ import annotations
@@ -20,13 +20,24 @@ from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.keys import labels
 from capsign_adapter.store.interface import AuthorityRow, AuthorityState, KeyVersionRow
-from capsign_adapter.token.interface import Feature, KeyExistsError, KeyMissingError, Token, TokenError
+from capsign_adapter.token.interface import (
+    Feature,
+    KeyExistsError,
+    KeyMissingError,
+    Token,
+    TokenError,
+)
 
 CHECK_DOMAIN = b"capsign1 check"
 CHECK_LEN = 8
-"""Enough to notice that a token was restored from the wrong backup; not a commitment against an attacker."""
+"""Enough to notice that a token was restored from the wrong backup; not a commitment against an
+attacker.
+"""
 
-_NEEDED = {algorithms.ALGORITHM_ED25519: Feature.ED25519, algorithms.ALGORITHM_PS256: Feature.RSA_PSS}
+_NEEDED = {
+    algorithms.ALGORITHM_ED25519: Feature.ED25519,
+    algorithms.ALGORITHM_PS256: Feature.RSA_PSS,
+}
 
 
 class Inventory(Protocol):
@@ -45,54 +56,95 @@ class InventoryError(Exception):
     """The token does not hold what it must. `findings` has one sentence for each key at fault."""
 
     def __init__(self, findings: Sequence[str]) -> None:
-        shown = " ".join(findings[:8]) + (f" And {len(findings) - 8} more." if len(findings) > 8 else "")
+        shown = " ".join(findings[:8]) + (
+            f" And {len(findings) - 8} more." if len(findings) > 8 else ""
+        )
         advice = (
-            "Nothing was changed. Attach the right token or restore it from its backup, then start again; "
-            "`capsign-adapter --config FILE provision` makes what the policy names for the first time."
+            "Nothing was changed. Attach the right token or restore it from its backup, "
+            "then start again; "
+            "`capsign-adapter --config FILE provision` makes what the policy names for "
+            "the first time."
         )
         super().__init__(f"{shown} {advice}")
         self.findings = tuple(findings)
 
 
-def next_version(tenant: str, key: str, rows: Iterable[KeyVersionRow], token_labels: Iterable[str]) -> int:
+def next_version(
+    tenant: str, key: str, rows: Iterable[KeyVersionRow], token_labels: Iterable[str]
+) -> int:
     """The number of a new version: above everything that the store or the token knows."""
     stored = max((row.version for row in rows if (row.tenant, row.key) == (tenant, key)), default=0)
     return max(stored, labels.highest_version(tenant, key, token_labels)) + 1
 
 
-def make_derived(token: Token, tenant: str, key: str, version: int, names: Sequence[int], now_ms: int) -> KeyVersionRow:
-    """A derivation root with its attestation key pair; `names` are the algorithms that may be derived from it.
+def make_derived(
+    token: Token, tenant: str, key: str, version: int, names: Sequence[int], now_ms: int
+) -> KeyVersionRow:
+    """A derivation root with its attestation key pair; `names` are the algorithms that may be
+    derived from it.
 
-    The row is PRE_ACTIVATION and not stored yet. If the caller dies before it is stored, the objects stay in the token without a
-    row; `next_version` steps over them. Raises FailureError, KeyWeakError, TokenError.
+    The row is PRE_ACTIVATION and not stored yet. If the caller dies before it is stored, the
+    objects stay in the token without a row; `next_version` steps over them. Raises FailureError,
+    KeyWeakError, TokenError.
     """
-    if not names or any(number not in ALGORITHMS or not ALGORITHMS[number].derivable for number in names):
-        raise FailureError(reasons.REASON_ALGORITHM_NOT_ALLOWED, "A derived key is for algorithms that can be derived.")
+    if not names or any(
+        number not in ALGORITHMS or not ALGORITHMS[number].derivable for number in names
+    ):
+        raise FailureError(
+            reasons.REASON_ALGORITHM_NOT_ALLOWED,
+            "A derived key is for algorithms that can be derived.",
+        )
     label = labels.key_version(tenant, key, version)
     _make_secret(token, label)
     _make_pair(token, labels.attestation(label), algorithms.ALGORITHM_ES256)
     check = _derived_check(token, label)
-    return KeyVersionRow(tenant, key, version, signing_pb2.KEY_STATE_PRE_ACTIVATION, tuple(names), label, check, now_ms)
+    return KeyVersionRow(
+        tenant,
+        key,
+        version,
+        signing_pb2.KEY_STATE_PRE_ACTIVATION,
+        tuple(names),
+        label,
+        check,
+        now_ms,
+    )
 
 
 def make_direct(
-    token: Token, tenant: str, key: str, version: int, algorithm: algorithms.Algorithm.ValueType, now_ms: int
+    token: Token,
+    tenant: str,
+    key: str,
+    version: int,
+    algorithm: algorithms.Algorithm.ValueType,
+    now_ms: int,
 ) -> KeyVersionRow:
     """A key pair that signs in the token. Otherwise as `make_derived`."""
     row = ALGORITHMS.get(algorithm)
     if row is None or algorithms.CUSTODY_CLASS_HSM_DIRECT not in row.custody:
-        raise FailureError(reasons.REASON_ALGORITHM_NOT_ALLOWED, "This algorithm cannot sign in the token.")
+        raise FailureError(
+            reasons.REASON_ALGORITHM_NOT_ALLOWED, "This algorithm cannot sign in the token."
+        )
     _demand_feature(token, algorithm)
     label = labels.key_version(tenant, key, version)
     _make_pair(token, label, algorithm)
     check = _direct_check(token, label)
     return KeyVersionRow(
-        tenant, key, version, signing_pb2.KEY_STATE_PRE_ACTIVATION, (algorithm,), label, check, now_ms, derived=False
+        tenant,
+        key,
+        version,
+        signing_pb2.KEY_STATE_PRE_ACTIVATION,
+        (algorithm,),
+        label,
+        check,
+        now_ms,
+        derived=False,
     )
 
 
 def make_pepper(token: Token, tenant: str) -> None:
-    """The secret under which a tenant's commitments are made. Raises FailureError, KeyWeakError, TokenError."""
+    """The secret under which a tenant's commitments are made. Raises FailureError, KeyWeakError,
+    TokenError.
+    """
     _make_secret(token, labels.pepper(tenant))
 
 
@@ -107,18 +159,25 @@ def check_value(spki: bytes) -> bytes:
 
 
 def make_service_keys(token: Token) -> None:
-    """The adapter's own keys: the checkpoint key and the mint's secret. Raises FailureError, KeyWeakError, TokenError."""
+    """The adapter's own keys: the checkpoint key and the mint's secret. Raises FailureError,
+    KeyWeakError, TokenError.
+    """
     _demand_feature(token, algorithms.ALGORITHM_ED25519)  # C2SP checkpoints are signed with Ed25519
     _make_pair(token, labels.LOG, algorithms.ALGORITHM_ED25519)
     _make_secret(token, labels.MINT)
 
 
 def assert_inventory(
-    token: Token, rows: Iterable[KeyVersionRow], tenants: Iterable[str], authorities: Iterable[AuthorityRow] = ()
+    token: Token,
+    rows: Iterable[KeyVersionRow],
+    tenants: Iterable[str],
+    authorities: Iterable[AuthorityRow] = (),
 ) -> None:
-    """Every key that should be in the token is there, strong, and the one that was made. Raises InventoryError, TokenError.
+    """Every key that should be in the token is there, strong, and the one that was made. Raises
+    InventoryError, TokenError.
 
-    Destroyed versions and retired authorities are not looked for. `tenants` are those whose commitments are still made.
+    Destroyed versions and retired authorities are not looked for. `tenants` are those whose
+    commitments are still made.
     """
     findings: list[str] = []
     for label in (labels.LOG, labels.MINT, *(labels.pepper(tenant) for tenant in tenants)):
@@ -134,9 +193,13 @@ def assert_inventory(
 
 
 def unknown_objects(
-    token: Token, rows: Iterable[KeyVersionRow], tenants: Iterable[str], authorities: Iterable[AuthorityRow] = ()
+    token: Token,
+    rows: Iterable[KeyVersionRow],
+    tenants: Iterable[str],
+    authorities: Iterable[AuthorityRow] = (),
 ) -> list[str]:
-    """Labels of keys in the token that nothing accounts for, destroyed versions included: each one is an incident.
+    """Labels of keys in the token that nothing accounts for, destroyed versions included: each one
+    is an incident.
 
     A retired authority's key may be there: it is worth nothing. Raises TokenError.
     """
@@ -148,9 +211,12 @@ def unknown_objects(
     return [label for label in token.labels() if label not in known]
 
 
-def unaccounted(token: Token, store: Inventory, tenants: Sequence[str], pause: Callable[[], None]) -> list[str]:
-    """As `unknown_objects`, of what the store says, and not of what is being made right now: that is in the token a moment
-    before it is in the store. So whatever seems unknown is looked at once more after `pause`.
+def unaccounted(
+    token: Token, store: Inventory, tenants: Sequence[str], pause: Callable[[], None]
+) -> list[str]:
+    """As `unknown_objects`, of what the store says, and not of what is being made right now: that
+    is in the token a moment before it is in the store. So whatever seems unknown is looked at once
+    more after `pause`.
     """
 
     def look() -> list[str]:
@@ -164,7 +230,9 @@ def unaccounted(token: Token, store: Inventory, tenants: Sequence[str], pause: C
 
 
 def withdraw(token: Token, *made: str) -> None:
-    """Destroy keys that this call made and nobody has seen: left alone, each further try would leave others."""
+    """Destroy keys that this call made and nobody has seen: left alone, each further try would
+    leave others.
+    """
     for label in made:
         with contextlib.suppress(TokenError):
             token.destroy(label)
@@ -174,7 +242,10 @@ def _demand_feature(token: Token, algorithm: algorithms.Algorithm.ValueType) -> 
     needed = _NEEDED.get(algorithm)
     if needed is not None and needed not in token.features:
         name = ALGORITHMS[algorithm].name
-        detail = f"The token {token.name} has no {name} keys; nothing was made. Use a token that can make and use them."
+        detail = (
+            f"The token {token.name} has no {name} keys; nothing was made. Use a token that "
+            f"can make and use them."
+        )
         raise FailureError(reasons.REASON_ALGORITHM_NOT_ALLOWED, detail)
 
 
@@ -195,7 +266,10 @@ def _make_pair(token: Token, label: str, algorithm: algorithms.Algorithm.ValueTy
 
 
 def _exists(label: str) -> FailureError:
-    detail = f"The token holds a key {label} already; it was left as it is. Make the next version, or ask who made this one."
+    detail = (
+        f"The token holds a key {label} already; it was left as it is. Make the next version, "
+        f"or ask who made this one."
+    )
     return FailureError(reasons.REASON_ILLEGAL_TRANSITION, detail)
 
 
@@ -203,7 +277,8 @@ def _demand_strength(token: Token, label: str) -> None:
     weaknesses = token.attributes(label).weaknesses()
     if weaknesses:
         raise KeyWeakError(
-            f"The token made the key {label}, but it {' and '.join(weaknesses)}. Do not use it; see the token's settings."
+            f"The token made the key {label}, but it {' and '.join(weaknesses)}. Do not "
+            f"use it; see the token's settings."
         )
 
 
@@ -223,10 +298,15 @@ def _version_findings(token: Token, row: KeyVersionRow) -> list[str]:
         try:
             check = _derived_check(token, row.label)
         except KeyMissingError:
-            return findings or [f"The key {row.label} is missing from the token: neither a secret nor a whole key pair."]
+            return findings or [
+                f"The key {row.label} is missing from the token: neither a secret nor a "
+                f"whole key pair."
+            ]
         findings += _strength(token, labels.attestation(row.label))
     if not hmac.compare_digest(check, row.check_value):
-        findings.append(f"The key {row.label} is not the one that was made: its check value differs.")
+        findings.append(
+            f"The key {row.label} is not the one that was made: its check value differs."
+        )
     return findings
 
 
@@ -237,12 +317,15 @@ def _authority_findings(token: Token, row: AuthorityRow) -> list[str]:
     except KeyMissingError:
         return findings or [f"The key {row.label} is missing from the token: not a whole key pair."]
     if not hmac.compare_digest(check, row.check_value):
-        findings.append(f"The key {row.label} is not the one that was made: its check value differs.")
+        findings.append(
+            f"The key {row.label} is not the one that was made: its check value differs."
+        )
     return findings
 
 
 def _derived_check(token: Token, label: str) -> bytes:
-    # No derivation can ask for this value: an HkdfLabel starts with a length of at most 8160, "ca" read as a length is 25441.
+    # No derivation can ask for this value: an HkdfLabel starts with a length of at most 8160, "ca"
+    # read as a length is 25441.
     return token.hmac(label, CHECK_DOMAIN)[:CHECK_LEN]
 
 

@@ -1,7 +1,8 @@
 """From keying material, or a label in the token, to an object that signs.
 
-A subkey lives as an OpenSSL object (HS256: as a byte array) until the last user lets go of it. OpenSSL clears P-256 and Ed25519
-scalars when it frees them; of an ML-DSA key the 32-byte seed may stay behind in freed memory.
+A subkey lives as an OpenSSL object (HS256: as a byte array) until the last user lets go of it.
+OpenSSL clears P-256 and Ed25519 scalars when it frees them; of an ML-DSA key the 32-byte seed may
+stay behind in freed memory.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from capsign_adapter.keys.expand import wipe
 from capsign_adapter.keys.kid import hs256_kid, thumbprint
 from capsign_adapter.token.interface import KeyMissingError, PinRejectedError, Token, TokenError
 
-# OpenSSL mixes fresh randomness with the private key and the digest into the nonce (hedged), so neither a poor random source nor
-# an induced fault gives the key away; RFC 6979's deterministic nonces would resist only the first. We do not need determinism: a
-# repeated intent gets its stored bytes from the ledger, it is not signed again.
+# OpenSSL mixes fresh randomness with the private key and the digest into the nonce (hedged), so
+# neither a poor random source nor an induced fault gives the key away; RFC 6979's deterministic
+# nonces would resist only the first. We do not need determinism: a repeated intent gets its stored
+# bytes from the ledger, it is not signed again.
 _ECDSA = ec.ECDSA(Prehashed(hashes.SHA256()))
 
 
@@ -43,11 +45,15 @@ class Subkey(Protocol):
         """The key id; see `kid.py`."""
 
     def sign(self, data: bytes) -> bytes:
-        """A signature over what the algorithm's row sends upstream. Safe to call from many threads."""
+        """A signature over what the algorithm's row sends upstream. Safe to call from many
+        threads.
+        """
 
 
 def token_failure(error: TokenError) -> FailureError:
-    """What a caller is told when the token gave no answer. The label stays out of it: `error` is for the log."""
+    """What a caller is told when the token gave no answer. The label stays out of it: `error` is
+    for the log.
+    """
     if isinstance(error, KeyMissingError):
         detail = "The token holds no object for this key; nothing was made in its place."
     elif isinstance(error, PinRejectedError):
@@ -59,7 +65,11 @@ def token_failure(error: TokenError) -> FailureError:
 
 def _demand(data: bytes, length: int) -> None:
     if len(data) != length:
-        raise FailureError(reasons.REASON_INPUT_MALFORMED, f"This algorithm signs exactly {length} bytes.", field="input")
+        raise FailureError(
+            reasons.REASON_INPUT_MALFORMED,
+            f"This algorithm signs exactly {length} bytes.",
+            field="input",
+        )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -103,7 +113,8 @@ class MlDsa65Subkey:
 class Hs256Subkey:
     """HMAC-SHA256 with the key in the adapter's memory. 32 bytes.
 
-    The one-shot function keeps no state between calls: an `hmac` object would hold midstates that are as good as the key.
+    The one-shot function keeps no state between calls: an `hmac` object would hold midstates that
+    are as good as the key.
     """
 
     __slots__ = ("_key", "kid", "spki")
@@ -117,7 +128,8 @@ class Hs256Subkey:
         return hmac.digest(self._key, data, "sha256")
 
     def __del__(self) -> None:
-        # Not when the cache lets go, but when the last user does: a call in flight must never sign with a key of zeros.
+        # Not when the cache lets go, but when the last user does: a call in flight must never sign
+        # with a key of zeros.
         wipe(self._key)
 
 
@@ -164,7 +176,9 @@ def direct_key(token: Token, label: str, algorithm: algorithms.Algorithm.ValueTy
     return DirectKey(token, label, algorithm, spki, thumbprint(spki))
 
 
-def _spki(public: ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | mldsa.MLDSA65PublicKey) -> bytes:
+def _spki(
+    public: ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | mldsa.MLDSA65PublicKey,
+) -> bytes:
     return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -194,7 +208,9 @@ _IMPORTS: dict[int, Callable[[bytearray, str], Subkey]] = {
 }
 
 
-def from_okm(algorithm: algorithms.Algorithm.ValueType, okm: bytearray, context_digest: bytes, version: int) -> Subkey:
+def from_okm(
+    algorithm: algorithms.Algorithm.ValueType, okm: bytearray, context_digest: bytes, version: int
+) -> Subkey:
     """The subkey of this keying material, 32 bytes, which is wiped before this returns or raises.
 
     Raises FailureError ALGORITHM_NOT_ALLOWED for an algorithm that is never derived.
@@ -202,7 +218,9 @@ def from_okm(algorithm: algorithms.Algorithm.ValueType, okm: bytearray, context_
     try:
         importer = _IMPORTS.get(algorithm)
         if importer is None:
-            raise FailureError(reasons.REASON_ALGORITHM_NOT_ALLOWED, "This algorithm signs in the token only.")
+            raise FailureError(
+                reasons.REASON_ALGORITHM_NOT_ALLOWED, "This algorithm signs in the token only."
+            )
         return importer(okm, hs256_kid(context_digest, version))
     finally:
         wipe(okm)

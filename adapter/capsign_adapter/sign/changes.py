@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 
 class Changes:
-    """A counter that threads can wait on. It carries no content: followers read the current snapshot."""
+    """A counter that threads can wait on. It carries no content: followers read the current
+    snapshot.
+    """
 
     def __init__(self) -> None:
         self._moved = threading.Condition()

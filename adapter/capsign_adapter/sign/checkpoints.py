@@ -34,10 +34,12 @@ class Checkpoints:
         return self._key.text()
 
     def current(self, now_ms: int) -> Checkpoint:
-        """A checkpoint of the tree as it is now, or a later one; the last one if the tree did not grow.
+        """A checkpoint of the tree as it is now, or a later one; the last one if the tree did not
+        grow.
 
-        Raises what token and store raise, and FailureError OVERLOADED if another thread takes too long to make one: a token that
-        hangs keeps each caller for its own wait, not for those of all who came before.
+        Raises what token and store raise, and FailureError OVERLOADED if another thread takes too
+        long to make one: a token that hangs keeps each caller for its own wait, not for those of
+        all who came before.
         """
         size = self._store.control().tree_size
         if (known := self._of(size)) is not None:
@@ -46,7 +48,9 @@ class Checkpoints:
             sentence = "The adapter's token or store takes too long to make a checkpoint."
             raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)
         try:
-            return self._of(size) or self._sign_one(now_ms)  # whoever held the lock may have made it
+            return self._of(size) or self._sign_one(
+                now_ms
+            )  # whoever held the lock may have made it
         finally:
             self._signing.release()
 
@@ -65,7 +69,9 @@ class Checkpoints:
     def covering(self, leaf_index: int, now_ms: int) -> Checkpoint:
         """A checkpoint whose tree holds this leaf; the last one where that does."""
         latest = self._latest
-        return latest if latest is not None and latest.tree_size > leaf_index else self.current(now_ms)
+        return (
+            latest if latest is not None and latest.tree_size > leaf_index else self.current(now_ms)
+        )
 
     def _sign(self, text: bytes) -> bytes:
         return self._token.sign(labels.LOG, algorithms_pb2.ALGORITHM_ED25519, text)
@@ -73,4 +79,6 @@ class Checkpoints:
 
 def _raw_public_key(token: Token) -> bytes:
     spki = token.public_key(labels.LOG)
-    return spki[-32:]  # RFC 8410: the Ed25519 SubjectPublicKeyInfo ends with the 32 bytes of the key
+    return spki[
+        -32:
+    ]  # RFC 8410: the Ed25519 SubjectPublicKeyInfo ends with the 32 bytes of the key

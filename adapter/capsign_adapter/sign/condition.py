@@ -1,8 +1,8 @@
 """How this replica is: what keeps it from signing now, as words of an enumeration, for health.
 
-Things that can be slow to ask (token, store) are looked at on threads of their own and remembered; a look that does not come back
-is a fault too. Things that are at hand are asked when somebody wants to know. Nothing here acts: a fault ends when what it names
-is well again.
+Things that can be slow to ask (token, store) are looked at on threads of their own and remembered;
+a look that does not come back is a fault too. Things that are at hand are asked when somebody wants
+to know. Nothing here acts: a fault ends when what it names is well again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ LATE_MS = 15_000
 """A look that has not ended for this long: longer than one call of the token may take."""
 
 STUCK_MS = 30_000
-"""The replica's own clockwork, which waits for nobody, has not turned for this long: the process is of no more use."""
+"""The replica's own clockwork, which waits for nobody, has not turned for this long: the process is
+of no more use.
+"""
 
 Look = Callable[[], str]
 """A word for what is wrong, or an empty one. May raise: `Condition.look` knows what that means."""
@@ -58,7 +60,9 @@ class Condition:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still works: its clockwork turns. Says nothing about token, store or anybody else."""
+        """Whether the process still works: its clockwork turns. Says nothing about token, store or
+        anybody else.
+        """
         now_ms = self._clock_ms()
         return all(now_ms - at_ms < STUCK_MS for at_ms in list(self._beats.values()))
 
@@ -67,7 +71,11 @@ class Condition:
         now_ms = self._clock_ms()
         with self._lock:
             found = {word for word in self._words.values() if word}
-            found |= {f"{name}_silent" for name, at_ms in self._asked_ms.items() if now_ms - at_ms >= LATE_MS}
+            found |= {
+                f"{name}_silent"
+                for name, at_ms in self._asked_ms.items()
+                if now_ms - at_ms >= LATE_MS
+            }
         found |= {word for look in self._at_hand.values() if (word := look())}
         faults = tuple(sorted(found))
         with self._lock:

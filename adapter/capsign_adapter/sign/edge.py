@@ -21,7 +21,9 @@ def now_ms() -> int:
 
 
 def monotonic_ms() -> int:
-    """For ages and rates, which a clock put right must not touch: milliseconds since some moment."""
+    """For ages and rates, which a clock put right must not touch: milliseconds since some
+    moment.
+    """
     return time.monotonic_ns() // 1_000_000
 
 
@@ -30,24 +32,39 @@ PAUSE_MS = 250
 
 
 def pause(milliseconds: int) -> None:
-    """Keep whoever is over its budget waiting, at the expense of its own stream or place: told at once it would ask at once."""
+    """Keep whoever is over its budget waiting, at the expense of its own stream or place: told at
+    once it would ask at once.
+    """
     threading.Event().wait(min(milliseconds, PAUSE_MS) / 1000)
 
 
 def failure_of(error: Exception) -> FailureError:
-    """The typed failure for an exception that reached the edge. What we do not know is INTERNAL, under an id in the log."""
+    """The typed failure for an exception that reached the edge. What we do not know is INTERNAL,
+    under an id in the log.
+    """
     if isinstance(error, FailureError):
         return error
     if isinstance(error, StoreUnavailableError):
-        return FailureError(failures_pb2.REASON_STORE_UNAVAILABLE, "The adapter's store cannot be used now.", retry_after_ms=500)
+        return FailureError(
+            failures_pb2.REASON_STORE_UNAVAILABLE,
+            "The adapter's store cannot be used now.",
+            retry_after_ms=500,
+        )
     if isinstance(error, CommitUnknownError):
-        return FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, "The adapter's store failed during commit.")
+        return FailureError(
+            failures_pb2.REASON_COMMIT_UNKNOWN, "The adapter's store failed during commit."
+        )
     if isinstance(error, TokenError):
         logs.error("token.failed", kind=type(error).__name__)
-        return FailureError(failures_pb2.REASON_TOKEN_UNAVAILABLE, "The HSM gave no answer.", retry_after_ms=1000)
+        return FailureError(
+            failures_pb2.REASON_TOKEN_UNAVAILABLE, "The HSM gave no answer.", retry_after_ms=1000
+        )
     incident = os.urandom(8).hex()
     logs.error("internal.failed", incident=incident, kind=type(error).__name__, where=_where(error))
-    return FailureError(failures_pb2.REASON_INTERNAL, f"The adapter failed inside; its log has this as incident {incident}.")
+    return FailureError(
+        failures_pb2.REASON_INTERNAL,
+        f"The adapter failed inside; its log has this as incident {incident}.",
+    )
 
 
 def _where(error: Exception) -> str:

@@ -1,14 +1,16 @@
 """Turns: who computes next, where several want to at once.
 
-Python computes on one thread at a time, and a token has one. Whoever came with more threads, or with more work on each, would
-have that much more of both. So work is done in pieces of about a millisecond, and the next turn goes to the tenant that had
-least, in it to the workload that had least, in it to the certificate that had least; one that comes back from a pause starts
-level with who is served now. It is start-time fair queueing with the costs of `decide/cost.py`. Whoever is alone computes without
-a pause.
+Python computes on one thread at a time, and a token has one. Whoever came with more threads, or
+with more work on each, would have that much more of both. So work is done in pieces of about a
+millisecond, and the next turn goes to the tenant that had least, in it to the workload that had
+least, in it to the certificate that had least; one that comes back from a pause starts level with
+who is served now. It is start-time fair queueing with the costs of `decide/cost.py`. Whoever is
+alone computes without a pause.
 
-A commit needs little of Python's lock, but needs it some twenty times, and would wait behind a piece of somebody else's work each
-time. So what is large is done in a lane of its own, one piece at a time, and lets what is small finish first, for some
-milliseconds at most: for longer where its owner had more than an equal part lately.
+A commit needs little of Python's lock, but needs it some twenty times, and would wait behind a
+piece of somebody else's work each time. So what is large is done in a lane of its own, one piece at
+a time, and lets what is small finish first, for some milliseconds at most: for longer where its
+owner had more than an equal part lately.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ SMALL_US = 2 * TURN_US
 """Work of a batch that is small: sixteen signatures and what goes with them, twice."""
 
 CALM_SECONDS, LONG_CALM_SECONDS = 0.002, 0.008
-"""How long a piece of something large waits at most for what is small to finish; the second for who had more than its part."""
+"""How long a piece of something large waits at most for what is small to finish; the second for who
+had more than its part.
+"""
 
 WAIT_SECONDS = 10.0
 """Longest wait for a turn: only a token or a store that hangs makes one so long."""
@@ -66,7 +70,9 @@ class Lane:
         self._waiting: dict[str, dict[str, dict[bytes, deque[threading.Lock]]]] = {}
         self._used: dict[_Node, int] = {}
         self._level: dict[_Node, int] = {}
-        """For tenants, workloads of a tenant and certificates of a workload: how much the one had that was served last."""
+        """For tenants, workloads of a tenant and certificates of a workload: how much the one had
+        that was served last.
+        """
 
     @property
     def contended(self) -> bool:
@@ -83,9 +89,15 @@ class Lane:
                 return
             mine = threading.Lock()
             mine.acquire()
-            self._waiting.setdefault(flow[0], {}).setdefault(flow[1], {}).setdefault(flow[2], deque()).append(mine)
+            self._waiting.setdefault(flow[0], {}).setdefault(flow[1], {}).setdefault(
+                flow[2], deque()
+            ).append(mine)
         if not mine.acquire(timeout=WAIT_SECONDS) and not self._give_up(flow, mine):
-            raise FailureError(failures_pb2.REASON_OVERLOADED, "No turn came within ten seconds.", retry_after_ms=1000)
+            raise FailureError(
+                failures_pb2.REASON_OVERLOADED,
+                "No turn came within ten seconds.",
+                retry_after_ms=1000,
+            )
         with self._lock:
             self._charge(flow, cost_us)
 
@@ -150,7 +162,9 @@ class Turns:
 
     def __init__(self, at_once: int) -> None:
         self.small, self.large = Lane(at_once), Lane(1)
-        self._lock = threading.Lock()  # as it is, for who does not wait: the condition costs three times as much
+        self._lock = (
+            threading.Lock()
+        )  # as it is, for who does not wait: the condition costs three times as much
         self._calm = threading.Condition(self._lock)
         now_ms = _now_ms()
         self._usage = (Usage(now_ms), Usage(now_ms), Usage(now_ms))
@@ -208,7 +222,9 @@ class Turns:
                 above |= usage.asks(member, now_ms)
                 usage.uses(member, cost_us)
             self._waiting += 1
-            self._calm.wait_for(lambda: not self._small_ones, LONG_CALM_SECONDS if above else CALM_SECONDS)
+            self._calm.wait_for(
+                lambda: not self._small_ones, LONG_CALM_SECONDS if above else CALM_SECONDS
+            )
             self._waiting -= 1
 
 
@@ -239,7 +255,9 @@ class Turn:
         return self._turns.company
 
     def spend(self, cost_us: int) -> None:
-        """Before each piece of work: it is charged, and where this turn is over, others come first."""
+        """Before each piece of work: it is charged, and where this turn is over, others come
+        first.
+        """
         self._spent += cost_us
         if self._lane is not None and self._left >= cost_us:
             self._left -= cost_us
@@ -270,7 +288,9 @@ class Turn:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """While this one waits for what may take long, it has no turn, and nobody waits for it to finish."""
+        """While this one waits for what may take long, it has no turn, and nobody waits for it to
+        finish.
+        """
         self.let_go()
         small = self._small
         self._is_not_small()

@@ -1,7 +1,9 @@
-"""Keeps what was committed from leaving after a revocation has answered (I6; docs/decisions/0010-*).
+"""Keeps what was committed from leaving after a revocation has answered (I6;
+docs/decisions/0010-*).
 
-A commit under epoch E shows that nothing was revoked since E when it began. From there a batch may be released for one lease.
-Whoever revokes waits until every replica has drained the older epochs, or until all leases that began before have ended.
+A commit under epoch E shows that nothing was revoked since E when it began. From there a batch may
+be released for one lease. Whoever revokes waits until every replica has drained the older epochs,
+or until all leases that began before have ended.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ _TICK_S = 0.05
 
 
 def boot_ms() -> int:
-    """Milliseconds since the machine started, those included in which it slept: leases are counted in these."""
+    """Milliseconds since the machine started, those included in which it slept: leases are counted
+    in these.
+    """
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
 
 
 class Passage:
-    """One stream's or call's way out; it has room for one batch at a time. Used by one thread, looked at by others."""
+    """One stream's or call's way out; it has room for one batch at a time. Used by one thread,
+    looked at by others.
+    """
 
     __slots__ = ("_cancel", "_fence", "cancelled", "closed", "deadline", "epoch", "handed")
 
@@ -34,17 +40,23 @@ class Passage:
         self.epoch = 0
         """The epoch under which the batch inside was decided; 0 if there is none."""
         self.deadline = 0
-        """Until when it may be handed over, and until when what was handed over must be on the wire."""
+        """Until when it may be handed over, and until when what was handed over must be on the
+        wire.
+        """
         self.handed = False
         self.cancelled = False
         self.closed = False
 
     def enter(self, epoch: int) -> bool:
-        """Before the commit, or before the read that shows that `epoch` is the current one. False if it is known not to be."""
+        """Before the commit, or before the read that shows that `epoch` is the current one. False
+        if it is known not to be.
+        """
         return self._fence.enter(self, epoch)
 
     def hand_over(self) -> bool:
-        """Last thing before gRPC gets the batch: whether it may. One that never entered holds nothing of the ledger, and may."""
+        """Last thing before gRPC gets the batch: whether it may. One that never entered holds
+        nothing of the ledger, and may.
+        """
         return not self.epoch or self._fence.hand_over(self)
 
     def leave(self) -> None:
@@ -53,7 +65,9 @@ class Passage:
             self._fence.leave(self)
 
     def close(self) -> None:
-        """The call is over, maybe before its thread has noticed: what is inside leaves, and nothing enters any more."""
+        """The call is over, maybe before its thread has noticed: what is inside leaves, and nothing
+        enters any more.
+        """
         self._fence.close(self)
 
     def cancel(self) -> None:
@@ -62,9 +76,17 @@ class Passage:
 
 
 class Fence:
-    """One for a replica; any thread. `epoch_now` reads the store's epoch, `clock` counts milliseconds and never goes back."""
+    """One for a replica; any thread. `epoch_now` reads the store's epoch, `clock` counts
+    milliseconds and never goes back.
+    """
 
-    def __init__(self, lease_ms: int, margin_ms: int, epoch_now: Callable[[], int], clock: Callable[[], int] = boot_ms) -> None:
+    def __init__(
+        self,
+        lease_ms: int,
+        margin_ms: int,
+        epoch_now: Callable[[], int],
+        clock: Callable[[], int] = boot_ms,
+    ) -> None:
         self._lease_ms = lease_ms
         self._grace_ms = margin_ms // 2  # the other half is for clocks that run at different rates
         self._epoch_now = epoch_now
@@ -78,7 +100,9 @@ class Fence:
         return Passage(self, cancel)
 
     def enter(self, passage: Passage, epoch: int) -> bool:
-        """See Passage. The lease begins here: before the store is asked, so that it can only be shorter than it might be."""
+        """See Passage. The lease begins here: before the store is asked, so that it can only be
+        shorter than it might be.
+        """
         deadline = self._clock() + self._lease_ms
         with self._changed:
             if epoch < self._floor or passage.closed:
@@ -88,7 +112,9 @@ class Fence:
             return True
 
     def hand_over(self, passage: Passage) -> bool:
-        """See Passage. A batch whose lease ran out in a slow commit gets another if the store says that its epoch still holds."""
+        """See Passage. A batch whose lease ran out in a slow commit gets another if the store says
+        that its epoch still holds.
+        """
         return self._hand_over(passage) or (self._renew(passage) and self._hand_over(passage))
 
     def _hand_over(self, passage: Passage) -> bool:
@@ -130,10 +156,16 @@ class Fence:
             self._changed.notify_all()
 
     def expire(self) -> int:
-        """End the streams whose peer did not take a batch within its lease; how many. Call this often: nobody else ends them."""
+        """End the streams whose peer did not take a batch within its lease; how many. Call this
+        often: nobody else ends them.
+        """
         with self._changed:
             now = self._clock()
-            overdue = [each for each in self._inside if each.handed and not each.cancelled and now >= each.deadline]
+            overdue = [
+                each
+                for each in self._inside
+                if each.handed and not each.cancelled and now >= each.deadline
+            ]
             for passage in overdue:
                 passage.cancelled = True
         for passage in overdue:
@@ -143,15 +175,19 @@ class Fence:
         return len(overdue)
 
     def drain(self, epoch: int) -> None:
-        """Let nothing decided under an epoch below this one in, and wait until none is left that could still be released.
+        """Let nothing decided under an epoch below this one in, and wait until none is left that
+        could still be released.
 
-        It ends: a batch that was not handed over by its deadline never will be, and a stream that was ended then has had time to.
+        It ends: a batch that was not handed over by its deadline never will be, and a stream that
+        was ended then has had time to.
         """
         while True:
             with self._changed:
                 self._floor = max(self._floor, epoch)
                 now = self._clock()
-                if not any(each.epoch < epoch and now < self._over_at(each) for each in self._inside):
+                if not any(
+                    each.epoch < epoch and now < self._over_at(each) for each in self._inside
+                ):
                     return
                 self._changed.wait(_TICK_S)
             self.expire()

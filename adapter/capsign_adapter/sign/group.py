@@ -1,4 +1,6 @@
-"""One group of a batch, decided: steps 2 to 5 of the signing path. Everything that its items share is worked out here once."""
+"""One group of a batch, decided: steps 2 to 5 of the signing path. Everything that its items share
+is worked out here once.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from capsign_adapter.store.interface import KeyVersionRow
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A group whose handle is good: enough to bind intents to a fingerprint and to record refusals."""
+    """A group whose handle is good: enough to bind intents to a fingerprint and to record
+    refusals.
+    """
 
     capability: Capability
     row: AlgorithmRow
@@ -42,13 +46,17 @@ class Ready(Bound):
     """A group that may sign."""
 
     until_ms: int
-    """When the handle's life ends, by the handle, by the agent's narrowing or by the policy, whichever is first."""
+    """When the handle's life ends, by the handle, by the agent's narrowing or by the policy,
+    whichever is first.
+    """
     rate_per_second: int
     burst: int
     signer: Signer
     signed_by: signing_pb2.SignedBy
     stored_prefix: bytes
-    """SignedItem{signed_by} serialised: with SignedItem{signature} behind it, it is the stored answer."""
+    """SignedItem{signed_by} serialised: with SignedItem{signature} behind it, it is the stored
+    answer.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +82,25 @@ class Decided:
 class Groups:
     """Decides groups. Holds no state of its own beyond the caches it was given."""
 
-    def __init__(self, policy: Policy, verdicts: Verdicts, keyring: Keyring, commitments: CommitmentKeys, budget: Budget) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        verdicts: Verdicts,
+        keyring: Keyring,
+        commitments: CommitmentKeys,
+        budget: Budget,
+    ) -> None:
         self._policy = policy
         self._budget = budget
         self._verdicts = verdicts
         self._keyring = keyring
         self._commitments = commitments
 
-    def verify(self, token: bytes, peer: Peer, now_ms: int, spend: Callable[[int], None] = lambda _: None) -> Verified:
-        """2. Verify the handle, bound to this workload and this certificate key. Raises FailureError.
+    def verify(
+        self, token: bytes, peer: Peer, now_ms: int, spend: Callable[[int], None] = lambda _: None
+    ) -> Verified:
+        """2. Verify the handle, bound to this workload and this certificate key. Raises
+           FailureError.
 
         One that was not seen lately is charged first, and then `spend` is told what it costs.
         """
@@ -95,7 +113,9 @@ class Groups:
         return self._verdicts.verify(token, peer.spiffe_id, peer.key_hash, now_ms, skew_ms, charge)
 
     def refused(self, handle: Verified, peer: Peer, group: pb.SignGroup) -> Bound:
-        """What a refusal is recorded under: the context as the handle settles it, or as it was asked for; no key."""
+        """What a refusal is recorded under: the context as the handle settles it, or as it was
+        asked for; no key.
+        """
         asked, capability, row = group.context, handle.capability, ALGORITHMS[group.algorithm]
         try:
             settled = settle(capability.protocols, asked)
@@ -105,22 +125,48 @@ class Groups:
         fingerprint = commitment.group(capability.grant, row.name, *settled, asked.transcript)
         return Bound(capability, row, fingerprint, self._leaf(capability, peer, group).prepare(), 0)
 
-    def decide(self, handle: Verified, snapshot: Snapshot, group: pb.SignGroup, now_ms: int) -> Decided:
+    def decide(
+        self, handle: Verified, snapshot: Snapshot, group: pb.SignGroup, now_ms: int
+    ) -> Decided:
         """3. Decide by policy. Raises FailureError."""
         skew_ms = self._policy.limits.clock_skew_ms
-        return Decided(handle, admit(handle, self._policy, snapshot.revoked, group.algorithm, group.context, now_ms, skew_ms))
+        return Decided(
+            handle,
+            admit(
+                handle,
+                self._policy,
+                snapshot.revoked,
+                group.algorithm,
+                group.context,
+                now_ms,
+                skew_ms,
+            ),
+        )
 
     def ready(
-        self, decided: Decided, snapshot: Snapshot, peer: Peer, group: pb.SignGroup, spend: Callable[[int], None] = lambda _: None
+        self,
+        decided: Decided,
+        snapshot: Snapshot,
+        peer: Peer,
+        group: pb.SignGroup,
+        spend: Callable[[int], None] = lambda _: None,
     ) -> Ready:
-        """5. Derive: the token may have work to do, so the rate is asked first, and `spend` is told what a first use costs.
+        """5. Derive: the token may have work to do, so the rate is asked first, and `spend` is told
+           what a first use costs.
 
         Raises FailureError.
         """
-        admitted, capability, row = decided.admitted, decided.capability, ALGORITHMS[group.algorithm]
+        admitted, capability, row = (
+            decided.admitted,
+            decided.capability,
+            ALGORITHMS[group.algorithm],
+        )
         version = snapshot.active(capability.tenant, capability.key, row.number)
         if version is None:
-            raise FailureError(failures_pb2.REASON_KEY_NOT_ACTIVE, "This key has no active version for this algorithm.")
+            raise FailureError(
+                failures_pb2.REASON_KEY_NOT_ACTIVE,
+                "This key has no active version for this algorithm.",
+            )
         custody_ok(admitted.min_custody, self._keyring.custody(version, row.number))
         context = context_of(capability, admitted, version, row)
         digest = context.digest()
@@ -128,7 +174,11 @@ class Groups:
             spend(cost.first_use(bool(admitted.transcript)))
         signer = self._keyring.signer(version, capability.purpose, row.number, digest)
         if group.expected_kid and group.expected_kid != signer.kid:
-            raise FailureError(failures_pb2.REASON_KEY_MOVED, "The key has another current version.", field="expected_kid")
+            raise FailureError(
+                failures_pb2.REASON_KEY_MOVED,
+                "The key has another current version.",
+                field="expected_kid",
+            )
         signed_by = signing_pb2.SignedBy(
             kid=signer.kid,
             version=version.version,
@@ -138,13 +188,18 @@ class Groups:
             attestation=self._keyring.attestation(version, row.number, context),
         )
         leaf = replace(
-            self._leaf(capability, peer, group), key_version=version.version, custody=signer.custody, context_digest=digest
+            self._leaf(capability, peer, group),
+            key_version=version.version,
+            custody=signer.custody,
+            context_digest=digest,
         )
         settled = (admitted.protocol, admitted.role, admitted.protocol_version, admitted.transcript)
         return Ready(
             capability=capability,
             row=row,
-            fingerprint=self._commitments.for_tenant(capability.tenant).group(capability.grant, row.name, *settled),
+            fingerprint=self._commitments.for_tenant(capability.tenant).group(
+                capability.grant, row.name, *settled
+            ),
             leaf=leaf.prepare(),
             max_uses=admitted.max_uses,
             until_ms=min(decided.handle.expires_ms, admitted.expires_ms),
@@ -156,10 +211,19 @@ class Groups:
         )
 
     def _leaf(self, capability: Capability, peer: Peer, group: pb.SignGroup) -> SigningLeaf:
-        return leaf_of(capability, peer, self._policy.digest, algorithm=group.algorithm, caller=group.caller)
+        return leaf_of(
+            capability, peer, self._policy.digest, algorithm=group.algorithm, caller=group.caller
+        )
 
 
-def leaf_of(capability: Capability, peer: Peer, policy_digest: bytes, *, algorithm: int = 0, caller: str = "") -> SigningLeaf:
+def leaf_of(
+    capability: Capability,
+    peer: Peer,
+    policy_digest: bytes,
+    *,
+    algorithm: int = 0,
+    caller: str = "",
+) -> SigningLeaf:
     """What every entry about this handle in the hands of this peer says."""
     return SigningLeaf(
         workload=peer.spiffe_id,
@@ -175,8 +239,12 @@ def leaf_of(capability: Capability, peer: Peer, policy_digest: bytes, *, algorit
     )
 
 
-def context_of(capability: Capability, admitted: Admitted, version: KeyVersionRow, row: AlgorithmRow) -> Context:
-    """The context of a subkey: from the handle, the key's state and what admission let through; nothing from the caller alone."""
+def context_of(
+    capability: Capability, admitted: Admitted, version: KeyVersionRow, row: AlgorithmRow
+) -> Context:
+    """The context of a subkey: from the handle, the key's state and what admission let through;
+    nothing from the caller alone.
+    """
     return Context(
         tenant=capability.tenant,
         key=capability.key,

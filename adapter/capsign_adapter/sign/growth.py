@@ -1,7 +1,9 @@
-"""How long the store's disk will last, from how fast it filled of late. Pure: sizes and time are passed in.
+"""How long the store's disk will last, from how fast it filled of late. Pure: sizes and time are
+passed in.
 
-What signatures leave in the log stays. What answers a repeated call is dropped after `limits.intent_retention`, and its pages are
-written again, so a store grows fastest in its first day: the forecast is early then, never late.
+What signatures leave in the log stays. What answers a repeated call is dropped after
+`limits.intent_retention`, and its pages are written again, so a store grows fastest in its first
+day: the forecast is early then, never late.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What a replica looks at to know how it is: its token, its store and disk, its descriptors. See `condition`."""
+"""What a replica looks at to know how it is: its token, its store and disk, its descriptors. See
+`condition`.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,14 @@ EVERY_S = 2.0
 """Between looks."""
 
 WRITE_EVERY = 2
-"""Looks at the store for one write: an idle disk has some rest. Until one succeeds, each look writes."""
+"""Looks at the store for one write: an idle disk has some rest. Until one succeeds, each look
+writes.
+"""
 
 NEARLY_FULL_BYTES = 2 * 1024 * 1024
-"""Free bytes on the store's disk below which it counts as full: a few thousand signatures, or less."""
+"""Free bytes on the store's disk below which it counts as full: a few thousand signatures, or
+less.
+"""
 
 CLOCKS_APART_MS = 5_000
 """How far this clock and the store's may differ, beside the skew that policy forgives."""
@@ -41,7 +47,9 @@ def word_of(error: Exception) -> str:
 
 
 def at_token(token: Token) -> Look:
-    """The log's key is there, and the token answers somebody who is logged in. Cheap, and signs nothing."""
+    """The log's key is there, and the token answers somebody who is logged in. Cheap, and signs
+    nothing.
+    """
 
     def look() -> str:
         token.attributes(labels.LOG)
@@ -50,7 +58,13 @@ def at_token(token: Token) -> Look:
     return look
 
 
-def at_store(store: Store, write: Callable[[], None], disk: Path | None, now_ms: Callable[[], int], skew_ms: int) -> Look:
+def at_store(
+    store: Store,
+    write: Callable[[], None],
+    disk: Path | None,
+    now_ms: Callable[[], int],
+    skew_ms: int,
+) -> Look:
     """It answers and takes a write, its disk has room, and its clock (if it has one) is ours.
 
     `write` says again what it has said before.
@@ -79,12 +93,20 @@ def at_store(store: Store, write: Callable[[], None], disk: Path | None, now_ms:
     return look
 
 
-def at_growth(growth: Growth, database: Path, monotonic_ms: Callable[[], int]) -> Callable[[], None]:
+def at_growth(
+    growth: Growth, database: Path, monotonic_ms: Callable[[], int]
+) -> Callable[[], None]:
     """What the database and the files beside it take, and what their disk has left."""
 
     def look() -> None:
-        files = [file for file in database.parent.glob(f"{glob.escape(database.name)}*") if file.is_file()]
-        growth.saw(monotonic_ms(), sum(file.stat().st_size for file in files), _room(database.parent))
+        files = [
+            file
+            for file in database.parent.glob(f"{glob.escape(database.name)}*")
+            if file.is_file()
+        ]
+        growth.saw(
+            monotonic_ms(), sum(file.stat().st_size for file in files), _room(database.parent)
+        )
 
     return look
 

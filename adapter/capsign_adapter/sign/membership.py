@@ -1,7 +1,8 @@
 """This replica among the others: what it says of its epochs, and how it waits for theirs (I6).
 
-Before decisions are made under a new epoch, the store says that this replica works under it. Once nothing decided under an older
-epoch can leave any more, the store says that too. A revocation waits for the second word of every replica, or for its lease.
+Before decisions are made under a new epoch, the store says that this replica works under it. Once
+nothing decided under an older epoch can leave any more, the store says that too. A revocation waits
+for the second word of every replica, or for its lease.
 """
 
 from __future__ import annotations
@@ -17,16 +18,25 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.fence import Fence, boot_ms
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.store.interface import CommitUnknownError, Laggard, Store, StoreUnavailableError
+from capsign_adapter.store.interface import (
+    CommitUnknownError,
+    Laggard,
+    Store,
+    StoreUnavailableError,
+)
 
 _LOOK_S = 0.02
 """Between looks at those who lag, while a revocation waits, seconds."""
 
 
 class Membership:
-    """This replica's row. Its name is of this life of the process: a dead one's promise is not the next one's."""
+    """This replica's row. Its name is of this life of the process: a dead one's promise is not the
+    next one's.
+    """
 
-    def __init__(self, store: Store, lease_ms: int, margin_ms: int, clock: Callable[[], int] = boot_ms) -> None:
+    def __init__(
+        self, store: Store, lease_ms: int, margin_ms: int, clock: Callable[[], int] = boot_ms
+    ) -> None:
         self.replica_id = os.urandom(16)
         self._store = store
         self._lease_ms = lease_ms
@@ -37,7 +47,9 @@ class Membership:
         self._working_epoch = 0
 
     def works_under(self, epoch: int) -> None:
-        """Call before the first decision under an epoch: whoever revokes must know of a replica that decides."""
+        """Call before the first decision under an epoch: whoever revokes must know of a replica
+        that decides.
+        """
         self._store.announce(self.replica_id, epoch, self.drained_epoch, self._lease_ms)
         self._working_epoch = max(self._working_epoch, epoch)
 
@@ -48,17 +60,23 @@ class Membership:
 
     def repeat(self) -> None:
         """Say again what was said: a write like any other, and the store keeps nothing new."""
-        self._store.announce(self.replica_id, self._working_epoch, self.drained_epoch, self._lease_ms)
+        self._store.announce(
+            self.replica_id, self._working_epoch, self.drained_epoch, self._lease_ms
+        )
 
     def leave(self) -> None:
-        """This replica serves nobody any more. If the store cannot be told, the next revocation waits for a lease."""
+        """This replica serves nobody any more. If the store cannot be told, the next revocation
+        waits for a lease.
+        """
         try:
             self._store.withdraw(self.replica_id)
         except (StoreUnavailableError, CommitUnknownError):
             logs.warning("replica.left_unsaid")
 
     def outlast(self, epoch: int, since_ms: int) -> None:
-        """Wait until no replica can release anything of an older epoch. `since_ms`: when, by this clock, `epoch` was durable."""
+        """Wait until no replica can release anything of an older epoch. `since_ms`: when, by this
+        clock, `epoch` was durable.
+        """
         while True:
             lagging = self._store.laggards(epoch)
             waited_ms = self._clock() - since_ms
@@ -74,10 +92,17 @@ class Membership:
 
 
 class CatchUp:
-    """Follows the epoch: a fresh snapshot, news for those who watch, the drain, then this replica's word that it is done."""
+    """Follows the epoch: a fresh snapshot, news for those who watch, the drain, then this replica's
+    word that it is done.
+    """
 
     def __init__(
-        self, snapshots: Snapshots, fence: Fence, membership: Membership, changes: Changes, clock: Callable[[], int] = boot_ms
+        self,
+        snapshots: Snapshots,
+        fence: Fence,
+        membership: Membership,
+        changes: Changes,
+        clock: Callable[[], int] = boot_ms,
     ) -> None:
         self._snapshots = snapshots
         self._fence = fence
@@ -93,7 +118,9 @@ class CatchUp:
         self.look()
 
     def look(self) -> None:
-        """Catch up with the store's epoch. Returns at once if there is nothing to catch up with. Raises what the store raises."""
+        """Catch up with the store's epoch. Returns at once if there is nothing to catch up with.
+        Raises what the store raises.
+        """
         with self._turn:
             epoch = self._snapshots.refresh().epoch
             if epoch != self._announced:
@@ -104,14 +131,19 @@ class CatchUp:
                 self._membership.has_drained(epoch)
 
     def enforce(self, epoch: int) -> None:
-        """Return once nothing decided under an epoch below this one can leave any replica. Call when `epoch` is durable.
+        """Return once nothing decided under an epoch below this one can leave any replica. Call
+        when `epoch` is durable.
 
-        Raises FailureError COMMIT_UNKNOWN if the store fails meanwhile: the revocation stands, and may not hold everywhere.
+        Raises FailureError COMMIT_UNKNOWN if the store fails meanwhile: the revocation stands, and
+        may not hold everywhere.
         """
         since_ms = self._clock()
         try:
             self.look()
             self._membership.outlast(epoch, since_ms)
         except (StoreUnavailableError, CommitUnknownError):
-            detail = f"Revoked at epoch {epoch}, but the store fails: replicas may lag for seconds. Revoke again."
+            detail = (
+                f"Revoked at epoch {epoch}, but the store fails: replicas may lag for "
+                f"seconds. Revoke again."
+            )
             raise FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, detail) from None

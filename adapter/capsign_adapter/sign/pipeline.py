@@ -1,9 +1,10 @@
-"""The signing path of the adapter. For each item of a batch: 1 identify, 2 verify the handle, 3 decide by policy, 4 look the
-intent up, 5 derive, 6 sign; then once for the batch: 7 commit ledger and evidence in one transaction, 8 release.
+"""The signing path of the adapter. For each item of a batch: 1 identify, 2 verify the handle, 3
+decide by policy, 4 look the intent up, 5 derive, 6 sign; then once for the batch: 7 commit ledger
+and evidence in one transaction, 8 release.
 
-1 is done by the servicer from the peer certificate. 4 happens inside 7: the ledger inserts an intent or finds the one that is
-there, in the same transaction, so that nothing can come between looking and writing. A signature that loses there is dropped
-and was never released (I4, I5).
+1 is done by the servicer from the peer certificate. 4 happens inside 7: the ledger inserts an
+intent or finds the one that is there, in the same transaction, so that nothing can come between
+looking and writing. A signature that loses there is dropped and was never released (I4, I5).
 """
 
 from __future__ import annotations
@@ -50,19 +51,27 @@ from capsign_adapter.store.interface import (
 from capsign_adapter.store.ledger import floor_of
 
 EPOCH_ATTEMPTS = 5
-"""How often a batch is decided anew because something was revoked meanwhile, before it is given back."""
+"""How often a batch is decided anew because something was revoked meanwhile, before it is given
+back.
+"""
 
 FUTURE_MS = 300_000
-"""How far ahead of our clock an intent id may be: it would otherwise outlive the retention window."""
+"""How far ahead of our clock an intent id may be: it would otherwise outlive the retention
+window.
+"""
 
 PIECE = 32
-"""Signatures of a batch that are committed at once where others are about: they wait behind these, not behind a thousand."""
+"""Signatures of a batch that are committed at once where others are about: they wait behind these,
+not behind a thousand.
+"""
 
 ALONE_US = 64 * TURN_US
 """Longest work of one piece where nobody else is about: who comes then waits for no more."""
 
 REFUSALS, NEVERS = "", "*never"
-"""Names of the buckets that a workload has beside those of its grants; no grant can be called so."""
+"""Names of the buckets that a workload has beside those of its grants; no grant can be called
+so.
+"""
 
 
 @dataclass(slots=True)
@@ -82,7 +91,9 @@ class Course:
     refused: int = 0
     """Refusals that are to be recorded."""
     signed: set[int] = field(default_factory=set)
-    """Places in the answer whose intent an earlier attempt has signed, before something was revoked."""
+    """Places in the answer whose intent an earlier attempt has signed, before something was
+    revoked.
+    """
 
 
 @dataclass(slots=True)
@@ -103,13 +114,19 @@ class Attempt:
     signatures: list[bytes] = field(default_factory=list)
     """For each draft, the signature to release if the ledger takes it; empty for a refusal."""
     prefixes: list[bytes] = field(default_factory=list)
-    """For each draft, how a stored answer begins that was made under what the whole group is; the group says that already."""
+    """For each draft, how a stored answer begins that was made under what the whole group is; the
+    group says that already.
+    """
     unbound: list[bytes] = field(default_factory=list)
     """Leaves of refusals that no handle vouches for."""
     committed: list[Committed] = field(default_factory=list)
-    """What became of the first drafts: where others are about, a large batch is committed in pieces."""
+    """What became of the first drafts: where others are about, a large batch is committed in
+    pieces.
+    """
     used_up_ms: int = 0
-    """How long until the budget of this peer, which part of the batch has used up, has something in it again."""
+    """How long until the budget of this peer, which part of the batch has used up, has something in
+    it again.
+    """
 
 
 class Pipeline:
@@ -146,14 +163,18 @@ class Pipeline:
         self._budget = budget
 
     def run(self, peer: Peer, request: pb.SignRequest, passage: Passage) -> pb.SignResponse:
-        """Answer one batch. Raises FailureError for the batch as a whole; an item's failure is in its place in the answer.
+        """Answer one batch. Raises FailureError for the batch as a whole; an item's failure is in
+        its place in the answer.
 
-        The batch enters the passage before its commit. The caller asks the passage before it hands the answer over, and leaves.
+        The batch enters the passage before its commit. The caller asks the passage before it hands
+        the answer over, and leaves.
         """
         check(request)
         if sum(len(group.items) for group in request.groups) > MAX_BATCH_ITEMS:
             raise FailureError(
-                failures_pb2.REASON_INPUT_TOO_LARGE, f"A batch takes at most {MAX_BATCH_ITEMS} items.", field="groups"
+                failures_pb2.REASON_INPUT_TOO_LARGE,
+                f"A batch takes at most {MAX_BATCH_ITEMS} items.",
+                field="groups",
             )
         flow = flow_of(self._policy, peer)
         with Turn(self._turns, flow) as turn:
@@ -163,7 +184,9 @@ class Pipeline:
             finally:
                 self._token.end()
 
-    def _in_turns(self, peer: Peer, request: pb.SignRequest, passage: Passage, turn: Turn) -> pb.SignResponse:
+    def _in_turns(
+        self, peer: Peer, request: pb.SignRequest, passage: Passage, turn: Turn
+    ) -> pb.SignResponse:
         course = Course()
         attempt: Attempt | None = None
         try:
@@ -178,7 +201,11 @@ class Pipeline:
                     passage.leave()
                     self._snapshots.refresh()
             else:
-                raise FailureError(failures_pb2.REASON_OVERLOADED, "Revocations came faster than this batch.", retry_after_ms=100)
+                raise FailureError(
+                    failures_pb2.REASON_OVERLOADED,
+                    "Revocations came faster than this batch.",
+                    retry_after_ms=100,
+                )
         except (FailureError, StoreUnavailableError, CommitUnknownError) as error:
             if attempt is None or not (attempt.committed or course.signed):
                 self._evidence.free(peer, course.refused * REFUSAL_BYTES)
@@ -199,7 +226,15 @@ class Pipeline:
     def _begun(self, course: Course, peer: Peer, request: pb.SignRequest, turn: Turn) -> Attempt:
         now = now_ms()
         oldest = floor_of(max(0, now - self._retention_ms))
-        return Attempt(course, peer, now, oldest, self._snapshots.current, pb.SignResponse(batch_id=request.batch_id), turn)
+        return Attempt(
+            course,
+            peer,
+            now,
+            oldest,
+            self._snapshots.current,
+            pb.SignResponse(batch_id=request.batch_id),
+            turn,
+        )
 
     def _work(self, attempt: Attempt, request: pb.SignRequest, passage: Passage) -> None:
         """Steps 2 to 7 under one snapshot."""
@@ -217,15 +252,17 @@ class Pipeline:
         self._commit(attempt, passage)
 
     def _commit(self, attempt: Attempt, passage: Passage) -> None:
-        """7. Commit the drafts that wait for it. Raises EpochMovedError if something was revoked since the snapshot: then nothing
-        of these was written, and what was written before is found there when the batch is decided anew.
+        """7. Commit the drafts that wait for it. Raises EpochMovedError if something was revoked
+        since the snapshot: then nothing of these was written, and what was written before is
+        found there when the batch is decided anew.
         """
         waiting = attempt.drafts[len(attempt.committed) :]
         if not waiting:
             return
         attempt.turn.before_commit(len(waiting))
         if not attempt.committed and not passage.enter(attempt.snapshot.epoch):
-            raise EpochMovedError  # the current snapshot is a later one: the fence is never ahead of it
+            # the current snapshot is a later one: the fence is never ahead of it
+            raise EpochMovedError
         try:
             results = self._store.commit(attempt.snapshot.epoch, waiting, attempt.now_ms)
         except CommitUnknownError:
@@ -242,17 +279,34 @@ class Pipeline:
             attempt.course.made += len(sizes)
             self._evidence.signed(attempt.peer, len(sizes), sum(sizes))
 
-    def _group(self, attempt: Attempt, request: pb.SignRequest, group: pb.SignGroup, place: int, passage: Passage) -> None:
+    def _group(
+        self,
+        attempt: Attempt,
+        request: pb.SignRequest,
+        group: pb.SignGroup,
+        place: int,
+        passage: Passage,
+    ) -> None:
         attempt.turn.spend(cost.GROUP + cost.ITEM * len(group.items))
         answer = attempt.answer.groups.add()
         items = [answer.items.add() for _ in group.items]
         try:
             if group.handle_index >= len(request.handles):
-                raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "No such handle in this batch.", field="handle_index")
+                raise FailureError(
+                    failures_pb2.REASON_INPUT_MALFORMED,
+                    "No such handle in this batch.",
+                    field="handle_index",
+                )
             token = request.handles[group.handle_index]
             name = name_of(token, attempt.peer, group)
-            decided: Ready | Decided | None = self._recent.get(name, attempt.snapshot, attempt.now_ms)
-            handle = self._groups.verify(token, attempt.peer, attempt.now_ms, attempt.turn.spend) if decided is None else None
+            decided: Ready | Decided | None = self._recent.get(
+                name, attempt.snapshot, attempt.now_ms
+            )
+            handle = (
+                self._groups.verify(token, attempt.peer, attempt.now_ms, attempt.turn.spend)
+                if decided is None
+                else None
+            )
         except FailureError as error:
             self._refuse_unbound_group(attempt, group, items, error)
             return
@@ -267,19 +321,27 @@ class Pipeline:
         if place not in taken:
             workload, grant = attempt.peer.spiffe_id, decided.capability.grant
             rate, burst = decided.rate_per_second, decided.burst
-            taken[place] = self._rates.take(workload, grant, rate, burst, len(items), attempt.peer.key_hash)
+            taken[place] = self._rates.take(
+                workload, grant, rate, burst, len(items), attempt.peer.key_hash
+            )
             if taken[place].granted:
                 try:
                     self._evidence.sign(attempt.peer, taken[place].granted)
                 except FailureError as full:
-                    self._rates.give_back(workload, grant, taken[place].granted, attempt.peer.key_hash)
+                    self._rates.give_back(
+                        workload, grant, taken[place].granted, attempt.peer.key_hash
+                    )
                     _fail(attempt, items, full)
                     taken[place] = Taken(0, full.retry_after_ms)
                     return
                 attempt.course.granted += taken[place].granted
         allowed, wait_ms = taken[place]
         if allowed < len(items):
-            limited = FailureError(failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up.", retry_after_ms=wait_ms)
+            limited = FailureError(
+                failures_pb2.REASON_RATE_LIMITED,
+                "The grant's rate is used up.",
+                retry_after_ms=wait_ms,
+            )
             _fail(attempt, items[allowed:], limited)
             if not allowed:
                 return  # before the token has had any work
@@ -289,7 +351,9 @@ class Pipeline:
             try:
                 if patience.gone is not None:
                     raise patience.gone
-                decided = self._groups.ready(decided, attempt.snapshot, attempt.peer, group, attempt.turn.spend)
+                decided = self._groups.ready(
+                    decided, attempt.snapshot, attempt.peer, group, attempt.turn.spend
+                )
             except FailureError as error:
                 patience.failed(error)
                 self._refuse_group(attempt, handle, group, items, error)
@@ -298,7 +362,13 @@ class Pipeline:
         for some, slots in self._pieces(attempt, decided, group.items[:allowed], items):
             if now_ms() >= decided.until_ms:  # a batch among many waits for each of its turns
                 detail = "The handle's life ended while the batch was signed."
-                self._refuse_all(attempt, decided, some, slots, FailureError(failures_pb2.REASON_HANDLE_EXPIRED, detail))
+                self._refuse_all(
+                    attempt,
+                    decided,
+                    some,
+                    slots,
+                    FailureError(failures_pb2.REASON_HANDLE_EXPIRED, detail),
+                )
                 continue
             self._sign(attempt, decided, some, slots)
             if len(attempt.drafts) - len(attempt.committed) >= PIECE and attempt.turn.company:
@@ -306,9 +376,15 @@ class Pipeline:
         answer.signed_by.CopyFrom(decided.signed_by)
 
     def _pieces(
-        self, attempt: Attempt, ready: Ready, items: Sequence[pb.SignItem], slots: Sequence[pb.SignedItem]
+        self,
+        attempt: Attempt,
+        ready: Ready,
+        items: Sequence[pb.SignItem],
+        slots: Sequence[pb.SignedItem],
     ) -> Iterator[tuple[Sequence[pb.SignItem], Sequence[pb.SignedItem]]]:
-        """The items of a group: all at once for whoever is alone, otherwise as many as a turn takes."""
+        """The items of a group: all at once for whoever is alone, otherwise as many as a turn
+        takes.
+        """
         begin, price = 0, cost.signature(ready.row.number, ready.signer.custody)
         while begin < len(items):
             alone = len(items) == 1 or not attempt.turn.company
@@ -322,7 +398,13 @@ class Pipeline:
             yield some, slots[begin : begin + most]
             begin += most
 
-    def _sign(self, attempt: Attempt, ready: Ready, items: Sequence[pb.SignItem], slots: Sequence[pb.SignedItem]) -> None:
+    def _sign(
+        self,
+        attempt: Attempt,
+        ready: Ready,
+        items: Sequence[pb.SignItem],
+        slots: Sequence[pb.SignedItem],
+    ) -> None:
         good: list[tuple[pb.SignItem, pb.SignedItem, bytes]] = []
         inputs: list[bytes] = []
         shortest, longest = _lengths(ready.row, self._message_max)
@@ -351,10 +433,26 @@ class Pipeline:
             intent_id = item.intent_id
             entry = signed_leaf(attempt.now_ms, intent_id, fingerprint, sha256(signature).digest())
             result = prefix + pb.SignedItem(signature=signature).SerializeToString()
-            self._draft(attempt, ready, intent_id, slot, fingerprint, IntentState.DONE, result, entry, signature, prefix)
+            self._draft(
+                attempt,
+                ready,
+                intent_id,
+                slot,
+                fingerprint,
+                IntentState.DONE,
+                result,
+                entry,
+                signature,
+                prefix,
+            )
 
     def _refuse_group(
-        self, attempt: Attempt, handle: Verified, group: pb.SignGroup, slots: list[pb.SignedItem], error: FailureError
+        self,
+        attempt: Attempt,
+        handle: Verified,
+        group: pb.SignGroup,
+        slots: list[pb.SignedItem],
+        error: FailureError,
     ) -> None:
         if error.outcome != failures_pb2.OUTCOME_REFUSED:
             _fail(attempt, slots, error)
@@ -368,7 +466,12 @@ class Pipeline:
         self._refuse_all(attempt, bound, group.items[: len(slots)], slots, error)
 
     def _refuse_all(
-        self, attempt: Attempt, bound: Bound, items: Sequence[pb.SignItem], slots: Sequence[pb.SignedItem], error: FailureError
+        self,
+        attempt: Attempt,
+        bound: Bound,
+        items: Sequence[pb.SignItem],
+        slots: Sequence[pb.SignedItem],
+        error: FailureError,
     ) -> None:
         for item, slot in zip(items, slots, strict=True):
             attempt.turn.spend(cost.REFUSAL)
@@ -380,9 +483,17 @@ class Pipeline:
             self._refuse(attempt, bound, item, slot, bound.fingerprint.of(item.input), error)
 
     def _refuse(
-        self, attempt: Attempt, bound: Bound, item: pb.SignItem, slot: pb.SignedItem, fingerprint: bytes, error: FailureError
+        self,
+        attempt: Attempt,
+        bound: Bound,
+        item: pb.SignItem,
+        slot: pb.SignedItem,
+        fingerprint: bytes,
+        error: FailureError,
     ) -> None:
-        """Refused is final for this intent: it goes into the ledger. Unavailable is not, and leaves no trace there."""
+        """Refused is final for this intent: it goes into the ledger. Unavailable is not, and leaves
+        no trace there.
+        """
         if error.outcome != failures_pb2.OUTCOME_REFUSED:
             slot.failure.CopyFrom(error.to_item())
         elif not self._may_record_refusal(attempt):
@@ -392,7 +503,16 @@ class Pipeline:
             slot.failure.CopyFrom(failure)
             entry = bound.leaf.refused(attempt.now_ms, item.intent_id, fingerprint, error.reason)
             result = failure.SerializeToString()
-            self._draft(attempt, bound, item.intent_id, slot, fingerprint, IntentState.REFUSED, result, entry)
+            self._draft(
+                attempt,
+                bound,
+                item.intent_id,
+                slot,
+                fingerprint,
+                IntentState.REFUSED,
+                result,
+                entry,
+            )
 
     def _draft(
         self,
@@ -447,14 +567,20 @@ class Pipeline:
             attempt.turn.spend(cost.REFUSAL)
             self._refuse_unbound(attempt, item, slot, error)
 
-    def _refuse_unbound(self, attempt: Attempt, item: pb.SignItem, slot: pb.SignedItem, error: FailureError) -> None:
+    def _refuse_unbound(
+        self, attempt: Attempt, item: pb.SignItem, slot: pb.SignedItem, error: FailureError
+    ) -> None:
         """A refusal that binds no intent: the handle is not good, or the id is none."""
         if error.outcome == failures_pb2.OUTCOME_REFUSED:
             if not self._may_record_refusal(attempt):
                 error = _flooded()
             else:
                 workload, digest = attempt.peer.spiffe_id, self._policy_digest
-                attempt.unbound.append(leaves.refused_unbound(attempt.now_ms, digest, workload, item.intent_id, error.reason))
+                attempt.unbound.append(
+                    leaves.refused_unbound(
+                        attempt.now_ms, digest, workload, item.intent_id, error.reason
+                    )
+                )
         slot.failure.CopyFrom(error.to_item())
 
     def _may_record_refusal(self, attempt: Attempt) -> bool:
@@ -470,12 +596,15 @@ class Pipeline:
 
     @contextmanager
     def closing(self, peer: Peer) -> Iterator[None]:
-        """Around closing an intent of this workload that nobody has seen: each is a row and a leaf. Raises RATE_LIMITED.
+        """Around closing an intent of this workload that nobody has seen: each is a row and a leaf.
+        Raises RATE_LIMITED.
 
         Counted apart from refusals: who is refused often may still ask what became of the rest.
         """
         rate = self._refusals_per_second
-        granted, wait_ms = self._rates.take(peer.spiffe_id, NEVERS, rate, 5 * rate, 1, peer.key_hash)
+        granted, wait_ms = self._rates.take(
+            peer.spiffe_id, NEVERS, rate, 5 * rate, 1, peer.key_hash
+        )
         if not granted:
             sentence = "This workload asks too often for what was never sent."
             raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=wait_ms)
@@ -490,9 +619,13 @@ class Pipeline:
 
 def _give_up(attempt: Attempt) -> None:
     """Nothing of this attempt leaves, and what of it was signed is remembered."""
-    placed = zip(attempt.committed, attempt.drafts, attempt.slots, strict=False)  # not all were committed
+    placed = zip(
+        attempt.committed, attempt.drafts, attempt.slots, strict=False
+    )  # not all were committed
     signed = {id(slot) for result, draft, slot in placed if _is_done(result, draft)}
-    attempt.course.signed.update(place for place, slot in enumerate(_slots(attempt)) if id(slot) in signed)
+    attempt.course.signed.update(
+        place for place, slot in enumerate(_slots(attempt)) if id(slot) in signed
+    )
     attempt.committed.clear()
     _drop_rest(attempt)
 
@@ -516,14 +649,18 @@ def _drop_rest(attempt: Attempt) -> None:
 
 
 def _fail_rest(attempt: Attempt, request: pb.SignRequest, error: FailureError) -> None:
-    """What was committed before this is done and goes out; all that was not is told why. A refusal that is not in the ledger is
-    none: the same intent may still be signed (I5).
+    """What was committed before this is done and goes out; all that was not is told why. A refusal
+    that is not in the ledger is none: the same intent may still be signed (I5).
     """
     _drop_rest(attempt)
     settled = {id(slot) for slot in attempt.slots}
     failure = error.to_item()
     for place, group in enumerate(request.groups):
-        answer = attempt.answer.groups[place] if place < len(attempt.answer.groups) else attempt.answer.groups.add()
+        answer = (
+            attempt.answer.groups[place]
+            if place < len(attempt.answer.groups)
+            else attempt.answer.groups.add()
+        )
         for index in range(len(group.items)):
             slot = answer.items[index] if index < len(answer.items) else answer.items.add()
             if id(slot) in settled:
@@ -533,10 +670,16 @@ def _fail_rest(attempt: Attempt, request: pb.SignRequest, error: FailureError) -
 
 
 def _own_up(attempt: Attempt) -> None:
-    """What an earlier attempt has signed, and this one does not give out, is not said not to have happened."""
+    """What an earlier attempt has signed, and this one does not give out, is not said not to have
+    happened.
+    """
     signed = attempt.course.signed
     for place, slot in enumerate(_slots(attempt)):
-        if place in signed and slot.HasField("failure") and _outcome(slot) != failures_pb2.OUTCOME_UNKNOWN:
+        if (
+            place in signed
+            and slot.HasField("failure")
+            and _outcome(slot) != failures_pb2.OUTCOME_UNKNOWN
+        ):
             slot.failure.CopyFrom(signed_before(FailureError.from_item(slot.failure)).to_item())
 
 
@@ -546,7 +689,9 @@ def _outcome(slot: pb.SignedItem) -> failures_pb2.Outcome.ValueType:
 
 def _release(attempt: Attempt, committed: list[Committed]) -> None:
     """8. Release: only what this commit inserted, or what an earlier one stored (I4, I5)."""
-    placed = zip(committed, attempt.drafts, attempt.slots, attempt.signatures, attempt.prefixes, strict=True)
+    placed = zip(
+        committed, attempt.drafts, attempt.slots, attempt.signatures, attempt.prefixes, strict=True
+    )
     for result, draft, slot, signature, prefix in placed:
         if result.verdict == Verdict.NEW:
             slot.leaf_index = result.leaf_index
@@ -564,14 +709,20 @@ def _release(attempt: Attempt, committed: list[Committed]) -> None:
             slot.leaf_index = result.stored.leaf_index
         else:
             expired = result.reason == failures_pb2.REASON_INTENT_EXPIRED
-            why = _too_old(draft.intent_id, attempt.now_ms) if expired else "The ledger does not take this intent."
+            why = (
+                _too_old(draft.intent_id, attempt.now_ms)
+                if expired
+                else "The ledger does not take this intent."
+            )
             refused = FailureError(result.reason, why)
             slot.failure.CopyFrom(refused.to_item())
             slot.leaf_index = result.leaf_index
 
 
 def signed_before(now: FailureError) -> FailureError:
-    """What is in the ledger does not leave under what no longer allows it (I2, I6). But it was signed: not "refused"."""
+    """What is in the ledger does not leave under what no longer allows it (I2, I6). But it was
+    signed: not "refused".
+    """
     return FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, f"Signed before; now {now.row.name}.")
 
 
@@ -585,7 +736,9 @@ def _fail(attempt: Attempt, slots: list[pb.SignedItem], error: FailureError) -> 
 
 def _flooded() -> FailureError:
     return FailureError(
-        failures_pb2.REASON_RATE_LIMITED, "This workload is refused too often to record each.", retry_after_ms=1000
+        failures_pb2.REASON_RATE_LIMITED,
+        "This workload is refused too often to record each.",
+        retry_after_ms=1000,
     )
 
 
@@ -595,31 +748,44 @@ def latest_intent(now: int) -> bytes:
 
 
 def intent_in_time(intent_id: bytes, now: int) -> None:
-    """Raises FailureError INPUT_MALFORMED if it is no id, INTENT_FROM_FUTURE if it lies too far ahead."""
+    """Raises FailureError INPUT_MALFORMED if it is no id, INTENT_FROM_FUTURE if it lies too far
+    ahead.
+    """
     if millis_of(intent_id) > now + FUTURE_MS:
         detail = f"The intent id lies in the future: {_clocks(intent_id, now)}."
         raise FailureError(failures_pb2.REASON_INTENT_FROM_FUTURE, detail, field="intent_id")
 
 
 def _too_old(intent_id: bytes, now: int) -> str:
-    return f"Of this time nothing is kept any more: {_clocks(intent_id, now)}. If it is new, the clock of its node is behind."
+    return (
+        f"Of this time nothing is kept any more: {_clocks(intent_id, now)}. If it is new, the "
+        f"clock of its node is behind."
+    )
 
 
 def _clocks(intent_id: bytes, now: int) -> str:
     """What a person needs to see whose clock is wrong."""
-    return f"the id says {_moment(millis_of(intent_id))}, and the adapter's clock says {_moment(now)}"
+    return (
+        f"the id says {_moment(millis_of(intent_id))}, and the adapter's clock says {_moment(now)}"
+    )
 
 
 def _moment(millis: int) -> str:
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(millis / 1000))
-    except (OverflowError, ValueError, OSError):  # 48 bits of milliseconds last longer than calendars
+    except (
+        OverflowError,
+        ValueError,
+        OSError,
+    ):  # 48 bits of milliseconds last longer than calendars
         return f"{millis} ms after 1970"
 
 
 def _lengths(row: AlgorithmRow, message_max: int) -> tuple[int, int]:
     """The shortest and the longest input that the algorithm takes here, bytes."""
-    return (row.max_input, row.max_input) if row.takes_digest else (0, min(row.max_input, message_max))
+    return (
+        (row.max_input, row.max_input) if row.takes_digest else (0, min(row.max_input, message_max))
+    )
 
 
 def _misfit(row: AlgorithmRow, longest: int) -> FailureError:
@@ -627,4 +793,8 @@ def _misfit(row: AlgorithmRow, longest: int) -> FailureError:
     if row.takes_digest:
         detail = f"{row.name} takes a digest of {longest} bytes."
         return FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="input")
-    return FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, f"Messages are at most {longest} bytes here.", field="input")
+    return FailureError(
+        failures_pb2.REASON_INPUT_TOO_LARGE,
+        f"Messages are at most {longest} bytes here.",
+        field="input",
+    )

@@ -20,7 +20,9 @@ from capsign_adapter.sign.snapshot import Snapshots
 class PublicKeys:
     """Answers under a handle: who may sign in a context may know its keys."""
 
-    def __init__(self, policy: Policy, keyring: Keyring, snapshots: Snapshots, budget: Budget) -> None:
+    def __init__(
+        self, policy: Policy, keyring: Keyring, snapshots: Snapshots, budget: Budget
+    ) -> None:
         self._policy = policy
         self._budget = budget
         self._keyring = keyring
@@ -34,8 +36,14 @@ class PublicKeys:
         suffix: signing_pb2.ContextSuffix,
         now_ms: int,
     ) -> list[tuple[signing_pb2.PublicKey, Signer]]:
-        """Newest first. Raises FailureError as signing would, RATE_LIMITED, and KEY_NOT_ACTIVE if there is none; TokenError."""
-        snapshot, row, capability = self._snapshots.refresh(), ALGORITHMS[algorithm], handle.capability
+        """Newest first. Raises FailureError as signing would, RATE_LIMITED, and KEY_NOT_ACTIVE if
+        there is none; TokenError.
+        """
+        snapshot, row, capability = (
+            self._snapshots.refresh(),
+            ALGORITHMS[algorithm],
+            handle.capability,
+        )
         skew_ms = self._policy.limits.clock_skew_ms
         admitted = admit(handle, self._policy, snapshot.revoked, algorithm, suffix, now_ms, skew_ms)
         found: list[tuple[signing_pb2.PublicKey, Signer]] = []
@@ -45,8 +53,14 @@ class PublicKeys:
             if not self._keyring.holds(version, capability.purpose, algorithm, digest):
                 self._budget.charge(peer, cost.first_use(bool(admitted.transcript)))
             attestation = self._keyring.attestation(version, algorithm, context)
-            key = self._keyring.public_key(version, capability.purpose, algorithm, digest, attestation)
-            found.append((key, self._keyring.signer(version, capability.purpose, algorithm, digest)))
+            key = self._keyring.public_key(
+                version, capability.purpose, algorithm, digest, attestation
+            )
+            found.append(
+                (key, self._keyring.signer(version, capability.purpose, algorithm, digest))
+            )
         if not found:
-            raise FailureError(failures_pb2.REASON_KEY_NOT_ACTIVE, "This key has no version for this algorithm.")
+            raise FailureError(
+                failures_pb2.REASON_KEY_NOT_ACTIVE, "This key has no version for this algorithm."
+            )
         return found

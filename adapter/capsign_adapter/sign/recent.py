@@ -1,7 +1,9 @@
-"""Groups that were decided a moment ago: the same handle, of the same peer, asked in the same way, under the same snapshot.
+"""Groups that were decided a moment ago: the same handle, of the same peer, asked in the same way,
+under the same snapshot.
 
-A decision is a function of these and of the time, and the time matters to it only through the moment until which the handle
-lives. So it is kept for a second, or until that moment if it comes first. A revocation changes the snapshot, and every answer.
+A decision is a function of these and of the time, and the time matters to it only through the
+moment until which the handle lives. So it is kept for a second, or until that moment if it comes
+first. A revocation changes the snapshot, and every answer.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from capsign_adapter.sign.group import Ready
 from capsign_adapter.sign.snapshot import Snapshot
 
 KEPT_MS = 1000
-"""Longest time for which a decision is used again: it must not stretch the life of a subkey in memory by more."""
+"""Longest time for which a decision is used again: it must not stretch the life of a subkey in
+memory by more.
+"""
 
 CAPACITY = 4096
 """Most decisions kept; at the bound all are forgotten."""
@@ -31,12 +35,16 @@ class _Kept:
     ready: Ready
 
     def holds(self, now_ms: int) -> bool:
-        """Not over, and not made in what is the future now: a clock that was put back must not make it live longer."""
+        """Not over, and not made in what is the future now: a clock that was put back must not make
+        it live longer.
+        """
         return now_ms < self.until_ms <= now_ms + KEPT_MS
 
 
 class Recent:
-    """A bounded memory of decisions. Safe to share between threads: a lost race decides once more."""
+    """A bounded memory of decisions. Safe to share between threads: a lost race decides once
+    more.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[Name, _Kept] = {}
@@ -45,7 +53,11 @@ class Recent:
     def get(self, name: Name, snapshot: Snapshot, now_ms: int) -> Ready | None:
         """The decision, if it was made under this snapshot and still holds."""
         kept = self._kept.get(name)
-        return kept.ready if kept is not None and kept.snapshot is snapshot and kept.holds(now_ms) else None
+        return (
+            kept.ready
+            if kept is not None and kept.snapshot is snapshot and kept.holds(now_ms)
+            else None
+        )
 
     def put(self, name: Name, snapshot: Snapshot, ready: Ready, now_ms: int) -> None:
         """Remember a decision that was made just now."""
@@ -71,4 +83,12 @@ class Recent:
 def name_of(token: bytes, peer: Peer, group: pb.SignGroup) -> Name:
     """What a decision depends on, apart from snapshot and time."""
     context = group.context.SerializeToString()
-    return token, peer.spiffe_id, peer.key_hash, group.algorithm, context, group.caller, group.expected_kid
+    return (
+        token,
+        peer.spiffe_id,
+        peer.key_hash,
+        group.algorithm,
+        context,
+        group.caller,
+        group.expected_kid,
+    )

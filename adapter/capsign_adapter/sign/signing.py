@@ -1,7 +1,8 @@
-"""Signs the inputs of a group, with two threads where that helps: OpenSSL signs without the interpreter's lock.
+"""Signs the inputs of a group, with two threads where that helps: OpenSSL signs without the
+interpreter's lock.
 
-A batch that comes alone would leave the other core idle while it is signed. When several batches are being signed, each stays on
-its own thread: the cores are busy already.
+A batch that comes alone would leave the other core idle while it is signed. When several batches
+are being signed, each stays on its own thread: the cores are busy already.
 """
 
 from __future__ import annotations
@@ -20,8 +21,16 @@ from capsign_adapter.keys.keyring import Signer
 WORTH_TWO = 24
 """Fewest inputs for which waking a second thread costs less than it saves."""
 
-_LOCK_FREE = frozenset({algorithms_pb2.ALGORITHM_ED25519, algorithms_pb2.ALGORITHM_ES256, algorithms_pb2.ALGORITHM_ML_DSA_65})
-"""Algorithms that release the interpreter's lock while they sign; an HMAC does not, and a token has one thread."""
+_LOCK_FREE = frozenset(
+    {
+        algorithms_pb2.ALGORITHM_ED25519,
+        algorithms_pb2.ALGORITHM_ES256,
+        algorithms_pb2.ALGORITHM_ML_DSA_65,
+    }
+)
+"""Algorithms that release the interpreter's lock while they sign; an HMAC does not, and a token has
+one thread.
+"""
 
 Result = bytes | FailureError
 
@@ -33,7 +42,9 @@ PATIENCE_S = 5.0
 
 @dataclass(slots=True)
 class Patience:
-    """A batch's, with the token: a thousand signatures, and each waits ten seconds for one that hangs."""
+    """A batch's, with the token: a thousand signatures, and each waits ten seconds for one that
+    hangs.
+    """
 
     began_s: float = field(default_factory=time.monotonic)
     gone: FailureError | None = None
@@ -56,7 +67,11 @@ class Signing:
         """A signature, or why there is none, for each input, in order."""
         if signer.custody != algorithms_pb2.CUSTODY_CLASS_ADAPTER_MEMORY:
             return _by_token(signer.sign, inputs, patience)
-        if len(inputs) < WORTH_TWO or signer.algorithm not in _LOCK_FREE or not self._alone.acquire(blocking=False):
+        if (
+            len(inputs) < WORTH_TWO
+            or signer.algorithm not in _LOCK_FREE
+            or not self._alone.acquire(blocking=False)
+        ):
             return _part(signer.sign, inputs)
         try:
             half = len(inputs) // 2
@@ -76,7 +91,9 @@ def _part(sign: Callable[[bytes], bytes], inputs: Sequence[bytes]) -> list[Resul
     return results
 
 
-def _by_token(sign: Callable[[bytes], bytes], inputs: Sequence[bytes], patience: Patience) -> list[Result]:
+def _by_token(
+    sign: Callable[[bytes], bytes], inputs: Sequence[bytes], patience: Patience
+) -> list[Result]:
     results: list[Result] = []
     for data in inputs:
         if patience.gone is not None:

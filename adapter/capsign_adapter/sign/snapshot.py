@@ -1,4 +1,6 @@
-"""What decisions are made under: revocations and key versions as of one epoch, replaced as a whole when the epoch moves."""
+"""What decisions are made under: revocations and key versions as of one epoch, replaced as a whole
+when the epoch moves.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from capsign_adapter.store.interface import KeyVersionRow, Store, StoreUnavailab
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Immutable; a decision uses one from beginning to end, and the commit checks that its epoch still holds (I6)."""
+    """Immutable; a decision uses one from beginning to end, and the commit checks that its epoch
+    still holds (I6).
+    """
 
     epoch: int
     revoked: RevocationIndex
@@ -50,16 +54,20 @@ class Snapshots:
         return self._current
 
     def refresh(self) -> Snapshot:
-        """The snapshot of the epoch now; calls `on_move` first if it is another one, so that caches empty before it is used.
+        """The snapshot of the epoch now; calls `on_move` first if it is another one, so that caches
+        empty before it is used.
 
-        Raises what the store raises, and StoreUnavailableError if another thread takes too long to read the new one: a store that
-        hangs keeps each caller for its own wait, not for those of all who came before.
+        Raises what the store raises, and StoreUnavailableError if another thread takes too long to
+        read the new one: a store that hangs keeps each caller for its own wait, not for those of
+        all who came before.
         """
         known = self._current
         if self._store.control().revocation_epoch == known.epoch:
             return known
         if not self._moving.acquire(timeout=TURN_S):
-            raise StoreUnavailableError(f"The store has not told the new revocations for {TURN_S:g} s.")
+            raise StoreUnavailableError(
+                f"The store has not told the new revocations for {TURN_S:g} s."
+            )
         try:
             if self._store.control().revocation_epoch != self._current.epoch:
                 fresh = self._read()
@@ -70,10 +78,14 @@ class Snapshots:
             self._moving.release()
 
     def _read(self) -> Snapshot:
-        # Two reads: if the epoch moves between them the snapshot is older than the versions, and a commit under it is refused.
+        # Two reads: if the epoch moves between them the snapshot is older than the versions, and a
+        # commit under it is refused.
         epoch, revocations = self._store.revocations()
         versions: dict[tuple[str, str], list[KeyVersionRow]] = {}
         for row in self._store.key_versions():
             versions.setdefault((row.tenant, row.key), []).append(row)
-        newest_first = {name: tuple(sorted(rows, key=lambda row: -row.version)) for name, rows in versions.items()}
+        newest_first = {
+            name: tuple(sorted(rows, key=lambda row: -row.version))
+            for name, rows in versions.items()
+        }
         return Snapshot(epoch, RevocationIndex(epoch, revocations), newest_first)

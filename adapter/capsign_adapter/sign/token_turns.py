@@ -1,7 +1,8 @@
 """The token, in turns: it has one thread, and whoever came with most calls would have most of it.
 
-A thread that is signing a batch says so (`begin`); its calls of the token then wait for their turn there, and its own turn to
-compute is over meanwhile: a token that is slow or hangs keeps nobody from computing. All other calls pass as they are.
+A thread that is signing a batch says so (`begin`); its calls of the token then wait for their turn
+there, and its own turn to compute is over meanwhile: a token that is slow or hangs keeps nobody
+from computing. All other calls pass as they are.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class TokenTurns:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Around a wait for what another thread asks the token: who works on a batch has no turn meanwhile."""
+        """Around a wait for what another thread asks the token: who works on a batch has no turn
+        meanwhile.
+        """
         now = getattr(self._mine, "now", None)
         if now is None:
             yield

@@ -18,11 +18,14 @@ EXPIRE_SECONDS = 0.1
 """Between looks for streams whose peer does not take what it was handed."""
 
 MORE_SECONDS = 0.05
-"""Before a call that goes on where the last one left off: whoever waits for what it held gets a turn."""
+"""Before a call that goes on where the last one left off: whoever waits for what it held gets a
+turn.
+"""
 
 
 class Ticker:
-    """Calls something at once, and then every so often, on a thread of its own. A call that fails is logged and made again.
+    """Calls something at once, and then every so often, on a thread of its own. A call that fails
+    is logged and made again.
 
     One that returns True has left something to do, and is made again after `MORE_SECONDS`.
     """
@@ -49,9 +52,13 @@ class Ticker:
             try:
                 more = self._action()
                 failing = False
-            except Exception as error:  # a broken store must not end the watch that would see it mended
+            except (
+                Exception
+            ) as error:  # a broken store must not end the watch that would see it mended
                 if not failing:
-                    logs.error("ticker.failed", ticker=self._name, reason=failure_of(error).row.name)
+                    logs.error(
+                        "ticker.failed", ticker=self._name, reason=failure_of(error).row.name
+                    )
                 failing = True
             if self._stop.wait(min(MORE_SECONDS, self._every) if more else self._every):
                 return
@@ -70,12 +77,16 @@ def tickers(
     checkpoint_seconds: float,
     collect_seconds: float,
 ) -> list[Ticker]:
-    """The tickers of a replica, not yet started. `beat` is called by the one that waits neither for store nor for token."""
+    """The tickers of a replica, not yet started. `beat` is called by the one that waits neither for
+    store nor for token.
+    """
 
     def collect() -> bool:
         mine_ms, told_ms = now_ms(), store.clock_ms()
         # The watermark never moves back: two clocks must agree that it may move.
-        gone = store.collect_garbage(mine_ms if told_ms is None else min(mine_ms, told_ms), retention_ms, MAX_COLLECTED)
+        gone = store.collect_garbage(
+            mine_ms if told_ms is None else min(mine_ms, told_ms), retention_ms, MAX_COLLECTED
+        )
         if gone:
             logs.event("intents.collected", count=gone)
         return gone == MAX_COLLECTED

@@ -1,1 +1,3 @@
-"""The ledger, the evidence log and the control state, behind one contract and in one transaction."""
+"""The ledger, the evidence log and the control state, behind one contract and in one
+transaction.
+"""

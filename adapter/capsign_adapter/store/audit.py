@@ -1,4 +1,6 @@
-"""Agents' audit batches in tables: taken exactly once, each following the one before it in its boot."""
+"""Agents' audit batches in tables: taken exactly once, each following the one before it in its
+boot.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,21 @@ MAX_BATCHES = 256
 """Most batches that one read returns; each is at most a mebibyte."""
 
 
-def submit(tx: Transaction, head: Head, workload_id: int, draft: AuditDraft, now_ms: int) -> AuditAccepted:
-    """Take a batch: the next of its boot, or one that was taken before. Raises AuditOutOfOrderError for any other."""
+def submit(
+    tx: Transaction, head: Head, workload_id: int, draft: AuditDraft, now_ms: int
+) -> AuditAccepted:
+    """Take a batch: the next of its boot, or one that was taken before. Raises AuditOutOfOrderError
+    for any other.
+    """
     boot = tx.one(
-        "SELECT accepted_through, last_hash, closed FROM audit_boots WHERE workload_id = ? AND boot_id = ?",
+        "SELECT accepted_through, last_hash, closed FROM audit_boots WHERE workload_id = "
+        "? AND boot_id = ?",
         workload_id,
         draft.boot_id,
     )
-    through, last_hash, closed = (int(boot[0]), bytes(boot[1]), bool(boot[2])) if boot else (0, b"", False)
+    through, last_hash, closed = (
+        (int(boot[0]), bytes(boot[1]), bool(boot[2])) if boot else (0, b"", False)
+    )
     if draft.last_sequence <= through:
         return _taken_before(tx, workload_id, draft, through)
     follows = draft.first_sequence == through + 1 and draft.previous == last_hash and not closed
@@ -25,7 +34,8 @@ def submit(tx: Transaction, head: Head, workload_id: int, draft: AuditDraft, now
         raise AuditOutOfOrderError(through)
     index = log.sequence(tx, head, [draft.leaf], now_ms)
     tx.send(
-        "INSERT INTO audit_batches (leaf_index, workload_id, boot_id, first_sequence, last_sequence, batch_hash, batch)"
+        "INSERT INTO audit_batches (leaf_index, workload_id, boot_id, first_sequence, "
+        "last_sequence, batch_hash, batch)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         index,
         workload_id,
@@ -36,8 +46,10 @@ def submit(tx: Transaction, head: Head, workload_id: int, draft: AuditDraft, now
         draft.batch,
     )
     tx.send(
-        "INSERT INTO audit_boots (workload_id, boot_id, accepted_through, last_hash, closed) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (workload_id, boot_id) DO UPDATE SET accepted_through = excluded.accepted_through,"
+        "INSERT INTO audit_boots (workload_id, boot_id, accepted_through, last_hash, "
+        "closed) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (workload_id, boot_id) DO UPDATE SET accepted_through = "
+        "excluded.accepted_through,"
         " last_hash = excluded.last_hash, closed = excluded.closed",
         workload_id,
         draft.boot_id,
@@ -48,14 +60,18 @@ def submit(tx: Transaction, head: Head, workload_id: int, draft: AuditDraft, now
     return AuditAccepted(draft.last_sequence, index, duplicate=False)
 
 
-def _taken_before(tx: Transaction, workload_id: int, draft: AuditDraft, through: int) -> AuditAccepted:
+def _taken_before(
+    tx: Transaction, workload_id: int, draft: AuditDraft, through: int
+) -> AuditAccepted:
     row = tx.one(
-        "SELECT leaf_index, batch_hash FROM audit_batches WHERE workload_id = ? AND boot_id = ? AND last_sequence = ?",
+        "SELECT leaf_index, batch_hash FROM audit_batches WHERE workload_id = ? AND "
+        "boot_id = ? AND last_sequence = ?",
         workload_id,
         draft.boot_id,
         draft.last_sequence,
     )
-    # Same sequence numbers, other bytes: an agent that tells two stories of one boot. Not a duplicate.
+    # Same sequence numbers, other bytes: an agent that tells two stories of one boot. Not a
+    # duplicate.
     if row is None or bytes(row[1]) != draft.batch_hash:
         raise AuditOutOfOrderError(through)
     return AuditAccepted(through, int(row[0]), duplicate=True)
@@ -64,12 +80,18 @@ def _taken_before(tx: Transaction, workload_id: int, draft: AuditDraft, through:
 def batches(tx: Reader, workload: str, first_leaf: int, limit: int) -> list[tuple[int, str, bytes]]:
     """Batches by leaf index, ascending; of one workload where one is named."""
     query = (
-        "SELECT b.leaf_index, w.spiffe_id, b.batch FROM audit_batches b JOIN workloads w ON w.id = b.workload_id"
+        "SELECT b.leaf_index, w.spiffe_id, b.batch FROM audit_batches b JOIN workloads w "
+        "ON w.id = b.workload_id"
         " WHERE b.leaf_index >= ?"
     )
     limit = max(0, min(limit, MAX_BATCHES))
     if workload:
-        rows = tx.all(f"{query} AND w.spiffe_id = ? ORDER BY b.leaf_index LIMIT ?", first_leaf, workload, limit)
+        rows = tx.all(
+            f"{query} AND w.spiffe_id = ? ORDER BY b.leaf_index LIMIT ?",
+            first_leaf,
+            workload,
+            limit,
+        )
     else:
         rows = tx.all(f"{query} ORDER BY b.leaf_index LIMIT ?", first_leaf, limit)
     return [(index, spiffe_id, bytes(batch)) for index, spiffe_id, batch in rows]

@@ -9,7 +9,10 @@ from capsign_adapter.store import log
 from capsign_adapter.store.interface import AuthorityRow, AuthorityState
 from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
 
-_COLUMNS = "version, state, certificate, label, check_value, created_ms, expires_ms, activated_ms, signed_until_ms, retired_ms"
+_COLUMNS = (
+    "version, state, certificate, label, check_value, created_ms, expires_ms, activated_ms, "
+    "signed_until_ms, retired_ms"
+)
 
 
 def every(tx: Reader) -> list[AuthorityRow]:
@@ -19,14 +22,22 @@ def every(tx: Reader) -> list[AuthorityRow]:
 
 def _row(found: Row) -> AuthorityRow:
     version, state, certificate, label, check_value, *times = found
-    return AuthorityRow(version, AuthorityState(state), bytes(certificate), label, bytes(check_value), *times)
+    return AuthorityRow(
+        version, AuthorityState(state), bytes(certificate), label, bytes(check_value), *times
+    )
 
 
-def add(tx: Transaction, head: Head, row: AuthorityRow, newest: int, leaf: bytes, now_ms: int) -> int:
-    """Record one that the token holds already. Two replicas that prepare at once: the second finds the first one's row, which may
-    be active by then.
+def add(
+    tx: Transaction, head: Head, row: AuthorityRow, newest: int, leaf: bytes, now_ms: int
+) -> int:
+    """Record one that the token holds already. Two replicas that prepare at once: the second finds
+    the first one's row, which may be active by then.
     """
-    waiting = tx.one("SELECT version FROM authorities WHERE state = ? OR version > ?", int(AuthorityState.PREPARED), newest)
+    waiting = tx.one(
+        "SELECT version FROM authorities WHERE state = ? OR version > ?",
+        int(AuthorityState.PREPARED),
+        newest,
+    )
     if waiting is not None:
         raise _refused(f"Authority {waiting[0]} was prepared by another process.")
     tx.send(
@@ -45,11 +56,14 @@ def add(tx: Transaction, head: Head, row: AuthorityRow, newest: int, leaf: bytes
     return log.sequence(tx, head, [leaf], now_ms)
 
 
-def move(tx: Transaction, head: Head, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int) -> int:
+def move(
+    tx: Transaction, head: Head, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int
+) -> int:
     """Move one if it is still where the caller saw it."""
     moved = tx.run(
         "UPDATE authorities SET state = ?,"
-        " activated_ms = CASE WHEN ? = 1 THEN ? ELSE activated_ms END, retired_ms = CASE WHEN ? = 1 THEN ? ELSE retired_ms END"
+        " activated_ms = CASE WHEN ? = 1 THEN ? ELSE activated_ms END, retired_ms = CASE "
+        "WHEN ? = 1 THEN ? ELSE retired_ms END"
         " WHERE version = ? AND state = ?",
         int(state),
         int(state == AuthorityState.ACTIVE),

@@ -1,7 +1,7 @@
 """Batches that arrive while a commit is under way share the next one: many callers, one fsync.
 
-Nobody waits for company. A caller that finds nothing under way commits at once, alone; those who come meanwhile queue up, and the
-first of them commits for all of them when the turn comes.
+Nobody waits for company. A caller that finds nothing under way commits at once, alone; those who
+come meanwhile queue up, and the first of them commits for all of them when the turn comes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from capsign_adapter.store.interface import Committed, Draft, StoreUnavailableError
 
 MAX_DRAFTS = 2_048
-"""Drafts in one transaction, unless a single batch is larger: bounds how long others wait for the turn."""
+"""Drafts in one transaction, unless a single batch is larger: bounds how long others wait for the
+turn.
+"""
 
 SMALL = 32
 """Drafts of a batch that does not wait behind larger ones."""
@@ -23,12 +25,16 @@ OVERTAKEN_S = 0.02
 """How long a large batch may be overtaken by small ones."""
 
 QUEUED_S = 10.0
-"""Longest wait to be taken up by a commit, seconds. A disk that hangs keeps those whose commit it has, and no others."""
+"""Longest wait to be taken up by a commit, seconds. A disk that hangs keeps those whose commit it
+has, and no others.
+"""
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """One caller's drafts, with all that could be computed before its turn, and in the end `results` or `error`."""
+    """One caller's drafts, with all that could be computed before its turn, and in the end
+    `results` or `error`.
+    """
 
     epoch: int
     drafts: Sequence[Draft]
@@ -54,7 +60,9 @@ class Batch:
 
 
 class Combiner:
-    """Runs one group of batches at a time. `commit` settles every batch of the group it is given."""
+    """Runs one group of batches at a time. `commit` settles every batch of the group it is
+    given.
+    """
 
     def __init__(self, commit: Callable[[list[Batch]], None]) -> None:
         self._commit = commit
@@ -63,8 +71,8 @@ class Combiner:
         self._busy = False
 
     def submit(self, batch: Batch) -> list[Committed]:
-        """What became of the batch, once it is durable. Raises what its commit raised, and StoreUnavailableError if no commit
-        took it up in time: then none will.
+        """What became of the batch, once it is durable. Raises what its commit raised, and
+        StoreUnavailableError if no commit took it up in time: then none will.
         """
         with self._mutex:
             queued = self._busy
@@ -88,10 +96,14 @@ class Combiner:
             if batch not in self._queue:
                 return
             self._queue.remove(batch)
-        raise StoreUnavailableError(f"The commit before this one has taken {QUEUED_S:g} s. See to the store and its disk.")
+        raise StoreUnavailableError(
+            f"The commit before this one has taken {QUEUED_S:g} s. See to the store and its disk."
+        )
 
     def _lead(self, batch: Batch) -> None:
-        """Commit for this batch and those that queued, then hand the turn to the first of those who came meanwhile."""
+        """Commit for this batch and those that queued, then hand the turn to the first of those who
+        came meanwhile.
+        """
         with self._mutex:
             group = self._take(batch)
         try:
@@ -116,8 +128,8 @@ class Combiner:
         return first
 
     def _take(self, first: Batch) -> list[Batch]:
-        """This batch and those that go with it, in the order in which they came; but what is small goes before what is large, and
-        then the group is not large either.
+        """This batch and those that go with it, in the order in which they came; but what is small
+        goes before what is large, and then the group is not large either.
         """
         group, size = [first], len(first.drafts)
         for batch in self._small() or list(self._queue):
@@ -129,7 +141,9 @@ class Combiner:
         return group
 
     def _small(self) -> list[Batch]:
-        """Those that wait and are small, unless the first has waited so long that it must not be overtaken any more."""
+        """Those that wait and are small, unless the first has waited so long that it must not be
+        overtaken any more.
+        """
         if not self._queue or time.monotonic() - self._queue[0].queued_s > OVERTAKEN_S:
             return []
         return [batch for batch in self._queue if len(batch.drafts) <= SMALL]

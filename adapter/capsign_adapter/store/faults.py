@@ -1,6 +1,8 @@
-"""Why a store cannot be used, each with the sentence an operator needs. Nothing was written when one of these is raised.
+"""Why a store cannot be used, each with the sentence an operator needs. Nothing was written when
+one of these is raised.
 
-They are kinds of StoreUnavailableError, so that callers who only care that nothing was written need to know no more.
+They are kinds of StoreUnavailableError, so that callers who only care that nothing was written need
+to know no more.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ MAKE_ONE = "`capsign-adapter --config FILE provision` makes it"
 
 
 class StoreMissingError(StoreUnavailableError):
-    """There is no deployment at that place. Never a reason to make a new one: somebody may have lost the disk."""
+    """There is no deployment at that place. Never a reason to make a new one: somebody may have
+    lost the disk.
+    """
 
 
 class StoreExistsError(StoreUnavailableError):
@@ -26,11 +30,15 @@ class StoreTooNewError(StoreUnavailableError):
 
 
 class StoreOlderError(StoreUnavailableError):
-    """An older release wrote this database, and it was only to be looked at: a start would bring it to this release's schema."""
+    """An older release wrote this database, and it was only to be looked at: a start would bring it
+    to this release's schema.
+    """
 
 
 class StoreDamagedError(StoreUnavailableError):
-    """What is stored contradicts itself. Stop every replica and compare with a backup and the last witnessed checkpoint."""
+    """What is stored contradicts itself. Stop every replica and compare with a backup and the last
+    witnessed checkpoint.
+    """
 
 
 class StoreUnsafeError(StoreUnavailableError):
@@ -39,11 +47,19 @@ class StoreUnsafeError(StoreUnavailableError):
 
 _SQLITE_SENTENCES = {
     sqlite3.SQLITE_FULL: "The disk of the database is full. Free space; signing resumes by itself.",
-    sqlite3.SQLITE_READONLY: "The database or its disk is read-only. Remount it or give write access.",
-    sqlite3.SQLITE_IOERR: "The disk of the database gave an I/O error. See the kernel's log and replace the disk.",
-    sqlite3.SQLITE_CANTOPEN: "The database file cannot be opened. See that its directory is mounted and belongs to this user.",
-    sqlite3.SQLITE_BUSY: "Another process has held the database's lock for too long. Find it with `fuser` and see why it waits.",
-    sqlite3.SQLITE_PERM: "The operating system denies access to the database file. Correct its owner.",
+    sqlite3.SQLITE_READONLY: "The database or its disk is read-only. "
+    "Remount it or give write access.",
+    sqlite3.SQLITE_IOERR: "The disk of the database gave an I/O error. See "
+    "the kernel's log and replace the "
+    "disk.",
+    sqlite3.SQLITE_CANTOPEN: "The database file cannot be opened. See that its "
+    "directory is mounted and belongs "
+    "to this user.",
+    sqlite3.SQLITE_BUSY: "Another process has held the database's lock for "
+    "too long. Find it with `fuser` and "
+    "see why it waits.",
+    sqlite3.SQLITE_PERM: "The operating system denies access to the "
+    "database file. Correct its owner.",
 }
 
 _SQLITE_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -58,23 +74,33 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def from_sqlite(error: sqlite3.Error, path: str) -> StoreUnavailableError:
-    """What an SQLite error outside COMMIT means. The path is an operator's own; no SQL and no value is repeated."""
+    """What an SQLite error outside COMMIT means. The path is an operator's own; no SQL and no value
+    is repeated.
+    """
     code = primary_code(error)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if code in _SQLITE_DAMAGE:
-        sentence = "The database file is damaged. Stop every replica; restore it from a backup, or copy it for examination first."
+        sentence = (
+            "The database file is damaged. Stop every replica; restore it from a backup, or "
+            "copy it for examination first."
+        )
         return StoreDamagedError(f"{path}: {sentence} ({name})")
     sentence = _SQLITE_SENTENCES.get(code, "SQLite refused the work.")
     return StoreUnavailableError(f"{path}: {sentence} ({name})")
 
 
-def from_sqlite_commit(error: sqlite3.Error, path: str) -> StoreUnavailableError | CommitUnknownError:
+def from_sqlite_commit(
+    error: sqlite3.Error, path: str
+) -> StoreUnavailableError | CommitUnknownError:
     """What an SQLite error during COMMIT means.
 
-    SQLITE_FULL and SQLITE_BUSY come before the commit frame is complete in the write-ahead log, and recovery ignores an
-    incomplete one: nothing was written. After an I/O error (a failed fsync above all) the frame may or may not be on the disk.
+    SQLITE_FULL and SQLITE_BUSY come before the commit frame is complete in the write-ahead log, and
+    recovery ignores an incomplete one: nothing was written. After an I/O error (a failed fsync
+    above all) the frame may or may not be on the disk.
     """
     if primary_code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY}:
         return from_sqlite(error, path)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return CommitUnknownError(f"{path}: the commit failed and may or may not be on the disk ({name}).")
+    return CommitUnknownError(
+        f"{path}: the commit failed and may or may not be on the disk ({name})."
+    )

@@ -1,4 +1,6 @@
-"""The ledger of intents in tables: fetch the rows a decision needs, write what it decided, collect what is too old to ask for."""
+"""The ledger of intents in tables: fetch the rows a decision needs, write what it decided, collect
+what is too old to ask for.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from capsign_adapter.store.interface import Committed, Draft, IntentState, Store
 from capsign_adapter.store.transaction import Head, Reader, Row, Table, Transaction
 
 USES_KEPT_MS = 30 * 24 * 3_600_000
-"""A use counter goes this long after the watermark passed its last use; no handle lives nearly as long."""
+"""A use counter goes this long after the watermark passed its last use; no handle lives nearly as
+long.
+"""
 
 MAX_LOOKUP = 256
 """Intents fetched by one statement: keeps within SQLite's limit on parameters."""
@@ -43,14 +47,24 @@ def commit_plain(
     workloads: Mapping[str, int],
     now_ms: int,
 ) -> list[Committed]:
-    """The common case: every intent is new, so the unique key decides and nothing is looked up first.
+    """The common case: every intent is new, so the unique key decides and nothing is looked up
+    first.
 
-    Raises RowExistsError, and the transaction must then be rolled back, if one was not new after all.
+    Raises RowExistsError, and the transaction must then be rolled back, if one was not new after
+    all.
     """
     floor = ledger.floor_of(head.watermark_ms)
     first = head.tree_size
     rows: list[Row] = [
-        (draft.intent_id, workloads[draft.workload], draft.fingerprint, draft.grant, int(draft.state), draft.result, index)
+        (
+            draft.intent_id,
+            workloads[draft.workload],
+            draft.fingerprint,
+            draft.grant,
+            int(draft.state),
+            draft.result,
+            index,
+        )
         for index, draft in enumerate(drafts, first)
     ]
     if min(row[0] for row in rows) < floor:
@@ -70,7 +84,15 @@ def commit_planned(
     serials = {draft.handle_serial for draft in drafts if draft.max_uses}
     plan = ledger.plan(drafts, found, _fetch_uses(tx, serials), head.watermark_ms, head.tree_size)
     rows: list[Row] = [
-        (draft.intent_id, workloads[draft.workload], draft.fingerprint, draft.grant, int(state), result, index)
+        (
+            draft.intent_id,
+            workloads[draft.workload],
+            draft.fingerprint,
+            draft.grant,
+            int(state),
+            result,
+            index,
+        )
         for draft, state, result, index in plan.inserts
     ]
     if rows and tx.insert(_INTENTS, rows) != len(rows):
@@ -78,7 +100,8 @@ def commit_planned(
     for serial, used in plan.uses.items():
         tx.send(
             "INSERT INTO handle_uses (handle_serial, used, last_used_ms) VALUES (?, ?, ?)"
-            " ON CONFLICT (handle_serial) DO UPDATE SET used = excluded.used, last_used_ms = excluded.last_used_ms",
+            " ON CONFLICT (handle_serial) DO UPDATE SET used = excluded.used, "
+            "last_used_ms = excluded.last_used_ms",
             serial,
             used,
             now_ms,
@@ -88,16 +111,36 @@ def commit_planned(
 
 
 def resolve(
-    tx: Transaction, head: Head, workload: str, workload_id: int, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int
+    tx: Transaction,
+    head: Head,
+    workload: str,
+    workload_id: int,
+    intent_id: bytes,
+    grant: str,
+    never_leaf: bytes,
+    now_ms: int,
 ) -> Stored:
-    """The row of this intent, or a NEVER row made now under the same unique key: one of the two, whoever came first."""
+    """The row of this intent, or a NEVER row made now under the same unique key: one of the two,
+    whoever came first.
+    """
     row = fetch(tx, {(workload, intent_id)}, {workload: workload_id}).get((workload, intent_id))
     if row is not None:
         return checked(row.stored, grant)
     if intent_id < ledger.floor_of(head.watermark_ms):
-        raise FailureError(failures_pb2.REASON_INTENT_EXPIRED, "The ledger does not know any more what became of this intent.")
+        raise FailureError(
+            failures_pb2.REASON_INTENT_EXPIRED,
+            "The ledger does not know any more what became of this intent.",
+        )
     stored = Stored(IntentState.NEVER, grant, b"", log.sequence(tx, head, [never_leaf], now_ms))
-    row_values = (intent_id, workload_id, b"", grant, int(IntentState.NEVER), b"", stored.leaf_index)
+    row_values = (
+        intent_id,
+        workload_id,
+        b"",
+        grant,
+        int(IntentState.NEVER),
+        b"",
+        stored.leaf_index,
+    )
     tx.insert(_INTENTS, [row_values])
     return stored
 
@@ -105,11 +148,17 @@ def resolve(
 def checked(stored: Stored, grant: str) -> Stored:
     """The row, if it belongs to this grant. Raises FailureError INTENT_CONFLICT."""
     if stored.grant != grant:
-        raise FailureError(failures_pb2.REASON_INTENT_CONFLICT, "The intent was made under another grant.", field="intent_id")
+        raise FailureError(
+            failures_pb2.REASON_INTENT_CONFLICT,
+            "The intent was made under another grant.",
+            field="intent_id",
+        )
     return stored
 
 
-def fetch(tx: Reader, keys: Iterable[ledger.IntentKey], workloads: Mapping[str, int]) -> dict[ledger.IntentKey, ledger.LedgerRow]:
+def fetch(
+    tx: Reader, keys: Iterable[ledger.IntentKey], workloads: Mapping[str, int]
+) -> dict[ledger.IntentKey, ledger.LedgerRow]:
     """The rows that exist among these intents. A workload without a number has none."""
     by_workload: dict[str, list[bytes]] = {}
     for workload, intent_id in keys:
@@ -119,14 +168,16 @@ def fetch(tx: Reader, keys: Iterable[ledger.IntentKey], workloads: Mapping[str, 
     for workload, ids in by_workload.items():
         for at in range(0, len(ids), MAX_LOOKUP):
             chunk = ids[at : at + MAX_LOOKUP]
-            # Padded to a power of two, so that few different statements exist and each is prepared once.
+            # Padded to a power of two, so that few different statements exist and each is prepared
+            # once.
             chunk += chunk[-1:] * ((1 << (len(chunk) - 1).bit_length()) - len(chunk))
             marks = ", ".join("?" * len(chunk))
-            query = (
-                "SELECT intent_id, fingerprint, state, grant_name, result, leaf_index FROM intents"  # noqa: S608 - question marks
-                f" WHERE intent_id IN ({marks}) AND workload_id = ?"
-            )
-            for intent_id, fingerprint, state, grant, result, index in tx.all(query, *chunk, workloads[workload]):
+            columns = "intent_id, fingerprint, state, grant_name, result, leaf_index"
+            where = f"intent_id IN ({marks}) AND workload_id = ?"
+            query = f"SELECT {columns} FROM intents WHERE {where}"  # noqa: S608 - question marks
+            for intent_id, fingerprint, state, grant, result, index in tx.all(
+                query, *chunk, workloads[workload]
+            ):
                 stored = Stored(IntentState(state), grant, bytes(result), index)
                 found[workload, bytes(intent_id)] = ledger.LedgerRow(stored, bytes(fingerprint))
     return found
@@ -142,13 +193,22 @@ def _fetch_uses(tx: Reader, serials: Iterable[bytes]) -> dict[bytes, int]:
 
 
 def collect_garbage(tx: Transaction, head: Head, now_ms: int, retention_ms: int, limit: int) -> int:
-    """Move the watermark and delete what is older, in the one transaction that makes it safe to forget.
+    """Move the watermark and delete what is older, in the one transaction that makes it safe to
+    forget.
 
-    The watermark never moves back, so a clock that did cannot open the window again for an id whose row is gone.
+    The watermark never moves back, so a clock that did cannot open the window again for an id whose
+    row is gone.
     """
-    newest = tx.one("SELECT intent_id FROM intents ORDER BY intent_id DESC LIMIT 1")  # PostgreSQL 17 has no MAX of bytes
-    head.watermark_ms = ledger.watermark_after(head.watermark_ms, bytes(newest[0]) if newest else None, now_ms, retention_ms)
-    oldest = "SELECT intent_id, workload_id FROM intents WHERE intent_id < ? ORDER BY intent_id, workload_id LIMIT ?"
+    newest = tx.one(
+        "SELECT intent_id FROM intents ORDER BY intent_id DESC LIMIT 1"
+    )  # PostgreSQL 17 has no MAX of bytes
+    head.watermark_ms = ledger.watermark_after(
+        head.watermark_ms, bytes(newest[0]) if newest else None, now_ms, retention_ms
+    )
+    oldest = (
+        "SELECT intent_id, workload_id FROM intents WHERE intent_id < ? ORDER BY intent_id, "
+        "workload_id LIMIT ?"
+    )
     gone = tx.run(
         f"DELETE FROM intents WHERE (intent_id, workload_id) IN ({oldest})",  # noqa: S608 - a constant
         ledger.floor_of(head.watermark_ms),

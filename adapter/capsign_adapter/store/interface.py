@@ -1,11 +1,13 @@
-"""What the adapter asks of its store: the ledger of intents, the evidence log and the control state, in one transaction.
+"""What the adapter asks of its store: the ledger of intents, the evidence log and the control
+state, in one transaction.
 
-Durability: when a writing method returns, what it wrote survives kill -9 and power loss. When it raises StoreUnavailableError
-nothing was written. When it raises CommitUnknownError nobody can say; asking again gives the truth, because every write here
-is safe to repeat.
+Durability: when a writing method returns, what it wrote survives kill -9 and power loss. When it
+raises StoreUnavailableError nothing was written. When it raises CommitUnknownError nobody can say;
+asking again gives the truth, because every write here is safe to repeat.
 
-Concurrency: any thread of any replica may call any method. Writers are serialised by the database. The ledger has no "pending"
-state: an intent is absent, or its row is final, inserted in the transaction that sequences its leaf (docs/decisions/).
+Concurrency: any thread of any replica may call any method. Writers are serialised by the database.
+The ledger has no "pending" state: an intent is absent, or its row is final, inserted in the
+transaction that sequences its leaf (docs/decisions/).
 """
 
 from __future__ import annotations
@@ -27,11 +29,15 @@ class CommitUnknownError(Exception):
 
 
 class EpochMovedError(Exception):
-    """Something was revoked since the caller decided. Nothing was written: decide again under the current epoch."""
+    """Something was revoked since the caller decided. Nothing was written: decide again under the
+    current epoch.
+    """
 
 
 class IntentState(IntEnum):
-    """States of an intent in the ledger. Absent is the only state from which a move is legal; see decide/lifecycle.py."""
+    """States of an intent in the ledger. Absent is the only state from which a move is legal; see
+    decide/lifecycle.py.
+    """
 
     DONE = 1
     REFUSED = 2
@@ -41,9 +47,10 @@ class IntentState(IntEnum):
 class Draft(NamedTuple):
     """One decided item, ready to commit.
 
-    `leaf` is the encoded entry that goes into the log if the intent is new; `refusal_leaf(reason)` makes the entry that goes in
-    instead if the ledger refuses it (conflict, never, expired, uses exhausted). `result` is the stored answer: the serialised
-    capsign.adapter.v1.SignedItem for DONE, the serialised Failure for REFUSED.
+    `leaf` is the encoded entry that goes into the log if the intent is new; `refusal_leaf(reason)`
+    makes the entry that goes in instead if the ledger refuses it (conflict, never, expired, uses
+    exhausted). `result` is the stored answer: the serialised capsign.adapter.v1.SignedItem for
+    DONE, the serialised Failure for REFUSED.
     """
 
     workload: str
@@ -57,7 +64,9 @@ class Draft(NamedTuple):
     handle_serial: bytes = b""
     max_uses: int = 0
     late: bool = False
-    """The id is older than the retention by the clock of the replica that decided: only a row that is there may answer for it."""
+    """The id is older than the retention by the clock of the replica that decided: only a row that
+    is there may answer for it.
+    """
 
 
 class Verdict(IntEnum):
@@ -111,7 +120,9 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class Laggard:
-    """A replica that has not yet said that nothing of an older epoch is left in it. After `lease_ms` that cannot matter."""
+    """A replica that has not yet said that nothing of an older epoch is left in it. After
+    `lease_ms` that cannot matter.
+    """
 
     replica_id: bytes
     lease_ms: int
@@ -121,9 +132,10 @@ class Laggard:
 class KeyVersionRow:
     """One version of a key. `check_value` is 8 bytes. `algorithms` are enum numbers.
 
-    `activation_epoch` is part of every context derived under this version: it counts up each time any version of the key is
-    activated, so that a version that is activated again (a rollback) does not give the subkeys of its earlier life. 0: never yet.
-    `derived` tells a derivation root from a key pair that signs in the token.
+    `activation_epoch` is part of every context derived under this version: it counts up each time
+    any version of the key is activated, so that a version that is activated again (a rollback) does
+    not give the subkeys of its earlier life. 0: never yet. `derived` tells a derivation root from a
+    key pair that signs in the token.
     """
 
     tenant: str
@@ -152,10 +164,11 @@ class AuthorityState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuthorityRow:
-    """A certificate authority. `certificate` is DER; `check_value` is 8 bytes; times are milliseconds since 1970, 0 for not yet.
+    """A certificate authority. `certificate` is DER; `check_value` is 8 bytes; times are
+    milliseconds since 1970, 0 for not yet.
 
-    `expires_ms` is the end of its certificate. `signed_until_ms` is a promise made before the signing: nothing that it signed, or
-    will sign without a further promise, is valid after that.
+    `expires_ms` is the end of its certificate. `signed_until_ms` is a promise made before the
+    signing: nothing that it signed, or will sign without a further promise, is valid after that.
     """
 
     version: int
@@ -172,7 +185,9 @@ class AuthorityRow:
 
 @dataclass(frozen=True, slots=True)
 class AuditDraft:
-    """A batch of an agent's records, decoded and checked by the caller; `batch_hash` is SHA-256 of `batch`."""
+    """A batch of an agent's records, decoded and checked by the caller; `batch_hash` is SHA-256 of
+    `batch`.
+    """
 
     workload: str
     boot_id: bytes
@@ -187,7 +202,9 @@ class AuditDraft:
 
 @dataclass(frozen=True, slots=True)
 class AuditAccepted:
-    """The batch is durable; `leaf_index` is where it is in the log, also when it was sent before."""
+    """The batch is durable; `leaf_index` is where it is in the log, also when it was sent
+    before.
+    """
 
     accepted_through: int
     leaf_index: int
@@ -195,7 +212,9 @@ class AuditAccepted:
 
 
 class AuditOutOfOrderError(Exception):
-    """The batch does not follow the last one accepted of its boot (`accepted_through`). Nothing was written."""
+    """The batch does not follow the last one accepted of its boot (`accepted_through`). Nothing was
+    written.
+    """
 
     def __init__(self, accepted_through: int) -> None:
         super().__init__(f"accepted through {accepted_through}")
@@ -227,9 +246,11 @@ class Store(Protocol):
         """The control row now."""
 
     def clock_ms(self) -> int | None:
-        """What time it is for the store, milliseconds since 1970; None if it has no other clock than its callers.
+        """What time it is for the store, milliseconds since 1970; None if it has no other clock
+        than its callers.
 
-        It is for what one replica does for all of them, once: its own clock may be wrong, and no other will look.
+        It is for what one replica does for all of them, once: its own clock may be wrong, and no
+        other will look.
         """
 
     # The ledger.
@@ -237,41 +258,55 @@ class Store(Protocol):
     def commit(self, epoch: int, drafts: Sequence[Draft], now_ms: int) -> list[Committed]:
         """Commit a batch in one transaction; results in order.
 
-        Inside the transaction, in this order: the revocation epoch is compared (EpochMovedError); each draft is inserted if its
-        (workload, intent_id) is absent; an existing row with the same fingerprint and grant is a REPLAY, with another one
-        INTENT_CONFLICT, a NEVER row INTENT_NEVER; absent ids older than the watermark are refused INTENT_EXPIRED; uses are
-        counted for drafts that are DONE and new (USES_EXHAUSTED, which gets a row in state REFUSED); leaves are sequenced. Two
-        drafts of one batch with the same id: the second sees the first. Fingerprints are compared in constant time.
+        Inside the transaction, in this order: the revocation epoch is compared (EpochMovedError);
+        each draft is inserted if its (workload, intent_id) is absent; an existing row with the same
+        fingerprint and grant is a REPLAY, with another one INTENT_CONFLICT, a NEVER row
+        INTENT_NEVER; absent ids older than the watermark are refused INTENT_EXPIRED; uses are
+        counted for drafts that are DONE and new (USES_EXHAUSTED, which gets a row in state
+        REFUSED); leaves are sequenced. Two drafts of one batch with the same id: the second sees
+        the first. Fingerprints are compared in constant time.
         """
 
     def find(self, workload: str, intent_ids: Sequence[bytes]) -> dict[bytes, Stored]:
         """The rows that exist, without writing."""
 
-    def resolve(self, workload: str, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int) -> Stored:
-        """The row of this intent; if there is none, one in state NEVER with its leaf. Durable when this returns.
+    def resolve(
+        self, workload: str, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int
+    ) -> Stored:
+        """The row of this intent; if there is none, one in state NEVER with its leaf. Durable when
+        this returns.
 
-        Raises FailureError INTENT_EXPIRED if the id is older than the watermark and no row is left to tell, and
-        INTENT_CONFLICT if the row belongs to another grant.
+        Raises FailureError INTENT_EXPIRED if the id is older than the watermark and no row is left
+        to tell, and INTENT_CONFLICT if the row belongs to another grant.
         """
 
     def collect_garbage(self, now_ms: int, retention_ms: int, limit: int = MAX_COLLECTED) -> int:
-        """Move the watermark and delete up to `limit` rows older than it, in one transaction; how many went.
+        """Move the watermark and delete up to `limit` rows older than it, in one transaction; how
+        many went.
 
-        It moves to `retention_ms` before `now_ms` or before the time of the newest intent that has a row, whichever is earlier,
-        and never back. So the caller's clock alone closes no window, and a ledger without a row stays as it is.
+        It moves to `retention_ms` before `now_ms` or before the time of the newest intent that has
+        a row, whichever is earlier, and never back. So the caller's clock alone closes no window,
+        and a ledger without a row stays as it is.
         """
 
     # Control state.
 
-    def revoke(self, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int) -> tuple[int, int]:
-        """Record a revocation under a new epoch; (epoch, leaf index). After it returns, no commit under an older epoch passes."""
+    def revoke(
+        self, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int
+    ) -> tuple[int, int]:
+        """Record a revocation under a new epoch; (epoch, leaf index). After it returns, no commit
+        under an older epoch passes.
+        """
 
-    # Replicas: what a revocation waits for (docs/decisions/, "A revocation outlasts what is in flight"). No clock is stored.
+    # Replicas: what a revocation waits for (docs/decisions/, "A revocation outlasts what is in
+    # flight"). No clock is stored.
 
     def announce(self, replica_id: bytes, working: int, drained: int, lease_ms: int) -> None:
-        """This replica decides under epoch `working`, and holds nothing unreleased of an epoch below `drained`.
+        """This replica decides under epoch `working`, and holds nothing unreleased of an epoch
+        below `drained`.
 
-        Both only rise, whatever the order in which threads announce. A batch that it committed it releases within `lease_ms`.
+        Both only rise, whatever the order in which threads announce. A batch that it committed it
+        releases within `lease_ms`.
         """
 
     def withdraw(self, replica_id: bytes) -> None:
@@ -281,7 +316,8 @@ class Store(Protocol):
         """Replicas that may still hold something of an epoch below this one."""
 
     def forget_replicas(self, epoch: int) -> int:
-        """Forget those that still work under an epoch below this one, once their leases have ended; how many.
+        """Forget those that still work under an epoch below this one, once their leases have ended;
+        how many.
 
         One that is alive after all announces itself anew before it works under a later epoch.
         """
@@ -293,12 +329,17 @@ class Store(Protocol):
         """All versions of all keys, oldest first."""
 
     def add_key_version(self, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
-        """Record a version that was just made; leaf index. Raises FailureError ILLEGAL_TRANSITION if it exists already."""
+        """Record a version that was just made; leaf index. Raises FailureError ILLEGAL_TRANSITION
+        if it exists already.
+        """
 
-    def move_key_version(self, row: KeyVersionRow, state: signing_pb2.KeyState.ValueType, leaf: bytes, now_ms: int) -> int:
+    def move_key_version(
+        self, row: KeyVersionRow, state: signing_pb2.KeyState.ValueType, leaf: bytes, now_ms: int
+    ) -> int:
         """Move a version to another state and raise the epoch; leaf index.
 
-        Raises FailureError ILLEGAL_TRANSITION if the row is not in `row.state` any more. The caller checked the table.
+        Raises FailureError ILLEGAL_TRANSITION if the row is not in `row.state` any more. The caller
+        checked the table.
         """
 
     # The certificate authorities. A change raises no epoch: signing does not depend on them.
@@ -307,42 +348,54 @@ class Store(Protocol):
         """All of them, oldest first."""
 
     def add_authority(self, row: AuthorityRow, newest: int, leaf: bytes, now_ms: int) -> int:
-        """Record an authority in state PREPARED that was just made; leaf index. `newest` is the version of the newest one that
-        its maker knew of, 0 for none.
+        """Record an authority in state PREPARED that was just made; leaf index. `newest` is the
+        version of the newest one that its maker knew of, 0 for none.
 
-        Raises FailureError ILLEGAL_TRANSITION if there is a newer one than that by now, whatever its state, or one is PREPARED.
+        Raises FailureError ILLEGAL_TRANSITION if there is a newer one than that by now, whatever
+        its state, or one is PREPARED.
         """
 
-    def move_authority(self, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int) -> int:
+    def move_authority(
+        self, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int
+    ) -> int:
         """Move an authority on at `now_ms`; leaf index.
 
-        Raises FailureError ILLEGAL_TRANSITION if the row is not in `row.state` any more. The caller checked the table.
+        Raises FailureError ILLEGAL_TRANSITION if the row is not in `row.state` any more. The caller
+        checked the table.
         """
 
     def promise_authority(self, version: int, until_ms: int) -> bool:
-        """Let this authority sign what is valid until then; the promise never falls. False, with nothing written, if it is not
-        the newest active one any more.
+        """Let this authority sign what is valid until then; the promise never falls. False, with
+        nothing written, if it is not the newest active one any more.
         """
 
     # Evidence.
 
     def append(self, leaves: Sequence[bytes], now_ms: int) -> int:
-        """Sequence entries that belong to no intent (administrative acts, refusals before an intent is known); first index."""
+        """Sequence entries that belong to no intent (administrative acts, refusals before an intent
+        is known); first index.
+        """
 
     def submit_audit(self, draft: AuditDraft, now_ms: int) -> AuditAccepted:
         """Take an agent's batch exactly once. Raises AuditOutOfOrderError."""
 
-    def audit_batches(self, workload: str = "", first_leaf: int = 0, limit: int = 256) -> list[tuple[int, str, bytes]]:
+    def audit_batches(
+        self, workload: str = "", first_leaf: int = 0, limit: int = 256
+    ) -> list[tuple[int, str, bytes]]:
         """Batches taken, as (leaf index, workload, batch), ascending from a leaf."""
 
     def hashes(self, level: int, first: int, count: int) -> list[bytes]:
-        """Hashes of tile level `level` (tree level 8 * level) from `first`; complete subtrees only, so maybe fewer."""
+        """Hashes of tile level `level` (tree level 8 * level) from `first`; complete subtrees only,
+        so maybe fewer.
+        """
 
     def entries(self, first: int, count: int) -> list[bytes]:
         """Entries from leaf `first`, fewer if there are fewer."""
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Make a checkpoint durable; call before showing it. A smaller tree than the last saved is ignored."""
+        """Make a checkpoint durable; call before showing it. A smaller tree than the last saved is
+        ignored.
+        """
 
     def latest_checkpoint(self) -> Checkpoint | None:
         """The last saved."""

@@ -1,7 +1,9 @@
-"""What the ledger decides of a batch, given the rows it found. Pure: no statement is sent from here.
+"""What the ledger decides of a batch, given the rows it found. Pure: no statement is sent from
+here.
 
-Absent is the only state from which an intent moves (I5), so a decision needs the rows, the watermark and the use counters, and
-nothing else. Both engines run this; they differ only in how rows are fetched and inserted.
+Absent is the only state from which an intent moves (I5), so a decision needs the rows, the
+watermark and the use counters, and nothing else. Both engines run this; they differ only in how
+rows are fetched and inserted.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ class LedgerRow:
 
 @dataclass(slots=True)
 class Plan:
-    """What to write, and what to answer once it is durable. Leaf indices count from the first leaf of this transaction."""
+    """What to write, and what to answer once it is durable. Leaf indices count from the first leaf
+    of this transaction.
+    """
 
     results: list[Committed] = field(default_factory=list)
     inserts: list[tuple[Draft, IntentState, bytes, int]] = field(default_factory=list)
@@ -45,10 +49,12 @@ def floor_of(watermark_ms: int) -> bytes:
 
 
 def watermark_after(watermark_ms: int, newest: bytes | None, now_ms: int, retention_ms: int) -> int:
-    """The watermark after a collection at `now_ms`, if `newest` is the newest id that has a row. It never moves back.
+    """The watermark after a collection at `now_ms`, if `newest` is the newest id that has a row. It
+    never moves back.
 
-    One replica's clock alone must not move it: ahead by a day it would refuse every intent of every replica from then on, and no
-    clock that is put right could take that back. The newest row shows what time it is for those who sign.
+    One replica's clock alone must not move it: ahead by a day it would refuse every intent of every
+    replica from then on, and no clock that is put right could take that back. The newest row shows
+    what time it is for those who sign.
     """
     if newest is None:
         return watermark_ms
@@ -56,7 +62,9 @@ def watermark_after(watermark_ms: int, newest: bytes | None, now_ms: int, retent
 
 
 def is_plain(drafts: Sequence[Draft]) -> bool:
-    """Whether the batch repeats no intent, has none that is late and counts no uses: then the unique key alone can decide."""
+    """Whether the batch repeats no intent, has none that is late and counts no uses: then the
+    unique key alone can decide.
+    """
     if any(draft.max_uses or draft.late for draft in drafts):
         return False
     return len({(draft.workload, draft.intent_id) for draft in drafts}) == len(drafts)
@@ -77,8 +85,9 @@ def plan(
 ) -> Plan:
     """Decide a batch in order; a later draft sees what an earlier one of the same batch did.
 
-    A row that is still there tells the truth even when it is older than the watermark; only an absent old id is refused, for
-    it may have been done and forgotten. So is one that is late by its replica's clock: that refuses it, and moves nothing.
+    A row that is still there tells the truth even when it is older than the watermark; only an
+    absent old id is refused, for it may have been done and forgotten. So is one that is late by its
+    replica's clock: that refuses it, and moves nothing.
     """
     known = dict(found)
     floor = floor_of(watermark_ms)
@@ -117,7 +126,9 @@ def same(left: bytes, right: bytes) -> bool:
     return hmac.compare_digest(left, right)
 
 
-def _refuse(made: Plan, draft: Draft, reason: failures_pb2.Reason.ValueType, first_index: int) -> int:
+def _refuse(
+    made: Plan, draft: Draft, reason: failures_pb2.Reason.ValueType, first_index: int
+) -> int:
     index = first_index + len(made.leaves)
     made.leaves.append(draft.refusal_leaf(reason))
     made.results.append(Committed(Verdict.REFUSED, index, reason=reason))

@@ -1,7 +1,8 @@
 """The lock that makes processes sharing one SQLite file take turns.
 
-SQLite's own wait for a busy database sleeps for milliseconds between tries. A lock file is tried far more often for the length
-of a normal commit, and every wait has an end. The kernel drops the lock when its holder dies, so none is ever stale.
+SQLite's own wait for a busy database sleeps for milliseconds between tries. A lock file is tried
+far more often for the length of a normal commit, and every wait has an end. The kernel drops the
+lock when its holder dies, so none is ever stale.
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ class LockFile:
             self._threads.release()
             raise
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         finally:
@@ -64,7 +70,8 @@ class LockFile:
 
     def _timed_out(self) -> StoreUnavailableError:
         return StoreUnavailableError(
-            f"{self._path}: another writer has held the lock for {self._wait_s:g} s. Find it with `fuser` and see why it waits."
+            f"{self._path}: another writer has held the lock for {self._wait_s:g} s. Find "
+            f"it with `fuser` and see why it waits."
         )
 
     def close(self) -> None:

@@ -1,8 +1,10 @@
-"""The evidence log in tables: one segment row for each commit, hashes of full tiles beside it, the frontier in the control row.
+"""The evidence log in tables: one segment row for each commit, hashes of full tiles beside it, the
+frontier in the control row.
 
-A segment holds the leaves of one transaction: their hashes one after another, and their entries in the encoding of a C2SP
-tlog-tiles entry bundle (16-bit big-endian length, then the bytes). One row for a commit of a hundred leaves instead of a hundred
-is what keeps the log cheap (docs/decisions/0003-log-segments.md). A row of `log_nodes` is the root of 256**level leaves.
+A segment holds the leaves of one transaction: their hashes one after another, and their entries in
+the encoding of a C2SP tlog-tiles entry bundle (16-bit big-endian length, then the bytes). One row
+for a commit of a hundred leaves instead of a hundred is what keeps the log cheap
+(docs/decisions/0003-log-segments.md). A row of `log_nodes` is the root of 256**level leaves.
 """
 
 from __future__ import annotations
@@ -22,13 +24,22 @@ _LENGTH = struct.Struct(">H")
 _NODES = Table("log_nodes", (("tile_level", "int"), ("node_index", "int"), ("hash", "blob")))
 
 _COVERING = (
-    "FROM log_segments WHERE first_index >= (SELECT COALESCE(MAX(first_index), 0) FROM log_segments WHERE first_index <= ?)"
+    "FROM log_segments WHERE first_index >= (SELECT COALESCE(MAX(first_index), 0) FROM "
+    "log_segments WHERE first_index <= ?)"
     " AND first_index < ? ORDER BY first_index"
 )
 
 
-def sequence(tx: Transaction, head: Head, leaves: Sequence[bytes], now_ms: int, hashes: Sequence[bytes] | None = None) -> int:
-    """Append entries to the log inside this transaction; index of the first. `hashes` are their leaf hashes where known."""
+def sequence(
+    tx: Transaction,
+    head: Head,
+    leaves: Sequence[bytes],
+    now_ms: int,
+    hashes: Sequence[bytes] | None = None,
+) -> int:
+    """Append entries to the log inside this transaction; index of the first. `hashes` are their
+    leaf hashes where known.
+    """
     first = head.tree_size
     if not leaves:
         return first
@@ -38,14 +49,20 @@ def sequence(tx: Transaction, head: Head, leaves: Sequence[bytes], now_ms: int, 
     try:
         frontier = Frontier.decode(head.frontier)
     except ValueError as error:
-        raise StoreDamagedError(f"The log's frontier cannot be read ({error}). Stop every replica; restore a backup.") from None
+        raise StoreDamagedError(
+            f"The log's frontier cannot be read ({error}). Stop every replica; restore a backup."
+        ) from None
     if frontier.size != first:
-        raise StoreDamagedError(f"The control row says {first} leaves and its frontier {frontier.size}. Stop every replica.")
+        raise StoreDamagedError(
+            f"The control row says {first} leaves and its frontier {frontier.size}. Stop "
+            f"every replica."
+        )
     grown, completed = frontier.append(rows)
     pack = _LENGTH.pack
     entries = b"".join([part for leaf in leaves for part in (pack(len(leaf)), leaf)])
     tx.send(
-        "INSERT INTO log_segments (first_index, leaf_count, hashes, entries, written_ms) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO log_segments (first_index, leaf_count, hashes, entries, written_ms) "
+        "VALUES (?, ?, ?, ?, ?)",
         first,
         len(leaves),
         b"".join(rows),
@@ -53,10 +70,13 @@ def sequence(tx: Transaction, head: Head, leaves: Sequence[bytes], now_ms: int, 
         now_ms,
     )
     if completed:
-        # Absent for certain: their leaves are new. A row that is there all the same is damage, not a duplicate.
+        # Absent for certain: their leaves are new. A row that is there all the same is damage, not
+        # a duplicate.
         nodes: list[Row] = [(node.level, node.index, node.hash) for node in completed]
         if tx.insert(_NODES, nodes) != len(nodes):
-            raise StoreDamagedError("The log holds hashes beyond its end. Stop every replica; restore a backup.")
+            raise StoreDamagedError(
+                "The log holds hashes beyond its end. Stop every replica; restore a backup."
+            )
     head.tree_size = grown.size
     head.frontier = grown.encode()
     return first
@@ -68,16 +88,22 @@ def read_hashes(tx: Reader, level: int, first: int, count: int) -> list[bytes]:
         return []
     if level > 0:
         rows = tx.all(
-            "SELECT hash FROM log_nodes WHERE tile_level = ? AND node_index >= ? AND node_index < ? ORDER BY node_index",
+            "SELECT hash FROM log_nodes WHERE tile_level = ? AND node_index >= ? AND "
+            "node_index < ? ORDER BY node_index",
             level,
             first,
             first + count,
         )
         return [bytes(row[0]) for row in rows]
     hashes: list[bytes] = []
-    for start, leaf_count, blob in tx.all(f"SELECT first_index, leaf_count, hashes {_COVERING}", first, first + count):
+    for start, leaf_count, blob in tx.all(
+        f"SELECT first_index, leaf_count, hashes {_COVERING}", first, first + count
+    ):
         low, high = max(first - start, 0), min(first + count - start, leaf_count)
-        hashes.extend(bytes(blob[at : at + HASH_LEN]) for at in range(low * HASH_LEN, high * HASH_LEN, HASH_LEN))
+        hashes.extend(
+            bytes(blob[at : at + HASH_LEN])
+            for at in range(low * HASH_LEN, high * HASH_LEN, HASH_LEN)
+        )
     return hashes
 
 
@@ -86,7 +112,9 @@ def read_entries(tx: Reader, first: int, count: int) -> list[bytes]:
     entries: list[bytes] = []
     if count <= 0:
         return entries
-    for start, _, blob in tx.all(f"SELECT first_index, leaf_count, entries {_COVERING}", first, first + count):
+    for start, _, blob in tx.all(
+        f"SELECT first_index, leaf_count, entries {_COVERING}", first, first + count
+    ):
         index, at, data = start, 0, bytes(blob)
         while at < len(data) and index < first + count:
             end = at + 2 + _LENGTH.unpack_from(data, at)[0]
@@ -97,15 +125,22 @@ def read_entries(tx: Reader, first: int, count: int) -> list[bytes]:
 
 
 def check_tail(tx: Reader, head: Head) -> None:
-    """The cheap check at opening: control row, frontier and last segment agree. Raises StoreDamagedError."""
-    last = tx.one("SELECT first_index + leaf_count FROM log_segments ORDER BY first_index DESC LIMIT 1")
+    """The cheap check at opening: control row, frontier and last segment agree. Raises
+    StoreDamagedError.
+    """
+    last = tx.one(
+        "SELECT first_index + leaf_count FROM log_segments ORDER BY first_index DESC LIMIT 1"
+    )
     size = int(last[0]) if last else 0
     try:
         frontier = Frontier.decode(head.frontier)
     except ValueError as error:
-        raise StoreDamagedError(f"The log's frontier cannot be read ({error}). Stop every replica; restore a backup.") from None
+        raise StoreDamagedError(
+            f"The log's frontier cannot be read ({error}). Stop every replica; restore a backup."
+        ) from None
     if not size == head.tree_size == frontier.size:
         raise StoreDamagedError(
-            f"The log ends at {size}, its frontier at {frontier.size} and the control row says {head.tree_size}. "
+            f"The log ends at {size}, its frontier at {frontier.size} and the control row "
+            f"says {head.tree_size}. "
             "Stop every replica; restore a backup."
         )

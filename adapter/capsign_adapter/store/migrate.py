@@ -23,7 +23,9 @@ def check_version(tx: Reader) -> int:
 def demand_current(applied: int) -> None:
     """For who may not change anything. Raises StoreOlderError."""
     if applied < schema.LATEST:
-        raise StoreOlderError(f"The database has schema {applied}; a start brings it to {schema.LATEST}.")
+        raise StoreOlderError(
+            f"The database has schema {applied}; a start brings it to {schema.LATEST}."
+        )
 
 
 def create(tx: Transaction, dialect: str, now_ms: int) -> None:
@@ -34,7 +36,9 @@ def create(tx: Transaction, dialect: str, now_ms: int) -> None:
 
 
 def upgrade(tx: Transaction, dialect: str, applied: int, now_ms: int) -> None:
-    """The migrations after number `applied`, in order, in the caller's transaction: all of them or none."""
+    """The migrations after number `applied`, in order, in the caller's transaction: all of them or
+    none.
+    """
     for migration in schema.MIGRATIONS:
         if migration.number > applied:
             for statement in migration.render(dialect):

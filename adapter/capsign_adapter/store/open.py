@@ -1,4 +1,6 @@
-"""From a URL to a store. Opening never creates: a database that is gone is a reason to stop and ask."""
+"""From a URL to a store. Opening never creates: a database that is gone is a reason to stop and
+ask.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,15 @@ from capsign_adapter.store.interface import Store
 from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
 
 
-def open_store(url: str, *, create: bool = False, trial: bool = False, password_file: Path | None = None) -> Store:
+def open_store(
+    url: str, *, create: bool = False, trial: bool = False, password_file: Path | None = None
+) -> Store:
     """The store at `sqlite:///absolute/path` or `postgresql://user@host/database`.
 
-    With `create`, one is made if there is none. With `trial` it is looked at, and nothing of it changes. `password_file` holds
-    the PostgreSQL password and nothing else; a password in the URL is refused. Raises ValueError for a URL that names no store,
-    StoreMissingError if there is none there, and the other kinds of StoreUnavailableError in `faults`.
+    With `create`, one is made if there is none. With `trial` it is looked at, and nothing of it
+    changes. `password_file` holds the PostgreSQL password and nothing else; a password in the URL
+    is refused. Raises ValueError for a URL that names no store, StoreMissingError if there is none
+    there, and the other kinds of StoreUnavailableError in `faults`.
     """
     if create:
         try:
@@ -62,5 +67,7 @@ def _sqlite_path(url: str) -> Path | None:
     if url.startswith(("postgresql://", "postgres://")):
         return None
     if not url.startswith("sqlite:"):
-        raise ValueError("A store's URL is sqlite:///absolute/path or postgresql://user@host/database.")
+        raise ValueError(
+            "A store's URL is sqlite:///absolute/path or postgresql://user@host/database."
+        )
     return Path(sqlite_url.path_of(url))

@@ -1,8 +1,10 @@
-"""The store on PostgreSQL: replicas take turns on the control row, which every writer locks first and writes last.
+"""The store on PostgreSQL: replicas take turns on the control row, which every writer locks first
+and writes last.
 
-A commit is three round trips: begin and lock; the rows; the control row and COMMIT. A connection lost before the third means that
-nothing was written. Lost in it, nobody can say: CommitUnknownError. READ COMMITTED is enough, for every statement after the lock
-sees all that earlier holders of the lock committed.
+A commit is three round trips: begin and lock; the rows; the control row and COMMIT. A connection
+lost before the third means that nothing was written. Lost in it, nobody can say:
+CommitUnknownError. READ COMMITTED is enough, for every statement after the lock sees all that
+earlier holders of the lock committed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ from capsign_adapter.store import faults, log, migrate, schema
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.postgres_connection import Link, SilentError, Target, from_postgres
 from capsign_adapter.store.relational import RelationalStore
-from capsign_adapter.store.transaction import READ_HEAD, WRITE_HEAD, Head, Reader, Row, Table, Transaction
+from capsign_adapter.store.transaction import (
+    READ_HEAD,
+    WRITE_HEAD,
+    Head,
+    Reader,
+    Row,
+    Table,
+    Transaction,
+)
 
 Result = TypeVar("Result")
 
@@ -51,12 +61,14 @@ def _translated(sql: str) -> bytes:
 def _insert_statement(table: Table) -> bytes:
     types = {"int": "bigint", "blob": "bytea", "text": "text"}
     arrays = ", ".join(f"%b::{types[kind]}[]" for _, kind in table.columns)
-    statement = f"INSERT INTO {table.name} ({table.column_list}) SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING"  # noqa: S608 - constants
-    return statement.encode()
+    source = f"SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING"  # noqa: S608 - constants
+    return f"INSERT INTO {table.name} ({table.column_list}) {source}".encode()
 
 
 class _PostgresTransaction:
-    """Statements on one connection. What is only sent waits for the next statement that answers, and travels with it."""
+    """Statements on one connection. What is only sent waits for the next statement that answers,
+    and travels with it.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -79,7 +91,9 @@ class _PostgresTransaction:
         return self._ask(_insert_statement(table), columns).rowcount
 
     def commit(self) -> str:
-        """Send what waits, and COMMIT with it; the server's answer: "COMMIT", or "ROLLBACK" where the transaction had failed."""
+        """Send what waits, and COMMIT with it; the server's answer: "COMMIT", or "ROLLBACK" where
+        the transaction had failed.
+        """
         return self._ask(b"COMMIT", ()).statusmessage or ""
 
     def _ask(self, sql: bytes, parameters: Sequence[Any]) -> psycopg.Cursor[Row]:
@@ -93,10 +107,14 @@ class _PostgresTransaction:
 
 
 class PostgresStore(RelationalStore):
-    """Open an existing deployment. `create_postgres` makes one. Connections are made anew when they break."""
+    """Open an existing deployment. `create_postgres` makes one. Connections are made anew when they
+    break.
+    """
 
     def __init__(self, url: str, password_file: Path | None = None, *, trial: bool = False) -> None:
-        """`trial`: change nothing. Raises StoreOlderError then, where a start would bring the schema up to date."""
+        """`trial`: change nothing. Raises StoreOlderError then, where a start would bring the
+        schema up to date.
+        """
         super().__init__()
         self._target = Target.parse(url, password_file)
         self._turn = threading.Lock()
@@ -118,26 +136,33 @@ class PostgresStore(RelationalStore):
         return f"PostgresStore({self._target})"
 
     def clock_ms(self) -> int:
-        row = self._read(lambda tx: tx.one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"))
+        row = self._read(
+            lambda tx: tx.one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+        )
         assert row is not None
         return int(row[0])
 
     def _upgrade(self, *, trial: bool) -> None:
         if not self._read(_has_schema):
             raise faults.StoreMissingError(
-                f"{self._target} holds no capsign schema. If this deployment had one, restore it; if it is new, "
+                f"{self._target} holds no capsign schema. If this deployment had one, "
+                f"restore it; if it is new, "
                 f"{faults.MAKE_ONE}."
             )
         applied = self._read(migrate.check_version)
         if trial:
             migrate.demand_current(applied)
         if applied < schema.LATEST:
-            self._write(lambda tx, _: migrate.upgrade(tx, DIALECT, migrate.check_version(tx), _now_ms()))
+            self._write(
+                lambda tx, _: migrate.upgrade(tx, DIALECT, migrate.check_version(tx), _now_ms())
+            )
         self._write(lambda tx, head: log.check_tail(tx, head))
 
     def _write(self, work: Callable[[Transaction, Head], Result]) -> Result:
         if not self._turn.acquire(timeout=WAIT_S):
-            raise StoreUnavailableError(f"{self._target}: the writers of this process waited {WAIT_S:g} s for their turn.")
+            raise StoreUnavailableError(
+                f"{self._target}: the writers of this process waited {WAIT_S:g} s for their turn."
+            )
         try:
             self._check_open()
             link, head = self._begin()
@@ -155,7 +180,9 @@ class PostgresStore(RelationalStore):
             self._turn.release()
 
     def _begin(self) -> tuple[Link, Head]:
-        """A connection whose transaction holds the control row. One that died while idle is replaced: nothing was asked of it."""
+        """A connection whose transaction holds the control row. One that died while idle is
+        replaced: nothing was asked of it.
+        """
         while True:
             link, idle = self._writer, self._writer is not None
             try:
@@ -175,11 +202,15 @@ class PostgresStore(RelationalStore):
                 raise
             if row is None:
                 self._roll_back(link)
-                raise faults.StoreDamagedError("The control row is gone. Stop every replica; restore a backup.")
+                raise faults.StoreDamagedError(
+                    "The control row is gone. Stop every replica; restore a backup."
+                )
             return link, Head(row[0], row[1], row[2], bytes(row[3]))
 
     @staticmethod
-    def _work(tx: _PostgresTransaction, head: Head, work: Callable[[Transaction, Head], Result]) -> Result:
+    def _work(
+        tx: _PostgresTransaction, head: Head, work: Callable[[Transaction, Head], Result]
+    ) -> Result:
         before = (head.epoch, head.watermark_ms, head.tree_size)
         result = work(tx, head)
         if (head.epoch, head.watermark_ms, head.tree_size) != before:
@@ -191,20 +222,28 @@ class PostgresStore(RelationalStore):
         try:
             answer = tx.commit()
         except psycopg.Error as error:
-            # An error that leaves the session alive came from the server, which has rolled back. Otherwise the answer was lost.
+            # An error that leaves the session alive came from the server, which has rolled back.
+            # Otherwise the answer was lost.
             refused = not link.closed and error.sqlstate is not None
             self._roll_back(link)
             if refused:
                 raise from_postgres(error, self._target) from error
-            raise CommitUnknownError(f"{self._target}: the connection broke during commit.") from error
+            raise CommitUnknownError(
+                f"{self._target}: the connection broke during commit."
+            ) from error
         except BaseException:
             self._drop_writer()
             raise
         if answer != "COMMIT":
-            raise StoreUnavailableError(f"{self._target}: the server rolled the transaction back ({answer}).")
+            raise StoreUnavailableError(
+                f"{self._target}: the server rolled the transaction back ({answer})."
+            )
         if link.warned:
-            # It gave up waiting for its synchronous standby (SyncRepWaitForLSN): after a failover this would never have happened.
-            raise CommitUnknownError(f"{self._target}: the server committed, and no standby has confirmed it.")
+            # It gave up waiting for its synchronous standby (SyncRepWaitForLSN): after a failover
+            # this would never have happened.
+            raise CommitUnknownError(
+                f"{self._target}: the server committed, and no standby has confirmed it."
+            )
 
     def _roll_back(self, link: Link | None) -> None:
         """Leave the connection without a transaction, or without a connection."""
@@ -225,7 +264,9 @@ class PostgresStore(RelationalStore):
 
     def _read(self, work: Callable[[Reader], Result], *, snapshot: bool = False) -> Result:
         if not self._reading.acquire(timeout=WAIT_S):
-            raise StoreUnavailableError(f"{self._target}: the readers of this process waited {WAIT_S:g} s for a connection.")
+            raise StoreUnavailableError(
+                f"{self._target}: the readers of this process waited {WAIT_S:g} s for a connection."
+            )
         try:
             while True:
                 self._check_open()
@@ -236,8 +277,9 @@ class PostgresStore(RelationalStore):
                     lost = link.closed
                     link.close()
                     if isinstance(error, psycopg.Error):
-                        # Reading twice is harmless; every idle connection of a restarted server is dead. One that is silent is
-                        # not: the next would be too, and each takes its whole wait.
+                        # Reading twice is harmless; every idle connection of a restarted server is
+                        # dead. One that is silent is not: the next would be too, and each takes its
+                        # whole wait.
                         if idle and lost and not isinstance(error, SilentError):
                             continue
                         raise from_postgres(error, self._target) from error
@@ -290,7 +332,9 @@ def _has_schema(tx: Reader) -> bool:
 
 
 def create_postgres(url: str, password_file: Path | None = None) -> None:
-    """Make the tables of a new deployment in an existing, empty database. Raises StoreExistsError if they are there."""
+    """Make the tables of a new deployment in an existing, empty database. Raises StoreExistsError
+    if they are there.
+    """
     target = Target.parse(url, password_file)
     try:
         link = target.connect()

@@ -1,4 +1,6 @@
-"""How to reach a PostgreSQL server: where, with what secret, and what a connection must be before it is trusted with a commit."""
+"""How to reach a PostgreSQL server: where, with what secret, and what a connection must be before
+it is trusted with a commit.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from capsign_adapter.store.faults import StoreDamagedError, StoreMissingError, S
 from capsign_adapter.store.interface import StoreUnavailableError
 
 ANSWER_S = 45.0
-"""Longest wait for an answer, seconds. Longer than the server lets any statement run, so that only a dead way reaches it."""
+"""Longest wait for an answer, seconds. Longer than the server lets any statement run, so that only
+a dead way reaches it.
+"""
 
 Answer = TypeVar("Answer")
 
@@ -27,7 +31,9 @@ class SilentError(psycopg.OperationalError):
 
 
 class Link(psycopg.Connection[tuple[Any, ...]]):
-    """A connection on which no wait is without end: one that stays silent is closed, and counts as lost."""
+    """A connection on which no wait is without end: one that stays silent is closed, and counts as
+    lost.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -51,7 +57,9 @@ class _OverError(Exception):
 
 
 def _bounded(steps: PQGen[Answer], until: float) -> PQGen[Answer]:
-    """The driver's steps, ended at a time. The driver calls every tenth of a second even when nothing is ready."""
+    """The driver's steps, ended at a time. The driver calls every tenth of a second even when
+    nothing is ready.
+    """
     try:
         state = next(steps)
         while True:
@@ -70,7 +78,8 @@ OLDEST_SERVER = 140_000
 _DEFAULTS = {
     "application_name": "capsign-adapter",
     "connect_timeout": "5",
-    # A server that is gone without a word is noticed within about ten seconds, also in the middle of a commit.
+    # A server that is gone without a word is noticed within about ten seconds, also in the middle
+    # of a commit.
     "keepalives_idle": "4",
     "keepalives_interval": "2",
     "keepalives_count": "3",
@@ -78,10 +87,13 @@ _DEFAULTS = {
 }
 
 _SESSION = (
-    # A commit that no standby has confirmed is told by a warning: whatever the role says, warnings must come.
+    # A commit that no standby has confirmed is told by a warning: whatever the role says, warnings
+    # must come.
     "SET synchronous_commit = on; SET client_min_messages = warning;"
-    # A replica that stops while it holds the control row must not stop the others: the server ends its transaction.
-    " SET lock_timeout = '10s'; SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '15s';"
+    # A replica that stops while it holds the control row must not stop the others: the server ends
+    # its transaction.
+    " SET lock_timeout = '10s'; SET statement_timeout = '30s'; SET "
+    "idle_in_transaction_session_timeout = '15s';"
     " SELECT current_setting('fsync'), current_setting('full_page_writes'), pg_is_in_recovery()"
 )
 
@@ -98,27 +110,46 @@ class Target:
 
     def __str__(self) -> str:
         return (
-            f"postgresql database {self.parameters.get('dbname', '')!r} on {self.parameters.get('host', 'the default socket')!r}"
+            f"postgresql database {self.parameters.get('dbname', '')!r} on "
+            f"{self.parameters.get('host', 'the default socket')!r}"
         )
 
     @classmethod
     def parse(cls, url: str, password_file: Path | None) -> Target:
         """Raises ValueError for a URL that cannot be read or that carries a password."""
         try:
-            given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+            given = {
+                name: str(value)
+                for name, value in conninfo_to_dict(url).items()
+                if value is not None
+            }
         except psycopg.Error:
             # libpq's own words repeat the URL.
-            raise ValueError("The PostgreSQL URL cannot be read: postgresql://user@host:port/database?option=value.") from None
+            raise ValueError(
+                "The PostgreSQL URL cannot be read: "
+                "postgresql://user@host:port/database?option=value."
+            ) from None
         if "password" in given:
-            raise ValueError("A password in the PostgreSQL URL would show in logs and process lists: put it into a file.")
-        local = all(host in _LOOPBACK or host.startswith(("/", "@")) for host in given.get("host", "").split(","))
+            raise ValueError(
+                "A password in the PostgreSQL URL would show in logs and process lists: "
+                "put it into a file."
+            )
+        local = all(
+            host in _LOOPBACK or host.startswith(("/", "@"))
+            for host in given.get("host", "").split(",")
+        )
         mode = given.setdefault("sslmode", "prefer" if local else "verify-full")
         if mode in _WEAK_TLS and not local:
-            raise ValueError(f"sslmode={mode} does not protect the connection to {given['host']}: use verify-full.")
+            raise ValueError(
+                f"sslmode={mode} does not protect the connection to {given['host']}: use "
+                f"verify-full."
+            )
         return cls(_DEFAULTS | given, password_file)
 
     def connect(self) -> Link:
-        """A connection in autocommit mode that commits durably. Raises psycopg.Error, StoreUnavailableError and its kinds."""
+        """A connection in autocommit mode that commits durably. Raises psycopg.Error,
+        StoreUnavailableError and its kinds.
+        """
         arguments: dict[str, Any] = dict(self.parameters)
         if self.password_file is not None:
             arguments["password"] = _read_secret(self.password_file)
@@ -132,27 +163,37 @@ class Target:
 
     def _check(self, link: Link) -> None:
         if link.info.server_version < OLDEST_SERVER:
-            raise StoreUnsafeError(f"{self}: the server is older than PostgreSQL {OLDEST_SERVER // 10_000}. Upgrade it.")
+            raise StoreUnsafeError(
+                f"{self}: the server is older than PostgreSQL {OLDEST_SERVER // 10_000}. "
+                f"Upgrade it."
+            )
         cursor = link.execute(_SESSION)
         while cursor.nextset():
             pass
         row = cursor.fetchone()
         if row is None or row[:2] != ("on", "on"):
             raise StoreUnsafeError(
-                f"{self}: the server runs with fsync or full_page_writes off and would lose commits. Turn them on."
+                f"{self}: the server runs with fsync or full_page_writes off and would "
+                f"lose commits. Turn them on."
             )
         if row[2]:
-            raise StoreUnavailableError(f"{self}: the server is a standby. Point the URL at the primary, or promote it.")
+            raise StoreUnavailableError(
+                f"{self}: the server is a standby. Point the URL at the primary, or promote it."
+            )
 
 
 def _read_secret(path: Path) -> str:
-    """The database password, as a file of ours or as a mounted Kubernetes Secret has it; see `settings.read_secret`."""
+    """The database password, as a file of ours or as a mounted Kubernetes Secret has it; see
+    `settings.read_secret`.
+    """
     try:
         return settings.read_secret(path).decode().rstrip("\r\n")
     except settings.SettingsError as error:
         raise StoreUnsafeError(f"{error} The database password is read from there.") from None
     except UnicodeDecodeError:  # the cause would quote the password
-        raise StoreUnsafeError(f"{path} is not UTF-8. The database password is read from there.") from None
+        raise StoreUnsafeError(
+            f"{path} is not UTF-8. The database password is read from there."
+        ) from None
 
 
 _SENTENCES = {
@@ -169,7 +210,8 @@ _SENTENCES = {
 }
 
 _LOGIN_FAILURES = {
-    # libpq passes on no code for a refused login, only the server's words; in another language the general sentence is given.
+    # libpq passes on no code for a refused login, only the server's words; in another language the
+    # general sentence is given.
     re.compile(r'database ".*" does not exist'): "3D000",
     re.compile(r"password authentication failed"): "28P01",
     re.compile(r"no pg_hba.conf entry|role \".*\" does not exist"): "28000",
@@ -183,18 +225,28 @@ _NO_DATABASE = "3D000"
 
 
 def from_postgres(error: psycopg.Error, target: Target) -> StoreUnavailableError:
-    """What an error outside COMMIT means: nothing was written. libpq's text is not repeated, for it may hold values."""
-    code = error.sqlstate or next((code for text, code in _LOGIN_FAILURES.items() if text.search(str(error))), None)
+    """What an error outside COMMIT means: nothing was written. libpq's text is not repeated, for it
+    may hold values.
+    """
+    code = error.sqlstate or next(
+        (code for text, code in _LOGIN_FAILURES.items() if text.search(str(error))), None
+    )
     name = f"({code or type(error).__name__})"
     if code in _DAMAGE:
-        return StoreDamagedError(f"{target}: the server found damaged data {name}. Stop every replica; restore a backup.")
+        return StoreDamagedError(
+            f"{target}: the server found damaged data {name}. Stop every replica; restore a backup."
+        )
     if code == _NO_DATABASE:
         return StoreMissingError(
-            f"{target} does not exist {name}. If this deployment had one, restore it; if it is new, make it with `createdb`, "
+            f"{target} does not exist {name}. If this deployment had one, restore it; if "
+            f"it is new, make it with `createdb`, "
             "then its tables with `capsign-adapter --config FILE provision`."
         )
     if code is None:
         return StoreUnavailableError(
-            f"{target} cannot be reached. See that the server runs and that the way to it is open {name}."
+            f"{target} cannot be reached. See that the server runs and that the way to it "
+            f"is open {name}."
         )
-    return StoreUnavailableError(f"{target}: {_SENTENCES.get(code, 'The server refused the work.')} {name}")
+    return StoreUnavailableError(
+        f"{target}: {_SENTENCES.get(code, 'The server refused the work.')} {name}"
+    )

@@ -1,4 +1,6 @@
-"""Control state in tables: revocations and key versions. Each change is a leaf in the same transaction."""
+"""Control state in tables: revocations and key versions. Each change is a leaf in the same
+transaction.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,18 @@ from capsign_adapter.store import log
 from capsign_adapter.store.interface import KeyVersionRow, Laggard, Revocation
 from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
 
-_COLUMNS = "tenant, key_name, version, state, algorithms, label, check_value, created_ms, activated_ms, activation_epoch, derived"
+_COLUMNS = (
+    "tenant, key_name, version, state, algorithms, label, check_value, created_ms, "
+    "activated_ms, activation_epoch, derived"
+)
 
 
-def revoke(tx: Transaction, head: Head, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int) -> tuple[int, int]:
-    """Raise the epoch and record what was withdrawn under it: a commit decided under an older epoch finds it moved (I6)."""
+def revoke(
+    tx: Transaction, head: Head, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int
+) -> tuple[int, int]:
+    """Raise the epoch and record what was withdrawn under it: a commit decided under an older epoch
+    finds it moved (I6).
+    """
     head.epoch += 1
     index = log.sequence(tx, head, [leaf(head.epoch)], now_ms)
     tx.send(
@@ -32,7 +41,8 @@ def revoke(tx: Transaction, head: Head, kind: int, target: str, leaf: Callable[[
 def announce(tx: Transaction, replica_id: bytes, working: int, drained: int, lease_ms: int) -> None:
     """Write what a replica says of itself; neither epoch ever falls."""
     tx.send(
-        "INSERT INTO replicas (replica_id, working_epoch, drained_epoch, lease_ms) VALUES (?, ?, ?, ?)"
+        "INSERT INTO replicas (replica_id, working_epoch, drained_epoch, lease_ms) "
+        "VALUES (?, ?, ?, ?)"
         " ON CONFLICT (replica_id) DO UPDATE SET lease_ms = excluded.lease_ms,"
         " working_epoch = CASE WHEN excluded.working_epoch > replicas.working_epoch"
         " THEN excluded.working_epoch ELSE replicas.working_epoch END,"
@@ -63,7 +73,19 @@ def key_versions(tx: Reader) -> list[KeyVersionRow]:
 
 
 def _key_version(row: Row) -> KeyVersionRow:
-    tenant, key, version, state, algorithms, label, check_value, created_ms, activated_ms, activation_epoch, derived = row
+    (
+        tenant,
+        key,
+        version,
+        state,
+        algorithms,
+        label,
+        check_value,
+        created_ms,
+        activated_ms,
+        activation_epoch,
+        derived,
+    ) = row
     return KeyVersionRow(
         tenant=tenant,
         key=key,
@@ -79,16 +101,24 @@ def _key_version(row: Row) -> KeyVersionRow:
     )
 
 
-def add_key_version(tx: Transaction, head: Head, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
-    """Record a version that the token holds already, and raise the epoch, so that running replicas see it.
+def add_key_version(
+    tx: Transaction, head: Head, row: KeyVersionRow, leaf: bytes, now_ms: int
+) -> int:
+    """Record a version that the token holds already, and raise the epoch, so that running replicas
+    see it.
 
-    An activation epoch is given once: of two processes that provision a key's first version at once, one is refused.
+    An activation epoch is given once: of two processes that provision a key's first version at
+    once, one is refused.
     """
     if row.activation_epoch and row.activation_epoch < _next_activation(tx, row):
-        detail = f"{row.key} has a version of activation epoch {row.activation_epoch} already; another process made it."
+        detail = (
+            f"{row.key} has a version of activation epoch {row.activation_epoch} already; "
+            f"another process made it."
+        )
         raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
     added = tx.run(
-        f"INSERT INTO key_versions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",  # noqa: S608
+        f"INSERT INTO key_versions ({_COLUMNS}) "  # noqa: S608
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         row.tenant,
         row.key,
         row.version,
@@ -102,22 +132,35 @@ def add_key_version(tx: Transaction, head: Head, row: KeyVersionRow, leaf: bytes
         int(row.derived),
     )
     if not added:
-        raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, f"Version {row.version} of {row.key} exists already.")
+        raise FailureError(
+            failures_pb2.REASON_ILLEGAL_TRANSITION,
+            f"Version {row.version} of {row.key} exists already.",
+        )
     head.epoch += 1
     return log.sequence(tx, head, [leaf], now_ms)
 
 
 def move_key_version(
-    tx: Transaction, head: Head, row: KeyVersionRow, state: signing_pb2.KeyState.ValueType, leaf: bytes, now_ms: int
+    tx: Transaction,
+    head: Head,
+    row: KeyVersionRow,
+    state: signing_pb2.KeyState.ValueType,
+    leaf: bytes,
+    now_ms: int,
 ) -> int:
-    """Move a version if it is still where the caller saw it, and raise the epoch: signatures in flight decide again.
+    """Move a version if it is still where the caller saw it, and raise the epoch: signatures in
+    flight decide again.
 
-    The time of the first activation is kept; later ones do not change it. Every activation takes the next activation epoch of
-    the key, except the end of a suspension, which gives the version back as it was.
+    The time of the first activation is kept; later ones do not change it. Every activation takes
+    the next activation epoch of the key, except the end of a suspension, which gives the version
+    back as it was.
     """
-    activates = state == signing_pb2.KEY_STATE_ACTIVE and row.state != signing_pb2.KEY_STATE_SUSPENDED
+    activates = (
+        state == signing_pb2.KEY_STATE_ACTIVE and row.state != signing_pb2.KEY_STATE_SUSPENDED
+    )
     moved = tx.run(
-        "UPDATE key_versions SET state = ?, activated_ms = CASE WHEN activated_ms = 0 THEN ? ELSE activated_ms END,"
+        "UPDATE key_versions SET state = ?, activated_ms = CASE WHEN activated_ms = 0 "
+        "THEN ? ELSE activated_ms END,"
         " activation_epoch = CASE WHEN ? = 0 THEN activation_epoch ELSE ? END"
         " WHERE tenant = ? AND key_name = ? AND version = ? AND state = ?",
         int(state),
@@ -131,13 +174,20 @@ def move_key_version(
     )
     if not moved:
         name = signing_pb2.KeyState.Name(row.state)
-        raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, f"Version {row.version} of {row.key} is not {name} any more.")
+        raise FailureError(
+            failures_pb2.REASON_ILLEGAL_TRANSITION,
+            f"Version {row.version} of {row.key} is not {name} any more.",
+        )
     head.epoch += 1
     return log.sequence(tx, head, [leaf], now_ms)
 
 
 def _next_activation(tx: Transaction, row: KeyVersionRow) -> int:
-    found = tx.one("SELECT MAX(activation_epoch) FROM key_versions WHERE tenant = ? AND key_name = ?", row.tenant, row.key)
+    found = tx.one(
+        "SELECT MAX(activation_epoch) FROM key_versions WHERE tenant = ? AND key_name = ?",
+        row.tenant,
+        row.key,
+    )
     return 1 + (found[0] if found and found[0] else 0)
 
 

@@ -1,4 +1,6 @@
-"""The store over any relational engine: what each method does inside its one transaction. Engines add locks and faults."""
+"""The store over any relational engine: what each method does inside its one transaction. Engines
+add locks and faults.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +48,18 @@ class RelationalStore(ABC):
 
     @abstractmethod
     def _write(self, work: Callable[[Transaction, Head], Result]) -> Result:
-        """Run `work` as the only writer of all replicas, write the head back, and return once all of it is durable.
+        """Run `work` as the only writer of all replicas, write the head back, and return once all
+        of it is durable.
 
-        If `work` raises, nothing is written. Raises StoreUnavailableError and CommitUnknownError as the interface says.
+        If `work` raises, nothing is written. Raises StoreUnavailableError and CommitUnknownError as
+        the interface says.
         """
 
     @abstractmethod
     def _read(self, work: Callable[[Reader], Result], *, snapshot: bool = False) -> Result:
-        """Run `work` on what is durable: with `snapshot` all its statements see one state. Raises StoreUnavailableError."""
+        """Run `work` on what is durable: with `snapshot` all its statements see one state. Raises
+        StoreUnavailableError.
+        """
 
     def control(self) -> Control:
         row = self._read(lambda tx: tx.one(READ_HEAD))
@@ -68,13 +74,18 @@ class RelationalStore(ABC):
     def commit(self, epoch: int, drafts: Sequence[Draft], now_ms: int) -> list[Committed]:
         if not drafts:
             return []
-        workloads = {workload: self._workload_id(workload) for workload in {draft.workload for draft in drafts}}
+        workloads = {
+            workload: self._workload_id(workload)
+            for workload in {draft.workload for draft in drafts}
+        }
         # Hashed before the turn comes: other writers need not wait for it.
         hashes = [leaf_hash(draft.leaf) for draft in drafts]
         return self._combiner.submit(Batch(epoch, drafts, hashes, workloads, now_ms))
 
     def _commit_group(self, group: list[Batch]) -> None:
-        """Commit batches in one transaction. If one of them brings a defect, each goes alone, for its neighbours' sake."""
+        """Commit batches in one transaction. If one of them brings a defect, each goes alone, for
+        its neighbours' sake.
+        """
         try:
             self._commit_together(group)
         except (StoreUnavailableError, CommitUnknownError):
@@ -92,7 +103,8 @@ class RelationalStore(ABC):
         try:
             results = self._write(lambda tx, head: _decide(tx, head, group, careful=False))
         except intents.RowExistsError:
-            # Rolled back. Whatever another replica writes in between, the careful way decides on what is there then.
+            # Rolled back. Whatever another replica writes in between, the careful way decides on
+            # what is there then.
             results = self._write(lambda tx, head: _decide(tx, head, group, careful=True))
         for batch, answer in zip(group, results, strict=True):
             if answer is None:
@@ -111,17 +123,28 @@ class RelationalStore(ABC):
 
         return {intent_id: row.stored for (_, intent_id), row in self._read(read).items()}
 
-    def resolve(self, workload: str, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int) -> Stored:
-        # As a writer even where there is a row: what another commit left unknown is confirmed by this one, or not told.
+    def resolve(
+        self, workload: str, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int
+    ) -> Stored:
+        # As a writer even where there is a row: what another commit left unknown is confirmed by
+        # this one, or not told.
         number = self._workload_id(workload)
-        return self._write(lambda tx, head: intents.resolve(tx, head, workload, number, intent_id, grant, never_leaf, now_ms))
+        return self._write(
+            lambda tx, head: intents.resolve(
+                tx, head, workload, number, intent_id, grant, never_leaf, now_ms
+            )
+        )
 
     def collect_garbage(self, now_ms: int, retention_ms: int, limit: int = MAX_COLLECTED) -> int:
-        return self._write(lambda tx, head: intents.collect_garbage(tx, head, now_ms, retention_ms, limit))
+        return self._write(
+            lambda tx, head: intents.collect_garbage(tx, head, now_ms, retention_ms, limit)
+        )
 
     # Control state.
 
-    def revoke(self, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int) -> tuple[int, int]:
+    def revoke(
+        self, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int
+    ) -> tuple[int, int]:
         return self._write(lambda tx, head: registry.revoke(tx, head, kind, target, leaf, now_ms))
 
     def announce(self, replica_id: bytes, working: int, drained: int, lease_ms: int) -> None:
@@ -134,7 +157,9 @@ class RelationalStore(ABC):
         return self._read(lambda tx: registry.laggards(tx, epoch))
 
     def forget_replicas(self, epoch: int) -> int:
-        return self._write(lambda tx, _: tx.run("DELETE FROM replicas WHERE working_epoch < ?", epoch))
+        return self._write(
+            lambda tx, _: tx.run("DELETE FROM replicas WHERE working_epoch < ?", epoch)
+        )
 
     def revocations(self) -> tuple[int, list[Revocation]]:
         def read(tx: Reader) -> tuple[int, list[Revocation]]:
@@ -150,8 +175,12 @@ class RelationalStore(ABC):
     def add_key_version(self, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
         return self._write(lambda tx, head: registry.add_key_version(tx, head, row, leaf, now_ms))
 
-    def move_key_version(self, row: KeyVersionRow, state: signing_pb2.KeyState.ValueType, leaf: bytes, now_ms: int) -> int:
-        return self._write(lambda tx, head: registry.move_key_version(tx, head, row, state, leaf, now_ms))
+    def move_key_version(
+        self, row: KeyVersionRow, state: signing_pb2.KeyState.ValueType, leaf: bytes, now_ms: int
+    ) -> int:
+        return self._write(
+            lambda tx, head: registry.move_key_version(tx, head, row, state, leaf, now_ms)
+        )
 
     # Certificate authorities.
 
@@ -161,7 +190,9 @@ class RelationalStore(ABC):
     def add_authority(self, row: AuthorityRow, newest: int, leaf: bytes, now_ms: int) -> int:
         return self._write(lambda tx, head: authorities.add(tx, head, row, newest, leaf, now_ms))
 
-    def move_authority(self, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int) -> int:
+    def move_authority(
+        self, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int
+    ) -> int:
         return self._write(lambda tx, head: authorities.move(tx, head, row, state, leaf, now_ms))
 
     def promise_authority(self, version: int, until_ms: int) -> bool:
@@ -178,7 +209,9 @@ class RelationalStore(ABC):
         number = self._workload_id(draft.workload)
         return self._write(lambda tx, head: audit.submit(tx, head, number, draft, now_ms))
 
-    def audit_batches(self, workload: str = "", first_leaf: int = 0, limit: int = 256) -> list[tuple[int, str, bytes]]:
+    def audit_batches(
+        self, workload: str = "", first_leaf: int = 0, limit: int = 256
+    ) -> list[tuple[int, str, bytes]]:
         return self._read(lambda tx: audit.batches(tx, workload, first_leaf, limit))
 
     def hashes(self, level: int, first: int, count: int) -> list[bytes]:
@@ -193,7 +226,8 @@ class RelationalStore(ABC):
                 raise ValueError("a checkpoint of a larger tree than the log's")
             tx.send(
                 "INSERT INTO checkpoint (id, tree_size, root, note, at_ms) VALUES (1, ?, ?, ?, ?)"
-                " ON CONFLICT (id) DO UPDATE SET tree_size = excluded.tree_size, root = excluded.root, note = excluded.note,"
+                " ON CONFLICT (id) DO UPDATE SET tree_size = excluded.tree_size, root = "
+                "excluded.root, note = excluded.note,"
                 " at_ms = excluded.at_ms WHERE excluded.tree_size >= checkpoint.tree_size",
                 checkpoint.tree_size,
                 checkpoint.root,
@@ -204,7 +238,9 @@ class RelationalStore(ABC):
         self._write(save)
 
     def latest_checkpoint(self) -> Checkpoint | None:
-        row = self._read(lambda tx: tx.one("SELECT tree_size, root, note, at_ms FROM checkpoint WHERE id = 1"))
+        row = self._read(
+            lambda tx: tx.one("SELECT tree_size, root, note, at_ms FROM checkpoint WHERE id = 1")
+        )
         return Checkpoint(row[0], bytes(row[1]), bytes(row[2]), row[3]) if row else None
 
     # Numbers of workloads: short in the ledger's rows, and never changed once given.
@@ -219,8 +255,12 @@ class RelationalStore(ABC):
         return number
 
 
-def _decide(tx: Transaction, head: Head, group: Sequence[Batch], *, careful: bool) -> list[list[Committed] | None]:
-    """The answers for each batch; None for one that was decided under an epoch that is no longer the current one."""
+def _decide(
+    tx: Transaction, head: Head, group: Sequence[Batch], *, careful: bool
+) -> list[list[Committed] | None]:
+    """The answers for each batch; None for one that was decided under an epoch that is no longer
+    the current one.
+    """
     current = [batch for batch in group if batch.epoch == head.epoch]
     drafts = [draft for batch in current for draft in batch.drafts]
     workloads = {name: number for batch in current for name, number in batch.workloads.items()}
@@ -233,7 +273,10 @@ def _decide(tx: Transaction, head: Head, group: Sequence[Batch], *, careful: boo
         hashes = [value for batch in current for value in batch.hashes]
         answers = intents.commit_plain(tx, head, drafts, hashes, workloads, now_ms)
     rest = iter(answers)
-    return [list(islice(rest, len(batch.drafts))) if batch.epoch == head.epoch else None for batch in group]
+    return [
+        list(islice(rest, len(batch.drafts))) if batch.epoch == head.epoch else None
+        for batch in group
+    ]
 
 
 def _number_workload(tx: Transaction, spiffe_id: str) -> int:

@@ -1,6 +1,8 @@
-"""The tables, as numbered migrations from the first one on; one logical schema in the words of either engine.
+"""The tables, as numbered migrations from the first one on; one logical schema in the words of
+either engine.
 
-`docs/formats.md` ("Store schema") says what the columns mean. A migration is never edited once released: add the next number.
+`docs/formats.md` ("Store schema") says what the columns mean. A migration is never edited once
+released: add the next number.
 """
 
 from __future__ import annotations
@@ -12,7 +14,12 @@ from types import MappingProxyType
 DIALECTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "sqlite": MappingProxyType(
-            {"int": "INTEGER", "blob": "BLOB", "auto": "INTEGER PRIMARY KEY", "clustered": " WITHOUT ROWID"}
+            {
+                "int": "INTEGER",
+                "blob": "BLOB",
+                "auto": "INTEGER PRIMARY KEY",
+                "clustered": " WITHOUT ROWID",
+            }
         ),
         "postgresql": MappingProxyType(
             {
@@ -29,7 +36,9 @@ DIALECTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step. `statements` are templates over the words of DIALECTS; `tuning` is how one engine is to store what they made."""
+    """One step. `statements` are templates over the words of DIALECTS; `tuning` is how one engine
+    is to store what they made.
+    """
 
     number: int
     name: str
@@ -39,7 +48,9 @@ class Migration:
     def render(self, dialect: str) -> list[str]:
         """The statements in the words of an engine."""
         words = DIALECTS[dialect]
-        return [statement.format_map(dict(words)) for statement in self.statements] + list(self.tuning.get(dialect, ()))
+        return [statement.format_map(dict(words)) for statement in self.statements] + list(
+            self.tuning.get(dialect, ())
+        )
 
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -47,7 +58,8 @@ MIGRATIONS: tuple[Migration, ...] = (
         1,
         "ledger, log, control",
         (
-            # One row. Every writer reads it first and writes it last: it is what serialises replicas on PostgreSQL.
+            # One row. Every writer reads it first and writes it last: it is what serialises
+            # replicas on PostgreSQL.
             """CREATE TABLE control (
                 id {int} PRIMARY KEY CHECK (id = 1),
                 revocation_epoch {int} NOT NULL CHECK (revocation_epoch > 0),
@@ -56,7 +68,8 @@ MIGRATIONS: tuple[Migration, ...] = (
                 frontier {blob} NOT NULL
             )""",
             "CREATE TABLE workloads (id {auto}, spiffe_id TEXT NOT NULL UNIQUE)",
-            # The intent id leads the key: ids carry their time, so rows are added at the right edge and collected from the left.
+            # The intent id leads the key: ids carry their time, so rows are added at the right edge
+            # and collected from the left.
             """CREATE TABLE intents (
                 intent_id {blob} NOT NULL,
                 workload_id {int} NOT NULL,
@@ -114,7 +127,8 @@ MIGRATIONS: tuple[Migration, ...] = (
                 derived {int} NOT NULL,
                 UNIQUE (tenant, key_name, version)
             )""",
-            # Who may hold a signature that is committed and not yet on the wire: what a revocation waits for.
+            # Who may hold a signature that is committed and not yet on the wire: what a revocation
+            # waits for.
             """CREATE TABLE replicas (
                 replica_id {blob} PRIMARY KEY,
                 working_epoch {int} NOT NULL,
@@ -142,7 +156,8 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
         tuning={
             "postgresql": (
-                # Hashes do not compress and a commit must not wait for the attempt; the one hot row needs room for its versions.
+                # Hashes do not compress and a commit must not wait for the attempt; the one hot row
+                # needs room for its versions.
                 "ALTER TABLE log_segments ALTER COLUMN hashes SET STORAGE EXTERNAL",
                 "ALTER TABLE log_segments ALTER COLUMN entries SET STORAGE EXTERNAL",
                 "ALTER TABLE control SET (fillfactor = 10)",
@@ -171,4 +186,7 @@ MIGRATIONS: tuple[Migration, ...] = (
 
 LATEST = MIGRATIONS[-1].number
 
-MIGRATIONS_TABLE = "CREATE TABLE schema_migrations (number {int} PRIMARY KEY, name TEXT NOT NULL, applied_ms {int} NOT NULL)"
+MIGRATIONS_TABLE = (
+    "CREATE TABLE schema_migrations (number {int} PRIMARY KEY, name TEXT NOT NULL, "
+    "applied_ms {int} NOT NULL)"
+)

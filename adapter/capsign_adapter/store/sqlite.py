@@ -1,7 +1,8 @@
 """The store on SQLite: one file, write-ahead log, synchronous=FULL, any number of processes.
 
-A writer holds the lock file, then BEGIN IMMEDIATE. COMMIT returns after the fsync of the write-ahead log. A crash before the
-commit frame is complete leaves nothing; after it, everything. Readers have connections of their own and never wait for a writer.
+A writer holds the lock file, then BEGIN IMMEDIATE. COMMIT returns after the fsync of the
+write-ahead log. A crash before the commit frame is complete leaves nothing; after it, everything.
+Readers have connections of their own and never wait for a writer.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from capsign_adapter.store import faults, log, migrate, schema
 from capsign_adapter.store.interface import StoreUnavailableError
 from capsign_adapter.store.lockfile import LockFile
 from capsign_adapter.store.relational import RelationalStore
-from capsign_adapter.store.transaction import READ_HEAD, WRITE_HEAD, Head, Reader, Row, Table, Transaction
+from capsign_adapter.store.transaction import (
+    READ_HEAD,
+    WRITE_HEAD,
+    Head,
+    Reader,
+    Row,
+    Table,
+    Transaction,
+)
 
 Result = TypeVar("Result")
 
@@ -32,10 +41,14 @@ MAX_IDLE_READERS = 16
 """Reading connections kept open; more are made and closed when more threads read at once."""
 
 CHECKPOINT_PAGES = 4_000
-"""Pages in the write-ahead log before a commit copies them into the database: 16 MiB, so that it happens rarely."""
+"""Pages in the write-ahead log before a commit copies them into the database: 16 MiB, so that it
+happens rarely.
+"""
 
 LOG_BYTES = CHECKPOINT_PAGES * 4096
-"""The write-ahead log is made this long at once: the fsync of a commit that need not lengthen its file takes half the time."""
+"""The write-ahead log is made this long at once: the fsync of a commit that need not lengthen its
+file takes half the time.
+"""
 
 ROOMY_BYTES = 16 * LOG_BYTES
 """Free bytes on the disk, 256 MiB, from which on the write-ahead log is made long at once."""
@@ -79,7 +92,9 @@ class SqliteStore(RelationalStore):
     """Open an existing database file. `create_sqlite` makes one."""
 
     def __init__(self, path: Path, *, trial: bool = False) -> None:
-        """`trial`: change nothing. Raises StoreOlderError then, where a start would bring the schema up to date."""
+        """`trial`: change nothing. Raises StoreOlderError then, where a start would bring the
+        schema up to date.
+        """
         super().__init__()
         self._path = path
         self._identity = _check_files(path)
@@ -88,7 +103,9 @@ class SqliteStore(RelationalStore):
         try:
             self._lock = LockFile(lock_path(path))
         except OSError as error:
-            raise StoreUnavailableError(f"{lock_path(path)}: {error.strerror}. The store's directory must be writable.") from None
+            raise StoreUnavailableError(
+                f"{lock_path(path)}: {error.strerror}. The store's directory must be writable."
+            ) from None
         try:
             self._writer = _connect(path)
             self._upgrade(trial=trial)
@@ -107,16 +124,22 @@ class SqliteStore(RelationalStore):
         return f"SqliteStore({str(self._path)!r})"
 
     def _upgrade(self, *, trial: bool) -> None:
-        tables = {row[0] for row in self._writer.all("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            row[0]
+            for row in self._writer.all("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
         if "schema_migrations" not in tables:
             raise faults.StoreDamagedError(
-                f"{self._path} is not a capsign database: it has no schema. Restore the right file; nothing was changed."
+                f"{self._path} is not a capsign database: it has no schema. Restore the "
+                f"right file; nothing was changed."
             )
         applied = migrate.check_version(self._writer)
         if trial:
             migrate.demand_current(applied)
         if applied < schema.LATEST:
-            self._write(lambda tx, _: migrate.upgrade(tx, DIALECT, migrate.check_version(tx), _now_ms()))
+            self._write(
+                lambda tx, _: migrate.upgrade(tx, DIALECT, migrate.check_version(tx), _now_ms())
+            )
         self._write(lambda tx, head: log.check_tail(tx, head))
         if trial:
             return
@@ -133,7 +156,9 @@ class SqliteStore(RelationalStore):
                 before = (head.epoch, head.watermark_ms, head.tree_size)
                 result = work(self._writer, head)
                 if (head.epoch, head.watermark_ms, head.tree_size) != before:
-                    self._writer.run(WRITE_HEAD, head.epoch, head.watermark_ms, head.tree_size, head.frontier)
+                    self._writer.run(
+                        WRITE_HEAD, head.epoch, head.watermark_ms, head.tree_size, head.frontier
+                    )
             except BaseException as error:
                 self._roll_back()
                 if isinstance(error, sqlite3.Error):
@@ -150,7 +175,9 @@ class SqliteStore(RelationalStore):
             return result
 
     def _roll_back(self) -> None:
-        """End whatever transaction is open. A connection that cannot even do that is replaced: nothing of it can be trusted."""
+        """End whatever transaction is open. A connection that cannot even do that is replaced:
+        nothing of it can be trusted.
+        """
         connection = self._writer.connection
         try:
             if connection.in_transaction:
@@ -196,16 +223,20 @@ class SqliteStore(RelationalStore):
             raise StoreUnavailableError(f"{self._path}: the store was closed.")
 
     def _check_same_file(self) -> None:
-        """A file that was moved away under us still takes writes, durably and where nobody will ever look for them."""
+        """A file that was moved away under us still takes writes, durably and where nobody will
+        ever look for them.
+        """
         try:
             seen = self._path.stat()
         except OSError as error:
             raise faults.StoreMissingError(
-                f"{self._path}: {error.strerror} while it was in use. Put the file back or restart on a restored one."
+                f"{self._path}: {error.strerror} while it was in use. Put the file back "
+                f"or restart on a restored one."
             ) from None
         if (seen.st_dev, seen.st_ino) != self._identity:
             raise faults.StoreMissingError(
-                f"{self._path} was replaced while it was in use. Restart every replica on the right file."
+                f"{self._path} was replaced while it was in use. Restart every replica on "
+                f"the right file."
             )
 
     def close(self) -> None:
@@ -224,18 +255,25 @@ class SqliteStore(RelationalStore):
 def create_sqlite(path: Path) -> None:
     """Make the database of a new deployment. Raises StoreExistsError if there is a file already.
 
-    It is built beside its place and linked there complete: a crash leaves either nothing or a whole database.
+    It is built beside its place and linked there complete: a crash leaves either nothing or a whole
+    database.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_directory(path)
         if path.exists():
-            raise faults.StoreExistsError(f"{path} exists already. Open it, or move it away if it is no longer wanted.")
-        left = [name for name in (lock_path(path), path.with_name(f"{path.name}-wal")) if name.exists()]
-        if left:
-            # They are made when a store is opened and outlive it: this is a deployment that lost its database, not a new one.
             raise faults.StoreExistsError(
-                f"{left[0]} is left from a store that is gone. Restore it; to begin anew, remove that too, and {faults.MAKE_ONE}."
+                f"{path} exists already. Open it, or move it away if it is no longer wanted."
+            )
+        left = [
+            name for name in (lock_path(path), path.with_name(f"{path.name}-wal")) if name.exists()
+        ]
+        if left:
+            # They are made when a store is opened and outlive it: this is a deployment that lost
+            # its database, not a new one.
+            raise faults.StoreExistsError(
+                f"{left[0]} is left from a store that is gone. Restore it; to begin anew, "
+                f"remove that too, and {faults.MAKE_ONE}."
             )
         draft = path.with_name(f".{path.name}.new-{os.getpid()}-{threading.get_ident()}")
         draft.touch(mode=0o600, exist_ok=False)
@@ -243,14 +281,18 @@ def create_sqlite(path: Path) -> None:
             _build(draft)
             os.link(draft, path)
         except FileExistsError:
-            raise faults.StoreExistsError(f"{path} was made by another process just now. Open it.") from None
+            raise faults.StoreExistsError(
+                f"{path} was made by another process just now. Open it."
+            ) from None
         finally:
             draft.unlink()
         _sync_directory(path.parent)
     except sqlite3.Error as error:
         raise faults.from_sqlite(error, str(path)) from error
     except OSError as error:
-        raise StoreUnavailableError(f"{path}: {error.strerror}. See that its directory is writable by this user.") from error
+        raise StoreUnavailableError(
+            f"{path}: {error.strerror}. See that its directory is writable by this user."
+        ) from error
 
 
 def _build(path: Path) -> None:
@@ -266,12 +308,18 @@ def _build(path: Path) -> None:
 
 def _connect(path: Path) -> _SqliteTransaction:
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=5.0, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        timeout=5.0,
+        check_same_thread=False,
     )
     transaction = _SqliteTransaction(connection)
     try:
         if transaction.one("PRAGMA journal_mode = WAL") != ("wal",):
-            raise faults.StoreUnsafeError(f"{path}: this file system cannot hold a write-ahead log. Use a local one.")
+            raise faults.StoreUnsafeError(
+                f"{path}: this file system cannot hold a write-ahead log. Use a local one."
+            )
         transaction.run("PRAGMA synchronous = FULL")
         if transaction.one("PRAGMA synchronous") != (2,):
             raise faults.StoreUnsafeError(f"{path}: SQLite did not accept synchronous=FULL.")
@@ -285,15 +333,21 @@ def _connect(path: Path) -> _SqliteTransaction:
 
 
 def _lengthen_log(writer: _SqliteTransaction, path: Path) -> None:
-    """Write once as much as the write-ahead log may hold, and take it back: frames without a commit are written over later.
+    """Write once as much as the write-ahead log may hold, and take it back: frames without a commit
+    are written over later.
 
-    A crash at any line leaves a log whose last commit is the one before. On a small disk the log grows as it is used: it must not
-    take the room that the database needs.
+    A crash at any line leaves a log whose last commit is the one before. On a small disk the log
+    grows as it is used: it must not take the room that the database needs.
     """
     disk = os.statvfs(path)
-    if disk.f_bavail * disk.f_frsize < ROOMY_BYTES or path.with_name(f"{path.name}-wal").stat().st_size >= LOG_BYTES:
+    if (
+        disk.f_bavail * disk.f_frsize < ROOMY_BYTES
+        or path.with_name(f"{path.name}-wal").stat().st_size >= LOG_BYTES
+    ):
         return
-    writer.run("PRAGMA cache_size = 16")  # what does not fit into the cache goes into the log before there is a commit
+    writer.run(
+        "PRAGMA cache_size = 16"
+    )  # what does not fit into the cache goes into the log before there is a commit
     try:
         writer.run("BEGIN IMMEDIATE")
         writer.run("CREATE TABLE filler (bytes BLOB)")
@@ -309,7 +363,9 @@ def _lengthen_log(writer: _SqliteTransaction, path: Path) -> None:
 def _read_head(tx: Reader) -> Head:
     row = tx.one(READ_HEAD)
     if row is None:
-        raise faults.StoreDamagedError("The control row is gone. Stop every replica; restore a backup.")
+        raise faults.StoreDamagedError(
+            "The control row is gone. Stop every replica; restore a backup."
+        )
     return Head(*row)
 
 
@@ -324,26 +380,38 @@ def _check_files(path: Path) -> tuple[int, int]:
         seen = path.stat()
     except OSError as error:
         raise faults.StoreMissingError(
-            f"{path}: {error.strerror}. If this deployment had a database, find it or restore it; if it is new, "
+            f"{path}: {error.strerror}. If this deployment had a database, find it or "
+            f"restore it; if it is new, "
             f"{faults.MAKE_ONE}."
         ) from None
     _check_directory(path)
     if not stat.S_ISREG(seen.st_mode):
         raise faults.StoreUnsafeError(f"{path} is not a regular file.")
     if seen.st_mode & _OTHERS:
-        raise faults.StoreUnsafeError(f"{path} is open to others (mode {stat.S_IMODE(seen.st_mode):04o}). Run `chmod 600` on it.")
+        raise faults.StoreUnsafeError(
+            f"{path} is open to others (mode {stat.S_IMODE(seen.st_mode):04o}). Run "
+            f"`chmod 600` on it."
+        )
     if not seen.st_size:
-        text = f"{path} is empty. Restore a backup; remove the file only if nothing was ever signed: then {faults.MAKE_ONE}."
+        text = (
+            f"{path} is empty. Restore a backup; remove the file only if nothing was ever "
+            f"signed: then {faults.MAKE_ONE}."
+        )
         raise faults.StoreDamagedError(text)
     if not os.access(path, os.W_OK):
-        raise StoreUnavailableError(f"{path} is not writable by this user. Correct its owner or remount its disk.")
+        raise StoreUnavailableError(
+            f"{path} is not writable by this user. Correct its owner or remount its disk."
+        )
     return seen.st_dev, seen.st_ino
 
 
 def _check_directory(path: Path) -> None:
     mode = path.parent.stat().st_mode
     if mode & _OTHERS:
-        raise faults.StoreUnsafeError(f"{path.parent} is open to others (mode {stat.S_IMODE(mode):04o}). Run `chmod 700` on it.")
+        raise faults.StoreUnsafeError(
+            f"{path.parent} is open to others (mode {stat.S_IMODE(mode):04o}). Run `chmod "
+            f"700` on it."
+        )
 
 
 def _sync_directory(directory: Path) -> None:

@@ -1,6 +1,8 @@
-"""What the store's logic needs of an engine: statements inside one transaction, and the head that every writer reads first.
+"""What the store's logic needs of an engine: statements inside one transaction, and the head that
+every writer reads first.
 
-SQL is written once, with `?` for parameters; an engine translates it if it must. Statements use only what both engines share.
+SQL is written once, with `?` for parameters; an engine translates it if it must. Statements use
+only what both engines share.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that takes rows in bulk: its name, and its columns with "int", "blob" or "text" for each."""
+    """A table that takes rows in bulk: its name, and its columns with "int", "blob" or "text" for
+    each.
+    """
 
     name: str
     columns: tuple[tuple[str, str], ...]
@@ -38,7 +42,9 @@ class Transaction(Reader, Protocol):
     """Statements of one writing transaction. Nothing is durable before the engine commits it."""
 
     def send(self, sql: str, *parameters: Any) -> None:
-        """A statement whose outcome nobody asks for. It may travel with the next one; if it fails, the transaction does."""
+        """A statement whose outcome nobody asks for. It may travel with the next one; if it fails,
+        the transaction does.
+        """
 
     def run(self, sql: str, *parameters: Any) -> int:
         """How many rows it touched."""
@@ -49,7 +55,9 @@ class Transaction(Reader, Protocol):
 
 @dataclass(slots=True)
 class Head:
-    """The control row inside a writing transaction. The engine reads it first, under the lock, and writes it back last."""
+    """The control row inside a writing transaction. The engine reads it first, under the lock, and
+    writes it back last.
+    """
 
     epoch: int
     watermark_ms: int
@@ -57,6 +65,14 @@ class Head:
     frontier: bytes
 
 
-READ_HEAD = "SELECT revocation_epoch, intent_watermark_ms, tree_size, frontier FROM control WHERE id = 1"
-WRITE_HEAD = "UPDATE control SET revocation_epoch = ?, intent_watermark_ms = ?, tree_size = ?, frontier = ? WHERE id = 1"
-FIRST_HEAD = "INSERT INTO control (id, revocation_epoch, intent_watermark_ms, tree_size, frontier) VALUES (1, 1, 0, 0, ?)"
+READ_HEAD = (
+    "SELECT revocation_epoch, intent_watermark_ms, tree_size, frontier FROM control WHERE id = 1"
+)
+WRITE_HEAD = (
+    "UPDATE control SET revocation_epoch = ?, intent_watermark_ms = ?, tree_size = ?, "
+    "frontier = ? WHERE id = 1"
+)
+FIRST_HEAD = (
+    "INSERT INTO control (id, revocation_epoch, intent_watermark_ms, tree_size, frontier) "
+    "VALUES (1, 1, 0, 0, ?)"
+)

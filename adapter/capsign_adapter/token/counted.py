@@ -1,4 +1,6 @@
-"""A token whose every missing answer is counted: `capsign.token.errors` moves where the token is asked, whoever asks."""
+"""A token whose every missing answer is counted: `capsign.token.errors` moves where the token is
+asked, whoever asks.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What goes into a token and comes out of it, as bytes. Pure.
 
-Tokens speak PKCS#11 (raw R ‖ S, EC points, moduli); everyone else speaks DER. `Algorithm` states which of them we promise.
+Tokens speak PKCS#11 (raw R ‖ S, EC points, moduli); everyone else speaks DER. `Algorithm` states
+which of them we promise.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ EC_PARAMS: Mapping[Family, bytes] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class InToken:
-    """How an algorithm runs in a token: the key it needs and the length of its input (0: a message of any length)."""
+    """How an algorithm runs in a token: the key it needs and the length of its input (0: a message
+    of any length).
+    """
 
     name: str
     family: Family
@@ -68,7 +71,9 @@ IN_TOKEN: Mapping[int, InToken] = MappingProxyType(
 
 
 def in_token(algorithm: int) -> InToken:
-    """The row of an in-token algorithm. ValueError for any other: the caller did not decide before it asked."""
+    """The row of an in-token algorithm. ValueError for any other: the caller did not decide before
+    it asked.
+    """
     try:
         return IN_TOKEN[algorithm]
     except KeyError:
@@ -76,7 +81,9 @@ def in_token(algorithm: int) -> InToken:
 
 
 def check_input(algorithm: int, data: bytes) -> InToken:
-    """The row, once `data` has the length that the algorithm takes. A digest cut short must never be signed."""
+    """The row, once `data` has the length that the algorithm takes. A digest cut short must never
+    be signed.
+    """
     row = in_token(algorithm)
     if row.input_len and len(data) != row.input_len:
         raise ValueError(f"{row.name} signs a digest of {row.input_len} bytes, not of {len(data)}")
@@ -93,7 +100,9 @@ def ecdsa_der(raw: bytes) -> bytes:
     half, odd = divmod(len(raw), 2)
     if odd or not half:
         raise ValueError("an ECDSA signature must have two halves of equal length")
-    return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
+    return encode_dss_signature(
+        int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big")
+    )
 
 
 def _spki(key: PublicKeyTypes) -> bytes:
@@ -101,12 +110,16 @@ def _spki(key: PublicKeyTypes) -> bytes:
 
 
 def _bare_point(point: bytes, length: int) -> bytes:
-    """The point without the OCTET STRING around it: PKCS#11 3.0 section 2.3.3 wants the wrapper, some tokens leave it out."""
+    """The point without the OCTET STRING around it: PKCS#11 3.0 section 2.3.3 wants the wrapper,
+    some tokens leave it out.
+    """
     if len(point) == length:
         return point
     if len(point) == length + 2 and point[:2] == bytes((0x04, length)):
         return point[2:]
-    raise ValueError(f"CKA_EC_POINT has {len(point)} bytes, expected {length} or an OCTET STRING of them")
+    raise ValueError(
+        f"CKA_EC_POINT has {len(point)} bytes, expected {length} or an OCTET STRING of them"
+    )
 
 
 def ec_spki(family: Family, point: bytes) -> bytes:
@@ -123,4 +136,8 @@ def ec_spki(family: Family, point: bytes) -> bytes:
 
 def rsa_spki(modulus: bytes, exponent: bytes) -> bytes:
     """SubjectPublicKeyInfo from CKA_MODULUS and CKA_PUBLIC_EXPONENT, both big-endian."""
-    return _spki(rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key())
+    return _spki(
+        rsa.RSAPublicNumbers(
+            int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")
+        ).public_key()
+    )

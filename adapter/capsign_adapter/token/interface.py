@@ -1,7 +1,8 @@
 """What the adapter asks of a token (HSM), whoever makes it.
 
-Every method may be called from any thread; the implementation runs them one at a time on the token's own thread. They block.
-Keys are named by label. A private or secret key never comes out: no method returns one.
+Every method may be called from any thread; the implementation runs them one at a time on the
+token's own thread. They block. Keys are named by label. A private or secret key never comes out: no
+method returns one.
 """
 
 from __future__ import annotations
@@ -14,23 +15,33 @@ from capsign_wire.types.v1 import algorithms_pb2
 
 
 class TokenError(Exception):
-    """The token gave no answer. It says nothing about whether a key exists: never read it as absence."""
+    """The token gave no answer. It says nothing about whether a key exists: never read it as
+    absence.
+    """
 
 
 class TokenUnavailableError(TokenError):
-    """The session, slot or module was lost, or refused work. The implementation reopens by itself; try again later."""
+    """The session, slot or module was lost, or refused work. The implementation reopens by itself;
+    try again later.
+    """
 
 
 class TokenContestedError(TokenUnavailableError):
-    """Another process makes keys in the token at this very moment. This call made none; look again."""
+    """Another process makes keys in the token at this very moment. This call made none; look
+    again.
+    """
 
 
 class PinRejectedError(TokenError):
-    """The token did not accept the PIN. Tried again rarely, and only if it worked before: tokens lock."""
+    """The token did not accept the PIN. Tried again rarely, and only if it worked before: tokens
+    lock.
+    """
 
 
 class KeyMissingError(TokenError):
-    """The token answered, and holds no object of that label. A reason to stop and ask, never to clean up or make a new one."""
+    """The token answered, and holds no object of that label. A reason to stop and ask, never to
+    clean up or make a new one.
+    """
 
 
 class KeyExistsError(TokenError):
@@ -41,7 +52,9 @@ class Feature(Enum):
     """What a token can do beyond the least."""
 
     HKDF_INSIDE = auto()
-    """CKM_HKDF_DERIVE with a result that stays inside: HS256 subkeys of custody class hsm-derived."""
+    """CKM_HKDF_DERIVE with a result that stays inside: HS256 subkeys of custody class
+    hsm-derived.
+    """
     ED25519 = auto()
     """In-token Ed25519 keys."""
     RSA_PSS = auto()
@@ -50,7 +63,9 @@ class Feature(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KeyAttributes:
-    """PKCS#11 attributes of a private or secret key. A good key is sensitive, not extractable, never was, and local."""
+    """PKCS#11 attributes of a private or secret key. A good key is sensitive, not extractable,
+    never was, and local.
+    """
 
     label: str
     sensitive: bool
@@ -86,19 +101,26 @@ class Token(Protocol):
         """CKM_SHA256_HMAC of data under the generic secret `label`; 32 bytes."""
 
     def hkdf_hmac(self, label: str, info: bytes, data: bytes) -> bytes:
-        """HMAC-SHA256 of data under HKDF-Expand(secret `label`, info, 32), all inside. Needs HKDF_INSIDE."""
+        """HMAC-SHA256 of data under HKDF-Expand(secret `label`, info, 32), all inside. Needs
+        HKDF_INSIDE.
+        """
 
     def sign(self, label: str, algorithm: algorithms_pb2.Algorithm.ValueType, data: bytes) -> bytes:
-        """A signature by the private key `label`, in the encoding that `Algorithm` states (ECDSA: DER).
+        """A signature by the private key `label`, in the encoding that `Algorithm` states (ECDSA:
+        DER).
 
         `data` is what the algorithm's row sends upstream: a digest, or the message for Ed25519.
         """
 
     def generate_secret(self, label: str) -> None:
-        """A 32-byte generic secret: sensitive, never extractable, for HMAC (and derivation). Raises KeyExistsError."""
+        """A 32-byte generic secret: sensitive, never extractable, for HMAC (and derivation). Raises
+        KeyExistsError.
+        """
 
     def generate_key_pair(self, label: str, algorithm: algorithms_pb2.Algorithm.ValueType) -> None:
-        """A key pair for that algorithm: P-256, P-384, RSA-3072 or Ed25519. Raises KeyExistsError."""
+        """A key pair for that algorithm: P-256, P-384, RSA-3072 or Ed25519. Raises
+        KeyExistsError.
+        """
 
     def public_key(self, label: str) -> bytes:
         """SubjectPublicKeyInfo, DER, of the key pair `label`."""

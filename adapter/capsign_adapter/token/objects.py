@@ -1,7 +1,8 @@
-"""Keys by label: absent only when that is sure, never chosen between, found once and remembered. For the token's thread only.
+"""Keys by label: absent only when that is sure, never chosen between, found once and remembered.
+For the token's thread only.
 
-A token whose directory has vanished answers a search with "no such object". So absence counts only when a fresh login saw
-nothing, and the token was still there after it.
+A token whose directory has vanished answers a search with "no such object". So absence counts only
+when a fresh login saw nothing, and the token was still there after it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from capsign_adapter.token.encodings import Family
-from capsign_adapter.token.interface import KeyExistsError, KeyMissingError, TokenContestedError, TokenUnavailableError
+from capsign_adapter.token.interface import (
+    KeyExistsError,
+    KeyMissingError,
+    TokenContestedError,
+    TokenUnavailableError,
+)
 from capsign_adapter.token.session import Kind, Session
 
 EXPANDED_KEPT = 256
@@ -63,8 +69,13 @@ class Objects:
         if not found:
             what = " or ".join(kind.name.lower() for kind in kinds)
             raise KeyMissingError(f"{self._name} holds no {what} key labelled {label!r}")
-        if len(found) > 1:  # either could be the right one, and a signature by the wrong one cannot be taken back
-            raise TokenUnavailableError(f"{len(found)} keys are labelled {label!r}; keep the right one and destroy the others")
+        if (
+            len(found) > 1
+        ):  # either could be the right one, and a signature by the wrong one cannot be taken back
+            raise TokenUnavailableError(
+                f"{len(found)} keys are labelled {label!r}; keep the right one and "
+                f"destroy the others"
+            )
         kind, key = found[0]
         self._remembered()[kind, label] = key
         return key
@@ -104,36 +115,52 @@ class Objects:
         private = self.find(label, Kind.PRIVATE)
         family = self.family(label, private)
         if family is None:
-            raise KeyMissingError(f"{self._name} holds {label!r}, but no algorithm here uses such a key")
+            raise KeyMissingError(
+                f"{self._name} holds {label!r}, but no algorithm here uses such a key"
+            )
         halves = self._session.search(Kind.PUBLIC, label, private.id)
         if len(halves) != 1:
-            raise TokenUnavailableError(f"{len(halves)} public keys belong to {label!r}, not one; look at the token")
+            raise TokenUnavailableError(
+                f"{len(halves)} public keys belong to {label!r}, not one; look at the token"
+            )
         return self._session.spki(halves[0], family)
 
     def labels(self) -> list[str]:
-        """Labels of all private and secret keys, seen alike in two fresh logins: a token on its way out shows fewer."""
+        """Labels of all private and secret keys, seen alike in two fresh logins: a token on its way
+        out shows fewer.
+        """
         listings = []
         for _ in range(2):
             self._session.renew()
-            listings.append(sorted(key.label for kind in _KEYS for key in self._session.search(kind)))
+            listings.append(
+                sorted(key.label for kind in _KEYS for key in self._session.search(kind))
+            )
         if listings[0] != listings[1]:
-            raise TokenContestedError(f"the keys of {self._name} changed while they were listed; try again")
+            raise TokenContestedError(
+                f"the keys of {self._name} changed while they were listed; try again"
+            )
         return listings[0]
 
     def make(self, label: str, maker: Callable[[bytes], None]) -> None:
-        """Lets `maker` make a key with the CKA_ID that it is given, unless the label is taken. Raises KeyExistsError."""
+        """Lets `maker` make a key with the CKA_ID that it is given, unless the label is taken.
+        Raises KeyExistsError.
+        """
         if self._look(label, _KEYS):
             raise KeyExistsError(f"{self._name} holds a key labelled {label!r} already")
         identity = secrets.token_bytes(16)
         maker(identity)
-        # PKCS#11 has no unique labels. Whoever sees another key beside its own withdraws: of two that race, one stays or none.
-        # A fresh login looks, because SoftHSM can miss for ever what another process stored in the same moment.
+        # PKCS#11 has no unique labels. Whoever sees another key beside its own withdraws: of two
+        # that race, one stays or none. A fresh login looks, because SoftHSM can miss for ever what
+        # another process stored in the same moment.
         self._session.renew()
         if len(self._search(label, _KEYS)) > 1:
             for kind in Kind:
                 for mine in self._session.search(kind, label, identity):
                     mine.destroy()
-            raise TokenContestedError(f"another process made {label!r} at the same time; nothing was made here, look again")
+            raise TokenContestedError(
+                f"another process made {label!r} at the same time; nothing was made here, "
+                f"look again"
+            )
 
     def destroy(self, label: str) -> None:
         """Destroys a key: the private half first, for an orphaned public key harms nobody."""

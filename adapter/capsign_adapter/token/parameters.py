@@ -1,6 +1,8 @@
-"""PKCS#11 structures that the binding cannot make: arguments of C_Initialize, parameters of CKM_HKDF_DERIVE.
+"""PKCS#11 structures that the binding cannot make: arguments of C_Initialize, parameters of
+CKM_HKDF_DERIVE.
 
-NSS softokn wants the first: CK_NSS_C_INITIALIZE_ARGS, the ordinary CK_C_INITIALIZE_ARGS with a string before the reserved word.
+NSS softokn wants the first: CK_NSS_C_INITIALIZE_ARGS, the ordinary CK_C_INITIALIZE_ARGS with a
+string before the reserved word.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ class _FunctionList(ctypes.Structure):
 
 
 class ParameterisedModule:
-    """A module that is brought up with parameters and taken down again. For the token's thread only."""
+    """A module that is brought up with parameters and taken down again. For the token's thread
+    only.
+    """
 
     def __init__(self, path: Path, parameters: str) -> None:
         self._path = path
@@ -44,7 +48,12 @@ class ParameterisedModule:
 
     def initialize(self) -> None:
         if not self._up:
-            self._call(_INITIALIZE, ctypes.pointer(_Arguments(flags=_OS_LOCKING_OK, library_parameters=self._parameters)))
+            self._call(
+                _INITIALIZE,
+                ctypes.pointer(
+                    _Arguments(flags=_OS_LOCKING_OK, library_parameters=self._parameters)
+                ),
+            )
             self._up = True
 
     def finalize(self) -> None:
@@ -57,24 +66,35 @@ class ParameterisedModule:
         try:
             result = ctypes.CDLL(str(self._path)).C_GetFunctionList(ctypes.byref(table))
         except (OSError, AttributeError) as error:
-            raise TokenUnavailableError(f"{self._path} cannot be loaded as a PKCS#11 module: {error}") from error
+            raise TokenUnavailableError(
+                f"{self._path} cannot be loaded as a PKCS#11 module: {error}"
+            ) from error
         if not result:
             prototype = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.POINTER(_Arguments))
             result = prototype(table.contents.functions[place])(arguments)
         if result:
-            raise TokenUnavailableError(f"{self._path} does not start (0x{result:x}); look at the path and owner of token.config")
+            raise TokenUnavailableError(
+                f"{self._path} does not start (0x{result:x}); look at the path and owner "
+                f"of token.config"
+            )
 
 
 _CKM_SHA256 = 0x250
 _CKF_HKDF_SALT_NULL = 1
 _HKDF_PARAMS = struct.Struct("@??LLPLLPL")
-"""CK_HKDF_PARAMS (PKCS#11 3.0): extract, expand, PRF hash, salt type, salt, its length, salt key, info, its length."""
+"""CK_HKDF_PARAMS (PKCS#11 3.0): extract, expand, PRF hash, salt type, salt, its length, salt key,
+info, its length.
+"""
 
 
 class HkdfParameters:
-    """CK_HKDF_PARAMS for HKDF-Expand with SHA-256. Keep it until the call is over: `packed` points into it."""
+    """CK_HKDF_PARAMS for HKDF-Expand with SHA-256. Keep it until the call is over: `packed` points
+    into it.
+    """
 
     def __init__(self, info: bytes) -> None:
         self._info = ctypes.create_string_buffer(info, max(len(info), 1))
         address = ctypes.addressof(self._info)
-        self.packed = _HKDF_PARAMS.pack(False, True, _CKM_SHA256, _CKF_HKDF_SALT_NULL, 0, 0, 0, address, len(info))
+        self.packed = _HKDF_PARAMS.pack(
+            False, True, _CKM_SHA256, _CKF_HKDF_SALT_NULL, 0, 0, 0, address, len(info)
+        )

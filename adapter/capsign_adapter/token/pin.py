@@ -1,4 +1,6 @@
-"""Reads a PIN from a file that only its owner can read. The PIN goes to the token's login and nowhere else."""
+"""Reads a PIN from a file that only its owner can read. The PIN goes to the token's login and
+nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ class PinFileError(TokenUnavailableError):
 
 
 def mark_of(path: Path) -> tuple[int, int, int] | None:
-    """What changes when the file is written or replaced; None where there is none. Says nothing about the PIN."""
+    """What changes when the file is written or replaced; None where there is none. Says nothing
+    about the PIN.
+    """
     try:
         seen = path.stat()
     except OSError:
@@ -26,10 +30,12 @@ def mark_of(path: Path) -> tuple[int, int, int] | None:
 
 
 def read_pin(path: Path) -> str:
-    """The PIN: the file's one line, without its line end. Raises PinFileError, which names the next step and not the PIN.
+    """The PIN: the file's one line, without its line end. Raises PinFileError, which names the next
+    step and not the PIN.
 
-    The file is held to what `settings.read_secret` demands of every secret: a link is followed only within its own directory, as
-    a mounted Kubernetes Secret has it, because whoever can write elsewhere could put another file there.
+    The file is held to what `settings.read_secret` demands of every secret: a link is followed only
+    within its own directory, as a mounted Kubernetes Secret has it, because whoever can write
+    elsewhere could put another file there.
     """
     try:
         content = settings.read_secret(path)
@@ -41,7 +47,9 @@ def read_pin(path: Path) -> str:
     try:
         pin = line.decode("utf-8")
     except UnicodeDecodeError:
-        raise PinFileError(f"the PIN file {path} is not UTF-8") from None  # the cause would quote the PIN
+        raise PinFileError(
+            f"the PIN file {path} is not UTF-8"
+        ) from None  # the cause would quote the PIN
     if not pin.isprintable():
         raise PinFileError(f"the PIN file {path} must hold one line without control characters")
     return pin

@@ -1,9 +1,11 @@
-"""When a PIN may be tried again after the token refused it. Pure: tokens lock after a few wrong ones, and cannot be asked twice.
+"""When a PIN may be tried again after the token refused it. Pure: tokens lock after a few wrong
+ones, and cannot be asked twice.
 
-A PIN that never worked in this process is not tried again: it is wrong, and a restart with the right one is what helps. One that
-worked before may have been refused for another reason (an HSM that fails over, a partition that is being restored), so it is
-tried again, rarely, and ever more rarely. Not if the token says that it is locked, that the PIN has ended, or that the next wrong
-one locks it: then only a person may.
+A PIN that never worked in this process is not tried again: it is wrong, and a restart with the
+right one is what helps. One that worked before may have been refused for another reason (an HSM
+that fails over, a partition that is being restored), so it is tried again, rarely, and ever more
+rarely. Not if the token says that it is locked, that the PIN has ended, or that the next wrong one
+locks it: then only a person may.
 """
 
 from __future__ import annotations
@@ -41,4 +43,6 @@ class PinTrials:
             return True
         if self._final:
             return False
-        return mark != self._mark or now >= self._again_at  # a file that was written anew holds a PIN that nobody has tried
+        return (
+            mark != self._mark or now >= self._again_at
+        )  # a file that was written anew holds a PIN that nobody has tried

@@ -30,7 +30,9 @@ _SIGNING = {
 
 _held: set[str] = set()
 _held_lock = threading.Lock()
-"""Modules with an open token in this process. A second one would be a second thread in the same module."""
+"""Modules with an open token in this process. A second one would be a second thread in the same
+module.
+"""
 
 
 class Pkcs11Token:
@@ -42,7 +44,9 @@ class Pkcs11Token:
         self._module = str(settings.module.resolve())
         with _held_lock:
             if self._module in _held:
-                raise RuntimeError(f"{settings.module} is open in this process already; share that token")
+                raise RuntimeError(
+                    f"{settings.module} is open in this process already; share that token"
+                )
             _held.add(self._module)
         try:
             self._session = Session(settings)
@@ -58,12 +62,20 @@ class Pkcs11Token:
             raise
 
     def _run(self, operation: Callable[[], T]) -> T:
-        """For what may be done twice: it is, on a fresh session, when the first try met a lost one."""
-        return self._thread.run(lambda: self._session.attempt(operation, again=True), self._settings.call_timeout_s)
+        """For what may be done twice: it is, on a fresh session, when the first try met a lost
+        one.
+        """
+        return self._thread.run(
+            lambda: self._session.attempt(operation, again=True), self._settings.call_timeout_s
+        )
 
     def _run_once(self, operation: Callable[[], T]) -> T:
-        """For what must not be done twice. After an error it may have happened: ask `attributes`."""
-        return self._thread.run(lambda: self._session.attempt(operation, again=False), self._settings.generate_timeout_s)
+        """For what must not be done twice. After an error it may have happened: ask
+        `attributes`.
+        """
+        return self._thread.run(
+            lambda: self._session.attempt(operation, again=False), self._settings.generate_timeout_s
+        )
 
     @property
     def name(self) -> str:
@@ -74,18 +86,26 @@ class Pkcs11Token:
         return self._features
 
     def hmac(self, label: str, data: bytes) -> bytes:
-        return self._run(lambda: self._session.sign(self._objects.secret(label), Signing.HMAC_SHA256, data))
+        return self._run(
+            lambda: self._session.sign(self._objects.secret(label), Signing.HMAC_SHA256, data)
+        )
 
     def hkdf_hmac(self, label: str, info: bytes, data: bytes) -> bytes:
         if Feature.HKDF_INSIDE not in self._features:
             raise ValueError(f"{self._name} does not derive inside: it lacks CKM_HKDF_DERIVE")
-        return self._run(lambda: self._session.sign(self._objects.expanded(label, info), Signing.HMAC_SHA256, data))
+        return self._run(
+            lambda: self._session.sign(
+                self._objects.expanded(label, info), Signing.HMAC_SHA256, data
+            )
+        )
 
     def sign(self, label: str, algorithm: pb.Algorithm.ValueType, data: bytes) -> bytes:
         row = encodings.check_input(algorithm, data)
         how = _SIGNING[algorithm]
         to_sign = encodings.digest_info(data) if how is Signing.RSA_PKCS else data
-        signature = self._run(lambda: self._session.sign(self._objects.private(label, row.family), how, to_sign))
+        signature = self._run(
+            lambda: self._session.sign(self._objects.private(label, row.family), how, to_sign)
+        )
         return encodings.ecdsa_der(signature) if how is Signing.ECDSA else signature
 
     def generate_secret(self, label: str) -> None:
@@ -96,14 +116,18 @@ class Pkcs11Token:
     def generate_key_pair(self, label: str, algorithm: pb.Algorithm.ValueType) -> None:
         family = encodings.in_token(algorithm).family
         if family is Family.ED25519 and Feature.ED25519 not in self._features:
-            raise ValueError(f"{self._name} has no Ed25519 keys; choose another algorithm for {label!r}, or another token")
+            raise ValueError(
+                f"{self._name} has no Ed25519 keys; choose another algorithm for "
+                f"{label!r}, or another token"
+            )
         make = self._session.make_pair
         self._make(label, lambda identity: make(label, identity, family))
 
     def _make(self, label: str, maker: Callable[[bytes], None]) -> None:
         def in_turn() -> None:
             with one_at_a_time(self._settings.pin_file, self._settings.call_timeout_s):
-                self._session.renew()  # what another process made before our turn is seen only after a fresh login
+                # what another process made before our turn is seen only after a fresh login
+                self._session.renew()
                 self._objects.make(label, maker)
 
         self._run_once(in_turn)
@@ -127,7 +151,9 @@ class Pkcs11Token:
     def _end(self) -> None:
         try:
             self._thread.run(self._session.drop, self._settings.call_timeout_s)
-        except TokenUnavailableError:  # closed before, or it does not answer: then there is nobody to log out
+        except (
+            TokenUnavailableError
+        ):  # closed before, or it does not answer: then there is nobody to log out
             pass
         finally:
             self._thread.stop(self._settings.call_timeout_s)

@@ -1,4 +1,6 @@
-"""What is particular about the modules we know. Everything else about a token is found out by asking it."""
+"""What is particular about the modules we know. Everything else about a token is found out by
+asking it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ from pathlib import Path
 
 
 def _no_environment(config: Path) -> Mapping[str, str]:
-    raise ValueError(f"token.config is given ({config}), but this module takes none from us: set what its maker documents")
+    raise ValueError(
+        f"token.config is given ({config}), but this module takes none from us: set what "
+        f"its maker documents"
+    )
 
 
 def _softhsm_environment(config: Path) -> Mapping[str, str]:
@@ -24,8 +29,9 @@ def _nss_parameters(config: Path) -> str:
 class Profile:
     """A kind of module.
 
-    `environment` gives the variables that must be set before the module starts, `parameters` the string that its C_Initialize
-    wants; both from the path of its configuration. None: it has no such thing.
+    `environment` gives the variables that must be set before the module starts, `parameters` the
+    string that its C_Initialize wants; both from the path of its configuration. None: it has no
+    such thing.
     """
 
     name: str
@@ -39,9 +45,11 @@ SOFTHSM = Profile("SoftHSM", environment=_softhsm_environment)
 """Configuration: the path of softhsm2.conf."""
 
 NSS = Profile("NSS softokn", parameters=_nss_parameters, tells_local=False)
-"""Configuration: the directory of the database that `certutil -N` made. Its token is called "NSS Certificate DB".
+"""Configuration: the directory of the database that `certutil -N` made. Its token is called "NSS
+Certificate DB".
 
-softokn does not store CKA_LOCAL: it reads False for every token object. Its CKA_NEVER_EXTRACTABLE tells generated from imported.
+softokn does not store CKA_LOCAL: it reads False for every token object. Its CKA_NEVER_EXTRACTABLE
+tells generated from imported.
 """
 
 OTHER = Profile("PKCS#11", environment=_no_environment)

@@ -1,8 +1,9 @@
-"""The session with a PKCS#11 module, in our words. The only module that imports `pkcs11`; for the token's thread only.
+"""The session with a PKCS#11 module, in our words. The only module that imports `pkcs11`; for the
+token's thread only.
 
-After any error the session, the login and every object handle are thrown away and the module is initialised anew: that costs
-about a millisecond in SoftHSM, and what a half-lost token answers is worth nothing. `generation` counts it, so that whoever
-keeps objects knows when to forget them.
+After any error the session, the login and every object handle are thrown away and the module is
+initialised anew: that costs about a millisecond in SoftHSM, and what a half-lost token answers is
+worth nothing. `generation` counts it, so that whoever keeps objects knows when to forget them.
 """
 
 from __future__ import annotations
@@ -14,12 +15,28 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pkcs11
-from pkcs11 import MGF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error, TokenFlag, _pkcs11
+from pkcs11 import (
+    MGF,
+    Attribute,
+    KeyType,
+    Mechanism,
+    MechanismFlag,
+    ObjectClass,
+    PKCS11Error,
+    TokenFlag,
+    _pkcs11,
+)
 from pkcs11.attributes import AttributeMapper
 
 from capsign_adapter.token import encodings
 from capsign_adapter.token.encodings import Family
-from capsign_adapter.token.interface import Feature, KeyAttributes, PinRejectedError, TokenError, TokenUnavailableError
+from capsign_adapter.token.interface import (
+    Feature,
+    KeyAttributes,
+    PinRejectedError,
+    TokenError,
+    TokenUnavailableError,
+)
 from capsign_adapter.token.parameters import HkdfParameters, ParameterisedModule
 from capsign_adapter.token.pin import mark_of, read_pin
 from capsign_adapter.token.pin_trials import PinTrials
@@ -32,17 +49,32 @@ T = TypeVar("T")
 
 FIRST_PATIENCE_S = 1.0
 PATIENCE_S = 0.25
-"""How long an opening is tried. SoftHSM writes the token's file at each login, and while one process writes it, others see no
-token: with four that did nothing but log in, one opening in three failed at its first try."""
+"""How long an opening is tried. SoftHSM writes the token's file at each login, and while one
+process writes it, others see no token: with four that did nothing but log in, one opening in three
+failed at its first try.
+"""
 
 REOPEN_PAUSE_S = 0.1
-"""After a failed opening, calls fail at once for this long: a dead HSM must not be asked once for every call."""
+"""After a failed opening, calls fail at once for this long: a dead HSM must not be asked once for
+every call.
+"""
 
-_PIN_ERRORS = (pkcs11.PinIncorrect, pkcs11.PinLocked, pkcs11.PinExpired, pkcs11.PinInvalid, pkcs11.PinLenRange)
+_PIN_ERRORS = (
+    pkcs11.PinIncorrect,
+    pkcs11.PinLocked,
+    pkcs11.PinExpired,
+    pkcs11.PinInvalid,
+    pkcs11.PinLenRange,
+)
 _FINAL_PIN_ERRORS = (pkcs11.PinLocked, pkcs11.PinExpired)
 _LAST_TRY = TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED
 
-_KEY_TYPES = {Family.P256: KeyType.EC, Family.P384: KeyType.EC, Family.ED25519: KeyType.EC_EDWARDS, Family.RSA: KeyType.RSA}
+_KEY_TYPES = {
+    Family.P256: KeyType.EC,
+    Family.P384: KeyType.EC,
+    Family.ED25519: KeyType.EC_EDWARDS,
+    Family.RSA: KeyType.RSA,
+}
 
 _EDDSA = 0x1057
 
@@ -58,7 +90,9 @@ class Kind(Enum):
 
 
 class Signing(Enum):
-    """How a key signs: mechanism and its parameter. ECDSA gives R ‖ S, RSA_PKCS takes a DigestInfo."""
+    """How a key signs: mechanism and its parameter. ECDSA gives R ‖ S, RSA_PKCS takes a
+    DigestInfo.
+    """
 
     HMAC_SHA256 = (Mechanism.SHA256_HMAC, None)
     ECDSA = (Mechanism.ECDSA, None)
@@ -68,7 +102,9 @@ class Signing(Enum):
 
 
 def _mechanism(name: str, value: int) -> Mechanism:
-    """A mechanism that the binding does not list. It insists on a member of its enumeration, so this is one by hand."""
+    """A mechanism that the binding does not list. It insists on a member of its enumeration, so
+    this is one by hand.
+    """
     member = int.__new__(Mechanism, value)
     member._name_ = name
     member._value_ = value
@@ -85,22 +121,35 @@ _NEEDS = {
 
 
 def token_error(error: PKCS11Error, label: str) -> TokenError:
-    """What a caller may know of a module's error: the PIN was refused, or there was no answer. Never "absent"."""
+    """What a caller may know of a module's error: the PIN was refused, or there was no answer.
+    Never "absent".
+    """
     kind = type(error).__name__
     if isinstance(error, _PIN_ERRORS):
-        return PinRejectedError(f"the token {label!r} refused the PIN ({kind}); put the right one in the PIN file and restart")
-    return TokenUnavailableError(f"the token {label!r} gave no answer ({kind}); it is reopened by itself, try again")
+        return PinRejectedError(
+            f"the token {label!r} refused the PIN ({kind}); put the right one in the PIN "
+            f"file and restart"
+        )
+    return TokenUnavailableError(
+        f"the token {label!r} gave no answer ({kind}); it is reopened by itself, try again"
+    )
 
 
 def _mapper() -> AttributeMapper:
     mapper = AttributeMapper()
     # A stranger's label in another encoding must not break the list of all labels.
-    mapper.register_handler(Attribute.LABEL, lambda text: text.encode(), lambda raw: raw.decode("utf-8", "backslashreplace"))
+    mapper.register_handler(
+        Attribute.LABEL,
+        lambda text: text.encode(),
+        lambda raw: raw.decode("utf-8", "backslashreplace"),
+    )
     return mapper
 
 
 class Session:
-    """The module, the login, and what can be asked of objects. Methods raise PKCS11Error: `attempt` is who catches it."""
+    """The module, the login, and what can be asked of objects. Methods raise PKCS11Error: `attempt`
+    is who catches it.
+    """
 
     def __init__(self, settings: TokenSettings) -> None:
         self._settings = settings
@@ -108,10 +157,16 @@ class Session:
         self._starter: ParameterisedModule | None = None
         if self._profile.parameters is not None:
             if settings.config is None:
-                raise TokenUnavailableError(f"{settings.module} needs its database directory; set token.config")
-            self._starter = ParameterisedModule(settings.module, self._profile.parameters(settings.config))
+                raise TokenUnavailableError(
+                    f"{settings.module} needs its database directory; set token.config"
+                )
+            self._starter = ParameterisedModule(
+                settings.module, self._profile.parameters(settings.config)
+            )
         elif settings.config is not None and self._profile.environment is not None:
-            os.environ.update(self._profile.environment(settings.config))  # the module reads them when it starts
+            os.environ.update(
+                self._profile.environment(settings.config)
+            )  # the module reads them when it starts
         self._library: Any = None
         self._session: Any = None
         self._serial: bytes | None = None
@@ -123,7 +178,9 @@ class Session:
     # Life
 
     def attempt(self, operation: Callable[[], T], *, again: bool) -> T:
-        """Runs an operation on an open session, and once more on a fresh one where `again` says that this does no harm."""
+        """Runs an operation on an open session, and once more on a fresh one where `again` says
+        that this does no harm.
+        """
         for more in (again, False):
             try:
                 self.ready()
@@ -150,10 +207,13 @@ class Session:
         if self._rejected and not self._trials.may_try(now, mark_of(self._settings.pin_file)):
             raise PinRejectedError(str(self._rejected))  # tokens lock after a few wrong ones
         if now < self._shut_until:
-            raise TokenUnavailableError(f"the token {self._settings.label!r} was not there a moment ago; try again")
+            raise TokenUnavailableError(
+                f"the token {self._settings.label!r} was not there a moment ago; try again"
+            )
         if not self._settings.module.is_file():
             raise TokenUnavailableError(
-                f"there is no PKCS#11 module {self._settings.module}; install it (SoftHSM: `apt-get install softhsm2`), "
+                f"there is no PKCS#11 module {self._settings.module}; install it "
+                f"(SoftHSM: `apt-get install softhsm2`), "
                 "or correct token.module"
             )
         pin = read_pin(self._settings.pin_file)
@@ -171,28 +231,38 @@ class Session:
                 pause *= 2
 
     def _enter(self, pin: str) -> Any:
-        """A new session, logged in. A refused PIN is remembered: `pin_trials` says when it may be tried again, if ever."""
+        """A new session, logged in. A refused PIN is remembered: `pin_trials` says when it may be
+        tried again, if ever.
+        """
         try:
             token = self._locate()
             if self._settings.cautious and token.flags & _LAST_TRY:
                 label = self._settings.label
                 raise PinRejectedError(
-                    f"the token {label!r} has refused PINs, and one more wrong one locks it: the PIN was not tried. "
+                    f"the token {label!r} has refused PINs, and one more wrong one locks "
+                    f"it: the PIN was not tried. "
                     "Log in with the right one by the token's own tool"
                 )
             try:
                 session = token.open(rw=True, user_pin=pin, attribute_mapper=_mapper())
             except _PIN_ERRORS as error:
-                # A token whose files are gone may answer the same: the verdict counts if it is still there in a fresh module.
+                # A token whose files are gone may answer the same: the verdict counts if it is
+                # still there in a fresh module.
                 self.drop()
                 last = self._locate().flags & _LAST_TRY
                 self.drop()
                 final = bool(last) or isinstance(error, _FINAL_PIN_ERRORS)
-                self._trials.refused(time.monotonic(), mark_of(self._settings.pin_file), final=final)
+                self._trials.refused(
+                    time.monotonic(), mark_of(self._settings.pin_file), final=final
+                )
                 self._rejected = PinRejectedError(str(token_error(error, self._settings.label)))
                 raise self._rejected from error
-            if token.slot.get_token().serial != token.serial:  # the first was read while another process wrote
-                raise TokenUnavailableError(f"the token {self._settings.label!r} changed while it was opened; try again")
+            if (
+                token.slot.get_token().serial != token.serial
+            ):  # the first was read while another process wrote
+                raise TokenUnavailableError(
+                    f"the token {self._settings.label!r} changed while it was opened; try again"
+                )
             self._serial = token.serial
             self._trials.accepted()
             self._rejected = None
@@ -201,23 +271,33 @@ class Session:
             raise token_error(error, self._settings.label) from error
 
     def _locate(self) -> Any:
-        """The token by its label; once seen, also by its serial number, so that no namesake takes its place."""
+        """The token by its label; once seen, also by its serial number, so that no namesake takes
+        its place.
+        """
         module, label = self._settings.module, self._settings.label
         if self._starter is None:
             self._library = pkcs11.lib(str(module))
         else:
             self._starter.initialize()
-            # Made without __init__, which would call C_Initialize(NULL); nothing else is done there that we use.
+            # Made without __init__, which would call C_Initialize(NULL); nothing else is done there
+            # that we use.
             library: Any = _pkcs11.lib
             self._library = library.__new__(library, str(module))
         tokens = list(self._library.get_tokens(token_label=label))
         if not tokens:
             how = "`pkcs11-tool --module … --init-token`, for SoftHSM `python3 softhsm/init.py`"
-            raise TokenUnavailableError(f"no token labelled {label!r} behind {module}; make it ({how}), or correct token.label")
+            raise TokenUnavailableError(
+                f"no token labelled {label!r} behind {module}; make it ({how}), or "
+                f"correct token.label"
+            )
         if len(tokens) > 1:
-            raise TokenUnavailableError(f"{len(tokens)} tokens labelled {label!r} behind {module}; give each its own label")
+            raise TokenUnavailableError(
+                f"{len(tokens)} tokens labelled {label!r} behind {module}; give each its own label"
+            )
         if self._serial is not None and tokens[0].serial != self._serial:
-            raise TokenUnavailableError(f"another token took the label {label!r}; restart only if that was meant")
+            raise TokenUnavailableError(
+                f"another token took the label {label!r}; restart only if that was meant"
+            )
         return tokens[0]
 
     def drop(self) -> None:
@@ -238,8 +318,11 @@ class Session:
         mechanisms = {int(mechanism) for mechanism in self.ready().token.slot.get_mechanisms()}
         return frozenset(feature for feature, needs in _NEEDS.items() if needs <= mechanisms)
 
-    def search(self, kind: Kind, label: str | None = None, identity: bytes | None = None) -> list[Any]:
-        """All objects that match. The list drains the iterator: an unfinished search blocks the session.
+    def search(
+        self, kind: Kind, label: str | None = None, identity: bytes | None = None
+    ) -> list[Any]:
+        """All objects that match. The list drains the iterator: an unfinished search blocks the
+        session.
 
         An empty list proves nothing: see `Objects`.
         """
@@ -270,7 +353,9 @@ class Session:
             return Family.ED25519
         if key.key_type is KeyType.EC:
             params = key[Attribute.EC_PARAMS]
-            return next((f for f in (Family.P256, Family.P384) if encodings.EC_PARAMS[f] == params), None)
+            return next(
+                (f for f in (Family.P256, Family.P384) if encodings.EC_PARAMS[f] == params), None
+            )
         return None
 
     @staticmethod
@@ -302,14 +387,18 @@ class Session:
         )
 
     def make_secret(self, label: str, identity: bytes, *, derives: bool) -> None:
-        """A new generic secret for HMAC, and for derivation where the token has it: nothing else may be done with it."""
+        """A new generic secret for HMAC, and for derivation where the token has it: nothing else
+        may be done with it.
+        """
         self.ready().generate_key(
             KeyType.GENERIC_SECRET,
             8 * encodings.SECRET_LEN,
             id=identity,
             label=label,
             store=True,
-            capabilities=MechanismFlag.SIGN | MechanismFlag.DERIVE if derives else MechanismFlag.SIGN,
+            capabilities=MechanismFlag.SIGN | MechanismFlag.DERIVE
+            if derives
+            else MechanismFlag.SIGN,
             template=_STRONG,
         )
 
@@ -322,6 +411,8 @@ class Session:
             label=label,
             store=True,
             capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
-            public_template={} if family is Family.RSA else {Attribute.EC_PARAMS: encodings.EC_PARAMS[family]},
+            public_template={}
+            if family is Family.RSA
+            else {Attribute.EC_PARAMS: encodings.EC_PARAMS[family]},
             private_template=_STRONG,
         )

@@ -1,4 +1,6 @@
-"""Which token to open. Paths only, so that the configuration can be read and checked where no token is."""
+"""Which token to open. Paths only, so that the configuration can be read and checked where no token
+is.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,13 @@ class TokenSettings:
     pin_file: Path
     """A file with the user PIN: one line, regular, readable by its owner only."""
     config: Path | None = None
-    """What the module itself reads: softhsm2.conf for SoftHSM, the database directory for NSS. None: as the environment says."""
+    """What the module itself reads: softhsm2.conf for SoftHSM, the database directory for NSS.
+    None: as the environment says.
+    """
     cautious: bool = False
-    """Whether the PIN is left alone where the token says that one more wrong one locks it: for who only wants to know."""
+    """Whether the PIN is left alone where the token says that one more wrong one locks it: for who
+    only wants to know.
+    """
     call_timeout_s: float = 10.0
     """Longest wait for one call, seconds, including the time in the queue."""
     generate_timeout_s: float = 120.0

@@ -1,7 +1,8 @@
 """The one thread that may touch a token.
 
-PKCS#11 modules are initialised for a single thread, while the binding releases the GIL: two threads in one module crash it.
-So callers hand their work over and wait. What waits is bounded, and how long it waits is bounded.
+PKCS#11 modules are initialised for a single thread, while the binding releases the GIL: two threads
+in one module crash it. So callers hand their work over and wait. What waits is bounded, and how
+long it waits is bounded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ T = TypeVar("T")
 
 
 class _Call:
-    """One piece of work, and the lock that its caller waits on: a bare lock is the cheapest hand-over that Python has."""
+    """One piece of work, and the lock that its caller waits on: a bare lock is the cheapest
+    hand-over that Python has.
+    """
 
     __slots__ = ("abandoned", "done", "error", "operation", "result")
 
@@ -34,7 +37,9 @@ class TokenThread:
     """Runs operations one at a time, in the order in which they came."""
 
     def __init__(self, name: str, *, waiting: int) -> None:
-        """`waiting` bounds the calls in the queue; a burst may pass it by the number of threads that look at the same moment."""
+        """`waiting` bounds the calls in the queue; a burst may pass it by the number of threads
+        that look at the same moment.
+        """
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._waiting = waiting
         self._stopped = False
@@ -42,16 +47,25 @@ class TokenThread:
         self._thread.start()
 
     def run(self, operation: Callable[[], T], timeout_s: float) -> T:
-        """The operation's result or its exception; TokenUnavailableError when it was not done in time."""
-        if self._stopped or not self._thread.is_alive():  # after a fork the thread is not there: never wait for it
+        """The operation's result or its exception; TokenUnavailableError when it was not done in
+        time.
+        """
+        if (
+            self._stopped or not self._thread.is_alive()
+        ):  # after a fork the thread is not there: never wait for it
             raise TokenUnavailableError("the token is closed in this process; open it again")
         if self._calls.qsize() >= self._waiting:
-            raise TokenUnavailableError(f"{self._waiting} calls wait for the token already; send less, or add adapter processes")
+            raise TokenUnavailableError(
+                f"{self._waiting} calls wait for the token already; send less, or add "
+                f"adapter processes"
+            )
         call = _Call(operation)
         self._calls.put(call)
         if not call.done.acquire(timeout=timeout_s):
             call.abandoned = True  # not begun: it never will be. Begun: its result is dropped.
-            raise TokenUnavailableError(f"the token did not answer within {timeout_s:g} s; see to the HSM and its network")
+            raise TokenUnavailableError(
+                f"the token did not answer within {timeout_s:g} s; see to the HSM and its network"
+            )
         if call.error is not None:
             raise call.error
         result: T = call.result

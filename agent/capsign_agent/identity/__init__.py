@@ -1,1 +1,3 @@
-"""Who the agent is: three sources of its certificate behind one contract, `source.IdentitySource`."""
+"""Who the agent is: three sources of its certificate behind one contract,
+`source.IdentitySource`.
+"""

@@ -1,4 +1,6 @@
-"""What became of the agent's identity: a record, a log line, a word for health. Told by the sources, once for each change."""
+"""What became of the agent's identity: a record, a log line, a word for health. Told by the
+sources, once for each change.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,16 @@ from capsign_agent.identity.source import IdentityError
 
 
 class Account:
-    """For one event loop. `append` puts records into the journal and raises FailureError when it is full."""
+    """For one event loop. `append` puts records into the journal and raises FailureError when it is
+    full.
+    """
 
     def __init__(self, append: Callable[[records.Piece], None]) -> None:
         self._append = append
         self.hindrance = ""
-        """Why there is no newer identity: the word of an IdentityError; empty while nothing hinders."""
+        """Why there is no newer identity: the word of an IdentityError; empty while nothing
+        hinders.
+        """
 
     def issued(self, source: str, held: Credentials) -> None:
         """The first certificate of this life, or one that follows no other."""
@@ -30,7 +36,9 @@ class Account:
         self._good("identity.renewed", records.identity_renewed(), source, held)
 
     def hindered(self, error: IdentityError) -> None:
-        """There is none for now. Said once for each reason, not for each try; a refusal is evidence, the rest is not."""
+        """There is none for now. Said once for each reason, not for each try; a refusal is
+        evidence, the rest is not.
+        """
         if error.word == self.hindrance:
             return
         self.hindrance = error.word

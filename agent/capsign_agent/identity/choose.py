@@ -31,7 +31,9 @@ def source_of(config: Config, adapter: Adapter, account: Account) -> IdentitySou
 
 
 def check(config: Config, now: float) -> None:
-    """Look at what the source would need on this machine. Raises SettingsError, changes nothing and asks no adapter."""
+    """Look at what the source would need on this machine. Raises SettingsError, changes nothing and
+    asks no adapter.
+    """
     identity = config.identity
     if identity.files is not None:
         demand_valid(identity.files, read(identity.files), now)
@@ -41,7 +43,10 @@ def check(config: Config, now: float) -> None:
         hindrance = obstacle(kubernetes.state_dir)
         if hindrance:
             key = "identity.kubernetes.state_dir"
-            sentence = f"The directory {kubernetes.state_dir} of `{key}` {hindrance}. Set it to a volume of the agent's own."
+            sentence = (
+                f"The directory {kubernetes.state_dir} of `{key}` {hindrance}. Set it to a "
+                f"volume of the agent's own."
+            )
             raise SettingsError(sentence, key=key)
         _explained("identity.kubernetes.token_file", read_token, kubernetes.token_file)
     if workload_api is not None:

@@ -1,7 +1,9 @@
-"""Where the elements of DER begin and end (X.690 section 8.1), without loading a cryptography library (8 MiB).
+"""Where the elements of DER begin and end (X.690 section 8.1), without loading a cryptography
+library (8 MiB).
 
-For certificates of our own only, that came from a file or over a connection whose other end is trusted with them: to cut a chain
-apart, to read when a certificate ends. No decision about anybody else rests on it.
+For certificates of our own only, that came from a file or over a connection whose other end is
+trusted with them: to cut a chain apart, to read when a certificate ends. No decision about anybody
+else rests on it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ BOOLEAN, BIT_STRING, OCTET_STRING, OBJECT_IDENTIFIER, EXTENSIONS = 0x01, 0x03, 0
 
 
 def content(data: bytes, at: int, tag: int | None) -> tuple[bytes, int]:
-    """The content of the element at `at`, which must have this tag, and where the next one begins. Raises ValueError."""
+    """The content of the element at `at`, which must have this tag, and where the next one begins.
+    Raises ValueError.
+    """
     start, end = _bounds(data, at, tag)
     return data[start:end], end
 
@@ -23,7 +27,9 @@ def whole(data: bytes, at: int, tag: int | None) -> tuple[bytes, int]:
 
 
 def certificates(data: bytes, most: int) -> list[bytes]:
-    """Certificates that lie one after the other, as the SPIFFE Workload API sends them. Raises ValueError."""
+    """Certificates that lie one after the other, as the SPIFFE Workload API sends them. Raises
+    ValueError.
+    """
     found: list[bytes] = []
     at = 0
     while at < len(data):
@@ -46,7 +52,9 @@ def after_issuer(certificate: bytes) -> tuple[bytes, int]:
 
 
 def elements(data: bytes) -> list[tuple[int, bytes]]:
-    """The elements that lie one after the other in the content of another: tag and content of each. Raises ValueError."""
+    """The elements that lie one after the other in the content of another: tag and content of each.
+    Raises ValueError.
+    """
     found: list[tuple[int, bytes]] = []
     at = 0
     while at < len(data):

@@ -21,7 +21,9 @@ MAX_ANSWER_BYTES = 64 * 1024
 
 
 class Enrolment:
-    """For one event loop. A connection lives for one call: what is trusted may have changed by the next."""
+    """For one event loop. A connection lives for one call: what is trusted may have changed by the
+    next.
+    """
 
     def __init__(self, targets: tuple[str, ...], upstream: Upstream) -> None:
         self._targets = targets
@@ -35,10 +37,14 @@ class Enrolment:
         if upstream.server_name:
             self._options.append(("grpc.ssl_target_name_override", upstream.server_name))
 
-    async def enrol(self, request: identity_pb2.EnrolRequest, authorities: bytes) -> identity_pb2.EnrolResponse:
-        """The answer of the first replica that gives one. The token goes to nobody for whom `authorities` do not vouch.
+    async def enrol(
+        self, request: identity_pb2.EnrolRequest, authorities: bytes
+    ) -> identity_pb2.EnrolResponse:
+        """The answer of the first replica that gives one. The token goes to nobody for whom
+        `authorities` do not vouch.
 
-        Raises FailureError: a refusal is final, from whichever replica it comes; otherwise the next one is asked.
+        Raises FailureError: a refusal is final, from whichever replica it comes; otherwise the next
+        one is asked.
         """
         until = time.monotonic() + self._timeout_s
         last = FailureError(
@@ -62,19 +68,28 @@ class Enrolment:
         raise last
 
     async def misfit(self, authorities: bytes) -> str:
-        """What is wrong with a certificate with which an address answers, as one of LOCAL_REASONS; empty if none is: asked once
-        nobody could be enrolled with, because gRPC does not tell that from an address where nobody is."""
+        """What is wrong with a certificate with which an address answers, as one of LOCAL_REASONS;
+        empty if none is: asked once nobody could be enrolled with, because gRPC does not tell that
+        from an address where nobody is.
+        """
         context = tls_trust.context(authorities.decode("ascii"))
         context.set_alpn_protocols(["h2"])
-        found = await asyncio.gather(*(self._misfit_of(target, context) for target in self._targets))
-        return min(filter(None, found), default="")  # the clock first: with another one the rest may be well
+        found = await asyncio.gather(
+            *(self._misfit_of(target, context) for target in self._targets)
+        )
+        return min(
+            filter(None, found), default=""
+        )  # the clock first: with another one the rest may be well
 
     async def _misfit_of(self, target: str, context: ssl.SSLContext) -> str:
         there = addresses.target(target)
         try:
             async with asyncio.timeout(self._timeout_s):
                 _, writer = await asyncio.open_connection(
-                    there.host, there.port, ssl=context, server_hostname=self._server_name or there.host
+                    there.host,
+                    there.port,
+                    ssl=context,
+                    server_hostname=self._server_name or there.host,
                 )
         except ssl.SSLCertVerificationError as error:
             return "CERTIFICATE_ENDED" if tls_trust.out_of_time(error) else "TRUST_OUTDATED"
@@ -87,13 +102,22 @@ class Enrolment:
         self, target: str, request: identity_pb2.EnrolRequest, authorities: bytes, share_s: float
     ) -> identity_pb2.EnrolResponse:
         credentials = grpc.ssl_channel_credentials(authorities)
-        async with channels.aio_secure(addresses.target(target).dial, credentials, self._options) as channel:
+        async with channels.aio_secure(
+            addresses.target(target).dial, credentials, self._options
+        ) as channel:
             try:
-                return await identity_pb2_grpc.EnrolmentServiceStub(channel).Enrol(request, timeout=share_s)
+                return await identity_pb2_grpc.EnrolmentServiceStub(channel).Enrol(
+                    request, timeout=share_s
+                )
             except grpc.aio.AioRpcError as error:
                 told = FailureError.from_rpc(error)
                 if told is not None:
                     raise told from None
-                if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
-                    raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter answered in no known way.") from None
+                if error.code() not in {
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                }:
+                    raise FailureError(
+                        failures_pb2.REASON_INTERNAL, "The adapter answered in no known way."
+                    ) from None
                 raise

@@ -1,4 +1,6 @@
-"""Credentials in files that somebody else renews, for example cert-manager's CSI driver. Read again when they change."""
+"""Credentials in files that somebody else renews, for example cert-manager's CSI driver. Read again
+when they change.
+"""
 
 from __future__ import annotations
 
@@ -58,23 +60,33 @@ def read(config: Files) -> Credentials:
         return checked(ca, certificate, key)
     except CredentialsError as error:
         if error.part == "authorities":
-            raise settings.SettingsError(f"The CA file {config.ca_file} is not PEM of certificates. Write it anew.") from None
+            raise settings.SettingsError(
+                f"The CA file {config.ca_file} is not PEM of certificates. Write it anew."
+            ) from None
         if error.part == "certificate":
             why = error.why or "It is none that can be read."
-            raise settings.SettingsError(f"The certificate {config.cert_file} cannot be used. {why}") from None
+            raise settings.SettingsError(
+                f"The certificate {config.cert_file} cannot be used. {why}"
+            ) from None
         raise settings.SettingsError(
-            f"The certificate {config.cert_file} and the private key {config.key_file} do not belong together, or one is not PEM "
+            f"The certificate {config.cert_file} and the private key {config.key_file} do "
+            f"not belong together, or one is not PEM "
             "without a passphrase. Write both anew."
         ) from None
 
 
 def demand_valid(config: Files, held: Credentials, now: float) -> None:
-    """Raises SettingsError if the certificate is not valid by this clock. A start waits for another file; the adapter's clock
-    decides."""
-    for wrong, what, when in ((now < held.begins, "begins", held.begins), (now >= held.ends, "ended", held.ends)):
+    """Raises SettingsError if the certificate is not valid by this clock. A start waits for another
+    file; the adapter's clock decides.
+    """
+    for wrong, what, when in (
+        (now < held.begins, "begins", held.begins),
+        (now >= held.ends, "ended", held.ends),
+    ):
         if wrong:
             raise settings.SettingsError(
-                f"The certificate {config.cert_file} is not valid: it {what} at {_moment(when)}, and this machine's clock says "
+                f"The certificate {config.cert_file} is not valid: it {what} at "
+                f"{_moment(when)}, and this machine's clock says "
                 f"{_moment(now)}. Have another issued, or set the clock."
             )
 
@@ -84,7 +96,9 @@ def _moment(at: float) -> str:
 
 
 def _stamp(config: Files) -> tuple[object, ...]:
-    """Changes when one of the files does. A projected volume swaps a link, so links are followed."""
+    """Changes when one of the files does. A projected volume swaps a link, so links are
+    followed.
+    """
     marks: list[object] = []
     for path in (config.ca_file, config.cert_file, config.key_file):
         try:
@@ -99,7 +113,9 @@ def _read_pem(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise settings.SettingsError(f"The certificate file {path} cannot be read ({error.strerror}).") from None
+        raise settings.SettingsError(
+            f"The certificate file {path} cannot be read ({error.strerror})."
+        ) from None
     if b"CERTIFICATE-----" not in data:
         raise settings.SettingsError(f"The file {path} holds no PEM certificate.")
     return data

@@ -1,12 +1,12 @@
 """A certificate for the pod's service account, from the adapter's own authority.
 
-1 make a key pair in memory · 2 read the projected token · 3 enrol over TLS that proves the adapter, against the trust bundle ·
-4 hold the certificate against the key · 5 keep the bundle, if it is newer · 6 use both · 7 at half of the certificate's life,
-with jitter, do it again over the connection that the certificate made (`Renew`) · 8 when an adapter tells of a newer bundle,
-get it.
+1 make a key pair in memory · 2 read the projected token · 3 enrol over TLS that proves the adapter,
+against the trust bundle · 4 hold the certificate against the key · 5 keep the bundle, if it is
+newer · 6 use both · 7 at half of the certificate's life, with jitter, do it again over the
+connection that the certificate made (`Renew`) · 8 when an adapter tells of a newer bundle, get it.
 
-A connection for `Renew` needs a certificate that adapters still accept. Where none can be had, the agent enrols again: that
-needs nothing but the pod's token, and proves as much.
+A connection for `Renew` needs a certificate that adapters still accept. Where none can be had, the
+agent enrols again: that needs nothing but the pod's token, and proves as much.
 """
 
 from __future__ import annotations
@@ -41,14 +41,19 @@ LOOK_AT_LEAST_EVERY_S = 60.0
 """A machine that slept or whose clock was set is noticed this soon."""
 
 SPREAD_S = 5.0
-"""All agents hear of a new bundle at once, and each then opens new connections: they do so over this long."""
+"""All agents hear of a new bundle at once, and each then opens new connections: they do so over
+this long.
+"""
 
 MAX_TOKEN_BYTES = 8192
 """Bound of EnrolRequest.service_account_token."""
 
 _MISFITS = {
-    "CERTIFICATE_ENDED": "The adapter's certificate is not valid by this node's clock. Set the clock.",
-    "TRUST_OUTDATED": "The adapter has a certificate of an authority that this pod was not given. Make the pod anew.",
+    "CERTIFICATE_ENDED": "The adapter's certificate is not valid by this "
+    "node's clock. Set the clock.",
+    "TRUST_OUTDATED": "The adapter has a certificate of an authority that "
+    "this pod was not given. Make the "
+    "pod anew.",
 }
 """What to do about each answer of `Enrolment.misfit`."""
 
@@ -56,7 +61,9 @@ _MISFITS = {
 class Adapter(Protocol):
     """The calls over mTLS. Each raises FailureError."""
 
-    def renew_identity(self, asked: identity_pb2.RenewRequest) -> Awaitable[identity_pb2.RenewResponse]: ...
+    def renew_identity(
+        self, asked: identity_pb2.RenewRequest
+    ) -> Awaitable[identity_pb2.RenewResponse]: ...
 
     def trust_bundle(self) -> Awaitable[identity_pb2.GetTrustBundleResponse]: ...
 
@@ -140,7 +147,9 @@ class KubernetesIdentity:
         return held
 
     async def _renew(self) -> _Held:
-        """Step 7. The token is sent again, fresh: a pod that is gone gets no further certificate."""
+        """Step 7. The token is sent again, fresh: a pod that is gone gets no further
+        certificate.
+        """
         made, token = await asyncio.to_thread(request.make), read_token(self._config.token_file)
         asked = identity_pb2.RenewRequest(certificate_request=made.der, service_account_token=token)
         try:
@@ -158,22 +167,33 @@ class KubernetesIdentity:
         answer = await self._adapter.trust_bundle()
         bounds.check(answer)
         if not self._offer(answer.bundle):
-            raise IdentityError("BUNDLE_LATE", "One replica told of a trust bundle that another does not have yet.")
+            raise IdentityError(
+                "BUNDLE_LATE", "One replica told of a trust bundle that another does not have yet."
+            )
         self._account.unhindered()
-        return _Held(_made(self._trust.now.pem, held.credentials.certificate, held.credentials.key), held.renew_at)
+        return _Held(
+            _made(self._trust.now.pem, held.credentials.certificate, held.credentials.key),
+            held.renew_at,
+        )
 
-    def _take(self, made: request.Request, answer: identity_pb2.EnrolResponse | identity_pb2.RenewResponse) -> _Held:
+    def _take(
+        self, made: request.Request, answer: identity_pb2.EnrolResponse | identity_pb2.RenewResponse
+    ) -> _Held:
         """Steps 5 and 4: a bundle is good although the certificate may not be."""
         bounds.check(answer)
         self._offer(answer.bundle)
         credentials = _made(self._trust.now.pem, pem_of(answer.svid.certificates), made.private_key)
         if credentials.spiffe_id != answer.svid.spiffe_id:
             raise IdentityError(
-                "CREDENTIALS_UNUSABLE", "The adapter sent a certificate that names another identity than it says."
+                "CREDENTIALS_UNUSABLE",
+                "The adapter sent a certificate that names another identity than it says.",
             )
         now = self._clock()
         if credentials.ends <= now:
-            raise IdentityError("CERTIFICATE_ENDED", "A fresh certificate has ended by this node's clock. Set the clock.")
+            raise IdentityError(
+                "CERTIFICATE_ENDED",
+                "A fresh certificate has ended by this node's clock. Set the clock.",
+            )
         wait_s = (credentials.ends - now) / 2 * random.uniform(0.9, 1.0)
         return _Held(credentials, now + max(LEAST_WAIT_S, wait_s))
 
@@ -181,7 +201,9 @@ class KubernetesIdentity:
         try:
             return self._trust.offer(bundle)
         except ValueError:
-            raise IdentityError("CREDENTIALS_UNUSABLE", "The adapter's trust bundle holds no certificates.") from None
+            raise IdentityError(
+                "CREDENTIALS_UNUSABLE", "The adapter's trust bundle holds no certificates."
+            ) from None
 
     async def _until_due(self, held: _Held) -> None:
         """Until there is something to do: a renewal, or a bundle that is newer than ours."""
@@ -196,15 +218,21 @@ class KubernetesIdentity:
 
 
 def read_token(path: Path) -> str:
-    """The projected token as it is now. Secret: it goes into a request and nowhere else. Raises IdentityError.
+    """The projected token as it is now. Secret: it goes into a request and nowhere else. Raises
+    IdentityError.
 
-    The kubelet swaps a link when it writes a new one, and makes the file as readable as the pod's user demands, so links are
-    followed and modes are not looked at: the volume is mounted in the agent only.
+    The kubelet swaps a link when it writes a new one, and makes the file as readable as the pod's
+    user demands, so links are followed and modes are not looked at: the volume is mounted in the
+    agent only.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            data = file.read(MAX_TOKEN_BYTES + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+            data = (
+                file.read(MAX_TOKEN_BYTES + 1)
+                if stat.S_ISREG(os.fstat(descriptor).st_mode)
+                else b""
+            )
     except OSError as error:
         raise _no_token(path, f"cannot be read ({error.strerror})") from None
     token = data.strip()
@@ -214,7 +242,10 @@ def read_token(path: Path) -> str:
 
 
 def _no_token(path: Path, what: str) -> IdentityError:
-    return IdentityError("TOKEN_UNREADABLE", f"The file {path} {what}. See that the projected volume is mounted in the agent.")
+    return IdentityError(
+        "TOKEN_UNREADABLE",
+        f"The file {path} {what}. See that the projected volume is mounted in the agent.",
+    )
 
 
 def _made(ca: bytes, certificate: bytes, key: bytes) -> Credentials:

@@ -19,16 +19,24 @@ LOCAL_REASONS = {
     "BUNDLE_LATE": failures_pb2.OUTCOME_UNAVAILABLE,
     "CERTIFICATE_ENDED": failures_pb2.OUTCOME_UNAVAILABLE,
 }
-"""Reasons that only an agent can meet, beside those of `failures.proto`, and what is true after each."""
+"""Reasons that only an agent can meet, beside those of `failures.proto`, and what is true after
+each.
+"""
 
 
 class IdentityError(Exception):
-    """There is no new identity for now. `word` is a reason of the wire or one of LOCAL_REASONS; the text names the fix.
+    """There is no new identity for now. `word` is a reason of the wire or one of LOCAL_REASONS; the
+    text names the fix.
 
     `reason` is the wire's number, 0 where it has none. The text never holds a token or a key.
     """
 
-    def __init__(self, word: str, sentence: str, reason: failures_pb2.Reason.ValueType = failures_pb2.REASON_UNSPECIFIED) -> None:
+    def __init__(
+        self,
+        word: str,
+        sentence: str,
+        reason: failures_pb2.Reason.ValueType = failures_pb2.REASON_UNSPECIFIED,
+    ) -> None:
         self.word = word
         self.reason = reason
         self.outcome = FailureError(reason).outcome if reason else LOCAL_REASONS[word]
@@ -46,19 +54,27 @@ class IdentityError(Exception):
 class IdentitySource(Protocol):
     """Gives the agent its certificate, and each that follows.
 
-    * **Complete.** What it gives belongs together and was checked: the key fits the certificate, the authorities are readable.
-    * **Newest last.** Each value replaces the one before. The consumer is asked for no value while it works on one.
-    * **Durable: never the key.** `kubernetes` and `workload-api` keep it in memory only, so every life of an agent begins with a
-      new one; `files` leaves it where it was found. Trust that an adapter handed out is durable before it is given.
-    * **Who retries: the source**, for ever, with backoff and jitter, and it tells `Account` each change of what hinders it. It
-      gives up never: whether a pod may go on waiting is the kubelet's to decide.
+    * **Complete.** What it gives belongs together and was checked: the key fits the certificate,
+      the authorities are readable.
+    * **Newest last.** Each value replaces the one before. The consumer is asked for no value while
+      it works on one.
+    * **Durable: never the key.** `kubernetes` and `workload-api` keep it in memory only, so every
+      life of an agent begins with a new one; `files` leaves it where it was found. Trust that an
+      adapter handed out is durable before it is given.
+    * **Who retries: the source**, for ever, with backoff and jitter, and it tells `Account` each
+      change of what hinders it. It gives up never: whether a pod may go on waiting is the kubelet's
+      to decide.
     * **Concurrency.** One event loop, one consumer, one call of `changes` in its life.
 
     A source that cannot work as configured says so when it is made, as a settings.SettingsError.
     """
 
     def changes(self) -> AsyncGenerator[Credentials, None]:
-        """The first identity as soon as there is one, then each that follows. Ends by cancellation only."""
+        """The first identity as soon as there is one, then each that follows. Ends by cancellation
+        only.
+        """
 
     def authorities_changed(self, sequence: int) -> None:
-        """An adapter tells that the trust bundle has this sequence now; 0: it has none. Told often, and more than once."""
+        """An adapter tells that the trust bundle has this sequence now; 0: it has none. Told often,
+        and more than once.
+        """

@@ -1,12 +1,14 @@
-"""The trust bundle: the authorities that this pod trusts, and their sequence, kept across restarts of the container.
+"""The trust bundle: the authorities that this pod trusts, and their sequence, kept across restarts
+of the container.
 
-What the pod was created with (the injected bundle) has no sequence and is trusted until an adapter names another, over a
-connection for which the bundle in use vouches. From then on only a bundle with a higher sequence replaces it: not an older one,
-and not the injected one, whose authorities may be retired since.
+What the pod was created with (the injected bundle) has no sequence and is trusted until an adapter
+names another, over a connection for which the bundle in use vouches. From then on only a bundle
+with a higher sequence replaces it: not an older one, and not the injected one, whose authorities
+may be retired since.
 
-The file is PEM with one line before it, `capsign trust bundle <sequence> sha256 <hex digest of what follows>`; written beside,
-synced, then renamed, mode 0600. A crash leaves the old file or the new one. The volume is one that only the agent mounts: the
-digest tells damage, not malice.
+The file is PEM with one line before it, `capsign trust bundle <sequence> sha256 <hex digest of what
+follows>`; written beside, synced, then renamed, mode 0600. A crash leaves the old file or the new
+one. The volume is one that only the agent mounts: the digest tells damage, not malice.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ def injected(pem: str) -> Trust:
         return Trust(0, _checked(pem.encode()))
     except ValueError:
         raise settings.SettingsError(
-            "The key `identity.kubernetes.bundle` is not PEM of certificates. Write the adapter's trust bundle there.",
+            "The key `identity.kubernetes.bundle` is not PEM of certificates. Write the "
+            "adapter's trust bundle there.",
             key="identity.kubernetes.bundle",
         ) from None
 
@@ -69,40 +72,50 @@ class TrustStore:
     """For one event loop, and one process at a time: the journal's lock sees to that."""
 
     def __init__(self, directory: Path, pem: str) -> None:
-        """Takes what was kept, else the injected bundle. Raises SettingsError if that is none, or no directory can be made."""
+        """Takes what was kept, else the injected bundle. Raises SettingsError if that is none, or
+        no directory can be made.
+        """
         self.now = injected(pem)
         self._file = directory / FILE_NAME
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise settings.SettingsError(
-                f"The directory {directory} cannot be made ({error.strerror}). Set identity.kubernetes.state_dir to a place on a "
+                f"The directory {directory} cannot be made ({error.strerror}). Set "
+                f"identity.kubernetes.state_dir to a place on a "
                 "volume of the agent's own.",
                 key="identity.kubernetes.state_dir",
             ) from None
         self._recall()
 
     def offer(self, bundle: identity_pb2.TrustBundle) -> bool:
-        """Take a bundle that an adapter named, if it is newer; returns whether it was. It is durable when this returns.
+        """Take a bundle that an adapter named, if it is newer; returns whether it was. It is
+        durable when this returns.
 
-        A disk that refuses does not keep the newer bundle from being used: only a restart would then begin with the older one.
-        Raises ValueError if the bundle is none.
+        A disk that refuses does not keep the newer bundle from being used: only a restart would
+        then begin with the older one. Raises ValueError if the bundle is none.
         """
         if bundle.sequence <= self.now.sequence:
             if bundle.sequence < self.now.sequence:
-                logs.warning("identity.bundle_older", offered=bundle.sequence, held=self.now.sequence)
+                logs.warning(
+                    "identity.bundle_older", offered=bundle.sequence, held=self.now.sequence
+                )
             return False
         self.now = Trust(bundle.sequence, _checked(pem_of(bundle.authorities)))
         try:
             self._keep()
         except OSError as error:
             logs.error("identity.bundle_not_kept", error)
-        logs.event("identity.bundle_changed", sequence=bundle.sequence, authorities=len(bundle.authorities))
+        logs.event(
+            "identity.bundle_changed", sequence=bundle.sequence, authorities=len(bundle.authorities)
+        )
         return True
 
     def _recall(self) -> None:
         try:
-            descriptor = os.open(self._file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(
+                self._file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            )
         except FileNotFoundError:
             return
         except OSError as error:
@@ -118,7 +131,9 @@ class TrustStore:
     def _keep(self) -> None:
         beside = self._file.with_suffix(".new")
         beside.unlink(missing_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(
+            beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
         with os.fdopen(descriptor, "wb") as file:
             file.write(encode(self.now))
             file.flush()

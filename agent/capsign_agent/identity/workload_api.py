@@ -1,7 +1,9 @@
-"""A certificate from the node's SPIFFE implementation: FetchX509SVID of the SPIFFE Workload API, over its Unix socket.
+"""A certificate from the node's SPIFFE implementation: FetchX509SVID of the SPIFFE Workload API,
+over its Unix socket.
 
-The stream gives the identities and the bundle of their trust domain, and all of it again whenever something changes. Authorities
-of other trust domains and revocation lists are left alone: agent and adapter are of one trust domain, and SVIDs are short-lived.
+The stream gives the identities and the bundle of their trust domain, and all of it again whenever
+something changes. Authorities of other trust domains and revocation lists are left alone: agent and
+adapter are of one trust domain, and SVIDs are short-lived.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ MAX_CERTIFICATES = 16
 """Most certificates of a chain, and most authorities of a bundle."""
 
 SECURITY_HEADER = (("workload.spiffe.io", "true"),)
-"""Every call must carry it (SPIFFE Workload Endpoint specification), so that no browser can be made to send one."""
+"""Every call must carry it (SPIFFE Workload Endpoint specification), so that no browser can be made
+to send one.
+"""
 
 
 class WorkloadApiIdentity:
@@ -72,17 +76,32 @@ class WorkloadApiIdentity:
 
     async def _stream(self) -> AsyncGenerator[workload_pb2.X509SVIDResponse, None]:
         """What it tells until it ends. Raises IdentityError."""
-        options = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES), ("grpc.use_local_subchannel_pool", 1)]
-        async with channels.aio_insecure(unix_socket.target(self._config.socket), options) as channel:
+        options = [
+            ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        async with channels.aio_insecure(
+            unix_socket.target(self._config.socket), options
+        ) as channel:
             stub = workload_pb2_grpc.SpiffeWorkloadAPIStub(channel)
             try:
-                async for answer in stub.FetchX509SVID(workload_pb2.X509SVIDRequest(), metadata=SECURITY_HEADER):
+                async for answer in stub.FetchX509SVID(
+                    workload_pb2.X509SVIDRequest(), metadata=SECURITY_HEADER
+                ):
                     yield answer
             except grpc.aio.AioRpcError as error:
-                if error.code() in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}:
-                    sentence = "The Workload API gives this workload no identity. Register it there."
+                if error.code() in {
+                    grpc.StatusCode.PERMISSION_DENIED,
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                }:
+                    sentence = (
+                        "The Workload API gives this workload no identity. Register it there."
+                    )
                     raise IdentityError("WORKLOAD_API_REFUSED", sentence) from None
-                sentence = f"The Workload API at {self._config.socket} does not answer. See that its volume is mounted."
+                sentence = (
+                    f"The Workload API at {self._config.socket} does not answer. See that its "
+                    f"volume is mounted."
+                )
                 raise IdentityError("WORKLOAD_API_UNREACHABLE", sentence) from None
 
     def _chosen(self, answer: workload_pb2.X509SVIDResponse) -> Credentials:
@@ -90,18 +109,30 @@ class WorkloadApiIdentity:
         wanted = self._config.spiffe_id
         found = [one for one in answer.svids if not wanted or one.spiffe_id == wanted]
         if not found:
-            raise IdentityError("WORKLOAD_API_REFUSED", f"The Workload API has no identity {wanted} for this workload.")
+            raise IdentityError(
+                "WORKLOAD_API_REFUSED",
+                f"The Workload API has no identity {wanted} for this workload.",
+            )
         svid = found[0]
         try:
-            chain, authorities = (der.certificates(one, MAX_CERTIFICATES) for one in (svid.x509_svid, svid.bundle))
+            chain, authorities = (
+                der.certificates(one, MAX_CERTIFICATES) for one in (svid.x509_svid, svid.bundle)
+            )
             made = checked(pem_of(authorities), pem_of(chain), _private(svid.x509_svid_key))
         except CredentialsError as error:
-            sentence = f"What the Workload API sent is no X.509-SVID with its key. {error.why}".strip()
+            sentence = (
+                f"What the Workload API sent is no X.509-SVID with its key. {error.why}".strip()
+            )
             raise IdentityError("CREDENTIALS_UNUSABLE", sentence) from None
         except ValueError:
-            raise IdentityError("CREDENTIALS_UNUSABLE", "What the Workload API sent is no X.509-SVID with its key.") from None
+            raise IdentityError(
+                "CREDENTIALS_UNUSABLE", "What the Workload API sent is no X.509-SVID with its key."
+            ) from None
         if made.spiffe_id != svid.spiffe_id:
-            sentence = "The Workload API sent a certificate that names another identity than it says. Look at its registration."
+            sentence = (
+                "The Workload API sent a certificate that names another identity than it "
+                "says. Look at its registration."
+            )
             raise IdentityError("CREDENTIALS_UNUSABLE", sentence)
         return made
 
@@ -113,9 +144,13 @@ def reachable(path: Path) -> None:
         try:
             probe.connect(str(path))
         except OSError:
-            sentence = f"The Workload API at {path} does not answer. See that its volume is mounted."
+            sentence = (
+                f"The Workload API at {path} does not answer. See that its volume is mounted."
+            )
             raise IdentityError("WORKLOAD_API_UNREACHABLE", sentence) from None
 
 
 def _private(key: bytes) -> bytes:
-    return b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(key) + b"-----END PRIVATE KEY-----\n"
+    return (
+        b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(key) + b"-----END PRIVATE KEY-----\n"
+    )

@@ -1,8 +1,10 @@
-"""capsign: sign and verify through an agent, look at keys and evidence, and run everything on one machine for development.
+"""capsign: sign and verify through an agent, look at keys and evidence, and run everything on one
+machine for development.
 
-Exit codes: 0 done; 1 refused (it did not and will not happen, or does not verify); 2 wrong use; 3 unknown (resolve the intent);
-4 unavailable (it did not happen, the same may be tried again). 130 and 141: ended by Ctrl-C, or by a reader of its output that
-went away; what was under way may have happened.
+Exit codes: 0 done; 1 refused (it did not and will not happen, or does not verify); 2 wrong use; 3
+unknown (resolve the intent); 4 unavailable (it did not happen, the same may be tried again). 130
+and 141: ended by Ctrl-C, or by a reader of its output that went away; what was under way may have
+happened.
 """
 
 from __future__ import annotations
@@ -22,15 +24,31 @@ from capsign_cli import failures, output
 from capsign_cli.place import QUIET
 
 COMMANDS = {
-    "dev": ("capsign_cli.dev.commands", "dev", "Run token, CA, adapters and agent on this machine: up, down, status."),
+    "dev": (
+        "capsign_cli.dev.commands",
+        "dev",
+        "Run token, CA, adapters and agent on this machine: up, down, status.",
+    ),
     "sign": ("capsign_cli.signing", "sign", "Sign a file through an agent."),
     "verify": ("capsign_cli.signing", "verify", "Verify a signature through an agent."),
     "handles": ("capsign_cli.signing", "handles", "What a socket may sign."),
     "keys": ("capsign_cli.keys", "keys", "Keys and their versions: list."),
-    "revoke": ("capsign_cli.revoke", "revoke", "Withdraw a handle, grant, workload, key, tenant or everything."),
+    "revoke": (
+        "capsign_cli.revoke",
+        "revoke",
+        "Withdraw a handle, grant, workload, key, tenant or everything.",
+    ),
     "log": ("capsign_cli.evidence", "log", "The evidence log: verify."),
-    "inject": ("capsign_cli.inject", "inject", "Put the agent into Kubernetes manifests, as the webhook would."),
-    "completion": ("capsign_cli.completion", "completion", "Print completion code for bash, zsh or fish."),
+    "inject": (
+        "capsign_cli.inject",
+        "inject",
+        "Put the agent into Kubernetes manifests, as the webhook would.",
+    ),
+    "completion": (
+        "capsign_cli.completion",
+        "completion",
+        "Print completion code for bash, zsh or fish.",
+    ),
 }
 """Where each command is, and its line in the help: `capsign --help` imports none of them."""
 
@@ -63,20 +81,26 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="capsign", prog_name="capsign")
 def capsign() -> None:
     """Sign without holding a key.
 
-    Exit codes: 0 done, 1 refused, 2 wrong use, 3 unknown (resolve the intent), 4 unavailable (may be tried again), 130 and 141
-    ended by Ctrl-C or a closed pipe (it may have happened).
+    Exit codes: 0 done, 1 refused, 2 wrong use, 3 unknown (resolve the intent), 4 unavailable (may
+    be tried again), 130 and 141 ended by Ctrl-C or a closed pipe (it may have happened).
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Ends the process with one of the exit codes above. An error is one sentence, only a defect a traceback."""
+    """Entry point. Ends the process with one of the exit codes above. An error is one sentence,
+    only a defect a traceback.
+    """
     std_streams.hold(answers=True)
-    harden(traced=True)  # a responder's key, and those that `dev up` makes, pass through this memory
+    harden(
+        traced=True
+    )  # a responder's key, and those that `dev up` makes, pass through this memory
     given = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("GRPC_VERBOSITY", QUIET)
     output.start(given)
@@ -89,14 +113,18 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as ended:
         code = ended.exit_code
     except click.Abort as ended:
-        code = _failed(KeyboardInterrupt() if isinstance(ended.__cause__, KeyboardInterrupt) else ended)
+        code = _failed(
+            KeyboardInterrupt() if isinstance(ended.__cause__, KeyboardInterrupt) else ended
+        )
     except Exception as error:
         code = _failed(error)
     sys.exit(code)
 
 
 def _failed(error: BaseException) -> int:
-    """Say what went wrong; returns the exit code. A defect of ours shows where it is, and leaves open what has happened."""
+    """Say what went wrong; returns the exit code. A defect of ours shows where it is, and leaves
+    open what has happened.
+    """
     if isinstance(error, click.ClickException) and not output.is_json():
         error.show()
         return failures.USAGE

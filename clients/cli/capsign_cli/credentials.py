@@ -1,4 +1,6 @@
-"""Certificate files for a channel, looked at before gRPC gets them: it says of a wrong one only that nobody answers."""
+"""Certificate files for a channel, looked at before gRPC gets them: it says of a wrong one only
+that nobody answers.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def load(ca: Path, certificate: Path, private_key: Path) -> grpc.ChannelCredentials:
-    """Credentials of these PEM files. Raises CliError if they cannot work, OSError if one cannot be read."""
+    """Credentials of these PEM files. Raises CliError if they cannot work, OSError if one cannot be
+    read.
+    """
     import grpc
 
     key = pem.lines(private_key.read_bytes())
@@ -34,8 +38,12 @@ def load(ca: Path, certificate: Path, private_key: Path) -> grpc.ChannelCredenti
     try:
         svid.identity_of(x509.load_pem_x509_certificate(chain))
     except svid.NotAnSvidError as error:
-        text = f"{certificate} names nobody whom an adapter could know: it is no X.509-SVID. {error}"
-        raise CliError(USAGE, "CREDENTIALS", text, "Have one issued with one SPIFFE ID as its URI name.") from None
+        text = (
+            f"{certificate} names nobody whom an adapter could know: it is no X.509-SVID. {error}"
+        )
+        raise CliError(
+            USAGE, "CREDENTIALS", text, "Have one issued with one SPIFFE ID as its URI name."
+        ) from None
     return grpc.ssl_channel_credentials(roots, key, chain)
 
 
@@ -45,7 +53,9 @@ def _certificates(file: Path) -> list[bytes]:
         for one in found:
             x509.load_der_x509_certificate(one)
     except ValueError:
-        raise CliError(USAGE, "CREDENTIALS", f"{file} is not a certificate in PEM.", "Give another file.") from None
+        raise CliError(
+            USAGE, "CREDENTIALS", f"{file} is not a certificate in PEM.", "Give another file."
+        ) from None
     return found
 
 
@@ -57,12 +67,21 @@ def out_of_time(certificate: Path, ca: Path) -> str:
     now = datetime.datetime.now(datetime.UTC)
     ours, *_ = map(x509.load_der_x509_certificate, _certificates(certificate))
     roots = [x509.load_der_x509_certificate(one) for one in _certificates(ca)]
-    ends = {certificate: ours.not_valid_after_utc, ca: max(one.not_valid_after_utc for one in roots)}
-    begins = {certificate: ours.not_valid_before_utc, ca: min(one.not_valid_before_utc for one in roots)}
+    ends = {
+        certificate: ours.not_valid_after_utc,
+        ca: max(one.not_valid_after_utc for one in roots),
+    }
+    begins = {
+        certificate: ours.not_valid_before_utc,
+        ca: min(one.not_valid_before_utc for one in roots),
+    }
     said = [f"{file} ended at {_shown(end)}." for file, end in ends.items() if end < now]
     for file, begin in begins.items():
         if begin > now:
-            said.append(f"{file} begins at {_shown(begin)}, and this machine's clock says {_shown(now)}: set the clock.")
+            said.append(
+                f"{file} begins at {_shown(begin)}, and this machine's clock says "
+                f"{_shown(now)}: set the clock."
+            )
     return " ".join(said)
 
 

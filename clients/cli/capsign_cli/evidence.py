@@ -1,7 +1,8 @@
-"""`capsign log verify`: recompute the log from its entries and hold it against the signed checkpoint.
+"""`capsign log verify`: recompute the log from its entries and hold it against the signed
+checkpoint.
 
-Nothing that the adapter computes is believed: entries are fetched, hashed here (RFC 6962) and compared with the root that the
-log's key signed (C2SP tlog-checkpoint).
+Nothing that the adapter computes is believed: entries are fetched, hashed here (RFC 6962) and
+compared with the root that the log's key signed (C2SP tlog-checkpoint).
 """
 
 from __future__ import annotations
@@ -30,17 +31,28 @@ def log() -> None:
 
 
 @log.command()
-@click.option("--log-key", help="The log's verifier key (name+id+base64); default: the one of --dir.")
-@click.option("--remember", type=click.Path(path_type=Path), help="File with the last checkpoint seen; the log must extend it.")
+@click.option(
+    "--log-key", help="The log's verifier key (name+id+base64); default: the one of --dir."
+)
+@click.option(
+    "--remember",
+    type=click.Path(path_type=Path),
+    help="File with the last checkpoint seen; the log must extend it.",
+)
 @place.adapter_options
 @output.option
 def verify(log_key: str | None, remember: Path | None, **options: Any) -> None:
-    """Verify the whole log: checkpoint signature, and the tree recomputed from every entry. Exit code 1 if it does not add up."""
+    """Verify the whole log: checkpoint signature, and the tree recomputed from every entry. Exit
+    code 1 if it does not add up.
+    """
     adapter = place.adapter_of(options)
     trusted = log_key or adapter.log_key
     if not trusted:
         raise CliError(
-            USAGE, "LOG_KEY_MISSING", "Whose signature should the checkpoint carry?", "Give --log-key or CAPSIGN_LOG_KEY."
+            USAGE,
+            "LOG_KEY_MISSING",
+            "Whose signature should the checkpoint carry?",
+            "Give --log-key or CAPSIGN_LOG_KEY.",
         )
     from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 
@@ -56,8 +68,12 @@ def verify(log_key: str | None, remember: Path | None, **options: Any) -> None:
         try:
             transparency.compare(head, before, _entries(stub, head.size))
         except CliError as error:
-            if seen is not None:  # two checkpoints that contradict each other prove what one of them does not
-                error.told = replace(error.told, advice=f"{error.told.advice} {seen.keep_beside(answer.checkpoint)}")
+            if (
+                seen is not None
+            ):  # two checkpoints that contradict each other prove what one of them does not
+                error.told = replace(
+                    error.told, advice=f"{error.told.advice} {seen.keep_beside(answer.checkpoint)}"
+                )
             raise
     if seen is not None:
         seen.replace(answer.checkpoint)
@@ -86,4 +102,6 @@ def _entries(stub: EvidenceServiceStub, size: int) -> Iterator[bytes]:
                 say(f"{first} of {size} entries")
             width = min(BUNDLE, size - first)
             request = evidence_pb2.GetEntriesRequest(index=first // BUNDLE, width=width % BUNDLE)
-            yield from transparency.split_bundle(stub.GetEntries(request, timeout=30).entries, width)
+            yield from transparency.split_bundle(
+                stub.GetEntries(request, timeout=30).entries, width
+            )

@@ -15,7 +15,13 @@ DONE, REFUSED, USAGE, UNKNOWN, UNAVAILABLE = 0, 1, 2, 3, 4
 INTERRUPTED, CUT_OFF = 130, 141
 """As shells say it of a process that SIGINT or SIGPIPE ended."""
 
-_NAMES = {REFUSED: "refused", USAGE: "usage", UNKNOWN: "unknown", UNAVAILABLE: "unavailable", INTERRUPTED: "interrupted"}
+_NAMES = {
+    REFUSED: "refused",
+    USAGE: "usage",
+    UNKNOWN: "unknown",
+    UNAVAILABLE: "unavailable",
+    INTERRUPTED: "interrupted",
+}
 _LOOK = "See that the adapter runs, and that the certificate files are the ones it trusts."
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -48,11 +54,18 @@ def told(error: BaseException) -> Told | None:
         text = "Ended by Ctrl-C. What was under way may have happened."
         return Told(INTERRUPTED, "INTERRUPTED", text, "Look before you repeat it.")
     if isinstance(error, click.Abort):
-        return Told(REFUSED, "NOT_CONFIRMED", "Nothing was done.", "Where nobody can answer, --yes says it.")
+        return Told(
+            REFUSED, "NOT_CONFIRMED", "Nothing was done.", "Where nobody can answer, --yes says it."
+        )
     if isinstance(error, output.CutOffError):
         return Told(CUT_OFF, "CUT_OFF", "")
     if isinstance(error, output.UnwritableError):
-        return Told(UNKNOWN, "OUTPUT", f"It was done, but its answer could not be written: {error}.", "Make room for it.")
+        return Told(
+            UNKNOWN,
+            "OUTPUT",
+            f"It was done, but its answer could not be written: {error}.",
+            "Make room for it.",
+        )
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "capsign"
@@ -66,8 +79,16 @@ def told(error: BaseException) -> Told | None:
     from capsign_wire.failures import FailureError
 
     if isinstance(error, CapsignError):
-        code = REFUSED if isinstance(error, Refused) else UNKNOWN if isinstance(error, Unknown) else UNAVAILABLE
-        message = error.message.removesuffix(error.advice).strip() if error.advice else error.message
+        code = (
+            REFUSED
+            if isinstance(error, Refused)
+            else UNKNOWN
+            if isinstance(error, Unknown)
+            else UNAVAILABLE
+        )
+        message = (
+            error.message.removesuffix(error.advice).strip() if error.advice else error.message
+        )
         return Told(code, error.reason, message, error.advice, error.field, error.intent_id.hex())
     if isinstance(error, FailureError):
         return _of_failure(error)
@@ -80,11 +101,26 @@ def told(error: BaseException) -> Told | None:
         return Told(UNAVAILABLE, "UNREACHABLE", "No answer from the adapter.", _LOOK)
     if isinstance(error, OSError) and error.errno in _FULL:
         where = error.filename or "the disk"
-        return Told(UNAVAILABLE, "DISK_FULL", f"{where}: {error.strerror}", "Free some space and run it again.")
+        return Told(
+            UNAVAILABLE,
+            "DISK_FULL",
+            f"{where}: {error.strerror}",
+            "Free some space and run it again.",
+        )
     if isinstance(error, OSError) and error.errno == errno.EBADF and not error.filename:
-        return Told(USAGE, "STREAM_CLOSED", "A standard stream that this needs is closed.", "Leave it open, or use /dev/null.")
+        return Told(
+            USAGE,
+            "STREAM_CLOSED",
+            "A standard stream that this needs is closed.",
+            "Leave it open, or use /dev/null.",
+        )
     if isinstance(error, OSError):
-        return Told(USAGE, "FILE", f"{error.filename or 'a file'}: {error.strerror}", "Check the path and who may read it.")
+        return Told(
+            USAGE,
+            "FILE",
+            f"{error.filename or 'a file'}: {error.strerror}",
+            "Check the path and who may read it.",
+        )
     return None
 
 
@@ -96,7 +132,11 @@ def _of_failure(error: object) -> Told:
     codes = {pb.OUTCOME_REFUSED: REFUSED, pb.OUTCOME_UNKNOWN: UNKNOWN}
     advice = error.row.advice
     return Told(
-        codes.get(error.outcome, UNAVAILABLE), error.row.name, error.detail.removesuffix(advice).strip(), advice, error.field
+        codes.get(error.outcome, UNAVAILABLE),
+        error.row.name,
+        error.detail.removesuffix(advice).strip(),
+        advice,
+        error.field,
     )
 
 
@@ -111,9 +151,19 @@ def _of_transport(error: object) -> Told:
 def show(what: Told) -> None:
     """Write a failure to standard error: an object for machines, two lines for people."""
     if output.is_json():
-        fields = {"outcome": _NAMES[what.exit_code], "reason": what.reason, "message": what.message, "advice": what.advice}
+        fields = {
+            "outcome": _NAMES[what.exit_code],
+            "reason": what.reason,
+            "message": what.message,
+            "advice": what.advice,
+        }
         more = {"field": what.field, "intent_id": what.intent}
-        sys.stderr.write(json.dumps({"error": {**fields, **{key: value for key, value in more.items() if value}}}) + "\n")
+        sys.stderr.write(
+            json.dumps(
+                {"error": {**fields, **{key: value for key, value in more.items() if value}}}
+            )
+            + "\n"
+        )
         return
     where = f" (field {what.field})" if what.field else ""
     text = f"{_NAMES[what.exit_code]}: {what.reason}{where}. {what.message}"

@@ -1,8 +1,9 @@
 """YAML as kubectl reads it: libyaml's grammar, and Go's reading of what a plain text means. Pure.
 
-Python's YAML reads other things: `22:30` is text there and the number 1350 here, `1e3` a number there and text here, and a key
-that `<<` brings in is replaced there and kept here. What only passes through must mean the same after us. The rules are those of
-go.yaml.in/yaml v2 (resolve.go, decode.go) and sigs.k8s.io/yaml; tests ask the real ones.
+Python's YAML reads other things: `22:30` is text there and the number 1350 here, `1e3` a number
+there and text here, and a key that `<<` brings in is replaced there and kept here. What only passes
+through must mean the same after us. The rules are those of go.yaml.in/yaml v2 (resolve.go,
+decode.go) and sigs.k8s.io/yaml; tests ask the real ones.
 """
 
 from __future__ import annotations
@@ -25,15 +26,20 @@ MAX_NODES = 2_000_000
 _TAG = "tag:yaml.org,2002:"
 _KNOWN_TAGS = frozenset({"", "str", "bool", "int", "float", "null", "timestamp"})
 _WORDS: dict[str, Any] = {
-    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
-    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
+    **dict.fromkeys(
+        ("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True
+    ),
+    **dict.fromkeys(
+        ("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False
+    ),
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
     **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), math.inf),
     **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
 }
 _INT = re.compile(
-    r"(?P<sign>[-+]?)(0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<bin>[01]+)|0[oO]?(?P<oct>[0-7]+)|(?P<dec>0|[1-9][0-9]*))", re.ASCII
+    r"(?P<sign>[-+]?)(0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<bin>[01]+)|0[oO]?(?P<oct>[0-7]+)|(?P<dec>0|[1-9][0-9]*))",
+    re.ASCII,
 )
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 _DOT_FLOAT = re.compile(r"\.[0-9]+(_[0-9]+)*([eE][-+]?[0-9]+(_[0-9]+)*)?", re.ASCII)
@@ -61,7 +67,9 @@ class TooLargeError(ValueError):
 
 @dataclass(slots=True)
 class Node:
-    """A value with its place in the text: from `start` (its anchor or tag, if it has one) to before `end`, in letters."""
+    """A value with its place in the text: from `start` (its anchor or tag, if it has one) to before
+    `end`, in letters.
+    """
 
     kind: str  # scalar, map, seq, alias
     start: int
@@ -82,9 +90,11 @@ class Node:
 
 
 def compose(text: str) -> Node | None:
-    """The tree of the first document in a text; None if it has none. Raises UnreadableError, TooLargeError.
+    """The tree of the first document in a text; None if it has none. Raises UnreadableError,
+    TooLargeError.
 
-    Bounded before anything is built: a few lines of aliases of aliases become gigabytes when they are written out.
+    Bounded before anything is built: a few lines of aliases of aliases become gigabytes when they
+    are written out.
     """
     anchors: dict[str, Node] = {}
     open_: list[tuple[Node, int]] = []
@@ -121,8 +131,9 @@ def compose(text: str) -> Node | None:
 
 
 def scannable(text: str) -> str:
-    """The text for libyaml, letter by letter the same but for byte order marks inside of it: libyaml passes over one at the
-    beginning of a line, and Go's copy of it takes it for a letter."""
+    """The text for libyaml, letter by letter the same but for byte order marks inside of it:
+    libyaml passes over one at the beginning of a line, and Go's copy of it takes it for a letter.
+    """
     return text.replace(_MARK, _STAND_IN)
 
 
@@ -143,7 +154,15 @@ def _node(event: Any, anchors: dict[str, Node], around: list[Node]) -> Node:
         return Node("alias", start, end, line, target=target, size=target.size)
     tag = (event.tag or "").removeprefix(_TAG)
     if isinstance(event, yaml.ScalarEvent):
-        made = Node("scalar", start, end, line, tag=tag, plain=event.implicit[0], text=event.value.replace(_STAND_IN, _MARK))
+        made = Node(
+            "scalar",
+            start,
+            end,
+            line,
+            tag=tag,
+            plain=event.implicit[0],
+            text=event.value.replace(_STAND_IN, _MARK),
+        )
     else:
         kind = "map" if isinstance(event, yaml.MappingStartEvent) else "seq"
         made = Node(kind, start, end, line, flow=bool(event.flow_style), tag=tag)
@@ -172,7 +191,8 @@ def value(node: Node) -> Any:
 def _fill(node: Node, made: dict[str, Any]) -> None:
     for key, held in node.pairs():
         if key.kind == "scalar" and key.text == "<<" and (key.plain or key.tag == "merge"):
-            # In its turn, as any other key: what comes later in the text wins, and of several maps the first.
+            # In its turn, as any other key: what comes later in the text wins, and of several maps
+            # the first.
             for each in reversed(held.children) if held.kind == "seq" else [held]:
                 real = each.target if each.target is not None else each
                 if real.kind != "map":
@@ -247,7 +267,9 @@ def _number(text: str) -> tuple[str, Any]:
 
 def _float(text: str) -> tuple[str, Any]:
     number = float(text)
-    return ("float", number) if math.isfinite(number) else ("str", text)  # what is too large for one is text
+    return (
+        ("float", number) if math.isfinite(number) else ("str", text)
+    )  # what is too large for one is text
 
 
 def _short_float(number: float) -> str:

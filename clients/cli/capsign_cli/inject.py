@@ -1,4 +1,5 @@
-"""`capsign inject`: what the webhook would do to these manifests, offline. For GitOps, and for looking.
+"""`capsign inject`: what the webhook would do to these manifests, offline. For GitOps, and for
+looking.
 
 The injector's own pure function does it; the server around it is never imported.
 """
@@ -23,36 +24,71 @@ MAX_INPUT_BYTES = 16 * 1024 * 1024
 
 
 @click.command()
-@click.option("-f", "--filename", "files", multiple=True, required=True, metavar="FILE", help="Manifests; `-` is standard input.")
+@click.option(
+    "-f",
+    "--filename",
+    "files",
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="Manifests; `-` is standard input.",
+)
 @click.option(
     "--settings",
     "settings_file",
     type=click.Path(path_type=Path),
     help="The injector's settings (YAML); default: those of the chart.",
 )
-@click.option("--bundle", type=click.Path(path_type=Path), help="Authorities that the agent trusts at first (PEM).")
-@click.option("-n", "--namespace", default="default", show_default=True, help="For objects that name none.")
-@click.option("-o", "--output", type=click.Choice(["yaml", "json", "patch"]), default="yaml", show_default=True)
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="Authorities that the agent trusts at first (PEM).",
+)
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, help="For objects that name none."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["yaml", "json", "patch"]),
+    default="yaml",
+    show_default=True,
+)
 @click.option("--diff", "show_diff", is_flag=True, help="Show what changes, not the result.")
 def inject(
-    files: tuple[str, ...], settings_file: Path | None, bundle: Path | None, namespace: str, output: str, show_diff: bool
+    files: tuple[str, ...],
+    settings_file: Path | None,
+    bundle: Path | None,
+    namespace: str,
+    output: str,
+    show_diff: bool,
 ) -> None:
     """Put the agent into labelled pods and workloads, as the webhook would.
 
-    Takes Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs, CronJobs, PodTemplates and
-    Lists; all else passes through. What the platform team should know goes to standard error.
+    Takes Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs,
+    CronJobs, PodTemplates and Lists; all else passes through. What the platform team should know
+    goes to standard error.
 
     \b
-      kubectl get cm -n capsign-system capsign-trust-bundle -o jsonpath='{.data.bundle\\.pem}' > bundle.pem
+      kubectl get cm -n capsign-system capsign-trust-bundle \\
+        -o jsonpath='{.data.bundle\\.pem}' > bundle.pem
       capsign inject -f deployment.yaml --bundle bundle.pem | kubectl apply -f -
       capsign inject -f deployment.yaml --diff
     """
     settings, bundle_pem = _settings(settings_file, bundle)
     if settings.needs_bundle and not bundle_pem:
-        _note("No trust bundle is given: the webhook adds it at admission; for a cluster without the webhook, give --bundle.")
+        _note(
+            "No trust bundle is given: the webhook adds it at admission; for a cluster "
+            "without the webhook, give --bundle."
+        )
     read = [load(_read(name), name) for name in files]
     done = [
-        Document(number, piece, piece.value, inject_all(piece.value, files[number], namespace, settings, bundle_pem))
+        Document(
+            number,
+            piece,
+            piece.value,
+            inject_all(piece.value, files[number], namespace, settings, bundle_pem),
+        )
         for number, file in enumerate(read)
         for piece in file
         if piece.value is not None
@@ -66,7 +102,10 @@ def inject(
     else:
         for one in done if output == "yaml" else ():
             if one.written_anew:
-                told = "an anchor, an alias or a repeated key is in what changes, so it is written anew, without its comments."
+                told = (
+                    "an anchor, an alias or a repeated key is in what changes, so it is "
+                    "written anew, without its comments."
+                )
                 _note(f"{_title(one)}: {told}")
         raw(dump(read, done, output))  # manifests are UTF-8, whatever the terminal has
 
@@ -79,7 +118,10 @@ def _settings(file: Path | None, bundle: Path | None) -> tuple[Any, str]:
     except ModuleNotFoundError as error:
         told = f"There is no injector in this installation (module {error.name})."
         raise CliError(
-            USAGE, "NO_INJECTOR", told, "Run it where capsign is installed with the extras `cli` and `injector`."
+            USAGE,
+            "NO_INJECTOR",
+            told,
+            "Run it where capsign is installed with the extras `cli` and `injector`.",
         ) from None
 
     try:
@@ -88,7 +130,9 @@ def _settings(file: Path | None, bundle: Path | None) -> tuple[Any, str]:
         if bundle and not certificates(pem):
             raise SettingsError("The trust bundle is empty.")
     except SettingsError as error:
-        raise CliError(USAGE, "SETTINGS", str(error), "The chart's values describe every key.") from None
+        raise CliError(
+            USAGE, "SETTINGS", str(error), "The chart's values describe every key."
+        ) from None
     return settings, pem
 
 
@@ -99,7 +143,9 @@ def _read(name: str) -> bytes:
         with Path(name).open("rb") as file:
             data = file.read(MAX_INPUT_BYTES + 1)
     if len(data) > MAX_INPUT_BYTES:
-        raise CliError(USAGE, "TOO_LARGE", f"{name} is larger than {MAX_INPUT_BYTES} bytes.", "Split the file.")
+        raise CliError(
+            USAGE, "TOO_LARGE", f"{name} is larger than {MAX_INPUT_BYTES} bytes.", "Split the file."
+        )
     return data
 
 
@@ -116,19 +162,29 @@ def inject_all(document: Any, source: str, namespace: str, settings: Any, bundle
             result = inject_pod(place.pod, where, settings, bundle_pem)
         except Refusal as refusal:
             told = f"{source}: {place.title}: {refusal.sentence}"
-            raise CliError(REFUSED, refusal.reason.upper(), told, "The webhook would refuse it too.") from None
+            raise CliError(
+                REFUSED, refusal.reason.upper(), told, "The webhook would refuse it too."
+            ) from None
         for warning in result.warnings:
             _note(f"{place.title}: {warning}")
         if not asked:
             if label_misplaced(place):
-                _note(f"{place.title}: the label is on the {place.kind}; put it on spec.template.metadata, where pods get it.")
+                _note(
+                    f"{place.title}: the label is on the {place.kind}; put it on "
+                    f"spec.template.metadata, where pods get it."
+                )
             continue
         document = place.replaced(document, result.pod)
         spec = result.pod["spec"]
         if spec.get("imagePullSecrets") and not place.pod["spec"].get("imagePullSecrets"):
-            told = "it names pull secrets now, so Kubernetes adds none of its service account's. Name in it those that it needs."
+            told = (
+                "it names pull secrets now, so Kubernetes adds none of its service "
+                "account's. Name in it those that it needs."
+            )
             _note(f"{place.title}: {told}")
-        account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"  # the second is the old name
+        account = (
+            spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+        )  # the second is the old name
         identity = f"spiffe://{settings.trust_domain}/ns/{where}/sa/{account}"
         _note(f"{place.title}: {', '.join(result.containers)} may sign as {identity}", mark="✓")
     return document
@@ -140,7 +196,12 @@ def _patch(done: list[Document]) -> list[dict[str, Any]]:
     changed = [one for one in done if one.changed]
     if len(changed) > 1:
         advice = "Give one object, or use -o yaml."
-        raise CliError(USAGE, "SEVERAL_OBJECTS", f"{len(changed)} objects would change; a patch is for one.", advice)
+        raise CliError(
+            USAGE,
+            "SEVERAL_OBJECTS",
+            f"{len(changed)} objects would change; a patch is for one.",
+            advice,
+        )
     return diff(changed[0].before, changed[0].after) if changed else []
 
 
@@ -160,11 +221,18 @@ def _title(one: Document) -> str:
 
 
 def _lines(one: Document) -> Iterator[str]:
-    """A unified diff in which only what changed shows, with enough around it to say where that is."""
+    """A unified diff in which only what changed shows, with enough around it to say where that
+    is.
+    """
     before, after = (text.splitlines() for text in one.texts())
     for line in list(difflib.unified_diff(before, after, n=3, lineterm=""))[2:]:
         yield "   ⋯" if line.startswith("@@") else line
 
 
 def _note(text: str, mark: str = "!") -> None:
-    click.secho(f"{mark} {text}", err=True, fg="green" if mark == "✓" else "yellow", color=sys.stderr.isatty() or None)
+    click.secho(
+        f"{mark} {text}",
+        err=True,
+        fg="green" if mark == "✓" else "yellow",
+        color=sys.stderr.isatty() or None,
+    )

@@ -26,23 +26,41 @@ def list_keys(tenant: str, **options: Any) -> None:
     from capsign_wire.types.v1 import signing_pb2
 
     with adapter.channel() as channel:
-        found = admin_pb2_grpc.AdminServiceStub(channel).ListKeys(admin_pb2.ListKeysRequest(tenant=tenant), timeout=10)
+        found = admin_pb2_grpc.AdminServiceStub(channel).ListKeys(
+            admin_pb2.ListKeysRequest(tenant=tenant), timeout=10
+        )
     values = [
         {
             "tenant": key.tenant,
             "key": key.name,
             "version": version.version,
-            "state": signing_pb2.KeyState.Name(version.state).removeprefix("KEY_STATE_").lower().replace("_", "-"),
+            "state": signing_pb2.KeyState.Name(version.state)
+            .removeprefix("KEY_STATE_")
+            .lower()
+            .replace("_", "-"),
             "custody": CUSTODY_NAMES.get(version.custody, ""),
-            "algorithms": [ALGORITHMS[number].name for number in version.algorithms if number in ALGORITHMS],
+            "algorithms": [
+                ALGORITHMS[number].name for number in version.algorithms if number in ALGORITHMS
+            ],
             "created_at": version.created_at.ToDatetime().isoformat(timespec="seconds") + "Z",
             "check_value": version.check_value.hex(),
         }
         for key in found.keys
         for version in key.versions
     ]
-    columns = ("tenant", "key", "version", "state", "custody", "algorithms", "created_at", "check_value")
+    columns = (
+        "tenant",
+        "key",
+        "version",
+        "state",
+        "custody",
+        "algorithms",
+        "created_at",
+        "check_value",
+    )
     none = (
-        f"No keys of a tenant {tenant}." if tenant else "No keys: run `capsign-adapter provision` with a policy that names some."
+        f"No keys of a tenant {tenant}."
+        if tenant
+        else "No keys: run `capsign-adapter provision` with a policy that names some."
     )
     output.rows("keys", values, columns, empty=none)

@@ -1,7 +1,9 @@
-"""What changed in a document, written into its own text: every other letter stays, comments and spellings too. Pure.
+"""What changed in a document, written into its own text: every other letter stays, comments and
+spellings too. Pure.
 
-The text that comes out is read again and must be what was meant. Where it is not (an anchor in what changed, a key that is there
-twice), nothing comes out, and the whole document has to be written anew.
+The text that comes out is read again and must be what was meant. Where it is not (an anchor in what
+changed, a key that is there twice), nothing comes out, and the whole document has to be written
+anew.
 """
 
 from __future__ import annotations
@@ -26,9 +28,13 @@ class _CannotError(Exception):
 
 
 def edited(text: str, root: Node, before: Any, after: Any, write: Write) -> str | None:
-    """The text of a document, with `after` in the place of `before`; None if it cannot be said in this text."""
+    """The text of a document, with `after` in the place of `before`; None if it cannot be said in
+    this text.
+    """
     try:
-        changes = sorted(_Editor(text, write).changes(root, before, after), key=lambda edit: edit[0])  # inner ones first
+        changes = sorted(
+            _Editor(text, write).changes(root, before, after), key=lambda edit: edit[0]
+        )  # inner ones first
         made, at = [], 0
         for start, end, new in changes:
             if start < at:
@@ -49,7 +55,9 @@ def same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(held, other[key]) for key, held in one.items())
+        return one.keys() == other.keys() and all(
+            same(held, other[key]) for key, held in one.items()
+        )
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other)
@@ -72,7 +80,12 @@ class _Editor:
             return
         if node.kind == "alias" or node.aliased:
             raise _CannotError  # it is said once and meant in several places
-        if node.kind == "map" and node.children and isinstance(after, dict) and before.keys() <= after.keys():
+        if (
+            node.kind == "map"
+            and node.children
+            and isinstance(after, dict)
+            and before.keys() <= after.keys()
+        ):
             yield from self._map(node, before, after)
         elif node.kind == "seq" and node.children and isinstance(after, list):
             yield from self._seq(node, before, after)
@@ -80,7 +93,9 @@ class _Editor:
             yield self._anew(node, after)
 
     def _map(self, node: Node, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Edit]:
-        places = {name.text: held for name, held in node.pairs() if name.kind == "scalar"}  # of a key twice, the last one counts
+        places = {
+            name.text: held for name, held in node.pairs() if name.kind == "scalar"
+        }  # of a key twice, the last one counts
         for key, value in after.items():
             if key in before and not same(before[key], value):
                 if key not in places:
@@ -89,7 +104,11 @@ class _Editor:
         added = {key: value for key, value in after.items() if key not in before}
         if added and node.flow:
             end = node.children[-1].end
-            yield end, end, "".join(f", {_json(key)}: {_json(value)}" for key, value in added.items())
+            yield (
+                end,
+                end,
+                "".join(f", {_json(key)}: {_json(value)}" for key, value in added.items()),
+            )
         elif added:
             end, blanks = self._line_end(node), " " * self._column(node.children[0].start)
             yield end, end, blanks + self._indented(self._write(added), len(blanks))
@@ -97,7 +116,10 @@ class _Editor:
     def _seq(self, node: Node, before: list[Any], after: list[Any]) -> Iterator[Edit]:
         shorter = min(len(before), len(after))
         head = next((at for at in range(shorter) if not same(before[at], after[at])), shorter)
-        tail = next((at for at in range(shorter - head) if not same(before[-1 - at], after[-1 - at])), shorter - head)
+        tail = next(
+            (at for at in range(shorter - head) if not same(before[-1 - at], after[-1 - at])),
+            shorter - head,
+        )
         old, new = before[head : len(before) - tail], after[head : len(after) - tail]
         if len(old) == len(new):
             for at, (one, other) in enumerate(zip(old, new, strict=True), head):
@@ -112,9 +134,16 @@ class _Editor:
             yield end, end, "".join(f", {_json(one)}" for one in new)
         elif head < len(before):
             dash = self._dash(node.children[head])
-            yield dash, dash, self._indented(self._write(new), self._column(dash)) + " " * self._column(dash)
+            yield (
+                dash,
+                dash,
+                self._indented(self._write(new), self._column(dash)) + " " * self._column(dash),
+            )
         else:
-            end, blanks = self._line_end(node.children[-1]), " " * self._column(self._dash(node.children[0]))
+            end, blanks = (
+                self._line_end(node.children[-1]),
+                " " * self._column(self._dash(node.children[0])),
+            )
             yield end, end, blanks + self._indented(self._write(new), len(blanks))
 
     def _anew(self, node: Node, after: Any) -> Edit:
@@ -122,13 +151,19 @@ class _Editor:
         if node.kind != "scalar" and not node.flow:
             if not isinstance(after, dict | list) or not after:
                 raise _CannotError
-            column = self._column(node.children[0].start if node.kind == "map" else self._dash(node.children[0]))
+            column = self._column(
+                node.children[0].start if node.kind == "map" else self._dash(node.children[0])
+            )
             start = node.children[0].start if node.kind == "map" else self._dash(node.children[0])
             return start, self._line_end(node), self._indented(self._write(after), column)
         if node.kind == "scalar" and self._text[node.start : node.start + 1] in {"|", ">"}:
             raise _CannotError
         text = _json(after)
-        return node.start, node.end, text if self._text[node.start - 1 : node.start] in {" ", "\n", ""} else f" {text}"
+        return (
+            node.start,
+            node.end,
+            text if self._text[node.start - 1 : node.start] in {" ", "\n", ""} else f" {text}",
+        )
 
     def _column(self, at: int) -> int:
         return at - (self._text.rfind("\n", 0, at) + 1)
@@ -137,7 +172,9 @@ class _Editor:
         """Where the `-` of an item is: the last one that begins an item before it."""
         if self._dashes is None:
             tokens = yaml.scan(go_yaml.scannable(self._text), Loader=go_yaml.LOADER)
-            self._dashes = [each.start_mark.index for each in tokens if isinstance(each, yaml.BlockEntryToken)]
+            self._dashes = [
+                each.start_mark.index for each in tokens if isinstance(each, yaml.BlockEntryToken)
+            ]
         dashes = [at for at in self._dashes if at < item.start]
         if not dashes:
             raise _CannotError
@@ -158,4 +195,6 @@ class _Editor:
     def _indented(text: str, column: int) -> str:
         """All lines but the first, which begins where it is put."""
         first, *others = text.rstrip("\n").split("\n")
-        return "\n".join([first, *(" " * column + line if line else line for line in others)]) + "\n"
+        return (
+            "\n".join([first, *(" " * column + line if line else line for line in others)]) + "\n"
+        )

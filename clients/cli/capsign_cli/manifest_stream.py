@@ -1,8 +1,10 @@
-"""A file of manifests cut into documents where kubectl cuts it, each with the bytes that it was. Pure.
+"""A file of manifests cut into documents where kubectl cuts it, each with the bytes that it was.
+Pure.
 
-kubectl reads a file that begins with `{` as JSON objects, one after the other, and goes over to YAML where that fails (at most
-one object may come before). YAML it cuts at lines that begin with `---`, with every line's end made one letter. The rules are
-those of apimachinery's YAMLOrJSONDecoder; tests ask the real one.
+kubectl reads a file that begins with `{` as JSON objects, one after the other, and goes over to
+YAML where that fails (at most one object may come before). YAML it cuts at lines that begin with
+`---`, with every line's end made one letter. The rules are those of apimachinery's
+YAMLOrJSONDecoder; tests ask the real one.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ _JSON_BLANKS = b" \t\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of the file. `value` is None where there is nothing: a separator, comments, an empty document.
+    """A stretch of the file. `value` is None where there is nothing: a separator, comments, an
+    empty document.
 
-    `text` is a document's YAML, as kubectl hands it to its parser; None: it is JSON, or no document.
+    `text` is a document's YAML, as kubectl hands it to its parser; None: it is JSON, or no
+    document.
     """
 
     raw: bytes
@@ -40,8 +44,9 @@ class Piece:
 
 
 def pieces(data: bytes) -> list[Piece]:
-    """All of the file, in order: together their `raw` is the file, but for blanks between JSON objects. Raises UnreadableError,
-    go_yaml.TooLargeError."""
+    """All of the file, in order: together their `raw` is the file, but for blanks between JSON
+    objects. Raises UnreadableError, go_yaml.TooLargeError.
+    """
     found: list[Piece] = []
     rest, first_line = data, 1
     if data[:LOOKED_AT].lstrip(_JSON_BLANKS).startswith(b"{"):
@@ -74,7 +79,9 @@ def _json(data: bytes) -> tuple[list[Piece], bytes]:
 
 
 def _for_yaml(data: bytes) -> bytes | None:
-    """What kubectl gives to its YAML reader where JSON ends: without blanks, up to the end of the line. None: too little."""
+    """What kubectl gives to its YAML reader where JSON ends: without blanks, up to the end of the
+    line. None: too little.
+    """
     at = 0
     while at + 4 <= len(data):
         letter = data[at : at + 4].decode("utf-8", "replace")[0]
@@ -137,13 +144,17 @@ def _yaml(data: bytes, line: int) -> list[Piece]:
                 raise go_yaml.TooLargeError(f"has more than {go_yaml.MAX_NODES} values")
             value = go_yaml.value(root) if root is not None else None
         except UnreadableError as error:
-            raise UnreadableError(str(error), line + at + error.line - 1 if error.line else 0) from None
+            raise UnreadableError(
+                str(error), line + at + error.line - 1 if error.line else 0
+            ) from None
         found.append(Piece(raw, value, text, root) if value is not None else Piece(raw))
     return found
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bool, int]]:
-    """The bytes of a document or a separator, whether it is one, and after how many lines it begins."""
+    """The bytes of a document or a separator, whether it is one, and after how many lines it
+    begins.
+    """
     begin = at = 0
     lines = first = 0
     while at < len(data):
@@ -152,7 +163,9 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bool, int]]:
         if line.startswith(b"---"):
             beside = line[3:].decode("utf-8", "replace").strip()
             if beside and not beside.startswith("#"):
-                raise UnreadableError("has something after a `---`, where kubectl takes comments only,", lines + 1)
+                raise UnreadableError(
+                    "has something after a `---`, where kubectl takes comments only,", lines + 1
+                )
             if begin < at:
                 yield data[begin:at], False, first
                 yield line, True, lines
@@ -168,7 +181,11 @@ def _decoded(raw: bytes, line: int) -> str:
     if not raw.endswith(b"\n"):
         raw += b"\n"
     encoding = "utf-8"
-    for mark, name in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+    for mark, name in (
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+    ):
         if raw.startswith(mark):
             raw, encoding = raw[len(mark) :], name
             break

@@ -21,7 +21,8 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "Pod": (),
     "PodTemplate": ("template",),
     **dict.fromkeys(
-        ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job"), ("spec", "template")
+        ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job"),
+        ("spec", "template"),
     ),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
 }
@@ -48,7 +49,10 @@ class Place:
 
     @property
     def title(self) -> str:
-        return f"{self.kind} {self._metadata.get('name') or self._metadata.get('generateName') or '(no name)'}"
+        return (
+            f"{self.kind} "
+            f"{self._metadata.get('name') or self._metadata.get('generateName') or '(no name)'}"
+        )
 
     @property
     def namespace(self) -> str:
@@ -76,7 +80,9 @@ class Document:
     def _edited(self) -> str | None:
         if self.piece.text is None or self.piece.root is None:
             return None
-        return manifest_edit.edited(self.piece.text, self.piece.root, self.before, self.after, _yaml)
+        return manifest_edit.edited(
+            self.piece.text, self.piece.root, self.before, self.after, _yaml
+        )
 
     @property
     def written_anew(self) -> bool:
@@ -94,20 +100,34 @@ class Document:
 
 
 def load(data: bytes, source: str) -> list[Piece]:
-    """A file as kubectl reads it, piece by piece; those with a value are objects. Raises CliError."""
+    """A file as kubectl reads it, piece by piece; those with a value are objects. Raises
+    CliError.
+    """
     try:
         found = pieces(data)
     except UnreadableError as error:
         where = f" at line {error.line}" if error.line else ""
-        raise CliError(USAGE, "NOT_YAML", f"{source} {error}{where}.", "kubectl would not read it either. Correct it.") from None
+        raise CliError(
+            USAGE,
+            "NOT_YAML",
+            f"{source} {error}{where}.",
+            "kubectl would not read it either. Correct it.",
+        ) from None
     except TooLargeError as error:
         raise CliError(USAGE, "TOO_LARGE", f"{source} {error}.", "Split the file.") from None
     documents = [one for one in found if one.value is not None]
     if len(documents) > MAX_DOCUMENTS:
-        raise CliError(USAGE, "TOO_LARGE", f"{source} has {len(documents)} documents.", "Split the file.")
+        raise CliError(
+            USAGE, "TOO_LARGE", f"{source} has {len(documents)} documents.", "Split the file."
+        )
     for one in documents:
         if not isinstance(one.value, dict) or not isinstance(one.value.get("kind"), str):
-            raise CliError(USAGE, "NO_MANIFEST", f"{source} holds a document without a `kind`.", "Is it a Kubernetes manifest?")
+            raise CliError(
+                USAGE,
+                "NO_MANIFEST",
+                f"{source} holds a document without a `kind`.",
+                "Is it a Kubernetes manifest?",
+            )
     return found
 
 
@@ -120,7 +140,11 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text else None if go_yaml.resolve(text) == ("str", text) else "'"
-    if set(text) & {"\x85", "\u2028", "\u2029"}:  # line ends in YAML 1.1; escaped, they come back as they were
+    if set(text) & {
+        "\x85",
+        "\u2028",
+        "\u2029",
+    }:  # line ends in YAML 1.1; escaped, they come back as they were
         style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -135,7 +159,9 @@ def dump(files: Sequence[Sequence[Piece]], documents: Sequence[Document], kind: 
     """
     if kind == "json":
         values = [one.after for one in documents]
-        whole = values[0] if len(values) == 1 else {"apiVersion": "v1", "kind": "List", "items": values}
+        whole = (
+            values[0] if len(values) == 1 else {"apiVersion": "v1", "kind": "List", "items": values}
+        )
         return json.dumps(_as_go_writes(whole), indent=2, ensure_ascii=False).encode() + b"\n"
     if len(files) == 1 and not any(one.changed or one.piece.is_json for one in documents):
         return b"".join(piece.raw for piece in files[0])
@@ -154,7 +180,11 @@ def dump(files: Sequence[Sequence[Piece]], documents: Sequence[Document], kind: 
 
 def _written(piece: Piece, document: Document | None) -> bytes:
     if document is None or (piece.text is not None and not document.changed):
-        return piece.raw if piece.raw[:2] not in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else (piece.text or "").encode()
+        return (
+            piece.raw
+            if piece.raw[:2] not in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+            else (piece.text or "").encode()
+        )
     text = document.texts()[1]
     if b"\r\n" in piece.raw and piece.text is not None:
         text = text.replace("\n", "\r\n")
@@ -191,7 +221,11 @@ def templates(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[Place
     items = document.get("items")
     if kind.endswith("List") and isinstance(items, list):
         for index, item in enumerate(items):
-            one = item if not isinstance(item, Mapping) or "kind" in item else {"kind": kind.removesuffix("List"), **item}
+            one = (
+                item
+                if not isinstance(item, Mapping) or "kind" in item
+                else {"kind": kind.removesuffix("List"), **item}
+            )
             yield from templates(one, (*path, "items", index))
         return
     if kind not in TEMPLATES:

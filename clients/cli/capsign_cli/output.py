@@ -38,16 +38,27 @@ def option(command: Command) -> Command:
 
     kinds = click.Choice(["table", "json"])
     decorate = click.option(
-        "-o", "--output", type=kinds, default="table", show_default=True, is_eager=True, expose_value=False, callback=choose,
+        "-o",
+        "--output",
+        type=kinds,
+        default="table",
+        show_default=True,
+        is_eager=True,
+        expose_value=False,
+        callback=choose,
         help="Table for people, JSON for machines.",
-    )  # fmt: skip
+    )
     return decorate(command)
 
 
 def start(arguments: Sequence[str]) -> None:
-    """Forget what an earlier command chose, and see what this one asks for even if its options turn out to be wrong."""
+    """Forget what an earlier command chose, and see what this one asks for even if its options turn
+    out to be wrong.
+    """
     pairs = set(pairwise(arguments))
-    asked = pairs & {("-o", "json"), ("--output", "json")} or {"-ojson", "--output=json"} & set(arguments)
+    asked = pairs & {("-o", "json"), ("--output", "json")} or {"-ojson", "--output=json"} & set(
+        arguments
+    )
     _chosen["format"] = "json" if asked else "table"
 
 
@@ -67,7 +78,9 @@ def _writing() -> Iterator[None]:
 
 
 def give_up() -> None:
-    """Leave unwritten what cannot be written: it must not fail a second time when the process ends."""
+    """Leave unwritten what cannot be written: it must not fail a second time when the process
+    ends.
+    """
     if not isinstance(sys.stdout, io.TextIOWrapper):
         return
     try:
@@ -102,8 +115,12 @@ def record(values: Mapping[str, Any], *, title: str = "") -> None:
 
 
 @_writing()
-def rows(name: str, values: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
-    """Many things of one kind: a table, or `{name: [...]}`. The table shows `columns`; JSON has every field."""
+def rows(
+    name: str, values: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str
+) -> None:
+    """Many things of one kind: a table, or `{name: [...]}`. The table shows `columns`; JSON has
+    every field.
+    """
     if is_json():
         _dump({name: list(values)})
         return
@@ -123,7 +140,9 @@ def rows(name: str, values: Sequence[Mapping[str, Any]], columns: Sequence[str],
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """Gives a function that shows what is under way, one line on standard error; it shows nothing where nobody watches."""
+    """Gives a function that shows what is under way, one line on standard error; it shows nothing
+    where nobody watches.
+    """
     shown = not is_json() and sys.stderr.isatty()
 
     def say(step: str) -> None:
@@ -160,4 +179,7 @@ def _text(value: Any) -> str:
 
 def printable(text: str) -> str:
     """Without anything that a terminal would obey: what a server says is shown, not done."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else f"\\x{ord(letter):02x}" for letter in text)
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else f"\\x{ord(letter):02x}"
+        for letter in text
+    )

@@ -1,6 +1,7 @@
 """Which adapter, and who we are to it, by a name: variables, and a file of profiles.
 
-`$XDG_CONFIG_HOME/capsign/profiles.toml` (`~/.config` without the variable) has a table for each name:
+`$XDG_CONFIG_HOME/capsign/profiles.toml` (`~/.config` without the variable) has a table for each
+name:
 
     [production]
     adapter = "kms.example.org:7443"
@@ -37,7 +38,14 @@ _VARIABLES = {
     "server_name": "CAPSIGN_SERVER_NAME",
     "log_key": "CAPSIGN_LOG_KEY",
 }
-_KEYS = {"adapter": "address", "ca": "ca", "cert": "cert", "key": "key", "server_name": "server_name", "log_key": "log_key"}
+_KEYS = {
+    "adapter": "address",
+    "ca": "ca",
+    "cert": "cert",
+    "key": "key",
+    "server_name": "server_name",
+    "log_key": "log_key",
+}
 _FILES = frozenset({"ca", "cert", "key"})
 
 
@@ -53,21 +61,31 @@ class Named:
     log_key: str = ""
 
     def or_else(self, other: Named) -> Named:
-        """What this names, and for the rest what the other does. The name in a certificate goes with the address it is for."""
-        mine = {one.name: getattr(self, one.name) or getattr(other, one.name) for one in fields(self)}
+        """What this names, and for the rest what the other does. The name in a certificate goes
+        with the address it is for.
+        """
+        mine = {
+            one.name: getattr(self, one.name) or getattr(other, one.name) for one in fields(self)
+        }
         if self.address and self.address != other.address:
             mine["server_name"] = self.server_name
         return Named(**mine)
 
 
 def of_environment(environ: Mapping[str, str]) -> Named:
-    return Named(**{name: environ.get(variable, "").strip() for name, variable in _VARIABLES.items()})
+    return Named(
+        **{name: environ.get(variable, "").strip() for name, variable in _VARIABLES.items()}
+    )
 
 
 def file() -> Path:
     """Where the profiles are."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(home) if Path(home).is_absolute() else _at_home("~/.config")) / "capsign" / "profiles.toml"
+    return (
+        (Path(home) if Path(home).is_absolute() else _at_home("~/.config"))
+        / "capsign"
+        / "profiles.toml"
+    )
 
 
 def _at_home(name: str) -> Path:
@@ -75,7 +93,9 @@ def _at_home(name: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError:  # a user of a container, whom nothing names
         told = f"{name} cannot be found: this user has no home directory."
-        raise CliError(USAGE, "NO_HOME", told, "Set HOME, or XDG_CONFIG_HOME and paths from the root.") from None
+        raise CliError(
+            USAGE, "NO_HOME", told, "Set HOME, or XDG_CONFIG_HOME and paths from the root."
+        ) from None
 
 
 def load(name: str) -> Named:
@@ -84,12 +104,18 @@ def load(name: str) -> Named:
     profile = _read(path).get(name)
     if not isinstance(profile, dict):
         there = ", ".join(sorted(_read(path))) or "none"
-        raise CliError(USAGE, "NO_SUCH_PROFILE", f"{path} has no profile {name!r}.", f"There are: {there}.")
+        raise CliError(
+            USAGE, "NO_SUCH_PROFILE", f"{path} has no profile {name!r}.", f"There are: {there}."
+        )
     values = {}
     for key, value in profile.items():
         if key not in _KEYS or not isinstance(value, str):
             near = get_close_matches(key, _KEYS, 1)
-            advice = f"Did you mean {near[0]}?" if near and near[0] != key else f"A profile has {', '.join(_KEYS)}, each a text."
+            advice = (
+                f"Did you mean {near[0]}?"
+                if near and near[0] != key
+                else f"A profile has {', '.join(_KEYS)}, each a text."
+            )
             raise CliError(USAGE, "PROFILE", f"{path}: {name}.{key} is not understood.", advice)
         values[_KEYS[key]] = str(path.parent / _at_home(value)) if key in _FILES else value
     return Named(**values)
@@ -107,6 +133,16 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CliError(USAGE, "NO_PROFILES", f"There is no file {path}.", "docs/operations/responders.md shows one.") from None
+        raise CliError(
+            USAGE,
+            "NO_PROFILES",
+            f"There is no file {path}.",
+            "docs/operations/responders.md shows one.",
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CliError(USAGE, "PROFILE", f"{path} is no TOML: {error}.", "docs/operations/responders.md shows one.") from None
+        raise CliError(
+            USAGE,
+            "PROFILE",
+            f"{path} is no TOML: {error}.",
+            "docs/operations/responders.md shows one.",
+        ) from None

@@ -13,7 +13,8 @@ from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 class Remembered:
     """The checkpoint in `file`, verified: `head`, or None where nothing was seen yet.
 
-    The file is whole at any time: a crash or a full disk leaves the checkpoint that was there. Raises CliError and OSError.
+    The file is whole at any time: a crash or a full disk leaves the checkpoint that was there.
+    Raises CliError and OSError.
     """
 
     def __init__(self, file: Path, log_key: str) -> None:
@@ -29,21 +30,31 @@ class Remembered:
         try:
             self.head = transparency.open_checkpoint(self._note, log_key)
         except CliError as error:
-            advice = "It is another log's, or damaged: look at it, and at your backup, before you go on without it."
+            advice = (
+                "It is another log's, or damaged: look at it, and at your backup, before you "
+                "go on without it."
+            )
             text = f"What {file} remembers does not hold. {error.told.message}"
             raise CliError(error.told.exit_code, error.told.reason, text, advice) from None
 
     def replace(self, note: bytes) -> None:
-        """Remember this checkpoint, which extends the one that is there; it is durable when this returns."""
+        """Remember this checkpoint, which extends the one that is there; it is durable when this
+        returns.
+        """
         if self._read() != self._note:
-            # That run may have seen a larger tree, or another one: what was compared here is not what would be overwritten.
+            # That run may have seen a larger tree, or another one: what was compared here is not
+            # what would be overwritten.
             text = f"Another run has written {self._file} meanwhile."
             raise CliError(UNAVAILABLE, "REMEMBERED_BY_ANOTHER", text, "Run it again.")
         _write(self._file, note)
 
     def keep_beside(self, note: bytes) -> str:
-        """Keep a checkpoint that contradicts the remembered one, or its own log; returns where, as a sentence."""
-        beside = self._file.with_name(f"{self._file.name}.refused-{hashlib.sha256(note).hexdigest()[:8]}")
+        """Keep a checkpoint that contradicts the remembered one, or its own log; returns where, as
+        a sentence.
+        """
+        beside = self._file.with_name(
+            f"{self._file.name}.refused-{hashlib.sha256(note).hexdigest()[:8]}"
+        )
         try:
             _write(beside, note)
         except OSError as error:

@@ -1,4 +1,6 @@
-"""`capsign revoke`: withdraw a handle, a grant, a workload, a key, a tenant or everything, for responders and operators."""
+"""`capsign revoke`: withdraw a handle, a grant, a workload, a key, a tenant or everything, for
+responders and operators.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +27,34 @@ CONNECT_SECONDS = 10.0
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("target", default="")
 @click.option("--yes", is_flag=True, help="Do not ask before revoking everything.")
-@click.option("--unknown-too", is_flag=True, help="Revoke a workload even if the policy names none of that ID.")
+@click.option(
+    "--unknown-too",
+    is_flag=True,
+    help="Revoke a workload even if the policy names none of that ID.",
+)
 @place.adapter_options
 @output.option
 def revoke(kind: str, target: str, yes: bool, unknown_too: bool, **options: Any) -> None:
-    """Withdraw at once, on every replica; in force when this answers. There is no way back but a new grant, key or policy.
+    """Withdraw at once, on every replica; in force when this answers. There is no way back but a
+    new grant, key or policy.
 
-    TARGET is a handle's serial in hexadecimal, a grant's name, a SPIFFE ID, "tenant/key", or a tenant's name.
+    TARGET is a handle's serial in hexadecimal, a grant's name, a SPIFFE ID, "tenant/key", or a
+    tenant's name.
     """
     adapter = place.adapter_of(options)
     if kind == "everything":
         if target not in {"", "*"}:
-            raise click.UsageError("Everything has no target: say what to revoke, or `everything` alone.")
+            raise click.UsageError(
+                "Everything has no target: say what to revoke, or `everything` alone."
+            )
         target = "*"
         if not yes and output.is_json():
-            raise CliError(USAGE, "NOT_CONFIRMED", "Every workload would stop signing.", "Say --yes; -o json asks nothing.")
+            raise CliError(
+                USAGE,
+                "NOT_CONFIRMED",
+                "Every workload would stop signing.",
+                "Say --yes; -o json asks nothing.",
+            )
         if not yes:
             click.confirm("Every workload stops signing. Revoke everything?", abort=True, err=True)
     elif not target:
@@ -52,31 +67,50 @@ def revoke(kind: str, target: str, yes: bool, unknown_too: bool, **options: Any)
     number = admin_pb2.RevocationKind.Value(f"REVOCATION_KIND_{kind.upper()}")
     request = admin_pb2.RevokeRequest(kind=number, target=target, only_known=not unknown_too)
     with adapter.channel() as channel, _connected(channel):
-        # Until here nothing can have happened; a connection that breaks afterwards leaves open whether it did.
+        # Until here nothing can have happened; a connection that breaks afterwards leaves open
+        # whether it did.
         try:
             answer = admin_pb2_grpc.AdminServiceStub(channel).Revoke(request, timeout=30)
         except grpc.RpcError as error:
             told = FailureError.from_rpc(error)
-            if told is not None and told.reason == failures_pb2.REASON_NOT_FOUND and kind == "workload":
+            if (
+                told is not None
+                and told.reason == failures_pb2.REASON_NOT_FOUND
+                and kind == "workload"
+            ):
                 said = told.detail.removesuffix(told.row.advice).strip()
-                advice = "Correct the ID. If another policy has it, or had it until now, say --unknown-too."
+                advice = (
+                    "Correct the ID. If another policy has it, or had it until now, say "
+                    "--unknown-too."
+                )
                 raise CliError(REFUSED, told.row.name, said, advice) from None
             if told is not None:
                 raise
             text = "The connection broke, or took too long, after the revocation was sent."
-            raise CliError(UNKNOWN, "NO_ANSWER", text, "Revoke again: what is revoked already stays so.") from None
-    values = {"revoked": kind, "target": target, "revocation_epoch": answer.revocation_epoch, "leaf_index": answer.leaf_index}
+            raise CliError(
+                UNKNOWN, "NO_ANSWER", text, "Revoke again: what is revoked already stays so."
+            ) from None
+    values = {
+        "revoked": kind,
+        "target": target,
+        "revocation_epoch": answer.revocation_epoch,
+        "leaf_index": answer.leaf_index,
+    }
     if kind == "handle":
-        values["note"] = "Serials are not kept: nobody can say whether there is a handle of this one."
+        values["note"] = (
+            "Serials are not kept: nobody can say whether there is a handle of this one."
+        )
     output.record(values)
 
 
 @contextmanager
 def _connected(channel: grpc.Channel) -> Iterator[None]:
-    """While the channel is connected. Raises grpc.FutureTimeoutError if that fails or takes too long.
+    """While the channel is connected. Raises grpc.FutureTimeoutError if that fails or takes too
+    long.
 
-    gRPC looks at the state of a channel in a thread of its own, which ends a moment after nobody wants to know any more, and with
-    a traceback if the channel is closed before. So it is waited for.
+    gRPC looks at the state of a channel in a thread of its own, which ends a moment after nobody
+    wants to know any more, and with a traceback if the channel is closed before. So it is waited
+    for.
     """
 
     states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()

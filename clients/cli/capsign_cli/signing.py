@@ -20,15 +20,25 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-NO_HANDLES = "No handles: the policy has no grant for this workload on this socket, or what it grants was revoked."
+NO_HANDLES = (
+    "No handles: the policy has no grant for this workload on this socket, or what it grants "
+    "was revoked."
+)
 
 _RENEWED_WITHIN = timedelta(seconds=5)
 """An agent forgives that much between its clock and the adapter's."""
 
 MAX_MESSAGE = 64 * 1024
-"""Largest message that goes to the agent whole, bytes; above it a digest is sent, where the algorithm signs digests."""
+"""Largest message that goes to the agent whole, bytes; above it a digest is sent, where the
+algorithm signs digests.
+"""
 
-DIGESTS = {"ES256": hashlib.sha256, "PS256": hashlib.sha256, "RS256": hashlib.sha256, "ES384": hashlib.sha384}
+DIGESTS = {
+    "ES256": hashlib.sha256,
+    "PS256": hashlib.sha256,
+    "RS256": hashlib.sha256,
+    "ES384": hashlib.sha384,
+}
 """Algorithms that sign a plain digest."""
 
 
@@ -36,13 +46,35 @@ def _context_options(command: Command) -> Command:
     for decorate in reversed(
         (
             click.option("-p", "--purpose", help="Purpose of the handle to use."),
-            click.option("-g", "--grant", help="Grant of the handle to use, where the purpose does not tell."),
-            click.option("-a", "--algorithm", required=True, help="Ed25519, ES256, ES384, PS256, RS256, HS256 or ML-DSA-65."),
-            click.option("--protocol", default="", help="Protocol of the context, where the handle does not pin it."),
+            click.option(
+                "-g", "--grant", help="Grant of the handle to use, where the purpose does not tell."
+            ),
+            click.option(
+                "-a",
+                "--algorithm",
+                required=True,
+                help="Ed25519, ES256, ES384, PS256, RS256, HS256 or ML-DSA-65.",
+            ),
+            click.option(
+                "--protocol",
+                default="",
+                help="Protocol of the context, where the handle does not pin it.",
+            ),
             click.option("--role", default="", help="Role in that protocol."),
             click.option("--protocol-version", default="", help="Version of that protocol."),
-            click.option("--transcript", default="", metavar="HEX", help="32 bytes that both sides have seen, in hexadecimal."),
-            click.option("--timeout", type=click.FloatRange(0.001, 60), default=10.0, show_default=True, help="Seconds."),
+            click.option(
+                "--transcript",
+                default="",
+                metavar="HEX",
+                help="32 bytes that both sides have seen, in hexadecimal.",
+            ),
+            click.option(
+                "--timeout",
+                type=click.FloatRange(0.001, 60),
+                default=10.0,
+                show_default=True,
+                help="Seconds.",
+            ),
         )
     ):
         command = decorate(command)
@@ -52,7 +84,12 @@ def _context_options(command: Command) -> Command:
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
 @_context_options
-@click.option("--intent", default="", metavar="HEX", help="Intent id of an earlier call: gives the same bytes again.")
+@click.option(
+    "--intent",
+    default="",
+    metavar="HEX",
+    help="Intent id of an earlier call: gives the same bytes again.",
+)
 @click.option("--raw", is_flag=True, help="Write the signature's bytes and nothing else.")
 @place.socket_options
 @output.option
@@ -60,7 +97,11 @@ def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
     """Sign FILE (default: standard input)."""
     content = _content(file, options["algorithm"])
     with _signer(options, options.pop("timeout")) as signer:
-        made = signer.sign(**content, **_context(options), intent_id=_hex("--intent", intent, 16) if intent else None)
+        made = signer.sign(
+            **content,
+            **_context(options),
+            intent_id=_hex("--intent", intent, 16) if intent else None,
+        )
     if raw:
         output.raw(made.value)
         return
@@ -82,7 +123,13 @@ def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
 @_context_options
-@click.option("-s", "--signature", required=True, metavar="BASE64|@FILE", help="The signature, or @ and a file with its bytes.")
+@click.option(
+    "-s",
+    "--signature",
+    required=True,
+    metavar="BASE64|@FILE",
+    help="The signature, or @ and a file with its bytes.",
+)
 @place.socket_options
 @output.option
 def verify(file: BinaryIO, signature: str, **options: Any) -> None:
@@ -90,12 +137,24 @@ def verify(file: BinaryIO, signature: str, **options: Any) -> None:
     value = Path(signature[1:]).read_bytes() if signature.startswith("@") else _base64(signature)
     content = _content(file, options["algorithm"])
     with _signer(options, options.pop("timeout")) as signer:
-        key = signer.verify(content.get("message"), value, digest=content.get("digest"), **_context(options))
-    output.record({"verified": True, "kid": key.kid, "algorithm": key.algorithm, "key_version": key.version, "state": key.state})
+        key = signer.verify(
+            content.get("message"), value, digest=content.get("digest"), **_context(options)
+        )
+    output.record(
+        {
+            "verified": True,
+            "kid": key.kid,
+            "algorithm": key.algorithm,
+            "key_version": key.version,
+            "state": key.state,
+        }
+    )
 
 
 @click.command()
-@click.option("--timeout", type=click.FloatRange(0.001, 60), default=10.0, show_default=True, help="Seconds.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.001, 60), default=10.0, show_default=True, help="Seconds."
+)
 @place.socket_options
 @output.option
 def handles(timeout: float, **options: Any) -> None:
@@ -107,7 +166,10 @@ def handles(timeout: float, **options: Any) -> None:
             "grant": one.grant,
             "purpose": one.purpose,
             "algorithms": list(one.algorithms),
-            "contexts": [f"{rule.protocol} as {'/'.join(rule.roles)} {'/'.join(rule.versions)}" for rule in one.protocols],
+            "contexts": [
+                f"{rule.protocol} as {'/'.join(rule.roles)} {'/'.join(rule.versions)}"
+                for rule in one.protocols
+            ],
             "transcript": one.transcript,
             "expires_at": one.expires_at.isoformat(timespec="seconds") if one.expires_at else "",
             "rate_per_second": one.rate_per_second or None,
@@ -117,22 +179,38 @@ def handles(timeout: float, **options: Any) -> None:
     ]
     columns = ("grant", "purpose", "algorithms", "contexts", "expires_at")
     output.rows("handles", values, columns, empty=NO_HANDLES)
-    ended = [one.grant for one in found if one.expires_at and one.expires_at < datetime.now(UTC) - _RENEWED_WITHIN]
+    ended = [
+        one.grant
+        for one in found
+        if one.expires_at and one.expires_at < datetime.now(UTC) - _RENEWED_WITHIN
+    ]
     if ended:
         text = f"Ended, and not renewed yet: {', '.join(ended)}."
-        raise CliError(UNAVAILABLE, "NOT_RENEWED", text, "See that an adapter runs; the agent renews them by itself.")
+        raise CliError(
+            UNAVAILABLE,
+            "NOT_RENEWED",
+            text,
+            "See that an adapter runs; the agent renews them by itself.",
+        )
 
 
 def _signer(options: dict[str, Any], timeout: float) -> Signer:
     """At the socket that the options name. Raises CliError if none can be there."""
     from capsign import Signer
 
-    path = place.socket_path(options.pop("socket"), options.pop("directory"), options.pop("container"))
+    path = place.socket_path(
+        options.pop("socket"), options.pop("directory"), options.pop("container")
+    )
     try:
         return Signer(path, timeout=timeout)
     except ValueError as error:
         said = str(error)
-        raise CliError(USAGE, "SOCKET", f"{said[:1].upper()}{said[1:]}.", "Give --socket, or set CAPSIGN_SOCKET.") from None
+        raise CliError(
+            USAGE,
+            "SOCKET",
+            f"{said[:1].upper()}{said[1:]}.",
+            "Give --socket, or set CAPSIGN_SOCKET.",
+        ) from None
 
 
 def _context(options: dict[str, Any]) -> dict[str, Any]:
@@ -146,8 +224,16 @@ def _content(file: BinaryIO, algorithm: str) -> dict[str, Any]:
     if len(message) <= MAX_MESSAGE:
         return {"message": message}
     if algorithm not in DIGESTS:
-        text = f"The file is larger than {MAX_MESSAGE} bytes, and {algorithm} signs messages, not digests."
-        raise CliError(USAGE, "INPUT_TOO_LARGE", text, "Use an algorithm that signs digests (ES256, ES384, PS256, RS256).")
+        text = (
+            f"The file is larger than {MAX_MESSAGE} bytes, and {algorithm} signs messages, "
+            f"not digests."
+        )
+        raise CliError(
+            USAGE,
+            "INPUT_TOO_LARGE",
+            text,
+            "Use an algorithm that signs digests (ES256, ES384, PS256, RS256).",
+        )
     digest = DIGESTS[algorithm](message)
     while block := file.read(1 << 20):
         digest.update(block)
@@ -166,6 +252,8 @@ def _hex(name: str, text: str, length: int) -> bytes:
 
 def _base64(text: str) -> bytes:
     try:
-        return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
+        return base64.b64decode(
+            text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True
+        )
     except (binascii.Error, ValueError):
         raise click.BadParameter("--signature is base64, or @ and the name of a file.") from None

@@ -39,13 +39,16 @@ class Head:
 def open_checkpoint(note: bytes, verifier_key: str) -> Head:
     """What a checkpoint states, once its signature by that key is verified. Raises CliError.
 
-    Strict: an auditor that reads what others refuse can be told another story. Lines of keys that are not ours must be well
-    formed and are not judged; a bad signature in our key's name spoils the whole.
+    Strict: an auditor that reads what others refuse can be told another story. Lines of keys that
+    are not ours must be well formed and are not judged; a bad signature in our key's name spoils
+    the whole.
     """
     name, key_id, public = _key(verifier_key)
     try:
         text, lines = _parts(note)
-        ours = [signature for signer, number, signature in lines if (signer, number) == (name, key_id)]
+        ours = [
+            signature for signer, number, signature in lines if (signer, number) == (name, key_id)
+        ]
         if not ours:
             raise _bad(f"No signature by {name} is on the checkpoint.")
         for signature in ours:
@@ -68,7 +71,9 @@ def open_checkpoint(note: bytes, verifier_key: str) -> Head:
 
 
 def _parts(note: bytes) -> tuple[str, list[tuple[str, bytes, bytes]]]:
-    """Text of a C2SP signed-note, and the name, key id and signature of each line below it. Raises ValueError."""
+    """Text of a C2SP signed-note, and the name, key id and signature of each line below it. Raises
+    ValueError.
+    """
     if len(note) > MAX_NOTE:
         raise ValueError("longer than any checkpoint")
     whole = note.decode()
@@ -98,7 +103,9 @@ def _base64(text: str) -> bytes:
 
 
 def _bad(text: str) -> CliError:
-    return CliError(REFUSED, "CHECKPOINT_INVALID", text, "Do not trust this log until you know why.")
+    return CliError(
+        REFUSED, "CHECKPOINT_INVALID", text, "Do not trust this log until you know why."
+    )
 
 
 def _key(text: str) -> tuple[str, bytes, bytes]:
@@ -106,15 +113,21 @@ def _key(text: str) -> tuple[str, bytes, bytes]:
         name, key_id, encoded = text.split("+", 2)
         data = _base64(encoded)
     except ValueError:
-        raise CliError(USAGE, "LOG_KEY_MALFORMED", "A log key is name+id+base64.", "Copy it whole.") from None
+        raise CliError(
+            USAGE, "LOG_KEY_MALFORMED", "A log key is name+id+base64.", "Copy it whole."
+        ) from None
     expected = hashlib.sha256(name.encode() + b"\n" + data).digest()[:4]
     if data[:1] != ED25519 or len(data) != 33 or expected.hex() != key_id:
-        raise CliError(USAGE, "LOG_KEY_MALFORMED", "The log key's id does not belong to it.", "Copy it whole.")
+        raise CliError(
+            USAGE, "LOG_KEY_MALFORMED", "The log key's id does not belong to it.", "Copy it whole."
+        )
     return name, expected, data[1:]
 
 
 class Frontier:
-    """The roots of the complete subtrees of a tree that grows at its right end; log2(size) hashes."""
+    """The roots of the complete subtrees of a tree that grows at its right end; log2(size)
+    hashes.
+    """
 
     def __init__(self) -> None:
         self.size = 0
@@ -145,7 +158,9 @@ def _join(left: bytes, right: bytes) -> bytes:
 
 
 def compare(head: Head, before: Head | None, entries: Iterable[bytes]) -> None:
-    """Raise CliError unless these entries are the tree of `head`, and the tree of `before` is its beginning."""
+    """Raise CliError unless these entries are the tree of `head`, and the tree of `before` is its
+    beginning.
+    """
     if before is not None and before.size > head.size:
         raise _mismatch(f"The log has shrunk from {before.size} to {head.size} leaves.")
     if before is not None and before.size == head.size and before.root != head.root:
@@ -153,19 +168,26 @@ def compare(head: Head, before: Head | None, entries: Iterable[bytes]) -> None:
     tree = Frontier()
     for entry in entries:
         if before is not None and tree.size == before.size and tree.root() != before.root:
-            raise _mismatch(f"The log's first {before.size} entries are not those of the checkpoint that was remembered.")
+            raise _mismatch(
+                f"The log's first {before.size} entries are not those of the checkpoint "
+                f"that was remembered."
+            )
         tree.append(entry)
     if tree.root() != head.root:
         raise _mismatch(f"The root of the {head.size} entries is not the root that was signed.")
 
 
 def _mismatch(text: str) -> CliError:
-    advice = "This is an incident: keep the store and the checkpoint as they are, and tell the auditors."
+    advice = (
+        "This is an incident: keep the store and the checkpoint as they are, and tell the auditors."
+    )
     return CliError(REFUSED, "EVIDENCE_DOES_NOT_ADD_UP", text, advice)
 
 
 def split_bundle(bundle: bytes, width: int) -> list[bytes]:
-    """The `width` entries of a C2SP entry bundle: each with its length before it, 16 bits big-endian. Raises CliError."""
+    """The `width` entries of a C2SP entry bundle: each with its length before it, 16 bits
+    big-endian. Raises CliError.
+    """
     entries: list[bytes] = []
     at = 0
     # Counted before they are cut: entries of no bytes at all would be ten million in one answer.
@@ -175,5 +197,10 @@ def split_bundle(bundle: bytes, width: int) -> list[bytes]:
         at = end
     if at != len(bundle) or len(entries) != width:
         text = f"An entry bundle is cut off, or has not the {width} entries that it should have."
-        raise CliError(REFUSED, "EVIDENCE_DOES_NOT_ADD_UP", text, "Fetch it again; if it stays so, this is an incident.")
+        raise CliError(
+            REFUSED,
+            "EVIDENCE_DOES_NOT_ADD_UP",
+            text,
+            "Fetch it again; if it stays so, this is an incident.",
+        )
     return entries

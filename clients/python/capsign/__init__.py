@@ -4,8 +4,8 @@
     signer = capsign.Signer()
     signature = signer.sign(b"header.payload", purpose="jwt", algorithm="ES256")
 
-`Signer` is for threads, `AsyncSigner` for asyncio. Importing this package loads neither gRPC nor protobuf; the first use of one
-of the two does.
+`Signer` is for threads, `AsyncSigner` for asyncio. Importing this package loads neither gRPC nor
+protobuf; the first use of one of the two does.
 """
 
 from __future__ import annotations
@@ -13,8 +13,25 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from capsign.errors import CapsignError, HandleNotChosen, InvalidSignature, Refused, Unavailable, Unknown
-from capsign.results import Done, KeyHandle, Never, ProtocolRule, PublicKey, Resolution, Signature, SignedBy, WasRefused
+from capsign.errors import (
+    CapsignError,
+    HandleNotChosen,
+    InvalidSignature,
+    Refused,
+    Unavailable,
+    Unknown,
+)
+from capsign.results import (
+    Done,
+    KeyHandle,
+    Never,
+    ProtocolRule,
+    PublicKey,
+    Resolution,
+    Signature,
+    SignedBy,
+    WasRefused,
+)
 
 if TYPE_CHECKING:
     from capsign_wire.intents import new_intent_id
@@ -46,7 +63,9 @@ __all__ = [
     "new_intent_id",
 ]
 
-if not TYPE_CHECKING:  # a type checker that saw this would take any misspelt name for one that it gives
+if (
+    not TYPE_CHECKING
+):  # a type checker that saw this would take any misspelt name for one that it gives
     _LAZY = {
         "AsyncSigner": "capsign.asynchronous",
         "Buffer": "capsign.inputs",
@@ -59,7 +78,9 @@ if not TYPE_CHECKING:  # a type checker that saw this would take any misspelt na
         from importlib import import_module
 
         if name not in _LAZY:
-            raise AttributeError(f"module 'capsign' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+            raise AttributeError(
+                f"module 'capsign' has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+            )
         found = globals()[name] = getattr(import_module(_LAZY[name]), name)
         return found
 

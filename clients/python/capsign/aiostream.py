@@ -1,7 +1,8 @@
-"""The asyncio client's long-lived SignStream: many tasks, one stream, one task that writes it and one that reads it.
+"""The asyncio client's long-lived SignStream: many tasks, one stream, one task that writes it and
+one that reads it.
 
-A caller only waits for its own future, so cancelling it never cancels a write that others share. The tasks start on demand and
-end when nobody waits any more.
+A caller only waits for its own future, so cancelling it never cancels a write that others share.
+The tasks start on demand and end when nobody waits any more.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ class AsyncStream:
     """Runs jobs over one stream at a time, in one event loop."""
 
     def __init__(
-        self, stub: SigningServiceAsyncStub, way: Way, window: int, on_connect: Callable[[pb.ListHandlesResponse], object]
+        self,
+        stub: SigningServiceAsyncStub,
+        way: Way,
+        window: int,
+        on_connect: Callable[[pb.ListHandlesResponse], object],
     ) -> None:
         self._stub = stub
         self._way = way
@@ -76,7 +81,9 @@ class AsyncStream:
 
     def _expire(self) -> None:
         self._sweep = None
-        if not self._connected and self._pipeline.away is None:  # the task that connects waits to this same moment
+        if (
+            not self._connected and self._pipeline.away is None
+        ):  # the task that connects waits to this same moment
             self._pipeline.away = self._way.late()
         _tell(self._pipeline.expire(clock()))
         soonest = self._pipeline.soonest_deadline()
@@ -89,7 +96,9 @@ class AsyncStream:
         try:
             while not self._closed and not self._pipeline.idle:
                 if breaks:
-                    await asyncio.sleep(min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0))
+                    await asyncio.sleep(
+                        min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0)
+                    )
                 answered = False
                 try:
                     answered = await self._connect_and_read()
@@ -106,14 +115,17 @@ class AsyncStream:
             self._task = None
 
     async def _connect_and_read(self) -> bool:
-        """Reach the agent (an answer to ListHandles proves that one listens, and tells the ids that it knows now), then settle
-        what is answered until the stream breaks; whether anything was."""
+        """Reach the agent (an answer to ListHandles proves that one listens, and tells the ids that
+        it knows now), then settle what is answered until the stream breaks; whether anything was.
+        """
         latest = self._pipeline.latest_deadline()
         if latest is None:
             return False
         wait = min(CONNECT_SLICE, max(0.001, latest - clock()))
         try:
-            response = await self._stub.ListHandles(pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True)
+            response = await self._stub.ListHandles(
+                pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True
+            )
         except grpc.RpcError as error:
             self._pipeline.away = failure = self._way.failed(error, effect=False)
             if failure.outcome == failures_pb2.OUTCOME_REFUSED:
@@ -139,7 +151,8 @@ class AsyncStream:
                 answered = True
                 self._wake.set()
         except (grpc.RpcError, asyncio.InvalidStateError):
-            # Why it broke does not matter: what was in flight is unanswered, and sent again it gives the same bytes.
+            # Why it broke does not matter: what was in flight is unanswered, and sent again it
+            # gives the same bytes.
             pass
         return answered
 
@@ -181,11 +194,15 @@ class AsyncStream:
 
 def _report(error: Exception) -> None:
     """As asyncio reports what ends a task, though the stream goes on."""
-    asyncio.get_running_loop().call_exception_handler({"message": "capsign: the stream begins anew", "exception": error})
+    asyncio.get_running_loop().call_exception_handler(
+        {"message": "capsign: the stream begins anew", "exception": error}
+    )
 
 
 def cancelled() -> bool:
-    """Whether it is the current task that was cancelled; gRPC raises CancelledError for its own calls too."""
+    """Whether it is the current task that was cancelled; gRPC raises CancelledError for its own
+    calls too.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -18,7 +18,20 @@ from capsign import channel as wire
 from capsign import green, requests
 from capsign.aiostream import AsyncStream, cancelled
 from capsign.errors import CapsignError
-from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, cut_off, listing, resolving, signing
+from capsign.flow import (
+    Ask,
+    Flow,
+    Found,
+    Sleep,
+    Step,
+    Submit,
+    asking,
+    clock,
+    cut_off,
+    listing,
+    resolving,
+    signing,
+)
 from capsign.handles import HandleBook
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
 from capsign.pipeline import Answer, Job
@@ -47,14 +60,22 @@ class AsyncConnection:
         self.listing = asyncio.Lock()
         self.closing = asyncio.Event()
         self.listed: tuple[int, Any] = (0, None)
-        self.stream = AsyncStream(self.stub, way, window, lambda response: book.store([key_handle(h) for h in response.handles]))
+        self.stream = AsyncStream(
+            self.stub,
+            way,
+            window,
+            lambda response: book.store([key_handle(h) for h in response.handles]),
+        )
         self._ending = self._with_loop()
         with contextlib.suppress(StopIteration):
-            self._ending.__anext__().send(None)  # to its yield, which waits for nothing: from now on the loop knows it
+            self._ending.__anext__().send(
+                None
+            )  # to its yield, which waits for nothing: from now on the loop knows it
 
     async def _with_loop(self) -> AsyncGenerator[None, None]:
-        """Closes the connection when its loop shuts down (`asyncio.run` does that), while it still can. gRPC would tell the loops
-        that follow of the calls of this one, as errors."""
+        """Closes the connection when its loop shuts down (`asyncio.run` does that), while it still
+        can. gRPC would tell the loops that follow of the calls of this one, as errors.
+        """
         try:
             yield
         finally:
@@ -71,7 +92,9 @@ class AsyncConnection:
             await self.channel.close()
 
     def end(self) -> None:
-        """Close from outside of the event loop; done when that runs next. What a fork left behind is the parent's to close."""
+        """Close from outside of the event loop; done when that runs next. What a fork left behind
+        is the parent's to close.
+        """
         if self.pid == os.getpid():
             with contextlib.suppress(RuntimeError):  # the loop is closed, and all its tasks with it
                 self.loop.call_soon_threadsafe(self._begin_to_close)
@@ -86,12 +109,13 @@ def _end_all(connections: Mapping[asyncio.AbstractEventLoop, AsyncConnection]) -
 
 
 class AsyncSigner:
-    """Signs through the agent of this pod, for asyncio. What `Signer` says holds here, but for forks: gRPC for asyncio does not
-    survive one, so close it before, or use it in the children only. Calls are coroutines.
+    """Signs through the agent of this pod, for asyncio. What `Signer` says holds here, but for
+    forks: gRPC for asyncio does not survive one, so close it before, or use it in the children
+    only. Calls are coroutines.
 
-    It opens a connection in each event loop that it is used in, and keeps it until the loop or the signer is closed. A caller
-    that is cancelled does not harm those it shares a message with; what it asked for may still be signed, so give `intent_id` if
-    you need to know.
+    It opens a connection in each event loop that it is used in, and keeps it until the loop or the
+    signer is closed. A caller that is cancelled does not harm those it shares a message with; what
+    it asked for may still be signed, so give `intent_id` if you need to know.
     """
 
     def __init__(
@@ -110,17 +134,25 @@ class AsyncSigner:
         self._book = HandleBook()
         self._connections: dict[asyncio.AbstractEventLoop, AsyncConnection] = {}
         self._closed = False
-        # Dropped without being closed: its tasks would keep its streams open for as long as their loops run.
+        # Dropped without being closed: its tasks would keep its streams open for as long as their
+        # loops run.
         weakref.finalize(self, _end_all, self._connections).atexit = False
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """End the stream. Calls that wait raise Unavailable if they were not sent and Unknown if they were."""
+        """End the stream. Calls that wait raise Unavailable if they were not sent and Unknown if
+        they were.
+        """
         self._closed = True
         here = self._connections.pop(asyncio.get_running_loop(), None)
         _end_all(self._connections)
@@ -145,9 +177,17 @@ class AsyncSigner:
         timeout: float | None = None,  # noqa: ASYNC109  # a deadline that the agent is told, not only a cancellation
     ) -> Signature:
         """As `Signer.sign`."""
-        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        wish = wish_of(
+            purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
+        )
         entry = item(algorithm_row(algorithm), message, digest, intent_id)
-        flow = signing(self._book, wish, [entry], requests.seconds(timeout, self._timeout), current_traceparent())
+        flow = signing(
+            self._book,
+            wish,
+            [entry],
+            requests.seconds(timeout, self._timeout),
+            current_traceparent(),
+        )
         try:
             outcome = (await self._drive(flow))[0]
         except CapsignError as error:
@@ -173,9 +213,17 @@ class AsyncSigner:
         timeout: float | None = None,  # noqa: ASYNC109  # as in sign
     ) -> list[Signature | CapsignError]:
         """As `Signer.sign_many`."""
-        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        wish = wish_of(
+            purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
+        )
         many = requests.Many(algorithm_row(algorithm), messages, digests, intent_ids)
-        flow = signing(self._book, wish, many.items, requests.seconds(timeout, self._timeout), current_traceparent())
+        flow = signing(
+            self._book,
+            wish,
+            many.items,
+            requests.seconds(timeout, self._timeout),
+            current_traceparent(),
+        )
         return many.merged(await self._drive(flow))
 
     async def verify(
@@ -198,7 +246,9 @@ class AsyncSigner:
         name, value = requests.signature_parts(signature, algorithm)
         wish = wish_of(purpose, grant, handle, name, protocol, role, protocol_version, transcript)
         build = requests.verification(wish, algorithm_row(name), message, digest, value)
-        response = await self._drive(asking(self._book, wish, "Verify", build, requests.seconds(timeout, self._timeout)))
+        response = await self._drive(
+            asking(self._book, wish, "Verify", build, requests.seconds(timeout, self._timeout))
+        )
         return public_key(response.key)
 
     async def public_keys(
@@ -215,9 +265,13 @@ class AsyncSigner:
         timeout: float | None = None,  # noqa: ASYNC109  # as in sign
     ) -> list[PublicKey]:
         """As `Signer.public_keys`."""
-        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        wish = wish_of(
+            purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
+        )
         build = requests.key_query(wish, algorithm_row(algorithm))
-        flow = asking(self._book, wish, "GetPublicKeys", build, requests.seconds(timeout, self._timeout))
+        flow = asking(
+            self._book, wish, "GetPublicKeys", build, requests.seconds(timeout, self._timeout)
+        )
         return [public_key(key) for key in (await self._drive(flow)).keys]
 
     async def resolve(
@@ -232,11 +286,15 @@ class AsyncSigner:
     ) -> Resolution:
         """As `Signer.resolve`."""
         intent_id, wish = requests.intent_parts(intent, wish_of(purpose, grant, handle, algorithm))
-        return await self._drive(resolving(self._book, wish, intent_id, requests.seconds(timeout, self._timeout)))
+        return await self._drive(
+            resolving(self._book, wish, intent_id, requests.seconds(timeout, self._timeout))
+        )
 
     async def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:  # noqa: ASYNC109  # as in sign
         """As `Signer.handles`."""
-        return await self._drive(listing(self._book, clock() + requests.seconds(timeout, self._timeout)))
+        return await self._drive(
+            listing(self._book, clock() + requests.seconds(timeout, self._timeout))
+        )
 
     async def _drive(self, flow: Flow[Found]) -> Found:
         connection = self._open()
@@ -254,11 +312,15 @@ class AsyncSigner:
         loop = asyncio.get_running_loop()
         connection = self._connections.get(loop)
         if connection is None or not connection.usable:
-            for known in list(self._connections):  # which another thread, with a loop of its own, may be changing
+            for known in list(
+                self._connections
+            ):  # which another thread, with a loop of its own, may be changing
                 if known.is_closed():
                     self._connections.pop(known, None)
             self._book.forget()
-            connection = self._connections[loop] = AsyncConnection(self._target, self._way, self._window, self._book)
+            connection = self._connections[loop] = AsyncConnection(
+                self._target, self._way, self._window, self._book
+            )
         return connection
 
     async def _perform(self, connection: AsyncConnection, step: Step) -> Any:
@@ -267,7 +329,9 @@ class AsyncSigner:
         try:
             return await self._do(connection, step)
         except (grpc.aio.UsageError, asyncio.CancelledError):
-            if self._closed and not cancelled():  # gRPC's words for a channel that was closed just now
+            if (
+                self._closed and not cancelled()
+            ):  # gRPC's words for a channel that was closed just now
                 return cut_off(step)
             raise
 
@@ -277,7 +341,9 @@ class AsyncSigner:
                 return await connection.stream.run(step.jobs)
             return [await _unary(connection.stub, job) for job in step.jobs]
         if isinstance(step, Ask):
-            return await (_list(connection, step) if step.method == "ListHandles" else _ask(connection, step))
+            return await (
+                _list(connection, step) if step.method == "ListHandles" else _ask(connection, step)
+            )
         assert isinstance(step, Sleep)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(step.seconds):
@@ -322,8 +388,12 @@ async def _unary(stub: SigningServiceAsyncStub, job: Job) -> Answer:
     job.sent = True
     try:
         if len(job.items) == 1:
-            return wire.single_answer(await stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace))
-        response = await stub.SignBatch(wire.batch(job), timeout=wait, wait_for_ready=True, metadata=trace)
+            return wire.single_answer(
+                await stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace)
+            )
+        response = await stub.SignBatch(
+            wire.batch(job), timeout=wait, wait_for_ready=True, metadata=trace
+        )
         return wire.batch_answer(job, response)
     except grpc.RpcError as error:
         return wire.failed_answer(job, error)

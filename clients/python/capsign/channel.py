@@ -1,4 +1,6 @@
-"""How both clients use gRPC: channel options, the parts of a unary call, and what its failure says about a job."""
+"""How both clients use gRPC: channel options, the parts of a unary call, and what its failure says
+about a job.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def metadata(trace: str) -> tuple[tuple[str, str], ...]:
 def single(job: Job) -> pb.SignRequest:
     """The job of one item as a unary request."""
     group, item = job.template.group, job.items[0]
-    request = pb.SignRequest(handle_id=group.handle_id, purpose=group.purpose, algorithm=group.algorithm)
+    request = pb.SignRequest(
+        handle_id=group.handle_id, purpose=group.purpose, algorithm=group.algorithm
+    )
     if group.HasField("context"):
         request.context.CopyFrom(group.context)
     request.item.intent_id = item.intent_id
@@ -70,6 +74,8 @@ def batch_answer(job: Job, response: pb.SignBatchResponse) -> Answer:
 
 
 def failed_answer(job: Job, error: grpc.RpcError) -> Answer:
-    """What a failed unary call says about its job, which is marked as lost if its answer may still exist."""
+    """What a failed unary call says about its job, which is marked as lost if its answer may still
+    exist.
+    """
     job.lost = job.lost or is_transport_loss(error)
     return Answer(failure=failure_of(error, effect=True))

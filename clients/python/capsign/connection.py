@@ -1,8 +1,9 @@
 """What one process has of an agent: channel, stub, stream; and what becomes of them in a fork.
 
-gRPC survives a fork by itself as long as nobody chose how (GRPC_ENABLE_FORK_SUPPORT is not set). Where somebody did, 0 or 1, it
-does if no channel is open at that moment: then it has no thread left. So every channel of ours is closed before and opened after,
-and calls wait meanwhile, or are repeated under the same intents.
+gRPC survives a fork by itself as long as nobody chose how (GRPC_ENABLE_FORK_SUPPORT is not set).
+Where somebody did, 0 or 1, it does if no channel is open at that moment: then it has no thread
+left. So every channel of ours is closed before and opened after, and calls wait meanwhile, or are
+repeated under the same intents.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ QUIET_SECONDS = 1.0
 """Longest wait, before a fork, for calls that were cut off and for gRPC's threads to end."""
 
 of_the_parent: list[Connection] = []
-"""Connections that a fork left behind. They are kept: closing one would speak on a socket that the parent still uses."""
+"""Connections that a fork left behind. They are kept: closing one would speak on a socket that the
+parent still uses.
+"""
 
 
 class Connection:
     """What belongs to one process. A fork gets its own."""
 
-    def __init__(self, target: str, way: Way, window: int, on_connect: Callable[[Any], object]) -> None:
+    def __init__(
+        self, target: str, way: Way, window: int, on_connect: Callable[[Any], object]
+    ) -> None:
         """Raises RuntimeError where no call would ever return."""
         if _stranded:
             raise RuntimeError(_stranded)
@@ -79,8 +84,8 @@ class Connection:
                     self._changed.notify_all()
 
     def close(self) -> None:
-        # After a fork the parent's threads and locks are not here, nor is any thread when the interpreter ends: touching what
-        # they hold could wait for ever.
+        # After a fork the parent's threads and locks are not here, nor is any thread when the
+        # interpreter ends: touching what they hold could wait for ever.
         if self.pid == os.getpid() and not sys.is_finalizing():
             self.stream.close()
             self.channel.close()
@@ -111,7 +116,9 @@ class Connection:
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _paused: list[Connection] = []
 _forks = threading.RLock()
-"""Held over a fork: two threads that fork at once would open under the one what the other has closed."""
+"""Held over a fork: two threads that fork at once would open under the one what the other has
+closed.
+"""
 _stranded = ""
 """Why gRPC cannot be used in this process; empty where it can."""
 _would_strand = False
@@ -124,7 +131,8 @@ def _before_fork() -> None:
     _paused = list(_connections)
     for one in _paused:
         one.pause()
-    # With 1 too: gRPC's own preparations are left out, without a word, while one of its threads is at
+    # With 1 too: gRPC's own preparations are left out, without a word, while one of its threads is
+    # at
     # work, as those are that end what was closed just now; a child then waits for a lock of theirs.
     ended = not _chosen or _grpc_has_ended()
     _would_strand = _chosen.lower() in FALSE and not ended
@@ -146,14 +154,18 @@ def _in_child() -> None:
     _connections = weakref.WeakSet()
     if _would_strand:
         _stranded = (
-            f"{VARIABLE}={_chosen} keeps gRPC from being used in the children of a fork whose parent uses it, and something"
-            " else than capsign.Signer does: calls would never return. Unset the variable, start children with spawn, or close"
+            f"{VARIABLE}={_chosen} keeps gRPC from being used in the children of a fork "
+            f"whose parent uses it, and something"
+            " else than capsign.Signer does: calls would never return. Unset the "
+            "variable, start children with spawn, or close"
             " what uses gRPC before the fork."
         )
 
 
 def _grpc_has_ended() -> bool:
-    """Whether gRPC's own threads are gone, which they are soon after the last channel was closed."""
+    """Whether gRPC's own threads are gone, which they are soon after the last channel was
+    closed.
+    """
     pause, waited = threading.Event(), 0.0
     while any(name.startswith(("event_engine", "grpc_")) for name in _thread_names()):
         if waited >= QUIET_SECONDS:
@@ -174,9 +186,12 @@ def _thread_names() -> list[str]:
 
 
 def _follow_forks() -> None:
-    """Called when gRPC has made a channel. What is registered last is called first before a fork, and with 1 gRPC holds its own
-    threads there: ours could not end after that."""
+    """Called when gRPC has made a channel. What is registered last is called first before a fork,
+    and with 1 gRPC holds its own threads there: ours could not end after that.
+    """
     global _following
     if not _following:
         _following = True
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child
+        )

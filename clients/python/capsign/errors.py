@@ -2,7 +2,8 @@
 
 * `Refused`: it did not and will not happen under this intent id.
 * `Unavailable`: it did not happen; the same intent may be sent again.
-* `Unknown`: it may or may not have happened. `signer.resolve(error)` turns it into done, refused or never.
+* `Unknown`: it may or may not have happened. `signer.resolve(error)` turns it into done, refused or
+  never.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 class CapsignError(Exception):
     """A call that did not give what was asked.
 
-    `reason` is a stable name out of `capsign.types.v1.Reason` (without `REASON_`), `message` says what went wrong, `advice` what
-    to do. `field` names the argument at fault or is empty; `retry_after` is in seconds, 0.0 where nobody advised. `intent_id`
-    is the 16-byte id of the intent concerned, empty where the call had none.
+    `reason` is a stable name out of `capsign.types.v1.Reason` (without `REASON_`), `message` says
+    what went wrong, `advice` what to do. `field` names the argument at fault or is empty;
+    `retry_after` is in seconds, 0.0 where nobody advised. `intent_id` is the 16-byte id of the
+    intent concerned, empty where the call had none.
     """
 
     def __init__(
@@ -43,7 +45,8 @@ class CapsignError(Exception):
         """What the call asked for, so that `resolve(error)` needs to be told nothing again."""
 
     def __reduce__(self) -> Any:
-        # An exception's own way gives its text as the only argument: an error of a worker process would end its pool.
+        # An exception's own way gives its text as the only argument: an error of a worker process
+        # would end its pool.
         return type(self), (self.reason, self.message), self.__dict__
 
     def __str__(self) -> str:
@@ -60,7 +63,9 @@ class InvalidSignature(Refused):
 
 
 class HandleNotChosen(Refused, ValueError):  # noqa: N818  # named after the outcome that it states
-    """None of this socket's handles, or more than one, is what the arguments ask for. The message lists what there is."""
+    """None of this socket's handles, or more than one, is what the arguments ask for. The message
+    lists what there is.
+    """
 
 
 class Unavailable(CapsignError):  # noqa: N818  # named after the outcome that it states
@@ -68,4 +73,6 @@ class Unavailable(CapsignError):  # noqa: N818  # named after the outcome that i
 
 
 class Unknown(CapsignError):  # noqa: N818  # named after the outcome that it states
-    """It was sent, and it may or may not have happened. Call `signer.resolve(error)`, or sign again with `intent_id`."""
+    """It was sent, and it may or may not have happened. Call `signer.resolve(error)`, or sign again
+    with `intent_id`.
+    """

@@ -1,7 +1,9 @@
-"""A call from start to end, without I/O: choose the handle, send, read the answers, retry what may be retried.
+"""A call from start to end, without I/O: choose the handle, send, read the answers, retry what may
+be retried.
 
-Each flow is a generator. It yields what it wants done (`Submit`, `Ask`, `Sleep`) and is sent the result; `Signer` does it with
-threads, `AsyncSigner` with asyncio. So both retry, refresh and give up in the same way, because it is the same code.
+Each flow is a generator. It yields what it wants done (`Submit`, `Ask`, `Sleep`) and is sent the
+result; `Signer` does it with threads, `AsyncSigner` with asyncio. So both retry, refresh and give
+up in the same way, because it is the same code.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ from capsign.handles import HandleBook, Wish
 from capsign.inputs import split
 from capsign.pipeline import Answer, Item, Job, closed_answer
 from capsign.results import KeyHandle, Resolution, Signature
-from capsign.translate import AgentAwayError, SignerClosedError, after_loss, exception, instead, key_handle, signed_by, unresolved
+from capsign.translate import (
+    AgentAwayError,
+    SignerClosedError,
+    after_loss,
+    exception,
+    instead,
+    key_handle,
+    signed_by,
+    unresolved,
+)
 
 clock = time.monotonic
 
@@ -32,14 +43,18 @@ FIRST_DELAY, LONGEST_DELAY = 0.025, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Have these jobs signed; the result is one Answer for each. Every answer comes by the job's deadline."""
+    """Have these jobs signed; the result is one Answer for each. Every answer comes by the job's
+    deadline.
+    """
 
     jobs: Sequence[Job]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One unary call by `deadline`; the result is the response or a FailureError. `effect`: it may change something."""
+    """One unary call by `deadline`; the result is the response or a FailureError. `effect`: it may
+    change something.
+    """
 
     method: str
     request: Any
@@ -69,14 +84,20 @@ def cut_off(step: Step) -> Any:
 
 def pause(attempt: int, advised_ms: int = 0) -> float:
     """Seconds to wait before attempt number `attempt` (1 is the first repetition)."""
-    backoff: float = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 10)) * random.uniform(0.5, 1.0)
+    backoff: float = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 10)) * random.uniform(
+        0.5, 1.0
+    )
     return max(backoff, advised_ms / 1000)
 
 
 def listing(book: HandleBook, deadline: float) -> Flow[tuple[KeyHandle, ...]]:
-    """Fetch the handles of this socket, repeated until the deadline. Raises Unavailable or Refused."""
+    """Fetch the handles of this socket, repeated until the deadline. Raises Unavailable or
+    Refused.
+    """
     attempt = 0
-    while isinstance(response := (yield Ask("ListHandles", pb.ListHandlesRequest(), deadline)), FailureError):
+    while isinstance(
+        response := (yield Ask("ListHandles", pb.ListHandlesRequest(), deadline)), FailureError
+    ):
         attempt += 1
         delay = pause(attempt, response.retry_after_ms)
         if not _worth_repeating(response) or clock() + delay >= deadline:
@@ -85,9 +106,12 @@ def listing(book: HandleBook, deadline: float) -> Flow[tuple[KeyHandle, ...]]:
     return book.store([key_handle(handle) for handle in response.handles])
 
 
-def chosen(book: HandleBook, pick: Callable[[Wish], Found | None], wish: Wish, deadline: float) -> Flow[Found]:
-    """What `pick` finds for the wish; the list is fetched when there is none, and once more when nothing in it fits, for a
-    grant may be new. Raises HandleNotChosen, Refused or Unavailable."""
+def chosen(
+    book: HandleBook, pick: Callable[[Wish], Found | None], wish: Wish, deadline: float
+) -> Flow[Found]:
+    """What `pick` finds for the wish; the list is fetched when there is none, and once more when
+    nothing in it fits, for a grant may be new. Raises HandleNotChosen, Refused or Unavailable.
+    """
     fresh = False
     while True:
         try:
@@ -102,15 +126,22 @@ def chosen(book: HandleBook, pick: Callable[[Wish], Found | None], wish: Wish, d
         fresh = True
 
 
-def signing(book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float, trace: str) -> Flow[list[Outcome]]:
-    """Sign the items; one outcome for each, in order. Raises what concerns all of them before anything was sent."""
+def signing(
+    book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float, trace: str
+) -> Flow[list[Outcome]]:
+    """Sign the items; one outcome for each, in order. Raises what concerns all of them before
+    anything was sent.
+    """
     deadline = clock() + timeout
     template = yield from chosen(book, book.template, wish, deadline)
     results: list[Any] = [None] * len(items)
     parts = [(list(part), False) for part in split(items)]
     attempt, stale_ids = 0, {wish.handle}
     while True:
-        jobs = [Job(template, [items[i] for i in part], deadline, trace=trace, lost=lost) for part, lost in parts]
+        jobs = [
+            Job(template, [items[i] for i in part], deadline, trace=trace, lost=lost)
+            for part, lost in parts
+        ]
         answers: Sequence[Answer] = yield Submit(jobs)
         again: list[tuple[list[int], bool]] = []
         failures: dict[int, FailureError] = {}
@@ -119,7 +150,10 @@ def signing(book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float,
             failed = _read(answer, part, items, wish.algorithm, results)
             repeat = []
             for index, failure in failed:
-                if failure.reason == reasons.REASON_HANDLE_UNKNOWN and template.group.handle_id not in stale_ids:
+                if (
+                    failure.reason == reasons.REASON_HANDLE_UNKNOWN
+                    and template.group.handle_id not in stale_ids
+                ):
                     stale = True
                 elif not _worth_repeating(failure, lost=job.lost):
                     results[index] = _error(failure, job.lost, items[index], wish)
@@ -146,9 +180,14 @@ def signing(book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float,
             for part, lost in again:
                 for index in part:
                     failure, item = failures[index], items[index]
-                    if failure.reason == reasons.REASON_HANDLE_UNKNOWN and isinstance(error, CapsignError):
-                        # Refused under an id that no longer counts, and it could not be learnt whether another one does.
-                        results[index] = instead(error, lost=lost, intent_id=item.intent_id, wish=wish)
+                    if failure.reason == reasons.REASON_HANDLE_UNKNOWN and isinstance(
+                        error, CapsignError
+                    ):
+                        # Refused under an id that no longer counts, and it could not be learnt
+                        # whether another one does.
+                        results[index] = instead(
+                            error, lost=lost, intent_id=item.intent_id, wish=wish
+                        )
                     else:
                         results[index] = _error(failure, lost, item, wish)
             return results
@@ -168,7 +207,9 @@ def _read(
         if value and by is not None:
             # Bytes of an earlier call name what they were made under themselves.
             made_under = signed_by(item.signed_by) if item.HasField("signed_by") else by
-            results[index] = Signature(value, algorithm, items[index].intent_id, item.leaf_index, made_under)
+            results[index] = Signature(
+                value, algorithm, items[index].intent_id, item.leaf_index, made_under
+            )
         elif item.HasField("failure"):
             failed.append((index, FailureError.from_item(item.failure)))
         else:
@@ -178,10 +219,16 @@ def _read(
 
 
 def _worth_repeating(failure: FailureError, *, lost: bool = False) -> bool:
-    """Whether the same again may go better. `lost`: also where an answer was lost, for what is done twice is done once."""
-    if isinstance(failure, SignerClosedError) or (isinstance(failure, AgentAwayError) and failure.lasting):
+    """Whether the same again may go better. `lost`: also where an answer was lost, for what is done
+    twice is done once.
+    """
+    if isinstance(failure, SignerClosedError) or (
+        isinstance(failure, AgentAwayError) and failure.lasting
+    ):
         return False
-    return failure.outcome == reasons.OUTCOME_UNAVAILABLE or (lost and failure.reason == reasons.REASON_ANSWER_LOST)
+    return failure.outcome == reasons.OUTCOME_UNAVAILABLE or (
+        lost and failure.reason == reasons.REASON_ANSWER_LOST
+    )
 
 
 def _error(failure: FailureError, lost: bool, item: Item, wish: Wish) -> CapsignError:
@@ -197,9 +244,11 @@ def asking(
     *,
     intent_id: bytes = b"",
 ) -> Flow[Any]:
-    """One unary call about a handle, repeated while that can help. `intent_id` is given by the one that has an effect.
+    """One unary call about a handle, repeated while that can help. `intent_id` is given by the one
+    that has an effect.
 
-    All of them may be repeated freely: verifying and listing change nothing, and resolving twice resolves once.
+    All of them may be repeated freely: verifying and listing change nothing, and resolving twice
+    resolves once.
     """
     deadline = clock() + timeout
     attempt, stale_ids = 0, {wish.handle}
@@ -220,10 +269,14 @@ def asking(
 
 
 def resolving(book: HandleBook, wish: Wish, intent_id: bytes, timeout: float) -> Flow[Resolution]:
-    """What became of an intent. Raises Unknown if that cannot be learnt: a refusal to tell is no refusal of the intent."""
+    """What became of an intent. Raises Unknown if that cannot be learnt: a refusal to tell is no
+    refusal of the intent.
+    """
     build = requests.resolution_query(intent_id)
     try:
-        response = yield from asking(book, wish, "ResolveIntent", build, timeout, intent_id=intent_id)
+        response = yield from asking(
+            book, wish, "ResolveIntent", build, timeout, intent_id=intent_id
+        )
         return requests.resolution(response, intent_id, wish)
     except CapsignError as error:
         raise unresolved(error, intent_id, wish) from None

@@ -15,12 +15,16 @@ from capsign.errors import HandleNotChosen, Refused
 from capsign.results import KeyHandle
 
 MAX_TEMPLATES = 1024
-"""Most group templates kept; they are dropped together when there are more (a transcript makes one for each call)."""
+"""Most group templates kept; they are dropped together when there are more (a transcript makes one
+for each call).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a call says about handle, algorithm and context. `handle` is an id; a KeyHandle becomes its grant and purpose."""
+    """What a call says about handle, algorithm and context. `handle` is an id; a KeyHandle becomes
+    its grant and purpose.
+    """
 
     purpose: str | None
     grant: str | None
@@ -33,7 +37,9 @@ class Wish:
 
 
 class Template:
-    """The part of a SignGroup that its items share. Equal wishes on one handle list give the same object."""
+    """The part of a SignGroup that its items share. Equal wishes on one handle list give the same
+    object.
+    """
 
     __slots__ = ("group", "row")
 
@@ -46,7 +52,8 @@ class HandleBook:
     """The handles of one socket as last listed, and the group templates made from them."""
 
     def __init__(self) -> None:
-        # Replaced as a whole: a template stays with the list it was made from, whatever other threads store meanwhile.
+        # Replaced as a whole: a template stays with the list it was made from, whatever other
+        # threads store meanwhile.
         self._book: tuple[tuple[KeyHandle, ...] | None, dict[Wish, Template]] = (None, {})
 
     @property
@@ -54,24 +61,32 @@ class HandleBook:
         return self._book[0]
 
     def store(self, handles: Sequence[KeyHandle]) -> tuple[KeyHandle, ...]:
-        """Take a new list. Templates go when the ids changed: ids do not survive a restart of the agent."""
+        """Take a new list. Templates go when the ids changed: ids do not survive a restart of the
+        agent.
+        """
         taken = tuple(handles)
         known, templates = self._book
-        same = known is not None and [handle.id for handle in known] == [handle.id for handle in taken]
+        same = known is not None and [handle.id for handle in known] == [
+            handle.id for handle in taken
+        ]
         self._book = (taken, templates if same else {})
         return taken
 
     def forget(self, handle_id: str | None = None) -> None:
-        """Drop the list; given an id, only if that is in it. If it is not, the list is newer than the refusal."""
+        """Drop the list; given an id, only if that is in it. If it is not, the list is newer than
+        the refusal.
+        """
         if handle_id is None or any(handle.id == handle_id for handle in self.handles or ()):
             self._book = (None, {})
 
     def template(self, wish: Wish) -> Template | None:
-        """The template of a wish, whose algorithm exists; None if the list must be fetched first. It is fetched even for a
-        handle that is named, because that also shows that an agent listens before anything is sent to be signed.
+        """The template of a wish, whose algorithm exists; None if the list must be fetched first.
+        It is fetched even for a handle that is named, because that also shows that an agent listens
+        before anything is sent to be signed.
 
-        Raises HandleNotChosen, or Refused if an argument breaks its bound. A bad argument is caught here because a message
-        that the agent refuses as a whole would take the neighbours of the call with it.
+        Raises HandleNotChosen, or Refused if an argument breaks its bound. A bad argument is caught
+        here because a message that the agent refuses as a whole would take the neighbours of the
+        call with it.
         """
         handles, templates = self._book
         found = templates.get(wish)
@@ -85,7 +100,9 @@ class HandleBook:
         return found
 
     def handle_id(self, wish: Wish) -> str | None:
-        """The id of the handle alone; None if the list must be fetched first. Raises HandleNotChosen."""
+        """The id of the handle alone; None if the list must be fetched first. Raises
+        HandleNotChosen.
+        """
         handles = self.handles
         if handles is None:
             return None
@@ -93,20 +110,37 @@ class HandleBook:
 
 
 def choose(handles: Sequence[KeyHandle], wish: Wish) -> KeyHandle:
-    """The one handle that fits purpose and grant. The algorithm only breaks a tie, so that asking a handle for one it does not
-    allow is refused, and recorded, by the agent. Raises HandleNotChosen."""
-    fitting = [h for h in handles if wish.purpose in {None, h.purpose} and wish.grant in {None, h.grant}]
+    """The one handle that fits purpose and grant. The algorithm only breaks a tie, so that asking a
+    handle for one it does not allow is refused, and recorded, by the agent. Raises HandleNotChosen.
+    """
+    fitting = [
+        h for h in handles if wish.purpose in {None, h.purpose} and wish.grant in {None, h.grant}
+    ]
     if len(fitting) > 1:
         fitting = [handle for handle in fitting if wish.algorithm in handle.algorithms] or fitting
     if len(fitting) == 1:
         return fitting[0]
-    asked = ", ".join(f"{name}={value!r}" for name, value in (("purpose", wish.purpose), ("grant", wish.grant)) if value)
-    count = f"{len(fitting)} handles of this socket fit" if fitting else "no handle of this socket fits"
-    listing = "; ".join(f"grant={h.grant!r} purpose={h.purpose!r} {'/'.join(h.algorithms)}" for h in handles[:16]) or "none"
+    asked = ", ".join(
+        f"{name}={value!r}"
+        for name, value in (("purpose", wish.purpose), ("grant", wish.grant))
+        if value
+    )
+    count = (
+        f"{len(fitting)} handles of this socket fit" if fitting else "no handle of this socket fits"
+    )
+    listing = (
+        "; ".join(
+            f"grant={h.grant!r} purpose={h.purpose!r} {'/'.join(h.algorithms)}"
+            for h in handles[:16]
+        )
+        or "none"
+    )
     raise HandleNotChosen(
         "HANDLE_UNKNOWN",
         f"{count} {asked or 'a call that names no purpose'}. There are: {listing}.",
-        advice="Name one of these by grant= or purpose=, or ask for a grant." if handles else "Ask for a grant in the policy.",
+        advice="Name one of these by grant= or purpose=, or ask for a grant."
+        if handles
+        else "Ask for a grant in the policy.",
         field="grant" if fitting else "purpose",
         wish=wish,
     )
@@ -116,12 +150,17 @@ def context_suffix(wish: Wish) -> signing_pb2.ContextSuffix | None:
     if not (wish.protocol or wish.role or wish.protocol_version or wish.transcript):
         return None
     return signing_pb2.ContextSuffix(
-        protocol=wish.protocol, role=wish.role, protocol_version=wish.protocol_version, transcript=wish.transcript
+        protocol=wish.protocol,
+        role=wish.role,
+        protocol_version=wish.protocol_version,
+        transcript=wish.transcript,
     )
 
 
 def _make(wish: Wish, handle_id: str) -> Template:
-    group = pb.SignGroup(handle_id=handle_id, purpose=wish.purpose or "", algorithm=BY_NAME[wish.algorithm].number)
+    group = pb.SignGroup(
+        handle_id=handle_id, purpose=wish.purpose or "", algorithm=BY_NAME[wish.algorithm].number
+    )
     context = context_suffix(wish)
     if context is not None:
         group.context.CopyFrom(context)
@@ -131,5 +170,7 @@ def _make(wish: Wish, handle_id: str) -> Template:
     try:
         check(probe)
     except FailureError as error:
-        raise Refused(error.row.name, error.detail, advice=error.row.advice, field=error.field, wish=wish) from None
+        raise Refused(
+            error.row.name, error.detail, advice=error.row.advice, field=error.field, wish=wish
+        ) from None
     return Template(group)

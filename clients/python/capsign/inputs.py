@@ -1,4 +1,6 @@
-"""Arguments of a call, checked and brought into the form that is sent. Raises Refused before anything leaves the process."""
+"""Arguments of a call, checked and brought into the form that is sent. Raises Refused before
+anything leaves the process.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from capsign.results import KeyHandle
 MAX_MESSAGE = 65536
 """Longest message that goes to the agent, bytes (agent.proto)."""
 
-HASHES = {algorithms_pb2.UPSTREAM_SHA256: hashlib.sha256, algorithms_pb2.UPSTREAM_SHA384: hashlib.sha384}
+HASHES = {
+    algorithms_pb2.UPSTREAM_SHA256: hashlib.sha256,
+    algorithms_pb2.UPSTREAM_SHA384: hashlib.sha384,
+}
 """Algorithms whose digest needs no key: a message too long to send is hashed here instead."""
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -51,10 +56,14 @@ def wish_of(
     protocol_version: str = "",
     transcript: Buffer = b"",
 ) -> Wish:
-    """A KeyHandle is taken by its grant and purpose, so that it still works after the agent gave it another id."""
+    """A KeyHandle is taken by its grant and purpose, so that it still works after the agent gave it
+    another id.
+    """
     if isinstance(handle, KeyHandle):
         purpose, grant, handle = purpose or handle.purpose, handle.grant, None
-    return Wish(purpose, grant, handle, algorithm, protocol, role, protocol_version, octets(transcript))
+    return Wish(
+        purpose, grant, handle, algorithm, protocol, role, protocol_version, octets(transcript)
+    )
 
 
 def algorithm_row(name: str) -> AlgorithmRow:
@@ -80,7 +89,9 @@ def intent(given: IntentId | None) -> bytes:
 def payload(row: AlgorithmRow, message: Buffer | None, digest: Buffer | None) -> tuple[bytes, bool]:
     """The bytes to send, and whether they are a digest."""
     if (message is None) == (digest is None):
-        raise _refused(reasons.REASON_INPUT_MALFORMED, "Give a message or digest=, one of the two.", "message")
+        raise _refused(
+            reasons.REASON_INPUT_MALFORMED, "Give a message or digest=, one of the two.", "message"
+        )
     if digest is not None:
         data = octets(digest)
         if not row.takes_digest:
@@ -101,7 +112,9 @@ def payload(row: AlgorithmRow, message: Buffer | None, digest: Buffer | None) ->
     return hashing(data).digest(), True
 
 
-def item(row: AlgorithmRow, message: Buffer | None, digest: Buffer | None, intent_id: IntentId | None) -> Item:
+def item(
+    row: AlgorithmRow, message: Buffer | None, digest: Buffer | None, intent_id: IntentId | None
+) -> Item:
     data, is_digest = payload(row, message, digest)
     return Item(intent(intent_id), data, is_digest)
 

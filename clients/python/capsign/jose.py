@@ -1,4 +1,6 @@
-"""ECDSA signatures from DER (X9.62 ECDSA-Sig-Value) to the fixed-length R || S of RFC 7518 section 3.4."""
+"""ECDSA signatures from DER (X9.62 ECDSA-Sig-Value) to the fixed-length R || S of RFC 7518 section
+3.4.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ COORDINATE_BYTES = {"ES256": 32, "ES384": 48}
 
 
 def raw_ecdsa(der: bytes, size: int) -> bytes:
-    """R || S, `size` bytes each. Raises ValueError if `der` is not a DER ECDSA-Sig-Value of that size."""
+    """R || S, `size` bytes each. Raises ValueError if `der` is not a DER ECDSA-Sig-Value of that
+    size.
+    """
     if len(der) < 2 or der[0] != 0x30 or der[1] != len(der) - 2:
         raise ValueError("this is not a DER ECDSA signature")
     r, position = _integer(der, 2, size)

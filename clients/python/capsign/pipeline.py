@@ -1,8 +1,9 @@
 """Coalescing, decided without I/O: which jobs go into the next message, and whose answer came back.
 
-A job is what one caller wants signed in one way. Jobs wait; while fewer than `window` messages are in flight the jobs that wait
-become the next message, jobs of one template merged into one group. So one caller alone never waits, and a thousand share
-messages. Nothing here locks or awaits; the owner calls from one thread or under one lock, and time is an argument.
+A job is what one caller wants signed in one way. Jobs wait; while fewer than `window` messages are
+in flight the jobs that wait become the next message, jobs of one template merged into one group. So
+one caller alone never waits, and a thousand share messages. Nothing here locks or awaits; the owner
+calls from one thread or under one lock, and time is an argument.
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ MAX_GROUPS = 64
 """Most groups in one message (agent.proto)."""
 
 MAX_BYTES = 2 * 1024 * 1024
-"""Most input bytes gathered into one message; half of what a message may have, so that framing never matters."""
+"""Most input bytes gathered into one message; half of what a message may have, so that framing
+never matters.
+"""
 
 ITEM_OVERHEAD = 40
 """Bytes an item adds to its input: intent id, tags and lengths, rounded up."""
 
 STALLED_AFTER = 0.02
-"""Seconds after which an unanswered message stops holding others back: one slow key must not stop the rest."""
+"""Seconds after which an unanswered message stops holding others back: one slow key must not stop
+the rest.
+"""
 
 MAX_IN_FLIGHT = 32
 """Most messages in flight, stalled ones included."""
@@ -62,16 +67,35 @@ class Answer:
 
 
 class Job:
-    """Things that one caller wants signed under one template, at most MAX_BATCH_ITEMS and MAX_BYTES.
+    """Things that one caller wants signed under one template, at most MAX_BATCH_ITEMS and
+    MAX_BYTES.
 
-    `sent`: it may have reached the agent. `lost`: an answer to it was lost, so a later "no" proves nothing. `waiter` is the
-    owner's and opaque here.
+    `sent`: it may have reached the agent. `lost`: an answer to it was lost, so a later "no" proves
+    nothing. `waiter` is the owner's and opaque here.
     """
 
-    __slots__ = ("alone", "deadline", "items", "lost", "message", "sent", "settled", "size", "template", "trace", "waiter")
+    __slots__ = (
+        "alone",
+        "deadline",
+        "items",
+        "lost",
+        "message",
+        "sent",
+        "settled",
+        "size",
+        "template",
+        "trace",
+        "waiter",
+    )
 
     def __init__(
-        self, template: Template, items: Sequence[Item], deadline: float, *, trace: str = "", lost: bool = False
+        self,
+        template: Template,
+        items: Sequence[Item],
+        deadline: float,
+        *,
+        trace: str = "",
+        lost: bool = False,
     ) -> None:
         self.template = template
         self.items = items
@@ -87,7 +111,9 @@ class Job:
 
 
 class Message:
-    """A message in flight and where each job's items are in it: (job, index of the group, first item)."""
+    """A message in flight and where each job's items are in it: (job, index of the group, first
+    item).
+    """
 
     __slots__ = ("call_id", "open", "places", "sent_at", "sizes")
 
@@ -112,7 +138,9 @@ class Pipeline:
         self._flying: dict[int, Message] = {}
         self._next_id = 1
         self.away: FailureError | None = None
-        """Why the agent could not be asked the last time, in its own words if it had some; None while a stream runs."""
+        """Why the agent could not be asked the last time, in its own words if it had some; None
+        while a stream runs.
+        """
 
     @property
     def idle(self) -> bool:
@@ -124,18 +152,24 @@ class Pipeline:
         self._discard_settled()
         if self._waiting_items + len(job.items) > MAX_WAITING:
             text = f"{self._waiting_items} items wait to be sent to the agent already."
-            return Answer(failure=FailureError(failures_pb2.REASON_OVERLOADED, text, retry_after_ms=50))
+            return Answer(
+                failure=FailureError(failures_pb2.REASON_OVERLOADED, text, retry_after_ms=50)
+            )
         self._waiting.append(job)
         self._waiting_items += len(job.items)
         return None
 
     def _discard_settled(self) -> None:
-        """Callers that gave up leave the line from its head, so that an agent that is away does not fill it."""
+        """Callers that gave up leave the line from its head, so that an agent that is away does not
+        fill it.
+        """
         while self._waiting and self._waiting[0].settled:
             self._waiting_items -= len(self._waiting.popleft().items)
 
     def next_message(self, now: float) -> pb.SignStreamRequest | None:
-        """The message to send now, if there are jobs and the window has room. Whoever takes it must send it or call `lose`."""
+        """The message to send now, if there are jobs and the window has room. Whoever takes it must
+        send it or call `lose`.
+        """
         if not self._waiting or not self._room(now):
             return None
         message = Message(self._next_id, now)
@@ -184,7 +218,9 @@ class Pipeline:
         return brisk < self._window
 
     @staticmethod
-    def _place(job: Job, message: Message, request: pb.SignStreamRequest, groups: dict[Template, int]) -> None:
+    def _place(
+        job: Job, message: Message, request: pb.SignStreamRequest, groups: dict[Template, int]
+    ) -> None:
         index = groups.get(job.template)
         if index is None:
             index = groups[job.template] = len(groups)
@@ -203,7 +239,9 @@ class Pipeline:
         job.sent = True
 
     def answer(self, response: pb.SignStreamResponse) -> Settled:
-        """The jobs that an answer settles. An answer to a message that everybody gave up on settles none."""
+        """The jobs that an answer settles. An answer to a message that everybody gave up on settles
+        none.
+        """
         message = self._flying.pop(response.call_id, None)
         if message is None:
             return []
@@ -211,19 +249,25 @@ class Pipeline:
             return self._whole_failure(message, FailureError.from_item(response.failure))
         if [len(group.items) for group in response.groups] != message.sizes:
             text = "The agent's answer does not have the shape of the question."
-            return self._all(message, Answer(failure=FailureError(failures_pb2.REASON_INTERNAL, text)))
+            return self._all(
+                message, Answer(failure=FailureError(failures_pb2.REASON_INTERNAL, text))
+            )
         by = [signed_by(group.signed_by) for group in response.groups]
         settled: Settled = []
         for job, index, first in message.places:
             if not job.settled:
                 job.settled = True
                 items = response.groups[index].items
-                part = items if len(items) == len(job.items) else items[first : first + len(job.items)]
+                part = (
+                    items if len(items) == len(job.items) else items[first : first + len(job.items)]
+                )
                 settled.append((job, Answer(part, by[index])))
         return settled
 
     def _whole_failure(self, message: Message, failure: FailureError) -> Settled:
-        """One job may have spoiled the message for the others: each is sent again by itself, with the same intents."""
+        """One job may have spoiled the message for the others: each is sent again by itself, with
+        the same intents.
+        """
         jobs = [job for job, _, _ in message.places if not job.settled]
         if failure.outcome != failures_pb2.OUTCOME_REFUSED or len(message.places) == 1:
             return self._all(message, Answer(failure=failure))
@@ -241,8 +285,15 @@ class Pipeline:
         return settled
 
     def lose(self) -> None:
-        """The stream broke. What was in flight waits again, first in line, under the same intent ids."""
-        jobs = [job for message in self._flying.values() for job, _, _ in message.places if not job.settled]
+        """The stream broke. What was in flight waits again, first in line, under the same intent
+        ids.
+        """
+        jobs = [
+            job
+            for message in self._flying.values()
+            for job, _, _ in message.places
+            if not job.settled
+        ]
         for job in jobs:
             job.lost = True
         self._flying.clear()
@@ -275,10 +326,15 @@ class Pipeline:
     def overdue(self, job: Job) -> FailureError:
         """What is true of a job whose deadline has passed."""
         if job.sent:
-            return FailureError(failures_pb2.REASON_ANSWER_LATE, "The call was sent and its deadline passed before the answer.")
+            return FailureError(
+                failures_pb2.REASON_ANSWER_LATE,
+                "The call was sent and its deadline passed before the answer.",
+            )
         if self.away is not None:
             return self.away
-        return AgentAwayError("The deadline passed before the call could be sent: the agent took no more calls.")
+        return AgentAwayError(
+            "The deadline passed before the call could be sent: the agent took no more calls."
+        )
 
     def fail(self, failure: FailureError) -> Settled:
         """Settle everything: the agent cannot be used."""
@@ -305,7 +361,12 @@ class Pipeline:
         return max((job.deadline for job in self._jobs()), default=None)
 
     def _jobs(self) -> list[Job]:
-        flying = [job for message in self._flying.values() for job, _, _ in message.places if not job.settled]
+        flying = [
+            job
+            for message in self._flying.values()
+            for job, _, _ in message.places
+            if not job.settled
+        ]
         return flying + [job for job in self._waiting if not job.settled]
 
 

@@ -21,7 +21,9 @@ from capsign.translate import AgentAwayError, failure_of
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What keeps a socket from being an agent's, and what to do. `lasting`: it does not go away by waiting."""
+    """What keeps a socket from being an agent's, and what to do. `lasting`: it does not go away by
+    waiting.
+    """
 
     text: str
     advice: str
@@ -45,11 +47,17 @@ class Way:
         return found.failure(lasting=True) if found is not None and found.lasting else None
 
     def deadline(self, wanted: float, now: float) -> float:
-        """Until when to wait for an answer: in full where one came before, for that agent may be restarting."""
+        """Until when to wait for an answer: in full where one came before, for that agent may be
+        restarting.
+        """
         return wanted if self.open else min(wanted, now + CONNECT_SLICE)
 
-    def failed(self, error: grpc.RpcError, *, effect: bool, until: float = math.inf) -> FailureError:
-        """What a failed call says; where nobody answered until `deadline`'s answer, what is wrong with the socket."""
+    def failed(
+        self, error: grpc.RpcError, *, effect: bool, until: float = math.inf
+    ) -> FailureError:
+        """What a failed call says; where nobody answered until `deadline`'s answer, what is wrong
+        with the socket.
+        """
         patient = time.monotonic() >= until - 0.05
         failure = failure_of(error, effect=effect)
         if FailureError.from_rpc(error) is not None:
@@ -65,7 +73,9 @@ class Way:
         return self._stranger(error, lasting=patient)
 
     def late(self) -> FailureError | None:
-        """What is wrong with the socket while a call waits for it in vain; None if nothing is to be seen."""
+        """What is wrong with the socket while a call waits for it in vain; None if nothing is to be
+        seen.
+        """
         found = obstacle(self.path)
         return None if found is None else found.failure(lasting=False)
 
@@ -76,21 +86,33 @@ class Way:
     def _stranger(self, error: grpc.RpcError, *, lasting: bool) -> AgentAwayError:
         code = error.code()
         silent = code in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
-        said = "does not answer as an agent of capsign" if silent else f"is no agent of capsign: it answers {code.name}"
+        said = (
+            "does not answer as an agent of capsign"
+            if silent
+            else f"is no agent of capsign: it answers {code.name}"
+        )
         text = f"Something listens at {unix_socket.shown(self.path)} and {said}."
-        advice = "Give the path of the agent's socket. If this is it, the agent hangs: see its log, and restart it."
+        advice = (
+            "Give the path of the agent's socket. If this is it, the agent hangs: see its "
+            "log, and restart it."
+        )
         return AgentAwayError(text, advice=advice, lasting=lasting)
 
 
 def obstacle(path: str) -> Obstacle | None:
-    """What is wrong with the socket at this path, as far as this process can see; None if somebody listens."""
+    """What is wrong with the socket at this path, as far as this process can see; None if somebody
+    listens.
+    """
     shown = unix_socket.shown(path)
     try:
         mode = Path(path).stat().st_mode
     except OSError as error:
         return _unseen(path, shown, error)
     if not stat.S_ISSOCK(mode):
-        return Obstacle(f"{shown} is {_kind(path, mode)}, and no socket.", "Give the path of the agent's socket.")
+        return Obstacle(
+            f"{shown} is {_kind(path, mode)}, and no socket.",
+            "Give the path of the agent's socket.",
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -105,7 +127,9 @@ def obstacle(path: str) -> Obstacle | None:
 def _kind(path: str, mode: int) -> str:
     if stat.S_ISDIR(mode):
         inside = sorted(one.name for one in _entries(path) if one.is_socket())[:3]
-        return "a directory" + (f" (with the sockets {', '.join(map(unix_socket.shown, inside))})" if inside else "")
+        return "a directory" + (
+            f" (with the sockets {', '.join(map(unix_socket.shown, inside))})" if inside else ""
+        )
     return "a file" if stat.S_ISREG(mode) else "a device or a pipe"
 
 
@@ -123,20 +147,36 @@ def _unseen(path: str, shown: str, error: OSError) -> Obstacle:
         text = f"User {os.geteuid()} may not enter {where}, in which {shown} would be."
         return Obstacle(text, "Run as a user who may, or see directory_mode of the agent's socket.")
     if error.errno == errno.ENOTDIR and first is not None:
-        return Obstacle(f"{where} is no directory, so there is no {shown}.", "Give the path of the agent's socket.")
+        return Obstacle(
+            f"{where} is no directory, so there is no {shown}.",
+            "Give the path of the agent's socket.",
+        )
     if error.errno != errno.ENOENT:
-        return Obstacle(f"{shown} cannot be looked at: {error.strerror}.", "Give the path of the agent's socket.")
+        return Obstacle(
+            f"{shown} cannot be looked at: {error.strerror}.",
+            "Give the path of the agent's socket.",
+        )
     if first is not None:
         text = f"There is no directory {where}, so there is no socket {shown}."
-        return Obstacle(text, "See that its volume is mounted into this container, or give another path.", lasting=False)
+        return Obstacle(
+            text,
+            "See that its volume is mounted into this container, or give another path.",
+            lasting=False,
+        )
     if os.path.lexists(path):
-        return Obstacle(f"{shown} is a link to what does not exist.", "Give the path of the agent's socket.", lasting=False)
+        return Obstacle(
+            f"{shown} is a link to what does not exist.",
+            "Give the path of the agent's socket.",
+            lasting=False,
+        )
     advice = "See that the agent runs, and that this is the path of its socket."
     return Obstacle(f"There is no socket {shown}.", advice, lasting=False)
 
 
 def _is_open_directory(path: Path) -> bool:
-    return path.is_dir() and os.access(path, os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    return path.is_dir() and os.access(
+        path, os.X_OK, effective_ids=os.access in os.supports_effective_ids
+    )
 
 
 def _unopened(path: str, shown: str, error: OSError) -> Obstacle:
@@ -148,8 +188,15 @@ def _unopened(path: str, shown: str, error: OSError) -> Obstacle:
     if error.errno == errno.ECONNREFUSED:
         text = f"Nobody listens on the socket {shown}: the agent that made it has ended."
         return Obstacle(
-            text, "Start the agent (`capsign-agent --config FILE`), or see why it ended: its log says.", lasting=False
+            text,
+            "Start the agent (`capsign-agent --config FILE`), or see why it ended: its log says.",
+            lasting=False,
         )
     if error.errno == errno.EPROTOTYPE:
-        return Obstacle(f"{shown} is another program's socket, for datagrams.", "Give the path of the agent's socket.")
-    return Obstacle(f"{shown} cannot be opened: {error.strerror}.", "See that the agent runs.", lasting=False)
+        return Obstacle(
+            f"{shown} is another program's socket, for datagrams.",
+            "Give the path of the agent's socket.",
+        )
+    return Obstacle(
+        f"{shown} cannot be opened: {error.strerror}.", "See that the agent runs.", lasting=False
+    )

@@ -44,10 +44,16 @@ def concerning(error: CapsignError, intent_id: bytes, wish: Wish) -> CapsignErro
 
 
 class Many:
-    """The items of `sign_many`; those with a bad argument have their result already and are not sent."""
+    """The items of `sign_many`; those with a bad argument have their result already and are not
+    sent.
+    """
 
     def __init__(
-        self, row: AlgorithmRow, messages: Sequence[Buffer], digests: Sequence[Buffer], intent_ids: Sequence[IntentId] | None
+        self,
+        row: AlgorithmRow,
+        messages: Sequence[Buffer],
+        digests: Sequence[Buffer],
+        intent_ids: Sequence[IntentId] | None,
     ) -> None:
         if len(messages) and len(digests):
             raise ValueError("give messages or digests, one of the two")
@@ -59,19 +65,25 @@ class Many:
         for index, data in enumerate(inputs):
             given = intent_ids[index] if intent_ids is not None else None
             try:
-                self.items.append(item(row, data, None, given) if len(messages) else item(row, None, data, given))
+                self.items.append(
+                    item(row, data, None, given) if len(messages) else item(row, None, data, given)
+                )
                 self._refused.append(None)
             except Refused as error:
                 self._refused.append(error)
 
-    def merged(self, outcomes: Sequence[Signature | CapsignError]) -> list[Signature | CapsignError]:
+    def merged(
+        self, outcomes: Sequence[Signature | CapsignError]
+    ) -> list[Signature | CapsignError]:
         """One result for each input, in order."""
         rest = iter(outcomes)
         return [next(rest) if refused is None else refused for refused in self._refused]
 
 
 def signature_parts(signature: Signature | Buffer, algorithm: str | None) -> tuple[str, bytes]:
-    """Name of the algorithm and value of the signature. Raises ValueError if no algorithm is known."""
+    """Name of the algorithm and value of the signature. Raises ValueError if no algorithm is
+    known.
+    """
     if isinstance(signature, Signature):
         return algorithm or signature.algorithm, signature.value
     if algorithm is None:
@@ -92,7 +104,12 @@ def verification(
     data, is_digest = payload(row, message, digest)
 
     def build(handle_id: str) -> pb.VerifyRequest:
-        request = pb.VerifyRequest(handle_id=handle_id, algorithm=row.number, signature=signature, context=context_suffix(wish))
+        request = pb.VerifyRequest(
+            handle_id=handle_id,
+            algorithm=row.number,
+            signature=signature,
+            context=context_suffix(wish),
+        )
         if is_digest:
             request.digest = data
         else:
@@ -105,7 +122,9 @@ def verification(
 
 def key_query(wish: Wish, row: AlgorithmRow) -> Callable[[str], pb.GetPublicKeysRequest]:
     def build(handle_id: str) -> pb.GetPublicKeysRequest:
-        request = pb.GetPublicKeysRequest(handle_id=handle_id, algorithm=row.number, context=context_suffix(wish))
+        request = pb.GetPublicKeysRequest(
+            handle_id=handle_id, algorithm=row.number, context=context_suffix(wish)
+        )
         _checked(request, wish)
         return request
 
@@ -113,7 +132,9 @@ def key_query(wish: Wish, row: AlgorithmRow) -> Callable[[str], pb.GetPublicKeys
 
 
 def intent_parts(given: IntentId | CapsignError, wish: Wish) -> tuple[bytes, Wish]:
-    """The intent and what is known of its handle; an error knows both, arguments go before what it knows."""
+    """The intent and what is known of its handle; an error knows both, arguments go before what it
+    knows.
+    """
     if not isinstance(given, CapsignError):
         return intent(given), wish
     if not given.intent_id:
@@ -132,12 +153,26 @@ def resolution(response: pb.ResolveIntentResponse, intent_id: bytes, wish: Wish)
     match response.WhichOneof("resolution"):
         case "done":
             done = response.done
-            return Done(Signature(done.signature, wish.algorithm, intent_id, done.leaf_index, signed_by(done.signed_by)))
+            return Done(
+                Signature(
+                    done.signature,
+                    wish.algorithm,
+                    intent_id,
+                    done.leaf_index,
+                    signed_by(done.signed_by),
+                )
+            )
         case "refused":
-            error = exception(FailureError.from_item(response.refused), intent_id=intent_id, wish=wish)
+            error = exception(
+                FailureError.from_item(response.refused), intent_id=intent_id, wish=wish
+            )
             if isinstance(error, Refused):
                 return WasRefused(error)
             raise error
         case "never":
             return Never()
-    raise exception(FailureError(failures_pb2.REASON_INTERNAL, "The agent's answer is empty."), intent_id=intent_id, wish=wish)
+    raise exception(
+        FailureError(failures_pb2.REASON_INTERNAL, "The agent's answer is empty."),
+        intent_id=intent_id,
+        wish=wish,
+    )

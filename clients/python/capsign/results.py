@@ -26,8 +26,9 @@ class SignedBy:
 class Signature:
     """One signature. `bytes(signature)` gives `value`.
 
-    `value` is what the algorithm defines: DER for ES256 and ES384, raw bytes otherwise (see `jose`). `intent_id` (UUIDv7)
-    fetches the same bytes again; `leaf_index` is its place in the evidence log.
+    `value` is what the algorithm defines: DER for ES256 and ES384, raw bytes otherwise (see
+    `jose`). `intent_id` (UUIDv7) fetches the same bytes again; `leaf_index` is its place in the
+    evidence log.
     """
 
     value: bytes
@@ -68,10 +69,14 @@ class Signature:
 
     @property
     def jose(self) -> bytes:
-        """The signature as JOSE and COSE write it: R || S of fixed length for ES256 (64 bytes) and ES384 (96), RFC 7518
-        section 3.4; the same as `value` for every other algorithm. Raises ValueError if the algorithm is not known."""
+        """The signature as JOSE and COSE write it: R || S of fixed length for ES256 (64 bytes) and
+        ES384 (96), RFC 7518 section 3.4; the same as `value` for every other algorithm. Raises
+        ValueError if the algorithm is not known.
+        """
         if not self.algorithm:
-            raise ValueError("the algorithm of this signature is not known: give resolve(algorithm=...)")
+            raise ValueError(
+                "the algorithm of this signature is not known: give resolve(algorithm=...)"
+            )
         from capsign.jose import COORDINATE_BYTES, raw_ecdsa
 
         size = COORDINATE_BYTES.get(self.algorithm)
@@ -83,7 +88,9 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key as verifiers need it. `state` is a NIST SP 800-57 state such as "active" or "deactivated"."""
+    """A public key as verifiers need it. `state` is a NIST SP 800-57 state such as "active" or
+    "deactivated".
+    """
 
     kid: str
     algorithm: str
@@ -107,7 +114,9 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolRule:
-    """A protocol that a handle allows, with its roles and versions. A single value is pinned: calls may leave it out."""
+    """A protocol that a handle allows, with its roles and versions. A single value is pinned: calls
+    may leave it out.
+    """
 
     protocol: str
     roles: tuple[str, ...]
@@ -116,7 +125,9 @@ class ProtocolRule:
 
 @dataclass(frozen=True, slots=True)
 class KeyHandle:
-    """What this socket may sign. `id` means nothing on another socket or after a restart of the agent."""
+    """What this socket may sign. `id` means nothing on another socket or after a restart of the
+    agent.
+    """
 
     id: str
     grant: str

@@ -16,7 +16,20 @@ from capsign import channel as wire
 from capsign import requests
 from capsign.connection import Connection, of_the_parent
 from capsign.errors import CapsignError
-from capsign.flow import Ask, Flow, Found, Sleep, Step, Submit, asking, clock, cut_off, listing, resolving, signing
+from capsign.flow import (
+    Ask,
+    Flow,
+    Found,
+    Sleep,
+    Step,
+    Submit,
+    asking,
+    clock,
+    cut_off,
+    listing,
+    resolving,
+    signing,
+)
 from capsign.handles import HandleBook
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
 from capsign.pipeline import Answer, Job
@@ -36,9 +49,10 @@ WINDOW = 2
 class Signer:
     """Signs through the agent of this pod. Safe for any number of threads, and after a fork.
 
-    `socket` is the path of the agent's socket or a `unix:` address; without it CAPSIGN_SOCKET is read. Nothing is opened before
-    the first call. Concurrent calls share messages on one stream; with `coalesce=False` each call is an RPC of its own.
-    `timeout` is the default of every call, seconds. Close it, or use it in a `with` statement.
+    `socket` is the path of the agent's socket or a `unix:` address; without it CAPSIGN_SOCKET is
+    read. Nothing is opened before the first call. Concurrent calls share messages on one stream;
+    with `coalesce=False` each call is an RPC of its own. `timeout` is the default of every call,
+    seconds. Close it, or use it in a `with` statement.
     """
 
     def __init__(
@@ -63,13 +77,20 @@ class Signer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
-        """End the stream. Calls that wait raise Unavailable if they were not sent and Unknown if they were.
+        """End the stream. Calls that wait raise Unavailable if they were not sent and Unknown if
+        they were.
 
-        A signal handler may call this; it may not sign, for it may have interrupted a call that holds what signing needs.
+        A signal handler may call this; it may not sign, for it may have interrupted a call that
+        holds what signing needs.
         """
         self._closed = True
         if self._finalizer is not None:
@@ -93,17 +114,26 @@ class Signer:
     ) -> Signature:
         """Sign a message, or a digest of it where the algorithm signs digests.
 
-        The handle is the one that fits `purpose` and `grant`, or `handle`. The context (`protocol`, `role`, `protocol_version`
-        and `transcript`, 32 bytes) may be left out where the handle pins it. `intent_id` (UUIDv7) sends an intent again: the same
-        id gives the same bytes. Unavailable outcomes are repeated until `timeout` (seconds, the agent sees at most 60).
+        The handle is the one that fits `purpose` and `grant`, or `handle`. The context (`protocol`,
+        `role`, `protocol_version` and `transcript`, 32 bytes) may be left out where the handle pins
+        it. `intent_id` (UUIDv7) sends an intent again: the same id gives the same bytes.
+        Unavailable outcomes are repeated until `timeout` (seconds, the agent sees at most 60).
 
         Raises Refused, Unavailable or Unknown.
         """
-        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        wish = wish_of(
+            purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
+        )
         entry = item(algorithm_row(algorithm), message, digest, intent_id)
         try:
             outcome = self._drive(
-                signing(self._book, wish, [entry], requests.seconds(timeout, self._timeout), current_traceparent())
+                signing(
+                    self._book,
+                    wish,
+                    [entry],
+                    requests.seconds(timeout, self._timeout),
+                    current_traceparent(),
+                )
             )[0]
         except CapsignError as error:
             raise requests.concerning(error, entry.intent_id, wish) from None
@@ -129,13 +159,22 @@ class Signer:
     ) -> list[Signature | CapsignError]:
         """Sign messages (or digests) in one context; one result for each, in order.
 
-        A result is a Signature or the CapsignError of that item: one bad item does not fail its neighbours, so look at each.
-        What concerns all of them (no such handle, a context that is malformed, no agent) is raised.
+        A result is a Signature or the CapsignError of that item: one bad item does not fail its
+        neighbours, so look at each. What concerns all of them (no such handle, a context that is
+        malformed, no agent) is raised.
         """
-        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        wish = wish_of(
+            purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
+        )
         many = requests.Many(algorithm_row(algorithm), messages, digests, intent_ids)
         outcomes = self._drive(
-            signing(self._book, wish, many.items, requests.seconds(timeout, self._timeout), current_traceparent())
+            signing(
+                self._book,
+                wish,
+                many.items,
+                requests.seconds(timeout, self._timeout),
+                current_traceparent(),
+            )
         )
         return many.merged(outcomes)
 
@@ -155,14 +194,18 @@ class Signer:
         transcript: Buffer = b"",
         timeout: float | None = None,
     ) -> PublicKey:
-        """The public key under which the signature verifies. Raises InvalidSignature if it verifies under none.
+        """The public key under which the signature verifies. Raises InvalidSignature if it verifies
+        under none.
 
-        `algorithm` may be left out when `signature` is a Signature. ES256 and ES384 signatures are DER, not JOSE's R || S.
+        `algorithm` may be left out when `signature` is a Signature. ES256 and ES384 signatures are
+        DER, not JOSE's R || S.
         """
         name, value = requests.signature_parts(signature, algorithm)
         wish = wish_of(purpose, grant, handle, name, protocol, role, protocol_version, transcript)
         build = requests.verification(wish, algorithm_row(name), message, digest, value)
-        response = self._drive(asking(self._book, wish, "Verify", build, requests.seconds(timeout, self._timeout)))
+        response = self._drive(
+            asking(self._book, wish, "Verify", build, requests.seconds(timeout, self._timeout))
+        )
         return public_key(response.key)
 
     def public_keys(
@@ -178,10 +221,18 @@ class Signer:
         transcript: Buffer = b"",
         timeout: float | None = None,
     ) -> list[PublicKey]:
-        """The public keys of a context, one for each key version that verifiers should know, newest first."""
-        wish = wish_of(purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript)
+        """The public keys of a context, one for each key version that verifiers should know, newest
+        first.
+        """
+        wish = wish_of(
+            purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
+        )
         build = requests.key_query(wish, algorithm_row(algorithm))
-        response = self._drive(asking(self._book, wish, "GetPublicKeys", build, requests.seconds(timeout, self._timeout)))
+        response = self._drive(
+            asking(
+                self._book, wish, "GetPublicKeys", build, requests.seconds(timeout, self._timeout)
+            )
+        )
         return [public_key(key) for key in response.keys]
 
     def resolve(
@@ -194,13 +245,17 @@ class Signer:
         algorithm: str = "",
         timeout: float | None = None,
     ) -> Resolution:
-        """What became of an intent: `Done` with the stored signature, `WasRefused`, or `Never`, and never is final.
+        """What became of an intent: `Done` with the stored signature, `WasRefused`, or `Never`, and
+        never is final.
 
-        Give the Unknown that was raised, and nothing else is needed; or an intent id and the handle it was sent with.
-        Raises Unknown if that cannot be learnt now, whatever the reason is; Refused only for what is no intent id.
+        Give the Unknown that was raised, and nothing else is needed; or an intent id and the handle
+        it was sent with. Raises Unknown if that cannot be learnt now, whatever the reason is;
+        Refused only for what is no intent id.
         """
         intent_id, wish = requests.intent_parts(intent, wish_of(purpose, grant, handle, algorithm))
-        return self._drive(resolving(self._book, wish, intent_id, requests.seconds(timeout, self._timeout)))
+        return self._drive(
+            resolving(self._book, wish, intent_id, requests.seconds(timeout, self._timeout))
+        )
 
     def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:
         """What this socket may sign, asked for afresh."""
@@ -230,7 +285,10 @@ class Signer:
                 self._book.forget()
                 book = self._book
                 fresh = Connection(
-                    self._target, self._way, self._window, lambda answer: book.store([key_handle(one) for one in answer.handles])
+                    self._target,
+                    self._way,
+                    self._window,
+                    lambda answer: book.store([key_handle(one) for one in answer.handles]),
                 )
                 if self._connection is not None:
                     of_the_parent.append(self._connection)
@@ -239,12 +297,16 @@ class Signer:
             return self._connection
 
     def _perform(self, connection: Connection, step: Step) -> Any:
-        if self._closed or connection.stream.closing.begun:  # without the signer's knowledge when the process ends
+        if (
+            self._closed or connection.stream.closing.begun
+        ):  # without the signer's knowledge when the process ends
             return cut_off(step)
         try:
             return self._do(connection, step)
         except ValueError:
-            if connection.stream.closing.begun:  # gRPC's word for a channel that was closed just now
+            if (
+                connection.stream.closing.begun
+            ):  # gRPC's word for a channel that was closed just now
                 return cut_off(step)
             raise
 
@@ -254,7 +316,9 @@ class Signer:
                 return connection.stream.run(step.jobs)
             return [_unary(connection, job) for job in step.jobs]
         if isinstance(step, Ask):
-            return _list(connection, step) if step.method == "ListHandles" else _ask(connection, step)
+            return (
+                _list(connection, step) if step.method == "ListHandles" else _ask(connection, step)
+            )
         assert isinstance(step, Sleep)
         connection.stream.closing.wait(step.seconds)
         return None
@@ -267,7 +331,9 @@ def _ask(connection: Connection, step: Ask) -> Any:
     until = way.deadline(step.deadline, now)
     try:
         with connection.calling() as stub:
-            answer = getattr(stub, step.method)(step.request, timeout=max(0.001, until - now), wait_for_ready=True)
+            answer = getattr(stub, step.method)(
+                step.request, timeout=max(0.001, until - now), wait_for_ready=True
+            )
     except grpc.RpcError as error:
         return way.failed(error, effect=step.effect, until=until)
     way.open = True
@@ -295,7 +361,12 @@ def _unary(connection: Connection, job: Job) -> Answer:
     try:
         with connection.calling() as stub:
             if len(job.items) == 1:
-                return wire.single_answer(stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace))
-            return wire.batch_answer(job, stub.SignBatch(wire.batch(job), timeout=wait, wait_for_ready=True, metadata=trace))
+                return wire.single_answer(
+                    stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace)
+                )
+            return wire.batch_answer(
+                job,
+                stub.SignBatch(wire.batch(job), timeout=wait, wait_for_ready=True, metadata=trace),
+            )
     except grpc.RpcError as error:
         return wire.failed_answer(job, error)

@@ -1,8 +1,8 @@
 """The sync client's long-lived SignStream: many threads, one stream, one thread that reads it.
 
-A thread that signs puts its job into the pipeline and, if the window has room, hands the next message to gRPC itself; then it
-waits for the reader to settle its job. The reader connects on demand, sends again what a broken stream lost, and ends when
-nobody waits any more.
+A thread that signs puts its job into the pipeline and, if the window has room, hands the next
+message to gRPC itself; then it waits for the reader to settle its job. The reader connects on
+demand, sends again what a broken stream lost, and ends when nobody waits any more.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ class Waiter:
 
 
 class Closing:
-    """Begins once and ends every wait. No Event: that takes a lock of its own to wait and to end waits, and a signal handler may
-    close the signer while its thread holds it."""
+    """Begins once and ends every wait. No Event: that takes a lock of its own to wait and to end
+    waits, and a signal handler may close the signer while its thread holds it.
+    """
 
     __slots__ = ("_lock", "begun")
 
@@ -72,7 +73,11 @@ class SyncStream:
     """Runs jobs over one stream at a time. Safe for any number of threads."""
 
     def __init__(
-        self, stub: SigningServiceStub, way: Way, window: int, on_connect: Callable[[pb.ListHandlesResponse], object]
+        self,
+        stub: SigningServiceStub,
+        way: Way,
+        window: int,
+        on_connect: Callable[[pb.ListHandlesResponse], object],
     ) -> None:
         self.stub = stub
         """Replaced in a fork, while no thread of ours uses it."""
@@ -92,7 +97,10 @@ class SyncStream:
             job.waiter = Waiter()
         try:
             with self._lock:
-                refused = [self._pipeline.add(job) if not self.closing.begun else closed_answer(job) for job in jobs]
+                refused = [
+                    self._pipeline.add(job) if not self.closing.begun else closed_answer(job)
+                    for job in jobs
+                ]
                 for job, answer in zip(jobs, refused, strict=True):
                     if answer is not None:
                         job.settled = True
@@ -107,7 +115,9 @@ class SyncStream:
             raise
 
     def _ensure_reader(self) -> None:
-        """Called with the lock held: the reader waits for it before it looks whether it is the reader."""
+        """Called with the lock held: the reader waits for it before it looks whether it is the
+        reader.
+        """
         if self._reader is None and not self._forking:
             reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
             reader.start()
@@ -120,7 +130,9 @@ class SyncStream:
                 if job.settled:
                     continue
                 if job.deadline <= clock():
-                    if self._outgoing is None and self._pipeline.away is None:  # the reader waits to this same moment
+                    if (
+                        self._outgoing is None and self._pipeline.away is None
+                    ):  # the reader waits to this same moment
                         self._pipeline.away = self._way.late()
                     self._pipeline.drop(job)
                     return Answer(failure=self._pipeline.overdue(job))
@@ -144,7 +156,8 @@ class SyncStream:
         while True:
             with self._lock:
                 if self._reader is not threading.current_thread():
-                    return  # an interrupt came between its start and the note of it: nobody knows this one
+                    # an interrupt came between its start and the note of it: nobody knows this one
+                    return
                 settled = self._pipeline.close() if self.closing.begun else []
                 ended = self.closing.begun or self._forking or self._pipeline.idle
                 if ended:
@@ -157,7 +170,9 @@ class SyncStream:
             answered = False
             try:
                 answered = self._connect() and self._read()
-            except Exception as error:  # whatever it is (gRPC could not start a thread), callers wait for this one
+            except (
+                Exception
+            ) as error:  # whatever it is (gRPC could not start a thread), callers wait for this one
                 if not told and not self.closing.begun:
                     told = True
                     _report(error)
@@ -165,13 +180,17 @@ class SyncStream:
             breaks, told = (0, False) if answered else (breaks + 1, told)
 
     def _connect(self) -> bool:
-        """Reach the agent: an answer to ListHandles proves that one listens, and tells the ids that it knows now."""
+        """Reach the agent: an answer to ListHandles proves that one listens, and tells the ids that
+        it knows now.
+        """
         with self._lock:
             latest = self._pipeline.latest_deadline()
         if latest is None:
             return False
         wait = min(CONNECT_SLICE, max(0.001, latest - clock()))
-        probe = self.stub.ListHandles.future(pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True)
+        probe = self.stub.ListHandles.future(
+            pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True
+        )
         self._interruptible(probe)
         try:
             response = probe.result()
@@ -181,7 +200,9 @@ class SyncStream:
             _forget_frames(error)
             return False
         self._on_connect(response)
-        outgoing: Outgoing = queue.SimpleQueue()  # looked up here: gevent may have replaced it since
+        outgoing: Outgoing = (
+            queue.SimpleQueue()
+        )  # looked up here: gevent may have replaced it since
         call = self.stub.SignStream(iter(outgoing.get, None))
         self._interruptible(call)
         with self._lock:
@@ -219,12 +240,15 @@ class SyncStream:
                 answered = True
                 _tell(settled)
         except grpc.RpcError as error:
-            # Why it broke does not matter: what was in flight is unanswered, and sent again it gives the same bytes.
+            # Why it broke does not matter: what was in flight is unanswered, and sent again it
+            # gives the same bytes.
             _forget_frames(error)
         return answered
 
     def _lose(self) -> None:
-        """The attempt to connect failed, or the stream broke: what was in flight waits for the next one."""
+        """The attempt to connect failed, or the stream broke: what was in flight waits for the next
+        one.
+        """
         with self._lock:
             call, self._call = self._call, None
             if self._outgoing is not None:
@@ -235,8 +259,10 @@ class SyncStream:
             call.cancel()  # does nothing to one that has ended
 
     def pause(self, cut_off: Callable[[], object] = lambda: None) -> None:
-        """End the stream before a fork: gRPC can be used in the child only if no thread is inside it at that moment. What is in
-        flight is sent again afterwards, under the same intents. `cut_off` ends what is not ended by then."""
+        """End the stream before a fork: gRPC can be used in the child only if no thread is inside
+        it at that moment. What is in flight is sent again afterwards, under the same intents.
+        `cut_off` ends what is not ended by then.
+        """
         with self._lock:
             self._forking = True
             call, reader = self._call, self._reader
@@ -256,8 +282,9 @@ class SyncStream:
     def close(self) -> None:
         """Have everything that waits settled and the stream ended. Called once.
 
-        The reader does it, and whoever adds a job after it has gone sees that closing has begun. No lock is taken: a signal
-        handler, or the garbage collector, may be here while its own thread holds it.
+        The reader does it, and whoever adds a job after it has gone sees that closing has begun. No
+        lock is taken: a signal handler, or the garbage collector, may be here while its own thread
+        holds it.
         """
         self.closing.begin()
         call, reader = self._call, self._reader
@@ -269,15 +296,21 @@ class SyncStream:
 
 
 def _forget_frames(error: BaseException) -> None:
-    """gRPC raises the call itself. With our frames in its traceback, and it in our frames, the call would live until the
-    interpreter ends, and its finalizer may then wait for ever for a lock that a thread held which is no more."""
+    """gRPC raises the call itself. With our frames in its traceback, and it in our frames, the call
+    would live until the interpreter ends, and its finalizer may then wait for ever for a lock that
+    a thread held which is no more.
+    """
     error.__traceback__ = None
 
 
 def _report(error: Exception) -> None:
     """As Python reports what ends a thread, though this one goes on."""
     with contextlib.suppress(Exception):
-        threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread())))
+        threading.excepthook(
+            threading.ExceptHookArgs(
+                (type(error), error, error.__traceback__, threading.current_thread())
+            )
+        )
 
 
 def _tell(settled: Settled) -> None:

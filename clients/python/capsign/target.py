@@ -10,13 +10,18 @@ VARIABLE = "CAPSIGN_SOCKET"
 
 
 def socket_path(socket: str | os.PathLike[str] | None) -> str:
-    """The socket's path from the root, for its path or a `unix:` address; from CAPSIGN_SOCKET if none is given.
+    """The socket's path from the root, for its path or a `unix:` address; from CAPSIGN_SOCKET if
+    none is given.
 
-    Raises ValueError if neither is given, the address is not a Unix socket, or the path cannot be a socket's.
+    Raises ValueError if neither is given, the address is not a Unix socket, or the path cannot be a
+    socket's.
     """
     text = os.fsdecode(socket) if socket is not None else os.environ.get(VARIABLE, "")
     if not text.strip():
-        raise ValueError(f"no socket: give Signer(socket=...) or set {VARIABLE} to the path of the agent's socket")
+        raise ValueError(
+            f"no socket: give Signer(socket=...) or set {VARIABLE} to the path of the "
+            f"agent's socket"
+        )
     named = "the socket" if socket is not None else VARIABLE
     stray = _stray(text)
     if stray and not os.path.lexists(unix_socket.absolute(text)):
@@ -32,7 +37,9 @@ def socket_target(socket: str | os.PathLike[str] | None) -> str:
 
 
 def _stray(text: str) -> str:
-    """What came along with a path and is no part of it: files of variables know no quotes, and files end in a newline."""
+    """What came along with a path and is no part of it: files of variables know no quotes, and
+    files end in a newline.
+    """
     if any(one in text for one in "\n\r\t"):
         return "has a line break or a tab in it"
     if text != text.strip():

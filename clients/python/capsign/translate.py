@@ -29,12 +29,16 @@ CLASSES: Mapping[int, type[CapsignError]] = MappingProxyType(
 
 Reasons: TypeAlias = reasons.Reason.ValueType
 
-_LOST, _BUG, _AWAY = reasons.REASON_ANSWER_LOST, reasons.REASON_INTERNAL, reasons.REASON_UPSTREAM_UNREACHABLE
+_LOST, _BUG, _AWAY = (
+    reasons.REASON_ANSWER_LOST,
+    reasons.REASON_INTERNAL,
+    reasons.REASON_UPSTREAM_UNREACHABLE,
+)
 
 STATUSES: Mapping[grpc.StatusCode, Reasons] = MappingProxyType(
     {
-        # gRPC itself failed after the call may have been sent. Only where gRPC cannot have run the call is it a refusal;
-        # everything else might have had its effect.
+        # gRPC itself failed after the call may have been sent. Only where gRPC cannot have run the
+        # call is it a refusal; everything else might have had its effect.
         grpc.StatusCode.OK: _LOST,  # the stream ended well, but without the answer
         grpc.StatusCode.CANCELLED: _LOST,
         grpc.StatusCode.UNKNOWN: _LOST,
@@ -43,25 +47,33 @@ STATUSES: Mapping[grpc.StatusCode, Reasons] = MappingProxyType(
         grpc.StatusCode.NOT_FOUND: reasons.REASON_NOT_FOUND,
         grpc.StatusCode.ALREADY_EXISTS: _BUG,
         grpc.StatusCode.PERMISSION_DENIED: reasons.REASON_CALLER_NOT_ALLOWED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED: _LOST,  # also an answer above the size limit, after the effect
+        # also an answer above the size limit, after the effect
+        grpc.StatusCode.RESOURCE_EXHAUSTED: _LOST,
         grpc.StatusCode.FAILED_PRECONDITION: _BUG,
         grpc.StatusCode.ABORTED: _LOST,
         grpc.StatusCode.OUT_OF_RANGE: _BUG,
-        grpc.StatusCode.UNIMPLEMENTED: reasons.REASON_NOT_FOUND,  # whoever listens there is not an agent
+        # whoever listens there is not an agent
+        grpc.StatusCode.UNIMPLEMENTED: reasons.REASON_NOT_FOUND,
         grpc.StatusCode.INTERNAL: _BUG,
         grpc.StatusCode.UNAVAILABLE: _LOST,
         grpc.StatusCode.DATA_LOSS: _LOST,
         grpc.StatusCode.UNAUTHENTICATED: reasons.REASON_CALLER_NOT_ALLOWED,
     }
 )
-"""What a bare gRPC status means, by code: one without our ErrorInfo, so made by gRPC and not by the agent."""
+"""What a bare gRPC status means, by code: one without our ErrorInfo, so made by gRPC and not by the
+agent.
+"""
 
 
 class AgentAwayError(FailureError):
-    """The agent itself could not be reached. The reason is that of an adapter that cannot be; the advice is another. `lasting`:
-    the same again would end the same."""
+    """The agent itself could not be reached. The reason is that of an adapter that cannot be; the
+    advice is another. `lasting`: the same again would end the same.
+    """
 
-    ADVICE = "See that the agent runs, that its socket is mounted into this container, and that this user may open it."
+    ADVICE = (
+        "See that the agent runs, that its socket is mounted into this container, and that "
+        "this user may open it."
+    )
 
     def __init__(self, text: str, *, advice: str = ADVICE, lasting: bool = False) -> None:
         super().__init__(_AWAY)
@@ -71,7 +83,9 @@ class AgentAwayError(FailureError):
 
 
 class SignerClosedError(FailureError):
-    """This process closed the signer under the call: it is not repeated. `sent`: it may have reached the agent."""
+    """This process closed the signer under the call: it is not repeated. `sent`: it may have
+    reached the agent.
+    """
 
     advice = "Use another signer; an intent id that is sent again gives the same bytes."
 
@@ -81,8 +95,9 @@ class SignerClosedError(FailureError):
 
 
 def failure_of(error: grpc.RpcError, *, effect: bool) -> FailureError:
-    """The failure that a failed RPC stands for. `effect`: whether the call could have changed anything; one that could not is
-    never left unknown, it may simply be sent again."""
+    """The failure that a failed RPC stands for. `effect`: whether the call could have changed
+    anything; one that could not is never left unknown, it may simply be sent again.
+    """
     stated = FailureError.from_rpc(error)
     if stated is not None and (effect or stated.outcome != reasons.OUTCOME_UNKNOWN):
         return stated
@@ -107,10 +122,12 @@ def is_transport_loss(error: grpc.RpcError) -> bool:
 
 
 def after_loss(failure: FailureError) -> FailureError:
-    """What a failure means when an earlier copy of the same intent was sent and its answer was lost.
+    """What a failure means when an earlier copy of the same intent was sent and its answer was
+    lost.
 
-    The agent's "no" is about the copy it answers; the lost copy may have been signed. Only *never* holds for both. A conflict
-    does not: the ledger's row may be the lost copy, made before the key (ML-DSA's mu has it inside) or a pinned context changed.
+    The agent's "no" is about the copy it answers; the lost copy may have been signed. Only *never*
+    holds for both. A conflict does not: the ledger's row may be the lost copy, made before the key
+    (ML-DSA's mu has it inside) or a pinned context changed.
     """
     if failure.outcome == reasons.OUTCOME_UNKNOWN or failure.reason == reasons.REASON_INTENT_NEVER:
         return failure
@@ -118,10 +135,15 @@ def after_loss(failure: FailureError) -> FailureError:
 
 
 def _answer_lost(reason: str, detail: str) -> FailureError:
-    return FailureError(reasons.REASON_ANSWER_LOST, f"An answer was lost; the call sent again got {reason}: {detail[:200]}")
+    return FailureError(
+        reasons.REASON_ANSWER_LOST,
+        f"An answer was lost; the call sent again got {reason}: {detail[:200]}",
+    )
 
 
-def exception(failure: FailureError, *, intent_id: bytes = b"", wish: Wish | None = None) -> CapsignError:
+def exception(
+    failure: FailureError, *, intent_id: bytes = b"", wish: Wish | None = None
+) -> CapsignError:
     """The exception for a failure."""
     kind = CLASSES[failure.outcome]
     if failure.reason == reasons.REASON_SIGNATURE_INVALID:
@@ -129,7 +151,9 @@ def exception(failure: FailureError, *, intent_id: bytes = b"", wish: Wish | Non
     return kind(
         failure.row.name,
         failure.detail,
-        advice=failure.advice if isinstance(failure, AgentAwayError | SignerClosedError) else failure.row.advice,
+        advice=failure.advice
+        if isinstance(failure, AgentAwayError | SignerClosedError)
+        else failure.row.advice,
         field=failure.field,
         retry_after=failure.retry_after_ms / 1000,
         intent_id=intent_id,
@@ -138,18 +162,24 @@ def exception(failure: FailureError, *, intent_id: bytes = b"", wish: Wish | Non
 
 
 def instead(error: CapsignError, *, lost: bool, intent_id: bytes, wish: Wish) -> CapsignError:
-    """What an intent is told that was not sent again because of `error`; `lost` as in `after_loss`."""
+    """What an intent is told that was not sent again because of `error`; `lost` as in
+    `after_loss`.
+    """
     if lost:
         return exception(_answer_lost(error.reason, error.message), intent_id=intent_id, wish=wish)
     return _of_intent(type(error), error, intent_id, wish)
 
 
 def unresolved(error: CapsignError, intent_id: bytes, wish: Wish) -> CapsignError:
-    """Whatever kept an intent from being resolved: it says nothing about the intent, so that stays unknown."""
+    """Whatever kept an intent from being resolved: it says nothing about the intent, so that stays
+    unknown.
+    """
     return _of_intent(Unknown, error, intent_id, wish)
 
 
-def _of_intent(kind: type[CapsignError], error: CapsignError, intent_id: bytes, wish: Wish) -> CapsignError:
+def _of_intent(
+    kind: type[CapsignError], error: CapsignError, intent_id: bytes, wish: Wish
+) -> CapsignError:
     return kind(
         error.reason,
         error.message,
@@ -186,7 +216,9 @@ def key_handle(handle: pb.KeyHandle) -> KeyHandle:
         grant=handle.grant,
         purpose=handle.purpose,
         algorithms=_names(handle.algorithms),
-        protocols=tuple(ProtocolRule(p.protocol, tuple(p.roles), tuple(p.versions)) for p in rule.protocols),
+        protocols=tuple(
+            ProtocolRule(p.protocol, tuple(p.roles), tuple(p.versions)) for p in rule.protocols
+        ),
         transcript="forbidden" if word == "unspecified" else word,
         expires_at=_time(handle, "expires_at"),
         rate_per_second=handle.rate_per_second,

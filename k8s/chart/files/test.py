@@ -1,4 +1,6 @@
-"""`helm test`: signs through the injected sidecar, verifies twice, and sees that a changed message does not verify."""
+"""`helm test`: signs through the injected sidecar, verifies twice, and sees that a changed message
+does not verify.
+"""
 
 import os
 import sys
@@ -16,4 +18,7 @@ with capsign.Signer() as signer:
         pass
     else:
         sys.exit("A signature verified for another message.")
-print(f"signed and verified: {algorithm}, kid {signature.kid}, leaf {signature.leaf_index} of the evidence log")
+print(
+    f"signed and verified: {algorithm}, kid {signature.kid}, leaf {signature.leaf_index} "
+    f"of the evidence log"
+)

@@ -45,18 +45,31 @@ def _build(options: argparse.Namespace, buildah: Buildah) -> None:
         built = build(image, base, buildah, places.OUTPUT, cache)
         archive = places.OUTPUT / f"{image.title}.tar"
         said = f"built in {time.monotonic() - began:.0f} s" if built else "is as its sources are"
-        sys.stdout.write(f"{archive.relative_to(places.REPOSITORY)} ({archive.stat().st_size / 1e6:.0f} MB) {said}\n")
+        sys.stdout.write(
+            f"{archive.relative_to(places.REPOSITORY)} "
+            f"({archive.stat().st_size / 1e6:.0f} MB) {said}\n"
+        )
         sys.stdout.flush()
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="capsign_images", description="Builds capsign's container images with buildah.")
-    parser.add_argument("images", nargs="*", metavar="image", help=f"{', '.join(IMAGES)} (default: all)")
-    parser.add_argument("--base", default="", help="base image with Python; default: made here from Debian packages")
-    parser.add_argument(
-        "--adapter-base", default="", help="base image of the adapter, with libsofthsm2 for trials; default: --base"
+    parser = argparse.ArgumentParser(
+        prog="capsign_images", description="Builds capsign's container images with buildah."
     )
-    parser.add_argument("--refresh", action="store_true", help="make our own base anew, from today's packages")
+    parser.add_argument(
+        "images", nargs="*", metavar="image", help=f"{', '.join(IMAGES)} (default: all)"
+    )
+    parser.add_argument(
+        "--base", default="", help="base image with Python; default: made here from Debian packages"
+    )
+    parser.add_argument(
+        "--adapter-base",
+        default="",
+        help="base image of the adapter, with libsofthsm2 for trials; default: --base",
+    )
+    parser.add_argument(
+        "--refresh", action="store_true", help="make our own base anew, from today's packages"
+    )
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.images) - set(IMAGES)):
         parser.error(f"there is no image {unknown[0]}; there are {', '.join(IMAGES)}")

@@ -1,4 +1,6 @@
-"""The base images that are used when none is given: made from Debian packages, kept until a refresh is asked for."""
+"""The base images that are used when none is given: made from Debian packages, kept until a refresh
+is asked for.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,14 @@ def prepare(buildah: Buildah, cache: Path, *, refresh: bool = False) -> Base:
     """The base images, in the store."""
     folder = cache / "base" / _key()
     base = _archives(folder, refresh=refresh)
-    for reference, name, below in ((base.python, "base", ""), (base.softhsm, "softhsm", base.python)):
+    for reference, name, below in (
+        (base.python, "base", ""),
+        (base.softhsm, "softhsm", base.python),
+    ):
         if not buildah.has(reference):
-            buildah.build(places.HERE / f"{name}.Containerfile", folder / name, reference, base.epoch, below)
+            buildah.build(
+                places.HERE / f"{name}.Containerfile", folder / name, reference, base.epoch, below
+            )
     return base
 
 
@@ -55,21 +62,32 @@ def _archives(folder: Path, *, refresh: bool) -> Base:
     python = debian.reachable(packages, catalogue.BASE_PACKAGES)
     softhsm = debian.reachable(packages, catalogue.SOFTHSM_PACKAGES) - python
     times = [
-        debian.write_rootfs([packages[name] for name in sorted(python)], folder / "base/rootfs.tar", whole=True),
-        debian.write_rootfs([packages[name] for name in sorted(softhsm)], folder / "softhsm/rootfs.tar", whole=False),
+        debian.write_rootfs(
+            [packages[name] for name in sorted(python)], folder / "base/rootfs.tar", whole=True
+        ),
+        debian.write_rootfs(
+            [packages[name] for name in sorted(softhsm)], folder / "softhsm/rootfs.tar", whole=False
+        ),
     ]
     hasher = hashlib.sha256(_key().encode())
     for name in ("base/rootfs.tar", "softhsm/rootfs.tar"):
         hasher.update(hashlib.sha256((folder / name).read_bytes()).digest())
     base = Base(hasher.hexdigest(), max(times))
     shutil.rmtree(folder / "debs")
-    about.write_text(json.dumps(asdict(base)), encoding="utf-8")  # last: without it the folder is made anew
+    about.write_text(
+        json.dumps(asdict(base)), encoding="utf-8"
+    )  # last: without it the folder is made anew
     return base
 
 
 def _key() -> str:
     """What decides the file system besides the mirror's state."""
     hasher = hashlib.sha256(f"{platform.machine()} {os.environ.get('DEBIAN_MIRROR', '')}".encode())
-    for file in ("capsign_images/catalogue.py", "capsign_images/debian.py", "base.Containerfile", "softhsm.Containerfile"):
+    for file in (
+        "capsign_images/catalogue.py",
+        "capsign_images/debian.py",
+        "base.Containerfile",
+        "softhsm.Containerfile",
+    ):
         hasher.update((places.HERE / file).read_bytes())
     return hasher.hexdigest()[:16]

@@ -1,4 +1,6 @@
-"""One image: from its context to an OCI archive, its bill of materials, and a stamp that says what both were made from."""
+"""One image: from its context to an OCI archive, its bill of materials, and a stamp that says what
+both were made from.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,16 @@ BILL = "opt/capsign/sbom.cdx.json"
 def build(image: Image, base: str, buildah: Buildah, output: Path, cache: Path) -> bool:
     """Builds the image if what it is made from has changed since; answers whether it did.
 
-    Leaves in `output`: capsign-<name>.tar, <name>.cdx.json, <name>.digest (of the manifest) and <name>.stamp.
+    Leaves in `output`: capsign-<name>.tar, <name>.cdx.json, <name>.digest (of the manifest) and
+    <name>.stamp.
     """
     made_from = source.of(image)
     stamp = output / f"{image.name}.stamp"
-    archive, bill, digest = output / f"{image.title}.tar", output / f"{image.name}.cdx.json", output / f"{image.name}.digest"
+    archive, bill, digest = (
+        output / f"{image.title}.tar",
+        output / f"{image.name}.cdx.json",
+        output / f"{image.name}.digest",
+    )
     wanted = hashlib.sha256(f"{made_from} {base}".encode()).hexdigest()
     whole = all(file.exists() for file in (archive, bill, digest, stamp))
     if whole and stamp.read_text(encoding="ascii").strip() == wanted:
@@ -30,13 +37,21 @@ def build(image: Image, base: str, buildah: Buildah, output: Path, cache: Path) 
     folder = output / "context" / image.name
     context.prepare(image, folder, cache)
     unfinished = f"{image.reference}:unfinished"
-    buildah.build(places.HERE / f"{image.name}.Containerfile", folder, unfinished, context.LAYER_TIME, base)
+    buildah.build(
+        places.HERE / f"{image.name}.Containerfile", folder, unfinished, context.LAYER_TIME, base
+    )
     with buildah.container(unfinished) as (container, root):
         installed = inventory.read(root)
         text = sbom.bill(image, made_from.version, made_from.epoch, wanted, installed)
         bill.write_text(text, encoding="utf-8")
         bill.chmod(0o644)
-        buildah.finish(container, {bill: f"/{BILL}"}, labels(image, made_from, base), reference, made_from.epoch)
+        buildah.finish(
+            container,
+            {bill: f"/{BILL}"},
+            labels(image, made_from, base),
+            reference,
+            made_from.epoch,
+        )
     digest.write_text(buildah.push(reference, archive) + "\n", encoding="ascii")
     stamp.write_text(wanted + "\n", encoding="ascii")
     return True

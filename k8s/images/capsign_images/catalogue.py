@@ -1,4 +1,6 @@
-"""What goes into which image. Paths are relative to the repository, destinations to the image's root."""
+"""What goes into which image. Paths are relative to the repository, destinations to the image's
+root.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,18 @@ GLIBC = 36
 
 SUITE = "bookworm"
 BASE_PACKAGES = ("base-files", "python3", "libgcc-s1", "libstdc++6", "zlib1g")
-"""The last three: what manylinux wheels expect of a system besides glibc (PEP 599), gRPC's among them."""
+"""The last three: what manylinux wheels expect of a system besides glibc (PEP 599), gRPC's among
+them.
+"""
 
 SOFTHSM_PACKAGES = ("libsofthsm2",)
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image: its own packages, its files, its commands. Dependencies: requirements/<name>.lock."""
+    """One image: its own packages, its files, its commands. Dependencies:
+    requirements/<name>.lock.
+    """
 
     name: str
     title: str
@@ -47,7 +53,8 @@ AGENT = Image(
 ADAPTER = Image(
     name="adapter",
     title="capsign-adapter",
-    description="capsign's signer: the only process that logs in to the HSM; with the capsign command",
+    description="capsign's signer: the only process that logs in to "
+    "the HSM; with the capsign command",
     packages=(
         "proto/python/capsign_wire",
         "adapter/capsign_adapter",

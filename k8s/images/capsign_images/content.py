@@ -21,7 +21,9 @@ def files(path: Path) -> Iterator[Path]:
 
 
 def digest(root: Path, paths: Iterable[str], *facts: str) -> str:
-    """SHA-256, hex, over names, executable bits and bytes of files below `root`, and over further facts."""
+    """SHA-256, hex, over names, executable bits and bytes of files below `root`, and over further
+    facts.
+    """
     hasher = hashlib.sha256()
     for fact in facts:
         _field(hasher, fact.encode())

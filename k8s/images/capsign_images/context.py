@@ -10,7 +10,9 @@ from capsign_images import content, places, wheels
 from capsign_images.catalogue import Image
 
 LAUNCHER = '''#!/usr/bin/python3 -ISB
-"""Isolated: no user site, no PYTHON* from the environment, no .pth files; only these two folders and the standard library."""
+"""Isolated: no user site, no PYTHON* from the environment, no .pth files; only these two folders
+and the standard library.
+"""
 import sys
 
 sys.path[0:0] = ["/opt/capsign/app", "/opt/capsign/lib"]
@@ -22,7 +24,9 @@ if __name__ == "__main__":
 '''
 
 LAYER_TIME = 315532800
-"""All files of a context and of the layers made from it bear 1980-01-01: content alone decides whether a layer is another one."""
+"""All files of a context and of the layers made from it bear 1980-01-01: content alone decides
+whether a layer is another one.
+"""
 
 
 def prepare(image: Image, folder: Path, cache: Path) -> None:

@@ -35,23 +35,47 @@ class Installed:
 
 def read(root: Path) -> list[Installed]:
     """The Python and Debian packages in a root file system, sorted."""
-    return sorted([*python(root / LIBRARY), *distribution(root)], key=lambda package: (package.kind, package.name))
+    return sorted(
+        [*python(root / LIBRARY), *distribution(root)],
+        key=lambda package: (package.kind, package.name),
+    )
 
 
 def python(folder: Path) -> list[Installed]:
     """Python packages by their metadata."""
-    found = {canonicalize_name(each.name): each for each in metadata.distributions(path=[str(folder)])}
-    environment = {"python_version": catalogue.PYTHON, "sys_platform": "linux", "platform_system": "Linux", "extra": ""}
+    found = {
+        canonicalize_name(each.name): each for each in metadata.distributions(path=[str(folder)])
+    }
+    environment = {
+        "python_version": catalogue.PYTHON,
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "extra": "",
+    }
     packages = []
     for name, each in found.items():
-        wanted = {canonicalize_name(need.name) for need in map(Requirement, each.requires or ()) if _applies(need, environment)}
-        packages.append(Installed("pypi", name, each.version, _licence(each), needs=tuple(sorted(wanted & found.keys()))))
+        wanted = {
+            canonicalize_name(need.name)
+            for need in map(Requirement, each.requires or ())
+            if _applies(need, environment)
+        }
+        packages.append(
+            Installed(
+                "pypi",
+                name,
+                each.version,
+                _licence(each),
+                needs=tuple(sorted(wanted & found.keys())),
+            )
+        )
     return packages
 
 
 def distribution(root: Path) -> list[Installed]:
     """Debian packages: from our own base's descriptions, else from dpkg's status file."""
-    paragraphs = [file.read_text(encoding="utf-8") for file in sorted((root / DESCRIPTIONS).glob("*"))]
+    paragraphs = [
+        file.read_text(encoding="utf-8") for file in sorted((root / DESCRIPTIONS).glob("*"))
+    ]
     if not paragraphs and (root / STATUS).is_file():
         every = (root / STATUS).read_text(encoding="utf-8").split("\n\n")
         paragraphs = [text for text in every if "\nStatus: install ok installed" in text]
@@ -78,5 +102,9 @@ def _licence(package: metadata.Distribution) -> str:
         text = str(given).strip()
         if text and text != "UNKNOWN" and "\n" not in text and len(text) <= LONGEST_LICENCE:
             return text
-    named = [re.sub(r"^.* :: ", "", text) for text in about.get_all("Classifier") or () if text.startswith("License :: ")]
+    named = [
+        re.sub(r"^.* :: ", "", text)
+        for text in about.get_all("Classifier") or ()
+        if text.startswith("License :: ")
+    ]
     return " AND ".join(named) if len(named) == 1 else ""

@@ -1,4 +1,6 @@
-"""A software bill of materials, CycloneDX 1.6 in JSON: a function of what is installed, so that equal images have equal bills."""
+"""A software bill of materials, CycloneDX 1.6 in JSON: a function of what is installed, so that
+equal images have equal bills.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,17 @@ from capsign_images.inventory import Installed
 
 
 class SbomError(Exception):
-    """A bill that does not follow the CycloneDX schema: an error in this module or in a package's metadata."""
+    """A bill that does not follow the CycloneDX schema: an error in this module or in a package's
+    metadata.
+    """
 
 
-def bill(image: Image, version: str, epoch: int, content: str, installed: Sequence[Installed]) -> str:
-    """The bill of an image as text. `content` is the digest of what it was built from; `epoch`, seconds since 1970, its date."""
+def bill(
+    image: Image, version: str, epoch: int, content: str, installed: Sequence[Installed]
+) -> str:
+    """The bill of an image as text. `content` is the digest of what it was built from; `epoch`,
+    seconds since 1970, its date.
+    """
     subject = Component(
         name=image.title,
         version=version,
@@ -37,12 +45,16 @@ def bill(image: Image, version: str, epoch: int, content: str, installed: Sequen
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=content)],
     )
     components = {(each.kind, each.name): _component(each) for each in installed}
-    bom = Bom(components=components.values(), serial_number=_serial(image, version, content, installed))
+    bom = Bom(
+        components=components.values(), serial_number=_serial(image, version, content, installed)
+    )
     bom.metadata.component = subject
     bom.metadata.timestamp = datetime.fromtimestamp(epoch, UTC)
     bom.register_dependency(subject, components.values())
     for each in installed:
-        bom.register_dependency(components[each.kind, each.name], [components[each.kind, name] for name in each.needs])
+        bom.register_dependency(
+            components[each.kind, each.name], [components[each.kind, name] for name in each.needs]
+        )
     text = str(JsonV1Dot6(bom).output_as_string(indent=1)) + "\n"
     wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if wrong is not None:
@@ -67,5 +79,8 @@ def _component(package: Installed) -> Component:
 
 
 def _serial(image: Image, version: str, content: str, installed: Sequence[Installed]) -> uuid.UUID:
-    facts = [f"{image.title} {version} {content}", *sorted(f"{each.kind} {each.name} {each.version}" for each in installed)]
+    facts = [
+        f"{image.title} {version} {content}",
+        *sorted(f"{each.kind} {each.name} {each.version}" for each in installed),
+    ]
     return uuid.UUID(bytes=hashlib.sha256("\n".join(facts).encode()).digest()[:16], version=4)

@@ -1,4 +1,6 @@
-"""What an image is built from: its version, the digest of its inputs, and the commit that last touched one of them."""
+"""What an image is built from: its version, the digest of its inputs, and the commit that last
+touched one of them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class Source:
 
 def of(image: Image) -> Source:
     paths = _inputs(image)
-    version = tomllib.loads((places.REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    version = tomllib.loads((places.REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]["version"]
     revision, _, time = _git("log", "-1", "--format=%H %ct", "--", *paths).partition(" ")
     if revision and _git("status", "--porcelain", "--", *paths):
         revision += "-dirty"
@@ -45,5 +49,10 @@ def _inputs(image: Image) -> list[str]:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(places.REPOSITORY), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "-C", str(places.REPOSITORY), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,7 +1,8 @@
 """Wheels of a lock, for the Python of the base image, downloaded once.
 
-The host's pip downloads: its index, mirror and certificates are the host's affair and none of them reaches the image. Hashes are
-checked here and once more inside the build stage, where pip has no network.
+The host's pip downloads: its index, mirror and certificates are the host's affair and none of them
+reaches the image. Hashes are checked here and once more inside the build stage, where pip has no
+network.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def fetch(lock: Path, cache: Path) -> Path:
     folder = cache / "wheels" / _key(lock)
     if folder.is_dir():
         return folder
-    part = folder.with_suffix(".part")  # a download that broke off leaves this, and the next one begins anew
+    part = folder.with_suffix(
+        ".part"
+    )  # a download that broke off leaves this, and the next one begins anew
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     done = subprocess.run(_command(lock, part), capture_output=True, text=True, check=False)
@@ -37,13 +40,30 @@ def fetch(lock: Path, cache: Path) -> Path:
 
 def platforms(machine: str, glibc: int = catalogue.GLIBC) -> list[str]:
     """The platform tags that run on the base image, best first (PEP 600)."""
-    return [f"manylinux_2_{minor}_{machine}" for minor in range(glibc, 16, -1)] + [f"manylinux2014_{machine}"]
+    return [f"manylinux_2_{minor}_{machine}" for minor in range(glibc, 16, -1)] + [
+        f"manylinux2014_{machine}"
+    ]
 
 
 def _command(lock: Path, into: Path) -> list[str]:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
-    command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={catalogue.PYTHON}"]
-    command += [f"--abi={abi}" for abi in (f"cp{catalogue.PYTHON.replace('.', '')}", "abi3", "none")]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--require-hashes",
+    ]
+    command += [
+        "--only-binary=:all:",
+        "--implementation=cp",
+        f"--python-version={catalogue.PYTHON}",
+    ]
+    command += [
+        f"--abi={abi}" for abi in (f"cp{catalogue.PYTHON.replace('.', '')}", "abi3", "none")
+    ]
     command += [f"--platform={tag}" for tag in platforms(platform.machine())]
     return [*command, f"--dest={into}", f"--requirement={lock}"]
 

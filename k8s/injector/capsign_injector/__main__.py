@@ -31,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asyncio.run(_run(settings))
     except OSError as error:
-        return _say(f"It cannot listen on {settings.server.listen} or {settings.server.health} ({error.strerror}).")
+        return _say(
+            f"It cannot listen on {settings.server.listen} or {settings.server.health} "
+            f"({error.strerror})."
+        )
     return 0
 
 
@@ -45,10 +48,16 @@ async def _run(settings: Settings) -> None:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="capsign-injector", description="Adds the signing agent to pods that ask for it.")
+    parser = argparse.ArgumentParser(
+        prog="capsign-injector", description="Adds the signing agent to pods that ask for it."
+    )
     parser.add_argument("--version", action="version", version=f"capsign-injector {__version__}")
     parser.add_argument("--settings", type=Path, required=True, help="settings file, YAML")
-    parser.add_argument("--check-config", action="store_true", help="try what a start would, change nothing, then end")
+    parser.add_argument(
+        "--check-config",
+        action="store_true",
+        help="try what a start would, change nothing, then end",
+    )
     return parser.parse_args(arguments)
 
 
@@ -69,7 +78,9 @@ def _read(path: Path) -> bytes:
             return file.read(configuration.MAX_FILE_BYTES + 1)
     except OSError as error:
         why = (error.strerror or type(error).__name__).lower()
-        raise SettingsError(f"The settings file {path} cannot be read ({why}). Check the path after --settings.") from None
+        raise SettingsError(
+            f"The settings file {path} cannot be read ({why}). Check the path after --settings."
+        ) from None
 
 
 def _say(sentence: str) -> int:

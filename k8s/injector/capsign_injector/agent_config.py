@@ -1,6 +1,7 @@
 """The agent's configuration as TOML text: the same settings and pod give the same bytes. Pure.
 
-The text becomes the value of an environment variable, in which Kubernetes replaces `$(NAME)`: no `$` is ever written.
+The text becomes the value of an environment variable, in which Kubernetes replaces `$(NAME)`: no
+`$` is ever written.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ class Socket:
 
 
 def text(settings: Settings, sockets: Sequence[Socket], log_level: str, bundle_pem: str) -> str:
-    """The whole configuration. `bundle_pem` may be empty where a pod is only looked at. Raises SettingsError for a bundle that
-    no agent could use."""
+    """The whole configuration. `bundle_pem` may be empty where a pod is only looked at. Raises
+    SettingsError for a bundle that no agent could use.
+    """
     parts = [
-        _table("upstream", targets=settings.adapter.targets, server_name=settings.adapter.server_name),
+        _table(
+            "upstream", targets=settings.adapter.targets, server_name=settings.adapter.server_name
+        ),
         _table("identity", source=settings.identity.source),
         _identity(settings, bundle_pem),
         *(
@@ -60,10 +64,18 @@ def _identity(settings: Settings, bundle_pem: str) -> str:
     if identity.source == "workload-api":
         return _table("identity.workload_api", socket=f"{place}/{identity.socket}")
     if identity.source == "files":
-        names = {"ca_file": identity.ca_file, "cert_file": identity.cert_file, "key_file": identity.key_file}
+        names = {
+            "ca_file": identity.ca_file,
+            "cert_file": identity.cert_file,
+            "key_file": identity.key_file,
+        }
         return _table("identity.files", **{key: f"{place}/{name}" for key, name in names.items()})
     return (
-        _table("identity.kubernetes", enrolment_targets=settings.adapter.enrolment_targets, token_file=TOKEN_FILE)
+        _table(
+            "identity.kubernetes",
+            enrolment_targets=settings.adapter.enrolment_targets,
+            token_file=TOKEN_FILE,
+        )
         + f'bundle = """\n{certificates(bundle_pem)}"""\n'
         + _lines(state_dir=f"{STATE}/identity")
     )
@@ -72,14 +84,19 @@ def _identity(settings: Settings, bundle_pem: str) -> str:
 def certificates(bundle_pem: str) -> str:
     """The certificates in a bundle, without what is between them. Raises SettingsError."""
     if len(bundle_pem) > MAX_BUNDLE_BYTES:
-        raise SettingsError(f"The trust bundle is larger than {MAX_BUNDLE_BYTES} bytes. Is it the right file?", key="bundle_file")
+        raise SettingsError(
+            f"The trust bundle is larger than {MAX_BUNDLE_BYTES} bytes. Is it the right file?",
+            key="bundle_file",
+        )
     try:
         found = pem.unverified(bundle_pem.encode(errors="replace"))
     except ValueError as error:
         told = f"The trust bundle cannot be used: {error}. Is it the right file?"
         raise SettingsError(told, key="bundle_file") from None
     if bundle_pem.strip() and not found:
-        raise SettingsError("The trust bundle holds no PEM certificate. Is it the right file?", key="bundle_file")
+        raise SettingsError(
+            "The trust bundle holds no PEM certificate. Is it the right file?", key="bundle_file"
+        )
     return pem.written(found).decode()
 
 

@@ -1,7 +1,9 @@
-"""Keeps the injector's own certificate: looks at Secret and webhook configuration, takes the next step, serves what is stored.
+"""Keeps the injector's own certificate: looks at Secret and webhook configuration, takes the next
+step, serves what is stored.
 
-Any number of replicas do this at once. Each write holds only if nobody else wrote since the read, and one that lost looks again,
-so they agree without a leader. What decides is `serving_certificate`.
+Any number of replicas do this at once. Each write holds only if nobody else wrote since the read,
+and one that lost looks again, so they agree without a leader. What decides is
+`serving_certificate`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from capsign_injector.serving_tls import ServingTls
 from capsign_injector.stored_certificate import StoredError
 
 MAX_STEPS = 16
-"""Most steps of one look. Two replicas that start together need fewer; more would be a quarrel, and that waits."""
+"""Most steps of one look. Two replicas that start together need fewer; more would be a quarrel, and
+that waits.
+"""
 
 RETRY_S = (1.0, 2.0, 5.0)
 """Waits after a look that failed; the last one repeats."""
@@ -34,7 +38,13 @@ Connect = Callable[[], AbstractAsyncContextManager[Cluster]]
 class CertificateKeeper:
     """One replica's part."""
 
-    def __init__(self, settings: Server, connect: Connect, tls: ServingTls, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Server,
+        connect: Connect,
+        tls: ServingTls,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._connect = connect
         self._tls = tls
@@ -58,9 +68,15 @@ class CertificateKeeper:
         if self._held is None:
             return f"There is no serving certificate: {self._fault}."
         if not self._published:
-            return f"The authority of the serving certificate is not in the webhook configuration: {self._fault}."
+            return (
+                f"The authority of the serving certificate is not in the webhook "
+                f"configuration: {self._fault}."
+            )
         if self._now() >= self._sure_until:
-            return f"The cluster was not heard from for so long that other replicas may have moved on: {self._fault}."
+            return (
+                f"The cluster was not heard from for so long that other replicas may have "
+                f"moved on: {self._fault}."
+            )
         return None
 
     def ends_at(self) -> int:
@@ -82,7 +98,9 @@ class CertificateKeeper:
             await asyncio.sleep(pause * random.uniform(0.8, 1.0))
 
     async def look(self) -> float:
-        """Take every step that is due; then how long to wait, seconds. Raises ClusterError, StoredError, CertificateError."""
+        """Take every step that is due; then how long to wait, seconds. Raises ClusterError,
+        StoredError, CertificateError.
+        """
         async with self._connect() as cluster:
             for _ in range(MAX_STEPS):
                 with suppress(ConflictError):
@@ -92,21 +110,26 @@ class CertificateKeeper:
         return RETRY_S[0]
 
     async def _step(self, cluster: Cluster) -> int | None:
-        # In this order: what was stored before the webhooks are written is then known to who writes them (0014).
+        # In this order: what was stored before the webhooks are written is then known to who writes
+        # them (0014).
         webhooks = await cluster.webhooks()
         secret = await cluster.secret()
         self._ahead = cluster.now - self._clock()
         try:
             stored = stored_certificate.decode(secret.data)
         except StoredError as error:
-            raise StoredError(f"Secret {self._settings.namespace}/{self._settings.secret}: {error}") from None
+            raise StoredError(
+                f"Secret {self._settings.namespace}/{self._settings.secret}: {error}"
+            ) from None
         trusted = _common(webhooks.bundles)
         if stored is not None:
             self._serve(stored, trusted, cluster.now)
             self._empty_since = None
         elif self._empty_since is None:
             self._empty_since = cluster.now
-        view = View(stored, self._held, trusted, cluster.now, secret.rotation, self._empty_since or 0)
+        view = View(
+            stored, self._held, trusted, cluster.now, secret.rotation, self._empty_since or 0
+        )
         step = serving_certificate.next_step(view, self._terms)
         if isinstance(step, Store):
             await cluster.store(secret, stored_certificate.encode(step.material), webhooks)
@@ -119,7 +142,9 @@ class CertificateKeeper:
         return step.until
 
     def _serve(self, stored: Material, trusted: frozenset[bytes], now: int) -> None:
-        """Serve what is stored. What others must see first, they have seen: that is why it is stored."""
+        """Serve what is stored. What others must see first, they have seen: that is why it is
+        stored.
+        """
         if self._tls.load(stored.leaf):
             logs.event("certificate.loaded", generation=self._tls.generation)
         self._held = stored
@@ -138,7 +163,9 @@ class CertificateKeeper:
 
 
 def _common(bundles: tuple[bytes, ...]) -> frozenset[bytes]:
-    """DER of the authorities that every one of these PEM bundles holds; one that cannot be read holds none."""
+    """DER of the authorities that every one of these PEM bundles holds; one that cannot be read
+    holds none.
+    """
     sets = []
     for bundle in bundles:
         try:

@@ -1,6 +1,8 @@
-"""X.509 for the injector's own server: an authority and the certificate that it signs, made and read. Pure but for randomness.
+"""X.509 for the injector's own server: an authority and the certificate that it signs, made and
+read. Pure but for randomness.
 
-All keys are P-256. What is made is valid from an hour ago, so that an API server whose clock is behind takes it.
+All keys are P-256. What is made is valid from an hour ago, so that an API server whose clock is
+behind takes it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ MAX_CERTIFICATES = 32
 
 
 class CertificateError(Exception):
-    """A certificate or key is not what it must be. The text says what is wrong and never quotes it."""
+    """A certificate or key is not what it must be. The text says what is wrong and never quotes
+    it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,9 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What decisions rest on. Times are seconds since 1970; DER is the certificate's identity, however its PEM is laid out."""
+    """What decisions rest on. Times are seconds since 1970; DER is the certificate's identity,
+    however its PEM is laid out.
+    """
 
     der: bytes
     not_before: int
@@ -59,7 +65,9 @@ class Facts:
 
 
 def make_authority(life_s: int, now: int) -> Pair:
-    """A new authority that may sign server certificates and no further authority. Its name is unlike any other's."""
+    """A new authority that may sign server certificates and no further authority. Its name is
+    unlike any other's.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     name = _name(f"capsign-injector {identifier.digest[:8].hex()}")
@@ -71,17 +79,27 @@ def make_authority(life_s: int, now: int) -> Pair:
 
 
 def make_leaf(authority: Pair, names: Iterable[str], life_s: int, now: int) -> Pair:
-    """A new server certificate for these DNS names; it never outlives its authority. Raises CertificateError."""
+    """A new server certificate for these DNS names; it never outlives its authority. Raises
+    CertificateError.
+    """
     signer, signer_key = _parse(authority)
     key = ec.generate_private_key(ec.SECP256R1())
     last = min(now + life_s, int(signer.not_valid_after_utc.timestamp()))
     listed = list(names)
     builder = _builder(_name("capsign-injector"), signer.subject, key.public_key(), now, last)
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in listed]), critical=False)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([x509.DNSName(name) for name in listed]), critical=False
+    )
+    builder = builder.add_extension(
+        x509.BasicConstraints(ca=False, path_length=None), critical=True
+    )
     builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    builder = builder.add_extension(
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+    )
+    builder = builder.add_extension(
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+    )
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer_key.public_key())
     builder = builder.add_extension(issuer, critical=False)
     return _pair(builder.sign(signer_key, hashes.SHA256()), key)
@@ -104,7 +122,9 @@ def read_all(pem: bytes) -> tuple[Facts, ...]:
     try:
         found = certificates(pem)
         if pem.count(b"-----BEGIN ") != len(found):
-            raise CertificateError("There is something beside certificates in it. Only certificates may be published.")
+            raise CertificateError(
+                "There is something beside certificates in it. Only certificates may be published."
+            )
         if not found:
             raise CertificateError("It is not PEM of X.509 certificates.")
         return tuple(_facts(x509.load_der_x509_certificate(one)) for one in found)
@@ -113,18 +133,27 @@ def read_all(pem: bytes) -> tuple[Facts, ...]:
 
 
 def normal(pem: bytes) -> bytes:
-    """The certificates in `pem` and nothing else, one line ending, no comments. Raises CertificateError."""
-    return b"".join(x509.load_der_x509_certificate(one.der).public_bytes(serialization.Encoding.PEM) for one in read_all(pem))
+    """The certificates in `pem` and nothing else, one line ending, no comments. Raises
+    CertificateError.
+    """
+    return b"".join(
+        x509.load_der_x509_certificate(one.der).public_bytes(serialization.Encoding.PEM)
+        for one in read_all(pem)
+    )
 
 
 def refuse_strangers(authority: bytes, pair: Pair) -> None:
-    """Raises CertificateError unless `pair` belongs together and `authority` (PEM) has signed it."""
+    """Raises CertificateError unless `pair` belongs together and `authority` (PEM) has signed
+    it.
+    """
     signer = _certificate(authority)
     certificate, _ = _parse(pair)
     try:
         certificate.verify_directly_issued_by(signer)
     except (ValueError, TypeError, InvalidSignature):
-        raise CertificateError("The serving certificate was not signed by the authority beside it.") from None
+        raise CertificateError(
+            "The serving certificate was not signed by the authority beside it."
+        ) from None
 
 
 def refuse_split(pair: Pair) -> None:
@@ -133,20 +162,32 @@ def refuse_split(pair: Pair) -> None:
 
 
 def refuse_unservable(chain: bytes, now: int) -> None:
-    """Raises CertificateError if no API server would take the first of these certificates (PEM) now."""
+    """Raises CertificateError if no API server would take the first of these certificates (PEM)
+    now.
+    """
     leaf = x509.load_der_x509_certificate(certificates(chain)[0])
     facts = _facts(leaf)
     key = leaf.public_key()
     if not isinstance(key, rsa.RSAPublicKey | ed25519.Ed25519PublicKey) and not (
-        isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1)
+        isinstance(key, ec.EllipticCurvePublicKey)
+        and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1)
     ):
-        raise CertificateError("The certificate's key is of a kind that API servers do not take. Have one issued for P-256.")
-    if not facts.names:
-        raise CertificateError("The certificate has no DNS name: no API server takes it. Have one issued for the Service's name.")
-    if not facts.valid(now):
-        begins, ends, clock = (datetime.fromtimestamp(at, UTC) for at in (facts.not_before, facts.not_after, now))
         raise CertificateError(
-            f"The certificate is valid from {begins:%Y-%m-%d %H:%M:%S} to {ends:%Y-%m-%d %H:%M:%S} UTC, and this machine's clock "
+            "The certificate's key is of a kind that API servers do not take. Have one "
+            "issued for P-256."
+        )
+    if not facts.names:
+        raise CertificateError(
+            "The certificate has no DNS name: no API server takes it. Have one issued "
+            "for the Service's name."
+        )
+    if not facts.valid(now):
+        begins, ends, clock = (
+            datetime.fromtimestamp(at, UTC) for at in (facts.not_before, facts.not_after, now)
+        )
+        raise CertificateError(
+            f"The certificate is valid from {begins:%Y-%m-%d %H:%M:%S} to "
+            f"{ends:%Y-%m-%d %H:%M:%S} UTC, and this machine's clock "
             f"says {clock:%Y-%m-%d %H:%M:%S} UTC. Have another issued, or set the clock."
         )
 
@@ -164,7 +205,10 @@ def _parse(pair: Pair) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         key = serialization.load_pem_private_key(pair.key, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise CertificateError("The private key is not PEM without a passphrase.") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+    if (
+        not isinstance(key, ec.EllipticCurvePrivateKey)
+        or key.public_key() != certificate.public_key()
+    ):
         raise CertificateError("Certificate and private key do not belong together.")
     return certificate, key
 
@@ -175,7 +219,9 @@ def _facts(certificate: x509.Certificate) -> Facts:
     for extension in certificate.extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):
             names = frozenset(extension.value.get_values_for_type(x509.DNSName))
-            names |= frozenset(str(one) for one in extension.value.get_values_for_type(x509.IPAddress))
+            names |= frozenset(
+                str(one) for one in extension.value.get_values_for_type(x509.IPAddress)
+            )
         elif isinstance(extension.value, x509.BasicConstraints):
             authority = extension.value.ca
     return Facts(
@@ -220,5 +266,7 @@ def _name(common: str) -> x509.Name:
 
 
 def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     return Pair(certificate.public_bytes(serialization.Encoding.PEM), private)

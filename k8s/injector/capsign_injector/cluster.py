@@ -1,7 +1,8 @@
 """The two Kubernetes objects that the injector may touch, read and replaced over HTTPS.
 
-Every write names the `resourceVersion` that was read, so it happens only if nobody else wrote in between. Reads name none: those
-are linearizable. Token and authority are read anew for every connection, since the kubelet replaces both.
+Every write names the `resourceVersion` that was read, so it happens only if nobody else wrote in
+between. Reads name none: those are linearizable. Token and authority are read anew for every
+connection, since the kubelet replaces both.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ MANAGER = "capsign-injector"
 """Name under which the API server notes what we wrote."""
 
 RELEASE = "meta.helm.sh/"
-"""Begins the annotations by which Helm knows what is its own: without them it would not install over what we made."""
+"""Begins the annotations by which Helm knows what is its own: without them it would not install
+over what we made.
+"""
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 
@@ -43,7 +46,9 @@ ROTATE_ANNOTATION = "capsign.dev/rotate"
 
 
 class ClusterError(Exception):
-    """The API server did not do it, or may not have. The text says which object, and what to check."""
+    """The API server did not do it, or may not have. The text says which object, and what to
+    check.
+    """
 
 
 class ConflictError(ClusterError):
@@ -62,7 +67,9 @@ class _RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """The Secret as read; without `raw` there is none. `rotation` is what an operator's annotation says."""
+    """The Secret as read; without `raw` there is none. `rotation` is what an operator's annotation
+    says.
+    """
 
     data: Mapping[str, bytes]
     rotation: str
@@ -93,7 +100,10 @@ class Cluster:
     async def webhooks(self) -> Webhooks:
         """Raises ClusterError."""
         raw = await self._call("GET", self._webhooks_path, None)
-        bundles = (_bytes(one.get("clientConfig", {}).get("caBundle") or "") for one in raw.get("webhooks") or [])
+        bundles = (
+            _bytes(one.get("clientConfig", {}).get("caBundle") or "")
+            for one in raw.get("webhooks") or []
+        )
         return Webhooks(tuple(bundles), raw)
 
     async def secret(self) -> Secret:
@@ -107,18 +117,33 @@ class Cluster:
         return Secret(data, str(notes.get(ROTATE_ANNOTATION, ""))[:256], raw)
 
     async def store(self, secret: Secret, data: Mapping[str, bytes], beside: Webhooks) -> None:
-        """Replace the Secret's data, or make it if there is none, as part of the release that `beside` is part of. Raises
-        ConflictError if it changed since it was read; after another ClusterError it may be done or not."""
+        """Replace the Secret's data, or make it if there is none, as part of the release that
+        `beside` is part of. Raises ConflictError if it changed since it was read; after another
+        ClusterError it may be done or not.
+        """
         encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
         if secret.raw is not None:
             await self._call("PUT", self._secret_path, {**secret.raw, "data": encoded})
             return
         release = beside.raw["metadata"]
-        # What never changes: of a label that another version of the chart changes we would be the owner, and Helm refused.
-        notes = {key: value for key, value in (release.get("annotations") or {}).items() if key.startswith(RELEASE)}
-        labels = {key: value for key, value in (release.get("labels") or {}).items() if key == MANAGED_BY}
+        # What never changes: of a label that another version of the chart changes we would be the
+        # owner, and Helm refused.
+        notes = {
+            key: value
+            for key, value in (release.get("annotations") or {}).items()
+            if key.startswith(RELEASE)
+        }
+        labels = {
+            key: value for key, value in (release.get("labels") or {}).items() if key == MANAGED_BY
+        }
         about = {"name": self._settings.secret, "labels": labels, "annotations": notes}
-        made = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": about, "data": encoded}
+        made = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "Opaque",
+            "metadata": about,
+            "data": encoded,
+        }
         await self._call("POST", self._secret_path.rpartition("/")[0], made)
 
     async def publish(self, webhooks: Webhooks, bundle: bytes) -> None:
@@ -143,15 +168,23 @@ class Cluster:
         except _RefusedError as refusal:
             raise _explained(refusal.status, method, path) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ClusterError(f"The API server at {self._base} does not answer ({type(error).__name__}).") from None
+            raise ClusterError(
+                f"The API server at {self._base} does not answer ({type(error).__name__})."
+            ) from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ClusterError(f"The API server's answer to {method} {path} is not the object that was asked for.") from None
+            raise ClusterError(
+                f"The API server's answer to {method} {path} is not the object that was asked for."
+            ) from None
         return raw
 
-    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         data = None if body is None else msgspec.json.encode(body)
         query = {"fieldManager": MANAGER} if body is not None else None
-        async with self._session.request(method, self._base + path, params=query, data=data, allow_redirects=False) as answer:
+        async with self._session.request(
+            method, self._base + path, params=query, data=data, allow_redirects=False
+        ) as answer:
             if answer.status not in {200, 201}:
                 raise _RefusedError(answer.status)
             # The whole answer is bounded before it is decoded: the object may hold anything by now.
@@ -169,13 +202,23 @@ class Cluster:
 
 
 @asynccontextmanager
-async def connect(settings: Server, environ: Mapping[str, str] = os.environ) -> AsyncIterator[Cluster]:
-    """A connection with the token and the authority that are in their files now. Raises ClusterError."""
+async def connect(
+    settings: Server, environ: Mapping[str, str] = os.environ
+) -> AsyncIterator[Cluster]:
+    """A connection with the token and the authority that are in their files now. Raises
+    ClusterError.
+    """
     token, context = _credentials(settings)
-    headers = {"Authorization": f"Bearer {token}", "Accept": "application/json", "Content-Type": "application/json"}
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+    }
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     connector = aiohttp.TCPConnector(ssl=context, limit=1)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
+    async with aiohttp.ClientSession(
+        headers=headers, timeout=timeout, connector=connector
+    ) as session:
         yield Cluster(session, settings, base_url(settings, environ))
 
 
@@ -200,12 +243,19 @@ def _credentials(settings: Server) -> tuple[str, ssl.SSLContext]:
 
 
 def base_url(settings: Server, environ: Mapping[str, str]) -> str:
-    """Where the API server is. Raises ClusterError outside of a cluster when the settings do not say."""
+    """Where the API server is. Raises ClusterError outside of a cluster when the settings do not
+    say.
+    """
     if settings.api_server:
         return settings.api_server.rstrip("/")
-    host, port = environ.get("KUBERNETES_SERVICE_HOST", ""), environ.get("KUBERNETES_SERVICE_PORT", "443")
+    host, port = (
+        environ.get("KUBERNETES_SERVICE_HOST", ""),
+        environ.get("KUBERNETES_SERVICE_PORT", "443"),
+    )
     if not host:
-        raise ClusterError("This is no pod of a cluster, and `server.api_server` is not set. Set it.")
+        raise ClusterError(
+            "This is no pod of a cluster, and `server.api_server` is not set. Set it."
+        )
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
@@ -215,9 +265,15 @@ def _explained(status: int, method: str, path: str) -> ClusterError:
         return ConflictError(f"{what} was changed by somebody else meanwhile.")
     if status in {401, 403}:
         verb = {"GET": "get", "PUT": "update", "POST": "create"}[method]
-        return ClusterError(f"The API server refuses {method} of {what} ({status}). The service account needs `{verb}` on it.")
+        return ClusterError(
+            f"The API server refuses {method} of {what} ({status}). The service account "
+            f"needs `{verb}` on it."
+        )
     if status == 404:
-        return AbsentError(f"There is no {what}. `helm upgrade --install` makes it anew, or correct the name in the settings.")
+        return AbsentError(
+            f"There is no {what}. `helm upgrade --install` makes it anew, or correct the "
+            f"name in the settings."
+        )
     return ClusterError(f"The API server answers {status} to {method} of {what}.")
 
 

@@ -1,9 +1,11 @@
-"""Whether the adapter that serves now is one for which the trust bundle vouches, by a TLS handshake at its enrolment address.
+"""Whether the adapter that serves now is one for which the trust bundle vouches, by a TLS handshake
+at its enrolment address.
 
-The bundle is a file that outlives the adapter which wrote it: after a reinstallation with new keys it is there before the new
-adapter has written its own, and a pod that got it could never enrol. So no pod gets a bundle that nobody has confirmed. What was
-confirmed stays so while no adapter answers: pods may be made during an outage, and wait for its end. An adapter that answers with
-a certificate of another authority ends that at once.
+The bundle is a file that outlives the adapter which wrote it: after a reinstallation with new keys
+it is there before the new adapter has written its own, and a pod that got it could never enrol. So
+no pod gets a bundle that nobody has confirmed. What was confirmed stays so while no adapter
+answers: pods may be made during an outage, and wait for its end. An adapter that answers with a
+certificate of another authority ends that at once.
 """
 
 from __future__ import annotations
@@ -27,13 +29,17 @@ TIMEOUT_S = 5.0
 """Longest handshake."""
 
 Handshake = Callable[[str, str, ssl.SSLContext], Awaitable[None]]
-"""With host:port, as the server of that name. Raises OSError (ssl.SSLError is one) or TimeoutError."""
+"""With host:port, as the server of that name. Raises OSError (ssl.SSLError is one) or
+TimeoutError.
+"""
 
 
 class Confirmation:
     """One replica's knowledge. `fault` may be asked at any time; `run` keeps it true."""
 
-    def __init__(self, adapter: Adapter, bundle: WatchedFiles[str], handshake: Handshake | None = None) -> None:
+    def __init__(
+        self, adapter: Adapter, bundle: WatchedFiles[str], handshake: Handshake | None = None
+    ) -> None:
         self._adapter = adapter
         self._bundle = bundle
         self._handshake = handshake or shake
@@ -41,7 +47,9 @@ class Confirmation:
         self._why = "it has not been asked yet"
 
     def fault(self) -> str | None:
-        """Why pods cannot be given the bundle that is there now; None if they can. Raises FileError without one."""
+        """Why pods cannot be given the bundle that is there now; None if they can. Raises FileError
+        without one.
+        """
         if self._bundle.current() == self._confirmed:
             return None
         return f"No adapter has confirmed the trust bundle: {self._why}."
@@ -70,10 +78,17 @@ class Confirmation:
                 async with asyncio.timeout(TIMEOUT_S):
                     await self._handshake(target, self._adapter.server_name, context)
             except ssl.SSLCertVerificationError as error:
-                if tls_trust.out_of_time(error):  # by our clock, which may be the wrong one: nobody else is at work
-                    self._why = f"the certificate of the one at {target} is not valid by this node's clock"
+                if tls_trust.out_of_time(
+                    error
+                ):  # by our clock, which may be the wrong one: nobody else is at work
+                    self._why = (
+                        f"the certificate of the one at {target} is not valid by this node's clock"
+                    )
                     continue
-                contradicted = f"the one at {target} has a certificate that it does not vouch for ({error.verify_message})"
+                contradicted = (
+                    f"the one at {target} has a certificate that it does not vouch for "
+                    f"({error.verify_message})"
+                )
             except (OSError, TimeoutError) as error:
                 self._why = f"{target} does not answer ({type(error).__name__})"
             else:
@@ -90,5 +105,7 @@ class Confirmation:
 async def shake(target: str, name: str, context: ssl.SSLContext) -> None:
     """A handshake and nothing after it."""
     there = addresses.target(target)
-    _, writer = await asyncio.open_connection(there.host, there.port, ssl=context, server_hostname=name)
+    _, writer = await asyncio.open_connection(
+        there.host, there.port, ssl=context, server_hostname=name
+    )
     writer.transport.abort()

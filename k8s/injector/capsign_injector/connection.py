@@ -1,4 +1,6 @@
-"""One HTTP/1.1 connection: aiohttp's, with a time for the head of a request and word of when it is idle."""
+"""One HTTP/1.1 connection: aiohttp's, with a time for the head of a request and word of when it is
+idle.
+"""
 
 from __future__ import annotations
 
@@ -95,9 +97,15 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
     ) -> web.StreamResponse:
-        """What is no HTTP. aiohttp would log it and quote it; it is counted, and answered with a fixed sentence."""
+        """What is no HTTP. aiohttp would log it and quote it; it is counted, and answered with a
+        fixed sentence.
+        """
         self.begin()
         self._owner.broken()
         answer = web.Response(status=status, text="This is no HTTP/1.1 request that can be read.\n")

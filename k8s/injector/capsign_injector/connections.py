@@ -1,7 +1,9 @@
-"""Bounded HTTP/1.1 connections on one address: how many, how long a head may take, which one goes when there are too many.
+"""Bounded HTTP/1.1 connections on one address: how many, how long a head may take, which one goes
+when there are too many.
 
-HTTP itself is aiohttp's. What it lacks is added around it: a time for the head of a request, a bound on connections that counts
-those still in their TLS handshake, room for a new one by closing the one that is idle longest, and an end that loses no request.
+HTTP itself is aiohttp's. What it lacks is added around it: a time for the head of a request, a
+bound on connections that counts those still in their TLS handshake, room for a new one by closing
+the one that is idle longest, and an end that loses no request.
 """
 
 from __future__ import annotations
@@ -23,13 +25,17 @@ HANDSHAKE_S = 5.0
 """Longest TLS handshake."""
 
 KEEP_ALIVE_S = 120.0
-"""Longest idle time. Above the 90 s of Go's client: the API server closes first, and never sends into what we have closed."""
+"""Longest idle time. Above the 90 s of Go's client: the API server closes first, and never sends
+into what we have closed.
+"""
 
 ANSWER_S = 10.0
 """Longest time for a caller to take its answer."""
 
 LAST_WORDS_S = 1.0
-"""After the listener closed: how long a connection that was just made may take to send its request."""
+"""After the listener closed: how long a connection that was just made may take to send its
+request.
+"""
 
 BACKLOG = 4_096
 """Connections that the kernel holds while we are busy."""
@@ -37,8 +43,9 @@ BACKLOG = 4_096
 SPARE_FILES = 128
 """Open files left for everything that is no connection."""
 
-# asyncio fills a buffer of 256 KiB for each TLS connection, which for a thousand is more than everything else together. A TLS
-# record has at most 16 KiB. The attribute is not documented; where it goes away, this has no effect.
+# asyncio fills a buffer of 256 KiB for each TLS connection, which for a thousand is more than
+# everything else together. A TLS record has at most 16 KiB. The attribute is not documented; where
+# it goes away, this has no effect.
 sslproto.SSLProtocol.max_size = 32 * 1024
 
 Handler = Callable[["web.BaseRequest"], Awaitable[web.StreamResponse]]
@@ -47,7 +54,14 @@ Handler = Callable[["web.BaseRequest"], Awaitable[web.StreamResponse]]
 class Connections(Owner):
     """All connections of one listener, and the listener."""
 
-    def __init__(self, handler: Handler, *, most: int, broken: Callable[[], None], keep_alive_s: float = KEEP_ALIVE_S) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        most: int,
+        broken: Callable[[], None],
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
         super().__init__(self._handle)
         self._handler = handler
         self._most = most
@@ -87,7 +101,9 @@ class Connections(Owner):
         self._accepting = asyncio.create_task(self._accept())
 
     async def drain(self, seconds: float) -> bool:
-        """Take no more connections, answer every request that is on its way, close. False if `seconds` were not enough."""
+        """Take no more connections, answer every request that is on its way, close. False if
+        `seconds` were not enough.
+        """
         self.closing = True
         if self._accepting is not None:
             self._accepting.cancel()
@@ -126,7 +142,9 @@ class Connections(Owner):
             connection.end()
 
     async def _accept(self) -> None:
-        """Ends when cancelled, and then has taken all that it accepted: asyncio's own sock_accept may lose one."""
+        """Ends when cancelled, and then has taken all that it accepted: asyncio's own sock_accept
+        may lose one.
+        """
         assert self._socket is not None
         while True:
             await self._somebody_waits(self._socket)
@@ -169,9 +187,15 @@ class Connections(Owner):
         self.changed.set()
 
     async def _connect(self, accepted: socket.socket) -> None:
-        limits = {} if self._context is None else {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": LINGER_S}
+        limits = (
+            {}
+            if self._context is None
+            else {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": LINGER_S}
+        )
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(self, accepted, ssl=self._context, **limits)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self, accepted, ssl=self._context, **limits
+            )
         except OSError:  # no TLS, or none in time
             self.broken()
 
@@ -193,7 +217,10 @@ def listening(host: str | None, port: int) -> socket.socket:
         host = "0.0.0.0"  # noqa: S104 - every address was asked for
     if host is None or ":" in host:
         return socket.create_server(
-            (host or "::", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=host in {None, "::"}
+            (host or "::", port),
+            family=socket.AF_INET6,
+            backlog=BACKLOG,
+            dualstack_ipv6=host in {None, "::"},
         )
     return socket.create_server((host, port), backlog=BACKLOG)
 

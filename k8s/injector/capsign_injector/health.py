@@ -1,4 +1,6 @@
-"""`GET /healthz`, `/readyz` and `/metrics` without TLS, on a listener of their own: they answer when the webhook is full."""
+"""`GET /healthz`, `/readyz` and `/metrics` without TLS, on a listener of their own: they answer
+when the webhook is full.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ Faults = Callable[[], Iterable[str]]
 
 
 class Health:
-    """Ready is who serves a certificate that API servers take, has a trust bundle for agents, and is not about to end."""
+    """Ready is who serves a certificate that API servers take, has a trust bundle for agents, and
+    is not about to end.
+    """
 
     def __init__(self, faults: Faults, metrics: Metrics) -> None:
         self._faults = faults
@@ -36,9 +40,13 @@ class Health:
             answer = web.Response(text="ok\n")
         elif request.path == "/readyz":
             faults = self.faults()
-            answer = web.Response(status=503 if faults else 200, text="".join(f"{one}\n" for one in faults) or "ok\n")
+            answer = web.Response(
+                status=503 if faults else 200, text="".join(f"{one}\n" for one in faults) or "ok\n"
+            )
         elif request.path == "/metrics":
-            answer = web.Response(text=self._metrics.text(), headers={hdrs.CONTENT_TYPE: text_format.CONTENT_TYPE})
+            answer = web.Response(
+                text=self._metrics.text(), headers={hdrs.CONTENT_TYPE: text_format.CONTENT_TYPE}
+            )
         else:
             answer = web.Response(status=404)
         if answer.status >= 400:

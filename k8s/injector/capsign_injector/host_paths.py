@@ -1,9 +1,12 @@
-"""Which mounts of a node's own files are harmless: a list of those that are. All else is access to the node. Pure.
+"""Which mounts of a node's own files are harmless: a list of those that are. All else is access to
+the node. Pure.
 
-What is dangerous cannot be listed: sockets of services (/run/systemd, /run/dbus), files that the node executes (/usr/bin,
-/etc/cron.d, /opt/cni), its kernel (/sys), its homes, and whatever a distribution adds. So a path passes only by name, with all
-that is below it, and nearly always only to be read: who writes into a directory of the node can put a link there that a program
-of the node follows. What is meant counts, not the spelling. No `subPath` makes a path harmless: the node decides what is there.
+What is dangerous cannot be listed: sockets of services (/run/systemd, /run/dbus), files that the
+node executes (/usr/bin, /etc/cron.d, /opt/cni), its kernel (/sys), its homes, and whatever a
+distribution adds. So a path passes only by name, with all that is below it, and nearly always only
+to be read: who writes into a directory of the node can put a link there that a program of the node
+follows. What is meant counts, not the spelling. No `subPath` makes a path harmless: the node
+decides what is there.
 """
 
 from __future__ import annotations
@@ -38,19 +41,31 @@ TO_READ = (
     "/var/lib/ca-certificates",
     "/var/log",
 )
-"""Mounted read-only: names, time zones, public certificates, logs, facts about hardware. No other file system is mounted below
-any of them, which a read-only mount would leave writable."""
+"""Mounted read-only: names, time zones, public certificates, logs, facts about hardware. No other
+file system is mounted below any of them, which a read-only mount would leave writable.
+"""
 
-TO_WRITE = ("/dev/fuse", "/dev/hugepages", "/dev/net/tun", "/dev/null", "/mnt/disks", "/proc/sys/net", "/proc/sys/vm")
-"""However mounted: devices that give nothing of the node away, disks for pods, settings of the kernel's network and memory."""
+TO_WRITE = (
+    "/dev/fuse",
+    "/dev/hugepages",
+    "/dev/net/tun",
+    "/dev/null",
+    "/mnt/disks",
+    "/proc/sys/net",
+    "/proc/sys/vm",
+)
+"""However mounted: devices that give nothing of the node away, disks for pods, settings of the
+kernel's network and memory.
+"""
 
 NEVER = frozenset({"Socket", "BlockDevice"})
 """Types of a hostPath behind which there is a service of the node, or a disk."""
 
 
 def harmless(path: HostPath, mount: Mount, further: Collection[str]) -> bool:
-    """Whether this mount of a node's path gives no access to the node. `further` are paths that the platform team adds, to be
-    written too."""
+    """Whether this mount of a node's path gives no access to the node. `further` are paths that the
+    platform team adds, to be written too.
+    """
     here = plain(path.path)
     if any(_covers(plain(one), here) for one in further):
         return not _leaves(mount)
@@ -61,13 +76,21 @@ def harmless(path: HostPath, mount: Mount, further: Collection[str]) -> bool:
 
 
 def plain(path: str) -> str:
-    """The path as the node or a container sees it; on nearly every one /var/run is a link to /run."""
+    """The path as the node or a container sees it; on nearly every one /var/run is a link to
+    /run.
+    """
     there = posixpath.normpath("/" + path.lstrip("/"))
-    return there.removeprefix("/var") if there == "/var/run" or there.startswith("/var/run/") else there
+    return (
+        there.removeprefix("/var")
+        if there == "/var/run" or there.startswith("/var/run/")
+        else there
+    )
 
 
 def _leaves(mount: Mount) -> bool:
-    """Whether the sub-path may lead out of its volume. The API server refuses those that say so; an expression says it later."""
+    """Whether the sub-path may lead out of its volume. The API server refuses those that say so; an
+    expression says it later.
+    """
     return ".." in (mount.sub_path or "").split("/") or mount.sub_path_expr is not None
 
 

@@ -1,7 +1,9 @@
-"""From pod and settings to the injected pod. Pure, and idempotent: `inject(inject(x)) == inject(x)`.
+"""From pod and settings to the injected pod. Pure, and idempotent: `inject(inject(x)) ==
+inject(x)`.
 
-It is called again for the same pod: the API server reinvokes webhooks when another one changed it, and a template that was
-injected offline is admitted later. So each thing is put where it is already, and everything else is left as it came.
+It is called again for the same pod: the API server reinvokes webhooks when another one changed it,
+and a template that was injected offline is admitted later. So each thing is put where it is
+already, and everything else is left as it came.
 """
 
 from __future__ import annotations
@@ -33,17 +35,23 @@ class Result:
     pod: dict[str, Any]
     warnings: tuple[str, ...]
     containers: tuple[str, ...]
-    """Those with a socket, in the order of their sockets; empty: the pod did not ask to be injected."""
+    """Those with a socket, in the order of their sockets; empty: the pod did not ask to be
+    injected.
+    """
 
 
 def wants(pod: Mapping[str, Any]) -> bool:
-    """Whether the pod carries the label. What has no readable labels does not. Raises Refusal for a value that says neither yes
-    nor no: a pod that was meant to sign must not run without an agent."""
+    """Whether the pod carries the label. What has no readable labels does not. Raises Refusal for a
+    value that says neither yes nor no: a pod that was meant to sign must not run without an agent.
+    """
     value = _of(pod, "labels").get(asking.LABEL)
     if value is None or value in ("true", "false"):
         return value == "true"
     told = f'is "{shown(value)}"' if isinstance(value, str) else "is no text"
-    sentence = f'The label `{asking.LABEL}` {told}. Write `{asking.LABEL}: "true"`, with the quotes, or "false" for no agent.'
+    sentence = (
+        f'The label `{asking.LABEL}` {told}. Write `{asking.LABEL}: "true"`, with the quotes, '
+        f'or "false" for no agent.'
+    )
     raise Refusal(Reason.ANNOTATION, f"metadata.labels[{asking.LABEL}]", sentence)
 
 
@@ -54,14 +62,16 @@ def _of(pod: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 
 
 def inject(pod: Mapping[str, Any], namespace: str, settings: Settings, bundle_pem: str) -> Result:
-    """A pod with the agent in it; `pod` is not changed, and what stays as it is is shared with it. A pod without the label comes
-    back as it is.
+    """A pod with the agent in it; `pod` is not changed, and what stays as it is is shared with it.
+    A pod without the label comes back as it is.
 
-    `bundle_pem` may be empty, for looking only: such an agent trusts no adapter. Raises Refusal for a pod that must not run so,
-    and SettingsError for a bundle that is none.
+    `bundle_pem` may be empty, for looking only: such an agent trusts no adapter. Raises Refusal for
+    a pod that must not run so, and SettingsError for a bundle that is none.
     """
     if not wants(pod):
-        misplaced = asking.LABEL in _of(pod, "annotations") and asking.LABEL not in _of(pod, "labels")
+        misplaced = asking.LABEL in _of(pod, "annotations") and asking.LABEL not in _of(
+            pod, "labels"
+        )
         return Result(dict(pod), (asking.MISPLACED,) if misplaced else (), ())
     view = pods.read(pod)
     wanted = asking.read(view.annotations, namespace, settings)
@@ -74,10 +84,20 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings, bundle_pe
         if one.name in chosen:
             refusals.refuse_container(view, one)
 
-    sockets = [agent_config.Socket(index, name, wanted.profile_of(name).grants) for index, name in enumerate(chosen)]
+    sockets = [
+        agent_config.Socket(index, name, wanted.profile_of(name).grants)
+        for index, name in enumerate(chosen)
+    ]
     config = agent_config.text(settings, sockets, wanted.log_level, bundle_pem)
     gate = wanted.profile.gate_readiness
-    agent = sidecar.container(settings, config, _resources(view, wanted), len(chosen), wanted.otlp_endpoint, gate_readiness=gate)
+    agent = sidecar.container(
+        settings,
+        config,
+        _resources(view, wanted),
+        len(chosen),
+        wanted.otlp_endpoint,
+        gate_readiness=gate,
+    )
     spec = dict(pod["spec"])
     for kind in _KINDS:
         if spec.get(kind):
@@ -92,11 +112,18 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings, bundle_pe
     for kind in _KINDS:
         for one in spec.get(kind) or ():
             if one["name"] in chosen:
-                _put(one, "volumeMounts", sidecar.socket_mount(chosen.index(one["name"])), key="mountPath")
+                _put(
+                    one,
+                    "volumeMounts",
+                    sidecar.socket_mount(chosen.index(one["name"])),
+                    key="mountPath",
+                )
                 _put(one, "env", sidecar.socket_env())
     metadata = {**pod["metadata"], "annotations": {**view.annotations, asking.INJECTED: FORMAT}}
     after = {**pod, "metadata": metadata, "spec": spec}
-    return Result(after, tuple([*warnings, *_advice(view, settings)][: asking.MAX_WARNINGS]), chosen)
+    return Result(
+        after, tuple([*warnings, *_advice(view, settings)][: asking.MAX_WARNINGS]), chosen
+    )
 
 
 def _chosen_before(view: pods.Pod) -> list[str]:
@@ -113,7 +140,9 @@ def _chosen_before(view: pods.Pod) -> list[str]:
 
 
 def _resources(view: pods.Pod, wanted: Wanted) -> sidecar.Resources:
-    """The agent's resources. A pod whose quality of service is Guaranteed stays so: there requests are limits."""
+    """The agent's resources. A pod whose quality of service is Guaranteed stays so: there requests
+    are limits.
+    """
     profile = wanted.profile
     memory_limit = quantity.memory(wanted.memory_limit)
     ephemeral = quantity.memory(quantity.parse(profile.ephemeral_storage))
@@ -123,11 +152,15 @@ def _resources(view: pods.Pod, wanted: Wanted) -> sidecar.Resources:
         cpu = cpu or quantity.cpu(quantity.parse(profile.cpu_request_max))
         return sidecar.Resources(cpu, cpu, memory_limit, memory_limit, ephemeral)
     memory_request = quantity.memory(quantity.parse(profile.memory_request))
-    return sidecar.Resources(quantity.cpu(wanted.cpu_request), cpu_limit, memory_request, memory_limit, ephemeral)
+    return sidecar.Resources(
+        quantity.cpu(wanted.cpu_request), cpu_limit, memory_request, memory_limit, ephemeral
+    )
 
 
 def _guaranteed(view: pods.Pod) -> bool:
-    """Kubernetes' own rule where the pod itself has no resources: every container limits CPU and memory and requests as much."""
+    """Kubernetes' own rule where the pod itself has no resources: every container limits CPU and
+    memory and requests as much.
+    """
     if view.spec.resources is not None:
         return False
     for one in (*view.init, *view.spec.containers):
@@ -149,19 +182,29 @@ def _same(one: object, other: object) -> bool:
 
 
 def _clear(spec: dict[str, Any], chosen: Sequence[str]) -> None:
-    """Takes away what an earlier injection put there and this one does not. Mounts of ours are socket mounts: see refusals."""
+    """Takes away what an earlier injection put there and this one does not. Mounts of ours are
+    socket mounts: see refusals.
+    """
     volumes = {f"{sidecar.SOCKET_VOLUME}{index}" for index in range(len(chosen))}
     keep = {sidecar.STATE_VOLUME, sidecar.TOKEN_VOLUME, sidecar.EMPTY_VOLUME, *volumes}
     spec["volumes"] = [
-        one for one in spec.get("volumes") or () if not one["name"].startswith(sidecar.OURS) or one["name"] in keep
+        one
+        for one in spec.get("volumes") or ()
+        if not one["name"].startswith(sidecar.OURS) or one["name"] in keep
     ]
     for kind in _KINDS:
         for one in spec.get(kind) or ():
             mounts = one.get("volumeMounts") or ()
-            if one["name"] in chosen or one["name"] == sidecar.AGENT or not any(_ours(each) for each in mounts):
+            if (
+                one["name"] in chosen
+                or one["name"] == sidecar.AGENT
+                or not any(_ours(each) for each in mounts)
+            ):
                 continue
             _leave(one, "volumeMounts", [each for each in mounts if not _ours(each)])
-            _leave(one, "env", [each for each in one.get("env") or () if each != sidecar.socket_env()])
+            _leave(
+                one, "env", [each for each in one.get("env") or () if each != sidecar.socket_env()]
+            )
 
 
 def _leave(holder: dict[str, Any], field: str, items: list[Any]) -> None:
@@ -196,16 +239,25 @@ def _advice(view: pods.Pod, settings: Settings) -> list[str]:
     host = settings.cluster_name
     if host:
         if view.spec.dns_policy == "Default":
-            told = f"With `dnsPolicy: Default` the pod asks its node's name servers, which do not know {host}."
+            told = (
+                f"With `dnsPolicy: Default` the pod asks its node's name servers, which do "
+                f"not know {host}."
+            )
             warnings.append(f"{told} Its agent would never start. Remove it, or use ClusterFirst.")
         elif view.spec.dns_policy == "None":
-            told = f"With `dnsPolicy: None` the agent starts only if the servers in `dnsConfig` know {host}:"
-            warnings.append(f"{told} name the cluster's, and its domain (cluster.local) in `searches`.")
+            told = (
+                f"With `dnsPolicy: None` the agent starts only if the servers in `dnsConfig` "
+                f"know {host}:"
+            )
+            warnings.append(
+                f"{told} name the cluster's, and its domain (cluster.local) in `searches`."
+            )
     grace = view.spec.termination_grace_period_seconds
     if grace is not None and grace < SHORT_GRACE_S:
         fix = f"Give it {SHORT_GRACE_S} or more."
         warnings.append(
-            f"With `terminationGracePeriodSeconds: {grace}` the agent may end before its records are handed in. {fix}"
+            f"With `terminationGracePeriodSeconds: {grace}` the agent may end before its "
+            f"records are handed in. {fix}"
         )
     if view.spec.resources is not None:
         warnings.append("The pod has `resources` of its own: they must leave room for the agent's.")

@@ -1,6 +1,8 @@
-"""The injector's metrics in the text format of Prometheus, for the health listener. It speaks no gRPC, so it exports no OTLP.
+"""The injector's metrics in the text format of Prometheus, for the health listener. It speaks no
+gRPC, so it exports no OTLP.
 
-`docs/operations/telemetry.md` explains each. Every label value is in this file, so the number of series is bounded by it.
+`docs/operations/telemetry.md` explains each. Every label value is in this file, so the number of
+series is bounded by it.
 """
 
 from __future__ import annotations
@@ -8,9 +10,20 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable
 
-OUTCOMES = ("injected", "unchanged", "refused", "malformed", "too_large", "slow", "overloaded", "no_trust_bundle", "failed")
-"""What came of a request: a review was answered in one of three ways; it was none; it broke a bound; something of ours was not
-there or failed."""
+OUTCOMES = (
+    "injected",
+    "unchanged",
+    "refused",
+    "malformed",
+    "too_large",
+    "slow",
+    "overloaded",
+    "no_trust_bundle",
+    "failed",
+)
+"""What came of a request: a review was answered in one of three ways; it was none; it broke a
+bound; something of ours was not there or failed.
+"""
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -30,7 +43,9 @@ class Metrics:
         self._total = 0.0
 
     def count(self, outcome: str, seconds: float) -> None:
-        """A request has its answer. `outcome` is one of OUTCOMES; anything else is a defect and raises KeyError."""
+        """A request has its answer. `outcome` is one of OUTCOMES; anything else is a defect and
+        raises KeyError.
+        """
         self.requests[outcome] += 1
         self._buckets[bisect.bisect_left(BUCKETS_S, seconds)] += 1
         self._total += seconds
@@ -38,8 +53,13 @@ class Metrics:
     def text(self) -> str:
         """All values now."""
         name = "capsign_injector_requests_total"
-        lines = [f"# HELP {name} Requests answered, by what came of them.", f"# TYPE {name} counter"]
-        lines += [f'{name}{{outcome="{outcome}"}} {count}' for outcome, count in self.requests.items()]
+        lines = [
+            f"# HELP {name} Requests answered, by what came of them.",
+            f"# TYPE {name} counter",
+        ]
+        lines += [
+            f'{name}{{outcome="{outcome}"}} {count}' for outcome, count in self.requests.items()
+        ]
         name = "capsign_injector_request_duration_seconds"
         lines += [f"# HELP {name} From a request's head to its answer.", f"# TYPE {name} histogram"]
         held = 0

@@ -1,4 +1,6 @@
-"""What is mounted into the injector: the trust bundle for agents and, where others make it, the serving certificate."""
+"""What is mounted into the injector: the trust bundle for agents and, where others make it, the
+serving certificate.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +22,31 @@ LOOK_S = 2.0
 
 
 def trust_bundle(path: str) -> WatchedFiles[str]:
-    """The authorities that agents trust at first: PEM of one or more certificates and nothing else."""
+    """The authorities that agents trust at first: PEM of one or more certificates and nothing
+    else.
+    """
 
     def read(data: bytes) -> str:
         try:
             normal = certificates.normal(data)
         except CertificateError as error:
-            raise FileError(f"The trust bundle {path} cannot be used. {error} The adapter writes it anew.") from None
+            raise FileError(
+                f"The trust bundle {path} cannot be used. {error} The adapter writes it anew."
+            ) from None
         if not normal:
-            raise FileError(f"The trust bundle {path} holds no certificate. The adapter fills it once it serves.")
+            raise FileError(
+                f"The trust bundle {path} holds no certificate. The adapter fills it once "
+                f"it serves."
+            )
         return normal.decode("ascii")
 
     return WatchedFiles((Path(path),), read)
 
 
 def _pair(certificate: bytes, key: bytes) -> Pair:
-    """Without what people and editors write around PEM. A file that holds something beside certificates stays as it is, to be
-    refused."""
+    """Without what people and editors write around PEM. A file that holds something beside
+    certificates stays as it is, to be refused.
+    """
     try:
         found = pem.certificates(certificate)
     except ValueError:
@@ -47,9 +57,13 @@ def _pair(certificate: bytes, key: bytes) -> Pair:
 
 
 class MountedCertificate:
-    """Serves from files that somebody else keeps, such as cert-manager. The webhook configuration is theirs too."""
+    """Serves from files that somebody else keeps, such as cert-manager. The webhook configuration
+    is theirs too.
+    """
 
-    def __init__(self, settings: Server, tls: ServingTls, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Server, tls: ServingTls, clock: Callable[[], float] = time.time
+    ) -> None:
         self._tls = tls
         self._clock = clock
         self._files = WatchedFiles((Path(settings.cert_file), Path(settings.key_file)), _pair)
@@ -66,7 +80,9 @@ class MountedCertificate:
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> str | None:
-        """Serve what the files hold now; why that cannot be, as a sentence. What is served goes on being served then."""
+        """Serve what the files hold now; why that cannot be, as a sentence. What is served goes on
+        being served then.
+        """
         try:
             pair = self._files.current()
             chain = certificates.read_all(pair.certificate)

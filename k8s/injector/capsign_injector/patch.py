@@ -1,4 +1,6 @@
-"""RFC 6902 JSON Patch from one JSON document to another: minimal for what the injector changes, the same every time. Pure."""
+"""RFC 6902 JSON Patch from one JSON document to another: minimal for what the injector changes, the
+same every time. Pure.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def _diff(before: Any, after: Any, path: str) -> Iterator[Operation]:
 
 
 def _diff_lists(before: list[Any], after: list[Any], path: str) -> Iterator[Operation]:
-    """By identity where items have one, so that an item put in front does not rewrite those behind it."""
+    """By identity where items have one, so that an item put in front does not rewrite those behind
+    it.
+    """
     names_before, names_after = _names(before), _names(after)
     if names_before is None or names_after is None:
         yield from _diff_ends(before, after, path)
@@ -73,8 +77,12 @@ def _diff_ends(before: list[Any], after: list[Any], path: str) -> Iterator[Opera
 
 
 def _names(items: Sequence[Any]) -> list[str] | None:
-    """What identifies each item: where it is mounted, or its name. None where that is missing or not unique."""
-    names = [one.get("mountPath", one.get("name")) if isinstance(one, Mapping) else None for one in items]
+    """What identifies each item: where it is mounted, or its name. None where that is missing or
+    not unique.
+    """
+    names = [
+        one.get("mountPath", one.get("name")) if isinstance(one, Mapping) else None for one in items
+    ]
     if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
         return None
     return [str(name) for name in names]

@@ -1,7 +1,8 @@
 """What we read of a pod (k8s.io/api/core/v1), typed and bounded. Pure.
 
-Everything else in it passes through unseen. The admission webhook runs before the API server's own validation, so nothing here
-may be taken for granted: what has the wrong form is refused with its path.
+Everything else in it passes through unseen. The admission webhook runs before the API server's own
+validation, so nothing here may be taken for granted: what has the wrong form is refused with its
+path.
 """
 
 from __future__ import annotations
@@ -144,23 +145,32 @@ class Pod(_Read, frozen=True, kw_only=True):
 
 
 def read(pod: Any) -> Pod:
-    """The typed view. Raises Refusal for what is no pod, has more containers than we look at, or names that Kubernetes does not
-    allow."""
+    """The typed view. Raises Refusal for what is no pod, has more containers than we look at, or
+    names that Kubernetes does not allow.
+    """
     try:
         view = msgspec.convert(pod, Pod)
     except msgspec.ValidationError as error:
         found = _AT.match(str(error))
         what, path = (found["what"], found["path"] or "") if found else (str(error), "")
         raise Refusal(
-            Reason.MALFORMED, path, f"The pod's field `{path or '(top level)'}` is wrong: {what}. Correct it."
+            Reason.MALFORMED,
+            path,
+            f"The pod's field `{path or '(top level)'}` is wrong: {what}. Correct it.",
         ) from None
     if len(view.everyone) > MAX_CONTAINERS:
-        sentence = f"The pod has {len(view.everyone)} containers; at most {MAX_CONTAINERS} are looked at. Split the pod."
+        sentence = (
+            f"The pod has {len(view.everyone)} containers; at most {MAX_CONTAINERS} are "
+            f"looked at. Split the pod."
+        )
         raise Refusal(Reason.TOO_LARGE, "spec.containers", sentence)
     names = set()
     for one in view.everyone:
         if not _DNS_LABEL.fullmatch(one.name):
-            sentence = f'"{shown(one.name)}" is no name for a container. Use at most 63 lower-case letters, digits and dashes.'
+            sentence = (
+                f'"{shown(one.name)}" is no name for a container. Use at most 63 lower-case '
+                f"letters, digits and dashes."
+            )
             raise Refusal(Reason.MALFORMED, "spec.containers", sentence)
         if one.name in names:
             sentence = f"Two containers are called `{one.name}`. Give each a name of its own."

@@ -1,4 +1,6 @@
-"""One replica of the webhook: what it is made of, how it starts, and how it ends without losing a request."""
+"""One replica of the webhook: what it is made of, how it starts, and how it ends without losing a
+request.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class Injector:
         self.metrics = Metrics()
         self.bundle = mounted.trust_bundle(settings.bundle_file)
         self.confirmation = (
-            Confirmation(settings.adapter, self.bundle) if settings.needs_bundle and server.confirm_bundle else None
+            Confirmation(settings.adapter, self.bundle)
+            if settings.needs_bundle and server.confirm_bundle
+            else None
         )
         self.certificate: Certificate = (
             CertificateKeeper(server, lambda: cluster.connect(server), self.tls)
@@ -54,15 +58,23 @@ class Injector:
         )
         self.webhook = Webhook(server, self._review, review.MAX_REVIEW_BYTES, self.metrics)
         self.health = Health(self._faults, self.metrics)
-        self.reviews = Connections(self.webhook.handle, most=affordable(server.max_connections), broken=self._broken)
+        self.reviews = Connections(
+            self.webhook.handle, most=affordable(server.max_connections), broken=self._broken
+        )
         self.probes = Connections(self.health.handle, most=MAX_CONNECTIONS, broken=self._broken)
         self.metrics.gauges = {
             "capsign_injector_certificate_end_timestamp_seconds": (
                 "When the serving certificate ends.",
                 self.certificate.ends_at,
             ),
-            "capsign_injector_connections": ("Connections to the webhook.", lambda: self.reviews.count),
-            "capsign_injector_ready": ("1 if this replica gets reviews.", lambda: not self.health.faults()),
+            "capsign_injector_connections": (
+                "Connections to the webhook.",
+                lambda: self.reviews.count,
+            ),
+            "capsign_injector_ready": (
+                "1 if this replica gets reviews.",
+                lambda: not self.health.faults(),
+            ),
             "capsign_injector_reviews": ("Reviews in work.", lambda: self.webhook.reviews),
         }
 
@@ -76,7 +88,8 @@ class Injector:
         if self.confirmation:
             keeping.append(asyncio.create_task(self.confirmation.run()))
         stopped = asyncio.create_task(stop.wait())
-        # Keepers end by cancellation only. If one fails, that is a defect: the process ends, and the kubelet starts it anew.
+        # Keepers end by cancellation only. If one fails, that is a defect: the process ends, and
+        # the kubelet starts it anew.
         await asyncio.wait({*keeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
         await self._drain()
         for task in (*keeping, stopped):
@@ -86,8 +99,10 @@ class Injector:
                 raise ended
 
     async def _drain(self) -> None:
-        """First the cluster learns that this replica is not ready, and kept-alive connections end with their next answer. Then
-        the rest. The keeper goes on meanwhile: what is served stays right until the end."""
+        """First the cluster learns that this replica is not ready, and kept-alive connections end
+        with their next answer. Then the rest. The keeper goes on meanwhile: what is served stays
+        right until the end.
+        """
         server = self.settings.server
         logs.event("injector.draining", delay_s=server.drain_delay_s)
         self.health.draining = True

@@ -1,7 +1,9 @@
-"""Kubernetes quantities (`10m`, `64Mi`, `1.5Gi`, `1e3`) as exact numbers, and back in the form that the API server keeps. Pure.
+"""Kubernetes quantities (`10m`, `64Mi`, `1.5Gi`, `1e3`) as exact numbers, and back in the form that
+the API server keeps. Pure.
 
-Source: k8s.io/apimachinery/pkg/api/resource, the grammar in the comment of Quantity. Text that is written canonically is not
-rewritten by the API server, so a pod that comes back to the injector shows no difference.
+Source: k8s.io/apimachinery/pkg/api/resource, the grammar in the comment of Quantity. Text that is
+written canonically is not rewritten by the API server, so a pod that comes back to the injector
+shows no difference.
 """
 
 from __future__ import annotations
@@ -14,15 +16,28 @@ MAX_LENGTH = 32
 """Longest text taken for a quantity, characters."""
 
 _SCALE = {
-    "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "": Fraction(1),
-    "k": Fraction(10**3), "M": Fraction(10**6), "G": Fraction(10**9), "T": Fraction(10**12),
-    "Ki": Fraction(2**10), "Mi": Fraction(2**20), "Gi": Fraction(2**30), "Ti": Fraction(2**40),
-}  # fmt: skip
-_FORM = re.compile(r"(?P<number>\d{1,15}(\.\d{0,9})?|\.\d{1,9})((?P<unit>[numkMGT]|[KMGT]i)|[eE](?P<exponent>[+-]?\d{1,2}))?")
+    "n": Fraction(1, 10**9),
+    "u": Fraction(1, 10**6),
+    "m": Fraction(1, 1000),
+    "": Fraction(1),
+    "k": Fraction(10**3),
+    "M": Fraction(10**6),
+    "G": Fraction(10**9),
+    "T": Fraction(10**12),
+    "Ki": Fraction(2**10),
+    "Mi": Fraction(2**20),
+    "Gi": Fraction(2**30),
+    "Ti": Fraction(2**40),
+}
+_FORM = re.compile(
+    r"(?P<number>\d{1,15}(\.\d{0,9})?|\.\d{1,9})((?P<unit>[numkMGT]|[KMGT]i)|[eE](?P<exponent>[+-]?\d{1,2}))?"
+)
 
 
 class NotAQuantityError(ValueError):
-    """The text is no quantity, or none that a container of ours could have: negative, or beyond tera."""
+    """The text is no quantity, or none that a container of ours could have: negative, or beyond
+    tera.
+    """
 
 
 def parse(text: str) -> Fraction:

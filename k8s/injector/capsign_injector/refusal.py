@@ -20,7 +20,9 @@ class Reason(StrEnum):
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not an error
-    """The pod is not injected and must not run. `field` is its path in the pod; the text names the fix."""
+    """The pod is not injected and must not run. `field` is its path in the pod; the text names the
+    fix.
+    """
 
     def __init__(self, reason: Reason, field: str, sentence: str) -> None:
         self.reason = reason

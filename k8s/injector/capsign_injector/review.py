@@ -1,8 +1,9 @@
 """AdmissionReview (admission.k8s.io/v1) in, AdmissionReview out. Pure.
 
-Three things are told apart: a review that is none (MalformedReviewError: the caller is no API server, or is misconfigured), a pod
-that is refused (an answer, with a sentence), and a pod that passes with a patch. Each answer has audit annotations, `outcome` and
-of a refusal `reason` and `field`, which the API server writes into its audit log with the webhook's name before them.
+Three things are told apart: a review that is none (MalformedReviewError: the caller is no API
+server, or is misconfigured), a pod that is refused (an answer, with a sentence), and a pod that
+passes with a patch. Each answer has audit annotations, `outcome` and of a refusal `reason` and
+`field`, which the API server writes into its audit log with the webhook's name before them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ from capsign_injector.refusal import Reason, Refusal, shown
 from capsign_injector.settings import Settings
 
 MAX_REVIEW_BYTES = 7 * 1024 * 1024
-"""Largest review, bytes: twice the largest request that an API server takes (3 MiB), and its envelope."""
+"""Largest review, bytes: twice the largest request that an API server takes (3 MiB), and its
+envelope.
+"""
 
 MAX_WARNING = 250
 """Longest warning, characters; the API server cuts off at 256 (RFC 7234 warning headers)."""
 
 
 class MalformedReviewError(Exception):
-    """Not an AdmissionReview for the creation of a pod. The sentence holds nothing of what was sent."""
+    """Not an AdmissionReview for the creation of a pod. The sentence holds nothing of what was
+    sent.
+    """
 
 
 class _Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,27 +78,41 @@ class Answer:
 def respond(body: bytes, settings: Settings, bundle_pem: str) -> Answer:
     """The answer to a review. A dry run is answered like any other: there are no side effects.
 
-    Raises MalformedReviewError for what is no review of a new pod, and SettingsError when the trust bundle is unusable, so that
-    no pod starts with an agent that can trust nobody.
+    Raises MalformedReviewError for what is no review of a new pod, and SettingsError when the trust
+    bundle is unusable, so that no pod starts with an agent that can trust nobody.
     """
     request = _request(body)
     pod = request.object
     try:
         result = inject(pod, request.namespace, settings, bundle_pem)
         if result.containers and settings.needs_bundle and not bundle_pem.strip():
-            raise SettingsError("The trust bundle is empty. See that the adapter has published it.", key="bundle_file")
+            raise SettingsError(
+                "The trust bundle is empty. See that the adapter has published it.",
+                key="bundle_file",
+            )
     except Refusal as refusal:
         audit = {"outcome": "refused", "reason": refusal.reason.value, "field": refusal.field}
         status = _status(refusal, called(pod))
-        return Answer(_encode(request.uid, False, status=status, auditAnnotations=audit), "refused", refusal.reason)
+        return Answer(
+            _encode(request.uid, False, status=status, auditAnnotations=audit),
+            "refused",
+            refusal.reason,
+        )
     operations = patch.diff(pod, result.pod)
-    warnings = [text if len(text) <= MAX_WARNING else f"{text[: MAX_WARNING - 3]}..." for text in result.warnings]
-    outcome: Literal["injected", "unchanged"] = "injected" if operations or wants(pod) else "unchanged"
+    warnings = [
+        text if len(text) <= MAX_WARNING else f"{text[: MAX_WARNING - 3]}..."
+        for text in result.warnings
+    ]
+    outcome: Literal["injected", "unchanged"] = (
+        "injected" if operations or wants(pod) else "unchanged"
+    )
     about = {"warnings": warnings, "auditAnnotations": {"outcome": outcome}}
     if not operations:
         return Answer(_encode(request.uid, True, **about), outcome, None)
     encoded = base64.b64encode(msgspec.json.encode(operations)).decode()
-    return Answer(_encode(request.uid, True, **about, patchType="JSONPatch", patch=encoded), outcome, None)
+    return Answer(
+        _encode(request.uid, True, **about, patchType="JSONPatch", patch=encoded), outcome, None
+    )
 
 
 def _request(body: bytes) -> _Request:
@@ -102,25 +121,49 @@ def _request(body: bytes) -> _Request:
     try:
         request = msgspec.json.decode(body, type=_Review).request
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        kind = "an AdmissionReview of admission.k8s.io/v1" if isinstance(error, msgspec.ValidationError) else "JSON"
+        kind = (
+            "an AdmissionReview of admission.k8s.io/v1"
+            if isinstance(error, msgspec.ValidationError)
+            else "JSON"
+        )
         raise MalformedReviewError(f"The body is not {kind}.") from None
-    what = (request.kind.group, request.kind.version, request.kind.kind, request.resource.resource, request.sub_resource)
+    what = (
+        request.kind.group,
+        request.kind.version,
+        request.kind.kind,
+        request.resource.resource,
+        request.sub_resource,
+    )
     if what != ("", "v1", "Pod", "pods", "") or request.operation != "CREATE":
-        raise MalformedReviewError("The review is not for the creation of a pod. Correct the webhook's rules.")
+        raise MalformedReviewError(
+            "The review is not for the creation of a pod. Correct the webhook's rules."
+        )
     return request
 
 
 def _encode(uid: str, allowed: bool, **more: Any) -> bytes:
-    response = {"uid": uid, "allowed": allowed, **{key: value for key, value in more.items() if value}}
-    return msgspec.json.encode({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+    response = {
+        "uid": uid,
+        "allowed": allowed,
+        **{key: value for key, value in more.items() if value},
+    }
+    return msgspec.json.encode(
+        {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+    )
 
 
 def called(pod: dict[str, Any]) -> str:
-    """What people know the pod by: its name; before the API server has made one, what that will begin with; or its owner's."""
+    """What people know the pod by: its name; before the API server has made one, what that will
+    begin with; or its owner's.
+    """
     metadata = pod.get("metadata")
     about: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
     owners = about.get("ownerReferences")
-    owner = next((one.get("name") for one in owners if isinstance(one, dict)), "") if isinstance(owners, list) else ""
+    owner = (
+        next((one.get("name") for one in owners if isinstance(one, dict)), "")
+        if isinstance(owners, list)
+        else ""
+    )
     name = about.get("name") or about.get("generateName") or owner
     return shown(name) if name and isinstance(name, str) else "(without a name)"
 
@@ -129,4 +172,9 @@ def _status(refusal: Refusal, name: str) -> dict[str, Any]:
     """metav1.Status: kubectl prints its message, and the name."""
     cause = {"reason": "FieldValueInvalid", "field": refusal.field, "message": refusal.sentence}
     details = {"kind": "Pod", "name": name, "causes": [cause]}
-    return {"code": 422, "reason": "Invalid", "message": f"pod {name}: {refusal.sentence}", "details": details}
+    return {
+        "code": 422,
+        "reason": "Invalid",
+        "message": f"pod {name}: {refusal.sentence}",
+        "details": details,
+    }

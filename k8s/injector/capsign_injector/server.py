@@ -1,7 +1,8 @@
 """The webhook: `POST /inject` over HTTPS around a pure review.
 
-Everything is bounded before it is read, and what the bounds refuse is answered at once. "Overloaded" comes with `Retry-After`:
-the API server then asks again by itself, within the webhook's timeout. Nothing of a request is ever logged.
+Everything is bounded before it is read, and what the bounds refuse is answered at once.
+"Overloaded" comes with `Retry-After`: the API server then asks again by itself, within the
+webhook's timeout. Nothing of a request is ever logged.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ BODY_S = 10.0
 
 
 class Answer(Protocol):
-    """What a review answers with: the AdmissionReview's bytes, and which of the ways in `metrics.OUTCOMES` it was."""
+    """What a review answers with: the AdmissionReview's bytes, and which of the ways in
+    `metrics.OUTCOMES` it was.
+    """
 
     @property
     def body(self) -> bytes: ...
@@ -41,13 +44,17 @@ class NoTrustBundleError(Exception):
 
 
 Review = Callable[[bytes], Answer]
-"""A body in, an answer out; raises NotAReviewError and NoTrustBundleError. It runs on a thread of its own, one at a time."""
+"""A body in, an answer out; raises NotAReviewError and NoTrustBundleError. It runs on a thread of
+its own, one at a time.
+"""
 
 
 class _RefusedError(Exception):
     """A request that is answered without a review. The sentence holds nothing that came with it."""
 
-    def __init__(self, status: int, outcome: str, sentence: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, outcome: str, sentence: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(sentence)
         self.status = status
         self.outcome = outcome
@@ -56,15 +63,20 @@ class _RefusedError(Exception):
 
 
 class Webhook:
-    """Answers requests. One event loop; `max_body_bytes` bounds one body, the settings bound all of them."""
+    """Answers requests. One event loop; `max_body_bytes` bounds one body, the settings bound all of
+    them.
+    """
 
-    def __init__(self, settings: Server, review: Review, max_body_bytes: int, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Server, review: Review, max_body_bytes: int, metrics: Metrics
+    ) -> None:
         self._settings = settings
         self._review = review
         self._max_body_bytes = max_body_bytes
         self._metrics = metrics
-        # One thread: reviews are Python all through, so more would only take turns. It leaves the loop free for handshakes and
-        # probes, and its turn is handed out here so that nobody's work is done whose caller has gone.
+        # One thread: reviews are Python all through, so more would only take turns. It leaves the
+        # loop free for handshakes and probes, and its turn is handed out here so that nobody's work
+        # is done whose caller has gone.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="review")
         self._turn = asyncio.Lock()
         self.reviews = 0
@@ -78,14 +90,20 @@ class Webhook:
         began = clock()
         try:
             answer = await self._answer(request)
-            outcome, response = answer.outcome, web.Response(body=answer.body, content_type="application/json")
+            outcome, response = (
+                answer.outcome,
+                web.Response(body=answer.body, content_type="application/json"),
+            )
         except _RefusedError as refusal:
             outcome, response = refusal.outcome, _said(refusal)
         except (ConnectionError, ClientError, asyncio.IncompleteReadError, web.RequestPayloadError):
             outcome, response = "slow", _said(_RefusedError(400, "slow", "The body ended early."))
         except Exception as error:  # a defect of ours: the caller hears that, and no more
             logs.error("review.failed", error)
-            outcome, response = "failed", _said(_RefusedError(500, "failed", "The injector failed; its log says where."))
+            outcome, response = (
+                "failed",
+                _said(_RefusedError(500, "failed", "The injector failed; its log says where.")),
+            )
         self._metrics.count(outcome, clock() - began)
         if outcome not in {"injected", "unchanged"}:
             logs.event("review.answered", outcome=outcome, status=response.status)
@@ -97,7 +115,10 @@ class Webhook:
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
         size = _bounded(request, self._max_body_bytes)
-        if self.reviews >= self._settings.max_reviews or self.bytes + size > self._settings.max_review_bytes:
+        if (
+            self.reviews >= self._settings.max_reviews
+            or self.bytes + size > self._settings.max_review_bytes
+        ):
             sentence = "The injector has too many reviews in work. Ask again in a second."
             raise _RefusedError(503, "overloaded", sentence, {hdrs.RETRY_AFTER: "1"})
         self.reviews += 1
@@ -107,7 +128,9 @@ class Webhook:
                 async with asyncio.timeout(BODY_S):
                     body = await request.content.readexactly(size)
             except TimeoutError:
-                raise _RefusedError(408, "slow", f"The body took longer than {BODY_S:.0f} seconds.") from None
+                raise _RefusedError(
+                    408, "slow", f"The body took longer than {BODY_S:.0f} seconds."
+                ) from None
             return await self._reviewed(request, body)
         finally:
             self.reviews -= 1
@@ -118,7 +141,9 @@ class Webhook:
             if request.transport is None:
                 raise ConnectionResetError("nobody waits for this answer")
             try:
-                return await asyncio.get_running_loop().run_in_executor(self._thread, self._review, body)
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._review, body
+                )
             except NotAReviewError as error:
                 raise _RefusedError(400, "malformed", str(error)) from None
             except NoTrustBundleError as error:
@@ -131,7 +156,9 @@ def _bounded(request: web.BaseRequest, most: int) -> int:
     if request.path != PATH:
         raise _RefusedError(404, "malformed", f"There is nothing here. Reviews go to {PATH}.")
     if request.method != hdrs.METH_POST:
-        raise _RefusedError(405, "malformed", "Reviews are sent by POST.", {hdrs.ALLOW: hdrs.METH_POST})
+        raise _RefusedError(
+            405, "malformed", "Reviews are sent by POST.", {hdrs.ALLOW: hdrs.METH_POST}
+        )
     if hdrs.EXPECT in request.headers:
         raise _RefusedError(417, "malformed", "Send the body without waiting.")
     if request.content_type != "application/json" or hdrs.CONTENT_ENCODING in request.headers:
@@ -146,6 +173,8 @@ def _bounded(request: web.BaseRequest, most: int) -> int:
 
 def _said(refusal: _RefusedError) -> web.Response:
     """The refusal as text. Its connection ends: the body, if there is one, was not read."""
-    response = web.Response(status=refusal.status, text=refusal.sentence + "\n", headers=refusal.headers)
+    response = web.Response(
+        status=refusal.status, text=refusal.sentence + "\n", headers=refusal.headers
+    )
     response.force_close()
     return response

@@ -1,4 +1,6 @@
-"""The section `server` of the injector's settings: its listeners, its serving certificate, its bounds. Pure."""
+"""The section `server` of the injector's settings: its listeners, its serving certificate, its
+bounds. Pure.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,12 @@ from msgspec import Meta
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-OBJECT_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+DNS_NAME = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
+)
+OBJECT_NAME = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+)
 """Like a DNS name, but for the API server a part of it may be longer than 63."""
 
 Life = Annotated[int, Meta(ge=60, le=315_360_000)]
@@ -26,8 +32,10 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     health: str = "0.0.0.0:8080"
     """host:port of liveness and readiness, without TLS."""
     certificate: Literal["own", "files"] = "own"
-    """"own": made, rotated and published by the injector itself. "files": `cert_file` and `key_file`, made by others, read anew
-    when they change; the webhook configuration is then not touched."""
+    """"own": made, rotated and published by the injector itself. "files": `cert_file` and
+    `key_file`, made by others, read anew when they change; the webhook configuration is then not
+    touched.
+    """
     cert_file: str = ""
     """PEM, the leaf first, for "files"."""
     key_file: str = ""
@@ -47,27 +55,36 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     leaf_life_s: Life = 2_592_000
     """How long a serving certificate is valid. It is renewed after two thirds of it."""
     propagation_s: Annotated[int, Meta(ge=2, le=86_400)] = 600
-    """How long until every API server has seen what was published and every replica what is in the Secret; clock differences
-    between API servers included. An authority is published for this long before it serves, and after it served last."""
+    """How long until every API server has seen what was published and every replica what is in the
+    Secret; clock differences between API servers included. An authority is published for this long
+    before it serves, and after it served last.
+    """
     look_s: Annotated[int, Meta(ge=1, le=3_600)] = 30
     """How often the Secret and the webhook configuration are looked at."""
     confirm_bundle: bool = True
-    """Give pods a trust bundle only when the adapter at `adapter.enrolment_targets` has a certificate of it. Turn off where the
-    injector cannot reach the adapter."""
+    """Give pods a trust bundle only when the adapter at `adapter.enrolment_targets` has a
+    certificate of it. Turn off where the injector cannot reach the adapter.
+    """
     api_server: str = ""
     """URL of the Kubernetes API; empty: what Kubernetes puts into the environment of every pod."""
     token_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
     ca_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
     max_reviews: Annotated[int, Meta(ge=1, le=65_536)] = 1_280
-    """Reviews in work at once; to one more the API server is told to come again after a second, and does."""
+    """Reviews in work at once; to one more the API server is told to come again after a second, and
+    does.
+    """
     max_review_bytes: Annotated[int, Meta(ge=8_388_608, le=1_073_741_824)] = 33_554_432
     """Bytes of all bodies in work at once."""
     max_connections: Annotated[int, Meta(ge=16, le=65_536)] = 1_280
     """Connections, each about 100 KiB; for one more the one that is idle longest is closed."""
     drain_delay_s: Annotated[int, Meta(ge=0, le=120)] = 10
-    """After SIGTERM: how long connections are still taken, while the cluster learns that this replica is not ready."""
+    """After SIGTERM: how long connections are still taken, while the cluster learns that this
+    replica is not ready.
+    """
     drain_s: Annotated[int, Meta(ge=1, le=120)] = 15
-    """After that: longest time for reviews in work. `terminationGracePeriodSeconds` must be above the sum of both."""
+    """After that: longest time for reviews in work. `terminationGracePeriodSeconds` must be above
+    the sum of both.
+    """
     log_level: LogLevel = "info"
 
     @property
@@ -90,7 +107,12 @@ def faults(server: Server) -> list[tuple[str, str]]:
             ("namespace", server.namespace, DNS_NAME, "must be the name of a namespace."),
             ("service", server.service, DNS_NAME, "must be the name of a Service."),
             ("secret", server.secret, OBJECT_NAME, "must be the name of a Secret."),
-            ("webhook_configuration", server.webhook_configuration, OBJECT_NAME, "must be an object's name."),
+            (
+                "webhook_configuration",
+                server.webhook_configuration,
+                OBJECT_NAME,
+                "must be an object's name.",
+            ),
             *(
                 (f"further_names[{index}]", name, DNS_NAME, "must be a DNS name in lower case.")
                 for index, name in enumerate(server.further_names)
@@ -123,7 +145,13 @@ def _rotation_faults(server: Server) -> list[tuple[str, str]]:
     """A rotation takes two propagation times, and must be over before what it replaces ends."""
     found = []
     if server.look_s * 2 > server.propagation_s:
-        found.append(("look_s", "must be at most half of `propagation_s`: a replica that looks late serves what is gone."))
+        found.append(
+            (
+                "look_s",
+                "must be at most half of `propagation_s`: a replica that looks late "
+                "serves what is gone.",
+            )
+        )
     if server.leaf_life_s < 6 * server.propagation_s:
         found.append(("leaf_life_s", "must be at least six times `propagation_s`."))
     if server.authority_life_s < 2 * server.leaf_life_s:

@@ -1,8 +1,10 @@
-"""When the injector's own authority and serving certificate move. Pure: what is stored and published in, the next step out.
+"""When the injector's own authority and serving certificate move. Pure: what is stored and
+published in, the next step out.
 
-The rule behind every step: an API server may trust any set of authorities that was published within the last `propagation_s`
-seconds, and a replica may serve any leaf that was stored within them. So an authority is published for that long before a leaf
-of its own is stored, and stays published for that long after another's leaf was. `docs/decisions/0014` has the argument.
+The rule behind every step: an API server may trust any set of authorities that was published within
+the last `propagation_s` seconds, and a replica may serve any leaf that was stored within them. So
+an authority is published for that long before a leaf of its own is stored, and stays published for
+that long after another's leaf was. `docs/decisions/0014` has the argument.
 
 Times are seconds since 1970 by the API server's clock: it is the API servers that verify.
 """
@@ -37,7 +39,9 @@ class Material:
     next: Pair | None = None
     """The authority that will take over."""
     next_published_at: int | None = None
-    """Since when, without a break, the next authority has been seen in the webhook configuration."""
+    """Since when, without a break, the next authority has been seen in the webhook
+    configuration.
+    """
     previous: bytes | None = None
     """Certificate of the authority that signed before. Its key is gone."""
     previous_until: int = 0
@@ -47,12 +51,20 @@ class Material:
 
     def bundle(self) -> bytes:
         """What must be published: PEM of every authority, that of the leaf first."""
-        return b"".join((self.authority.certificate, self.next.certificate if self.next else b"", self.previous or b""))
+        return b"".join(
+            (
+                self.authority.certificate,
+                self.next.certificate if self.next else b"",
+                self.previous or b"",
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Write this into the Secret, if nobody else wrote it meanwhile. `why` names the step, for the log."""
+    """Write this into the Secret, if nobody else wrote it meanwhile. `why` names the step, for the
+    log.
+    """
 
     material: Material
     why: str
@@ -77,7 +89,9 @@ Step = Store | Publish | Wait
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one replica sees. `published` was read before `stored`: who is behind then unpublishes nothing that another stored."""
+    """What one replica sees. `published` was read before `stored`: who is behind then unpublishes
+    nothing that another stored.
+    """
 
     stored: Material | None
     """What the Secret holds; None: it is empty."""
@@ -99,7 +113,10 @@ def next_step(view: View, terms: Terms) -> Step:
         if view.held is None and trusted and now < view.empty_since + terms.patience_s:
             return Wait(view.empty_since + terms.patience_s)
         return _fill(view.held, rotation, now, terms)
-    leaf, authority = certificates.read(stored.leaf.certificate), certificates.read(stored.authority.certificate)
+    leaf, authority = (
+        certificates.read(stored.leaf.certificate),
+        certificates.read(stored.authority.certificate),
+    )
     if not authority.valid(now):
         return _rescue(stored, rotation, now, terms)
     if not leaf.valid(now) or not leaf.names.issuperset(terms.names):
@@ -113,7 +130,9 @@ def next_step(view: View, terms: Terms) -> Step:
 
 
 def sure_until(material: Material, seen_at: int, terms: Terms) -> int:
-    """Until when every API server takes the leaf, if this replica hears nothing more from the cluster after `seen_at`."""
+    """Until when every API server takes the leaf, if this replica hears nothing more from the
+    cluster after `seen_at`.
+    """
     leaf = certificates.read(material.leaf.certificate)
     moves = seen_at + terms.propagation_s
     if material.next is not None and material.next_published_at is not None:
@@ -121,7 +140,9 @@ def sure_until(material: Material, seen_at: int, terms: Terms) -> int:
     return min(moves + terms.propagation_s, leaf.not_after)
 
 
-def _in_order(stored: Material, leaf: Facts, authority: Facts, rotation: str, now: int, terms: Terms) -> Step:
+def _in_order(
+    stored: Material, leaf: Facts, authority: Facts, rotation: str, now: int, terms: Terms
+) -> Step:
     """All is well and published: whatever time has made due."""
     due = [leaf.two_thirds()] if leaf.not_after < authority.not_after else []
     if stored.next is not None:
@@ -138,14 +159,19 @@ def _in_order(stored: Material, leaf: Facts, authority: Facts, rotation: str, no
         due.append(authority.two_thirds())
         if now >= due[-1] or (rotation and rotation != stored.rotation):
             fresh = certificates.make_authority(terms.authority_life_s, now)
-            return Store(replace(stored, next=fresh, next_published_at=None, rotation=rotation), "authority_prepared")
+            return Store(
+                replace(stored, next=fresh, next_published_at=None, rotation=rotation),
+                "authority_prepared",
+            )
     if leaf.not_after < authority.not_after and now >= leaf.two_thirds():
         return _renew(stored, leaf, now, terms)
     return Wait(min(due))
 
 
 def _fill(held: Material | None, rotation: str, now: int, terms: Terms) -> Store:
-    """The Secret is empty. A replica that serves puts its own back and rotates from there: nobody's trust breaks."""
+    """The Secret is empty. A replica that serves puts its own back and rotates from there: nobody's
+    trust breaks.
+    """
     fresh = certificates.make_authority(terms.authority_life_s, now)
     if held is not None and certificates.read(held.authority.certificate).valid(now):
         if held.next is None and held.previous is None:
@@ -156,7 +182,9 @@ def _fill(held: Material | None, rotation: str, now: int, terms: Terms) -> Store
 
 
 def _rescue(stored: Material, rotation: str, now: int, terms: Terms) -> Store:
-    """The authority has ended, so nothing works: no overlap can be kept. Only a long stop of all replicas leads here."""
+    """The authority has ended, so nothing works: no overlap can be kept. Only a long stop of all
+    replicas leads here.
+    """
     if stored.next is not None and certificates.read(stored.next.certificate).valid(now):
         return _promote(stored, stored.next, now, terms)
     return _fill(None, rotation, now, terms)
@@ -175,7 +203,9 @@ def _promote(stored: Material, upcoming: Pair, now: int, terms: Terms) -> Store:
 
 
 def _renew(stored: Material, leaf: Facts, now: int, terms: Terms) -> Store:
-    """A new leaf by the same authority. Names that only another replica's settings know are kept: two versions do not quarrel."""
+    """A new leaf by the same authority. Names that only another replica's settings know are kept:
+    two versions do not quarrel.
+    """
     names = list(terms.names)
     if not leaf.names.issuperset(names):
         names = sorted(leaf.names | set(names))[:_MAX_NAMES]

@@ -1,8 +1,8 @@
 """What new TLS connections are served with, and how it is replaced under running ones.
 
-Replacing a certificate in a live context leaves the old one beside the new where their key types differ, and needs files. So each
-generation is a context of its own, loaded from memory, and a handshake is pointed at the newest one as it begins. Connections
-that exist go on with theirs.
+Replacing a certificate in a live context leaves the old one beside the new where their key types
+differ, and needs files. So each generation is a context of its own, loaded from memory, and a
+handshake is pointed at the newest one as it begins. Connections that exist go on with theirs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class ServingTls:
         return self._newest is not None
 
     def load(self, pair: Pair) -> bool:
-        """Serve with this from the next handshake on; False if it is so already. Raises CertificateError and changes nothing."""
+        """Serve with this from the next handshake on; False if it is so already. Raises
+        CertificateError and changes nothing.
+        """
         if pair == self._loaded:
             return False
         fresh = _context()
@@ -41,7 +43,9 @@ class ServingTls:
         self.generation += 1
         return True
 
-    def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> int | None:
+    def _choose(
+        self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext
+    ) -> int | None:
         if self._newest is None:
             return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
         connection.context = self._newest
@@ -68,7 +72,8 @@ def _load(context: ssl.SSLContext, pair: Pair) -> None:
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=b"")
     except (OSError, ValueError):
         raise CertificateError(
-            "Certificate and private key cannot be served: they do not belong together, or one is not PEM without a passphrase."
+            "Certificate and private key cannot be served: they do not belong together, "
+            "or one is not PEM without a passphrase."
         ) from None
     finally:
         os.close(descriptor)

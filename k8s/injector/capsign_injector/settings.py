@@ -1,6 +1,8 @@
-"""The injector's settings: one strict YAML file that the platform team owns, usually written by the chart into a ConfigMap. Pure.
+"""The injector's settings: one strict YAML file that the platform team owns, usually written by the
+chart into a ConfigMap. Pure.
 
-A profile is a named set of values for the agents of some pods, and what an annotation may change in it.
+A profile is a named set of values for the agents of some pods, and what an annotation may change in
+it.
 """
 
 from __future__ import annotations
@@ -39,17 +41,23 @@ _AUDIENCE = re.compile(r"[!-~]{1,253}")
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Values for the agent of a pod, and the bounds of what the pod's annotations may change in them."""
+    """Values for the agent of a pod, and the bounds of what the pod's annotations may change in
+    them.
+    """
 
     grants: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
-    """Grants offered on the sockets of this profile; empty: all that policy gives to the workload. It only ever narrows."""
+    """Grants offered on the sockets of this profile; empty: all that policy gives to the workload.
+    It only ever narrows.
+    """
     namespaces: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
     """Namespaces whose pods may choose this profile; empty: all."""
     log_level: LogLevel = "info"
     cpu_request: str = "10m"
     cpu_limit: str = ""
-    """Empty: none, so that a burst of signatures is not throttled. A pod whose quality of service is Guaranteed needs one: there
-    the agent's request and limit are this, or `cpu_request_max` where it is empty."""
+    """Empty: none, so that a burst of signatures is not throttled. A pod whose quality of service
+    is Guaranteed needs one: there the agent's request and limit are this, or `cpu_request_max`
+    where it is empty.
+    """
     memory_request: str = "64Mi"
     memory_limit: str = "128Mi"
     ephemeral_storage: str = "32Mi"
@@ -57,7 +65,9 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     may_set: tuple[MaySet, ...] = ("log-level", "cpu-request", "memory-limit")
     """Annotations that a pod may use to change this profile's values, within the bounds below."""
     gate_readiness: bool = False
-    """Whether a pod is ready only while its agent can sign: it leaves its Services while no adapter can be reached."""
+    """Whether a pod is ready only while its agent can sign: it leaves its Services while no adapter
+    can be reached.
+    """
     cpu_request_max: str = "500m"
     memory_limit_max: str = "512Mi"
 
@@ -75,15 +85,18 @@ class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """What agents export by OpenTelemetry."""
 
     otlp_endpoint: str = ""
-    """OTLP/gRPC endpoint, as the agents' pods reach it, such as http://collector.monitoring:4317. Empty: nothing is exported,
-    unless the profile lets a pod name an endpoint by its annotation."""
+    """OTLP/gRPC endpoint, as the agents' pods reach it, such as http://collector.monitoring:4317.
+    Empty: nothing is exported, unless the profile lets a pod name an endpoint by its annotation.
+    """
     metric_interval_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     traces_sample_ratio: str = "0.01"
     """Share of the calls without a trace of their own that are traced, from 0.0 to 1.0."""
 
 
 class Csi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A volume that a CSI driver of the node fills, mounted in the agent alone, read-only, at /var/run/secrets/capsign."""
+    """A volume that a CSI driver of the node fills, mounted in the agent alone, read-only, at
+    /var/run/secrets/capsign.
+    """
 
     driver: str
     """Such as csi.spiffe.io or spiffe.csi.cert-manager.io."""
@@ -94,8 +107,10 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Where agents have their certificate from."""
 
     source: Literal["kubernetes", "workload-api", "files"] = "kubernetes"
-    """"kubernetes": from the adapter, for the pod's service account. "workload-api": from SPIRE, over the socket in `csi`.
-    "files": what the driver of `csi` writes. The adapter must trust whoever signs them."""
+    """"kubernetes": from the adapter, for the pod's service account. "workload-api": from SPIRE,
+    over the socket in `csi`. "files": what the driver of `csi` writes. The adapter must trust
+    whoever signs them.
+    """
     csi: Csi | None = None
     socket: str = "spire-agent.sock"
     """Name of the socket in the volume, for "workload-api"."""
@@ -108,7 +123,9 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Adapter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where agents find the adapter."""
 
-    targets: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)] = ("capsign-adapter.capsign-system.svc:7443",)
+    targets: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)] = (
+        "capsign-adapter.capsign-system.svc:7443",
+    )
     """host:port of each replica's mTLS listener, or of the Service before them."""
     enrolment_targets: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)] = (
         "capsign-adapter.capsign-system.svc:7444",
@@ -137,35 +154,56 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     )
     """By name. A pod that names none gets `default`."""
     journal_max_bytes: Annotated[int, Meta(ge=1_048_576, le=268_435_456)] = 8_388_608
-    """Size at which an agent stops signing until its records went upstream. It is memory of the agent's container."""
+    """Size at which an agent stops signing until its records went upstream. It is memory of the
+    agent's container.
+    """
     allow_host_network: bool = False
-    """Take pods with `hostNetwork`. Their address is the node's, so the adapter's check of the pod's address proves less."""
+    """Take pods with `hostNetwork`. Their address is the node's, so the adapter's check of the
+    pod's address proves less.
+    """
     allow_node_access: bool = False
-    """Take pods with a container that is as good as root on the node (privileged, or with the kubelet's directory mounted) and so
-    could reach any agent there. Then there is a warning instead of a refusal."""
+    """Take pods with a container that is as good as root on the node (privileged, or with the
+    kubelet's directory mounted) and so could reach any agent there. Then there is a warning instead
+    of a refusal.
+    """
     run_as_user: Annotated[int, Meta(ge=1, le=4_294_967_295)] | None = 65_532
-    """Of the agent. null: what the cluster gives, such as a user of the namespace's range on OpenShift; else the image's."""
+    """Of the agent. null: what the cluster gives, such as a user of the namespace's range on
+    OpenShift; else the image's.
+    """
     run_as_group: Annotated[int, Meta(ge=1, le=4_294_967_295)] | None = 65_532
     extra_env: Annotated[tuple[EnvVar, ...], Meta(max_length=64)] = ()
     """Further environment variables of the agent."""
     telemetry: Telemetry = Telemetry()
     identity: Identity = Identity()
     harmless_host_paths: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
-    """Paths of the node that labelled pods may mount, with all that is below them, beside the few that the injector knows to be
-    harmless; such as a disk's directory. Whoever can write there must gain nothing on the node by it."""
+    """Paths of the node that labelled pods may mount, with all that is below them, beside the few
+    that the injector knows to be harmless; such as a disk's directory. Whoever can write there must
+    gain nothing on the node by it.
+    """
     server: Server = Server()
 
     @property
     def needs_bundle(self) -> bool:
-        """Whether agents are given authorities to trust; with another source of identity they come from there."""
+        """Whether agents are given authorities to trust; with another source of identity they come
+        from there.
+        """
         return self.identity.source == "kubernetes"
 
     @property
     def cluster_name(self) -> str:
-        """A name that agents ask for first and only the cluster's DNS knows; empty: the adapter is outside."""
+        """A name that agents ask for first and only the cluster's DNS knows; empty: the adapter is
+        outside.
+        """
         targets = self.adapter.enrolment_targets if self.needs_bundle else self.adapter.targets
         hosts = (addresses.target(one).host for one in targets)
-        return next((host for host in hosts if host.endswith((".svc", ".cluster.local")) or not {".", ":"} & set(host)), "")
+        return next(
+            (
+                host
+                for host in hosts
+                if host.endswith((".svc", ".cluster.local")) or not {".", ":"} & set(host)
+            ),
+            "",
+        )
 
     @property
     def state_bytes(self) -> int:
@@ -174,10 +212,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def parse(data: bytes, source: str) -> Settings:
-    """The checked settings in a YAML file's bytes; `source` is its name for messages. Raises SettingsError, a sentence that
-    names the key and the fix."""
+    """The checked settings in a YAML file's bytes; `source` is its name for messages. Raises
+    SettingsError, a sentence that names the key and the fix.
+    """
     if len(data) > MAX_FILE_BYTES:
-        raise SettingsError(f"{source} is larger than {MAX_FILE_BYTES} bytes. Is it the right file?")
+        raise SettingsError(
+            f"{source} is larger than {MAX_FILE_BYTES} bytes. Is it the right file?"
+        )
     try:
         tree = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
@@ -189,7 +230,10 @@ def parse(data: bytes, source: str) -> Settings:
     if tree is None:
         tree = {}
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise SettingsError(f"{source} must be a mapping of settings. See `values.yaml` of the chart, `injector.settings`.")
+        raise SettingsError(
+            f"{source} must be a mapping of settings. See `values.yaml` of the chart, "
+            f"`injector.settings`."
+        )
     if isinstance(tree.get("profiles"), dict):
         for name, profile in tree["profiles"].items():
             settings.check(profile, Profile, source, at=f"profiles.{str(name)[:64]}")
@@ -203,14 +247,37 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
     faults = [
         (key, sentence)
         for key, value, form, sentence in (
-            ("image", given.image, _IMAGE, "must be an image reference such as localhost/capsign-agent:0.1.0."),
-            ("trust_domain", given.trust_domain, DNS_NAME, "must be a SPIFFE trust domain such as cluster.example."),
-            ("audience", given.audience, _AUDIENCE, "must be 1 to 253 printable ASCII characters without spaces."),
-            ("adapter.server_name", given.adapter.server_name, DNS_NAME, "must be a DNS name in lower case."),
+            (
+                "image",
+                given.image,
+                _IMAGE,
+                "must be an image reference such as localhost/capsign-agent:0.1.0.",
+            ),
+            (
+                "trust_domain",
+                given.trust_domain,
+                DNS_NAME,
+                "must be a SPIFFE trust domain such as cluster.example.",
+            ),
+            (
+                "audience",
+                given.audience,
+                _AUDIENCE,
+                "must be 1 to 253 printable ASCII characters without spaces.",
+            ),
+            (
+                "adapter.server_name",
+                given.adapter.server_name,
+                DNS_NAME,
+                "must be a DNS name in lower case.",
+            ),
         )
         if not form.fullmatch(value)
     ]
-    for name, targets in (("targets", given.adapter.targets), ("enrolment_targets", given.adapter.enrolment_targets)):
+    for name, targets in (
+        ("targets", given.adapter.targets),
+        ("enrolment_targets", given.adapter.enrolment_targets),
+    ):
         for index, target in enumerate(targets):
             try:
                 addresses.target(target)
@@ -222,24 +289,49 @@ def _faults(given: Settings) -> list[tuple[str, str]]:
         if not OBJECT_NAME.fullmatch(name)
     ]
     faults += [
-        (f"harmless_host_paths[{index}]", "must be an absolute path without `..`, and not the whole node.")
+        (
+            f"harmless_host_paths[{index}]",
+            "must be an absolute path without `..`, and not the whole node.",
+        )
         for index, path in enumerate(given.harmless_host_paths)
-        if not path.startswith("/") or ".." in path.split("/") or not path.strip("/") or not path.isprintable()
+        if not path.startswith("/")
+        or ".." in path.split("/")
+        or not path.strip("/")
+        or not path.isprintable()
     ]
     if given.telemetry.otlp_endpoint and not ENDPOINT.fullmatch(given.telemetry.otlp_endpoint):
-        faults.append(("telemetry.otlp_endpoint", "must be http:// or https:// and host:port, such as http://collector:4317."))
+        faults.append(
+            (
+                "telemetry.otlp_endpoint",
+                "must be http:// or https:// and host:port, such as http://collector:4317.",
+            )
+        )
     if not _RATIO.fullmatch(given.telemetry.traces_sample_ratio):
-        faults.append(("telemetry.traces_sample_ratio", "must be a number from 0.0 to 1.0, as text."))
+        faults.append(
+            ("telemetry.traces_sample_ratio", "must be a number from 0.0 to 1.0, as text.")
+        )
     faults += _env_faults(given.extra_env) + _identity_faults(given.identity)
     if not given.bundle_file.startswith("/"):
-        faults.append(("bundle_file", "must be an absolute path, for example /etc/capsign/trust/bundle.pem."))
-    faults += [(f"server.{key}", sentence) for key, sentence in server_settings.faults(given.server)]
+        faults.append(
+            ("bundle_file", "must be an absolute path, for example /etc/capsign/trust/bundle.pem.")
+        )
+    faults += [
+        (f"server.{key}", sentence) for key, sentence in server_settings.faults(given.server)
+    ]
     if "default" not in given.profiles:
         faults.append(("profiles", "must have a profile `default`, for pods that name none."))
     for name, profile in given.profiles.items():
         if not _PROFILE_NAME.fullmatch(name):
-            faults.append((f"profiles.{name[:64]}", "must be named with at most 63 lower-case letters, digits, '.' and '-'."))
-        faults += [(f"profiles.{name[:64]}.{key}", sentence) for key, sentence in _profile_faults(profile, given.state_bytes)]
+            faults.append(
+                (
+                    f"profiles.{name[:64]}",
+                    "must be named with at most 63 lower-case letters, digits, '.' and '-'.",
+                )
+            )
+        faults += [
+            (f"profiles.{name[:64]}.{key}", sentence)
+            for key, sentence in _profile_faults(profile, given.state_bytes)
+        ]
     return faults
 
 
@@ -247,8 +339,18 @@ def _env_faults(given: tuple[EnvVar, ...]) -> list[tuple[str, str]]:
     faults = []
     for index, one in enumerate(given):
         at = f"extra_env[{index}]"
-        if not _VARIABLE.fullmatch(one.name) or one.name == CONFIG_ENV or one.name.startswith("LD_"):
-            faults.append((f"{at}.name", f"must be the name of a variable, and neither {CONFIG_ENV} nor the loader's LD_…."))
+        if (
+            not _VARIABLE.fullmatch(one.name)
+            or one.name == CONFIG_ENV
+            or one.name.startswith("LD_")
+        ):
+            faults.append(
+                (
+                    f"{at}.name",
+                    f"must be the name of a variable, and neither {CONFIG_ENV} nor the "
+                    f"loader's LD_….",
+                )
+            )
         if one.value and one.field_path:
             faults.append((at, "must have `value` or `field_path`, not both."))
         if one.name in {other.name for other in given[:index]}:
@@ -258,7 +360,11 @@ def _env_faults(given: tuple[EnvVar, ...]) -> list[tuple[str, str]]:
 
 def _identity_faults(given: Identity) -> list[tuple[str, str]]:
     if given.source == "kubernetes":
-        return [("identity.csi", "is for other sources than kubernetes. Remove it.")] if given.csi else []
+        return (
+            [("identity.csi", "is for other sources than kubernetes. Remove it.")]
+            if given.csi
+            else []
+        )
     if given.csi is None or not OBJECT_NAME.fullmatch(given.csi.driver):
         return [("identity.csi.driver", "must be the name of a CSI driver, such as csi.spiffe.io.")]
     names = ("socket", "ca_file", "cert_file", "key_file")
@@ -271,7 +377,11 @@ def _identity_faults(given: Identity) -> list[tuple[str, str]]:
 
 def _profile_faults(profile: Profile, state_bytes: int) -> list[tuple[str, str]]:
     faults = [
-        (f"grants[{index}]", "must be the name of a grant: lower-case letters, digits, '.', '_' and '-', at most 64.")
+        (
+            f"grants[{index}]",
+            "must be the name of a grant: lower-case letters, digits, '.', '_' and '-', "
+            "at most 64.",
+        )
         for index, grant in enumerate(profile.grants)
         if not _POLICY_NAME.fullmatch(grant)
     ]
@@ -311,6 +421,10 @@ def _profile_faults(profile: Profile, state_bytes: int) -> list[tuple[str, str]]
             faults.append((lesser, f"must not be above `{greater}`."))
     if values["memory_limit"] < 2 * state_bytes:
         faults.append(
-            ("memory_limit", f"must be at least {2 * state_bytes // 2**20}Mi: `journal_max_bytes` is kept in that memory too.")
+            (
+                "memory_limit",
+                f"must be at least {2 * state_bytes // 2**20}Mi: `journal_max_bytes` is "
+                f"kept in that memory too.",
+            )
         )
     return faults

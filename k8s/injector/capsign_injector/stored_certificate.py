@@ -5,11 +5,12 @@
 | `format` | `1` |
 | `tls.crt`, `tls.key` | what is served |
 | `ca.crt`, `ca.key` | the authority that signed it |
-| `next-ca.crt`, `next-ca.key`, `next-ca.published-at` | the authority that will take over; since when it is published |
-| `previous-ca.crt`, `previous-ca.until` | the authority that signed before; from when on it need not be trusted |
+| `next-ca.crt`, `next-ca.key`, `next-ca.published-at` | the next authority; since when published |
+| `previous-ca.crt`, `previous-ca.until` | the authority before; trusted until |
 | `rotation` | the last rotation asked for that was taken up |
 
-Data that is not understood is never overwritten: it may be a newer version's, or somebody's mistake to be looked at.
+Data that is not understood is never overwritten: it may be a newer version's, or somebody's mistake
+to be looked at.
 """
 
 from __future__ import annotations
@@ -22,13 +23,24 @@ from capsign_injector.serving_certificate import Material
 
 FORMAT = b"1"
 _KNOWN = {
-    "format", "tls.crt", "tls.key", "ca.crt", "ca.key", "next-ca.crt", "next-ca.key", "next-ca.published-at",
-    "previous-ca.crt", "previous-ca.until", "rotation",
-}  # fmt: skip
+    "format",
+    "tls.crt",
+    "tls.key",
+    "ca.crt",
+    "ca.key",
+    "next-ca.crt",
+    "next-ca.key",
+    "next-ca.published-at",
+    "previous-ca.crt",
+    "previous-ca.until",
+    "rotation",
+}
 
 
 class StoredError(Exception):
-    """The Secret holds something, and it is not ours to use. The text says what and how to go on; it quotes no value."""
+    """The Secret holds something, and it is not ours to use. The text says what and how to go on;
+    it quotes no value.
+    """
 
 
 def encode(material: Material) -> dict[str, bytes]:
@@ -46,7 +58,10 @@ def encode(material: Material) -> dict[str, bytes]:
         if material.next_published_at is not None:
             data["next-ca.published-at"] = b"%d" % material.next_published_at
     if material.previous is not None:
-        data |= {"previous-ca.crt": material.previous, "previous-ca.until": b"%d" % material.previous_until}
+        data |= {
+            "previous-ca.crt": material.previous,
+            "previous-ca.until": b"%d" % material.previous_until,
+        }
     return data
 
 
@@ -65,7 +80,9 @@ def decode(data: Mapping[str, bytes]) -> Material | None:
     try:
         return _material(data)
     except CertificateError as error:
-        raise StoredError(f"what it holds cannot be used: {error} Empty its data, and a new authority is made") from None
+        raise StoredError(
+            f"what it holds cannot be used: {error} Empty its data, and a new authority is made"
+        ) from None
 
 
 def _material(data: Mapping[str, bytes]) -> Material:

@@ -1,4 +1,6 @@
-"""`--check-config`: what a start would meet on this machine. Listens at both addresses for a moment; asks no API server."""
+"""`--check-config`: what a start would meet on this machine. Listens at both addresses for a
+moment; asks no API server.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,17 @@ def _listen(key: str, text: str) -> None:
         listening(*address(text)).close()
     except OSError as error:
         why = (error.strerror or type(error).__name__).lower()
-        sentence = f"The address {text} of `server.{key}` cannot be listened on ({why}). Is it one of this machine, and free?"
+        sentence = (
+            f"The address {text} of `server.{key}` cannot be listened on ({why}). Is it one "
+            f"of this machine, and free?"
+        )
         raise SettingsError(sentence, key=f"server.{key}") from None
 
 
 def _serve(server: Server) -> None:
     fault = mounted.MountedCertificate(server, ServingTls(), time.time).look()
     if fault is not None:
-        raise SettingsError(f"{fault} See `server.cert_file` ({server.cert_file}) and `server.key_file`.", key="server.cert_file")
+        raise SettingsError(
+            f"{fault} See `server.cert_file` ({server.cert_file}) and `server.key_file`.",
+            key="server.cert_file",
+        )

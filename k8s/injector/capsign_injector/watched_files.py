@@ -1,6 +1,7 @@
 """Files that others replace: read anew when they change, and not otherwise.
 
-A mounted ConfigMap or Secret changes by the swap of a link, so links are followed and the file behind them is looked at.
+A mounted ConfigMap or Secret changes by the swap of a link, so links are followed and the file
+behind them is looked at.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ MAX_BYTES = 256 * 1024
 
 
 class FileError(Exception):
-    """A file cannot be used. The text is a sentence that names it; it never quotes what is in it."""
+    """A file cannot be used. The text is a sentence that names it; it never quotes what is in
+    it.
+    """
 
 
 class WatchedFiles(Generic[T]):
-    """What `read` makes of the files' bytes. Looking costs one stat a file while nothing changes. Any thread."""
+    """What `read` makes of the files' bytes. Looking costs one stat a file while nothing changes.
+    Any thread.
+    """
 
     def __init__(self, paths: tuple[Path, ...], read: Callable[..., T]) -> None:
         self._paths = paths
@@ -30,12 +35,17 @@ class WatchedFiles(Generic[T]):
         self._result: T | FileError = FileError("Nothing was read yet.")
 
     def current(self) -> T:
-        """The newest. Raises FileError: what is there now counts, and never what was there before."""
+        """The newest. Raises FileError: what is there now counts, and never what was there
+        before.
+        """
         try:
             stamp = tuple(_stamp(path) for path in self._paths)
         except OSError as error:
             self._seen = ()
-            raise FileError(f"The file {error.filename} cannot be read ({(error.strerror or 'unknown').lower()}).") from None
+            raise FileError(
+                f"The file {error.filename} cannot be read "
+                f"({(error.strerror or 'unknown').lower()})."
+            ) from None
         if stamp != self._seen:
             # The stamp was taken first: a file that changes while it is read is read once more.
             self._result, self._seen = self._fresh(), stamp
@@ -49,7 +59,10 @@ class WatchedFiles(Generic[T]):
         except FileError as error:
             return error
         except OSError as error:
-            return FileError(f"The file {error.filename} cannot be read ({(error.strerror or 'unknown').lower()}).")
+            return FileError(
+                f"The file {error.filename} cannot be read "
+                f"({(error.strerror or 'unknown').lower()})."
+            )
 
 
 def _stamp(path: Path) -> tuple[int, int, int, int]:

@@ -1,1 +1,3 @@
-"""What both ends of a capsign connection agree on: messages, bounds, algorithms, reasons and identifiers."""
+"""What both ends of a capsign connection agree on: messages, bounds, algorithms, reasons and
+identifiers.
+"""

@@ -1,7 +1,8 @@
 """host:port as people write it, read in one way by every process. Pure.
 
-gRPC takes much that nobody means: `host` listens on 443, `host:99999` on another port, `unix:7443` is a file. Here a host is an
-IPv4 address, an IPv6 address in brackets (with IPv4 in its last part, or a zone, if need be), or a DNS name, and has a port.
+gRPC takes much that nobody means: `host` listens on 443, `host:99999` on another port, `unix:7443`
+is a file. Here a host is an IPv4 address, an IPv6 address in brackets (with IPv4 in its last part,
+or a zone, if need be), or a DNS name, and has a port.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _NAME = re.compile(rf"(?=.{{1,253}}\Z)({_LABEL}\.)*{_LABEL}\.?")
 _NUMBER = re.compile(r"(.*\.)?(0[xX][0-9A-Fa-f]*|[0-9]+)\.?")
 _ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
 """Name or number of an interface: 15 letters in Linux."""
-_HTTPS = re.compile(r"https://(?P<host>\[[^\[\]]*\]|[^\[\]:/?#@\\]+)(:(?P<port>[0-9]{1,5}))?/?", re.ASCII)
+_HTTPS = re.compile(
+    r"https://(?P<host>\[[^\[\]]*\]|[^\[\]:/?#@\\]+)(:(?P<port>[0-9]{1,5}))?/?", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,9 @@ class Address:
 
     @property
     def listen(self) -> str:
-        """For a gRPC server. All addresses are `[::]`, which takes IPv4 as well, and is IPv4 where there is no IPv6."""
+        """For a gRPC server. All addresses are `[::]`, which takes IPv4 as well, and is IPv4 where
+        there is no IPv6.
+        """
         return _quoted(self) if self.host else f"[::]:{self.port}"
 
     @property
@@ -45,26 +50,36 @@ class Address:
 
 
 def target(text: str) -> Address:
-    """Where to connect to. Raises ValueError, the end of a sentence that begins with the key or the option."""
+    """Where to connect to. Raises ValueError, the end of a sentence that begins with the key or the
+    option.
+    """
     found = _read(text)
     if not found.host:
-        raise ValueError(f"must name a host: {text!r} is every address of a machine, which one can listen on and not connect to")
+        raise ValueError(
+            f"must name a host: {text!r} is every address of a machine, which one can "
+            f"listen on and not connect to"
+        )
     if not found.port:
         raise ValueError("must have a port from 1 to 65535")
     return found
 
 
 def listener(text: str) -> Address:
-    """Where to listen. No host, or `*`, is every address. Port 0 is any free one, and is taken on the loopback only: elsewhere
-    nobody would find it. Raises ValueError as `target` does."""
+    """Where to listen. No host, or `*`, is every address. Port 0 is any free one, and is taken on
+    the loopback only: elsewhere nobody would find it. Raises ValueError as `target` does.
+    """
     found = _read(text)
     if not found.port and not _is_loopback(found.host):
-        raise ValueError("must have a port from 1 to 65535 (0, any free port, is for tests, on the loopback)")
+        raise ValueError(
+            "must have a port from 1 to 65535 (0, any free port, is for tests, on the loopback)"
+        )
     return found
 
 
 def https(url: str) -> Address:
-    """The server in an https URL without a path; port 443 if none is given. Raises ValueError as `target` does."""
+    """The server in an https URL without a path; port 443 if none is given. Raises ValueError as
+    `target` does.
+    """
     found = _HTTPS.fullmatch(url)
     if found is None:
         raise ValueError("must be https://host or https://host:port")
@@ -80,19 +95,25 @@ def _read(text: str) -> Address:
         raise ValueError(f"must have a port of at most {MAX_PORT}")
     if host.startswith("["):
         return Address(_ipv6(host[1:-1]), port)
-    if host and _NUMBER.fullmatch(host):  # else `127.1` and `0x7f000001` would be addresses to one reader and names to another
+    if host and _NUMBER.fullmatch(
+        host
+    ):  # else `127.1` and `0x7f000001` would be addresses to one reader and names to another
         try:
             return Address(str(IPv4Address(host)), port)
         except ValueError:
-            raise ValueError(f"must have four numbers from 0 to 255 in an IPv4 address, not {host!r}") from None
+            raise ValueError(
+                f"must have four numbers from 0 to 255 in an IPv4 address, not {host!r}"
+            ) from None
     if host and not _NAME.fullmatch(host):
         raise ValueError(f"must have an address or a DNS name before its port, not {host!r}")
     return Address(host, port)
 
 
 def _ipv6(text: str) -> str:
-    """In the one spelling of inet_ntop(3): gRPC holds this text against the addresses in a certificate, so
-    `fd00:0::1` would not be the server whose certificate names fd00::1. A URI's `%25eth0` is `%eth0`."""
+    """In the one spelling of inet_ntop(3): gRPC holds this text against the addresses in a
+    certificate, so `fd00:0::1` would not be the server whose certificate names fd00::1. A URI's
+    `%25eth0` is `%eth0`.
+    """
     number, percent, zone = text.partition("%")
     zone = zone.removeprefix("25") if len(zone) > 2 else zone
     try:
@@ -102,8 +123,12 @@ def _ipv6(text: str) -> str:
     number = inet_ntop(AF_INET6, address.packed)
     if not percent:
         return number
-    if not _ZONE.fullmatch(zone) or not (address.is_link_local or address.is_multicast or address.is_loopback):
-        raise ValueError(f"must name an interface after %, and only of a link-local address, not {text!r}")
+    if not _ZONE.fullmatch(zone) or not (
+        address.is_link_local or address.is_multicast or address.is_loopback
+    ):
+        raise ValueError(
+            f"must name an interface after %, and only of a link-local address, not {text!r}"
+        )
     return f"{number}%{zone}"
 
 
@@ -118,7 +143,9 @@ def _is_loopback(host: str) -> bool:
     if ":" in name:
         address = IPv6Address(name)
         return (address.ipv4_mapped or address).is_loopback
-    return host == "localhost" or (host[:1].isdigit() and _NUMBER.fullmatch(host) is not None and IPv4Address(host).is_loopback)
+    return host == "localhost" or (
+        host[:1].isdigit() and _NUMBER.fullmatch(host) is not None and IPv4Address(host).is_loopback
+    )
 
 
 def _quoted(address: Address) -> str:

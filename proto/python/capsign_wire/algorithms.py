@@ -59,7 +59,9 @@ def _read() -> Mapping[int, AlgorithmRow]:
 ALGORITHMS: Mapping[int, AlgorithmRow] = _read()
 """Rows by enum number."""
 
-BY_NAME: Mapping[str, AlgorithmRow] = MappingProxyType({row.name: row for row in ALGORITHMS.values()})
+BY_NAME: Mapping[str, AlgorithmRow] = MappingProxyType(
+    {row.name: row for row in ALGORITHMS.values()}
+)
 """Rows by the name that policies, contexts and commands use."""
 
 CUSTODY_NAMES: Mapping[int, str] = MappingProxyType(

@@ -1,7 +1,8 @@
-"""Checks a message against the bounds that its `.proto` states, before anything is allocated or decided.
+"""Checks a message against the bounds that its `.proto` states, before anything is allocated or
+decided.
 
-The rules are compiled once for each message type from the `bound` options; checking then touches only the fields that are set
-and those that must be.
+The rules are compiled once for each message type from the `bound` options; checking then touches
+only the fields that are set and those that must be.
 """
 
 from __future__ import annotations
@@ -20,28 +21,43 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest gRPC request either side accepts, bytes."""
 
 ADAPTER_REQUEST_BYTES = 256 * 1024
-"""Largest request that every adapter takes, bytes: it may have to hold one for each of its places before
-it has looked at any. Agents cut what they send to this."""
+"""Largest request that every adapter takes, bytes: it may have to hold one for each of its places
+before
+it has looked at any. Agents cut what they send to this.
+"""
 
 MAX_ANSWER_BYTES = 5 * MAX_MESSAGE_BYTES
-"""Largest gRPC answer, bytes: many times its request where a thousand ML-DSA signatures have an attestation each."""
+"""Largest gRPC answer, bytes: many times its request where a thousand ML-DSA signatures have an
+attestation each.
+"""
 
 MAX_BATCH_ITEMS = 1024
 """Most items in one signing batch, over all its groups."""
 
 _FORMATS: dict[int, tuple[re.Pattern[str], str]] = {
     bounds_pb2.FORMAT_UNSPECIFIED: (re.compile(r"[\x20-\x7e]*"), "printable ASCII"),
-    bounds_pb2.FORMAT_NAME: (re.compile(r"[a-z0-9][a-z0-9._-]*"), "lower-case letters, digits, '.', '_' and '-'"),
-    bounds_pb2.FORMAT_SPIFFE_ID: (re.compile(r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+"), "a SPIFFE ID"),
+    bounds_pb2.FORMAT_NAME: (
+        re.compile(r"[a-z0-9][a-z0-9._-]*"),
+        "lower-case letters, digits, '.', '_' and '-'",
+    ),
+    bounds_pb2.FORMAT_SPIFFE_ID: (
+        re.compile(r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+"),
+        "a SPIFFE ID",
+    ),
     bounds_pb2.FORMAT_OPAQUE: (re.compile(r"[A-Za-z0-9_-]*"), "base64url characters"),
-    bounds_pb2.FORMAT_TRACEPARENT: (re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"), "a W3C traceparent"),
+    bounds_pb2.FORMAT_TRACEPARENT: (
+        re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
+        "a W3C traceparent",
+    ),
 }
 
 Check = Callable[[Any], None]
 
 
 class _BoundError(Exception):
-    """A broken bound on its way up: each level puts its part in front of the path, so that what is good costs no path."""
+    """A broken bound on its way up: each level puts its part in front of the path, so that what is
+    good costs no path.
+    """
 
     def __init__(self, reason: failures_pb2.Reason.ValueType, text: str) -> None:
         super().__init__(text)
@@ -59,7 +75,9 @@ class _BoundError(Exception):
 
 
 class Unparsed:
-    """Stands in for a request that is no message of its type, or a large one that broke a bound; see `lenient`."""
+    """Stands in for a request that is no message of its type, or a large one that broke a bound;
+    see `lenient`.
+    """
 
     def __init__(self, failure: failures_pb2.Failure, number: int = 0) -> None:
         self._failure = failure
@@ -72,7 +90,9 @@ class Unparsed:
 
 
 def check(message: Message | Unparsed) -> None:
-    """Raise FailureError INPUT_MALFORMED or INPUT_TOO_LARGE, with the path of the field, if a bound is broken."""
+    """Raise FailureError INPUT_MALFORMED or INPUT_TOO_LARGE, with the path of the field, if a bound
+    is broken.
+    """
     if isinstance(message, Unparsed):
         raise message.failure()
     try:
@@ -82,11 +102,15 @@ def check(message: Message | Unparsed) -> None:
 
 
 def parse(kind: type[Message], data: bytes) -> Any:
-    """Parse and check bytes that came inside another message. Raises FailureError INPUT_MALFORMED or INPUT_TOO_LARGE."""
+    """Parse and check bytes that came inside another message. Raises FailureError INPUT_MALFORMED
+    or INPUT_TOO_LARGE.
+    """
     try:
         message = kind.FromString(data)
     except DecodeError:
-        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, f"This is not a {kind.DESCRIPTOR.name}.") from None
+        raise FailureError(
+            failures_pb2.REASON_INPUT_MALFORMED, f"This is not a {kind.DESCRIPTOR.name}."
+        ) from None
     check(message)
     return message
 
@@ -120,8 +144,14 @@ def _compile(descriptor: Any) -> Check:
             rules.append(_repeated_rule(field, bound))
             continue
         single = _value_rule(field, bound)
-        if single is not None and (field.message_type is not None or field.containing_oneof is not None):
-            rules.append(_present_rule(field.name, single, required=bound.required and field.message_type is not None))
+        if single is not None and (
+            field.message_type is not None or field.containing_oneof is not None
+        ):
+            rules.append(
+                _present_rule(
+                    field.name, single, required=bound.required and field.message_type is not None
+                )
+            )
         elif single is not None:
             plain.append((field.name, single))
 
@@ -163,7 +193,9 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
     def rule(message: Any) -> None:
         values = getattr(message, name)
         if len(values) > most:
-            raise _too_large(f"The field {{path}} has {len(values)} items; at most {most} are taken.").within(name)
+            raise _too_large(
+                f"The field {{path}} has {len(values)} items; at most {most} are taken."
+            ).within(name)
         if len(values) < least:
             raise _malformed(f"The field {{path}} needs at least {least} item.").within(name)
         if single is not None:

@@ -1,8 +1,9 @@
 """Every gRPC channel of ours is made here, and none of them goes through a proxy.
 
-gRPC reads `http_proxy`, `https_proxy` and `grpc_proxy` by itself. Such a variable is meant for the way to the web. Set for a
-whole node or shell, it would cut a pod off from its adapter and a responder from `revoke`. A test reads the sources:
-no other module makes a channel (docs/decisions/0026).
+gRPC reads `http_proxy`, `https_proxy` and `grpc_proxy` by itself. Such a variable is meant for the
+way to the web. Set for a whole node or shell, it would cut a pod off from its adapter and a
+responder from `revoke`. A test reads the sources: no other module makes a channel
+(docs/decisions/0026).
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def insecure(target: str, options: Options = ()) -> grpc.Channel:
     return grpc.insecure_channel(target, [*options, *NO_PROXY])
 
 
-def secure(target: str, credentials: grpc.ChannelCredentials, options: Options = ()) -> grpc.Channel:
+def secure(
+    target: str, credentials: grpc.ChannelCredentials, options: Options = ()
+) -> grpc.Channel:
     """Over TLS."""
     return grpc.secure_channel(target, credentials, [*options, *NO_PROXY])
 
@@ -33,6 +36,8 @@ def aio_insecure(target: str, options: Options = ()) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(target, options=[*options, *NO_PROXY])
 
 
-def aio_secure(target: str, credentials: grpc.ChannelCredentials, options: Options = ()) -> grpc.aio.Channel:
+def aio_secure(
+    target: str, credentials: grpc.ChannelCredentials, options: Options = ()
+) -> grpc.aio.Channel:
     """As `secure`, for the running event loop."""
     return grpc.aio.secure_channel(target, credentials, options=[*options, *NO_PROXY])

@@ -1,5 +1,6 @@
-"""Entry points of the four commands. A wheel installs all of them, and an application only needs what the client needs: one whose
-libraries are not there says in a line how to get them."""
+"""Entry points of the four commands. A wheel installs all of them, and an application only needs
+what the client needs: one whose libraries are not there says in a line how to get them.
+"""
 
 from __future__ import annotations
 

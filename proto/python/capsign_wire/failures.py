@@ -1,7 +1,8 @@
 """Failures as values: a reason, what is true after it, and a sentence for a person.
 
-Inside a process a failure is a `FailureError`. On the wire it is either the `Failure` of one item or, for a whole RPC, a
-`google.rpc.Status` with `ErrorInfo` (and `BadRequest`, `RetryInfo` where they apply) in the `grpc-status-details-bin` trailer.
+Inside a process a failure is a `FailureError`. On the wire it is either the `Failure` of one item
+or, for a whole RPC, a `google.rpc.Status` with `ErrorInfo` (and `BadRequest`, `RetryInfo` where
+they apply) in the `grpc-status-details-bin` trailer.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def _read() -> Mapping[int, ReasonRow]:
         row = value.GetOptions().Extensions[pb.meaning]
         if row.status:
             name = value.name.removeprefix("REASON_")
-            table[value.number] = ReasonRow(name, row.outcome, grpc.StatusCode[row.status], row.advice)
+            table[value.number] = ReasonRow(
+                name, row.outcome, grpc.StatusCode[row.status], row.advice
+            )
     return MappingProxyType(table)
 
 
@@ -51,11 +54,19 @@ REASONS: Mapping[int, ReasonRow] = _read()
 class FailureError(Exception):
     """A call that did not give what was asked.
 
-    `reason` says why, `outcome` what is true now (refused, unknown or unavailable: three different things), `detail` is the
-    sentence for a person. None of them ever repeats what the caller sent as message, digest or token.
+    `reason` says why, `outcome` what is true now (refused, unknown or unavailable: three different
+    things), `detail` is the sentence for a person. None of them ever repeats what the caller sent
+    as message, digest or token.
     """
 
-    def __init__(self, reason: pb.Reason.ValueType, detail: str = "", *, field: str = "", retry_after_ms: int = 0) -> None:
+    def __init__(
+        self,
+        reason: pb.Reason.ValueType,
+        detail: str = "",
+        *,
+        field: str = "",
+        retry_after_ms: int = 0,
+    ) -> None:
         self.reason = reason
         self.row = REASONS[reason]
         self.detail = f"{detail} {self.row.advice}".strip()[:512]
@@ -69,14 +80,21 @@ class FailureError(Exception):
 
     def to_item(self) -> pb.Failure:
         """The failure of one item of a batch."""
-        return pb.Failure(reason=self.reason, message=self.detail, field=self.field, retry_after_ms=self.retry_after_ms)
+        return pb.Failure(
+            reason=self.reason,
+            message=self.detail,
+            field=self.field,
+            retry_after_ms=self.retry_after_ms,
+        )
 
     def to_status(self) -> status_pb2.Status:
         """The failure of a whole RPC."""
         details: list[any_pb2.Any] = []
         parts: list[Any] = [error_details_pb2.ErrorInfo(reason=self.row.name, domain=DOMAIN)]
         if self.field:
-            violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.detail)
+            violation = error_details_pb2.BadRequest.FieldViolation(
+                field=self.field, description=self.detail
+            )
             parts.append(error_details_pb2.BadRequest(field_violations=[violation]))
         if self.retry_after_ms:
             delay = duration_pb2.Duration()
@@ -91,7 +109,9 @@ class FailureError(Exception):
 
     @classmethod
     def from_item(cls, failure: pb.Failure) -> FailureError:
-        """The error that a batch item's failure stands for. A reason this side does not know counts as INTERNAL."""
+        """The error that a batch item's failure stands for. A reason this side does not know counts
+        as INTERNAL.
+        """
         reason = failure.reason if failure.reason in REASONS else pb.REASON_INTERNAL
         error = cls(reason, field=failure.field, retry_after_ms=failure.retry_after_ms)
         error.detail = failure.message or error.detail
@@ -100,7 +120,9 @@ class FailureError(Exception):
 
     @classmethod
     def from_rpc(cls, error: grpc.RpcError) -> FailureError | None:
-        """The error that a failed RPC stands for; None if the peer did not say it in our terms (gRPC itself failed)."""
+        """The error that a failed RPC stands for; None if the peer did not say it in our terms
+        (gRPC itself failed).
+        """
         for key, value in _trailers(error):
             if key == DETAILS_TRAILER:
                 try:
@@ -127,7 +149,9 @@ class FailureError(Exception):
         if info.domain != DOMAIN:
             return None
         number = pb.Reason.DESCRIPTOR.values_by_name.get(f"REASON_{info.reason}")
-        failure = pb.Failure(message=status.message[:512], field=field, retry_after_ms=retry_after_ms)
+        failure = pb.Failure(
+            message=status.message[:512], field=field, retry_after_ms=retry_after_ms
+        )
         failure.reason = pb.Reason.ValueType(number.number) if number else pb.REASON_INTERNAL
         return cls.from_item(failure)
 

@@ -1,7 +1,8 @@
 """Who can read a file, from its mode and its access control list. Pure.
 
-Where a file has a list, the group's bits of its mode are only the most that the list can give to anybody: systemd's
-LoadCredential gives a service its key as root's file of mode 0440, with a list that names the service's user and nobody else.
+Where a file has a list, the group's bits of its mode are only the most that the list can give to
+anybody: systemd's LoadCredential gives a service its key as root's file of mode 0440, with a list
+that names the service's user and nobody else.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ _OWNER, _USER, _GROUP, _NAMED_GROUP, _MASK, _OTHERS = 0x01, 0x02, 0x04, 0x08, 0x
 _READ, _WRITE = 4, 2
 
 
-def strangers(mode: int, acl: bytes, *, uid: int, allowed_groups: frozenset[int], gid: int) -> Iterator[str]:
-    """Who may do something with a file beside its owner, root, the user `uid`, and those of `allowed_groups` who read it.
+def strangers(
+    mode: int, acl: bytes, *, uid: int, allowed_groups: frozenset[int], gid: int
+) -> Iterator[str]:
+    """Who may do something with a file beside its owner, root, the user `uid`, and those of
+    `allowed_groups` who read it.
 
-    `mode` and `gid` are the file's; `acl` is its list as the kernel gives it, empty for none. Raises ValueError for a list that
-    cannot be read.
+    `mode` and `gid` are the file's; `acl` is its list as the kernel gives it, empty for none.
+    Raises ValueError for a list that cannot be read.
     """
     if not acl:
         entries = [(_GROUP, mode >> 3 & 7, gid), (_OTHERS, mode & 7, 0)]

@@ -26,7 +26,13 @@ def is_intent_id(intent_id: bytes) -> bool:
 
 
 def millis_of(intent_id: bytes) -> int:
-    """The time in an id, milliseconds since 1970. Raises FailureError INPUT_MALFORMED if it is not a UUIDv7."""
+    """The time in an id, milliseconds since 1970. Raises FailureError INPUT_MALFORMED if it is not
+    a UUIDv7.
+    """
     if not is_intent_id(intent_id):
-        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The intent id is not a UUIDv7 of 16 bytes.", field="intent_id")
+        raise FailureError(
+            failures_pb2.REASON_INPUT_MALFORMED,
+            "The intent id is not a UUIDv7 of 16 bytes.",
+            field="intent_id",
+        )
     return int.from_bytes(intent_id[:6], "big")

@@ -1,7 +1,9 @@
-"""Requests that are no messages reach the servicer as a value, so that they get a typed answer like every other bad input.
+"""Requests that are no messages reach the servicer as a value, so that they get a typed answer like
+every other bad input.
 
-Left to itself gRPC answers a request it cannot parse with INTERNAL, and its synchronous server does not always let go of that
-RPC: with a bound on concurrent RPCs, a few such requests would take a place each for ever, and `stop` would wait for them.
+Left to itself gRPC answers a request it cannot parse with INTERNAL, and its synchronous server does
+not always let go of that RPC: with a bound on concurrent RPCs, a few such requests would take a
+place each for ever, and `stop` would wait for them.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 LARGE = 64 * 1024
-"""Bytes. A larger request is held against its bounds before anything else happens, and let go at once if it breaks one: a million
-empty items are two MiB on the wire and sixty in memory, and many such requests must not wait there for their turn."""
+"""Bytes. A larger request is held against its bounds before anything else happens, and let go at
+once if it breaks one: a million empty items are two MiB on the wire and sixty in memory, and many
+such requests must not wait there for their turn.
+"""
 
 
 class LenientRegistrar:
@@ -28,20 +32,28 @@ class LenientRegistrar:
         self._server = server
 
     def add_generic_rpc_handlers(self, _: Any) -> None:
-        """Nothing: the handlers that generated code passes here come again, by name, in the next call."""
+        """Nothing: the handlers that generated code passes here come again, by name, in the next
+        call.
+        """
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Register the handlers with deserializers that do not fail."""
         lenient = {
-            name: handler._replace(request_deserializer=_lenient(handler.request_deserializer, f"{service}.{name}"))
+            name: handler._replace(
+                request_deserializer=_lenient(handler.request_deserializer, f"{service}.{name}")
+            )
             for name, handler in handlers.items()
         }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, lenient),))
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, lenient),)
+        )
         self._server.add_registered_method_handlers(service, lenient)
 
 
 def _lenient(parse: Callable[[bytes], Any], method: str) -> Callable[[bytes], Any]:
-    error = FailureError(failures_pb2.REASON_INPUT_MALFORMED, f"The bytes are not a request of {method}.")
+    error = FailureError(
+        failures_pb2.REASON_INPUT_MALFORMED, f"The bytes are not a request of {method}."
+    )
     unparsed = Unparsed(error.to_item())
 
     def deserialize(wire: bytes) -> Any:
@@ -53,7 +65,10 @@ def _lenient(parse: Callable[[bytes], Any], method: str) -> Callable[[bytes], An
             try:
                 check(message)
             except FailureError as error:
-                return Unparsed(error.to_item(), getattr(message, "call_id", 0) or getattr(message, "batch_id", 0))
+                return Unparsed(
+                    error.to_item(),
+                    getattr(message, "call_id", 0) or getattr(message, "batch_id", 0),
+                )
         return message
 
     return deserialize

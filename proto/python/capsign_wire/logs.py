@@ -1,8 +1,9 @@
 """Structured logs: one JSON object a line on standard error.
 
-A line has `time` (UTC, RFC 3339, milliseconds), `level`, `event`, `process`, then typed attributes. An event is a fixed name in
-the code, its attributes are numbers, enumerations and identities: never a sentence from a caller, a message, a digest or a token.
-Text is cut at 256 characters, so a line is bounded. `docs/operations/telemetry.md` says how to read them.
+A line has `time` (UTC, RFC 3339, milliseconds), `level`, `event`, `process`, then typed attributes.
+An event is a fixed name in the code, its attributes are numbers, enumerations and identities: never
+a sentence from a caller, a message, a digest or a token. Text is cut at 256 characters, so a line
+is bounded. `docs/operations/telemetry.md` says how to read them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class _Sink:
         if LEVELS[level] < self.threshold:
             return
         line = _line(level, name, self.process, attributes)
-        # A log that nobody reads any more must not end the process that writes it; evidence does not go this way.
+        # A log that nobody reads any more must not end the process that writes it; evidence does
+        # not go this way.
         with self.lock, contextlib.suppress(OSError, ValueError):
             stream = self.stream or sys.stderr
             stream.write(line)
@@ -55,7 +57,9 @@ _sink = _Sink()
 
 
 def configure(process: str, *, level: str = "info", stream: TextIO | None = None) -> None:
-    """Name this process, set the least level, and take over what libraries log (their texts are dropped, see `_Libraries`)."""
+    """Name this process, set the least level, and take over what libraries log (their texts are
+    dropped, see `_Libraries`).
+    """
     if level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(LEVELS)}")
     _sink.process, _sink.threshold, _sink.stream = process, LEVELS[level], stream
@@ -80,7 +84,9 @@ def warning(name: str, **attributes: Attribute) -> None:
 
 
 def error(name: str, cause: BaseException | None = None, **attributes: Attribute) -> None:
-    """Something an operator should look at now. Of `cause` its class, reason and place are logged, never its text."""
+    """Something an operator should look at now. Of `cause` its class, reason and place are logged,
+    never its text.
+    """
     _sink.emit("error", name, {**_about(cause), **attributes})
 
 
@@ -103,12 +109,22 @@ def _about(cause: BaseException | None) -> dict[str, Attribute]:
 
 def _line(level: str, name: str, process: str, attributes: dict[str, Attribute]) -> str:
     if not _NAME.fullmatch(name):
-        raise ValueError("an event is named in the code: lower-case words with '.' or '_' between them")
+        raise ValueError(
+            "an event is named in the code: lower-case words with '.' or '_' between them"
+        )
     if len(attributes) > MAX_ATTRIBUTES or not _RESERVED.isdisjoint(attributes):
-        raise ValueError(f"an event takes at most {MAX_ATTRIBUTES} attributes, none of them {', '.join(sorted(_RESERVED))}")
+        raise ValueError(
+            f"an event takes at most {MAX_ATTRIBUTES} attributes, none of them "
+            f"{', '.join(sorted(_RESERVED))}"
+        )
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
-    record: dict[str, Attribute] = {"time": stamp, "level": level, "event": name, "process": process}
+    record: dict[str, Attribute] = {
+        "time": stamp,
+        "level": level,
+        "event": name,
+        "process": process,
+    }
     for key, value in attributes.items():
         record[key] = _bounded(value)
     return json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
@@ -123,14 +139,22 @@ def _bounded(value: Attribute) -> Attribute:
         return str(value)  # JSON has no infinity and no NaN
     if value is None or isinstance(value, int | float):
         return value
-    raise TypeError(f"a log attribute is text, a number, a boolean or bytes, not {type(value).__name__}")
+    raise TypeError(
+        f"a log attribute is text, a number, a boolean or bytes, not {type(value).__name__}"
+    )
 
 
 class _Libraries(logging.Handler):
-    """What libraries log, as events: logger, function and exception class. Their texts may quote a request, so they stay out."""
+    """What libraries log, as events: logger, function and exception class. Their texts may quote a
+    request, so they stay out.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "error" if record.levelno >= logging.ERROR else "warning"
         cause = record.exc_info[1] if record.exc_info else None
-        attributes: dict[str, Attribute] = {"logger": record.name, "function": record.funcName, **_about(cause)}
+        attributes: dict[str, Attribute] = {
+            "logger": record.name,
+            "function": record.funcName,
+            **_about(cause),
+        }
         _sink.emit(level, "library.log", attributes)

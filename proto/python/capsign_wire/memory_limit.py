@@ -10,7 +10,9 @@ _NO_LIMIT = 1 << 60
 """Above this a number in such a file means that there is no limit."""
 
 
-def memory_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+def memory_limit(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> int | None:
     """The smallest memory limit of this process's control groups, bytes; None if there is none,
     or it cannot be read."""
     try:

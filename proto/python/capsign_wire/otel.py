@@ -1,8 +1,10 @@
-"""Exports metrics and traces by OpenTelemetry, where the standard OTEL_* variables ask for it. Imports nothing of it otherwise.
+"""Exports metrics and traces by OpenTelemetry, where the standard OTEL_* variables ask for it.
+Imports nothing of it otherwise.
 
-OpenTelemetry's own histogram costs 9 µs a value, because an instrument aggregates on the caller's thread; ours costs under 1 µs.
-An observable instrument cannot be a histogram, so the exporter is wrapped: what the SDK collects (counters and gauges, observed)
-goes out with histogram points made from our buckets. The receiver sees ordinary cumulative histograms.
+OpenTelemetry's own histogram costs 9 µs a value, because an instrument aggregates on the caller's
+thread; ours costs under 1 µs. An observable instrument cannot be a histogram, so the exporter is
+wrapped: what the SDK collects (counters and gauges, observed) goes out with histogram points made
+from our buckets. The receiver sees ordinary cumulative histograms.
 """
 
 from __future__ import annotations
@@ -30,16 +32,21 @@ CLOSE_S = 3.0
 
 
 class Telemetry:
-    """What runs for one process: its tracer, and how to end it so that the last values still go out."""
+    """What runs for one process: its tracer, and how to end it so that the last values still go
+    out.
+    """
 
     def __init__(self, tracer: Tracer, ends: list[Callable[[], object]]) -> None:
         self.tracer = tracer
         self._ends = ends
 
     def close(self) -> None:
-        """Export once more and stop, within CLOSE_S: a collector that is away must not keep a process from ending. Safe when
-        nothing was started."""
-        endings = [threading.Thread(target=end, name="telemetry-end", daemon=True) for end in self._ends]
+        """Export once more and stop, within CLOSE_S: a collector that is away must not keep a
+        process from ending. Safe when nothing was started.
+        """
+        endings = [
+            threading.Thread(target=end, name="telemetry-end", daemon=True) for end in self._ends
+        ]
         self._ends.clear()
         until = time.monotonic() + CLOSE_S
         for one in endings:
@@ -51,8 +58,10 @@ class Telemetry:
 
 
 def start(process: str, version: str, metrics: Metrics, environ: Mapping[str, str]) -> Telemetry:
-    """Start what the environment asks for: OTEL_EXPORTER_OTLP_ENDPOINT or its _METRICS_ and _TRACES_ forms, or
-    OTEL_METRICS_EXPORTER and OTEL_TRACES_EXPORTER (otlp, console, none). OTEL_SDK_DISABLED=true turns all of it off."""
+    """Start what the environment asks for: OTEL_EXPORTER_OTLP_ENDPOINT or its _METRICS_ and
+    _TRACES_ forms, or OTEL_METRICS_EXPORTER and OTEL_TRACES_EXPORTER (otlp, console, none).
+    OTEL_SDK_DISABLED=true turns all of it off.
+    """
     ends: list[Callable[[], object]] = []
     tracer: Tracer = PassingTracer()
     if environ.get("OTEL_SDK_DISABLED", "").lower() != "true":
@@ -73,7 +82,9 @@ def _exporter(environ: Mapping[str, str], signal: str) -> str | None:
     if named in {"otlp", "console"}:
         return named
     if named and named != "none":
-        logs.warning("telemetry.exporter_unknown", signal=signal.lower(), known="otlp, console, none")
+        logs.warning(
+            "telemetry.exporter_unknown", signal=signal.lower(), known="otlp, console, none"
+        )
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
     return "otlp" if not named and any(environ.get(name) for name in endpoints) else None
 
@@ -81,15 +92,27 @@ def _exporter(environ: Mapping[str, str], signal: str) -> str | None:
 def _resource(process: str, version: str) -> Any:
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
-    # Resource.create would take OTEL_SERVICE_NAME only where no name is given here; what the operator says goes first. An id for
-    # each start: without one the counters of two replicas are one series that jumps back and forth.
-    ours = Resource({"service.name": process, "service.version": version, "service.instance.id": str(uuid.uuid4())})
+    # Resource.create would take OTEL_SERVICE_NAME only where no name is given here; what the
+    # operator says goes first. An id for each start: without one the counters of two replicas are
+    # one series that jumps back and forth.
+    ours = Resource(
+        {
+            "service.name": process,
+            "service.version": version,
+            "service.instance.id": str(uuid.uuid4()),
+        }
+    )
     return ours.merge(OTELResourceDetector().detect())
 
 
-def _start_metrics(kind: str, resource: Any, version: str, metrics: Metrics) -> Callable[[], object]:
+def _start_metrics(
+    kind: str, resource: Any, version: str, metrics: Metrics
+) -> Callable[[], object]:
     from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+    from opentelemetry.sdk.metrics.export import (
+        ConsoleMetricExporter,
+        PeriodicExportingMetricReader,
+    )
 
     exporter: export.MetricExporter
     if kind == "otlp":
@@ -108,9 +131,13 @@ def observe(meter: Any, metrics: Metrics) -> None:
     """Registers every counter and gauge as an observable instrument of `meter`."""
     for name, row in CATALOGUE.items():
         if row.kind is Kind.COUNTER:
-            meter.create_observable_counter(name, [_observer(metrics, name)], row.unit, row.description)
+            meter.create_observable_counter(
+                name, [_observer(metrics, name)], row.unit, row.description
+            )
         elif row.kind is Kind.GAUGE:
-            meter.create_observable_gauge(name, [_observer(metrics, name)], row.unit, row.description)
+            meter.create_observable_gauge(
+                name, [_observer(metrics, name)], row.unit, row.description
+            )
 
 
 def _observer(metrics: Metrics, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
@@ -122,13 +149,17 @@ def _observer(metrics: Metrics, name: str) -> Callable[[CallbackOptions], Iterab
         counter = metrics.counters.get(name)
         values: Iterable[tuple[Labels, float]]
         values = list(counter.cells.items()) if counter is not None else metrics.gauge_values(name)
-        return [Observation(value, dict(zip(keys, labels, strict=True))) for labels, value in values]
+        return [
+            Observation(value, dict(zip(keys, labels, strict=True))) for labels, value in values
+        ]
 
     return collect
 
 
 def histogram_metric(histogram: Histogram, started_ns: int, now_ns: int) -> export.Metric | None:
-    """Our buckets as OpenTelemetry's histogram data, cumulative since `started_ns`; None while it is empty."""
+    """Our buckets as OpenTelemetry's histogram data, cumulative since `started_ns`; None while it
+    is empty.
+    """
     from opentelemetry.sdk.metrics.export import AggregationTemporality, HistogramDataPoint, Metric
     from opentelemetry.sdk.metrics.export import Histogram as Data
 
@@ -138,7 +169,9 @@ def histogram_metric(histogram: Histogram, started_ns: int, now_ns: int) -> expo
         counts = list(cell.counts)
         points.append(
             HistogramDataPoint(
-                attributes={key: value for key, value in zip(row.labels, labels, strict=True) if value},
+                attributes={
+                    key: value for key, value in zip(row.labels, labels, strict=True) if value
+                },
                 start_time_unix_nano=started_ns,
                 time_unix_nano=now_ns,
                 count=sum(counts),
@@ -151,7 +184,9 @@ def histogram_metric(histogram: Histogram, started_ns: int, now_ns: int) -> expo
         )
     if not points:
         return None
-    return Metric(row.name, row.description, row.unit, Data(points, AggregationTemporality.CUMULATIVE))
+    return Metric(
+        row.name, row.description, row.unit, Data(points, AggregationTemporality.CUMULATIVE)
+    )
 
 
 def _with_histograms(exporter: export.MetricExporter, metrics: Metrics) -> export.MetricExporter:
@@ -163,13 +198,20 @@ def _with_histograms(exporter: export.MetricExporter, metrics: Metrics) -> expor
     started_ns = time.time_ns()
 
     class WithHistograms(MetricExporter):
-        def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        def export(
+            self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+        ) -> MetricExportResult:
             now_ns = time.time_ns()
-            made = [histogram_metric(one, started_ns, now_ns) for one in metrics.histograms.values()]
+            made = [
+                histogram_metric(one, started_ns, now_ns) for one in metrics.histograms.values()
+            ]
             ours = [one for one in made if one is not None]
             resources = []
             for resource in metrics_data.resource_metrics:
-                scopes = [replace(s, metrics=[*s.metrics, *ours]) if s.scope.name == SCOPE else s for s in resource.scope_metrics]
+                scopes = [
+                    replace(s, metrics=[*s.metrics, *ours]) if s.scope.name == SCOPE else s
+                    for s in resource.scope_metrics
+                ]
                 resources.append(replace(resource, scope_metrics=scopes))
             return exporter.export(MetricsData(resources), timeout_millis=timeout_millis, **kwargs)
 
@@ -204,11 +246,15 @@ class RecordingTracer:
     def __init__(self, tracer: Any) -> None:
         self._tracer = tracer
 
-    def span(self, name: str, traceparent: str = "", *, links: Sequence[str] = (), method: str = "") -> Span:
+    def span(
+        self, name: str, traceparent: str = "", *, links: Sequence[str] = (), method: str = ""
+    ) -> Span:
         from opentelemetry.trace import Link, SpanKind
 
         if traceparent and not sampled(traceparent):
-            return PassingSpan(traceparent)  # the caller's decision stands; not even an unsampled span is made for it
+            return PassingSpan(
+                traceparent
+            )  # the caller's decision stands; not even an unsampled span is made for it
         attributes = {"rpc.system.name": "grpc", "rpc.method": method} if method else {}
         return RecordedSpan(
             self._tracer.start_span(
@@ -225,7 +271,11 @@ def _context(traceparent: str) -> Any:
     from opentelemetry.context import Context
     from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
-    return set_span_in_context(NonRecordingSpan(_remote(traceparent)), Context()) if traceparent else Context()
+    return (
+        set_span_in_context(NonRecordingSpan(_remote(traceparent)), Context())
+        if traceparent
+        else Context()
+    )
 
 
 def _remote(traceparent: str) -> Any:
@@ -233,7 +283,9 @@ def _remote(traceparent: str) -> Any:
     from opentelemetry.trace import SpanContext, TraceFlags
 
     _, trace_id, span_id, flags = traceparent.split("-")
-    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
+    return SpanContext(
+        int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16))
+    )
 
 
 class RecordedSpan:
@@ -245,7 +297,9 @@ class RecordedSpan:
         self._span = span
         self.recording: bool = span.is_recording()
         context = span.get_span_context()
-        self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+        self.traceparent = (
+            f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+        )
 
     def note(self, key: str, value: str | int) -> None:
         self._span.set_attribute(f"capsign.{key}", value)
@@ -259,7 +313,12 @@ class RecordedSpan:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if kind is not None:
             self.failed(kind.__qualname__)  # the class; an exception's text stays here
         self._span.end()

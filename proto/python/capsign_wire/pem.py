@@ -1,8 +1,10 @@
-"""Certificates in PEM, as OpenSSL finds them: blocks that begin and end at a line, and around them whatever people write. Pure.
+"""Certificates in PEM, as OpenSSL finds them: blocks that begin and end at a line, and around them
+whatever people write. Pure.
 
-`openssl x509 -text` puts a description before a block, bundles have comments in any alphabet, editors leave a byte order mark,
-and Windows ends its lines its way. Nothing of that reaches anybody: what is found is written anew, since each library that reads
-PEM is strict about something else.
+`openssl x509 -text` puts a description before a block, bundles have comments in any alphabet,
+editors leave a byte order mark, and Windows ends its lines its way. Nothing of that reaches
+anybody: what is found is written anew, since each library that reads PEM is strict about something
+else.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import re
 from collections.abc import Iterable
 
 _BLOCK = re.compile(
-    rb"^-----BEGIN (?P<label>(?:X509 |TRUSTED )?CERTIFICATE)-----[ \t]*$(?P<body>.*?)^-----END (?P=label)-----[ \t]*$",
+    rb"^-----BEGIN (?P<label>(?:X509 |TRUSTED )?CERTIFICATE)-----[ "
+    rb"\t]*$(?P<body>.*?)^-----END (?P=label)-----[ \t]*$",
     re.DOTALL | re.MULTILINE,
 )
 _BEGIN = re.compile(rb"^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----", re.MULTILINE)
@@ -21,9 +24,11 @@ _MARK = b"\xef\xbb\xbf"
 
 
 def certificates(data: bytes) -> list[bytes]:
-    """The certificates in a file, DER, in their order. Raises ValueError if one is damaged; there may be none.
+    """The certificates in a file, DER, in their order. Raises ValueError if one is damaged; there
+    may be none.
 
-    A TRUSTED CERTIFICATE is the certificate in it; what OpenSSL adds about its use is OpenSSL's own.
+    A TRUSTED CERTIFICATE is the certificate in it; what OpenSSL adds about its use is OpenSSL's
+    own.
     """
     return [_whole(label, der) for label, der in _blocks(data)]
 
@@ -60,8 +65,15 @@ def written(ders: Iterable[bytes]) -> bytes:
 
 
 def lines(data: bytes) -> bytes:
-    """Without the byte order mark of each file that went into it, and with the ends of lines of Unix. For a private key too."""
-    return data.replace(_MARK + b"-----BEGIN", b"-----BEGIN").removeprefix(_MARK).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    """Without the byte order mark of each file that went into it, and with the ends of lines of
+    Unix. For a private key too.
+    """
+    return (
+        data.replace(_MARK + b"-----BEGIN", b"-----BEGIN")
+        .removeprefix(_MARK)
+        .replace(b"\r\n", b"\n")
+        .replace(b"\r", b"\n")
+    )
 
 
 def _decoded(body: bytes) -> bytes:

@@ -1,6 +1,8 @@
-"""`rpc.server.call.duration`: OpenTelemetry's stable RPC convention (1.45) for every method that a process serves.
+"""`rpc.server.call.duration`: OpenTelemetry's stable RPC convention (1.45) for every method that a
+process serves.
 
-What is measured is an RPC, so a stream counts once, when it ends: calls and batches on it have metrics of our own.
+What is measured is an RPC, so a stream counts once, when it ends: calls and batches on it have
+metrics of our own.
 """
 
 from __future__ import annotations
@@ -15,15 +17,21 @@ import grpc
 
 from capsign_wire.telemetry import RPC_SYSTEM, Histogram, Metrics
 
-SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
-"""Status codes that the convention counts as errors of a server; the others are answers that a caller asked for."""
+SERVER_FAULTS = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+"""Status codes that the convention counts as errors of a server; the others are answers that a
+caller asked for.
+"""
 
 _UNARY, _STREAMING = ("unary_unary", "stream_unary"), ("unary_stream", "stream_stream")
 """Of a handler: where its behaviour is, by whether that answers once or many times."""
 
 
 class MeasuredRegistrar:
-    """Give this to the other registrars in place of the server, sync or aio: so it is around what they do too."""
+    """Give this to the other registrars in place of the server, sync or aio: so it is around what
+    they do too.
+    """
 
     def __init__(self, server: Any, metrics: Metrics) -> None:
         self._server = server
@@ -34,8 +42,12 @@ class MeasuredRegistrar:
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Hand the handlers on, each with a clock around it."""
-        measured = {name: self._measured(f"{service}/{name}", handler) for name, handler in handlers.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, measured),))
+        measured = {
+            name: self._measured(f"{service}/{name}", handler) for name, handler in handlers.items()
+        }
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, measured),)
+        )
         self._server.add_registered_method_handlers(service, measured)
 
     def _measured(self, method: str, handler: Any) -> Any:
@@ -47,21 +59,27 @@ class MeasuredRegistrar:
             around = self._generator if kind in _STREAMING else self._function
         return handler._replace(**{kind: around(method, behaviour)})
 
-    def _coroutine(self, method: str, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _coroutine(
+        self, method: str, behaviour: Callable[[Any, Any], Any]
+    ) -> Callable[[Any, Any], Any]:
         async def measured(request: Any, context: Any) -> Any:
             with _Clock(method, self._durations, context):
                 return await behaviour(request, context)
 
         return measured
 
-    def _generator(self, method: str, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _generator(
+        self, method: str, behaviour: Callable[[Any, Any], Any]
+    ) -> Callable[[Any, Any], Any]:
         def measured(request: Any, context: Any) -> Any:
             with _Clock(method, self._durations, context):
                 yield from behaviour(request, context)
 
         return measured
 
-    def _function(self, method: str, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _function(
+        self, method: str, behaviour: Callable[[Any, Any], Any]
+    ) -> Callable[[Any, Any], Any]:
         def measured(request: Any, context: Any) -> Any:
             with _Clock(method, self._durations, context):
                 return behaviour(request, context)
@@ -83,10 +101,14 @@ class _Clock:
     def __enter__(self) -> None:
         return
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         status = _status(self._context, error)
         fault = status if status in SERVER_FAULTS else ""
-        self._durations.record(time.perf_counter() - self._started, RPC_SYSTEM, self._method, status, fault)
+        self._durations.record(
+            time.perf_counter() - self._started, RPC_SYSTEM, self._method, status, fault
+        )
 
 
 def _status(context: Any, error: BaseException | None) -> str:
@@ -104,5 +126,7 @@ def _status(context: Any, error: BaseException | None) -> str:
 
 
 def _active(context: Any) -> bool:
-    """Whether the caller is still there. Only the synchronous context can tell; the other cancels the task."""
+    """Whether the caller is still there. Only the synchronous context can tell; the other cancels
+    the task.
+    """
     return not isinstance(context, grpc.ServicerContext) or context.is_active()

@@ -1,7 +1,8 @@
 """Settings of a process: one TOML file, then the environment, into one frozen typed struct.
 
-`docs/decisions/0001-what-lives-in-capsign-wire.md` says why this is shared. Every error names the key and the fix. Needs msgspec,
-which the extras `agent`, `adapter` and `injector` bring; applications never import this module.
+`docs/decisions/0001-what-lives-in-capsign-wire.md` says why this is shared. Every error names the
+key and the fix. Needs msgspec, which the extras `agent`, `adapter` and `injector` bring;
+applications never import this module.
 """
 
 from __future__ import annotations
@@ -31,13 +32,18 @@ T = TypeVar("T")
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
-# Kubernetes puts the address of every Service into the environment of every pod: a Service called `capsign-agent` gives names
-# that begin with our prefix. They are not meant for us, and a pod must not fail because of them.
-_SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|.*_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+# Kubernetes puts the address of every Service into the environment of every pod: a Service called
+# `capsign-agent` gives names that begin with our prefix. They are not meant for us, and a pod must
+# not fail because of them.
+_SERVICE_LINK = re.compile(
+    r".*_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|.*_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
+)
 
 
 class SettingsError(Exception):
-    """The settings cannot be used. `key` is dotted, or empty where no single key is at fault; the text names the fix."""
+    """The settings cannot be used. `key` is dotted, or empty where no single key is at fault; the
+    text names the fix.
+    """
 
     def __init__(self, sentence: str, *, key: str = "") -> None:
         self.key = key
@@ -47,12 +53,13 @@ class SettingsError(Exception):
 def load(path: Path | None, kind: type[T], env_prefix: str, environ: Mapping[str, str]) -> T:
     """The settings in `path`, overridden by `environ`, as a checked `kind`.
 
-    With no path, the variable `<env_prefix>_CONFIG` may hold the text of the file itself: a pod needs no file for it then. With
-    neither there are defaults only.
+    With no path, the variable `<env_prefix>_CONFIG` may hold the text of the file itself: a pod
+    needs no file for it then. With neither there are defaults only.
 
-    `kind` is a msgspec Struct. The key `port` of the section `[health]` is overridden by `<env_prefix>_HEALTH_PORT`; a list by
-    items with commas between them. Variables with the prefix that name no key are refused, except those that Kubernetes makes for
-    Services. Raises SettingsError.
+    `kind` is a msgspec Struct. The key `port` of the section `[health]` is overridden by
+    `<env_prefix>_HEALTH_PORT`; a list by items with commas between them. Variables with the prefix
+    that name no key are refused, except those that Kubernetes makes for Services. Raises
+    SettingsError.
     """
     import msgspec
 
@@ -64,14 +71,19 @@ def load(path: Path | None, kind: type[T], env_prefix: str, environ: Mapping[str
         for part in key[:-1]:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise SettingsError(f"{source}: `{part}` must be a section, so that {name} can override a key in it.", key=part)
+                raise SettingsError(
+                    f"{source}: `{part}` must be a section, so that {name} can override a "
+                    f"key in it.",
+                    key=part,
+                )
         section[key[-1]] = value
     return _convert(tree, kind, source, env_prefix)
 
 
 def check(tree: Any, kind: type[T], source: str, *, at: str = "") -> T:
-    """A document that was already parsed, from `source` (for messages), as a checked `kind`; `at` is the key of a part of one. No
-    I/O. Raises SettingsError."""
+    """A document that was already parsed, from `source` (for messages), as a checked `kind`; `at`
+    is the key of a part of one. No I/O. Raises SettingsError.
+    """
     import msgspec
 
     _refuse_unknown(tree, msgspec.inspect.type_info(kind), at, source)
@@ -88,21 +100,27 @@ def _convert(tree: Any, kind: type[T], source: str, env_prefix: str, at: str = "
 
 
 def read_secret(path: Path) -> bytes:
-    """The bytes of a secret file: regular, at most 64 KiB, ours or root's, nothing for group or others.
+    """The bytes of a secret file: regular, at most 64 KiB, ours or root's, nothing for group or
+    others.
 
-    A symbolic link is followed only within the file's own directory, as Kubernetes lays out a mounted Secret (`pin` is a link to
-    `..data/pin`). There, for a process that is not root, a file of root's may be readable by a group of ours, which is what
-    `fsGroup` makes, or by our user through an access control list, which is what systemd's LoadCredential makes. Raises
+    A symbolic link is followed only within the file's own directory, as Kubernetes lays out a
+    mounted Secret (`pin` is a link to `..data/pin`). There, for a process that is not root, a file
+    of root's may be readable by a group of ours, which is what `fsGroup` makes, or by our user
+    through an access control list, which is what systemd's LoadCredential makes. Raises
     SettingsError that names the file and the fix, and never quotes what is in it.
     """
     home = path.parent.resolve()
     real = path.resolve()
     if not real.is_relative_to(home):
-        raise SettingsError(f"The secret file {path} is a link out of its directory. Name the file itself.")
+        raise SettingsError(
+            f"The secret file {path} is a link out of its directory. Name the file itself."
+        )
     try:
         descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise SettingsError(f"The secret file {path} cannot be opened ({_why(error)}). It must be a regular file.") from None
+        raise SettingsError(
+            f"The secret file {path} cannot be opened ({_why(error)}). It must be a regular file."
+        ) from None
     try:
         _refuse_exposed(path, os.fstat(descriptor), _acl(descriptor))
         data = b"".join(iter(lambda: os.read(descriptor, MAX_SECRET_BYTES), b""))
@@ -125,25 +143,37 @@ def _acl(descriptor: int) -> bytes:
 
 def _refuse_exposed(path: Path, state: os.stat_result, acl: bytes) -> None:
     if not stat.S_ISREG(state.st_mode):
-        raise SettingsError(f"The secret file {path} is not a regular file. Put the secret into a file of its own.")
+        raise SettingsError(
+            f"The secret file {path} is not a regular file. Put the secret into a file of its own."
+        )
     if state.st_uid not in {os.geteuid(), 0}:
         fix = f"Run `chown {os.geteuid()} {quote(str(path))}`."
         raise SettingsError(f"The secret file {path} belongs to user {state.st_uid}. {fix}")
     mounted = state.st_uid == 0 and os.geteuid() != 0
     ours = frozenset({os.getegid(), *os.getgroups()}) if mounted else frozenset()
-    open_to = list(strangers(state.st_mode, acl, uid=os.geteuid(), allowed_groups=ours, gid=state.st_gid))
+    open_to = list(
+        strangers(state.st_mode, acl, uid=os.geteuid(), allowed_groups=ours, gid=state.st_gid)
+    )
     if open_to:
-        told = f"The secret file {path} has mode {stat.S_IMODE(state.st_mode):04o}: others can read it"
+        told = (
+            f"The secret file {path} has mode {stat.S_IMODE(state.st_mode):04o}: others can read it"
+        )
         if not acl:
             raise SettingsError(f"{told}. Run `chmod 600 {quote(str(path))}`.")
         raise SettingsError(
-            f"{told} ({', '.join(open_to)}, by its access control list). Run `setfacl -b {quote(str(path))}`, then chmod 600."
+            f"{told} ({', '.join(open_to)}, by its access control list). Run `setfacl -b "
+            f"{quote(str(path))}`, then chmod 600."
         )
     if state.st_size > MAX_SECRET_BYTES:
-        raise SettingsError(f"The secret file {path} is larger than {MAX_SECRET_BYTES} bytes. It must hold one secret only.")
+        raise SettingsError(
+            f"The secret file {path} is larger than {MAX_SECRET_BYTES} bytes. It must "
+            f"hold one secret only."
+        )
 
 
-def _tree(path: Path | None, variable: str, environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+def _tree(
+    path: Path | None, variable: str, environ: Mapping[str, str]
+) -> tuple[str, dict[str, Any]]:
     """What the settings are called in a sentence, and the settings."""
     if path is not None:
         return str(path), _parsed(_read(path), f"The settings file {path}")
@@ -158,7 +188,10 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise SettingsError(f"The settings file {path} cannot be read ({_why(error)}). Check the path after --config.") from None
+        raise SettingsError(
+            f"The settings file {path} cannot be read ({_why(error)}). Check the path "
+            f"after --config."
+        ) from None
 
 
 def _parsed(data: bytes, what: str) -> dict[str, Any]:
@@ -181,7 +214,9 @@ def _decode(kind: type, value: Any) -> Any:
 
 
 def _refuse_unknown(value: Any, shape: Any, where: str, source: str) -> None:
-    """Walks the file next to its shape, so that a misspelt key is refused with the name that was probably meant."""
+    """Walks the file next to its shape, so that a misspelt key is refused with the name that was
+    probably meant.
+    """
     import msgspec.inspect as shapes
 
     if isinstance(shape, shapes.StructType) and isinstance(value, dict):
@@ -189,7 +224,9 @@ def _refuse_unknown(value: Any, shape: Any, where: str, source: str) -> None:
         for name, inner in value.items():
             key = f"{where}.{name}" if where else name
             if name not in known:
-                raise SettingsError(f"{source}: the key `{key}` is not known.{_meant(name, list(known))}", key=key)
+                raise SettingsError(
+                    f"{source}: the key `{key}` is not known.{_meant(name, list(known))}", key=key
+                )
             _refuse_unknown(inner, known[name], key, source)
     elif isinstance(shape, shapes.UnionType):
         structs = [member for member in shape.types if isinstance(member, shapes.StructType)]
@@ -212,7 +249,9 @@ def _meant(name: str, known: list[str]) -> str:
 
 
 def _leaves(kind: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every key that a variable can override, with its type: scalars and lists of scalars, in nested sections."""
+    """Every key that a variable can override, with its type: scalars and lists of scalars, in
+    nested sections.
+    """
     import msgspec
 
     for field in msgspec.structs.fields(kind):
@@ -225,12 +264,20 @@ def _leaves(kind: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 
 def _section(kind: Any) -> Any:
-    """The struct that a field of type `Struct` or `Struct | None` is a section of; otherwise None."""
+    """The struct that a field of type `Struct` or `Struct | None` is a section of; otherwise
+    None.
+    """
     import msgspec
 
     bare = _bare(kind)
-    candidates = typing.get_args(bare) if typing.get_origin(bare) in {typing.Union, types.UnionType} else (bare,)
-    structs = [one for one in candidates if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+    candidates = (
+        typing.get_args(bare)
+        if typing.get_origin(bare) in {typing.Union, types.UnionType}
+        else (bare,)
+    )
+    structs = [
+        one for one in candidates if isinstance(one, type) and issubclass(one, msgspec.Struct)
+    ]
     return structs[0] if len(structs) == 1 else None
 
 
@@ -239,17 +286,25 @@ def _bare(kind: Any) -> Any:
     return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
 
 
-def _overrides(kind: Any, prefix: str, environ: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+def _overrides(
+    kind: Any, prefix: str, environ: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, ...], Any]]:
     import msgspec
 
-    known = {"_".join((prefix, *path)).upper().replace("-", "_"): (path, of) for path, of in _leaves(kind, ())}
+    known = {
+        "_".join((prefix, *path)).upper().replace("-", "_"): (path, of)
+        for path, of in _leaves(kind, ())
+    }
     for name, text in sorted(environ.items()):
         if not name.startswith(f"{prefix}_") or name == f"{prefix}_CONFIG":
             continue
         if name not in known:
             if _SERVICE_LINK.fullmatch(name):
                 continue
-            raise SettingsError(f"The environment variable {name} overrides nothing.{_meant(name, list(known))}", key=name)
+            raise SettingsError(
+                f"The environment variable {name} overrides nothing.{_meant(name, list(known))}",
+                key=name,
+            )
         path, of = known[name]
         value: Any = text
         if typing.get_origin(_bare(of)) in {list, tuple, set, frozenset}:
@@ -260,7 +315,8 @@ def _overrides(kind: Any, prefix: str, environ: Mapping[str, str]) -> Iterator[t
             what = _AT.match(str(error))
             reason = what["what"] if what else "it has the wrong form"
             raise SettingsError(
-                f"The environment variable {name} does not fit: {reason}. Set it anew.", key=".".join(path)
+                f"The environment variable {name} does not fit: {reason}. Set it anew.",
+                key=".".join(path),
             ) from None
         yield name, path, msgspec.to_builtins(typed, enc_hook=str)
 

@@ -1,8 +1,10 @@
-"""Whom a certificate names: the SPIFFE ID of an X.509-SVID, whole and well formed, or a reason why it names nobody.
+"""Whom a certificate names: the SPIFFE ID of an X.509-SVID, whole and well formed, or a reason why
+it names nobody.
 
-Every process that reads an identity out of a certificate reads it here (SPIFFE-ID, sections 2.1 to 2.4; X509-SVID, sections 2, 4
-and 5.2): adapter and agent must not take the same certificate for two workloads. What is compared later is compared as text, so
-nothing but the one spelling passes: no other scheme, case, port, query, escape, empty or relative segment, and no byte after it.
+Every process that reads an identity out of a certificate reads it here (SPIFFE-ID, sections 2.1 to
+2.4; X509-SVID, sections 2, 4 and 5.2): adapter and agent must not take the same certificate for two
+workloads. What is compared later is compared as text, so nothing but the one spelling passes: no
+other scheme, case, port, query, escape, empty or relative segment, and no byte after it.
 """
 
 from __future__ import annotations
@@ -15,18 +17,24 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 MAX_BYTES = 255
-"""Longest SPIFFE ID, bytes: what an entry of the evidence log can name. The SPIFFE specification allows 2048."""
+"""Longest SPIFFE ID, bytes: what an entry of the evidence log can name. The SPIFFE specification
+allows 2048.
+"""
 
 SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)+", re.ASCII)
 """Of a workload: with a path. Use `fullmatch`: a pattern's `$` takes a line end after it."""
 
 
 KEYS_SHOWN = "for a P-256, P-384 or RSA key"
-"""What gRPC's TLS library serves and presents; Ed25519, Ed448, P-521, secp256k1 and ML-DSA are refused in the handshake."""
+"""What gRPC's TLS library serves and presents; Ed25519, Ed448, P-521, secp256k1 and ML-DSA are
+refused in the handshake.
+"""
 
 
 class NotAnSvidError(ValueError):
-    """The certificate, or the text, names no workload. The text says why, and quotes nothing of it."""
+    """The certificate, or the text, names no workload. The text says why, and quotes nothing of
+    it.
+    """
 
 
 def check_id(text: str) -> str:
@@ -34,26 +42,36 @@ def check_id(text: str) -> str:
     if len(text) > MAX_BYTES:
         raise NotAnSvidError(f"A SPIFFE ID has at most {MAX_BYTES} bytes here.")
     if not SPIFFE_ID.fullmatch(text):
-        raise NotAnSvidError("Its URI is not a SPIFFE ID: spiffe://<trust domain>/<path>, in the one spelling that is allowed.")
+        raise NotAnSvidError(
+            "Its URI is not a SPIFFE ID: spiffe://<trust domain>/<path>, in the one "
+            "spelling that is allowed."
+        )
     return text
 
 
 def judged(uris: Sequence[bytes], *, authority: bool, usages: frozenset[str] | None) -> str:
     """The SPIFFE ID of a leaf of which these things are known. Raises NotAnSvidError.
 
-    `uris` are its URI names as they stand in it, `authority` is cA of its basic constraints, `usages` what its key may be used
-    for, in RFC 5280's words; None: it does not say.
+    `uris` are its URI names as they stand in it, `authority` is cA of its basic constraints,
+    `usages` what its key may be used for, in RFC 5280's words; None: it does not say.
     """
     if len(uris) != 1:
-        raise NotAnSvidError(f"An X.509-SVID has exactly one URI name, and this certificate has {len(uris)}.")
+        raise NotAnSvidError(
+            f"An X.509-SVID has exactly one URI name, and this certificate has {len(uris)}."
+        )
     try:
         text = uris[0].decode("ascii")
     except UnicodeDecodeError:
         raise NotAnSvidError("Its URI is not ASCII, and so no SPIFFE ID.") from None
     if authority:
-        raise NotAnSvidError("It is a certificate of an authority (CA:TRUE), which is nobody's identity.")
+        raise NotAnSvidError(
+            "It is a certificate of an authority (CA:TRUE), which is nobody's identity."
+        )
     if usages is not None and usages & {"keyCertSign", "cRLSign"}:
-        raise NotAnSvidError("Its key may sign certificates or revocation lists (key usage), so it is nobody's identity.")
+        raise NotAnSvidError(
+            "Its key may sign certificates or revocation lists (key usage), so it is "
+            "nobody's identity."
+        )
     if usages is not None and "digitalSignature" not in usages:
         raise NotAnSvidError("Its key may not sign (key usage without digitalSignature).")
     return check_id(text)
@@ -68,10 +86,21 @@ def identity_of(certificate: x509.Certificate) -> str:
         names = _value(certificate, x509.SubjectAlternativeName) or ()
         constraints = _value(certificate, x509.BasicConstraints)
         usage = _value(certificate, x509.KeyUsage)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        raise NotAnSvidError("Its extensions cannot be read, or one of its names is not ASCII.") from None
+    except (
+        ValueError,
+        UnsupportedAlgorithm,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ):
+        raise NotAnSvidError(
+            "Its extensions cannot be read, or one of its names is not ASCII."
+        ) from None
     return judged(
-        [name.value.encode("ascii", "backslashreplace") for name in names if isinstance(name, x509.UniformResourceIdentifier)],
+        [
+            name.value.encode("ascii", "backslashreplace")
+            for name in names
+            if isinstance(name, x509.UniformResourceIdentifier)
+        ],
         authority=constraints is not None and constraints.ca,
         usages=_usages(usage) if usage is not None else None,
     )
@@ -87,5 +116,9 @@ def _value(certificate: x509.Certificate, kind: Any) -> Any:
 
 
 def _usages(usage: x509.KeyUsage) -> frozenset[str]:
-    bits = {"digitalSignature": usage.digital_signature, "keyCertSign": usage.key_cert_sign, "cRLSign": usage.crl_sign}
+    bits = {
+        "digitalSignature": usage.digital_signature,
+        "keyCertSign": usage.key_cert_sign,
+        "cRLSign": usage.crl_sign,
+    }
     return frozenset(name for name, set_ in bits.items() if set_)

@@ -1,8 +1,10 @@
-"""Metrics that cost next to nothing: counters and buckets kept by hand, read when somebody collects them.
+"""Metrics that cost next to nothing: counters and buckets kept by hand, read when somebody collects
+them.
 
-The catalogue below is the contract with dashboards and alerts: names, units, labels and every value that a label can have. A
-label value that is not in it is a defect and raises, so the number of series is bounded by this file. `capsign_wire.otel` exports
-what is kept here, and only where the standard OTEL_* variables ask for it. `docs/operations/telemetry.md` explains each metric.
+The catalogue below is the contract with dashboards and alerts: names, units, labels and every value
+that a label can have. A label value that is not in it is a defect and raises, so the number of
+series is bounded by this file. `capsign_wire.otel` exports what is kept here, and only where the
+standard OTEL_* variables ask for it. `docs/operations/telemetry.md` explains each metric.
 """
 
 from __future__ import annotations
@@ -18,14 +20,22 @@ from typing import Any
 import grpc
 
 from capsign_wire import logs
-from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, evidence_pb2, identity_pb2, signing_pb2
+from capsign_wire.adapter.v1 import (
+    admin_pb2,
+    capability_pb2,
+    evidence_pb2,
+    identity_pb2,
+    signing_pb2,
+)
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import BY_NAME
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2 as pb
 
 Labels = tuple[str, ...]
-"""Values, in the order of the instrument's labels. An empty one means that the series has no such label."""
+"""Values, in the order of the instrument's labels. An empty one means that the series has no such
+label.
+"""
 
 _SERVED = (agent_pb2, admin_pb2, capability_pb2, evidence_pb2, identity_pb2, signing_pb2)
 
@@ -54,8 +64,25 @@ _RESULTS: frozenset[Labels] = frozenset(
 )
 """Outcome and reason, as they go together: a reason has one outcome."""
 _SECONDS = (
-    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
-)  # fmt: skip
+    0.0001,
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
 _RPC_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """As the convention for RPC metrics advises."""
 _POWERS = tuple(float(2**power) for power in range(11))
@@ -71,7 +98,8 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """One row of the catalogue. `labels` gives each label's values, `buckets` the upper bounds of a histogram, inclusive.
+    """One row of the catalogue. `labels` gives each label's values, `buckets` the upper bounds of a
+    histogram, inclusive.
 
     `only` names the combinations of labels that there are, where they are fewer than all.
     """
@@ -89,7 +117,9 @@ class Instrument:
         return sorted(self.only or itertools.product(*self.labels.values()))
 
     def refuse_strangers(self, values: Labels) -> None:
-        """Raises ValueError if these are not values that the catalogue gives the labels, in order."""
+        """Raises ValueError if these are not values that the catalogue gives the labels, in
+        order.
+        """
         strange = len(values) != len(self.labels) or any(
             v not in known for v, known in zip(values, self.labels.values(), strict=True)
         )
@@ -104,11 +134,25 @@ def _methods(file: Any) -> Iterator[str]:
 
 def _catalogue() -> Mapping[str, Instrument]:
     hops = {"hop": frozenset({"application", "upstream", "store", "token", "audit"})}
-    queues = {"queue": frozenset({"application", "upstream", "commit", "token", "journal", "audit", "watchers"})}
-    faults = {"fault": frozenset({"unavailable", "pin_rejected", "key_missing", "key_exists", "weak_attributes", "other"})}
+    queues = {
+        "queue": frozenset(
+            {"application", "upstream", "commit", "token", "journal", "audit", "watchers"}
+        )
+    }
+    faults = {
+        "fault": frozenset(
+            {"unavailable", "pin_rejected", "key_missing", "key_exists", "weak_attributes", "other"}
+        )
+    }
     algorithms = {"algorithm": frozenset(BY_NAME)}
-    refused, unknown = {"reason": _names(pb.OUTCOME_REFUSED)}, {"reason": _names(pb.OUTCOME_UNKNOWN)}
-    calls = {"outcome": frozenset(outcome for outcome, _ in _RESULTS), "reason": frozenset(reason for _, reason in _RESULTS)}
+    refused, unknown = (
+        {"reason": _names(pb.OUTCOME_REFUSED)},
+        {"reason": _names(pb.OUTCOME_UNKNOWN)},
+    )
+    calls = {
+        "outcome": frozenset(outcome for outcome, _ in _RESULTS),
+        "reason": frozenset(reason for _, reason in _RESULTS),
+    }
     statuses = frozenset(one.name for one in grpc.StatusCode)
     rpcs = {
         "rpc.system.name": frozenset({RPC_SYSTEM}),
@@ -119,36 +163,130 @@ def _catalogue() -> Mapping[str, Instrument]:
     kinds = {"kind": frozenset({"signed", "refused", "never", "reported"})}
     counter, histogram, gauge = Kind.COUNTER, Kind.HISTOGRAM, Kind.GAUGE
     rows = (
-        Instrument("capsign.calls", counter, "{item}", "Items asked for, by what came of them.", calls, only=_RESULTS),
-        Instrument("capsign.call.duration", histogram, "s", "From reading a call to its answer.", algorithms, _SECONDS),
-        Instrument("capsign.retries", counter, "{try}", "Tries after the first, by what was tried.", hops),
-        Instrument("capsign.timeouts", counter, "{wait}", "Waits that ended at their deadline.", hops),
-        Instrument("capsign.unknowns", counter, "{item}", "Items whose outcome the caller must resolve.", unknown),
+        Instrument(
+            "capsign.calls",
+            counter,
+            "{item}",
+            "Items asked for, by what came of them.",
+            calls,
+            only=_RESULTS,
+        ),
+        Instrument(
+            "capsign.call.duration",
+            histogram,
+            "s",
+            "From reading a call to its answer.",
+            algorithms,
+            _SECONDS,
+        ),
+        Instrument(
+            "capsign.retries", counter, "{try}", "Tries after the first, by what was tried.", hops
+        ),
+        Instrument(
+            "capsign.timeouts", counter, "{wait}", "Waits that ended at their deadline.", hops
+        ),
+        Instrument(
+            "capsign.unknowns",
+            counter,
+            "{item}",
+            "Items whose outcome the caller must resolve.",
+            unknown,
+        ),
         Instrument("capsign.refusals", counter, "{item}", "Items refused for good.", refused),
         Instrument("capsign.rate_limited", counter, "{item}", "Items above a grant's rate.", {}),
         Instrument(
-            "capsign.identities", counter, "{certificate}", "Certificates asked for, by what came of it.", calls, only=_RESULTS,
+            "capsign.identities",
+            counter,
+            "{certificate}",
+            "Certificates asked for, by what came of it.",
+            calls,
+            only=_RESULTS,
         ),
         Instrument("capsign.queue.depth", gauge, "{item}", "Items that wait now.", queues),
-        Instrument("capsign.queue.age", gauge, "s", "How long the oldest of them has waited.", queues),
-        Instrument("capsign.journal.bytes", gauge, "By", "Audit records not yet taken upstream.", {}),
-        Instrument("capsign.room.used", gauge, "1", "Share of the memory for calls that is taken, of the fullest socket.", {}),
-        Instrument("capsign.upstream.streams", gauge, "{stream}", "Signing streams to adapters that are open.", {}),
-        Instrument("capsign.handle.age", gauge, "s", "Time since the oldest handle held was issued.", {}),
-        Instrument("capsign.certificate.remaining", gauge, "s", "Time until the own certificate ends; 0: there is none.", {}),
-        Instrument("capsign.authority.remaining", gauge, "s", "Time until the authority that signs ends; 0: none can.", {}),
-        Instrument("capsign.evidence.bytes", counter, "By", "Evidence written, by what it is about.", kinds),
-        Instrument("capsign.store.bytes", gauge, "By", "What a SQLite store takes on its disk.", {}),
-        Instrument("capsign.store.free", gauge, "By", "What the disk of a SQLite store has left.", {}),
-        Instrument("capsign.store.time_to_full", gauge, "s", "Until that disk is full, as fast as it fills now.", {}),
-        Instrument("capsign.batch.size", histogram, "{item}", "Items in a batch, by where it went.", hops, _POWERS),
-        Instrument("rpc.server.call.duration", histogram, "s", "From an RPC's start to its end.", rpcs, _RPC_SECONDS),
-        Instrument("capsign.token.errors", counter, "{error}", "Token calls that gave no answer or a wrong one.", faults),
         Instrument(
-            "capsign.invariant.violations", counter, "{violation}", "Promises broken. Anything above 0 is an incident.",
+            "capsign.queue.age", gauge, "s", "How long the oldest of them has waited.", queues
+        ),
+        Instrument(
+            "capsign.journal.bytes", gauge, "By", "Audit records not yet taken upstream.", {}
+        ),
+        Instrument(
+            "capsign.room.used",
+            gauge,
+            "1",
+            "Share of the memory for calls that is taken, of the fullest socket.",
+            {},
+        ),
+        Instrument(
+            "capsign.upstream.streams",
+            gauge,
+            "{stream}",
+            "Signing streams to adapters that are open.",
+            {},
+        ),
+        Instrument(
+            "capsign.handle.age", gauge, "s", "Time since the oldest handle held was issued.", {}
+        ),
+        Instrument(
+            "capsign.certificate.remaining",
+            gauge,
+            "s",
+            "Time until the own certificate ends; 0: there is none.",
+            {},
+        ),
+        Instrument(
+            "capsign.authority.remaining",
+            gauge,
+            "s",
+            "Time until the authority that signs ends; 0: none can.",
+            {},
+        ),
+        Instrument(
+            "capsign.evidence.bytes", counter, "By", "Evidence written, by what it is about.", kinds
+        ),
+        Instrument(
+            "capsign.store.bytes", gauge, "By", "What a SQLite store takes on its disk.", {}
+        ),
+        Instrument(
+            "capsign.store.free", gauge, "By", "What the disk of a SQLite store has left.", {}
+        ),
+        Instrument(
+            "capsign.store.time_to_full",
+            gauge,
+            "s",
+            "Until that disk is full, as fast as it fills now.",
+            {},
+        ),
+        Instrument(
+            "capsign.batch.size",
+            histogram,
+            "{item}",
+            "Items in a batch, by where it went.",
+            hops,
+            _POWERS,
+        ),
+        Instrument(
+            "rpc.server.call.duration",
+            histogram,
+            "s",
+            "From an RPC's start to its end.",
+            rpcs,
+            _RPC_SECONDS,
+        ),
+        Instrument(
+            "capsign.token.errors",
+            counter,
+            "{error}",
+            "Token calls that gave no answer or a wrong one.",
+            faults,
+        ),
+        Instrument(
+            "capsign.invariant.violations",
+            counter,
+            "{violation}",
+            "Promises broken. Anything above 0 is an incident.",
             {"invariant": frozenset(INVARIANTS)},
         ),
-    )  # fmt: skip
+    )
     return {row.name: row for row in rows}
 
 
@@ -159,8 +297,8 @@ CATALOGUE: Mapping[str, Instrument] = _catalogue()
 class Counter:
     """Counts up. Exact from any number of threads.
 
-    Every series is there from the start, at 0: an alert compares two values, and one that only appears when it moves would hide
-    its first event.
+    Every series is there from the start, at 0: an alert compares two values, and one that only
+    appears when it moves would hide its first event.
     """
 
     def __init__(self, instrument: Instrument) -> None:
@@ -178,7 +316,9 @@ class Counter:
 
 @dataclass(slots=True)
 class Buckets:
-    """One series of a histogram. `counts` has one more item than the instrument has bounds: what lies above the last."""
+    """One series of a histogram. `counts` has one more item than the instrument has bounds: what
+    lies above the last.
+    """
 
     counts: list[int]
     total: float = 0.0
@@ -195,7 +335,9 @@ class Histogram:
         self._lock = threading.Lock()
 
     def record(self, value: float, *values: str, times: int = 1) -> None:
-        """Record `value`, `times` over, under these label values, given in the catalogue's order."""
+        """Record `value`, `times` over, under these label values, given in the catalogue's
+        order.
+        """
         cell = self.cells.get(values)
         if cell is None:
             self.instrument.refuse_strangers(values)
@@ -235,12 +377,16 @@ class Metrics:
         return self.histograms[name]
 
     def gauge(self, name: str, callback: Callable[[], float], *values: str) -> None:
-        """Read `callback` whenever the gauge is collected, on the collector's thread: it must not block. The last one counts."""
+        """Read `callback` whenever the gauge is collected, on the collector's thread: it must not
+        block. The last one counts.
+        """
         CATALOGUE[name].refuse_strangers(values)
         self.gauges[name][values] = callback
 
     def observe_calls(self, failure: pb.Reason.ValueType | None, *, items: int = 1) -> None:
-        """Count `items` that ended alike: done (None) or with this reason; keeps the counters of calls and reasons in step."""
+        """Count `items` that ended alike: done (None) or with this reason; keeps the counters of
+        calls and reasons in step.
+        """
         if failure is None:
             self.counters["capsign.calls"].add("done", NO_REASON, by=items)
             return
@@ -256,17 +402,23 @@ class Metrics:
     def observe_identity(self, failure: pb.Reason.ValueType | None) -> None:
         """Count a certificate that was issued (None) or was not, for this reason."""
         outcome, reason = (
-            ("done", NO_REASON) if failure is None else (OUTCOME_NAMES[REASONS[failure].outcome], REASONS[failure].name)
+            ("done", NO_REASON)
+            if failure is None
+            else (OUTCOME_NAMES[REASONS[failure].outcome], REASONS[failure].name)
         )
         self.counters["capsign.identities"].add(outcome, reason)
 
     def violated(self, invariant: str, **attributes: logs.Attribute) -> None:
-        """A promise was broken: count it and say so. What is known about it goes into the log line."""
+        """A promise was broken: count it and say so. What is known about it goes into the log
+        line.
+        """
         self.counters["capsign.invariant.violations"].add(invariant)
         logs.error("invariant.violated", None, invariant=invariant, **attributes)
 
     def gauge_values(self, name: str) -> Iterator[tuple[Labels, float]]:
-        """What the gauge shows now. A callback that fails is left out: telemetry never takes a process down."""
+        """What the gauge shows now. A callback that fails is left out: telemetry never takes a
+        process down.
+        """
         for values, callback in list(self.gauges[name].items()):
             try:
                 yield values, callback()
@@ -275,9 +427,13 @@ class Metrics:
 
     def snapshot(self) -> dict[str, dict[Labels, float]]:
         """All values now; of a histogram, how many values it holds. For tests and status pages."""
-        seen: dict[str, dict[Labels, float]] = {name: dict(one.cells) for name, one in self.counters.items()}
+        seen: dict[str, dict[Labels, float]] = {
+            name: dict(one.cells) for name, one in self.counters.items()
+        }
         for name, one in self.histograms.items():
-            seen[name] = {values: float(sum(cell.counts)) for values, cell in list(one.cells.items())}
+            seen[name] = {
+                values: float(sum(cell.counts)) for values, cell in list(one.cells.items())
+            }
         for name in self.gauges:
             seen[name] = dict(self.gauge_values(name))
         return seen

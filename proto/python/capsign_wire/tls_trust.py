@@ -1,4 +1,5 @@
-"""The TLS context of a client that trusts the certificates it is given and nobody else, whatever Python it runs on.
+"""The TLS context of a client that trusts the certificates it is given and nobody else, whatever
+Python it runs on.
 
 Never `ssl.create_default_context`: from Python 3.13 on that refuses authorities and servers without
 certain extensions (key usage, authority key identifier), which clusters and companies have many of,
@@ -14,8 +15,12 @@ _OUT_OF_TIME = frozenset({9, 10})
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 
 
-def context(authorities: bytes | str, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-    """Verifies the server and its name. `authorities` are DER in bytes, or PEM in text. Raises ssl.SSLError, ValueError."""
+def context(
+    authorities: bytes | str, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> ssl.SSLContext:
+    """Verifies the server and its name. `authorities` are DER in bytes, or PEM in text. Raises
+    ssl.SSLError, ValueError.
+    """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = minimum
     made.load_verify_locations(cadata=authorities)
@@ -23,5 +28,7 @@ def context(authorities: bytes | str, minimum: ssl.TLSVersion = ssl.TLSVersion.T
 
 
 def out_of_time(error: ssl.SSLCertVerificationError) -> bool:
-    """Whether the server's authority is the right one, and the certificate not valid by this machine's clock."""
+    """Whether the server's authority is the right one, and the certificate not valid by this
+    machine's clock.
+    """
     return error.verify_code in _OUT_OF_TIME

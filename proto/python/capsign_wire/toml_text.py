@@ -1,7 +1,7 @@
 """Values as TOML, for whoever writes settings that `settings.load` reads. Pure.
 
-JSON's strings are nearly TOML's, and the difference is a trap: a letter above U+FFFF is two escapes in JSON and an error in TOML,
-and TOML wants DEL escaped.
+JSON's strings are nearly TOML's, and the difference is a trap: a letter above U+FFFF is two escapes
+in JSON and an error in TOML, and TOML wants DEL escaped.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ _SHORT = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': 
 
 
 def value(given: object, escape: str = "") -> str:
-    """A text, a path, a number, a truth value, or a list of these. Letters in `escape` are written as escapes.
+    """A text, a path, a number, a truth value, or a list of these. Letters in `escape` are written
+    as escapes.
 
-    Raises ValueError for text that is not Unicode, such as a path of odd bytes: TOML cannot hold it.
+    Raises ValueError for text that is not Unicode, such as a path of odd bytes: TOML cannot hold
+    it.
     """
     if isinstance(given, bool):
         return "true" if given else "false"

@@ -1,4 +1,5 @@
-"""W3C trace context (level 2): reads a `traceparent` as the specification says, and puts several traces into one message. Pure.
+"""W3C trace context (level 2): reads a `traceparent` as the specification says, and puts several
+traces into one message. Pure.
 
 Within its bound, a header that is no traceparent is no reason to refuse a call: it counts as none.
 """
@@ -10,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 MAX_LENGTH = 256
-"""Longest header that is looked at, bytes; a version after 00 may be longer than the 55 of that one."""
+"""Longest header that is looked at, bytes; a version after 00 may be longer than the 55 of that
+one.
+"""
 
 MAX_LINKS = 64
 """Most further traces that a message names."""
@@ -18,7 +21,9 @@ MAX_LINKS = 64
 SAMPLED = 0x01
 """The caller recorded it, and so should we."""
 _KNOWN_FLAGS = 0x03
-"""Sampled, and since level 2 random-trace-id. Others have no meaning yet: they are not handed on."""
+"""Sampled, and since level 2 random-trace-id. Others have no meaning yet: they are not handed
+on.
+"""
 
 _FIELDS = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[\x20-\x7e]*)?")
 
@@ -26,7 +31,8 @@ _FIELDS = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})
 def read(header: str) -> str:
     """The header as one of version 00, 55 characters; empty if it is none.
 
-    A higher version is read as far as version 00 goes. Version ff, upper case, and a trace or span id of zeroes are none.
+    A higher version is read as far as version 00 goes. Version ff, upper case, and a trace or span
+    id of zeroes are none.
     """
     if not header or len(header) > MAX_LENGTH:
         return ""
@@ -34,7 +40,12 @@ def read(header: str) -> str:
     if found is None:
         return ""
     version, trace_id, span_id, flags, more = found.groups()
-    if version == "ff" or (version == "00" and more is not None) or not int(trace_id, 16) or not int(span_id, 16):
+    if (
+        version == "ff"
+        or (version == "00" and more is not None)
+        or not int(trace_id, 16)
+        or not int(span_id, 16)
+    ):
         return ""
     return f"00-{trace_id}-{span_id}-{int(flags, 16) & _KNOWN_FLAGS:02x}"
 
@@ -60,13 +71,17 @@ class Traced(Protocol):
 
 
 def of_message(message: Traced) -> tuple[str, Sequence[str]]:
-    """What a message names: the trace that it continues and those that it is linked with, as far as they are any."""
+    """What a message names: the trace that it continues and those that it is linked with, as far as
+    they are any.
+    """
     return gathered([message.traceparent, *message.linked_traceparents[:MAX_LINKS]])
 
 
 def gathered(headers: Iterable[str]) -> tuple[str, list[str]]:
-    """Of the traces of several calls, as far as they name one, the one that a message for all of them continues, and those that
-    it is linked with. A trace that is recorded goes first; links to one that nobody records lead nowhere, so there are none."""
+    """Of the traces of several calls, as far as they name one, the one that a message for all of
+    them continues, and those that it is linked with. A trace that is recorded goes first; links to
+    one that nobody records lead nowhere, so there are none.
+    """
     traces = list(dict.fromkeys(trace for trace in map(read, headers) if trace))
     recorded = [trace for trace in traces if sampled(trace)]
     first = (recorded or traces or [""])[0]

@@ -1,8 +1,9 @@
-"""Traces across application, agent and adapter: W3C trace context in, one span a message, W3C trace context out.
+"""Traces across application, agent and adapter: W3C trace context in, one span a message, W3C trace
+context out.
 
-Off costs one attribute look-up. On, a span is made only where the caller's trace is sampled, or the sampler that
-OTEL_TRACES_SAMPLER names chooses a new one. Spans are sampled; evidence never is. A span's attributes come from enumerations, as
-metric labels do.
+Off costs one attribute look-up. On, a span is made only where the caller's trace is sampled, or the
+sampler that OTEL_TRACES_SAMPLER names chooses a new one. Spans are sampled; evidence never is. A
+span's attributes come from enumerations, as metric labels do.
 """
 
 from __future__ import annotations
@@ -36,16 +37,25 @@ class Span(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 class Tracer(Protocol):
     """Starts spans."""
 
-    def span(self, name: str, traceparent: str = "", *, links: Sequence[str] = (), method: str = "") -> Span:
-        """Start a span as a child of `traceparent` (as `trace_context.read` gave it), or of nothing.
+    def span(
+        self, name: str, traceparent: str = "", *, links: Sequence[str] = (), method: str = ""
+    ) -> Span:
+        """Start a span as a child of `traceparent` (as `trace_context.read` gave it), or of
+        nothing.
 
-        `links` are traces that it works for too; `method` is the RPC that it serves, as `package.Service/Method`.
+        `links` are traces that it works for too; `method` is the RPC that it serves, as
+        `package.Service/Method`.
         """
 
 
@@ -68,7 +78,12 @@ class PassingSpan:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         return
 
 
@@ -78,7 +93,9 @@ _NOTHING = PassingSpan("")
 class PassingTracer:
     """Tracing is off: trace context is handed on, nothing is recorded."""
 
-    def span(self, name: str, traceparent: str = "", *, links: Sequence[str] = (), method: str = "") -> Span:
+    def span(
+        self, name: str, traceparent: str = "", *, links: Sequence[str] = (), method: str = ""
+    ) -> Span:
         return PassingSpan(traceparent) if traceparent else _NOTHING
 
 
@@ -91,12 +108,19 @@ def note_items(
     items: int,
     failures: Counter[pb.Reason.ValueType],
 ) -> None:
-    """Say on a span what was asked and what came of it: of several outcomes the worst, of several reasons its most frequent.
+    """Say on a span what was asked and what came of it: of several outcomes the worst, of several
+    reasons its most frequent.
 
-    `failures` counts the items that failed, by reason. A refusal is an answer and no error of the server; the others are.
+    `failures` counts the items that failed, by reason. A refusal is an answer and no error of the
+    server; the others are.
     """
     span.note("items", items)
-    span.note("algorithm", ",".join(sorted({ALGORITHMS[number].name for number in algorithms if number in ALGORITHMS})))
+    span.note(
+        "algorithm",
+        ",".join(
+            sorted({ALGORITHMS[number].name for number in algorithms if number in ALGORITHMS})
+        ),
+    )
     failed = failures.total()
     if not failed:
         span.note("outcome", "done")
@@ -110,5 +134,7 @@ def note_items(
 
 
 def _worst(failures: Counter[pb.Reason.ValueType]) -> ReasonRow:
-    rows = [REASONS.get(reason, REASONS[pb.REASON_INTERNAL]) for reason, _ in failures.most_common()]
+    rows = [
+        REASONS.get(reason, REASONS[pb.REASON_INTERNAL]) for reason, _ in failures.most_common()
+    ]
     return min(rows, key=lambda row: _WORST_FIRST.index(row.outcome))

@@ -1,7 +1,8 @@
 """The path of a Unix socket and what gRPC calls it, one function for each direction.
 
-gRPC's name of a socket is a URI: in it `#` and `?` end the path, `%` begins a byte, and `//` a host. A path is any bytes but NUL,
-and need not be UTF-8. So a path is never put after `unix:` as it is (docs/decisions/0026).
+gRPC's name of a socket is a URI: in it `#` and `?` end the path, `%` begins a byte, and `//` a
+host. A path is any bytes but NUL, and need not be UTF-8. So a path is never put after `unix:` as it
+is (docs/decisions/0026).
 """
 
 from __future__ import annotations
@@ -18,21 +19,31 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def fault(path: str | os.PathLike[str]) -> str:
-    """Why no Unix socket can be at this path for gRPC, as the end of a sentence that begins with it; empty: one can."""
+    """Why no Unix socket can be at this path for gRPC, as the end of a sentence that begins with
+    it; empty: one can.
+    """
     raw = os.fsencode(path)
     if not raw:
         return "is empty"
     if b"\0" in raw:
         return "has a NUL byte in it, which no path can have"
     if b"," in raw:
-        return "has a comma in it, and gRPC takes what follows for another address; choose a path without one"
+        return (
+            "has a comma in it, and gRPC takes what follows for another address; choose a "
+            "path without one"
+        )
     if len(raw) > MAX_PATH_BYTES:
-        return f"is longer than {MAX_PATH_BYTES} bytes, which no Unix socket can be; choose a shorter directory"
+        return (
+            f"is longer than {MAX_PATH_BYTES} bytes, which no Unix socket can be; choose a "
+            f"shorter directory"
+        )
     return ""
 
 
 def target(path: str | os.PathLike[str]) -> str:
-    """gRPC's name of the socket at this path. A relative path begins where the process is now. Raises ValueError, a sentence."""
+    """gRPC's name of the socket at this path. A relative path begins where the process is now.
+    Raises ValueError, a sentence.
+    """
     raw = os.fsencode(absolute(path))
     why = fault(os.fsdecode(raw))
     if why:
@@ -41,7 +52,9 @@ def target(path: str | os.PathLike[str]) -> str:
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """The path from the root, one slash where several are, none at the end. `..` stays: what is before it may be a link."""
+    """The path from the root, one slash where several are, none at the end. `..` stays: what is
+    before it may be a link.
+    """
     raw = os.fsencode(path)
     if raw and not raw.startswith(b"/"):
         raw = os.fsencode(Path.cwd()) + b"/" + raw
@@ -50,25 +63,34 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 
 def path_of(text: str) -> str:
-    """The path that somebody means who writes a path, or gRPC's name of one (`unix:/a%20b`, `unix:///a%20b`).
+    """The path that somebody means who writes a path, or gRPC's name of one (`unix:/a%20b`,
+    `unix:///a%20b`).
 
     Raises ValueError, a sentence.
     """
     if text.startswith(("@", "unix-abstract:", "\0")):
         raise ValueError(
-            f"{shown(text)} is an abstract socket, and the agent listens on paths only (a file of that name is ./{shown(text)})"
+            f"{shown(text)} is an abstract socket, and the agent listens on paths only (a "
+            f"file of that name is ./{shown(text)})"
         )
     if not text.startswith("unix:"):
         if _SCHEME.match(text):
-            raise ValueError(f"{shown(text)} is not a Unix socket: the agent listens on a path, such as /run/capsign/agent.sock")
+            raise ValueError(
+                f"{shown(text)} is not a Unix socket: the agent listens on a path, such "
+                f"as /run/capsign/agent.sock"
+            )
         return text
     rest = text.removeprefix("unix:")
     if rest.startswith("//"):
         rest = rest[2:]
         if not rest.startswith("/"):
-            raise ValueError(f"{shown(text)} names a host: write unix:///{shown(rest)}, or the path alone")
+            raise ValueError(
+                f"{shown(text)} names a host: write unix:///{shown(rest)}, or the path alone"
+            )
     if "#" in rest or "?" in rest:
-        raise ValueError(f"in {shown(text)} write %23 for # and %3F for ?, or give the path without unix:")
+        raise ValueError(
+            f"in {shown(text)} write %23 for # and %3F for ?, or give the path without unix:"
+        )
     return os.fsdecode(unquote_to_bytes(os.fsencode(rest)))
 
 

@@ -11,7 +11,13 @@ from capsign_adapter.decide.authority import Due, Lives
 from capsign_adapter.store.interface import AuthorityRow, AuthorityState
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 LIVES = Lives(svid_ms=60_000, authority_ms=600_000, propagation_ms=40_000)
 START = 1_800_000_000_000
@@ -29,7 +35,15 @@ class Shelf:
         if any(row.state == AuthorityState.PREPARED for row in self.rows):
             return
         number = len(self.rows) + 1
-        row = AuthorityRow(number, AuthorityState.PREPARED, b"%d" % number, "", b"", now_ms, now_ms + self.lives.authority_ms)
+        row = AuthorityRow(
+            number,
+            AuthorityState.PREPARED,
+            b"%d" % number,
+            "",
+            b"",
+            now_ms,
+            now_ms + self.lives.authority_ms,
+        )
         self.rows.append(row)
 
     def move(self, row: AuthorityRow, **changes: object) -> None:
@@ -40,7 +54,9 @@ class Shelf:
     def promise(self, version: int, until_ms: int) -> None:
         if version == max(row.version for row in self.rows if row.state == AuthorityState.ACTIVE):
             row = self.rows[version - 1]
-            self.rows[version - 1] = dataclasses.replace(row, signed_until_ms=max(until_ms, row.signed_until_ms))
+            self.rows[version - 1] = dataclasses.replace(
+                row, signed_until_ms=max(until_ms, row.signed_until_ms)
+            )
 
     def look(self, now_ms: int) -> tuple[AuthorityRow, ...]:
         """What a replica does at each look: every step that is due."""
@@ -58,7 +74,9 @@ class Shelf:
 
 
 class Fleet(RuleBasedStateMachine):
-    """Three replicas that look when they like, but not too rarely; agents that hold any bundle that is not too old."""
+    """Three replicas that look when they like, but not too rarely; agents that hold any bundle that
+    is not too old.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,14 +150,21 @@ class Fleet(RuleBasedStateMachine):
     @invariant()
     def whoever_is_up_to_date_can_verify_whatever_is_valid(self) -> None:
         self.issued = [(row, end) for row, end in self.issued if end >= self.now]
-        self.held = [(end, bundle) for end, bundle in self.held if end >= self.now - LIVES.propagation_ms]
-        bundles = [bundle for _, bundle in self.held] + [authority.trusted(rows) for rows in self.seen]
+        self.held = [
+            (end, bundle) for end, bundle in self.held if end >= self.now - LIVES.propagation_ms
+        ]
+        bundles = [bundle for _, bundle in self.held] + [
+            authority.trusted(rows) for rows in self.seen
+        ]
         for (row, end), bundle in itertools.product(self.issued, bundles):
             assert end <= row.expires_ms
             versions = {known.version for known in bundle}
-            # Whoever knows expired authorities only can verify nothing at all, and has to begin anew.
+            # Whoever knows expired authorities only can verify nothing at all, and has to begin
+            # anew.
             if any(known.expires_ms > self.now for known in bundle):
-                assert row.version in versions, f"{row.version} signed until {end}, and a bundle of {versions} is about"
+                assert row.version in versions, (
+                    f"{row.version} signed until {end}, and a bundle of {versions} is about"
+                )
 
     @invariant()
     def a_bundle_is_small_and_its_number_only_rises(self) -> None:
@@ -149,14 +174,20 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_longer_than_a_look_for_who_signs(self) -> None:
-        """A successor that is not ripe when the one before ends (the deployment was off) signs from the next look on."""
+        """A successor that is not ripe when the one before ends (the deployment was off) signs from
+        the next look on.
+        """
         if authority.signing(self.shelf.rows, self.now) is None:
-            ended = max(row.expires_ms for row in self.shelf.rows if row.state == AuthorityState.ACTIVE)
+            ended = max(
+                row.expires_ms for row in self.shelf.rows if row.state == AuthorityState.ACTIVE
+            )
             assert self.now - ended <= LIVES.look_ms
 
 
 def test_every_valid_certificate_verifies_with_every_bundle_that_is_about():
-    run_state_machine_as_test(Fleet, settings=settings(max_examples=80, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(
+        Fleet, settings=settings(max_examples=80, stateful_step_count=40, deadline=None)
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,14 +202,21 @@ def test_every_valid_certificate_verifies_with_every_bundle_that_is_about():
 def test_a_wrong_rule_is_noticed(monkeypatch, name, wrong):
     monkeypatch.setattr(authority, name, wrong)
     quick = settings(
-        max_examples=400, stateful_step_count=40, deadline=None, derandomize=True, database=None, phases=[Phase.generate]
+        max_examples=400,
+        stateful_step_count=40,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
     )
     with pytest.raises(AssertionError, match="is about"):
         run_state_machine_as_test(Fleet, settings=quick)
 
 
 def grown(*moves: tuple[int, str]) -> tuple[Shelf, int]:
-    """A shelf after some time, in look steps, with rotations at those times (ms after the start)."""
+    """A shelf after some time, in look steps, with rotations at those times (ms after the
+    start).
+    """
     shelf = Shelf(START)
     shelf.look(START)
     for at_ms, what in moves:
@@ -233,7 +271,9 @@ def test_the_timeline_tells_what_then_happens():
         # It goes on signing until the very end.
         if step.due == Due.ACTIVATE:
             assert authority.signing(before, step.at_ms - 1).version == 1
-            shelf.rows[0] = dataclasses.replace(shelf.rows[0], signed_until_ms=step.at_ms + LIVES.svid_ms)
+            shelf.rows[0] = dataclasses.replace(
+                shelf.rows[0], signed_until_ms=step.at_ms + LIVES.svid_ms
+            )
     assert authority.sequence(shelf.rows) == 3
 
 
@@ -243,7 +283,9 @@ def test_validity_is_in_whole_seconds_and_within_the_authoritys_own():
     assert authority.promise_for(row, LIVES, START + 30_000) == START + 30_500
 
 
-@pytest.mark.parametrize(("svid_s", "propagation_s"), [(1, 1), (3600, 600), (86_400, 1), (60, 86_400)])
+@pytest.mark.parametrize(
+    ("svid_s", "propagation_s"), [(1, 1), (3600, 600), (86_400, 1), (60, 86_400)]
+)
 def test_the_least_life_of_an_authority_is_enough(svid_s, propagation_s):
     draft = Lives(svid_s * 1000, 1, propagation_s * 1000)
     lives = Lives(draft.svid_ms, draft.least_authority_ms + 3, draft.propagation_ms)

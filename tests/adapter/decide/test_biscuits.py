@@ -73,7 +73,11 @@ def test_skew_forgives_a_replica_ahead_and_never_lengthens_a_life():
     refused(why.REASON_HANDLE_EXPIRED, verify, TOKEN, now_ms=events().expires_ms, skew_ms=30_000)
 
 
-@pytest.mark.parametrize("token", [TOKEN, append(MINT, TOKEN, 'check if role($r), $r == "sender"')], ids=["plain", "narrowed"])
+@pytest.mark.parametrize(
+    "token",
+    [TOKEN, append(MINT, TOKEN, 'check if role($r), $r == "sender"')],
+    ids=["plain", "narrowed"],
+)
 def test_no_flipped_bit_is_accepted(token):
     for bit in range(len(token) * 8):
         altered = bytearray(token)
@@ -97,7 +101,8 @@ def test_a_token_cut_or_lengthened_is_refused(at, more):
 
 
 def test_a_token_whose_narrowing_was_cut_off_is_refused():
-    # The last block's signature covers the key of the next: taking a block away needs a key that its holder gave up.
+    # The last block's signature covers the key of the next: taking a block away needs a key that
+    # its holder gave up.
     narrowed = append(MINT, TOKEN, 'check if role($r), $r == "sender"')
     refused(why.REASON_HANDLE_FORGED, VERIFIER.read, narrowed[: len(TOKEN)])
 
@@ -111,10 +116,22 @@ def test_another_kind_of_token_of_our_own_mint_is_refused():
 
 
 NARROWINGS = [
-    ('check if algorithm($a), ["ES256", "HS256"].contains($a)', {"algorithm": "Ed25519"}, why.REASON_ALGORITHM_NOT_ALLOWED),
-    ('check if algorithm($a), $a == "ES256"', {"algorithm": "HS256"}, why.REASON_ALGORITHM_NOT_ALLOWED),
+    (
+        'check if algorithm($a), ["ES256", "HS256"].contains($a)',
+        {"algorithm": "Ed25519"},
+        why.REASON_ALGORITHM_NOT_ALLOWED,
+    ),
+    (
+        'check if algorithm($a), $a == "ES256"',
+        {"algorithm": "HS256"},
+        why.REASON_ALGORITHM_NOT_ALLOWED,
+    ),
     ('check if role($r), $r == "sender"', {"role": "relay"}, why.REASON_CONTEXT_NOT_ALLOWED),
-    ('check if protocol($p), ["webhook"].contains($p)', {"protocol": "outbox", "role": "writer"}, why.REASON_CONTEXT_NOT_ALLOWED),
+    (
+        'check if protocol($p), ["webhook"].contains($p)',
+        {"protocol": "outbox", "role": "writer"},
+        why.REASON_CONTEXT_NOT_ALLOWED,
+    ),
     ('check if version($v), $v == "1"', {"protocol_version": "2"}, why.REASON_CONTEXT_NOT_ALLOWED),
 ]
 
@@ -130,7 +147,8 @@ def test_a_narrowed_token_allows_less(statement, change, reason):
 
 
 def test_a_narrowed_token_says_so_for_it_must_not_be_renewed():
-    # Renewing gives a token as the grant says. Were a narrowed one taken, its holder would shed the narrowing.
+    # Renewing gives a token as the grant says. Were a narrowed one taken, its holder would shed the
+    # narrowing.
     assert not verify(TOKEN).narrowed
     assert verify(append(MINT, TOKEN, 'check if role($r), $r == "sender"')).narrowed
 
@@ -184,7 +202,11 @@ STRANGE = [
 @pytest.mark.parametrize("statement", [*WIDENINGS, *STRANGE])
 def test_a_block_in_other_words_is_refused(statement):
     refused(why.REASON_HANDLE_FORGED, VERIFIER.read, append(MINT, TOKEN, statement))
-    refused(why.REASON_HANDLE_FORGED, VERIFIER.read, append(MINT, TOKEN, f'check if role($r), $r == "sender"; {statement}'))
+    refused(
+        why.REASON_HANDLE_FORGED,
+        VERIFIER.read,
+        append(MINT, TOKEN, f'check if role($r), $r == "sender"; {statement}'),
+    )
 
 
 @pytest.mark.parametrize("statement", WIDENINGS)
@@ -228,7 +250,9 @@ def test_remembered_operations_are_bounded_and_failures_are_not_remembered():
     handle = verify(TOKEN)
     for index in range(3 * MAX_OPERATIONS):
         for algorithm in ("ES256", "Ed25519"):
-            handle.require(Operation(algorithm, "webhook", "sender", "1", transcript=bool(index % 2)), NOW)
+            handle.require(
+                Operation(algorithm, "webhook", "sender", "1", transcript=bool(index % 2)), NOW
+            )
         with pytest.raises(FailureError):
             handle.require(Operation("ES256", "webhook", f"r{index}", "1", transcript=False), NOW)
     assert len(handle._allowed) == 4
@@ -262,20 +286,44 @@ def test_a_verdict_is_worked_out_once_and_asked_of_whom_each_time():
     # A cached handle in a thief's hands is as stolen as a fresh one.
     refused(why.REASON_HANDLE_STOLEN, verdicts.verify, TOKEN, ORDERS, bytes(32), NOW, 0)
     refused(why.REASON_HANDLE_STOLEN, verdicts.verify, TOKEN, ORDERS + "2", KEY_HASH, NOW, 0)
-    refused(why.REASON_HANDLE_EXPIRED, verdicts.verify, TOKEN, ORDERS, KEY_HASH, events().expires_ms, 0)
+    refused(
+        why.REASON_HANDLE_EXPIRED, verdicts.verify, TOKEN, ORDERS, KEY_HASH, events().expires_ms, 0
+    )
     assert counting.calls == 1
 
 
 def test_a_token_that_is_none_is_read_once_however_often_it_is_sent():
-    """256 forged handles in one batch left others 9 % of their rate: each time, each of them was verified anew."""
+    """256 forged handles in one batch left others 9 % of their rate: each time, each of them was
+    verified anew.
+    """
     counting, charged = Counting(), []
     verdicts = Verdicts(counting, refused_capacity=2)
     for _ in range(256):
-        refused(why.REASON_HANDLE_FORGED, verdicts.verify, TOKEN[:-1], ORDERS, KEY_HASH, NOW, 0, charged.append)
+        refused(
+            why.REASON_HANDLE_FORGED,
+            verdicts.verify,
+            TOKEN[:-1],
+            ORDERS,
+            KEY_HASH,
+            NOW,
+            0,
+            charged.append,
+        )
     assert (counting.calls, len(charged)) == (1, 1)
     for index in range(5):
-        refused(why.REASON_HANDLE_FORGED, verdicts.verify, b"none %d" % index, ORDERS, KEY_HASH, NOW, 0)
-    refused(why.REASON_HANDLE_FORGED, verdicts.verify, TOKEN[:-1], ORDERS, KEY_HASH, NOW, 0, charged.append)
+        refused(
+            why.REASON_HANDLE_FORGED, verdicts.verify, b"none %d" % index, ORDERS, KEY_HASH, NOW, 0
+        )
+    refused(
+        why.REASON_HANDLE_FORGED,
+        verdicts.verify,
+        TOKEN[:-1],
+        ORDERS,
+        KEY_HASH,
+        NOW,
+        0,
+        charged.append,
+    )
     assert (counting.calls, len(charged)) == (7, 2), "what is remembered is bounded"
 
 
@@ -288,7 +336,9 @@ def test_a_token_that_is_none_is_read_once_however_often_it_is_sent():
     ],
 )
 def test_a_handle_that_is_stolen_or_over_is_read_once_too(who, key, now, reason):
-    """Only what passed was remembered, so a stolen handle cost as much the thousandth time as the first."""
+    """Only what passed was remembered, so a stolen handle cost as much the thousandth time as the
+    first.
+    """
     counting, charged = Counting(), []
     verdicts = Verdicts(counting)
     for _ in range(10):
@@ -302,7 +352,9 @@ def test_who_cannot_be_charged_has_nothing_verified():
     def broke(_):
         raise FailureError(why.REASON_RATE_LIMITED)
 
-    refused(why.REASON_RATE_LIMITED, Verdicts(counting).verify, TOKEN, ORDERS, KEY_HASH, NOW, 0, broke)
+    refused(
+        why.REASON_RATE_LIMITED, Verdicts(counting).verify, TOKEN, ORDERS, KEY_HASH, NOW, 0, broke
+    )
     assert counting.calls == 0
 
 

@@ -1,4 +1,6 @@
-"""Work is charged by its cost before it is done: every method has a price, and nobody can use up what others share."""
+"""Work is charged by its cost before it is done: every method has a price, and nobody can use up
+what others share.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,13 @@ from capsign_adapter.decide import cost
 from capsign_adapter.decide.budget import SECONDS_AT_ONCE, Budget, UsedUpError
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
-from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, evidence_pb2, identity_pb2, signing_pb2
+from capsign_wire.adapter.v1 import (
+    admin_pb2,
+    capability_pb2,
+    evidence_pb2,
+    identity_pb2,
+    signing_pb2,
+)
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.types.v1 import algorithms_pb2
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -21,7 +29,8 @@ UNARY = [
     for module in (admin_pb2, capability_pb2, evidence_pb2, identity_pb2, signing_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
-    if not method.client_streaming and service.name != "EnrolmentService"  # it counts by address: nobody is known there
+    if not method.client_streaming
+    and service.name != "EnrolmentService"  # it counts by address: nobody is known there
 ]
 
 
@@ -49,7 +58,10 @@ def test_every_method_has_a_price(method):
     assert cost.of_call(method.name, empty) >= cost.CALL
 
 
-@pytest.mark.parametrize("custody", [algorithms_pb2.CUSTODY_CLASS_ADAPTER_MEMORY, algorithms_pb2.CUSTODY_CLASS_HSM_DIRECT])
+@pytest.mark.parametrize(
+    "custody",
+    [algorithms_pb2.CUSTODY_CLASS_ADAPTER_MEMORY, algorithms_pb2.CUSTODY_CLASS_HSM_DIRECT],
+)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_signature_has_a_price(algorithm, custody):
     assert cost.signature(algorithm, custody, 64 * 1024) > cost.signature(algorithm, custody) > 0
@@ -69,13 +81,17 @@ def test_a_workload_has_so_much_and_another_has_its_own(budget):
 
 
 def test_a_tenant_has_twice_as_much_and_no_workload_all_of_it(budget):
-    """Both workloads of the tenant want everything; neither keeps the other from what it may have."""
+    """Both workloads of the tenant want everything; neither keeps the other from what it may
+    have.
+    """
     assert spend_all(budget, peer(APP)) == AT_ONCE
     assert spend_all(budget, peer(OTHER)) >= AT_ONCE // 2
 
 
 def test_one_pod_leaves_the_other_pods_of_its_deployment_theirs(budget):
-    """One grant named 256 times by one pod, again and again: its siblings started without handles."""
+    """One grant named 256 times by one pod, again and again: its siblings started without
+    handles.
+    """
     budget.charge(peer(APP, b"sibling"), 1)
     spend_all(budget, peer(APP, b"greedy"))
     budget.charge(peer(APP, b"sibling"), AT_ONCE // 4)

@@ -71,9 +71,19 @@ def test_what_a_token_does_not_prove(change, reason):
     assert reason_of(enrolment.bearer_of, TokenFacts(**facts), "capsign") == reason
 
 
-@given(st.booleans(), st.text(max_size=40), st.lists(st.text(max_size=8), max_size=3), st.text(max_size=20), st.text(max_size=40))
-def test_a_bearer_is_only_what_every_fact_says(authenticated, username, audiences, pod_name, pod_uid):
-    """Whatever the cluster's answer holds: either all of it is as it must be, or there is no bearer, and nothing else happens."""
+@given(
+    st.booleans(),
+    st.text(max_size=40),
+    st.lists(st.text(max_size=8), max_size=3),
+    st.text(max_size=20),
+    st.text(max_size=40),
+)
+def test_a_bearer_is_only_what_every_fact_says(
+    authenticated, username, audiences, pod_name, pod_uid
+):
+    """Whatever the cluster's answer holds: either all of it is as it must be, or there is no
+    bearer, and nothing else happens.
+    """
     facts = TokenFacts(authenticated, username, tuple(audiences), pod_name, pod_uid)
     reason = reason_of(enrolment.bearer_of, facts, "capsign")
     if reason is not None:
@@ -92,11 +102,16 @@ _labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 @given(_labels, _labels, _labels, _labels)
 def test_two_accounts_never_share_an_identity(namespace, name, other_namespace, other_name):
     one, other = Bearer(namespace, name, "p", UID), Bearer(other_namespace, other_name, "p", UID)
-    same = enrolment.spiffe_id_of("capsign.test", one) == enrolment.spiffe_id_of("capsign.test", other)
+    same = enrolment.spiffe_id_of("capsign.test", one) == enrolment.spiffe_id_of(
+        "capsign.test", other
+    )
     assert same == ((namespace, name) == (other_namespace, other_name))
 
 
-@pytest.mark.parametrize(("spiffe_id", "reason"), [(APP, None), (OPERATOR, None), (STRANGER, reasons.REASON_IDENTITY_UNKNOWN)])
+@pytest.mark.parametrize(
+    ("spiffe_id", "reason"),
+    [(APP, None), (OPERATOR, None), (STRANGER, reasons.REASON_IDENTITY_UNKNOWN)],
+)
 def test_policy_must_name_the_identity_in_a_grant_or_a_role(spiffe_id, reason):
     assert reason_of(enrolment.demand_named, RULES, spiffe_id) == reason
 
@@ -105,14 +120,20 @@ def test_policy_must_name_the_identity_in_a_grant_or_a_role(spiffe_id, reason):
     ("pod", "reason"),
     [
         (POD, None),
-        (PodFacts(UID, "app", "Pending"), None),  # an agent is an init container: its pod is pending while it starts
+        (
+            PodFacts(UID, "app", "Pending"),
+            None,
+        ),  # an agent is an init container: its pod is pending while it starts
         (PodFacts(UID, "app", "Running", deleted_ms=NOW), None),  # within its grace period
         (PodFacts(UID, "app", "Running", deleted_ms=NOW - 1), REFUSED),
         (PodFacts(UID, "app", "Succeeded"), REFUSED),
         (PodFacts(UID, "app", "Failed"), REFUSED),
         (PodFacts(UID, "app", "Unknown"), REFUSED),
         (PodFacts(UID, "app", ""), REFUSED),
-        (PodFacts(OTHER_UID, "app", "Running"), REFUSED),  # a StatefulSet's pod by the same name, made anew
+        (
+            PodFacts(OTHER_UID, "app", "Running"),
+            REFUSED,
+        ),  # a StatefulSet's pod by the same name, made anew
         (PodFacts(UID, "other", "Running"), MISPLACED),
         (None, REFUSED),
     ],
@@ -146,11 +167,15 @@ def test_a_pod_whose_address_is_not_known_yet_is_asked_to_come_again():
 
 @given(st.lists(st.ip_addresses(), max_size=3), st.ip_addresses())
 def test_no_other_address_will_do(own, address):
-    reason = reason_of(enrolment.demand_sender, PodFacts(UID, "app", "Running", tuple(own)), address)
+    reason = reason_of(
+        enrolment.demand_sender, PodFacts(UID, "app", "Running", tuple(own)), address
+    )
     if not own:
         assert reason == reasons.REASON_CLUSTER_UNAVAILABLE
     else:
-        assert (reason is None) == (enrolment.plain(address) in [enrolment.plain(each) for each in own])
+        assert (reason is None) == (
+            enrolment.plain(address) in [enrolment.plain(each) for each in own]
+        )
 
 
 def test_on_renewal_the_token_and_the_certificate_name_the_same_workload():
@@ -160,7 +185,14 @@ def test_on_renewal_the_token_and_the_certificate_name_the_same_workload():
 
 @pytest.mark.parametrize(
     ("names", "good"),
-    [((), True), ((APP,), True), ((STRANGER,), False), ((APP, STRANGER), False), ((APP + "/",), False), ((APP.upper(),), False)],
+    [
+        ((), True),
+        ((APP,), True),
+        ((STRANGER,), False),
+        ((APP, STRANGER), False),
+        ((APP + "/",), False),
+        ((APP.upper(),), False),
+    ],
 )
 def test_a_request_names_its_own_identity_or_none(names, good):
     reason = reason_of(enrolment.demand_own_name, names, APP)

@@ -1,9 +1,17 @@
-"""A disk fills with what one workload has written: so many bytes a day, and signatures pay for their reports."""
+"""A disk fills with what one workload has written: so many bytes a day, and signatures pay for
+their reports.
+"""
 
 from __future__ import annotations
 
 import pytest
-from capsign_adapter.decide.evidence_quota import DAY_S, MIB, REPORT_BYTES, SIGNATURE_BYTES, EvidenceQuota
+from capsign_adapter.decide.evidence_quota import (
+    DAY_S,
+    MIB,
+    REPORT_BYTES,
+    SIGNATURE_BYTES,
+    EvidenceQuota,
+)
 from capsign_adapter.decide.rate import Buckets
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -28,7 +36,11 @@ def fill(quota, who, size=64 * 1024):
         try:
             quota.reserve(who, size)
         except FailureError as full:
-            return written if full.reason == reasons.REASON_RATE_LIMITED and full.retry_after_ms >= 1000 else -1
+            return (
+                written
+                if full.reason == reasons.REASON_RATE_LIMITED and full.retry_after_ms >= 1000
+                else -1
+            )
     return -1
 
 

@@ -9,7 +9,11 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as pb
 
-TABLES = {"key": (lc.KEY_VERSION, lc.KeyEvent), "intent": (lc.INTENT, lc.IntentEvent), "handle": (lc.HANDLE, lc.HandleEvent)}
+TABLES = {
+    "key": (lc.KEY_VERSION, lc.KeyEvent),
+    "intent": (lc.INTENT, lc.IntentEvent),
+    "handle": (lc.HANDLE, lc.HandleEvent),
+}
 
 # Written out by hand, apart from the code, so that a changed cell is seen twice.
 P, A, S, D, C, X = range(1, 7)
@@ -47,7 +51,11 @@ def test_key_states_are_those_of_sp_800_57_as_written_here():
     names = {"P": P, "A": A, "S": S, "D": D, "C": C, "X": X}
     written = [cell.split() for line in KEY_CELLS.strip().splitlines() for cell in line.split("|")]
     stated = {(names[start], event, names[end]) for start, event, end in written}
-    actual = {(start, event.value, end) for start, moves in lc.KEY_VERSION.moves.items() for event, end in moves.items()}
+    actual = {
+        (start, event.value, end)
+        for start, moves in lc.KEY_VERSION.moves.items()
+        for event, end in moves.items()
+    }
     assert actual == stated
     assert set(lc.KEY_VERSION.moves) == {value for value in pb.KeyState.values() if value}
 
@@ -64,7 +72,10 @@ def test_an_intent_is_born_final():
 
 
 def test_a_move_that_no_event_makes_is_refused_in_words():
-    with pytest.raises(FailureError, match="destroyed does not take 'a move to active'; it takes nothing: the state is final"):
+    with pytest.raises(
+        FailureError,
+        match="destroyed does not take 'a move to active'; it takes nothing: the state is final",
+    ):
         lc.event_between(lc.KEY_VERSION, pb.KEY_STATE_DESTROYED, pb.KEY_STATE_ACTIVE)
 
 

@@ -30,7 +30,12 @@ def test_the_example_is_what_it_says():
     assert [grant.name for grant in policy.grants_of(ORDERS)] == ["orders-events", "orders-tokens"]
     assert policy.grants_of("spiffe://capsign.test/ns/shop/sa/order") == ()
     grant = policy.grant("orders-events")
-    assert grant.algorithms == {alg.ALGORITHM_ED25519, alg.ALGORITHM_ES256, alg.ALGORITHM_HS256, alg.ALGORITHM_ML_DSA_65}
+    assert grant.algorithms == {
+        alg.ALGORITHM_ED25519,
+        alg.ALGORITHM_ES256,
+        alg.ALGORITHM_HS256,
+        alg.ALGORITHM_ML_DSA_65,
+    }
     assert grant.protocols == (
         ProtocolRule("outbox", ("writer",), ("1",)),
         ProtocolRule("webhook", ("relay", "sender"), ("1", "2")),
@@ -43,7 +48,11 @@ def test_the_example_is_what_it_says():
         0,
     )
     release = policy.grant("release-signing")
-    assert (release.min_custody, release.ttl_ms, release.max_uses) == (alg.CUSTODY_CLASS_HSM_DIRECT, 600_000, 1000)
+    assert (release.min_custody, release.ttl_ms, release.max_uses) == (
+        alg.CUSTODY_CLASS_HSM_DIRECT,
+        600_000,
+        1000,
+    )
     assert policy.key("acme", "releases").kind is KeyKind.DIRECT
     assert policy.key("other", "releases") is None
     assert policy.roles_of("spiffe://capsign.test/people/olga") == {Role.OPERATOR}
@@ -59,23 +68,57 @@ WRONG = [
     ("version: 1", "version: 2", "version: '2' is not one of the values. Use one of: 1."),
     ("tenants:", "tenant:", "There is no field 'tenant' here. Did you mean 'tenants'?"),
     ("ttl: 15m", "tll: 15m", "grants[0]: There is no field 'tll' here. Did you mean 'ttl'?"),
-    ("ttl: 15m", "ttl: 15", "grants[0].ttl: This must be text, and was read as a whole number. Give it a unit, as in 15m."),
-    ("ttl: 15m", "ttl: 15 minutes", "grants[0].ttl: This must be a duration such as 30s, 15m or 1h30m. Correct it."),
+    (
+        "ttl: 15m",
+        "ttl: 15",
+        "grants[0].ttl: This must be text, and was read as a whole number. Give it a "
+        "unit, as in 15m.",
+    ),
+    (
+        "ttl: 15m",
+        "ttl: 15 minutes",
+        "grants[0].ttl: This must be a duration such as 30s, 15m or 1h30m. Correct it.",
+    ),
     ("ttl: 15m", "ttl: 9s", "grants[0].ttl: 9s is out of range. Use 10s to 24h."),
     ("ttl: 15m", "ttl: 25h", "grants[0].ttl: 25h is out of range. Use 10s to 24h."),
     ("ttl: 15m", "ttl: 15m\n    ttl: 16m", "Line 30 repeats the key 'ttl'. Keep one of the two."),
-    ("ttl: 15m", "ttl: &a 15m", "Line 29 has an anchor or alias. Write the value out where it is needed."),
+    (
+        "ttl: 15m",
+        "ttl: &a 15m",
+        "Line 29 has an anchor or alias. Write the value out where it is needed.",
+    ),
     (
         "- name: acme",
         "- name: Acme",
-        "tenants[0].name: This must be a name: lower-case letters, digits, '.', '_' and '-', starting with a letter or digit."
+        "tenants[0].name: This must be a name: lower-case letters, digits, '.', '_' and "
+        "'-', starting with a letter or digit."
         " Correct it.",
     ),
-    ("- name: acme", "- name: acme\n  - name: acme", "tenants: The name 'acme' is used 2 times. Give each its own name."),
-    ("name: orders-events", "name: orders-tokens", "grants: The name 'orders-tokens' is used 2 times. Give each its own name."),
-    ("key: orders", "key: order", "grants[0].key: Tenant 'acme' has no key 'order'. Did you mean 'orders'?"),
-    ("tenant: acme\n    key", "tenant: acne\n    key", "grants[0].tenant: There is no tenant 'acne'. Did you mean 'acme'?"),
-    ("kind: direct", "kind: dirct", "keys[1].kind: 'dirct' is not one of the values. Use one of: derived, direct."),
+    (
+        "- name: acme",
+        "- name: acme\n  - name: acme",
+        "tenants: The name 'acme' is used 2 times. Give each its own name.",
+    ),
+    (
+        "name: orders-events",
+        "name: orders-tokens",
+        "grants: The name 'orders-tokens' is used 2 times. Give each its own name.",
+    ),
+    (
+        "key: orders",
+        "key: order",
+        "grants[0].key: Tenant 'acme' has no key 'order'. Did you mean 'orders'?",
+    ),
+    (
+        "tenant: acme\n    key",
+        "tenant: acne\n    key",
+        "grants[0].tenant: There is no tenant 'acne'. Did you mean 'acme'?",
+    ),
+    (
+        "kind: direct",
+        "kind: dirct",
+        "keys[1].kind: 'dirct' is not one of the values. Use one of: derived, direct.",
+    ),
     (
         "kind: direct\n    algorithms: [ES384]",
         "kind: direct\n    algorithms: [ES384, ES256]",
@@ -85,7 +128,8 @@ WRONG = [
     (
         "kind: direct",
         "kind: derived",
-        "keys[1].algorithms: ES384 cannot be had from a derived key. Make a key with kind: direct for it.",
+        "keys[1].algorithms: ES384 cannot be had from a derived key. Make a key with "
+        "kind: direct for it.",
     ),
     (
         "algorithms: [Ed25519, ES256]\n",
@@ -101,7 +145,8 @@ WRONG = [
     (
         "rate: {per_second: 5000, burst: 10000}",
         "min_custody: hsm-derived",
-        "grants[0].min_custody: Ed25519 from a derived key can have adapter-memory at best, below hsm-derived."
+        "grants[0].min_custody: Ed25519 from a derived key can have adapter-memory at "
+        "best, below hsm-derived."
         " Lower it, or use a direct key and an algorithm that tokens have.",
     ),
     (
@@ -110,18 +155,28 @@ WRONG = [
         "keys[0].algorithms: Ed25519 has 128 bits of strength, below the floor of 192."
         " Use a stronger algorithm, or lower algorithms.floor_bits.",
     ),
-    ("floor_bits: 128", "floor_bits: 64", "algorithms.floor_bits: '64' is not one of the values. Use one of: 112, 128, 192."),
+    (
+        "floor_bits: 128",
+        "floor_bits: 64",
+        "algorithms.floor_bits: '64' is not one of the values. Use one of: 112, 128, 192.",
+    ),
     ('min: "1.3"', 'min: "1.2"', "tls.min: '1.2' is not one of the values. Use one of: 1.3."),
-    ("workloads: [spiffe://capsign.test/ns/ci/sa/release]", "workloads: []", "grants[2].workloads: This is empty. Fill it in."),
+    (
+        "workloads: [spiffe://capsign.test/ns/ci/sa/release]",
+        "workloads: []",
+        "grants[2].workloads: This is empty. Fill it in.",
+    ),
     (
         "spiffe://capsign.test/ns/ci/sa/release",
         "https://capsign.test/ns/ci/sa/release",
-        "grants[2].workloads[0]: This must be a SPIFFE ID: spiffe://<trust domain>/<path>. Correct it.",
+        "grants[2].workloads[0]: This must be a SPIFFE ID: spiffe://<trust "
+        "domain>/<path>. Correct it.",
     ),
     (
         "spiffe://capsign.test/ns/ci/sa/release",
         "spiffe://capsign.tests/ns/ci",
-        "grants[2].workloads[0]: 'spiffe://capsign.tests/ns/ci' is not in the trust domain 'capsign.test'."
+        "grants[2].workloads[0]: 'spiffe://capsign.tests/ns/ci' is not in the trust "
+        "domain 'capsign.test'."
         " It must start with 'spiffe://capsign.test/'.",
     ),
     (
@@ -129,18 +184,40 @@ WRONG = [
         "spiffe://capsign.test/ns/../sa",
         "grants[2].workloads[0]: A SPIFFE ID has no '.' or '..' in its path. Write the path out.",
     ),
-    ("spiffe://capsign.test/ns/ci/sa/release", "spiffe://capsign.test/ns/*", "This must be a SPIFFE ID"),
+    (
+        "spiffe://capsign.test/ns/ci/sa/release",
+        "spiffe://capsign.test/ns/*",
+        "This must be a SPIFFE ID",
+    ),
     ('versions: ["1.0"]', "versions: [1]", "was read as a whole number. Put it in quotes."),
     ("roles: [issuer], ", "", "grants[0].protocols[0]: The field 'roles' is missing. Add it."),
-    ("per_second: 10}", "per_second: 0}", "grants[2].rate.per_second: This number must be at least 1. Correct it."),
-    ("message_max: 65536", "message_max: 65537", "limits.message_max: This number must be at most 65536. Correct it."),
+    (
+        "per_second: 10}",
+        "per_second: 0}",
+        "grants[2].rate.per_second: This number must be at least 1. Correct it.",
+    ),
+    (
+        "message_max: 65536",
+        "message_max: 65537",
+        "limits.message_max: This number must be at most 65536. Correct it.",
+    ),
     ("clock_skew: 30s", "clock_skew: 1h", "limits.clock_skew: 1h is out of range. Use 0ms to 5m."),
-    ("clock_skew: 30s", "clock_skew: null", "limits.clock_skew: This must be text, and is nothing."),
-    ("role: operator", "role: oprator", "roles[0].role: 'oprator' is not one of the values. Use one of: approver, auditor"),
+    (
+        "clock_skew: 30s",
+        "clock_skew: null",
+        "limits.clock_skew: This must be text, and is nothing.",
+    ),
+    (
+        "role: operator",
+        "role: oprator",
+        "roles[0].role: 'oprator' is not one of the values. Use one of: approver, auditor",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "words"), WRONG, ids=[f"{new.strip()[:40]}" for _, new, _ in WRONG])
+@pytest.mark.parametrize(
+    ("old", "new", "words"), WRONG, ids=[f"{new.strip()[:40]}" for _, new, _ in WRONG]
+)
 def test_a_wrong_policy_is_refused_with_path_and_remedy(old, new, words):
     with pytest.raises(PolicyError) as caught:
         example_with(old, new)
@@ -151,7 +228,9 @@ def test_all_problems_are_named_at_once_up_to_a_bound():
     with pytest.raises(PolicyError) as caught:
         parse_policy(EXAMPLE.read_bytes().replace(b"tenant: acme", b"tenant: nobody"))
     assert len(caught.value.problems) == 5
-    keys = ", ".join(f"{{tenant: b, name: k{index}, kind: derived, algorithms: [ES256]}}" for index in range(50))
+    keys = ", ".join(
+        f"{{tenant: b, name: k{index}, kind: derived, algorithms: [ES256]}}" for index in range(50)
+    )
     text = f"version: 1\ntrust_domain: x\ntenants: [{{name: a}}]\nkeys: [{keys}]\n"
     with pytest.raises(PolicyError) as caught:
         parse_policy(text.encode())
@@ -209,14 +288,24 @@ def test_any_byte_of_a_policy_may_be_wrong(index, value):
 
 
 def test_words_stay_words():
-    # YAML 1.1 reads `no` as false, 1.3 as a float and 2026-11-22 as a date. A policy says what it says.
+    # YAML 1.1 reads `no` as false, 1.3 as a float and 2026-11-22 as a date. A policy says what it
+    # says.
     policy = example_with("roles: [builder]", "roles: [no, on, 2026-11-22, 1.3e1, 0o17, 1_000]")
-    assert policy.grant("release-signing").protocols[0].roles == ("0o17", "1.3e1", "1_000", "2026-11-22", "no", "on")
+    assert policy.grant("release-signing").protocols[0].roles == (
+        "0o17",
+        "1.3e1",
+        "1_000",
+        "2026-11-22",
+        "no",
+        "on",
+    )
 
 
 GRANT = """
-  - {name: g%05d, tenant: acme, key: orders, workloads: [spiffe://capsign.test/ns/n%d/sa/w], purpose: p, algorithms: [ES256],
-     protocols: [{protocol: jwt, roles: [issuer], versions: ["1"]}], ttl: 15m, rate: {per_second: 100}}"""
+  - {name: g%05d, tenant: acme, key: orders, workloads: [spiffe://capsign.test/ns/n%d/sa/w],
+     purpose: p, algorithms: [ES256],
+     protocols: [{protocol: jwt, roles: [issuer], versions: ["1"]}],
+     ttl: 15m, rate: {per_second: 100}}"""
 HEAD = """version: 1
 trust_domain: capsign.test
 tenants: [{name: acme}]
@@ -239,7 +328,8 @@ def test_no_workload_has_more_grants_than_one_answer_carries():
 
 
 def test_the_largest_grant_that_is_taken_fits_into_a_token_with_room_to_narrow():
-    # All names as long as they may be, and as many roles and versions as the bound on a rule lets through.
+    # All names as long as they may be, and as many roles and versions as the bound on a rule lets
+    # through.
     names = [f"{index:02d}" + "x" * 62 for index in range(16)]
     workload = "spiffe://capsign.test/" + "w" * (255 - len("spiffe://capsign.test/"))
     text = """version: 1
@@ -247,20 +337,30 @@ trust_domain: capsign.test
 tenants: [{name: %s}]
 keys: [{tenant: %s, name: %s, kind: derived, algorithms: [Ed25519, ES256, HS256, ML-DSA-65]}]
 grants:
-  - {name: %s, tenant: %s, key: %s, workloads: ["%s"], purpose: %s, algorithms: [Ed25519, ES256, HS256, ML-DSA-65],
+  - {name: %s, tenant: %s, key: %s, workloads: ["%s"], purpose: %s,
+     algorithms: [Ed25519, ES256, HS256, ML-DSA-65],
      protocols: %s}"""
     tenant, key, grant, purpose = ("t" * 64, "k" * 64, "g" * 64, "p" * 64)
     largest = 0
     for roles in range(1, 17):
         for versions in (1, 8, 16):
             wide = [f"{index:02d}" + "v" * 30 for index in range(versions)]
-            protocols = json.dumps([{"protocol": "q" * 64, "roles": names[:roles], "versions": wide}])
+            protocols = json.dumps(
+                [{"protocol": "q" * 64, "roles": names[:roles], "versions": wide}]
+            )
             try:
-                policy = parse_policy((text % (tenant, tenant, key, grant, tenant, key, workload, purpose, protocols)).encode())
+                policy = parse_policy(
+                    (
+                        text
+                        % (tenant, tenant, key, grant, tenant, key, workload, purpose, protocols)
+                    ).encode()
+                )
             except PolicyError as error:
                 assert "bytes of a handle; at most 1536 fit. Split the grant" in str(error)  # noqa: PT017
                 continue
-            token = Mint(bytes(32)).mint(capability_for(policy.grants[0], workload, KEY_HASH, SERIAL, NOW))
+            token = Mint(bytes(32)).mint(
+                capability_for(policy.grants[0], workload, KEY_HASH, SERIAL, NOW)
+            )
             largest = max(largest, len(token))
     assert 2000 < largest <= MAX_TOKEN_BYTES - 512
 
@@ -270,7 +370,9 @@ def test_each_kind_of_key_offers_what_the_algorithm_table_says(kind):
     for number, row in ALGORITHMS.items():
         offered = kind.custody(number)
         assert offered <= row.custody
-        assert (alg.CUSTODY_CLASS_HSM_DIRECT in offered) == (kind is KeyKind.DIRECT and bool(offered))
+        assert (alg.CUSTODY_CLASS_HSM_DIRECT in offered) == (
+            kind is KeyKind.DIRECT and bool(offered)
+        )
     assert all(any(kind.custody(number) for kind in KeyKind) for number in ALGORITHMS)
 
 
@@ -279,7 +381,9 @@ def test_durations_come_back(millis):
     assert durations.to_millis(durations.to_text(millis)) == millis
 
 
-@pytest.mark.parametrize(("text", "millis"), [("1h30m", 5_400_000), ("250ms", 250), ("0s", 0), ("1m1ms", 60_001)])
+@pytest.mark.parametrize(
+    ("text", "millis"), [("1h30m", 5_400_000), ("250ms", 250), ("0s", 0), ("1m1ms", 60_001)]
+)
 def test_durations(text, millis):
     assert durations.to_millis(text) == millis
 
@@ -296,7 +400,8 @@ UNWISE = [
     ("- name: acme", "- name: acme\n  - name: idle", "tenant idle: It has no key."),
     (
         "    name: releases\n",
-        "    name: r2\n    kind: direct\n    algorithms: [ES256]\n  - tenant: acme\n    name: releases\n",
+        "    name: r2\n    kind: direct\n    algorithms: [ES256]\n  - tenant: acme\n    "
+        "name: releases\n",
         "key acme/r2",
     ),
     ("floor_bits: 128", "floor_bits: 112", "algorithms.floor_bits: It is below 128 bits."),
@@ -308,7 +413,9 @@ UNWISE = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "words"), UNWISE, ids=[words[:40] for _, _, words in UNWISE])
+@pytest.mark.parametrize(
+    ("old", "new", "words"), UNWISE, ids=[words[:40] for _, _, words in UNWISE]
+)
 def test_what_is_unwise_is_found(old, new, words):
     assert any(words in str(finding) for finding in lint(example_with(old, new)))
 

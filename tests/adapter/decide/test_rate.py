@@ -22,7 +22,9 @@ def test_it_never_grants_more_than_rate_and_burst_allow(per_second, burst, steps
 
 
 @given(st.integers(1, 1000), st.integers(1, 100), st.integers(0, 3000))
-def test_after_the_wait_it_names_one_more_passes_and_not_a_millisecond_sooner(per_second, burst, pause):
+def test_after_the_wait_it_names_one_more_passes_and_not_a_millisecond_sooner(
+    per_second, burst, pause
+):
     bucket, _ = take(full(burst, 0), per_second, burst, burst, 0)
     bucket, taken = take(bucket, per_second, burst, burst + 1, pause)
     assert taken.retry_after_ms >= 1
@@ -33,7 +35,9 @@ def test_after_the_wait_it_names_one_more_passes_and_not_a_millisecond_sooner(pe
 
 @given(st.integers(1, 1000), st.integers(1, 100), calls)
 def test_what_is_owed_is_paid_before_anything_passes(per_second, burst, steps):
-    """One call may be worth many, and passes as soon as one would: else those worth one would always be before it."""
+    """One call may be worth many, and passes as soon as one would: else those worth one would
+    always be before it.
+    """
     bucket, now, spent = full(burst, 0), 0, 0
     for wait, count in steps:
         now += wait
@@ -43,8 +47,13 @@ def test_what_is_owed_is_paid_before_anything_passes(per_second, burst, steps):
             assert spent + 1 <= burst + per_second * now / 1000
             spent += count
         else:
-            assert spend(bucket, per_second, burst, count, now + taken.retry_after_ms)[1].granted == count
-            assert not spend(bucket, per_second, burst, count, now + taken.retry_after_ms - 1)[1].granted
+            assert (
+                spend(bucket, per_second, burst, count, now + taken.retry_after_ms)[1].granted
+                == count
+            )
+            assert not spend(bucket, per_second, burst, count, now + taken.retry_after_ms - 1)[
+                1
+            ].granted
 
 
 def test_a_clock_that_runs_backwards_adds_nothing_and_takes_nothing():

@@ -52,7 +52,9 @@ def test_together_they_never_have_more_than_there_is(places, tenants):
 OWNERS = ["a", "b", "c", PEOPLE]
 
 
-@given(st.integers(4, 64), st.lists(st.tuples(st.booleans(), st.sampled_from(OWNERS)), max_size=200))
+@given(
+    st.integers(4, 64), st.lists(st.tuples(st.booleans(), st.sampled_from(OWNERS)), max_size=200)
+)
 def test_whatever_comes_and_goes_a_tenant_below_its_part_gets_in(places, steps):
     reserved = Reserved(places, 3)
     held = dict.fromkeys(OWNERS, 0)

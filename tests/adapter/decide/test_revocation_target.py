@@ -26,8 +26,22 @@ GOOD = {
 BAD = {
     pb.REVOCATION_KIND_HANDLE: [SERIAL.hex().upper(), SERIAL.hex()[1:], "*"],
     pb.REVOCATION_KIND_GRANT: ["Orders JWT", "acme/orders", "-a", "a" * 65, "*"],
-    pb.REVOCATION_KIND_WORKLOAD: ["spiffe://capsign.test", "spiffe://capsign.test/", ORDERS + "/", "https://x/y", "*"],
-    pb.REVOCATION_KIND_KEY: ["/", "acme/", "/orders", "orders", "acme/orders/1", "Acme/orders", "*"],
+    pb.REVOCATION_KIND_WORKLOAD: [
+        "spiffe://capsign.test",
+        "spiffe://capsign.test/",
+        ORDERS + "/",
+        "https://x/y",
+        "*",
+    ],
+    pb.REVOCATION_KIND_KEY: [
+        "/",
+        "acme/",
+        "/orders",
+        "orders",
+        "acme/orders/1",
+        "Acme/orders",
+        "*",
+    ],
     pb.REVOCATION_KIND_TENANT: ["Acme", "acme/orders", "acme\n", "*"],
     pb.REVOCATION_KIND_EVERYTHING: ["acme", "**"],
 }
@@ -43,14 +57,20 @@ def demand(kind, target, *revoked):
     demand_known(kind, target, example(), STORED, RevocationIndex(len(revoked), revoked))
 
 
-@pytest.mark.parametrize(("kind", "target"), [(kind, target) for kind, targets in GOOD.items() for target in targets])
+@pytest.mark.parametrize(
+    ("kind", "target"), [(kind, target) for kind, targets in GOOD.items() for target in targets]
+)
 def test_it_has_the_form_of_its_kind(kind, target):
     check_form(kind, target)
 
 
-@pytest.mark.parametrize(("kind", "target"), [(kind, target) for kind, targets in BAD.items() for target in targets])
+@pytest.mark.parametrize(
+    ("kind", "target"), [(kind, target) for kind, targets in BAD.items() for target in targets]
+)
 def test_another_form_is_refused_with_a_sentence_that_shows_the_right_one(kind, target):
-    """A name with a capital or a missing path ended as a defect of the adapter, in the moment when somebody had to revoke."""
+    """A name with a capital or a missing path ended as a defect of the adapter, in the moment when
+    somebody had to revoke.
+    """
     with pytest.raises(FailureError) as caught:
         check_form(kind, target)
     assert caught.value.reason == failures_pb2.REASON_INPUT_MALFORMED
@@ -80,7 +100,9 @@ def test_whatever_has_the_form_can_be_written_into_the_log(kind, target):
 
 
 @pytest.mark.parametrize(("kind", "target", "hint"), UNKNOWN)
-def test_a_name_that_neither_policy_nor_store_has_is_refused_with_the_nearest_one(kind, target, hint):
+def test_a_name_that_neither_policy_nor_store_has_is_refused_with_the_nearest_one(
+    kind, target, hint
+):
     """A typing error was recorded as revoked and stopped nothing."""
     with pytest.raises(FailureError) as caught:
         demand(kind, target)
@@ -90,11 +112,16 @@ def test_a_name_that_neither_policy_nor_store_has_is_refused_with_the_nearest_on
 
 @pytest.mark.parametrize(("kind", "target", "_"), UNKNOWN)
 def test_what_was_revoked_before_may_be_revoked_again(kind, target, _):
-    """A responder repeats a revocation whose answer was lost, after the policy has forgotten the name."""
+    """A responder repeats a revocation whose answer was lost, after the policy has forgotten the
+    name.
+    """
     demand(kind, target, Revocation(1, kind, target, 0))
 
 
-@pytest.mark.parametrize(("kind", "target"), [(pb.REVOCATION_KIND_KEY, "former/kept"), (pb.REVOCATION_KIND_TENANT, "former")])
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [(pb.REVOCATION_KIND_KEY, "former/kept"), (pb.REVOCATION_KIND_TENANT, "former")],
+)
 def test_what_only_the_store_knows_can_be_revoked(kind, target):
     """The policy no longer names the key, and its versions are still there."""
     demand(kind, target)
@@ -102,7 +129,9 @@ def test_what_only_the_store_knows_can_be_revoked(kind, target):
 
 @pytest.mark.parametrize(("kind", "target"), [(kind, targets[0]) for kind, targets in GOOD.items()])
 def test_what_the_policy_names_or_nobody_can_know_can_be_revoked(kind, target):
-    """Serials of handles and workloads of another replica's policy are not known here, and must be revocable all the same."""
+    """Serials of handles and workloads of another replica's policy are not known here, and must be
+    revocable all the same.
+    """
     demand(kind, target)
 
 
@@ -111,7 +140,14 @@ def test_a_workload_that_the_policy_does_not_name_is_refused_to_who_wants_that()
     kind, wrong = pb.REVOCATION_KIND_WORKLOAD, ORDERS + "x"
     demand_known(kind, wrong, example(), STORED, RevocationIndex(0, ()))
     demand_known(kind, ORDERS, example(), STORED, RevocationIndex(0, ()), workloads=True)
-    demand_known(kind, wrong, example(), STORED, RevocationIndex(1, (Revocation(1, kind, wrong, 0),)), workloads=True)
+    demand_known(
+        kind,
+        wrong,
+        example(),
+        STORED,
+        RevocationIndex(1, (Revocation(1, kind, wrong, 0),)),
+        workloads=True,
+    )
     with pytest.raises(FailureError, match="Nothing was revoked") as caught:
         demand_known(kind, wrong, example(), STORED, RevocationIndex(0, ()), workloads=True)
     assert caught.value.reason == failures_pb2.REASON_NOT_FOUND
@@ -120,4 +156,11 @@ def test_a_workload_that_the_policy_does_not_name_is_refused_to_who_wants_that()
 
 def test_an_operator_is_known_by_his_role():
     operator = next(iter(example().roles))
-    demand_known(pb.REVOCATION_KIND_WORKLOAD, operator, example(), STORED, RevocationIndex(0, ()), workloads=True)
+    demand_known(
+        pb.REVOCATION_KIND_WORKLOAD,
+        operator,
+        example(),
+        STORED,
+        RevocationIndex(0, ()),
+        workloads=True,
+    )

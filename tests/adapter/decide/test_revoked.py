@@ -57,8 +57,8 @@ def test_only_the_revocation_of_one_handle_lets_new_ones_be_issued(kind, target)
 
 
 def test_a_handle_minted_after_the_revocation_is_covered_too():
-    # A replica that had not heard of the revocation minted a handle after it. Were it spared, revoking would depend on
-    # which replica an agent asked.
+    # A replica that had not heard of the revocation minted a handle after it. Were it spared,
+    # revoking would depend on which replica an agent asked.
     late = events(not_before_ms=2**40, expires_ms=2**41)
     with pytest.raises(FailureError):
         index(pb.REVOCATION_KIND_GRANT, "orders-events").refuse(late)
@@ -77,9 +77,14 @@ def test_serials():
 
 
 def test_the_serial_that_was_revoked_last_comes_first():
-    """One was revoked a second time after the others: whoever tells only the newest tells of that one before all."""
+    """One was revoked a second time after the others: whoever tells only the newest tells of that
+    one before all.
+    """
     revoked = [(1, 3), (2, 1), (3, 2), (4, 3)]
-    each = [Revocation(epoch, pb.REVOCATION_KIND_HANDLE, bytes([number] * 16).hex(), 0) for epoch, number in revoked]
+    each = [
+        Revocation(epoch, pb.REVOCATION_KIND_HANDLE, bytes([number] * 16).hex(), 0)
+        for epoch, number in revoked
+    ]
     assert [serial[0] for serial in RevocationIndex(4, each).serials()] == [3, 2, 1]
 
 
@@ -94,10 +99,22 @@ def test_an_identity_gets_no_certificate_while_it_is_withdrawn_and_who_administe
     assert everything.of_identity(ORDERS, administers=False)
     assert everything.of_identity(ORDERS, administers=True) is None
     for administers in (False, True):
-        assert index(pb.REVOCATION_KIND_WORKLOAD, ORDERS).of_identity(ORDERS, administers=administers)
-        assert index(pb.REVOCATION_KIND_WORKLOAD, RELEASE).of_identity(ORDERS, administers=administers) is None
-        assert index(pb.REVOCATION_KIND_TENANT, "acme").of_identity(ORDERS, administers=administers) is None
+        assert index(pb.REVOCATION_KIND_WORKLOAD, ORDERS).of_identity(
+            ORDERS, administers=administers
+        )
+        assert (
+            index(pb.REVOCATION_KIND_WORKLOAD, RELEASE).of_identity(ORDERS, administers=administers)
+            is None
+        )
+        assert (
+            index(pb.REVOCATION_KIND_TENANT, "acme").of_identity(ORDERS, administers=administers)
+            is None
+        )
     both = RevocationIndex(
-        8, [Revocation(7, pb.REVOCATION_KIND_WORKLOAD, ORDERS, 0), Revocation(8, pb.REVOCATION_KIND_EVERYTHING, "*", 0)]
+        8,
+        [
+            Revocation(7, pb.REVOCATION_KIND_WORKLOAD, ORDERS, 0),
+            Revocation(8, pb.REVOCATION_KIND_EVERYTHING, "*", 0),
+        ],
     )
     assert both.of_identity(ORDERS, administers=True)

@@ -40,7 +40,9 @@ def test_the_only_pod_of_a_deployment_has_the_whole_rate(ask, clock):
 
 
 def test_a_pod_that_takes_whatever_there_is_leaves_its_siblings_theirs(ask, clock):
-    """One of a hundred pods asked as fast as it could, and each of the others got what was left at that moment: nothing."""
+    """One of a hundred pods asked as fast as it could, and each of the others got what was left at
+    that moment: nothing.
+    """
     greedy = 0
     refused = [0] * 99
     for _ in range(20_000):
@@ -73,7 +75,9 @@ def test_a_sibling_that_has_left_is_forgotten(ask, clock):
 
 
 def test_the_debt_of_one_is_not_paid_by_the_others(clock):
-    """`spend` lets somebody owe; from one of several only what is there beside the others' part is taken."""
+    """`spend` lets somebody owe; from one of several only what is there beside the others' part is
+    taken.
+    """
     buckets = Buckets(clock)
     assert buckets.spend("app", "work", RATE, BURST, 10, b"sibling").granted
     assert buckets.spend("app", "work", RATE, BURST, 30, b"greedy").granted
@@ -90,7 +94,9 @@ def test_what_is_given_back_is_there_again_and_never_more(clock):
     buckets.give_back("app", "nobody knows", 60)
 
 
-@given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 5), st.integers(0, 50)), max_size=60))
+@given(
+    st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 5), st.integers(0, 50)), max_size=60)
+)
 def test_somebody_is_always_within_its_part(steps):
     usage, now_ms = Usage(0), 0
     for pause, member, count in steps:

@@ -12,7 +12,11 @@ from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.evidence.leaf import Act
 from capsign_adapter.evidence.leaf_reader import decode
 from capsign_adapter.provisioning import provision_all
-from capsign_adapter.store.interface import AuthorityState, CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.interface import (
+    AuthorityState,
+    CommitUnknownError,
+    StoreUnavailableError,
+)
 from capsign_adapter.token.interface import TokenUnavailableError
 from capsign_wire.failures import FailureError
 from capsign_wire.settings import SettingsError
@@ -51,7 +55,11 @@ class World:
 
     def acts(self) -> list[tuple[Act, str]]:
         entries = [decode(entry) for entry in self.rig.entries()]
-        return [(entry.act, entry.target) for entry in entries if entry.kind.name == "ADMIN" and entry.act >= 30]
+        return [
+            (entry.act, entry.target)
+            for entry in entries
+            if entry.kind.name == "ADMIN" and entry.act >= 30
+        ]
 
     def look(self, authority: Authority, later_ms: int = 0) -> None:
         self.now += later_ms
@@ -77,12 +85,17 @@ def verify(issued, bundle) -> None:
 
 
 def test_provision_makes_the_first_and_it_signs_at_once(world, authority):
-    assert world.acts() == [(Act.AUTHORITY_PREPARED, "authority/1"), (Act.AUTHORITY_ACTIVATED, "authority/1")]
+    assert world.acts() == [
+        (Act.AUTHORITY_PREPARED, "authority/1"),
+        (Act.AUTHORITY_ACTIVATED, "authority/1"),
+    ]
     issued = authority.issue(APP, SPKI, START)
     assert (issued.authority, issued.not_after_ms) == (1, START + LIVES.svid_ms)
     assert authority.bundle().sequence == 1
     verify(issued, authority.bundle())
-    assert provision_all(world.rig.policy, world.rig.token, world.rig.store, START, world.realm) == []
+    assert (
+        provision_all(world.rig.policy, world.rig.token, world.rig.store, START, world.realm) == []
+    )
 
 
 def test_a_store_without_an_authority_is_told_what_to_do(rig):
@@ -93,7 +106,9 @@ def test_a_store_without_an_authority_is_told_what_to_do(rig):
 def test_a_whole_roll(world, authority):
     other = world.replica(world.rig.beside())
     old = authority.issue(APP, SPKI, world.now)
-    roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
+    roll.prepare(
+        world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now
+    )
     for one in (authority, other):
         world.look(one)
         assert one.issue(APP, SPKI, world.now).authority == 1
@@ -139,12 +154,16 @@ def test_replicas_that_look_at_once_take_each_step_once(world):
     assert world.states() == [AuthorityState.RETIRED, AuthorityState.ACTIVE]
     held = [label for label in world.rig.token.labels() if label.startswith("capsign/authority/")]
     # A number that a slower replica took and gave back may be skipped.
-    assert held == [row.label for row in world.rig.store.authorities()], "a replica that came second left its key behind"
+    assert held == [row.label for row in world.rig.store.authorities()], (
+        "a replica that came second left its key behind"
+    )
 
 
 def test_one_promise_serves_many(world, authority, monkeypatch):
     calls, real = [], world.rig.store.promise_authority
-    monkeypatch.setattr(world.rig.store, "promise_authority", lambda *a: calls.append(a) or real(*a))
+    monkeypatch.setattr(
+        world.rig.store, "promise_authority", lambda *a: calls.append(a) or real(*a)
+    )
     for _ in range(100):
         authority.issue(APP, SPKI, world.now)
         world.now += LIVES.step_ms // 50
@@ -154,7 +173,11 @@ def test_one_promise_serves_many(world, authority, monkeypatch):
 def test_nothing_leaves_without_its_promise(world, authority, monkeypatch):
     for error in (StoreUnavailableError("gone"), CommitUnknownError("gone")):
         with monkeypatch.context() as patch:
-            patch.setattr(world.rig.store, "promise_authority", lambda *_, error=error: (_ for _ in ()).throw(error))
+            patch.setattr(
+                world.rig.store,
+                "promise_authority",
+                lambda *_, error=error: (_ for _ in ()).throw(error),
+            )
             with pytest.raises(FailureError) as caught:
                 authority.issue(APP, SPKI, world.now)
             assert caught.value.reason == reasons.REASON_STORE_UNAVAILABLE
@@ -172,7 +195,12 @@ def test_a_token_that_is_gone_is_an_outage(world, authority):
 
 @pytest.mark.parametrize(
     "spki",
-    [b"", b"not a key", spki_of(ec.generate_private_key(ec.SECP384R1())), spki_of(ed25519.Ed25519PrivateKey.generate())],
+    [
+        b"",
+        b"not a key",
+        spki_of(ec.generate_private_key(ec.SECP384R1())),
+        spki_of(ed25519.Ed25519PrivateKey.generate()),
+    ],
     ids=["empty", "garbage", "P-384", "Ed25519"],
 )
 def test_another_kind_of_key_is_refused(world, authority, spki):
@@ -195,7 +223,9 @@ def authority_keys(token):
 def test_a_preparation_that_fails_leaves_no_key(world, authority, method):
     world.rig.token.fail(method)
     with pytest.raises(TokenUnavailableError):
-        roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
+        roll.prepare(
+            world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now
+        )
     assert authority_keys(world.rig.token) == ["capsign/authority/1"]
     assert world.states() == [AuthorityState.ACTIVE]
 
@@ -207,13 +237,23 @@ def test_a_preparation_that_the_store_refuses_leaves_no_key(world, monkeypatch):
     monkeypatch.setattr(world.rig.store, "add_authority", gone)
     for _ in range(3):
         with pytest.raises(StoreUnavailableError):
-            roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
+            roll.prepare(
+                world.rig.store.authorities(),
+                world.rig.token,
+                world.rig.store,
+                world.realm,
+                world.now,
+            )
     assert authority_keys(world.rig.token) == ["capsign/authority/1"]
 
 
-@pytest.mark.parametrize("error", [CommitUnknownError("the connection broke"), RuntimeError("a defect after the commit")])
+@pytest.mark.parametrize(
+    "error", [CommitUnknownError("the connection broke"), RuntimeError("a defect after the commit")]
+)
 def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, monkeypatch, error):
-    """The row was written, and nobody said so: without its key the authority would be published for ever and never sign."""
+    """The row was written, and nobody said so: without its key the authority would be published for
+    ever and never sign.
+    """
     real = world.rig.store.add_authority
 
     def lost(*arguments):
@@ -223,7 +263,13 @@ def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, monkey
     with monkeypatch.context() as patch:
         patch.setattr(world.rig.store, "add_authority", lost)
         with pytest.raises(type(error)):
-            roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
+            roll.prepare(
+                world.rig.store.authorities(),
+                world.rig.token,
+                world.rig.store,
+                world.realm,
+                world.now,
+            )
     world.look(authority, LIVES.ripening_ms)
     assert authority.issue(APP, SPKI, world.now).authority == 2
 
@@ -232,14 +278,18 @@ HOURS = 7 * 3_600_000
 
 
 def test_a_replica_that_is_hours_ahead_moves_nothing_alone(world, authority, monkeypatch):
-    """It retired an authority whose certificates were in use, and activated one that nobody had heard of: for everybody."""
+    """It retired an authority whose certificates were in use, and activated one that nobody had
+    heard of: for everybody.
+    """
     ahead = world.replica(world.rig.beside())
     for store in (world.rig.store, ahead._store):
         monkeypatch.setattr(store, "clock_ms", lambda: world.now)
     old = authority.issue(APP, SPKI, world.now)
     ahead.look(lambda: world.now + HOURS)
     assert world.states() == [AuthorityState.ACTIVE], "nor is one prepared before its time"
-    roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
+    roll.prepare(
+        world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now
+    )
     ahead.look(lambda: world.now + HOURS)
     assert world.states() == [AuthorityState.ACTIVE, AuthorityState.PREPARED]
     world.look(authority, LIVES.ripening_ms)
@@ -248,18 +298,24 @@ def test_a_replica_that_is_hours_ahead_moves_nothing_alone(world, authority, mon
     verify(old, ahead.bundle())
     world.now += LIVES.svid_ms + LIVES.step_ms + LIVES.margin_ms
     ahead.look(lambda: world.now + HOURS)
-    assert world.states() == [AuthorityState.RETIRED, AuthorityState.ACTIVE], "when its time has come it may as well do it"
+    assert world.states() == [AuthorityState.RETIRED, AuthorityState.ACTIVE], (
+        "when its time has come it may as well do it"
+    )
 
 
 def test_a_store_whose_clock_is_ahead_moves_nothing_alone(world, authority, monkeypatch):
     monkeypatch.setattr(world.rig.store, "clock_ms", lambda: world.now + HOURS)
-    roll.prepare(world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now)
+    roll.prepare(
+        world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now
+    )
     world.look(authority)
     assert world.states() == [AuthorityState.ACTIVE, AuthorityState.PREPARED]
 
 
 def test_a_wait_begins_by_the_clock_that_all_share(world, authority, monkeypatch):
-    """A replica that is minutes behind published a successor, and for all others its wait was over at once."""
+    """A replica that is minutes behind published a successor, and for all others its wait was over
+    at once.
+    """
     monkeypatch.setattr(world.rig.store, "clock_ms", lambda: world.now + LIVES.ripening_ms)
     world.look(authority, 2 * LIVES.authority_ms // 3)
     assert world.rig.store.authorities()[-1].created_ms == world.now + LIVES.ripening_ms

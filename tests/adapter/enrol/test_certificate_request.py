@@ -21,7 +21,9 @@ GOOD = request(OWN, key=KEY)
 
 def test_a_plain_request_is_its_key():
     asked = certificate_request.read(request(key=KEY))
-    assert asked.spki == KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert asked.spki == KEY.public_key().public_bytes(
+        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    )
     assert asked.names == ()
 
 
@@ -48,7 +50,9 @@ def test_noise_is_refused_by_one_kind_of_error(noise):
 @given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
 @example(8, 1)  # version 2: `cryptography` says so with an error that is no ValueError
 def test_no_altered_byte_passes(at, flip):
-    """Everything that is read is under the signature, and the signature has no second spelling that we take."""
+    """Everything that is read is under the signature, and the signature has no second spelling that
+    we take.
+    """
     altered = bytearray(GOOD)
     altered[at] ^= flip
     with pytest.raises(FailureError) as caught:
@@ -57,8 +61,12 @@ def test_no_altered_byte_passes(at, flip):
 
 
 def test_a_signature_with_unused_bits_is_another_spelling_and_refused():
-    """The byte before the signature counts unused bits. The library takes 1 to 7 where the last bits happen to be 0."""
-    even = next(der for der in (request(OWN, key=KEY) for _ in range(200)) if der[-1] % 2 == 0)  # signatures differ each time
+    """The byte before the signature counts unused bits. The library takes 1 to 7 where the last
+    bits happen to be 0.
+    """
+    even = next(
+        der for der in (request(OWN, key=KEY) for _ in range(200)) if der[-1] % 2 == 0
+    )  # signatures differ each time
     at = len(even) - len(x509.load_der_x509_csr(even).signature) - 1
     respelt = even[:at] + b"\x01" + even[at + 1 :]
     assert x509.load_der_x509_csr(respelt).is_signature_valid
@@ -67,7 +75,9 @@ def test_a_signature_with_unused_bits_is_another_spelling_and_refused():
     assert caught.value.reason == reasons.REASON_CERTIFICATE_REQUEST_REFUSED
 
 
-@given(st.lists(st.tuples(st.integers(0, len(GOOD)), st.binary(max_size=6)), min_size=1, max_size=6))
+@given(
+    st.lists(st.tuples(st.integers(0, len(GOOD)), st.binary(max_size=6)), min_size=1, max_size=6)
+)
 def test_inserted_bytes_never_pass_as_another_request(insertions):
     altered = GOOD
     for at, more in insertions:
@@ -83,4 +93,6 @@ def test_a_refusal_repeats_nothing_of_the_request():
         with pytest.raises(FailureError) as caught:
             certificate_request.read(BAD[name])
         text = str(caught.value)
-        assert not any(word in text for word in ("admin", "capsign-system", "example.test", "secret"))
+        assert not any(
+            word in text for word in ("admin", "capsign-system", "example.test", "secret")
+        )

@@ -1,4 +1,6 @@
-"""What an authority signs, as others read it: the SPIFFE specification's clauses, and openssl's verdict."""
+"""What an authority signs, as others read it: the SPIFFE specification's clauses, and openssl's
+verdict.
+"""
 
 from __future__ import annotations
 
@@ -57,9 +59,16 @@ def test_the_authority_is_what_a_spiffe_bundle_holds(first):
     constraints, critical = extension(root, x509.BasicConstraints)
     assert (constraints.ca, constraints.path_length, critical) == (True, 0, True)
     usage, critical = extension(root, x509.KeyUsage)
-    assert (usage.key_cert_sign, usage.crl_sign, usage.digital_signature, critical) == (True, True, False, True)
+    assert (usage.key_cert_sign, usage.crl_sign, usage.digital_signature, critical) == (
+        True,
+        True,
+        False,
+        True,
+    )
     names, _ = extension(root, x509.SubjectAlternativeName)
-    assert [name.value for name in names] == ["spiffe://capsign.test"]  # X509-SVID 3.1: no path component
+    assert [name.value for name in names] == [
+        "spiffe://capsign.test"
+    ]  # X509-SVID 3.1: no path component
     assert root.subject == root.issuer
     root.verify_directly_issued_by(root)
 
@@ -78,7 +87,10 @@ def test_an_svid_is_what_the_specification_says(first):
     assert not usage.key_cert_sign
     assert not usage.crl_sign
     purposes, _ = extension(svid, x509.ExtendedKeyUsage)
-    assert set(purposes) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}  # 4.4: both
+    assert set(purposes) == {
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+    }  # 4.4: both
     assert svid.serial_number.bit_length() > 64
     issuer, _ = extension(svid, x509.AuthorityKeyIdentifier)
     root, _ = extension(first[1], x509.SubjectKeyIdentifier)
@@ -90,16 +102,31 @@ def test_serials_differ(first):
 
 
 def test_a_serving_certificate_has_its_names_and_one_identity(first):
-    names, _ = extension(issue(first, names=("adapter.svc", "10.0.0.1", "::1")), x509.SubjectAlternativeName)
+    names, _ = extension(
+        issue(first, names=("adapter.svc", "10.0.0.1", "::1")), x509.SubjectAlternativeName
+    )
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == [APP]
     assert names.get_values_for_type(x509.DNSName) == ["adapter.svc"]
-    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.1", "::1"]
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == [
+        "10.0.0.1",
+        "::1",
+    ]
 
 
 def openssl_says(directory, roots, certificate, *arguments):
-    (directory / "roots.pem").write_bytes(b"".join(root.public_bytes(Encoding.PEM) for root in roots))
+    (directory / "roots.pem").write_bytes(
+        b"".join(root.public_bytes(Encoding.PEM) for root in roots)
+    )
     (directory / "leaf.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    command = ["openssl", "verify", "-x509_strict", "-check_ss_sig", "-no-CApath", "-no-CAstore", *arguments]
+    command = [
+        "openssl",
+        "verify",
+        "-x509_strict",
+        "-check_ss_sig",
+        "-no-CApath",
+        "-no-CAstore",
+        *arguments,
+    ]
     done = subprocess.run(
         [*command, "-CAfile", str(directory / "roots.pem"), str(directory / "leaf.pem")],
         capture_output=True,
@@ -111,7 +138,9 @@ def openssl_says(directory, roots, certificate, *arguments):
 
 @pytest.mark.parametrize("purpose", ["sslserver", "sslclient"])
 def test_openssl_verifies_both_purposes_strictly(first, tmp_path, purpose):
-    good, said = openssl_says(tmp_path, [first[1]], issue(first, names=("adapter.svc",)), "-purpose", purpose)
+    good, said = openssl_says(
+        tmp_path, [first[1]], issue(first, names=("adapter.svc",)), "-purpose", purpose
+    )
     assert good, said
 
 
@@ -123,22 +152,34 @@ def test_openssl_finds_the_right_one_of_two_authorities(first, token, tmp_path):
 
 
 def test_openssl_refuses_a_name_that_it_does_not_have_and_a_time_that_is_over(first, tmp_path):
-    assert not openssl_says(tmp_path, [first[1]], issue(first, names=("adapter.svc",)), "-verify_hostname", "other.svc")[0]
+    assert not openssl_says(
+        tmp_path, [first[1]], issue(first, names=("adapter.svc",)), "-verify_hostname", "other.svc"
+    )[0]
     good, said = openssl_says(tmp_path, [first[1]], issue(first, begins=-HOUR_MS, ends=-1000))
     assert not good
     assert "expired" in said
 
 
 def test_no_workload_is_an_authority(first, tmp_path):
-    """A workload that signs for another: its own certificate says CA:FALSE, and the root allows nothing in between."""
+    """A workload that signs for another: its own certificate says CA:FALSE, and the root allows
+    nothing in between.
+    """
     key, root = first
     holder = ec.generate_private_key(ec.SECP256R1())
     now_ms = int(time.time()) * 1000
     der = leaf_certificate(key, root, holder.public_key(), APP, now_ms - 1000, now_ms + HOUR_MS)
     middle = x509.load_der_x509_certificate(der)
-    forged = leaf_certificate(holder, middle, holder.public_key(), f"{APP}-admin", now_ms - 1000, now_ms + HOUR_MS)
+    forged = leaf_certificate(
+        holder, middle, holder.public_key(), f"{APP}-admin", now_ms - 1000, now_ms + HOUR_MS
+    )
     (tmp_path / "middle.pem").write_bytes(middle.public_bytes(Encoding.PEM))
-    good, _ = openssl_says(tmp_path, [root], x509.load_der_x509_certificate(forged), "-untrusted", str(tmp_path / "middle.pem"))
+    good, _ = openssl_says(
+        tmp_path,
+        [root],
+        x509.load_der_x509_certificate(forged),
+        "-untrusted",
+        str(tmp_path / "middle.pem"),
+    )
     assert not good
 
 

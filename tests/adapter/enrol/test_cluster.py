@@ -20,7 +20,9 @@ QUESTIONS = {
     "review": lambda cluster: cluster.review("a.b.c", AUDIENCE),
     "pod": lambda cluster: cluster.pod("demo", "web-0"),
     "config map": lambda cluster: cluster.config_map("capsign-system", "bundle"),
-    "write": lambda cluster: cluster.write_config_map("capsign-system", "bundle", {"k": "v"}, {}, ""),
+    "write": lambda cluster: cluster.write_config_map(
+        "capsign-system", "bundle", {"k": "v"}, {}, ""
+    ),
 }
 
 
@@ -83,7 +85,10 @@ def test_names_cannot_leave_their_place_in_the_path(fake, cluster):
 
 
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
-@pytest.mark.parametrize("misbehaviour", ["huge", "garbage", "wrong shape", "hang up", "500", "401", "403", "404", "redirect"])
+@pytest.mark.parametrize(
+    "misbehaviour",
+    ["huge", "garbage", "wrong shape", "hang up", "500", "401", "403", "404", "redirect"],
+)
 def test_what_is_no_answer_decides_nothing(fake, cluster, question, misbehaviour, capsys):
     fake.misbehaviour = misbehaviour
     failure = unavailable(question, cluster)
@@ -101,14 +106,21 @@ def test_an_answer_that_trickles_is_given_up(fake):
 
 def test_a_server_that_says_nothing_is_given_up(fake):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        api = Api(f"https://localhost:{silent.getsockname()[1]}", fake.token_file, fake.ca_file, seconds=0.3)
+        api = Api(
+            f"https://localhost:{silent.getsockname()[1]}",
+            fake.token_file,
+            fake.ca_file,
+            seconds=0.3,
+        )
         unavailable(QUESTIONS["pod"], Cluster(api))
 
 
 def test_a_server_that_is_not_there(fake):
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    unavailable(QUESTIONS["pod"], Cluster(Api(f"https://localhost:{port}", fake.token_file, fake.ca_file)))
+    unavailable(
+        QUESTIONS["pod"], Cluster(Api(f"https://localhost:{port}", fake.token_file, fake.ca_file))
+    )
 
 
 def test_a_server_of_another_authority_gets_no_token(fake, tmp_path):
@@ -118,7 +130,10 @@ def test_a_server_of_another_authority_gets_no_token(fake, tmp_path):
 
 
 def test_a_server_by_another_name_gets_no_token(fake):
-    unavailable(QUESTIONS["review"], Cluster(Api(f"https://127.0.0.1:{fake.port}", fake.token_file, fake.ca_file)))
+    unavailable(
+        QUESTIONS["review"],
+        Cluster(Api(f"https://127.0.0.1:{fake.port}", fake.token_file, fake.ca_file)),
+    )
     assert fake.requests == []
 
 
@@ -186,7 +201,17 @@ def test_many_threads_ask_at_once(fake, api, cluster):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://localhost", "https://", "localhost:6443", "https://a:b", "https://a/path", "https://u@a", "https://a?q", ""]
+    "url",
+    [
+        "http://localhost",
+        "https://",
+        "localhost:6443",
+        "https://a:b",
+        "https://a/path",
+        "https://u@a",
+        "https://a?q",
+        "",
+    ],
 )
 def test_an_address_that_is_none_is_refused_by_the_name_of_its_key(tmp_path, url):
     with pytest.raises(SettingsError) as caught:
@@ -202,15 +227,21 @@ def test_a_config_map_is_made_then_changed_and_the_rest_of_it_stays(fake, cluste
         "data": {"other": "kept"},
     }
     found = cluster.config_map("capsign-system", "bundle")
-    assert cluster.write_config_map("capsign-system", "bundle", {"bundle.pem": "new"}, {"a": "1"}, found.version)
+    assert cluster.write_config_map(
+        "capsign-system", "bundle", {"bundle.pem": "new"}, {"a": "1"}, found.version
+    )
     after = cluster.config_map("capsign-system", "bundle")
     assert after.data == {"other": "kept", "bundle.pem": "new"}
     assert after.annotations == {"helm": "x", "a": "1"}
-    assert not cluster.write_config_map("capsign-system", "bundle", {"bundle.pem": "late"}, {}, found.version)
+    assert not cluster.write_config_map(
+        "capsign-system", "bundle", {"bundle.pem": "late"}, {}, found.version
+    )
 
 
 def test_no_proxy_of_the_environment_is_asked(fake, cluster, monkeypatch):
-    """The API server is in the cluster, and the proxy of a node's environment leads out of it (decision 26)."""
+    """The API server is in the cluster, and the proxy of a node's environment leads out of it
+    (decision 26).
+    """
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     pod = fake.run("demo", "web-0", "app", "10.1.0.5")

@@ -1,4 +1,6 @@
-"""How a pod gets a certificate, and how everybody else does not: each attack is refused and stands in the log."""
+"""How a pod gets a certificate, and how everybody else does not: each attack is refused and stands
+in the log.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +65,15 @@ def test_a_pod_gets_a_certificate_in_the_name_of_its_account_and_the_log_says_so
     assert identity.bundle.authorities == (door.authority.certificate,)
     (entry,) = door.entries()
     assert isinstance(entry, IdentityIssued)
-    assert (entry.workload, entry.pod_uid, entry.key_hash) == (APP, uid_bytes(pod), hashlib.sha256(spki).digest())
-    assert (entry.authority, entry.not_after_ms) == (identity.issued.authority, identity.issued.not_after_ms)
+    assert (entry.workload, entry.pod_uid, entry.key_hash) == (
+        APP,
+        uid_bytes(pod),
+        hashlib.sha256(spki).digest(),
+    )
+    assert (entry.authority, entry.not_after_ms) == (
+        identity.issued.authority,
+        identity.issued.not_after_ms,
+    )
     assert entry.policy_digest == door.adapter.policy.digest
 
 
@@ -98,8 +107,9 @@ def test_where_addresses_change_on_the_way_the_check_can_be_left_out(door):
 
 
 def test_a_pod_on_its_nodes_network_may_be_taken_from_any_address_and_no_other_pod(door):
-    """On the way to an adapter on the same node its address became that of a bridge, and with `allowHostNetwork` alone the pod
-    waited for ever."""
+    """On the way to an adapter on the same node its address became that of a bridge, and with
+    `allowHostNetwork` alone the pod waited for ever.
+    """
     pod = door.pod()
     pod.host_network = True
     with pytest.raises(FailureError, match="does not come from the pod"):
@@ -167,7 +177,9 @@ def test_a_token_that_the_cluster_does_not_vouch_for(door, stolen):
 
 @pytest.mark.parametrize("anew", [False, True])
 def test_the_clusters_cache_of_reviews_gives_a_thief_no_time(door, anew):
-    """TokenReview went on saying yes for ten seconds after the pod was gone; the pod object did not."""
+    """TokenReview went on saying yes for ten seconds after the pod was gone; the pod object did
+    not.
+    """
     pod = door.pod()
     token = door.cluster.token(pod)
     door.enrol(token)
@@ -208,24 +220,39 @@ def test_a_cluster_that_knows_nothing_of_audiences_proves_nothing(door):
 
 
 def test_a_token_replayed_from_another_pod(door):
-    """Both pods are of workloads that policy names. The thief has the victim's token and its own address."""
+    """Both pods are of workloads that policy names. The thief has the victim's token and its own
+    address.
+    """
     victim = door.pod("app", "web-0", "10.1.0.5")
     thief = door.pod("other", "web-1", "10.1.0.6")
-    assert refusal(door, door.enrol, door.cluster.token(victim), address=thief.addresses[0]).reason == MISPLACED
+    assert (
+        refusal(door, door.enrol, door.cluster.token(victim), address=thief.addresses[0]).reason
+        == MISPLACED
+    )
     entry = recorded(door)
     assert (entry.reason, entry.workload, entry.pod_uid) == (MISPLACED, APP, uid_bytes(victim))
 
 
 def test_a_token_whose_sender_has_no_address_that_we_know(door):
-    assert refusal(door, door.enrol, door.cluster.token(door.pod()), address=None).reason == MISPLACED
+    assert (
+        refusal(door, door.enrol, door.cluster.token(door.pod()), address=None).reason == MISPLACED
+    )
 
 
 def test_a_pod_that_policy_does_not_name(door):
-    """The token is good and comes from its own pod: that alone is no right. The name that was tried is not written down."""
+    """The token is good and comes from its own pod: that alone is no right. The name that was tried
+    is not written down.
+    """
     pod = door.pod("stranger")
-    assert refusal(door, door.enrol, door.cluster.token(pod)).reason == reasons.REASON_IDENTITY_UNKNOWN
+    assert (
+        refusal(door, door.enrol, door.cluster.token(pod)).reason == reasons.REASON_IDENTITY_UNKNOWN
+    )
     entry = recorded(door)
-    assert (entry.reason, entry.workload, entry.pod_uid) == (reasons.REASON_IDENTITY_UNKNOWN, "", uid_bytes(pod))
+    assert (entry.reason, entry.workload, entry.pod_uid) == (
+        reasons.REASON_IDENTITY_UNKNOWN,
+        "",
+        uid_bytes(pod),
+    )
 
 
 def test_a_pod_whose_account_is_not_the_tokens(door):
@@ -238,7 +265,14 @@ def test_a_pod_whose_account_is_not_the_tokens(door):
 
 
 @pytest.mark.parametrize(
-    "name", [OTHER, STRANGER, "spiffe://capsign.test/operator/dev", "spiffe://other.test/ns/demo/sa/app", APP + "x"]
+    "name",
+    [
+        OTHER,
+        STRANGER,
+        "spiffe://capsign.test/operator/dev",
+        "spiffe://other.test/ns/demo/sa/app",
+        APP + "x",
+    ],
 )
 def test_a_request_for_another_identity(door, name):
     pod = door.pod()
@@ -248,7 +282,9 @@ def test_a_request_for_another_identity(door, name):
     assert (entry.reason, entry.workload, entry.pod_uid) == (failure.reason, APP, uid_bytes(pod))
 
 
-@pytest.mark.parametrize("what", ["noise", "CA:TRUE", "DNS name", "subject", "RSA key", "altered signature"])
+@pytest.mark.parametrize(
+    "what", ["noise", "CA:TRUE", "DNS name", "subject", "RSA key", "altered signature"]
+)
 def test_a_request_that_cannot_be_taken_costs_the_cluster_nothing(door, what):
     failure = refusal(door, door.enrol, door.cluster.token(door.pod()), bad_requests()[what])
     assert failure.reason == reasons.REASON_CERTIFICATE_REQUEST_REFUSED
@@ -261,7 +297,9 @@ def test_a_request_that_cannot_be_taken_costs_the_cluster_nothing(door, what):
 
 
 def test_a_pod_that_is_gone_gets_no_further_certificate(door):
-    """It still has a good certificate, and for some seconds a token that the cluster's cache believes."""
+    """It still has a good certificate, and for some seconds a token that the cluster's cache
+    believes.
+    """
     pod = door.pod()
     token = door.cluster.token(pod)
     door.renew(token)
@@ -276,19 +314,30 @@ def test_a_certificate_cannot_be_renewed_into_another_identity(door):
     assert refusal(door, door.renew, door.cluster.token(victim), peer(OTHER)).reason == MISPLACED
     entry = recorded(door)
     assert (entry.workload, entry.pod_uid) == (OTHER, uid_bytes(victim))
-    assert refusal(door, door.renew, door.cluster.token(victim), peer(OTHER), request(OTHER)).reason == MISPLACED
-    assert refusal(door, door.renew, door.cluster.token(victim), peer(), request(OTHER)).reason != MISPLACED
+    assert (
+        refusal(door, door.renew, door.cluster.token(victim), peer(OTHER), request(OTHER)).reason
+        == MISPLACED
+    )
+    assert (
+        refusal(door, door.renew, door.cluster.token(victim), peer(), request(OTHER)).reason
+        != MISPLACED
+    )
 
 
 def test_a_renewal_comes_from_the_pod_too(door):
     pod = door.pod("app", "web-0", "10.1.0.5")
-    assert refusal(door, door.renew, door.cluster.token(pod), address="10.1.0.6").reason == MISPLACED
+    assert (
+        refusal(door, door.renew, door.cluster.token(pod), address="10.1.0.6").reason == MISPLACED
+    )
 
 
 def test_a_workload_that_policy_no_longer_names_is_not_renewed_nor_written_down(door):
     door.adapter.policy = replace(door.adapter.policy, grants=(), roles={})
     door.wire()
-    assert refusal(door, door.renew, door.cluster.token(door.pod())).reason == reasons.REASON_IDENTITY_UNKNOWN
+    assert (
+        refusal(door, door.renew, door.cluster.token(door.pod())).reason
+        == reasons.REASON_IDENTITY_UNKNOWN
+    )
     assert recorded(door).workload == ""
 
 
@@ -312,11 +361,14 @@ def revoke(door, kind, target):
 
 
 @pytest.mark.parametrize(
-    ("kind", "target"), [(admin_pb2.REVOCATION_KIND_WORKLOAD, APP), (admin_pb2.REVOCATION_KIND_EVERYTHING, "*")]
+    ("kind", "target"),
+    [(admin_pb2.REVOCATION_KIND_WORKLOAD, APP), (admin_pb2.REVOCATION_KIND_EVERYTHING, "*")],
 )
 @pytest.mark.parametrize("call", ["enrol", "renew"])
 def test_a_workload_that_is_revoked_gets_no_certificate(door, kind, target, call):
-    """Its handles were gone at once, and yet each of its pods could keep an identity for as long as it ran."""
+    """Its handles were gone at once, and yet each of its pods could keep an identity for as long as
+    it ran.
+    """
     pod = door.pod()
     token = door.cluster.token(pod)
     getattr(door, call)(token)
@@ -344,7 +396,9 @@ def test_whoever_sees_to_an_incident_keeps_an_identity_when_everything_is_revoke
 # What decides nothing.
 
 
-@pytest.mark.parametrize("misbehaviour", ["500", "401", "403", "garbage", "wrong shape", "hang up", "huge", "404"])
+@pytest.mark.parametrize(
+    "misbehaviour", ["500", "401", "403", "garbage", "wrong shape", "hang up", "huge", "404"]
+)
 def test_a_cluster_that_cannot_be_asked_decides_nothing_and_is_not_evidence(door, misbehaviour):
     pod = door.pod()
     token = door.cluster.token(pod)
@@ -369,7 +423,10 @@ def test_a_pod_whose_address_the_cluster_does_not_know_yet_comes_again(door):
 
 def test_an_authority_that_fails_is_no_refusal(door):
     door.authority.error = FailureError(reasons.REASON_TOKEN_UNAVAILABLE)
-    assert refusal(door, door.enrol, door.cluster.token(door.pod())).reason == reasons.REASON_TOKEN_UNAVAILABLE
+    assert (
+        refusal(door, door.enrol, door.cluster.token(door.pod())).reason
+        == reasons.REASON_TOKEN_UNAVAILABLE
+    )
     assert door.entries() == []
 
 
@@ -377,7 +434,9 @@ def test_an_authority_that_fails_is_no_refusal(door):
 
 
 def test_refusals_are_recorded_at_a_bounded_rate_and_whoever_is_good_gets_in(door):
-    """The clock stands still: five seconds' worth of refusals are recorded, then callers are told to wait."""
+    """The clock stands still: five seconds' worth of refusals are recorded, then callers are told
+    to wait.
+    """
     door.wire(refusals_per_second=2)
     seen = [refusal(door, door.enrol, "eyJ.eyJ.sig").reason for _ in range(20)]
     assert seen == [REFUSED] * 10 + [reasons.REASON_RATE_LIMITED] * 10
@@ -386,9 +445,13 @@ def test_refusals_are_recorded_at_a_bounded_rate_and_whoever_is_good_gets_in(doo
 
 
 def test_refusals_are_recorded_again_though_the_clock_on_the_wall_stepped_back(door):
-    """A flood, then an hour back: for that hour every refusal was answered with a wait, and none was recorded."""
+    """A flood, then an hour back: for that hour every refusal was answered with a wait, and none
+    was recorded.
+    """
     door.wire(refusals_per_second=1)
-    assert [refusal(door, door.enrol, "eyJ.eyJ.sig").reason for _ in range(6)][-1] == reasons.REASON_RATE_LIMITED
+    assert [refusal(door, door.enrol, "eyJ.eyJ.sig").reason for _ in range(6)][
+        -1
+    ] == reasons.REASON_RATE_LIMITED
     door.ahead_ms = -3_600_000
     door.rates_ms += 1000
     assert refusal(door, door.enrol, "eyJ.eyJ.sig").reason == REFUSED
@@ -404,7 +467,9 @@ def test_a_flood_of_enrolments_does_not_use_up_the_records_of_renewals(door):
 
 
 def test_the_cluster_is_asked_by_few_at_once_and_renewals_do_not_wait(door, monkeypatch):
-    """Reviews hang. Eight enrolments ask, the ninth is sent away; so is the fifth renewal, at once: each has its own turns."""
+    """Reviews hang. Eight enrolments ask, the ninth is sent away; so is the fifth renewal, at once:
+    each has its own turns.
+    """
     monkeypatch.setattr(flow, "WAIT_SECONDS", 0.05)
     pod = door.pod()
     token = door.cluster.token(pod)
@@ -417,8 +482,12 @@ def test_the_cluster_is_asked_by_few_at_once_and_renewals_do_not_wait(door, monk
         except FailureError as error:
             results.append(error.reason)
 
-    crowd = [threading.Thread(target=run, args=(door.enrol,)) for _ in range(flow.ENROLMENTS_AT_ONCE)]
-    crowd += [threading.Thread(target=run, args=(door.renew,)) for _ in range(flow.RENEWALS_AT_ONCE)]
+    crowd = [
+        threading.Thread(target=run, args=(door.enrol,)) for _ in range(flow.ENROLMENTS_AT_ONCE)
+    ]
+    crowd += [
+        threading.Thread(target=run, args=(door.renew,)) for _ in range(flow.RENEWALS_AT_ONCE)
+    ]
     for thread in crowd:
         thread.start()
     door.cluster.wait_for_reviews(len(crowd))
@@ -436,7 +505,11 @@ def test_the_cluster_is_asked_by_few_at_once_and_renewals_do_not_wait(door, monk
 
 def test_no_token_is_logged_whatever_happens(door, capsys):
     pod = door.pod("app", "web-0", "10.1.0.5")
-    tokens = [door.cluster.token(pod), door.cluster.token(pod, seconds=-1), door.cluster.token(None)]
+    tokens = [
+        door.cluster.token(pod),
+        door.cluster.token(pod, seconds=-1),
+        door.cluster.token(None),
+    ]
     for token in tokens:
         refusal(door, door.enrol, token)
     door.enrol(tokens[0], address="10.1.0.5")

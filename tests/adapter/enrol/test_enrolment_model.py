@@ -1,4 +1,6 @@
-"""Enrolment against a model that spells the rule out: small worlds in which everything that is said may be wrong."""
+"""Enrolment against a model that spells the rule out: small worlds in which everything that is said
+may be wrong.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,12 @@ NOW = 1_800_000_000_000
 UIDS = ("4f9c1b2a-d7e8-4a11-b6f3-0c5d9e8f7a60", "4f9c1b2a-d7e8-4a11-b6f3-0c5d9e8f7a61")
 RULES = parse_policy(POLICY.encode())
 KEY = ec.generate_private_key(ec.SECP256R1())
-KEY_HASH = hashlib.sha256(KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-REQUESTS = {name: request(*([name] if name else []), key=KEY) for name in ("", APP, OTHER, STRANGER)}
+KEY_HASH = hashlib.sha256(
+    KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+).digest()
+REQUESTS = {
+    name: request(*([name] if name else []), key=KEY) for name in ("", APP, OTHER, STRANGER)
+}
 HOME, AWAY = ip_address("10.1.0.5"), ip_address("10.1.0.6")
 AUTHORITY = SvidAuthority()
 
@@ -65,7 +71,11 @@ class World:
     def revocations(self) -> RevocationIndex:
         if not self.revoked:
             return RevocationIndex(0)
-        kind = admin_pb2.REVOCATION_KIND_EVERYTHING if self.revoked == "*" else admin_pb2.REVOCATION_KIND_WORKLOAD
+        kind = (
+            admin_pb2.REVOCATION_KIND_EVERYTHING
+            if self.revoked == "*"
+            else admin_pb2.REVOCATION_KIND_WORKLOAD
+        )
         return RevocationIndex(1, [Revocation(1, kind, self.revoked, 0)])
 
     def may(self) -> bool:
@@ -141,7 +151,16 @@ class Log:
 def test_who_gets_a_certificate_is_who_may_and_every_decision_is_one_leaf(world):
     log, issued_before = Log(), len(AUTHORITY.issued)
     rules = Settings("capsign", world.check_address, 100)
-    enrolment = Enrolment(RULES, Cluster(world), AUTHORITY, log, world.revocations, rules, lambda: NOW, Buckets(lambda: NOW))
+    enrolment = Enrolment(
+        RULES,
+        Cluster(world),
+        AUTHORITY,
+        log,
+        world.revocations,
+        rules,
+        lambda: NOW,
+        Buckets(lambda: NOW),
+    )
     try:
         if world.holder:
             peer = Peer(world.holder, KEY_HASH if world.key_kept else bytes(32), NOW + 1000)

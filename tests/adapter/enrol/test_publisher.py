@@ -28,8 +28,16 @@ def stored(bundle: Bundle) -> ConfigMap:
         (Bundle(1, (OLD,)), ConfigMap({}, {}, "1"), True),
         (Bundle(1, (OLD,)), stored(Bundle(1, (OLD,))), False),
         (Bundle(2, (OLD, NEW)), stored(Bundle(1, (OLD,))), True),
-        (Bundle(1, (OLD,)), stored(Bundle(2, (OLD, FOREIGN))), True),  # ours is as new as the store: this was never ours
-        (Bundle(1, (NEW,)), stored(Bundle(7, (FOREIGN,))), True),  # what another installation left behind
+        (
+            Bundle(1, (OLD,)),
+            stored(Bundle(2, (OLD, FOREIGN))),
+            True,
+        ),  # ours is as new as the store: this was never ours
+        (
+            Bundle(1, (NEW,)),
+            stored(Bundle(7, (FOREIGN,))),
+            True,
+        ),  # what another installation left behind
         (Bundle(2, (OLD, NEW)), ConfigMap({KEY: "edited by hand"}, {SEQUENCE: "2"}, "9"), True),
         (Bundle(2, (OLD,)), ConfigMap({KEY: pem_of((OLD,))}, {SEQUENCE: "9" * 5000}, "9"), True),
     ],
@@ -82,7 +90,9 @@ def test_a_replica_that_lags_brings_no_older_bundle_back(fake, cluster):
 
 
 def test_two_replicas_at_the_same_time_leave_the_newer_bundle(fake, cluster):
-    """The other prepares an authority and publishes between our look and our writing: the write is refused, and we look again."""
+    """The other prepares an authority and publishes between our look and our writing: the write is
+    refused, and we look again.
+    """
     store = [Bundle(1, (OLD,))]
     leading, lagging = (Replica(store, store[0]) for _ in range(2))
     other = BundlePublisher(cluster, leading, "/".join(NAME))
@@ -104,8 +114,12 @@ def test_two_replicas_at_the_same_time_leave_the_newer_bundle(fake, cluster):
 
 
 def test_an_authority_that_somebody_added_by_hand_goes_whatever_number_he_gave_it(fake, cluster):
-    """It stood beside ours under a higher number, was taken for that of a newer replica, and pods trusted it for ever."""
-    publisher = BundlePublisher(cluster, Replica([Bundle(1, (OLD,))], Bundle(1, (OLD,))), "/".join(NAME))
+    """It stood beside ours under a higher number, was taken for that of a newer replica, and pods
+    trusted it for ever.
+    """
+    publisher = BundlePublisher(
+        cluster, Replica([Bundle(1, (OLD,))], Bundle(1, (OLD,))), "/".join(NAME)
+    )
     publisher.publish()
     fake.config_maps[NAME]["data"][KEY] = pem_of((OLD, FOREIGN))
     fake.config_maps[NAME]["metadata"]["annotations"][SEQUENCE] = "9"

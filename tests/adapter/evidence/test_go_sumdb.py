@@ -1,4 +1,6 @@
-"""A third party's verifier (Go's checksum database) reads an exported log and believes it; a forged one it does not."""
+"""A third party's verifier (Go's checksum database) reads an exported log and believes it; a forged
+one it does not.
+"""
 
 import base64
 import json
@@ -30,14 +32,25 @@ def verifier(tmp_path_factory):
     """Runs the Go program on a directory."""
     if shutil.which("go") is None:
         pytest.skip("go is not installed")
-    fetched = subprocess.run(["go", "mod", "download"], cwd=PROGRAM, capture_output=True, text=True, timeout=240, check=False)
+    fetched = subprocess.run(
+        ["go", "mod", "download"],
+        cwd=PROGRAM,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     if fetched.returncode:
         pytest.skip(f"golang.org/x/mod cannot be fetched: {fetched.stderr.strip()[:200]}")
     binary = tmp_path_factory.mktemp("go") / "go_sumdb"
-    subprocess.run(["go", "build", "-mod=readonly", "-o", binary, "."], cwd=PROGRAM, check=True, timeout=240)
+    subprocess.run(
+        ["go", "build", "-mod=readonly", "-o", binary, "."], cwd=PROGRAM, check=True, timeout=240
+    )
 
     def run(directory):
-        return subprocess.run([binary, directory], capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            [binary, directory], capture_output=True, text=True, timeout=120, check=False
+        )
 
     return run
 
@@ -68,7 +81,9 @@ def _b64(values):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A log of 66,000 real entries, appended in batches of every size, as files, with claims about it."""
+    """A log of 66,000 real entries, appended in batches of every size, as files, with claims about
+    it.
+    """
     log = MemoryLog()
     entries = list(_entries())
     dice = random.Random(2026)
@@ -86,10 +101,23 @@ def exported(tmp_path_factory):
             first = tile.index * 256
             _write(root / tile.entries_path, bundle(log.entries[first : first + tile.width]))
     claims = {"verifier_key": KEY.text(), "inclusion": [], "consistency": [], "receipts": []}
-    for size in [1, 2, 255, 256, 257, 65_535, 65_536, 65_537, SIZE, *(dice.randint(1, SIZE) for _ in range(40))]:
+    for size in [
+        1,
+        2,
+        255,
+        256,
+        257,
+        65_535,
+        65_536,
+        65_537,
+        SIZE,
+        *(dice.randint(1, SIZE) for _ in range(40)),
+    ]:
         reader = TreeReader(log.hashes, size)
         for index in {0, size - 1, dice.randrange(size)}:
-            claims["inclusion"].append({"index": index, "size": size, "proof": _b64(reader.inclusion(index))})
+            claims["inclusion"].append(
+                {"index": index, "size": size, "proof": _b64(reader.inclusion(index))}
+            )
         old = dice.randint(1, size)
         claims["consistency"].append(
             {
@@ -123,7 +151,9 @@ def test_go_accepts_the_exported_log(verifier, exported):
 
 
 def test_what_go_signs_opens_here(verifier, exported):
-    """Go adds its own signature to our checkpoint: ours still opens it, and both keys are seen to have signed."""
+    """Go adds its own signature to our checkpoint: ours still opens it, and both keys are seen to
+    have signed.
+    """
     result = json.loads(verifier(exported).stdout)
     together = result["signed_by_go"].encode()
     assert open_checkpoint(together, KEY).size == SIZE
@@ -131,7 +161,10 @@ def test_what_go_signs_opens_here(verifier, exported):
     assert len(open_note(together, [VerifierKey.parse(result["go_key"])]).lines) == 2
 
 
-@pytest.mark.parametrize("victim", ["checkpoint", TileName(0, 17).path, TileName(1, 0).path, TileName(0, 100).entries_path])
+@pytest.mark.parametrize(
+    "victim",
+    ["checkpoint", TileName(0, 17).path, TileName(1, 0).path, TileName(0, 100).entries_path],
+)
 def test_go_refuses_a_log_with_one_bit_changed(verifier, exported, tmp_path, victim):
     """Without this the acceptance above could be a verifier that looks at nothing."""
     copy = tmp_path / "log"

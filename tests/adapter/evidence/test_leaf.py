@@ -1,4 +1,6 @@
-"""Entries of the log: canonical, bounded, and without a place for anything a caller may choose freely (I9)."""
+"""Entries of the log: canonical, bounded, and without a place for anything a caller may choose
+freely (I9).
+"""
 
 import dataclasses
 import json
@@ -29,7 +31,9 @@ from hypothesis import strategies as st
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "leaf.json").read_text())
 
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
-identities = st.from_regex(r"spiffe://[a-z0-9._-]{1,40}(/[A-Za-z0-9._-]{1,40}){1,5}", fullmatch=True)
+identities = st.from_regex(
+    r"spiffe://[a-z0-9._-]{1,40}(/[A-Za-z0-9._-]{1,40}){1,5}", fullmatch=True
+)
 hashes = st.binary(min_size=32, max_size=32)
 ids = st.binary(min_size=16, max_size=16)
 times = st.integers(0, 2**64 - 1)
@@ -81,11 +85,29 @@ entries = st.one_of(
     st.builds(Never, times, open_groups, ids),
     st.builds(RefusedUnbound, times, hashes, identities, st.just(b"") | ids, reasons),
     st.builds(Admin, times, hashes, st.sampled_from(Act), identities, targets, counters),
-    st.builds(IdentityIssued, times, hashes, identities, ids, hashes, st.integers(0, 2**32 - 1), times),
-    st.builds(IdentityRefused, times, hashes, st.just("") | identities, st.just(b"") | ids, st.just(b"") | hashes, reasons),
+    st.builds(
+        IdentityIssued, times, hashes, identities, ids, hashes, st.integers(0, 2**32 - 1), times
+    ),
+    st.builds(
+        IdentityRefused,
+        times,
+        hashes,
+        st.just("") | identities,
+        st.just(b"") | ids,
+        st.just(b"") | hashes,
+        reasons,
+    ),
     sequences.flatmap(
         lambda pair: st.builds(
-            AgentBatch, times, hashes, identities, ids, st.just(pair[0]), st.just(pair[1]), hashes, st.booleans()
+            AgentBatch,
+            times,
+            hashes,
+            identities,
+            ids,
+            st.just(pair[0]),
+            st.just(pair[1]),
+            hashes,
+            st.booleans(),
         )
     ),
 )
@@ -125,7 +147,9 @@ def test_different_entries_have_different_bytes(one, other):
 
 @given(entries, st.data())
 def test_an_altered_byte_never_reads_as_the_same_entry(entry, data):
-    """Whatever one byte is changed to: it is refused, or it is another entry with exactly those bytes."""
+    """Whatever one byte is changed to: it is refused, or it is another entry with exactly those
+    bytes.
+    """
     encoded = bytearray(entry.encode())
     encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
     try:
@@ -155,9 +179,13 @@ def test_noise_is_refused_by_one_kind_of_error(noise):
         raise AssertionError("noise was read as an entry")
 
 
-@pytest.mark.parametrize("vector", VECTORS["entries"], ids=lambda vector: vector["description"]["kind"])
+@pytest.mark.parametrize(
+    "vector", VECTORS["entries"], ids=lambda vector: vector["description"]["kind"]
+)
 def test_published_examples(vector):
-    """The bytes in tests/vectors/leaf.json are a contract: a change of them is a new version of the format."""
+    """The bytes in tests/vectors/leaf.json are a contract: a change of them is a new version of the
+    format.
+    """
     entry = decode(bytes.fromhex(vector["hex"]))
     assert describe(entry) == vector["description"]
     assert entry.encode().hex() == vector["hex"]
@@ -223,7 +251,9 @@ def test_a_field_that_does_not_fit_is_refused_by_name_and_not_repeated(field, va
         assert value not in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["cert_key_hash", "key_version", "algorithm", "custody", "context_digest"])
+@pytest.mark.parametrize(
+    "field", ["cert_key_hash", "key_version", "algorithm", "custody", "context_digest"]
+)
 def test_a_signature_is_recorded_only_with_everything_it_was_made_under(field):
     empty = b"" if isinstance(getattr(GROUP, field), bytes) else 0
     prepared = dataclasses.replace(GROUP, **{field: empty}).prepare()
@@ -233,14 +263,19 @@ def test_a_signature_is_recorded_only_with_everything_it_was_made_under(field):
 
 
 @pytest.mark.parametrize(
-    "lengths", [(15, 32, 32), (17, 31, 32), (16, 31, 33), (16, 33, 31), (0, 48, 32)], ids=lambda lengths: str(lengths)
+    "lengths",
+    [(15, 32, 32), (17, 31, 32), (16, 31, 33), (16, 33, 31), (0, 48, 32)],
+    ids=lambda lengths: str(lengths),
 )
 def test_fields_of_an_item_cannot_run_into_each_other(lengths):
     with pytest.raises(LeafError):
         GROUP.prepare().signed(TIME, *(bytes(length) for length in lengths))
 
 
-@pytest.mark.parametrize("target", ["", "a b", "a/b/c/d", "Free text", "*/a", "a//b", "spiffe://x", "a\n", "/a", "x" * 65])
+@pytest.mark.parametrize(
+    "target",
+    ["", "a b", "a/b/c/d", "Free text", "*/a", "a//b", "spiffe://x", "a\n", "/a", "x" * 65],
+)
 def test_an_administrative_target_is_never_free_text(target):
     with pytest.raises(LeafError, match="target"):
         leaf.admin(TIME, bytes(32), Act.KEY_CREATED, "spiffe://capsign.test/op", target, 0)
@@ -249,14 +284,25 @@ def test_an_administrative_target_is_never_free_text(target):
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (2, 1), (1, 1 << 64)])
 def test_sequence_numbers_count_up_from_one(first, last):
     with pytest.raises(LeafError):
-        leaf.agent_batch(TIME, bytes(32), "spiffe://capsign.test/a", bytes(16), first, last, bytes(32), closes=False)
+        leaf.agent_batch(
+            TIME,
+            bytes(32),
+            "spiffe://capsign.test/a",
+            bytes(16),
+            first,
+            last,
+            bytes(32),
+            closes=False,
+        )
 
 
 @pytest.mark.parametrize("reason", [0, 9999])
 def test_a_reason_outside_the_table_is_refused(reason):
     with pytest.raises(LeafError, match="reason"):
         GROUP.prepare().refused(TIME, INTENT, b"", reason)
-    encoded = bytearray(GROUP.prepare().refused(TIME, INTENT, b"", failures_pb2.REASON_INTENT_NEVER))
+    encoded = bytearray(
+        GROUP.prepare().refused(TIME, INTENT, b"", failures_pb2.REASON_INTENT_NEVER)
+    )
     encoded[-2:] = reason.to_bytes(2, "big")
     with pytest.raises(LeafError, match="reason"):
         decode(bytes(encoded))
@@ -274,7 +320,11 @@ def test_an_entry_of_a_newer_program_is_refused_and_says_so(at, value, message):
 
 
 def test_a_flag_has_two_values():
-    encoded = bytearray(leaf.agent_batch(TIME, bytes(32), "spiffe://capsign.test/a", bytes(16), 1, 2, bytes(32), closes=True))
+    encoded = bytearray(
+        leaf.agent_batch(
+            TIME, bytes(32), "spiffe://capsign.test/a", bytes(16), 1, 2, bytes(32), closes=True
+        )
+    )
     encoded[-1] = 2
     with pytest.raises(LeafError, match="canonical"):
         decode(bytes(encoded))
@@ -310,10 +360,21 @@ def test_people_read_names_and_not_numbers():
 
 
 def test_what_a_refusal_does_not_know_is_left_out():
-    group = dataclasses.replace(GROUP, key_version=0, algorithm=0, custody=0, context_digest=b"", caller="")
-    described = describe(decode(group.prepare().refused(TIME, INTENT, b"", failures_pb2.REASON_HANDLE_EXPIRED)))
+    group = dataclasses.replace(
+        GROUP, key_version=0, algorithm=0, custody=0, context_digest=b"", caller=""
+    )
+    described = describe(
+        decode(group.prepare().refused(TIME, INTENT, b"", failures_pb2.REASON_HANDLE_EXPIRED))
+    )
     assert described["reason"] == "HANDLE_EXPIRED"
-    assert not {"key_version", "algorithm", "custody", "context_digest", "caller", "commitment"} & set(described)
+    assert not {
+        "key_version",
+        "algorithm",
+        "custody",
+        "context_digest",
+        "caller",
+        "commitment",
+    } & set(described)
 
 
 @pytest.mark.parametrize(
@@ -330,17 +391,29 @@ def test_what_a_refusal_does_not_know_is_left_out():
     ],
 )
 def test_a_certificate_is_recorded_only_with_whom_it_was_issued_to(field, value):
-    good = {"workload": GROUP.workload, "pod_uid": bytes(16), "key_hash": bytes(32), "authority": 1, "not_after_ms": TIME}
+    good = {
+        "workload": GROUP.workload,
+        "pod_uid": bytes(16),
+        "key_hash": bytes(32),
+        "authority": 1,
+        "not_after_ms": TIME,
+    }
     assert decode(leaf.identity_issued(TIME, bytes(32), **good))
     with pytest.raises(LeafError, match=field):
         leaf.identity_issued(TIME, bytes(32), **{**good, field: value})
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("workload", "eve"), ("pod_uid", bytes(36)), ("key_hash", bytes(20)), ("reason", 0)]
+    ("field", "value"),
+    [("workload", "eve"), ("pod_uid", bytes(36)), ("key_hash", bytes(20)), ("reason", 0)],
 )
 def test_who_is_refused_a_certificate_writes_no_words_of_their_own(field, value):
-    good = {"workload": "", "pod_uid": b"", "key_hash": b"", "reason": failures_pb2.REASON_SERVICE_TOKEN_REFUSED}
+    good = {
+        "workload": "",
+        "pod_uid": b"",
+        "key_hash": b"",
+        "reason": failures_pb2.REASON_SERVICE_TOKEN_REFUSED,
+    }
     assert describe(decode(leaf.identity_refused(TIME, bytes(32), **good))) == {
         "kind": "identity-refused",
         "time_ms": TIME,

@@ -1,4 +1,6 @@
-"""RFC 6962 hashing against the vectors of transparency-dev, pymerkle and the RFC's own recursion."""
+"""RFC 6962 hashing against the vectors of transparency-dev, pymerkle and the RFC's own
+recursion.
+"""
 
 import itertools
 import json
@@ -101,7 +103,16 @@ def test_a_frontier_survives_its_encoding(size):
         (1).to_bytes(8, "big") + bytes(33),
         (1 << 63).to_bytes(8, "big") + bytes(32),
     ],
-    ids=["empty", "short", "hash-too-many", "no-hash", "hash-missing", "hash-cut", "trailing-byte", "size-out-of-range"],
+    ids=[
+        "empty",
+        "short",
+        "hash-too-many",
+        "no-hash",
+        "hash-missing",
+        "hash-cut",
+        "trailing-byte",
+        "size-out-of-range",
+    ],
 )
 def test_a_damaged_frontier_is_refused(damaged):
     with pytest.raises(TreeDataError):

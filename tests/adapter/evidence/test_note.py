@@ -5,7 +5,15 @@ import base64
 import pytest
 from capsign_adapter.evidence.checkpoint import TreeHead, open_checkpoint, sign_checkpoint
 from capsign_adapter.evidence.merkle import EMPTY_ROOT
-from capsign_adapter.evidence.note import Note, NoteError, SignatureLine, VerifierKey, open_note, parse_note, sign_note
+from capsign_adapter.evidence.note import (
+    Note,
+    NoteError,
+    SignatureLine,
+    VerifierKey,
+    open_note,
+    parse_note,
+    sign_note,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +30,8 @@ PETER_NOTE = (
     "If you think cryptography is the answer to your problem,\n"
     "then you don't know what your problem is.\n"
     "\n"
-    "\u2014 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
+    "\u2014 PeterNeumann "
+    "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
 )
 
 
@@ -61,7 +70,8 @@ def test_a_note_that_is_cut_off_is_refused(length):
 def test_unknown_signatures_beside_ours_are_left_alone():
     lines = (
         SignatureLine("unknown.test/x", b"\x01\x02\x03\x04", b"what ever"),
-        # A witness's cosignature (type 0x04) has a timestamp before the signature, and another key id.
+        # A witness's cosignature (type 0x04) has a timestamp before the signature, and another key
+        # id.
         SignatureLine(WITNESS.name, b"\x09\x09\x09\x09", bytes(72)),
         # The name of a known key with an id that is not its own.
         SignatureLine(KEY.name, b"\x00\x00\x00\x00", bytes(64)),
@@ -166,7 +176,9 @@ def test_text_that_no_note_may_hold_is_never_signed(text):
 
 
 def test_a_signature_by_the_wrong_key_does_not_leave_the_signer():
-    """A token that picks another key of the same label would otherwise publish a checkpoint nobody can open."""
+    """A token that picks another key of the same label would otherwise publish a checkpoint nobody
+    can open.
+    """
     with pytest.raises(NoteError, match="does not verify"):
         sign_note("text\n", KEY, OTHER.sign)
 
@@ -187,7 +199,9 @@ def test_a_checkpoint_is_three_lines_and_a_signature():
 def test_the_example_of_the_specification_parses():
     text = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
     head = TreeHead.parse(text)
-    assert head == TreeHead("example.com/behind-the-sofa", 20_852_163, base64.b64decode(text.split("\n")[2]))
+    assert head == TreeHead(
+        "example.com/behind-the-sofa", 20_852_163, base64.b64decode(text.split("\n")[2])
+    )
     assert head.text() == text
 
 

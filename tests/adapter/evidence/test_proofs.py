@@ -1,4 +1,6 @@
-"""Proofs against the vectors of transparency-dev, pymerkle, and everything that could be wrong with one."""
+"""Proofs against the vectors of transparency-dev, pymerkle, and everything that could be wrong with
+one.
+"""
 
 import base64
 import json
@@ -7,7 +9,12 @@ from pathlib import Path
 import pymerkle
 import pytest
 from capsign_adapter.evidence.merkle import EMPTY_ROOT, TreeDataError, leaf_hash, node_hash
-from capsign_adapter.evidence.proofs import ProofError, TreeReader, verify_consistency, verify_inclusion
+from capsign_adapter.evidence.proofs import (
+    ProofError,
+    TreeReader,
+    verify_consistency,
+    verify_inclusion,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from support.log_model import MemoryLog, merkle_tree_hash
@@ -48,7 +55,9 @@ def _consistency_arguments(case):
 def test_published_inclusion_proofs(case):
     arguments = _inclusion_arguments(case)
     verify_inclusion(**arguments)
-    assert TreeReader(EIGHT.hashes, case["treeSize"]).inclusion(case["leafIdx"]) == arguments["proof"]
+    assert (
+        TreeReader(EIGHT.hashes, case["treeSize"]).inclusion(case["leafIdx"]) == arguments["proof"]
+    )
 
 
 @pytest.mark.parametrize("case", VECTORS["consistency"], ids=lambda case: case["file"])
@@ -59,14 +68,22 @@ def test_published_consistency_proofs(case):
             verify_consistency(**arguments)
     else:
         verify_consistency(**arguments)
-        assert TreeReader(EIGHT.hashes, case["size2"]).consistency(case["size1"]) == arguments["proof"]
+        assert (
+            TreeReader(EIGHT.hashes, case["size2"]).consistency(case["size1"]) == arguments["proof"]
+        )
 
 
 def _broken(arguments, numbers, hashes):
     """The ways in which transparency-dev's test data breaks a good proof."""
     proof = arguments["proof"]
     for name in numbers:
-        for change in (arguments[name] - 1, arguments[name] + 1, arguments[name] ^ 2, arguments[name] * 2, arguments[name] // 2):
+        for change in (
+            arguments[name] - 1,
+            arguments[name] + 1,
+            arguments[name] ^ 2,
+            arguments[name] * 2,
+            arguments[name] // 2,
+        ):
             if change != arguments[name]:
                 yield f"{name}={change}", {**arguments, name: change}
     for name in hashes:
@@ -92,7 +109,9 @@ BROKEN_CONSISTENCY = [
     pytest.param(broken, id=f"{case['file'].split('/')[2]} {what}")
     for case in VECTORS["consistency"]
     if not case["wantErr"]
-    for what, broken in _broken(_consistency_arguments(case), ("old_size",), ("old_root", "new_root"))
+    for what, broken in _broken(
+        _consistency_arguments(case), ("old_size",), ("old_root", "new_root")
+    )
 ]
 
 
@@ -118,7 +137,9 @@ def test_every_proof_made_from_tiles_verifies(data):
     root = merkle_tree_hash(leaves[:size])
     assert reader.root() == root
     verify_inclusion(index, size, leaves[index], reader.inclusion(index), root)
-    verify_consistency(old_size, merkle_tree_hash(leaves[:old_size]), size, root, reader.consistency(old_size))
+    verify_consistency(
+        old_size, merkle_tree_hash(leaves[:old_size]), size, root, reader.consistency(old_size)
+    )
 
 
 @given(st.data())
@@ -129,7 +150,11 @@ def test_a_proof_holds_for_no_other_leaf_index_or_root(data):
     leaves = LARGE.levels[0]
     reader = TreeReader(LARGE.hashes, size)
     proof, root = reader.inclusion(index), reader.root()
-    for wrong in [(index, leaves[other], root), (other, leaves[index], root), (index, leaves[index], leaves[other])]:
+    for wrong in [
+        (index, leaves[other], root),
+        (other, leaves[index], root),
+        (index, leaves[index], leaves[other]),
+    ]:
         with pytest.raises(ProofError):
             verify_inclusion(wrong[0], size, wrong[1], proof, wrong[2])
 
@@ -154,7 +179,10 @@ def test_pymerkle_makes_the_same_proofs():
         for index in {0, size // 3, size - 1}:
             # pymerkle counts leaves from 1 and puts the leaf itself first.
             ours = [LARGE.levels[0][index], *reader.inclusion(index)]
-            assert [bytes.fromhex(value) for value in oracle.prove_inclusion(index + 1, size).serialize()["path"]] == ours
+            assert [
+                bytes.fromhex(value)
+                for value in oracle.prove_inclusion(index + 1, size).serialize()["path"]
+            ] == ours
 
 
 def test_our_consistency_proofs_connect_the_roots_of_pymerkle():
@@ -180,7 +208,9 @@ def test_a_proof_reads_each_tile_once_and_few_of_them(size):
 def test_a_proof_for_an_older_tree_ignores_what_came_later():
     root = merkle_tree_hash(LARGE.levels[0][:1000])
     assert TreeReader(LARGE.hashes, 1000).root() == root
-    verify_inclusion(999, 1000, LARGE.levels[0][999], TreeReader(LARGE.hashes, 1000).inclusion(999), root)
+    verify_inclusion(
+        999, 1000, LARGE.levels[0][999], TreeReader(LARGE.hashes, 1000).inclusion(999), root
+    )
 
 
 def test_the_empty_tree_has_a_root_and_no_proofs():
@@ -213,7 +243,9 @@ def test_an_endless_proof_is_refused_before_it_is_hashed():
 
 
 def test_a_proof_that_climbs_above_the_root_is_refused():
-    """Whoever could choose the root could otherwise hang a tree of 8 under one more node and still call it a tree of 8."""
+    """Whoever could choose the root could otherwise hang a tree of 8 under one more node and still
+    call it a tree of 8.
+    """
     leaves, above = EIGHT.levels[0], leaf_hash(b"above")
     reader = TreeReader(EIGHT.hashes, 8)
     root = node_hash(above, reader.root())
@@ -226,7 +258,9 @@ def test_a_proof_that_climbs_above_the_root_is_refused():
 
 @given(st.integers(1, 2000), st.data())
 def test_the_store_is_never_asked_for_more_than_the_tree_has(size, data):
-    """A tree that grows while it is read must not matter, and a store may refuse what lies beyond its end."""
+    """A tree that grows while it is read must not matter, and a store may refuse what lies beyond
+    its end.
+    """
 
     def hashes(level, first, count):
         assert count > 0

@@ -116,12 +116,16 @@ def test_every_entry_of_every_tree_has_a_receipt(index, size):
     if index >= size:
         index, size = size - 1, index + 1
     reader = TreeReader(LOG.hashes, size)
-    receipt = make_receipt(index, reader.inclusion(index), sign_checkpoint(size, reader.root(), KEY, PRIVATE.sign))
+    receipt = make_receipt(
+        index, reader.inclusion(index), sign_checkpoint(size, reader.root(), KEY, PRIVATE.sign)
+    )
     assert verify_receipt(receipt, LOG.entries[index], KEY)[0] == index
 
 
 def test_extra_data_is_kept_and_means_nothing():
-    receipt = Receipt.parse(Receipt(400, tuple(READER.inclusion(400)), CHECKPOINT, b"extra data").encode())
+    receipt = Receipt.parse(
+        Receipt(400, tuple(READER.inclusion(400)), CHECKPOINT, b"extra data").encode()
+    )
     assert receipt.extra == b"extra data"
     assert verify_receipt(receipt.encode(), ENTRY, KEY)[0] == 400
 
@@ -129,7 +133,9 @@ def test_extra_data_is_kept_and_means_nothing():
 def test_a_tree_of_one_leaf_has_a_receipt_without_hashes():
     log = MemoryLog()
     log.append([ENTRY])
-    receipt = make_receipt(0, [], sign_checkpoint(1, TreeReader(log.hashes, 1).root(), KEY, PRIVATE.sign))
+    receipt = make_receipt(
+        0, [], sign_checkpoint(1, TreeReader(log.hashes, 1).root(), KEY, PRIVATE.sign)
+    )
     assert receipt.startswith(b"c2sp.org/tlog-proof@v1\nindex 0\n\nlog.capsign.test/main\n1\n")
     assert verify_receipt(receipt, ENTRY, KEY)[0] == 0
 

@@ -2,7 +2,14 @@
 
 import pytest
 from capsign_adapter.evidence.merkle import TreeDataError, leaf_hash
-from capsign_adapter.evidence.tiles import TileName, bundle, open_bundle, read_tile, tiles_of, width_at
+from capsign_adapter.evidence.tiles import (
+    TileName,
+    bundle,
+    open_bundle,
+    read_tile,
+    tiles_of,
+    width_at,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from support.log_model import MemoryLog
@@ -38,7 +45,9 @@ def test_a_tile_that_cannot_exist_has_no_name(arguments):
 def test_the_tree_of_70000_leaves_has_the_tiles_the_specification_counts():
     tiles = list(tiles_of(70_000))
     assert len([tile for tile in tiles if tile.level == 0 and tile.width == 256]) == 273
-    assert [tile for tile in tiles if tile.level == 0 and tile.width < 256] == [TileName(0, 273, 112)]
+    assert [tile for tile in tiles if tile.level == 0 and tile.width < 256] == [
+        TileName(0, 273, 112)
+    ]
     assert [tile for tile in tiles if tile.level == 1] == [TileName(1, 0), TileName(1, 1, 17)]
     assert [tile for tile in tiles if tile.level == 2] == [TileName(2, 0, 1)]
 
@@ -55,7 +64,9 @@ def test_what_is_new_in_a_larger_tree_is_what_the_smaller_one_has_not(one, other
 
 def test_tiles_read_from_the_log_hold_its_hashes():
     log = MemoryLog.of(600)
-    assert read_tile(log.hashes, TileName(0, 2, 88)) == b"".join(leaf_hash(entry) for entry in log.entries[512:])
+    assert read_tile(log.hashes, TileName(0, 2, 88)) == b"".join(
+        leaf_hash(entry) for entry in log.entries[512:]
+    )
     assert read_tile(log.hashes, TileName(1, 0, 2)) == b"".join(log.levels[1])
     assert width_at(0, 2, 600) == 88
     assert width_at(1, 0, 600) == 2
@@ -73,13 +84,17 @@ def test_a_bundle_is_length_and_entry():
     assert bundle([b"ab", b""]) == b"\x00\x02ab\x00\x00"
 
 
-@pytest.mark.parametrize("cut", [b"\x00", b"\x00\x02a", b"\x00\x00" * 257], ids=["length", "entry", "too-many"])
+@pytest.mark.parametrize(
+    "cut", [b"\x00", b"\x00\x02a", b"\x00\x00" * 257], ids=["length", "entry", "too-many"]
+)
 def test_a_damaged_bundle_is_refused(cut):
     with pytest.raises(TreeDataError):
         open_bundle(cut)
 
 
-@pytest.mark.parametrize("entries", [[], [b""] * 257, [bytes(65_536)]], ids=["none", "too-many", "too-long"])
+@pytest.mark.parametrize(
+    "entries", [[], [b""] * 257, [bytes(65_536)]], ids=["none", "too-many", "too-long"]
+)
 def test_a_bundle_that_the_format_cannot_hold_is_not_made(entries):
     with pytest.raises(ValueError, match="a bundle has"):
         bundle(entries)

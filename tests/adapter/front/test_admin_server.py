@@ -7,6 +7,8 @@ from capsign_adapter.front.tls import server_options
 
 
 def test_a_message_for_people_is_small():
-    """The longest request of a person names one target: gRPC ends a call with a megabyte before it has read it."""
+    """The longest request of a person names one target: gRPC ends a call with a megabyte before it
+    has read it.
+    """
     options = dict(server_options(16, admin_server.MESSAGE_BYTES))
     assert options["grpc.max_receive_message_length"] == admin_server.MESSAGE_BYTES == 65_536

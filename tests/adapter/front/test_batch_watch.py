@@ -59,7 +59,9 @@ def batch(**traces) -> pb.SignRequest:
     ],
 )
 def test_a_batch_is_a_span_of_its_trace_and_linked_with_the_others(traces, expected):
-    """What was no traceparent reached the tracer, which is asked before the bounds are: `junk-01` ended the stream."""
+    """What was no traceparent reached the tracer, which is asked before the bounds are: `junk-01`
+    ended the stream.
+    """
     tracer = Tracer()
     bounds.check(batch(**traces))
     BatchWatch(Metrics(), tracer).span(batch(**traces))
@@ -71,16 +73,30 @@ def test_the_worst_outcome_is_on_the_span():
     unknown = FailureError(failures_pb2.REASON_COMMIT_UNKNOWN).to_item()
     signed = pb.SignedItem(signature=b"s")
     span = Noting()
-    answer = pb.SignResponse(groups=[pb.SignedGroup(items=[signed, pb.SignedItem(failure=refused)])])
+    answer = pb.SignResponse(
+        groups=[pb.SignedGroup(items=[signed, pb.SignedItem(failure=refused)])]
+    )
     BatchWatch.note(span, batch(), answer)
     assert span.notes == {
-        "items": 2, "algorithm": "ES256", "items.failed": 1, "outcome": "refused", "reason": "INTENT_CONFLICT",
-    }  # fmt: skip
+        "items": 2,
+        "algorithm": "ES256",
+        "items.failed": 1,
+        "outcome": "refused",
+        "reason": "INTENT_CONFLICT",
+    }
     assert not span.error
     span = Noting()
-    both = pb.SignResponse(groups=[pb.SignedGroup(items=[pb.SignedItem(failure=refused), pb.SignedItem(failure=unknown)])])
+    both = pb.SignResponse(
+        groups=[
+            pb.SignedGroup(items=[pb.SignedItem(failure=refused), pb.SignedItem(failure=unknown)])
+        ]
+    )
     BatchWatch.note(span, batch(), both)
-    assert (span.notes["outcome"], span.notes["reason"], span.error) == ("unknown", "COMMIT_UNKNOWN", "COMMIT_UNKNOWN")
+    assert (span.notes["outcome"], span.notes["reason"], span.error) == (
+        "unknown",
+        "COMMIT_UNKNOWN",
+        "COMMIT_UNKNOWN",
+    )
     span = Noting()
     BatchWatch.note(span, batch(), pb.SignResponse(failure=unknown))
     assert (span.notes["items.failed"], span.error) == (2, "COMMIT_UNKNOWN")

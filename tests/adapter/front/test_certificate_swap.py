@@ -19,7 +19,9 @@ TOGETHER = 16
 
 
 def flooded(seconds: float, wait_s: float | None = None) -> int:
-    """How many new certificates a server took under a flood of handshakes. Raises EOFError or ConnectionResetError if it died."""
+    """How many new certificates a server took under a flood of handshakes. Raises EOFError or
+    ConnectionResetError if it died.
+    """
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
     server = context.Process(target=serve, args=(theirs, wait_s), daemon=True)
@@ -60,12 +62,16 @@ def _flood(port: int, go_on: Callable[[], bool]) -> None:
 
 
 def test_new_certificates_under_a_flood_of_handshakes():
-    """In one of some thousand renewals a process that served gRPC died: a new certificate came while another handshake had just
-    asked for the old one. With a wait before a new one is given, nobody holds an old one any more when it is freed."""
+    """In one of some thousand renewals a process that served gRPC died: a new certificate came
+    while another handshake had just asked for the old one. With a wait before a new one is given,
+    nobody holds an old one any more when it is freed.
+    """
     assert flooded(FLOOD_S) > 10
 
 
 def test_the_flood_kills_a_server_that_does_not_wait():
-    """What the test above guards against is still there. If this fails, gRPC was mended: the wait may go."""
+    """What the test above guards against is still there. If this fails, gRPC was mended: the wait
+    may go.
+    """
     with pytest.raises((EOFError, ConnectionResetError)):
         flooded(UNTIL_DEAD_S, wait_s=0.0)

@@ -39,10 +39,16 @@ def register(monkeypatch):
     monkeypatch.setattr(charging, "peer_of", lambda who: who)
     monkeypatch.setattr(charging, "abort", raising)
 
-    def registered(method: Callable[[Any, Any], Any], name: str = "GetTile") -> Callable[[Any, Any], Any]:
+    def registered(
+        method: Callable[[Any, Any], Any], name: str = "GetTile"
+    ) -> Callable[[Any, Any], Any]:
         policy, kept = parse_policy(POLICY.encode()), Kept()
-        registrar = ChargingRegistrar(kept, policy, Budget(policy, Buckets(lambda: 0), US_PER_SECOND), Turns(2))
-        registrar.add_registered_method_handlers("service", {name: grpc.unary_unary_rpc_method_handler(method)})
+        registrar = ChargingRegistrar(
+            kept, policy, Budget(policy, Buckets(lambda: 0), US_PER_SECOND), Turns(2)
+        )
+        registrar.add_registered_method_handlers(
+            "service", {name: grpc.unary_unary_rpc_method_handler(method)}
+        )
         return kept.handlers[name].unary_unary
 
     return registered
@@ -55,8 +61,12 @@ def raising(_context, failure):
 ASK = evidence_pb2.GetTileRequest()
 
 
-def test_who_has_used_up_its_budget_is_told_after_a_while_and_nothing_is_done(register, monkeypatch):
-    """VerifyTag, proofs and lists of keys in a loop: each was refused at once, and each refusal cost as much as an answer."""
+def test_who_has_used_up_its_budget_is_told_after_a_while_and_nothing_is_done(
+    register, monkeypatch
+):
+    """VerifyTag, proofs and lists of keys in a loop: each was refused at once, and each refusal
+    cost as much as an answer.
+    """
     paused, done = [], []
     monkeypatch.setattr(charging, "pause", paused.append)
     call = register(lambda request, _: done.append(request))
@@ -74,7 +84,9 @@ def test_who_has_used_up_its_budget_is_told_after_a_while_and_nothing_is_done(re
 
 
 def test_calls_of_a_workload_are_done_in_turn_by_key(register):
-    """Eight calls at once of one pod: its sibling has the turn after the next, others and people wait for nobody."""
+    """Eight calls at once of one pod: its sibling has the turn after the next, others and people
+    wait for nobody.
+    """
     begun, go_on, order = threading.Semaphore(0), threading.Semaphore(0), []
 
     def method(_: Any, who: Any) -> None:

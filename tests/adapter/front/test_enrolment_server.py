@@ -40,31 +40,46 @@ class Front:
         served = self.ca.issue("spiffe://capsign.test/adapter", dns=("localhost",))
         pairs = [(served.private_key, served.certificate)]
         credentials = grpc.ssl_server_credentials(pairs)
-        self.server = EnrolmentServer("127.0.0.1:0", credentials, door.enrolment, self.metrics, connections)
+        self.server = EnrolmentServer(
+            "127.0.0.1:0", credentials, door.enrolment, self.metrics, connections
+        )
         self.server.start()
-        self.mtls = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.max_concurrent_streams", 4)])
+        self.mtls = grpc.server(
+            futures.ThreadPoolExecutor(4), options=[("grpc.max_concurrent_streams", 4)]
+        )
         servicer = IdentityServicer(door.enrolment, door.authority, self.metrics)
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, self.mtls)
-        credentials = grpc.ssl_server_credentials(pairs, self.ca.certificate, require_client_auth=True)
+        credentials = grpc.ssl_server_credentials(
+            pairs, self.ca.certificate, require_client_auth=True
+        )
         self.mtls_port = self.mtls.add_secure_port("127.0.0.1:0", credentials)
         self.mtls.start()
 
     @contextmanager
     def channel(self, port: int, who: str = ""):
         credential = self.ca.issue(who) if who else None
-        key, certificate = (credential.private_key, credential.certificate) if credential else (None, None)
+        key, certificate = (
+            (credential.private_key, credential.certificate) if credential else (None, None)
+        )
         credentials = grpc.ssl_channel_credentials(self.ca.certificate, key, certificate)
-        options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
+        options = [
+            ("grpc.ssl_target_name_override", "localhost"),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
         with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
             yield channel
 
     def enrol(self, token: str, der: bytes | None = None) -> pb.EnrolResponse:
-        asked = pb.EnrolRequest(certificate_request=request() if der is None else der, service_account_token=token)
+        asked = pb.EnrolRequest(
+            certificate_request=request() if der is None else der, service_account_token=token
+        )
         with self.channel(self.server.port) as channel:
             return identity_pb2_grpc.EnrolmentServiceStub(channel).Enrol(asked, timeout=15)
 
     def renew(self, who: str, token: str, der: bytes | None = None) -> pb.RenewResponse:
-        asked = pb.RenewRequest(certificate_request=request() if der is None else der, service_account_token=token)
+        asked = pb.RenewRequest(
+            certificate_request=request() if der is None else der, service_account_token=token
+        )
         with self.channel(self.mtls_port, who) as channel:
             return identity_pb2_grpc.IdentityServiceStub(channel).Renew(asked, timeout=15)
 
@@ -104,7 +119,11 @@ def refusal(call, *arguments) -> FailureError:
 
 def asked_for(front) -> dict[tuple[str, ...], float]:
     """What came of the certificates that were asked for."""
-    return {labels: count for labels, count in front.metrics.snapshot()["capsign.identities"].items() if count}
+    return {
+        labels: count
+        for labels, count in front.metrics.snapshot()["capsign.identities"].items()
+        if count
+    }
 
 
 def test_a_pod_enrols_without_a_certificate_and_renews_with_one(front):
@@ -123,7 +142,9 @@ def test_a_pod_enrols_without_a_certificate_and_renews_with_one(front):
 def test_the_bundle_is_for_who_has_a_certificate(front):
     front.door.authority.sequence = 4
     with front.channel(front.mtls_port, APP) as channel:
-        answer = identity_pb2_grpc.IdentityServiceStub(channel).GetTrustBundle(pb.GetTrustBundleRequest(), timeout=10)
+        answer = identity_pb2_grpc.IdentityServiceStub(channel).GetTrustBundle(
+            pb.GetTrustBundleRequest(), timeout=10
+        )
     assert answer.bundle.sequence == 4
 
 
@@ -144,9 +165,14 @@ def test_renewal_holds_the_certificate_against_the_token(front):
 
 @pytest.mark.parametrize(
     ("der", "token", "field"),
-    [(b"", "t", "certificate_request"), (b"x", "", "service_account_token"), (b"x" * 4097, "t", "certificate_request"),
-     (b"x", "t" * 8193, "service_account_token"), (b"x", "two\nlines", "service_account_token")],
-)  # fmt: skip
+    [
+        (b"", "t", "certificate_request"),
+        (b"x", "", "service_account_token"),
+        (b"x" * 4097, "t", "certificate_request"),
+        (b"x", "t" * 8193, "service_account_token"),
+        (b"x", "two\nlines", "service_account_token"),
+    ],
+)
 def test_bounds_name_their_field_at_both_doors_before_anybody_is_asked(front, der, token, field):
     for failure in (refusal(front.enrol, token, der), refusal(front.renew, APP, token, der)):
         assert failure.reason in {reasons.REASON_INPUT_MALFORMED, reasons.REASON_INPUT_TOO_LARGE}
@@ -183,7 +209,9 @@ def test_i10_tls_1_2_is_refused_at_this_door_too(front):
 
 
 def test_who_does_not_send_the_request_is_hung_up_on(front, monkeypatch):
-    """The headers of a call came and its request never does. Its thread is free again when the sweep finds it."""
+    """The headers of a call came and its request never does. Its thread is free again when the
+    sweep finds it.
+    """
     monkeypatch.setattr(patience, "REQUEST_SECONDS", 0.0)
     with front.raw() as connection:
         connection.sendall(_opening())
@@ -193,7 +221,9 @@ def test_who_does_not_send_the_request_is_hung_up_on(front, monkeypatch):
 
 
 def test_one_address_cannot_hold_every_place(front, monkeypatch):
-    """It opens a few calls and sends nothing; its next call is told so, and the threads that are left are for others."""
+    """It opens a few calls and sends nothing; its next call is told so, and the threads that are
+    left are for others.
+    """
     assert address_places.CALLS_OF_ONE_ADDRESS <= enrolment_server.THREADS // 8
     monkeypatch.setattr(address_places, "CALLS_OF_ONE_ADDRESS", 2)
     held = [front.raw() for _ in range(2)]
@@ -212,12 +242,16 @@ def test_an_address_that_calls_too_often_is_told_to_wait(front, monkeypatch):
     monkeypatch.setattr(address_places, "CALLS_PER_SECOND", 1)
     told = [refusal(front.enrol, "eyJ.eyJ.sig").reason for _ in range(3)]
     assert told == [reasons.REASON_SERVICE_TOKEN_REFUSED] * 3
-    more = (refusal(front.enrol, "eyJ.eyJ.sig").reason for _ in range(50))  # a slow call earns the next one
+    more = (
+        refusal(front.enrol, "eyJ.eyJ.sig").reason for _ in range(50)
+    )  # a slow call earns the next one
     assert reasons.REASON_RATE_LIMITED in more
 
 
 def test_an_address_waits_by_a_clock_that_nobody_sets():
-    """All its pods start at once, and its next call waits a tenth of a second: whatever becomes of the clock on the wall."""
+    """All its pods start at once, and its next call waits a tenth of a second: whatever becomes of
+    the clock on the wall.
+    """
     now = 0
     held = address_places.AddressPlaces(Buckets(lambda: now))
     for _ in range(address_places.CALLS_AT_ONCE):
@@ -231,8 +265,9 @@ def test_an_address_waits_by_a_clock_that_nobody_sets():
 
 @pytest.mark.parametrize("door_of", ["enrolment", "renewal"])
 def test_a_refused_call_leaves_nothing_behind(front, door_of):
-    """Refusals one after another on one connection. Each once kept its call alive until the garbage collector came by, in a cycle
-    of an exception and a frame that had a name for it; gRPC counts calls that are alive, and refused the next ones.
+    """Refusals one after another on one connection. Each once kept its call alive until the garbage
+    collector came by, in a cycle of an exception and a frame that had a name for it; gRPC counts
+    calls that are alive, and refused the next ones.
     """
     gc.collect()
     gc.disable()
@@ -266,7 +301,9 @@ def test_connections_are_bounded_and_come_free_again(door):
 
 
 def test_a_crowd_of_strangers_and_one_good_pod(front):
-    """Forty callers with made-up tokens at once; every one is answered, and the pod that may gets its certificate."""
+    """Forty callers with made-up tokens at once; every one is answered, and the pod that may gets
+    its certificate.
+    """
     token = front.door.cluster.token(front.door.pod())
     seen: list[str] = []
 
@@ -335,7 +372,10 @@ def _eventually(call):
         try:
             return call()
         except grpc.RpcError as error:
-            if error.code() not in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}:
+            if error.code() not in {
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                grpc.StatusCode.UNAVAILABLE,
+            }:
                 raise
             waiting.wait(0.1)
     return call()

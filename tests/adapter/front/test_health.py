@@ -14,7 +14,10 @@ from capsign_adapter.keys import labels
 from capsign_wire.types.v1 import algorithms_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+SERVING, NOT_SERVING = (
+    health_pb2.HealthCheckResponse.SERVING,
+    health_pb2.HealthCheckResponse.NOT_SERVING,
+)
 PATIENCE_S = 30
 
 
@@ -22,7 +25,11 @@ PATIENCE_S = 30
 def ask(replica):
     with grpc.insecure_channel(f"127.0.0.1:{replica.replica.health_port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        yield lambda service="": stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
+        yield (
+            lambda service="": (
+                stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
+            )
+        )
 
 
 def becomes(ask: Callable[..., int], status: int) -> None:
@@ -33,7 +40,9 @@ def becomes(ask: Callable[..., int], status: int) -> None:
 
 
 def test_the_key_of_the_log_is_gone(replica, ask):
-    """Somebody removed it from the token: nothing can be proven any more, and a new key would hide that."""
+    """Somebody removed it from the token: nothing can be proven any more, and a new key would hide
+    that.
+    """
     becomes(ask, SERVING)
     replica.rig.token.destroy(labels.LOG)
     becomes(ask, NOT_SERVING)
@@ -44,16 +53,22 @@ def test_the_key_of_the_log_is_gone(replica, ask):
 def test_a_certificate_that_ended_in_its_place(replica, ask):
     """Nobody connects meanwhile, so gRPC never looks at the files; the replica does."""
     becomes(ask, SERVING)
-    short = replica.authority.issue("spiffe://capsign.test/adapter", dns=("localhost",), life=datetime.timedelta(seconds=3))
+    short = replica.authority.issue(
+        "spiffe://capsign.test/adapter", dns=("localhost",), life=datetime.timedelta(seconds=3)
+    )
     short.write(replica.directory, "server")
     becomes(ask, NOT_SERVING)
-    replica.authority.issue("spiffe://capsign.test/adapter", dns=("localhost",)).write(replica.directory, "server")
+    replica.authority.issue("spiffe://capsign.test/adapter", dns=("localhost",)).write(
+        replica.directory, "server"
+    )
     becomes(ask, SERVING)
 
 
 def test_half_a_new_certificate_is_not_the_one_that_is_served(replica, ask):
     becomes(ask, SERVING)
-    other = replica.authority.issue("spiffe://capsign.test/adapter", dns=("localhost",), life=-datetime.timedelta(hours=1))
+    other = replica.authority.issue(
+        "spiffe://capsign.test/adapter", dns=("localhost",), life=-datetime.timedelta(hours=1)
+    )
     (replica.directory / "server.pem").write_bytes(other.certificate)
     assert [ask() for _ in range(20)] == [SERVING] * 20
 

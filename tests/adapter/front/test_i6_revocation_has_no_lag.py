@@ -1,7 +1,9 @@
-"""I6: once `revoke` has answered, no replica releases a signature under what was revoked, whatever was in flight.
+"""I6: once `revoke` has answered, no replica releases a signature under what was revoked, whatever
+was in flight.
 
-Two replicas on one store, each with connections of its own, over real TLS. One has committed a signature and is held before it
-lets it out; the other is asked to revoke. Without the fence the same scenario shows the signature that escapes.
+Two replicas on one store, each with connections of its own, over real TLS. One has committed a
+signature and is held before it lets it out; the other is asked to revoke. Without the fence the
+same scenario shows the signature that escapes.
 """
 
 from __future__ import annotations
@@ -14,7 +16,14 @@ import pytest
 from capsign_adapter.config import Control
 from capsign_adapter.sign.fence import Fence
 from capsign_adapter.store.interface import StoreUnavailableError
-from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc, capability_pb2, capability_pb2_grpc, signing_pb2, signing_pb2_grpc
+from capsign_wire.adapter.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    capability_pb2,
+    capability_pb2_grpc,
+    signing_pb2,
+    signing_pb2_grpc,
+)
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
@@ -28,7 +37,9 @@ SHORT = Control(poll_ms=50, lease_ms=400, lease_margin_ms=200)
 
 
 class Hold:
-    """Holds the threads of one replica between the end of their commit and the hand-over to gRPC."""
+    """Holds the threads of one replica between the end of their commit and the hand-over to
+    gRPC.
+    """
 
     def __init__(self, store) -> None:
         self.committed = threading.Event()
@@ -74,7 +85,9 @@ class Pair:
         for name, parts in (("one", rig), ("two", rig.beside())):
             (directory / name).mkdir()
             authority = self.running[0].authority if self.running else None
-            self.running.append(RunningReplica(directory / name, parts, authority=authority, control=control))
+            self.running.append(
+                RunningReplica(directory / name, parts, authority=authority, control=control)
+            )
         self.one, self.two = self.running
         credential = self.one.authority.issue(APP)
         self.channels = [replica.channel(credential) for replica in self.running]
@@ -86,7 +99,9 @@ class Pair:
         self.admin = admin_pb2_grpc.AdminServiceStub(self.channels[-1])
         self.intent = new_intent_id()
 
-    def request(self, intent: bytes = b"", items: int = 1, algorithm=algorithms.ALGORITHM_ED25519) -> signing_pb2.SignRequest:
+    def request(
+        self, intent: bytes = b"", items: int = 1, algorithm=algorithms.ALGORITHM_ED25519
+    ) -> signing_pb2.SignRequest:
         return signing_pb2.SignRequest(
             batch_id=1,
             handles=[self.handle.token],
@@ -95,7 +110,9 @@ class Pair:
                     algorithm=algorithm,
                     context=types.ContextSuffix(role="issuer"),
                     items=[
-                        signing_pb2.SignItem(intent_id=intent or new_intent_id(), input=bytes([at % 256]) * 64)
+                        signing_pb2.SignItem(
+                            intent_id=intent or new_intent_id(), input=bytes([at % 256]) * 64
+                        )
                         for at in range(items)
                     ],
                 )
@@ -103,7 +120,9 @@ class Pair:
         )
 
     def start_signing(self) -> Future:
-        return Future(lambda: next(self.signing.Sign(iter([self.request(self.intent)]), timeout=60)))
+        return Future(
+            lambda: next(self.signing.Sign(iter([self.request(self.intent)]), timeout=60))
+        )
 
     def sign_again(self, signing=None) -> signing_pb2.SignedItem:
         (answer,) = (signing or self.signing).Sign(iter([self.request(self.intent)]), timeout=30)
@@ -185,7 +204,9 @@ def escapes_after_revoke(pair: Pair) -> bytes:
     return signature_in(signing.result())
 
 
-def test_nothing_is_let_out_after_the_answer_by_a_replica_that_was_held_longer_than_its_lease(pair_with):
+def test_nothing_is_let_out_after_the_answer_by_a_replica_that_was_held_longer_than_its_lease(
+    pair_with,
+):
     pair = pair_with(SHORT)
     assert escapes_after_revoke(pair) == b""
 
@@ -203,11 +224,15 @@ def test_nothing_is_let_out_after_the_answer_by_a_replica_that_is_cut_off_from_t
     pair.start_revoking().result(timeout=30)
     hold.release()
     answer = signing.result()
-    assert answer.failure.reason == reasons.REASON_COMMIT_UNKNOWN, "it is in the ledger: nobody may say that it was not done"
+    assert answer.failure.reason == reasons.REASON_COMMIT_UNKNOWN, (
+        "it is in the ledger: nobody may say that it was not done"
+    )
 
 
 def test_without_the_fence_the_same_scenario_shows_a_signature_that_escapes(pair_with, monkeypatch):
-    """The test above can fail: a replica that never counts what is inside says at once that it has drained."""
+    """The test above can fail: a replica that never counts what is inside says at once that it has
+    drained.
+    """
     monkeypatch.setattr(Fence, "enter", lambda *_: True)
     assert escapes_after_revoke(pair_with(SHORT))
 
@@ -241,7 +266,9 @@ def _only(replica, announce):
 
 
 def test_a_peer_that_does_not_read_loses_its_stream_and_does_not_hold_a_revocation(pair_with):
-    """Answers of a megabyte each, which nobody takes: HTTP/2 flow control keeps them in the adapter."""
+    """Answers of a megabyte each, which nobody takes: HTTP/2 flow control keeps them in the
+    adapter.
+    """
     pair = pair_with(SHORT)
     stalled = threading.Event()
     fence = pair.one.replica._catch_up._fence
@@ -254,7 +281,9 @@ def test_a_peer_that_does_not_read_loses_its_stream_and_does_not_hold_a_revocati
         return ended
 
     fence.expire = seen
-    requests = iter([pair.request(items=256, algorithm=algorithms.ALGORITHM_ML_DSA_65) for _ in range(8)])
+    requests = iter(
+        [pair.request(items=256, algorithm=algorithms.ALGORITHM_ML_DSA_65) for _ in range(8)]
+    )
     answers = pair.signing.Sign(requests, timeout=60)
     assert stalled.wait(30)
     assert pair.start_revoking().result(timeout=30).revocation_epoch > 1
@@ -273,14 +302,21 @@ def test_a_stored_signature_is_not_told_again_under_what_was_revoked(pair_with):
         assert withheld(again)
         resolve = signing_pb2.ResolveIntentRequest(handle=pair.handle.token, intent_id=pair.intent)
         assert failure_of(signing.ResolveIntent, resolve).reason == reasons.REASON_HANDLE_REVOKED
-        unseen = signing_pb2.ResolveIntentRequest(handle=pair.handle.token, intent_id=new_intent_id())
+        unseen = signing_pb2.ResolveIntentRequest(
+            handle=pair.handle.token, intent_id=new_intent_id()
+        )
         assert failure_of(signing.ResolveIntent, unseen).reason == reasons.REASON_HANDLE_REVOKED
         keys = signing_pb2.GetPublicKeysRequest(
-            handle=pair.handle.token, algorithm=algorithms.ALGORITHM_ED25519, context=types.ContextSuffix(role="issuer")
+            handle=pair.handle.token,
+            algorithm=algorithms.ALGORITHM_ED25519,
+            context=types.ContextSuffix(role="issuer"),
         )
         assert failure_of(signing.GetPublicKeys, keys).reason == reasons.REASON_HANDLE_REVOKED
         tag = signing_pb2.VerifyTagRequest(
-            handle=pair.handle.token, context=types.ContextSuffix(role="issuer"), message=b"m", tag=bytes(32)
+            handle=pair.handle.token,
+            context=types.ContextSuffix(role="issuer"),
+            message=b"m",
+            tag=bytes(32),
         )
         assert failure_of(signing.VerifyTag, tag).reason == reasons.REASON_HANDLE_REVOKED
 
@@ -288,7 +324,9 @@ def test_a_stored_signature_is_not_told_again_under_what_was_revoked(pair_with):
 def withheld(item: signing_pb2.SignedItem) -> bool:
     """Signed before, and not told again; and nobody says that it was refused, for it happened."""
     return (
-        not item.signature and item.failure.reason == reasons.REASON_COMMIT_UNKNOWN and "HANDLE_REVOKED" in item.failure.message
+        not item.signature
+        and item.failure.reason == reasons.REASON_COMMIT_UNKNOWN
+        and "HANDLE_REVOKED" in item.failure.message
     )
 
 
@@ -302,7 +340,9 @@ def failure_of(call, request) -> FailureError:
 
 @pytest.mark.parametrize("control", [NEVER_ENDS, SHORT])
 def test_a_stored_signature_on_its_way_is_waited_for_or_kept_in(pair_with, control):
-    """ResolveIntent, held after it has read the row: what the ledger gives leaves as a fresh signature does."""
+    """ResolveIntent, held after it has read the row: what the ledger gives leaves as a fresh
+    signature does.
+    """
     pair = pair_with(control)
     assert signature_in(pair.start_signing().result())
     store, read, go = pair.one.rig.store, threading.Event(), threading.Event()

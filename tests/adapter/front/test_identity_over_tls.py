@@ -19,7 +19,9 @@ from support.replica import RunningReplica
 
 
 def issue(channel: grpc.Channel) -> capability_pb2.IssueHandlesResponse:
-    return capability_pb2_grpc.CapabilityServiceStub(channel).IssueHandles(capability_pb2.IssueHandlesRequest(), timeout=10)
+    return capability_pb2_grpc.CapabilityServiceStub(channel).IssueHandles(
+        capability_pb2.IssueHandlesRequest(), timeout=10
+    )
 
 
 def refusal(channel: grpc.Channel) -> FailureError:
@@ -42,7 +44,9 @@ def test_a_workload_that_policy_does_not_name_is_refused(replica):
         assert refusal(channel).reason == reasons.REASON_IDENTITY_UNKNOWN
 
 
-@pytest.mark.parametrize("uris", [(), (APP, "spiffe://capsign.test/ns/demo/sa/other"), ("https://capsign.test/app",)])
+@pytest.mark.parametrize(
+    "uris", [(), (APP, "spiffe://capsign.test/ns/demo/sa/other"), ("https://capsign.test/app",)]
+)
 def test_a_certificate_without_exactly_one_spiffe_id_is_refused(replica, uris):
     with replica.channel(replica.authority.issue(*uris)) as channel:
         assert refusal(channel).reason == reasons.REASON_IDENTITY_UNKNOWN
@@ -78,8 +82,9 @@ NOBODY = {
 
 @pytest.mark.parametrize("uri", NOBODY.values(), ids=NOBODY)
 def test_a_uri_that_is_not_whole_and_well_formed_names_nobody(replica, uri):
-    """What came in: `.../sa/app` and a zero byte with anything after it. gRPC's own reading of the URI is a C string, so it was
-    taken for the workload, and signed."""
+    """What came in: `.../sa/app` and a zero byte with anything after it. gRPC's own reading of the
+    URI is a C string, so it was taken for the workload, and signed.
+    """
     with replica.channel(replica.authority.issue(uri)) as channel:
         assert refusal(channel).reason == reasons.REASON_IDENTITY_UNKNOWN
 
@@ -102,8 +107,13 @@ def test_a_certificate_that_may_sign_others_is_nobodys_identity(replica, extensi
 
 
 def test_a_leaf_as_the_specification_wants_it_is_served(replica):
-    leaf = (x509.BasicConstraints(ca=False, path_length=None), usage(signs=True, signs_certificates=False))
-    with replica.channel(replica.authority.issue(APP, dns=("app.demo",), extensions=leaf)) as channel:
+    leaf = (
+        x509.BasicConstraints(ca=False, path_length=None),
+        usage(signs=True, signs_certificates=False),
+    )
+    with replica.channel(
+        replica.authority.issue(APP, dns=("app.demo",), extensions=leaf)
+    ) as channel:
         assert issue(channel).handles
 
 
@@ -120,7 +130,9 @@ def test_tls_itself_keeps_out_what_it_cannot_verify(replica, kind):
 
 
 def test_connections_are_bounded_and_come_free_again(tmp_path, monkeypatch):
-    """Somebody opens connections and says nothing: beyond the bound they are closed at once, and one that ends makes room."""
+    """Somebody opens connections and says nothing: beyond the bound they are closed at once, and
+    one that ends makes room.
+    """
     monkeypatch.setattr(room, "SHAKING_HANDS", 8)
     small = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"), streams=4)
     most = room.connections(room.raise_descriptors(), 4).main
@@ -131,7 +143,9 @@ def test_connections_are_bounded_and_come_free_again(tmp_path, monkeypatch):
 
     def connect() -> ssl.SSLSocket:
         host, port = small.address.split(":")
-        return context.wrap_socket(socket.create_connection((host, int(port)), timeout=10), server_hostname="localhost")
+        return context.wrap_socket(
+            socket.create_connection((host, int(port)), timeout=10), server_hostname="localhost"
+        )
 
     held = []
     try:
@@ -161,13 +175,18 @@ def test_a_compressed_request_is_refused(replica):
 
 def test_an_adapter_of_another_authority_is_not_believed(replica):
     credential = replica.authority.issue(APP)
-    with replica.channel(credential, root=Authority("impostor").certificate) as channel, pytest.raises(grpc.RpcError) as caught:
+    with (
+        replica.channel(credential, root=Authority("impostor").certificate) as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
         issue(channel)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_i10_tls_1_2_is_refused_by_a_typed_failure(replica, tmp_path):
-    """gRPC has no minimum version: the handshake succeeds, and the first call must say why it is not served."""
+    """gRPC has no minimum version: the handshake succeeds, and the first call must say why it is
+    not served.
+    """
     certificate, key = replica.authority.issue(APP).write(tmp_path, "old")
     context = ssl.create_default_context(cadata=replica.authority.certificate.decode())
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -211,7 +230,9 @@ def _served(replica) -> str:
 
 
 def _unary_by_hand(connection: ssl.SSLSocket, path: str) -> bytes:
-    """One unary call as HTTP/2 frames, with literal headers and no Huffman coding, so that the answer can be read as text."""
+    """One unary call as HTTP/2 frames, with literal headers and no Huffman coding, so that the
+    answer can be read as text.
+    """
 
     def literal(name: bytes, value: bytes) -> bytes:
         return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
@@ -229,7 +250,12 @@ def _unary_by_hand(connection: ssl.SSLSocket, path: str) -> bytes:
     )
 
     def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+        return (
+            len(payload).to_bytes(3, "big")
+            + bytes([kind, flags])
+            + stream.to_bytes(4, "big")
+            + payload
+        )
 
     no_table = frame(4, 0, 0, b"\x00\x01\x00\x00\x00\x00")
     connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + no_table + frame(4, 1, 0, b""))

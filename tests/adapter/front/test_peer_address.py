@@ -36,7 +36,17 @@ def test_a_zone_is_no_part_of_an_address():
 
 @pytest.mark.parametrize(
     "peer",
-    ["", "unix:", "unix:/run/x", "ipv4:", "ipv4:1.2.3:4", "ipv4:localhost:1", "ipv6:::1:5", "ipv6:%5B::1:5", "ipv5:1.2.3.4:5"],
+    [
+        "",
+        "unix:",
+        "unix:/run/x",
+        "ipv4:",
+        "ipv4:1.2.3:4",
+        "ipv4:localhost:1",
+        "ipv6:::1:5",
+        "ipv6:%5B::1:5",
+        "ipv5:1.2.3.4:5",
+    ],
 )
 def test_what_is_no_address_is_none(peer):
     assert address_of(peer) is None

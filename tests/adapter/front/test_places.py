@@ -76,7 +76,9 @@ def test_one_key_has_its_streams_and_no_more(held):
 
 
 def test_a_workload_with_many_keys_has_three_quarters_of_the_places_with_streams(held):
-    """Each renewal makes a key, and the last one stays good: counted by key alone, five of them took everything."""
+    """Each renewal makes a key, and the last one stays good: counted by key alone, five of them
+    took everything.
+    """
     assert held.take_all("stream", APP, 80, each=10) == PLACES * 3 // 4
     with pytest.raises(FailureError, match="This workload has 48 open streams") as caught:
         held.take("stream", APP, b"another")
@@ -86,7 +88,9 @@ def test_a_workload_with_many_keys_has_three_quarters_of_the_places_with_streams
 
 
 def test_a_workload_with_many_keys_has_seven_eighths_with_calls_that_wait_or_work(held):
-    """Its calls are stuck behind a store that hangs; the last eighth is for the others, for people with roles before all."""
+    """Its calls are stuck behind a store that hangs; the last eighth is for the others, for people
+    with roles before all.
+    """
     assert held.take_all("working", APP, 30, each=1) == 30
     assert held.take_all("waiting", APP, 80, each=module.WAITING_OF_ONE_KEY) == 56 - 30
     with pytest.raises(FailureError, match="This workload has 56 open calls"):
@@ -101,7 +105,9 @@ def test_a_workload_with_all_its_streams_still_renews(held):
 
 
 def test_one_pod_leaves_its_siblings_a_way_in(held):
-    """One pod's calls waited for a store that hung, or for their turn, in every place that its Deployment may have."""
+    """One pod's calls waited for a store that hung, or for their turn, in every place that its
+    Deployment may have.
+    """
     assert held.take_all("working", APP, 80, each=80) == module.calls_of_one_key(PLACES) == 42
     with pytest.raises(FailureError, match="This certificate has 42 open calls") as caught:
         held.take("working", APP, b"0")
@@ -111,7 +117,9 @@ def test_one_pod_leaves_its_siblings_a_way_in(held):
 
 
 def test_what_is_refused_takes_nothing(held):
-    """A refused call adds to no count, so that who tries again and again gets in when there is room."""
+    """A refused call adds to no count, so that who tries again and again gets in when there is
+    room.
+    """
     assert held.take_all("stream", APP, 200, each=20) == PLACES * 3 // 4
     assert held.places._held.total() == 4 * PLACES * 3 // 4
 
@@ -133,7 +141,10 @@ def test_a_workload_may_always_have_what_one_key_may(places):
 
 def test_one_pod_does_not_use_up_the_calls_of_its_deployment(places):
     def call(key: bytes) -> bool:
-        with contextlib.suppress(FailureError), places.working(Call(APP, key), "GetPublicKeys", 100):
+        with (
+            contextlib.suppress(FailureError),
+            places.working(Call(APP, key), "GetPublicKeys", 100),
+        ):
             return True
         return False
 
@@ -153,16 +164,23 @@ def answered(places, who: str, method: str, size: int, times: int) -> int:
 
 
 def test_a_workload_has_a_rate_for_each_method(places):
-    """It submitted audit batches of a mebibyte, or asked for the keys of one transcript after another, as fast as it could: the
-    disk filled, and the token had no time for signatures.
+    """It submitted audit batches of a mebibyte, or asked for the keys of one transcript after
+    another, as fast as it could: the disk filled, and the token had no time for signatures.
     """
-    assert answered(places, APP, "GetPublicKeys", 100, 1000) == CALLS_PER_SECOND * module.SECONDS_AT_ONCE
-    assert answered(places, APP, "IssueHandles", 100, 1) == 1, "what it floods keeps it from nothing else"
+    assert (
+        answered(places, APP, "GetPublicKeys", 100, 1000)
+        == CALLS_PER_SECOND * module.SECONDS_AT_ONCE
+    )
+    assert answered(places, APP, "IssueHandles", 100, 1) == 1, (
+        "what it floods keeps it from nothing else"
+    )
     assert answered(places, OTHER, "GetPublicKeys", 100, 1) == 1
     with pytest.raises(FailureError, match="This workload calls GetPublicKeys too often") as caught:
         places.working(Call(APP, b"another key"), "GetPublicKeys", 100).__enter__()
     assert caught.value.reason == reasons.REASON_RATE_LIMITED
-    assert caught.value.outcome == reasons.OUTCOME_UNAVAILABLE, "an agent keeps the batch and sends it again"
+    assert caught.value.outcome == reasons.OUTCOME_UNAVAILABLE, (
+        "an agent keeps the batch and sends it again"
+    )
     assert caught.value.retry_after_ms == 1000 // CALLS_PER_SECOND
 
 

@@ -22,7 +22,8 @@ ALL = 1000 * MIB
 
 
 @pytest.mark.parametrize(
-    ("size", "patience"), [(0, None), (600, None), (601, YOUNG_SECONDS), (750, YOUNG_SECONDS), (751, 0.0), (2000, 0.0)]
+    ("size", "patience"),
+    [(0, None), (600, None), (601, YOUNG_SECONDS), (750, YOUNG_SECONDS), (751, 0.0), (2000, 0.0)],
 )
 def test_the_larger_the_process_the_less_patience(size, patience):
     assert Pressure(ALL).patience(size * MIB, 0) == patience
@@ -86,7 +87,9 @@ def test_a_look_ends_what_waits_where_the_process_is_too_large():
 
 
 def test_what_workloads_hold_ends_no_call_of_people_as_it_comes():
-    """With memory held very short a revocation was cancelled if it came in the moment of a look, and its outcome was unknown."""
+    """With memory held very short a revocation was cancelled if it came in the moment of a look,
+    and its outcome was unknown.
+    """
     now = [100.0]
     theirs, people = Waiting(lambda: now[0]), Waiting(lambda: now[0])
     attack, revocation, idle = Call(), Call(), Call()
@@ -94,15 +97,21 @@ def test_what_workloads_hold_ends_no_call_of_people_as_it_comes():
     now[0] += YOUNG_SECONDS
     theirs.begin(attack, 30.0)
     people.begin(revocation, 30.0)
-    assert Relief(Pressure(ALL), [theirs], lambda: 0, lambda: 800 * MIB, people=[people]).look() == 2
+    assert (
+        Relief(Pressure(ALL), [theirs], lambda: 0, lambda: 800 * MIB, people=[people]).look() == 2
+    )
     assert (attack.cancelled, revocation.cancelled, idle.cancelled) == (1, 0, 1)
 
 
 def test_what_was_freed_goes_back_when_it_is_a_quarter_of_all():
-    """After a crowd the C library keeps it, and the process looks as large as it was at its worst."""
+    """After a crowd the C library keeps it, and the process looks as large as it was at its
+    worst.
+    """
     now, sizes = [0], [100 * MIB]
     trimmed = []
-    relief = Relief(Pressure(ALL), [], lambda: now[0], lambda: sizes[0], lambda: trimmed.append(now[0]))
+    relief = Relief(
+        Pressure(ALL), [], lambda: now[0], lambda: sizes[0], lambda: trimmed.append(now[0])
+    )
     for now[0], sizes[0] in (
         (TRIM_MS, 120 * MIB),
         (2 * TRIM_MS, 130 * MIB),

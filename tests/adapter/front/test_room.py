@@ -1,4 +1,6 @@
-"""How memory and descriptors are shared among the listeners, and when the adapter does not start."""
+"""How memory and descriptors are shared among the listeners, and when the adapter does not
+start.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +52,8 @@ def test_as_many_descriptors_are_taken_as_can_be_used(monkeypatch, before, taken
 def test_requests_that_would_not_fit_are_said_at_the_start():
     room.demand_memory(512 * MIB, 512, 256 * 1024)  # the chart's
     room.demand_memory(None, 4096, 4 * MIB)
-    with pytest.raises(SettingsError, match=r"`listen.streams` is 512.* 672 MiB.* limited to 512 MiB") as caught:
+    with pytest.raises(
+        SettingsError, match=r"`listen.streams` is 512.* 672 MiB.* limited to 512 MiB"
+    ) as caught:
         room.demand_memory(512 * MIB, 512, MIB)
     assert caught.value.key == "listen.streams"

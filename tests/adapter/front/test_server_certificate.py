@@ -1,4 +1,6 @@
-"""Which certificates can be served and presented: what we say of each kind of key is what gRPC does with it."""
+"""Which certificates can be served and presented: what we say of each kind of key is what gRPC does
+with it.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,18 @@ class Answering(grpc.GenericRpcHandler):
 def shake_hands(server: Credential, client: Credential) -> bool:
     """Whether gRPC serves the one and presents the other."""
     pair = [(server.private_key, server.certificate)]
-    ours = grpc.ssl_server_credentials(pair, root_certificates=AUTHORITY.certificate, require_client_auth=True)
+    ours = grpc.ssl_server_credentials(
+        pair, root_certificates=AUTHORITY.certificate, require_client_auth=True
+    )
     listening = grpc.server(futures.ThreadPoolExecutor(1), handlers=[Answering()])
     try:
         port = listening.add_secure_port("127.0.0.1:0", ours)
     except RuntimeError:
         return False
     listening.start()
-    theirs = grpc.ssl_channel_credentials(AUTHORITY.certificate, client.private_key, client.certificate)
+    theirs = grpc.ssl_channel_credentials(
+        AUTHORITY.certificate, client.private_key, client.certificate
+    )
     try:
         with grpc.secure_channel(f"localhost:{port}", theirs) as channel:
             return channel.unary_unary("/a/b")(b"x", timeout=10) == b"x"
@@ -83,13 +89,19 @@ class Counted(CertificateFiles):
         return super().load()
 
 
-def test_files_that_are_not_good_are_told_once_and_not_read_at_every_handshake(tmp_path, capfd, monkeypatch):
-    """Strangers make handshakes: each was a line of the log and a reading of keys, for as long as the files were bad."""
+def test_files_that_are_not_good_are_told_once_and_not_read_at_every_handshake(
+    tmp_path, capfd, monkeypatch
+):
+    """Strangers make handshakes: each was a line of the log and a reading of keys, for as long as
+    the files were bad.
+    """
     now = [1000.0]
     monkeypatch.setattr(tls.time, "monotonic", lambda: now[0])
     certificate, key = GOOD.write(tmp_path, "serving")
     files = Counted(certificate, key, None)
-    certificate.write_bytes(AUTHORITY.issue(APP, dns=("localhost",)).certificate)  # the key is not yet the one of it
+    certificate.write_bytes(
+        AUTHORITY.issue(APP, dns=("localhost",)).certificate
+    )  # the key is not yet the one of it
     for _ in range(100):
         assert files.changed() is None
         files.look()

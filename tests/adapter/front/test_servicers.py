@@ -1,7 +1,8 @@
-"""The servicers alone, by grpcio-testing: no socket, no TLS, no threads of a server. Identity is put in by hand.
+"""The servicers alone, by grpcio-testing: no socket, no TLS, no threads of a server. Identity is
+put in by hand.
 
-grpcio-testing drops the trailers of an aborted call, so a failure is known here by its status and its advice; `test_services.py`
-reads the ErrorInfo over a real connection.
+grpcio-testing drops the trailers of an aborted call, so a failure is known here by its status and
+its advice; `test_services.py` reads the ErrorInfo over a real connection.
 """
 
 from __future__ import annotations
@@ -53,18 +54,39 @@ class Servicers:
         fence = Fence(3000, 1000, lambda: rig.store.control().revocation_epoch)
         watch = BatchWatch(Metrics(), PassingTracer())
         signing = SigningServicer(
-            rig.policy, rig.pipeline, rig.groups, rig.keys, rig.store, streams, watch, places, rig.snapshots, fence
+            rig.policy,
+            rig.pipeline,
+            rig.groups,
+            rig.keys,
+            rig.store,
+            streams,
+            watch,
+            places,
+            rig.snapshots,
+            fence,
         )
         capability = CapabilityServicer(
-            rig.policy, rig.mint, rig.verdicts, rig.budget, rig.snapshots, Changes(), streams, places, lambda: 0
+            rig.policy,
+            rig.mint,
+            rig.verdicts,
+            rig.budget,
+            rig.snapshots,
+            Changes(),
+            streams,
+            places,
+            lambda: 0,
         )
         evidence = EvidenceServicer(rig.policy, rig.store, rig.checkpoints, rig.quota)
         servicers = {SIGNING: signing, CAPABILITY: capability, EVIDENCE: evidence}
-        self._server = grpc_testing.server_from_dictionary(servicers, grpc_testing.strict_real_time())
+        self._server = grpc_testing.server_from_dictionary(
+            servicers, grpc_testing.strict_real_time()
+        )
 
     def call(self, service, method: str, request):
         """The response, or how the call was ended without one."""
-        running = self._server.invoke_unary_unary(service.methods_by_name[method], (), request, None)
+        running = self._server.invoke_unary_unary(
+            service.methods_by_name[method], (), request, None
+        )
         response, _, code, details = running.termination()
         return response if code is grpc.StatusCode.OK else Ended(code, details)
 
@@ -94,21 +116,37 @@ def test_handles_are_issued_for_the_grants_that_were_asked_for(servicers):
 
 
 def test_a_grant_that_is_named_256_times_is_issued_once(servicers, monkeypatch):
-    """One grant named 256 times left others 8 % of their rate: so many handles were minted, and all but one were of no use."""
+    """One grant named 256 times left others 8 % of their rate: so many handles were minted, and all
+    but one were of no use.
+    """
     minted = []
-    monkeypatch.setattr(servicers.rig.mint, "mint", lambda capability: minted.append(capability.grant) or b"token")
-    answer = servicers.call(CAPABILITY, "IssueHandles", capability_pb2.IssueHandlesRequest(grants=["thrice", "slow"] * 128))
+    monkeypatch.setattr(
+        servicers.rig.mint, "mint", lambda capability: minted.append(capability.grant) or b"token"
+    )
+    answer = servicers.call(
+        CAPABILITY,
+        "IssueHandles",
+        capability_pb2.IssueHandlesRequest(grants=["thrice", "slow"] * 128),
+    )
     assert [handle.grant for handle in answer.handles] == minted == ["thrice", "slow"]
 
 
 def test_handles_of_one_grant_are_renewed_once(servicers, monkeypatch):
-    """The same handle 256 times, or 256 handles of the same grant: each was verified and minted anew."""
+    """The same handle 256 times, or 256 handles of the same grant: each was verified and minted
+    anew.
+    """
     rig, read = servicers.rig, []
-    tokens = [rig.handle("slow"), *([rig.handle("thrice")] * 100), *(rig.handle("thrice") for _ in range(20))]
+    tokens = [
+        rig.handle("slow"),
+        *([rig.handle("thrice")] * 100),
+        *(rig.handle("thrice") for _ in range(20)),
+    ]
     true = rig.verifier.read
     monkeypatch.setattr(rig.verifier, "read", lambda token: read.append(token) or true(token))
     for _ in range(3):
-        answer = servicers.call(CAPABILITY, "RenewHandles", capability_pb2.RenewHandlesRequest(tokens=tokens))
+        answer = servicers.call(
+            CAPABILITY, "RenewHandles", capability_pb2.RenewHandlesRequest(tokens=tokens)
+        )
         assert sorted(handle.grant for handle in answer.handles) == ["slow", "thrice"]
     assert len(read) == 22
 
@@ -124,38 +162,54 @@ def test_who_has_used_up_its_budget_gets_no_handle_minted(servicers, monkeypatch
     rig = servicers.rig
     use_up(rig, peer(APP))
     monkeypatch.setattr(rig.mint, "mint", lambda _: pytest.fail("minted"))
-    failure = servicers.call(CAPABILITY, "IssueHandles", capability_pb2.IssueHandlesRequest(grants=["thrice"]))
+    failure = servicers.call(
+        CAPABILITY, "IssueHandles", capability_pb2.IssueHandlesRequest(grants=["thrice"])
+    )
     assert failure.because_of(reasons.REASON_RATE_LIMITED)
 
 
 def test_a_renewal_that_cannot_be_paid_is_no_loss_of_the_handle(servicers):
-    """Left out of the answer, a handle counts as lost: whoever is over its budget is told to come again."""
+    """Left out of the answer, a handle counts as lost: whoever is over its budget is told to come
+    again.
+    """
     use_up(servicers.rig, peer(APP))
     request = capability_pb2.RenewHandlesRequest(tokens=[servicers.rig.handle("thrice")])
-    assert servicers.call(CAPABILITY, "RenewHandles", request).because_of(reasons.REASON_RATE_LIMITED)
+    assert servicers.call(CAPABILITY, "RenewHandles", request).because_of(
+        reasons.REASON_RATE_LIMITED
+    )
 
 
 def test_keys_of_new_contexts_are_paid_before_they_are_derived(servicers, monkeypatch):
-    """Each transcript is a context of its own: a derivation and an attestation in the token for whoever makes one up."""
+    """Each transcript is a context of its own: a derivation and an attestation in the token for
+    whoever makes one up.
+    """
     rig = servicers.rig
     handle = rig.handle()
-    ask = signing_pb2.GetPublicKeysRequest(handle=handle, algorithm=1, context=types.ContextSuffix(role="issuer"))
+    ask = signing_pb2.GetPublicKeysRequest(
+        handle=handle, algorithm=1, context=types.ContextSuffix(role="issuer")
+    )
     assert len(servicers.call(SIGNING, "GetPublicKeys", ask).keys) == 1
     use_up(rig, peer(APP))
     monkeypatch.setattr(rig.token, "hmac", lambda *_: pytest.fail("derived"))
-    assert len(servicers.call(SIGNING, "GetPublicKeys", ask).keys) == 1, "what is held costs nothing more"
+    assert len(servicers.call(SIGNING, "GetPublicKeys", ask).keys) == 1, (
+        "what is held costs nothing more"
+    )
     ask.context.transcript = bytes(32)
     assert servicers.call(SIGNING, "GetPublicKeys", ask).because_of(reasons.REASON_RATE_LIMITED)
 
 
 def test_news_name_the_handle_that_was_revoked_last_however_many_there_are(servicers):
-    """More handles were revoked than one piece of news holds, in rising order of their serials; the newest is not left out."""
+    """More handles were revoked than one piece of news holds, in rising order of their serials; the
+    newest is not left out.
+    """
     rig, numbers = servicers.rig, range(1, MOST_NEWS + 9)
     for number in numbers:
         serial = number.to_bytes(16, "big").hex()
         rig.store.revoke(admin_pb2.REVOCATION_KIND_HANDLE, serial, lambda _: b"leaf", now_ms())
     rig.snapshots.refresh()
-    running = servicers._server.invoke_unary_stream(CAPABILITY.methods_by_name["Watch"], (), capability_pb2.WatchRequest(), None)
+    running = servicers._server.invoke_unary_stream(
+        CAPABILITY.methods_by_name["Watch"], (), capability_pb2.WatchRequest(), None
+    )
     told = [int.from_bytes(serial, "big") for serial in running.take_response().dropped_serials]
     running.cancel()
     assert told == list(reversed(numbers))[:MOST_NEWS]
@@ -170,7 +224,9 @@ def test_news_name_the_handle_that_was_revoked_last_however_many_there_are(servi
     ids=["the grant went to another workload", "handles live shorter"],
 )
 def test_a_stored_signature_does_not_leave_under_what_policy_took_back(rig, monkeypatch, change):
-    """Signing again with the same intent gave no signature, and resolving it did. What was not signed is closed as before."""
+    """Signing again with the same intent gave no signature, and resolving it did. What was not
+    signed is closed as before.
+    """
     handle, intent = rig.handle(age_ms=120_000), new_intent_id()
     assert rig.sign(b"m", handle=handle, intents=[intent])[0].signature
     old, new = change
@@ -181,15 +237,22 @@ def test_a_stored_signature_does_not_leave_under_what_policy_took_back(rig, monk
     servicers = Servicers(rig, monkeypatch)
 
     def resolve(one: bytes):
-        return servicers.call(SIGNING, "ResolveIntent", signing_pb2.ResolveIntentRequest(handle=handle, intent_id=one))
+        return servicers.call(
+            SIGNING, "ResolveIntent", signing_pb2.ResolveIntentRequest(handle=handle, intent_id=one)
+        )
 
-    assert rig.sign(b"m", handle=handle, intents=[intent])[0].failure.reason == reasons.REASON_COMMIT_UNKNOWN
+    assert (
+        rig.sign(b"m", handle=handle, intents=[intent])[0].failure.reason
+        == reasons.REASON_COMMIT_UNKNOWN
+    )
     assert resolve(intent).because_of(reasons.REASON_COMMIT_UNKNOWN)
     assert resolve(new_intent_id()).HasField("never")
 
 
 def test_a_grant_of_another_workload_does_not_exist(servicers):
-    failure = servicers.call(CAPABILITY, "IssueHandles", capability_pb2.IssueHandlesRequest(grants=["others"]))
+    failure = servicers.call(
+        CAPABILITY, "IssueHandles", capability_pb2.IssueHandlesRequest(grants=["others"])
+    )
     assert failure.because_of(reasons.REASON_NOT_FOUND)
 
 
@@ -225,12 +288,16 @@ def test_what_is_no_message_is_refused_as_malformed(servicers):
         (RuntimeError("a defect with a secret in its text"), reasons.REASON_INTERNAL),
     ],
 )
-def test_every_exception_is_a_typed_failure_and_none_gives_its_text_away(servicers, monkeypatch, error, reason, capsys):
+def test_every_exception_is_a_typed_failure_and_none_gives_its_text_away(
+    servicers, monkeypatch, error, reason, capsys
+):
     def broken(*_, **__):
         raise error
 
     monkeypatch.setattr(servicers.rig.store, "resolve", broken)
-    request = signing_pb2.ResolveIntentRequest(handle=servicers.rig.handle(), intent_id=new_intent_id())
+    request = signing_pb2.ResolveIntentRequest(
+        handle=servicers.rig.handle(), intent_id=new_intent_id()
+    )
     failure = servicers.call(SIGNING, "ResolveIntent", request)
     assert failure.because_of(reason)
     assert str(error) not in failure.details + capsys.readouterr().err
@@ -238,7 +305,9 @@ def test_every_exception_is_a_typed_failure_and_none_gives_its_text_away(service
 
 def test_a_stream_signs_and_ends_with_its_caller(servicers):
     item = signing_pb2.SignItem(intent_id=new_intent_id(), input=b"m")
-    group = signing_pb2.SignGroup(algorithm=1, context=types.ContextSuffix(role="issuer"), items=[item])
+    group = signing_pb2.SignGroup(
+        algorithm=1, context=types.ContextSuffix(role="issuer"), items=[item]
+    )
     request = signing_pb2.SignRequest(batch_id=7, handles=[servicers.rig.handle()], groups=[group])
     running = servicers._server.invoke_stream_stream(SIGNING.methods_by_name["Sign"], (), None)
     running.send_request(request)
@@ -251,13 +320,20 @@ def test_a_stream_signs_and_ends_with_its_caller(servicers):
 
 def batch_of_records(boot: bytes, first: int, count: int) -> evidence_pb2.SubmitAuditRequest:
     kind = evidence_pb2.AUDIT_KIND_INTENT
-    records = [evidence_pb2.AuditRecord(sequence=first + index, time_ms=1, kind=kind) for index in range(count)]
-    return evidence_pb2.SubmitAuditRequest(batch=evidence_pb2.AuditBatch(boot_id=boot, records=records).SerializeToString())
+    records = [
+        evidence_pb2.AuditRecord(sequence=first + index, time_ms=1, kind=kind)
+        for index in range(count)
+    ]
+    return evidence_pb2.SubmitAuditRequest(
+        batch=evidence_pb2.AuditBatch(boot_id=boot, records=records).SerializeToString()
+    )
 
 
 @pytest.mark.parametrize("fate", ["the store is away", "out of order", "taken before"])
 def test_records_that_are_not_written_are_not_paid_for(rig, monkeypatch, fate):
-    """Agents try again until it is taken: an outage of the store used up a day of evidence, and their records were refused."""
+    """Agents try again until it is taken: an outage of the store used up a day of evidence, and
+    their records were refused.
+    """
     written: list[str] = []
     rig.quota = EvidenceQuota(Buckets(lambda: 0), 1, 0, lambda kind, _: written.append(kind))
     servicers, true = Servicers(rig, monkeypatch), rig.store.submit_audit
@@ -291,7 +367,9 @@ def test_an_intent_that_could_not_be_closed_is_not_paid_for(rig, monkeypatch):
     request = signing_pb2.ResolveIntentRequest(handle=rig.handle(), intent_id=new_intent_id())
     monkeypatch.setattr(rig.store, "resolve", full)
     for _ in range(10):
-        assert servicers.call(SIGNING, "ResolveIntent", request).because_of(reasons.REASON_STORE_UNAVAILABLE)
+        assert servicers.call(SIGNING, "ResolveIntent", request).because_of(
+            reasons.REASON_STORE_UNAVAILABLE
+        )
     monkeypatch.setattr(rig.store, "resolve", true)
     assert servicers.call(SIGNING, "ResolveIntent", request).HasField("never")
 

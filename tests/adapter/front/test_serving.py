@@ -1,4 +1,6 @@
-"""The adapter's own certificate: who is believed in handshakes, what happens at half-life, and what when something fails."""
+"""The adapter's own certificate: who is believed in handshakes, what happens at half-life, and what
+when something fails.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,12 @@ from capsign_adapter.sign.edge import now_ms
 from capsign_wire.failures import FailureError
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from support import ca
 from support.adapter_rig import APP
 
@@ -32,7 +39,9 @@ class Echo(grpc.GenericRpcHandler):
     """Answers every call with the SPIFFE ID that it sees."""
 
     def service(self, details):
-        return grpc.unary_unary_rpc_method_handler(lambda _, context: context.auth_context().get("peer_spiffe_id", [b""])[0])
+        return grpc.unary_unary_rpc_method_handler(
+            lambda _, context: context.auth_context().get("peer_spiffe_id", [b""])[0]
+        )
 
 
 class Place:
@@ -44,7 +53,9 @@ class Place:
         self.realm = Realm(rig.policy.trust_domain, rig.policy.digest, LIVES)
         provision_all(rig.policy, rig.token, rig.store, now_ms(), self.realm)
         self.authority = Authority(rig.token, rig.store, self.realm)
-        self.serving = ServingCertificate(self.authority, ADAPTER, ("localhost",), client_ca, self.clock)
+        self.serving = ServingCertificate(
+            self.authority, ADAPTER, ("localhost",), client_ca, self.clock
+        )
         self._servers: list[grpc.Server] = []
         self.main, self.door = self._serve(True), self._serve(False)
 
@@ -53,7 +64,9 @@ class Place:
 
     def _serve(self, demand: bool) -> str:
         server = grpc.server(ThreadPoolExecutor(2), handlers=(Echo(),))
-        port = server.add_secure_port("127.0.0.1:0", self.serving.credentials(demand_certificate=demand))
+        port = server.add_secure_port(
+            "127.0.0.1:0", self.serving.credentials(demand_certificate=demand)
+        )
         server.start()
         self._servers.append(server)
         return f"127.0.0.1:{port}"
@@ -63,7 +76,9 @@ class Place:
         spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         issued = self.authority.issue(spiffe_id, spki, now_ms())
         pem = ssl.DER_cert_to_PEM_cert(issued.certificates[0]).encode()
-        return ca.Credential(pem, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return ca.Credential(
+            pem, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
 
     def bundle(self) -> bytes:
         return "".join(map(ssl.DER_cert_to_PEM_cert, self.authority.bundle().authorities)).encode()
@@ -71,7 +86,10 @@ class Place:
     def call(self, address: str, who: ca.Credential | None, roots: bytes = b"") -> bytes:
         pair = (who.private_key, who.certificate) if who else (None, None)
         credentials = grpc.ssl_channel_credentials(roots or self.bundle(), *pair)
-        options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
+        options = [
+            ("grpc.ssl_target_name_override", "localhost"),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
         with grpc.secure_channel(address, credentials, options) as channel:
             return channel.unary_unary("/any/Method")(b"", timeout=20)
 
@@ -81,7 +99,10 @@ class Place:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_alpn_protocols(["h2"])
-        with socket.create_connection((host, int(port)), timeout=20) as raw, context.wrap_socket(raw) as secured:
+        with (
+            socket.create_connection((host, int(port)), timeout=20) as raw,
+            context.wrap_socket(raw) as secured,
+        ):
             der = secured.getpeercert(binary_form=True)
         assert der is not None
         return x509.load_der_x509_certificate(der)
@@ -125,8 +146,8 @@ def test_it_is_renewed_at_half_life_with_another_key(place):
 
 
 def test_a_clock_that_was_ahead_for_a_while_leaves_no_certificate_of_the_future(place):
-    """The clock jumped ten days ahead, the certificate was renewed then, and the clock was put right: it was good for nobody, and
-    would not have been renewed for ten days.
+    """The clock jumped ten days ahead, the certificate was renewed then, and the clock was put
+    right: it was good for nobody, and would not have been renewed for ten days.
     """
     place.ahead_ms = 10 * 86_400_000
     place.serving.look()
@@ -150,7 +171,9 @@ def test_a_token_that_is_gone_at_half_life_leaves_the_certificate_in_force(place
 
 def test_a_new_authority_is_believed_before_it_signs(place):
     old = place.svid()
-    roll.prepare(place.rig.store.authorities(), place.rig.token, place.rig.store, place.realm, now_ms())
+    roll.prepare(
+        place.rig.store.authorities(), place.rig.token, place.rig.store, place.realm, now_ms()
+    )
     place.authority.look(now_ms)
     place.serving.look()
     place.authority.look(lambda: now_ms() + LIVES.ripening_ms)  # it is active
@@ -160,8 +183,12 @@ def test_a_new_authority_is_believed_before_it_signs(place):
 
 
 def test_a_token_that_is_gone_keeps_nobody_from_being_believed(place):
-    """The certificate is due and cannot be renewed; meanwhile another replica prepared an authority, which signs soon."""
-    successor = roll.prepare(place.rig.store.authorities(), place.rig.token, place.rig.store, place.realm, now_ms())
+    """The certificate is due and cannot be renewed; meanwhile another replica prepared an
+    authority, which signs soon.
+    """
+    successor = roll.prepare(
+        place.rig.store.authorities(), place.rig.token, place.rig.store, place.realm, now_ms()
+    )
     place.authority.refresh()
     place.ahead_ms = LIVES.svid_ms // 2
     place.rig.token.lose()
@@ -176,7 +203,9 @@ def test_a_token_that_is_gone_keeps_nobody_from_being_believed(place):
 
 
 def test_a_file_that_cannot_be_read_keeps_the_certificate_from_nothing(rig, tmp_path):
-    """Somebody broke the operators' CA file; hours later the certificate would have ended, and nobody could sign."""
+    """Somebody broke the operators' CA file; hours later the certificate would have ended, and
+    nobody could sign.
+    """
     file = tmp_path / "operators.pem"
     file.write_bytes(ca.Authority("operators").certificate)
     place = Place(rig, file)
@@ -202,13 +231,17 @@ def spoil(file, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["gone", "broken", "ended"])
 def test_a_new_authority_is_believed_whatever_became_of_the_operators_ca(rig, tmp_path, how):
-    """It was not: when the authority was rolled, the pods that had a certificate of the new one were refused."""
+    """It was not: when the authority was rolled, the pods that had a certificate of the new one
+    were refused.
+    """
     file = tmp_path / "operators.pem"
     file.write_bytes(ca.Authority("operators").certificate)
     place = Place(rig, file)
     try:
         spoil(file, how)
-        roll.prepare(place.rig.store.authorities(), place.rig.token, place.rig.store, place.realm, now_ms())
+        roll.prepare(
+            place.rig.store.authorities(), place.rig.token, place.rig.store, place.realm, now_ms()
+        )
         place.authority.look(now_ms)
         with nullcontext() if how == "ended" else pytest.raises(OSError, match="operators"):
             place.serving.look()
@@ -218,7 +251,9 @@ def test_a_new_authority_is_believed_whatever_became_of_the_operators_ca(rig, tm
         place.close()
 
 
-def test_an_operators_ca_that_has_ended_keeps_no_adapter_from_starting_and_a_check_tells_it(rig, tmp_path):
+def test_an_operators_ca_that_has_ended_keeps_no_adapter_from_starting_and_a_check_tells_it(
+    rig, tmp_path
+):
     """A year after somebody made it the node was restarted, and nobody could sign."""
     file = tmp_path / "operators.pem"
     spoil(file, "ended")

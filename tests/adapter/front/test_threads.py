@@ -18,7 +18,10 @@ def test_what_comes_when_all_are_busy_runs_where_it_comes_and_is_to_be_refused(t
     go = threading.Event()
     busy = [threads.submit(lambda: (go.wait(30), refusing())[1]) for _ in range(2 + REFUSING)]
     here = threading.get_ident()
-    assert threads.submit(lambda: (threading.get_ident(), refusing())).result(timeout=0) == (here, True)
+    assert threads.submit(lambda: (threading.get_ident(), refusing())).result(timeout=0) == (
+        here,
+        True,
+    )
     assert not refusing()
     go.set()
     assert not any(one.result(timeout=30) for one in busy)

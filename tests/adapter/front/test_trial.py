@@ -1,4 +1,6 @@
-"""A replica that is made and never started: it meets what a start would, and leaves store and token as they were."""
+"""A replica that is made and never started: it meets what a start would, and leaves store and token
+as they were.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from capsign_adapter.config import Config, Identity, Kubernetes, Listen, LogConfig, StoreConfig, Tls, TokenConfig
+from capsign_adapter.config import (
+    Config,
+    Identity,
+    Kubernetes,
+    Listen,
+    LogConfig,
+    StoreConfig,
+    Tls,
+    TokenConfig,
+)
 from capsign_adapter.identities import realm_of
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.serve import Replica
@@ -49,7 +60,13 @@ def tried(rig: AdapterRig, config: Config) -> None:
 
 def held(rig: AdapterRig) -> tuple[object, ...]:
     control = rig.store.control()
-    return control, rig.store.authorities(), rig.store.key_versions(), rig.store.laggards(2**40), rig.token.labels()
+    return (
+        control,
+        rig.store.authorities(),
+        rig.store.key_versions(),
+        rig.store.laggards(2**40),
+        rig.token.labels(),
+    )
 
 
 def test_an_authority_is_looked_at_and_signs_nothing(rig, tmp_path):

@@ -38,14 +38,18 @@ SPKI = TOKEN.public_key(f"{LABEL}/attest")
 def attested(context=CONTEXT, algorithm=pb.ALGORITHM_ES256, **changes):
     subkey = from_okm(algorithm, bytearray(b"k" * 32), context.digest(), 1)
     fields = {"kid": subkey.kid, "spki": subkey.spki, **changes}
-    return attest(TOKEN, LABEL, context, fields["kid"], fields["spki"], 1, pb.CUSTODY_CLASS_ADAPTER_MEMORY)
+    return attest(
+        TOKEN, LABEL, context, fields["kid"], fields["spki"], 1, pb.CUSTODY_CLASS_ADAPTER_MEMORY
+    )
 
 
 def resign(payload, payload_type=PAYLOAD_TYPE):
     digest = hashlib.sha256(pre_authentication_encoding(payload_type, payload)).digest()
     signature = TOKEN.sign(f"{LABEL}/attest", pb.ALGORITHM_ES256, digest)
     sig = {"keyid": "", "sig": b64encode(signature).decode()}
-    return canonical({"payload": b64encode(payload).decode(), "payloadType": payload_type, "signatures": [sig]})
+    return canonical(
+        {"payload": b64encode(payload).decode(), "payloadType": payload_type, "signatures": [sig]}
+    )
 
 
 def refused(envelope, spki=SPKI):
@@ -61,7 +65,12 @@ def test_the_pre_authentication_encoding_is_that_of_the_dsse_specification():
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("Ed25519", pb.ALGORITHM_ED25519), ("ES256", pb.ALGORITHM_ES256), ("ML-DSA-65", pb.ALGORITHM_ML_DSA_65)]
+    ("name", "number"),
+    [
+        ("Ed25519", pb.ALGORITHM_ED25519),
+        ("ES256", pb.ALGORITHM_ES256),
+        ("ML-DSA-65", pb.ALGORITHM_ML_DSA_65),
+    ],
 )
 def test_an_attestation_states_context_and_key(name, number):
     context = replace(CONTEXT, algorithm=name, epoch=2**64 - 1)
@@ -74,7 +83,17 @@ def test_an_attestation_states_context_and_key(name, number):
 
 
 def test_the_longest_context_with_the_largest_key_fits_the_field_it_travels_in():
-    long = Context("t" * 255, "k" * 255, 2**64 - 1, "p" * 246, "ML-DSA-65", "q" * 255, "r" * 255, "v" * 255, bytes(32))
+    long = Context(
+        "t" * 255,
+        "k" * 255,
+        2**64 - 1,
+        "p" * 246,
+        "ML-DSA-65",
+        "q" * 255,
+        "r" * 255,
+        "v" * 255,
+        bytes(32),
+    )
     assert len(attested(long, pb.ALGORITHM_ML_DSA_65)) <= MAX_ENVELOPE_LEN
 
 
@@ -99,10 +118,16 @@ def test_an_envelope_above_its_bound_is_refused_even_if_it_would_verify():
 def test_a_good_signature_on_another_curve_is_refused():
     payload = b64decode(json.loads(attested())["payload"])
     other = ec.generate_private_key(ec.SECP384R1())
-    signature = other.sign(pre_authentication_encoding(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
+    signature = other.sign(
+        pre_authentication_encoding(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256())
+    )
     sig = {"keyid": "", "sig": b64encode(signature).decode()}
-    envelope = canonical({"payload": b64encode(payload).decode(), "payloadType": PAYLOAD_TYPE, "signatures": [sig]})
-    refused(envelope, other.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    envelope = canonical(
+        {"payload": b64encode(payload).decode(), "payloadType": PAYLOAD_TYPE, "signatures": [sig]}
+    )
+    refused(
+        envelope, other.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
 
 
 def test_another_attestation_key_is_refused():
@@ -120,7 +145,18 @@ def test_an_attestation_key_that_is_not_p256_is_refused():
 
 
 @pytest.mark.parametrize(
-    "name", ["tenant", "key", "purpose", "algorithm", "protocol", "role", "protocol_version", "epoch", "transcript"]
+    "name",
+    [
+        "tenant",
+        "key",
+        "purpose",
+        "algorithm",
+        "protocol",
+        "role",
+        "protocol_version",
+        "epoch",
+        "transcript",
+    ],
 )
 def test_a_changed_context_is_refused_signed_anew_or_not(name):
     envelope = json.loads(attested())
@@ -153,14 +189,27 @@ def test_none_or_several_signatures_are_refused():
 
 @pytest.mark.parametrize(
     "envelope",
-    [b"", b"{}", b"[]", b"null", b"1", b"\xff", b'{"payloadType":1}', b"[" * 100_000, b" " * (MAX_ENVELOPE_LEN + 1), b"NaN"],
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"1",
+        b"\xff",
+        b'{"payloadType":1}',
+        b"[" * 100_000,
+        b" " * (MAX_ENVELOPE_LEN + 1),
+        b"NaN",
+    ],
     ids=lambda value: repr(value[:12]),
 )
 def test_what_is_not_an_envelope_is_refused(envelope):
     refused(envelope)
 
 
-@pytest.mark.parametrize("payload", [b"", b"null", b"{}", b'{"context":[]}', b'{"context":{"epoch":[]}}', b"[" * 5000])
+@pytest.mark.parametrize(
+    "payload", [b"", b"null", b"{}", b'{"context":[]}', b'{"context":{"epoch":[]}}', b"[" * 5000]
+)
 def test_a_signed_payload_that_is_not_a_statement_is_refused(payload):
     refused(resign(payload))
 
@@ -169,11 +218,21 @@ def test_a_signed_payload_that_is_not_a_statement_is_refused(payload):
 def test_no_single_changed_byte_of_payload_or_signature_passes(at, flip):
     envelope = json.loads(attested())
     for where in ("payload", "signature"):
-        raw = b64decode(envelope["payload"] if where == "payload" else envelope["signatures"][0]["sig"])
+        raw = b64decode(
+            envelope["payload"] if where == "payload" else envelope["signatures"][0]["sig"]
+        )
         index = at % len(raw)
         changed = b64encode(raw[:index] + bytes((raw[index] ^ flip,)) + raw[index + 1 :]).decode()
         sigs = envelope["signatures"] if where == "payload" else [{"keyid": "", "sig": changed}]
-        refused(canonical({**envelope, "signatures": sigs, "payload": changed if where == "payload" else envelope["payload"]}))
+        refused(
+            canonical(
+                {
+                    **envelope,
+                    "signatures": sigs,
+                    "payload": changed if where == "payload" else envelope["payload"],
+                }
+            )
+        )
 
 
 @given(st.binary(max_size=300))

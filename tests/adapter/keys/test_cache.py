@@ -71,7 +71,8 @@ def test_what_leaves_is_let_go_of_at_once(leave):
 
 
 def test_what_was_begun_before_a_clear_is_not_kept():
-    # A derivation starts, the key is revoked and the cache cleared, the derivation ends: its result must not come to life.
+    # A derivation starts, the key is revoked and the cache cleared, the derivation ends: its result
+    # must not come to life.
     c = cache()
     generation = c.generation
     c.clear()

@@ -1,4 +1,6 @@
-"""Fingerprints of intents: what they bind, what they leave out, and that they depend on the pepper."""
+"""Fingerprints of intents: what they bind, what they leave out, and that they depend on the
+pepper.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,13 @@ KEY = CommitmentKey(b"c" * 32)
 BASE = ("billing-jwt", "ES256", "jwt", "issuer", "1", b"", b"digest")
 NAMES = st.text("ab", max_size=3) | st.text(max_size=40)
 REQUESTS = st.tuples(
-    NAMES, NAMES, NAMES, NAMES, NAMES, st.just(b"") | st.binary(min_size=32, max_size=32), st.binary(max_size=40)
+    NAMES,
+    NAMES,
+    NAMES,
+    NAMES,
+    NAMES,
+    st.just(b"") | st.binary(min_size=32, max_size=32),
+    st.binary(max_size=40),
 )
 
 
@@ -33,7 +41,16 @@ def test_the_layout_is_the_documented_one():
     def field(value):
         return struct.pack(">H", len(value)) + value
 
-    parts = [b"capsign1 fingerprint", b"billing-jwt", b"ES256", b"jwt", b"issuer", b"1", b"", hashlib.sha256(b"digest").digest()]
+    parts = [
+        b"capsign1 fingerprint",
+        b"billing-jwt",
+        b"ES256",
+        b"jwt",
+        b"issuer",
+        b"1",
+        b"",
+        hashlib.sha256(b"digest").digest(),
+    ]
     expected = hmac.new(b"c" * 32, b"".join(field(part) for part in parts), "sha256").digest()
     assert KEY.fingerprint(*BASE) == expected
     assert KEY.group(*BASE[:-1]).of(BASE[-1]) == expected

@@ -1,4 +1,6 @@
-"""The keyring: one derivation per context, nothing kept past a clear, custody told truly, failures typed."""
+"""The keyring: one derivation per context, nothing kept past a clear, custody told truly, failures
+typed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from capsign_adapter.decide.context import Context
 from capsign_adapter.keys import provision
 from capsign_adapter.keys.attestation import verify_attestation
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
-from capsign_adapter.token.interface import Feature, KeyMissingError, PinRejectedError, TokenError, TokenUnavailableError
+from capsign_adapter.token.interface import (
+    Feature,
+    KeyMissingError,
+    PinRejectedError,
+    TokenError,
+    TokenUnavailableError,
+)
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as pb
@@ -23,7 +31,9 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from support.fake_token import FakeToken
 
 DERIVABLE = tuple(row.number for row in ALGORITHMS.values() if row.derivable)
-DIRECT = tuple(row.number for row in ALGORITHMS.values() if pb.CUSTODY_CLASS_HSM_DIRECT in row.custody)
+DIRECT = tuple(
+    row.number for row in ALGORITHMS.values() if pb.CUSTODY_CLASS_HSM_DIRECT in row.custody
+)
 NAMES = {"ids": lambda number: ALGORITHMS[number].name}
 MESSAGE = b"a message"
 
@@ -86,7 +96,9 @@ def verify(number, spki, signature):
         case pb.ALGORITHM_ES384:
             public.verify(signature, MESSAGE, ec.ECDSA(hashes.SHA384()))
         case pb.ALGORITHM_PS256:
-            public.verify(signature, MESSAGE, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
+            public.verify(
+                signature, MESSAGE, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256()
+            )
         case pb.ALGORITHM_RS256:
             digest = upstream(number)
             public.verify(signature, digest, padding.PKCS1v15(), utils.Prehashed(hashes.SHA256()))
@@ -96,7 +108,9 @@ def verify(number, spki, signature):
             raise AssertionError(f"no public half: {number}")
 
 
-@pytest.mark.parametrize("number", [number for number in DERIVABLE if number != pb.ALGORITHM_HS256], **NAMES)
+@pytest.mark.parametrize(
+    "number", [number for number in DERIVABLE if number != pb.ALGORITHM_HS256], **NAMES
+)
 def test_a_derived_signer_signs_what_its_public_key_verifies(ring, row, number):
     s = signer(ring, row, number)
     signature = s.sign(upstream(number))
@@ -116,13 +130,18 @@ def test_a_direct_signer_signs_in_the_token(token, ring, number):
     assert (s.custody, s.context_digest) == (pb.CUSTODY_CLASS_HSM_DIRECT, b"")
 
 
-def test_hs256_stays_inside_a_token_that_can_derive_and_gives_the_same_tags(token, ring, row, clock):
+def test_hs256_stays_inside_a_token_that_can_derive_and_gives_the_same_tags(
+    token, ring, row, clock
+):
     in_memory = signer(ring, row, pb.ALGORITHM_HS256)
     token.features = frozenset(Feature)
     inside = signer(Keyring(token, CacheSettings(), clock), row, pb.ALGORITHM_HS256)
     assert inside.sign(MESSAGE) == in_memory.sign(MESSAGE)
     assert inside.kid == in_memory.kid
-    assert (in_memory.custody, inside.custody) == (pb.CUSTODY_CLASS_ADAPTER_MEMORY, pb.CUSTODY_CLASS_HSM_DERIVED)
+    assert (in_memory.custody, inside.custody) == (
+        pb.CUSTODY_CLASS_ADAPTER_MEMORY,
+        pb.CUSTODY_CLASS_HSM_DERIVED,
+    )
 
 
 def test_hs256_inside_the_token_never_asks_for_keying_material(row, token, clock):
@@ -144,7 +163,14 @@ def test_a_new_context_costs_one_token_call_and_a_known_one_none(token, ring, ro
 
 @pytest.mark.parametrize(
     "changes",
-    [{"purpose": "webhook"}, {"epoch": 2}, {"role": "other"}, {"transcript": bytes(32)}, {"tenant": "acm"}, {"protocol": "x"}],
+    [
+        {"purpose": "webhook"},
+        {"epoch": 2},
+        {"role": "other"},
+        {"transcript": bytes(32)},
+        {"tenant": "acm"},
+        {"protocol": "x"},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("number", DERIVABLE, **NAMES)
@@ -158,9 +184,12 @@ def test_another_context_is_another_key(ring, row, number, changes):
 
 
 def test_purpose_separates_keys_even_under_one_digest(ring, row):
-    # The purpose is in the label as well as in the context: a caller who mixes the two up still gets another key.
+    # The purpose is in the label as well as in the context: a caller who mixes the two up still
+    # gets another key.
     digest = context(pb.ALGORITHM_ED25519).digest()
-    one, other = (ring.signer(row, purpose, pb.ALGORITHM_ED25519, digest) for purpose in ("jwt", "webhook"))
+    one, other = (
+        ring.signer(row, purpose, pb.ALGORITHM_ED25519, digest) for purpose in ("jwt", "webhook")
+    )
     assert one.spki != other.spki
 
 
@@ -185,8 +214,8 @@ def test_concurrent_first_uses_of_a_context_derive_once(ring, row, token, monkey
 
 
 def test_a_derivation_that_began_before_a_clear_is_not_kept(ring, row, token, monkeypatch):
-    # A worker derives, the responder revokes the key and clears the ring, the worker's derivation ends. Were it kept, the subkey
-    # would outlive its revocation by the cache's age.
+    # A worker derives, the responder revokes the key and clears the ring, the worker's derivation
+    # ends. Were it kept, the subkey would outlive its revocation by the cache's age.
     entered, release = Event(), Event()
     honest = token.hmac
 
@@ -205,8 +234,11 @@ def test_a_derivation_that_began_before_a_clear_is_not_kept(ring, row, token, mo
     assert len(ring) == 0
 
 
-def test_who_asks_after_a_clear_does_not_wait_for_what_began_before_it(ring, row, token, monkeypatch):
-    # The derivation under way hangs in the token. It belongs to the time before the clear: nobody later may get its result.
+def test_who_asks_after_a_clear_does_not_wait_for_what_began_before_it(
+    ring, row, token, monkeypatch
+):
+    # The derivation under way hangs in the token. It belongs to the time before the clear: nobody
+    # later may get its result.
     entered, release = Event(), Event()
     honest = token.hmac
 
@@ -245,8 +277,12 @@ def test_a_lost_answer_of_the_token_is_not_a_key(ring, row, token):
     assert len(ring) == 0
 
 
-@pytest.mark.parametrize("error", [TokenUnavailableError, KeyMissingError, PinRejectedError, TokenError])
-def test_every_token_error_is_told_as_unavailable_and_never_names_the_label(ring, row, token, error):
+@pytest.mark.parametrize(
+    "error", [TokenUnavailableError, KeyMissingError, PinRejectedError, TokenError]
+)
+def test_every_token_error_is_told_as_unavailable_and_never_names_the_label(
+    ring, row, token, error
+):
     token.fail("hmac", error("capsign/acme/billing/1 went away"))
     with pytest.raises(FailureError) as caught:
         signer(ring, row, pb.ALGORITHM_ED25519)
@@ -265,7 +301,9 @@ def test_a_direct_key_whose_token_goes_away_while_signing_is_unavailable(token, 
     verify(number, s.spki, s.sign(upstream(number)))
 
 
-@pytest.mark.parametrize("number", [number for number in DIRECT if ALGORITHMS[number].takes_digest], **NAMES)
+@pytest.mark.parametrize(
+    "number", [number for number in DIRECT if ALGORITHMS[number].takes_digest], **NAMES
+)
 def test_a_direct_key_does_not_sign_a_digest_of_another_length(token, ring, number):
     s = signer(ring, provision.make_direct(token, "acme", "ca", 1, number, 0), number)
     token.calls.clear()
@@ -292,7 +330,8 @@ def test_an_algorithm_that_the_version_was_not_made_for_is_refused(ring, row):
 
 @pytest.mark.parametrize("number", [pb.ALGORITHM_ED25519, pb.ALGORITHM_ES256], **NAMES)
 def test_a_root_for_one_algorithm_is_not_taken_for_a_key_pair_nor_the_reverse(token, clock, number):
-    # Both rows look the same: one algorithm that can be derived and can be direct. Only the token tells them apart.
+    # Both rows look the same: one algorithm that can be derived and can be direct. Only the token
+    # tells them apart.
     ring = Keyring(token, CacheSettings(), clock)
     root = provision.make_derived(token, "acme", "root", 1, (number,), 0)
     pair = provision.make_direct(token, "acme", "pair", 1, number, 0)
@@ -342,7 +381,9 @@ def test_public_keys_say_what_a_verifier_needs(ring, row):
     assert (public.kid, public.spki, public.version, public.state) == (s.kid, s.spki, 1, 2)
     assert (public.context_digest, public.attestation) == (digest, b"{}")
     assert public.activated_at.ToMilliseconds() == 1_700_000_000_123
-    hidden = ring.public_key(active, "jwt", pb.ALGORITHM_HS256, context(pb.ALGORITHM_HS256).digest())
+    hidden = ring.public_key(
+        active, "jwt", pb.ALGORITHM_HS256, context(pb.ALGORITHM_HS256).digest()
+    )
     assert hidden.spki == b""
     assert hidden.kid
 
@@ -357,7 +398,9 @@ def test_only_a_transcript_bound_asymmetric_subkey_is_attested(token, ring, row)
     stated = verify_attestation(envelope, token.public_key(f"{row.label}/attest"))
     assert stated.spki == signer(ring, row, pb.ALGORITHM_ES256, **bound).spki
     token.calls.clear()
-    assert ring.attestation(row, pb.ALGORITHM_ES256, context(pb.ALGORITHM_ES256, **bound)) == envelope
+    assert (
+        ring.attestation(row, pb.ALGORITHM_ES256, context(pb.ALGORITHM_ES256, **bound)) == envelope
+    )
     assert not token.calls
 
 

@@ -47,9 +47,16 @@ def findings(token, rows, tenants=("acme",)):
 def test_a_derived_version_is_a_root_and_an_attestation_pair(token, rows):
     derived, _ = rows
     assert derived.label == "capsign/acme/billing/1"
-    assert (derived.state, derived.created_ms, derived.algorithms) == (signing_pb2.KEY_STATE_PRE_ACTIVATION, 5, DERIVABLE)
+    assert (derived.state, derived.created_ms, derived.algorithms) == (
+        signing_pb2.KEY_STATE_PRE_ACTIVATION,
+        5,
+        DERIVABLE,
+    )
     assert derived.check_value == token.hmac(derived.label, b"capsign1 check")[:8]
-    assert load_der_public_key(token.public_key("capsign/acme/billing/1/attest")).curve.name == "secp256r1"
+    assert (
+        load_der_public_key(token.public_key("capsign/acme/billing/1/attest")).curve.name
+        == "secp256r1"
+    )
 
 
 def test_a_direct_version_is_checked_by_its_public_key(token, rows):
@@ -85,10 +92,13 @@ def test_a_missing_key_stops_the_start_and_is_not_made_again(token, rows, label)
 
 
 def test_another_root_under_the_same_label_is_noticed(token, rows):
-    # A token restored from the backup of another environment: every label is there, every attribute is good.
+    # A token restored from the backup of another environment: every label is there, every attribute
+    # is good.
     token.destroy(rows[0].label)
     token.generate_secret(rows[0].label)
-    assert findings(token, rows) == ("The key capsign/acme/billing/1 is not the one that was made: its check value differs.",)
+    assert findings(token, rows) == (
+        "The key capsign/acme/billing/1 is not the one that was made: its check value differs.",
+    )
 
 
 def test_another_key_pair_under_the_same_label_is_noticed(token, rows):
@@ -149,7 +159,8 @@ def test_a_key_that_exists_is_left_alone(token, rows):
 
 
 def test_an_interrupted_creation_is_stepped_over(token, rows):
-    # The root was made, then the process died: no attestation pair, no row. Its number is not used again.
+    # The root was made, then the process died: no attestation pair, no row. Its number is not used
+    # again.
     token.fail("generate_key_pair")
     with pytest.raises(TokenUnavailableError):
         provision.make_derived(token, "acme", "billing", 2, DERIVABLE, 0)
@@ -164,13 +175,23 @@ def test_an_interrupted_creation_is_stepped_over(token, rows):
 
 @pytest.mark.parametrize("flaw", ["sensitive", "always_sensitive", "never_extractable", "local"])
 def test_a_token_that_makes_weak_keys_is_not_used(token, monkeypatch, flaw):
-    good = {"sensitive": True, "extractable": False, "always_sensitive": True, "never_extractable": True, "local": True}
-    monkeypatch.setattr(token, "attributes", lambda label: KeyAttributes(label, **(good | {flaw: False})))
+    good = {
+        "sensitive": True,
+        "extractable": False,
+        "always_sensitive": True,
+        "never_extractable": True,
+        "local": True,
+    }
+    monkeypatch.setattr(
+        token, "attributes", lambda label: KeyAttributes(label, **(good | {flaw: False}))
+    )
     with pytest.raises(provision.KeyWeakError, match="Do not use it"):
         provision.make_derived(token, "acme", "weak", 1, DERIVABLE, 0)
 
 
-@pytest.mark.parametrize("numbers", [(), (pb.ALGORITHM_ES384,), (pb.ALGORITHM_ED25519, pb.ALGORITHM_RS256), (0,), (99,)])
+@pytest.mark.parametrize(
+    "numbers", [(), (pb.ALGORITHM_ES384,), (pb.ALGORITHM_ED25519, pb.ALGORITHM_RS256), (0,), (99,)]
+)
 def test_only_derivable_algorithms_make_a_derived_key(token, numbers):
     before = token.labels()
     with pytest.raises(FailureError, match="ALGORITHM_NOT_ALLOWED"):
@@ -225,7 +246,10 @@ def test_an_authority_is_accounted_for(token, rows):
     ours = [authority_row(token), authority_row(token, 2, AuthorityState.RETIRED)]
     provision.assert_inventory(token, rows, ["acme"], ours)
     assert provision.unknown_objects(token, rows, ["acme"], ours) == []
-    assert provision.unknown_objects(token, rows, ["acme"]) == ["capsign/authority/1", "capsign/authority/2"]
+    assert provision.unknown_objects(token, rows, ["acme"]) == [
+        "capsign/authority/1",
+        "capsign/authority/2",
+    ]
 
 
 class StoredLater:
@@ -246,7 +270,9 @@ class StoredLater:
 
 
 def test_a_key_that_is_being_made_right_now_is_no_incident(token, rows):
-    """A replica that started between a successor's key and its row counted a violation of I8, and somebody was woken."""
+    """A replica that started between a successor's key and its row counted a violation of I8, and
+    somebody was woken.
+    """
     store = StoredLater(rows, [authority_row(token)])
     assert provision.unaccounted(token, store, ["acme"], store.pause) == []
     assert store.paused == 1

@@ -1,4 +1,6 @@
-"""Replicas that start together provision together: one authority, one first version of each key, nobody stops."""
+"""Replicas that start together provision together: one authority, one first version of each key,
+nobody stops.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,15 @@ from support.fake_token import FakeToken
 NOW = 1_800_000_000_000
 RULES = parse_policy(POLICY.encode())
 REALM = Realm(RULES.trust_domain, RULES.digest, Lives(3_600_000, 31_536_000_000, 600_000))
-MAKING = ("labels", "generate_secret", "generate_key_pair", "attributes", "hmac", "public_key", "sign")
+MAKING = (
+    "labels",
+    "generate_secret",
+    "generate_key_pair",
+    "attributes",
+    "hmac",
+    "public_key",
+    "sign",
+)
 
 
 @pytest.fixture
@@ -65,14 +75,16 @@ def whole(token, store) -> None:
     rows, authorities = store.key_versions(), store.authorities()
     provision.assert_inventory(token, rows, RULES.tenants, authorities)
     assert provision.unknown_objects(token, rows, RULES.tenants, authorities) == []
-    assert Counter((row.tenant, row.key) for row in rows) == Counter((key.tenant, key.name) for key in RULES.keys)
+    assert Counter((row.tenant, row.key) for row in rows) == Counter(
+        (key.tenant, key.name) for key in RULES.keys
+    )
     assert {row.state for row in rows} == {signing_pb2.KEY_STATE_ACTIVE}
     assert [row.state for row in authorities] == [AuthorityState.ACTIVE]
 
 
 def test_another_replica_may_be_faster_at_any_moment(tmp_path):
-    """Two first versions of one key, both active, and two authorities were what a replica left that had seen the other's key and
-    not yet its row.
+    """Two first versions of one key, both active, and two authorities were what a replica left that
+    had seen the other's key and not yet its row.
     """
     at = 1
     while True:
@@ -80,7 +92,8 @@ def test_another_replica_may_be_faster_at_any_moment(tmp_path):
         shared, overtaken = FakeToken(), []
 
         def other(shared=shared, store=store, overtaken=overtaken):
-            # Where one stands between its own key and its row, the other may be refused: it is not the one that is looked at.
+            # Where one stands between its own key and its row, the other may be refused: it is not
+            # the one that is looked at.
             overtaken.append(True)
             try:
                 provisioned(shared, store)
@@ -100,7 +113,11 @@ def test_another_replica_may_be_faster_at_any_moment(tmp_path):
 def test_a_token_that_is_contested_is_looked_at_again(store):
     token = FakeToken()
     provision.make_service_keys(token)
-    token.fail("generate_secret", TokenContestedError("another process made it at the same time"), after=True)
+    token.fail(
+        "generate_secret",
+        TokenContestedError("another process made it at the same time"),
+        after=True,
+    )
     provisioned(token, store)
     whole(token, store)
 
@@ -114,7 +131,9 @@ def test_a_token_that_fails_is_not_tried_again(store):
     assert token.calls["generate_key_pair"] == 1
 
 
-def test_an_authority_whose_maker_died_before_it_signed_signs_after_the_next_run(store, monkeypatch):
+def test_an_authority_whose_maker_died_before_it_signed_signs_after_the_next_run(
+    store, monkeypatch
+):
     token = FakeToken()
     with monkeypatch.context() as patch:
         patch.setattr(store, "move_authority", _killed)

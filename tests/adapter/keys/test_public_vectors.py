@@ -17,7 +17,12 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key, load_der_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_private_key,
+    load_der_public_key,
+)
 from support.vectors import load
 
 
@@ -115,7 +120,9 @@ def external_mu(public, message, context):
 def test_ml_dsa_65_makes_the_published_keys_and_signatures_that_verify(case):
     subkey = from_okm(algorithms.ALGORITHM_ML_DSA_65, bytearray.fromhex(case["seed"]), bytes(32), 1)
     public = load_der_public_key(subkey.spki)
-    message, context, published = (bytes.fromhex(case[name]) for name in ("message", "context", "signature"))
+    message, context, published = (
+        bytes.fromhex(case[name]) for name in ("message", "context", "signature")
+    )
     assert public.public_bytes_raw().hex() == case["public"]
     public.verify(published, message, context)
     mu = external_mu(bytes.fromhex(case["public"]), message, context)
@@ -130,18 +137,28 @@ def test_ml_dsa_65_makes_the_published_keys_and_signatures_that_verify(case):
 
 def test_ml_dsa_65_makes_every_published_public_key():
     for case in load("ml_dsa_65")["public_sha256"]:
-        subkey = from_okm(algorithms.ALGORITHM_ML_DSA_65, bytearray.fromhex(case["seed"]), bytes(32), 1)
+        subkey = from_okm(
+            algorithms.ALGORITHM_ML_DSA_65, bytearray.fromhex(case["seed"]), bytes(32), 1
+        )
         raw = load_der_public_key(subkey.spki).public_bytes_raw()
         assert hashlib.sha256(raw).hexdigest() == case["public_sha256"], case["count"]
 
 
 def spki_of(case):
     if "ml_dsa_65_seed" in case:
-        public = mldsa.MLDSA65PrivateKey.from_seed_bytes(bytes.fromhex(case["ml_dsa_65_seed"])).public_key()
+        public = mldsa.MLDSA65PrivateKey.from_seed_bytes(
+            bytes.fromhex(case["ml_dsa_65_seed"])
+        ).public_key()
     else:
-        jwk = {name: urlsafe_b64decode(value + "==") for name, value in case["jwk"].items() if name not in {"kty", "crv"}}
+        jwk = {
+            name: urlsafe_b64decode(value + "==")
+            for name, value in case["jwk"].items()
+            if name not in {"kty", "crv"}
+        }
         if case["jwk"]["kty"] == "RSA":
-            public = rsa.RSAPublicNumbers(*(int.from_bytes(jwk[name], "big") for name in "en")).public_key()
+            public = rsa.RSAPublicNumbers(
+                *(int.from_bytes(jwk[name], "big") for name in "en")
+            ).public_key()
         else:
             public = ed25519.Ed25519PublicKey.from_public_bytes(jwk["x"])
     return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -161,7 +178,12 @@ def test_ec_thumbprints_agree_with_pyjwt(curve):
     jwk = jwt.algorithms.ECAlgorithm.to_jwk(public, as_dict=True)
     text = '{{"crv":"{crv}","kty":"{kty}","x":"{x}","y":"{y}"}}'.format(**jwk)
     digest = hashlib.sha256(text.encode()).digest()
-    assert urlsafe_b64decode(thumbprint(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)) + "=") == digest
+    assert (
+        urlsafe_b64decode(
+            thumbprint(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)) + "="
+        )
+        == digest
+    )
 
 
 def test_a_key_of_another_kind_has_no_thumbprint():
@@ -170,7 +192,10 @@ def test_a_key_of_another_kind_has_no_thumbprint():
         thumbprint(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
-@pytest.mark.parametrize(("algorithm", "length"), [(algorithms.ALGORITHM_ES256, 32), (algorithms.ALGORITHM_ML_DSA_65, 64)])
+@pytest.mark.parametrize(
+    ("algorithm", "length"),
+    [(algorithms.ALGORITHM_ES256, 32), (algorithms.ALGORITHM_ML_DSA_65, 64)],
+)
 def test_a_digest_of_another_length_is_refused_not_signed(algorithm, length):
     subkey = from_okm(algorithm, bytearray(b"k" * 32), bytes(32), 1)
     for wrong in (b"", bytes(length - 1), bytes(length + 1)):

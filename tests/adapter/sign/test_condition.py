@@ -1,4 +1,6 @@
-"""How a replica is, from what it saw: a look that fails, one that does not come back, a clockwork that stands still."""
+"""How a replica is, from what it saw: a look that fails, one that does not come back, a clockwork
+that stands still.
+"""
 
 from __future__ import annotations
 
@@ -135,6 +137,15 @@ def test_the_store_takes_a_write_has_room_and_our_clock(condition, tmp_path, mon
         (StoreUnavailableError("read-only"), 10**9, None),
     ):
         store.error, room[0], store.told_ms = error, free, told_ms
-        condition.look("store", looks.at_store(store, store.write, tmp_path, lambda: 1_000_000, skew_ms=1000))
+        condition.look(
+            "store", looks.at_store(store, store.write, tmp_path, lambda: 1_000_000, skew_ms=1000)
+        )
         seen.append(condition.faults())
-    assert seen == [(), (), ("clock_off",), ("disk_nearly_full",), ("disk_full",), ("store_unavailable",)]
+    assert seen == [
+        (),
+        (),
+        ("clock_off",),
+        ("disk_nearly_full",),
+        ("disk_full",),
+        ("store_unavailable",),
+    ]

@@ -1,4 +1,6 @@
-"""Turns: the next one goes to whoever had least, by tenant, workload and certificate; what is large lets what is small finish."""
+"""Turns: the next one goes to whoever had least, by tenant, workload and certificate; what is large
+lets what is small finish.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,12 @@ class Crowd:
                 threading.Event().wait(0.001)
 
     def standing(self) -> int:
-        queues = [queue for keys in self.lane._waiting.values() for ones in keys.values() for queue in ones.values()]
+        queues = [
+            queue
+            for keys in self.lane._waiting.values()
+            for ones in keys.values()
+            for queue in ones.values()
+        ]
         return sum(len(queue) for queue in queues)
 
     def finish(self) -> list[fair.Flow]:
@@ -56,7 +63,9 @@ def crowd():
     return Crowd(lane)
 
 
-@pytest.mark.parametrize("other", [SIBLING, MATE, STRANGER], ids=["a sibling", "another workload", "another tenant"])
+@pytest.mark.parametrize(
+    "other", [SIBLING, MATE, STRANGER], ids=["a sibling", "another workload", "another tenant"]
+)
 def test_who_comes_with_many_threads_does_not_keep_another_waiting(crowd, other):
     """Sixteen streams of one pod each had a turn before anybody else had one."""
     crowd.wait(GREEDY, 16)
@@ -123,7 +132,9 @@ def test_whoever_is_alone_computes_without_a_pause():
 
 
 def test_what_is_large_waits_until_what_is_small_has_finished(monkeypatch):
-    """A commit of four signatures waited behind pieces of a thousand, once for each time that it needed Python's lock."""
+    """A commit of four signatures waited behind pieces of a thousand, once for each time that it
+    needed Python's lock.
+    """
     for name in ("CALM_SECONDS", "LONG_CALM_SECONDS"):
         monkeypatch.setattr(fair, name, 30.0)
     turns, went_on = Turns(2), threading.Event()

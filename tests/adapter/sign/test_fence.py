@@ -165,7 +165,9 @@ def test_a_commit_slower_than_a_lease_is_released_if_nothing_was_revoked(world):
 
 
 @pytest.mark.parametrize("epoch", [6, 0])
-def test_a_commit_slower_than_a_lease_is_not_released_if_the_epoch_moved_or_nobody_can_say(world, epoch):
+def test_a_commit_slower_than_a_lease_is_not_released_if_the_epoch_moved_or_nobody_can_say(
+    world, epoch
+):
     passage = world.passage()
     passage.enter(5)
     world.now += LEASE
@@ -182,7 +184,9 @@ def test_the_lease_is_enough_while_the_store_is_away(world):
 
 
 def test_a_second_lease_begins_before_the_store_is_asked(world):
-    """A store that takes longer than a lease to say that the epoch holds has said nothing of now."""
+    """A store that takes longer than a lease to say that the epoch holds has said nothing of
+    now.
+    """
     passage = world.passage()
     passage.enter(5)
     world.now += LEASE
@@ -195,7 +199,9 @@ def test_a_second_lease_begins_before_the_store_is_asked(world):
     assert not passage.hand_over()
 
 
-def test_a_peer_that_does_not_take_its_answer_loses_the_stream_and_holds_a_revocation_no_longer(world):
+def test_a_peer_that_does_not_take_its_answer_loses_the_stream_and_holds_a_revocation_no_longer(
+    world,
+):
     passage = world.passage("stalled")
     passage.enter(5)
     passage.hand_over()
@@ -222,7 +228,9 @@ def test_a_stream_that_was_ended_is_done_as_soon_as_grpc_lets_go_of_it(world):
 
 
 def test_stalled_streams_are_ended_without_any_revocation_or_store(world):
-    """A replica that is cut off from the store does not hear of revocations: its leases must end by themselves."""
+    """A replica that is cut off from the store does not hear of revocations: its leases must end by
+    themselves.
+    """
     passage = world.passage()
     passage.enter(5)
     passage.hand_over()

@@ -1,4 +1,6 @@
-"""Which intent ids are taken, at a glance and with a sentence: both must say the same of every id."""
+"""Which intent ids are taken, at a glance and with a sentence: both must say the same of every
+id.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 NOW = 1_800_000_000_000
-MILLIS = st.integers(0, (1 << 48) - 1) | st.integers(NOW + pipeline.FUTURE_MS - 2, NOW + pipeline.FUTURE_MS + 2)
+MILLIS = st.integers(0, (1 << 48) - 1) | st.integers(
+    NOW + pipeline.FUTURE_MS - 2, NOW + pipeline.FUTURE_MS + 2
+)
 
 
 def taken(intent_id: bytes) -> bool:
@@ -34,4 +38,6 @@ def test_any_sixteen_bytes(millis: int, rest: bytes) -> None:
 def test_any_uuid_of_version_7(millis: int, rest: bytes) -> None:
     made = bytearray(millis.to_bytes(6, "big") + rest)
     made[6], made[8] = made[6] & 0x0F | 0x70, made[8] & 0x3F | 0x80
-    assert taken_at_a_glance(bytes(made)) == taken(bytes(made)) == (millis <= NOW + pipeline.FUTURE_MS)
+    assert (
+        taken_at_a_glance(bytes(made)) == taken(bytes(made)) == (millis <= NOW + pipeline.FUTURE_MS)
+    )

@@ -1,4 +1,6 @@
-"""A replica's word to the others, and how a revocation waits for theirs, with a clock that is told."""
+"""A replica's word to the others, and how a revocation waits for theirs, with a clock that is
+told.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,9 @@ def test_one_that_was_taken_for_dead_is_known_again_before_it_decides(members):
 
 
 def test_a_replica_that_cannot_say_that_it_decides_does_not_decide(members):
-    """If the word is not durable the snapshot stays the old one, and a commit under it is refused."""
+    """If the word is not durable the snapshot stays the old one, and a commit under it is
+    refused.
+    """
     one, two = members
     before = two.snapshots.current
     one.revoke()
@@ -140,7 +144,9 @@ def test_one_that_ended_well_is_not_waited_for(members):
     assert looks == [0]
 
 
-@pytest.mark.parametrize("error", [StoreUnavailableError("injected"), CommitUnknownError("injected")])
+@pytest.mark.parametrize(
+    "error", [StoreUnavailableError("injected"), CommitUnknownError("injected")]
+)
 def test_one_that_cannot_say_that_it_ends_ends(members, error):
     one, two = members
 
@@ -153,8 +159,12 @@ def test_one_that_cannot_say_that_it_ends_ends(members, error):
 
 
 @pytest.mark.parametrize("method", ["announce", "laggards", "forget_replicas"])
-@pytest.mark.parametrize("error", [StoreUnavailableError("injected"), CommitUnknownError("injected")])
-def test_a_revocation_that_cannot_see_the_others_does_not_say_that_it_is_in_force(members, method, error):
+@pytest.mark.parametrize(
+    "error", [StoreUnavailableError("injected"), CommitUnknownError("injected")]
+)
+def test_a_revocation_that_cannot_see_the_others_does_not_say_that_it_is_in_force(
+    members, method, error
+):
     one, _ = members
     one.pass_time_at_each_look(10_000)
     epoch = one.revoke()

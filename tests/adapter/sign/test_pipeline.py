@@ -38,8 +38,16 @@ def test_a_signature_has_exactly_one_leaf_that_names_who_what_and_under_which_po
     entry = decode(rig.entries()[item.leaf_index])
     assert isinstance(entry, Signed)
     assert entry.signature_hash == hashlib.sha256(item.signature).digest()
-    assert (entry.group.workload, entry.group.tenant, entry.group.key) == (peer().spiffe_id, "demo", "orders")
-    assert (entry.group.purpose, entry.group.grant, entry.group.caller) == ("jwt", "orders-jwt", "app")
+    assert (entry.group.workload, entry.group.tenant, entry.group.key) == (
+        peer().spiffe_id,
+        "demo",
+        "orders",
+    )
+    assert (entry.group.purpose, entry.group.grant, entry.group.caller) == (
+        "jwt",
+        "orders-jwt",
+        "app",
+    )
     assert entry.group.policy_digest == rig.policy.digest
 
 
@@ -56,8 +64,11 @@ def test_the_same_intent_gives_the_same_bytes_and_one_leaf(rig):
     digest = hashlib.sha256(b"x").digest()
     first = rig.sign(digest, intents=[intent], algorithm=algorithms.ALGORITHM_ES256)[0]
     size = rig.store.control().tree_size
-    # ES256 draws fresh randomness: only the ledger can give the same bytes again. Another handle, as after a renewal.
-    again = rig.sign(digest, intents=[intent], algorithm=algorithms.ALGORITHM_ES256, handle=rig.handle())[0]
+    # ES256 draws fresh randomness: only the ledger can give the same bytes again. Another handle,
+    # as after a renewal.
+    again = rig.sign(
+        digest, intents=[intent], algorithm=algorithms.ALGORITHM_ES256, handle=rig.handle()
+    )[0]
     assert (again.signature, again.leaf_index) == (first.signature, first.leaf_index)
     assert not again.HasField("signed_by"), "the group says it; a thousand repeats need not"
     assert rig.store.control().tree_size == size
@@ -94,7 +105,10 @@ def test_one_bad_item_never_fails_its_neighbours(rig):
         ({"algorithm": algorithms.ALGORITHM_ES384}, reasons.REASON_ALGORITHM_NOT_ALLOWED),
         ({"context": signing_pb2.ContextSuffix(role="thief")}, reasons.REASON_CONTEXT_NOT_ALLOWED),
         ({"context": signing_pb2.ContextSuffix()}, reasons.REASON_CONTEXT_NOT_ALLOWED),
-        ({"context": signing_pb2.ContextSuffix(protocol="tls", role="issuer")}, reasons.REASON_CONTEXT_NOT_ALLOWED),
+        (
+            {"context": signing_pb2.ContextSuffix(protocol="tls", role="issuer")},
+            reasons.REASON_CONTEXT_NOT_ALLOWED,
+        ),
         ({"expected_kid": "another"}, reasons.REASON_KEY_MOVED),
     ],
 )
@@ -108,9 +122,15 @@ def test_a_refusal_is_final_for_its_intent(rig):
     """A delayed copy of a refused call must not be signed later, when the policy might allow it."""
     intent = new_intent_id()
     wrong = signing_pb2.ContextSuffix(role="thief")
-    assert rig.sign(b"m", intents=[intent], context=wrong)[0].failure.reason == reasons.REASON_CONTEXT_NOT_ALLOWED
+    assert (
+        rig.sign(b"m", intents=[intent], context=wrong)[0].failure.reason
+        == reasons.REASON_CONTEXT_NOT_ALLOWED
+    )
     assert rig.sign(b"m", intents=[intent])[0].failure.reason == reasons.REASON_INTENT_CONFLICT
-    assert rig.sign(b"m", intents=[intent], context=wrong)[0].failure.reason == reasons.REASON_CONTEXT_NOT_ALLOWED
+    assert (
+        rig.sign(b"m", intents=[intent], context=wrong)[0].failure.reason
+        == reasons.REASON_CONTEXT_NOT_ALLOWED
+    )
 
 
 def test_a_stolen_handle_is_refused_and_seen(rig):
@@ -150,22 +170,30 @@ def test_the_rate_is_kept_and_leaves_the_intent_free(rig):
 
 
 def test_beyond_the_rate_the_token_has_no_work(rig, monkeypatch):
-    """A workload held to one signature a second could have the token derive for every context it named, at any rate."""
+    """A workload held to one signature a second could have the token derive for every context it
+    named, at any rate.
+    """
     assert all(item.signature for item in rig.sign(b"1", b"2", handle=rig.handle("slow")))
     derived = []
     monkeypatch.setattr(rig.keyring, "signer", lambda *about: derived.append(about))
-    items = rig.sign(b"3", b"4", handle=rig.handle("slow"))  # another handle: nothing is remembered of it
+    items = rig.sign(
+        b"3", b"4", handle=rig.handle("slow")
+    )  # another handle: nothing is remembered of it
     assert {item.failure.reason for item in items} == {reasons.REASON_RATE_LIMITED}
     assert not derived
 
 
 def test_a_batch_that_is_decided_anew_keeps_its_rate_and_is_recorded_once(rig, monkeypatch):
-    """A revocation of something else moves the epoch under the batch: the second round used to let everything pass."""
+    """A revocation of something else moves the epoch under the batch: the second round used to let
+    everything pass.
+    """
     commit, moved = rig.store.commit, []
 
     def late(epoch, drafts, now):
         if not moved:
-            moved.append(rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, "others", lambda _: b"leaf", now))
+            moved.append(
+                rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, "others", lambda _: b"leaf", now)
+            )
         return commit(epoch, drafts, now)
 
     monkeypatch.setattr(rig.store, "commit", late)
@@ -194,7 +222,9 @@ def test_an_intent_id_that_is_none_is_refused(rig, intent, reason):
 
 @pytest.mark.parametrize("hours", [6, -26, 24 * 365 * 8000])
 def test_a_clock_that_is_hours_off_is_named_with_both_times(rig, hours):
-    """An application whose clock was wrong was told that its window had closed, and looked for the mistake in its own code."""
+    """An application whose clock was wrong was told that its window had closed, and looked for the
+    mistake in its own code.
+    """
     intent = intent_at(hours * 3_600_000)
     (item,) = rig.sign(b"m", intents=[intent])
     assert item.failure.reason in {reasons.REASON_INTENT_FROM_FUTURE, reasons.REASON_INTENT_EXPIRED}
@@ -218,12 +248,18 @@ def test_an_intent_older_than_the_window_needs_no_collection_to_be_refused(rig):
 
 
 def test_a_revocation_between_decision_and_commit_wins(rig, monkeypatch):
-    """The batch was decided and signed under the old epoch; the commit finds it moved, and the second round refuses."""
+    """The batch was decided and signed under the old epoch; the commit finds it moved, and the
+    second round refuses.
+    """
     commit, revoked = rig.store.commit, []
 
     def late(epoch, drafts, now):
         if not revoked:
-            revoked.append(rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, "orders-jwt", lambda _: b"leaf", now))
+            revoked.append(
+                rig.store.revoke(
+                    admin_pb2.REVOCATION_KIND_GRANT, "orders-jwt", lambda _: b"leaf", now
+                )
+            )
         return commit(epoch, drafts, now)
 
     monkeypatch.setattr(rig.store, "commit", late)
@@ -255,10 +291,15 @@ def test_a_store_that_fails_releases_nothing(rig, monkeypatch, error):
 def test_a_batch_above_the_bound_is_refused_before_anything_is_done(rig):
     size = rig.store.control().tree_size
     item = pb.SignItem(intent_id=new_intent_id(), input=b"m")
-    groups = [pb.SignGroup(algorithm=1, items=[item] * 600), pb.SignGroup(algorithm=1, items=[item] * 600)]
+    groups = [
+        pb.SignGroup(algorithm=1, items=[item] * 600),
+        pb.SignGroup(algorithm=1, items=[item] * 600),
+    ]
     with pytest.raises(FailureError) as caught:
         rig.pipeline.run(
-            peer(), pb.SignRequest(batch_id=1, handles=[rig.handle()], groups=groups), rig.fence.passage(lambda: None)
+            peer(),
+            pb.SignRequest(batch_id=1, handles=[rig.handle()], groups=groups),
+            rig.fence.passage(lambda: None),
         )
     assert caught.value.reason == reasons.REASON_INPUT_TOO_LARGE
     assert rig.store.control().tree_size == size
@@ -278,7 +319,9 @@ def batch_of(tokens, role="issuer") -> pb.SignRequest:
     suffix = signing_pb2.ContextSuffix(role=role)
     items = [pb.SignItem(intent_id=new_intent_id(), input=b"m") for _ in tokens]
     groups = [
-        pb.SignGroup(handle_index=index, algorithm=algorithms.ALGORITHM_ED25519, context=suffix, items=[item])
+        pb.SignGroup(
+            handle_index=index, algorithm=algorithms.ALGORITHM_ED25519, context=suffix, items=[item]
+        )
         for index, item in enumerate(items)
     ]
     return pb.SignRequest(batch_id=1, handles=tokens, groups=groups)
@@ -290,7 +333,9 @@ def failures(rig, request, who=None) -> set[int]:
 
 
 def test_forged_handles_are_charged_before_they_are_verified(rig, monkeypatch):
-    """256 forged handles a batch, on and on: beyond its budget none is verified, and whoever is good goes on signing."""
+    """256 forged handles a batch, on and on: beyond its budget none is verified, and whoever is
+    good goes on signing.
+    """
     good, others = rig.handle(), rig.handle("others", peer(OTHER))
     rig.sign(b"warm", handle=good)
     read, true = [], rig.verifier.read
@@ -298,7 +343,9 @@ def test_forged_handles_are_charged_before_they_are_verified(rig, monkeypatch):
     monkeypatch.setattr(pipeline_module, "pause", lambda _: None)
     seen = set()
     for batch in range(20):
-        seen |= failures(rig, batch_of([b"forged %d %d" % (batch, number) for number in range(256)]))
+        seen |= failures(
+            rig, batch_of([b"forged %d %d" % (batch, number) for number in range(256)])
+        )
     assert seen == {reasons.REASON_HANDLE_FORGED, reasons.REASON_RATE_LIMITED}
     assert len(read) * cost.VERIFY <= 5 * 200_000 + cost.VERIFY, "five seconds of a budget"
     assert rig.sign(b"m", handle=good)[0].signature, "signatures are not charged to it"
@@ -308,24 +355,36 @@ def test_forged_handles_are_charged_before_they_are_verified(rig, monkeypatch):
 def test_the_same_forged_handle_in_every_group_is_verified_once(rig, monkeypatch):
     read, true = [], rig.verifier.read
     monkeypatch.setattr(rig.verifier, "read", lambda token: read.append(token) or true(token))
-    assert failures(rig, batch_of([b"forged"] * 256)) <= {reasons.REASON_HANDLE_FORGED, reasons.REASON_RATE_LIMITED}
+    assert failures(rig, batch_of([b"forged"] * 256)) <= {
+        reasons.REASON_HANDLE_FORGED,
+        reasons.REASON_RATE_LIMITED,
+    }
     assert len(read) == 1
 
 
 def test_refusals_are_charged_and_whoever_is_over_its_budget_waits_for_the_word(rig, monkeypatch):
-    """1,024 items in a context that is not allowed, on and on: told at once, it would come at once again."""
+    """1,024 items in a context that is not allowed, on and on: told at once, it would come at once
+    again.
+    """
     paused, bad = [], rig.handle()
     monkeypatch.setattr(pipeline_module, "pause", paused.append)
     inputs = [b"m"] * 1024
     while not paused:
-        kinds = {item.failure.reason for item in rig.sign(*inputs, handle=bad, context=signing_pb2.ContextSuffix(role="nobody"))}
+        kinds = {
+            item.failure.reason
+            for item in rig.sign(
+                *inputs, handle=bad, context=signing_pb2.ContextSuffix(role="nobody")
+            )
+        }
         assert kinds <= {reasons.REASON_CONTEXT_NOT_ALLOWED, reasons.REASON_RATE_LIMITED}
     assert kinds == {reasons.REASON_RATE_LIMITED}
     assert paused[0] > 0
 
 
 def test_one_pod_does_not_use_up_the_rate_of_its_deployment(rig):
-    """The grant allows one a second and two at once; a pod that asked all the time left its siblings none."""
+    """The grant allows one a second and two at once; a pod that asked all the time left its
+    siblings none.
+    """
     pods = [peer(key=b"greedy"), peer(key=b"sibling")]
     greedy, sibling = (rig.handle("slow", pod) for pod in pods)
     context = {"context": signing_pb2.ContextSuffix(role="issuer")}
@@ -345,7 +404,11 @@ def in_company(rig):
 def test_where_others_are_about_a_large_batch_is_committed_in_pieces(rig, monkeypatch):
     """A commit of a thousand signatures kept everybody's next one waiting for it."""
     sizes, commit = [], rig.store.commit
-    monkeypatch.setattr(rig.store, "commit", lambda epoch, drafts, now: sizes.append(len(drafts)) or commit(epoch, drafts, now))
+    monkeypatch.setattr(
+        rig.store,
+        "commit",
+        lambda epoch, drafts, now: sizes.append(len(drafts)) or commit(epoch, drafts, now),
+    )
     in_company(rig)
     items = rig.sign(*[b"%d" % number for number in range(300)])
     assert all(item.signature for item in items)
@@ -371,14 +434,18 @@ def test_what_was_committed_goes_out_though_the_store_fails_then(rig, monkeypatc
     items = rig.sign(*([b"m"] * 300), intents=intents)
     done = [item for item in items if item.signature]
     assert len(done) == calls[0] == rig.store.control().tree_size - size
-    assert {item.failure.reason for item in items if not item.signature} == {reasons.REASON_STORE_UNAVAILABLE}
+    assert {item.failure.reason for item in items if not item.signature} == {
+        reasons.REASON_STORE_UNAVAILABLE
+    }
     again = rig.sign(*([b"m"] * 300), intents=intents)
     assert [item.signature for item in again[: len(done)]] == [item.signature for item in done]
     assert rig.store.control().tree_size - size == 300
 
 
 def test_a_revocation_between_two_pieces_wins(rig, monkeypatch):
-    """What the first piece signed is in the ledger and does not leave: its handle was revoked before the batch was answered."""
+    """What the first piece signed is in the ledger and does not leave: its handle was revoked
+    before the batch was answered.
+    """
     handle, calls, commit = rig.handle(), [], rig.store.commit
 
     def revoked_then(epoch, drafts, now):
@@ -392,11 +459,16 @@ def test_a_revocation_between_two_pieces_wins(rig, monkeypatch):
     in_company(rig)
     items = rig.sign(*([b"m"] * 200), handle=handle)
     assert not any(item.signature for item in items)
-    assert {item.failure.reason for item in items} <= {reasons.REASON_COMMIT_UNKNOWN, reasons.REASON_HANDLE_REVOKED}
+    assert {item.failure.reason for item in items} <= {
+        reasons.REASON_COMMIT_UNKNOWN,
+        reasons.REASON_HANDLE_REVOKED,
+    }
 
 
 def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig, monkeypatch):
-    """The piece before it was committed, its own was not: told "refused", and signed when it was sent again (I5)."""
+    """The piece before it was committed, its own was not: told "refused", and signed when it was
+    sent again (I5).
+    """
     calls, commit, append = [], rig.store.commit, rig.store.append
 
     def fails_later(epoch, drafts, now):
@@ -406,10 +478,16 @@ def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig, monkeypatch)
         return commit(epoch, drafts, now)
 
     monkeypatch.setattr(rig.store, "commit", fails_later)
-    monkeypatch.setattr(rig.store, "append", lambda *_: pytest.fail("after the failure") if calls[1:] else append(*_))
+    monkeypatch.setattr(
+        rig.store,
+        "append",
+        lambda *_: pytest.fail("after the failure") if calls[1:] else append(*_),
+    )
     in_company(rig)
     suffix = signing_pb2.ContextSuffix(role="issuer")
-    good = [pb.SignItem(intent_id=new_intent_id(), input=b"m") for _ in range(pipeline_module.PIECE)]
+    good = [
+        pb.SignItem(intent_id=new_intent_id(), input=b"m") for _ in range(pipeline_module.PIECE)
+    ]
     misfit, fine = (
         pb.SignItem(intent_id=new_intent_id(), input=b"no digest"),
         [pb.SignItem(intent_id=new_intent_id(), input=b"m")],
@@ -418,7 +496,11 @@ def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig, monkeypatch)
     ed25519, es256 = algorithms.ALGORITHM_ED25519, algorithms.ALGORITHM_ES256
     groups = [
         pb.SignGroup(handle_index=index, algorithm=algorithm, context=suffix, items=items)
-        for index, algorithm, items in ((0, ed25519, good), (1, ed25519, fine), (0, es256, [misfit, *more]))
+        for index, algorithm, items in (
+            (0, ed25519, good),
+            (1, ed25519, fine),
+            (0, es256, [misfit, *more]),
+        )
     ]
     request = pb.SignRequest(batch_id=1, handles=[rig.handle(), b"forged"], groups=groups)
     answer = rig.pipeline.run(peer(), request, rig.fence.passage(lambda: None))
@@ -429,13 +511,17 @@ def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig, monkeypatch)
 
 
 def revoking(rig, monkeypatch, then=lambda call: None):
-    """At every second commit something is revoked first that this batch does not need; `then` is told which commit it is."""
+    """At every second commit something is revoked first that this batch does not need; `then` is
+    told which commit it is.
+    """
     calls, commit = [], rig.store.commit
 
     def committing(epoch, drafts, now):
         calls.append(len(drafts))
         if not len(calls) % 2:
-            rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, f"other-{len(calls)}", lambda _: b"leaf", now_ms())
+            rig.store.revoke(
+                admin_pb2.REVOCATION_KIND_GRANT, f"other-{len(calls)}", lambda _: b"leaf", now_ms()
+            )
         then(len(calls))
         return commit(epoch, drafts, now)
 
@@ -450,11 +536,18 @@ def store_is_gone(call):
 
 @pytest.mark.parametrize(
     ("then", "rest"),
-    [(store_is_gone, reasons.REASON_STORE_UNAVAILABLE), (lambda _: None, reasons.REASON_OVERLOADED)],
+    [
+        (store_is_gone, reasons.REASON_STORE_UNAVAILABLE),
+        (lambda _: None, reasons.REASON_OVERLOADED),
+    ],
     ids=["the store is gone", "revoked again and again"],
 )
-def test_what_a_piece_signed_before_something_was_revoked_is_not_said_not_to_have_happened(rig, monkeypatch, then, rest):
-    """Decided anew, the batch failed as a whole, "unavailable: it did not happen", and a part of it was in the ledger (I5)."""
+def test_what_a_piece_signed_before_something_was_revoked_is_not_said_not_to_have_happened(
+    rig, monkeypatch, then, rest
+):
+    """Decided anew, the batch failed as a whole, "unavailable: it did not happen", and a part of it
+    was in the ledger (I5).
+    """
     revoking(rig, monkeypatch, then)
     intents = [new_intent_id() for _ in range(200)]
     items = rig.sign(*([b"m"] * 200), intents=intents, handle=rig.handle())
@@ -463,18 +556,24 @@ def test_what_a_piece_signed_before_something_was_revoked_is_not_said_not_to_hav
     told = {intent: item.failure.reason for intent, item in zip(intents, items, strict=True)}
     assert {told[intent] for intent in stored} == {reasons.REASON_COMMIT_UNKNOWN}
     assert {told[intent] for intent in intents if intent not in stored} == {rest}
-    assert not any(item.signature for item in items), "its passage was left, and nothing holds a revocation up for it"
+    assert not any(item.signature for item in items), (
+        "its passage was left, and nothing holds a revocation up for it"
+    )
 
 
 def test_what_a_piece_signed_is_not_refused_by_the_next_attempt(rig, monkeypatch):
-    """The handle's life ended while the batch was decided anew: some of it was signed, and not refused."""
+    """The handle's life ended while the batch was decided anew: some of it was signed, and not
+    refused.
+    """
     true, handle = rig.verifier.read, rig.handle()
     attempts = []
 
     def over(call):
         if call == 2:
             rig.verdicts.clear()
-            monkeypatch.setattr(rig.verifier, "read", lambda _: attempts.append(1) or true(b"forged"))
+            monkeypatch.setattr(
+                rig.verifier, "read", lambda _: attempts.append(1) or true(b"forged")
+            )
 
     revoking(rig, monkeypatch, over)
     intents = [new_intent_id() for _ in range(200)]
@@ -487,16 +586,22 @@ def test_what_a_piece_signed_is_not_refused_by_the_next_attempt(rig, monkeypatch
 
 
 def test_a_batch_that_is_kept_waiting_for_its_budget_keeps_nobody_else(rig, monkeypatch):
-    """It counted as something small that finishes at once: each piece of everybody's large batches waited for it, in vain."""
+    """It counted as something small that finishes at once: each piece of everybody's large batches
+    waited for it, in vain.
+    """
     small = []
     monkeypatch.setattr(pipeline_module, "pause", lambda _: small.append(rig.turns._small_ones))
     while not small:
-        rig.sign(*([b"m"] * 1024), handle=rig.handle(), context=signing_pb2.ContextSuffix(role="nobody"))
+        rig.sign(
+            *([b"m"] * 1024), handle=rig.handle(), context=signing_pb2.ContextSuffix(role="nobody")
+        )
     assert small == [0]
 
 
 def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig, monkeypatch):
-    """A token hangs: two batches that wait for what a third asked of it had all turns, and nobody signed with keys in memory."""
+    """A token hangs: two batches that wait for what a third asked of it had all turns, and nobody
+    signed with keys in memory.
+    """
     handle = rig.handle()
     reached, go_on, waiting = threading.Event(), threading.Event(), threading.Event()
     true, aside = rig.token.hmac, rig.keyring._aside
@@ -532,16 +637,27 @@ def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig, monkeypatch)
 
 def test_whoever_asks_the_token_for_a_public_key_has_no_turn(rig, monkeypatch):
     free, true = [], rig.token.public_key
-    monkeypatch.setattr(rig.token, "public_key", lambda label: free.append(rig.turns.small._free) or true(label))
+    monkeypatch.setattr(
+        rig.token, "public_key", lambda label: free.append(rig.turns.small._free) or true(label)
+    )
     in_company(rig)
     context = signing_pb2.ContextSuffix(role="signer")
-    (item,) = rig.sign(b"d" * 48, handle=rig.handle("release"), algorithm=algorithms.ALGORITHM_ES384, context=context)
+    (item,) = rig.sign(
+        b"d" * 48,
+        handle=rig.handle("release"),
+        algorithm=algorithms.ALGORITHM_ES384,
+        context=context,
+    )
     assert item.signature
     assert free == [2]
 
 
-@pytest.mark.parametrize(("patience_s", "asked"), [(0.0, 1), (60.0, 40)], ids=["hangs", "fails at once"])
-def test_a_token_that_hangs_is_not_asked_once_for_each_signature(rig, monkeypatch, patience_s, asked):
+@pytest.mark.parametrize(
+    ("patience_s", "asked"), [(0.0, 1), (60.0, 40)], ids=["hangs", "fails at once"]
+)
+def test_a_token_that_hangs_is_not_asked_once_for_each_signature(
+    rig, monkeypatch, patience_s, asked
+):
     """Ten seconds each: a batch of a thousand held a thread and a place for three hours."""
     calls = []
 
@@ -568,13 +684,17 @@ def test_a_token_that_hangs_is_not_asked_once_for_each_signature(rig, monkeypatc
     rig.sign(b"warm", handle=handles[1])
     request = pb.SignRequest(batch_id=1, handles=handles, groups=[direct, in_memory])
     answer = rig.pipeline.run(peer(), request, rig.fence.passage(lambda: None))
-    assert {item.failure.reason for item in answer.groups[0].items} == {reasons.REASON_TOKEN_UNAVAILABLE}
+    assert {item.failure.reason for item in answer.groups[0].items} == {
+        reasons.REASON_TOKEN_UNAVAILABLE
+    }
     assert answer.groups[1].items[0].signature, "a key in memory needs no token"
     assert len(calls) == asked
 
 
 def test_a_handle_whose_life_ends_while_a_batch_waits_for_its_turns_signs_no_more(rig, monkeypatch):
-    """A large batch among many takes long: what it was allowed at its beginning is not what it is allowed at its end (I2)."""
+    """A large batch among many takes long: what it was allowed at its beginning is not what it is
+    allowed at its end (I2).
+    """
     handle, commit, true = rig.handle(), rig.store.commit, pipeline_module.now_ms
     sizes = []
 
@@ -588,17 +708,27 @@ def test_a_handle_whose_life_ends_while_a_batch_waits_for_its_turns_signs_no_mor
     in_company(rig)
     intents = [new_intent_id() for _ in range(100)]
     items = rig.sign(*([b"m"] * 100), handle=handle, intents=intents)
-    assert [bool(item.signature) for item in items] == [True] * sizes[0] + [False] * (100 - sizes[0])
+    assert [bool(item.signature) for item in items] == [True] * sizes[0] + [False] * (
+        100 - sizes[0]
+    )
     assert {item.failure.reason for item in items[sizes[0] :]} == {reasons.REASON_HANDLE_EXPIRED}
     assert len(rig.store.find(peer().spiffe_id, intents)) == 100, "and that is final"
 
 
 def test_keys_that_are_new_are_paid_for_by_turns(rig, monkeypatch):
-    """A batch whose groups each had a transcript of their own cost ten times the turns that it was given."""
+    """A batch whose groups each had a transcript of their own cost ten times the turns that it was
+    given.
+    """
     spent, spend, handle = [], Turn.spend, rig.handle()
-    monkeypatch.setattr(Turn, "spend", lambda turn, cost_us: spent.append(cost_us) or spend(turn, cost_us))
+    monkeypatch.setattr(
+        Turn, "spend", lambda turn, cost_us: spent.append(cost_us) or spend(turn, cost_us)
+    )
     for _ in range(2):
-        rig.sign(b"m", handle=handle, context=signing_pb2.ContextSuffix(role="issuer", transcript=b"t" * 32))
+        rig.sign(
+            b"m",
+            handle=handle,
+            context=signing_pb2.ContextSuffix(role="issuer", transcript=b"t" * 32),
+        )
         rig.sign(b"m", handle=rig.handle(), context=signing_pb2.ContextSuffix(role="issuer"))
     assert spent.count(cost.first_use(True)) == 1
     assert spent.count(cost.first_use(False)) == 1
@@ -611,7 +741,9 @@ def bounded(rig, mib):
 
 @pytest.mark.parametrize("what", ["signatures", "refusals"])
 def test_what_a_store_did_not_take_is_not_paid_for(rig, monkeypatch, what):
-    """The store was away for an hour, and who tried again all the while had used up its day's evidence when it came back."""
+    """The store was away for an hour, and who tried again all the while had used up its day's
+    evidence when it came back.
+    """
     bounded(rig, 1)
     true = rig.store.commit
     context = signing_pb2.ContextSuffix(role="issuer" if what == "signatures" else "nobody")
@@ -632,7 +764,9 @@ def test_what_a_store_did_not_take_is_not_paid_for(rig, monkeypatch, what):
 
 def test_only_what_is_new_is_counted_as_written(rig):
     counted = []
-    rig.pipeline._evidence = EvidenceQuota(Buckets(lambda: 0), 1, 0, lambda kind, size: counted.append(kind))
+    rig.pipeline._evidence = EvidenceQuota(
+        Buckets(lambda: 0), 1, 0, lambda kind, size: counted.append(kind)
+    )
     intent = new_intent_id()
     for _ in range(3):
         assert rig.sign(b"m", intents=[intent])[0].signature
@@ -646,8 +780,13 @@ def step_back(monkeypatch):
 
 
 def test_a_grant_is_good_for_more_though_the_clock_on_the_wall_stepped_back(rig, monkeypatch):
-    """A drained bucket waited for the clock to come back to where it was: for an hour the grant signed nothing."""
-    assert rig.sign(b"0", b"1", b"2", handle=rig.handle("slow"))[2].failure.reason == reasons.REASON_RATE_LIMITED
+    """A drained bucket waited for the clock to come back to where it was: for an hour the grant
+    signed nothing.
+    """
+    assert (
+        rig.sign(b"0", b"1", b"2", handle=rig.handle("slow"))[2].failure.reason
+        == reasons.REASON_RATE_LIMITED
+    )
     step_back(monkeypatch)
     rig.skipped_ms += 1000
     (item,) = rig.sign(b"3", handle=rig.handle("slow"))
@@ -655,7 +794,9 @@ def test_a_grant_is_good_for_more_though_the_clock_on_the_wall_stepped_back(rig,
 
 
 def test_refusals_are_recorded_again_though_the_clock_on_the_wall_stepped_back(rig, monkeypatch):
-    """A workload that was refused too often before the step had its refusals hidden behind a wait for an hour after it."""
+    """A workload that was refused too often before the step had its refusals hidden behind a wait
+    for an hour after it.
+    """
     flood = rig.sign(*([b"m"] * 1000), handle=b"x" * 100)
     assert flood[-1].failure.reason == reasons.REASON_RATE_LIMITED
     step_back(monkeypatch)
@@ -669,7 +810,9 @@ def test_fifty_threads_with_one_intent_get_identical_bytes(rig):
     size, answers = rig.store.control().tree_size, []
 
     def call():
-        answers.extend(rig.sign(digest, intents=[intent], algorithm=algorithms.ALGORITHM_ES256, handle=handle))
+        answers.extend(
+            rig.sign(digest, intents=[intent], algorithm=algorithms.ALGORITHM_ES256, handle=handle)
+        )
 
     threads = [threading.Thread(target=call) for _ in range(50)]
     for thread in threads:

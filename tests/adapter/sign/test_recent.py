@@ -64,9 +64,13 @@ def test_a_revocation_ends_what_was_decided_before_it(rig):
 
 def ready_of(rig, handle: bytes):
     verified = rig.groups.verify(handle, peer(), now_ms())
-    group = pb.SignGroup(algorithm=algorithms.ALGORITHM_ED25519, context=signing_pb2.ContextSuffix(role="issuer"))
+    group = pb.SignGroup(
+        algorithm=algorithms.ALGORITHM_ED25519, context=signing_pb2.ContextSuffix(role="issuer")
+    )
     decided = rig.groups.decide(verified, rig.snapshots.current, group, now_ms())
-    return name_of(handle, peer(), group), rig.groups.ready(decided, rig.snapshots.current, peer(), group)
+    return name_of(handle, peer(), group), rig.groups.ready(
+        decided, rig.snapshots.current, peer(), group
+    )
 
 
 def test_it_is_forgotten_after_a_second_or_when_the_handle_ends(rig):
@@ -84,7 +88,9 @@ def test_it_is_forgotten_after_a_second_or_when_the_handle_ends(rig):
 
 
 def test_a_clock_that_was_put_back_keeps_no_subkey_for_the_hours_that_come_again(rig):
-    """The decision was good until a moment that is hours away now: neither it nor the subkey in it stays that long."""
+    """The decision was good until a moment that is hours away now: neither it nor the subkey in it
+    stays that long.
+    """
     name, ready = ready_of(rig, rig.handle())
     recent, snapshot = Recent(), rig.snapshots.current
     recent.put(name, snapshot, ready, 10_000_000)

@@ -12,12 +12,16 @@ from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
 
-def signer(sign, algorithm=algorithms.ALGORITHM_ED25519, custody=algorithms.CUSTODY_CLASS_ADAPTER_MEMORY) -> Signer:
+def signer(
+    sign, algorithm=algorithms.ALGORITHM_ED25519, custody=algorithms.CUSTODY_CLASS_ADAPTER_MEMORY
+) -> Signer:
     return Signer(sign, b"spki", "kid", custody, algorithm, 1, b"")
 
 
 class Noting:
-    """Signs by turning the input round; notes the threads it was called on, refuses what starts with "bad"."""
+    """Signs by turning the input round; notes the threads it was called on, refuses what starts
+    with "bad".
+    """
 
     def __init__(self) -> None:
         self.threads: set[int] = set()
@@ -48,7 +52,9 @@ def test_many_are_signed_on_two_threads_in_order():
 )
 def test_few_or_what_gains_nothing_stays_on_its_thread(inputs, extra):
     sign = Noting()
-    assert Signing().sign(signer(sign, **extra), inputs, Patience()) == [data[::-1] for data in inputs]
+    assert Signing().sign(signer(sign, **extra), inputs, Patience()) == [
+        data[::-1] for data in inputs
+    ]
     assert sign.threads == {threading.get_ident()}
 
 
@@ -57,7 +63,9 @@ def test_a_failure_stays_in_its_place(bad):
     inputs = list(INPUTS)
     inputs[bad] = b"bad"
     results = Signing().sign(signer(Noting()), inputs, Patience())
-    assert [isinstance(result, FailureError) for result in results] == [at == bad for at in range(len(inputs))]
+    assert [isinstance(result, FailureError) for result in results] == [
+        at == bad for at in range(len(inputs))
+    ]
 
 
 def test_a_second_batch_at_the_same_time_does_not_wait_for_the_helper():

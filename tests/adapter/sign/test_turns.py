@@ -1,4 +1,6 @@
-"""A token or a store that hangs keeps each caller for its own wait: nobody queues without end behind those who came before."""
+"""A token or a store that hangs keeps each caller for its own wait: nobody queues without end
+behind those who came before.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def revoke(rig) -> None:
 
 
 def test_a_checkpoint_that_hangs_keeps_nobody_else_for_ever(rig, threads, impatient, monkeypatch):
-    """One workload asked for checkpoints while the HSM hung: each call waited for all before it, and held a thread meanwhile."""
+    """One workload asked for checkpoints while the HSM hung: each call waited for all before it,
+    and held a thread meanwhile.
+    """
     hanging = Hanging(monkeypatch, rig.token, "sign")
     first = threads.submit(rig.checkpoints.current, now_ms())
     assert hanging.reached.wait(30)
@@ -87,7 +91,9 @@ def test_a_look_at_the_epoch_that_hangs_keeps_nobody_else(rig, threads, monkeypa
 
 
 def test_a_new_snapshot_that_hangs_fails_closed(rig, threads, impatient, monkeypatch):
-    """Decisions under the old epoch must not go on, and those that wait for the new one must not wait for ever."""
+    """Decisions under the old epoch must not go on, and those that wait for the new one must not
+    wait for ever.
+    """
     snapshots = Snapshots(rig.store)
     old = snapshots.current
     revoke(rig)
@@ -102,8 +108,12 @@ def test_a_new_snapshot_that_hangs_fails_closed(rig, threads, impatient, monkeyp
 
 
 @pytest.mark.parametrize("name", ["promise_authority", "authorities"])
-def test_a_promise_that_hangs_keeps_nobody_else_for_ever(rig, threads, impatient, monkeypatch, name):
-    realm = Realm(rig.policy.trust_domain, rig.policy.digest, Lives(3_600_000, 365 * 86_400_000, 600_000))
+def test_a_promise_that_hangs_keeps_nobody_else_for_ever(
+    rig, threads, impatient, monkeypatch, name
+):
+    realm = Realm(
+        rig.policy.trust_domain, rig.policy.digest, Lives(3_600_000, 365 * 86_400_000, 600_000)
+    )
     provision_all(rig.policy, rig.token, rig.store, now_ms(), realm)
     authority = Authority(rig.token, rig.store, realm)
     (row,) = authority.rows()

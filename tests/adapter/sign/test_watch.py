@@ -14,7 +14,9 @@ DAY_S = 86_400.0
 
 
 class Ledger:
-    """As much of a store as a collection sees: how many old rows there are, and how many at most went at once."""
+    """As much of a store as a collection sees: how many old rows there are, and how many at most
+    went at once.
+    """
 
     def __init__(self, old: int, told_ms: int | None = None) -> None:
         self.old = old
@@ -38,8 +40,21 @@ class Ledger:
 
 def collecting(ledger: Ledger) -> Ticker:
     """The ticker that collects, once a day."""
-    unused = {"catch_up": SimpleNamespace(look=None), "fence": None, "checkpoints": None, "beat": None, "sweeps": ()}
-    made = tickers(ledger, **unused, retention_ms=1, poll_seconds=1, checkpoint_seconds=1, collect_seconds=DAY_S)
+    unused = {
+        "catch_up": SimpleNamespace(look=None),
+        "fence": None,
+        "checkpoints": None,
+        "beat": None,
+        "sweeps": (),
+    }
+    made = tickers(
+        ledger,
+        **unused,
+        retention_ms=1,
+        poll_seconds=1,
+        checkpoint_seconds=1,
+        collect_seconds=DAY_S,
+    )
     (ticker,) = (ticker for ticker in made if ticker._name == "collect")
     return ticker
 
@@ -65,8 +80,8 @@ def test_a_collection_goes_on_until_nothing_old_is_left(old, rounds):
 
 @pytest.mark.parametrize(("mine_ms", "told_ms", "taken_ms"), [(5, None, 5), (5, 3, 3), (3, 5, 3)])
 def test_intents_are_forgotten_when_two_clocks_agree(monkeypatch, mine_ms, told_ms, taken_ms):
-    """A replica's node was two days ahead, and so were the agents there: their intents moved the watermark, and everybody else's
-    were refused as expired for two days.
+    """A replica's node was two days ahead, and so were the agents there: their intents moved the
+    watermark, and everybody else's were refused as expired for two days.
     """
     monkeypatch.setattr(watch, "now_ms", lambda: mine_ms)
     ledger = Ledger(0, told_ms)
@@ -78,7 +93,9 @@ def test_intents_are_forgotten_when_two_clocks_agree(monkeypatch, mine_ms, told_
 
 
 class Stop:
-    """In the place of a ticker's event: notes how long each wait would be, and stops it at the last."""
+    """In the place of a ticker's event: notes how long each wait would be, and stops it at the
+    last.
+    """
 
     def __init__(self, waits: int) -> None:
         self.waits: list[float] = []
@@ -97,7 +114,9 @@ def run_through(ticker: Ticker, waits: int) -> list[float]:
 
 
 def test_a_collection_with_much_left_to_do_gives_others_a_turn_and_can_be_stopped():
-    """A lock that is taken again as soon as it is free is never anybody else's; and the process may end an hour's work before."""
+    """A lock that is taken again as soon as it is free is never anybody else's; and the process may
+    end an hour's work before.
+    """
     ledger = Ledger(10**9)
     assert run_through(collecting(ledger), 2) == [watch.MORE_SECONDS] * 2
     assert len(ledger.rounds) == 2
@@ -105,7 +124,9 @@ def test_a_collection_with_much_left_to_do_gives_others_a_turn_and_can_be_stoppe
 
 
 def test_a_call_that_fails_is_made_again_at_its_time_and_no_sooner():
-    """A store that is broken is not asked twenty times a second, whatever the last good round said."""
+    """A store that is broken is not asked twenty times a second, whatever the last good round
+    said.
+    """
     calls = []
 
     def action() -> bool:

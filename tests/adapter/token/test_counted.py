@@ -1,4 +1,6 @@
-"""Every error of the token is counted under its own label, at its first time too, and reaches its caller as it was."""
+"""Every error of the token is counted under its own label, at its first time too, and reaches its
+caller as it was.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,11 @@ class Failing:
 
 
 def test_the_calls_here_are_those_of_a_token():
-    methods = {name for name, _ in inspect.getmembers(Token, inspect.isfunction) if not name.startswith("_")}
+    methods = {
+        name
+        for name, _ in inspect.getmembers(Token, inspect.isfunction)
+        if not name.startswith("_")
+    }
     assert methods - {"close"} == set(CALLS)
 
 
@@ -80,5 +86,9 @@ def test_answers_pass_uncounted():
     token = CountedToken(inner, metrics)
     token.generate_secret("root")
     assert token.hmac("root", b"x") == inner.hmac("root", b"x")
-    assert (token.labels(), token.name, token.features) == (inner.labels(), inner.name, inner.features)
+    assert (token.labels(), token.name, token.features) == (
+        inner.labels(),
+        inner.name,
+        inner.features,
+    )
     assert not any(metrics.snapshot()["capsign.token.errors"].values())

@@ -33,7 +33,9 @@ def test_ecdsa_halves_must_be_equal(raw):
         encodings.ecdsa_der(raw)
 
 
-@pytest.mark.parametrize(("family", "curve"), [(Family.P256, ec.SECP256R1()), (Family.P384, ec.SECP384R1())])
+@pytest.mark.parametrize(
+    ("family", "curve"), [(Family.P256, ec.SECP256R1()), (Family.P384, ec.SECP384R1())]
+)
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_ec_point_with_and_without_its_octet_string(family, curve, wrapped):
     public = ec.generate_private_key(curve).public_key()
@@ -50,7 +52,9 @@ def test_ed25519_point_with_and_without_its_octet_string(wrapped):
 
 
 @pytest.mark.parametrize("family", [Family.P256, Family.P384, Family.ED25519])
-@pytest.mark.parametrize("point", [b"", b"\x04", bytes(31), bytes(34), bytes(65), bytes(97), bytes(200)])
+@pytest.mark.parametrize(
+    "point", [b"", b"\x04", bytes(31), bytes(34), bytes(65), bytes(97), bytes(200)]
+)
 def test_what_is_no_point_is_refused(family, point):
     with pytest.raises(ValueError, match=r"."):
         encodings.ec_spki(family, point)
@@ -67,7 +71,9 @@ def test_digest_info_is_what_openssl_pads():
     key = rsa.generate_private_key(65537, 2048)
     digest = bytes(range(32))
     signature = key.sign(digest, padding.PKCS1v15(), utils.Prehashed(hashes.SHA256()))
-    padded = pow(int.from_bytes(signature, "big"), 65537, key.public_key().public_numbers().n).to_bytes(256, "big")
+    padded = pow(
+        int.from_bytes(signature, "big"), 65537, key.public_key().public_numbers().n
+    ).to_bytes(256, "big")
     assert padded.endswith(b"\xff\0" + encodings.digest_info(digest))
 
 
@@ -76,4 +82,6 @@ def test_in_token_rows_agree_with_the_algorithm_table():
     assert set(encodings.IN_TOKEN) == direct
     for number, row in encodings.IN_TOKEN.items():
         assert row.name == ALGORITHMS[number].name
-        assert row.input_len == (ALGORITHMS[number].max_input if ALGORITHMS[number].takes_digest else 0)
+        assert row.input_len == (
+            ALGORITHMS[number].max_input if ALGORITHMS[number].takes_digest else 0
+        )

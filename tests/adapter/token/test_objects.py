@@ -17,10 +17,15 @@ def handle(label, identity=b"id"):
 
 
 class ScriptedSession:
-    """Each login shows one of `logins`, a list of labels of secrets; an exception in it is a login that fails."""
+    """Each login shows one of `logins`, a list of labels of secrets; an exception in it is a login
+    that fails.
+    """
 
     def __init__(self, *logins):
-        self.logins = [[handle(label) for label in login] if isinstance(login, list) else login for login in logins]
+        self.logins = [
+            [handle(label) for label in login] if isinstance(login, list) else login
+            for login in logins
+        ]
         self.generation = 0
 
     def renew(self):
@@ -58,13 +63,17 @@ def test_what_a_stale_session_hides_is_found_by_a_fresh_one():
     assert Objects(session, "token").secret("a").label == "a"
 
 
-@pytest.mark.parametrize("logins", [([], GONE), ([], [], GONE)], ids=["gone before the second look", "gone after it"])
+@pytest.mark.parametrize(
+    "logins", [([], GONE), ([], [], GONE)], ids=["gone before the second look", "gone after it"]
+)
 def test_a_token_that_goes_while_we_look_is_unavailable_and_not_empty(logins):
     for ask in ("secret", "any_key", "destroy"):
         with pytest.raises(TokenUnavailableError):
             getattr(Objects(ScriptedSession(*logins), "token"), ask)("a")
     with pytest.raises(TokenUnavailableError):
-        Objects(ScriptedSession(*logins), "token").make("a", lambda identity: pytest.fail("made on a token that is gone"))
+        Objects(ScriptedSession(*logins), "token").make(
+            "a", lambda identity: pytest.fail("made on a token that is gone")
+        )
 
 
 def test_labels_must_look_the_same_twice():
@@ -80,7 +89,9 @@ def test_handles_do_not_outlive_their_session():
     session.renew()
     assert objects.secret("a") is not before[0]
     assert objects.expanded("a", b"info") is not before[1]
-    assert before[1].destroyed == 0  # it died with its session: its handle may name another object by now
+    assert (
+        before[1].destroyed == 0
+    )  # it died with its session: its handle may name another object by now
 
 
 def test_derived_keys_are_kept_up_to_a_bound_and_the_oldest_unused_goes():
@@ -94,7 +105,11 @@ def test_derived_keys_are_kept_up_to_a_bound_and_the_oldest_unused_goes():
 def test_destroying_a_root_destroys_what_was_derived_from_it():
     session = ScriptedSession(["a", "b"])
     objects = Objects(session, "token")
-    derived, other, root = objects.expanded("a", b"info"), objects.expanded("b", b"info"), objects.secret("a")
+    derived, other, root = (
+        objects.expanded("a", b"info"),
+        objects.expanded("b", b"info"),
+        objects.secret("a"),
+    )
     objects.destroy("a")
     assert (derived.destroyed, other.destroyed, root.destroyed) == (1, 0, 1)
 
@@ -108,7 +123,10 @@ def test_of_two_that_make_one_label_the_later_withdraws():
         assert len(identity) == 16
         mine = handle("a", identity)
         session.logins[2].append(mine)
-        session.logins[3] += [theirs, mine]  # another process was quicker, and only a fresh login shows it
+        session.logins[3] += [
+            theirs,
+            mine,
+        ]  # another process was quicker, and only a fresh login shows it
 
     with pytest.raises(TokenUnavailableError, match="another process"):
         Objects(session, "token").make("a", maker)

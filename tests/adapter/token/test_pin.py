@@ -66,7 +66,9 @@ def test_a_link_out_of_its_directory_is_refused(tmp_path):
 
 
 def mounted_secret(directory, mode=0o400):
-    """A Secret as the kubelet mounts it: the name is a link through `..data` to a directory that is replaced as one."""
+    """A Secret as the kubelet mounts it: the name is a link through `..data` to a directory that is
+    replaced as one.
+    """
     version = directory / "..2026_11_22_08_00_00.1"
     version.mkdir()
     pin_file(version, mode=mode)
@@ -87,7 +89,11 @@ def test_a_mounted_secret_that_others_can_read_is_refused(tmp_path, mode):
 
 def test_processes_take_turns_at_a_mounted_secret(tmp_path):
     path = mounted_secret(tmp_path)
-    with one_at_a_time(path, 5), pytest.raises(TokenUnavailableError, match="making keys"), one_at_a_time(path, 0):
+    with (
+        one_at_a_time(path, 5),
+        pytest.raises(TokenUnavailableError, match="making keys"),
+        one_at_a_time(path, 0),
+    ):
         pass
     with one_at_a_time(path, 0):
         pass

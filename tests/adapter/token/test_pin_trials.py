@@ -1,4 +1,6 @@
-"""When a refused PIN is tried again: rarely where it worked before, and never where the token could lock."""
+"""When a refused PIN is tried again: rarely where it worked before, and never where the token could
+lock.
+"""
 
 from __future__ import annotations
 

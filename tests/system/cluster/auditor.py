@@ -1,4 +1,6 @@
-"""An auditor outside of the cluster: a certificate of the operators' authority, a port-forward, and `capsign log verify`."""
+"""An auditor outside of the cluster: a certificate of the operators' authority, a port-forward, and
+`capsign log verify`.
+"""
 
 from __future__ import annotations
 
@@ -32,20 +34,33 @@ class Auditor:
 
     def _first_log_key(self) -> str:
         """What the adapter said when it started first: trust on first use, as with any log."""
-        log = self._fleet.kubectl("logs", "capsign-adapter-0", f"--namespace={SYSTEM}", "--container=adapter")
+        log = self._fleet.kubectl(
+            "logs", "capsign-adapter-0", f"--namespace={SYSTEM}", "--container=adapter"
+        )
         said = [json.loads(line) for line in log.splitlines() if '"adapter.serving"' in line]
         return said[0]["log_key"]
 
     def verify(self) -> dict[str, Any]:
-        """Recompute the whole log. AssertionError if it does not add up, or does not extend what was seen before."""
+        """Recompute the whole log. AssertionError if it does not add up, or does not extend what
+        was seen before.
+        """
         published = self._fleet.kubectl.get("configmap", "capsign-trust-bundle", SYSTEM)
         self._bundle.write_text(published["data"]["bundle.pem"])
         with self._forwarded() as port:
-            where = ["--adapter", f"127.0.0.1:{port}", "--server-name", SERVER_NAME, "--ca", self._bundle]
+            where = [
+                "--adapter",
+                f"127.0.0.1:{port}",
+                "--server-name",
+                SERVER_NAME,
+                "--ca",
+                self._bundle,
+            ]
             who = ["--cert", self._certificate, "--key", self._key]
             what = ["--log-key", self._log_key, "--remember", self._remembered]
             command = [CAPSIGN, "log", "verify", *where, *who, *what, "-o", "json"]
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+            )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -54,7 +69,9 @@ class Auditor:
         """A port of ours that leads to the adapter's pod."""
         target = ["port-forward", f"--namespace={SYSTEM}", "statefulset/capsign-adapter", ":7446"]
         command = [KUBECTL, f"--kubeconfig={self._fleet.kubectl.kubeconfig}", *target]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as forwarding:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        ) as forwarding:
             try:
                 assert forwarding.stdout is not None
                 said = re.search(r"127\.0\.0\.1:(\d+) ->", forwarding.stdout.readline())

@@ -1,4 +1,6 @@
-"""One cluster for the session; a namespace for each test; when a test fails, what the cluster has to say."""
+"""One cluster for the session; a namespace for each test; when a test fails, what the cluster has
+to say.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.kube)
-            if item.get_closest_marker("timeout") is None:  # bounds are for what hangs; a busy machine is only slow
+            if (
+                item.get_closest_marker("timeout") is None
+            ):  # bounds are for what hangs; a busy machine is only slow
                 item.add_marker(pytest.mark.timeout(900))
 
 
@@ -43,7 +47,9 @@ def cluster(image_archives) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def image(cluster) -> str:
-    """An image with Python and the `capsign` client: what a developer's application would be built on."""
+    """An image with Python and the `capsign` client: what a developer's application would be built
+    on.
+    """
     listed = cluster.on_node("ctr", "--namespace=k8s.io", "images", "ls", "--quiet").split()
     return next(name for name in listed if "capsign-adapter:" in name)
 
@@ -53,7 +59,8 @@ def fleet(cluster, image) -> Fleet:
     """The chart, installed once; every scenario leaves it as it was."""
     installed = Fleet(cluster, image)
     try:
-        # The size that the chart before had, said once: an upgrade that asked for another would be refused by this storage class.
+        # The size that the chart before had, said once: an upgrade that asked for another would be
+        # refused by this storage class.
         installed.install(adapter={"persistence": {"size": "1Gi"}})
     except BaseException:
         print(cluster.tell(SYSTEM))
@@ -67,7 +74,9 @@ def namespace(cluster, request) -> Iterator[str]:
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")
     name = f"{words[:40].rstrip('-')}-{uuid.uuid4().hex[:6]}"
     cluster.kubectl.create(manifests.namespace(name))
-    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=180s")
+    cluster.kubectl(
+        "wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=180s"
+    )
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 

@@ -1,4 +1,6 @@
-"""capsign as a platform team and its developers use it: the release, two namespaces, and what the adapter has recorded."""
+"""capsign as a platform team and its developers use it: the release, two namespaces, and what the
+adapter has recorded.
+"""
 
 from __future__ import annotations
 
@@ -71,12 +73,26 @@ class Fleet:
     def install(self, chart: Path = CHART, **more: Any) -> None:
         self.kubectl.create(manifests.namespace(SYSTEM), manifests.namespace(SHOP))
         self.kubectl.create(*(account(name, SHOP) for name in ACCOUNTS), editor(DEVELOPER, SHOP))
-        self.kubectl.create(config_map(OPERATORS, SYSTEM, {"ca.crt": self.operators.certificate.decode()}))
-        self.helm.install(chart, RELEASE, known_to(chart, self.values(**more)), wait="watcher", timeout=HELM_PATIENCE_S)
+        self.kubectl.create(
+            config_map(OPERATORS, SYSTEM, {"ca.crt": self.operators.certificate.decode()})
+        )
+        self.helm.install(
+            chart,
+            RELEASE,
+            known_to(chart, self.values(**more)),
+            wait="watcher",
+            timeout=HELM_PATIENCE_S,
+        )
         self.wait_ready()
 
     def upgrade(self, chart: Path = CHART, **more: Any) -> None:
-        self.helm.upgrade(chart, RELEASE, known_to(chart, self.values(**more)), wait="watcher", timeout=HELM_PATIENCE_S)
+        self.helm.upgrade(
+            chart,
+            RELEASE,
+            known_to(chart, self.values(**more)),
+            wait="watcher",
+            timeout=HELM_PATIENCE_S,
+        )
         self.wait_ready()
 
     def rollback(self) -> None:
@@ -85,25 +101,41 @@ class Fleet:
 
     def wait_ready(self) -> None:
         for workload in ("statefulset/capsign-adapter", "deployment/capsign-injector"):
-            self.kubectl("rollout", "status", workload, f"--namespace={SYSTEM}", "--timeout=240s", timeout=250)
+            self.kubectl(
+                "rollout",
+                "status",
+                workload,
+                f"--namespace={SYSTEM}",
+                "--timeout=240s",
+                timeout=250,
+            )
 
     def adapter_command(self, *arguments: str) -> str:
-        """`capsign-adapter ...` beside the one that serves, as docs/operations/kubernetes.md says it."""
+        """`capsign-adapter ...` beside the one that serves, as docs/operations/kubernetes.md says
+        it.
+        """
         command = ["capsign-adapter", "--config", "/etc/capsign/adapter/adapter.toml", *arguments]
-        return self.kubectl("exec", "statefulset/capsign-adapter", f"--namespace={SYSTEM}", "--", *command)
+        return self.kubectl(
+            "exec", "statefulset/capsign-adapter", f"--namespace={SYSTEM}", "--", *command
+        )
 
     # --- what the adapter has recorded ---
 
     @contextmanager
     def store(self) -> Iterator[Store]:
-        """A copy of the adapter's store as it is now, taken on the node while the adapter goes on."""
+        """A copy of the adapter's store as it is now, taken on the node while the adapter goes
+        on.
+        """
         claims = self.kubectl.get("persistentvolumeclaim", "", SYSTEM)["items"]
         volume = self.kubectl.get("persistentvolume", claims[0]["spec"]["volumeName"])
         original = Path(volume["spec"]["local"]["path"]) / "store" / "capsign.db"
         with tempfile.TemporaryDirectory() as scratch:
             copy = Path(scratch) / "copy.db"
             copy.touch(mode=0o600)
-            with sqlite3.connect(f"file:{original}?mode=ro", uri=True) as source, sqlite3.connect(copy) as target:
+            with (
+                sqlite3.connect(f"file:{original}?mode=ro", uri=True) as source,
+                sqlite3.connect(copy) as target,
+            ):
                 source.backup(target)
             source.close()
             target.close()
@@ -120,7 +152,9 @@ class Fleet:
 
     def until_entry(self, fits: Callable[[Entry], bool], what: str) -> Any:
         """The newest entry that fits, as soon as there is one."""
-        return until(lambda: next((entry for entry in reversed(self.entries()) if fits(entry)), None), what)
+        return until(
+            lambda: next((entry for entry in reversed(self.entries()) if fits(entry)), None), what
+        )
 
     # --- what a pod is on its node ---
 
@@ -142,11 +176,20 @@ def reason_name(entry: Entry) -> str:
 
 
 def config_map(name: str, namespace: str, data: dict[str, str]) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": data}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": data,
+    }
 
 
 def account(name: str, namespace: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": name, "namespace": namespace},
+    }
 
 
 def editor(user: str, namespace: str) -> dict[str, Any]:
@@ -161,7 +204,11 @@ def editor(user: str, namespace: str) -> dict[str, Any]:
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Helm's way to lay values over values."""
-    both = {key: merged(below[key], above[key]) for key in below.keys() & above.keys() if isinstance(above[key], dict)}
+    both = {
+        key: merged(below[key], above[key])
+        for key in below.keys() & above.keys()
+        if isinstance(above[key], dict)
+    }
     return json.loads(json.dumps({**below, **above, **both}))
 
 

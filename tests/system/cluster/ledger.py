@@ -1,4 +1,6 @@
-"""An application that signs one order after the other and says what it got; the check that nothing of it is missing anywhere."""
+"""An application that signs one order after the other and says what it got; the check that nothing
+of it is missing anywhere.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from system.cluster.fleet import INJECT, SHOP
 from system.cluster.kit import manifests
 from system.cluster.kit.cluster import KUBECTL, Kubectl, until
 
-# The same intent is asked for until it is answered: that is how an application survives whatever happens below it.
+# The same intent is asked for until it is answered: that is how an application survives whatever
+# happens below it.
 SIGN_ORDERS = """
 import hashlib, itertools, json, signal, time
 import capsign
@@ -38,11 +41,15 @@ for number in itertools.count(1):
     intent, made, began = new_intent_id(), None, time.monotonic()
     while made is None:
         try:
-            made = signer.sign(b"order %d" % number, purpose="jwt", algorithm="ES256", intent_id=intent, timeout=5)
+            order = b"order %d" % number
+            made = signer.sign(
+                order, purpose="jwt", algorithm="ES256", intent_id=intent, timeout=5
+            )
         except (capsign.Unavailable, capsign.Unknown):
             time.sleep(0.05)
     line = {"number": number, "intent": made.intent_id.hex(), "leaf": made.leaf_index,
-            "sha256": hashlib.sha256(made.value).hexdigest(), "ms": round(1000 * (time.monotonic() - began))}
+            "sha256": hashlib.sha256(made.value).hexdigest(),
+             "ms": round(1000 * (time.monotonic() - began))}
     print(json.dumps(line), flush=True)
     if leaving:
         break
@@ -51,7 +58,9 @@ for number in itertools.count(1):
 
 
 class Place(Protocol):
-    """An installation that can be asked what it has recorded; a `Fleet` is one. `developer` makes the pods."""
+    """An installation that can be asked what it has recorded; a `Fleet` is one. `developer` makes
+    the pods.
+    """
 
     kubectl: Kubectl
     developer: Kubectl
@@ -73,10 +82,15 @@ class Received:
 
 
 class Ledger:
-    """A Deployment of one pod. What each of its pods printed is kept here, because a pod's log goes with the pod."""
+    """A Deployment of one pod. What each of its pods printed is kept here, because a pod's log goes
+    with the pod.
+    """
 
     def __init__(
-        self, fleet: Place, namespace: str = SHOP, finish: Callable[[dict[str, Any]], dict[str, Any]] = lambda thing: thing
+        self,
+        fleet: Place,
+        namespace: str = SHOP,
+        finish: Callable[[dict[str, Any]], dict[str, Any]] = lambda thing: thing,
     ) -> None:
         """`finish` has the last word about the Deployment, before it is made."""
         self.workload = f"spiffe://cluster.local/ns/{namespace}/sa/ledger"
@@ -89,36 +103,55 @@ class Ledger:
 
     def start(self) -> None:
         app = manifests.python("app", SIGN_ORDERS, self._fleet.image)
-        spec = manifests.pod_spec(app, serviceAccountName="ledger", terminationGracePeriodSeconds=60)
+        spec = manifests.pod_spec(
+            app, serviceAccountName="ledger", terminationGracePeriodSeconds=60
+        )
         thing = manifests.replicated("Deployment", self._name, self._namespace, spec, labels=INJECT)
         self._fleet.developer.create(self._finish(thing))
         self.follow()
 
     def follow(self) -> str:
         """Wait for the pod of now, keep what it prints, and give its name."""
-        self._fleet.developer("rollout", "status", f"deployment/{self._name}", "--timeout=240s", timeout=250)
+        self._fleet.developer(
+            "rollout", "status", f"deployment/{self._name}", "--timeout=240s", timeout=250
+        )
         pod = self.pod()
         if pod not in self._followed:
-            command = [KUBECTL, f"--kubeconfig={self._fleet.developer.kubeconfig}", "logs", "--follow", pod, "--container=app"]
+            command = [
+                KUBECTL,
+                f"--kubeconfig={self._fleet.developer.kubeconfig}",
+                "logs",
+                "--follow",
+                pod,
+                "--container=app",
+            ]
             with self._log(pod).open("w") as log:
-                self._followed[pod] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.DEVNULL)
+                self._followed[pod] = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.DEVNULL
+                )
         return pod
 
     def pod(self) -> str:
         pods = self._fleet.kubectl.get("pod", "", self._namespace, app=self._name)["items"]
-        (pod,) = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        (pod,) = [
+            pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]
+        ]
         return pod
 
     def stop(self) -> None:
         self._fleet.developer("scale", f"deployment/{self._name}", "--replicas=0")
-        self._fleet.developer("wait", "--for=delete", "pod", f"--selector=app={self._name}", "--timeout=180s")
+        self._fleet.developer(
+            "wait", "--for=delete", "pod", f"--selector=app={self._name}", "--timeout=180s"
+        )
         for follower in self._followed.values():
             follower.wait(30)
 
     def go_on(self) -> None:
         """After `stop`: another pod."""
         self._fleet.developer("scale", f"deployment/{self._name}", "--replicas=1")
-        self._fleet.developer("wait", "--for=create", "pod", f"--selector=app={self._name}", "--timeout=120s")
+        self._fleet.developer(
+            "wait", "--for=create", "pod", f"--selector=app={self._name}", "--timeout=120s"
+        )
 
     def close(self) -> None:
         self._fleet.developer("delete", "deployment", self._name, "--wait=false")
@@ -128,7 +161,11 @@ class Ledger:
         self._scratch.cleanup()
 
     def received(self) -> list[Received]:
-        return [self._read(pod, line) for pod in self._followed for line in self._log(pod).read_text().splitlines()]
+        return [
+            self._read(pod, line)
+            for pod in self._followed
+            for line in self._log(pod).read_text().splitlines()
+        ]
 
     def keeps_signing(self, more: int = 10) -> None:
         """Some orders more than there are now."""
@@ -146,7 +183,8 @@ class Ledger:
     # --- nothing lost, nothing unrecorded ---
 
     def account(self) -> int:
-        """Hold what the application got against the log, as far as both reach. AssertionError names what does not agree.
+        """Hold what the application got against the log, as far as both reach. AssertionError names
+        what does not agree.
 
         Gives the number of signatures.
         """
@@ -155,11 +193,17 @@ class Ledger:
         signed = self._signed()
         for pod in {one.pod for one in received}:
             numbers = [one.number for one in received if one.pod == pod]
-            assert numbers == list(range(1, len(numbers) + 1)), f"{pod} did not get every signature that it asked for"
+            assert numbers == list(range(1, len(numbers) + 1)), (
+                f"{pod} did not get every signature that it asked for"
+            )
         for one in received:
-            assert signed[one.leaf].signature_hash == one.signature_hash, f"leaf {one.leaf} is of another signature"
+            assert signed[one.leaf].signature_hash == one.signature_hash, (
+                f"leaf {one.leaf} is of another signature"
+            )
             assert signed[one.leaf].intent_id == one.intent
-        assert [leaf for leaf in signed if leaf <= last] == sorted(one.leaf for one in received), "signed, and never received"
+        assert [leaf for leaf in signed if leaf <= last] == sorted(one.leaf for one in received), (
+            "signed, and never received"
+        )
         return len(received)
 
     def reconcile(self) -> None:
@@ -167,21 +211,33 @@ class Ledger:
         signed = self._signed()
         assert max(signed) == max(one.leaf for one in self.received())
         with self._fleet.store() as store:
-            batches = [evidence_pb2.AuditBatch.FromString(batch) for batch in batches_of(store, self.workload)]
+            batches = [
+                evidence_pb2.AuditBatch.FromString(batch)
+                for batch in batches_of(store, self.workload)
+            ]
         reported = {
             record.intent_id: record.leaf_index_plus_one - 1
             for batch in batches
             for record in batch.records
-            if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME and record.outcome == failures_pb2.OUTCOME_DONE
+            if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME
+            and record.outcome == failures_pb2.OUTCOME_DONE
         }
         missing = [leaf for leaf, entry in signed.items() if reported.get(entry.intent_id) != leaf]
         assert not missing, f"signed and not reported: {missing}"
-        twice = [intent for intent, count in Counter(entry.intent_id for entry in signed.values()).items() if count > 1]
+        twice = [
+            intent
+            for intent, count in Counter(entry.intent_id for entry in signed.values()).items()
+            if count > 1
+        ]
         assert not twice
 
     def _signed(self) -> dict[int, Signed]:
         entries = enumerate(self._fleet.entries())
-        return {leaf: entry for leaf, entry in entries if isinstance(entry, Signed) and entry.group.workload == self.workload}
+        return {
+            leaf: entry
+            for leaf, entry in entries
+            if isinstance(entry, Signed) and entry.group.workload == self.workload
+        }
 
 
 def batches_of(store: Store, workload: str) -> Iterator[bytes]:

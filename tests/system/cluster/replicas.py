@@ -1,4 +1,6 @@
-"""A second installation beside the first: two adapters on one PostgreSQL and one token, and pods that were injected offline."""
+"""A second installation beside the first: two adapters on one PostgreSQL and one token, and pods
+that were injected offline.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,16 @@ from capsign_adapter.store.interface import Store
 from capsign_adapter.store.open import open_store
 from support.ca import Authority
 from support.postgres import PostgresServer
-from system.cluster.fleet import CHART, HERE, RELEASE, SYSTEM, Fleet, account, config_map, entries_of
+from system.cluster.fleet import (
+    CHART,
+    HERE,
+    RELEASE,
+    SYSTEM,
+    Fleet,
+    account,
+    config_map,
+    entries_of,
+)
 from system.cluster.kit import manifests
 from system.cluster.kit.cluster import Cluster
 from system.cluster.kit.door import Door
@@ -31,7 +42,9 @@ POSTGRES_PORT = 5432
 
 
 class Replicas:
-    """PostgreSQL runs on the machine, where the distribution has it; pods reach it as the Service `postgres`, over TLS."""
+    """PostgreSQL runs on the machine, where the distribution has it; pods reach it as the Service
+    `postgres`, over TLS.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self.cluster: Cluster = fleet.cluster
@@ -43,7 +56,9 @@ class Replicas:
         self._url = self._postgres.new_database()
         self._authority = Authority("postgres")
         self._serve_tls()
-        self._door = Door(fleet.cluster.listen_inside(POSTGRES_PORT), ("127.0.0.1", self._postgres.port))
+        self._door = Door(
+            fleet.cluster.listen_inside(POSTGRES_PORT), ("127.0.0.1", self._postgres.port)
+        )
 
     def _serve_tls(self) -> None:
         served = self._authority.issue(dns=(f"postgres.{NAMESPACE}.svc",))
@@ -62,7 +77,9 @@ class Replicas:
         password = self._postgres.password_file_for_clients.read_text()
         self.kubectl.create(
             account("ledger", TILL),
-            secret("database", {"password": password, "ca.crt": self._authority.certificate.decode()}),
+            secret(
+                "database", {"password": password, "ca.crt": self._authority.certificate.decode()}
+            ),
             {
                 "apiVersion": "v1",
                 "kind": "Service",
@@ -111,16 +128,33 @@ class Replicas:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        self.kubectl("rollout", "status", "deployment/capsign-adapter", f"--namespace={NAMESPACE}", "--timeout=240s", timeout=250)
+        self.kubectl(
+            "rollout",
+            "status",
+            "deployment/capsign-adapter",
+            f"--namespace={NAMESPACE}",
+            "--timeout=240s",
+            timeout=250,
+        )
 
     def adapters(self) -> list[str]:
-        pods = self.kubectl.get("pod", "", NAMESPACE, **{"app.kubernetes.io/component": "adapter"})["items"]
-        return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        pods = self.kubectl.get("pod", "", NAMESPACE, **{"app.kubernetes.io/component": "adapter"})[
+            "items"
+        ]
+        return [
+            pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]
+        ]
 
     def injected(self, thing: dict[str, Any]) -> dict[str, Any]:
-        """By `capsign inject`, with this installation's addresses and authority, and without the label: no webhook is asked."""
-        settings = self.kubectl.get("configmap", "capsign-injector", SYSTEM)["data"]["settings.yaml"]
-        bundle = self.kubectl.get("configmap", "capsign-trust-bundle", NAMESPACE)["data"]["bundle.pem"]
+        """By `capsign inject`, with this installation's addresses and authority, and without the
+        label: no webhook is asked.
+        """
+        settings = self.kubectl.get("configmap", "capsign-injector", SYSTEM)["data"][
+            "settings.yaml"
+        ]
+        bundle = self.kubectl.get("configmap", "capsign-trust-bundle", NAMESPACE)["data"][
+            "bundle.pem"
+        ]
         with tempfile.TemporaryDirectory() as scratch:
             (Path(scratch) / "settings.yaml").write_text(settings.replace(SYSTEM, NAMESPACE))
             (Path(scratch) / "bundle.pem").write_text(bundle)

@@ -1,4 +1,6 @@
-"""The webhook in bad company: absent, rotating, losing a replica, asked by a thousand, and asked what is no review."""
+"""The webhook in bad company: absent, rotating, losing a replica, asked by a thousand, and asked
+what is no review.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,19 @@ INJECTOR = f"/api/v1/namespaces/{SYSTEM}/services/https:capsign-injector:443/pro
 
 def pod(fleet, name="asked", labels=INJECT, **more):
     container = manifests.python("app", "import time; time.sleep(600)", fleet.image)
-    return manifests.pod(name, SHOP, manifests.pod_spec(container, serviceAccountName="orders"), labels=labels, **more)
+    return manifests.pod(
+        name,
+        SHOP,
+        manifests.pod_spec(container, serviceAccountName="orders"),
+        labels=labels,
+        **more,
+    )
 
 
 class Admissions:
-    """Labelled pods, admitted one after the other by two callers until the end of the block. All that went wrong is kept."""
+    """Labelled pods, admitted one after the other by two callers until the end of the block. All
+    that went wrong is kept.
+    """
 
     def __init__(self, fleet) -> None:
         self._api = fleet.cluster.api
@@ -60,16 +70,27 @@ class Admissions:
 
 
 def audited(fleet, name: str) -> dict[str, Any]:
-    """The event of the API server's audit log about the pod of this name, once it is written: that is after the answer."""
+    """The event of the API server's audit log about the pod of this name, once it is written: that
+    is after the answer.
+    """
 
     def event() -> dict[str, Any] | None:
-        return next((one for one in fleet.cluster.audited() if one.get("objectRef", {}).get("name") == name), None)
+        return next(
+            (
+                one
+                for one in fleet.cluster.audited()
+                if one.get("objectRef", {}).get("name") == name
+            ),
+            None,
+        )
 
     return until(event, f"an audit event of the pod {name}")
 
 
 def injectors(fleet) -> list[str]:
-    pods = fleet.kubectl.get("pod", "", SYSTEM, **{"app.kubernetes.io/component": "injector"})["items"]
+    pods = fleet.kubectl.get("pod", "", SYSTEM, **{"app.kubernetes.io/component": "injector"})[
+        "items"
+    ]
     return [one["metadata"]["name"] for one in pods if "deletionTimestamp" not in one["metadata"]]
 
 
@@ -84,8 +105,12 @@ def test_with_the_webhook_down_labelled_pods_are_refused_and_others_untouched(fl
     fleet.kubectl("scale", "deployment/capsign-injector", "--replicas=0", f"--namespace={SYSTEM}")
     try:
         selector = "--selector=app.kubernetes.io/component=injector"
-        fleet.kubectl("wait", "--for=delete", "pod", selector, f"--namespace={SYSTEM}", "--timeout=180s")
-        words = fleet.developer.refused("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod(fleet)))
+        fleet.kubectl(
+            "wait", "--for=delete", "pod", selector, f"--namespace={SYSTEM}", "--timeout=180s"
+        )
+        words = fleet.developer.refused(
+            "create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod(fleet))
+        )
         assert 'failed calling webhook "inject.capsign.dev"' in words
         assert "capsign-injector" in words
         began = time.monotonic()
@@ -93,7 +118,9 @@ def test_with_the_webhook_down_labelled_pods_are_refused_and_others_untouched(fl
         assert (status, "capsign-agent" in text) == (201, False)
         assert time.monotonic() - began < 5  # nobody waited for the webhook: its own timeout is 5 s
     finally:
-        fleet.kubectl("scale", "deployment/capsign-injector", "--replicas=2", f"--namespace={SYSTEM}")
+        fleet.kubectl(
+            "scale", "deployment/capsign-injector", "--replicas=2", f"--namespace={SYSTEM}"
+        )
         fleet.wait_ready()
 
 
@@ -101,7 +128,13 @@ def test_no_admission_fails_while_the_certificate_and_its_authority_rotate(fleet
     before = authorities(fleet)
     assert len(before) == 1
     with Admissions(fleet) as admissions:
-        command = ("annotate", "secret", "capsign-injector-tls", f"--namespace={SYSTEM}", "--overwrite")
+        command = (
+            "annotate",
+            "secret",
+            "capsign-injector-tls",
+            f"--namespace={SYSTEM}",
+            "--overwrite",
+        )
         fleet.kubectl(*command, f"capsign.dev/rotate={time.time():.0f}")
         until(lambda: len(authorities(fleet)) == 2, "both authorities in the webhook configuration")
         until(lambda: before[0] not in authorities(fleet), "the end of the old authority")
@@ -109,7 +142,9 @@ def test_no_admission_fails_while_the_certificate_and_its_authority_rotate(fleet
 
 
 def test_no_admission_fails_while_a_replica_leaves(fleet):
-    """Its successor cannot come while the node is cordoned, so that one replica alone has all the work for a while."""
+    """Its successor cannot come while the node is cordoned, so that one replica alone has all the
+    work for a while.
+    """
     first = injectors(fleet)[0]
     with Admissions(fleet) as admissions:
         fleet.kubectl("cordon", "node")
@@ -150,8 +185,15 @@ def test_an_annotation_that_says_too_much_refuses_the_pod_in_words(fleet, annota
     event = audited(fleet, name)
     assert event["user"]["username"] == DEVELOPER
     assert event["responseStatus"]["code"] == 422
-    about = {key: event["annotations"][f"inject.capsign.dev/{key}"] for key in ("outcome", "reason", "field")}
-    assert about == {"outcome": "refused", "reason": "annotation", "field": f"metadata.annotations[{words[0]}]"}
+    about = {
+        key: event["annotations"][f"inject.capsign.dev/{key}"]
+        for key in ("outcome", "reason", "field")
+    }
+    assert about == {
+        "outcome": "refused",
+        "reason": "annotation",
+        "field": f"metadata.annotations[{words[0]}]",
+    }
 
 
 def test_an_unknown_annotation_is_a_warning_to_who_applies(fleet):
@@ -167,7 +209,9 @@ def test_a_deleted_certificate_is_made_anew_at_once(fleet):
     fleet.kubectl("delete", "secret", "capsign-injector-tls", f"--namespace={SYSTEM}")
 
     def made() -> bool:
-        asked = fleet.kubectl.run("get", "secret", "capsign-injector-tls", f"--namespace={SYSTEM}", "--output=json")
+        asked = fleet.kubectl.run(
+            "get", "secret", "capsign-injector-tls", f"--namespace={SYSTEM}", "--output=json"
+        )
         return asked.returncode == 0 and "tls.key" in json.loads(asked.stdout).get("data", {})
 
     until(made, "another Secret")
@@ -192,7 +236,9 @@ def test_a_label_that_is_nearly_right_is_refused_by_name(fleet, value):
 def test_the_annotation_in_the_labels_place_is_refused_and_a_template_warned_about(fleet):
     wrong = {"annotations": {"capsign.dev/inject": "true"}, "labels": {}}
     asked = json.dumps(pod(fleet, "misplaced", **wrong))
-    assert "It is a label" in fleet.developer.refused("create", "--dry-run=server", "-f", "-", stdin=asked)
+    assert "It is a label" in fleet.developer.refused(
+        "create", "--dry-run=server", "-f", "-", stdin=asked
+    )
     spec = pod(fleet)["spec"]
     workload = manifests.replicated("Deployment", "misplaced", SHOP, spec, **wrong)
     done = fleet.developer.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(workload))
@@ -210,7 +256,8 @@ def test_what_is_no_review_is_refused_and_the_next_pod_is_admitted(fleet):
     assert ask("POST", f"{INJECTOR}/inject", {"kind": "Pod"})[0] == 400
     assert ask("POST", f"{INJECTOR}/inject", b"\xff" * 100)[0] == 400
     assert ask("POST", f"{INJECTOR}/inject", b"{}", content_type="text/plain")[0] == 415
-    # Who refuses a length need not read what has it: the connection may be closed while the rest of the body is still being sent.
+    # Who refuses a length need not read what has it: the connection may be closed while the rest of
+    # the body is still being sent.
     with contextlib.suppress(ssl.SSLEOFError, ConnectionError):
         assert ask("POST", f"{INJECTOR}/inject", b" " * (10 << 20))[0] == 413
     assert ask("POST", DRY, pod(fleet))[0] == 201
@@ -219,5 +266,7 @@ def test_what_is_no_review_is_refused_and_the_next_pod_is_admitted(fleet):
 def test_a_thousand_reviews_at_once(fleet):
     asked = pod(fleet)
     with ThreadPoolExecutor(100) as callers:
-        answers = list(callers.map(lambda _: fleet.cluster.api.ask("POST", DRY, asked)[0], range(1000)))
+        answers = list(
+            callers.map(lambda _: fleet.cluster.api.ask("POST", DRY, asked)[0], range(1000))
+        )
     assert set(answers) == {201}

@@ -1,6 +1,8 @@
-"""The rules that the API server itself keeps about pods that have an agent: no server of ours is asked.
+"""The rules that the API server itself keeps about pods that have an agent: no server of ours is
+asked.
 
-The pods are written by hand as `capsign inject` makes them, and nobody runs them: what counts is whether they are taken.
+The pods are written by hand as `capsign inject` makes them, and nobody runs them: what counts is
+whether they are taken.
 """
 
 from __future__ import annotations
@@ -23,7 +25,12 @@ def mount(name: str, path: str, **more: Any) -> dict[str, Any]:
 
 
 def token(name: str, audience: str) -> dict[str, Any]:
-    return {"name": name, "projected": {"sources": [{"serviceAccountToken": {"audience": audience, "path": "token"}}]}}
+    return {
+        "name": name,
+        "projected": {
+            "sources": [{"serviceAccountToken": {"audience": audience, "path": "token"}}]
+        },
+    }
 
 
 AGENT = {
@@ -38,7 +45,10 @@ AGENT = {
         mount("capsign-socket-1", "/run/capsign/1"),
     ],
 }
-EMPTY = [{"name": f"capsign-{name}", "emptyDir": {"medium": "Memory"}} for name in ("state", "none", "socket-0", "socket-1")]
+EMPTY = [
+    {"name": f"capsign-{name}", "emptyDir": {"medium": "Memory"}}
+    for name in ("state", "none", "socket-0", "socket-1")
+]
 
 
 def injected() -> Pod:
@@ -52,8 +62,16 @@ def injected() -> Pod:
                 "nodeSelector": NOWHERE,
                 "initContainers": [AGENT],
                 "containers": [
-                    {"name": "app", "image": "x", "volumeMounts": [mount("capsign-socket-0", "/run/capsign", readOnly=True)]},
-                    {"name": "other", "image": "x", "volumeMounts": [mount("capsign-socket-1", "/run/capsign", readOnly=True)]},
+                    {
+                        "name": "app",
+                        "image": "x",
+                        "volumeMounts": [mount("capsign-socket-0", "/run/capsign", readOnly=True)],
+                    },
+                    {
+                        "name": "other",
+                        "image": "x",
+                        "volumeMounts": [mount("capsign-socket-1", "/run/capsign", readOnly=True)],
+                    },
                 ],
                 "volumes": [*EMPTY, token("capsign-token", "capsign")],
             },
@@ -63,7 +81,11 @@ def injected() -> Pod:
 
 def bare() -> Pod:
     pod = injected()
-    pod["spec"] |= {"initContainers": [], "volumes": [], "containers": [{"name": "app", "image": "x"}]}
+    pod["spec"] |= {
+        "initContainers": [],
+        "volumes": [],
+        "containers": [{"name": "app", "image": "x"}],
+    }
     return pod
 
 
@@ -73,7 +95,9 @@ def app_mounts(pod: Pod, *mounts: dict[str, Any]) -> Pod:
 
 
 def with_init_container(pod: Pod) -> Pod:
-    pod["spec"]["initContainers"].append({"name": "early", "image": "x", "volumeMounts": [mount("capsign-state", "/stolen")]})
+    pod["spec"]["initContainers"].append(
+        {"name": "early", "image": "x", "volumeMounts": [mount("capsign-state", "/stolen")]}
+    )
     return pod
 
 
@@ -106,8 +130,12 @@ TAKEN: dict[str, Callable[[], Pod]] = {
     "what the injector makes": injected,
     "a pod that has nothing of ours": bare,
     "a token for somebody else": lambda: with_volume(bare(), token("capsign-like", "vault")),
-    "a volume with a name like ours": lambda: with_volume(bare(), {"name": "capsign-notes", "emptyDir": {}}),
-    "a shared process namespace without an agent": lambda: with_spec(bare(), shareProcessNamespace=True),
+    "a volume with a name like ours": lambda: with_volume(
+        bare(), {"name": "capsign-notes", "emptyDir": {}}
+    ),
+    "a shared process namespace without an agent": lambda: with_spec(
+        bare(), shareProcessNamespace=True
+    ),
 }
 
 REFUSED: dict[str, tuple[Callable[[], Pod], str]] = {
@@ -119,14 +147,26 @@ REFUSED: dict[str, tuple[Callable[[], Pod], str]] = {
         lambda: app_mounts(injected(), mount("capsign-state", "/stolen")),
         "container app mounts a volume of the agent",
     ),
-    "the state in an init container": (lambda: with_init_container(injected()), "container early mounts a volume of the agent"),
-    "a socket that can be replaced": (lambda: writable(injected()), "container app must mount one capsign-socket volume at most"),
-    "a socket elsewhere": (lambda: elsewhere(injected()), "container app must mount one capsign-socket volume at most"),
+    "the state in an init container": (
+        lambda: with_init_container(injected()),
+        "container early mounts a volume of the agent",
+    ),
+    "a socket that can be replaced": (
+        lambda: writable(injected()),
+        "container app must mount one capsign-socket volume at most",
+    ),
+    "a socket elsewhere": (
+        lambda: elsewhere(injected()),
+        "container app must mount one capsign-socket volume at most",
+    ),
     "two sockets": (
         lambda: app_mounts(injected(), mount("capsign-socket-1", "/run/other", readOnly=True)),
         "container app must mount one capsign-socket volume at most",
     ),
-    "one socket for two": (lambda: sharing(injected()), "more than one container mounts capsign-socket-0"),
+    "one socket for two": (
+        lambda: sharing(injected()),
+        "more than one container mounts capsign-socket-0",
+    ),
     "a token for our audience in another volume": (
         lambda: with_volume(injected(), token("mine", "capsign")),
         "volume mine asks for a token with the audience capsign",
@@ -139,7 +179,10 @@ REFUSED: dict[str, tuple[Callable[[], Pod], str]] = {
         lambda: with_spec(injected(), shareProcessNamespace=True),
         "Remove spec.hostPID and spec.shareProcessNamespace",
     ),
-    "the node's processes": (lambda: with_spec(injected(), hostPID=True), "Remove spec.hostPID and spec.shareProcessNamespace"),
+    "the node's processes": (
+        lambda: with_spec(injected(), hostPID=True),
+        "Remove spec.hostPID and spec.shareProcessNamespace",
+    ),
 }
 
 
@@ -161,7 +204,15 @@ def pending(fleet) -> Iterator[str]:
     """A pod that is there and that no node runs."""
     fleet.kubectl.create(injected())
     yield "by-hand"
-    fleet.kubectl("delete", "pod", "by-hand", "--namespace=default", "--wait=true", "--grace-period=0", "--force")
+    fleet.kubectl(
+        "delete",
+        "pod",
+        "by-hand",
+        "--namespace=default",
+        "--wait=true",
+        "--grace-period=0",
+        "--force",
+    )
 
 
 def patch(name: str, change: dict[str, Any], *more: str) -> tuple[str, ...]:
@@ -192,9 +243,13 @@ def test_a_running_agent_keeps_its_image_and_is_entered_by_nobody(fleet, pending
 
     for verb in (("exec",), ("attach",)):
         more = ("--", "x") if verb == ("exec",) else ()
-        complaint = kubectl.refused(*verb, pending, "--namespace=default", "--container=capsign-agent", *more)
+        complaint = kubectl.refused(
+            *verb, pending, "--namespace=default", "--container=capsign-agent", *more
+        )
         assert "capsign: nobody enters the agent" in complaint
-        assert "capsign:" not in kubectl.refused(*verb, pending, "--namespace=default", "--container=app", *more)
+        assert "capsign:" not in kubectl.refused(
+            *verb, pending, "--namespace=default", "--container=app", *more
+        )
 
 
 def test_what_is_refused_is_in_the_audit_log(fleet):
@@ -204,7 +259,11 @@ def test_what_is_refused_is_in_the_audit_log(fleet):
     fleet.kubectl.refused(*DRY, stdin=json.dumps(pod))
 
     def event() -> dict[str, Any] | None:
-        found = [one for one in fleet.cluster.audited() if one.get("objectRef", {}).get("name") == "thief-of-state"]
+        found = [
+            one
+            for one in fleet.cluster.audited()
+            if one.get("objectRef", {}).get("name") == "thief-of-state"
+        ]
         return next((one for one in found if key in one.get("annotations", {})), None)
 
     failure = until(event, "the audit event of the refused pod")
@@ -213,6 +272,13 @@ def test_what_is_refused_is_in_the_audit_log(fleet):
 
 
 def test_nobody_asks_for_the_agents_token_by_hand(fleet):
-    complaint = fleet.kubectl.refused("create", "token", "default", "--namespace=default", "--audience=capsign")
+    complaint = fleet.kubectl.refused(
+        "create", "token", "default", "--namespace=default", "--audience=capsign"
+    )
     assert "capsign: only a kubelet may ask for a token with the audience capsign" in complaint
-    assert fleet.kubectl("create", "token", "default", "--namespace=default", "--audience=vault").count(".") == 2
+    assert (
+        fleet.kubectl(
+            "create", "token", "default", "--namespace=default", "--audience=vault"
+        ).count(".")
+        == 2
+    )

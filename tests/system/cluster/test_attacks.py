@@ -1,4 +1,6 @@
-"""Attacks on enrolment from inside the cluster: each is refused, and recorded with what was known of the attacker."""
+"""Attacks on enrolment from inside the cluster: each is refused, and recorded with what was known
+of the attacker.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ ORDERS = f"spiffe://cluster.local/ns/{SHOP}/sa/orders"
 LEDGER = f"spiffe://cluster.local/ns/{SHOP}/sa/ledger"
 OTHER_TRUST_DOMAIN = f"spiffe://elsewhere.test/ns/{SHOP}/sa/orders"
 
-# What an attacker brings: a token and a request. What it hears: a certificate, or the reason why not.
+# What an attacker brings: a token and a request. What it hears: a certificate, or the reason why
+# not.
 ENROL = """
 import grpc, json, sys
 from capsign_wire.adapter.v1 import identity_pb2, identity_pb2_grpc
@@ -26,7 +29,8 @@ brought = json.load(sys.stdin)
 credentials = grpc.ssl_channel_credentials(brought["bundle"].encode())
 with grpc.secure_channel("capsign-adapter.capsign-system.svc:7444", credentials) as channel:
     asked = identity_pb2.EnrolRequest(
-        certificate_request=bytes.fromhex(brought["request"]), service_account_token=brought["token"]
+        certificate_request=bytes.fromhex(brought["request"]),
+        service_account_token=brought["token"],
     )
     try:
         answer = identity_pb2_grpc.EnrolmentServiceStub(channel).Enrol(asked, timeout=20)
@@ -45,27 +49,40 @@ class Scene:
         self._forge = Forge(fleet.cluster.service_account_key)
         sleeper = manifests.python("app", "import time; time.sleep(3600)", fleet.image)
         fleet.developer.create(
-            manifests.pod("victim", SHOP, manifests.pod_spec(sleeper, serviceAccountName="orders"), labels=INJECT),
-            manifests.pod("thief", SHOP, manifests.pod_spec(sleeper, serviceAccountName="stranger")),
+            manifests.pod(
+                "victim",
+                SHOP,
+                manifests.pod_spec(sleeper, serviceAccountName="orders"),
+                labels=INJECT,
+            ),
+            manifests.pod(
+                "thief", SHOP, manifests.pod_spec(sleeper, serviceAccountName="stranger")
+            ),
             manifests.pod("gone", SHOP, manifests.pod_spec(sleeper, serviceAccountName="orders")),
         )
         self.pods = {}
         for name in ("victim", "thief", "gone"):
             fleet.developer.wait("condition=Ready", f"pod/{name}", SHOP)
             self.pods[name] = fleet.kubectl.get("pod", name, SHOP)
-        self.bundle = fleet.kubectl.get("configmap", "capsign-trust-bundle", SYSTEM)["data"]["bundle.pem"]
+        self.bundle = fleet.kubectl.get("configmap", "capsign-trust-bundle", SYSTEM)["data"][
+            "bundle.pem"
+        ]
         fleet.developer("delete", "pod", "gone", "--grace-period=1")
 
     def close(self) -> None:
         self._fleet.developer("delete", "pod", "victim", "thief", "--wait=false")
 
     def token(self, pod: str, *, audience: str = "capsign", **more) -> str:
-        account = self._fleet.kubectl.get("serviceaccount", self.pods[pod]["spec"]["serviceAccountName"], SHOP)
+        account = self._fleet.kubectl.get(
+            "serviceaccount", self.pods[pod]["spec"]["serviceAccountName"], SHOP
+        )
         return self._forge.token(self.pods[pod], account, audience=audience, **more)
 
     def stolen_token(self) -> str:
         """The very token of the victim's agent, off the node."""
-        return (self._fleet.root_of("victim", "capsign-agent") / "var/run/secrets/capsign/token").read_text()
+        return (
+            self._fleet.root_of("victim", "capsign-agent") / "var/run/secrets/capsign/token"
+        ).read_text()
 
     def enrol_from(self, pod: str, token: str, *names: str) -> str:
         brought = {"bundle": self.bundle, "token": token, "request": request(*names).hex()}
@@ -87,26 +104,103 @@ def test_without_an_attack_it_is_a_certificate(fleet, scene):
     """The control: what follows fails for its own reason, not because this test cannot ask."""
     assert scene.enrol_from("victim", scene.stolen_token()) == ORDERS
     entry = fleet.entries()[-1]
-    issued = fleet.until_entry(lambda entry: isinstance(entry, IdentityIssued) and entry.pod_uid == scene.uid("victim"), "issue")
+    issued = fleet.until_entry(
+        lambda entry: isinstance(entry, IdentityIssued) and entry.pod_uid == scene.uid("victim"),
+        "issue",
+    )
     assert issued.workload == ORDERS, entry
 
 
 @pytest.mark.parametrize(
     ("attack", "place", "forged", "names", "reason", "workload", "known_pod"),
     [
-        ("a token of another audience", "victim", {"pod": "victim", "audience": "vault"}, (), "SERVICE_TOKEN_REFUSED", "", ""),
-        ("an expired token", "victim", {"pod": "victim", "lives_s": -120}, (), "SERVICE_TOKEN_REFUSED", "", ""),
-        ("a token of a deleted pod", "victim", {"pod": "gone"}, (), "SERVICE_TOKEN_REFUSED", "", ""),
-        ("a token bound to no pod", "victim", {"pod": "victim", "bound": False}, (), "SERVICE_TOKEN_MISPLACED", "", ""),
-        ("a stolen token from another pod", "thief", None, (), "SERVICE_TOKEN_MISPLACED", ORDERS, "victim"),
-        ("a request for another identity", "victim", None, (LEDGER,), "CERTIFICATE_REQUEST_REFUSED", ORDERS, "victim"),
-        ("a request for two identities", "victim", None, (ORDERS, LEDGER), "CERTIFICATE_REQUEST_REFUSED", "", ""),
-        ("another trust domain", "victim", None, (OTHER_TRUST_DOMAIN,), "CERTIFICATE_REQUEST_REFUSED", ORDERS, "victim"),
-        ("a workload that policy does not name", "thief", {"pod": "thief"}, (), "IDENTITY_UNKNOWN", "", "thief"),
+        (
+            "a token of another audience",
+            "victim",
+            {"pod": "victim", "audience": "vault"},
+            (),
+            "SERVICE_TOKEN_REFUSED",
+            "",
+            "",
+        ),
+        (
+            "an expired token",
+            "victim",
+            {"pod": "victim", "lives_s": -120},
+            (),
+            "SERVICE_TOKEN_REFUSED",
+            "",
+            "",
+        ),
+        (
+            "a token of a deleted pod",
+            "victim",
+            {"pod": "gone"},
+            (),
+            "SERVICE_TOKEN_REFUSED",
+            "",
+            "",
+        ),
+        (
+            "a token bound to no pod",
+            "victim",
+            {"pod": "victim", "bound": False},
+            (),
+            "SERVICE_TOKEN_MISPLACED",
+            "",
+            "",
+        ),
+        (
+            "a stolen token from another pod",
+            "thief",
+            None,
+            (),
+            "SERVICE_TOKEN_MISPLACED",
+            ORDERS,
+            "victim",
+        ),
+        (
+            "a request for another identity",
+            "victim",
+            None,
+            (LEDGER,),
+            "CERTIFICATE_REQUEST_REFUSED",
+            ORDERS,
+            "victim",
+        ),
+        (
+            "a request for two identities",
+            "victim",
+            None,
+            (ORDERS, LEDGER),
+            "CERTIFICATE_REQUEST_REFUSED",
+            "",
+            "",
+        ),
+        (
+            "another trust domain",
+            "victim",
+            None,
+            (OTHER_TRUST_DOMAIN,),
+            "CERTIFICATE_REQUEST_REFUSED",
+            ORDERS,
+            "victim",
+        ),
+        (
+            "a workload that policy does not name",
+            "thief",
+            {"pod": "thief"},
+            (),
+            "IDENTITY_UNKNOWN",
+            "",
+            "thief",
+        ),
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) and " " in value else None,
 )
-def test_an_attack_is_refused_and_recorded(fleet, scene, attack, place, forged, names, reason, workload, known_pod):
+def test_an_attack_is_refused_and_recorded(
+    fleet, scene, attack, place, forged, names, reason, workload, known_pod
+):
     token = scene.stolen_token() if forged is None else scene.token(**forged)
     before = len(fleet.entries())
     assert scene.enrol_from(place, token, *names) == reason, attack

@@ -1,4 +1,6 @@
-"""What happens to a platform happens while an application signs: none of its signatures is lost, and none is unrecorded."""
+"""What happens to a platform happens while an application signs: none of its signatures is lost,
+and none is unrecorded.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def auditor(fleet, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def adds_up(ledger, auditor):
-    """Around each disturbance: it signs before, it signs afterwards, both sides agree about all of it, and the log only grew."""
+    """Around each disturbance: it signs before, it signs afterwards, both sides agree about all of
+    it, and the log only grew.
+    """
     ledger.follow()
     ledger.keeps_signing()
     before = auditor.verify()["leaves"]
@@ -50,7 +54,9 @@ def kill(fleet, pod: str, container: str, namespace: str) -> None:
     """SIGKILL, and wait until the kubelet has put another in its place."""
     before = restarts(fleet, pod, container, namespace)
     fleet.cluster.on_node("kill", "-KILL", str(fleet.cluster.process_of(pod, container, namespace)))
-    until(lambda: restarts(fleet, pod, container, namespace) > before, f"the restart of {container}")
+    until(
+        lambda: restarts(fleet, pod, container, namespace) > before, f"the restart of {container}"
+    )
     fleet.kubectl.wait("condition=Ready", f"pod/{pod}", namespace)
 
 
@@ -73,7 +79,11 @@ def freeze(fleet, pod: str, container: str, namespace: str) -> None:
     """SIGSTOP, and wait until the kubelet has found out by itself and put another in its place."""
     before = restarts(fleet, pod, container, namespace)
     fleet.cluster.on_node("kill", "-STOP", str(fleet.cluster.process_of(pod, container, namespace)))
-    until(lambda: restarts(fleet, pod, container, namespace) > before, f"the restart of {container}", FROZEN_PATIENCE_S)
+    until(
+        lambda: restarts(fleet, pod, container, namespace) > before,
+        f"the restart of {container}",
+        FROZEN_PATIENCE_S,
+    )
     fleet.kubectl.wait("condition=Ready", f"pod/{pod}", namespace, FROZEN_PATIENCE_S)
 
 
@@ -88,14 +98,18 @@ def test_a_frozen_agent_is_made_anew(fleet, ledger):
 
 @pytest.mark.timeout(420)
 def test_a_frozen_adapter_is_made_anew(fleet, ledger):
-    """The kernel takes TCP connections for a stopped process: a probe that only connects found nothing."""
+    """The kernel takes TCP connections for a stopped process: a probe that only connects found
+    nothing.
+    """
     freeze(fleet, "capsign-adapter-0", "adapter", SYSTEM)
     fleet.wait_ready()
 
 
 @pytest.mark.timeout(420)
 def test_a_frozen_injector_is_made_anew(fleet, ledger):
-    pods = fleet.kubectl.get("pod", "", SYSTEM, **{"app.kubernetes.io/component": "injector"})["items"]
+    pods = fleet.kubectl.get("pod", "", SYSTEM, **{"app.kubernetes.io/component": "injector"})[
+        "items"
+    ]
     freeze(fleet, pods[0]["metadata"]["name"], "injector", SYSTEM)
     fleet.wait_ready()
 
@@ -106,14 +120,20 @@ def test_the_adapter_is_rolled(fleet, ledger):
 
 
 def test_the_authority_is_rotated(fleet, ledger):
-    """The new one is published, and signs, while the pod runs on. The old one goes later: see below."""
+    """The new one is published, and signs, while the pod runs on. The old one goes later: see
+    below.
+    """
     pod = ledger.pod()
     lives = restarts(fleet, pod, "capsign-agent", SHOP)
     before = max(entry.authority for entry in fleet.entries() if isinstance(entry, IdentityIssued))
     fleet.adapter_command("authority", "rotate")
 
     def renewed(entry) -> bool:
-        return isinstance(entry, IdentityIssued) and entry.workload == ledger.workload and entry.authority > before
+        return (
+            isinstance(entry, IdentityIssued)
+            and entry.workload == ledger.workload
+            and entry.authority > before
+        )
 
     fleet.until_entry(renewed, "a certificate of the new authority")
     assert ledger.pod() == pod
@@ -132,7 +152,9 @@ def test_the_release_is_upgraded_and_rolled_back(fleet, ledger):
 
 
 def test_the_release_comes_from_the_chart_before(fleet, ledger):
-    """The previous chart takes over keys, authority and evidence, and gives them back to this one."""
+    """The previous chart takes over keys, authority and evidence, and gives them back to this
+    one.
+    """
     (archive,) = PREVIOUS.glob("*.tgz")
     keys = keys_of(fleet)
     fleet.upgrade(archive)
@@ -140,25 +162,41 @@ def test_the_release_comes_from_the_chart_before(fleet, ledger):
     fleet.upgrade(CHART)
     assert keys_of(fleet) == keys
     claim = fleet.kubectl.get("persistentvolumeclaim", "capsign-adapter-data", SYSTEM)
-    assert claim["spec"]["resources"]["requests"]["storage"] == "1Gi", "the chart's default for a new claim is larger"
+    assert claim["spec"]["resources"]["requests"]["storage"] == "1Gi", (
+        "the chart's default for a new claim is larger"
+    )
 
 
 def keys_of(fleet) -> list[tuple[str, bytes]]:
     """Every key that the store knows in the token, by its check value."""
     with fleet.store() as store:
-        return [(row.label, row.check_value) for row in (*store.key_versions(), *store.authorities())]
+        return [
+            (row.label, row.check_value) for row in (*store.key_versions(), *store.authorities())
+        ]
 
 
 def test_the_node_is_drained(fleet, ledger):
-    """One node: what is evicted waits until it may come back. The injector's budget keeps one replica in place."""
+    """One node: what is evicted waits until it may come back. The injector's budget keeps one
+    replica in place.
+    """
     pod = ledger.pod()
     try:
-        fleet.kubectl("drain", "node", "--pod-selector=app=ledger", "--delete-emptydir-data", "--timeout=180s")
         fleet.kubectl(
-            "drain", "node", "--pod-selector=app.kubernetes.io/component=adapter", "--delete-emptydir-data", "--timeout=180s"
+            "drain", "node", "--pod-selector=app=ledger", "--delete-emptydir-data", "--timeout=180s"
+        )
+        fleet.kubectl(
+            "drain",
+            "node",
+            "--pod-selector=app.kubernetes.io/component=adapter",
+            "--delete-emptydir-data",
+            "--timeout=180s",
         )
         words = fleet.kubectl.refused(
-            "drain", "node", "--pod-selector=app.kubernetes.io/component=injector", "--delete-emptydir-data", "--timeout=8s"
+            "drain",
+            "node",
+            "--pod-selector=app.kubernetes.io/component=injector",
+            "--delete-emptydir-data",
+            "--timeout=8s",
         )
         assert "disruption budget" in words
     finally:
@@ -168,9 +206,12 @@ def test_the_node_is_drained(fleet, ledger):
 
 
 def test_the_old_authority_is_retired_after_all_that_it_signed(fleet):
-    """It was replaced at the beginning; upgrades, rollbacks and restarts since then have not made it forget."""
+    """It was replaced at the beginning; upgrades, rollbacks and restarts since then have not made
+    it forget.
+    """
     retired = fleet.until_entry(
-        lambda entry: isinstance(entry, Admin) and entry.act is Act.AUTHORITY_RETIRED, "the end of the old authority"
+        lambda entry: isinstance(entry, Admin) and entry.act is Act.AUTHORITY_RETIRED,
+        "the end of the old authority",
     )
     signed = [entry for entry in fleet.entries() if isinstance(entry, IdentityIssued)]
     old = [entry for entry in signed if f"authority/{entry.authority}" == retired.target]

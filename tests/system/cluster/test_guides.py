@@ -1,4 +1,6 @@
-"""The guides are executed as they are written, on a cluster that has never seen us: what they say works."""
+"""The guides are executed as they are written, on a cluster that has never seen us: what they say
+works.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ BLOCK_PATIENCE_S = 480
 
 @pytest.fixture(scope="module")
 def shell(image_archives, tmp_path_factory):
-    """A shell of somebody who administers a fresh cluster, with kubectl, helm and capsign in the PATH."""
+    """A shell of somebody who administers a fresh cluster, with kubectl, helm and capsign in the
+    PATH.
+    """
     tools = tmp_path_factory.mktemp("tools")
     (tools / "helm").write_text(HELM)
     (tools / "helm").chmod(0o755)
@@ -37,7 +41,9 @@ def shell(image_archives, tmp_path_factory):
                 timeout=BLOCK_PATIENCE_S,
             )
             print(f"{block}\n{done.stdout}{done.stderr}")
-            assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}\n{cluster.tell('capsign-system', 'shop')}"
+            assert done.returncode == 0, (
+                f"{block}\n{done.stdout}{done.stderr}\n{cluster.tell('capsign-system', 'shop')}"
+            )
 
         yield run
 

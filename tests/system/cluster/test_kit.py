@@ -1,4 +1,6 @@
-"""The cluster is a real one: what the scenarios rely on, seen on its own before anything of ours runs on it."""
+"""The cluster is a real one: what the scenarios rely on, seen on its own before anything of ours
+runs on it.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,11 @@ def mounted(name, path, **more):
 
 
 def sidecar(image, **more):
-    probe = {"exec": {"command": ["/usr/bin/python3", "-c", ASK.replace("    ", "")]}, "periodSeconds": 1, "failureThreshold": 60}
+    probe = {
+        "exec": {"command": ["/usr/bin/python3", "-c", ASK.replace("    ", "")]},
+        "periodSeconds": 1,
+        "failureThreshold": 60,
+    }
     return manifests.python(
         "sidecar",
         SIDECAR,
@@ -62,7 +68,9 @@ def sidecar(image, **more):
     )
 
 
-def test_a_native_sidecar_is_there_before_the_application_and_ends_after_it(cluster, namespace, image):
+def test_a_native_sidecar_is_there_before_the_application_and_ends_after_it(
+    cluster, namespace, image
+):
     app = manifests.python(
         "app",
         ASK
@@ -85,15 +93,23 @@ def test_a_native_sidecar_is_there_before_the_application_and_ends_after_it(clus
     side, main = pod["status"]["initContainerStatuses"][0], pod["status"]["containerStatuses"][0]
     assert (side["state"]["terminated"]["exitCode"], side["restartCount"]) == (0, 0)
     assert side["state"]["terminated"]["startedAt"] <= main["state"]["terminated"]["startedAt"]
-    assert "sidecar: told to end" in cluster.kubectl("logs", "job/once", "--container=sidecar", f"--namespace={namespace}")
+    assert "sidecar: told to end" in cluster.kubectl(
+        "logs", "job/once", "--container=sidecar", f"--namespace={namespace}"
+    )
 
 
 def test_a_killed_sidecar_comes_back_beside_the_running_application(cluster, namespace, image):
-    app = manifests.python("app", "import time; time.sleep(600)", image, volumeMounts=[mounted("shared", "/run/shared")])
+    app = manifests.python(
+        "app",
+        "import time; time.sleep(600)",
+        image,
+        volumeMounts=[mounted("shared", "/run/shared")],
+    )
     # A socket that a dead process left behind is in the way of its successor.
     side = sidecar(image, lifecycle={})
     side["command"][-1] = side["command"][-1].replace(
-        "listener.bind", 'os.path.exists("/run/shared/socket") and os.unlink("/run/shared/socket")\nlistener.bind'
+        "listener.bind",
+        'os.path.exists("/run/shared/socket") and os.unlink("/run/shared/socket")\nlistener.bind',
     )
     spec = manifests.pod_spec(app, initContainers=[side], volumes=[memory("shared")])
     cluster.kubectl.create(manifests.pod("pair", namespace, spec))
@@ -102,23 +118,55 @@ def test_a_killed_sidecar_comes_back_beside_the_running_application(cluster, nam
 
     def restarted():
         status = cluster.kubectl.get("pod", "pair", namespace)["status"]
-        return status["initContainerStatuses"][0]["restartCount"] == 1 and status["initContainerStatuses"][0]["started"]
+        return (
+            status["initContainerStatuses"][0]["restartCount"] == 1
+            and status["initContainerStatuses"][0]["started"]
+        )
 
     until(restarted, "the sidecar's restart")
-    assert cluster.kubectl.get("pod", "pair", namespace)["status"]["containerStatuses"][0]["restartCount"] == 0
-    cluster.kubectl("exec", "pair", "--container=app", f"--namespace={namespace}", "--", "python3", "-c", ASK.replace("    ", ""))
+    assert (
+        cluster.kubectl.get("pod", "pair", namespace)["status"]["containerStatuses"][0][
+            "restartCount"
+        ]
+        == 0
+    )
+    cluster.kubectl(
+        "exec",
+        "pair",
+        "--container=app",
+        f"--namespace={namespace}",
+        "--",
+        "python3",
+        "-c",
+        ASK.replace("    ", ""),
+    )
 
 
 def test_a_projected_token_is_for_its_audience_and_names_its_pod(cluster, namespace, image):
-    token = {"serviceAccountToken": {"path": "token", "audience": "somebody", "expirationSeconds": 600}}
-    holder = manifests.python("holder", "import time; time.sleep(600)", image, volumeMounts=[mounted("token", "/run/token")])
+    token = {
+        "serviceAccountToken": {"path": "token", "audience": "somebody", "expirationSeconds": 600}
+    }
+    holder = manifests.python(
+        "holder",
+        "import time; time.sleep(600)",
+        image,
+        volumeMounts=[mounted("token", "/run/token")],
+    )
     spec = manifests.pod_spec(
-        holder, volumes=[{"name": "token", "projected": {"sources": [token]}}], automountServiceAccountToken=False
+        holder,
+        volumes=[{"name": "token", "projected": {"sources": [token]}}],
+        automountServiceAccountToken=False,
     )
     cluster.kubectl.create(manifests.pod("holder", namespace, spec))
     cluster.kubectl.wait("condition=Ready", "pod/holder", namespace)
     read = cluster.kubectl(
-        "exec", "holder", f"--namespace={namespace}", "--", "python3", "-c", "print(open('/run/token/token').read())"
+        "exec",
+        "holder",
+        f"--namespace={namespace}",
+        "--",
+        "python3",
+        "-c",
+        "print(open('/run/token/token').read())",
     ).strip()
 
     def review(*audiences):
@@ -142,17 +190,24 @@ def test_services_have_names_and_addresses(cluster, namespace, image):
         "server",
         """
         import http.server, socketserver
-        http.server.ThreadingHTTPServer(("", 8080), http.server.SimpleHTTPRequestHandler).serve_forever()
+        handler = http.server.SimpleHTTPRequestHandler
+        http.server.ThreadingHTTPServer(("", 8080), handler).serve_forever()
         """,
         image,
         readinessProbe={"tcpSocket": {"port": 8080}, "periodSeconds": 1},
     )
     cluster.kubectl.create(
-        manifests.replicated("StatefulSet", "web", namespace, manifests.pod_spec(server), serviceName="web-all"),
+        manifests.replicated(
+            "StatefulSet", "web", namespace, manifests.pod_spec(server), serviceName="web-all"
+        ),
         manifests.service("web", namespace, 80, 8080),
-        manifests.service("web-all", namespace, 80, 8080, clusterIP="None", selector={"app": "web"}),
+        manifests.service(
+            "web-all", namespace, 80, 8080, clusterIP="None", selector={"app": "web"}
+        ),
     )
-    cluster.kubectl("rollout", "status", "statefulset/web", f"--namespace={namespace}", "--timeout=180s")
+    cluster.kubectl(
+        "rollout", "status", "statefulset/web", f"--namespace={namespace}", "--timeout=180s"
+    )
     asker = manifests.python(
         "asker",
         f"""
@@ -177,7 +232,9 @@ def test_services_have_names_and_addresses(cluster, namespace, image):
     cluster.kubectl.wait("condition=complete", "job/ask", namespace)
 
 
-def test_a_claim_gets_a_volume_that_its_group_may_write_and_that_outlives_the_pod(cluster, namespace, image):
+def test_a_claim_gets_a_volume_that_its_group_may_write_and_that_outlives_the_pod(
+    cluster, namespace, image
+):
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -188,7 +245,9 @@ def test_a_claim_gets_a_volume_that_its_group_may_write_and_that_outlives_the_po
 
     def run(name, source):
         user = manifests.python(name, source, image, volumeMounts=[mounted("kept", "/kept")])
-        spec = manifests.pod_spec(user, volumes=[{"name": "kept", "persistentVolumeClaim": {"claimName": "kept"}}])
+        spec = manifests.pod_spec(
+            user, volumes=[{"name": "kept", "persistentVolumeClaim": {"claimName": "kept"}}]
+        )
         spec["securityContext"]["fsGroup"] = 65532
         cluster.kubectl.create(manifests.job(name, namespace, spec))
         cluster.kubectl.wait("condition=complete", f"job/{name}", namespace)
@@ -215,9 +274,12 @@ def test_the_api_server_asks_a_webhook_behind_a_service(cluster, namespace, imag
             def do_POST(self):
                 review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 patch = [{"op": "add", "path": "/metadata/labels/seen", "value": "yes"}]
-                response = {"uid": review["request"]["uid"], "allowed": True, "patchType": "JSONPatch",
+                response = {"uid": review["request"]["uid"], "allowed": True,
+                            "patchType": "JSONPatch",
                             "patch": base64.b64encode(json.dumps(patch).encode()).decode()}
-                body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).encode()
+                review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+                          "response": response}
+                body = json.dumps(review).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -236,9 +298,13 @@ def test_the_api_server_asks_a_webhook_behind_a_service(cluster, namespace, imag
     )
     spec = manifests.pod_spec(hook, volumes=[{"name": "tls", "secret": {"secretName": "hook"}}])
     cluster.kubectl.create(
-        secret, manifests.replicated("Deployment", "hook", namespace, spec), manifests.service("hook", namespace, 443, 8443)
+        secret,
+        manifests.replicated("Deployment", "hook", namespace, spec),
+        manifests.service("hook", namespace, 443, 8443),
     )
-    cluster.kubectl("rollout", "status", "deployment/hook", f"--namespace={namespace}", "--timeout=180s")
+    cluster.kubectl(
+        "rollout", "status", "deployment/hook", f"--namespace={namespace}", "--timeout=180s"
+    )
     configuration = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -250,7 +316,14 @@ def test_the_api_server_asks_a_webhook_behind_a_service(cluster, namespace, imag
                 "sideEffects": "None",
                 "objectSelector": {"matchLabels": {"ask": "hook"}},
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-                "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
+                "rules": [
+                    {
+                        "operations": ["CREATE"],
+                        "apiGroups": [""],
+                        "apiVersions": ["v1"],
+                        "resources": ["pods"],
+                    }
+                ],
                 "clientConfig": {
                     "service": {"name": "hook", "namespace": namespace},
                     "caBundle": base64.b64encode(authority.certificate).decode(),
@@ -261,11 +334,16 @@ def test_the_api_server_asks_a_webhook_behind_a_service(cluster, namespace, imag
     cluster.kubectl.create(configuration)
     try:
         asked = manifests.pod(
-            "asked", namespace, manifests.pod_spec(manifests.python("app", "pass", image)), labels={"ask": "hook"}
+            "asked",
+            namespace,
+            manifests.pod_spec(manifests.python("app", "pass", image)),
+            labels={"ask": "hook"},
         )
 
         def seen():
-            answer = cluster.kubectl("create", "--dry-run=server", "--output=json", "-f", "-", stdin=json.dumps(asked))
+            answer = cluster.kubectl(
+                "create", "--dry-run=server", "--output=json", "-f", "-", stdin=json.dumps(asked)
+            )
             return json.loads(answer)["metadata"]["labels"].get("seen") == "yes"
 
         until(seen, "the webhook's label")
@@ -276,7 +354,9 @@ def test_the_api_server_asks_a_webhook_behind_a_service(cluster, namespace, imag
 def test_pod_security_refuses_what_is_not_restricted(cluster, namespace, image):
     spec = manifests.pod_spec(manifests.python("app", "pass", image))
     spec["securityContext"]["runAsNonRoot"] = False
-    words = cluster.kubectl.refused("create", "-f", "-", stdin=json.dumps(manifests.pod("loose", namespace, spec)))
+    words = cluster.kubectl.refused(
+        "create", "-f", "-", stdin=json.dumps(manifests.pod("loose", namespace, spec))
+    )
     assert 'violates PodSecurity "restricted:latest"' in words
 
 
@@ -288,25 +368,42 @@ def test_an_ordinary_user_may_do_what_a_role_says_and_no_more(cluster, namespace
             "kind": "RoleBinding",
             "metadata": {"name": "grace", "namespace": namespace},
             "subjects": [subject],
-            "roleRef": {"kind": "ClusterRole", "name": "edit", "apiGroup": "rbac.authorization.k8s.io"},
+            "roleRef": {
+                "kind": "ClusterRole",
+                "name": "edit",
+                "apiGroup": "rbac.authorization.k8s.io",
+            },
         }
     )
     grace = cluster.speaking_as("grace")
-    grace.create(manifests.pod("mine", namespace, manifests.pod_spec(manifests.python("app", "pass", image))))
+    grace.create(
+        manifests.pod("mine", namespace, manifests.pod_spec(manifests.python("app", "pass", image)))
+    )
     assert 'User "grace" cannot' in grace.refused("get", "pods", "--namespace=kube-system")
 
 
 def test_a_drained_node_takes_pods_again(cluster, namespace, image):
     sleeper = manifests.pod_spec(manifests.python("app", "import time; time.sleep(600)", image))
     cluster.kubectl.create(manifests.replicated("Deployment", "sleeper", namespace, sleeper))
-    cluster.kubectl("rollout", "status", "deployment/sleeper", f"--namespace={namespace}", "--timeout=180s")
-    cluster.kubectl("drain", "node", "--pod-selector=app=sleeper", "--timeout=180s", "--force", "--delete-emptydir-data")
+    cluster.kubectl(
+        "rollout", "status", "deployment/sleeper", f"--namespace={namespace}", "--timeout=180s"
+    )
+    cluster.kubectl(
+        "drain",
+        "node",
+        "--pod-selector=app=sleeper",
+        "--timeout=180s",
+        "--force",
+        "--delete-emptydir-data",
+    )
     try:
         pods = cluster.kubectl.get("pod", "", namespace, app="sleeper")["items"]
         assert {pod["status"]["phase"] for pod in pods} <= {"Pending"}
     finally:
         cluster.kubectl("uncordon", "node")
-    cluster.kubectl("rollout", "status", "deployment/sleeper", f"--namespace={namespace}", "--timeout=180s")
+    cluster.kubectl(
+        "rollout", "status", "deployment/sleeper", f"--namespace={namespace}", "--timeout=180s"
+    )
 
 
 def test_a_killed_test_leaves_nothing_behind(tmp_path):
@@ -318,17 +415,28 @@ cluster.start()
 print(cluster.kubectl.kubeconfig.parents[1], flush=True)
 time.sleep(600)
 """
-    with subprocess.Popen([sys.executable, "-c", program], cwd=TESTS, stdout=subprocess.PIPE, text=True) as test:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=TESTS, stdout=subprocess.PIPE, text=True
+    ) as test:
         try:
             run = Path(test.stdout.readline().strip())
             kubeconfig = run / "configuration" / "admin.kubeconfig"
-            subprocess.run([KUBECTL, f"--kubeconfig={kubeconfig}", "get", "nodes"], check=True, capture_output=True)
+            subprocess.run(
+                [KUBECTL, f"--kubeconfig={kubeconfig}", "get", "nodes"],
+                check=True,
+                capture_output=True,
+            )
         finally:
             test.send_signal(signal.SIGKILL)
     until(lambda: not run.exists(), "the end of the run directory")
     assert not list(Path("/sys/fs/cgroup").glob(f"*/{run.name}"))
     # The keeper removes the directory, and then ends: it is the last.
-    until(lambda: not [one for one in Path("/proc").iterdir() if one.name.isdigit() and of_run(one, run)], "the last process")
+    until(
+        lambda: (
+            not [one for one in Path("/proc").iterdir() if one.name.isdigit() and of_run(one, run)]
+        ),
+        "the last process",
+    )
     assert run.name not in Path("/proc/self/mounts").read_text()
 
 

@@ -9,7 +9,10 @@ from system.cluster.kit import names
 SERVICES = [
     {"metadata": {"name": "web", "namespace": "shop"}, "spec": {"clusterIP": "10.96.3.4"}},
     {"metadata": {"name": "all", "namespace": "shop"}, "spec": {"clusterIP": "None"}},
-    {"metadata": {"name": "outside", "namespace": "shop"}, "spec": {"type": "ExternalName", "externalName": "elsewhere.test"}},
+    {
+        "metadata": {"name": "outside", "namespace": "shop"},
+        "spec": {"type": "ExternalName", "externalName": "elsewhere.test"},
+    },
 ]
 SLICES = [
     {
@@ -28,7 +31,9 @@ SLICES = [
 
 def ask(name: str, kind: str = "A") -> tuple[int, list[str]]:
     zone = names.zone(SERVICES, SLICES, "cluster.local")
-    reply = DNSRecord.parse(names.answer(DNSRecord.question(name, kind).pack(), zone, "cluster.local"))
+    reply = DNSRecord.parse(
+        names.answer(DNSRecord.question(name, kind).pack(), zone, "cluster.local")
+    )
     return reply.header.rcode, [str(record.rdata) for record in reply.rr if record.rtype == QTYPE.A]
 
 
@@ -60,6 +65,8 @@ def test_a_name_of_nobody_does_not_exist(name):
     assert ask(name) == (RCODE.NXDOMAIN, [])
 
 
-@pytest.mark.parametrize(("name", "kind"), [("web.shop.svc.cluster.local", "AAAA"), ("shop.svc.cluster.local", "A")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("web.shop.svc.cluster.local", "AAAA"), ("shop.svc.cluster.local", "A")]
+)
 def test_a_name_without_such_an_address_exists_and_is_empty(name, kind):
     assert ask(name, kind) == (RCODE.NOERROR, [])

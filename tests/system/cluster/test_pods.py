@@ -1,4 +1,6 @@
-"""One label, and the pod can sign: what a developer applies, what the kubelet runs, and what each container can reach."""
+"""One label, and the pod can sign: what a developer applies, what the kubelet runs, and what each
+container can reach.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,20 @@ def pod_of(fleet, app: str) -> dict:
 
 
 def names_of(pod: dict) -> list[str]:
-    return [container["name"] for key in ("initContainers", "containers") for container in pod["spec"].get(key, ())]
+    return [
+        container["name"]
+        for key in ("initContainers", "containers")
+        for container in pod["spec"].get(key, ())
+    ]
 
 
 def test_a_labelled_job_signs_with_three_lines_and_completes(fleet):
-    job = manifests.job("three-lines", SHOP, spec_of(manifests.python("app", SIGN_AND_TELL, fleet.image)), labels=INJECT)
+    job = manifests.job(
+        "three-lines",
+        SHOP,
+        spec_of(manifests.python("app", SIGN_AND_TELL, fleet.image)),
+        labels=INJECT,
+    )
     fleet.developer.create(job)
     fleet.developer.wait("condition=complete", "job/three-lines", SHOP)
     pod = pod_of(fleet, "three-lines")
@@ -49,7 +60,11 @@ def test_a_labelled_job_signs_with_three_lines_and_completes(fleet):
     log = fleet.entries()
     signed = log[told_leaf(fleet.developer("logs", "job/three-lines", "--container=app"))]
     assert isinstance(signed, Signed)
-    assert (signed.group.workload, signed.group.grant, signed.group.caller) == (ORDERS, "orders-jwt", "app")
+    assert (signed.group.workload, signed.group.grant, signed.group.caller) == (
+        ORDERS,
+        "orders-jwt",
+        "app",
+    )
     uid = bytes.fromhex(pod["metadata"]["uid"].replace("-", ""))
     issued = [entry for entry in log if isinstance(entry, IdentityIssued) and entry.pod_uid == uid]
     assert [entry.workload for entry in issued] == [ORDERS]
@@ -57,7 +72,9 @@ def test_a_labelled_job_signs_with_three_lines_and_completes(fleet):
 
 
 def test_a_cron_job_signs_too(fleet):
-    template = manifests.job("cron", SHOP, spec_of(manifests.python("app", SIGN_AND_TELL, fleet.image)), labels=INJECT)
+    template = manifests.job(
+        "cron", SHOP, spec_of(manifests.python("app", SIGN_AND_TELL, fleet.image)), labels=INJECT
+    )
     fleet.developer.create(
         {
             "apiVersion": "batch/v1",
@@ -105,7 +122,11 @@ def test_what_has_no_label_is_as_it_was_applied(fleet, kind):
     name = f"plain-{kind.lower()}"
     seconds = 1 if kind == "Job" else 600
     spec = spec_of(manifests.python("app", f"import time; time.sleep({seconds})", fleet.image))
-    thing = manifests.job(name, SHOP, spec) if kind == "Job" else manifests.replicated(kind, name, SHOP, spec)
+    thing = (
+        manifests.job(name, SHOP, spec)
+        if kind == "Job"
+        else manifests.replicated(kind, name, SHOP, spec)
+    )
     fleet.developer.create(thing)
     try:
         if kind == "Job":
@@ -151,13 +172,21 @@ print(json.dumps(found))
 def test_each_container_reaches_its_own_socket_and_nothing_else_of_the_agent(fleet):
     containers = [manifests.python(name, REACH, fleet.image) for name in ("app", "hooks", "bare")]
     annotations = {"capsign.dev/containers": "app,hooks", "capsign.dev/profile.hooks": "webhooks"}
-    fleet.developer.create(manifests.job("reach", SHOP, spec_of(*containers), labels=INJECT, annotations=annotations))
+    fleet.developer.create(
+        manifests.job("reach", SHOP, spec_of(*containers), labels=INJECT, annotations=annotations)
+    )
     fleet.developer.wait("condition=complete", "job/reach", SHOP)
     app, hooks, bare = (
-        json.loads(fleet.developer("logs", "job/reach", f"--container={name}")) for name in ("app", "hooks", "bare")
+        json.loads(fleet.developer("logs", "job/reach", f"--container={name}"))
+        for name in ("app", "hooks", "bare")
     )
     for found in (app, hooks):
-        assert (found["socket"], found["token"], found["state"], found["processes"]) == (SOCKET, False, False, [])
+        assert (found["socket"], found["token"], found["state"], found["processes"]) == (
+            SOCKET,
+            False,
+            False,
+            [],
+        )
         assert found["unlink"] == "EROFS"
     assert app["grants"] == ["orders-jwt"]
     assert app["jwt"] == "signed"
@@ -174,7 +203,10 @@ def test_the_agent_has_its_own_token_and_not_the_applications(fleet):
     try:
         fleet.developer.wait("condition=Ready", "pod/tokens", SHOP)
         agent, application = (fleet.root_of("tokens", name) for name in (AGENT, "app"))
-        own, default = Path("var/run/secrets/capsign/token"), Path("var/run/secrets/kubernetes.io/serviceaccount")
+        own, default = (
+            Path("var/run/secrets/capsign/token"),
+            Path("var/run/secrets/kubernetes.io/serviceaccount"),
+        )
         assert (agent / own).is_file()
         assert not list((agent / default).iterdir())
         assert (application / default / "token").is_file()
@@ -186,7 +218,9 @@ def test_the_agent_has_its_own_token_and_not_the_applications(fleet):
 
 
 def test_a_pod_on_its_nodes_network_signs_where_that_is_allowed(fleet):
-    """`agent.allowHostNetwork` let it pass the injector; the adapter on the same node saw an address that is not the pod's."""
+    """`agent.allowHostNetwork` let it pass the injector; the adapter on the same node saw an
+    address that is not the pod's.
+    """
     level = ("label", "namespace", SHOP, "--overwrite", "pod-security.kubernetes.io/enforce=")
     fleet.kubectl(*level[:-1], f"{level[-1]}privileged")
     try:
@@ -202,10 +236,14 @@ def test_a_pod_on_its_nodes_network_signs_where_that_is_allowed(fleet):
 
 def test_an_application_that_policy_does_not_name_gets_no_identity(fleet):
     app = manifests.python("app", SIGN_AND_TELL, fleet.image)
-    fleet.developer.create(manifests.pod("stranger", SHOP, spec_of(app, account="stranger"), labels=INJECT))
+    fleet.developer.create(
+        manifests.pod("stranger", SHOP, spec_of(app, account="stranger"), labels=INJECT)
+    )
     try:
         uid = uuid.UUID(fleet.kubectl.get("pod", "stranger", SHOP)["metadata"]["uid"]).bytes
-        refused = fleet.until_entry(lambda entry: getattr(entry, "pod_uid", b"") == uid, "the refusal of the stranger")
+        refused = fleet.until_entry(
+            lambda entry: getattr(entry, "pod_uid", b"") == uid, "the refusal of the stranger"
+        )
         assert reason_name(refused) == "IDENTITY_UNKNOWN"
         assert fleet.kubectl.get("pod", "stranger", SHOP)["status"]["phase"] == "Pending"
     finally:

@@ -1,4 +1,6 @@
-"""Several adapters on PostgreSQL: one may go at any time, and the application does not lose a signature by it."""
+"""Several adapters on PostgreSQL: one may go at any time, and the application does not lose a
+signature by it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def ledger(replicas):
 
 def test_one_of_two_adapters_is_killed(replicas, ledger):
     for pod in replicas.adapters():
-        replicas.cluster.on_node("kill", "-KILL", str(replicas.cluster.process_of(pod, "adapter", NAMESPACE)))
+        replicas.cluster.on_node(
+            "kill", "-KILL", str(replicas.cluster.process_of(pod, "adapter", NAMESPACE))
+        )
         ledger.keeps_signing(20)
         replicas.wait_ready()
     ledger.account()

@@ -1,4 +1,6 @@
-"""`capsign dev up`, step by step. What exists is kept, what does not run is started: after a crash the same command mends it."""
+"""`capsign dev up`, step by step. What exists is kept, what does not run is started: after a crash
+the same command mends it.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,18 @@ READY_SECONDS = 60.0
 
 
 def bring_up(wanted: prepare.Wanted, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything runs and is ready; returns what is needed to use it, as it is kept in the state file."""
+    """Everything runs and is ready; returns what is needed to use it, as it is kept in the state
+    file.
+    """
     directory = wanted.directory.resolve()
     prepare.refuse_name(directory)
     with alone_in(directory, say), ExitStack() as afterwards:
         return _bring_up(wanted, directory, say, afterwards)
 
 
-def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None], afterwards: ExitStack) -> dict[str, Any]:
+def _bring_up(
+    wanted: prepare.Wanted, directory: Path, say: Callable[[str], None], afterwards: ExitStack
+) -> dict[str, Any]:
     before = _before(directory)
     running = {one.name: one for one in known_processes(before) if one.alive} if before else {}
 
@@ -55,10 +61,17 @@ def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None
 
     # 3 Configuration. The addresses of a process that still runs stay as they are.
     if running and before:
-        listeners = [layouts.Listener(one["address"], one["health"], one.get("admin", "")) for one in before["adapters"]]
+        listeners = [
+            layouts.Listener(one["address"], one["health"], one.get("admin", ""))
+            for one in before["adapters"]
+        ]
     else:
-        listeners = layouts.free_listeners(wanted.workers or (len(before["adapters"]) if before else 1))
-        prepare.write_configs(layout, listeners, server, clients["app"], ca.certificate_file, token, store, password)
+        listeners = layouts.free_listeners(
+            wanted.workers or (len(before["adapters"]) if before else 1)
+        )
+        prepare.write_configs(
+            layout, listeners, server, clients["app"], ca.certificate_file, token, store, password
+        )
 
     # 4 Keys are made by their own command: an adapter that starts never makes one.
     environ = prepare.clean_environ()
@@ -67,13 +80,15 @@ def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None
         say("keys")
         prepare.make_keys(layout, environ, policy, wanted.policy)
 
-    # 5 The processes, each written down as soon as it lives, so that `dev down` and the next `dev up` know it if this one is
-    # killed half-way; then each waited for.
+    # 5 The processes, each written down as soon as it lives, so that `dev down` and the next `dev
+    # up` know it if this one is killed half-way; then each waited for.
     started: list[Process] = []
     living = dict(running)
 
     def state() -> dict[str, Any]:
-        return _state(layout, listeners, living, clients, ca.certificate_file, token, store, password)
+        return _state(
+            layout, listeners, living, clients, ca.certificate_file, token, store, password
+        )
 
     try:
         for name in [*names, "agent"]:
@@ -85,7 +100,11 @@ def _bring_up(wanted: prepare.Wanted, directory: Path, say: Callable[[str], None
             _await(living[name], listener.health, layout)
         say("agent")
         _await(living["agent"], unix_socket.target(layout.health), layout)
-        complete = state() | {"log_key": _log_key(directory, listeners[0].address, ca.certificate_file, clients["operator"])}
+        complete = state() | {
+            "log_key": _log_key(
+                directory, listeners[0].address, ca.certificate_file, clients["operator"]
+            )
+        }
     except BaseException:
         processes.end(started, 5.0)
         raise
@@ -103,15 +122,23 @@ def _before(directory: Path) -> dict[str, Any] | None:
 
 
 def _forget_sockets(layout: layouts.Layout) -> None:
-    """Remove a directory for sockets that lies elsewhere, unless the state file names it: nothing would find it again."""
+    """Remove a directory for sockets that lies elsewhere, unless the state file names it: nothing
+    would find it again.
+    """
     state = _before(layout.directory)
-    if not layout.run.is_relative_to(layout.directory) and (state is None or state["run"] != str(layout.run)):
+    if not layout.run.is_relative_to(layout.directory) and (
+        state is None or state["run"] != str(layout.run)
+    ):
         shutil.rmtree(layout.run, ignore_errors=True)
 
 
-def _start(name: str, layout: layouts.Layout, environ: Mapping[str, str], started: list[Process]) -> Process:
+def _start(
+    name: str, layout: layouts.Layout, environ: Mapping[str, str], started: list[Process]
+) -> Process:
     module = "capsign_agent" if name == "agent" else "capsign_adapter"
-    one = processes.start(name, module, ["--config", str(layout.config(name))], layout.log(name), environ)
+    one = processes.start(
+        name, module, ["--config", str(layout.config(name))], layout.log(name), environ
+    )
     started.append(one)
     return one
 
@@ -126,7 +153,9 @@ def _await(process: Process, target: str, layout: layouts.Layout) -> None:
         stub = health_pb2_grpc.HealthStub(channel)
         while time.monotonic() < deadline:
             try:
-                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=0.5, wait_for_ready=True)
+                answer = stub.Check(
+                    health_pb2.HealthCheckRequest(), timeout=0.5, wait_for_ready=True
+                )
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
             except grpc.RpcError:
@@ -136,7 +165,10 @@ def _await(process: Process, target: str, layout: layouts.Layout) -> None:
     log = layout.log(process.name)
     what = "ended" if not process.alive else f"was not ready after {READY_SECONDS:.0f} s"
     raise CliError(
-        UNAVAILABLE, "NOT_READY", f"{process.name} {what}. It said:\n{processes.tail(log)}\n", f"All of it is in {log}."
+        UNAVAILABLE,
+        "NOT_READY",
+        f"{process.name} {what}. It said:\n{processes.tail(log)}\n",
+        f"All of it is in {log}.",
     )
 
 
@@ -150,7 +182,9 @@ def _state(
     store: str,
     password: Path | None,
 ) -> dict[str, Any]:
-    """What the state file says. A process that is not `living` has no pid yet, and the log's key is not known."""
+    """What the state file says. A process that is not `living` has no pid yet, and the log's key is
+    not known.
+    """
     pids = {name: one.pid for name, one in living.items()}
     adapters = [
         {
@@ -177,7 +211,11 @@ def _state(
         "ca": str(ca),
         "server_name": SERVER_NAME,
         "clients": {
-            name: {"spiffe_id": one.spiffe_id, "certificate": str(one.certificate), "private_key": str(one.private_key)}
+            name: {
+                "spiffe_id": one.spiffe_id,
+                "certificate": str(one.certificate),
+                "private_key": str(one.private_key),
+            }
             for name, one in clients.items()
         },
         "policy": str(layout.policy),
@@ -189,7 +227,9 @@ def _state(
         "log_origin": layouts.LOG_ORIGIN,
         "log_key": "",
         "pids": list(pids.values()),
-        "processes": [{"name": one.name, "pid": one.pid, "started": one.started} for one in living.values()],
+        "processes": [
+            {"name": one.name, "pid": one.pid, "started": one.started} for one in living.values()
+        ],
     }
 
 
@@ -197,7 +237,15 @@ def _log_key(directory: Path, address: str, ca: Path, operator: Identity) -> str
     """The log's verifier key. Trusted on first use: this is the machine that has just made it."""
     from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 
-    adapter = place.Adapter(address, ca, operator.certificate, operator.private_key, SERVER_NAME, "", place.renewal(directory))
+    adapter = place.Adapter(
+        address,
+        ca,
+        operator.certificate,
+        operator.private_key,
+        SERVER_NAME,
+        "",
+        place.renewal(directory),
+    )
     with adapter.channel() as channel:
         stub = evidence_pb2_grpc.EvidenceServiceStub(channel)
         key: str = stub.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=10).verifier_key

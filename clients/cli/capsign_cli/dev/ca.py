@@ -1,4 +1,6 @@
-"""A development CA and the certificates it issues. Not for production: its private key lies next to what it signs."""
+"""A development CA and the certificates it issues. Not for production: its private key lies next to
+what it signs.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ LIFE = datetime.timedelta(days=90)
 """Life of the CA and of everything that it issues."""
 
 BACKDATE = datetime.timedelta(minutes=5)
-"""Certificates start this long ago, so that a container whose clock is a little behind can use them."""
+"""Certificates start this long ago, so that a container whose clock is a little behind can use
+them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,8 @@ SPARE = datetime.timedelta(days=7)
 
 
 class DevelopmentCa:
-    """Issues into a directory. What is there already is kept while it lasts, so that a second `dev up` changes no identity.
+    """Issues into a directory. What is there already is kept while it lasts, so that a second `dev
+    up` changes no identity.
 
     Without `renew` it is kept in any case: processes that run have it in use.
     """
@@ -51,7 +56,10 @@ class DevelopmentCa:
         if key_file.exists() and self.certificate_file.exists():
             key = serialization.load_pem_private_key(key_file.read_bytes(), None)
             assert isinstance(key, ec.EllipticCurvePrivateKey)
-            self._key, self._certificate = key, x509.load_pem_x509_certificate(self.certificate_file.read_bytes())
+            self._key, self._certificate = (
+                key,
+                x509.load_pem_x509_certificate(self.certificate_file.read_bytes()),
+            )
             if not renew or _lasts(self._certificate):
                 return
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -60,32 +68,66 @@ class DevelopmentCa:
             _builder(name, name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(ca=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
-            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}")]), False)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
+            )
+            .add_extension(
+                x509.SubjectAlternativeName(
+                    [x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}")]
+                ),
+                False,
+            )
             .sign(self._key, hashes.SHA256())
         )
-        self.certificate_file.unlink(missing_ok=True)  # a crash here leaves no certificate of another key
+        self.certificate_file.unlink(
+            missing_ok=True
+        )  # a crash here leaves no certificate of another key
         _write_key(key_file, self._key)
-        _write(self.certificate_file, self._certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        _write(
+            self.certificate_file, self._certificate.public_bytes(serialization.Encoding.PEM), 0o644
+        )
 
     def issue(self, name: str, path: str, *, server: bool = False) -> Identity:
-        """An X.509-SVID for spiffe://<trust domain><path>. A server's also carries DNS names and the loopback address."""
-        identity = Identity(f"spiffe://{TRUST_DOMAIN}{path}", self._directory / f"{name}.crt", self._directory / f"{name}.key")
-        if identity.certificate.exists() and identity.private_key.exists() and self._keeps(identity.certificate):
+        """An X.509-SVID for spiffe://<trust domain><path>. A server's also carries DNS names and
+        the loopback address.
+        """
+        identity = Identity(
+            f"spiffe://{TRUST_DOMAIN}{path}",
+            self._directory / f"{name}.crt",
+            self._directory / f"{name}.key",
+        )
+        if (
+            identity.certificate.exists()
+            and identity.private_key.exists()
+            and self._keeps(identity.certificate)
+        ):
             return identity
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.spiffe_id)]
         if server:
-            names += [x509.DNSName(SERVER_NAME), x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        usages = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if server else [])]
+            names += [
+                x509.DNSName(SERVER_NAME),
+                x509.DNSName("localhost"),
+                x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+            ]
+        usages = [
+            ExtendedKeyUsageOID.CLIENT_AUTH,
+            *([ExtendedKeyUsageOID.SERVER_AUTH] if server else []),
+        ]
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
-            _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), self._certificate.subject, key.public_key())
+            _builder(
+                x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
+                self._certificate.subject,
+                key.public_key(),
+            )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
             .add_extension(issuer, critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -95,7 +137,9 @@ class DevelopmentCa:
         return identity
 
     def _keeps(self, file: Path) -> bool:
-        """Whether the certificate in this file stays: it lasts, and is ours and not of the CA before."""
+        """Whether the certificate in this file stays: it lasts, and is ours and not of the CA
+        before.
+        """
         if not self._renew:
             return True
         certificate = x509.load_pem_x509_certificate(file.read_bytes())
@@ -110,23 +154,38 @@ def _lasts(certificate: x509.Certificate) -> bool:
     return certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC) > SPARE
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public_key)
+    builder = (
+        x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public_key)
+    )
     builder = builder.serial_number(x509.random_serial_number())
     return builder.not_valid_before(now - BACKDATE).not_valid_after(now + LIFE)
 
 
 def _usage(*, ca: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=not ca, key_cert_sign=ca, crl_sign=ca, content_commitment=False, key_encipherment=False,
-        data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=not ca,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     form = serialization.PrivateFormat.PKCS8
-    _write(path, key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()), 0o600)
+    _write(
+        path,
+        key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()),
+        0o600,
+    )
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

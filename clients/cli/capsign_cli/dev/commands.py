@@ -18,20 +18,40 @@ DRAIN_SECONDS = 20.0
 
 @click.group()
 def dev() -> None:
-    """Run everything on this machine, for development. Several sets can run side by side, each in a directory."""
+    """Run everything on this machine, for development. Several sets can run side by side, each in a
+    directory.
+    """
 
 
 @dev.command()
 @place.directory_option
-@click.option("--workers", type=click.IntRange(1, 16), help="Adapter processes.  [default: 1, or as before]")
-@click.option("--store", help="sqlite, or postgresql://user@host/database.  [default: sqlite, or as before]")
 @click.option(
-    "--store-password-file", type=click.Path(path_type=Path, exists=True, resolve_path=True), help="The database password."
+    "--workers", type=click.IntRange(1, 16), help="Adapter processes.  [default: 1, or as before]"
 )
-@click.option("--policy", type=click.Path(path_type=Path, exists=True), help="A policy in place of the one that comes with this.")
+@click.option(
+    "--store", help="sqlite, or postgresql://user@host/database.  [default: sqlite, or as before]"
+)
+@click.option(
+    "--store-password-file",
+    type=click.Path(path_type=Path, exists=True, resolve_path=True),
+    help="The database password.",
+)
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path, exists=True),
+    help="A policy in place of the one that comes with this.",
+)
 @output.option
-def up(directory: Path, workers: int | None, store: str | None, store_password_file: Path | None, policy: Path | None) -> None:
-    """Start a token, a CA, adapters and an agent, and print how to reach them. What is there already is kept."""
+def up(
+    directory: Path,
+    workers: int | None,
+    store: str | None,
+    store_password_file: Path | None,
+    policy: Path | None,
+) -> None:
+    """Start a token, a CA, adapters and an agent, and print how to reach them. What is there
+    already is kept.
+    """
     from capsign_cli.dev.bring_up import bring_up
     from capsign_cli.dev.prepare import Wanted
 
@@ -44,7 +64,8 @@ def up(directory: Path, workers: int | None, store: str | None, store_password_f
         **{f"socket {name}": path for name, path in state["sockets"].items()},
         "adapters": [one["address"] for one in state["adapters"]],
         "CA": state["ca"],
-        "clients": ", ".join(state["clients"]) + f" ({Path(state['clients']['app']['certificate']).parent})",
+        "clients": ", ".join(state["clients"])
+        + f" ({Path(state['clients']['app']['certificate']).parent})",
         "policy": state["policy"],
         "store": state["store"],
         "log key": state["log_key"],
@@ -63,7 +84,10 @@ def status(directory: Path) -> None:
     from capsign_cli.dev.bring_up import known_processes
 
     state = place.dev_state(directory)
-    found = [{"process": one.name, "pid": one.pid, "running": one.alive} for one in known_processes(state)]
+    found = [
+        {"process": one.name, "pid": one.pid, "running": one.alive}
+        for one in known_processes(state)
+    ]
     output.rows("processes", found, ("process", "pid", "running"), empty="Nothing was started.")
     missing = [str(one["process"]) for one in found if not one["running"]]
     if missing:
@@ -73,7 +97,9 @@ def status(directory: Path) -> None:
 
 @dev.command()
 @place.directory_option
-@click.option("--purge", is_flag=True, help="Remove the directory too: token, keys, store and evidence.")
+@click.option(
+    "--purge", is_flag=True, help="Remove the directory too: token, keys, store and evidence."
+)
 @output.option
 def down(directory: Path, *, purge: bool) -> None:
     """End what `dev up` started: the agent first, so that its last records reach the adapters."""
@@ -94,12 +120,20 @@ def down(directory: Path, *, purge: bool) -> None:
             shutil.rmtree(run, ignore_errors=True)  # made by mkdtemp, for sockets only
         if purge:
             shutil.rmtree(state["dir"])
-    answer: dict[str, Any] = {"ended": ended, "killed": [one.name for one in killed], "leftovers": leftovers, "purged": purge}
+    answer: dict[str, Any] = {
+        "ended": ended,
+        "killed": [one.name for one in killed],
+        "leftovers": leftovers,
+        "purged": purge,
+    }
     output.record(answer)
     if killed:
         names = ", ".join(one.name for one in killed)
         raise CliError(
-            UNAVAILABLE, "KILLED", f"Killed after {DRAIN_SECONDS:.0f} s: {names}.", "Their logs say what held them up."
+            UNAVAILABLE,
+            "KILLED",
+            f"Killed after {DRAIN_SECONDS:.0f} s: {names}.",
+            "Their logs say what held them up.",
         )
 
 

@@ -1,4 +1,6 @@
-"""Where things are in a directory of `capsign dev up`, and the configuration files that say so. Pure but for choosing ports."""
+"""Where things are in a directory of `capsign dev up`, and the configuration files that say so.
+Pure but for choosing ports.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,16 @@ CONTAINERS = {"app": (), "worker": ("orders-webhook", "orders-short")}
 TOKEN_KEYS = {"module": "module", "label": "label", "pin_file": "pin_file", "config": "conf"}
 """Keys of the adapter's token section, and what `softhsm/init.py` calls them."""
 
-# Below Linux's ephemeral range (32768 up), so that an outgoing connection of somebody else cannot take a port between its choice
-# here and its use by the adapter.
+# Below Linux's ephemeral range (32768 up), so that an outgoing connection of somebody else cannot
+# take a port between its choice here and its use by the adapter.
 PORTS = range(20_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Paths. `run` holds the sockets; it is elsewhere where `directory` is too long for the path of a socket."""
+    """Paths. `run` holds the sockets; it is elsewhere where `directory` is too long for the path of
+    a socket.
+    """
 
     directory: Path
     run: Path
@@ -72,7 +76,9 @@ class Listener:
 
 
 def free_listeners(count: int) -> list[Listener]:
-    """Addresses on the loopback that nobody listens on now. All are held until all are chosen, so they differ."""
+    """Addresses on the loopback that nobody listens on now. All are held until all are chosen, so
+    they differ.
+    """
     held: list[socket.socket] = []
     try:
         for port in random.sample(PORTS, k=min(len(PORTS), 200 + 3 * count)):
@@ -89,11 +95,22 @@ def free_listeners(count: int) -> list[Listener]:
     finally:
         for taken in held:
             taken.close()
-    raise CliError(UNAVAILABLE, "NO_FREE_PORT", f"No free ports from {PORTS.start} to {PORTS.stop}.", "Stop what listens there.")
+    raise CliError(
+        UNAVAILABLE,
+        "NO_FREE_PORT",
+        f"No free ports from {PORTS.start} to {PORTS.stop}.",
+        "Stop what listens there.",
+    )
 
 
 def adapter_config(
-    layout: Layout, listener: Listener, server: Identity, ca: Path, token: dict[str, str], store: str, password: Path | None
+    layout: Layout,
+    listener: Listener,
+    server: Identity,
+    ca: Path,
+    token: dict[str, str],
+    store: str,
+    password: Path | None,
 ) -> str:
     """The TOML of one adapter."""
     sections: dict[str, dict[str, Any]] = {
@@ -103,7 +120,11 @@ def adapter_config(
             **({"admin_address": listener.admin} if listener.admin else {}),
             "health_address": listener.health,
         },
-        "tls": {"certificate": server.certificate, "private_key": server.private_key, "client_ca": ca},
+        "tls": {
+            "certificate": server.certificate,
+            "private_key": server.private_key,
+            "client_ca": ca,
+        },
         "token": {key: token[name] for key, name in TOKEN_KEYS.items()},
         "store": {"url": store, **({"password_file": password} if password else {})},
         "log": {"origin": LOG_ORIGIN},
@@ -116,13 +137,19 @@ def agent_config(layout: Layout, listeners: list[Listener], workload: Identity, 
     sections: dict[str, dict[str, Any]] = {
         "upstream": {"targets": [one.address for one in listeners], "server_name": SERVER_NAME},
         "identity": {"source": "files"},
-        "identity.files": {"ca_file": ca, "cert_file": workload.certificate, "key_file": workload.private_key},
+        "identity.files": {
+            "ca_file": ca,
+            "cert_file": workload.certificate,
+            "key_file": workload.private_key,
+        },
         "journal": {"dir": layout.state / "journal"},
         "health": {"path": layout.health},
     }
     text = toml(sections)
     for name, grants in CONTAINERS.items():
-        text += "\n" + toml({"[sockets]": {"name": name, "path": layout.socket(name), "grants": list(grants)}})
+        text += "\n" + toml(
+            {"[sockets]": {"name": name, "path": layout.socket(name), "grants": list(grants)}}
+        )
     return text
 
 
@@ -148,4 +175,9 @@ def store_url(layout: Layout, given: str) -> str:
         except ValueError as error:
             raise CliError(USAGE, "STORE", str(error), "Correct --store.") from None
         return given
-    raise CliError(USAGE, "STORE", f"There is no store {given!r}.", "Use sqlite, or postgresql://user@host/database.")
+    raise CliError(
+        USAGE,
+        "STORE",
+        f"There is no store {given!r}.",
+        "Use sqlite, or postgresql://user@host/database.",
+    )

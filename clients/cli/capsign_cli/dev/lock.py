@@ -11,7 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def alone_in(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Make the directory and hold it; waits as long as another holds it. The kernel lets go of it, whatever becomes of us."""
+    """Make the directory and hold it; waits as long as another holds it. The kernel lets go of it,
+    whatever becomes of us.
+    """
     while True:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -29,7 +31,9 @@ def alone_in(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _still_there(directory: Path, descriptor: int) -> bool:
-    """Whether this is the directory of that name: `dev down --purge` may have removed the one that we waited for."""
+    """Whether this is the directory of that name: `dev down --purge` may have removed the one that
+    we waited for.
+    """
     try:
         return os.path.samestat(directory.stat(), os.fstat(descriptor))
     except FileNotFoundError:

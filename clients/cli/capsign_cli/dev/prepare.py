@@ -1,4 +1,6 @@
-"""What `capsign dev up` needs before it starts a process: directories, token, configuration, keys. What exists is kept."""
+"""What `capsign dev up` needs before it starts a process: directories, token, configuration, keys.
+What exists is kept.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +53,22 @@ def refuse_name(directory: Path) -> None:
     except UnicodeEncodeError:
         raise CliError(USAGE, "DIRECTORY", f"{told}its name is not UTF-8.", advice) from None
     if set(str(directory)) & set("#=\n\r"):
-        raise CliError(USAGE, "DIRECTORY", f"{told}SoftHSM's configuration takes no `#`, `=` or end of line in a path.", advice)
+        raise CliError(
+            USAGE,
+            "DIRECTORY",
+            f"{told}SoftHSM's configuration takes no `#`, `=` or end of line in a path.",
+            advice,
+        )
 
 
 def make_directories(directory: Path, before: Mapping[str, Any] | None) -> layouts.Layout:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_uid != os.geteuid() or directory.stat().st_mode & 0o077:
         raise CliError(
-            USAGE, "DIRECTORY", f"Others can enter {directory}.", f"Run `chmod 700 {quote(str(directory))}`, or choose another."
+            USAGE,
+            "DIRECTORY",
+            f"Others can enter {directory}.",
+            f"Run `chmod 700 {quote(str(directory))}`, or choose another.",
         )
     layout = layouts.Layout(directory, directory / "run")
     if before is not None and _is_ours(Path(before["run"])):
@@ -72,7 +82,12 @@ def make_directories(directory: Path, before: Mapping[str, Any] | None) -> layou
 
 def _is_ours(path: Path) -> bool:
     # A directory in /tmp that `dev down` removed may have been made anew by somebody else.
-    return path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.geteuid() and not path.stat().st_mode & 0o077
+    return (
+        path.is_dir()
+        and not path.is_symlink()
+        and path.stat().st_uid == os.geteuid()
+        and not path.stat().st_mode & 0o077
+    )
 
 
 def _too_long(layout: layouts.Layout) -> bool:
@@ -80,13 +95,20 @@ def _too_long(layout: layouts.Layout) -> bool:
     return any(unix_socket.fault(path) for path in paths)
 
 
-def choose_store(wanted: Wanted, before: Mapping[str, Any] | None, layout: layouts.Layout) -> tuple[str, Path | None]:
+def choose_store(
+    wanted: Wanted, before: Mapping[str, Any] | None, layout: layouts.Layout
+) -> tuple[str, Path | None]:
     """The store, which is never changed under keys that exist: evidence would stay behind."""
     if before is None:
         return layouts.store_url(layout, wanted.store or "sqlite"), wanted.password_file
     store: str = before["store"]
     if wanted.store is not None and layouts.store_url(layout, wanted.store) != store:
-        raise CliError(USAGE, "STORE", f"{layout.directory} has the store {store}.", "Choose another --dir for another store.")
+        raise CliError(
+            USAGE,
+            "STORE",
+            f"{layout.directory} has the store {store}.",
+            "Choose another --dir for another store.",
+        )
     kept = before["store_password_file"]
     return store, wanted.password_file or (Path(kept) if kept else None)
 
@@ -94,12 +116,20 @@ def choose_store(wanted: Wanted, before: Mapping[str, Any] | None, layout: layou
 def refuse_change(wanted: Wanted, before: Mapping[str, Any], workers: int) -> None:
     if wanted.workers not in {None, workers} or wanted.policy is not None:
         advice = f"Run `capsign dev down --dir {quote(before['dir'])}` first."
-        raise CliError(USAGE, "RUNS_ALREADY", "The number of workers and the policy cannot change while it runs.", advice)
+        raise CliError(
+            USAGE,
+            "RUNS_ALREADY",
+            "The number of workers and the policy cannot change while it runs.",
+            advice,
+        )
 
 
 def make_token(directory: Path) -> dict[str, str]:
     here = Path(__file__).resolve()
-    candidates = (here.parent.parent / "softhsm" / "init.py", here.parents[4] / "softhsm" / "init.py")
+    candidates = (
+        here.parent.parent / "softhsm" / "init.py",
+        here.parents[4] / "softhsm" / "init.py",
+    )
     script = next((one for one in candidates if one.is_file()), None)
     if script is None:
         raise CliError(
@@ -108,11 +138,22 @@ def make_token(directory: Path) -> dict[str, str]:
             "softhsm/init.py is not where this package looks.",
             "Install it again: `pip install --force-reinstall capsign`.",
         )
-    command = [sys.executable, str(script), "--dir", str(directory), "--label", "capsign", "-o", "json"]
+    command = [
+        sys.executable,
+        str(script),
+        "--dir",
+        str(directory),
+        "--label",
+        "capsign",
+        "-o",
+        "json",
+    ]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         advice = "`make system-packages` installs what is missing, or says how."
-        raise CliError(UNAVAILABLE, "TOKEN", made.stderr.strip().removeprefix("softhsm/init.py: "), advice)
+        raise CliError(
+            UNAVAILABLE, "TOKEN", made.stderr.strip().removeprefix("softhsm/init.py: "), advice
+        )
     token: dict[str, str] = json.loads(made.stdout)
     return token
 
@@ -132,20 +173,35 @@ def write_configs(
     for number, listener in enumerate(listeners, 1):
         text = layouts.adapter_config(layout, listener, server, ca, token, store, password)
         layout.config(f"adapter-{number}").write_text(text, encoding="utf-8")
-    layout.config("agent").write_text(layouts.agent_config(layout, listeners, workload, ca), encoding="utf-8")
+    layout.config("agent").write_text(
+        layouts.agent_config(layout, listeners, workload, ca), encoding="utf-8"
+    )
 
 
 def clean_environ() -> dict[str, str]:
-    """Ours without CAPSIGN_*: several sets run side by side, and one set's overrides are not another's."""
+    """Ours without CAPSIGN_*: several sets run side by side, and one set's overrides are not
+    another's.
+    """
     ours = {name: value for name, value in os.environ.items() if not name.startswith("CAPSIGN_")}
     if ours.get("GRPC_VERBOSITY") == QUIET:
         del ours["GRPC_VERBOSITY"]
     return ours
 
 
-def make_keys(layout: layouts.Layout, environ: Mapping[str, str], policy: Path, given: Path | None) -> None:
-    """Under this policy, which is checked by that and is in force from then on. One that is not good leaves the one before."""
-    command = [sys.executable, "-m", "capsign_adapter", "--config", str(layout.config("adapter-1")), "provision"]
+def make_keys(
+    layout: layouts.Layout, environ: Mapping[str, str], policy: Path, given: Path | None
+) -> None:
+    """Under this policy, which is checked by that and is in force from then on. One that is not
+    good leaves the one before.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "capsign_adapter",
+        "--config",
+        str(layout.config("adapter-1")),
+        "provision",
+    ]
     asked = dict(environ) | {"CAPSIGN_ADAPTER_POLICY": str(policy)}
     made = subprocess.run(command, capture_output=True, text=True, env=asked, check=False)
     if made.returncode == 0:
@@ -156,11 +212,18 @@ def make_keys(layout: layouts.Layout, environ: Mapping[str, str], policy: Path, 
         if given is not None:
             policy.unlink(missing_ok=True)
             last = last.replace(str(policy), str(given))
-        raise CliError(UNAVAILABLE, "PROVISION", f"Keys could not be made. {last}", "Nothing runs. Put it right and try again.")
+        raise CliError(
+            UNAVAILABLE,
+            "PROVISION",
+            f"Keys could not be made. {last}",
+            "Nothing runs. Put it right and try again.",
+        )
 
 
 def find_policy(layout: layouts.Layout, given: Path | None) -> Path:
-    """The policy that was given, beside the one that is there until it is known to be good; or else that one, or else ours."""
+    """The policy that was given, beside the one that is there until it is known to be good; or else
+    that one, or else ours.
+    """
     if given is not None:
         candidate = layout.policy.with_name(f"{layout.policy.name}.new")
         candidate.write_bytes(given.read_bytes())

@@ -1,4 +1,6 @@
-"""Start processes that outlive this one, see whether they live, end them. A process is known by its pid and its start time."""
+"""Start processes that outlive this one, see whether they live, end them. A process is known by its
+pid and its start time.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that was started. `started` is the kernel's start time: a pid used anew is another process."""
+    """A process that was started. `started` is the kernel's start time: a pid used anew is another
+    process.
+    """
 
     name: str
     pid: int
@@ -28,7 +32,9 @@ class Process:
         return self.started != 0 and _started(self.pid) == self.started
 
 
-def start(name: str, module: str, arguments: Sequence[str], log: Path, environ: Mapping[str, str]) -> Process:
+def start(
+    name: str, module: str, arguments: Sequence[str], log: Path, environ: Mapping[str, str]
+) -> Process:
     """Start `python -m module` in a session of its own, with its output in `log`."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -90,7 +96,9 @@ def tail(log: Path, lines: int = 5) -> str:
 
 
 def _started(pid: int) -> int:
-    """Field 22 of proc(5) stat, clock ticks since boot; 0 if there is no such process or only its zombie."""
+    """Field 22 of proc(5) stat, clock ticks since boot; 0 if there is no such process or only its
+    zombie.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,4 +1,6 @@
-"""The API server over plain HTTPS, for tests that ask it more often than one can start a kubectl."""
+"""The API server over plain HTTPS, for tests that ask it more often than one can start a
+kubectl.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,14 @@ class Api:
         self._trust.load_cert_chain(certificate, key)
         self._of_thread = threading.local()
 
-    def ask(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> tuple[int, str]:
+    def ask(
+        self, method: str, path: str, body: Any = None, content_type: str = "application/json"
+    ) -> tuple[int, str]:
         """Status and text of the answer. `body` is bytes, or goes as JSON."""
         if time.monotonic() > getattr(self._of_thread, "good_until", 0.0):
-            self._of_thread.connection = http.client.HTTPSConnection("127.0.0.1", self._port, context=self._trust, timeout=60)
+            self._of_thread.connection = http.client.HTTPSConnection(
+                "127.0.0.1", self._port, context=self._trust, timeout=60
+            )
         connection: http.client.HTTPSConnection = self._of_thread.connection
         self._of_thread.good_until = time.monotonic() + KEPT_S
         sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()

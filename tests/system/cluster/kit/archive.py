@@ -16,8 +16,12 @@ from typing import Any
 OCI = "application/vnd.oci.image"
 
 
-def write_image(target: Path, name: str, files: Mapping[str, bytes], config: Mapping[str, Any]) -> None:
-    """`files` by absolute path, all executable; `config` as in the image specification (Entrypoint, User, Env)."""
+def write_image(
+    target: Path, name: str, files: Mapping[str, bytes], config: Mapping[str, Any]
+) -> None:
+    """`files` by absolute path, all executable; `config` as in the image specification (Entrypoint,
+    User, Env).
+    """
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for path, content in files.items():
@@ -31,10 +35,22 @@ def write_image(target: Path, name: str, files: Mapping[str, bytes], config: Map
             "rootfs": {"type": "layers", "diff_ids": [layer_at["digest"]]},
         }
         config_at = add_blob(archive, f"{OCI}.config.v1+json", json.dumps(image).encode())
-        manifest = {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": config_at, "layers": [layer_at]}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": f"{OCI}.manifest.v1+json",
+            "config": config_at,
+            "layers": [layer_at],
+        }
         manifest_at = add_blob(archive, f"{OCI}.manifest.v1+json", json.dumps(manifest).encode())
-        manifest_at["annotations"] = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
-        index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [manifest_at]}
+        manifest_at["annotations"] = {
+            "io.containerd.image.name": name,
+            "org.opencontainers.image.ref.name": name,
+        }
+        index = {
+            "schemaVersion": 2,
+            "mediaType": f"{OCI}.index.v1+json",
+            "manifests": [manifest_at],
+        }
         add(archive, "index.json", json.dumps(index).encode())
         add(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
 

@@ -1,7 +1,7 @@
 """The node's two binaries, built from Go modules once and kept in the user's cache.
 
-A cold build takes 6 to 14 minutes on two cores (the link alone wants 3.3 GiB), so the result is kept under a hash of everything
-that it was made from. Nothing is ever built into the work tree.
+A cold build takes 6 to 14 minutes on two cores (the link alone wants 3.3 GiB), so the result is
+kept under a hash of everything that it was made from. Nothing is ever built into the work tree.
 
     python -m system.cluster.kit.build        prints the directory of the binaries
 """
@@ -36,8 +36,16 @@ def cache_dir() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """What the caller set for other Go code (flags, workspaces, cgo) must not change this build, or its hash would lie."""
-    ours = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOGC": "400"}
+    """What the caller set for other Go code (flags, workspaces, cgo) must not change this build, or
+    its hash would lie.
+    """
+    ours = {
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "",
+        "GOWORK": "off",
+        "GOTOOLCHAIN": "local",
+        "GOGC": "400",
+    }
     return {**os.environ, **ours}
 
 
@@ -53,14 +61,18 @@ def go(*arguments: str) -> str:
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
-        raise BuildError("there is no `go` in PATH; run .ci/kube-packages or install Go 1.26") from None
+        raise BuildError(
+            "there is no `go` in PATH; run .ci/kube-packages or install Go 1.26"
+        ) from None
     except subprocess.CalledProcessError as error:
         raise BuildError(f"go {arguments[0]}: {error.stderr.strip()[-2000:]}") from None
     return done.stdout.strip()
 
 
 def link_flags() -> str:
-    """The release that `/version` names; without them it says v0.0.0-master and clients refuse features."""
+    """The release that `/version` names; without them it says v0.0.0-master and clients refuse
+    features.
+    """
     release = go("list", "-mod=readonly", "-m", "-f", "{{.Version}}", KUBERNETES)
     major, minor, _ = release.removeprefix("v").split(".")
     values = {
@@ -74,9 +86,13 @@ def link_flags() -> str:
 
 
 def identity() -> str:
-    """A hash of all that decides the binaries: sources, locked modules, flags, toolchain and platform."""
+    """A hash of all that decides the binaries: sources, locked modules, flags, toolchain and
+    platform.
+    """
     digest = hashlib.sha256(json.dumps([FLAGS, go("env", "GOVERSION", "GOOS", "GOARCH")]).encode())
-    for path in sorted(path for path in SOURCES.rglob("*") if path.suffix in {".go", ".mod", ".sum"}):
+    for path in sorted(
+        path for path in SOURCES.rglob("*") if path.suffix in {".go", ".mod", ".sum"}
+    ):
         content = path.read_bytes()
         digest.update(f"\n{path.relative_to(SOURCES)} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:20]
@@ -92,9 +108,25 @@ def one_at_a_time(cache: Path):
 def compile_all(target: Path) -> None:
     """Build into `target`, saying every few seconds how far it is."""
     started = said = time.monotonic()
-    total = len(go("list", "-mod=readonly", "-deps", *(f"./{name}" for name in PROGRAMS)).splitlines())
-    print(f"building the cluster's node: {total} packages, 6 to 14 minutes when nothing is cached", file=sys.stderr, flush=True)
-    command = ["go", "build", "-v", *FLAGS, "-ldflags", link_flags(), "-o", f"{target}/", *(f"./{name}" for name in PROGRAMS)]
+    total = len(
+        go("list", "-mod=readonly", "-deps", *(f"./{name}" for name in PROGRAMS)).splitlines()
+    )
+    print(
+        f"building the cluster's node: {total} packages, 6 to 14 minutes when nothing is cached",
+        file=sys.stderr,
+        flush=True,
+    )
+    command = [
+        "go",
+        "build",
+        "-v",
+        *FLAGS,
+        "-ldflags",
+        link_flags(),
+        "-o",
+        f"{target}/",
+        *(f"./{name}" for name in PROGRAMS),
+    ]
     compiled, last_words = 0, []
     with subprocess.Popen(
         command,
@@ -109,14 +141,21 @@ def compile_all(target: Path) -> None:
             compiled, last_words = compiled + 1, [*last_words[-30:], line]
             if (now := time.monotonic()) - said >= PROGRESS_EVERY_S:
                 said = now
-                print(f"  {now - started:4.0f} s: {compiled} compiled, {line.strip()}", file=sys.stderr, flush=True)
+                print(
+                    f"  {now - started:4.0f} s: {compiled} compiled, {line.strip()}",
+                    file=sys.stderr,
+                    flush=True,
+                )
     if build.returncode:
         raise BuildError(f"go build ended with {build.returncode}:\n{''.join(last_words)}")
     print(f"  built in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
 def drop_old_builds(cache: Path) -> None:
-    by_age = sorted((path for path in cache.glob("cluster-*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    by_age = sorted(
+        (path for path in cache.glob("cluster-*") if path.is_dir()),
+        key=lambda path: path.stat().st_mtime,
+    )
     for old in by_age[:-KEPT_BUILDS]:
         for program in PROGRAMS:
             (old / program).unlink(missing_ok=True)
@@ -137,7 +176,9 @@ def binaries() -> Path:
                 target = Path(scratch) / "out"
                 target.mkdir()
                 compile_all(target)
-                target.rename(built)  # all or nothing: a build that was cut off leaves no directory of this name
+                target.rename(
+                    built
+                )  # all or nothing: a build that was cut off leaves no directory of this name
             drop_old_builds(cache)
     return built
 

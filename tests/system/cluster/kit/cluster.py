@@ -1,4 +1,6 @@
-"""A real one-node Kubernetes for a test: `with Cluster() as cluster: cluster.kubectl("get", "nodes")`."""
+"""A real one-node Kubernetes for a test: `with Cluster() as cluster: cluster.kubectl("get",
+"nodes")`.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,14 @@ class Kubectl:
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
 
-    def run(self, *arguments: str, stdin: str | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, stdin: str | None = None, timeout: float = 240
+    ) -> subprocess.CompletedProcess[str]:
         command = [str(KUBECTL), f"--kubeconfig={self.kubeconfig}", *arguments]
         if stdin is None:
-            return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+            return subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+            )
         return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
 
     def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 240) -> str:
@@ -55,7 +61,9 @@ class Kubectl:
     def refused(self, *arguments: str, stdin: str | None = None) -> str:
         """Its complaint. AssertionError when it succeeded."""
         done = self.run(*arguments, stdin=stdin)
-        assert done.returncode != 0, f"kubectl {' '.join(arguments)} was not refused: {done.stdout.strip()}"
+        assert done.returncode != 0, (
+            f"kubectl {' '.join(arguments)} was not refused: {done.stdout.strip()}"
+        )
         return done.stderr
 
     def apply(self, *things: dict[str, Any]) -> None:
@@ -65,10 +73,16 @@ class Kubectl:
         self("create", "-f", "-", stdin=as_list(things))
 
     def get(self, kind: str, name: str = "", namespace: str = "default", **selectors: str) -> Any:
-        chosen = [name] if name else [f"--selector={','.join(f'{key}={value}' for key, value in selectors.items())}"]
+        chosen = (
+            [name]
+            if name
+            else [f"--selector={','.join(f'{key}={value}' for key, value in selectors.items())}"]
+        )
         return json.loads(self("get", kind, *chosen, f"--namespace={namespace}", "--output=json"))
 
-    def wait(self, condition: str, what: str, namespace: str = "default", timeout_s: float = PATIENCE_S) -> None:
+    def wait(
+        self, condition: str, what: str, namespace: str = "default", timeout_s: float = PATIENCE_S
+    ) -> None:
         self(
             "wait",
             f"--for={condition}",
@@ -84,7 +98,9 @@ def as_list(things: Iterable[dict[str, Any]]) -> str:
 
 
 def until(there: Callable[[], Found], what: str, timeout_s: float = PATIENCE_S) -> Found:
-    """The first true answer. The API has events for most waits (`Kubectl.wait`); this is for what only asking shows."""
+    """The first true answer. The API has events for most waits (`Kubectl.wait`); this is for what
+    only asking shows.
+    """
     end = time.monotonic() + timeout_s
     while not (found := there()):
         assert time.monotonic() < end, f"{what}: not within {timeout_s:.0f} s"
@@ -95,7 +111,8 @@ def until(there: Callable[[], Found], what: str, timeout_s: float = PATIENCE_S) 
 class Cluster:
     """Started on entry, gone on exit: processes, mounts, network, control groups and files.
 
-    The same holds when this process dies without an exit. Two clusters can run at once; they share nothing.
+    The same holds when this process dies without an exit. Two clusters can run at once; they share
+    nothing.
     """
 
     def __init__(self) -> None:
@@ -119,7 +136,12 @@ class Cluster:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port: int = listener.getsockname()[1]
             self.server = f"https://127.0.0.1:{port}"
-            keeper = ["system.cluster.kit.keeper", str(self._layout.run), str(self._binaries), str(listener.fileno())]
+            keeper = [
+                "system.cluster.kit.keeper",
+                str(self._layout.run),
+                str(self._binaries),
+                str(listener.fileno()),
+            ]
             with (self._layout.logs / "keeper.log").open("w") as log:
                 self._keeper = subprocess.Popen(
                     [sys.executable, "-m", *keeper],
@@ -140,7 +162,10 @@ class Cluster:
     def _import_pause(self) -> None:
         archive = self._layout.run / "pause.tar"
         write_image(
-            archive, PAUSE, {"/pause": (self._binaries / "pause").read_bytes()}, {"Entrypoint": ["/pause"], "User": "65535"}
+            archive,
+            PAUSE,
+            {"/pause": (self._binaries / "pause").read_bytes()},
+            {"Entrypoint": ["/pause"], "User": "65535"},
         )
         self._await_stage("containerd", "started")
         self.import_images(archive)
@@ -149,8 +174,14 @@ class Cluster:
         end = time.monotonic() + START_PATIENCE_S
         while (stage := self._stage()) not in wanted:
             assert self._keeper is not None
-            if stage.startswith("failed") or self._keeper.poll() is not None or time.monotonic() > end:
-                raise ClusterError(f"the node is at {stage!r}, not at {wanted[0]!r}\n{self.last_words()}")
+            if (
+                stage.startswith("failed")
+                or self._keeper.poll() is not None
+                or time.monotonic() > end
+            ):
+                raise ClusterError(
+                    f"the node is at {stage!r}, not at {wanted[0]!r}\n{self.last_words()}"
+                )
             time.sleep(0.05)
 
     def _stage(self) -> str:
@@ -159,8 +190,17 @@ class Cluster:
     def _await_node(self) -> None:
         """Ready, and with the account that pods run under."""
         end = time.monotonic() + START_PATIENCE_S
-        for wait in (("create", f"node/{NODE}"), ("condition=Ready", f"node/{NODE}"), ("create", "serviceaccount/default")):
-            done = self.kubectl.run("wait", f"--for={wait[0]}", wait[1], f"--timeout={max(1, end - time.monotonic()):.0f}s")
+        for wait in (
+            ("create", f"node/{NODE}"),
+            ("condition=Ready", f"node/{NODE}"),
+            ("create", "serviceaccount/default"),
+        ):
+            done = self.kubectl.run(
+                "wait",
+                f"--for={wait[0]}",
+                wait[1],
+                f"--timeout={max(1, end - time.monotonic()):.0f}s",
+            )
             if done.returncode:
                 raise ClusterError(f"{wait[1]}: {done.stderr}\n{self.last_words()}")
 
@@ -178,7 +218,11 @@ class Cluster:
         """kubectl for a user with a certificate of its own; what it may do is for RBAC to say."""
         path = self._layout.kubeconfig(user)
         path.touch(mode=0o600)
-        path.write_text(self._authority.kubeconfig(self.server, self._authority.issue(user, groups=groups), namespace))
+        path.write_text(
+            self._authority.kubeconfig(
+                self.server, self._authority.issue(user, groups=groups), namespace
+            )
+        )
         return Kubectl(path)
 
     def import_images(self, *archives: Path) -> None:
@@ -187,15 +231,29 @@ class Cluster:
 
     def on_node(self, *command: str) -> str:
         """Run something in the node's namespaces, as its administrator could."""
-        enter = ["nsenter", f"--target={self._layout.init_pid.read_text()}", "--net", "--mount", "--pid", "--uts", "--ipc"]
-        done = subprocess.run([*enter, "--", *command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        assert done.returncode == 0, f"on the node: {' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}"
+        enter = [
+            "nsenter",
+            f"--target={self._layout.init_pid.read_text()}",
+            "--net",
+            "--mount",
+            "--pid",
+            "--uts",
+            "--ipc",
+        ]
+        done = subprocess.run(
+            [*enter, "--", *command], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert done.returncode == 0, (
+            f"on the node: {' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}"
+        )
         return done.stdout
 
     def listen_inside(self, port: int) -> socket.socket:
-        """A listener on the node's address, held out here: what the machine has beside the cluster can be offered to pods.
+        """A listener on the node's address, held out here: what the machine has beside the cluster
+        can be offered to pods.
 
-        A socket stays in the network namespace in which it was made, and entering one changes the calling thread only.
+        A socket stays in the network namespace in which it was made, and entering one changes the
+        calling thread only.
         """
         made: list[socket.socket | OSError] = []
 
@@ -219,7 +277,9 @@ class Cluster:
         """The pid, on the node, of a running container's first process."""
         status = self.kubectl.get("pod", pod, namespace)["status"]
         of_all = [*status.get("initContainerStatuses", ()), *status["containerStatuses"]]
-        wanted = next(one["containerID"] for one in of_all if one["name"] == container).removeprefix("containerd://")
+        wanted = next(
+            one["containerID"] for one in of_all if one["name"] == container
+        ).removeprefix("containerd://")
         tasks = self.on_node("ctr", "--namespace=k8s.io", "task", "ls").splitlines()
         return next(int(task.split()[1]) for task in tasks if task.startswith(wanted))
 
@@ -227,7 +287,9 @@ class Cluster:
         """The /proc directory, out here, of a process that has this pid on the node."""
         for status in Path("/proc").glob("[0-9]*/status"):
             try:
-                line = next(line for line in status.read_text().splitlines() if line.startswith("NSpid:"))
+                line = next(
+                    line for line in status.read_text().splitlines() if line.startswith("NSpid:")
+                )
             except (OSError, StopIteration):  # it has just ended
                 continue
             pids = [int(one) for one in line.split()[1:]]
@@ -236,32 +298,60 @@ class Cluster:
         raise AssertionError(f"no process {pid} on the node")
 
     def _is_ours(self, process: Path) -> bool:
-        """In the node's PID namespace or below, by its control group, which is named like the run directory."""
+        """In the node's PID namespace or below, by its control group, which is named like the run
+        directory.
+        """
         try:
             return self._layout.run.name in (process / "cgroup").read_text()
         except OSError:
             return False
 
     def audited(self) -> list[dict[str, Any]]:
-        """The API server's audit log so far: requests about pods. A line that is being written is left for the next look."""
-        lines = self._layout.audit.read_bytes().split(b"\n")[:-1] if self._layout.audit.exists() else []
+        """The API server's audit log so far: requests about pods. A line that is being written is
+        left for the next look.
+        """
+        lines = (
+            self._layout.audit.read_bytes().split(b"\n")[:-1] if self._layout.audit.exists() else []
+        )
         return [json.loads(line) for line in lines]
 
     @property
     def service_account_key(self) -> Path:
-        """What the API server signs service account tokens with: only a test that forges one wants it."""
+        """What the API server signs service account tokens with: only a test that forges one wants
+        it.
+        """
         return self._layout.pki / "service-account.key"
 
     def tell(self, *namespaces: str) -> str:
-        """For the report of a failed test: pods, events, and the ends of logs in these namespaces."""
+        """For the report of a failed test: pods, events, and the ends of logs in these
+        namespaces.
+        """
         asked = [["get", "pods", "--all-namespaces", "--output=wide"]]
         for namespace in dict.fromkeys(filter(None, namespaces)):
             asked.append(["get", "events", f"--namespace={namespace}", "--sort-by=.lastTimestamp"])
-            pods = self.kubectl.run("get", "pods", f"--namespace={namespace}", "--output=name").stdout.split()
-            asked += [["logs", pod, f"--namespace={namespace}", "--all-containers", "--prefix", "--tail=30"] for pod in pods]
+            pods = self.kubectl.run(
+                "get", "pods", f"--namespace={namespace}", "--output=name"
+            ).stdout.split()
+            asked += [
+                [
+                    "logs",
+                    pod,
+                    f"--namespace={namespace}",
+                    "--all-containers",
+                    "--prefix",
+                    "--tail=30",
+                ]
+                for pod in pods
+            ]
         answers = [(arguments, self.kubectl.run(*arguments)) for arguments in asked]
-        return "\n".join(f"$ kubectl {' '.join(said)}\n{done.stdout[-6000:]}{done.stderr}" for said, done in answers)
+        return "\n".join(
+            f"$ kubectl {' '.join(said)}\n{done.stdout[-6000:]}{done.stderr}"
+            for said, done in answers
+        )
 
     def last_words(self, lines: int = 8) -> str:
         logs = sorted(self._layout.logs.glob("*.log")) if self._layout.logs.is_dir() else []
-        return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) for log in logs)
+        return "\n".join(
+            f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+            for log in logs
+        )

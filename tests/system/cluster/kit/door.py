@@ -1,4 +1,6 @@
-"""A door from inside the cluster to a port of the machine: pods connect to the node's address, and reach it."""
+"""A door from inside the cluster to a port of the machine: pods connect to the node's address, and
+reach it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ import threading
 
 
 class Door:
-    """Passes every connection of a listener on. For tests: a few connections, a thread for each direction of each."""
+    """Passes every connection of a listener on. For tests: a few connections, a thread for each
+    direction of each.
+    """
 
     def __init__(self, listener: socket.socket, target: tuple[str, int]) -> None:
         self._listener = listener

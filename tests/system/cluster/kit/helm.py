@@ -1,6 +1,8 @@
-"""The part of Helm's command line that our guides use, on Helm 4 itself (its library, by way of `helm_python`).
+"""The part of Helm's command line that our guides use, on Helm 4 itself (its library, by way of
+`helm_python`).
 
-    helm install|upgrade NAME CHART [--install] [--values F] [--set K=V] [--set-file K=F] [--reuse-values]
+    helm install|upgrade NAME CHART [--install] [--values F] [--set K=V] [--set-file K=F]
+        [--reuse-values]
                                     [--create-namespace] [--wait]
     helm rollback|test|uninstall NAME [--wait]
     all with --namespace N, on the cluster of $KUBECONFIG
@@ -78,11 +80,17 @@ def main(arguments: list[str]) -> None:
     told = options(arguments)
     config = helm_python.Config(kubeconfig_path=os.environ["KUBECONFIG"], namespace=told.namespace)
     wait: dict[str, Any] = {"wait": "watcher", "timeout": PATIENCE_S} if told.wait else {}
-    if told.command == "install" or (told.command == "upgrade" and told.install and not is_installed(config, told.release)):
-        made = config.install(told.chart, told.release, values(told), create_namespace=told.create_namespace, **wait)
+    if told.command == "install" or (
+        told.command == "upgrade" and told.install and not is_installed(config, told.release)
+    ):
+        made = config.install(
+            told.chart, told.release, values(told), create_namespace=told.create_namespace, **wait
+        )
         print(made.get("notes", ""))
     elif told.command == "upgrade":
-        made = config.upgrade(told.chart, told.release, values(told), reuse_values=told.reuse_values, **wait)
+        made = config.upgrade(
+            told.chart, told.release, values(told), reuse_values=told.reuse_values, **wait
+        )
         print(made.get("notes", ""))
     elif told.command == "rollback":
         config.rollback(told.release, **wait)

@@ -1,8 +1,10 @@
-"""What a cluster needs beside Kubernetes itself, in one process on the node: names, volumes, and a door for the test.
+"""What a cluster needs beside Kubernetes itself, in one process on the node: names, volumes, and a
+door for the test.
 
 * names: a DNS server on the node's address (`names.py` says what it answers);
 * volumes: a claim of StorageClass `node` gets a directory of the run directory;
-* the door: connections to the test's listener (a loopback port outside of the node's network) go to the API server.
+* the door: connections to the test's listener (a loopback port outside of the node's network) go to
+  the API server.
 
     python -m system.cluster.kit.helpers RUN LISTENER        (started by the node's first process)
 """
@@ -31,7 +33,9 @@ Thing = dict[str, Any]
 class Watched:
     """All objects of one kind, kept as the API server has them."""
 
-    def __init__(self, session: aiohttp.ClientSession, path: str, changed: Callable[[Thing], None]) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, path: str, changed: Callable[[Thing], None]
+    ) -> None:
         self._session = session
         self._path = path
         self._changed = changed
@@ -56,7 +60,9 @@ class Watched:
 
     async def _watch(self, version: str) -> AsyncIterator[Thing]:
         query = {"watch": "1", "resourceVersion": version}
-        async with self._session.get(API + self._path, params=query, timeout=aiohttp.ClientTimeout(total=None)) as answer:
+        async with self._session.get(
+            API + self._path, params=query, timeout=aiohttp.ClientTimeout(total=None)
+        ) as answer:
             answer.raise_for_status()
             while line := await answer.content.readline():
                 event = json.loads(line)
@@ -80,7 +86,9 @@ class NameServer(asyncio.DatagramProtocol):
         self._slices = Watched(session, "/apis/discovery.k8s.io/v1/endpointslices", self._changed)
 
     def _changed(self, _: Thing) -> None:
-        self._zone = names.zone(self._services.things.values(), self._slices.things.values(), DOMAIN)
+        self._zone = names.zone(
+            self._services.things.values(), self._slices.things.values(), DOMAIN
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -96,7 +104,9 @@ class NameServer(asyncio.DatagramProtocol):
 
 
 class VolumeMaker:
-    """Makes a `local` volume for each claim (the kubelet applies fsGroup to those). Volumes outlive their claims."""
+    """Makes a `local` volume for each claim (the kubelet applies fsGroup to those). Volumes outlive
+    their claims.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, directory: Path) -> None:
         self._session = session
@@ -124,7 +134,9 @@ class VolumeMaker:
     async def _make_all(self) -> None:
         while True:
             claim = await self._wanted.get()
-            if claim["spec"].get("storageClassName") == STORAGE_CLASS and not claim["spec"].get("volumeName"):
+            if claim["spec"].get("storageClassName") == STORAGE_CLASS and not claim["spec"].get(
+                "volumeName"
+            ):
                 await self._make(claim)
 
     async def _make(self, claim: Thing) -> None:
@@ -181,7 +193,9 @@ async def main(layout: Layout, listener: socket.socket) -> None:
     connector = aiohttp.TCPConnector(ssl=trust, limit=0)
     async with aiohttp.ClientSession(connector=connector, read_bufsize=1 << 22) as session:
         await asyncio.start_server(pass_on, sock=listener)
-        await asyncio.gather(NameServer(session).serve(), VolumeMaker(session, layout.volumes).serve())
+        await asyncio.gather(
+            NameServer(session).serve(), VolumeMaker(session, layout.volumes).serve()
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The first process of the node's namespaces: mounts, network, then every part of Kubernetes; it ends when one of them does.
+"""The first process of the node's namespaces: mounts, network, then every part of Kubernetes; it
+ends when one of them does.
 
-python -m system.cluster.kit.init RUN BINARIES LISTENER        (started by the keeper, never by hand)
+python -m system.cluster.kit.init RUN BINARIES LISTENER        (started by the keeper, never by
+hand)
 """
 
 from __future__ import annotations
@@ -17,7 +19,15 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from system.cluster.kit.layout import API, KERNEL_SETTINGS, NODE, NODE_ADDRESS, PODS, SERVICES, Layout
+from system.cluster.kit.layout import (
+    API,
+    KERNEL_SETTINGS,
+    NODE,
+    NODE_ADDRESS,
+    PODS,
+    SERVICES,
+    Layout,
+)
 
 CONTAINERD = Path("/run/containerd/containerd.sock")
 START_PATIENCE_S = 240.0
@@ -38,13 +48,20 @@ class Node:
     def start(self, name: str, *command: str, pass_fds: tuple[int, ...] = ()) -> None:
         with (self._layout.logs / f"{name}.log").open("w") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=pass_fds, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=pass_fds,
+                start_new_session=True,
             )
         self._names[process.pid] = name
         process.returncode = 0  # reaped below, with the orphans that every first process inherits
 
     def reap(self) -> None:
-        """A part that ended takes the node with it: a test must not go on against half a cluster."""
+        """A part that ended takes the node with it: a test must not go on against half a
+        cluster.
+        """
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -68,7 +85,9 @@ class Node:
     # --- the parts ---
 
     def start_containerd(self) -> None:
-        self.start("containerd", "containerd", "-c", f"{self._layout.configuration}/containerd.toml")
+        self.start(
+            "containerd", "containerd", "-c", f"{self._layout.configuration}/containerd.toml"
+        )
 
     def start_control_plane(self) -> None:
         pki = self._layout.pki
@@ -131,7 +150,10 @@ class Node:
 
     def _speaking_for(self, name: str) -> list[str]:
         kubeconfig = self._layout.kubeconfig(name)
-        flags = [f"--{flag}={kubeconfig}" for flag in ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")]
+        flags = [
+            f"--{flag}={kubeconfig}"
+            for flag in ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
+        ]
         return [*flags, "--bind-address=127.0.0.1", "--leader-elect=false", "--v=1"]
 
     def start_proxy(self) -> None:
@@ -152,14 +174,22 @@ class Node:
         )
 
     def start_helpers(self) -> None:
-        command = [sys.executable, "-m", "system.cluster.kit.helpers", str(self._layout.run), str(self._listener)]
+        command = [
+            sys.executable,
+            "-m",
+            "system.cluster.kit.helpers",
+            str(self._layout.run),
+            str(self._listener),
+        ]
         self.start("helpers", *command, pass_fds=(self._listener,))
         os.close(self._listener)
 
     def api_is_ready(self) -> bool:
         trust = ssl.create_default_context(cafile=str(self._layout.pki / "ca.crt"))
         trust.load_cert_chain(self._layout.pki / "helpers.crt", self._layout.pki / "helpers.key")
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust))
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
+        )
         try:
             with opener.open(f"{API}/readyz", timeout=5) as answer:
                 return answer.status == 200
@@ -172,12 +202,19 @@ def run(*command: str) -> None:
 
 
 def mount(layout: Layout) -> None:
-    """The node sees the machine's files, but what it writes below /var and /run goes to the run directory or to memory."""
+    """The node sees the machine's files, but what it writes below /var and /run goes to the run
+    directory or to memory.
+    """
     run("mount", "--make-rprivate", "/")
     run("mount", "-t", "proc", "proc", "/proc")
     run("mount", "--make-rshared", "/")
     for setting in KERNEL_SETTINGS:
-        run("mount", "--bind", str(layout.configuration / setting.replace("/", ".")), f"/proc/sys/{setting}")
+        run(
+            "mount",
+            "--bind",
+            str(layout.configuration / setting.replace("/", ".")),
+            f"/proc/sys/{setting}",
+        )
     for name, place in {
         "kubelet": "/var/lib/kubelet",
         "containerd": "/var/lib/containerd",
@@ -194,7 +231,9 @@ def mount(layout: Layout) -> None:
 
 
 def connect() -> None:
-    """There is no default route here: without a route to the Services, connect() fails before the node's NAT is asked."""
+    """There is no default route here: without a route to the Services, connect() fails before the
+    node's NAT is asked.
+    """
     run("ip", "link", "set", "lo", "up")
     run("ip", "address", "add", f"{NODE_ADDRESS}/32", "dev", "lo")
     run("ip", "route", "add", SERVICES, "dev", "lo", "src", NODE_ADDRESS)

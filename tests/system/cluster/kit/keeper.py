@@ -1,9 +1,11 @@
-"""Keeps one cluster alive as long as the test that started it, and leaves nothing behind: also when the test was killed.
+"""Keeps one cluster alive as long as the test that started it, and leaves nothing behind: also when
+the test was killed.
 
     python -m system.cluster.kit.keeper RUN BINARIES LISTENER
 
-It holds the read end of a pipe; the test holds the only write end. End of file means that the test has ended, however it did.
-The node runs in namespaces of its own whose first process holds another such pipe, from here: whoever dies, all below him go.
+It holds the read end of a pipe; the test holds the only write end. End of file means that the test
+has ended, however it did. The node runs in namespaces of its own whose first process holds another
+such pipe, from here: whoever dies, all below him go.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ PATIENCE_S = 20.0
 
 
 def make_cgroups(name: str) -> None:
-    """The kubelet wants its root to exist in every hierarchy. (A cpuset without processors and memory takes no process.)"""
+    """The kubelet wants its root to exist in every hierarchy. (A cpuset without processors and
+    memory takes no process.)
+    """
     for hierarchy in HIERARCHIES.iterdir():
         if not hierarchy.is_dir() or hierarchy.is_symlink():
             continue
@@ -38,7 +42,10 @@ def remove_cgroups(name: str) -> None:
     for hierarchy in HIERARCHIES.iterdir():
         ours = hierarchy / name.lstrip("/")
         while ours.is_dir() and time.monotonic() < end:
-            for directory in sorted((path for path in ours.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts)):
+            for directory in sorted(
+                (path for path in ours.rglob("*") if path.is_dir()),
+                key=lambda path: -len(path.parts),
+            ):
                 remove_if_empty(directory)
             remove_if_empty(ours)
 
@@ -63,11 +70,24 @@ def only_child(parent: subprocess.Popen) -> int:
 def main(run: Path, binaries: Path, listener: int) -> None:
     layout = Layout(run)
     make_cgroups(layout.cgroup)
-    namespaces = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
+    namespaces = [
+        "unshare",
+        "--net",
+        "--mount",
+        "--pid",
+        "--uts",
+        "--ipc",
+        "--fork",
+        "--kill-child",
+    ]
     init = [sys.executable, "-m", "system.cluster.kit.init", str(run), str(binaries), str(listener)]
     with (layout.logs / "init.log").open("w") as log:
         node = subprocess.Popen(
-            [*namespaces, *init], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, pass_fds=[listener]
+            [*namespaces, *init],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=[listener],
         )
     try:
         layout.init_pid.write_text(str(only_child(node)))
@@ -75,11 +95,16 @@ def main(run: Path, binaries: Path, listener: int) -> None:
         lease.register(sys.stdin, select.POLLHUP)
         while node.poll() is None and not lease.poll(200):
             pass
-        if node.poll() is not None:  # the node ended by itself: say so, and wait to be told to clean up
-            layout.stage.write_text(f"failed: the node's first process ended with {node.returncode}")
+        if (
+            node.poll() is not None
+        ):  # the node ended by itself: say so, and wait to be told to clean up
+            layout.stage.write_text(
+                f"failed: the node's first process ended with {node.returncode}"
+            )
             lease.poll()
     finally:
-        node.kill()  # --kill-child: and with it the first process of the PID namespace, and so all of them
+        # --kill-child: and with it the first process of the PID namespace, and so all of them
+        node.kill()
         node.wait()
         remove_cgroups(layout.cgroup)
         shutil.rmtree(run, ignore_errors=True)

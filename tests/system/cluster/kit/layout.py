@@ -1,4 +1,6 @@
-"""Where everything of one cluster is: its addresses, its run directory, and the configuration written there."""
+"""Where everything of one cluster is: its addresses, its run directory, and the configuration
+written there.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from pathlib import Path
 
 from system.cluster.kit.pki import MASTERS, ClusterAuthority, key_pair
 
-# The node has a network namespace of its own: these addresses exist nowhere else and two clusters do not meet.
+# The node has a network namespace of its own: these addresses exist nowhere else and two clusters
+# do not meet.
 NODE = "node"
 NODE_ADDRESS = "10.99.0.1"
 SERVICES = "10.96.0.0/16"
@@ -80,7 +83,9 @@ class Layout:
 
     @property
     def stage(self) -> Path:
-        """How far the node's start is: one line, replaced at each step; `failed: ...` when it ended."""
+        """How far the node's start is: one line, replaced at each step; `failed: ...` when it
+        ended.
+        """
         return self.run / "stage"
 
     @property
@@ -121,7 +126,9 @@ class Layout:
         (self.pki / "ca.crt").write_bytes(authority.certificate)
         authority.issue("kube-apiserver", names=API_NAMES).write(self.pki / "apiserver")
         authority.issue(NODE, names=(NODE, NODE_ADDRESS)).write(self.pki / "kubelet-server")
-        authority.issue("kube-apiserver-kubelet-client", groups=(MASTERS,)).write(self.pki / "apiserver-kubelet")
+        authority.issue("kube-apiserver-kubelet-client", groups=(MASTERS,)).write(
+            self.pki / "apiserver-kubelet"
+        )
         clients = {
             "controllers": authority.issue("system:kube-controller-manager"),
             "scheduler": authority.issue("system:kube-scheduler"),
@@ -169,14 +176,20 @@ disabled_plugins = [
 
 
 def network(layout: Layout) -> dict:
-    """Each pod is routed by the node (no bridge): what goes from pod to pod through a Service passes the node's NAT both ways."""
+    """Each pod is routed by the node (no bridge): what goes from pod to pod through a Service
+    passes the node's NAT both ways.
+    """
     addresses = {
         "type": "host-local",
         "dataDir": str(layout.run / "addresses"),
         "ranges": [[{"subnet": PODS}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
-    return {"cniVersion": "1.0.0", "name": "node", "plugins": [{"type": "ptp", "ipMasq": False, "ipam": addresses}]}
+    return {
+        "cniVersion": "1.0.0",
+        "name": "node",
+        "plugins": [{"type": "ptp", "ipMasq": False, "ipam": addresses}],
+    }
 
 
 def kubelet(layout: Layout) -> dict:
@@ -193,7 +206,8 @@ def kubelet(layout: Layout) -> dict:
         },
         "authorization": {"mode": "Webhook"},
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-        "failCgroupV1": False,  # refused by default since 1.35; our machines have the hybrid hierarchy
+        # refused by default since 1.35; our machines have the hybrid hierarchy
+        "failCgroupV1": False,
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": layout.cgroup,
         "cgroupsPerQOS": True,
@@ -206,7 +220,11 @@ def kubelet(layout: Layout) -> dict:
         "clusterDNS": [NODE_ADDRESS],
         "clusterDomain": DOMAIN,
         "maxPods": 100,
-        "evictionHard": {"imagefs.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%"},
+        "evictionHard": {
+            "imagefs.available": "0%",
+            "nodefs.available": "0%",
+            "nodefs.inodesFree": "0%",
+        },
         "imageGCHighThresholdPercent": 100,
         "nodeStatusUpdateFrequency": "5s",
         "syncFrequency": "10s",

@@ -1,4 +1,6 @@
-"""Manifests for tests: everything that Pod Security `restricted` demands, and no more than a test has to say."""
+"""Manifests for tests: everything that Pod Security `restricted` demands, and no more than a test
+has to say.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,18 @@ import textwrap
 from typing import Any
 
 Thing = dict[str, Any]
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}
+RESTRICTED = {
+    "pod-security.kubernetes.io/enforce": "restricted",
+    "pod-security.kubernetes.io/enforce-version": "latest",
+}
 
 
 def namespace(name: str, **labels: str) -> Thing:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {**RESTRICTED, **labels}}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": {**RESTRICTED, **labels}},
+    }
 
 
 def python(name: str, source: str, image: str, **more: Any) -> Thing:
@@ -31,7 +40,11 @@ def python(name: str, source: str, image: str, **more: Any) -> Thing:
 
 def pod_spec(*containers: Thing, **more: Any) -> Thing:
     return {
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "terminationGracePeriodSeconds": 5,
         "enableServiceLinks": False,
         "containers": list(containers),
@@ -39,8 +52,15 @@ def pod_spec(*containers: Thing, **more: Any) -> Thing:
     }
 
 
-def metadata(name: str, namespace: str, labels: dict[str, str] | None, annotations: dict[str, str] | None) -> Thing:
-    return {"name": name, "namespace": namespace, "labels": {"app": name, **(labels or {})}, "annotations": annotations or {}}
+def metadata(
+    name: str, namespace: str, labels: dict[str, str] | None, annotations: dict[str, str] | None
+) -> Thing:
+    return {
+        "name": name,
+        "namespace": namespace,
+        "labels": {"app": name, **(labels or {})},
+        "annotations": annotations or {},
+    }
 
 
 def pod(
@@ -51,7 +71,12 @@ def pod(
     labels: dict[str, str] | None = None,
     annotations: dict[str, str] | None = None,
 ) -> Thing:
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata(name, namespace, labels, annotations), "spec": spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata(name, namespace, labels, annotations),
+        "spec": spec,
+    }
 
 
 def job(
@@ -62,7 +87,10 @@ def job(
     labels: dict[str, str] | None = None,
     annotations: dict[str, str] | None = None,
 ) -> Thing:
-    template = {"metadata": metadata(name, namespace, labels, annotations), "spec": {**spec, "restartPolicy": "Never"}}
+    template = {
+        "metadata": metadata(name, namespace, labels, annotations),
+        "spec": {**spec, "restartPolicy": "Never"},
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -101,5 +129,9 @@ def service(name: str, namespace: str, port: int, target: int, **more: Any) -> T
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"selector": {"app": name}, "ports": [{"port": port, "targetPort": target}], **more},
+        "spec": {
+            "selector": {"app": name},
+            "ports": [{"port": port, "targetPort": target}],
+            **more,
+        },
     }

@@ -1,7 +1,9 @@
-"""What a cluster's name server answers: a pure function of the Services and EndpointSlices that the API server shows.
+"""What a cluster's name server answers: a pure function of the Services and EndpointSlices that the
+API server shows.
 
-The names are those of the Kubernetes DNS specification (v1.1): a Service is its ClusterIP, a headless one the addresses of its
-ready pods, and a pod of a headless Service with a hostname has a name of its own.
+The names are those of the Kubernetes DNS specification (v1.1): a Service is its ClusterIP, a
+headless one the addresses of its ready pods, and a pod of a headless Service with a hostname has a
+name of its own.
 """
 
 from __future__ import annotations
@@ -16,8 +18,12 @@ TTL_S = 1
 Zone = Mapping[str, frozenset[str]]
 
 
-def zone(services: Iterable[Mapping[str, Any]], slices: Iterable[Mapping[str, Any]], domain: str) -> Zone:
-    """Addresses by lower-case name, without the last dot. A name with no address exists and is empty."""
+def zone(
+    services: Iterable[Mapping[str, Any]], slices: Iterable[Mapping[str, Any]], domain: str
+) -> Zone:
+    """Addresses by lower-case name, without the last dot. A name with no address exists and is
+    empty.
+    """
     names: dict[str, set[str]] = defaultdict(set)
     headless = set()
     for service in services:
@@ -47,7 +53,9 @@ def full_name(service: str, thing: Mapping[str, Any], domain: str) -> str:
 
 
 def answer(query: bytes, known: Zone, domain: str) -> bytes:
-    """A reply to one datagram. There is no world outside the cluster: every other name does not exist."""
+    """A reply to one datagram. There is no world outside the cluster: every other name does not
+    exist.
+    """
     request = DNSRecord.parse(query)
     reply = request.reply()
     reply.header.ra = 1

@@ -1,6 +1,7 @@
 """The cluster's certificates, and kubeconfigs that speak for somebody.
 
-One authority signs them all; what an identity may do follows from its name and groups (`system:masters` may do everything).
+One authority signs them all; what an identity may do follows from its name and groups
+(`system:masters` may do everything).
 """
 
 from __future__ import annotations
@@ -35,13 +36,17 @@ class Credential:
 
 
 def pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def key_pair() -> tuple[bytes, bytes]:
     """A P-256 key and its public part, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     return pem(key), public
 
 
@@ -65,7 +70,9 @@ class ClusterAuthority:
         )
         self.certificate = certificate.public_bytes(serialization.Encoding.PEM)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -77,15 +84,23 @@ class ClusterAuthority:
             .not_valid_after(now + LIFETIME)
         )
 
-    def issue(self, name: str, *, groups: tuple[str, ...] = (), names: tuple[str, ...] = ()) -> Credential:
-        """A client's certificate for user `name` in `groups`; a server's when it has DNS names or addresses in `names`."""
+    def issue(
+        self, name: str, *, groups: tuple[str, ...] = (), names: tuple[str, ...] = ()
+    ) -> Credential:
+        """A client's certificate for user `name` in `groups`; a server's when it has DNS names or
+        addresses in `names`.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         subject.append(x509.NameAttribute(NameOID.COMMON_NAME, name))
         usage = ExtendedKeyUsageOID.SERVER_AUTH if names else ExtendedKeyUsageOID.CLIENT_AUTH
-        builder = self._builder(x509.Name(subject), key).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        builder = self._builder(x509.Name(subject), key).add_extension(
+            x509.ExtendedKeyUsage([usage]), critical=False
+        )
         if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName([alternative(one) for one in names]), critical=False)
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([alternative(one) for one in names]), critical=False
+            )
         certificate = builder.sign(self._key, hashes.SHA256())
         return Credential(certificate.public_bytes(serialization.Encoding.PEM), pem(key))
 
@@ -100,15 +115,29 @@ class ClusterAuthority:
                 "apiVersion": "v1",
                 "kind": "Config",
                 "clusters": [
-                    {"name": "node", "cluster": {"server": server, "certificate-authority-data": encoded(self.certificate)}}
+                    {
+                        "name": "node",
+                        "cluster": {
+                            "server": server,
+                            "certificate-authority-data": encoded(self.certificate),
+                        },
+                    }
                 ],
                 "users": [
                     {
                         "name": "user",
-                        "user": {"client-certificate-data": encoded(who.certificate), "client-key-data": encoded(who.key)},
+                        "user": {
+                            "client-certificate-data": encoded(who.certificate),
+                            "client-key-data": encoded(who.key),
+                        },
                     }
                 ],
-                "contexts": [{"name": "node", "context": {"cluster": "node", "user": "user", "namespace": namespace}}],
+                "contexts": [
+                    {
+                        "name": "node",
+                        "context": {"cluster": "node", "user": "user", "namespace": namespace},
+                    }
+                ],
                 "current-context": "node",
             },
             indent=1,

@@ -1,6 +1,8 @@
-"""Service account tokens as the API server would make them, and as it never would: for attacks that need a bad one.
+"""Service account tokens as the API server would make them, and as it never would: for attacks that
+need a bad one.
 
-The claims are those of bound tokens (KEP-1205): whoever holds the cluster's signing key, as this test does, can make any.
+The claims are those of bound tokens (KEP-1205): whoever holds the cluster's signing key, as this
+test does, can make any.
 """
 
 from __future__ import annotations
@@ -21,9 +23,17 @@ class Forge:
     key: Path
 
     def token(
-        self, pod: dict[str, Any], account: dict[str, Any], *, audience: str, lives_s: int = 600, bound: bool = True
+        self,
+        pod: dict[str, Any],
+        account: dict[str, Any],
+        *,
+        audience: str,
+        lives_s: int = 600,
+        bound: bool = True,
     ) -> str:
-        """For this pod and its service account; `lives_s` below -60 has expired (API servers forgive a minute)."""
+        """For this pod and its service account; `lives_s` below -60 has expired (API servers
+        forgive a minute).
+        """
         now = int(time.time())
         namespace, name = account["metadata"]["namespace"], account["metadata"]["name"]
         claims: dict[str, Any] = {

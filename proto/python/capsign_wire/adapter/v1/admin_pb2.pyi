@@ -81,7 +81,9 @@ class KeyVersion(_message.Message):
     custody: _algorithms_pb2.CustodyClass.ValueType
     """Where its private part signs."""
     check_value: _builtins.bytes
-    """Key check value: first 8 bytes of an HMAC or public key digest; tells versions apart, reveals nothing."""
+    """Key check value: first 8 bytes of an HMAC or public key digest; tells versions apart, reveals
+    nothing.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -198,10 +200,13 @@ class RevokeRequest(_message.Message):
     kind: Global___RevocationKind.ValueType
     """What kind."""
     target: _builtins.str
-    """Which, in the form the kind says. A grant, key or tenant that neither policy nor store has is NOT_FOUND."""
+    """Which, in the form the kind says. A grant, key or tenant that neither policy nor store has is
+    NOT_FOUND.
+    """
     only_known: _builtins.bool
-    """Refuse, as NOT_FOUND, a workload too that the policy of this replica gives neither a grant nor a role. False: revoke it, for
-    another policy may have it. Whether there is a handle of some serial nobody can know.
+    """Refuse, as NOT_FOUND, a workload too that the policy of this replica gives neither a grant nor
+    a role. False: revoke it, for another policy may have it. Whether there is a handle of some
+    serial nobody can know.
     """
     def __init__(
         self,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a leaf in the log.
+    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a
+    leaf in the log.
     """
 
     def __init__(self, channel):
@@ -53,7 +54,8 @@ class AdminServiceStub(object):
 
 
 class AdminServiceServicer(object):
-    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a leaf in the log.
+    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a
+    leaf in the log.
     """
 
     def ListKeys(self, request, context):
@@ -64,7 +66,8 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Revoke(self, request, context):
-        """Withdraws at once. Once it has answered, nothing is released under what was revoked. Roles: responder, operator.
+        """Withdraws at once. Once it has answered, nothing is released under what was revoked. Roles:
+        responder, operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +107,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a leaf in the log.
+    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a
+    leaf in the log.
     """
 
     @staticmethod

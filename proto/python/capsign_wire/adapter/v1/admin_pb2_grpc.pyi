@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a leaf in the log."""
+    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a
+    leaf in the log.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,24 +38,32 @@ class AdminServiceStub:
     ListKeys: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListKeysRequest, _admin_pb2.ListKeysResponse]
     """Keys and their versions. Roles: operator, responder, auditor."""
     Revoke: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeRequest, _admin_pb2.RevokeResponse]
-    """Withdraws at once. Once it has answered, nothing is released under what was revoked. Roles: responder, operator."""
+    """Withdraws at once. Once it has answered, nothing is released under what was revoked. Roles:
+    responder, operator.
+    """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]
     """How the adapter is. Roles: operator, responder, auditor."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a leaf in the log."""
+    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a
+    leaf in the log.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListKeys: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListKeysRequest, _admin_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Keys and their versions. Roles: operator, responder, auditor."""
     Revoke: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeRequest, _admin_pb2.RevokeResponse]  # type: ignore[assignment]
-    """Withdraws at once. Once it has answered, nothing is released under what was revoked. Roles: responder, operator."""
+    """Withdraws at once. Once it has answered, nothing is released under what was revoked. Roles:
+    responder, operator.
+    """
     GetStatus: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]  # type: ignore[assignment]
     """How the adapter is. Roles: operator, responder, auditor."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a leaf in the log."""
+    """Administrative acts. Each needs a role that policy gives to the caller's SPIFFE ID, and each is a
+    leaf in the log.
+    """
 
     @_abc_1.abstractmethod
     def ListKeys(
@@ -69,7 +79,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RevokeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.RevokeResponse, _abc.Awaitable[_admin_pb2.RevokeResponse]]:
-        """Withdraws at once. Once it has answered, nothing is released under what was revoked. Roles: responder, operator."""
+        """Withdraws at once. Once it has answered, nothing is released under what was revoked. Roles:
+        responder, operator.
+        """
 
     @_abc_1.abstractmethod
     def GetStatus(

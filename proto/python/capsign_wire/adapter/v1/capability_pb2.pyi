@@ -234,7 +234,9 @@ class WatchResponse(_message.Message):
     draining: _builtins.bool
     """The adapter is stopping: use another one."""
     trust_bundle_sequence: _builtins.int
-    """Sequence of the trust bundle; 0: this adapter issues no identities. When it changes, get the bundle anew."""
+    """Sequence of the trust bundle; 0: this adapter issues no identities. When it changes, get the
+    bundle anew.
+    """
     @_builtins.property
     def dropped_grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Grants of this workload to drop at once."""

@@ -64,14 +64,16 @@ class CapabilityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RenewHandles(self, request, context):
-        """New handles in place of handles that are still good. A handle that was revoked is left out of the answer.
+        """New handles in place of handles that are still good. A handle that was revoked is left out of
+        the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """Tells of revocations, epochs and configuration as they happen. The first message states how things are.
+        """Tells of revocations, epochs and configuration as they happen. The first message states how
+        things are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

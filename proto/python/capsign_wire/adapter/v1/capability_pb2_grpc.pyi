@@ -36,9 +36,13 @@ class CapabilityServiceStub:
     IssueHandles: _grpc.UnaryUnaryMultiCallable[_capability_pb2.IssueHandlesRequest, _capability_pb2.IssueHandlesResponse]
     """New handles for the grants that policy gives this workload."""
     RenewHandles: _grpc.UnaryUnaryMultiCallable[_capability_pb2.RenewHandlesRequest, _capability_pb2.RenewHandlesResponse]
-    """New handles in place of handles that are still good. A handle that was revoked is left out of the answer."""
+    """New handles in place of handles that are still good. A handle that was revoked is left out of
+    the answer.
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_capability_pb2.WatchRequest, _capability_pb2.WatchResponse]
-    """Tells of revocations, epochs and configuration as they happen. The first message states how things are."""
+    """Tells of revocations, epochs and configuration as they happen. The first message states how
+    things are.
+    """
 
 @_typing.type_check_only
 class CapabilityServiceAsyncStub(CapabilityServiceStub):
@@ -48,9 +52,13 @@ class CapabilityServiceAsyncStub(CapabilityServiceStub):
     IssueHandles: _aio.UnaryUnaryMultiCallable[_capability_pb2.IssueHandlesRequest, _capability_pb2.IssueHandlesResponse]  # type: ignore[assignment]
     """New handles for the grants that policy gives this workload."""
     RenewHandles: _aio.UnaryUnaryMultiCallable[_capability_pb2.RenewHandlesRequest, _capability_pb2.RenewHandlesResponse]  # type: ignore[assignment]
-    """New handles in place of handles that are still good. A handle that was revoked is left out of the answer."""
+    """New handles in place of handles that are still good. A handle that was revoked is left out of
+    the answer.
+    """
     Watch: _aio.UnaryStreamMultiCallable[_capability_pb2.WatchRequest, _capability_pb2.WatchResponse]  # type: ignore[assignment]
-    """Tells of revocations, epochs and configuration as they happen. The first message states how things are."""
+    """Tells of revocations, epochs and configuration as they happen. The first message states how
+    things are.
+    """
 
 class CapabilityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Gives handles to the workload that the peer certificate names."""
@@ -69,7 +77,9 @@ class CapabilityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _capability_pb2.RenewHandlesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_capability_pb2.RenewHandlesResponse, _abc.Awaitable[_capability_pb2.RenewHandlesResponse]]:
-        """New handles in place of handles that are still good. A handle that was revoked is left out of the answer."""
+        """New handles in place of handles that are still good. A handle that was revoked is left out of
+        the answer.
+        """
 
     @_abc_1.abstractmethod
     def Watch(
@@ -77,6 +87,8 @@ class CapabilityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _capability_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_capability_pb2.WatchResponse], _abc.AsyncIterator[_capability_pb2.WatchResponse]]:
-        """Tells of revocations, epochs and configuration as they happen. The first message states how things are."""
+        """Tells of revocations, epochs and configuration as they happen. The first message states how
+        things are.
+        """
 
 def add_CapabilityServiceServicer_to_server(servicer: CapabilityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

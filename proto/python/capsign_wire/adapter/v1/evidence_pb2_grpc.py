@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EvidenceServiceStub(object):
-    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC 6962 hashing.
+    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC
+    6962 hashing.
     """
 
     def __init__(self, channel):
@@ -73,7 +74,8 @@ class EvidenceServiceStub(object):
 
 
 class EvidenceServiceServicer(object):
-    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC 6962 hashing.
+    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC
+    6962 hashing.
     """
 
     def SubmitAudit(self, request, context):
@@ -172,7 +174,8 @@ def add_EvidenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EvidenceService(object):
-    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC 6962 hashing.
+    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC
+    6962 hashing.
     """
 
     @staticmethod

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EvidenceServiceStub:
-    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC 6962 hashing."""
+    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC
+    6962 hashing.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -50,7 +52,9 @@ class EvidenceServiceStub:
 
 @_typing.type_check_only
 class EvidenceServiceAsyncStub(EvidenceServiceStub):
-    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC 6962 hashing."""
+    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC
+    6962 hashing.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitAudit: _aio.UnaryUnaryMultiCallable[_evidence_pb2.SubmitAuditRequest, _evidence_pb2.SubmitAuditResponse]  # type: ignore[assignment]
@@ -69,7 +73,9 @@ class EvidenceServiceAsyncStub(EvidenceServiceStub):
     """A C2SP tlog-proof for one leaf, to be verified offline."""
 
 class EvidenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC 6962 hashing."""
+    """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC
+    6962 hashing.
+    """
 
     @_abc_1.abstractmethod
     def SubmitAudit(

@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class EnrolmentServiceStub(object):
-    """The first certificate of an agent. It listens on an address of its own, with server authentication only: the caller has no
-    certificate yet, and its proof is a service account token that is bound to its pod.
+    """The first certificate of an agent. It listens on an address of its own, with server
+    authentication only: the caller has no certificate yet, and its proof is a service account token
+    that is bound to its pod.
     """
 
     def __init__(self, channel):
@@ -44,12 +45,14 @@ class EnrolmentServiceStub(object):
 
 
 class EnrolmentServiceServicer(object):
-    """The first certificate of an agent. It listens on an address of its own, with server authentication only: the caller has no
-    certificate yet, and its proof is a service account token that is bound to its pod.
+    """The first certificate of an agent. It listens on an address of its own, with server
+    authentication only: the caller has no certificate yet, and its proof is a service account token
+    that is bound to its pod.
     """
 
     def Enrol(self, request, context):
-        """Checks the token with the cluster's TokenReview, then policy, and issues an X.509-SVID for the key of the request.
+        """Checks the token with the cluster's TokenReview, then policy, and issues an X.509-SVID for the
+        key of the request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,8 +75,9 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EnrolmentService(object):
-    """The first certificate of an agent. It listens on an address of its own, with server authentication only: the caller has no
-    certificate yet, and its proof is a service account token that is bound to its pod.
+    """The first certificate of an agent. It listens on an address of its own, with server
+    authentication only: the caller has no certificate yet, and its proof is a service account token
+    that is bound to its pod.
     """
 
     @staticmethod

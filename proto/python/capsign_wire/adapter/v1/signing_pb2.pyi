@@ -32,7 +32,9 @@ class SignItem(_message.Message):
     intent_id: _builtins.bytes
     """UUIDv7, 16 bytes; unique per workload."""
     input: _builtins.bytes
-    """Message, digest or mu, as the algorithm's row says. May be empty only where the message itself goes upstream."""
+    """Message, digest or mu, as the algorithm's row says. May be empty only where the message itself
+    goes upstream.
+    """
     def __init__(
         self,
         *,
@@ -64,9 +66,13 @@ class SignGroup(_message.Message):
     algorithm: _algorithms_pb2.Algorithm.ValueType
     """The algorithm."""
     expected_kid: _builtins.str
-    """The kid the agent computed mu for; needed with ML-DSA-65, otherwise empty. KEY_MOVED if it is not the current one."""
+    """The kid the agent computed mu for; needed with ML-DSA-65, otherwise empty. KEY_MOVED if it is
+    not the current one.
+    """
     caller: _builtins.str
-    """Name of the agent's socket from which it came: a label for evidence, from the agent's configuration."""
+    """Name of the agent's socket from which it came: a label for evidence, from the agent's
+    configuration.
+    """
     @_builtins.property
     def context(self) -> _signing_pb2.ContextSuffix:
         """The context, within the handle's rule."""
@@ -107,7 +113,9 @@ class SignRequest(_message.Message):
     batch_id: _builtins.int
     """Counts up on this stream."""
     traceparent: _builtins.str
-    """Trace of one of the calls in it, a W3C traceparent of any version; what is none counts as empty."""
+    """Trace of one of the calls in it, a W3C traceparent of any version; what is none counts as
+    empty.
+    """
     @_builtins.property
     def handles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The handles used, each once."""
@@ -157,7 +165,9 @@ class SignedItem(_message.Message):
 
     @_builtins.property
     def signed_by(self) -> _signing_pb2.SignedBy:
-        """Under what it was made, where that differs from the group's: the bytes are those of an earlier call."""
+        """Under what it was made, where that differs from the group's: the bytes are those of an earlier
+        call.
+        """
 
     def __init__(
         self,

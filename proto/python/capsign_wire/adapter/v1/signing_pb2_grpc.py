@@ -62,7 +62,8 @@ class SigningServiceServicer(object):
     """
 
     def Sign(self, request_iterator, context):
-        """Batches over a long-lived stream; one answer for each batch, in order. One bad item never fails its neighbours.
+        """Batches over a long-lived stream; one answer for each batch, in order. One bad item never fails
+        its neighbours.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,9 @@ class SigningServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SigningServiceAsyncStub: ...
     Sign: _grpc.StreamStreamMultiCallable[_signing_pb2.SignRequest, _signing_pb2.SignResponse]
-    """Batches over a long-lived stream; one answer for each batch, in order. One bad item never fails its neighbours."""
+    """Batches over a long-lived stream; one answer for each batch, in order. One bad item never fails
+    its neighbours.
+    """
     ResolveIntent: _grpc.UnaryUnaryMultiCallable[_signing_pb2.ResolveIntentRequest, _signing_pb2.ResolveIntentResponse]
     """What became of an intent; writes "never" where it is not known."""
     GetPublicKeys: _grpc.UnaryUnaryMultiCallable[_signing_pb2.GetPublicKeysRequest, _signing_pb2.GetPublicKeysResponse]
@@ -48,7 +50,9 @@ class SigningServiceAsyncStub(SigningServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Sign: _aio.StreamStreamMultiCallable[_signing_pb2.SignRequest, _signing_pb2.SignResponse]  # type: ignore[assignment]
-    """Batches over a long-lived stream; one answer for each batch, in order. One bad item never fails its neighbours."""
+    """Batches over a long-lived stream; one answer for each batch, in order. One bad item never fails
+    its neighbours.
+    """
     ResolveIntent: _aio.UnaryUnaryMultiCallable[_signing_pb2.ResolveIntentRequest, _signing_pb2.ResolveIntentResponse]  # type: ignore[assignment]
     """What became of an intent; writes "never" where it is not known."""
     GetPublicKeys: _aio.UnaryUnaryMultiCallable[_signing_pb2.GetPublicKeysRequest, _signing_pb2.GetPublicKeysResponse]  # type: ignore[assignment]
@@ -65,7 +69,9 @@ class SigningServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_signing_pb2.SignRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_signing_pb2.SignResponse], _abc.AsyncIterator[_signing_pb2.SignResponse]]:
-        """Batches over a long-lived stream; one answer for each batch, in order. One bad item never fails its neighbours."""
+        """Batches over a long-lived stream; one answer for each batch, in order. One bad item never fails
+        its neighbours.
+        """
 
     @_abc_1.abstractmethod
     def ResolveIntent(

@@ -100,8 +100,8 @@ class ListHandlesResponse(_message.Message):
     HANDLES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyHandle]:
-        """At most 256. One that has ended and is not renewed yet is listed beside others that have not; where all have, the call fails
-        as unavailable.
+        """At most 256. One that has ended and is not renewed yet is listed beside others that have not;
+        where all have, the call fails as unavailable.
         """
 
     def __init__(
@@ -131,7 +131,9 @@ class SignItem(_message.Message):
     message: _builtins.bytes
     """The message, at most 64 KiB. The agent hashes it where the algorithm allows."""
     digest: _builtins.bytes
-    """Its digest, of the length the algorithm sends upstream. Refused for algorithms that need the message."""
+    """Its digest, of the length the algorithm sends upstream. Refused for algorithms that need the
+    message.
+    """
     def __init__(
         self,
         *,
@@ -211,7 +213,9 @@ class SignedItem(_message.Message):
 
     @_builtins.property
     def signed_by(self) -> _signing_pb2.SignedBy:
-        """Under what it was made, where that differs from the group's: the bytes are those of an earlier call."""
+        """Under what it was made, where that differs from the group's: the bytes are those of an earlier
+        call.
+        """
 
     def __init__(
         self,
@@ -335,7 +339,9 @@ Global___SignResponse: _TypeAlias = SignResponse  # noqa: Y015
 
 @_typing.final
 class SignBatchRequest(_message.Message):
-    """Groups to sign; at most 1024 items in all and 4 MiB on the wire. The answer may have 20 MiB: a client must take as much."""
+    """Groups to sign; at most 1024 items in all and 4 MiB on the wire. The answer may have 20 MiB: a
+    client must take as much.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -395,8 +401,8 @@ class SignStreamRequest(_message.Message):
     call_id: _builtins.int
     """Chosen by the client, unique among the calls in flight on this stream."""
     timeout_ms: _builtins.int
-    """How long the caller waits, milliseconds, at most 60000; 0: the agent's own limit (upstream.timeout_ms), which also
-    ends a longer wait: the answer is then ANSWER_LATE.
+    """How long the caller waits, milliseconds, at most 60000; 0: the agent's own limit
+    (upstream.timeout_ms), which also ends a longer wait: the answer is then ANSWER_LATE.
     """
     traceparent: _builtins.str
     """The caller's trace, a W3C traceparent of any version; what is none counts as empty."""

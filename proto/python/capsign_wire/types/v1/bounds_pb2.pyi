@@ -3,8 +3,9 @@
 isort:skip_file
 Bounds: the one place where the limits of every field are stated.
 
-A receiver walks these options before it allocates or decides anything, and refuses a message that breaks one with
-reason INPUT_MALFORMED or INPUT_TOO_LARGE and a google.rpc.BadRequest that names the field.
+A receiver walks these options before it allocates or decides anything, and refuses a message
+that breaks one with reason INPUT_MALFORMED or INPUT_TOO_LARGE and a google.rpc.BadRequest that
+names the field.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -38,7 +39,9 @@ class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Format.ValueTy
     FORMAT_OPAQUE: _Format.ValueType  # 3
     """An opaque token: [A-Za-z0-9_-]*, the base64url alphabet of RFC 4648 section 5, no padding."""
     FORMAT_TRACEPARENT: _Format.ValueType  # 4
-    """A W3C traceparent header, version 00. No field demands it any more: what is no traceparent counts as none."""
+    """A W3C traceparent header, version 00. No field demands it any more: what is no traceparent
+    counts as none.
+    """
 
 class Format(_Format, metaclass=_FormatEnumTypeWrapper):
     """How the bytes of a string field must look."""
@@ -52,12 +55,16 @@ FORMAT_SPIFFE_ID: Format.ValueType  # 2
 FORMAT_OPAQUE: Format.ValueType  # 3
 """An opaque token: [A-Za-z0-9_-]*, the base64url alphabet of RFC 4648 section 5, no padding."""
 FORMAT_TRACEPARENT: Format.ValueType  # 4
-"""A W3C traceparent header, version 00. No field demands it any more: what is no traceparent counts as none."""
+"""A W3C traceparent header, version 00. No field demands it any more: what is no traceparent
+counts as none.
+"""
 Global___Format: _TypeAlias = Format  # noqa: Y015
 
 @_typing.final
 class Bound(_message.Message):
-    """The bound of one field. Lengths are bytes of a string or bytes field; items count a repeated field."""
+    """The bound of one field. Lengths are bytes of a string or bytes field; items count a repeated
+    field.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -70,7 +77,9 @@ class Bound(_message.Message):
     MAX_VALUE_FIELD_NUMBER: _builtins.int
     REQUIRED_FIELD_NUMBER: _builtins.int
     min_len: _builtins.int
-    """Smallest length in bytes; an empty value passes only where this is 0 or the field is marked optional_value."""
+    """Smallest length in bytes; an empty value passes only where this is 0 or the field is marked
+    optional_value.
+    """
     max_len: _builtins.int
     """Largest length in bytes. For a repeated field it bounds each element."""
     min_items: _builtins.int

@@ -3,8 +3,9 @@
 isort:skip_file
 Bounds: the one place where the limits of every field are stated.
 
-A receiver walks these options before it allocates or decides anything, and refuses a message that breaks one with
-reason INPUT_MALFORMED or INPUT_TOO_LARGE and a google.rpc.BadRequest that names the field.
+A receiver walks these options before it allocates or decides anything, and refuses a message
+that breaks one with reason INPUT_MALFORMED or INPUT_TOO_LARGE and a google.rpc.BadRequest that
+names the field.
 """
 
 from collections import abc as _abc

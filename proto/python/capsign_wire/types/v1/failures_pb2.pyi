@@ -3,8 +3,9 @@
 isort:skip_file
 Failures: every reason why a call did not give what was asked, with what it means and what to do.
 
-A failed RPC carries google.rpc.Status with ErrorInfo{reason: the enum name without "REASON_", domain: "capsign.dev"}
-and, where they apply, BadRequest and RetryInfo. A failed item of a batch carries the Failure message below.
+A failed RPC carries google.rpc.Status with ErrorInfo{reason: the enum name without "REASON_",
+domain: "capsign.dev"} and, where they apply, BadRequest and RetryInfo. A failed item of a batch
+carries the Failure message below.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -140,11 +141,15 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_CALLER_NOT_ALLOWED: _Reason.ValueType  # 38
     """The calling process's uid or gid may not use this socket."""
     REASON_SERVICE_TOKEN_REFUSED: _Reason.ValueType  # 39
-    """The cluster does not vouch for the service account token: wrong audience, expired, or its pod or account is gone."""
+    """The cluster does not vouch for the service account token: wrong audience, expired, or its pod
+    or account is gone.
+    """
     REASON_SERVICE_TOKEN_MISPLACED: _Reason.ValueType  # 40
     """The token is not bound to a pod, or the pod it is bound to is not the one that sent it."""
     REASON_CERTIFICATE_REQUEST_REFUSED: _Reason.ValueType  # 41
-    """The certificate request is not a P-256 request signed by its own key, or asks for an identity that the token does not prove."""
+    """The certificate request is not a P-256 request signed by its own key, or asks for an identity
+    that the token does not prove.
+    """
     REASON_CLUSTER_UNAVAILABLE: _Reason.ValueType  # 42
     """The cluster's API could not be asked; nothing was decided."""
 
@@ -230,11 +235,15 @@ REASON_ILLEGAL_TRANSITION: Reason.ValueType  # 37
 REASON_CALLER_NOT_ALLOWED: Reason.ValueType  # 38
 """The calling process's uid or gid may not use this socket."""
 REASON_SERVICE_TOKEN_REFUSED: Reason.ValueType  # 39
-"""The cluster does not vouch for the service account token: wrong audience, expired, or its pod or account is gone."""
+"""The cluster does not vouch for the service account token: wrong audience, expired, or its pod
+or account is gone.
+"""
 REASON_SERVICE_TOKEN_MISPLACED: Reason.ValueType  # 40
 """The token is not bound to a pod, or the pod it is bound to is not the one that sent it."""
 REASON_CERTIFICATE_REQUEST_REFUSED: Reason.ValueType  # 41
-"""The certificate request is not a P-256 request signed by its own key, or asks for an identity that the token does not prove."""
+"""The certificate request is not a P-256 request signed by its own key, or asks for an identity
+that the token does not prove.
+"""
 REASON_CLUSTER_UNAVAILABLE: Reason.ValueType  # 42
 """The cluster's API could not be asked; nothing was decided."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -3,8 +3,9 @@
 isort:skip_file
 Failures: every reason why a call did not give what was asked, with what it means and what to do.
 
-A failed RPC carries google.rpc.Status with ErrorInfo{reason: the enum name without "REASON_", domain: "capsign.dev"}
-and, where they apply, BadRequest and RetryInfo. A failed item of a batch carries the Failure message below.
+A failed RPC carries google.rpc.Status with ErrorInfo{reason: the enum name without "REASON_",
+domain: "capsign.dev"} and, where they apply, BadRequest and RetryInfo. A failed item of a batch
+carries the Failure message below.
 """
 
 from collections import abc as _abc

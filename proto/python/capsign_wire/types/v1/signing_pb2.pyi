@@ -91,8 +91,8 @@ Global___KeyState: _TypeAlias = KeyState  # noqa: Y015
 
 @_typing.final
 class ContextSuffix(_message.Message):
-    """The part of a context that the caller may choose, within the handle's context rule. What a rule pins may be left
-    empty. Tenant, key, epoch and purpose come from the handle, never from here.
+    """The part of a context that the caller may choose, within the handle's context rule. What a rule
+    pins may be left empty. Tenant, key, epoch and purpose come from the handle, never from here.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -202,19 +202,27 @@ class PublicKey(_message.Message):
     ATTESTATION_FIELD_NUMBER: _builtins.int
     ACTIVATED_AT_FIELD_NUMBER: _builtins.int
     kid: _builtins.str
-    """RFC 7638 thumbprint (SHA-256, base64url) of the key; for HS256 a digest that names the context and version."""
+    """RFC 7638 thumbprint (SHA-256, base64url) of the key; for HS256 a digest that names the context
+    and version.
+    """
     algorithm: _algorithms_pb2.Algorithm.ValueType
     """Algorithm."""
     spki: _builtins.bytes
-    """SubjectPublicKeyInfo, DER (RFC 5280 section 4.1.2.7); empty for HS256, which has no public half."""
+    """SubjectPublicKeyInfo, DER (RFC 5280 section 4.1.2.7); empty for HS256, which has no public
+    half.
+    """
     version: _builtins.int
     """Version of the key, counted from 1, never reused."""
     state: Global___KeyState.ValueType
     """State of that version."""
     context_digest: _builtins.bytes
-    """SHA-256 of the context's encoding (docs/formats.md), 32 bytes; empty for a key that is not derived."""
+    """SHA-256 of the context's encoding (docs/formats.md), 32 bytes; empty for a key that is not
+    derived.
+    """
     attestation: _builtins.bytes
-    """DSSE envelope (JSON) in which the key's attestation key states context and public key; only with a transcript."""
+    """DSSE envelope (JSON) in which the key's attestation key states context and public key; only
+    with a transcript.
+    """
     @_builtins.property
     def activated_at(self) -> _timestamp_pb2.Timestamp:
         """When this version was activated."""
