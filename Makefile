@@ -70,6 +70,7 @@ check-python: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python docs/make_pictures.py --check
 
 .PHONY: check-proto
 check-proto: $(STAMP_PROTO)
@@ -87,9 +88,10 @@ proto: $(STAMP_PROTO) ## Generate capsign_wire from the .proto files
 	PATH=$(VENV_PROTO)/bin:$$PATH $(VENV_PROTO)/bin/python proto/generate.py
 
 .PHONY: docs
-docs: venv ## Write the configuration reference and the table of chart values
+docs: venv ## Write the configuration reference, the chart's values and the pictures of the architecture
 	$(BIN)/python docs/operations/make_configuration.py
 	$(BIN)/python k8s/chart_docs.py
+	$(BIN)/python docs/make_pictures.py
 
 .PHONY: golden
 golden: venv ## Write what injection makes of every pod in tests/injector/pods
