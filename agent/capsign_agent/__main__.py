@@ -60,8 +60,8 @@ def _run(config: configuration.Config) -> int:
     import uvloop
 
     from capsign_agent.agent import Agent
-    from capsign_agent.journal import JournalError
-    from capsign_agent.sockets import SocketError
+    from capsign_agent.front.sockets import SocketError
+    from capsign_agent.journal.journal import JournalError
 
     async def live() -> bool:
         return await Agent(config).run()

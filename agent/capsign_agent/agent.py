@@ -21,29 +21,31 @@ from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent import __version__, budget, process, records
-from capsign_agent.adapter_calls import AdapterCalls
-from capsign_agent.coalesce import Coalescer
+from capsign_agent import __version__, process
 from capsign_agent.config import Config, Socket
-from capsign_agent.front import Front, Leaving, server_options
-from capsign_agent.handles import HandleBook, SocketHandles
-from capsign_agent.health import Health
-from capsign_agent.identity.account import Account
+from capsign_agent.front import memory_shares
+from capsign_agent.front.admission import Front, Leaving, server_options
+from capsign_agent.front.health import Health
+from capsign_agent.front.memory_budget import Heavy, Room
+from capsign_agent.front.reading import GRACE_S, QUIET_S, Turns
+from capsign_agent.front.servicer import SigningServicer
+from capsign_agent.front.sockets import SocketClaim, SocketError
+from capsign_agent.handles.narrow import Narrowing
+from capsign_agent.handles.registry import HandleBook, SocketHandles
+from capsign_agent.handles.renewal import Renewal, backoff_s
 from capsign_agent.identity.choose import source_of
-from capsign_agent.journal import Journal
-from capsign_agent.keys import PublicKeys
-from capsign_agent.lookups import Lookups
-from capsign_agent.narrow import Narrowing
-from capsign_agent.reading import GRACE_S, QUIET_S, Turns
-from capsign_agent.renewal import Renewal, backoff_s
-from capsign_agent.reporter import Reporter
-from capsign_agent.room import Heavy, Room
-from capsign_agent.servicer import SigningServicer
-from capsign_agent.settle import Settlement
-from capsign_agent.sign import SigningPath
-from capsign_agent.sockets import SocketClaim, SocketError
-from capsign_agent.streams import Reachability, SignStream, streams_of
-from capsign_agent.upstream import Target, Upstream
+from capsign_agent.identity.events import Account
+from capsign_agent.journal import records
+from capsign_agent.journal.journal import Journal
+from capsign_agent.journal.reporter import Reporter
+from capsign_agent.sign.lookups import Lookups
+from capsign_agent.sign.outcomes import Settlement
+from capsign_agent.sign.path import SigningPath
+from capsign_agent.sign.public_keys import PublicKeys
+from capsign_agent.upstream.adapter_calls import AdapterCalls
+from capsign_agent.upstream.coalesce import Coalescer
+from capsign_agent.upstream.generation import Target, Upstream
+from capsign_agent.upstream.streams import Reachability, SignStream, streams_of
 
 
 class Agent:
@@ -103,7 +105,7 @@ class Agent:
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
         self._lookups = Lookups(calls, self._keys, self.journal, skew_s, hold=self._renewal.hold)
         self._health = Health(config.health.path, config.probe_path, self.faults)
-        self._budget = budget.share(
+        self._budget = memory_shares.share(
             limit := memory_limit(), sockets, config.limits.call_bytes, config.journal.max_bytes
         )
         if limit is not None and self._budget.needed > limit:

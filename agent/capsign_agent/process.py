@@ -38,7 +38,7 @@ change; the journal; health.
 """
 _CONNECTIONS = 4096
 _CONNECTIONS_OF_ONE = 2048
-"""Of all sockets, and of one. Where memory is limited, `budget` allows fewer."""
+"""Of all sockets, and of one. Where memory is limited, `front.memory_shares` allows fewer."""
 _LEAST_CONNECTIONS = 16
 
 

@@ -51,7 +51,7 @@ async def test_a_drain_does_not_say_that_a_signed_call_did_not_happen(
     """Signed, then no replica was left for the second try: a drain told the caller "unavailable"
     and wrote no outcome down.
     """
-    monkeypatch.setattr("capsign_agent.streams.AGAIN_AFTER_S", again_after_s)
+    monkeypatch.setattr("capsign_agent.upstream.streams.AGAIN_AFTER_S", again_after_s)
     dying = adapter.die_instead_of_answering()
     place.extra = "[limits]\ndrain_ms = 500"
     async with running(place) as agent:

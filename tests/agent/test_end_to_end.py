@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 import pytest
-from capsign_agent import records
-from capsign_agent.journal import Journal
+from capsign_agent.journal import records
+from capsign_agent.journal.journal import Journal
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError

@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import pytest
 from capsign_agent.agent import Agent
-from capsign_agent.handles import HandleBook, SocketHandles
-from capsign_agent.narrow import Narrowing
+from capsign_agent.handles.narrow import Narrowing
+from capsign_agent.handles.registry import HandleBook, SocketHandles
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id

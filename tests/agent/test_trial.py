@@ -12,8 +12,8 @@ from contextlib import ExitStack
 
 import pytest
 from capsign_agent import trial
-from capsign_agent.journal import Journal
-from capsign_agent.sockets import SocketClaim
+from capsign_agent.front.sockets import SocketClaim
+from capsign_agent.journal.journal import Journal
 from capsign_wire.settings import SettingsError
 from support.agent_home import Home, home
 from support.agent_pki import TestCa

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from capsign_agent.credentials import Credentials, checked
+from capsign_agent.identity.credentials import Credentials, checked
 from capsign_agent.identity.files import read
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from cryptography import x509

@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 from capsign_adapter.decide.admission import Operation
 from capsign_adapter.decide.biscuits import Mint, Verifier
-from capsign_agent.narrow import Narrowing
+from capsign_agent.handles.narrow import Narrowing
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as why
 from support.handles import KEY_HASH, NOW, ORDERS, events

@@ -12,12 +12,12 @@ from typing import Any
 
 import grpc
 from capsign_agent import config as configuration
-from capsign_agent.adapter_calls import AdapterCalls
-from capsign_agent.credentials import Credentials
-from capsign_agent.identity.account import Account
 from capsign_agent.identity.choose import source_of
+from capsign_agent.identity.credentials import Credentials
+from capsign_agent.identity.events import Account
 from capsign_agent.identity.source import IdentitySource
-from capsign_agent.upstream import Upstream
+from capsign_agent.upstream.adapter_calls import AdapterCalls
+from capsign_agent.upstream.generation import Upstream
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_pki import TestCa
 from support.fake_adapter import FakeAdapter

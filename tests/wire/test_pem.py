@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from capsign_adapter.enrol.api import Api
 from capsign_adapter.front.tls import CertificateFiles, read_authorities
-from capsign_agent.credentials import CredentialsError, checked
+from capsign_agent.identity.credentials import CredentialsError, checked
 from capsign_cli import credentials as cli
 from capsign_injector import agent_config, certificates, mounted
 from capsign_injector.certificates import Pair

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from capsign_agent import own_certificate
+from capsign_agent.identity import own_certificate
 from capsign_wire import svid
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa

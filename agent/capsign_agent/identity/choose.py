@@ -8,8 +8,8 @@ from pathlib import Path
 from capsign_wire.settings import SettingsError
 
 from capsign_agent.config import Config
-from capsign_agent.identity.account import Account
 from capsign_agent.identity.enrolment import Enrolment
+from capsign_agent.identity.events import Account
 from capsign_agent.identity.files import FilesIdentity, demand_valid, read
 from capsign_agent.identity.kubernetes import Adapter, KubernetesIdentity, read_token
 from capsign_agent.identity.source import IdentityError, IdentitySource

@@ -12,8 +12,8 @@ from pathlib import Path
 from capsign_wire import settings
 
 from capsign_agent.config import Files
-from capsign_agent.credentials import Credentials, CredentialsError, checked
-from capsign_agent.identity.account import Account
+from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
+from capsign_agent.identity.events import Account
 from capsign_agent.identity.source import IdentityError
 
 LOOK_EVERY_S = 2.0

@@ -29,13 +29,13 @@ from capsign_wire.pem import written as pem_of
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.config import Kubernetes
-from capsign_agent.credentials import Credentials, CredentialsError, checked
+from capsign_agent.handles.renewal import LEAST_WAIT_S, backoff_s
 from capsign_agent.identity import request
-from capsign_agent.identity.account import Account
+from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
 from capsign_agent.identity.enrolment import Enrolment
+from capsign_agent.identity.events import Account
 from capsign_agent.identity.source import IdentityError
 from capsign_agent.identity.trust import TrustStore
-from capsign_agent.renewal import LEAST_WAIT_S, backoff_s
 
 LOOK_AT_LEAST_EVERY_S = 60.0
 """A machine that slept or whose clock was set is noticed this soon."""

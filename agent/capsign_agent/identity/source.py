@@ -8,7 +8,7 @@ from typing import Protocol
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.credentials import Credentials
+from capsign_agent.identity.credentials import Credentials
 
 LOCAL_REASONS = {
     "TOKEN_UNREADABLE": failures_pb2.OUTCOME_UNAVAILABLE,

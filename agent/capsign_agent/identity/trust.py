@@ -24,7 +24,7 @@ from capsign_wire.adapter.v1 import identity_pb2
 from capsign_wire.pem import written as pem_of
 
 from capsign_agent.config import MAX_BUNDLE_CHARS
-from capsign_agent.credentials import CredentialsError, check_authorities
+from capsign_agent.identity.credentials import CredentialsError, check_authorities
 
 FILE_NAME = "trust-bundle.pem"
 

@@ -22,11 +22,11 @@ from capsign_wire.pem import written as pem_of
 from capsign_wire.spiffe.workload import workload_pb2, workload_pb2_grpc
 
 from capsign_agent.config import WorkloadApi
-from capsign_agent.credentials import Credentials, CredentialsError, checked
+from capsign_agent.handles.renewal import backoff_s
 from capsign_agent.identity import der
-from capsign_agent.identity.account import Account
+from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
+from capsign_agent.identity.events import Account
 from capsign_agent.identity.source import IdentityError
-from capsign_agent.renewal import backoff_s
 
 MAX_ANSWER_BYTES = 1024 * 1024
 CONNECT_S = 2.0

@@ -1,0 +1,1 @@
+"""What applications meet: sockets, calls, and what these may hold."""

@@ -1,0 +1,277 @@
+"""What stands before the servicer of one socket: each RPC is weighed before its message is asked
+for, and read in its turn.
+
+gRPC hands over a unary call once its message is there, and by then the memory is taken. So to gRPC
+every method is one that reads its messages itself. What is decided is decided in
+`memory_budget` and `reading`; this is how grpcio is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from capsign_wire import bounds
+from capsign_wire.failures import FailureError, RpcStatus
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent.front.memory_budget import RPC_BYTES, Room
+from capsign_agent.front.memory_shares import Budget
+from capsign_agent.front.reading import Reader, Turns
+
+SERVER_OPTIONS = [
+    ("grpc.max_receive_message_length", bounds.MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", bounds.MAX_ANSWER_BYTES),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
+    # Off: it counts streams that are not quite gone, and refuses an honest client's calls without a
+    # word of ours (decision 22).
+    ("grpc.http.overload_protection", 0),
+    (
+        "grpc.http2.bdp_probe",
+        0,
+    ),  # the window stays as it is: nothing is gained by more on a socket of the same machine
+    # Whoever resets streams is asked for a sign of life; who gives none opens no more of them
+    # (decision 22).
+    ("grpc.http2.ping_on_rst_stream_percent", 100),
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+    # Identity only: a gzip message of 4 KiB may otherwise become 4 MiB before anybody has looked at
+    # it.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.so_reuseport", 0),
+]
+"""What held under floods and bombs (facts.md)."""
+
+
+def server_options(share: Budget, connections: int) -> list[tuple[str, int]]:
+    """For a socket with so many connections."""
+    return [
+        *SERVER_OPTIONS,
+        ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.max_concurrent_streams", share.streams),
+        ("grpc.http2.lookahead_bytes", share.window),
+    ]
+
+
+LEAVING, LEAVING_S, MOST_LEAVING = 256, 0.5, 1024
+"""RPCs of all sockets that were refused and whose callers have not heard it yet. Of more than the
+first number those are cut off that have had time to hear it, of more than the last all: who does
+not read would otherwise hold what was not even taken.
+"""
+
+DEAF_S = 5.0
+"""How long who is ended while it reads may take to hear it."""
+
+UNREAD_S = 20.0
+"""How long an answer may wait for its reader."""
+
+
+class Inbox(Reader):
+    """The messages of one RPC. Its task alone uses it."""
+
+    def __init__(
+        self, context: Any, turns: Turns, socket: str, quiet: Callable[[], bool] | None = None
+    ) -> None:
+        super().__init__(socket, quiet)
+        self._context = context
+        self._turns = turns
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._waiter: asyncio.Future[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+
+    async def next(self) -> Any:
+        """The next message, or `grpc.aio.EOF`. Raises FailureError OVERLOADED if no turn came in
+        time, and AbortError once it was told that no whole message did, or that others wait.
+        """
+        if not self._turns.ask(self, now := self._loop.time()):
+            self._waiter = self._loop.create_future()
+            self._turns.look(now)
+            await self._waiter
+        try:
+            return await self._context.read()
+        except grpc.aio.AbortError as ending:
+            at_end_of_call(functools.partial(_forget_way, ending))
+            raise
+
+    def close(self) -> None:
+        """Nothing more is read."""
+        if self.ending:
+            at_end_of_call(self._done)
+        else:
+            self._done()
+
+    def _done(self) -> None:
+        self._turns.done(self, self._loop.time())
+
+    def go(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def end(self) -> None:
+        if self.reading:
+            # The read is not cancelled: grpcio would never free what comes of the message. gRPC
+            # ends it with the RPC.
+            self._telling = self._loop.create_task(self._tell())
+            timer = self._loop.call_later(DEAF_S, self._task.cancel)
+            self._task.add_done_callback(lambda _: timer.cancel())
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(
+                _overloaded("Too many messages of this socket are being read.")
+            )
+
+    async def _tell(self) -> None:
+        detail = (
+            "No whole message came in time, or others wait for this place. Open another "
+            "stream, or send the call again."
+        )
+        try:
+            await self._context.abort_with_status(RpcStatus(_overloaded(detail)))
+        except grpc.aio.AbortError as ending:
+            _forget_way(ending)
+        except (
+            Exception
+        ):  # whatever gRPC raises when the application has gone: nobody is left to tell
+            return
+
+
+def _overloaded(detail: str) -> FailureError:
+    return FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=50)
+
+
+class Leaving:
+    """RPCs that were refused, oldest first. For all sockets."""
+
+    def __init__(self) -> None:
+        self._since: dict[asyncio.Task[Any], float] = {}
+
+    def one_more(self) -> None:
+        """The current RPC; for its sake others may be cut off."""
+        task = asyncio.current_task()
+        assert task is not None
+        now = asyncio.get_running_loop().time()
+        self._since[task] = now
+        task.add_done_callback(lambda gone: self._since.pop(gone, None))
+        while len(self._since) > LEAVING:
+            oldest, since = next(iter(self._since.items()))
+            if now - since < LEAVING_S and len(self._since) <= MOST_LEAVING:
+                return
+            del self._since[oldest]
+            oldest.cancel()
+
+
+class Front:
+    """For one socket and one event loop. Pass it to a generated `add_…_to_server` in place of the
+    server (over `lenient`).
+    """
+
+    def __init__(
+        self, server: Any, room: Room, turns: Turns, leaving: Leaving, socket: str
+    ) -> None:
+        self._server = server
+        self._room = room
+        self._turns = turns
+        self._leaving = leaving
+        self._socket = socket
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Nothing: they come again, by name, in the next call."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Register them, each behind this."""
+        mine = {name: self._behind(handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, mine),)
+        )
+        self._server.add_registered_method_handlers(service, mine)
+
+    def _behind(self, handler: Any) -> Any:
+        if handler.request_streaming:
+            behaviour = handler.stream_stream
+
+            async def stream(_: Any, context: Any) -> None:
+                await self._admit(context)
+                await behaviour(None, context)
+
+            return handler._replace(stream_stream=stream)
+        behaviour = handler.unary_unary
+
+        async def unary(_: Any, context: Any) -> Any:
+            await self._admit(context)
+            answer = await behaviour(await self._message(context), context)
+            _cut_off_unread()
+            return answer
+
+        made = grpc.stream_unary_rpc_method_handler
+        return made(unary, handler.request_deserializer, handler.response_serializer)
+
+    async def _admit(self, context: Any) -> None:
+        """Room for the RPC as such, until it is over."""
+        try:
+            self._room.take(RPC_BYTES)
+        except FailureError as error:
+            self._leaving.one_more()
+            await abort(context, error)
+        at_end_of_call(lambda: self._room.give(RPC_BYTES))
+
+    async def _message(self, context: Any) -> Any:
+        inbox = Inbox(context, self._turns, self._socket)
+        try:
+            message = await inbox.next()
+        except FailureError as error:
+            await abort(context, error)
+        finally:
+            inbox.close()
+        if message is grpc.aio.EOF:
+            message = bounds.Unparsed(
+                FailureError(
+                    failures_pb2.REASON_INPUT_MALFORMED, "The call has no message."
+                ).to_item()
+            )
+        return message
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: FailureError) -> NoReturn:
+    """End the RPC with a failure in our terms."""
+    _cut_off_unread()
+    try:
+        await context.abort_with_status(RpcStatus(error))
+    except grpc.aio.AbortError as ending:
+        # gRPC keeps it with the call, and its traceback keeps the call and the request: the
+        # collector would find them late.
+        at_end_of_call(functools.partial(_forget_way, ending))
+        raise
+    raise AssertionError("abort_with_status raises")
+
+
+def _forget_way(error: BaseException) -> None:
+    error.__traceback__ = error.__context__ = None
+
+
+def at_end_of_call(act: Callable[[], None]) -> None:
+    """Act when this RPC is over, its answer read by the application or of use to nobody.
+
+    gRPC has a callback for that; it ties the call into a knot that only the collector unties. The
+    task of the RPC lets go of its.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    task.add_done_callback(lambda _: act())
+
+
+def _cut_off_unread() -> None:
+    """From now on the RPC only waits for its caller to take the answer."""
+    task = asyncio.current_task()
+    assert task is not None
+    timer = asyncio.get_running_loop().call_later(UNREAD_S, task.cancel)
+    task.add_done_callback(lambda _: timer.cancel())

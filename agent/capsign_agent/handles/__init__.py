@@ -1,0 +1,1 @@
+"""The capability handles by socket: what each allows, how it stays good."""

@@ -1,0 +1,337 @@
+"""Keeps the handles good: fetched at start, renewed at half-life with jitter, dropped the moment
+the adapter says so.
+
+After an outage they are asked for the moment that a connection is there again, and a call that
+finds them ended waits for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
+
+from capsign_wire import bounds, logs
+from capsign_wire.adapter.v1 import capability_pb2
+from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent.handles.registry import HandleBook, Held, NotYetError
+from capsign_agent.journal import records
+from capsign_agent.journal.journal import Journal
+
+T = TypeVar("T")
+
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MOST_S = 15.0
+RENEWAL_BYTES = bounds.ADAPTER_REQUEST_BYTES - 16 * 1024
+"""Tokens that are renewed in one request, bytes."""
+LEAST_WAIT_S = 1.0
+"""Never renew more often than this, however short a life the adapter gives."""
+LOOK_EVERY_S = 2.0
+"""How often a wait looks at the clock: it may have been set, or the node may have slept, and no
+timer notices either.
+"""
+LAST_WORD_S = 0.25
+"""Of a caller's time, or a quarter of it where that is less: kept to tell that a wait was in vain.
+Who hears nothing takes the agent for dead, and a signature for one that may have been made.
+"""
+
+MOST_WAITS = 3
+"""For how many answers of the adapter a call waits whose handle has ended. The first question may
+be an old one.
+"""
+
+Hold = Callable[[Callable[[], T], float], Awaitable[T]]
+"""Look for handles, and where they have ended, again once they were asked for, within so many
+seconds. See `Renewal.hold`.
+"""
+
+
+async def look_once(look: Callable[[], T], _: float) -> T:
+    """A `Hold` that waits for nothing."""
+    return look()
+
+
+class Adapter(Protocol):
+    """The capability calls. Each raises FailureError; `watch` ends by raising one too."""
+
+    def issue(self, grants: list[str]) -> Awaitable[capability_pb2.IssueHandlesResponse]: ...
+
+    def renew(self, tokens: list[bytes]) -> Awaitable[capability_pb2.RenewHandlesResponse]: ...
+
+    def watch(self) -> AsyncIterator[capability_pb2.WatchResponse]: ...
+
+
+class Renewal:
+    """Runs `keep` and `listen` side by side until cancelled. For one event loop."""
+
+    def __init__(
+        self,
+        book: HandleBook,
+        adapter: Adapter,
+        journal: Journal,
+        metrics: Metrics,
+        policy_changed: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+        authorities_changed: Callable[[int], None] = lambda sequence: None,
+        connected: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`policy_changed` is called when policy did, `authorities_changed` with each sequence of
+        the trust bundle told; `connected` says whether an adapter is there to be waited for.
+        """
+        self._book = book
+        self._adapter = adapter
+        self._journal = journal
+        self._metrics = metrics
+        self._policy_changed = policy_changed
+        self._clock = clock
+        self._authorities_changed = authorities_changed
+        self._connected = connected
+        self._failures = 0
+        self._awaited = False
+        self._tried = asyncio.Event()
+        self._asking = asyncio.Lock()
+        self._kick = asyncio.Event()
+        self._fetch_anew = True
+        self._fetching = False
+        self._told_meanwhile = 0
+        self._epoch = 0
+        self._policy = b""
+
+    def fetch_soon(self) -> None:
+        """Ask for a full new set at once: something says that those held are no longer right."""
+        self._fetch_anew = True
+        self._kick.set()
+
+    def reconnected(self) -> None:
+        """A way to an adapter is there again: what failed is tried at once, not when its time
+        comes.
+        """
+        if self._failures:
+            self._failures = 0
+            self.fetch_soon()
+
+    async def hold(self, look: Callable[[], T], timeout_s: float) -> T:
+        """What `look` finds. If that has ended, or has not come yet, it is asked for now, and
+        `look` looks again: for nearly so long, see LAST_WORD_S, and only while an adapter is there.
+        Raises what `look` raises.
+        """
+        until = asyncio.get_running_loop().time() + timeout_s - min(LAST_WORD_S, timeout_s / 4)
+        for _ in range(MOST_WAITS):
+            try:
+                return look()
+            except NotYetError:
+                left_s = until - asyncio.get_running_loop().time()
+                if left_s <= 0 or not self._connected():
+                    raise
+            self._awaited = True
+            self.fetch_soon()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._tried.wait(), left_s)
+        return look()
+
+    def refused(self, held: Held, reason: failures_pb2.Reason.ValueType) -> None:
+        """The adapter refused a handle: revoked ones are dropped, all are asked for anew."""
+        if reason == failures_pb2.REASON_HANDLE_REVOKED and held.grant in self._book.issued:
+            self._book.drop_grant(held.grant)
+            self._note("handles.dropped")
+        self.fetch_soon()
+
+    async def keep(self) -> None:
+        """Fetch, then renew for ever. A failure backs off with full jitter."""
+        while True:
+            self._kick.clear()
+            try:
+                if self._fetch_anew or not self._all_usable():
+                    # one that has ended cannot be renewed: the adapter would leave it out as if
+                    # withdrawn
+                    await self.fetch()
+                else:
+                    await self._renew()
+                self._failures = 0
+                self._book.hindrance.failure = None
+            except FailureError as error:
+                self._failures += 1
+                self._book.hindrance.failure = error
+                self._metrics.counter("capsign.retries").add("upstream")
+                if self._failures == 1:
+                    logs.warning("handles.fetch_failed", reason=error.row.name)
+            self._awaited = False
+            tried, self._tried = self._tried, asyncio.Event()
+            tried.set()
+            wait_s = self._next_wait() if not self._failures else backoff_s(self._failures)
+            if await self._kicked(wait_s):
+                # Many refusals may arrive at once, and the adapter may refuse for a while: one
+                # fetch a moment is enough.
+                await asyncio.sleep(
+                    random.uniform(0.05, 0.15)
+                    * (1 + min(self._failures, 5 if self._awaited else 50))
+                )
+
+    async def fetch(self, over: Adapter | None = None) -> None:
+        """A full set now, over connections of a certificate that is to be used next if they are
+        given. Raises FailureError.
+
+        One answer at a time: of two that cross, the one under the older certificate must not be the
+        one that stays. Nothing is awaited between taking the answer and returning.
+        """
+        async with self._asking:
+            # What is told from here on may be newer than the answer: a policy asks again, an epoch
+            # is held against the answer's. At a start the first news may come before the first
+            # handles, and is no reason to ask twice.
+            asked_by_others = over is not None and self._fetch_anew
+            self._fetch_anew, self._fetching, self._told_meanwhile = False, True, 0
+            try:
+                response = await (over or self._adapter).issue(self._book.wanted)
+                bounds.check(response)
+                self._take(
+                    lambda now: self._book.replace(response.handles, now, response.mint_public_key)
+                )
+            except BaseException:
+                self._fetch_anew = True
+                if (
+                    self._told_meanwhile or asked_by_others
+                ):  # `keep` left it to this one, and must not wait for half a life
+                    self._kick.set()
+                raise
+            finally:
+                self._fetching = False
+            self._epoch = max(self._epoch, response.revocation_epoch)
+            if self._told_meanwhile > response.revocation_epoch:
+                self.fetch_soon()
+
+    async def listen(self) -> None:
+        """Follow the adapter's Watch stream for ever, at whichever replica answers."""
+        failures = 0
+        while True:
+            try:
+                async for told in self._adapter.watch():
+                    failures = 0
+                    bounds.check(told)
+                    self._heed(told)
+            except FailureError:
+                failures += 1
+            else:
+                failures += 1
+            await asyncio.sleep(backoff_s(failures))
+
+    async def _kicked(self, wait_s: float) -> bool:
+        """Wait until somebody asks for handles, True, or that long by the clock or by the timer,
+        whichever is first, False.
+        """
+        loop = asyncio.get_running_loop()
+        timer, at = loop.time() + wait_s, self._clock() + wait_s
+        while (left_s := min(timer - loop.time(), at - self._clock())) > 0:
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self._kick.wait(), min(left_s, LOOK_EVERY_S))
+        return False
+
+    def _all_usable(self) -> bool:
+        """Whether there are handles and none has ended."""
+        held = len(self._book.issued)
+        return held > 0 and self._book.usable(self._clock()) == held
+
+    async def _renew(self) -> None:
+        async with self._asking:
+            due = self._book.due(self._clock())
+            if (
+                not due or self._fetch_anew
+            ):  # while it waited for its turn, the question before it may have failed
+                return
+            for asked in _in_requests({grant: self._book.issued[grant].token for grant in due}):
+                response = await self._adapter.renew(list(asked.values()))
+                bounds.check(response)
+                self._renewed(asked, response)
+                if self._fetch_anew:
+                    return
+
+    def _renewed(self, asked: Iterable[str], response: capability_pb2.RenewHandlesResponse) -> None:
+        self._take(lambda now: self._book.renewed(asked, response.handles, now))
+        self._epoch = max(self._epoch, response.revocation_epoch)
+
+    def _take(self, change: Callable[[float], None]) -> None:
+        before = self._given()
+        try:
+            change(self._clock())
+        except ValueError:
+            raise FailureError(
+                failures_pb2.REASON_HANDLE_FORGED, "A handle from the adapter cannot be narrowed."
+            ) from None
+        self._book.hindrance.failure = None
+        self._note("handles.taken", routine=self._given() == before)
+
+    def _given(self) -> dict[str, bytes]:
+        """What the handles allow, by grant: all of them but what is new with every renewal."""
+        given = {}
+        for grant, issued in self._book.issued.items():
+            said = capability_pb2.IssuedHandle()
+            said.CopyFrom(issued)
+            for name in ("token", "serial", "not_before", "expires_at"):
+                said.ClearField(name)
+            given[grant] = said.SerializeToString(deterministic=True)
+        return given
+
+    def _heed(self, told: capability_pb2.WatchResponse) -> None:
+        self._authorities_changed(told.trust_bundle_sequence)
+        before = len(self._book.issued)
+        if told.drop_all:
+            self._book.drop_all()
+        for grant in told.dropped_grants:
+            self._book.drop_grant(grant)
+        self._book.drop_serials(told.dropped_serials)
+        if len(self._book.issued) != before:
+            self._note("handles.dropped")
+        if told.policy_digest != self._policy:
+            if self._policy:
+                self.fetch_soon()
+            self._policy = told.policy_digest
+            self._policy_changed()
+        if told.revocation_epoch > self._epoch:
+            self._epoch = told.revocation_epoch
+            if self._fetching:
+                self._told_meanwhile = told.revocation_epoch
+            else:
+                self.fetch_soon()
+
+    def _note(self, event: str, *, routine: bool = False) -> None:
+        """Handles came or went: a record, a log line. `routine`: they allow what those before
+        allowed.
+        """
+        count = len(self._book.issued)
+        logs.event(event, handles=count)
+        try:
+            self._journal.append(records.handles(count), routine=routine)
+        except FailureError as error:
+            logs.warning("journal.refused", reason=error.row.name)
+
+    def _next_wait(self) -> float:
+        at = self._book.half_life()
+        if not at:
+            return BACKOFF_MOST_S
+        return max(LEAST_WAIT_S, (at - self._clock()) * random.uniform(0.9, 1.0))
+
+
+def _in_requests(tokens: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
+    """Grants and their tokens, as many at a time as fit into one request."""
+    part: dict[str, bytes] = {}
+    size = 0
+    for grant, token in tokens.items():
+        if size + len(token) > RENEWAL_BYTES and part:
+            yield part
+            part, size = {}, 0
+        part[grant] = token
+        size += len(token)
+    if part:
+        yield part
+
+
+def backoff_s(failures: int) -> float:
+    """Exponential with jitter, seconds."""
+    return min(
+        BACKOFF_MOST_S, BACKOFF_FIRST_S * float(2 ** min(failures - 1, 10))
+    ) * random.uniform(0.5, 1.0)

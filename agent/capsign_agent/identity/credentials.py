@@ -1,0 +1,99 @@
+"""The agent's certificate, its key and the authorities it trusts: what one generation of
+connections is made with.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+
+import grpc
+from capsign_wire import pem, svid
+
+from capsign_agent.identity import own_certificate
+
+
+class CredentialsError(Exception):
+    """They do not belong together, or are not what they should be. `part` says which, `why` in a
+    sentence where there is more to say; nothing of them is quoted.
+    """
+
+    def __init__(self, part: str, why: str = "") -> None:
+        self.part = part
+        self.why = why
+        super().__init__(f"the {part} cannot be used. {why}".removesuffix(" ").removesuffix("."))
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """PEM. The certificate names `spiffe_id` and is valid from `begins` to `ends`, seconds since
+    1970. Made by `checked`.
+    """
+
+    ca: bytes
+    certificate: bytes
+    key: bytes
+    ends: float
+    begins: float = 0.0
+    spiffe_id: str = ""
+
+    def __repr__(self) -> str:
+        return "Credentials(...)"
+
+    def channel(self) -> grpc.ChannelCredentials:
+        """For one channel."""
+        return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
+
+
+def checked(ca: bytes, certificate: bytes, key: bytes) -> Credentials:
+    """Credentials that are what they seem and belong together: gRPC would only ever say that
+    nothing can be reached.
+
+    Raises CredentialsError. Whether the certificate is valid now is not looked at: the adapter's
+    clock decides.
+    """
+    try:
+        certificate, key = pem.written(pem.certificates(certificate)), pem.lines(key)
+    except ValueError:
+        raise CredentialsError("certificate") from None
+    _pair(certificate, key)
+    ca = check_authorities(ca)
+    try:
+        own = own_certificate.read(certificate)
+    except svid.NotAnSvidError as error:
+        raise CredentialsError("certificate", f"It is no X.509-SVID. {error}") from None
+    except ValueError:
+        raise CredentialsError("certificate") from None
+    if not own.key:
+        raise CredentialsError(
+            "certificate",
+            f"Its key is of a kind that gRPC does not show. Issue one {svid.KEYS_SHOWN}.",
+        )
+    return Credentials(ca, certificate, key, own.ends, own.begins, own.spiffe_id)
+
+
+def check_authorities(ca: bytes) -> bytes:
+    """The certificates in this PEM, without what is around them. Raises CredentialsError."""
+    try:
+        found = pem.authorities(ca)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"".join(found))
+    except (OSError, ValueError):
+        raise CredentialsError("authorities") from None
+    return pem.written(found)
+
+
+def _pair(certificate: bytes, key: bytes) -> None:
+    """OpenSSL reads a pair from a path only; this one is a file in our own memory that no other
+    process can name.
+    """
+    descriptor = os.memfd_create("credentials", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(certificate + b"\n" + key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=b"")
+    except (OSError, ValueError):
+        raise CredentialsError("certificate and private key") from None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Audit records: on disk before the agent answers, then to the adapter."""

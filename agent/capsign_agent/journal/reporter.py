@@ -1,0 +1,112 @@
+"""Carries the journal to the adapter: at least once, in order within each life, the same bytes each
+time.
+
+The adapter takes a batch exactly once and answers the same when it comes again, so a crash between
+its answer and our deletion costs nothing. A life whose next batch the adapter refuses as out of
+order is set aside for a while and the others go on: its segments stay on disk, count against the
+bound, and are tried again; nothing is ever skipped or deleted unaccepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from capsign_wire import logs
+from capsign_wire.adapter.v1 import evidence_pb2
+from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent.handles.renewal import backoff_s
+from capsign_agent.journal.journal import Journal, JournalError, Segment
+
+ROUTINE_S = 900.0
+"""How long records that say that all is as it was may gather before they are a batch, and a leaf:
+the life of a handle by default (decision 27). Any other record takes them with it at once.
+"""
+ASIDE_S = 30.0
+"""How long a refused life waits before it is tried again."""
+
+
+class Adapter(Protocol):
+    """Where batches go. Raises FailureError."""
+
+    def submit(
+        self, request: evidence_pb2.SubmitAuditRequest
+    ) -> Awaitable[evidence_pb2.SubmitAuditResponse]: ...
+
+
+class Reporter:
+    """For one event loop."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        adapter: Adapter,
+        metrics: Metrics,
+        flush_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._journal = journal
+        self._adapter = adapter
+        self._metrics = metrics
+        self._flush_s = flush_s
+        self._clock = clock
+        self._aside: dict[str, float] = {}
+        self._sealed_at = clock()
+
+    async def run(self) -> None:
+        """Deliver for ever; failures back off with jitter."""
+        failures = 0
+        while True:
+            await asyncio.sleep(self._flush_s if not failures else backoff_s(failures))
+            self._journal.look_again()
+            if self._journal.pressing or self._clock() >= self._sealed_at + ROUTINE_S:
+                self._journal.seal()
+                self._sealed_at = self._clock()
+            failures = 0 if await self.deliver() else failures + 1
+
+    async def deliver(self) -> bool:
+        """Send what is sealed, oldest first; False if the adapter could not take something."""
+        for segment in self._journal.sealed():
+            if self._aside.get(segment.boot, 0.0) > self._clock():
+                continue
+            try:
+                await self._send(segment)
+            except FailureError as error:
+                self._metrics.counter("capsign.retries").add("audit")
+                if error.outcome != failures_pb2.OUTCOME_REFUSED:
+                    return False
+                self._set_aside(segment, error.row.name)
+            except JournalError:
+                self._set_aside(segment, "DAMAGED")
+        return True
+
+    async def flush(self) -> bool:
+        """Seal and deliver until nothing is left; False if that did not work. For a drain, under
+        the caller's timeout.
+        """
+        failures = 0
+        while True:
+            self._journal.seal()
+            if await self.deliver():
+                return not self._journal.waiting
+            failures += 1
+            await asyncio.sleep(backoff_s(failures))
+
+    async def _send(self, segment: Segment) -> None:
+        self._metrics.histogram("capsign.batch.size").record(segment.records, "audit")
+        answer = await self._adapter.submit(evidence_pb2.SubmitAuditRequest(batch=segment.batch()))
+        if answer.accepted_through < segment.last_sequence:
+            raise FailureError(
+                failures_pb2.REASON_AUDIT_OUT_OF_ORDER, "The adapter took less than was sent."
+            )
+        self._journal.delivered(segment)
+
+    def _set_aside(self, segment: Segment, reason: str) -> None:
+        """Absence or disorder upstream means stop and ask, never clean up."""
+        self._aside[segment.boot] = self._clock() + ASIDE_S
+        logs.error("audit.refused", boot=segment.boot, segment=segment.path.name, reason=reason)

@@ -1,0 +1,1 @@
+"""The signing path as numbered steps, and the questions beside it."""

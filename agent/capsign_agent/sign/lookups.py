@@ -1,0 +1,210 @@
+"""What an application may ask besides signing: public keys, whether a signature verifies, what
+became of an intent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from capsign_wire import intents
+from capsign_wire.adapter.v1 import signing_pb2
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
+from capsign_wire.types.v1 import signing_pb2 as types_pb2
+
+from capsign_agent.handles.registry import Held, SocketHandles
+from capsign_agent.handles.renewal import Hold, look_once
+from capsign_agent.journal import records
+from capsign_agent.journal.journal import Journal
+from capsign_agent.sign import hashing
+from capsign_agent.sign.public_keys import Context, Known, PublicKeys
+
+T = TypeVar("T")
+
+ASK_AGAIN_S = 1.0
+"""A signature that does not verify under keys older than this is tried once more under fresh
+ones.
+"""
+
+_VERIFIES = frozenset({types_pb2.KEY_STATE_ACTIVE, types_pb2.KEY_STATE_DEACTIVATED})
+"""States in which a version's signatures still count, NIST SP 800-57 part 1 section 7."""
+
+
+class Adapter(Protocol):
+    """The unary calls that go to the adapter. Each raises FailureError."""
+
+    def resolve(
+        self, request: signing_pb2.ResolveIntentRequest, timeout_s: float
+    ) -> Awaitable[signing_pb2.ResolveIntentResponse]: ...
+
+    def verify_tag(
+        self, request: signing_pb2.VerifyTagRequest, timeout_s: float
+    ) -> Awaitable[signing_pb2.VerifyTagResponse]: ...
+
+
+class Lookups:
+    """For all sockets."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        keys: PublicKeys,
+        journal: Journal,
+        skew_s: float,
+        clock: Callable[[], float] = time.time,
+        hold: Hold[Held] = look_once,
+    ) -> None:
+        self._hold = hold
+        self._adapter = adapter
+        self._keys = keys
+        self._journal = journal
+        self._skew_s = skew_s
+        self._clock = clock
+
+    async def public_keys(
+        self, socket: SocketHandles, request: agent_pb2.GetPublicKeysRequest, timeout_s: float
+    ) -> agent_pb2.GetPublicKeysResponse:
+        """The keys of a context and how long they may be kept from now."""
+        context = await self._context(socket, request, timeout_s)
+        known = await _within(self._keys.get(context), timeout_s)
+        left = max(1, int(known.expires - time.monotonic()))
+        return agent_pb2.GetPublicKeysResponse(
+            keys=known.response.keys, refresh_hint_s=min(left, known.response.refresh_hint_s)
+        )
+
+    async def verify(
+        self, socket: SocketHandles, request: agent_pb2.VerifyRequest, timeout_s: float
+    ) -> agent_pb2.VerifyResponse:
+        """The key under which it verifies. Raises SIGNATURE_INVALID if there is none."""
+        context = await self._context(socket, request, timeout_s)
+        row = ALGORITHMS[request.algorithm]
+        kind = request.WhichOneof("input")
+        if kind is None:
+            raise FailureError(
+                failures_pb2.REASON_INPUT_MALFORMED,
+                "There is neither message nor digest.",
+                field="input",
+            )
+        if kind == "digest":
+            hashing.check_digest(row, request.digest)
+        if request.algorithm == algorithms_pb2.ALGORITHM_HS256:
+            tag = signing_pb2.VerifyTagRequest(
+                handle=context.held.token,
+                context=context.suffix,
+                message=request.message,
+                tag=request.signature,
+            )
+            return agent_pb2.VerifyResponse(
+                key=(await self._adapter.verify_tag(tag, timeout_s)).key
+            )
+        known = await _within(self._keys.get(context), timeout_s)
+        key = _verifying(known, request)
+        if key is None and known.fetched <= time.monotonic() - ASK_AGAIN_S:
+            known = await _within(self._keys.get(context, newer_than=known.fetched), timeout_s)
+            key = _verifying(known, request)
+        if key is None:
+            raise FailureError(
+                failures_pb2.REASON_SIGNATURE_INVALID,
+                "No key of this context verifies it.",
+                field="signature",
+            )
+        return agent_pb2.VerifyResponse(key=key)
+
+    async def resolve(
+        self, socket: SocketHandles, request: agent_pb2.ResolveIntentRequest, timeout_s: float
+    ) -> agent_pb2.ResolveIntentResponse:
+        """What became of an intent, written to the journal before it is told."""
+        held = await self._find(socket, request.handle_id, timeout_s)
+        intents.millis_of(request.intent_id)
+        self._journal.promise(1)
+        try:
+            upstream = signing_pb2.ResolveIntentRequest(
+                handle=held.token, intent_id=request.intent_id
+            )
+            told = await self._adapter.resolve(upstream, timeout_s)
+            answer, piece = _resolved(told, request.intent_id, held.grant, socket.name)
+            self._journal.append(piece)
+        finally:
+            self._journal.forget(2)
+        return answer
+
+    async def _find(self, socket: SocketHandles, handle_id: str, timeout_s: float) -> Held:
+        return await self._hold(
+            lambda: socket.find(handle_id, self._clock(), self._skew_s), timeout_s
+        )
+
+    async def _context(
+        self,
+        socket: SocketHandles,
+        request: agent_pb2.GetPublicKeysRequest | agent_pb2.VerifyRequest,
+        timeout_s: float,
+    ) -> Context:
+        held = await self._find(socket, request.handle_id, timeout_s)
+        suffix = held.rule.decide("", request.algorithm, request.context)
+        return Context(
+            held, request.algorithm, suffix, suffix.SerializeToString(deterministic=True)
+        )
+
+
+def _resolved(
+    told: signing_pb2.ResolveIntentResponse, intent_id: bytes, grant: str, caller: str
+) -> tuple[agent_pb2.ResolveIntentResponse, records.Piece]:
+    """The answer to the application and its record. Raises FailureError INTERNAL if the adapter's
+    says nothing.
+    """
+    kind = told.WhichOneof("resolution")
+    piece = records.Piece()
+    unspecified = algorithms_pb2.ALGORITHM_UNSPECIFIED
+    if kind == "done":
+        if not told.done.signature:
+            raise FailureError(
+                failures_pb2.REASON_INTERNAL, "The adapter says done and gives no signature."
+            )
+        records.done(piece, [(intent_id, told.done.leaf_index)], grant, unspecified, caller)
+        done = agent_pb2.SignResponse(
+            signature=told.done.signature,
+            leaf_index=told.done.leaf_index,
+            signed_by=told.done.signed_by,
+        )
+        return agent_pb2.ResolveIntentResponse(done=done), piece
+    if kind not in {"refused", "never"}:
+        raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter's answer is empty.")
+    never = kind == "never"
+    reason = (
+        failures_pb2.REASON_INTENT_NEVER if never else FailureError.from_item(told.refused).reason
+    )
+    records.failed(
+        piece, [intent_id], grant, unspecified, caller, failures_pb2.OUTCOME_REFUSED, reason
+    )
+    answer = agent_pb2.ResolveIntentResponse(
+        never=agent_pb2.Never() if never else None, refused=None if never else told.refused
+    )
+    return answer, piece
+
+
+def _verifying(known: Known, request: agent_pb2.VerifyRequest) -> types_pb2.PublicKey | None:
+    from capsign_agent.sign import (
+        verify,  # brings `cryptography`: only an agent that verifies pays for it
+    )
+
+    for key in known.response.keys:
+        if key.state not in _VERIFIES:
+            continue
+        digest = request.digest if request.HasField("digest") else None
+        if verify.verifies(request.algorithm, key.spki, request.message, digest, request.signature):
+            return key
+    return None
+
+
+async def _within(work: Awaitable[T], timeout_s: float) -> T:
+    try:
+        return await asyncio.wait_for(work, timeout_s)
+    except TimeoutError:
+        raise FailureError(
+            failures_pb2.REASON_UPSTREAM_UNREACHABLE, "The adapter did not answer in time."
+        ) from None

@@ -1,0 +1,213 @@
+"""Steps 7, 9 and 10 of the signing path (see `sign.path`): what happens around the exchange
+of one batch with an adapter.
+
+The streams call this: `before_sending` before the first byte, then exactly one of `answered` and,
+for each call, `lost`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from capsign_wire.adapter.v1 import signing_pb2
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
+from capsign_wire.types.v1 import signing_pb2 as types_pb2
+
+from capsign_agent.handles.registry import Held, ended_upstream
+from capsign_agent.journal import records
+from capsign_agent.journal.journal import Journal
+from capsign_agent.upstream.coalesce import Answer, Batch, Call
+
+_HANDLE_REASONS = frozenset(
+    {
+        failures_pb2.REASON_HANDLE_EXPIRED,
+        failures_pb2.REASON_HANDLE_REVOKED,
+        failures_pb2.REASON_HANDLE_FORGED,
+        failures_pb2.REASON_HANDLE_STOLEN,
+    }
+)
+"""Refusals that say something about the handle and not about the call."""
+
+HandleRefused = Callable[[Held, failures_pb2.Reason.ValueType], None]
+
+
+class Settlement:
+    """For all streams. For one event loop."""
+
+    def __init__(self, journal: Journal, metrics: Metrics, handle_refused: HandleRefused) -> None:
+        self._journal = journal
+        self._metrics = metrics
+        self._handle_refused = handle_refused
+
+    def before_sending(self, batch: Batch) -> None:
+        """Step 7. Raises FailureError JOURNAL_FULL; then nothing of the batch was sent by this
+        stream.
+        """
+        fresh = [call for call in batch.calls if not call.journalled]
+        if not fresh:
+            return
+        count = sum(len(call.intents) for call in fresh)
+        self._journal.promise(count)
+        piece = records.Piece()
+        for call in fresh:
+            records.intents(piece, call.intents, call.held.grant, call.algorithm, call.held.socket)
+        try:
+            self._journal.append(piece, promised=count)
+        except FailureError:
+            self._journal.forget(count * 2)
+            raise
+        for call in fresh:
+            call.journalled = True
+
+    def answered(self, batch: Batch, response: signing_pb2.SignResponse) -> None:
+        """Steps 9 and 10: check what came back, write it down, then let the callers have it."""
+        try:
+            answers = (
+                _whole_failure(batch, response)
+                if response.HasField("failure")
+                else batch.answers(response)
+            )
+        except ValueError:
+            self._metrics.violated("I5", items=batch.items)  # not one outcome for each intent
+            for call in batch.calls:
+                self.lost(call, failures_pb2.REASON_INTERNAL)
+            return
+        piece = records.Piece()
+        promised = 0
+        for call, answer in answers:
+            self._check(call, answer)
+            _outcomes(piece, call, answer)
+            if not call.settled:
+                promised += len(call.intents)
+                call.settled = True
+        if not self.append(piece, promised):
+            # Nobody may have a signature whose outcome is not written down. The adapter has it:
+            # resolving gives it later.
+            error = FailureError(
+                failures_pb2.REASON_ANSWER_LOST, "The agent's audit journal failed."
+            )
+            for call in batch.calls:
+                call.fail(error)
+            return
+        for call, answer in answers:
+            self._react(call.held, answer)
+            if not call.answer.done():
+                call.answer.set_result(answer)
+
+    def lost(self, call: Call, reason: failures_pb2.Reason.ValueType) -> None:
+        """No answer will come, or not in time: the outcome is unknown, and that is written down
+        too.
+        """
+        error = FailureError(reason)
+        if not call.settled:
+            call.settled = True
+            held = call.held
+            piece = records.Piece()
+            records.failed(
+                piece, call.intents, held.grant, call.algorithm, held.socket, error.outcome, reason
+            )
+            self.append(piece, len(call.intents))
+        call.fail(error)
+
+    def _check(self, call: Call, answer: Answer) -> None:
+        """Step 9. An item that breaks what the adapter promises becomes INTERNAL: unknown. Notes
+        whether all are signed.
+        """
+        most = ALGORITHMS[call.algorithm].max_signature
+        group_named = named(answer.signed_by)
+        answer.all_signed = True
+        for at, item in enumerate(answer.items):
+            size = len(item.signature)
+            if (
+                0 < size <= most
+                and not item.HasField("failure")
+                and (group_named or named(item.signed_by))
+            ):
+                continue
+            answer.all_signed = False
+            instead = self._instead(call, item)
+            if instead is not None:
+                answer.replace(at, signing_pb2.SignedItem(failure=instead.to_item()))
+
+    def _instead(self, call: Call, item: signing_pb2.SignedItem) -> FailureError | None:
+        """What callers hear in place of an item's own result; None if that can be handed on."""
+        name = ALGORITHMS[call.algorithm].name
+        if item.signature:
+            self._metrics.violated(
+                "I10", algorithm=name
+            )  # no key or custody named, or not a signature of this algorithm
+            return FailureError(failures_pb2.REASON_INTERNAL)
+        if not item.HasField("failure"):
+            self._metrics.violated("I5", algorithm=name)
+            return FailureError(failures_pb2.REASON_INTERNAL)
+        if (
+            call.attempts <= 1
+            and item.failure.reason == failures_pb2.REASON_HANDLE_EXPIRED
+            and not item.leaf_index
+        ):
+            # By the adapter's clock it had ended; nothing is bound to the intent (decision 8),
+            # which is good under the next one.
+            self._handle_refused(call.held, item.failure.reason)
+            return ended_upstream(FailureError.from_item(item.failure))
+        if call.attempts > 1 and item.failure.reason != failures_pb2.REASON_INTENT_NEVER:
+            # The first copy may have been done although this one was not: only the ledger's "never"
+            # is certain.
+            return FailureError(failures_pb2.REASON_ANSWER_LOST)
+        return None
+
+    def _react(self, held: Held, answer: Answer) -> None:
+        if answer.all_signed:
+            return
+        for item in answer.items:
+            if not item.signature and item.failure.reason in _HANDLE_REASONS:
+                self._handle_refused(held, item.failure.reason)
+                return
+
+    def append(self, piece: records.Piece, promised: int) -> bool:
+        """Write records; False if the journal cannot take them."""
+        try:
+            self._journal.append(piece, promised)
+        except FailureError:
+            self._journal.forget(promised)
+            return False
+        return True
+
+
+def named(signed_by: types_pb2.SignedBy) -> bool:
+    """Whether it says which key it was and where."""
+    return bool(signed_by.kid) and signed_by.custody != algorithms_pb2.CUSTODY_CLASS_UNSPECIFIED
+
+
+def _whole_failure(batch: Batch, response: signing_pb2.SignResponse) -> list[tuple[Call, Answer]]:
+    """A batch that failed as a whole: every item failed with its reason."""
+    failure = FailureError.from_item(response.failure).to_item()
+    item = signing_pb2.SignedItem(failure=failure)
+    return [
+        (call, Answer(types_pb2.SignedBy(), [item] * len(call.intents))) for call in batch.calls
+    ]
+
+
+def _outcomes(piece: records.Piece, call: Call, answer: Answer) -> None:
+    """The OUTCOME records of a call."""
+    grant, algorithm, caller = call.held.grant, call.algorithm, call.held.socket
+    pairs = zip(call.intents, answer.items, strict=True)
+    if answer.all_signed:
+        records.done(
+            piece,
+            [(intent_id, item.leaf_index) for intent_id, item in pairs],
+            grant,
+            algorithm,
+            caller,
+        )
+        return
+    for intent_id, item in pairs:
+        if item.signature:
+            records.done(piece, [(intent_id, item.leaf_index)], grant, algorithm, caller)
+        else:
+            error = FailureError.from_item(item.failure)
+            records.failed(
+                piece, [intent_id], grant, algorithm, caller, error.outcome, error.reason
+            )

@@ -1,0 +1,1 @@
+"""The way to the adapter: connections, streams, and batches on them."""

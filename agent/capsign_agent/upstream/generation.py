@@ -1,0 +1,257 @@
+"""Connections to the adapter's replicas: the channels of one generation, and unary calls with
+failover.
+
+A generation belongs to one set of credentials. When they change a new generation is made, handles
+are fetched over it (they are bound to the certificate's key), and only then do the streams of the
+old one stop taking work. Before the first credentials there is a generation without a replica:
+every call is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from capsign_wire import addresses, channels, logs
+from capsign_wire.adapter.v1 import (
+    capability_pb2_grpc,
+    evidence_pb2_grpc,
+    identity_pb2,
+    identity_pb2_grpc,
+    signing_pb2_grpc,
+)
+from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent.config import Upstream as UpstreamConfig
+from capsign_agent.identity.credentials import Credentials
+from capsign_agent.upstream.liveness import Hearing
+
+T = TypeVar("T")
+
+_SMALL = identity_pb2.GetTrustBundleRequest()
+
+
+def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
+    """How every channel to an adapter behaves. gRPC's own retries are off: who retries is decided
+    in `streams`.
+    """
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_metadata_size", 16 * 1024),
+        # A replica that the kernel does not run is noticed after 17 s, though nothing is asked.
+        # Adapters allow a ping each 10 s.
+        ("grpc.keepalive_time_ms", 12_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.enable_retries", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.http2.lookahead_bytes", 1024 * 1024),
+    ]
+    if config.server_name:
+        options.append(("grpc.ssl_target_name_override", config.server_name))
+    return options
+
+
+class Stubs:
+    """What one channel can be asked."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.capabilities = capability_pb2_grpc.CapabilityServiceStub(channel)
+        self.signing = signing_pb2_grpc.SigningServiceStub(channel)
+        self.evidence = evidence_pb2_grpc.EvidenceServiceStub(channel)
+        self.identity = identity_pb2_grpc.IdentityServiceStub(channel)
+
+
+class Target:
+    """One replica: a channel for each stream. Unary calls take the first that is connected."""
+
+    def __init__(self, address: str, config: UpstreamConfig, held: Credentials) -> None:
+        self.address = address
+        options, dial = channel_options(config), addresses.target(address).dial
+        self.channels = [
+            channels.aio_secure(dial, held.channel(), options) for _ in range(config.streams)
+        ]
+        self._stubs = [Stubs(channel) for channel in self.channels]
+        self.busy = 0
+        """How many of its signing streams have something to do."""
+        self.draining = False
+        """It told us that it stops; it is asked last."""
+        self.hearing = Hearing(
+            lambda seconds: self.ask.identity.GetTrustBundle(_SMALL, timeout=seconds)
+        )
+
+    @property
+    def ask(self) -> Stubs:
+        """Where unary calls go. Each channel waits by itself before it tries again: after an outage
+        the second may be there seconds before the first.
+        """
+        ready = grpc.ChannelConnectivity.READY
+        return next(
+            (one for one in self._stubs if one.channel.get_state() is ready), self._stubs[0]
+        )
+
+    async def close(self) -> None:
+        self.hearing.close()
+        await asyncio.gather(*(channel.close() for channel in self.channels))
+
+
+class Upstream:
+    """The replicas under one set of credentials; without any there are no replicas."""
+
+    def __init__(self, config: UpstreamConfig, held: Credentials | None) -> None:
+        self.config = config
+        self._begins, self._ends = (held.begins, held.ends) if held is not None else (0.0, 0.0)
+        self._said = ""
+        """What gRPC said when a replica could not be reached the last time."""
+        self._told_expired = False
+        self.targets = (
+            [Target(address, config, held) for address in config.targets]
+            if held is not None
+            else []
+        )
+
+    @property
+    def silent(self) -> bool:
+        """There are replicas, and none is heard from."""
+        return bool(self.targets) and all(target.hearing.silent for target in self.targets)
+
+    def remaining_s(self, now: float) -> float:
+        """How long its certificate is good for; 0: it has ended, or there is none."""
+        return max(0.0, self._ends - now)
+
+    def fault(self, now: float) -> str:
+        """A word for health: why no adapter accepts its certificate now; empty where there is none
+        or it is good.
+        """
+        if not self._ends:
+            return ""
+        if now < self._begins:
+            return "certificate_not_yet_valid"
+        return "" if self.remaining_s(now) else "certificate_ended"
+
+    async def unary(self, call: Callable[[Target, float], Awaitable[T]], timeout_s: float) -> T:
+        """Make a call at the first replica that answers. Raises FailureError: the adapter's own,
+        UPSTREAM_UNREACHABLE, or OVERLOADED if all places of the last one asked are taken.
+
+        Only calls that may be repeated go this way: all unary calls to the adapter are.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        full = False
+        targets = sorted(self.targets, key=lambda one: one.draining)
+        for number, target in enumerate(targets):
+            share = (until - loop.time()) / (
+                len(targets) - number
+            )  # one that hangs must leave time for the others
+            if share <= 0:
+                break
+            try:
+                answer = await call(target, share)
+                target.hearing.heard()
+                return answer
+            except grpc.aio.AioRpcError as error:
+                told = FailureError.from_rpc(error)
+                if told is None and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    target.hearing.fell_silent()
+                if told is not None and told.reason != failures_pb2.REASON_DRAINING:
+                    raise told from None
+                # gRPC's own word, before anybody looked.
+                full = told is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                if told is not None:
+                    target.draining = True
+                elif full or error.code() in {
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                }:
+                    self._said = error.details() or ""
+                    self.last_to_ask(target)
+                else:
+                    raise FailureError(
+                        failures_pb2.REASON_INTERNAL, "The adapter answered in no known way."
+                    ) from None
+            except asyncio.CancelledError:
+                if asked_to_stop():
+                    raise
+                break  # this generation was closed under the call
+        if full:
+            raise FailureError(
+                failures_pb2.REASON_OVERLOADED,
+                "All places of the adapters are taken.",
+                retry_after_ms=500,
+            )
+        raise self.unreachable()
+
+    def unreachable(self) -> FailureError:
+        """UPSTREAM_UNREACHABLE, with the cause where it is ours."""
+        if not self._ends:
+            detail = "The agent has no identity yet; its health says why."
+        elif not self.remaining_s(time.time()):
+            detail = "The agent's own certificate has expired."
+            if not self._told_expired:
+                self._told_expired = True
+                logs.error("credentials.expired")
+        elif time.time() < self._begins:
+            begins = f"it begins at {_moment(self._begins)}, and {_clock()}"
+            detail = (
+                f"The agent's own certificate is not valid yet by its clock: {begins}. See to "
+                f"the clock of its node."
+            )
+        elif "certificate is not yet valid" in self._said:
+            detail = (
+                f"No adapter can be reached: its certificate is not valid yet, for "
+                f"{_clock()}. Set the clock that is wrong."
+            )
+        elif "certificate has expired" in self._said:
+            detail = (
+                f"No adapter can be reached: its certificate has ended, for {_clock()}. Renew "
+                f"it, or set the clock."
+            )
+        else:
+            detail = "No adapter can be reached."
+        return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(target.close() for target in self.targets))
+
+    def first(self) -> Target:
+        """The replica to ask first. Raises FailureError if there is none."""
+        if not self.targets:
+            raise self.unreachable()
+        return min(self.targets, key=lambda one: one.draining)
+
+    def ask_another_first(self) -> None:
+        """Whoever is asked first wants no more for now."""
+        if self.targets:
+            self.last_to_ask(self.first())
+
+    def last_to_ask(self, target: Target) -> None:
+        """This one failed."""
+        self.targets.remove(target)
+        self.targets.append(target)
+
+
+def _clock() -> str:
+    return f"this node's clock says {_moment(time.time())}"
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
+
+
+def asked_to_stop() -> bool:
+    """Whether a CancelledError is meant for this task. gRPC raises the same when a channel is
+    closed under a call.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,287 @@
+"""One signing stream to one replica: connect, take a batch, send it, hand on its answer, and so on.
+
+A stream carries one batch at a time: the next one gathers meanwhile. An exchange that breaks after
+the batch was written is repeated once, by whichever stream is free, with the same intents and
+before the callers' deadlines. The ledger makes that safe (an intent that was done gives its stored
+bytes, I5), and it spares every caller a resolve. If the second try breaks too, its callers hear
+ANSWER_LOST.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+from capsign_wire.adapter.v1 import signing_pb2, signing_pb2_grpc
+from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent.upstream.coalesce import Batch, Call, Coalescer
+from capsign_agent.upstream.generation import Target
+
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MOST_S = 5.0
+GOOD_AFTER_S = 1.0
+"""A stream that lived this long was wanted, even if nothing was asked of it."""
+IDLE_S = 10.0
+"""A stream that had nothing to do for so long is opened anew. The adapter ends one that is silent
+for
+three times as long, because it may hold half a message; it must not do so while a batch is on its
+way.
+"""
+MOST_ATTEMPTS = 2
+AGAIN_AFTER_S = 0.05
+
+
+class Path(Protocol):
+    """What the signing path does around an exchange; see `sign.outcomes`."""
+
+    def before_sending(self, batch: Batch) -> None:
+        """Journal the intents. Raises FailureError; then the batch must not be sent."""
+
+    def answered(self, batch: Batch, response: signing_pb2.SignResponse) -> None:
+        """Check, journal and give out what came back. Never raises."""
+
+    def lost(self, call: Call, reason: failures_pb2.Reason.ValueType) -> None:
+        """No answer will come: journal that, and tell the caller. Never raises."""
+
+
+class Reachability:
+    """Since when no stream has been connected, monotonic seconds; None while one is. Shared by all
+    streams.
+    """
+
+    def __init__(self, now: float, returned: Callable[[], None] = lambda: None) -> None:
+        """`returned` is called with every stream that opens."""
+        self._returned = returned
+        self.connected = 0
+        self.down_since: float | None = now
+        self._down_before = now
+
+    def up(self) -> None:
+        """A stream was opened. That the adapter wants it is not certain yet: TLS 1.3 refuses a
+        client after its handshake.
+        """
+        self.connected += 1
+        self.down_since = None
+        self._returned()
+
+    def down(self, now: float, *, good: bool) -> None:
+        """It ended. One that was of no use does not count as having been connected."""
+        self.connected -= 1
+        if good:
+            self._down_before = now
+        if self.connected == 0:
+            self.down_since = self._down_before
+
+
+class SignStream:
+    """Runs until it is retired. For one event loop."""
+
+    def __init__(
+        self,
+        target: Target,
+        channel: grpc.aio.Channel,
+        coalescer: Coalescer,
+        path: Path,
+        reach: Reachability,
+        metrics: Metrics,
+        exchange_s: float,
+        connect_s: float,
+    ) -> None:
+        self._target = target
+        self._channel = channel
+        self._coalescer = coalescer
+        self._path = path
+        self._reach = reach
+        self._metrics = metrics
+        self._batch_size = metrics.histogram("capsign.batch.size")
+        self._exchange_s = exchange_s
+        self._connect_s = connect_s
+        self._woken: asyncio.Future[None] | None = None
+        self._retired = False
+        self._batches = 0
+        self._idle = True
+        self._active_at = 0.0
+        self._stale = False
+
+    @property
+    def load(self) -> int:
+        return self._target.busy
+
+    def _rest(self, idle: bool) -> None:
+        """Count this stream among the busy ones of its replica, or not."""
+        if idle != self._idle:
+            self._idle = idle
+            self._target.busy += -1 if idle else 1
+
+    def wake(self) -> None:
+        self._rest(False)  # at once, so that two calls in one turn of the loop go to two replicas
+        self._stir()
+
+    def _stir(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    def retire(self) -> None:
+        """Finish the batch in flight, take no other, end."""
+        self._retired = True
+        self._stir()
+
+    async def run(self) -> None:
+        failures = 0
+        while not self._retired:
+            try:
+                await asyncio.wait_for(self._channel.channel_ready(), self._connect_s)
+            except TimeoutError:
+                # gRPC spaces its attempts by itself: another wait on top would only notice an
+                # adapter's return later.
+                self._metrics.counter("capsign.retries").add("upstream")
+                continue
+            good = await self._serve()
+            if self._retired:
+                return
+            failures = 0 if good else failures + 1
+            if failures:
+                self._metrics.counter("capsign.retries").add("upstream")
+                # A certificate that the adapter refuses shows as a connection that opens and breaks
+                # at once: without this wait the loop would spin.
+                await self._pause(
+                    min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(failures, 10))
+                    * random.uniform(0.5, 1.0)
+                )
+
+    async def _pause(self, seconds: float) -> None:
+        self._woken = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken, seconds)
+
+    async def _serve(self) -> bool:
+        """Exchange batches until the stream ends; returns whether it was ever good."""
+        call = signing_pb2_grpc.SigningServiceStub(self._channel).Sign()
+        call.add_done_callback(lambda _: self._stir())
+        self._reach.up()
+        good = False
+        loop = asyncio.get_running_loop()
+        started = self._active_at = loop.time()
+        self._stale = False
+        self._age_timer = loop.call_later(
+            IDLE_S * random.uniform(0.8, 1.0), self._look_at_age, loop
+        )
+        self._rest(False)
+        try:
+            while not self._retired and not call.done():
+                batch = self._coalescer.take(self._path.lost, self)
+                if batch is None:
+                    self._woken = loop.create_future()
+                    self._rest(True)
+                    self._coalescer.park(self)
+                    try:
+                        await self._woken
+                    finally:
+                        self._coalescer.unpark(self)
+                    if self._stale:
+                        break
+                    continue
+                self._active_at = loop.time()
+                if await self._exchange(call, batch):
+                    good = True
+                else:
+                    break
+        finally:
+            self._age_timer.cancel()
+            self._rest(True)
+            good = good or loop.time() - started > GOOD_AFTER_S
+            self._reach.down(loop.time(), good=good)
+            call.cancel()
+            self._coalescer.gone(self)
+        return good
+
+    async def _exchange(self, call: Any, batch: Batch) -> bool:
+        """Send one batch and hand on its answer; False if the stream is of no more use."""
+        try:
+            self._path.before_sending(batch)
+        except FailureError as error:
+            for one in batch.calls:
+                self._refuse(one, error)
+            return True
+        self._batches += 1
+        request = batch.request(self._batches)
+        for one in batch.calls:
+            one.sent = True
+            one.attempts += 1
+        self._batch_size.record(batch.items, "upstream")
+        late = asyncio.get_running_loop().call_later(self._exchange_s, self._give_up, call)
+        try:
+            await call.write(request)
+            response = await call.read()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            response = None
+        except asyncio.CancelledError:
+            self._lose(batch)
+            if asyncio.current_task() is not None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            return False
+        finally:
+            late.cancel()
+        if response is None or response is grpc.aio.EOF or response.batch_id != self._batches:
+            self._lose(batch)
+            return False
+        self._target.hearing.heard()
+        self._path.answered(batch, response)
+        return True
+
+    def _look_at_age(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End this stream if it has been idle for long; see IDLE_S."""
+        left = self._active_at + IDLE_S * 0.8 - loop.time()
+        if left <= 0 and self._idle:
+            self._stale = True
+            self._stir()
+        else:
+            self._age_timer = loop.call_later(max(left, 1.0), self._look_at_age, loop)
+
+    def _give_up(self, call: Any) -> None:
+        """The adapter takes too long: what waits for it comes back as from any stream that
+        broke.
+        """
+        self._metrics.counter("capsign.timeouts").add("upstream")
+        self._target.hearing.fell_silent()
+        call.cancel()
+
+    def _refuse(self, call: Call, error: FailureError) -> None:
+        if call.sent:
+            self._path.lost(call, failures_pb2.REASON_ANSWER_LOST)
+        else:
+            call.fail(error)
+
+    def _lose(self, batch: Batch) -> None:
+        """The answer will not come. Once more for those who still wait; those who have had two
+        tries hear so, in a drain all.
+        """
+        most = 0 if self._coalescer.closed else MOST_ATTEMPTS
+        again = [one for one in batch.calls if one.attempts < most and not one.answer.done()]
+        for one in batch.calls:
+            if one not in again:
+                self._path.lost(one, failures_pb2.REASON_ANSWER_LOST)
+        if again:
+            self._metrics.counter("capsign.retries").add("upstream")
+            self._coalescer.rest(again)
+            # When a replica dies all of its streams do, but not all have noticed yet: the second
+            # try must not go to one of them.
+            asyncio.get_running_loop().call_later(AGAIN_AFTER_S, self._coalescer.again, again)
+
+
+def streams_of(
+    make: Callable[[Target, grpc.aio.Channel], SignStream], targets: list[Target]
+) -> list[SignStream]:
+    """The streams of one generation: one on each channel of each target, interleaved so that load
+    spreads over replicas.
+    """
+    count = max((len(target.channels) for target in targets), default=0)
+    return [make(target, target.channels[index]) for index in range(count) for target in targets]

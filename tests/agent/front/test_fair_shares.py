@@ -1,0 +1,71 @@
+"""What one container asks too much of waits; its neighbours and its own other calls do not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from capsign_agent.front.servicer import LOOKUPS_AT_ONCE
+from capsign_agent.sign import path as sign
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.intents import new_intent_id
+from capsign_wire.types.v1 import algorithms_pb2 as alg
+from capsign_wire.types.v1 import signing_pb2 as types
+from support.agent_home import Home, first_handle, running, until
+from support.fake_adapter import FakeAdapter
+
+
+def group(handle_id: str, *, protocol: str = "") -> agent_pb2.SignGroup:
+    item = agent_pb2.SignItem(intent_id=new_intent_id(), message=b"m")
+    context = types.ContextSuffix(protocol=protocol)
+    return agent_pb2.SignGroup(
+        handle_id=handle_id, algorithm=alg.ALGORITHM_ES256, context=context, items=[item]
+    )
+
+
+async def test_who_is_refused_without_end_gets_the_word_later_and_good_calls_do_not(
+    place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood of refusals on one container's socket left its neighbour 7 % of its rate."""
+    monkeypatch.setattr(sign, "REFUSALS_PER_SECOND", 1)
+    monkeypatch.setattr(sign, "REFUSALS_AT_ONCE", 1)
+    monkeypatch.setattr(sign, "REFUSAL_LATER_S", 5.0)
+    async with running(place):
+        stub = place.stub()
+        handle = await first_handle(stub)
+        refused = agent_pb2.SignBatchRequest(groups=[group(handle.id, protocol="elsewhere")] * 2)
+        answer = await stub.SignBatch(refused)
+        assert not any(one.items[0].signature for one in answer.groups)
+        later = asyncio.ensure_future(stub.SignBatch(refused))
+        good = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group(handle.id)]))
+        assert good.groups[0].items[0].signature
+        assert not later.done()
+        later.cancel()
+
+
+async def test_questions_of_one_socket_go_to_the_adapter_some_at_a_time(
+    place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share the way to the adapter, and its patience with this pod, with the other sockets."""
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = await first_handle(stub)
+        asked: list[asyncio.Future[agent_pb2.GetPublicKeysResponse]] = []
+
+        async def ask(*_: object) -> agent_pb2.GetPublicKeysResponse:
+            asked.append(asyncio.get_running_loop().create_future())
+            return await asked[-1]
+
+        monkeypatch.setattr(agent._lookups, "public_keys", ask)
+        request = agent_pb2.GetPublicKeysRequest(handle_id=handle.id, algorithm=alg.ALGORITHM_ES256)
+        calls = [
+            asyncio.ensure_future(stub.GetPublicKeys(request)) for _ in range(LOOKUPS_AT_ONCE + 2)
+        ]
+        await until(lambda: len(asked) == LOOKUPS_AT_ONCE)
+        good = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group(handle.id)]))
+        assert good.groups[0].items[0].signature
+        assert len(asked) == LOOKUPS_AT_ONCE
+        asked[0].set_result(agent_pb2.GetPublicKeysResponse())
+        await until(lambda: len(asked) == LOOKUPS_AT_ONCE + 1)
+        for call in calls:
+            call.cancel()

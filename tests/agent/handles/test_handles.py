@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import time
+
+import biscuit_auth as biscuit
+import pytest
+from capsign_agent.handles.narrow import Narrowing
+from capsign_agent.handles.registry import HandleBook, SocketHandles
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2 as alg
+from capsign_wire.types.v1 import failures_pb2 as fail
+from support.agent_pki import TestCa
+from support.fake_adapter import FakeAdapter, Grant
+
+NOW = time.time()
+
+
+@pytest.fixture
+def fake(ca: TestCa) -> FakeAdapter:
+    return FakeAdapter(ca)
+
+
+def book(fake: FakeAdapter, *sockets: SocketHandles) -> HandleBook:
+    return HandleBook(sockets or (SocketHandles("app", (), Narrowing()),))
+
+
+def take(one: HandleBook, fake: FakeAdapter, *grants: Grant) -> None:
+    one.replace(
+        [fake.handle(grant) for grant in grants], NOW, bytes(fake.mint.public_key.to_bytes())
+    )
+
+
+def reason(socket: SocketHandles, handle_id: str, now: float = NOW) -> int:
+    with pytest.raises(FailureError) as caught:
+        socket.find(handle_id, now, 5.0)
+    return caught.value.reason
+
+
+def test_an_id_stays_the_same_over_renewal_while_the_token_changes(fake: FakeAdapter) -> None:
+    held = book(fake)
+    take(held, fake, Grant("a"))
+    [before] = held.sockets[0].listed(NOW, 0)
+    name, token = before.id, before.token
+    take(held, fake, Grant("a"))
+    [after] = held.sockets[0].listed(NOW, 0)
+    assert after.id == name
+    assert after.token != token
+
+
+def test_an_id_means_nothing_on_another_socket(fake: FakeAdapter) -> None:
+    first, second = SocketHandles("one", (), Narrowing()), SocketHandles("two", (), Narrowing())
+    held = book(fake, first, second)
+    take(held, fake, Grant("a"))
+    [mine], [other] = first.listed(NOW, 0), second.listed(NOW, 0)
+    assert mine.id != other.id
+    assert reason(second, mine.id) == fail.REASON_HANDLE_UNKNOWN
+
+
+def test_a_socket_offers_only_its_grants(fake: FakeAdapter) -> None:
+    first, second = (
+        SocketHandles("one", ("a",), Narrowing()),
+        SocketHandles("two", ("b",), Narrowing()),
+    )
+    held = book(fake, first, second)
+    assert held.wanted == ["a", "b"]
+    take(held, fake, Grant("a"), Grant("b"))
+    assert [one.grant for one in first.listed(NOW, 0)] == ["a"]
+    assert [one.grant for one in second.listed(NOW, 0)] == ["b"]
+    assert book(fake, first, SocketHandles("three", (), Narrowing())).wanted == []
+
+
+def test_what_a_renewal_leaves_out_is_revoked_and_forgotten(fake: FakeAdapter) -> None:
+    held = book(fake)
+    take(held, fake, Grant("a"), Grant("b"))
+    gone = next(one for one in held.sockets[0].listed(NOW, 0) if one.grant == "b")
+    take(held, fake, Grant("a"))
+    assert reason(held.sockets[0], gone.id) == fail.REASON_HANDLE_REVOKED
+    assert gone.token == b""
+
+
+def test_a_grant_given_back_has_its_old_id(fake: FakeAdapter) -> None:
+    held = book(fake)
+    take(held, fake, Grant("a"))
+    [one] = held.sockets[0].listed(NOW, 0)
+    held.drop_all()
+    assert reason(held.sockets[0], one.id) == fail.REASON_HANDLE_REVOKED
+    take(held, fake, Grant("a"))
+    assert held.sockets[0].find(one.id, NOW, 0) is one
+
+
+def test_a_serial_drops_the_handle_that_has_it_and_no_renewed_one(fake: FakeAdapter) -> None:
+    held = book(fake)
+    take(held, fake, Grant("a"))
+    old = held.issued["a"].serial
+    take(held, fake, Grant("a"))
+    assert held.drop_serials([old]) == 0
+    assert held.drop_serials([held.issued["a"].serial]) == 1
+    assert held.usable(NOW) == 0
+
+
+def test_expiry_allows_for_the_skew_and_no_more(fake: FakeAdapter) -> None:
+    held = book(fake)
+    take(held, fake, Grant("a", life_s=100))
+    [one] = held.sockets[0].listed(NOW, 0)
+    assert held.sockets[0].find(one.id, one.expires_at + 4.9, 5.0) is one
+    assert reason(held.sockets[0], one.id, one.expires_at + 5.0) == fail.REASON_UPSTREAM_UNREACHABLE
+
+
+def test_renewal_is_due_at_half_of_the_shortest_life(
+    fake: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = book(fake)
+    assert held.half_life() == 0
+    monkeypatch.setattr("support.fake_adapter.time.time", lambda: NOW)
+    take(held, fake, Grant("a", life_s=1000), Grant("b", life_s=100))
+    assert held.half_life() == pytest.approx(NOW + 50, abs=2)
+    short = book(fake, SocketHandles("app", (), Narrowing(ttl_s=20)))
+    take(short, fake, Grant("a", life_s=1000))
+    assert short.half_life() == pytest.approx(NOW + 10, abs=2)
+
+
+def test_only_what_is_due_is_renewed_and_the_rest_stays(
+    fake: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "support.fake_adapter.time.time", lambda: NOW
+    )  # NOW is when the tests were collected
+    held = book(fake)
+    take(
+        held,
+        fake,
+        Grant("long", life_s=1000),
+        Grant("short", life_s=100),
+        Grant("gone", life_s=100),
+    )
+    assert held.due(NOW + 10) == []
+    assert sorted(held.due(NOW + 60)) == ["gone", "short"]
+    long = held.issued["long"].serial
+    held.renewed(["short", "gone"], [fake.handle(Grant("short"))], NOW + 60)
+    assert sorted(held.issued) == ["long", "short"]
+    assert held.issued["long"].serial == long
+    assert held.due(NOW + 60) == []
+
+
+def test_narrowing_is_a_block_that_the_mint_never_sees(fake: FakeAdapter) -> None:
+    socket = SocketHandles("app", (), Narrowing(("ES256",), "issuer", 60))
+    held = book(fake, socket)
+    take(held, fake, Grant("a", roles=("issuer", "verifier")))
+    [one] = socket.listed(NOW, 0)
+    assert one.algorithms == {alg.ALGORITHM_ES256}
+    assert one.expires_at == pytest.approx(NOW + 60)
+    token = biscuit.Biscuit.from_bytes(one.token, fake.mint.public_key)
+    assert token.block_count() == 2
+    assert 'check if algorithm($a), ["ES256"].contains($a)' in token.block_source(1)
+    assert 'check if role($r), $r == "issuer"' in token.block_source(1)
+    assert "check if time($t), $t < " in token.block_source(1)
+
+
+def test_a_token_of_another_mint_is_not_narrowed_and_the_old_one_stays(
+    fake: FakeAdapter, ca: TestCa
+) -> None:
+    socket = SocketHandles("app", (), Narrowing(("ES256",)))
+    held = book(fake, socket)
+    take(held, fake, Grant("a"))
+    token = socket.listed(NOW, 0)[0].token
+    with pytest.raises(ValueError, match="narrowed"):
+        held.replace([FakeAdapter(ca).handle(Grant("a"))], NOW)
+    assert socket.listed(NOW, 0)[0].token == token
+
+
+def test_a_node_whose_clock_is_hours_ahead_is_told_that_its_clock_is(fake: FakeAdapter) -> None:
+    """Every new handle has ended by that clock: "not renewed yet", for ever, would name the wrong
+    cause.
+    """
+    held = book(fake)
+    ahead = NOW + 5 * 3600
+    held.replace(
+        [fake.handle(Grant("a", life_s=900))], ahead, bytes(fake.mint.public_key.to_bytes())
+    )
+    [handle] = held.sockets[0]._by_id
+    for look in (
+        lambda: held.sockets[0].find(handle, ahead + 60, 5.0),
+        lambda: held.sockets[0].listed(ahead + 60, 5.0),
+    ):
+        with pytest.raises(
+            FailureError, match=r"this node's clock said .* Set the clock"
+        ) as caught:
+            look()
+        assert caught.value.outcome == fail.OUTCOME_UNAVAILABLE

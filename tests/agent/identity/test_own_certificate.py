@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from capsign_agent.identity.own_certificate import not_after
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from hypothesis import given
+from hypothesis import strategies as st
+
+KEY = ed25519.Ed25519PrivateKey.generate()
+
+
+def certificate(end: datetime) -> bytes:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x" * 60)])
+    builder = x509.CertificateBuilder(
+        issuer_name=name, subject_name=name, public_key=KEY.public_key(), serial_number=2**150
+    )
+    signed = builder.not_valid_before(end - timedelta(days=1)).not_valid_after(end).sign(KEY, None)
+    return signed.public_bytes(serialization.Encoding.PEM)
+
+
+@given(st.datetimes(datetime(1960, 1, 1), datetime(2200, 1, 1)))
+def test_agrees_with_the_library_for_every_year(end: datetime) -> None:
+    end = end.replace(microsecond=0)
+    pem = certificate(end)
+    assert (
+        not_after(b"a comment\n" + pem + certificate(end + timedelta(days=9)))
+        == end.replace(tzinfo=UTC).timestamp()
+    )
+    assert x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp() == not_after(pem)
+
+
+@given(st.integers(0, 400))
+def test_what_is_cut_off_is_refused_or_still_has_its_end(size: int) -> None:
+    import ssl
+
+    pem = certificate(datetime(2030, 1, 1))
+    der = ssl.PEM_cert_to_DER_cert(pem.decode())
+    with pytest.raises(ValueError):  # noqa: PT011 - which one does not matter
+        not_after(ssl.DER_cert_to_PEM_cert(der[: min(size, len(der) - 1)]).encode())

@@ -1,0 +1,588 @@
+"""What a caller hears, and what is written down, when the way to the adapter breaks at each of its
+places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from capsign_agent.agent import Agent
+from capsign_agent.sign.public_keys import Context, Known, PublicKeys
+from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import algorithms_pb2 as alg
+from capsign_wire.types.v1 import failures_pb2 as fail
+from capsign_wire.types.v1 import signing_pb2 as types
+from support.agent_calls import batch, group, intents, one, outcomes, reason
+from support.agent_home import Home, first_handle, running, until
+from support.fake_adapter import BreakError, FakeAdapter, Grant
+
+
+async def test_an_answer_lost_once_is_fetched_by_sending_the_same_intents_again(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """The batch was signed and stored, then the stream broke. The second copy gives the stored
+    bytes: one signature.
+    """
+    broken = []
+
+    def break_once(_: signing_pb2.SignRequest) -> None:
+        if not broken:
+            broken.append(1)
+            raise BreakError
+
+    adapter.faults.before_answer = break_once
+    async with running(place):
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"b"))
+    assert all(item.signature for item in signed.items)
+    assert adapter.signed == 2
+    assert len(adapter.requests) == 2
+    assert len(intents(adapter)) == 2
+    assert outcomes(adapter) == [fail.OUTCOME_DONE] * 2
+
+
+async def test_a_replica_that_dies_with_all_its_streams_costs_no_unknown(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """The batch was signed, then everything broke at once and came back. A try on the sibling
+    stream would be lost as well.
+    """
+    restarted = threading.Event()
+
+    def restart() -> None:
+        adapter.stop()
+        adapter.start()
+        restarted.set()
+
+    def die_once(_: signing_pb2.SignRequest) -> None:
+        if len(adapter.requests) == 1:
+            threading.Thread(target=restart).start()
+            restarted.wait(10)
+
+    adapter.faults.before_answer = die_once
+    async with running(place):
+        stub = place.stub()
+        assert isinstance(await one(stub, (await first_handle(stub)).id), agent_pb2.SignResponse)
+    assert adapter.signed == 1
+    assert outcomes(adapter) == [fail.OUTCOME_DONE]
+
+
+async def test_an_answer_lost_twice_is_unknown_and_resolving_gives_the_signature(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    def always(_: signing_pb2.SignRequest) -> None:
+        raise BreakError
+
+    adapter.faults.before_answer = always
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        asked = group(handle, b"a")
+        [signed] = await batch(stub, asked)
+        assert signed.items[0].failure.reason == fail.REASON_ANSWER_LOST
+        resolve = agent_pb2.ResolveIntentRequest(
+            handle_id=handle, intent_id=asked.items[0].intent_id
+        )
+        resolved = await stub.ResolveIntent(resolve)
+        assert resolved.done.signature == adapter.ledger[asked.items[0].intent_id][1].signature
+    assert outcomes(adapter) == [fail.OUTCOME_UNKNOWN, fail.OUTCOME_DONE]
+
+
+async def test_a_refusal_of_a_second_copy_does_not_hide_that_the_first_was_done(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """First copy signed, answer lost; the second copy meets a refusal. "It will not happen" would
+    be a lie: it is unknown.
+    """
+    seen = []
+
+    def lose_first(_: signing_pb2.SignRequest) -> None:
+        if not seen:
+            seen.append(1)
+            adapter.faults.refuse_item = lambda *_: fail.REASON_TOKEN_UNAVAILABLE
+            raise BreakError
+
+    adapter.faults.before_answer = lose_first
+    async with running(place):
+        stub = place.stub()
+        answer = await one(stub, (await first_handle(stub)).id)
+    assert reason(answer) == fail.REASON_ANSWER_LOST
+    assert adapter.signed == 1
+
+
+async def test_an_answer_that_comes_too_late_is_unknown_first_and_still_recorded(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    gate = threading.Event()
+    adapter.faults.before_answer = lambda _: gate.wait(10) and None
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        call = stub.SignStream()
+        await call.write(
+            agent_pb2.SignStreamRequest(call_id=1, groups=[group(handle, b"a")], timeout_ms=100)
+        )
+        answer = await call.read()
+        assert answer.groups[0].items[0].failure.reason == fail.REASON_ANSWER_LATE
+        gate.set()
+        await until(lambda: outcomes(adapter) == [fail.OUTCOME_UNKNOWN, fail.OUTCOME_DONE])
+        call.cancel()
+
+
+async def test_what_never_left_is_unavailable_and_not_unknown(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """Both streams are busy for good; a call that waits behind them was not sent, and is not sent
+    after its deadline.
+    """
+    gate = threading.Event()
+    adapter.faults.before_answer = lambda _: gate.wait(10) and None
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        busy = [asyncio.create_task(one(stub, handle)) for _ in range(2)]
+        await until(lambda: len(adapter.requests) == 2)
+        call = stub.SignStream()
+        await call.write(
+            agent_pb2.SignStreamRequest(call_id=1, groups=[group(handle, b"late")], timeout_ms=100)
+        )
+        answer = await call.read()
+        assert answer.groups[0].items[0].failure.reason == fail.REASON_UPSTREAM_UNREACHABLE
+        gate.set()
+        assert all(isinstance(done, agent_pb2.SignResponse) for done in await asyncio.gather(*busy))
+        call.cancel()
+    assert len(adapter.ledger) == 2
+
+
+async def test_calls_gather_while_the_streams_are_busy(place: Home, adapter: FakeAdapter) -> None:
+    gate = threading.Event()
+    adapter.faults.before_answer = lambda _: gate.wait(10) and None
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        calls = [asyncio.create_task(one(stub, handle)) for _ in range(60)]
+        await until(
+            lambda: (
+                len(adapter.requests) == 2
+                and agent._coalescer.items == 60 - sum(map(_items, adapter.requests))
+            )
+        )
+        gate.set()
+        done = await asyncio.gather(*calls)
+    assert all(isinstance(signed, agent_pb2.SignResponse) for signed in done)
+    assert len(adapter.requests) <= 4
+    assert sum(map(_items, adapter.requests)) == 60
+    assert all(len(request.groups) == 1 for request in adapter.requests)
+
+
+def _items(request: signing_pb2.SignRequest) -> int:
+    return sum(len(one.items) for one in request.groups)
+
+
+async def test_a_caller_that_leaves_takes_back_what_was_not_sent(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    gate = threading.Event()
+    adapter.faults.before_answer = lambda _: gate.wait(10) and None
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        await until(
+            lambda: len(agent._coalescer._parked) == 2
+        )  # with one of them both calls would be one batch
+        busy = [asyncio.create_task(one(stub, handle)) for _ in range(2)]
+        await until(lambda: len(adapter.requests) == 2)
+        waiting = asyncio.create_task(one(stub, handle))
+        await until(lambda: agent._coalescer.items == 1)
+        waiting.cancel()
+        await until(lambda: agent._coalescer.items == 0)
+        gate.set()
+        await asyncio.gather(*busy)
+    assert len(adapter.ledger) == 2
+
+
+@pytest.mark.parametrize("again_after_s", [0.05, 1.0], ids=["queued again", "not yet queued again"])
+async def test_a_caller_that_leaves_between_two_tries_leaves_an_outcome_on_record(
+    again_after_s: float, place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    """Signed, answer lost, caller gone before the second try: no outcome was written, its room in
+    the journal stayed taken.
+    """
+    monkeypatch.setattr("capsign_agent.upstream.streams.AGAIN_AFTER_S", again_after_s)
+    dying = adapter.die_instead_of_answering()
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        asked = asyncio.create_task(one(stub, handle))
+        await until(lambda: adapter.signed and agent._reach.connected == 0)
+        await asyncio.sleep(0.2)
+        assert agent.journal._promised
+        asked.cancel()
+        await until(lambda: agent._in_flight == 0)
+        adapter.faults.before_answer = lambda _: None
+        await asyncio.to_thread(dying.join)
+        adapter.start()
+        await until(lambda: not agent.faults())
+        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+        assert not agent.journal._promised
+    assert outcomes(adapter) == [fail.OUTCOME_UNKNOWN, fail.OUTCOME_DONE]
+    assert len(intents(adapter)) == 2
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda response: response.groups[0].items.pop() and response,
+        lambda response: response.groups.pop() and response,
+        lambda response: _set(response, signature=b"x" * 65),
+        lambda response: _set(response, signature=b""),
+        lambda response: _set(response, failure=fail.Failure(reason=fail.REASON_INTERNAL)),
+        lambda response: response.groups[0].ClearField("signed_by") or response,
+        lambda response: _set_custody(response),
+    ],
+)
+async def test_an_answer_that_breaks_a_promise_is_no_answer(
+    spoil: Any, place: Home, adapter: FakeAdapter
+) -> None:
+    adapter.faults.answer = spoil
+    async with running(place) as agent:
+        stub = place.stub()
+        answer = await one(stub, (await first_handle(stub)).id)
+        assert reason(answer) == fail.REASON_INTERNAL
+        assert sum(agent.metrics.counters["capsign.invariant.violations"].cells.values()) == 1
+    assert outcomes(adapter) == [fail.OUTCOME_UNKNOWN]
+
+
+def _set(response: signing_pb2.SignResponse, **fields: Any) -> signing_pb2.SignResponse:
+    changed = signing_pb2.SignedItem(**fields)
+    if "signature" in fields and not fields["signature"]:
+        response.groups[0].items[0].ClearField("signature")
+    response.groups[0].items[0].MergeFrom(changed)
+    return response
+
+
+def _set_custody(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
+    response.groups[0].signed_by.custody = alg.CUSTODY_CLASS_UNSPECIFIED
+    return response
+
+
+async def test_an_answer_for_another_batch_breaks_the_stream(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    def other(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
+        response.batch_id += 7
+        return response
+
+    adapter.faults.answer = other
+    async with running(place):
+        stub = place.stub()
+        assert reason(await one(stub, (await first_handle(stub)).id)) == fail.REASON_ANSWER_LOST
+
+
+async def test_a_batch_that_fails_as_a_whole_gives_its_reason_to_every_item(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    failure = FailureError(fail.REASON_STORE_UNAVAILABLE).to_item()
+    adapter.faults.answer = lambda response: signing_pb2.SignResponse(
+        batch_id=response.batch_id, failure=failure
+    )
+    async with running(place):
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"b"))
+    assert [item.failure.reason for item in signed.items] == [fail.REASON_STORE_UNAVAILABLE] * 2
+    assert outcomes(adapter) == [fail.OUTCOME_UNAVAILABLE] * 2
+
+
+async def test_a_reason_from_a_newer_adapter_is_counted_as_what_it_is_read_as(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """The adapter gave a reason that this agent does not know: counting it raised, and the whole
+    call was in no counter.
+    """
+    unknown: Any = 9999
+
+    def refuse_second(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
+        response.groups[0].items[1].CopyFrom(
+            signing_pb2.SignedItem(failure=fail.Failure(reason=unknown))
+        )
+        return response
+
+    adapter.faults.answer = refuse_second
+    async with running(place) as agent:
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"new"))
+        assert signed.items[1].failure.reason == unknown
+        calls = agent.metrics.counters["capsign.calls"].cells
+        await until(lambda: sum(calls.values()) == 2, seconds=2)
+        assert {labels: count for labels, count in calls.items() if count} == {
+            ("done", "NONE"): 1,
+            ("unknown", "INTERNAL"): 1,
+        }
+    assert sorted(outcomes(adapter)) == sorted([fail.OUTCOME_DONE, fail.OUTCOME_UNKNOWN])
+
+
+async def test_one_bad_item_does_not_fail_its_neighbours(place: Home, adapter: FakeAdapter) -> None:
+    adapter.faults.refuse_item = lambda _, item: (
+        fail.REASON_INTENT_CONFLICT if item.input == b"bad" else 0
+    )
+    async with running(place):
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"bad", b"c"))
+    assert [item.failure.reason for item in signed.items] == [0, fail.REASON_INTENT_CONFLICT, 0]
+    assert [bool(item.signature) for item in signed.items] == [True, False, True]
+    assert signed.signed_by.kid
+
+
+async def test_an_answer_may_be_many_times_its_request(place: Home, adapter: FakeAdapter) -> None:
+    """A thousand ML-DSA signatures, each with an attestation, are 8 MiB: they were signed, and then
+    no agent could take them.
+    """
+
+    def attested(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
+        for item in response.groups[0].items:
+            item.signed_by.CopyFrom(response.groups[0].signed_by)
+            item.signed_by.attestation = b"a" * 8192
+        return response
+
+    adapter.faults.answer = attested
+    async with running(place):
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, *[b"m"] * 1024))
+    assert signed.ByteSize() > 8 * 1024 * 1024
+    assert all(item.signature for item in signed.items)
+
+
+async def test_a_key_that_moves_under_ml_dsa_is_fetched_and_the_call_repeated_once(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        first = await one(stub, handle, algorithm=alg.ALGORITHM_ML_DSA_65)
+        assert isinstance(first, agent_pb2.SignResponse)
+        adapter.rotate(alg.ALGORITHM_ML_DSA_65)
+        second = await one(stub, handle, algorithm=alg.ALGORITHM_ML_DSA_65)
+        assert isinstance(second, agent_pb2.SignResponse)
+        assert second.signed_by.kid != first.signed_by.kid
+        check = agent_pb2.VerifyRequest(
+            handle_id=handle,
+            algorithm=alg.ALGORITHM_ML_DSA_65,
+            message=b"message",
+            signature=second.signature,
+        )
+        assert (await stub.Verify(check)).key.kid == second.signed_by.kid
+        adapter.faults.refuse_item = lambda *_: fail.REASON_KEY_MOVED
+        assert (
+            reason(await one(stub, handle, algorithm=alg.ALGORITHM_ML_DSA_65))
+            == fail.REASON_KEY_MOVED
+        )
+    assert len(adapter.requests) == 5
+
+
+async def test_a_caller_that_leaves_while_a_moved_key_is_fetched_has_nothing_sent(
+    place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    """Two groups, both keys moved: the first was sent again while the second key was fetched, and
+    its caller then left. It was signed for nobody; where no adapter could be reached, it would have
+    waited without a deadline.
+    """
+    fetched: list[bytes] = []
+    reached, gate = asyncio.Event(), asyncio.Event()
+    real = PublicKeys._load
+
+    async def load(keys: PublicKeys, context: Context) -> Known:
+        fetched.append(context.suffix_bytes)
+        if len(fetched) == 4:
+            reached.set()
+            await gate.wait()
+        return await real(keys, context)
+
+    monkeypatch.setattr(PublicKeys, "_load", load)
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+
+        def groups() -> list[agent_pb2.SignGroup]:
+            suffixes = [types.ContextSuffix(transcript=bytes([n]) * 32) for n in range(2)]
+            return [
+                group(handle, b"m", algorithm=alg.ALGORITHM_ML_DSA_65, context=suffix)
+                for suffix in suffixes
+            ]
+
+        await batch(stub, *groups())
+        adapter.rotate(alg.ALGORITHM_ML_DSA_65)
+        asked = asyncio.create_task(batch(stub, *groups()))
+        await asyncio.wait_for(reached.wait(), 20)
+        asked.cancel()
+        await until(lambda: agent._in_flight == 0)
+        gate.set()
+        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+    assert adapter.signed == 3, "two before the keys moved, and the last"
+
+
+async def test_a_replica_that_dies_is_replaced_by_the_other(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    other = FakeAdapter(place.ca)
+    other.mint, other.ledger, other.keys_by_context, other.boots = (
+        adapter.mint,
+        adapter.ledger,
+        adapter.keys_by_context,
+        adapter.boots,
+    )
+    other.start()
+    place.ports = (adapter.port, other.port)
+    try:
+        async with running(place):
+            stub = place.stub()
+            handle = (await first_handle(stub)).id
+            await asyncio.gather(*(one(stub, handle) for _ in range(20)))
+            adapter.stop()
+            done = await asyncio.gather(*(one(stub, handle) for _ in range(20)))
+            assert all(isinstance(signed, agent_pb2.SignResponse) for signed in done)
+            assert other.requests
+    finally:
+        other.stop()
+
+
+async def test_over_a_restart_calls_wait_and_after_a_while_they_are_refused_at_once(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    place.upstream = "unreachable_after_ms = 300"
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        adapter.stop()
+        await until(lambda: agent._reach.connected == 0)
+        await until(lambda: agent._refusing() is not None)
+        assert reason(await one(stub, handle)) == fail.REASON_UPSTREAM_UNREACHABLE
+        assert "no_upstream" in agent.faults()
+        adapter.start()
+        await until(lambda: not agent.faults())
+        assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+
+
+async def test_a_rate_is_kept_item_by_item(place: Home, adapter: FakeAdapter) -> None:
+    adapter.grants = {"tokens": Grant(rate=1, burst=4)}
+    async with running(place):
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, *[b"m"] * 8))
+    assert sum(bool(item.signature) for item in signed.items) == 5
+    limited = [item.failure for item in signed.items if not item.signature]
+    assert {one.reason for one in limited} == {fail.REASON_RATE_LIMITED}
+    assert all(one.retry_after_ms > 0 for one in limited)
+    assert len(intents(adapter)) == 5
+
+
+async def test_an_adapter_that_hangs_leaves_time_for_a_second_try(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """Signed and stored, then silence on that stream: after half of the timeout the other stream
+    fetches the stored bytes.
+    """
+    gate, seen = threading.Event(), []
+
+    def hang_once(_: signing_pb2.SignRequest) -> None:
+        if not seen:
+            seen.append(1)
+            gate.wait(20)
+
+    adapter.faults.before_answer = hang_once
+    place.upstream = "timeout_ms = 4000"
+    async with running(place):
+        stub = place.stub()
+        assert isinstance(await one(stub, (await first_handle(stub)).id), agent_pb2.SignResponse)
+        gate.set()
+    assert len(adapter.requests) == 2
+    assert adapter.signed == 1
+    assert outcomes(adapter) == [fail.OUTCOME_DONE]
+
+
+async def test_a_part_that_fails_ends_the_agent_and_says_so(
+    place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    async def fail_soon(_: Any) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("capsign_agent.journal.reporter.Reporter.run", fail_soon)
+    agent = Agent(place.config())
+    assert await asyncio.wait_for(agent.run(), 20) is False
+    assert adapter.records[-1].kind == evidence_pb2.AUDIT_KIND_CLOSE
+
+
+async def test_a_defect_says_internal_and_nothing_of_itself(
+    place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    async def broken(*_: Any) -> None:
+        raise ValueError("secret text")
+
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        monkeypatch.setattr("capsign_agent.sign.path.SigningPath.sign", broken)
+        answer = await one(stub, handle)
+        assert reason(answer) == fail.REASON_INTERNAL
+        assert isinstance(answer, FailureError)
+        assert "secret" not in answer.detail
+
+
+async def test_verify_asks_again_before_it_says_no(
+    place: Home, adapter: FakeAdapter, monkeypatch: Any
+) -> None:
+    """The key was rotated after the agent had fetched it: a good signature must not be called bad
+    for it.
+    """
+    monkeypatch.setattr("capsign_agent.sign.lookups.ASK_AGAIN_S", 0.0)
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        check = agent_pb2.VerifyRequest(
+            handle_id=handle, algorithm=alg.ALGORITHM_ED25519, message=b"message"
+        )
+        first = await one(stub, handle)
+        assert isinstance(first, agent_pb2.SignResponse)
+        check.signature = first.signature
+        await stub.Verify(check)
+        adapter.rotate(alg.ALGORITHM_ED25519)
+        second = await one(stub, handle)
+        assert isinstance(second, agent_pb2.SignResponse)
+        check.signature = second.signature
+        assert (await stub.Verify(check)).key.kid == second.signed_by.kid
+        check.signature = first.signature
+        assert (await stub.Verify(check)).key.kid == first.signed_by.kid
+
+
+async def test_resolving_an_intent_that_never_was_is_final(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        late = group(handle, b"late")
+        resolve = agent_pb2.ResolveIntentRequest(
+            handle_id=handle, intent_id=late.items[0].intent_id
+        )
+        assert (await stub.ResolveIntent(resolve)).HasField("never")
+        [signed] = await batch(stub, late)
+        assert signed.items[0].failure.reason == fail.REASON_INTENT_NEVER
+
+
+async def test_streams_with_nothing_to_do_are_opened_anew_and_nobody_notices(
+    place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter ends a stream that is silent for long, because it may hold half a message: ours
+    never come to that.
+    """
+    monkeypatch.setattr("capsign_agent.upstream.streams.IDLE_S", 0.05)
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        for opened in (4, 6, 8):
+            await until(lambda opened=opened: adapter.streams >= opened)
+            assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
+    assert set(outcomes(adapter)) == {fail.OUTCOME_DONE}
