@@ -11,7 +11,7 @@ PYTHONS ?= python3.12 python3.13 python3.14
 VENV_PROTO := .venv-proto
 BIN := $(VENV)/bin
 DEMO ?= .demo
-SOURCES := proto/python agent adapter k8s/injector clients/python clients/cli
+SOURCES := proto/python evidence agent adapter k8s/injector clients/python clients/cli
 
 # An environment is good as long as the locks it was made from are the same; its stamp carries their digest.
 digest = $(shell cat $(1) | sha256sum | cut -c1-16)

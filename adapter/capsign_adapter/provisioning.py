@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from capsign_evidence import leaf
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
@@ -20,7 +21,6 @@ from capsign_adapter.decide import authority
 from capsign_adapter.decide.policy import Key, KeyKind, Policy
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.roll import Realm
-from capsign_adapter.evidence import leaf
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.keys.provision import InventoryError
 from capsign_adapter.store.interface import AuthorityState, KeyVersionRow, Store

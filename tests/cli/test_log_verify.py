@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from capsign_adapter.evidence.checkpoint import sign_checkpoint
-from capsign_adapter.evidence.note import VerifierKey
 from capsign_cli import __main__ as cli
 from capsign_cli import output
 from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa
+from capsign_evidence.checkpoint import sign_checkpoint
+from capsign_evidence.note import VerifierKey
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.adapter.v1 import evidence_pb2_grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -7,11 +7,11 @@ from __future__ import annotations
 import base64
 
 import pytest
-from capsign_adapter.evidence import tiles
-from capsign_adapter.evidence.checkpoint import open_checkpoint, sign_checkpoint
-from capsign_adapter.evidence.note import NoteError, SignatureLine, VerifierKey
 from capsign_cli import transparency
 from capsign_cli.failures import CliError
+from capsign_evidence import tiles
+from capsign_evidence.checkpoint import open_checkpoint, sign_checkpoint
+from capsign_evidence.note import NoteError, SignatureLine, VerifierKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st

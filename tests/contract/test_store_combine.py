@@ -7,10 +7,10 @@ from __future__ import annotations
 import threading
 
 import pytest
-from capsign_adapter.evidence.merkle import leaf_hash
 from capsign_adapter.store import combine
 from capsign_adapter.store.combine import MAX_DRAFTS, Batch, Combiner
 from capsign_adapter.store.interface import EpochMovedError, StoreUnavailableError, Verdict
+from capsign_evidence.merkle import leaf_hash
 from capsign_wire.types.v1 import failures_pb2
 from support.drafts import APP, NOW, check_log, draft
 

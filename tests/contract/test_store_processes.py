@@ -9,8 +9,8 @@ import multiprocessing
 import signal
 
 import pytest
-from capsign_adapter.evidence.merkle import Frontier, leaf_hash
 from capsign_adapter.store.interface import IntentState, Verdict
+from capsign_evidence.merkle import Frontier, leaf_hash
 from capsign_wire.intents import new_intent_id
 from support.drafts import APP, NOW, check_log, draft
 from support.store_processes import commit_and_die, commit_batches, commit_until_killed

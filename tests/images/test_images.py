@@ -27,6 +27,7 @@ OURS = {
     "capsign_adapter",
     "capsign_agent",
     "capsign_cli",
+    "capsign_evidence",
     "capsign_injector",
     "capsign_wire",
 }
@@ -36,6 +37,7 @@ ABSENT = {
         "capsign",
         "capsign_adapter",
         "capsign_cli",
+        "capsign_evidence",
         "capsign_injector",
         "pkcs11",
         "psycopg",
@@ -48,6 +50,7 @@ ABSENT = {
         "capsign_agent",
         "capsign_adapter",
         "capsign_cli",
+        "capsign_evidence",
         "grpc",
         "google",
         "pkcs11",

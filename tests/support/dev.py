@@ -16,8 +16,8 @@ from typing import Any
 
 import grpc
 import psutil
-from capsign_adapter.evidence.leaf_reader import Entry, Signed, decode
 from capsign_adapter.store.open import open_store
+from capsign_evidence.leaf_reader import Entry, Signed, decode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from capsign_adapter.evidence.tiles import open_bundle, tiles_of
+from capsign_evidence.tiles import open_bundle, tiles_of
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.adapter.v1 import evidence_pb2_grpc
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 
-from capsign_adapter.evidence.merkle import Frontier, leaf_hash
 from capsign_adapter.store.interface import AuditDraft, Draft, IntentState, Store
+from capsign_evidence.merkle import Frontier, leaf_hash
 from capsign_wire.intents import new_intent_id
 
 APP = "spiffe://capsign.test/ns/shop/app"

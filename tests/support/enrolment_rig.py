@@ -12,8 +12,8 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.enrol.api import Api
 from capsign_adapter.enrol.cluster import Cluster
 from capsign_adapter.enrol.enrolment import Enrolment, Identity, Settings
-from capsign_adapter.evidence.leaf_reader import Entry, decode
 from capsign_adapter.sign.edge import now_ms
+from capsign_evidence.leaf_reader import Entry, decode
 from support.adapter_rig import AdapterRig, peer
 from support.certificate_requests import request
 from support.fake_cluster import AUDIENCE, FakeCluster, Pod

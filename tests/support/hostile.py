@@ -17,10 +17,10 @@ from typing import Any
 import grpc
 import psutil
 import pytest
-from capsign_adapter.evidence import merkle
-from capsign_adapter.evidence.leaf_reader import Signed, decode
 from capsign_adapter.store.interface import IntentState
 from capsign_adapter.store.open import open_store
+from capsign_evidence import merkle
+from capsign_evidence.leaf_reader import Signed, decode
 from capsign_wire import sqlite_url
 from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.failures import FailureError

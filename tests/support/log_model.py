@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 
-from capsign_adapter.evidence.merkle import Frontier, leaf_hash
+from capsign_evidence.merkle import Frontier, leaf_hash
 
 
 def merkle_tree_hash(leaves):

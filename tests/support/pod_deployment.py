@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from capsign_adapter.evidence.leaf_reader import Entry, decode
 from capsign_adapter.store.open import open_store
 from capsign_cli.dev.layout import free_listeners, toml
+from capsign_evidence.leaf_reader import Entry, decode
 from capsign_wire.adapter.v1 import identity_pb2, identity_pb2_grpc
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc

@@ -10,8 +10,8 @@ from typing import Self
 
 import capsign
 import pytest
-from capsign_adapter.evidence.leaf import Act
-from capsign_adapter.evidence.leaf_reader import Admin, IdentityIssued, Signed
+from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_reader import Admin, IdentityIssued, Signed
 from cryptography import x509
 from support.adapter_rig import APP
 from support.pod_deployment import PodDeployment

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import capsign
 import grpc
 import pytest
-from capsign_adapter.evidence.leaf_reader import IdentityIssued, IdentityRefused, Signed
+from capsign_evidence.leaf_reader import IdentityIssued, IdentityRefused, Signed
 from capsign_wire.adapter.v1 import identity_pb2 as pb
 from capsign_wire.adapter.v1 import identity_pb2_grpc
 from capsign_wire.failures import FailureError

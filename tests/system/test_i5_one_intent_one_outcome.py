@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import capsign
 import pytest
-from capsign_adapter.evidence.leaf_reader import Never, Refused, Signed
+from capsign_evidence.leaf_reader import Never, Refused, Signed
 from capsign_wire.failures import REASONS
 from capsign_wire.intents import new_intent_id
 from support.dev import Dev

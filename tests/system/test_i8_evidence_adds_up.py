@@ -12,9 +12,9 @@ from collections import Counter
 
 import capsign
 import pytest
-from capsign_adapter.evidence.leaf_reader import AgentBatch, Signed
-from capsign_adapter.evidence.proofs import TreeReader, verify_consistency
 from capsign_adapter.store.open import open_store
+from capsign_evidence.leaf_reader import AgentBatch, Signed
+from capsign_evidence.proofs import TreeReader, verify_consistency
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.types.v1 import failures_pb2
 from support.dev import Dev

@@ -10,6 +10,7 @@ from support.pages import ROOT
 
 PACKAGES = (
     "proto/python/capsign_wire",
+    "evidence",
     "agent",
     "adapter",
     "clients/python",

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from capsign_evidence.leaf import NAME
 from capsign_wire import svid
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.failures import FailureError
@@ -21,7 +22,6 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.policy_shape import did_you_mean
 from capsign_adapter.decide.revoked import EVERYTHING, RevocationIndex
-from capsign_adapter.evidence.leaf import NAME
 
 MAX_HINT = 160
 """Longest hint at names that exist, characters; a longer list is left out."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from capsign_evidence import leaf
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -29,7 +30,6 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.enrol import certificate_request
 from capsign_adapter.enrol.authority import Bundle, Issued
-from capsign_adapter.evidence import leaf
 
 ENROLMENTS_AT_ONCE = 8
 """Enrolments that ask the cluster at the same time: a crowd of unknown callers must not press on it

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from capsign_evidence import leaf
+from capsign_evidence.leaf import Act
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 
@@ -18,8 +20,6 @@ from capsign_adapter.decide import lifecycle
 from capsign_adapter.decide.authority import Due, Lives, Step
 from capsign_adapter.decide.lifecycle import AuthorityEvent
 from capsign_adapter.enrol.certificates import root_certificate
-from capsign_adapter.evidence import leaf
-from capsign_adapter.evidence.leaf import Act
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.provision import KeyWeakError, check_value, make_authority, withdraw

@@ -4,6 +4,7 @@ log.
 
 from __future__ import annotations
 
+from capsign_evidence import leaf
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.adapter.v1 import admin_pb2_grpc
 from capsign_wire.failures import FailureError
@@ -13,7 +14,6 @@ from capsign_adapter import __version__
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy, Role
 from capsign_adapter.decide.revocation_target import check_form, demand_known
-from capsign_adapter.evidence import leaf
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.keys.keyring import Keyring
 from capsign_adapter.sign.edge import now_ms

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
+from capsign_evidence import leaf
+from capsign_evidence.leaf_reader import Admin, Never, Refused, Signed, decode
+from capsign_evidence.merkle import TILE_WIDTH
+from capsign_evidence.proofs import TreeReader
+from capsign_evidence.receipt import make_receipt
+from capsign_evidence.tiles import bundle, width_at
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.adapter.v1 import evidence_pb2_grpc
 from capsign_wire.bounds import parse
@@ -13,12 +19,6 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy, Role
-from capsign_adapter.evidence import leaf
-from capsign_adapter.evidence.leaf_reader import Admin, Never, Refused, Signed, decode
-from capsign_adapter.evidence.merkle import TILE_WIDTH
-from capsign_adapter.evidence.proofs import TreeReader
-from capsign_adapter.evidence.receipt import make_receipt
-from capsign_adapter.evidence.tiles import bundle, width_at
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import now_ms

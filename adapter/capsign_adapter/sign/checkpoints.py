@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 
+from capsign_evidence.checkpoint import sign_checkpoint
+from capsign_evidence.note import VerifierKey
+from capsign_evidence.proofs import TreeReader
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
-from capsign_adapter.evidence.checkpoint import sign_checkpoint
-from capsign_adapter.evidence.note import VerifierKey
-from capsign_adapter.evidence.proofs import TreeReader
 from capsign_adapter.keys import labels
 from capsign_adapter.store.interface import Checkpoint, Store
 from capsign_adapter.token.interface import Token

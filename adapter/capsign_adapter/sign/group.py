@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from capsign_evidence.leaf import PreparedLeaf, SigningLeaf
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
 from capsign_wire.failures import FailureError
@@ -21,7 +22,6 @@ from capsign_adapter.decide.context import Context
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.verdicts import Verdicts
-from capsign_adapter.evidence.leaf import PreparedLeaf, SigningLeaf
 from capsign_adapter.keys.commitment import CommitmentKeys, GroupFingerprint
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.sign.snapshot import Snapshot

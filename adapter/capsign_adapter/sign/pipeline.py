@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from capsign_evidence import leaf as leaves
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check
@@ -29,7 +30,6 @@ from capsign_adapter.decide.evidence_quota import REFUSAL_BYTES, EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets, Taken
-from capsign_adapter.evidence import leaf as leaves
 from capsign_adapter.sign.edge import failure_of, now_ms, pause
 from capsign_adapter.sign.fair import TURN_US, Turn, Turns, flow_of
 from capsign_adapter.sign.fence import Passage

@@ -12,7 +12,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from capsign_adapter.evidence.merkle import HASH_LEN, Frontier, leaf_hash
+from capsign_evidence.merkle import HASH_LEN, Frontier, leaf_hash
+
 from capsign_adapter.store.faults import StoreDamagedError
 from capsign_adapter.store.transaction import Head, Reader, Row, Table, Transaction
 

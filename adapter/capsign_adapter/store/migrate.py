@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from capsign_adapter.evidence.merkle import Frontier
+from capsign_evidence.merkle import Frontier
+
 from capsign_adapter.store import schema
 from capsign_adapter.store.faults import StoreOlderError, StoreTooNewError
 from capsign_adapter.store.transaction import FIRST_HEAD, Reader, Transaction

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TypeVar
 
+from capsign_evidence.merkle import leaf_hash
 from capsign_wire.types.v1 import signing_pb2
 
-from capsign_adapter.evidence.merkle import leaf_hash
 from capsign_adapter.store import audit, authorities, intents, ledger, log, registry
 from capsign_adapter.store.combine import Batch, Combiner
 from capsign_adapter.store.interface import (

@@ -1,6 +1,7 @@
 """C2SP checkpoints and RFC 6962 hashing, as little as a verifier needs. Pure.
 
-The adapter has code of its own for this; a verifier that shared it would share its mistakes.
+The adapter has its own code for this, `capsign_evidence`; a verifier that shared it would share
+its mistakes.
 """
 
 from __future__ import annotations

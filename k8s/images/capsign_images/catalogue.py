@@ -57,6 +57,7 @@ ADAPTER = Image(
     "the HSM; with the capsign command",
     packages=(
         "proto/python/capsign_wire",
+        "evidence/capsign_evidence",
         "adapter/capsign_adapter",
         "clients/python/capsign",
         "clients/cli/capsign_cli",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from capsign_adapter.decide.revocation_target import check_form, demand_known
 from capsign_adapter.decide.revoked import RevocationIndex
-from capsign_adapter.evidence import leaf
 from capsign_adapter.store.interface import Revocation
+from capsign_evidence import leaf
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2

@@ -9,8 +9,6 @@ from capsign_adapter.decide.authority import Lives
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.roll import Realm
-from capsign_adapter.evidence.leaf import Act
-from capsign_adapter.evidence.leaf_reader import decode
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.store.interface import (
     AuthorityState,
@@ -18,6 +16,8 @@ from capsign_adapter.store.interface import (
     StoreUnavailableError,
 )
 from capsign_adapter.token.interface import TokenUnavailableError
+from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_reader import decode
 from capsign_wire.failures import FailureError
 from capsign_wire.settings import SettingsError
 from capsign_wire.types.v1 import failures_pb2 as reasons

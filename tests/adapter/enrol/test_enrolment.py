@@ -13,9 +13,9 @@ from capsign_adapter.decide.enrolment import REVOKED_WAIT_MS
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.enrol import enrolment as flow
-from capsign_adapter.evidence.leaf_reader import IdentityIssued, IdentityRefused
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.store.interface import StoreUnavailableError
+from capsign_evidence.leaf_reader import IdentityIssued, IdentityRefused
 from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import grpc
 import pytest
 from capsign_adapter.decide.rate import Buckets
-from capsign_adapter.evidence.leaf_reader import IdentityIssued, IdentityRefused
 from capsign_adapter.front import address_places, enrolment_server, patience
 from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.identity_servicer import IdentityServicer
+from capsign_evidence.leaf_reader import IdentityIssued, IdentityRefused
 from capsign_wire.adapter.v1 import identity_pb2 as pb
 from capsign_wire.adapter.v1 import identity_pb2_grpc
 from capsign_wire.failures import FailureError

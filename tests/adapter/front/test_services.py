@@ -12,14 +12,14 @@ import time
 import grpc
 import pytest
 from capsign_adapter.config import Control
-from capsign_adapter.evidence import merkle
-from capsign_adapter.evidence.checkpoint import open_checkpoint
-from capsign_adapter.evidence.note import VerifierKey
-from capsign_adapter.evidence.proofs import verify_consistency, verify_inclusion
-from capsign_adapter.evidence.receipt import verify_signature_receipt
-from capsign_adapter.evidence.tiles import open_bundle
 from capsign_adapter.front import places
 from capsign_adapter.sign.pipeline import FUTURE_MS
+from capsign_evidence import merkle
+from capsign_evidence.checkpoint import open_checkpoint
+from capsign_evidence.note import VerifierKey
+from capsign_evidence.proofs import verify_consistency, verify_inclusion
+from capsign_evidence.receipt import verify_signature_receipt
+from capsign_evidence.tiles import open_bundle
 from capsign_wire.adapter.v1 import (
     admin_pb2,
     admin_pb2_grpc,

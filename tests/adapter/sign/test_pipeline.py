@@ -12,13 +12,13 @@ import pytest
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.rate import Buckets
-from capsign_adapter.evidence.leaf_reader import Refused, RefusedUnbound, Signed, decode
 from capsign_adapter.sign import pipeline as pipeline_module
 from capsign_adapter.sign import signing as signing_module
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.fair import Turn
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenUnavailableError
+from capsign_evidence.leaf_reader import Refused, RefusedUnbound, Signed, decode
 from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.failures import FailureError

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
-from capsign_adapter.evidence.leaf_reader import Entry, IdentityRefused, decode
 from capsign_adapter.store.interface import Store
 from capsign_adapter.store.open import open_store
+from capsign_evidence.leaf_reader import Entry, IdentityRefused, decode
 from capsign_wire.failures import REASONS
 from support.ca import Authority
 from system.cluster.kit import manifests

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
-from capsign_adapter.evidence.leaf_reader import Entry
 from capsign_adapter.store.interface import Store
 from capsign_adapter.store.open import open_store
+from capsign_evidence.leaf_reader import Entry
 from support.ca import Authority
 from support.postgres import PostgresServer
 from system.cluster.fleet import (

@@ -8,7 +8,7 @@ import json
 import uuid
 
 import pytest
-from capsign_adapter.evidence.leaf_reader import IdentityIssued, IdentityRefused
+from capsign_evidence.leaf_reader import IdentityIssued, IdentityRefused
 from support.certificate_requests import request
 from system.cluster.fleet import INJECT, SHOP, SYSTEM, reason_name
 from system.cluster.kit import manifests

@@ -5,8 +5,8 @@ and none is unrecorded.
 from __future__ import annotations
 
 import pytest
-from capsign_adapter.evidence.leaf import Act
-from capsign_adapter.evidence.leaf_reader import Admin, IdentityIssued
+from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_reader import Admin, IdentityIssued
 from system.cluster.auditor import Auditor
 from system.cluster.fleet import CHART, REPOSITORY, SHOP, SYSTEM
 from system.cluster.kit.cluster import until

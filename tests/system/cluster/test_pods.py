@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from capsign_adapter.evidence.leaf_reader import IdentityIssued, Signed
+from capsign_evidence.leaf_reader import IdentityIssued, Signed
 from system.cluster.fleet import INJECT, SHOP, reason_name
 from system.cluster.kit import manifests
 

@@ -10,18 +10,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from capsign_adapter.evidence.checkpoint import open_checkpoint, sign_checkpoint
-from capsign_adapter.evidence.leaf import SigningLeaf
-from capsign_adapter.evidence.note import VerifierKey, open_note
-from capsign_adapter.evidence.proofs import TreeReader
-from capsign_adapter.evidence.receipt import make_receipt
-from capsign_adapter.evidence.tiles import TileName, bundle, read_tile, tiles_of
+from capsign_evidence.checkpoint import open_checkpoint, sign_checkpoint
+from capsign_evidence.leaf import SigningLeaf
+from capsign_evidence.note import VerifierKey, open_note
+from capsign_evidence.proofs import TreeReader
+from capsign_evidence.receipt import make_receipt
+from capsign_evidence.tiles import TileName, bundle, read_tile, tiles_of
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.log_model import MemoryLog
 
 pytestmark = pytest.mark.system
 
-PROGRAM = Path(__file__).parents[2] / "support" / "go_sumdb"
+PROGRAM = Path(__file__).parents[1] / "support" / "go_sumdb"
 PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 KEY = VerifierKey("log.capsign.test/main", PRIVATE.public_key().public_bytes_raw())
 SIZE = 66_000  # a partial tile on each of three levels

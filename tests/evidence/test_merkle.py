@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pymerkle
 import pytest
-from capsign_adapter.evidence.merkle import (
+from capsign_evidence.merkle import (
     EMPTY_ROOT,
     Completed,
     Frontier,
@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.log_model import MemoryLog, merkle_tree_hash
 
-VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "rfc6962.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "rfc6962.json").read_text())
 INPUTS = [bytes.fromhex(value) for value in VECTORS["leaf_inputs"]]
 
 

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from capsign_adapter.evidence import leaf
-from capsign_adapter.evidence.leaf import MAX_ENTRY_LEN, Act, Kind, LeafError, SigningLeaf
-from capsign_adapter.evidence.leaf_reader import (
+from capsign_evidence import leaf
+from capsign_evidence.leaf import MAX_ENTRY_LEN, Act, Kind, LeafError, SigningLeaf
+from capsign_evidence.leaf_reader import (
     Admin,
     AgentBatch,
     IdentityIssued,
@@ -28,7 +28,7 @@ from capsign_wire.types.v1 import failures_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "leaf.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "leaf.json").read_text())
 
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
 identities = st.from_regex(
@@ -198,7 +198,7 @@ def test_the_published_examples_cover_every_kind():
 
 
 def test_the_example_in_the_documentation_is_the_one_the_code_writes():
-    text = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
     squeezed = "".join(text.split())
     assert SIGNED.hex() in squeezed
 

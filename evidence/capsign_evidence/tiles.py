@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from capsign_adapter.evidence.merkle import HASH_LEN, TILE_HEIGHT, TILE_WIDTH, TreeDataError
-from capsign_adapter.evidence.proofs import HashReader
+from capsign_evidence.merkle import HASH_LEN, TILE_HEIGHT, TILE_WIDTH, TreeDataError
+from capsign_evidence.proofs import HashReader
 
 MAX_LEVEL = 63
 """Highest tile level the format can name."""

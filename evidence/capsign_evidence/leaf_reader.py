@@ -16,8 +16,8 @@ from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_adapter.evidence import leaf
-from capsign_adapter.evidence.leaf import (
+from capsign_evidence import leaf
+from capsign_evidence.leaf import (
     BOOT_LEN,
     HASH_LEN,
     INTENT_LEN,

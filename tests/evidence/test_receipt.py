@@ -3,12 +3,12 @@
 import hashlib
 
 import pytest
-from capsign_adapter.evidence.checkpoint import sign_checkpoint
-from capsign_adapter.evidence.leaf import SigningLeaf
-from capsign_adapter.evidence.leaf_reader import Signed
-from capsign_adapter.evidence.note import NoteError, VerifierKey
-from capsign_adapter.evidence.proofs import ProofError, TreeReader
-from capsign_adapter.evidence.receipt import (
+from capsign_evidence.checkpoint import sign_checkpoint
+from capsign_evidence.leaf import SigningLeaf
+from capsign_evidence.leaf_reader import Signed
+from capsign_evidence.note import NoteError, VerifierKey
+from capsign_evidence.proofs import ProofError, TreeReader
+from capsign_evidence.receipt import (
     Receipt,
     ReceiptError,
     make_receipt,

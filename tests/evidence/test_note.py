@@ -3,9 +3,9 @@
 import base64
 
 import pytest
-from capsign_adapter.evidence.checkpoint import TreeHead, open_checkpoint, sign_checkpoint
-from capsign_adapter.evidence.merkle import EMPTY_ROOT
-from capsign_adapter.evidence.note import (
+from capsign_evidence.checkpoint import TreeHead, open_checkpoint, sign_checkpoint
+from capsign_evidence.merkle import EMPTY_ROOT
+from capsign_evidence.note import (
     Note,
     NoteError,
     SignatureLine,

@@ -1,8 +1,8 @@
 """C2SP tlog-tiles: names, bytes and bundles."""
 
 import pytest
-from capsign_adapter.evidence.merkle import TreeDataError, leaf_hash
-from capsign_adapter.evidence.tiles import (
+from capsign_evidence.merkle import TreeDataError, leaf_hash
+from capsign_evidence.tiles import (
     TileName,
     bundle,
     open_bundle,

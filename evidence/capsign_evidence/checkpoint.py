@@ -6,8 +6,8 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from capsign_adapter.evidence.merkle import HASH_LEN, MAX_SIZE
-from capsign_adapter.evidence.note import (
+from capsign_evidence.merkle import HASH_LEN, MAX_SIZE
+from capsign_evidence.note import (
     NoteError,
     VerifierKey,
     decode_base64,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from capsign_adapter.evidence.merkle import (
+from capsign_evidence.merkle import (
     EMPTY_ROOT,
     HASH_LEN,
     MAX_SIZE,

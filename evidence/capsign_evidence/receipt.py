@@ -10,11 +10,11 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capsign_adapter.evidence.checkpoint import TreeHead, open_checkpoint
-from capsign_adapter.evidence.leaf_reader import Signed, decode
-from capsign_adapter.evidence.merkle import HASH_LEN, MAX_SIZE, leaf_hash
-from capsign_adapter.evidence.note import VerifierKey, decode_base64
-from capsign_adapter.evidence.proofs import MAX_PROOF_HASHES, verify_inclusion
+from capsign_evidence.checkpoint import TreeHead, open_checkpoint
+from capsign_evidence.leaf_reader import Signed, decode
+from capsign_evidence.merkle import HASH_LEN, MAX_SIZE, leaf_hash
+from capsign_evidence.note import VerifierKey, decode_base64
+from capsign_evidence.proofs import MAX_PROOF_HASHES, verify_inclusion
 
 HEADER = "c2sp.org/tlog-proof@v1"
 SUFFIX = ".tlog-proof"

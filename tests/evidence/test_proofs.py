@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pymerkle
 import pytest
-from capsign_adapter.evidence.merkle import EMPTY_ROOT, TreeDataError, leaf_hash, node_hash
-from capsign_adapter.evidence.proofs import (
+from capsign_evidence.merkle import EMPTY_ROOT, TreeDataError, leaf_hash, node_hash
+from capsign_evidence.proofs import (
     ProofError,
     TreeReader,
     verify_consistency,
@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.log_model import MemoryLog, merkle_tree_hash
 
-VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "rfc6962.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "rfc6962.json").read_text())
 EIGHT = MemoryLog()
 EIGHT.append([bytes.fromhex(value) for value in VECTORS["leaf_inputs"]])
 LARGE = MemoryLog.of(70_000)
