@@ -10,8 +10,8 @@ import subprocess
 
 import pytest
 import yaml
-from capsign_injector.metrics import OUTCOMES
-from capsign_injector.metrics import Metrics as InjectorMetrics
+from capsign_injector.serve.metrics import OUTCOMES
+from capsign_injector.serve.metrics import Metrics as InjectorMetrics
 from capsign_wire.telemetry import CATALOGUE, Instrument, Kind
 from support.chart import REPOSITORY, manifests
 

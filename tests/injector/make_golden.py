@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 from capsign_cli.manifests import load, templates
+from capsign_injector.build.patch import diff
 from capsign_injector.inject import inject
-from capsign_injector.patch import diff
 from capsign_injector.refusal import Refusal
 from capsign_injector.settings import parse
 

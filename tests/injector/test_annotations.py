@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from capsign_injector import annotations
-from capsign_injector.annotations import read
+from capsign_injector.read import annotations
+from capsign_injector.read.annotations import read
 from capsign_injector.refusal import Reason, Refusal
 from capsign_injector.settings import Settings, parse
 from hypothesis import given

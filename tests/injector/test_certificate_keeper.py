@@ -8,11 +8,12 @@ import asyncio
 import time
 
 import pytest
-from capsign_injector import certificates, cluster, server_settings, stored_certificate
-from capsign_injector.certificate_keeper import CertificateKeeper
-from capsign_injector.cluster import ROTATE_ANNOTATION, ClusterError
-from capsign_injector.serving_tls import ServingTls
-from capsign_injector.stored_certificate import StoredError
+from capsign_injector import server_settings
+from capsign_injector.certificate import certificates, cluster, encoding
+from capsign_injector.certificate.cluster import ROTATE_ANNOTATION, ClusterError
+from capsign_injector.certificate.encoding import StoredError
+from capsign_injector.certificate.keeper import CertificateKeeper
+from capsign_injector.certificate.tls import ServingTls
 from support.fake_kube_objects import FakeKube, running
 
 
@@ -57,7 +58,7 @@ async def test_a_first_replica_makes_stores_publishes_and_is_ready(world):
     assert keeper.fault() == "There is no serving certificate: it has not been looked at yet."
     await keeper.look()
     assert keeper.fault() is None
-    stored = stored_certificate.decode(world.kube.data())
+    stored = encoding.decode(world.kube.data())
     assert stored is not None
     assert trusted(world) == [frozenset({certificates.read(stored.authority.certificate).der})] * 2
     assert world.kube.objects["secrets"]["metadata"]["labels"], "what the chart wrote is kept"

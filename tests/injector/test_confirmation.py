@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from capsign_injector import mounted, settings
-from capsign_injector.confirmation import Confirmation
+from capsign_injector import settings
+from capsign_injector.certificate import mounted
 from capsign_injector.process import Injector
-from capsign_injector.server import NoTrustBundleError
+from capsign_injector.serve.webhook import NoTrustBundleError
 from capsign_injector.settings import Adapter
+from capsign_injector.trust.confirmation import Confirmation
 from capsign_injector.watched_files import FileError
 from support import injector_rig as rig
 from support.ca import Authority

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from capsign_agent import config as agent_settings
-from capsign_injector.agent_config import MAX_BUNDLE_BYTES, certificates
+from capsign_injector.build.agent_config import MAX_BUNDLE_BYTES, certificates
 from capsign_injector.inject import inject
 from capsign_injector.settings import parse
 from capsign_wire import toml_text

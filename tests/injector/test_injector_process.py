@@ -16,8 +16,9 @@ import aiohttp
 import psutil
 import pytest
 import yaml
-from capsign_injector import certificates, server_settings
-from capsign_injector.cluster import ROTATE_ANNOTATION
+from capsign_injector import server_settings
+from capsign_injector.certificate import certificates
+from capsign_injector.certificate.cluster import ROTATE_ANNOTATION
 from support import injector_rig as rig
 from support.ca import Authority
 from support.fake_kube_objects import FakeKube, running

@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from capsign_injector import patch
+from capsign_injector.build import patch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import json_patch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
-from capsign_injector import patch, sidecar
+from capsign_injector.build import patch, sidecar
 from capsign_injector.inject import inject
 from capsign_injector.settings import Settings
 from hypothesis import HealthCheck, given, settings

@@ -7,11 +7,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from capsign_injector import certificates, mounted, serving_certificate, stored_certificate
-from capsign_injector.certificates import BACKDATED_S, CertificateError
-from capsign_injector.metrics import OUTCOMES, Metrics
-from capsign_injector.serving_certificate import Material, Publish, Store, Terms, View, Wait
-from capsign_injector.stored_certificate import StoredError
+from capsign_injector.certificate import certificates, encoding, mounted, rotation
+from capsign_injector.certificate.certificates import BACKDATED_S, CertificateError
+from capsign_injector.certificate.encoding import StoredError
+from capsign_injector.certificate.rotation import Material, Publish, Store, Terms, View, Wait
+from capsign_injector.serve.metrics import OUTCOMES, Metrics
 from capsign_injector.watched_files import FileError
 
 NOW = 1_800_000_000
@@ -21,7 +21,7 @@ TERMS = Terms(
 
 
 def made(now: int = NOW) -> Material:
-    step = serving_certificate.next_step(View(None, None, frozenset(), now), TERMS)
+    step = rotation.next_step(View(None, None, frozenset(), now), TERMS)
     assert isinstance(step, Store)
     return step.material
 
@@ -30,8 +30,8 @@ def known(material: Material) -> frozenset[bytes]:
     return frozenset(one.der for one in certificates.read_all(material.bundle()))
 
 
-def at(material: Material, now: int, **more: object) -> serving_certificate.Step:
-    return serving_certificate.next_step(View(material, None, known(material), now, **more), TERMS)
+def at(material: Material, now: int, **more: object) -> rotation.Step:
+    return rotation.next_step(View(material, None, known(material), now, **more), TERMS)
 
 
 def test_the_steps_of_a_rotation_and_their_times():
@@ -44,7 +44,7 @@ def test_the_steps_of_a_rotation_and_their_times():
     prepared = at(material, NOW, rotation="today")
     assert isinstance(prepared, Store)
     assert prepared.why == "authority_prepared"
-    assert serving_certificate.next_step(
+    assert rotation.next_step(
         View(prepared.material, None, known(material), NOW), TERMS
     ) == Publish(prepared.material.bundle())
     noted = at(prepared.material, NOW + 7)
@@ -67,12 +67,12 @@ def test_the_steps_of_a_rotation_and_their_times():
 
 def test_until_when_a_replica_may_be_sure():
     material = made()
-    assert serving_certificate.sure_until(material, NOW, TERMS) == NOW + 200
+    assert rotation.sure_until(material, NOW, TERMS) == NOW + 200
     upcoming = replace(material, next=certificates.make_authority(9_000, NOW))
-    assert serving_certificate.sure_until(upcoming, NOW, TERMS) == NOW + 200
+    assert rotation.sure_until(upcoming, NOW, TERMS) == NOW + 200
     published = replace(upcoming, next_published_at=NOW - 60)
-    assert serving_certificate.sure_until(published, NOW, TERMS) == NOW + 140
-    assert serving_certificate.sure_until(material, NOW + 2_950, TERMS) == NOW + 3_000, (
+    assert rotation.sure_until(published, NOW, TERMS) == NOW + 140
+    assert rotation.sure_until(material, NOW + 2_950, TERMS) == NOW + 3_000, (
         "a leaf that ends is sure of nothing"
     )
 
@@ -100,9 +100,9 @@ def test_what_is_stored_is_read_back_and_shown_to_nobody():
     full = replace(
         made(), next=certificates.make_authority(9_000, NOW), next_published_at=NOW, rotation="x"
     )
-    assert stored_certificate.decode(stored_certificate.encode(full)) == full
-    assert stored_certificate.decode({}) is None
-    assert stored_certificate.decode({"tls.crt": b""}) is None
+    assert encoding.decode(encoding.encode(full)) == full
+    assert encoding.decode({}) is None
+    assert encoding.decode({"tls.crt": b""}) is None
     assert "PRIVATE" not in repr(full)
 
 
@@ -131,15 +131,13 @@ def test_what_is_stored_is_read_back_and_shown_to_nobody():
 )
 def test_what_is_not_ours_is_refused(change):
     with pytest.raises(StoredError):
-        stored_certificate.decode({**stored_certificate.encode(made()), **change})
+        encoding.decode({**encoding.encode(made()), **change})
 
 
 def test_a_leaf_of_another_authority_is_refused():
     mine, other = made(), made()
     with pytest.raises(StoredError, match="not signed by the authority"):
-        stored_certificate.decode(
-            stored_certificate.encode(replace(mine, authority=other.authority))
-        )
+        encoding.decode(encoding.encode(replace(mine, authority=other.authority)))
 
 
 def test_a_mounted_bundle_follows_its_link_and_holds_certificates_only(tmp_path):

@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 import pytest
-from capsign_injector import connection, connections, server
-from capsign_injector.connections import Connections
-from capsign_injector.metrics import Metrics
+from capsign_injector.certificate.tls import ServingTls
 from capsign_injector.review import MAX_REVIEW_BYTES
-from capsign_injector.server import NotAReviewError, NoTrustBundleError, Webhook
-from capsign_injector.serving_tls import ServingTls
+from capsign_injector.serve import connection, connections, webhook
+from capsign_injector.serve.connections import Connections
+from capsign_injector.serve.metrics import Metrics
+from capsign_injector.serve.webhook import NotAReviewError, NoTrustBundleError, Webhook
 from support import injector_rig as rig
 
 HEAD = "POST /inject HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -213,7 +213,7 @@ async def test_a_head_that_dribbles_ends(monkeypatch):
 
 
 async def test_a_body_that_dribbles_is_answered(monkeypatch):
-    monkeypatch.setattr(server, "BODY_S", 0.05)
+    monkeypatch.setattr(webhook, "BODY_S", 0.05)
     monkeypatch.setattr(connection, "LINGER_S", 0.05)
     async with serving() as made:
         answer = await made.exchange(f"{HEAD}Content-Length: 20\r\n\r\n{{".encode())

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from capsign_injector import certificates
+from capsign_injector.certificate import certificates
 from capsign_injector.server_settings import Server
 from support.ca import Authority
 

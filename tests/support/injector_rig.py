@@ -7,8 +7,9 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from capsign_injector import certificates, server_settings
-from capsign_injector.certificates import Pair
+from capsign_injector import server_settings
+from capsign_injector.certificate import certificates
+from capsign_injector.certificate.certificates import Pair
 
 NAME = "capsign-injector.capsign-system.svc"
 

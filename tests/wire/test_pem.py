@@ -13,8 +13,9 @@ from capsign_adapter.enrol.api import Api
 from capsign_adapter.front.tls import CertificateFiles, read_authorities
 from capsign_agent.identity.credentials import CredentialsError, checked
 from capsign_cli import credentials as cli
-from capsign_injector import agent_config, certificates, mounted
-from capsign_injector.certificates import Pair
+from capsign_injector.build import agent_config
+from capsign_injector.certificate import certificates, mounted
+from capsign_injector.certificate.certificates import Pair
 from capsign_wire import pem
 from hypothesis import given
 from hypothesis import strategies as st

@@ -112,7 +112,7 @@ def inject(
 
 def _settings(file: Path | None, bundle: Path | None) -> tuple[Any, str]:
     try:
-        from capsign_injector.agent_config import certificates
+        from capsign_injector.build.agent_config import certificates
         from capsign_injector.settings import Settings, parse
         from capsign_wire.settings import SettingsError
     except ModuleNotFoundError as error:
@@ -190,7 +190,7 @@ def inject_all(document: Any, source: str, namespace: str, settings: Any, bundle
 
 
 def _patch(done: list[Document]) -> list[dict[str, Any]]:
-    from capsign_injector.patch import diff
+    from capsign_injector.build.patch import diff
 
     changed = [one for one in done if one.changed]
     if len(changed) > 1:

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from capsign_injector import agent_config, quantity, refusals, sidecar
-from capsign_injector import annotations as asking
-from capsign_injector import pod as pods
-from capsign_injector.annotations import Wanted
+from capsign_injector import quantity
+from capsign_injector.build import agent_config, sidecar
+from capsign_injector.judge import refusals
+from capsign_injector.read import annotations as asking
+from capsign_injector.read import pod as pods
+from capsign_injector.read.annotations import Wanted
 from capsign_injector.refusal import Reason, Refusal, shown
 from capsign_injector.settings import Settings
 

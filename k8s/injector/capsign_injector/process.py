@@ -11,16 +11,17 @@ from typing import Protocol
 from capsign_wire import logs
 from capsign_wire.settings import SettingsError
 
-from capsign_injector import cluster, mounted, review
-from capsign_injector.certificate_keeper import CertificateKeeper
-from capsign_injector.confirmation import Confirmation
-from capsign_injector.connections import Connections, affordable
-from capsign_injector.health import MAX_CONNECTIONS, Health
-from capsign_injector.metrics import Metrics
-from capsign_injector.server import NotAReviewError, NoTrustBundleError, Webhook
+from capsign_injector import review
+from capsign_injector.certificate import cluster, mounted
+from capsign_injector.certificate.keeper import CertificateKeeper
+from capsign_injector.certificate.tls import ServingTls
+from capsign_injector.serve.connections import Connections, affordable
+from capsign_injector.serve.health import MAX_CONNECTIONS, Health
+from capsign_injector.serve.metrics import Metrics
+from capsign_injector.serve.webhook import NotAReviewError, NoTrustBundleError, Webhook
 from capsign_injector.server_settings import address
-from capsign_injector.serving_tls import ServingTls
 from capsign_injector.settings import Settings
+from capsign_injector.trust.confirmation import Confirmation
 from capsign_injector.watched_files import FileError
 
 

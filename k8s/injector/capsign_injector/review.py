@@ -16,7 +16,7 @@ import msgspec
 from capsign_wire.settings import SettingsError
 from msgspec import Meta
 
-from capsign_injector import patch
+from capsign_injector.build import patch
 from capsign_injector.inject import inject, wants
 from capsign_injector.refusal import Reason, Refusal, shown
 from capsign_injector.settings import Settings

@@ -8,11 +8,11 @@ import time
 
 from capsign_wire.settings import SettingsError
 
-from capsign_injector import cluster, mounted
-from capsign_injector.cluster import ClusterError
-from capsign_injector.connections import listening
+from capsign_injector.certificate import cluster, mounted
+from capsign_injector.certificate.cluster import ClusterError
+from capsign_injector.certificate.tls import ServingTls
+from capsign_injector.serve.connections import listening
 from capsign_injector.server_settings import Server, address
-from capsign_injector.serving_tls import ServingTls
 from capsign_injector.settings import Settings
 from capsign_injector.watched_files import FileError
 

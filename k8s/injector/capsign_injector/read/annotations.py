@@ -14,10 +14,10 @@ from itertools import islice
 from typing import get_args
 
 from capsign_injector import quantity
+from capsign_injector.build.sidecar import MAX_SOCKETS
 from capsign_injector.refusal import Reason, Refusal, shown
 from capsign_injector.server_settings import LogLevel
 from capsign_injector.settings import ENDPOINT, MaySet, Profile, Settings
-from capsign_injector.sidecar import MAX_SOCKETS
 
 PREFIX = "capsign.dev/"
 LABEL = f"{PREFIX}inject"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import hdrs, web
 
-from capsign_injector import metrics as text_format
-from capsign_injector.metrics import Metrics
+from capsign_injector.serve import metrics as text_format
+from capsign_injector.serve.metrics import Metrics
 
 MAX_CONNECTIONS = 64
 """Probes and a scraper need a few."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Collection
 
-from capsign_injector.pod import HostPath, Mount
+from capsign_injector.read.pod import HostPath, Mount
 
 TO_READ = (
     "/etc/ca-certificates",

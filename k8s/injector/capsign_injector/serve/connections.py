@@ -19,7 +19,7 @@ from contextlib import suppress
 from aiohttp import web
 from capsign_wire import logs
 
-from capsign_injector.connection import LINGER_S, Connection, Owner
+from capsign_injector.serve.connection import LINGER_S, Connection, Owner
 
 HANDSHAKE_S = 5.0
 """Longest TLS handshake."""

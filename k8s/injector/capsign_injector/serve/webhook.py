@@ -15,7 +15,7 @@ from typing import Protocol
 from aiohttp import ClientError, hdrs, web
 from capsign_wire import logs
 
-from capsign_injector.metrics import Metrics
+from capsign_injector.serve.metrics import Metrics
 from capsign_injector.server_settings import Server
 
 PATH = "/inject"

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from capsign_injector import certificates
-from capsign_injector.certificates import Facts, Pair
+from capsign_injector.certificate import certificates
+from capsign_injector.certificate.certificates import Facts, Pair
 
 
 @dataclass(frozen=True, slots=True)

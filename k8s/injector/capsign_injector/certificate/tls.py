@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import ssl
 
-from capsign_injector.certificates import CertificateError, Pair
+from capsign_injector.certificate.certificates import CertificateError, Pair
 
 
 class ServingTls:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from capsign_wire import logs, pem
 
-from capsign_injector import certificates
-from capsign_injector.certificates import CertificateError, Pair
+from capsign_injector.certificate import certificates
+from capsign_injector.certificate.certificates import CertificateError, Pair
+from capsign_injector.certificate.tls import ServingTls
 from capsign_injector.server_settings import Server
-from capsign_injector.serving_tls import ServingTls
 from capsign_injector.watched_files import FileError, WatchedFiles
 
 LOOK_S = 2.0

@@ -3,7 +3,7 @@ step, serves what is stored.
 
 Any number of replicas do this at once. Each write holds only if nobody else wrote since the read,
 and one that lost looks again, so they agree without a leader. What decides is
-`serving_certificate`.
+`rotation`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from contextlib import AbstractAsyncContextManager, suppress
 
 from capsign_wire import logs
 
-from capsign_injector import certificates, serving_certificate, stored_certificate
-from capsign_injector.certificates import CertificateError
-from capsign_injector.cluster import Cluster, ClusterError, ConflictError
+from capsign_injector.certificate import certificates, encoding, rotation
+from capsign_injector.certificate.certificates import CertificateError
+from capsign_injector.certificate.cluster import Cluster, ClusterError, ConflictError
+from capsign_injector.certificate.encoding import StoredError
+from capsign_injector.certificate.rotation import Material, Publish, Store, Terms, View
+from capsign_injector.certificate.tls import ServingTls
 from capsign_injector.server_settings import Server
-from capsign_injector.serving_certificate import Material, Publish, Store, Terms, View
-from capsign_injector.serving_tls import ServingTls
-from capsign_injector.stored_certificate import StoredError
 
 MAX_STEPS = 16
 """Most steps of one look. Two replicas that start together need fewer; more would be a quarrel, and
@@ -116,7 +116,7 @@ class CertificateKeeper:
         secret = await cluster.secret()
         self._ahead = cluster.now - self._clock()
         try:
-            stored = stored_certificate.decode(secret.data)
+            stored = encoding.decode(secret.data)
         except StoredError as error:
             raise StoredError(
                 f"Secret {self._settings.namespace}/{self._settings.secret}: {error}"
@@ -130,9 +130,9 @@ class CertificateKeeper:
         view = View(
             stored, self._held, trusted, cluster.now, secret.rotation, self._empty_since or 0
         )
-        step = serving_certificate.next_step(view, self._terms)
+        step = rotation.next_step(view, self._terms)
         if isinstance(step, Store):
-            await cluster.store(secret, stored_certificate.encode(step.material), webhooks)
+            await cluster.store(secret, encoding.encode(step.material), webhooks)
             logs.event("certificate.stored", step=step.why)
             return None
         if isinstance(step, Publish):
@@ -149,7 +149,7 @@ class CertificateKeeper:
             logs.event("certificate.loaded", generation=self._tls.generation)
         self._held = stored
         self._published = certificates.read(stored.authority.certificate).der in trusted
-        self._sure_until = serving_certificate.sure_until(stored, now, self._terms)
+        self._sure_until = rotation.sure_until(stored, now, self._terms)
         self._fault = "it is about to be published" if not self._published else "all is well"
 
     def _failed(self, error: Exception) -> None:

@@ -12,12 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from capsign_injector import host_paths
-from capsign_injector.agent_config import RUN
-from capsign_injector.pod import Container, HostPath, Mount, Pod, SecurityContext
-from capsign_injector.refusal import Reason, Refusal, shown
-from capsign_injector.settings import Settings
-from capsign_injector.sidecar import (
+from capsign_injector.build.agent_config import RUN
+from capsign_injector.build.sidecar import (
     AGENT,
     MAX_SOCKETS,
     OURS,
@@ -25,6 +21,10 @@ from capsign_injector.sidecar import (
     SOCKET_PATH,
     SOCKET_VOLUME,
 )
+from capsign_injector.judge import host_paths
+from capsign_injector.read.pod import Container, HostPath, Mount, Pod, SecurityContext
+from capsign_injector.refusal import Reason, Refusal, shown
+from capsign_injector.settings import Settings
 
 MIRROR = "kubernetes.io/config.mirror"
 """Annotation of a static pod's image in the API: the kubelet runs the file on the node, whatever is

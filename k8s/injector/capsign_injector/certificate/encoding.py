@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from capsign_injector import certificates
-from capsign_injector.certificates import CertificateError, Pair
-from capsign_injector.serving_certificate import Material
+from capsign_injector.certificate import certificates
+from capsign_injector.certificate.certificates import CertificateError, Pair
+from capsign_injector.certificate.rotation import Material
 
 FORMAT = b"1"
 _KNOWN = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from capsign_injector import quantity
-from capsign_injector.agent_config import RUN, STATE, TOKEN_FILE
+from capsign_injector.build.agent_config import RUN, STATE, TOKEN_FILE
 from capsign_injector.settings import CONFIG_ENV, EnvVar, Settings
 
 AGENT = "capsign-agent"

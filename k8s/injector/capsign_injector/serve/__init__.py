@@ -1,0 +1,1 @@
+"""HTTPS around the pure review: listeners, connections, bounds, health and metrics."""
