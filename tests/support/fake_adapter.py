@@ -368,6 +368,8 @@ class _Capability(capability_pb2_grpc.CapabilityServiceServicer):
         fake.faults.before_issue()
         if fake.faults.issue:
             abort(context, FailureError(fake.faults.issue))
+        if request.grants and not set(request.grants) & set(fake.grants):
+            abort(context, FailureError(fail.REASON_NOT_FOUND))
         fake.issued += 1
         wanted = [
             grant

@@ -60,23 +60,26 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
 
     @guarded
     def IssueHandles(self, peer: Peer, request: pb.IssueHandlesRequest) -> pb.IssueHandlesResponse:
-        """One handle for each grant of this workload, or for each that the request names."""
+        """One handle for each grant of this workload, or for each that the request names. A name
+        that policy does not give it is left out, as one that was revoked is: it must not cost
+        the others.
+        """
         grants = {grant.name: grant for grant in self._policy.grants_of(peer.spiffe_id)}
         if not grants:
             raise FailureError(
                 failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy gives this workload no grant."
             )
         wanted = list(dict.fromkeys(request.grants)) or list(grants)
-        missing = [name for name in wanted if name not in grants]
-        if missing:
+        known = [grants[name] for name in wanted if name in grants]
+        if not known:
             raise FailureError(
                 failures_pb2.REASON_NOT_FOUND,
-                f"The policy does not give this workload the grant {missing[0]}.",
+                f"The policy does not give this workload the grant {wanted[0]}.",
                 field="grants",
             )
         snapshot = self._snapshots.refresh()
         withdrawn = snapshot.revoked.of_grant
-        given = [grants[name] for name in wanted if withdrawn(grants[name], peer.spiffe_id) is None]
+        given = [grant for grant in known if withdrawn(grant, peer.spiffe_id) is None]
         self._budget.charge(peer, cost.issue(len(given)))
         return pb.IssueHandlesResponse(
             handles=[self._issue(grant, peer) for grant in given],

@@ -277,12 +277,12 @@ class HandleBook:
 
     def replace(self, issued: Iterable[Issued], now: float, mint_public_key: bytes = b"") -> None:
         """Take a full set: what is not in it was withdrawn. Raises ValueError if one cannot be
-        narrowed.
+        narrowed; the others are taken.
         """
         self._mint = mint_public_key or self._mint
-        self.renewed(list(self._issued), issued, now)
         for socket in self._sockets:
             socket.known = True
+        self.renewed(list(self._issued), issued, now)
 
     def renewed(self, asked: Iterable[str], issued: Iterable[Issued], now: float) -> None:
         """Take the answer to a renewal of these grants: what is not in it was withdrawn. Raises
@@ -291,15 +291,26 @@ class HandleBook:
         fresh = {one.grant: one for one in issued}
         for grant in set(asked) - fresh.keys():
             self.drop_grant(grant)
-        for grant, one in fresh.items():
-            bucket = self._buckets.get(grant)
-            if bucket is None:
-                bucket = self._buckets[grant] = Bucket(one.rate_per_second, one.burst, now)
-            bucket.change(one.rate_per_second, one.burst, now)
-            for socket in self._sockets:
-                if socket.offers(grant):
-                    socket.put(one, bucket, self._mint, now)
-            self._issued[grant], self._received_at[grant] = one, now
+        spoiled: ValueError | None = None
+        for one in fresh.values():
+            try:
+                self._put(one, now)
+            except ValueError as error:
+                spoiled = error
+        if spoiled is not None:
+            raise spoiled
+
+    def _put(self, one: Issued, now: float) -> None:
+        """Take one handle for every socket that offers its grant. Raises ValueError."""
+        grant = one.grant
+        bucket = self._buckets.get(grant)
+        if bucket is None:
+            bucket = self._buckets[grant] = Bucket(one.rate_per_second, one.burst, now)
+        bucket.change(one.rate_per_second, one.burst, now)
+        for socket in self._sockets:
+            if socket.offers(grant):
+                socket.put(one, bucket, self._mint, now)
+        self._issued[grant], self._received_at[grant] = one, now
 
     def drop_grant(
         self, grant: str, reason: failures_pb2.Reason.ValueType = failures_pb2.REASON_HANDLE_REVOKED

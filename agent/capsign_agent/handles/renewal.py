@@ -94,6 +94,7 @@ class Renewal:
         self._connected = connected
         self._failures = 0
         self._awaited = False
+        self._missing: list[str] = []
         self._tried = asyncio.Event()
         self._asking = asyncio.Lock()
         self._kick = asyncio.Event()
@@ -201,8 +202,16 @@ class Renewal:
             finally:
                 self._fetching = False
             self._epoch = max(self._epoch, response.revocation_epoch)
+            self._tell_missing()
             if self._told_meanwhile > response.revocation_epoch:
                 self.fetch_soon()
+
+    def _tell_missing(self) -> None:
+        """Say which grants of the configuration the adapter does not give, when that changes."""
+        missing = [grant for grant in self._book.wanted if grant not in self._book.issued]
+        if missing != self._missing:
+            self._missing = missing
+            (logs.warning if missing else logs.event)("handles.missing", grants=" ".join(missing))
 
     async def listen(self) -> None:
         """Follow the adapter's Watch stream for ever, at whichever replica answers."""
@@ -253,10 +262,14 @@ class Renewal:
         self._epoch = max(self._epoch, response.revocation_epoch)
 
     def _take(self, change: Callable[[float], None]) -> None:
+        """Take handles, and ask for a full set again if one of them is not good: the others count.
+        Raises FailureError then.
+        """
         before = self._given()
         try:
             change(self._clock())
         except ValueError:
+            self._fetch_anew = True
             raise FailureError(
                 failures_pb2.REASON_HANDLE_FORGED, "A handle from the adapter cannot be narrowed."
             ) from None

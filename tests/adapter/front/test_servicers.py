@@ -256,6 +256,15 @@ def test_a_grant_of_another_workload_does_not_exist(servicers):
     assert failure.because_of(reasons.REASON_NOT_FOUND)
 
 
+def test_a_grant_that_policy_does_not_give_costs_the_others_nothing(servicers):
+    """Agents ask for the grants of all their sockets at once. Policy withdrew that of one, and the
+    refusal of the whole question took the handles of all others too.
+    """
+    asked = capability_pb2.IssueHandlesRequest(grants=["withdrawn", "thrice", "others"])
+    answer = servicers.call(CAPABILITY, "IssueHandles", asked)
+    assert [handle.grant for handle in answer.handles] == ["thrice"]
+
+
 @pytest.mark.parametrize("method", ["GetCheckpoint", "GetTile", "SubmitAudit"])
 def test_a_stranger_is_refused_everywhere(servicers, method):
     servicers.who = STRANGER

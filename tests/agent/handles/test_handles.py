@@ -168,6 +168,23 @@ def test_a_token_of_another_mint_is_not_narrowed_and_the_old_one_stays(
     assert socket.listed(NOW, 0)[0].token == token
 
 
+def test_one_that_cannot_be_narrowed_costs_the_others_nothing(
+    fake: FakeAdapter, ca: TestCa
+) -> None:
+    """The one of an adapter with another mint came first, and those after it were not taken: they
+    ended, although the adapter had given new ones.
+    """
+    socket = SocketHandles("app", (), Narrowing(("ES256",)))
+    held = book(fake, socket)
+    take(held, fake, Grant("a"), Grant("b"))
+    before = {one.grant: one.token for one in socket.listed(NOW, 0)}
+    with pytest.raises(ValueError, match="narrowed"):
+        held.replace([FakeAdapter(ca).handle(Grant("a")), fake.handle(Grant("b"))], NOW)
+    after = {one.grant: one.token for one in socket.listed(NOW, 0)}
+    assert after["a"] == before["a"]
+    assert after["b"] != before["b"]
+
+
 def test_a_node_whose_clock_is_hours_ahead_is_told_that_its_clock_is(fake: FakeAdapter) -> None:
     """Every new handle has ended by that clock: "not renewed yet", for ever, would name the wrong
     cause.

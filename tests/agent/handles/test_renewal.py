@@ -5,6 +5,7 @@ too early for the question.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -268,6 +269,19 @@ async def test_nothing_is_renewed_after_a_question_of_others_that_failed(rig: Ri
         rig.adapter.gate.set()
         await until(lambda: rig.adapter.asked == 3, seconds=5)
         assert rig.adapter.renewals == 0
+
+
+async def test_grants_that_the_adapter_does_not_give_are_named_once(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are held; only the log can say what became of the one that policy withdrew."""
+    rig.socket.grants = frozenset({"a", "b", "withdrawn"})
+    await rig.renewal.fetch()
+    await rig.renewal.fetch()
+    assert rig.book.usable(rig.clock()) == 2
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    missing = [line["grants"] for line in told if line["event"] == "handles.missing"]
+    assert missing == ["withdrawn"]
 
 
 async def test_a_question_that_failed_is_asked_again(rig: Rig) -> None:

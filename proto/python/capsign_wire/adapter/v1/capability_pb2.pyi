@@ -96,7 +96,9 @@ class IssueHandlesRequest(_message.Message):
     GRANTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Grants by name; empty: every grant of this workload."""
+        """Grants by name; empty: every grant of this workload. One that policy does not give it is left out of the answer; if
+        it gives none of them, the call is refused as NOT_FOUND.
+        """
 
     def __init__(
         self,
@@ -126,7 +128,7 @@ class IssueHandlesResponse(_message.Message):
     """The epoch under which they were made."""
     @_builtins.property
     def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___IssuedHandle]:
-        """One for each grant."""
+        """One for each grant that the workload has and that was not revoked; compare grants to see which are missing."""
 
     def __init__(
         self,
