@@ -22,6 +22,7 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent import __version__, process
+from capsign_agent.backoff import backoff_s
 from capsign_agent.config import Config, Socket
 from capsign_agent.front import memory_shares
 from capsign_agent.front.admission import Front, Leaving, server_options
@@ -32,7 +33,7 @@ from capsign_agent.front.servicer import SigningServicer
 from capsign_agent.front.sockets import SocketClaim, SocketError
 from capsign_agent.handles.narrow import Narrowing
 from capsign_agent.handles.registry import HandleBook, SocketHandles
-from capsign_agent.handles.renewal import Renewal, backoff_s
+from capsign_agent.handles.renewal import Renewal
 from capsign_agent.identity.choose import source_of
 from capsign_agent.identity.events import Account
 from capsign_agent.journal import records

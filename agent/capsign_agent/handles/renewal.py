@@ -20,18 +20,15 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_agent.backoff import LEAST_WAIT_S, MOST_S, backoff_s
 from capsign_agent.handles.registry import HandleBook, Held, NotYetError
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 
 T = TypeVar("T")
 
-BACKOFF_FIRST_S = 0.2
-BACKOFF_MOST_S = 15.0
 RENEWAL_BYTES = bounds.ADAPTER_REQUEST_BYTES - 16 * 1024
 """Tokens that are renewed in one request, bytes."""
-LEAST_WAIT_S = 1.0
-"""Never renew more often than this, however short a life the adapter gives."""
 LOOK_EVERY_S = 2.0
 """How often a wait looks at the clock: it may have been set, or the node may have slept, and no
 timer notices either.
@@ -323,7 +320,7 @@ class Renewal:
     def _next_wait(self) -> float:
         at = self._book.half_life()
         if not at:
-            return BACKOFF_MOST_S
+            return MOST_S
         return max(LEAST_WAIT_S, (at - self._clock()) * random.uniform(0.9, 1.0))
 
 
@@ -339,10 +336,3 @@ def _in_requests(tokens: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
         size += len(token)
     if part:
         yield part
-
-
-def backoff_s(failures: int) -> float:
-    """Exponential with jitter, seconds."""
-    return min(
-        BACKOFF_MOST_S, BACKOFF_FIRST_S * float(2 ** min(failures - 1, 10))
-    ) * random.uniform(0.5, 1.0)

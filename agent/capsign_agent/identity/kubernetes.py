@@ -28,8 +28,8 @@ from capsign_wire.failures import FailureError
 from capsign_wire.pem import written as pem_of
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_agent.backoff import LEAST_WAIT_S, backoff_s
 from capsign_agent.config import Kubernetes
-from capsign_agent.handles.renewal import LEAST_WAIT_S, backoff_s
 from capsign_agent.identity import request
 from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
 from capsign_agent.identity.enrolment import Enrolment

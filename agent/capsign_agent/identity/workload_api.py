@@ -21,8 +21,8 @@ from capsign_wire import channels, unix_socket
 from capsign_wire.pem import written as pem_of
 from capsign_wire.spiffe.workload import workload_pb2, workload_pb2_grpc
 
+from capsign_agent.backoff import backoff_s
 from capsign_agent.config import WorkloadApi
-from capsign_agent.handles.renewal import backoff_s
 from capsign_agent.identity import der
 from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
 from capsign_agent.identity.events import Account

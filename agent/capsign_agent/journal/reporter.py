@@ -20,7 +20,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.handles.renewal import backoff_s
+from capsign_agent.backoff import backoff_s
 from capsign_agent.journal.journal import Journal, JournalError, Segment
 
 ROUTINE_S = 900.0
