@@ -12,23 +12,23 @@ from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import capability_for
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
+from capsign_adapter.decide.handle_cache import Verdicts
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
-from capsign_adapter.decide.verdicts import Verdicts
 from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.provisioning import provision_all
+from capsign_adapter.sign.admit import Groups
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.checkpoints import Checkpoints
+from capsign_adapter.sign.decision_cache import Recent
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fair import Lane, Turns
 from capsign_adapter.sign.fence import Fence
-from capsign_adapter.sign.group import Groups
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
-from capsign_adapter.sign.recent import Recent
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_adapter.store.open import open_store

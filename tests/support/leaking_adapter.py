@@ -11,7 +11,7 @@ from typing import Any
 
 from capsign_adapter import __main__
 from capsign_adapter.keys import keyring
-from capsign_adapter.sign.group import Groups
+from capsign_adapter.sign.admit import Groups
 
 
 def install() -> None:

@@ -19,9 +19,9 @@ from capsign_adapter.decide import cost
 from capsign_adapter.decide.biscuits import Mint
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import Capability, capability_for
+from capsign_adapter.decide.handle_cache import Verdicts
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Grant, Policy
-from capsign_adapter.decide.verdicts import Verdicts
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.front.places import Places
 from capsign_adapter.front.streams import Streams

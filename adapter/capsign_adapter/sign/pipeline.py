@@ -30,12 +30,12 @@ from capsign_adapter.decide.evidence_quota import REFUSAL_BYTES, EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets, Taken
+from capsign_adapter.sign.admit import Bound, Decided, Groups, Ready
+from capsign_adapter.sign.decision_cache import Recent, name_of
 from capsign_adapter.sign.edge import failure_of, now_ms, pause
 from capsign_adapter.sign.fair import TURN_US, Turn, Turns, flow_of
 from capsign_adapter.sign.fence import Passage
-from capsign_adapter.sign.group import Bound, Decided, Groups, Ready
-from capsign_adapter.sign.recent import Recent, name_of
-from capsign_adapter.sign.signing import Patience, Signing
+from capsign_adapter.sign.signing_threads import Patience, Signing
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_adapter.store.interface import (

@@ -13,7 +13,7 @@ from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.keys.keyring import Keyring, Signer
-from capsign_adapter.sign.group import context_of
+from capsign_adapter.sign.admit import context_of
 from capsign_adapter.sign.snapshot import Snapshots
 
 

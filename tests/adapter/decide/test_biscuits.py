@@ -10,7 +10,7 @@ from biscuit_auth import BiscuitBuilder, KeyPair
 from capsign_adapter.decide import biscuits
 from capsign_adapter.decide.admission import Operation
 from capsign_adapter.decide.biscuits import MAX_BLOCKS, MAX_OPERATIONS, Mint, Verifier
-from capsign_adapter.decide.verdicts import Verdicts
+from capsign_adapter.decide.handle_cache import Verdicts
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as why
 from hypothesis import given, settings

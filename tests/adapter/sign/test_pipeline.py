@@ -13,7 +13,7 @@ from capsign_adapter.decide import cost
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.sign import pipeline as pipeline_module
-from capsign_adapter.sign import signing as signing_module
+from capsign_adapter.sign import signing_threads as signing_module
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.fair import Turn
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from capsign_adapter.keys.keyring import Signer
-from capsign_adapter.sign.signing import WORTH_TWO, Patience, Signing
+from capsign_adapter.sign.signing_threads import WORTH_TWO, Patience, Signing
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons

@@ -19,9 +19,9 @@ from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.context import Context
+from capsign_adapter.decide.handle_cache import Verdicts
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.decide.verdicts import Verdicts
 from capsign_adapter.keys.commitment import CommitmentKeys, GroupFingerprint
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.sign.snapshot import Snapshot

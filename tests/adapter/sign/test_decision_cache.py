@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from capsign_adapter.sign import recent as module
+from capsign_adapter.sign import decision_cache as module
+from capsign_adapter.sign.decision_cache import Recent, name_of
 from capsign_adapter.sign.edge import now_ms
-from capsign_adapter.sign.recent import Recent, name_of
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.adapter.v1 import signing_pb2 as pb

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.sign.group import Ready
+from capsign_adapter.sign.admit import Ready
 from capsign_adapter.sign.snapshot import Snapshot
 
 KEPT_MS = 1000
