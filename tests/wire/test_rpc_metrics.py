@@ -62,18 +62,23 @@ def seen(metrics):
 
 @contextmanager
 def capabilities():
+    """A stub and the server's metrics. Once it is left every handler has ended, and is counted."""
     metrics = Metrics()
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    registrar = LenientRegistrar(MeasuredRegistrar(server, metrics))
-    capability_pb2_grpc.add_CapabilityServiceServicer_to_server(Capabilities(), registrar)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield capability_pb2_grpc.CapabilityServiceStub(channel), metrics, server
+    with futures.ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool)
+        registrar = LenientRegistrar(MeasuredRegistrar(server, metrics))
+        capability_pb2_grpc.add_CapabilityServiceServicer_to_server(Capabilities(), registrar)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                yield capability_pb2_grpc.CapabilityServiceStub(channel), metrics
+        finally:
+            server.stop(None).wait()
 
 
 def test_a_synchronous_server():
-    with capabilities() as (stub, metrics, server):
+    with capabilities() as (stub, metrics):
         stub.IssueHandles(pb.IssueHandlesRequest())
         with pytest.raises(grpc.RpcError):
             stub.IssueHandles(pb.IssueHandlesRequest(grants=["x"]))
@@ -82,8 +87,6 @@ def test_a_synchronous_server():
         watch = stub.Watch(pb.WatchRequest())
         next(watch)
         watch.cancel()
-        server.stop(None).wait()
-        server.stop(None).wait()
     refused = failures_pb2.REASON_HANDLE_UNKNOWN
     found = seen(metrics)
     assert found.pop((WATCH, "CANCELLED", "")) == 1

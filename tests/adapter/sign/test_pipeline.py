@@ -214,6 +214,7 @@ def test_a_batch_that_is_decided_anew_keeps_its_rate_and_is_recorded_once(rig, m
         (b"\x00" * 16, reasons.REASON_INPUT_MALFORMED),
         (intent_at(3_600_000), reasons.REASON_INTENT_FROM_FUTURE),
     ],
+    ids=["zeros", "from the future"],  # it is random: two workers would have two names for one test
 )
 def test_an_intent_id_that_is_none_is_refused(rig, intent, reason):
     (item,) = rig.sign(b"m", intents=[intent])
