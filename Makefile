@@ -11,11 +11,15 @@ PYTHONS ?= python3.12 python3.13 python3.14
 VENV_PROTO := .venv-proto
 BIN := $(VENV)/bin
 DEMO ?= .demo
-SOURCES := proto/python evidence agent adapter k8s/injector clients/python clients/cli
+# Processes for tests that may run side by side. WORKERS=1: one after the other.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
+PARALLEL = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --maxprocesses 8 --dist worksteal)
+DISTRIBUTIONS := ./proto/python ./evidence ./clients/python ./agent ./adapter ./k8s/injector ./clients/cli
 
 # An environment is good as long as the locks it was made from are the same; its stamp carries their digest.
 digest = $(shell cat $(1) | sha256sum | cut -c1-16)
-STAMP := $(VENV)/made-from-$(call digest,requirements/dev.lock pyproject.toml)
+PROJECTS := $(DISTRIBUTIONS:%=%/pyproject.toml)
+STAMP := $(VENV)/made-from-$(call digest,requirements/dev.lock $(PROJECTS) hatch_build.py proto/python/capsign_wire/__init__.py)
 STAMP_PROTO := $(VENV_PROTO)/made-from-$(call digest,requirements/proto.lock)
 
 .PHONY: help
@@ -32,7 +36,7 @@ demo-down: venv ## End what `make demo` started
 
 .PHONY: test
 test: venv system-packages ## All tests: unit, then real processes
-	$(BIN)/python -m pytest -q -m "not system" tests
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "not system" tests
 	$(BIN)/python -m pytest -q -m "system and not kube" tests
 
 .PHONY: test-kube
@@ -42,7 +46,7 @@ test-kube: venv kube-packages images ## A real Kubernetes: node, images, chart, 
 
 .PHONY: test-unit
 test-unit: venv ## The fast tests only
-	$(BIN)/python -m pytest -q -m "not system" tests
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "not system" tests
 
 .PHONY: test-pythons
 test-pythons: ## The fast tests on every other Python of this machine (PYTHONS="python3.12 python3.13")
@@ -104,18 +108,22 @@ proto-baseline: $(STAMP_PROTO) ## Accept the protos as the contract that `make c
 .PHONY: lock
 lock: $(STAMP_PROTO) ## Resolve requirements/*.lock anew
 	$(VENV_PROTO)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--no-emit-package capsign --extra dev pyproject.toml -o requirements/dev.lock
+		--group dev $(PROJECTS) -o requirements/dev.lock
 	$(VENV_PROTO)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		requirements/proto.in -o requirements/proto.lock
 	$(VENV_PROTO)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		requirements/images.in -o requirements/images.lock
-	@$(call lock-image,agent,--extra agent)
-	@$(call lock-image,adapter,--extra adapter --extra cli)
-	@$(call lock-image,injector,--extra injector $(addprefix --no-emit-package ,grpcio protobuf googleapis-common-protos))
+	@$(call lock-image,agent,./proto/python ./agent)
+	@$(call lock-image,adapter,./proto/python ./evidence ./adapter ./clients/python ./clients/cli)
+	@$(call lock-image,injector,./k8s/injector)
 
-# What is in an image: for Linux alone, in the versions that are tested. The injector speaks no gRPC.
+# What is in an image: for Linux alone, in the versions that are tested. The injector speaks no gRPC, hence no ./proto/python.
 lock-image = $(VENV_PROTO)/bin/uv pip compile --quiet --python-platform linux --python-version 3.11 --generate-hashes --no-header \
-	--no-annotate --no-emit-package capsign --constraints requirements/dev.lock $(2) pyproject.toml -o requirements/$(1).lock
+	--no-annotate --constraints requirements/dev.lock $(addsuffix /pyproject.toml,$(2)) -o requirements/$(1).lock
+
+.PHONY: wheels
+wheels: venv ## Build the distributions' wheels into dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist $(DISTRIBUTIONS)
 
 .PHONY: system-packages
 system-packages: ## Install SoftHSM2, NSS, OpenSC, PostgreSQL and openssl, or say how
@@ -128,12 +136,17 @@ kube-packages: ## Install what images and clusters need (buildah, mmdebstrap, co
 .PHONY: venv
 venv: $(STAMP) ## Make or refresh .venv from the lock
 
+.PHONY: stamp
+stamp:
+	@echo $(STAMP)
+
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "capsign needs Python 3.11 or newer; run make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	$(BIN)/python -m compileall -q $(SOURCES)
+	$(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes capsign # in older environments all commands were its
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e %)
+	$(BIN)/python -m compileall -q $(DISTRIBUTIONS)
 	@rm -f $(VENV)/made-from-*
 	@touch $@
 

@@ -90,8 +90,9 @@ def _first_authority(
     if not store.authorities():
         made.append(roll.prepare((), token, store, realm, now_ms).label)
     rows = store.authorities()
-    # also one whose maker died before this line
-    if all(row.state == AuthorityState.PREPARED for row in rows):
+    if all(
+        row.state == AuthorityState.PREPARED for row in rows
+    ):  # also one whose maker died before this line
         step = authority.due(rows, realm.lives, now_ms)
         if step is not None:
             roll.take(step, rows, token, store, realm, now_ms)

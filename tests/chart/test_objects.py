@@ -547,8 +547,9 @@ def test_nothing_that_cannot_be_changed_differs_from_the_previous_version() -> N
         return {key: value for key, value in spec.items() if key not in changeable}
 
     assert fixed(previous_objects()) == fixed(chart.objects({}))
-    # what a claim that is there keeps
-    same_size = chart.objects({"adapter": {"persistence": {"size": "1Gi"}}})
+    same_size = chart.objects(
+        {"adapter": {"persistence": {"size": "1Gi"}}}
+    )  # what a claim that is there keeps
     claims = [
         chart.one(each, "PersistentVolumeClaim", "capsign-adapter-data")
         for each in (previous_objects(), same_size)

@@ -408,7 +408,7 @@ def test_without_the_injector_it_is_said_what_to_install(run, monkeypatch):
     ran = run(text=POD)
     assert (ran.code, ran.out) == (failures.USAGE, "")
     assert "There is no injector in this installation" in ran.err
-    assert "extras `cli` and `injector`" in ran.err
+    assert "pip install capsign-cli" in ran.err
 
 
 def test_a_patch_is_for_one_object(run):

@@ -240,6 +240,17 @@ def test_each_command_starts_on_a_read_only_root(every_built, name, command):
     assert done.stdout.lower().startswith(f"usage: {command}")
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [(name, command) for name, image in IMAGES.items() for command, _ in image.commands],
+)
+def test_each_command_says_its_version(every_built, name, command):
+    """`capsign` asked for the metadata of an installation; in an image there is none."""
+    done = every_built[name].sandbox.run(f"/opt/capsign/bin/{command}", "--version")
+    assert done.returncode == 0, done.stderr
+    assert every_built[name].config["Labels"]["org.opencontainers.image.version"] in done.stdout
+
+
 def test_a_wrong_configuration_is_explained_in_a_sentence(every_built):
     for name in ("agent", "adapter"):
         done = every_built[name].sandbox.run(
@@ -393,7 +404,7 @@ def test_one_tree_gives_the_same_bytes_twice(every_built, tmp_path):
     """
     tree = tmp_path / "tree"
     image = IMAGES["injector"]
-    for path in (*image.packages, "k8s/images", "requirements", "pyproject.toml"):
+    for path in (*image.packages, "k8s/images", "requirements"):
         content.copy_tree(
             places.REPOSITORY / path, tree / path
         )  # a tree that nobody edits meanwhile

@@ -104,8 +104,9 @@ def crowd(dev, paths: list[str], *, streams: int, waiting: int, where: str = "ad
                 for _ in range(waiting)
             ]
             stack.callback(lambda held=held: [call.cancel() for call in held])
-            # when this is answered, one way or the other, the others are there
-            with suppress(grpc.RpcError):
+            with suppress(
+                grpc.RpcError
+            ):  # when this is answered, one way or the other, the others are there
                 channel.unary_unary(ISSUE)(b"", timeout=20)
         stack.callback(never.over.set)
         yield

@@ -133,8 +133,9 @@ class Authority:
 
     def refresh(self) -> tuple[AuthorityRow, ...]:
         """See what the store holds now. Raises what the store raises."""
-        # one read at a time: none that began earlier may bring the past back
-        with _turn(self._reading):
+        with _turn(
+            self._reading
+        ):  # one read at a time: none that began earlier may bring the past back
             self._rows = tuple(self._store.authorities())
             return self._rows
 

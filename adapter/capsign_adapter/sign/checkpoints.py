@@ -48,8 +48,9 @@ class Checkpoints:
             sentence = "The adapter's token or store takes too long to make a checkpoint."
             raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)
         try:
-            # whoever held the lock may have made it
-            return self._of(size) or self._sign_one(now_ms)
+            return self._of(size) or self._sign_one(
+                now_ms
+            )  # whoever held the lock may have made it
         finally:
             self._signing.release()
 

@@ -164,8 +164,9 @@ class Session:
                 settings.module, self._profile.parameters(settings.config)
             )
         elif settings.config is not None and self._profile.environment is not None:
-            # the module reads them when it starts
-            os.environ.update(self._profile.environment(settings.config))
+            os.environ.update(
+                self._profile.environment(settings.config)
+            )  # the module reads them when it starts
         self._library: Any = None
         self._session: Any = None
         self._serial: bytes | None = None
@@ -256,8 +257,9 @@ class Session:
                 )
                 self._rejected = PinRejectedError(str(token_error(error, self._settings.label)))
                 raise self._rejected from error
-            # the first was read while another process wrote
-            if token.slot.get_token().serial != token.serial:
+            if (
+                token.slot.get_token().serial != token.serial
+            ):  # the first was read while another process wrote
                 raise TokenUnavailableError(
                     f"the token {self._settings.label!r} changed while it was opened; try again"
                 )

@@ -50,8 +50,9 @@ class TokenThread:
         """The operation's result or its exception; TokenUnavailableError when it was not done in
         time.
         """
-        # after a fork the thread is not there: never wait for it
-        if self._stopped or not self._thread.is_alive():
+        if (
+            self._stopped or not self._thread.is_alive()
+        ):  # after a fork the thread is not there: never wait for it
             raise TokenUnavailableError("the token is closed in this process; open it again")
         if self._calls.qsize() >= self._waiting:
             raise TokenUnavailableError(

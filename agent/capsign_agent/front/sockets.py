@@ -124,8 +124,9 @@ def _check_directory(directory: Path, mode: int, *, make: bool = True) -> None:
             f"Run `chmod {mode:04o} {quote(str(directory))}`, or set directory_mode."
         )
     if found != mode and make:
-        # a life that ended between the two calls above, or setgid that came from the volume
-        directory.chmod(mode)
+        directory.chmod(
+            mode
+        )  # a life that ended between the two calls above, or setgid that came from the volume
 
 
 def is_volume(state: os.stat_result, *, mounted: bool, euid: int) -> bool:

@@ -47,8 +47,9 @@ def read(certificate_pem: bytes) -> OwnCertificate:
     names no workload.
     """
     to_be_signed, at = der.after_issuer(_leaf(certificate_pem))
-    # validity, subject, subjectPublicKeyInfo, then what is optional
-    fields = der.elements(to_be_signed[at:])
+    fields = der.elements(
+        to_be_signed[at:]
+    )  # validity, subject, subjectPublicKeyInfo, then what is optional
     try:
         begins, ends = (_moment(*each) for each in _two(der.elements(fields[0][1])))
         uris, authority, usages = _said(fields)

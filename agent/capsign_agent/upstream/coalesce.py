@@ -188,8 +188,9 @@ class Batch:
             index = handles.get(first.held.id)
             if index is None:
                 index = handles[first.held.id] = len(handles)
-                # a dropped one is refused upstream, for good
-                request.handles.append(first.held.token or first.token)
+                request.handles.append(
+                    first.held.token or first.token
+                )  # a dropped one is refused upstream, for good
             group = request.groups.add(
                 handle_index=index,
                 algorithm=first.algorithm,
@@ -291,8 +292,9 @@ class Coalescer:
         """
         socket = call.held.socket
         self._seen[socket] = call.queued_at
-        # nobody has more than half of the queue while others sign too
-        parts = 2 if self.crowded else 1
+        parts = (
+            2 if self.crowded else 1
+        )  # nobody has more than half of the queue while others sign too
         own_items, own_bytes = self._held_by.get(socket, (0, 0))
         full = (
             self.items + len(call.intents) > self._max_items

@@ -151,8 +151,9 @@ class Upstream:
         full = False
         targets = sorted(self.targets, key=lambda one: one.draining)
         for number, target in enumerate(targets):
-            # one that hangs must leave time for the others
-            share = (until - loop.time()) / (len(targets) - number)
+            share = (until - loop.time()) / (
+                len(targets) - number
+            )  # one that hangs must leave time for the others
             if share <= 0:
                 break
             try:

@@ -20,7 +20,7 @@ import click
 from capsign_wire import std_streams
 from capsign_wire.hardening import harden
 
-from capsign_cli import failures, output
+from capsign_cli import __version__, failures, output
 from capsign_cli.place import QUIET
 
 COMMANDS = {
@@ -84,7 +84,7 @@ class Commands(click.Group):
 @click.group(
     cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
-@click.version_option(package_name="capsign", prog_name="capsign")
+@click.version_option(__version__, prog_name="capsign")
 def capsign() -> None:
     """Sign without holding a key.
 
@@ -98,8 +98,9 @@ def main(arguments: list[str] | None = None) -> None:
     only a defect a traceback.
     """
     std_streams.hold(answers=True)
-    # a responder's key, and those that `dev up` makes, pass through this memory
-    harden(traced=True)
+    harden(
+        traced=True
+    )  # a responder's key, and those that `dev up` makes, pass through this memory
     given = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("GRPC_VERBOSITY", QUIET)
     output.start(given)

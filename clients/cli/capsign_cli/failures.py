@@ -71,10 +71,9 @@ def told(error: BaseException) -> Told | None:
         where = context.command_path if context is not None else "capsign"
         return Told(USAGE, "USAGE", error.format_message(), f"See `{where} --help`.")
     if isinstance(error, ModuleNotFoundError):
-        from capsign_wire.commands import missing
-
-        what, _, how = missing(error, "cli").partition(". ")
-        return Told(USAGE, "NOT_INSTALLED", f"{what}.", how)
+        name = (error.name or "a library").partition(".")[0]
+        text = f"It needs {name}, which is not installed."
+        return Told(USAGE, "NOT_INSTALLED", text, "Run: pip install capsign-cli")
     from capsign.errors import CapsignError, Refused, Unknown
     from capsign_wire.failures import FailureError
 

@@ -121,7 +121,7 @@ def _settings(file: Path | None, bundle: Path | None) -> tuple[Any, str]:
             USAGE,
             "NO_INJECTOR",
             told,
-            "Run it where capsign is installed with the extras `cli` and `injector`.",
+            "Run it where `pip install capsign-cli` was run: it brings the injector's function.",
         ) from None
 
     try:
@@ -182,8 +182,9 @@ def inject_all(document: Any, source: str, namespace: str, settings: Any, bundle
                 "account's. Name in it those that it needs."
             )
             _note(f"{place.title}: {told}")
-        # the second is the old name
-        account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+        account = (
+            spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+        )  # the second is the old name
         identity = f"spiffe://{settings.trust_domain}/ns/{where}/sa/{account}"
         _note(f"{place.title}: {', '.join(result.containers)} may sign as {identity}", mark="✓")
     return document

@@ -63,8 +63,9 @@ __all__ = [
     "new_intent_id",
 ]
 
-# a type checker that saw this would take any misspelt name for one that it gives
-if not TYPE_CHECKING:
+if (
+    not TYPE_CHECKING
+):  # a type checker that saw this would take any misspelt name for one that it gives
     _LAZY = {
         "AsyncSigner": "capsign.asynchronous",
         "Buffer": "capsign.inputs",

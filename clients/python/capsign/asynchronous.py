@@ -68,8 +68,9 @@ class AsyncConnection:
         )
         self._ending = self._with_loop()
         with contextlib.suppress(StopIteration):
-            # to its yield, which waits for nothing: from now on the loop knows it
-            self._ending.__anext__().send(None)
+            self._ending.__anext__().send(
+                None
+            )  # to its yield, which waits for nothing: from now on the loop knows it
 
     async def _with_loop(self) -> AsyncGenerator[None, None]:
         """Closes the connection when its loop shuts down (`asyncio.run` does that), while it still
@@ -311,8 +312,9 @@ class AsyncSigner:
         loop = asyncio.get_running_loop()
         connection = self._connections.get(loop)
         if connection is None or not connection.usable:
-            # which another thread, with a loop of its own, may be changing
-            for known in list(self._connections):
+            for known in list(
+                self._connections
+            ):  # which another thread, with a loop of its own, may be changing
                 if known.is_closed():
                     self._connections.pop(known, None)
             self._book.forget()
@@ -327,8 +329,9 @@ class AsyncSigner:
         try:
             return await self._do(connection, step)
         except (grpc.aio.UsageError, asyncio.CancelledError):
-            # gRPC's words for a channel that was closed just now
-            if self._closed and not cancelled():
+            if (
+                self._closed and not cancelled()
+            ):  # gRPC's words for a channel that was closed just now
                 return cut_off(step)
             raise
 

@@ -297,14 +297,16 @@ class Signer:
             return self._connection
 
     def _perform(self, connection: Connection, step: Step) -> Any:
-        # without the signer's knowledge when the process ends
-        if self._closed or connection.stream.closing.begun:
+        if (
+            self._closed or connection.stream.closing.begun
+        ):  # without the signer's knowledge when the process ends
             return cut_off(step)
         try:
             return self._do(connection, step)
         except ValueError:
-            # gRPC's word for a channel that was closed just now
-            if connection.stream.closing.begun:
+            if (
+                connection.stream.closing.begun
+            ):  # gRPC's word for a channel that was closed just now
                 return cut_off(step)
             raise
 

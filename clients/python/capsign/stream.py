@@ -130,8 +130,9 @@ class SyncStream:
                 if job.settled:
                     continue
                 if job.deadline <= clock():
-                    # the reader waits to this same moment
-                    if self._outgoing is None and self._pipeline.away is None:
+                    if (
+                        self._outgoing is None and self._pipeline.away is None
+                    ):  # the reader waits to this same moment
                         self._pipeline.away = self._way.late()
                     self._pipeline.drop(job)
                     return Answer(failure=self._pipeline.overdue(job))
@@ -169,8 +170,9 @@ class SyncStream:
             answered = False
             try:
                 answered = self._connect() and self._read()
-            except Exception as error:
-                # whatever it is (gRPC could not start a thread), callers wait for this one
+            except (
+                Exception
+            ) as error:  # whatever it is (gRPC could not start a thread), callers wait for this one
                 if not told and not self.closing.begun:
                     told = True
                     _report(error)
@@ -198,8 +200,9 @@ class SyncStream:
             _forget_frames(error)
             return False
         self._on_connect(response)
-        # looked up here: gevent may have replaced it since
-        outgoing: Outgoing = queue.SimpleQueue()
+        outgoing: Outgoing = (
+            queue.SimpleQueue()
+        )  # looked up here: gevent may have replaced it since
         call = self.stub.SignStream(iter(outgoing.get, None))
         self._interruptible(call)
         with self._lock:

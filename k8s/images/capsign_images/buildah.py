@@ -31,8 +31,9 @@ class Buildah:
             if os.access("/run", os.W_OK)
             else Path(os.environ.get("XDG_RUNTIME_DIR", store))
         )
-        # two stores must not share it
-        self._state = volatile / f"capsign-images-{hashlib.sha256(bytes(store)).hexdigest()[:12]}"
+        self._state = (
+            volatile / f"capsign-images-{hashlib.sha256(bytes(store)).hexdigest()[:12]}"
+        )  # two stores must not share it
         self._command = [
             "buildah",
             "--storage-driver=overlay",

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tomllib
 from dataclasses import dataclass
+
+from capsign_wire import __version__
 
 from capsign_images import content, places
 from capsign_images.catalogue import Image
@@ -26,14 +27,12 @@ class Source:
 
 def of(image: Image) -> Source:
     paths = _inputs(image)
-    version = tomllib.loads((places.REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))[
-        "project"
-    ]["version"]
     revision, _, time = _git("log", "-1", "--format=%H %ct", "--", *paths).partition(" ")
     if revision and _git("status", "--porcelain", "--", *paths):
         revision += "-dirty"
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or time or 0)
-    return Source(version, revision, epoch, content.digest(places.REPOSITORY, paths, version))
+    digest = content.digest(places.REPOSITORY, paths, __version__)
+    return Source(__version__, revision, epoch, digest)
 
 
 def _inputs(image: Image) -> list[str]:

@@ -26,8 +26,9 @@ def fetch(lock: Path, cache: Path) -> Path:
     folder = cache / "wheels" / _key(lock)
     if folder.is_dir():
         return folder
-    # a download that broke off leaves this, and the next one begins anew
-    part = folder.with_suffix(".part")
+    part = folder.with_suffix(
+        ".part"
+    )  # a download that broke off leaves this, and the next one begins anew
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     done = subprocess.run(_command(lock, part), capture_output=True, text=True, check=False)

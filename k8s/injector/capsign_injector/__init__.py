@@ -1,3 +1,3 @@
 """The injector: pod in, patch out, and the server around it."""
 
-__version__ = "0.1.0"
+from capsign_wire import __version__ as __version__

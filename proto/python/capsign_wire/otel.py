@@ -252,8 +252,9 @@ class RecordingTracer:
         from opentelemetry.trace import Link, SpanKind
 
         if traceparent and not sampled(traceparent):
-            # the caller's decision stands; not even an unsampled span is made for it
-            return PassingSpan(traceparent)
+            return PassingSpan(
+                traceparent
+            )  # the caller's decision stands; not even an unsampled span is made for it
         attributes = {"rpc.system.name": "grpc", "rpc.method": method} if method else {}
         return RecordedSpan(
             self._tracer.start_span(

@@ -23,8 +23,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.kube)
-            # bounds are for what hangs; a busy machine is only slow
-            if item.get_closest_marker("timeout") is None:
+            if (
+                item.get_closest_marker("timeout") is None
+            ):  # bounds are for what hangs; a busy machine is only slow
                 item.add_marker(pytest.mark.timeout(900))
 
 

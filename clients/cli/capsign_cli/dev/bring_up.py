@@ -33,6 +33,7 @@ def bring_up(wanted: prepare.Wanted, say: Callable[[str], None]) -> dict[str, An
     """
     directory = wanted.directory.resolve()
     prepare.refuse_name(directory)
+    prepare.refuse_without_processes()
     with alone_in(directory, say), ExitStack() as afterwards:
         return _bring_up(wanted, directory, say, afterwards)
 

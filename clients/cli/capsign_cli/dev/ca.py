@@ -79,8 +79,9 @@ class DevelopmentCa:
             )
             .sign(self._key, hashes.SHA256())
         )
-        # a crash here leaves no certificate of another key
-        self.certificate_file.unlink(missing_ok=True)
+        self.certificate_file.unlink(
+            missing_ok=True
+        )  # a crash here leaves no certificate of another key
         _write_key(key_file, self._key)
         _write(
             self.certificate_file, self._certificate.public_bytes(serialization.Encoding.PEM), 0o644

@@ -5,6 +5,7 @@ What exists is kept.
 from __future__ import annotations
 
 import importlib.resources
+import importlib.util
 import json
 import os
 import subprocess
@@ -59,6 +60,18 @@ def refuse_name(directory: Path) -> None:
             f"{told}SoftHSM's configuration takes no `#`, `=` or end of line in a path.",
             advice,
         )
+
+
+def refuse_without_processes() -> None:
+    """Before anything is made: agent and adapter are distributions of their own."""
+    for package in ("capsign_adapter", "capsign_agent"):
+        if importlib.util.find_spec(package) is None:
+            raise CliError(
+                USAGE,
+                "NOT_INSTALLED",
+                f"It starts an adapter and an agent, and {package} is not installed.",
+                "Run: pip install 'capsign-cli[dev]'",
+            )
 
 
 def make_directories(directory: Path, before: Mapping[str, Any] | None) -> layouts.Layout:
@@ -136,7 +149,7 @@ def make_token(directory: Path) -> dict[str, str]:
             USAGE,
             "INCOMPLETE",
             "softhsm/init.py is not where this package looks.",
-            "Install it again: `pip install --force-reinstall capsign`.",
+            "Install it again: `pip install --force-reinstall capsign-cli`.",
         )
     command = [
         sys.executable,

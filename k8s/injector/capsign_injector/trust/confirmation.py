@@ -78,8 +78,9 @@ class Confirmation:
                 async with asyncio.timeout(TIMEOUT_S):
                     await self._handshake(target, self._adapter.server_name, context)
             except ssl.SSLCertVerificationError as error:
-                # by our clock, which may be the wrong one: nobody else is at work
-                if tls_trust.out_of_time(error):
+                if tls_trust.out_of_time(
+                    error
+                ):  # by our clock, which may be the wrong one: nobody else is at work
                     self._why = (
                         f"the certificate of the one at {target} is not valid by this node's clock"
                     )

@@ -176,8 +176,9 @@ def binaries() -> Path:
                 target = Path(scratch) / "out"
                 target.mkdir()
                 compile_all(target)
-                # all or nothing: a build that was cut off leaves no directory of this name
-                target.rename(built)
+                target.rename(
+                    built
+                )  # all or nothing: a build that was cut off leaves no directory of this name
             drop_old_builds(cache)
     return built
 

@@ -95,8 +95,9 @@ def main(run: Path, binaries: Path, listener: int) -> None:
         lease.register(sys.stdin, select.POLLHUP)
         while node.poll() is None and not lease.poll(200):
             pass
-        # the node ended by itself: say so, and wait to be told to clean up
-        if node.poll() is not None:
+        if (
+            node.poll() is not None
+        ):  # the node ended by itself: say so, and wait to be told to clean up
             layout.stage.write_text(
                 f"failed: the node's first process ended with {node.returncode}"
             )
