@@ -100,8 +100,9 @@ def show_attacks(state: dict[str, Any], short: capability_pb2.IssuedHandle, app:
         f"  an old handle     [dim]made in step 1 to live ten seconds; {max(0, left):.0f} "
         f"s left, waiting …[/]"
     )
-    # the policy forgives two seconds of clock skew
-    while time.time() < short.expires_at.seconds + 4:
+    while (
+        time.time() < short.expires_at.seconds + 4
+    ):  # the policy forgives two seconds of clock skew
         time.sleep(0.25)
     answer = app.sign(short)
     console.print(f"{'':<20}{answer}")
