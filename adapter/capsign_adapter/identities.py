@@ -126,9 +126,8 @@ class Identities:
             tls.certificate, tls.private_key, tls.client_ca if demand_certificate else None
         )
         credentials = files.credentials()
-        if (
-            self._watched is None
-        ):  # one of its own: those that gRPC asks look only when somebody connects
+        # one of its own: those that gRPC asks look only when somebody connects
+        if self._watched is None:
             self._watched = CertificateFiles(tls.certificate, tls.private_key, None)
             self._watched.load()
             self._metrics.gauge(
@@ -177,9 +176,8 @@ class Identities:
         seconds = lives(identity).look_ms / 1000
         made = [Ticker("authority", seconds, lambda: self._look(announce))]
         publisher = self._publisher
-        if (
-            publisher is not None
-        ):  # on a thread of its own: the cluster may be slow, and authorities must not wait for it
+        # on a thread of its own: the cluster may be slow, and authorities must not wait for it
+        if publisher is not None:
             made.append(Ticker("bundle", seconds, lambda: _published(publisher)))
         return made
 

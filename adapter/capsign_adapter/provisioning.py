@@ -90,9 +90,8 @@ def _first_authority(
     if not store.authorities():
         made.append(roll.prepare((), token, store, realm, now_ms).label)
     rows = store.authorities()
-    if all(
-        row.state == AuthorityState.PREPARED for row in rows
-    ):  # also one whose maker died before this line
+    # also one whose maker died before this line
+    if all(row.state == AuthorityState.PREPARED for row in rows):
         step = authority.due(rows, realm.lives, now_ms)
         if step is not None:
             roll.take(step, rows, token, store, realm, now_ms)

@@ -332,9 +332,8 @@ class Replica:
             self._door.stop(1.0)
         ended = self._server.stop(grace=1.0).wait(timeout=self._config.drain_seconds)
         if self._admin is not None:
-            ended = (
-                self._admin.stop(1.0) and ended
-            )  # last: a stopping adapter too may have to be told
+            # last: a stopping adapter too may have to be told
+            ended = self._admin.stop(1.0) and ended
         for ticker in self._tickers:
             ticker.stop()
         if ended:

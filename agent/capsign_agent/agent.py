@@ -335,9 +335,8 @@ class Agent:
         change: asyncio.Task[None] | None = None
         async with contextlib.aclosing(self._source.changes()) as changes:
             async for fresh in changes:
-                if (
-                    change is not None
-                ):  # one that no adapter has accepted yet must not keep out the one that follows it
+                # one that no adapter has accepted yet must not keep out the one that follows it
+                if change is not None:
                     await _cancel({change})
                 generation = Upstream(self._config.upstream, fresh)
                 if self._upstream.targets:

@@ -100,9 +100,8 @@ def show_attacks(state: dict[str, Any], short: capability_pb2.IssuedHandle, app:
         f"  an old handle     [dim]made in step 1 to live ten seconds; {max(0, left):.0f} "
         f"s left, waiting …[/]"
     )
-    while (
-        time.time() < short.expires_at.seconds + 4
-    ):  # the policy forgives two seconds of clock skew
+    # the policy forgives two seconds of clock skew
+    while time.time() < short.expires_at.seconds + 4:
         time.sleep(0.25)
     answer = app.sign(short)
     console.print(f"{'':<20}{answer}")

@@ -547,9 +547,8 @@ def test_nothing_that_cannot_be_changed_differs_from_the_previous_version() -> N
         return {key: value for key, value in spec.items() if key not in changeable}
 
     assert fixed(previous_objects()) == fixed(chart.objects({}))
-    same_size = chart.objects(
-        {"adapter": {"persistence": {"size": "1Gi"}}}
-    )  # what a claim that is there keeps
+    # what a claim that is there keeps
+    same_size = chart.objects({"adapter": {"persistence": {"size": "1Gi"}}})
     claims = [
         chart.one(each, "PersistentVolumeClaim", "capsign-adapter-data")
         for each in (previous_objects(), same_size)

@@ -210,9 +210,8 @@ def test_processes_that_make_the_same_labels_leave_one_key_each(softhsm):
 def test_lost_session_is_reopened_unseen(settings):
     same, once, later = apart(token_loss.session_closed_below, settings)
     assert same
-    assert (
-        once == "TokenUnavailableError"
-    )  # making a key is not repeated: the first try may have made it
+    # making a key is not repeated: the first try may have made it
+    assert once == "TokenUnavailableError"
     assert later == "ok"
 
 

@@ -21,9 +21,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "built" in item.fixturenames or "every_built" in item.fixturenames:
             item.add_marker(pytest.mark.system)
-            item.add_marker(
-                pytest.mark.timeout(1200)
-            )  # the first of them waits for a cold build on two busy cores
+            # the first of them waits for a cold build on two busy cores
+            item.add_marker(pytest.mark.timeout(1200))
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,8 @@ def built(every_built, request) -> Built:
 
 def _unpack(image: Image, root: Path) -> Built:
     root.chmod(0o755)
-    for (
-        parent
-    ) in root.parents:  # pytest's folders are closed to others, and the sandbox's user is another
+    # pytest's folders are closed to others, and the sandbox's user is another
+    for parent in root.parents:
         if (
             parent.stat().st_uid == os.getuid()
             and parent != Path("/")

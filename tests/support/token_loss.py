@@ -73,9 +73,8 @@ def lost_and_restored(settings: TokenSettings, lost: Path) -> dict[str, Any]:
         token.generate_secret(label)
     token.generate_key_pair("pair", pb.ALGORITHM_ES256)
     before = token.hmac("secret", b"data"), token.public_key("pair"), token.labels()
-    away = (
-        lost.parents[1] / f"{lost.name}.away"
-    )  # not beside it: SoftHSM takes any directory there for a token
+    # not beside it: SoftHSM takes any directory there for a token
+    away = lost.parents[1] / f"{lost.name}.away"
     seen: dict[str, Any] = {"while away": {}}
     for name, ask in asks(token).items():  # each of them as the first call after the loss
         lost.rename(away)

@@ -104,9 +104,8 @@ def crowd(dev, paths: list[str], *, streams: int, waiting: int, where: str = "ad
                 for _ in range(waiting)
             ]
             stack.callback(lambda held=held: [call.cancel() for call in held])
-            with suppress(
-                grpc.RpcError
-            ):  # when this is answered, one way or the other, the others are there
+            # when this is answered, one way or the other, the others are there
+            with suppress(grpc.RpcError):
                 channel.unary_unary(ISSUE)(b"", timeout=20)
         stack.callback(never.over.set)
         yield

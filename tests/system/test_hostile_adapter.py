@@ -434,9 +434,8 @@ def test_idle_and_slow_connections_leave_room(dev):
         for number in range(2_000):
             one = open_ones.enter_context(socket.create_connection((host, int(port)), timeout=20))
             if number % 2:
-                one.sendall(
-                    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[: 1 + number % 11]
-                )  # half a ClientHello
+                # half a ClientHello
+                one.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[: 1 + number % 11])
         with channel_as(dev) as channel:
             assert handles_of(channel)
         assert rss(dev.adapter()) - before < 2 * ROOM_MIB
@@ -524,9 +523,8 @@ def test_calls_whose_request_never_comes_lose_their_place(dev):
             FailureError.from_rpc(call.exception()) for call in held
         ]  # long before their own deadlines
         assert {failure.row.name for failure in ended if failure} == {"OVERLOADED"}
-        assert (
-            len([failure for failure in ended if failure is None]) <= 8
-        )  # those that waited were cut off
+        # those that waited were cut off
+        assert len([failure for failure in ended if failure is None]) <= 8
 
 
 @pytest.mark.parametrize("who", ["stranger", "other"])

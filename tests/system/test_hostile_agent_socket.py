@@ -314,9 +314,8 @@ def test_a_million_items_are_refused_in_bounded_memory(dev, channel, handles):
         for failure in pool.map(lambda _: failure_of(call, wire, timeout=60), range(24)):
             assert failure.reason == reasons.REASON_INPUT_TOO_LARGE
     assert rss(dev.agent) - before < ROOM_MIB
-    assert (
-        peak(dev.agent) - before < 2 * ROOM_MIB
-    )  # one of them in memory at a time; all of them would be fifteen times that
+    # one of them in memory at a time; all of them would be fifteen times that
+    assert peak(dev.agent) - before < 2 * ROOM_MIB
 
 
 def test_a_message_above_the_bound_never_reaches_us(dev, channel):

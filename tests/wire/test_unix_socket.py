@@ -52,9 +52,8 @@ def test_any_text_is_a_path_or_a_sentence(text):
     try:
         told = unix_socket.target(unix_socket.path_of(text))
         assert told.startswith("unix:/")
-    except (
-        UnicodeEncodeError
-    ):  # half a character: nothing that the environment or a command line could hold
+    except UnicodeEncodeError:
+        # half a character: nothing that the environment or a command line could hold
         return
     except ValueError as error:
         told = str(error)

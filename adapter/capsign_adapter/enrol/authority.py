@@ -133,9 +133,8 @@ class Authority:
 
     def refresh(self) -> tuple[AuthorityRow, ...]:
         """See what the store holds now. Raises what the store raises."""
-        with _turn(
-            self._reading
-        ):  # one read at a time: none that began earlier may bring the past back
+        # one read at a time: none that began earlier may bring the past back
+        with _turn(self._reading):
             self._rows = tuple(self._store.authorities())
             return self._rows
 

@@ -52,9 +52,8 @@ def read(der: bytes) -> CertificateRequest:
         raise _refused(f"It has 1 to {MAX_BYTES} bytes.")
     try:
         request = x509.load_der_x509_csr(der)
-        if not der.endswith(
-            b"\x00" + request.signature
-        ):  # DER: a string of whole bytes has no unused bits (X.690, 8.6.2)
+        # DER: a string of whole bytes has no unused bits (X.690, 8.6.2)
+        if not der.endswith(b"\x00" + request.signature):
             raise _refused("Its signature is not spelt as DER.")
         return _checked(request)
     except _UNREADABLE:

@@ -69,9 +69,8 @@ class ServingCertificate:
             self._believe_further()
         finally:
             now_ms = self._clock_ms()
-            if (
-                not self._made_ms <= now_ms < self._renew_ms
-            ):  # made in what is the future now: a clock was put right since
+            # made in what is the future now: a clock was put right since
+            if not self._made_ms <= now_ms < self._renew_ms:
                 self._renew(now_ms)
 
     def _believe(self) -> None:

@@ -50,9 +50,8 @@ class Threads(futures.ThreadPoolExecutor):
         _local.refusing = True
         try:
             done.set_result(call(*args, **kwargs))
-        except (
-            BaseException
-        ) as error:  # as on a thread of its own: it is its caller's, and not that of who submits
+        except BaseException as error:
+            # as on a thread of its own: it is its caller's, and not that of who submits
             done.set_exception(error)
         finally:
             _local.refusing = False

@@ -48,9 +48,8 @@ class Checkpoints:
             sentence = "The adapter's token or store takes too long to make a checkpoint."
             raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)
         try:
-            return self._of(size) or self._sign_one(
-                now_ms
-            )  # whoever held the lock may have made it
+            # whoever held the lock may have made it
+            return self._of(size) or self._sign_one(now_ms)
         finally:
             self._signing.release()
 

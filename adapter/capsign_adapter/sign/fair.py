@@ -162,9 +162,8 @@ class Turns:
 
     def __init__(self, at_once: int) -> None:
         self.small, self.large = Lane(at_once), Lane(1)
-        self._lock = (
-            threading.Lock()
-        )  # as it is, for who does not wait: the condition costs three times as much
+        # as it is, for who does not wait: the condition costs three times as much
+        self._lock = threading.Lock()
         self._calm = threading.Condition(self._lock)
         now_ms = _now_ms()
         self._usage = (Usage(now_ms), Usage(now_ms), Usage(now_ms))

@@ -52,9 +52,8 @@ class Ticker:
             try:
                 more = self._action()
                 failing = False
-            except (
-                Exception
-            ) as error:  # a broken store must not end the watch that would see it mended
+            except Exception as error:
+                # a broken store must not end the watch that would see it mended
                 if not failing:
                     logs.error(
                         "ticker.failed", ticker=self._name, reason=failure_of(error).row.name

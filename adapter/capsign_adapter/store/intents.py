@@ -199,9 +199,8 @@ def collect_garbage(tx: Transaction, head: Head, now_ms: int, retention_ms: int,
     The watermark never moves back, so a clock that did cannot open the window again for an id whose
     row is gone.
     """
-    newest = tx.one(
-        "SELECT intent_id FROM intents ORDER BY intent_id DESC LIMIT 1"
-    )  # PostgreSQL 17 has no MAX of bytes
+    # PostgreSQL 17 has no MAX of bytes
+    newest = tx.one("SELECT intent_id FROM intents ORDER BY intent_id DESC LIMIT 1")
     head.watermark_ms = ledger.watermark_after(
         head.watermark_ms, bytes(newest[0]) if newest else None, now_ms, retention_ms
     )

@@ -345,9 +345,8 @@ def _lengthen_log(writer: _SqliteTransaction, path: Path) -> None:
         or path.with_name(f"{path.name}-wal").stat().st_size >= LOG_BYTES
     ):
         return
-    writer.run(
-        "PRAGMA cache_size = 16"
-    )  # what does not fit into the cache goes into the log before there is a commit
+    # what does not fit into the cache goes into the log before there is a commit
+    writer.run("PRAGMA cache_size = 16")
     try:
         writer.run("BEGIN IMMEDIATE")
         writer.run("CREATE TABLE filler (bytes BLOB)")

@@ -69,9 +69,8 @@ class Objects:
         if not found:
             what = " or ".join(kind.name.lower() for kind in kinds)
             raise KeyMissingError(f"{self._name} holds no {what} key labelled {label!r}")
-        if (
-            len(found) > 1
-        ):  # either could be the right one, and a signature by the wrong one cannot be taken back
+        # either could be the right one, and a signature by the wrong one cannot be taken back
+        if len(found) > 1:
             raise TokenUnavailableError(
                 f"{len(found)} keys are labelled {label!r}; keep the right one and "
                 f"destroy the others"

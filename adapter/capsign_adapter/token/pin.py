@@ -47,9 +47,8 @@ def read_pin(path: Path) -> str:
     try:
         pin = line.decode("utf-8")
     except UnicodeDecodeError:
-        raise PinFileError(
-            f"the PIN file {path} is not UTF-8"
-        ) from None  # the cause would quote the PIN
+        # the cause would quote the PIN
+        raise PinFileError(f"the PIN file {path} is not UTF-8") from None
     if not pin.isprintable():
         raise PinFileError(f"the PIN file {path} must hold one line without control characters")
     return pin

@@ -43,6 +43,5 @@ class PinTrials:
             return True
         if self._final:
             return False
-        return (
-            mark != self._mark or now >= self._again_at
-        )  # a file that was written anew holds a PIN that nobody has tried
+        # a file that was written anew holds a PIN that nobody has tried
+        return mark != self._mark or now >= self._again_at

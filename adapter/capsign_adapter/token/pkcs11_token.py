@@ -151,9 +151,8 @@ class Pkcs11Token:
     def _end(self) -> None:
         try:
             self._thread.run(self._session.drop, self._settings.call_timeout_s)
-        except (
-            TokenUnavailableError
-        ):  # closed before, or it does not answer: then there is nobody to log out
+        except TokenUnavailableError:
+            # closed before, or it does not answer: then there is nobody to log out
             pass
         finally:
             self._thread.stop(self._settings.call_timeout_s)

@@ -164,9 +164,8 @@ class Session:
                 settings.module, self._profile.parameters(settings.config)
             )
         elif settings.config is not None and self._profile.environment is not None:
-            os.environ.update(
-                self._profile.environment(settings.config)
-            )  # the module reads them when it starts
+            # the module reads them when it starts
+            os.environ.update(self._profile.environment(settings.config))
         self._library: Any = None
         self._session: Any = None
         self._serial: bytes | None = None
@@ -257,9 +256,8 @@ class Session:
                 )
                 self._rejected = PinRejectedError(str(token_error(error, self._settings.label)))
                 raise self._rejected from error
-            if (
-                token.slot.get_token().serial != token.serial
-            ):  # the first was read while another process wrote
+            # the first was read while another process wrote
+            if token.slot.get_token().serial != token.serial:
                 raise TokenUnavailableError(
                     f"the token {self._settings.label!r} changed while it was opened; try again"
                 )

@@ -50,9 +50,8 @@ class TokenThread:
         """The operation's result or its exception; TokenUnavailableError when it was not done in
         time.
         """
-        if (
-            self._stopped or not self._thread.is_alive()
-        ):  # after a fork the thread is not there: never wait for it
+        # after a fork the thread is not there: never wait for it
+        if self._stopped or not self._thread.is_alive():
             raise TokenUnavailableError("the token is closed in this process; open it again")
         if self._calls.qsize() >= self._waiting:
             raise TokenUnavailableError(

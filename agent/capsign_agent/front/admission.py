@@ -139,9 +139,8 @@ class Inbox(Reader):
             await self._context.abort_with_status(RpcStatus(_overloaded(detail)))
         except grpc.aio.AbortError as ending:
             _forget_way(ending)
-        except (
-            Exception
-        ):  # whatever gRPC raises when the application has gone: nobody is left to tell
+        except Exception:
+            # whatever gRPC raises when the application has gone: nobody is left to tell
             return
 
 

@@ -133,8 +133,7 @@ class Room:
     def give(self, weighed: int) -> None:
         """What was taken is free again."""
         self.held -= weighed
-        if self._in_place and (
-            weighed == self._in_place or self.held < self._in_place
-        ):  # a stream gives all of its calls at once
+        # a stream gives all of its calls at once
+        if self._in_place and (weighed == self._in_place or self.held < self._in_place):
             self._in_place = 0
             self._heavy.free = True

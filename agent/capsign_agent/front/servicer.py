@@ -287,9 +287,8 @@ class _Stream:
         inbox = Inbox(self._context, self._turns, self._socket, lambda: not self._calls)
         try:
             while self._take_in(await inbox.next()):
-                while (
-                    self._calls >= self._most or self._held > self._room.share
-                ):  # the socket's flow control holds back the rest
+                # the socket's flow control holds back the rest
+                while self._calls >= self._most or self._held > self._room.share:
                     inbox.close()
                     self._freed.clear()
                     await self._freed.wait()
@@ -332,9 +331,8 @@ class _Stream:
             while self._ready:
                 await self._context.write(self._ready[0][0])
                 self._done_with(self._ready.popleft()[1])
-        except (
-            Exception
-        ):  # whatever gRPC raises when the application has gone: nobody is left to tell
+        except Exception:
+            # whatever gRPC raises when the application has gone: nobody is left to tell
             while self._ready:  # that answer and those behind it
                 self._done_with(self._ready.popleft()[1])
         finally:

@@ -124,9 +124,8 @@ def _check_directory(directory: Path, mode: int, *, make: bool = True) -> None:
             f"Run `chmod {mode:04o} {quote(str(directory))}`, or set directory_mode."
         )
     if found != mode and make:
-        directory.chmod(
-            mode
-        )  # a life that ended between the two calls above, or setgid that came from the volume
+        # a life that ended between the two calls above, or setgid that came from the volume
+        directory.chmod(mode)
 
 
 def is_volume(state: os.stat_result, *, mounted: bool, euid: int) -> bool:

@@ -192,9 +192,8 @@ class Renewal:
                 )
             except BaseException:
                 self._fetch_anew = True
-                if (
-                    self._told_meanwhile or asked_by_others
-                ):  # `keep` left it to this one, and must not wait for half a life
+                # `keep` left it to this one, and must not wait for half a life
+                if self._told_meanwhile or asked_by_others:
                     self._kick.set()
                 raise
             finally:
@@ -245,9 +244,8 @@ class Renewal:
     async def _renew(self) -> None:
         async with self._asking:
             due = self._book.due(self._clock())
-            if (
-                not due or self._fetch_anew
-            ):  # while it waited for its turn, the question before it may have failed
+            # while it waited for its turn, the question before it may have failed
+            if not due or self._fetch_anew:
                 return
             for asked in _in_requests({grant: self._book.issued[grant].token for grant in due}):
                 response = await self._adapter.renew(list(asked.values()))

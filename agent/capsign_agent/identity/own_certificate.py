@@ -47,9 +47,8 @@ def read(certificate_pem: bytes) -> OwnCertificate:
     names no workload.
     """
     to_be_signed, at = der.after_issuer(_leaf(certificate_pem))
-    fields = der.elements(
-        to_be_signed[at:]
-    )  # validity, subject, subjectPublicKeyInfo, then what is optional
+    # validity, subject, subjectPublicKeyInfo, then what is optional
+    fields = der.elements(to_be_signed[at:])
     try:
         begins, ends = (_moment(*each) for each in _two(der.elements(fields[0][1])))
         uris, authority, usages = _said(fields)

@@ -214,9 +214,8 @@ class SigningPath:
                 await asyncio.sleep(0)  # the loop's turn is for all sockets
             item = work.group.items[position]
             intent_id, kind = item.intent_id, item.WhichOneof("input")
-            if kind == "message" and intents.is_intent_id(
-                intent_id
-            ):  # a message needs no other look
+            # a message needs no other look
+            if kind == "message" and intents.is_intent_id(intent_id):
                 data = to_input(item.message)
             else:
                 try:

@@ -188,9 +188,8 @@ class Batch:
             index = handles.get(first.held.id)
             if index is None:
                 index = handles[first.held.id] = len(handles)
-                request.handles.append(
-                    first.held.token or first.token
-                )  # a dropped one is refused upstream, for good
+                # a dropped one is refused upstream, for good
+                request.handles.append(first.held.token or first.token)
             group = request.groups.add(
                 handle_index=index,
                 algorithm=first.algorithm,
@@ -292,9 +291,8 @@ class Coalescer:
         """
         socket = call.held.socket
         self._seen[socket] = call.queued_at
-        parts = (
-            2 if self.crowded else 1
-        )  # nobody has more than half of the queue while others sign too
+        # nobody has more than half of the queue while others sign too
+        parts = 2 if self.crowded else 1
         own_items, own_bytes = self._held_by.get(socket, (0, 0))
         full = (
             self.items + len(call.intents) > self._max_items

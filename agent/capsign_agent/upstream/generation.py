@@ -151,9 +151,8 @@ class Upstream:
         full = False
         targets = sorted(self.targets, key=lambda one: one.draining)
         for number, target in enumerate(targets):
-            share = (until - loop.time()) / (
-                len(targets) - number
-            )  # one that hangs must leave time for the others
+            # one that hangs must leave time for the others
+            share = (until - loop.time()) / (len(targets) - number)
             if share <= 0:
                 break
             try:

@@ -98,9 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
     only a defect a traceback.
     """
     std_streams.hold(answers=True)
-    harden(
-        traced=True
-    )  # a responder's key, and those that `dev up` makes, pass through this memory
+    # a responder's key, and those that `dev up` makes, pass through this memory
+    harden(traced=True)
     given = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("GRPC_VERBOSITY", QUIET)
     output.start(given)

@@ -68,9 +68,8 @@ def verify(log_key: str | None, remember: Path | None, **options: Any) -> None:
         try:
             transparency.compare(head, before, _entries(stub, head.size))
         except CliError as error:
-            if (
-                seen is not None
-            ):  # two checkpoints that contradict each other prove what one of them does not
+            # two checkpoints that contradict each other prove what one of them does not
+            if seen is not None:
                 error.told = replace(
                     error.told, advice=f"{error.told.advice} {seen.keep_beside(answer.checkpoint)}"
                 )

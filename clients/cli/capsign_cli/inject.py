@@ -182,9 +182,8 @@ def inject_all(document: Any, source: str, namespace: str, settings: Any, bundle
                 "account's. Name in it those that it needs."
             )
             _note(f"{place.title}: {told}")
-        account = (
-            spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
-        )  # the second is the old name
+        # the second is the old name
+        account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
         identity = f"spiffe://{settings.trust_domain}/ns/{where}/sa/{account}"
         _note(f"{place.title}: {', '.join(result.containers)} may sign as {identity}", mark="✓")
     return document

@@ -63,9 +63,8 @@ __all__ = [
     "new_intent_id",
 ]
 
-if (
-    not TYPE_CHECKING
-):  # a type checker that saw this would take any misspelt name for one that it gives
+# a type checker that saw this would take any misspelt name for one that it gives
+if not TYPE_CHECKING:
     _LAZY = {
         "AsyncSigner": "capsign.asynchronous",
         "Buffer": "capsign.inputs",

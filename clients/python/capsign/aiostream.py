@@ -81,9 +81,8 @@ class AsyncStream:
 
     def _expire(self) -> None:
         self._sweep = None
-        if (
-            not self._connected and self._pipeline.away is None
-        ):  # the task that connects waits to this same moment
+        # the task that connects waits to this same moment
+        if not self._connected and self._pipeline.away is None:
             self._pipeline.away = self._way.late()
         _tell(self._pipeline.expire(clock()))
         soonest = self._pipeline.soonest_deadline()

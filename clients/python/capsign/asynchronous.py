@@ -68,9 +68,8 @@ class AsyncConnection:
         )
         self._ending = self._with_loop()
         with contextlib.suppress(StopIteration):
-            self._ending.__anext__().send(
-                None
-            )  # to its yield, which waits for nothing: from now on the loop knows it
+            # to its yield, which waits for nothing: from now on the loop knows it
+            self._ending.__anext__().send(None)
 
     async def _with_loop(self) -> AsyncGenerator[None, None]:
         """Closes the connection when its loop shuts down (`asyncio.run` does that), while it still
@@ -312,9 +311,8 @@ class AsyncSigner:
         loop = asyncio.get_running_loop()
         connection = self._connections.get(loop)
         if connection is None or not connection.usable:
-            for known in list(
-                self._connections
-            ):  # which another thread, with a loop of its own, may be changing
+            # which another thread, with a loop of its own, may be changing
+            for known in list(self._connections):
                 if known.is_closed():
                     self._connections.pop(known, None)
             self._book.forget()
@@ -329,9 +327,8 @@ class AsyncSigner:
         try:
             return await self._do(connection, step)
         except (grpc.aio.UsageError, asyncio.CancelledError):
-            if (
-                self._closed and not cancelled()
-            ):  # gRPC's words for a channel that was closed just now
+            # gRPC's words for a channel that was closed just now
+            if self._closed and not cancelled():
                 return cut_off(step)
             raise
 

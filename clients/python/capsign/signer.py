@@ -297,16 +297,14 @@ class Signer:
             return self._connection
 
     def _perform(self, connection: Connection, step: Step) -> Any:
-        if (
-            self._closed or connection.stream.closing.begun
-        ):  # without the signer's knowledge when the process ends
+        # without the signer's knowledge when the process ends
+        if self._closed or connection.stream.closing.begun:
             return cut_off(step)
         try:
             return self._do(connection, step)
         except ValueError:
-            if (
-                connection.stream.closing.begun
-            ):  # gRPC's word for a channel that was closed just now
+            # gRPC's word for a channel that was closed just now
+            if connection.stream.closing.begun:
                 return cut_off(step)
             raise
 

@@ -130,9 +130,8 @@ class SyncStream:
                 if job.settled:
                     continue
                 if job.deadline <= clock():
-                    if (
-                        self._outgoing is None and self._pipeline.away is None
-                    ):  # the reader waits to this same moment
+                    # the reader waits to this same moment
+                    if self._outgoing is None and self._pipeline.away is None:
                         self._pipeline.away = self._way.late()
                     self._pipeline.drop(job)
                     return Answer(failure=self._pipeline.overdue(job))
@@ -170,9 +169,8 @@ class SyncStream:
             answered = False
             try:
                 answered = self._connect() and self._read()
-            except (
-                Exception
-            ) as error:  # whatever it is (gRPC could not start a thread), callers wait for this one
+            except Exception as error:
+                # whatever it is (gRPC could not start a thread), callers wait for this one
                 if not told and not self.closing.begun:
                     told = True
                     _report(error)
@@ -200,9 +198,8 @@ class SyncStream:
             _forget_frames(error)
             return False
         self._on_connect(response)
-        outgoing: Outgoing = (
-            queue.SimpleQueue()
-        )  # looked up here: gevent may have replaced it since
+        # looked up here: gevent may have replaced it since
+        outgoing: Outgoing = queue.SimpleQueue()
         call = self.stub.SignStream(iter(outgoing.get, None))
         self._interruptible(call)
         with self._lock:

@@ -31,9 +31,8 @@ class Buildah:
             if os.access("/run", os.W_OK)
             else Path(os.environ.get("XDG_RUNTIME_DIR", store))
         )
-        self._state = (
-            volatile / f"capsign-images-{hashlib.sha256(bytes(store)).hexdigest()[:12]}"
-        )  # two stores must not share it
+        # two stores must not share it
+        self._state = volatile / f"capsign-images-{hashlib.sha256(bytes(store)).hexdigest()[:12]}"
         self._command = [
             "buildah",
             "--storage-driver=overlay",

@@ -26,9 +26,8 @@ def fetch(lock: Path, cache: Path) -> Path:
     folder = cache / "wheels" / _key(lock)
     if folder.is_dir():
         return folder
-    part = folder.with_suffix(
-        ".part"
-    )  # a download that broke off leaves this, and the next one begins anew
+    # a download that broke off leaves this, and the next one begins anew
+    part = folder.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     done = subprocess.run(_command(lock, part), capture_output=True, text=True, check=False)

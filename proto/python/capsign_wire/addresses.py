@@ -95,9 +95,8 @@ def _read(text: str) -> Address:
         raise ValueError(f"must have a port of at most {MAX_PORT}")
     if host.startswith("["):
         return Address(_ipv6(host[1:-1]), port)
-    if host and _NUMBER.fullmatch(
-        host
-    ):  # else `127.1` and `0x7f000001` would be addresses to one reader and names to another
+    # else `127.1` and `0x7f000001` would be addresses to one reader and names to another
+    if host and _NUMBER.fullmatch(host):
         try:
             return Address(str(IPv4Address(host)), port)
         except ValueError:

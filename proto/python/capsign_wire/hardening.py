@@ -27,9 +27,8 @@ def harden(*, traced: bool = False) -> None:
     """
     with contextlib.suppress(ValueError, OSError):  # a limit that is lower already
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if (
-        sys.platform != "linux"
-    ):  # the command line runs elsewhere too; its system has rules of its own
+    # the command line runs elsewhere too; its system has rules of its own
+    if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) or libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0):

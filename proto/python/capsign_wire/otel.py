@@ -252,9 +252,8 @@ class RecordingTracer:
         from opentelemetry.trace import Link, SpanKind
 
         if traceparent and not sampled(traceparent):
-            return PassingSpan(
-                traceparent
-            )  # the caller's decision stands; not even an unsampled span is made for it
+            # the caller's decision stands; not even an unsampled span is made for it
+            return PassingSpan(traceparent)
         attributes = {"rpc.system.name": "grpc", "rpc.method": method} if method else {}
         return RecordedSpan(
             self._tracer.start_span(

@@ -89,9 +89,8 @@ def test_handles_do_not_outlive_their_session():
     session.renew()
     assert objects.secret("a") is not before[0]
     assert objects.expanded("a", b"info") is not before[1]
-    assert (
-        before[1].destroyed == 0
-    )  # it died with its session: its handle may name another object by now
+    # it died with its session: its handle may name another object by now
+    assert before[1].destroyed == 0
 
 
 def test_derived_keys_are_kept_up_to_a_bound_and_the_oldest_unused_goes():

@@ -212,9 +212,8 @@ async def test_news_that_is_newer_than_the_answer_on_its_way_asks_once_more(
         rig.adapter.gate.set()
         await until(lambda: rig.adapter.asked == 2, seconds=5)
         await asyncio.sleep(0.3)
-        assert (
-            rig.adapter.asked == 2
-        )  # though the answer is still older than the news: that replica may be behind for a while
+        # though the answer is still older than the news: that replica may be behind for a while
+        assert rig.adapter.asked == 2
 
 
 async def test_news_during_a_question_of_others_that_failed_is_asked_for_at_once(rig: Rig) -> None:
@@ -246,9 +245,8 @@ async def test_what_was_asked_for_before_a_question_of_others_that_failed_is_ask
         rig.renewal.fetch_soon()
         over = asyncio.create_task(rig.renewal.fetch(rig.adapter))
         await until(lambda: rig.adapter.asked == 2)
-        await until(
-            lambda: rig.renewal._asking._waiters
-        )  # keep, which wants to renew what is due: nothing
+        # keep, which wants to renew what is due: nothing
+        await until(lambda: rig.renewal._asking._waiters)
         rig.adapter.grants = {"a", "c"}
         over.cancel()
         rig.adapter.gate.set()

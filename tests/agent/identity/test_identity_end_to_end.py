@@ -224,9 +224,8 @@ async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft
         )  # handles are to be asked for anew
         wake(agent, identity)
         await until(lambda: identity.renewed)
-        await asyncio.sleep(
-            2.0
-        )  # longer than four tries: the new streams once took over without handles
+        # longer than four tries: the new streams once took over without handles
+        await asyncio.sleep(2.0)
         before = len(heard)
         await until(lambda: len(heard) > before + 20 or calling.done())
         adapter.faults.issue = 0

@@ -338,9 +338,8 @@ async def test_a_replica_that_lags_behind_is_asked_again_and_not_in_a_loop(
     monkeypatch.setattr(rig, "source", lambda: sources.append(make()) or sources[-1])
     async with rig.changes() as changes:
         await following(changes)
-        sources[0].authorities_changed(
-            2
-        )  # told by one replica, not yet known to the one that answers
+        # told by one replica, not yet known to the one that answers
+        sources[0].authorities_changed(2)
         waiting = asyncio.ensure_future(following(changes))
         await until(
             lambda: rig.account.hindrance == "BUNDLE_LATE" and rig.identity.bundles_asked > 2

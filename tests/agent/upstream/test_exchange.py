@@ -192,9 +192,8 @@ async def test_a_caller_that_leaves_takes_back_what_was_not_sent(
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
-        await until(
-            lambda: len(agent._coalescer._parked) == 2
-        )  # with one of them both calls would be one batch
+        # with one of them both calls would be one batch
+        await until(lambda: len(agent._coalescer._parked) == 2)
         busy = [asyncio.create_task(one(stub, handle)) for _ in range(2)]
         await until(lambda: len(adapter.requests) == 2)
         waiting = asyncio.create_task(one(stub, handle))

@@ -23,9 +23,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.kube)
-            if (
-                item.get_closest_marker("timeout") is None
-            ):  # bounds are for what hangs; a busy machine is only slow
+            # bounds are for what hangs; a busy machine is only slow
+            if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(900))
 
 

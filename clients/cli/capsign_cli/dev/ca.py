@@ -79,9 +79,8 @@ class DevelopmentCa:
             )
             .sign(self._key, hashes.SHA256())
         )
-        self.certificate_file.unlink(
-            missing_ok=True
-        )  # a crash here leaves no certificate of another key
+        # a crash here leaves no certificate of another key
+        self.certificate_file.unlink(missing_ok=True)
         _write_key(key_file, self._key)
         _write(
             self.certificate_file, self._certificate.public_bytes(serialization.Encoding.PEM), 0o644

@@ -130,9 +130,8 @@ def _node_access(pod: Pod, settings: Settings) -> Iterator[tuple[str, str]]:
                 f"{field}.securityContext.{where}",
                 f"{sentence} Remove that, or set `hostUsers: false`.",
             )
-        for mount in (
-            (one.volume_mounts or ()) if one.name != AGENT else ()
-        ):  # an agent of theirs is made anew or refused
+        # an agent of theirs is made anew or refused
+        for mount in (one.volume_mounts or ()) if one.name != AGENT else ():
             path = node_paths.get(mount.name)
             if path is not None and not host_paths.harmless(
                 path, mount, settings.harmless_host_paths

@@ -78,9 +78,8 @@ class Confirmation:
                 async with asyncio.timeout(TIMEOUT_S):
                     await self._handshake(target, self._adapter.server_name, context)
             except ssl.SSLCertVerificationError as error:
-                if tls_trust.out_of_time(
-                    error
-                ):  # by our clock, which may be the wrong one: nobody else is at work
+                # by our clock, which may be the wrong one: nobody else is at work
+                if tls_trust.out_of_time(error):
                     self._why = (
                         f"the certificate of the one at {target} is not valid by this node's clock"
                     )

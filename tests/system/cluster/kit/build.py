@@ -176,9 +176,8 @@ def binaries() -> Path:
                 target = Path(scratch) / "out"
                 target.mkdir()
                 compile_all(target)
-                target.rename(
-                    built
-                )  # all or nothing: a build that was cut off leaves no directory of this name
+                # all or nothing: a build that was cut off leaves no directory of this name
+                target.rename(built)
             drop_old_builds(cache)
     return built
 

@@ -95,9 +95,8 @@ def main(run: Path, binaries: Path, listener: int) -> None:
         lease.register(sys.stdin, select.POLLHUP)
         while node.poll() is None and not lease.poll(200):
             pass
-        if (
-            node.poll() is not None
-        ):  # the node ended by itself: say so, and wait to be told to clean up
+        # the node ended by itself: say so, and wait to be told to clean up
+        if node.poll() is not None:
             layout.stage.write_text(
                 f"failed: the node's first process ended with {node.returncode}"
             )
