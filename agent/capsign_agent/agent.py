@@ -46,6 +46,8 @@ from capsign_agent.sign.public_keys import PublicKeys
 from capsign_agent.upstream.adapter_calls import AdapterCalls
 from capsign_agent.upstream.coalesce import Coalescer
 from capsign_agent.upstream.generation import Target, Upstream
+from capsign_agent.upstream.line import Line
+from capsign_agent.upstream.redial import Redial
 from capsign_agent.upstream.streams import Reachability, SignStream, streams_of
 
 
@@ -81,6 +83,9 @@ class Agent:
         self._book = HandleBook(_socket_handles(one) for one in config.sockets)
         self._keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
         self._reach = Reachability(time.monotonic(), lambda: self._renewal.reconnected())
+        self._redial = Redial(
+            lambda: self._upstream, self._reach, lambda work: self._spawn(work, self._tasks)
+        )
         self._coalescer = Coalescer(
             config.limits.queue_items, config.limits.queue_bytes, self._refusing
         )
@@ -205,6 +210,18 @@ class Agent:
             )
         self._in_flight += 1
 
+    @property
+    def away(self) -> bool:
+        """Whether no adapter is connected."""
+        return self._reach.down_since is not None
+
+    async def seek(self, timeout_s: float) -> None:
+        """One more attempt to reach an adapter, before this call is refused for want of one: it may
+        be there again, while gRPC waits before its next attempt. Takes half of the time at most.
+        """
+        if self._upstream.targets:
+            await self._redial.attempt(timeout_s / 2)
+
     def leave(self) -> None:
         """A call has ended."""
         self._in_flight -= 1
@@ -310,10 +327,10 @@ class Agent:
     def _start_streams(self) -> None:
         config = self._config.upstream
 
-        def make(target: Target, channel: grpc.aio.Channel) -> SignStream:
+        def make(target: Target, line: Line) -> SignStream:
             return SignStream(
                 target,
-                channel,
+                line,
                 self._coalescer,
                 self._settlement,
                 self._reach,

@@ -50,8 +50,8 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     connect_timeout_ms: Millis = 3_000
     """Longest time one attempt to connect takes."""
     unreachable_after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 3_000
-    """With no connection for this long, new calls are refused at once instead of waiting for their
-    deadline.
+    """With no connection for this long, new calls are refused when one more attempt to connect has
+    failed, in about a second at most, instead of waiting for their deadline.
     """
 
 

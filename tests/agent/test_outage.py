@@ -117,12 +117,56 @@ async def test_after_the_end_of_its_handles_an_agent_says_unavailable_and_signs_
         )
         assert item.failure.reason == fail.REASON_UPSTREAM_UNREACHABLE
         adapter.start()
-        await until(lambda: agent._reach.connected)
         assert isinstance(
             await one(stub, handle, timeout=10), agent_pb2.SignResponse
         )  # the first call, and no other
         assert (await first_handle(stub)).id == handle
     assert fail.OUTCOME_REFUSED not in outcomes(adapter)
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_the_first_call_after_the_adapters_return_is_answered(
+    place: Home, adapter: FakeAdapter, name: str
+) -> None:
+    """gRPC waits between its attempts, six seconds at last. Whoever called meanwhile was refused,
+    although the adapter was there again.
+    """
+    place.upstream = "unreachable_after_ms = 0"
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        adapter.stop()
+        await until(lambda: not agent._reach.connected)
+        assert (await told(_sign(stub, handle))).reason == fail.REASON_UPSTREAM_UNREACHABLE
+        adapter.start()
+        if name == "verify":  # of a signature that is none
+            failure = await told(_verify(stub, handle))
+            assert failure.reason == fail.REASON_SIGNATURE_INVALID
+        else:
+            await CALLS[name](stub, handle)
+
+
+async def test_all_who_call_in_an_outage_share_one_attempt(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """A pod that goes on calling is no flood for an adapter that starts."""
+    came = 0
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        writer.transport.abort()
+
+    place.upstream = "unreachable_after_ms = 0\nstreams = 1"
+    async with running(place) as agent:
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        adapter.stop()
+        await until(lambda: not agent._reach.connected)
+        async with await asyncio.start_server(hang_up, "127.0.0.1", adapter.port):
+            told_all = await asyncio.gather(*(told(_sign(stub, handle)) for _ in range(200)))
+    assert {failure.reason for failure in told_all} == {fail.REASON_UPSTREAM_UNREACHABLE}
+    assert 0 < came < 20
 
 
 async def test_an_agent_that_starts_while_the_adapter_is_away_calls_no_id_unknown(

@@ -41,6 +41,13 @@ class Gate(Protocol):
     def enter(self) -> None:
         """Count a call in. Raises FailureError DRAINING."""
 
+    @property
+    def away(self) -> bool:
+        """Whether no adapter is connected."""
+
+    async def seek(self, timeout_s: float) -> None:
+        """See whether one is there again, within so many seconds."""
+
     def leave(self) -> None:
         """Count it out."""
 
@@ -195,6 +202,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             bounds.check(request)
             _count(request.groups)
             timeout_s = min(request.timeout_ms / 1000 or self._timeout_s, self._timeout_s)
+            if self._gate.away:
+                timeout_s = await self._after_a_look(timeout_s)
             trace, links = trace_context.of_message(request) if request.traceparent else ("", ())
             with self.tracer.span(
                 "capsign.agent.sign", trace, links=links, method=SIGN_STREAM
@@ -225,11 +234,12 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             self._hold(weight(request))
             bounds.check(request)
             remaining = context.time_remaining()
-            answer = await act(
-                self._timeout_s
-                if remaining is None
-                else max(0.001, min(remaining, self._timeout_s))
-            )
+            timeout_s = self._timeout_s
+            if remaining is not None:
+                timeout_s = max(0.001, min(remaining, timeout_s))
+            if self._gate.away:
+                timeout_s = await self._after_a_look(timeout_s)
+            answer = await act(timeout_s)
             if more := surplus(answer):
                 self._hold(more)
             return answer
@@ -240,6 +250,13 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             await abort(context, _defect(error))
         finally:
             self._gate.leave()
+
+    async def _after_a_look(self, timeout_s: float) -> float:
+        """What is left of a call's time after one more attempt to reach an adapter."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        await self._gate.seek(timeout_s)
+        return max(0.001, until - loop.time())
 
     def _hold(self, weighed: int) -> None:
         """Take room until this RPC is over. Raises FailureError OVERLOADED."""

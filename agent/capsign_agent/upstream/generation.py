@@ -17,19 +17,14 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 from capsign_wire import addresses, channels, logs
-from capsign_wire.adapter.v1 import (
-    capability_pb2_grpc,
-    evidence_pb2_grpc,
-    identity_pb2,
-    identity_pb2_grpc,
-    signing_pb2_grpc,
-)
+from capsign_wire.adapter.v1 import identity_pb2
 from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.config import Upstream as UpstreamConfig
 from capsign_agent.identity.credentials import Credentials
+from capsign_agent.upstream.line import Line, Stubs
 from capsign_agent.upstream.liveness import Hearing
 
 T = TypeVar("T")
@@ -51,7 +46,9 @@ def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # Not a wait but what an attempt may take at least. The first had 0.1 s before: a handshake
+        # beside many others takes longer.
+        ("grpc.min_reconnect_backoff_ms", 1_000),
         ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.enable_retries", 0),
         ("grpc.use_local_subchannel_pool", 1),
@@ -62,27 +59,16 @@ def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
     return options
 
 
-class Stubs:
-    """What one channel can be asked."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.channel = channel
-        self.capabilities = capability_pb2_grpc.CapabilityServiceStub(channel)
-        self.signing = signing_pb2_grpc.SigningServiceStub(channel)
-        self.evidence = evidence_pb2_grpc.EvidenceServiceStub(channel)
-        self.identity = identity_pb2_grpc.IdentityServiceStub(channel)
-
-
 class Target:
-    """One replica: a channel for each stream. Unary calls take the first that is connected."""
+    """One replica: a line for each stream. Unary calls take the first that is connected."""
 
     def __init__(self, address: str, config: UpstreamConfig, held: Credentials) -> None:
         self.address = address
         options, dial = channel_options(config), addresses.target(address).dial
-        self.channels = [
-            channels.aio_secure(dial, held.channel(), options) for _ in range(config.streams)
+        self.lines = [
+            Line(lambda: channels.aio_secure(dial, held.channel(), options))
+            for _ in range(config.streams)
         ]
-        self._stubs = [Stubs(channel) for channel in self.channels]
         self.busy = 0
         """How many of its signing streams have something to do."""
         self.draining = False
@@ -93,17 +79,14 @@ class Target:
 
     @property
     def ask(self) -> Stubs:
-        """Where unary calls go. Each channel waits by itself before it tries again: after an outage
+        """Where unary calls go. Each line waits by itself before it tries again: after an outage
         the second may be there seconds before the first.
         """
-        ready = grpc.ChannelConnectivity.READY
-        return next(
-            (one for one in self._stubs if one.channel.get_state() is ready), self._stubs[0]
-        )
+        return next((line for line in self.lines if line.ready), self.lines[0]).ask
 
     async def close(self) -> None:
         self.hearing.close()
-        await asyncio.gather(*(channel.close() for channel in self.channels))
+        await asyncio.gather(*(line.close() for line in self.lines))
 
 
 class Upstream:
@@ -219,6 +202,13 @@ class Upstream:
         else:
             detail = "No adapter can be reached."
         return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500)
+
+    def redial(self) -> list[Line]:
+        """Try every replica now, over the first of its lines. Gives these lines."""
+        lines = [target.lines[0] for target in self.targets]
+        for line in lines:
+            line.redial()
+        return lines
 
     async def close(self) -> None:
         await asyncio.gather(*(target.close() for target in self.targets))

@@ -24,6 +24,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.upstream.coalesce import Batch, Call, Coalescer
 from capsign_agent.upstream.generation import Target
+from capsign_agent.upstream.line import Line
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MOST_S = 5.0
@@ -61,6 +62,8 @@ class Reachability:
         """`returned` is called with every stream that opens."""
         self._returned = returned
         self.connected = 0
+        self.returned = asyncio.Event()
+        """Set while one is connected."""
         self.down_since: float | None = now
         self._down_before = now
 
@@ -70,6 +73,7 @@ class Reachability:
         """
         self.connected += 1
         self.down_since = None
+        self.returned.set()
         self._returned()
 
     def down(self, now: float, *, good: bool) -> None:
@@ -78,6 +82,7 @@ class Reachability:
         if good:
             self._down_before = now
         if self.connected == 0:
+            self.returned.clear()
             self.down_since = self._down_before
 
 
@@ -87,7 +92,7 @@ class SignStream:
     def __init__(
         self,
         target: Target,
-        channel: grpc.aio.Channel,
+        line: Line,
         coalescer: Coalescer,
         path: Path,
         reach: Reachability,
@@ -96,7 +101,7 @@ class SignStream:
         connect_s: float,
     ) -> None:
         self._target = target
-        self._channel = channel
+        self._line = line
         self._coalescer = coalescer
         self._path = path
         self._reach = reach
@@ -138,7 +143,7 @@ class SignStream:
         failures = 0
         while not self._retired:
             try:
-                await asyncio.wait_for(self._channel.channel_ready(), self._connect_s)
+                await asyncio.wait_for(self._line.connected(), self._connect_s)
             except TimeoutError:
                 # gRPC spaces its attempts by itself: another wait on top would only notice an
                 # adapter's return later.
@@ -164,7 +169,7 @@ class SignStream:
 
     async def _serve(self) -> bool:
         """Exchange batches until the stream ends; returns whether it was ever good."""
-        call = signing_pb2_grpc.SigningServiceStub(self._channel).Sign()
+        call = signing_pb2_grpc.SigningServiceStub(self._line.channel).Sign()
         call.add_done_callback(lambda _: self._stir())
         self._reach.up()
         good = False
@@ -278,10 +283,10 @@ class SignStream:
 
 
 def streams_of(
-    make: Callable[[Target, grpc.aio.Channel], SignStream], targets: list[Target]
+    make: Callable[[Target, Line], SignStream], targets: list[Target]
 ) -> list[SignStream]:
-    """The streams of one generation: one on each channel of each target, interleaved so that load
+    """The streams of one generation: one on each line of each target, interleaved so that load
     spreads over replicas.
     """
-    count = max((len(target.channels) for target in targets), default=0)
-    return [make(target, target.channels[index]) for index in range(count) for target in targets]
+    count = max((len(target.lines) for target in targets), default=0)
+    return [make(target, target.lines[index]) for index in range(count) for target in targets]

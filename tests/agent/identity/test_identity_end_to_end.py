@@ -80,7 +80,7 @@ async def generation(agent: Agent, change: Any) -> None:
     connections are closed.
     """
     before = agent._upstream
-    channels = [channel for target in before.targets for channel in target.channels]
+    channels = [line.channel for target in before.targets for line in target.lines]
     change()
     await until(
         lambda: all(one.get_state() is grpc.ChannelConnectivity.SHUTDOWN for one in channels)

@@ -1,0 +1,87 @@
+"""One connection to a replica, and what can be asked over it. Dialled anew, it is another channel.
+
+gRPC waits between its attempts, for some six seconds after a long outage, and no call of its API
+shortens that wait. A channel that is new begins at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+from capsign_wire.adapter.v1 import (
+    capability_pb2_grpc,
+    evidence_pb2_grpc,
+    identity_pb2_grpc,
+    signing_pb2_grpc,
+)
+
+_UNDER_WAY = {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING}
+
+
+class Stubs:
+    """What one channel can be asked."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.capabilities = capability_pb2_grpc.CapabilityServiceStub(channel)
+        self.signing = signing_pb2_grpc.SigningServiceStub(channel)
+        self.evidence = evidence_pb2_grpc.EvidenceServiceStub(channel)
+        self.identity = identity_pb2_grpc.IdentityServiceStub(channel)
+
+
+class Line:
+    """For one event loop."""
+
+    def __init__(self, dial: Callable[[], grpc.aio.Channel]) -> None:
+        """`dial` makes a channel."""
+        self._dial = dial
+        self._redialled = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+        self.channel = dial()
+        self.ask = Stubs(self.channel)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected now."""
+        return self.channel.get_state() is grpc.ChannelConnectivity.READY
+
+    def redial(self) -> None:
+        """Try now if the last attempt failed; one that is under way goes on."""
+        if self.channel.get_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            return
+        closing = asyncio.get_running_loop().create_task(self.channel.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        self.channel = self._dial()
+        self.ask = Stubs(self.channel)
+        self.channel.get_state(try_to_connect=True)
+        self._redialled.set()
+        self._redialled = asyncio.Event()
+
+    async def settled(self) -> None:
+        """Until the attempt that is under way has succeeded or failed."""
+        channel = self.channel
+        while (state := channel.get_state(try_to_connect=True)) in _UNDER_WAY:
+            try:
+                await channel.wait_for_state_change(state)
+            except grpc.aio.UsageError:
+                return  # it was closed meanwhile
+
+    async def connected(self) -> None:
+        """Until it is connected, over whichever channel."""
+        while not self.ready:
+            waits = [
+                asyncio.ensure_future(self.channel.channel_ready()),
+                asyncio.ensure_future(self._redialled.wait()),
+            ]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+                await asyncio.gather(*waits, return_exceptions=True)
+
+    async def close(self) -> None:
+        await asyncio.gather(self.channel.close(), *self._closing)

@@ -1,0 +1,63 @@
+"""One more attempt to reach an adapter, made because somebody calls now.
+
+Without it the first call after an adapter's return is refused as long as gRPC waits before it
+tries again. There is one attempt at a time for all who call, and a pause before the next that grows
+to half a second: a fleet that goes on calling must not become a flood for an adapter that starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from capsign_agent.upstream.generation import Upstream
+from capsign_agent.upstream.streams import Reachability
+
+MOST_S = 1.0
+"""How long one attempt may take: a handshake across continents, under load."""
+
+FIRST_PAUSE_S = 0.1
+MOST_PAUSE_S = 0.5
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+
+class Redial:
+    """For one event loop."""
+
+    def __init__(self, upstream: Callable[[], Upstream], reach: Reachability, spawn: Spawn) -> None:
+        """`upstream` gives the connections in use, `spawn` runs a task of the agent's."""
+        self._upstream = upstream
+        self._reach = reach
+        self._spawn = spawn
+        self._attempt: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._not_before = 0.0
+
+    async def attempt(self, seconds: float) -> None:
+        """Join the attempt that is under way, or make one; until it has an end, or so long."""
+        if self._attempt is None or self._attempt.done():
+            self._attempt = self._spawn(self._try())
+        await asyncio.wait({self._attempt}, timeout=seconds)
+
+    async def _try(self) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._not_before - loop.time())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MOST_S):
+                await self._dial()
+        self._failures = 0 if self._reach.connected else self._failures + 1
+        pause = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._failures, 8))
+        self._not_before = loop.time() + pause * random.uniform(0.5, 1.0)
+
+    async def _dial(self) -> None:
+        """Until a stream is open, or every replica has refused."""
+        if self._reach.connected:
+            return
+        lines = self._upstream().redial()
+        await asyncio.gather(*(line.settled() for line in lines))
+        if any(line.ready for line in lines):
+            await self._reach.returned.wait()
