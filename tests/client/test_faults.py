@@ -13,7 +13,7 @@ from types import ModuleType
 import capsign
 import grpc
 import pytest
-from capsign.flow import Sleep
+from capsign.call import Sleep
 from capsign_wire.failures import FailureError, abort
 from capsign_wire.types.v1 import failures_pb2 as reasons
 

@@ -348,7 +348,7 @@ async def test_the_async_stream_survives_what_nobody_expected(agent, monkeypatch
         await signer.handles()
         stream, faults = signer._open().stream, [RuntimeError("first"), RuntimeError("second")]
         of, name = (
-            (stream, "_on_connect") if where == "reader" else (stream._pipeline, "next_message")
+            (stream, "_on_connect") if where == "reader" else (stream._scheduler, "next_message")
         )
         real = getattr(of, name)
 
@@ -378,15 +378,15 @@ def test_a_signal_handler_may_close_a_signer_wherever_it_interrupts(
     signer.handles()
     if not first:
         signer.sign(b"m", **MAIL)
-    pipeline = signer._connection.stream._pipeline
-    real = getattr(pipeline, inside)
+    scheduler = signer._connection.stream._scheduler
+    real = getattr(scheduler, inside)
 
     def interrupted(*arguments):
         result = real(*arguments)
         signer.close()
         return result
 
-    monkeypatch.setattr(pipeline, inside, interrupted)
+    monkeypatch.setattr(scheduler, inside, interrupted)
 
     def call():
         try:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 from capsign_wire.adapter.v1 import signing_pb2, signing_pb2_grpc
+from capsign_wire.backoff import Backoff
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
@@ -26,8 +27,7 @@ from capsign_agent.upstream.coalesce import Batch, Call, Coalescer
 from capsign_agent.upstream.generation import Target
 from capsign_agent.upstream.line import Line
 
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MOST_S = 5.0
+AFTER_BREAKS = Backoff(0.2, 5.0)
 GOOD_AFTER_S = 1.0
 """A stream that lived this long was wanted, even if nothing was asked of it."""
 IDLE_S = 10.0
@@ -157,10 +157,7 @@ class SignStream:
                 self._metrics.counter("capsign.retries").add("upstream")
                 # A certificate that the adapter refuses shows as a connection that opens and breaks
                 # at once: without this wait the loop would spin.
-                await self._pause(
-                    min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(failures, 10))
-                    * random.uniform(0.5, 1.0)
-                )
+                await self._pause(AFTER_BREAKS.delay_s(failures))
 
     async def _pause(self, seconds: float) -> None:
         self._woken = asyncio.get_running_loop().create_future()

@@ -8,7 +8,6 @@ The tasks start on demand and end when nobody waits any more.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,16 @@ import grpc
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign.channel import CONNECT_SLICE
-from capsign.flow import clock
-from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled, closed_answer
+from capsign.batch_scheduler import (
+    STALLED_AFTER,
+    Answer,
+    BatchScheduler,
+    Job,
+    Settled,
+    closed_answer,
+)
+from capsign.call import clock
+from capsign.channel import AFTER_BREAKS, CONNECT_SLICE
 from capsign.reach import Way
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ class AsyncStream:
         self._stub = stub
         self._way = way
         self._on_connect = on_connect
-        self._pipeline = Pipeline(window)
+        self._scheduler = BatchScheduler(window)
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -56,7 +62,7 @@ class AsyncStream:
             return [closed_answer(job) for job in jobs]
         for job in jobs:
             job.waiter = self._loop.create_future()
-            refused = self._pipeline.add(job)
+            refused = self._scheduler.add(job)
             if refused is not None:
                 job.settled = True
                 job.waiter.set_result(refused)
@@ -70,7 +76,7 @@ class AsyncStream:
         finally:
             for job in jobs:
                 if not job.settled:
-                    self._pipeline.drop(job)
+                    self._scheduler.drop(job)
                     self._wake.set()
 
     def _sweep_at(self, when: float) -> None:
@@ -82,10 +88,10 @@ class AsyncStream:
     def _expire(self) -> None:
         self._sweep = None
         # the task that connects waits to this same moment
-        if not self._connected and self._pipeline.away is None:
-            self._pipeline.away = self._way.late()
-        _tell(self._pipeline.expire(clock()))
-        soonest = self._pipeline.soonest_deadline()
+        if not self._connected and self._scheduler.away is None:
+            self._scheduler.away = self._way.late()
+        _tell(self._scheduler.expire(clock()))
+        soonest = self._scheduler.soonest_deadline()
         if soonest is not None:
             self._sweep_at(soonest)
         self._wake.set()
@@ -93,11 +99,9 @@ class AsyncStream:
     async def _serve(self) -> None:
         breaks, told = 0, False
         try:
-            while not self._closed and not self._pipeline.idle:
+            while not self._closed and not self._scheduler.idle:
                 if breaks:
-                    await asyncio.sleep(
-                        min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0)
-                    )
+                    await asyncio.sleep(AFTER_BREAKS.delay_s(breaks))
                 answered = False
                 try:
                     answered = await self._connect_and_read()
@@ -117,7 +121,7 @@ class AsyncStream:
         """Reach the agent (an answer to ListHandles proves that one listens, and tells the ids that
         it knows now), then settle what is answered until the stream breaks; whether anything was.
         """
-        latest = self._pipeline.latest_deadline()
+        latest = self._scheduler.latest_deadline()
         if latest is None:
             return False
         wait = min(CONNECT_SLICE, max(0.001, latest - clock()))
@@ -126,11 +130,11 @@ class AsyncStream:
                 pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True
             )
         except grpc.RpcError as error:
-            self._pipeline.away = failure = self._way.failed(error, effect=False)
+            self._scheduler.away = failure = self._way.failed(error, effect=False)
             if failure.outcome == failures_pb2.OUTCOME_REFUSED:
-                _tell(self._pipeline.fail(failure))
+                _tell(self._scheduler.fail(failure))
             return False
-        self._pipeline.away, self._connected = None, True
+        self._scheduler.away, self._connected = None, True
         self._on_connect(response)
         call: Call = self._stub.SignStream()
         writer = self._loop.create_task(self._write(call), name="capsign-stream-write")
@@ -140,13 +144,13 @@ class AsyncStream:
             self._connected = False
             writer.cancel()
             call.cancel()
-            self._pipeline.lose()
+            self._scheduler.lose()
 
     async def _read(self, call: Call) -> bool:
         answered = False
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
-                _tell(self._pipeline.answer(response))
+                _tell(self._scheduler.answer(response))
                 answered = True
                 self._wake.set()
         except (grpc.RpcError, asyncio.InvalidStateError):
@@ -158,7 +162,7 @@ class AsyncStream:
     async def _write(self, call: Call) -> None:
         try:
             while True:
-                message = self._pipeline.next_message(clock())
+                message = self._scheduler.next_message(clock())
                 if message is None:
                     self._wake.clear()
                     await self._wake.wait()
@@ -176,13 +180,13 @@ class AsyncStream:
     def _unstall(self) -> None:
         self._stall = None
         self._wake.set()
-        if not self._pipeline.idle:
+        if not self._scheduler.idle:
             self._stall = self._loop.call_later(STALLED_AFTER, self._unstall)
 
     async def close(self) -> None:
         """Settle everything that waits and end the stream."""
         self._closed = True
-        _tell(self._pipeline.close())
+        _tell(self._scheduler.close())
         for timer in (self._sweep, self._stall):
             if timer is not None:
                 timer.cancel()

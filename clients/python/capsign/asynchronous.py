@@ -17,10 +17,10 @@ from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
 from capsign import channel as wire
 from capsign import green, requests
 from capsign.aiostream import AsyncStream, cancelled
-from capsign.errors import CapsignError
-from capsign.flow import (
+from capsign.batch_scheduler import Answer, Job
+from capsign.call import (
     Ask,
-    Flow,
+    Call,
     Found,
     Sleep,
     Step,
@@ -32,9 +32,9 @@ from capsign.flow import (
     resolving,
     signing,
 )
-from capsign.handles import HandleBook
+from capsign.errors import CapsignError
+from capsign.handles import HandleCache
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
-from capsign.pipeline import Answer, Job
 from capsign.reach import Way
 from capsign.results import KeyHandle, PublicKey, Resolution, Signature
 from capsign.signer import DEFAULT_TIMEOUT, WINDOW
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 class AsyncConnection:
     """What belongs to one event loop: channel, stub, stream."""
 
-    def __init__(self, target: str, way: Way, window: int, book: HandleBook) -> None:
+    def __init__(self, target: str, way: Way, window: int, book: HandleCache) -> None:
         """Raises RuntimeError where no call would ever return."""
         green.refuse_asyncio()
         self.way = way
@@ -130,7 +130,7 @@ class AsyncSigner:
         self._timeout = timeout
         self._coalesce = coalesce
         self._window = requests.messages_in_flight(window)
-        self._book = HandleBook()
+        self._book = HandleCache()
         self._connections: dict[asyncio.AbstractEventLoop, AsyncConnection] = {}
         self._closed = False
         # Dropped without being closed: its tasks would keep its streams open for as long as their
@@ -176,21 +176,21 @@ class AsyncSigner:
         timeout: float | None = None,  # noqa: ASYNC109  # a deadline that the agent is told, not only a cancellation
     ) -> Signature:
         """As `Signer.sign`."""
-        wish = wish_of(
+        selector = wish_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
         entry = item(algorithm_row(algorithm), message, digest, intent_id)
-        flow = signing(
+        call = signing(
             self._book,
-            wish,
+            selector,
             [entry],
             requests.seconds(timeout, self._timeout),
             current_traceparent(),
         )
         try:
-            outcome = (await self._drive(flow))[0]
+            outcome = (await self._drive(call))[0]
         except CapsignError as error:
-            raise requests.concerning(error, entry.intent_id, wish) from None
+            raise requests.concerning(error, entry.intent_id, selector) from None
         if isinstance(outcome, CapsignError):
             raise outcome
         return outcome
@@ -212,18 +212,18 @@ class AsyncSigner:
         timeout: float | None = None,  # noqa: ASYNC109  # as in sign
     ) -> list[Signature | CapsignError]:
         """As `Signer.sign_many`."""
-        wish = wish_of(
+        selector = wish_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
         many = requests.Many(algorithm_row(algorithm), messages, digests, intent_ids)
-        flow = signing(
+        call = signing(
             self._book,
-            wish,
+            selector,
             many.items,
             requests.seconds(timeout, self._timeout),
             current_traceparent(),
         )
-        return many.merged(await self._drive(flow))
+        return many.merged(await self._drive(call))
 
     async def verify(
         self,
@@ -243,10 +243,12 @@ class AsyncSigner:
     ) -> PublicKey:
         """As `Signer.verify`."""
         name, value = requests.signature_parts(signature, algorithm)
-        wish = wish_of(purpose, grant, handle, name, protocol, role, protocol_version, transcript)
-        build = requests.verification(wish, algorithm_row(name), message, digest, value)
+        selector = wish_of(
+            purpose, grant, handle, name, protocol, role, protocol_version, transcript
+        )
+        build = requests.verification(selector, algorithm_row(name), message, digest, value)
         response = await self._drive(
-            asking(self._book, wish, "Verify", build, requests.seconds(timeout, self._timeout))
+            asking(self._book, selector, "Verify", build, requests.seconds(timeout, self._timeout))
         )
         return public_key(response.key)
 
@@ -264,14 +266,14 @@ class AsyncSigner:
         timeout: float | None = None,  # noqa: ASYNC109  # as in sign
     ) -> list[PublicKey]:
         """As `Signer.public_keys`."""
-        wish = wish_of(
+        selector = wish_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
-        build = requests.key_query(wish, algorithm_row(algorithm))
-        flow = asking(
-            self._book, wish, "GetPublicKeys", build, requests.seconds(timeout, self._timeout)
+        build = requests.key_query(selector, algorithm_row(algorithm))
+        call = asking(
+            self._book, selector, "GetPublicKeys", build, requests.seconds(timeout, self._timeout)
         )
-        return [public_key(key) for key in (await self._drive(flow)).keys]
+        return [public_key(key) for key in (await self._drive(call)).keys]
 
     async def resolve(
         self,
@@ -284,9 +286,11 @@ class AsyncSigner:
         timeout: float | None = None,  # noqa: ASYNC109  # as in sign
     ) -> Resolution:
         """As `Signer.resolve`."""
-        intent_id, wish = requests.intent_parts(intent, wish_of(purpose, grant, handle, algorithm))
+        intent_id, selector = requests.intent_parts(
+            intent, wish_of(purpose, grant, handle, algorithm)
+        )
         return await self._drive(
-            resolving(self._book, wish, intent_id, requests.seconds(timeout, self._timeout))
+            resolving(self._book, selector, intent_id, requests.seconds(timeout, self._timeout))
         )
 
     async def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:  # noqa: ASYNC109  # as in sign
@@ -295,12 +299,12 @@ class AsyncSigner:
             listing(self._book, clock() + requests.seconds(timeout, self._timeout))
         )
 
-    async def _drive(self, flow: Flow[Found]) -> Found:
+    async def _drive(self, call: Call[Found]) -> Found:
         connection = self._open()
         try:
-            step: Step = next(flow)
+            step: Step = next(call)
             while True:
-                step = flow.send(await self._perform(connection, step))
+                step = call.send(await self._perform(connection, step))
         except StopIteration as stop:
             found: Found = stop.value
             return found

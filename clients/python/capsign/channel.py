@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import grpc
 from capsign_wire.agent.v1 import agent_pb2 as pb
+from capsign_wire.backoff import Backoff
 from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign.pipeline import Answer, Job
+from capsign.batch_scheduler import Answer, Job
 from capsign.translate import failure_of, is_transport_loss, signed_by
 
 OPTIONS = (
@@ -28,6 +29,9 @@ OPTIONS = (
 
 CONNECT_SLICE = 5.0
 """Longest single attempt to reach the agent, seconds."""
+
+AFTER_BREAKS = Backoff(0.02, 1.0)
+"""Between attempts to open a stream that broke."""
 
 
 def metadata(trace: str) -> tuple[tuple[str, str], ...]:

@@ -8,10 +8,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from capsign.handles import Wish
+from capsign.selector import HandleSelector
 
 
 class CapsignError(Exception):
@@ -32,7 +31,7 @@ class CapsignError(Exception):
         field: str = "",
         retry_after: float = 0.0,
         intent_id: bytes = b"",
-        wish: Wish | None = None,
+        selector: HandleSelector | None = None,
     ) -> None:
         super().__init__(f"{reason}: {message}")
         self.reason = reason
@@ -41,7 +40,7 @@ class CapsignError(Exception):
         self.field = field
         self.retry_after = retry_after
         self.intent_id = intent_id
-        self.wish = wish
+        self.selector = selector
         """What the call asked for, so that `resolve(error)` needs to be told nothing again."""
 
     def __reduce__(self) -> Any:

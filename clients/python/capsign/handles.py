@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS, BY_NAME
@@ -13,6 +12,7 @@ from capsign_wire.types.v1 import signing_pb2
 
 from capsign.errors import HandleNotChosen, Refused
 from capsign.results import KeyHandle
+from capsign.selector import HandleSelector
 
 MAX_TEMPLATES = 1024
 """Most group templates kept; they are dropped together when there are more (a transcript makes one
@@ -20,25 +20,9 @@ for each call).
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a call says about handle, algorithm and context. `handle` is an id; a KeyHandle becomes
-    its grant and purpose.
-    """
-
-    purpose: str | None
-    grant: str | None
-    handle: str | None
-    algorithm: str
-    protocol: str = ""
-    role: str = ""
-    protocol_version: str = ""
-    transcript: bytes = b""
-
-
 class Template:
-    """The part of a SignGroup that its items share. Equal wishes on one handle list give the same
-    object.
+    """The part of a SignGroup that its items share. Equal selectors on one handle list give the
+    same object.
     """
 
     __slots__ = ("group", "row")
@@ -48,13 +32,13 @@ class Template:
         self.row = ALGORITHMS[group.algorithm]
 
 
-class HandleBook:
+class HandleCache:
     """The handles of one socket as last listed, and the group templates made from them."""
 
     def __init__(self) -> None:
         # Replaced as a whole: a template stays with the list it was made from, whatever other
         # threads store meanwhile.
-        self._book: tuple[tuple[KeyHandle, ...] | None, dict[Wish, Template]] = (None, {})
+        self._book: tuple[tuple[KeyHandle, ...] | None, dict[HandleSelector, Template]] = (None, {})
 
     @property
     def handles(self) -> tuple[KeyHandle, ...] | None:
@@ -79,8 +63,9 @@ class HandleBook:
         if handle_id is None or any(handle.id == handle_id for handle in self.handles or ()):
             self._book = (None, {})
 
-    def template(self, wish: Wish) -> Template | None:
-        """The template of a wish, whose algorithm exists; None if the list must be fetched first.
+    def template(self, selector: HandleSelector) -> Template | None:
+        """The template of a selector, whose algorithm exists; None if the list must be fetched
+        first.
         It is fetched even for a handle that is named, because that also shows that an agent listens
         before anything is sent to be signed.
 
@@ -89,40 +74,44 @@ class HandleBook:
         call with it.
         """
         handles, templates = self._book
-        found = templates.get(wish)
+        found = templates.get(selector)
         if found is None:
             if handles is None:
                 return None
-            found = _make(wish, wish.handle or choose(handles, wish).id)
+            found = _make(selector, selector.handle or choose(handles, selector).id)
             if len(templates) >= MAX_TEMPLATES:
                 templates.clear()
-            templates[wish] = found
+            templates[selector] = found
         return found
 
-    def handle_id(self, wish: Wish) -> str | None:
+    def handle_id(self, selector: HandleSelector) -> str | None:
         """The id of the handle alone; None if the list must be fetched first. Raises
         HandleNotChosen.
         """
         handles = self.handles
         if handles is None:
             return None
-        return wish.handle or choose(handles, wish).id
+        return selector.handle or choose(handles, selector).id
 
 
-def choose(handles: Sequence[KeyHandle], wish: Wish) -> KeyHandle:
+def choose(handles: Sequence[KeyHandle], selector: HandleSelector) -> KeyHandle:
     """The one handle that fits purpose and grant. The algorithm only breaks a tie, so that asking a
     handle for one it does not allow is refused, and recorded, by the agent. Raises HandleNotChosen.
     """
     fitting = [
-        h for h in handles if wish.purpose in {None, h.purpose} and wish.grant in {None, h.grant}
+        h
+        for h in handles
+        if selector.purpose in {None, h.purpose} and selector.grant in {None, h.grant}
     ]
     if len(fitting) > 1:
-        fitting = [handle for handle in fitting if wish.algorithm in handle.algorithms] or fitting
+        fitting = [
+            handle for handle in fitting if selector.algorithm in handle.algorithms
+        ] or fitting
     if len(fitting) == 1:
         return fitting[0]
     asked = ", ".join(
         f"{name}={value!r}"
-        for name, value in (("purpose", wish.purpose), ("grant", wish.grant))
+        for name, value in (("purpose", selector.purpose), ("grant", selector.grant))
         if value
     )
     count = (
@@ -142,26 +131,28 @@ def choose(handles: Sequence[KeyHandle], wish: Wish) -> KeyHandle:
         if handles
         else "Ask for a grant in the policy.",
         field="grant" if fitting else "purpose",
-        wish=wish,
+        selector=selector,
     )
 
 
-def context_suffix(wish: Wish) -> signing_pb2.ContextSuffix | None:
-    if not (wish.protocol or wish.role or wish.protocol_version or wish.transcript):
+def context_suffix(selector: HandleSelector) -> signing_pb2.ContextSuffix | None:
+    if not (selector.protocol or selector.role or selector.protocol_version or selector.transcript):
         return None
     return signing_pb2.ContextSuffix(
-        protocol=wish.protocol,
-        role=wish.role,
-        protocol_version=wish.protocol_version,
-        transcript=wish.transcript,
+        protocol=selector.protocol,
+        role=selector.role,
+        protocol_version=selector.protocol_version,
+        transcript=selector.transcript,
     )
 
 
-def _make(wish: Wish, handle_id: str) -> Template:
+def _make(selector: HandleSelector, handle_id: str) -> Template:
     group = pb.SignGroup(
-        handle_id=handle_id, purpose=wish.purpose or "", algorithm=BY_NAME[wish.algorithm].number
+        handle_id=handle_id,
+        purpose=selector.purpose or "",
+        algorithm=BY_NAME[selector.algorithm].number,
     )
-    context = context_suffix(wish)
+    context = context_suffix(selector)
     if context is not None:
         group.context.CopyFrom(context)
     probe = pb.SignGroup()
@@ -171,6 +162,10 @@ def _make(wish: Wish, handle_id: str) -> Template:
         check(probe)
     except FailureError as error:
         raise Refused(
-            error.row.name, error.detail, advice=error.row.advice, field=error.field, wish=wish
+            error.row.name,
+            error.detail,
+            advice=error.row.advice,
+            field=error.field,
+            selector=selector,
         ) from None
     return Template(group)

@@ -16,10 +16,10 @@ from capsign_wire.intents import millis_of, new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
+from capsign.batch_scheduler import ITEM_OVERHEAD, MAX_BYTES, Item
 from capsign.errors import Refused
-from capsign.handles import Wish
-from capsign.pipeline import ITEM_OVERHEAD, MAX_BYTES, Item
 from capsign.results import KeyHandle
+from capsign.selector import HandleSelector
 
 MAX_MESSAGE = 65536
 """Longest message that goes to the agent, bytes (agent.proto)."""
@@ -55,13 +55,13 @@ def wish_of(
     role: str = "",
     protocol_version: str = "",
     transcript: Buffer = b"",
-) -> Wish:
+) -> HandleSelector:
     """A KeyHandle is taken by its grant and purpose, so that it still works after the agent gave it
     another id.
     """
     if isinstance(handle, KeyHandle):
         purpose, grant, handle = purpose or handle.purpose, handle.grant, None
-    return Wish(
+    return HandleSelector(
         purpose, grant, handle, algorithm, protocol, role, protocol_version, octets(transcript)
     )
 

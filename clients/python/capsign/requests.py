@@ -11,11 +11,12 @@ from capsign_wire.bounds import check
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign.batch_scheduler import Item
 from capsign.errors import CapsignError, Refused
-from capsign.handles import Wish, context_suffix
+from capsign.handles import context_suffix
 from capsign.inputs import Buffer, IntentId, intent, item, octets, payload
-from capsign.pipeline import Item
 from capsign.results import Done, Never, Resolution, Signature, WasRefused
+from capsign.selector import HandleSelector
 from capsign.translate import exception, signed_by
 
 LONGEST = 365 * 86400.0
@@ -37,9 +38,9 @@ def messages_in_flight(window: int) -> int:
     return window
 
 
-def concerning(error: CapsignError, intent_id: bytes, wish: Wish) -> CapsignError:
+def concerning(error: CapsignError, intent_id: bytes, selector: HandleSelector) -> CapsignError:
     """The error of the whole call as the error of its one intent."""
-    error.intent_id, error.wish = intent_id, wish
+    error.intent_id, error.selector = intent_id, selector
     return error
 
 
@@ -91,15 +92,19 @@ def signature_parts(signature: Signature | Buffer, algorithm: str | None) -> tup
     return algorithm, octets(signature)
 
 
-def _checked(request: pb.VerifyRequest | pb.GetPublicKeysRequest, wish: Wish) -> None:
+def _checked(request: pb.VerifyRequest | pb.GetPublicKeysRequest, selector: HandleSelector) -> None:
     try:
         check(request)
     except FailureError as error:
-        raise exception(error, wish=wish) from None
+        raise exception(error, selector=selector) from None
 
 
 def verification(
-    wish: Wish, row: AlgorithmRow, message: Buffer | None, digest: Buffer | None, signature: bytes
+    selector: HandleSelector,
+    row: AlgorithmRow,
+    message: Buffer | None,
+    digest: Buffer | None,
+    signature: bytes,
 ) -> Callable[[str], pb.VerifyRequest]:
     data, is_digest = payload(row, message, digest)
 
@@ -108,47 +113,53 @@ def verification(
             handle_id=handle_id,
             algorithm=row.number,
             signature=signature,
-            context=context_suffix(wish),
+            context=context_suffix(selector),
         )
         if is_digest:
             request.digest = data
         else:
             request.message = data
-        _checked(request, wish)
+        _checked(request, selector)
         return request
 
     return build
 
 
-def key_query(wish: Wish, row: AlgorithmRow) -> Callable[[str], pb.GetPublicKeysRequest]:
+def key_query(
+    selector: HandleSelector, row: AlgorithmRow
+) -> Callable[[str], pb.GetPublicKeysRequest]:
     def build(handle_id: str) -> pb.GetPublicKeysRequest:
         request = pb.GetPublicKeysRequest(
-            handle_id=handle_id, algorithm=row.number, context=context_suffix(wish)
+            handle_id=handle_id, algorithm=row.number, context=context_suffix(selector)
         )
-        _checked(request, wish)
+        _checked(request, selector)
         return request
 
     return build
 
 
-def intent_parts(given: IntentId | CapsignError, wish: Wish) -> tuple[bytes, Wish]:
+def intent_parts(
+    given: IntentId | CapsignError, selector: HandleSelector
+) -> tuple[bytes, HandleSelector]:
     """The intent and what is known of its handle; an error knows both, arguments go before what it
     knows.
     """
     if not isinstance(given, CapsignError):
-        return intent(given), wish
+        return intent(given), selector
     if not given.intent_id:
         raise ValueError("this error concerns no intent")
-    known = given.wish or wish
-    named = wish if wish.purpose or wish.grant or wish.handle else known
-    return given.intent_id, replace(named, algorithm=wish.algorithm or known.algorithm)
+    known = given.selector or selector
+    named = selector if selector.purpose or selector.grant or selector.handle else known
+    return given.intent_id, replace(named, algorithm=selector.algorithm or known.algorithm)
 
 
 def resolution_query(intent_id: bytes) -> Callable[[str], pb.ResolveIntentRequest]:
     return lambda handle_id: pb.ResolveIntentRequest(handle_id=handle_id, intent_id=intent_id)
 
 
-def resolution(response: pb.ResolveIntentResponse, intent_id: bytes, wish: Wish) -> Resolution:
+def resolution(
+    response: pb.ResolveIntentResponse, intent_id: bytes, selector: HandleSelector
+) -> Resolution:
     """What the agent's answer says. Raises CapsignError if that is nothing."""
     match response.WhichOneof("resolution"):
         case "done":
@@ -156,7 +167,7 @@ def resolution(response: pb.ResolveIntentResponse, intent_id: bytes, wish: Wish)
             return Done(
                 Signature(
                     done.signature,
-                    wish.algorithm,
+                    selector.algorithm,
                     intent_id,
                     done.leaf_index,
                     signed_by(done.signed_by),
@@ -164,7 +175,7 @@ def resolution(response: pb.ResolveIntentResponse, intent_id: bytes, wish: Wish)
             )
         case "refused":
             error = exception(
-                FailureError.from_item(response.refused), intent_id=intent_id, wish=wish
+                FailureError.from_item(response.refused), intent_id=intent_id, selector=selector
             )
             if isinstance(error, Refused):
                 return WasRefused(error)
@@ -174,5 +185,5 @@ def resolution(response: pb.ResolveIntentResponse, intent_id: bytes, wish: Wish)
     raise exception(
         FailureError(failures_pb2.REASON_INTERNAL, "The agent's answer is empty."),
         intent_id=intent_id,
-        wish=wish,
+        selector=selector,
     )

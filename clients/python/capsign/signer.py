@@ -14,11 +14,10 @@ from capsign_wire import unix_socket
 
 from capsign import channel as wire
 from capsign import requests
-from capsign.connection import Connection, of_the_parent
-from capsign.errors import CapsignError
-from capsign.flow import (
+from capsign.batch_scheduler import Answer, Job
+from capsign.call import (
     Ask,
-    Flow,
+    Call,
     Found,
     Sleep,
     Step,
@@ -30,9 +29,10 @@ from capsign.flow import (
     resolving,
     signing,
 )
-from capsign.handles import HandleBook
+from capsign.connection import Connection, of_the_parent
+from capsign.errors import CapsignError
+from capsign.handles import HandleCache
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
-from capsign.pipeline import Answer, Job
 from capsign.reach import Way
 from capsign.results import KeyHandle, PublicKey, Resolution, Signature
 from capsign.target import socket_path
@@ -68,7 +68,7 @@ class Signer:
         self._timeout = timeout
         self._coalesce = coalesce
         self._window = requests.messages_in_flight(window)
-        self._book = HandleBook()
+        self._book = HandleCache()
         self._connection: Connection | None = None
         self._opening = threading.Lock()
         self._finalizer: Callable[[], Any] | None = None
@@ -121,7 +121,7 @@ class Signer:
 
         Raises Refused, Unavailable or Unknown.
         """
-        wish = wish_of(
+        selector = wish_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
         entry = item(algorithm_row(algorithm), message, digest, intent_id)
@@ -129,14 +129,14 @@ class Signer:
             outcome = self._drive(
                 signing(
                     self._book,
-                    wish,
+                    selector,
                     [entry],
                     requests.seconds(timeout, self._timeout),
                     current_traceparent(),
                 )
             )[0]
         except CapsignError as error:
-            raise requests.concerning(error, entry.intent_id, wish) from None
+            raise requests.concerning(error, entry.intent_id, selector) from None
         if isinstance(outcome, CapsignError):
             raise outcome
         return outcome
@@ -163,14 +163,14 @@ class Signer:
         neighbours, so look at each. What concerns all of them (no such handle, a context that is
         malformed, no agent) is raised.
         """
-        wish = wish_of(
+        selector = wish_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
         many = requests.Many(algorithm_row(algorithm), messages, digests, intent_ids)
         outcomes = self._drive(
             signing(
                 self._book,
-                wish,
+                selector,
                 many.items,
                 requests.seconds(timeout, self._timeout),
                 current_traceparent(),
@@ -201,10 +201,12 @@ class Signer:
         DER, not JOSE's R || S.
         """
         name, value = requests.signature_parts(signature, algorithm)
-        wish = wish_of(purpose, grant, handle, name, protocol, role, protocol_version, transcript)
-        build = requests.verification(wish, algorithm_row(name), message, digest, value)
+        selector = wish_of(
+            purpose, grant, handle, name, protocol, role, protocol_version, transcript
+        )
+        build = requests.verification(selector, algorithm_row(name), message, digest, value)
         response = self._drive(
-            asking(self._book, wish, "Verify", build, requests.seconds(timeout, self._timeout))
+            asking(self._book, selector, "Verify", build, requests.seconds(timeout, self._timeout))
         )
         return public_key(response.key)
 
@@ -224,13 +226,17 @@ class Signer:
         """The public keys of a context, one for each key version that verifiers should know, newest
         first.
         """
-        wish = wish_of(
+        selector = wish_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
-        build = requests.key_query(wish, algorithm_row(algorithm))
+        build = requests.key_query(selector, algorithm_row(algorithm))
         response = self._drive(
             asking(
-                self._book, wish, "GetPublicKeys", build, requests.seconds(timeout, self._timeout)
+                self._book,
+                selector,
+                "GetPublicKeys",
+                build,
+                requests.seconds(timeout, self._timeout),
             )
         )
         return [public_key(key) for key in response.keys]
@@ -252,21 +258,23 @@ class Signer:
         it was sent with. Raises Unknown if that cannot be learnt now, whatever the reason is;
         Refused only for what is no intent id.
         """
-        intent_id, wish = requests.intent_parts(intent, wish_of(purpose, grant, handle, algorithm))
+        intent_id, selector = requests.intent_parts(
+            intent, wish_of(purpose, grant, handle, algorithm)
+        )
         return self._drive(
-            resolving(self._book, wish, intent_id, requests.seconds(timeout, self._timeout))
+            resolving(self._book, selector, intent_id, requests.seconds(timeout, self._timeout))
         )
 
     def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:
         """What this socket may sign, asked for afresh."""
         return self._drive(listing(self._book, clock() + requests.seconds(timeout, self._timeout)))
 
-    def _drive(self, flow: Flow[Found]) -> Found:
+    def _drive(self, call: Call[Found]) -> Found:
         connection = self._open()
-        step: Step = next(flow)
+        step: Step = next(call)
         while True:
             try:
-                step = flow.send(self._perform(connection, step))
+                step = call.send(self._perform(connection, step))
             except StopIteration as stop:
                 found: Found = stop.value
                 return found

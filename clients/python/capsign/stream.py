@@ -1,6 +1,6 @@
 """The sync client's long-lived SignStream: many threads, one stream, one thread that reads it.
 
-A thread that signs puts its job into the pipeline and, if the window has room, hands the next
+A thread that signs puts its job into the scheduler and, if the window has room, hands the next
 message to gRPC itself; then it waits for the reader to settle its job. The reader connects on
 demand, sends again what a broken stream lost, and ends when nobody waits any more.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import random
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,9 +18,16 @@ from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign.channel import CONNECT_SLICE
-from capsign.flow import clock
-from capsign.pipeline import STALLED_AFTER, Answer, Job, Pipeline, Settled, closed_answer
+from capsign.batch_scheduler import (
+    STALLED_AFTER,
+    Answer,
+    BatchScheduler,
+    Job,
+    Settled,
+    closed_answer,
+)
+from capsign.call import clock
+from capsign.channel import AFTER_BREAKS, CONNECT_SLICE
 from capsign.reach import Way
 
 Outgoing = queue.SimpleQueue[pb.SignStreamRequest | None]
@@ -83,7 +89,7 @@ class SyncStream:
         """Replaced in a fork, while no thread of ours uses it."""
         self._way = way
         self._on_connect = on_connect
-        self._pipeline = Pipeline(window)
+        self._scheduler = BatchScheduler(window)
         self._lock = threading.Lock()
         self._outgoing: Outgoing | None = None
         self._call: Any = None
@@ -98,7 +104,7 @@ class SyncStream:
         try:
             with self._lock:
                 refused = [
-                    self._pipeline.add(job) if not self.closing.begun else closed_answer(job)
+                    self._scheduler.add(job) if not self.closing.begun else closed_answer(job)
                     for job in jobs
                 ]
                 for job, answer in zip(jobs, refused, strict=True):
@@ -111,7 +117,7 @@ class SyncStream:
         except BaseException:
             with self._lock:
                 for job in jobs:
-                    self._pipeline.drop(job)
+                    self._scheduler.drop(job)
             raise
 
     def _ensure_reader(self) -> None:
@@ -131,10 +137,10 @@ class SyncStream:
                     continue
                 if job.deadline <= clock():
                     # the reader waits to this same moment
-                    if self._outgoing is None and self._pipeline.away is None:
-                        self._pipeline.away = self._way.late()
-                    self._pipeline.drop(job)
-                    return Answer(failure=self._pipeline.overdue(job))
+                    if self._outgoing is None and self._scheduler.away is None:
+                        self._scheduler.away = self._way.late()
+                    self._scheduler.drop(job)
+                    return Answer(failure=self._scheduler.overdue(job))
                 self._pump()
                 sent = job.message is not None
             if sent and waiter.wait(job.deadline - clock()):
@@ -146,7 +152,7 @@ class SyncStream:
         """Hand over the messages that may go now. Called with the lock held."""
         if self._outgoing is None:
             return
-        while (message := self._pipeline.next_message(clock())) is not None:
+        while (message := self._scheduler.next_message(clock())) is not None:
             self._outgoing.put(message)
 
     def _serve(self) -> None:
@@ -157,15 +163,15 @@ class SyncStream:
                 if self._reader is not threading.current_thread():
                     # an interrupt came between its start and the note of it: nobody knows this one
                     return
-                settled = self._pipeline.close() if self.closing.begun else []
-                ended = self.closing.begun or self._forking or self._pipeline.idle
+                settled = self._scheduler.close() if self.closing.begun else []
+                ended = self.closing.begun or self._forking or self._scheduler.idle
                 if ended:
                     self._reader = None
             _tell(settled)
             if ended:
                 return
             if breaks:
-                self.closing.wait(min(1.0, 0.01 * 2 ** min(breaks, 7)) * random.uniform(0.5, 1.0))
+                self.closing.wait(AFTER_BREAKS.delay_s(breaks))
             answered = False
             try:
                 answered = self._connect() and self._read()
@@ -182,7 +188,7 @@ class SyncStream:
         it knows now.
         """
         with self._lock:
-            latest = self._pipeline.latest_deadline()
+            latest = self._scheduler.latest_deadline()
         if latest is None:
             return False
         wait = min(CONNECT_SLICE, max(0.001, latest - clock()))
@@ -203,7 +209,7 @@ class SyncStream:
         call = self.stub.SignStream(iter(outgoing.get, None))
         self._interruptible(call)
         with self._lock:
-            self._pipeline.away = None
+            self._scheduler.away = None
             self._outgoing = outgoing
             self._pump()
         return True
@@ -219,10 +225,10 @@ class SyncStream:
     def _give_up_if_refused(self, error: grpc.RpcError) -> None:
         failure = self._way.failed(error, effect=False)
         with self._lock:
-            self._pipeline.away = failure
-            late = self._pipeline.expire(clock())
+            self._scheduler.away = failure
+            late = self._scheduler.expire(clock())
             refused = failure.outcome == failures_pb2.OUTCOME_REFUSED and not self.closing.begun
-            settled = self._pipeline.fail(failure) if refused else []
+            settled = self._scheduler.fail(failure) if refused else []
         _tell(late + settled)
 
     def _read(self) -> bool:
@@ -232,7 +238,7 @@ class SyncStream:
         try:
             for response in call:
                 with self._lock:
-                    settled = self._pipeline.answer(response)
+                    settled = self._scheduler.answer(response)
                     self._pump()
                 answered = True
                 _tell(settled)
@@ -251,7 +257,7 @@ class SyncStream:
             if self._outgoing is not None:
                 self._outgoing.put(None)
             self._outgoing = None
-            self._pipeline.lose()
+            self._scheduler.lose()
         if call is not None:
             call.cancel()  # does nothing to one that has ended
 
@@ -273,7 +279,7 @@ class SyncStream:
         """Go on in the parent."""
         with self._lock:
             self._forking = False
-            if not self._pipeline.idle:
+            if not self._scheduler.idle:
                 self._ensure_reader()
 
     def close(self) -> None:

@@ -15,8 +15,8 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign.errors import CapsignError, InvalidSignature, Refused, Unavailable, Unknown
-from capsign.handles import Wish
 from capsign.results import KeyHandle, ProtocolRule, PublicKey, SignedBy
+from capsign.selector import HandleSelector
 
 CLASSES: Mapping[int, type[CapsignError]] = MappingProxyType(
     {
@@ -142,7 +142,7 @@ def _answer_lost(reason: str, detail: str) -> FailureError:
 
 
 def exception(
-    failure: FailureError, *, intent_id: bytes = b"", wish: Wish | None = None
+    failure: FailureError, *, intent_id: bytes = b"", selector: HandleSelector | None = None
 ) -> CapsignError:
     """The exception for a failure."""
     kind = CLASSES[failure.outcome]
@@ -157,28 +157,32 @@ def exception(
         field=failure.field,
         retry_after=failure.retry_after_ms / 1000,
         intent_id=intent_id,
-        wish=wish,
+        selector=selector,
     )
 
 
-def instead(error: CapsignError, *, lost: bool, intent_id: bytes, wish: Wish) -> CapsignError:
+def instead(
+    error: CapsignError, *, lost: bool, intent_id: bytes, selector: HandleSelector
+) -> CapsignError:
     """What an intent is told that was not sent again because of `error`; `lost` as in
     `after_loss`.
     """
     if lost:
-        return exception(_answer_lost(error.reason, error.message), intent_id=intent_id, wish=wish)
-    return _of_intent(type(error), error, intent_id, wish)
+        return exception(
+            _answer_lost(error.reason, error.message), intent_id=intent_id, selector=selector
+        )
+    return _of_intent(type(error), error, intent_id, selector)
 
 
-def unresolved(error: CapsignError, intent_id: bytes, wish: Wish) -> CapsignError:
+def unresolved(error: CapsignError, intent_id: bytes, selector: HandleSelector) -> CapsignError:
     """Whatever kept an intent from being resolved: it says nothing about the intent, so that stays
     unknown.
     """
-    return _of_intent(Unknown, error, intent_id, wish)
+    return _of_intent(Unknown, error, intent_id, selector)
 
 
 def _of_intent(
-    kind: type[CapsignError], error: CapsignError, intent_id: bytes, wish: Wish
+    kind: type[CapsignError], error: CapsignError, intent_id: bytes, selector: HandleSelector
 ) -> CapsignError:
     return kind(
         error.reason,
@@ -187,7 +191,7 @@ def _of_intent(
         field=error.field,
         retry_after=error.retry_after,
         intent_id=intent_id,
-        wish=wish,
+        selector=selector,
     )
 
 

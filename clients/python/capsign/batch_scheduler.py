@@ -128,7 +128,7 @@ class Message:
 Settled = list[tuple[Job, Answer]]
 
 
-class Pipeline:
+class BatchScheduler:
     """The jobs of one stream."""
 
     def __init__(self, window: int) -> None:

@@ -1,22 +1,23 @@
-"""The coalescing core, without any I/O: nothing is lost, nothing is answered twice, every bound
+"""The coalescing core, without any I/O: nothing is lost, nothing is settled twice, every bound
 holds.
 """
 
 from __future__ import annotations
 
 from capsign import handles
-from capsign.handles import HandleBook, Template, Wish
-from capsign.inputs import split
-from capsign.pipeline import (
+from capsign.batch_scheduler import (
     MAX_BYTES,
     MAX_GROUPS,
     MAX_IN_FLIGHT,
     MAX_WAITING,
     STALLED_AFTER,
+    BatchScheduler,
     Item,
     Job,
-    Pipeline,
 )
+from capsign.handles import HandleCache, Template
+from capsign.inputs import split
+from capsign.selector import HandleSelector
 from capsign.translate import key_handle
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check
@@ -52,36 +53,36 @@ def answer_to(request):
 
 
 def test_one_job_goes_at_once_and_the_next_ones_gather():
-    pipeline = Pipeline(1)
-    pipeline.add(a_job())
-    first = pipeline.next_message(0)
+    scheduler = BatchScheduler(1)
+    scheduler.add(a_job())
+    first = scheduler.next_message(0)
     for number in range(10):
-        pipeline.add(a_job(template=number % 2))
-    assert pipeline.next_message(0) is None
-    assert len(pipeline.answer(answer_to(first))) == 1
-    second = pipeline.next_message(0)
+        scheduler.add(a_job(template=number % 2))
+    assert scheduler.next_message(0) is None
+    assert len(scheduler.answer(answer_to(first))) == 1
+    second = scheduler.next_message(0)
     assert [len(group.items) for group in second.groups] == [5, 5]
-    assert pipeline.next_message(0) is None
+    assert scheduler.next_message(0) is None
 
 
 def test_a_message_keeps_the_bounds_of_the_wire():
-    pipeline = Pipeline(1000)
+    scheduler = BatchScheduler(1000)
     for number in range(MAX_GROUPS + 5):
-        pipeline.add(a_job(template=number))
-    first = pipeline.next_message(0)
+        scheduler.add(a_job(template=number))
+    first = scheduler.next_message(0)
     check(first)
     assert len(first.groups) == MAX_GROUPS
-    pipeline = Pipeline(1000)
+    scheduler = BatchScheduler(1000)
     for _ in range(3):
-        pipeline.add(a_job(items=600, size=4))
-    assert [sum(len(g.items) for g in pipeline.next_message(0).groups) for _ in range(3)] == [
+        scheduler.add(a_job(items=600, size=4))
+    assert [sum(len(g.items) for g in scheduler.next_message(0).groups) for _ in range(3)] == [
         600,
         600,
         600,
     ]
     for _ in range(40):
-        pipeline.add(a_job(items=1, size=65536))
-    message = pipeline.next_message(0)
+        scheduler.add(a_job(items=1, size=65536))
+    message = scheduler.next_message(0)
     check(message)
     assert len(message.SerializeToString()) < MAX_BYTES + 10_000
 
@@ -96,39 +97,39 @@ def test_split_keeps_order_and_bounds():
 
 
 def test_an_unanswered_message_stops_holding_others_back():
-    pipeline = Pipeline(1)
+    scheduler = BatchScheduler(1)
     sent = []
     for number in range(MAX_IN_FLIGHT + 5):
-        pipeline.add(a_job())
-        message = pipeline.next_message(number * STALLED_AFTER * 1.01)
+        scheduler.add(a_job())
+        message = scheduler.next_message(number * STALLED_AFTER * 1.01)
         if message is not None:
             sent.append(message)
     assert len(sent) == MAX_IN_FLIGHT
 
 
 def test_a_full_line_refuses_before_anything_is_sent():
-    pipeline = Pipeline(1)
+    scheduler = BatchScheduler(1)
     taken = 0
-    while (refused := pipeline.add(a_job(items=1024))) is None:
+    while (refused := scheduler.add(a_job(items=1024))) is None:
         taken += 1024
     assert taken == MAX_WAITING
     assert refused.failure.reason == reasons.REASON_OVERLOADED
 
 
 def test_those_who_gave_up_do_not_fill_the_line():
-    pipeline = Pipeline(1)
+    scheduler = BatchScheduler(1)
     for turn in range(3 * MAX_WAITING // 1024):
-        assert pipeline.add(a_job(items=1024, deadline=float(turn))) is None
-        assert len(pipeline.expire(float(turn))) == 1
-    assert pipeline.idle
+        assert scheduler.add(a_job(items=1024, deadline=float(turn))) is None
+        assert len(scheduler.expire(float(turn))) == 1
+    assert scheduler.idle
 
 
 def test_what_is_true_at_the_deadline_depends_on_whether_it_was_sent():
-    pipeline = Pipeline(1)
-    pipeline.add(a_job(template=1))
-    pipeline.next_message(0)
-    pipeline.add(a_job(template=2))
-    outcomes = {job.template: answer.failure.outcome for job, answer in pipeline.expire(100.0)}
+    scheduler = BatchScheduler(1)
+    scheduler.add(a_job(template=1))
+    scheduler.next_message(0)
+    scheduler.add(a_job(template=2))
+    outcomes = {job.template: answer.failure.outcome for job, answer in scheduler.expire(100.0)}
     assert outcomes == {
         TEMPLATES[1]: reasons.OUTCOME_UNKNOWN,
         TEMPLATES[2]: reasons.OUTCOME_UNAVAILABLE,
@@ -140,7 +141,7 @@ class PipelineMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.pipeline = Pipeline(2)
+        self.scheduler = BatchScheduler(2)
         self.now = 0.0
         self.jobs = []
         self.wire = {}
@@ -151,11 +152,11 @@ class PipelineMachine(RuleBasedStateMachine):
         job = a_job(items, template, deadline=self.now + patience)
         job.waiter = len(self.jobs)
         self.jobs.append(job)
-        assert self.pipeline.add(job) is None
+        assert self.scheduler.add(job) is None
 
     @rule()
     def send(self):
-        request = self.pipeline.next_message(self.now)
+        request = self.scheduler.next_message(self.now)
         if request is not None:
             check(request)
             self.wire[request.call_id] = request
@@ -170,11 +171,11 @@ class PipelineMachine(RuleBasedStateMachine):
         if kind == "whole":
             failure = FailureError(reasons.REASON_INPUT_MALFORMED).to_item()
             response = pb.SignStreamResponse(call_id=request.call_id, failure=failure)
-        self.tell(self.pipeline.answer(response))
+        self.tell(self.scheduler.answer(response))
 
     @rule()
     def lose(self):
-        self.pipeline.lose()
+        self.scheduler.lose()
         self.wire.clear()
 
     @precondition(lambda self: self.jobs)
@@ -183,16 +184,16 @@ class PipelineMachine(RuleBasedStateMachine):
         job = data.draw(st.sampled_from(self.jobs))
         if not job.settled:
             self.told[job.waiter] = "dropped"
-        self.pipeline.drop(job)
+        self.scheduler.drop(job)
 
     @rule(seconds=st.integers(1, 30))
     def time_passes(self, seconds):
         self.now += seconds
-        self.tell(self.pipeline.expire(self.now))
+        self.tell(self.scheduler.expire(self.now))
 
     def tell(self, settled):
         for job, answer in settled:
-            assert job.waiter not in self.told, "answered twice"
+            assert job.waiter not in self.told, "settled twice"
             self.told[job.waiter] = answer
             if answer.failure is None:
                 expected = [
@@ -208,13 +209,13 @@ class PipelineMachine(RuleBasedStateMachine):
     def nobody_is_forgotten(self):
         for job in self.jobs:
             assert job.settled or job.deadline > self.now
-        assert self.pipeline.idle == all(job.settled for job in self.jobs) or not self.wire
+        assert self.scheduler.idle == all(job.settled for job in self.jobs) or not self.wire
 
     def teardown(self):
         self.now = 1e9
-        self.tell(self.pipeline.expire(self.now))
+        self.tell(self.scheduler.expire(self.now))
         assert len(self.told) == len(self.jobs)
-        assert self.pipeline.idle
+        assert self.scheduler.idle
 
 
 TestPipelineMachine = PipelineMachine.TestCase
@@ -230,10 +231,10 @@ def a_list(life):
 
 
 def test_a_list_that_changes_while_a_template_is_made_leaves_no_stale_one(monkeypatch):
-    """The agent restarted while a wish was first used: its template kept the old id, and the wish
-    was refused for good.
+    """The agent restarted while a selector was first used: its template kept the old id, and the
+    selector was refused for good.
     """
-    book, wish, make = HandleBook(), Wish("jwt", None, None, "ES256"), handles._make
+    book, selector, make = HandleCache(), HandleSelector("jwt", None, None, "ES256"), handles._make
     book.store(a_list("old"))
 
     def overtaken(*arguments):
@@ -241,5 +242,5 @@ def test_a_list_that_changes_while_a_template_is_made_leaves_no_stale_one(monkey
         return make(*arguments)
 
     monkeypatch.setattr(handles, "_make", overtaken)
-    assert book.template(wish).group.handle_id == "old-jwt"
-    assert book.template(wish).group.handle_id == "new-jwt"
+    assert book.template(selector).group.handle_id == "old-jwt"
+    assert book.template(selector).group.handle_id == "new-jwt"

@@ -1,29 +1,30 @@
 """A call from start to end, without I/O: choose the handle, send, read the answers, retry what may
 be retried.
 
-Each flow is a generator. It yields what it wants done (`Submit`, `Ask`, `Sleep`) and is sent the
+Each call is a generator. It yields what it wants done (`Submit`, `Ask`, `Sleep`) and is sent the
 result; `Signer` does it with threads, `AsyncSigner` with asyncio. So both retry, refresh and give
 up in the same way, because it is the same code.
 """
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from capsign_wire.agent.v1 import agent_pb2 as pb
+from capsign_wire.backoff import Backoff
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
 from capsign import requests
+from capsign.batch_scheduler import Answer, Item, Job, closed_answer
 from capsign.errors import CapsignError, HandleNotChosen
-from capsign.handles import HandleBook, Wish
+from capsign.handles import HandleCache
 from capsign.inputs import split
-from capsign.pipeline import Answer, Item, Job, closed_answer
 from capsign.results import KeyHandle, Resolution, Signature
+from capsign.selector import HandleSelector
 from capsign.translate import (
     AgentAwayError,
     SignerClosedError,
@@ -37,8 +38,8 @@ from capsign.translate import (
 
 clock = time.monotonic
 
-FIRST_DELAY, LONGEST_DELAY = 0.025, 1.0
-"""Seconds between attempts, doubling, with jitter, where the agent advises nothing."""
+BETWEEN_ATTEMPTS = Backoff(0.025, 1.0)
+"""Where the agent advises nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Sleep:
 
 Step: TypeAlias = Submit | Ask | Sleep
 Found = TypeVar("Found")
-Flow: TypeAlias = Generator[Step, Any, Found]
+Call: TypeAlias = Generator[Step, Any, Found]
 Outcome: TypeAlias = Signature | CapsignError
 
 
@@ -84,13 +85,10 @@ def cut_off(step: Step) -> Any:
 
 def pause(attempt: int, advised_ms: int = 0) -> float:
     """Seconds to wait before attempt number `attempt` (1 is the first repetition)."""
-    backoff: float = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 10)) * random.uniform(
-        0.5, 1.0
-    )
-    return max(backoff, advised_ms / 1000)
+    return max(BETWEEN_ATTEMPTS.delay_s(attempt), advised_ms / 1000)
 
 
-def listing(book: HandleBook, deadline: float) -> Flow[tuple[KeyHandle, ...]]:
+def listing(book: HandleCache, deadline: float) -> Call[tuple[KeyHandle, ...]]:
     """Fetch the handles of this socket, repeated until the deadline. Raises Unavailable or
     Refused.
     """
@@ -107,15 +105,18 @@ def listing(book: HandleBook, deadline: float) -> Flow[tuple[KeyHandle, ...]]:
 
 
 def chosen(
-    book: HandleBook, pick: Callable[[Wish], Found | None], wish: Wish, deadline: float
-) -> Flow[Found]:
-    """What `pick` finds for the wish; the list is fetched when there is none, and once more when
-    nothing in it fits, for a grant may be new. Raises HandleNotChosen, Refused or Unavailable.
+    book: HandleCache,
+    pick: Callable[[HandleSelector], Found | None],
+    selector: HandleSelector,
+    deadline: float,
+) -> Call[Found]:
+    """What `pick` finds for the selector; the list is fetched when there is none, and once more
+    when nothing in it fits, for a grant may be new. Raises HandleNotChosen, Refused or Unavailable.
     """
     fresh = False
     while True:
         try:
-            found = pick(wish)
+            found = pick(selector)
         except HandleNotChosen:
             if fresh:
                 raise
@@ -127,16 +128,16 @@ def chosen(
 
 
 def signing(
-    book: HandleBook, wish: Wish, items: Sequence[Item], timeout: float, trace: str
-) -> Flow[list[Outcome]]:
+    book: HandleCache, selector: HandleSelector, items: Sequence[Item], timeout: float, trace: str
+) -> Call[list[Outcome]]:
     """Sign the items; one outcome for each, in order. Raises what concerns all of them before
     anything was sent.
     """
     deadline = clock() + timeout
-    template = yield from chosen(book, book.template, wish, deadline)
+    template = yield from chosen(book, book.template, selector, deadline)
     results: list[Any] = [None] * len(items)
     parts = [(list(part), False) for part in split(items)]
-    attempt, stale_ids = 0, {wish.handle}
+    attempt, stale_ids = 0, {selector.handle}
     while True:
         jobs = [
             Job(template, [items[i] for i in part], deadline, trace=trace, lost=lost)
@@ -147,7 +148,7 @@ def signing(
         failures: dict[int, FailureError] = {}
         advised, stale = 0, False
         for (part, _), job, answer in zip(parts, jobs, answers, strict=True):
-            failed = _read(answer, part, items, wish.algorithm, results)
+            failed = _read(answer, part, items, selector.algorithm, results)
             repeat = []
             for index, failure in failed:
                 if (
@@ -156,7 +157,7 @@ def signing(
                 ):
                     stale = True
                 elif not _worth_repeating(failure, lost=job.lost):
-                    results[index] = _error(failure, job.lost, items[index], wish)
+                    results[index] = _error(failure, job.lost, items[index], selector)
                     continue
                 advised = max(advised, failure.retry_after_ms)
                 failures[index] = failure
@@ -169,7 +170,7 @@ def signing(
             if stale:
                 stale_ids.add(template.group.handle_id)
                 book.forget(template.group.handle_id)
-                template = yield from chosen(book, book.template, wish, deadline)
+                template = yield from chosen(book, book.template, selector, deadline)
             else:
                 attempt += 1
                 delay = pause(attempt, advised)
@@ -186,10 +187,10 @@ def signing(
                         # Refused under an id that no longer counts, and it could not be learnt
                         # whether another one does.
                         results[index] = instead(
-                            error, lost=lost, intent_id=item.intent_id, wish=wish
+                            error, lost=lost, intent_id=item.intent_id, selector=selector
                         )
                     else:
-                        results[index] = _error(failure, lost, item, wish)
+                        results[index] = _error(failure, lost, item, selector)
             return results
         parts = again
 
@@ -231,19 +232,21 @@ def _worth_repeating(failure: FailureError, *, lost: bool = False) -> bool:
     )
 
 
-def _error(failure: FailureError, lost: bool, item: Item, wish: Wish) -> CapsignError:
-    return exception(after_loss(failure) if lost else failure, intent_id=item.intent_id, wish=wish)
+def _error(failure: FailureError, lost: bool, item: Item, selector: HandleSelector) -> CapsignError:
+    return exception(
+        after_loss(failure) if lost else failure, intent_id=item.intent_id, selector=selector
+    )
 
 
 def asking(
-    book: HandleBook,
-    wish: Wish,
+    book: HandleCache,
+    selector: HandleSelector,
     method: str,
     build: Callable[[str], Any],
     timeout: float,
     *,
     intent_id: bytes = b"",
-) -> Flow[Any]:
+) -> Call[Any]:
     """One unary call about a handle, repeated while that can help. `intent_id` is given by the one
     that has an effect.
 
@@ -251,9 +254,9 @@ def asking(
     resolves once.
     """
     deadline = clock() + timeout
-    attempt, stale_ids = 0, {wish.handle}
+    attempt, stale_ids = 0, {selector.handle}
     while True:
-        handle_id = yield from chosen(book, book.handle_id, wish, deadline)
+        handle_id = yield from chosen(book, book.handle_id, selector, deadline)
         response = yield Ask(method, build(handle_id), deadline, effect=bool(intent_id))
         if not isinstance(response, FailureError):
             return response
@@ -264,19 +267,21 @@ def asking(
         attempt += 1
         delay = pause(attempt, response.retry_after_ms)
         if not _worth_repeating(response, lost=True) or clock() + delay >= deadline:
-            raise exception(response, intent_id=intent_id, wish=wish)
+            raise exception(response, intent_id=intent_id, selector=selector)
         yield Sleep(delay)
 
 
-def resolving(book: HandleBook, wish: Wish, intent_id: bytes, timeout: float) -> Flow[Resolution]:
+def resolving(
+    book: HandleCache, selector: HandleSelector, intent_id: bytes, timeout: float
+) -> Call[Resolution]:
     """What became of an intent. Raises Unknown if that cannot be learnt: a refusal to tell is no
     refusal of the intent.
     """
     build = requests.resolution_query(intent_id)
     try:
         response = yield from asking(
-            book, wish, "ResolveIntent", build, timeout, intent_id=intent_id
+            book, selector, "ResolveIntent", build, timeout, intent_id=intent_id
         )
-        return requests.resolution(response, intent_id, wish)
+        return requests.resolution(response, intent_id, selector)
     except CapsignError as error:
-        raise unresolved(error, intent_id, wish) from None
+        raise unresolved(error, intent_id, selector) from None
