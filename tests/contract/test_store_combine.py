@@ -7,12 +7,20 @@ from __future__ import annotations
 import threading
 
 import pytest
-from capsign_adapter.store import combine
-from capsign_adapter.store.combine import MAX_DRAFTS, Batch, Combiner
-from capsign_adapter.store.interface import EpochMovedError, StoreUnavailableError, Verdict
+from capsign_adapter.store import audit as audit_tables
+from capsign_adapter.store import combine, log
+from capsign_adapter.store.combine import MAX_DRAFTS, Batch, Combiner, Errand
+from capsign_adapter.store.interface import (
+    AuditOutOfOrderError,
+    EpochMovedError,
+    IntentState,
+    StoreUnavailableError,
+    Verdict,
+)
 from capsign_evidence.merkle import leaf_hash
+from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import failures_pb2
-from support.drafts import APP, NOW, check_log, draft
+from support.drafts import APP, NOW, audit, check_log, draft
 
 
 def batch_of(store, *drafts, epoch: int = 1) -> Batch:
@@ -227,3 +235,78 @@ def test_what_is_large_is_not_overtaken_for_ever(monkeypatch):
     for thread in threads:
         thread.join(30)
     assert [len(batch.drafts) for batch in commit.groups[1]] == [1024, 4, 2]
+
+
+class HeldWrites:
+    """In the place of `_write`: the first transaction waits until it is let go."""
+
+    def __init__(self, store, monkeypatch) -> None:
+        self._real = store._write
+        self.begun = 0
+        self.first = threading.Event()
+        self.go = threading.Event()
+        monkeypatch.setattr(store, "_write", self)
+
+    def __call__(self, work):
+        self.begun += 1
+        self.first.set()
+        assert self.go.wait(30)
+        return self._real(work)
+
+
+def test_all_that_workloads_write_shares_a_commit(store, monkeypatch):
+    """`ResolveIntent` in a loop had a transaction and an fsync for each call, and whoever signed
+    waited for all of them.
+    """
+    drafts = [draft() for _ in range(2)]
+    store.commit(1, [drafts[0]], NOW)  # its workload has a number from now on
+    report = audit()
+    held, outcomes = HeldWrites(store, monkeypatch), []
+    writes = [
+        lambda: store.commit(1, [drafts[1]], NOW),
+        lambda: store.resolve(APP, drafts[0].intent_id, "orders", b"never", NOW),
+        *[lambda: store.resolve(APP, new_intent_id(NOW), "orders", b"never", NOW)] * 4,
+        lambda: store.submit_audit(report, NOW),
+        lambda: store.append([b"refused"], NOW),
+    ]
+    threads = [threading.Thread(target=lambda one=one: outcomes.append(one())) for one in writes]
+    threads[0].start()
+    assert held.first.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    pause = threading.Event()
+    while held.begun + len(store._combiner._queue) < len(writes):
+        pause.wait(0.001)
+    held.go.set()
+    for thread in threads:
+        thread.join(30)
+    assert held.begun == 2
+    assert len(outcomes) == len(writes)
+    assert len(check_log(store)) == 8
+    assert sum(getattr(each, "state", None) is IntentState.NEVER for each in outcomes) == 4
+
+
+def test_a_refused_errand_does_not_stop_its_neighbours(store):
+    late = audit(audit())
+    store.commit(1, [draft()], NOW)
+    number = store._workload_id(APP)
+    good = batch_of(store, draft())
+    refused = Errand(lambda tx, head: audit_tables.submit(tx, head, number, late, NOW))
+    other = Errand(lambda tx, head: log.sequence(tx, head, [b"refused"], NOW))
+    store._commit_group([refused, good, other])
+    assert isinstance(refused.error, AuditOutOfOrderError)
+    assert good.results[0].verdict is Verdict.NEW
+    assert other.results == [2]
+    assert len(check_log(store)) == 3
+
+
+def test_a_defect_in_an_errand_is_not_its_neighbours_fault(store):
+    def broken(tx, head):
+        log.sequence(tx, head, [b"half"], NOW)
+        raise ZeroDivisionError
+
+    good, bad = batch_of(store, draft()), Errand(broken)
+    store._commit_group([bad, good])
+    assert isinstance(bad.error, ZeroDivisionError)
+    assert good.results[0].verdict is Verdict.NEW
+    assert len(check_log(store)) == 1, "what the other had written is not in the log"

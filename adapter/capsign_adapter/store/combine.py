@@ -1,4 +1,7 @@
-"""Batches that arrive while a commit is under way share the next one: many callers, one fsync.
+"""What is to be written while a commit is under way shares the next one: many callers, one fsync.
+
+Batches of signatures do, and so do the other writes of workloads: an intent that is closed, an
+agent's report. With a commit each they would have as many turns at the disk as whoever signs.
 
 Nobody waits for company. A caller that finds nothing under way commits at once, alone; those who
 come meanwhile queue up, and the first of them commits for all of them when the turn comes.
@@ -10,8 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from capsign_adapter.store.interface import Committed, Draft, StoreUnavailableError
+from capsign_adapter.store.interface import Draft, StoreUnavailableError
+from capsign_adapter.store.transaction import Head, Transaction
 
 MAX_DRAFTS = 2_048
 """Drafts in one transaction, unless a single batch is larger: bounds how long others wait for the
@@ -30,23 +35,21 @@ has, and no others.
 """
 
 
-@dataclass(slots=True, eq=False)
-class Batch:
-    """One caller's drafts, with all that could be computed before its turn, and in the end
-    `results` or `error`.
-    """
+@dataclass(slots=True, eq=False, kw_only=True)
+class Member:
+    """One caller's part of a commit, and in the end its `results` or `error`."""
 
-    epoch: int
-    drafts: Sequence[Draft]
-    hashes: Sequence[bytes]
-    workloads: Mapping[str, int]
-    now_ms: int
-    results: list[Committed] | None = None
+    results: list[Any] | None = None
     error: BaseException | None = None
     queued_s: float = 0.0
     """When it began to wait."""
     turn: threading.Event | None = None
     """What its caller waits for; whoever commits at once needs none."""
+
+    @property
+    def size(self) -> int:
+        """Drafts, or what takes as long."""
+        raise NotImplementedError
 
     @property
     def settled(self) -> bool:
@@ -59,53 +62,86 @@ class Batch:
         self.turn.set()
 
 
+@dataclass(slots=True, eq=False)
+class Batch(Member):
+    """One caller's drafts, with all that could be computed before its turn. `results` has one
+    `Committed` for each.
+    """
+
+    epoch: int
+    drafts: Sequence[Draft]
+    hashes: Sequence[bytes]
+    workloads: Mapping[str, int]
+    now_ms: int
+
+    @property
+    def size(self) -> int:
+        return len(self.drafts)
+
+
+@dataclass(slots=True, eq=False)
+class Errand(Member):
+    """Another write. `results` has the one thing that `write` returned.
+
+    A FailureError or AuditOutOfOrderError of `write` is its caller's answer, and its neighbours
+    are committed: it must be raised before anything is written.
+    """
+
+    write: Callable[[Transaction, Head], Any]
+    leaves: int = 1
+
+    @property
+    def size(self) -> int:
+        return self.leaves
+
+
 class Combiner:
-    """Runs one group of batches at a time. `commit` settles every batch of the group it is
+    """Runs one group of members at a time. `commit` settles every member of the group it is
     given.
     """
 
-    def __init__(self, commit: Callable[[list[Batch]], None]) -> None:
+    def __init__(self, commit: Callable[[list[Member]], None]) -> None:
         self._commit = commit
         self._mutex = threading.Lock()
-        self._queue: list[Batch] = []
+        self._queue: list[Member] = []
         self._busy = False
 
-    def submit(self, batch: Batch) -> list[Committed]:
-        """What became of the batch, once it is durable. Raises what its commit raised, and
+    def submit(self, member: Member) -> list[Any]:
+        """What became of it, once it is durable. Raises what its commit raised, and
         StoreUnavailableError if no commit took it up in time: then none will.
         """
         with self._mutex:
             queued = self._busy
             if queued:
-                batch.turn, batch.queued_s = threading.Event(), time.monotonic()
-                self._queue.append(batch)
+                member.turn, member.queued_s = threading.Event(), time.monotonic()
+                self._queue.append(member)
             self._busy = True
-        if batch.turn is not None and not batch.turn.wait(QUEUED_S):
-            self._give_up(batch)
-            batch.turn.wait()  # it is being committed, or its turn has just come
-        if not batch.settled:
-            self._lead(batch)
-        if batch.error is not None:
-            raise batch.error
-        assert batch.results is not None
-        return batch.results
+        if member.turn is not None and not member.turn.wait(QUEUED_S):
+            self._give_up(member)
+            member.turn.wait()  # it is being committed, or its turn has just come
+        if not member.settled:
+            self._lead(member)
+        if member.error is not None:
+            raise member.error
+        assert member.results is not None
+        return member.results
 
-    def _give_up(self, batch: Batch) -> None:
-        """Raises StoreUnavailableError if the batch still waits to be taken up."""
+    def _give_up(self, member: Member) -> None:
+        """Raises StoreUnavailableError if it still waits to be taken up."""
         with self._mutex:
-            if batch not in self._queue:
+            if member not in self._queue:
                 return
-            self._queue.remove(batch)
+            self._queue.remove(member)
         raise StoreUnavailableError(
             f"The commit before this one has taken {QUEUED_S:g} s. See to the store and its disk."
         )
 
-    def _lead(self, batch: Batch) -> None:
-        """Commit for this batch and those that queued, then hand the turn to the first of those who
+    def _lead(self, leader: Member) -> None:
+        """Commit for this one and those that queued, then hand the turn to the first of those who
         came meanwhile.
         """
         with self._mutex:
-            group = self._take(batch)
+            group = self._take(leader)
         try:
             self._commit(group)
         except BaseException as error:
@@ -119,7 +155,7 @@ class Combiner:
             for member in [*group[1:], *([follower] if follower else [])]:
                 member.wake()
 
-    def _follower(self) -> Batch | None:
+    def _follower(self) -> Member | None:
         """Who commits next: the first that is small, or else the first."""
         if not self._queue:
             return None
@@ -127,23 +163,23 @@ class Combiner:
         self._queue.remove(first)
         return first
 
-    def _take(self, first: Batch) -> list[Batch]:
-        """This batch and those that go with it, in the order in which they came; but what is small
+    def _take(self, first: Member) -> list[Member]:
+        """This one and those that go with it, in the order in which they came; but what is small
         goes before what is large, and then the group is not large either.
         """
-        group, size = [first], len(first.drafts)
-        for batch in self._small() or list(self._queue):
-            if size + len(batch.drafts) > MAX_DRAFTS:
+        group, size = [first], first.size
+        for member in self._small() or list(self._queue):
+            if size + member.size > MAX_DRAFTS:
                 break
-            self._queue.remove(batch)
-            size += len(batch.drafts)
-            group.append(batch)
+            self._queue.remove(member)
+            size += member.size
+            group.append(member)
         return group
 
-    def _small(self) -> list[Batch]:
+    def _small(self) -> list[Member]:
         """Those that wait and are small, unless the first has waited so long that it must not be
         overtaken any more.
         """
         if not self._queue or time.monotonic() - self._queue[0].queued_s > OVERTAKEN_S:
             return []
-        return [batch for batch in self._queue if len(batch.drafts) <= SMALL]
+        return [member for member in self._queue if member.size <= SMALL]

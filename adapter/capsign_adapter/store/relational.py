@@ -7,17 +7,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from capsign_evidence.merkle import leaf_hash
+from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.store import audit, authorities, intents, ledger, log, registry
-from capsign_adapter.store.combine import Batch, Combiner
+from capsign_adapter.store.combine import Batch, Combiner, Errand, Member
 from capsign_adapter.store.interface import (
     MAX_COLLECTED,
     AuditAccepted,
     AuditDraft,
+    AuditOutOfOrderError,
     AuthorityRow,
     AuthorityState,
     Checkpoint,
@@ -35,6 +37,9 @@ from capsign_adapter.store.interface import (
 from capsign_adapter.store.transaction import READ_HEAD, Head, Reader, Transaction
 
 Result = TypeVar("Result")
+
+_Answers = tuple[list[list[Committed] | None], list[tuple[Any, Exception | None]]]
+"""For each batch, and for each errand."""
 
 MAX_CACHED_WORKLOADS = 65_536
 
@@ -82,8 +87,13 @@ class RelationalStore(ABC):
         hashes = [leaf_hash(draft.leaf) for draft in drafts]
         return self._combiner.submit(Batch(epoch, drafts, hashes, workloads, now_ms))
 
-    def _commit_group(self, group: list[Batch]) -> None:
-        """Commit batches in one transaction. If one of them brings a defect, each goes alone, for
+    def _together(self, write: Callable[[Transaction, Head], Result], leaves: int = 1) -> Result:
+        """As `_write`, in the commit of others that write now; see `Errand`."""
+        result: Result = self._combiner.submit(Errand(write, leaves))[0]
+        return result
+
+    def _commit_group(self, group: list[Member]) -> None:
+        """Commit them in one transaction. If one of them brings a defect, each goes alone, for
         its neighbours' sake.
         """
         try:
@@ -93,24 +103,36 @@ class RelationalStore(ABC):
         except Exception:
             if len(group) == 1:
                 raise
-            for batch in group:
+            for member in group:
                 try:
-                    self._commit_together([batch])
+                    self._commit_together([member])
                 except Exception as error:
-                    batch.error = error
+                    member.error = error
 
-    def _commit_together(self, group: list[Batch]) -> None:
+    def _commit_together(self, group: list[Member]) -> None:
+        batches = [member for member in group if isinstance(member, Batch)]
+        errands = [member for member in group if isinstance(member, Errand)]
+
+        def work(tx: Transaction, head: Head, *, careful: bool) -> _Answers:
+            decided = _decide(tx, head, batches, careful=careful)
+            return decided, [_run(errand, tx, head) for errand in errands]
+
         try:
-            results = self._write(lambda tx, head: _decide(tx, head, group, careful=False))
+            decided, told = self._write(lambda tx, head: work(tx, head, careful=False))
         except intents.RowExistsError:
             # Rolled back. Whatever another replica writes in between, the careful way decides on
             # what is there then.
-            results = self._write(lambda tx, head: _decide(tx, head, group, careful=True))
-        for batch, answer in zip(group, results, strict=True):
+            decided, told = self._write(lambda tx, head: work(tx, head, careful=True))
+        for batch, answer in zip(batches, decided, strict=True):
             if answer is None:
                 batch.error = EpochMovedError()
             else:
                 batch.results = answer
+        for errand, (result, refusal) in zip(errands, told, strict=True):
+            if refusal is None:
+                errand.results = [result]
+            else:
+                errand.error = refusal
 
     def find(self, workload: str, intent_ids: Sequence[bytes]) -> dict[bytes, Stored]:
         if not intent_ids:
@@ -129,7 +151,7 @@ class RelationalStore(ABC):
         # As a writer even where there is a row: what another commit left unknown is confirmed by
         # this one, or not told.
         number = self._workload_id(workload)
-        return self._write(
+        return self._together(
             lambda tx, head: intents.resolve(
                 tx, head, workload, number, intent_id, grant, never_leaf, now_ms
             )
@@ -203,11 +225,11 @@ class RelationalStore(ABC):
     def append(self, leaves: Sequence[bytes], now_ms: int) -> int:
         if not leaves:
             return self.control().tree_size
-        return self._write(lambda tx, head: log.sequence(tx, head, leaves, now_ms))
+        return self._together(lambda tx, head: log.sequence(tx, head, leaves, now_ms), len(leaves))
 
     def submit_audit(self, draft: AuditDraft, now_ms: int) -> AuditAccepted:
         number = self._workload_id(draft.workload)
-        return self._write(lambda tx, head: audit.submit(tx, head, number, draft, now_ms))
+        return self._together(lambda tx, head: audit.submit(tx, head, number, draft, now_ms))
 
     def audit_batches(
         self, workload: str = "", first_leaf: int = 0, limit: int = 256
@@ -235,7 +257,7 @@ class RelationalStore(ABC):
                 checkpoint.at_ms,
             )
 
-        self._write(save)
+        self._together(save)
 
     def latest_checkpoint(self) -> Checkpoint | None:
         row = self._read(
@@ -277,6 +299,14 @@ def _decide(
         list(islice(rest, len(batch.drafts))) if batch.epoch == head.epoch else None
         for batch in group
     ]
+
+
+def _run(errand: Errand, tx: Transaction, head: Head) -> tuple[Any, Exception | None]:
+    """What it gave, or the answer that it raised; a defect passes."""
+    try:
+        return errand.write(tx, head), None
+    except (FailureError, AuditOutOfOrderError) as refusal:
+        return None, refusal
 
 
 def _number_workload(tx: Transaction, spiffe_id: str) -> int:
