@@ -9,8 +9,8 @@ import time
 
 import pytest
 from capsign_injector import server_settings
-from capsign_injector.certificate import certificates, cluster, encoding
-from capsign_injector.certificate.cluster import ROTATE_ANNOTATION, ClusterError
+from capsign_injector.certificate import certificates, encoding
+from capsign_injector.certificate.cluster import ROTATE_ANNOTATION, Cluster, ClusterError
 from capsign_injector.certificate.encoding import StoredError
 from capsign_injector.certificate.keeper import CertificateKeeper
 from capsign_injector.certificate.tls import ServingTls
@@ -30,9 +30,7 @@ class World:
         import msgspec
 
         settings = msgspec.structs.replace(self.settings, **self.access, **changes)
-        return CertificateKeeper(
-            settings, lambda: cluster.connect(settings), ServingTls(), clock=lambda: self.now
-        )
+        return CertificateKeeper(settings, Cluster(settings), ServingTls(), clock=lambda: self.now)
 
 
 @pytest.fixture
@@ -297,6 +295,27 @@ async def test_a_keeper_goes_on_after_failures(world):
             await asyncio.sleep(0.01)
     finally:
         running_keeper.cancel()
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("secrets", lambda one: one.update(data={"tls.crt": "not base64"})),
+        ("secrets", lambda one: one["metadata"].update(annotations=["capsign.dev/rotate"])),
+        ("webhooks", lambda one: one["webhooks"][0].update(clientConfig=["service"])),
+        ("webhooks", lambda one: one["webhooks"][0]["clientConfig"].update(caBundle="not base64")),
+    ],
+    ids=["data", "annotations", "client config", "bundle"],
+)
+async def test_an_object_of_another_shape_is_a_sentence_and_ends_no_keeper(world, kind, change):
+    """What is behind the address of an API server may be no API server. The keeper ended with it,
+    and the process after it.
+    """
+    present = world.kube.objects[kind]
+    assert present is not None
+    change(present)
+    with pytest.raises(ClusterError, match="is not the object that was asked for"):
+        await world.keeper().look()
 
 
 async def test_no_proxy_of_the_environment_is_asked(world, monkeypatch):

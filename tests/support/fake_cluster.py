@@ -12,10 +12,13 @@ import datetime
 import json
 import re
 import secrets
+import socket
 import ssl
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -93,6 +96,10 @@ class FakeCluster:
         self.may_continue = threading.Event()
         """Cleared: reviews wait for it."""
         self.may_continue.set()
+        self.connections: set[socket.socket] = set()
+        """Those that are open."""
+        self.connected = 0
+        """How many there ever were."""
         self.at_once = 0
         self.most_at_once = 0
         self._now = 0.0  # added to the clock
@@ -111,7 +118,7 @@ class FakeCluster:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.new_authority()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
-        self._server.context = self._context
+        self._server.context, self._server.cluster = self._context, self
         self.port = self._server.server_address[1]
         self.url = f"https://localhost:{self.port}"
         self._thread = threading.Thread(
@@ -166,6 +173,18 @@ class FakeCluster:
         """Until so many reviews are in hand; see `may_continue`."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.at_once >= count, timeout=30)
+
+    def hang_up(self) -> None:
+        """End every connection, as a server does with those that are idle for long."""
+        with self._lock:
+            for connection in self.connections:
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        self.wait_for_connections(0)
+
+    def wait_for_connections(self, most: int) -> None:
+        """Until no more than so many are open."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.connections) <= most, timeout=30)
 
     def now(self) -> float:
         return time.time() + self._now
@@ -280,6 +299,18 @@ class FakeCluster:
                 found["metadata"]["resourceVersion"] = str(self._version)
             return (201 if method == "POST" else 200), found
 
+    @contextmanager
+    def connection(self, connection: socket.socket) -> Iterator[None]:
+        with self._changed:
+            self.connections.add(connection)
+            self.connected += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.connections.discard(connection)
+                self._changed.notify_all()
+
     def stopped(self, seconds: float) -> bool:
         return self._stop.wait(seconds)
 
@@ -288,11 +319,15 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
     context: ssl.SSLContext
+    cluster: FakeCluster
 
     def finish_request(self, request, client_address):
         request.settimeout(30)
         try:
-            with self.context.wrap_socket(request, server_side=True) as secured:
+            with (
+                self.context.wrap_socket(request, server_side=True) as secured,
+                self.cluster.connection(secured),
+            ):
                 super().finish_request(secured, client_address)
         except OSError:
             pass  # the client left

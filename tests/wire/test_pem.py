@@ -9,7 +9,6 @@ import ssl
 import subprocess
 
 import pytest
-from capsign_adapter.enrol.api import Api
 from capsign_adapter.front.tls import CertificateFiles, read_authorities
 from capsign_agent.identity.credentials import CredentialsError, checked
 from capsign_cli import credentials as cli
@@ -17,6 +16,7 @@ from capsign_injector.build import agent_config
 from capsign_injector.certificate import certificates, mounted
 from capsign_injector.certificate.certificates import Pair
 from capsign_wire import pem
+from capsign_wire.kubernetes_api import KubernetesApi
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agent_pki import TestCa
@@ -123,7 +123,8 @@ def test_every_process_takes_it(name, tmp_path):
     assert dressed == Pair(certificate, private)
     token = tmp_path / "token"
     token.write_text("a")
-    assert Api("https://localhost", token, ca)._trusting().cert_store_stats()["x509_ca"] == 2
+    api = KubernetesApi("https://localhost", token, ca, user_agent="test")
+    assert api.trusting().cert_store_stats()["x509_ca"] == 2
 
 
 @given(

@@ -13,9 +13,10 @@ from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
+from capsign_wire.kubernetes_api import Answer
 
 from capsign_adapter.decide.enrolment import PodFacts, TokenFacts
-from capsign_adapter.enrol.api import Answer, Api
+from capsign_adapter.enrol.api import Api
 
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"

@@ -12,7 +12,8 @@ from capsign_wire import logs
 from capsign_wire.settings import SettingsError
 
 from capsign_injector import review
-from capsign_injector.certificate import cluster, mounted
+from capsign_injector.certificate import mounted
+from capsign_injector.certificate.cluster import Cluster
 from capsign_injector.certificate.keeper import CertificateKeeper
 from capsign_injector.certificate.tls import ServingTls
 from capsign_injector.serve.connections import Connections, affordable
@@ -53,7 +54,7 @@ class Injector:
             else None
         )
         self.certificate: Certificate = (
-            CertificateKeeper(server, lambda: cluster.connect(server), self.tls)
+            CertificateKeeper(server, Cluster(server), self.tls)
             if server.certificate == "own"
             else mounted.MountedCertificate(server, self.tls)
         )

@@ -8,8 +8,8 @@ import time
 
 from capsign_wire.settings import SettingsError
 
-from capsign_injector.certificate import cluster, mounted
-from capsign_injector.certificate.cluster import ClusterError
+from capsign_injector.certificate import mounted
+from capsign_injector.certificate.cluster import Cluster, ClusterError
 from capsign_injector.certificate.tls import ServingTls
 from capsign_injector.serve.connections import listening
 from capsign_injector.server_settings import Server, address
@@ -24,7 +24,7 @@ def check(settings: Settings) -> None:
         _listen(key, text)
     try:
         if server.certificate == "own":
-            cluster.demand_files(server)
+            Cluster(server).demand_files()
         if settings.needs_bundle:
             mounted.trust_bundle(settings.bundle_file).current()
     except (ClusterError, FileError) as error:

@@ -169,21 +169,20 @@ def test_a_new_authority_of_the_cluster_is_believed_without_a_restart(fake, clus
     assert len(fake.requests) == 2
 
 
-def test_a_connection_that_the_server_closed_meanwhile_costs_nothing(fake, api, cluster):
+def test_a_connection_that_the_server_closed_meanwhile_costs_nothing(fake, cluster):
     cluster.pod("demo", "web-0")
-    for connection in api._kept:
-        connection.sock.shutdown(socket.SHUT_RDWR)
+    fake.hang_up()
     cluster.pod("demo", "web-0")
     assert len(fake.requests) == 2
 
 
-def test_a_connection_is_used_again(fake, api, cluster):
+def test_a_connection_is_used_again(fake, cluster):
     for _ in range(5):
         cluster.pod("demo", "web-0")
-    assert len(api._kept) == 1
+    assert fake.connected == 1
 
 
-def test_many_threads_ask_at_once(fake, api, cluster):
+def test_many_threads_ask_at_once(fake, cluster):
     pod = fake.run("demo", "web-0", "app", "10.1.0.5")
     token = fake.token(pod)
     good: list[bool] = []
@@ -197,7 +196,7 @@ def test_many_threads_ask_at_once(fake, api, cluster):
     for thread in threads:
         thread.join()
     assert good == [True] * 60
-    assert len(api._kept) <= 8
+    fake.wait_for_connections(8)
 
 
 @pytest.mark.parametrize(

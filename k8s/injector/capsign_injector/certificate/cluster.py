@@ -1,35 +1,27 @@
 """The two Kubernetes objects that the injector may touch, read and replaced over HTTPS.
 
 Every write names the `resourceVersion` that was read, so it happens only if nobody else wrote in
-between. Reads name none: those are linearizable. Token and authority are read anew for every
-connection, since the kubelet replaces both.
+between. Reads name none: those are linearizable.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
 import copy
 import os
-import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-import aiohttp
 import msgspec
-from capsign_wire import pem, tls_trust
+from capsign_wire.kubernetes_api import CredentialError, KubernetesApi, NoAnswerError
+from msgspec import Meta
 
+from capsign_injector import __version__
 from capsign_injector.server_settings import Server
-
-MAX_ANSWER_BYTES = 8 * 1024 * 1024
-"""Largest object taken from the API server."""
-
-TIMEOUT_S = 10.0
-"""Longest time for one request."""
 
 MANAGER = "capsign-injector"
 """Name under which the API server notes what we wrote."""
@@ -59,12 +51,6 @@ class AbsentError(ClusterError):
     """The API server says that there is no such object."""
 
 
-class _RefusedError(Exception):
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
 @dataclass(frozen=True, slots=True)
 class Secret:
     """The Secret as read; without `raw` there is none. `rotation` is what an operator's annotation
@@ -87,34 +73,64 @@ class Webhooks:
     raw: Mapping[str, Any]
 
 
-class Cluster:
-    """One connection to the API server. Not for more than one task at a time."""
+class _Metadata(msgspec.Struct, rename="camel"):
+    resource_version: Annotated[str, Meta(min_length=1)]
+    """Without one no write could be conditional."""
+    annotations: dict[str, str] | None = None
 
-    def __init__(self, session: aiohttp.ClientSession, settings: Server, base: str) -> None:
-        self._session = session
+
+class _ClientConfig(msgspec.Struct, rename="camel"):
+    ca_bundle: bytes | None = None
+
+
+class _Webhook(msgspec.Struct, rename="camel"):
+    client_config: _ClientConfig
+
+
+class _WebhooksObject(msgspec.Struct):
+    metadata: _Metadata
+    webhooks: list[_Webhook] | None = None
+
+
+class _SecretObject(msgspec.Struct):
+    metadata: _Metadata
+    data: dict[str, bytes] | None = None
+
+
+Shape = TypeVar("Shape", _WebhooksObject, _SecretObject)
+
+
+class Cluster:
+    """The API server, asked for these two objects alone. Not for more than one task at a time."""
+
+    def __init__(self, settings: Server, environ: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
-        self._base = base
+        self._environ = environ
+        self._api: KubernetesApi | None = None
         self.now = 0
         """The API server's clock when it last answered, seconds since 1970."""
 
+    def demand_files(self) -> None:
+        """Read what a request would be made with, and make none. Raises ClusterError."""
+        try:
+            self._connected().read_credentials()
+        except CredentialError as error:
+            raise _unmounted(error) from None
+
     async def webhooks(self) -> Webhooks:
         """Raises ClusterError."""
-        raw = await self._call("GET", self._webhooks_path, None)
-        bundles = (
-            _bytes(one.get("clientConfig", {}).get("caBundle") or "")
-            for one in raw.get("webhooks") or []
-        )
+        raw, found = await self._call("GET", self._webhooks_path, None, _WebhooksObject)
+        bundles = (one.client_config.ca_bundle or b"" for one in found.webhooks or ())
         return Webhooks(tuple(bundles), raw)
 
     async def secret(self) -> Secret:
         """One that somebody deleted is like an empty one: it is made anew. Raises ClusterError."""
         try:
-            raw = await self._call("GET", self._secret_path, None)
+            raw, found = await self._call("GET", self._secret_path, None, _SecretObject)
         except AbsentError:
             return Secret({}, "", None)
-        notes = raw["metadata"].get("annotations") or {}
-        data = {name: _bytes(text) for name, text in (raw.get("data") or {}).items()}
-        return Secret(data, str(notes.get(ROTATE_ANNOTATION, ""))[:256], raw)
+        rotation = (found.metadata.annotations or {}).get(ROTATE_ANNOTATION, "")
+        return Secret(found.data or {}, rotation[:256], raw)
 
     async def store(self, secret: Secret, data: Mapping[str, bytes], beside: Webhooks) -> None:
         """Replace the Secret's data, or make it if there is none, as part of the release that
@@ -123,7 +139,9 @@ class Cluster:
         """
         encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
         if secret.raw is not None:
-            await self._call("PUT", self._secret_path, {**secret.raw, "data": encoded})
+            await self._call(
+                "PUT", self._secret_path, {**secret.raw, "data": encoded}, _SecretObject
+            )
             return
         release = beside.raw["metadata"]
         # What never changes: of a label that another version of the chart changes we would be the
@@ -144,14 +162,14 @@ class Cluster:
             "metadata": about,
             "data": encoded,
         }
-        await self._call("POST", self._secret_path.rpartition("/")[0], made)
+        await self._call("POST", self._secret_path.rpartition("/")[0], made, _SecretObject)
 
     async def publish(self, webhooks: Webhooks, bundle: bytes) -> None:
         """Let every webhook trust exactly `bundle` (PEM). Raises as `store` does."""
         changed = copy.deepcopy(dict(webhooks.raw))
         for one in changed.get("webhooks") or []:
             one["clientConfig"]["caBundle"] = base64.b64encode(bundle).decode()
-        await self._call("PUT", self._webhooks_path, changed)
+        await self._call("PUT", self._webhooks_path, changed, _WebhooksObject)
 
     @property
     def _secret_path(self) -> str:
@@ -162,84 +180,48 @@ class Cluster:
         name = self._settings.webhook_configuration
         return f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
 
-    async def _call(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+    async def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None, shape: type[Shape]
+    ) -> tuple[dict[str, Any], Shape]:
+        """The object in the answer, whole and what we read of it. Raises ClusterError."""
+        data = None if body is None else msgspec.json.encode(body)
+        query = "" if body is None else f"?fieldManager={MANAGER}"
         try:
-            raw = await self._request(method, path, body)
-        except _RefusedError as refusal:
-            raise _explained(refusal.status, method, path) from None
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ClusterError(
-                f"The API server at {self._base} does not answer ({type(error).__name__})."
-            ) from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+            answer = await asyncio.to_thread(self._connected().ask, method, path + query, data)
+        except CredentialError as error:
+            raise _unmounted(error) from None
+        except NoAnswerError as error:
+            base = base_url(self._settings, self._environ)
+            raise ClusterError(f"The API server at {base} does not answer ({error}).") from None
+        if answer.status not in {200, 201}:
+            raise _explained(answer.status, method, path)
+        try:
+            raw = msgspec.json.decode(answer.body, type=dict[str, Any])
+            found = msgspec.convert(raw, shape)
+            # It is the API servers that verify our certificate, so their clock counts.
+            self.now = int(parsedate_to_datetime(answer.date).timestamp())
+        except (ValueError, TypeError, RecursionError):
             raise ClusterError(
                 f"The API server's answer to {method} {path} is not the object that was asked for."
             ) from None
-        return raw
+        return raw, found
 
-    async def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
-        data = None if body is None else msgspec.json.encode(body)
-        query = {"fieldManager": MANAGER} if body is not None else None
-        async with self._session.request(
-            method, self._base + path, params=query, data=data, allow_redirects=False
-        ) as answer:
-            if answer.status not in {200, 201}:
-                raise _RefusedError(answer.status)
-            # The whole answer is bounded before it is decoded: the object may hold anything by now.
-            text = bytearray()
-            async for chunk in answer.content.iter_any():
-                text += chunk
-                if len(text) > MAX_ANSWER_BYTES:
-                    raise ValueError("too large")
-            raw: dict[str, Any] = msgspec.json.decode(bytes(text), type=dict[str, Any])
-            if not raw["metadata"]["resourceVersion"]:
-                raise ValueError("no version: a write could not be conditional")
-            # It is the API servers that verify our certificate, so their clock counts and not ours.
-            self.now = int(parsedate_to_datetime(answer.headers["Date"]).timestamp())
-            return raw
+    def _connected(self) -> KubernetesApi:
+        if self._api is None:
+            self._api = KubernetesApi(
+                base_url(self._settings, self._environ),
+                Path(self._settings.token_file),
+                Path(self._settings.ca_file),
+                user_agent=f"{MANAGER}/{__version__}",
+            )
+        return self._api
 
 
-@asynccontextmanager
-async def connect(
-    settings: Server, environ: Mapping[str, str] = os.environ
-) -> AsyncIterator[Cluster]:
-    """A connection with the token and the authority that are in their files now. Raises
-    ClusterError.
-    """
-    token, context = _credentials(settings)
-    headers = {
-        "Authorization": f"Bearer {token}",
-        "Accept": "application/json",
-        "Content-Type": "application/json",
-    }
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    connector = aiohttp.TCPConnector(ssl=context, limit=1)
-    async with aiohttp.ClientSession(
-        headers=headers, timeout=timeout, connector=connector
-    ) as session:
-        yield Cluster(session, settings, base_url(settings, environ))
-
-
-def demand_files(settings: Server, environ: Mapping[str, str] = os.environ) -> None:
-    """Read what a connection would be made with, and make none. Raises ClusterError."""
-    base_url(settings, environ)
-    _credentials(settings)
-
-
-def _credentials(settings: Server) -> tuple[str, ssl.SSLContext]:
-    try:
-        token = Path(settings.token_file).read_text(encoding="ascii").strip()
-        if not token:
-            raise ValueError("no token")
-        authorities = pem.authorities(Path(settings.ca_file).read_bytes())
-        return token, tls_trust.context(b"".join(authorities), ssl.TLSVersion.TLSv1_2)
-    except (OSError, ValueError) as error:
-        raise ClusterError(
-            f"{settings.token_file} or {settings.ca_file} cannot be read ({type(error).__name__}). "
-            "Mount the service account's token (`automountServiceAccountToken: true`)."
-        ) from None
+def _unmounted(error: CredentialError) -> ClusterError:
+    return ClusterError(
+        f"The file {error.path} of the service account cannot be used. Mount its token "
+        "(`automountServiceAccountToken: true`)."
+    )
 
 
 def base_url(settings: Server, environ: Mapping[str, str]) -> str:
@@ -275,10 +257,3 @@ def _explained(status: int, method: str, path: str) -> ClusterError:
             f"name in the settings."
         )
     return ClusterError(f"The API server answers {status} to {method} of {what}.")
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise ValueError("not base64") from None

@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 
 from capsign_wire import logs
 
@@ -32,8 +32,6 @@ that waits.
 RETRY_S = (1.0, 2.0, 5.0)
 """Waits after a look that failed; the last one repeats."""
 
-Connect = Callable[[], AbstractAsyncContextManager[Cluster]]
-
 
 class CertificateKeeper:
     """One replica's part."""
@@ -41,12 +39,12 @@ class CertificateKeeper:
     def __init__(
         self,
         settings: Server,
-        connect: Connect,
+        cluster: Cluster,
         tls: ServingTls,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._connect = connect
+        self._cluster = cluster
         self._tls = tls
         self._clock = clock
         self._terms = Terms(
@@ -101,12 +99,11 @@ class CertificateKeeper:
         """Take every step that is due; then how long to wait, seconds. Raises ClusterError,
         StoredError, CertificateError.
         """
-        async with self._connect() as cluster:
-            for _ in range(MAX_STEPS):
-                with suppress(ConflictError):
-                    until = await self._step(cluster)
-                    if until is not None:
-                        return max(0.5, min(float(self._settings.look_s), until - self._now()))
+        for _ in range(MAX_STEPS):
+            with suppress(ConflictError):
+                until = await self._step(self._cluster)
+                if until is not None:
+                    return max(0.5, min(float(self._settings.look_s), until - self._now()))
         return RETRY_S[0]
 
     async def _step(self, cluster: Cluster) -> int | None:
