@@ -31,6 +31,7 @@ from capsign_agent.front.memory_budget import Heavy, Room
 from capsign_agent.front.reading import GRACE_S, QUIET_S, Turns
 from capsign_agent.front.servicer import SigningServicer
 from capsign_agent.front.sockets import SocketClaim, SocketError
+from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.narrow import Narrowing
 from capsign_agent.handles.registry import HandleBook, SocketHandles
 from capsign_agent.handles.renewal import Renewal
@@ -39,10 +40,13 @@ from capsign_agent.identity.events import Account
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.journal.reporter import Reporter
+from capsign_agent.sign.exchange import Exchange
+from capsign_agent.sign.inputs import Inputs
 from capsign_agent.sign.lookups import Lookups
-from capsign_agent.sign.outcomes import Settlement
+from capsign_agent.sign.outcomes import OutcomeRecorder
 from capsign_agent.sign.path import SigningPath
 from capsign_agent.sign.public_keys import PublicKeys
+from capsign_agent.sign.refusals import Refusals
 from capsign_agent.upstream.adapter_calls import AdapterCalls
 from capsign_agent.upstream.coalesce import Coalescer
 from capsign_agent.upstream.generation import Target, Upstream
@@ -79,7 +83,6 @@ class Agent:
         self.journal.open(records.opened())
         if self.journal.full:
             logs.warning("journal.full")
-        skew_s = float(config.limits.clock_skew_s)
         self._book = HandleBook(_socket_handles(one) for one in config.sockets)
         self._keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
         self._reach = Reachability(time.monotonic(), lambda: self._renewal.reconnected())
@@ -98,18 +101,15 @@ class Agent:
             authorities_changed=self._source.authorities_changed,
             connected=lambda: self._reach.connected > 0,
         )
-        self._settlement = Settlement(self.journal, self.metrics, self._renewal.refused)
+        self._outcomes = OutcomeRecorder(self.journal, self.metrics, self._renewal.refused)
+        self._finder = HandleFinder(self._renewal.hold, float(config.limits.clock_skew_s))
+        inputs = Inputs(self._keys, lambda: self._coalescer.crowded)
+        exchange = Exchange(self._coalescer, self._outcomes, inputs)
         self._path = SigningPath(
-            self._coalescer,
-            self.journal,
-            self._settlement,
-            self._keys,
-            self.metrics,
-            skew_s,
-            hold=self._renewal.hold,
+            self._finder, inputs, Refusals(self.journal), exchange, self.metrics
         )
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
-        self._lookups = Lookups(calls, self._keys, self.journal, skew_s, hold=self._renewal.hold)
+        self._lookups = Lookups(calls, self._keys, self.journal, self._finder)
         self._health = Health(config.health.path, config.probe_path, self.faults)
         self._budget = memory_shares.share(
             limit := memory_limit(), sockets, config.limits.call_bytes, config.journal.max_bytes
@@ -242,8 +242,7 @@ class Agent:
             self._turns,
             timeout_s=self._config.upstream.timeout_ms / 1000,
             stream_calls=self._config.limits.stream_calls,
-            skew_s=float(self._config.limits.clock_skew_s),
-            hold=self._renewal.hold,
+            finder=self._finder,
         )
         self._servicers.append(servicer)
         front = Front(
@@ -290,7 +289,7 @@ class Agent:
                 )
         self._coalescer.fail_all(
             FailureError(failures_pb2.REASON_DRAINING, "The agent is stopping."),
-            self._settlement.lost,
+            self._outcomes.lost,
         )
         await asyncio.gather(*(server.stop(0.2) for server in self._servers))
         for stream in self._streams:
@@ -332,7 +331,7 @@ class Agent:
                 target,
                 line,
                 self._coalescer,
-                self._settlement,
+                self._outcomes,
                 self._reach,
                 self.metrics,
                 exchange_s=config.timeout_ms

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -19,8 +18,8 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_agent.front.admission import UNREAD_S, Inbox, abort, at_end_of_call
 from capsign_agent.front.memory_budget import Room, surplus, weight
 from capsign_agent.front.reading import Turns
-from capsign_agent.handles.registry import Held, SocketHandles
-from capsign_agent.handles.renewal import Hold, look_once
+from capsign_agent.handles.finder import HandleFinder
+from capsign_agent.handles.registry import SocketHandles
 from capsign_agent.sign.lookups import Lookups
 from capsign_agent.sign.path import SigningPath
 
@@ -66,10 +65,9 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         *,
         timeout_s: float,
         stream_calls: int,
-        skew_s: float,
-        hold: Hold[list[Held]] = look_once,
+        finder: HandleFinder,
     ) -> None:
-        self._hold_for = hold
+        self._finder = finder
         self._socket = socket
         self._path = path
         self._lookups = lookups
@@ -79,7 +77,6 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self._asking = asyncio.Semaphore(LOOKUPS_AT_ONCE)
         self._timeout_s = timeout_s
         self._stream_calls = stream_calls
-        self._skew_s = skew_s
         self.tracer: Tracer = PassingTracer()
         """Replaced once exporters are loaded."""
 
@@ -137,9 +134,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self, request: agent_pb2.ListHandlesRequest, context: Any
     ) -> agent_pb2.ListHandlesResponse:
         async def act(timeout_s: float) -> agent_pb2.ListHandlesResponse:
-            held = await self._hold_for(
-                lambda: self._socket.listed(time.time(), self._skew_s), timeout_s
-            )
+            held = await self._finder.wait_for_all(self._socket, timeout_s)
             return agent_pb2.ListHandlesResponse(handles=[one.shown() for one in held])
 
         return await self._unary(request, context, act)

@@ -43,16 +43,6 @@ MOST_WAITS = 3
 be an old one.
 """
 
-Hold = Callable[[Callable[[], T], float], Awaitable[T]]
-"""Look for handles, and where they have ended, again once they were asked for, within so many
-seconds. See `Renewal.hold`.
-"""
-
-
-async def look_once(look: Callable[[], T], _: float) -> T:
-    """A `Hold` that waits for nothing."""
-    return look()
-
 
 class Adapter(Protocol):
     """The capability calls. Each raises FailureError; `watch` ends by raising one too."""

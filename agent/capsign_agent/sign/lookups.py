@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Protocol, TypeVar
 
 from capsign_wire import intents
@@ -17,8 +17,8 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
-from capsign_agent.handles.registry import Held, SocketHandles
-from capsign_agent.handles.renewal import Hold, look_once
+from capsign_agent.handles.finder import HandleFinder
+from capsign_agent.handles.registry import SocketHandles
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.sign import hashing
@@ -55,16 +55,12 @@ class Lookups:
         adapter: Adapter,
         keys: PublicKeys,
         journal: Journal,
-        skew_s: float,
-        clock: Callable[[], float] = time.time,
-        hold: Hold[Held] = look_once,
+        finder: HandleFinder,
     ) -> None:
-        self._hold = hold
+        self._finder = finder
         self._adapter = adapter
         self._keys = keys
         self._journal = journal
-        self._skew_s = skew_s
-        self._clock = clock
 
     async def public_keys(
         self, socket: SocketHandles, request: agent_pb2.GetPublicKeysRequest, timeout_s: float
@@ -119,7 +115,7 @@ class Lookups:
         self, socket: SocketHandles, request: agent_pb2.ResolveIntentRequest, timeout_s: float
     ) -> agent_pb2.ResolveIntentResponse:
         """What became of an intent, written to the journal before it is told."""
-        held = await self._find(socket, request.handle_id, timeout_s)
+        held = await self._finder.wait_for(socket, request.handle_id, timeout_s)
         intents.millis_of(request.intent_id)
         self._journal.promise(1)
         try:
@@ -133,18 +129,13 @@ class Lookups:
             self._journal.forget(2)
         return answer
 
-    async def _find(self, socket: SocketHandles, handle_id: str, timeout_s: float) -> Held:
-        return await self._hold(
-            lambda: socket.find(handle_id, self._clock(), self._skew_s), timeout_s
-        )
-
     async def _context(
         self,
         socket: SocketHandles,
         request: agent_pb2.GetPublicKeysRequest | agent_pb2.VerifyRequest,
         timeout_s: float,
     ) -> Context:
-        held = await self._find(socket, request.handle_id, timeout_s)
+        held = await self._finder.wait_for(socket, request.handle_id, timeout_s)
         suffix = held.rule.decide("", request.algorithm, request.context)
         return Context(
             held, request.algorithm, suffix, suffix.SerializeToString(deterministic=True)

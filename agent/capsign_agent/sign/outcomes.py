@@ -1,4 +1,4 @@
-"""Steps 7, 9 and 10 of the signing path (see `sign.path`): what happens around the exchange
+"""Steps 7, 9 and 10 of the signing path (see `sign`): what happens around the exchange
 of one batch with an adapter.
 
 The streams call this: `before_sending` before the first byte, then exactly one of `answered` and,
@@ -34,7 +34,7 @@ _HANDLE_REASONS = frozenset(
 HandleRefused = Callable[[Held, failures_pb2.Reason.ValueType], None]
 
 
-class Settlement:
+class OutcomeRecorder:
     """For all streams. For one event loop."""
 
     def __init__(self, journal: Journal, metrics: Metrics, handle_refused: HandleRefused) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from capsign_agent.front.servicer import LOOKUPS_AT_ONCE
-from capsign_agent.sign import path as sign
+from capsign_agent.sign import refusals
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as alg
@@ -27,9 +27,9 @@ async def test_who_is_refused_without_end_gets_the_word_later_and_good_calls_do_
     place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flood of refusals on one container's socket left its neighbour 7 % of its rate."""
-    monkeypatch.setattr(sign, "REFUSALS_PER_SECOND", 1)
-    monkeypatch.setattr(sign, "REFUSALS_AT_ONCE", 1)
-    monkeypatch.setattr(sign, "REFUSAL_LATER_S", 5.0)
+    monkeypatch.setattr(refusals, "REFUSALS_PER_SECOND", 1)
+    monkeypatch.setattr(refusals, "REFUSALS_AT_ONCE", 1)
+    monkeypatch.setattr(refusals, "REFUSAL_LATER_S", 5.0)
     async with running(place):
         stub = place.stub()
         handle = await first_handle(stub)

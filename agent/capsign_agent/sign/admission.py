@@ -1,0 +1,34 @@
+"""Steps 4 and 5: whether a handle allows a group, and how many of its items its rate allows.
+
+Pure: time is an argument.
+"""
+
+from __future__ import annotations
+
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent.handles.registry import Held
+from capsign_agent.sign.group_work import GroupWork
+from capsign_agent.sign.public_keys import Context
+
+
+def admit(work: GroupWork, held: Held, now: float) -> None:
+    """Let the group go on under this handle; `now` is in seconds since 1970.
+
+    Items above the rate get RATE_LIMITED and the others go on. Raises FailureError if the whole
+    group fails.
+    """
+    group = work.group
+    work.held = held
+    suffix, suffix_bytes = held.rule.settle(group.purpose, group.algorithm, group.context)  # 4
+    work.row = ALGORITHMS[group.algorithm]
+    work.context = Context(held, group.algorithm, suffix, suffix_bytes)
+    count = len(group.items)
+    granted = held.bucket.take(count, now)  # 5
+    work.positions = range(granted)
+    if granted < count:
+        reason, sentence = failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up."
+        wait_ms = held.bucket.wait_ms(count - granted)
+        work.refuse(range(granted, count), FailureError(reason, sentence, retry_after_ms=wait_ms))

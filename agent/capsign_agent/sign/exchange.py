@@ -1,0 +1,143 @@
+"""Step 8, from the side of a call: its pieces are queued, and their answers awaited until its
+deadline. Steps 7, 9 and 10 are done for each batch meanwhile, see `outcomes`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent.sign.group_work import GroupWork
+from capsign_agent.sign.inputs import Inputs
+from capsign_agent.sign.outcomes import OutcomeRecorder
+from capsign_agent.upstream.coalesce import BATCH_BYTES, ITEM_OVERHEAD, Call, Coalescer
+
+
+class _Piece(NamedTuple):
+    """Items of a group that went upstream together."""
+
+    work: GroupWork
+    positions: Sequence[int]
+    call: Call
+
+
+class Exchange:
+    """For all sockets. For one event loop."""
+
+    def __init__(self, coalescer: Coalescer, outcomes: OutcomeRecorder, inputs: Inputs) -> None:
+        self._coalescer = coalescer
+        self._outcomes = outcomes
+        self._inputs = inputs
+
+    async def run(self, works: Sequence[GroupWork], deadline: float, traceparent: str) -> None:
+        """Send what passed of these groups and put the results into them. When the caller gives up
+        (the task is cancelled), what was not sent is not sent.
+        """
+        await self._send(works, deadline, traceparent)
+        rotated = [work for work in works if work.waiting_for_new_key()]
+        if rotated:
+            await self._send_anew(rotated, deadline, traceparent)
+
+    async def _send(self, works: Iterable[GroupWork], deadline: float, traceparent: str) -> None:
+        pieces = [piece for work in works for piece in self._submitted(work, traceparent)]
+        if not pieces:
+            return
+        timer = asyncio.get_running_loop().call_at(deadline, self._expire, pieces)
+        try:
+            for work, positions, call in pieces:
+                try:
+                    answer = await call.answer
+                except FailureError as error:
+                    # the future keeps the error, and its traceback would keep us and the request
+                    error.__traceback__ = None
+                    work.refuse(positions, error)
+                    continue
+                work.fill(positions, answer)
+        except asyncio.CancelledError:
+            self._abandon(pieces)
+            raise
+        finally:
+            timer.cancel()
+
+    async def _send_anew(
+        self, works: Sequence[GroupWork], deadline: float, traceparent: str
+    ) -> None:
+        """Fetch the new key and send what was refused once more. KEY_MOVED means that nothing
+        happened: that is safe.
+        """
+        ready = []
+        # nothing is queued before all keys are there: who is cancelled meanwhile has nothing to
+        # take back
+        for work in works:
+            try:
+                await self._inputs.prepare_anew(work, deadline)
+            except FailureError:
+                continue  # KEY_MOVED stands: the caller may send the same intent again
+            ready.append(work)
+        await self._send(ready, deadline, traceparent)
+
+    def _submitted(self, work: GroupWork, traceparent: str) -> Iterator[_Piece]:
+        """Queue what passed of a group, in pieces that fit into a batch."""
+        context = work.context
+        if context is None or not work.intents:
+            return
+        loop = asyncio.get_running_loop()
+        for start, end in _cuts(work.inputs, self._coalescer.piece_items):
+            call = Call(
+                context.held,
+                context.algorithm,
+                context.suffix,
+                context.suffix_bytes,
+                work.kid,
+                work.intents[start:end],
+                work.inputs[start:end],
+                loop.create_future(),
+                traceparent,
+            )
+            positions = work.positions[start:end]
+            try:
+                self._coalescer.submit(call)
+            except FailureError as error:
+                work.refuse(positions, error)
+            else:
+                yield _Piece(work, positions, call)
+
+    def _expire(self, pieces: Sequence[_Piece]) -> None:
+        """The deadline: what was sent is unknown, what still waits is taken back."""
+        for _, _, call in pieces:
+            if call.answer.done():
+                continue
+            if call.sent:
+                self._outcomes.lost(call, failures_pb2.REASON_ANSWER_LATE)
+            else:
+                self._coalescer.withdraw(call)
+                detail = "The call was not sent before its deadline."
+                reason = failures_pb2.REASON_UPSTREAM_UNREACHABLE
+                call.fail(FailureError(reason, detail, retry_after_ms=500))
+
+    def _abandon(self, pieces: Sequence[_Piece]) -> None:
+        """The caller has gone: nothing more is sent for it. The outcome of what is under way is
+        recorded when its stream is done with it.
+        """
+        for _, _, call in pieces:
+            call.answer.cancel()
+            if self._coalescer.withdraw(call) and call.owed:
+                self._outcomes.lost(call, failures_pb2.REASON_ANSWER_LOST)
+
+
+def _cuts(inputs: Sequence[bytes], most: int) -> Iterator[tuple[int, int]]:
+    """Cut inputs so that each piece fits into one batch by bytes, and has so many of them at
+    most.
+    """
+    start = size = 0
+    for at, data in enumerate(inputs):
+        cost = len(data) + ITEM_OVERHEAD
+        if (size + cost > BATCH_BYTES and at > start) or at - start == most:
+            yield start, at
+            start, size = at, 0
+        size += cost
+    yield start, len(inputs)

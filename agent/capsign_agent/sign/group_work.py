@@ -1,0 +1,113 @@
+"""One group of a call on its way: what has passed so far, the results, and at the end the reply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.algorithms import AlgorithmRow
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+from capsign_wire.types.v1 import signing_pb2 as types_pb2
+
+from capsign_agent.handles.registry import Held
+from capsign_agent.sign.outcomes import named
+from capsign_agent.sign.public_keys import Context
+from capsign_agent.upstream.coalesce import Answer
+
+
+class GroupWork:
+    """Items stand at the same place in `group.items` and in `results`; `positions` are the places
+    of those that go on, `intents` and `inputs` what is sent for each of them.
+    """
+
+    __slots__ = (
+        "context",
+        "group",
+        "held",
+        "inputs",
+        "intents",
+        "kid",
+        "positions",
+        "refusal",
+        "refused",
+        "results",
+        "row",
+        "signed_by",
+        "whole",
+    )
+
+    def __init__(self, group: agent_pb2.SignGroup) -> None:
+        self.group = group
+        self.results: list[agent_pb2.SignedItem | None] = [None] * len(group.items)
+        self.held: Held | None = None
+        self.row: AlgorithmRow | None = None
+        self.context: Context | None = None
+        self.kid = ""
+        """ML-DSA: the key that the inputs are made for."""
+        self.positions: Sequence[int] = ()
+        self.intents: list[bytes] = []
+        self.inputs: list[bytes] = []
+        self.refusal: FailureError | None = None
+        """Why policy refused the group in the pod, and `refused` the items that it refused."""
+        self.refused: Sequence[int] = ()
+        self.signed_by: types_pb2.SignedBy | None = None
+        """What the signatures were made under, where an item says nothing else."""
+        self.whole: agent_pb2.SignedGroup | None = None
+        """The finished reply, where one answer held all of it."""
+
+    def refuse(self, positions: Iterable[int], error: FailureError) -> None:
+        """These items fail with this error."""
+        item = agent_pb2.SignedItem(failure=error.to_item())
+        for position in positions:
+            self.results[position] = item
+
+    def fail(self, error: FailureError) -> None:
+        """The group fails as a whole, in the pod: every item that has no result yet. What policy
+        refused is noted in `refused`; what only has to wait is no refusal.
+        """
+        open_positions = [at for at, item in enumerate(self.results) if item is None]
+        self.refuse(open_positions, error)
+        self.positions = ()
+        if error.outcome == failures_pb2.OUTCOME_REFUSED:
+            self.refusal, self.refused = error, open_positions
+
+    def waiting_for_new_key(self) -> list[int]:
+        """ML-DSA: the items that were refused because the key was rotated meanwhile."""
+        if not self.kid or self.whole is not None:
+            return []
+        return [
+            at
+            for at, item in enumerate(self.results)
+            if item is not None and item.failure.reason == failures_pb2.REASON_KEY_MOVED
+        ]
+
+    def fill(self, positions: Sequence[int], answer: Answer) -> None:
+        """Step 11 for one answer: put its items into their places. Pieces of one group may come
+        from two key versions: the second names its own.
+        """
+        if answer.all_signed and answer.group is not None and len(positions) == len(self.results):
+            # The whole group at once: agent.v1.SignedGroup has the fields of
+            # adapter.v1.SignedGroup, number by number.
+            self.whole = agent_pb2.SignedGroup.FromString(answer.group.SerializeToString())
+            return
+        if self.signed_by is None and named(answer.signed_by):
+            self.signed_by = answer.signed_by
+        differs = named(answer.signed_by) and self.signed_by != answer.signed_by
+        for position, item in zip(positions, answer.items, strict=True):
+            signed = agent_pb2.SignedItem(signature=item.signature, leaf_index=item.leaf_index)
+            if not signed.signature:
+                signed.failure.CopyFrom(item.failure)
+            elif item.HasField("signed_by"):
+                signed.signed_by.CopyFrom(item.signed_by)
+            elif differs:
+                signed.signed_by.CopyFrom(answer.signed_by)
+            self.results[position] = signed
+
+    def reply(self) -> agent_pb2.SignedGroup:
+        """Step 11: the reply to the group. Every item has its result by now."""
+        if self.whole is not None:
+            return self.whole
+        items = [item for item in self.results if item is not None]
+        assert len(items) == len(self.results)
+        return agent_pb2.SignedGroup(signed_by=self.signed_by, items=items)

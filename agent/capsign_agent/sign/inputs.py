@@ -1,0 +1,114 @@
+"""Step 6: what goes upstream for each item, its message or what is made of it in the pod."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from capsign_wire import intents
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.algorithms import AlgorithmRow
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_agent.sign import hashing
+from capsign_agent.sign.group_work import GroupWork
+from capsign_agent.sign.public_keys import Context, Known, PublicKeys
+
+SLICE = 64
+"""Items that are worked on in one go while several sockets sign."""
+
+
+class Inputs:
+    """For all sockets. For one event loop."""
+
+    def __init__(self, keys: PublicKeys, crowded: Callable[[], bool]) -> None:
+        """`crowded` says whether several sockets sign now."""
+        self._keys = keys
+        self._crowded = crowded
+
+    async def prepare(self, work: GroupWork, deadline: float) -> None:
+        """Make the inputs of the items that go on, and look at their intent ids; an item that is
+        malformed fails alone. Raises FailureError if the whole group fails.
+        """
+        row, items = work.row, work.group.items
+        assert row is not None
+        to_input = hashing.hasher(row) or await self._mu(work, deadline)
+        passed: list[int] = []
+        slice_ends = SLICE
+        for position in work.positions:
+            if position >= slice_ends and self._crowded():
+                slice_ends = position + SLICE
+                await asyncio.sleep(0)  # the loop's turn is for all sockets
+            item = items[position]
+            intent_id, kind = item.intent_id, item.WhichOneof("input")
+            # a message with a good id needs no other look
+            if kind == "message" and intents.is_intent_id(intent_id):
+                data = to_input(item.message)
+            else:
+                try:
+                    data = _odd_input(row, item, kind, to_input)
+                except FailureError as error:
+                    work.refuse((position,), error)
+                    continue
+            passed.append(position)
+            work.intents.append(intent_id)
+            work.inputs.append(data)
+        work.positions = passed
+
+    async def prepare_anew(self, work: GroupWork, deadline: float) -> None:
+        """ML-DSA: a mu names one public key. Make those of the items that were refused because the
+        key was rotated under the key that signs now. Raises FailureError if it does not come.
+        """
+        assert work.context is not None
+        stale = self._keys.cached(work.context)
+        newer_than = stale.fetched if stale is not None else -1.0
+        work.kid, mu = (await self._fetched(work.context, deadline, newer_than)).mu()
+        items = work.group.items
+        again = [at for at in work.waiting_for_new_key() if items[at].HasField("message")]
+        work.positions = again
+        work.intents = [items[at].intent_id for at in again]
+        work.inputs = [mu(items[at].message) for at in again]
+
+    async def _mu(self, work: GroupWork, deadline: float) -> Callable[[bytes], bytes]:
+        """The hasher of ML-DSA, which needs the public key."""
+        assert work.context is not None
+        known = self._keys.cached(work.context) or await self._fetched(work.context, deadline)
+        work.kid, mu = known.mu()
+        return mu
+
+    async def _fetched(self, context: Context, deadline: float, newer_than: float = -1.0) -> Known:
+        """The public keys of a context, in time. Raises FailureError: nothing was sent to be signed
+        yet.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._keys.get(context, newer_than=newer_than)
+        except TimeoutError:
+            raise FailureError(
+                failures_pb2.REASON_UPSTREAM_UNREACHABLE,
+                "The public key did not come in time.",
+                retry_after_ms=500,
+            ) from None
+
+
+def _odd_input(
+    row: AlgorithmRow,
+    item: agent_pb2.SignItem,
+    kind: str | None,
+    to_input: Callable[[bytes], bytes],
+) -> bytes:
+    """The input of an item that is no plain message with a good intent id. Raises
+    INPUT_MALFORMED.
+    """
+    intents.millis_of(item.intent_id)
+    if kind is None:
+        raise FailureError(
+            failures_pb2.REASON_INPUT_MALFORMED,
+            "The item has neither message nor digest.",
+            field="input",
+        )
+    if kind == "message":
+        return to_input(item.message)
+    hashing.check_digest(row, item.digest)
+    return item.digest

@@ -1,0 +1,62 @@
+"""What policy refuses in the pod: it is written down before it is told, and told later to a socket
+that is refused without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from capsign_wire.failures import FailureError
+
+from capsign_agent.handles.rate import Bucket
+from capsign_agent.journal import records
+from capsign_agent.journal.journal import Journal
+from capsign_agent.sign.group_work import GroupWork
+
+REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, REFUSAL_LATER_S = 100, 1024, 0.25
+"""Items of one socket that may be refused in a second, and at once; what is above that hears of it
+so many seconds later.
+"""
+
+
+class Refusals:
+    """For all sockets. For one event loop."""
+
+    def __init__(self, journal: Journal, clock: Callable[[], float] = time.time) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._rates: dict[str, Bucket] = {}
+
+    async def record(self, socket: str, refused: Sequence[GroupWork], deadline: float) -> None:
+        """Write down what was refused to a socket, then wait if that is too much. Where the
+        journal has no room the caller hears that instead.
+        """
+        piece = records.Piece()
+        for work in refused:
+            _add(piece, work, socket)
+        try:
+            self._journal.refuse(piece, socket)
+        except FailureError as error:
+            for work in refused:
+                work.refuse(work.refused, error)
+        if self._over(socket, len(piece.records)):
+            # refusals cost the loop that serves all sockets
+            left = deadline - asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, min(REFUSAL_LATER_S, left)))
+
+    def _over(self, socket: str, items: int) -> bool:
+        now = self._clock()
+        rate = self._rates.get(socket)
+        if rate is None:
+            rate = self._rates[socket] = Bucket(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, now)
+        return rate.take(items, now) < items
+
+
+def _add(piece: records.Piece, work: GroupWork, socket: str) -> None:
+    error, group = work.refusal, work.group
+    assert error is not None
+    grant = work.held.grant if work.held is not None else ""
+    ids = [group.items[position].intent_id for position in work.refused]
+    records.failed(piece, ids, grant, group.algorithm, socket, error.outcome, error.reason)
