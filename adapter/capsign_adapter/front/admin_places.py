@@ -18,7 +18,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.policy import Policy, Role
 from capsign_adapter.front.guard import admit_call
-from capsign_adapter.front.patience import ANSWER_SECONDS, Waiting
+from capsign_adapter.front.patience import Waiting
 from capsign_adapter.sign.edge import failure_of
 
 LOOKING = 16
@@ -58,18 +58,8 @@ class AdminPlaces:
     def working(self, context: grpc.ServicerContext, method: str, _: int) -> Iterator[None]:
         """The same for a call that has its request, until its answer was taken or has lain for
         long enough."""
-        leave = self._enter(context, method)
-        try:
+        with self.room.answering(context, self._enter(context, method)):
             yield
-        finally:
-            self.room.begin(context, ANSWER_SECONDS)
-
-            def over() -> None:
-                self.room.end(context)
-                leave()
-
-            if not context.add_callback(over):
-                over()
 
     def sweep(self) -> int:
         """End the calls that have waited too long; how many."""

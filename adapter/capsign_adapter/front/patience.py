@@ -57,6 +57,23 @@ class Waiting:
             self._until.pop(context, None)
 
     @contextmanager
+    def answering(self, context: grpc.ServicerContext, leave: Callable[[], None]) -> Iterator[None]:
+        """A unary call that has its request. `leave` gives its place back when its caller has taken
+        the answer; one who does not has ANSWER_SECONDS for it.
+        """
+        try:
+            yield
+        finally:
+            self.begin(context, ANSWER_SECONDS)
+
+            def over() -> None:
+                self.end(context)
+                leave()
+
+            if not context.add_callback(over):
+                over()
+
+    @contextmanager
     def of(self, context: grpc.ServicerContext, seconds: float | None = None) -> Iterator[None]:
         """The call waits until the block ends; REQUEST_SECONDS, if nothing else is said."""
         self.begin(context, REQUEST_SECONDS if seconds is None else seconds)

@@ -161,17 +161,8 @@ class Places:
             return self._for_work(peer)
 
         _, leave = self._enter(context, shares_of)
-        try:
+        with self.room.answering(context, leave):
             yield
-        finally:
-            self.room.begin(context, ANSWER_SECONDS)
-
-            def over() -> None:
-                self.room.end(context)
-                leave()
-
-            if not context.add_callback(over):
-                over()
 
     def sweep(self) -> int:
         """End the calls that have waited too long, see `patience`; how many."""

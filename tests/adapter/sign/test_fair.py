@@ -137,7 +137,9 @@ def test_what_is_large_waits_until_what_is_small_has_finished(monkeypatch):
     """
     for name in ("CALM_SECONDS", "LONG_CALM_SECONDS"):
         monkeypatch.setattr(fair, name, 30.0)
-    turns, went_on = Turns(2), threading.Event()
+    turns, waits, went_on = Turns(2), threading.Event(), threading.Event()
+    wait_for = turns._calm.wait_for
+    monkeypatch.setattr(turns._calm, "wait_for", lambda *how: waits.set() or wait_for(*how))
     with Turn(turns, STRANGER) as small:
         small.spend(TURN_US)
 
@@ -148,7 +150,8 @@ def test_what_is_large_waits_until_what_is_small_has_finished(monkeypatch):
 
         thread = threading.Thread(target=large)
         thread.start()
-        assert not went_on.wait(0.05)
+        assert waits.wait(10)
+        assert not went_on.is_set()
     assert went_on.wait(10)
     thread.join(10)
 
