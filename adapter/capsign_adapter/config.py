@@ -96,6 +96,10 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     url: str
     password_file: Path | None = None
+    capacity_bytes: Annotated[int, Meta(ge=0, le=1_125_899_906_842_624)] = 0
+    """What the tables of a PostgreSQL store may take before its disk is full; 0: unknown. Changes
+    nothing but the metrics `capsign.store.free` and `capsign.store.time_to_full`.
+    """
 
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -70,7 +70,7 @@ from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_adapter.sign.watch import Ticker, tickers
 from capsign_adapter.store.interface import Store
-from capsign_adapter.store.open import database_of, disk_of
+from capsign_adapter.store.open import disk_of
 from capsign_adapter.token.interface import Token
 
 Bound = TypeVar("Bound")
@@ -276,15 +276,14 @@ class Replica:
             Ticker("look.store", looks.EVERY_S, lambda: condition.look("store", look_at_store)),
             Ticker("look.health", 1.0, self._health.refresh),
         ]
-        database = database_of(config.store.url)
-        if database is not None:
-            growth = Growth()
-            metrics.gauge("capsign.store.bytes", lambda: growth.bytes)
+        growth = Growth()
+        free = looks.free_of(disk_of(config.store.url), config.store.capacity_bytes)
+        metrics.gauge("capsign.store.bytes", lambda: growth.bytes)
+        if free is not None:
             metrics.gauge("capsign.store.free", lambda: growth.free)
             metrics.gauge("capsign.store.time_to_full", growth.time_to_full_s)
-            self._tickers.append(
-                Ticker("growth", EVERY_S, looks.at_growth(growth, database, monotonic_ms))
-            )
+        look_at_growth = looks.at_growth(growth, store, free or (lambda _: 0), monotonic_ms)
+        self._tickers.append(Ticker("growth", EVERY_S, look_at_growth))
         self.verifier_key = checkpoints.verifier_key
 
     @property

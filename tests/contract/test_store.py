@@ -47,6 +47,19 @@ def test_a_new_store_is_empty(store):
     assert store.audit_batches() == []
 
 
+def test_it_tells_what_it_takes_on_its_disk(store):
+    """With PostgreSQL nobody said so, and no alert came before the disk was full."""
+    before = store.size_bytes()
+    assert before > 0
+    for _ in range(20):
+        commit(store, *(draft() for _ in range(250)))
+    # A leaf and a row are some hundred bytes each; what SQLite wrote may still be in a log that was
+    # made long at once.
+    grown = store.size_bytes() - before
+    assert grown > 5_000 * 200 or store.name == "sqlite"
+    assert store.size_bytes() > 5_000 * 200
+
+
 def test_a_store_with_a_clock_of_its_own_tells_it(store):
     """A database server has one, which all replicas share. A file has none: its users are on one
     machine.

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import errno
-import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -94,21 +93,26 @@ def at_store(
 
 
 def at_growth(
-    growth: Growth, database: Path, monotonic_ms: Callable[[], int]
+    growth: Growth, store: Store, free: Callable[[int], int], monotonic_ms: Callable[[], int]
 ) -> Callable[[], None]:
-    """What the database and the files beside it take, and what their disk has left."""
+    """What the store takes, and what it may still take: `free` of what it takes."""
 
     def look() -> None:
-        files = [
-            file
-            for file in database.parent.glob(f"{glob.escape(database.name)}*")
-            if file.is_file()
-        ]
-        growth.saw(
-            monotonic_ms(), sum(file.stat().st_size for file in files), _room(database.parent)
-        )
+        taken = store.size_bytes()
+        growth.saw(monotonic_ms(), taken, free(taken))
 
     return look
+
+
+def free_of(disk: Path | None, capacity_bytes: int) -> Callable[[int], int] | None:
+    """What a store may still take, of what it takes: the free bytes of its disk, where that is one
+    of this machine, or what is left of the capacity that it was given. None: nobody knows.
+    """
+    if disk is not None:
+        return lambda _: _room(disk)
+    if capacity_bytes:
+        return lambda taken: max(0, capacity_bytes - taken)
+    return None
 
 
 def at_descriptors() -> str:

@@ -253,6 +253,9 @@ class Store(Protocol):
         other will look.
         """
 
+    def size_bytes(self) -> int:
+        """What the whole store takes on its disk, with its indexes and its log of writes."""
+
     # The ledger.
 
     def commit(self, epoch: int, drafts: Sequence[Draft], now_ms: int) -> list[Committed]:

@@ -40,11 +40,6 @@ def open_store(
     return PostgresStore(url, password_file, trial=trial)
 
 
-def database_of(url: str) -> Path | None:
-    """The database's file, if it is one of this machine."""
-    return _sqlite_path(url)
-
-
 def disk_of(url: str) -> Path | None:
     """The directory on whose disk the store lies, if it is one of this machine."""
     path = _sqlite_path(url)

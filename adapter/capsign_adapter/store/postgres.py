@@ -48,6 +48,10 @@ WAIT_S = 10.0
 
 _BEGIN_AND_LOCK = f"BEGIN; {READ_HEAD} FOR UPDATE"
 _BEGIN_SNAPSHOT = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_SIZE = """SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
+    WHERE relkind = 'r' AND relnamespace =
+        (SELECT relnamespace FROM pg_class WHERE oid = 'schema_migrations'::regclass)"""
+"""The tables of our schema with their indexes."""
 _CREATION_LOCK = 0x6361707369676E
 """Number of the advisory lock under which a deployment is made: "capsign" in ASCII."""
 
@@ -139,6 +143,11 @@ class PostgresStore(RelationalStore):
         row = self._read(
             lambda tx: tx.one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
         )
+        assert row is not None
+        return int(row[0])
+
+    def size_bytes(self) -> int:
+        row = self._read(lambda tx: tx.one(_SIZE))
         assert row is not None
         return int(row[0])
 

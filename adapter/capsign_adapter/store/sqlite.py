@@ -7,6 +7,7 @@ Readers have connections of their own and never wait for a writer.
 
 from __future__ import annotations
 
+import glob
 import os
 import sqlite3
 import stat
@@ -90,6 +91,10 @@ def _insert_statement(table: Table) -> str:
 
 class SqliteStore(RelationalStore):
     """Open an existing database file. `create_sqlite` makes one."""
+
+    def size_bytes(self) -> int:
+        files = self._path.parent.glob(f"{glob.escape(self._path.name)}*")
+        return sum(file.stat().st_size for file in files if file.is_file())
 
     def __init__(self, path: Path, *, trial: bool = False) -> None:
         """`trial`: change nothing. Raises StoreOlderError then, where a start would bring the

@@ -243,12 +243,8 @@ def _catalogue() -> Mapping[str, Instrument]:
         Instrument(
             "capsign.evidence.bytes", counter, "By", "Evidence written, by what it is about.", kinds
         ),
-        Instrument(
-            "capsign.store.bytes", gauge, "By", "What a SQLite store takes on its disk.", {}
-        ),
-        Instrument(
-            "capsign.store.free", gauge, "By", "What the disk of a SQLite store has left.", {}
-        ),
+        Instrument("capsign.store.bytes", gauge, "By", "What the store takes on its disk.", {}),
+        Instrument("capsign.store.free", gauge, "By", "What the store's disk has left.", {}),
         Instrument(
             "capsign.store.time_to_full",
             gauge,

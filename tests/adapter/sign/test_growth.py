@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from capsign_adapter.sign import looks
 from capsign_adapter.sign.growth import LONG_S, WINDOW_MS, Growth
+from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
 
 MIB = 1 << 20
 
@@ -45,10 +46,22 @@ def test_what_was_more_than_an_hour_ago_does_not_count():
 
 def test_what_counts_is_what_lies_on_the_disk(tmp_path):
     """The write-ahead log is a file beside the database, and takes room as well."""
-    (tmp_path / "store.db").write_bytes(bytes(5000))
-    (tmp_path / "store.db-wal").write_bytes(bytes(7000))
-    (tmp_path / "other").write_bytes(bytes(9000))
+    create_sqlite(tmp_path / "store.db")
+    store = SqliteStore(tmp_path / "store.db")
+    (tmp_path / "store.db-more").write_bytes(bytes(700_000))
+    (tmp_path / "other").write_bytes(bytes(900_000))
     growth = Growth()
-    looks.at_growth(growth, tmp_path / "store.db", lambda: 0)()
-    assert growth.bytes == 12_000
+    free = looks.free_of(tmp_path, 0)
+    assert free is not None
+    looks.at_growth(growth, store, free, lambda: 0)()
+    beside = [file for file in tmp_path.iterdir() if file.name.startswith("store.db")]
+    assert growth.bytes == sum(file.stat().st_size for file in beside)
     assert growth.free > 0
+    store.close()
+
+
+def test_what_a_database_elsewhere_may_still_take_is_what_is_left_of_its_capacity():
+    free = looks.free_of(None, 10 * MIB)
+    assert free is not None
+    assert [free(MIB), free(11 * MIB)] == [9 * MIB, 0]
+    assert looks.free_of(None, 0) is None
