@@ -64,7 +64,11 @@ def _run(config: configuration.Config) -> int:
     from capsign_agent.journal.journal import JournalError
 
     async def live() -> bool:
-        return await Agent(config).run()
+        agent = Agent(config)
+        try:
+            return await agent.run()
+        finally:
+            process.leave_word(agent.last_word)
 
     try:
         stopped_as_asked = uvloop.run(live())

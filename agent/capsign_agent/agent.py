@@ -64,7 +64,7 @@ class Agent:
         """
         self._config = config
         self.metrics = Metrics()
-        self._upstream = Upstream(config.upstream, None)
+        self._upstream = Upstream(config.upstream, None, lambda: self._account.advice)
         timeout_s = config.upstream.timeout_ms / 1000
         calls = AdapterCalls(lambda: self._upstream, timeout_s, lambda: self._renewal.fetch_soon())
         self._account = Account(lambda piece: self.journal.append(piece))
@@ -110,7 +110,9 @@ class Agent:
         )
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
         self._lookups = Lookups(calls, self._keys, self.journal, self._finder)
-        self._health = Health(config.health.path, config.probe_path, self.faults)
+        self._health = Health(
+            config.health.path, config.probe_path, self.faults, lambda: self._account.advice
+        )
         self._budget = memory_shares.share(
             limit := memory_limit(), sockets, config.limits.call_bytes, config.journal.max_bytes
         )
@@ -201,6 +203,13 @@ class Agent:
             or not self._health.intact,
         }
         return [word for word, wrong in checks.items() if wrong]
+
+    @property
+    def last_word(self) -> str:
+        """Why it never had, or lost, its identity, and what to do about it; empty if it has one."""
+        if self._upstream.remaining_s(time.time()) or not self._account.hindrance:
+            return ""
+        return f"{self._account.hindrance} {self._account.advice}".strip()
 
     def enter(self) -> None:
         """A call begins. Raises FailureError DRAINING."""

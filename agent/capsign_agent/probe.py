@@ -13,6 +13,7 @@ import socket
 import sys
 
 TIMEOUT_S = 2.0
+MAX_LINE = 1024
 
 
 def main(arguments: list[str]) -> int:
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> int:
     answered = False
     try:
         client.connect(paths[0])
-        line = client.recv(256).decode("ascii", "replace").strip()
+        line = client.recv(MAX_LINE).decode("ascii", "replace").strip()
         answered = bool(line)
     except OSError as error:
         line = f"UNREACHABLE {error}"

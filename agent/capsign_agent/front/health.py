@@ -38,8 +38,12 @@ class _Current(health.aio.HealthServicer):  # type: ignore[misc]  # it ships no 
 class Health:
     """Serves both sockets until closed."""
 
-    def __init__(self, path: Path, probe_path: Path, faults: Faults) -> None:
+    def __init__(
+        self, path: Path, probe_path: Path, faults: Faults, advice: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`advice` says what to do about a fault, where that is known; only the probe tells it."""
         self._faults = faults
+        self._advice = advice
         self._claims = [SocketClaim(path, 0o660), SocketClaim(probe_path, 0o660)]
         self._servicer = _Current(self.refresh)
         self._server = grpc.aio.server(
@@ -89,7 +93,9 @@ class Health:
 
     async def _tell(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         faults = self._faults()
-        line = f"NOT_SERVING {' '.join(faults)}\n" if faults else "SERVING\n"
+        advice = self._advice()
+        words = " ".join(faults) + (f". {advice}" if advice else "")
+        line = f"NOT_SERVING {words}\n" if faults else "SERVING\n"
         # A probe may connect and leave: that must not disturb anything.
         with contextlib.suppress(OSError):
             writer.write(line.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 import time
 from typing import Any
@@ -18,6 +19,9 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_agent.config import Upstream
 
 MAX_ANSWER_BYTES = 64 * 1024
+
+_WORST_FIRST = ("CERTIFICATE_ENDED", "TRUST_OUTDATED", "NAME_UNRESOLVED")
+"""The clock first: with another one the rest may be well. A name last: others may be known."""
 
 
 class Enrolment:
@@ -68,18 +72,16 @@ class Enrolment:
         raise last
 
     async def misfit(self, authorities: bytes) -> str:
-        """What is wrong with a certificate with which an address answers, as one of LOCAL_REASONS;
-        empty if none is: asked once nobody could be enrolled with, because gRPC does not tell that
-        from an address where nobody is.
+        """What is wrong with an address, or the certificate with which it answers, as one of
+        LOCAL_REASONS; empty if nothing is: asked once nobody could be enrolled with, because gRPC
+        does not tell that from an address where nobody is.
         """
         context = tls_trust.context(authorities.decode("ascii"))
         context.set_alpn_protocols(["h2"])
         found = await asyncio.gather(
             *(self._misfit_of(target, context) for target in self._targets)
         )
-        return min(
-            filter(None, found), default=""
-        )  # the clock first: with another one the rest may be well
+        return next((word for word in _WORST_FIRST if word in found), "")
 
     async def _misfit_of(self, target: str, context: ssl.SSLContext) -> str:
         there = addresses.target(target)
@@ -93,6 +95,8 @@ class Enrolment:
                 )
         except ssl.SSLCertVerificationError as error:
             return "CERTIFICATE_ENDED" if tls_trust.out_of_time(error) else "TRUST_OUTDATED"
+        except socket.gaierror:
+            return "NAME_UNRESOLVED"
         except (OSError, TimeoutError):
             return ""
         writer.transport.abort()

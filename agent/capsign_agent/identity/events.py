@@ -26,6 +26,8 @@ class Account:
         """Why there is no newer identity: the word of an IdentityError; empty while nothing
         hinders.
         """
+        self.advice = ""
+        """What to do about it, a sentence; empty where only the adapter knows."""
 
     def issued(self, source: str, held: Credentials) -> None:
         """The first certificate of this life, or one that follows no other."""
@@ -41,16 +43,17 @@ class Account:
         """
         if error.word == self.hindrance:
             return
-        self.hindrance = error.word
+        self.hindrance, self.advice = error.word, error.advice
         if error.outcome == failures_pb2.OUTCOME_REFUSED:
             logs.warning("identity.refused", reason=error.word)
             self._note(records.identity_refused(error.reason))
         else:
-            logs.warning("identity.unavailable", reason=error.word)
+            advice = {"advice": error.advice} if error.advice else {}
+            logs.warning("identity.unavailable", reason=error.word, **advice)
 
     def unhindered(self) -> None:
         """What was tried last went well, and was no certificate."""
-        self.hindrance = ""
+        self.hindrance = self.advice = ""
 
     def _good(self, event: str, piece: records.Piece, source: str, held: Credentials) -> None:
         self.unhindered()

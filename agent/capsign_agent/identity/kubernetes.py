@@ -49,11 +49,13 @@ MAX_TOKEN_BYTES = 8192
 """Bound of EnrolRequest.service_account_token."""
 
 _MISFITS = {
-    "CERTIFICATE_ENDED": "The adapter's certificate is not valid by this "
-    "node's clock. Set the clock.",
-    "TRUST_OUTDATED": "The adapter has a certificate of an authority that "
-    "this pod was not given. Make the "
-    "pod anew.",
+    "CERTIFICATE_ENDED": "The adapter's certificate is not valid by this node's clock. Set the "
+    "clock.",
+    "TRUST_OUTDATED": "The adapter has a certificate of an authority that this pod was not given: "
+    "it is from an installation that is gone. Make the pod anew: `kubectl delete pod`, or "
+    "`kubectl rollout restart` of what it belongs to.",
+    "NAME_UNRESOLVED": "The adapter's name cannot be resolved. See to the pod's DNS: with "
+    "`dnsPolicy: None` its `dnsConfig` must name a server that knows the cluster's Services.",
 }
 """What to do about each answer of `Enrolment.misfit`."""
 

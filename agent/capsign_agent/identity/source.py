@@ -16,6 +16,7 @@ LOCAL_REASONS = {
     "WORKLOAD_API_REFUSED": failures_pb2.OUTCOME_REFUSED,
     "CREDENTIALS_UNUSABLE": failures_pb2.OUTCOME_UNAVAILABLE,
     "TRUST_OUTDATED": failures_pb2.OUTCOME_UNAVAILABLE,
+    "NAME_UNRESOLVED": failures_pb2.OUTCOME_UNAVAILABLE,
     "BUNDLE_LATE": failures_pb2.OUTCOME_UNAVAILABLE,
     "CERTIFICATE_ENDED": failures_pb2.OUTCOME_UNAVAILABLE,
 }
@@ -41,6 +42,8 @@ class IdentityError(Exception):
         self.reason = reason
         self.outcome = FailureError(reason).outcome if reason else LOCAL_REASONS[word]
         self.retry_after_s = 0.0
+        self.advice = "" if reason else sentence
+        """The sentence, where it is ours."""
         super().__init__(sentence)
 
     @classmethod

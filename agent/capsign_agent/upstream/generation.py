@@ -29,6 +29,7 @@ from capsign_agent.upstream.liveness import Hearing
 
 T = TypeVar("T")
 
+_NO_IDENTITY = "The agent has no identity yet; its health says why."
 _SMALL = identity_pb2.GetTrustBundleRequest()
 
 
@@ -92,8 +93,15 @@ class Target:
 class Upstream:
     """The replicas under one set of credentials; without any there are no replicas."""
 
-    def __init__(self, config: UpstreamConfig, held: Credentials | None) -> None:
+    def __init__(
+        self,
+        config: UpstreamConfig,
+        held: Credentials | None,
+        hindrance: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`hindrance` says why there are no credentials yet, where that is known."""
         self.config = config
+        self._hindrance = hindrance
         self._begins, self._ends = (held.begins, held.ends) if held is not None else (0.0, 0.0)
         self._said = ""
         """What gRPC said when a replica could not be reached the last time."""
@@ -177,7 +185,8 @@ class Upstream:
     def unreachable(self) -> FailureError:
         """UPSTREAM_UNREACHABLE, with the cause where it is ours."""
         if not self._ends:
-            detail = "The agent has no identity yet; its health says why."
+            why = self._hindrance()
+            detail = f"The agent has no identity yet: {why}" if why else _NO_IDENTITY
         elif not self.remaining_s(time.time()):
             detail = "The agent's own certificate has expired."
             if not self._told_expired:
@@ -198,6 +207,11 @@ class Upstream:
             detail = (
                 f"No adapter can be reached: its certificate has ended, for {_clock()}. Renew "
                 f"it, or set the clock."
+            )
+        elif "address lookup failed" in self._said or "DNS resolution failed" in self._said:
+            detail = (
+                "No adapter can be reached: its name cannot be resolved. See to the DNS of the "
+                "agent's pod; with `dnsPolicy: None` that is its `dnsConfig`."
             )
         else:
             detail = "No adapter can be reached."

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from capsign_agent import process
 from capsign_agent.agent import Agent
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2
@@ -24,6 +25,7 @@ from support.agent_pki import TestCa
 from support.fake_adapter import FakeAdapter
 from support.fake_identity import FakeIdentity
 from support.fake_workload_api import FakeWorkloadApi, svid
+from support.identity_sections import kubernetes_section
 
 
 @pytest.fixture
@@ -134,6 +136,51 @@ async def test_before_the_adapter_is_up_the_sockets_refuse_and_health_says_why(
         await until(lambda: not agent.faults())
         assert await probed(place) == "SERVING"
         assert (await sign(stub, (await first_handle(stub)).id)).signature
+
+
+async def unserved(place: Home, capsys: pytest.CaptureFixture[str], word: str) -> list[str]:
+    """What is told of an agent that gets no identity for this reason: by its probe, its log, to
+    whoever calls it, and in the status of its pod.
+    """
+    place.upstream = "unreachable_after_ms = 0\ntimeout_ms = 3000"
+    async with running(place, ready=False) as agent:
+        await until(lambda: word in agent.faults() and agent._book.hindrance.failure is not None)
+        probe = await probed(place)
+        assert probe.startswith(f"NOT_SERVING no_identity {word} no_handles no_upstream. ")
+        told = await refused(place.stub().ListHandles(agent_pb2.ListHandlesRequest()))
+        assert told.reason == fail.REASON_UPSTREAM_UNREACHABLE
+        status = place.root / "termination-log"
+        status.touch()
+        process.leave_word(agent.last_word, status)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    [advice] = [line["advice"] for line in lines if line.get("reason") == word]
+    assert status.read_text().startswith(word)
+    return [probe, told.detail, advice, status.read_text()]
+
+
+async def test_a_pod_without_dns_hears_that_the_name_is_the_matter(
+    place: Home, adapter: FakeAdapter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With `dnsPolicy: None` it hung in `Init`, and all that it said was that nobody answers."""
+    targets = ["no-such-name.invalid:7444"]
+    place.identity = kubernetes_section(
+        targets, place.root / "token", place.ca.pem, place.root / "i"
+    )
+    (place.root / "token").write_text("token-1")
+    for told in await unserved(place, capsys, "NAME_UNRESOLVED"):
+        assert "cannot be resolved" in told
+        assert "dnsPolicy: None" in told
+
+
+async def test_a_pod_of_an_installation_that_is_gone_names_the_command_that_heals_it(
+    place: Home, adapter: FakeAdapter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No restart of its container changes the bundle that it was made with. It said so by a word
+    whose meaning only the manual told.
+    """
+    place.in_a_pod(adapter.enrolment_port, TestCa("another authority").pem)
+    for told in await unserved(place, capsys, "TRUST_OUTDATED"):
+        assert "kubectl delete pod" in told
 
 
 async def test_a_refusal_is_seen_in_health_log_and_evidence_and_is_no_end(

@@ -55,6 +55,15 @@ async def test_a_replica_whose_places_are_all_taken_is_passed_over(ca: TestCa) -
         assert (await ask(ca, addresses)).keys
 
 
+async def test_a_name_that_nobody_resolves_is_named_as_the_cause(ca: TestCa) -> None:
+    """That no adapter can be reached sent people to the adapter; it was the DNS of their pod."""
+    with pytest.raises(FailureError) as caught:
+        await ask(ca, ["no-such-name.invalid:7443"])
+    assert caught.value.reason == fail.REASON_UPSTREAM_UNREACHABLE
+    assert "cannot be resolved" in caught.value.detail
+    assert "dnsPolicy" in caught.value.detail
+
+
 @pytest.mark.parametrize(
     ("begins", "ends", "word", "told"),
     [
