@@ -15,13 +15,13 @@ from capsign_adapter.decide.policy import (
     KeyKind,
     Limits,
     Policy,
-    ProtocolRule,
     TlsFloor,
 )
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.store.interface import Revocation
 from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.context_rule import ProtocolRule
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import signing_pb2
 from hypothesis import strategies as st

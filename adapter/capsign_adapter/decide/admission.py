@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
+from capsign_wire.context_rule import ProtocolRule, check_transcript, choose
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.decide.capability import Capability
-from capsign_adapter.decide.policy import Grant, Policy, ProtocolRule
+from capsign_adapter.decide.policy import Grant, Policy
 from capsign_adapter.decide.revoked import RevocationIndex
-
-TRANSCRIPT_LEN = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,8 @@ def admit(
     capability = handle.capability
     grant = in_force(capability, policy, revoked, now_ms, skew_ms)
     _algorithm_allowed(capability, grant, policy, algorithm)
-    protocol, role, version = settle(_common(capability.protocols, grant.protocols), suffix)
-    _transcript_allowed({capability.transcript, grant.transcript}, suffix.transcript)
+    protocol, role, version = choose(_common(capability.protocols, grant.protocols), suffix)
+    check_transcript({capability.transcript, grant.transcript}, suffix.transcript)
     operation = Operation(
         ALGORITHMS[algorithm].name, protocol, role, version, bool(suffix.transcript)
     )
@@ -219,55 +218,6 @@ def _common(
             if roles and versions:
                 common.append(ProtocolRule(rule.protocol, roles, versions))
     return tuple(common)
-
-
-def settle(
-    rules: tuple[ProtocolRule, ...], suffix: signing_pb2.ContextSuffix
-) -> tuple[str, str, str]:
-    """Protocol, role and version: what the caller chose among what is allowed, or what the rule
-    pins.
-    """
-    protocol = _choose("protocol", suffix.protocol, tuple(rule.protocol for rule in rules))
-    rule = next(each for each in rules if each.protocol == protocol)
-    role = _choose("role", suffix.role, rule.roles)
-    return protocol, role, _choose("protocol_version", suffix.protocol_version, rule.versions)
-
-
-def _choose(field: str, asked: str, allowed: tuple[str, ...]) -> str:
-    if asked:
-        if asked in allowed:
-            return asked
-        raise _context(
-            field, f"That {field} is not allowed; allowed: {', '.join(allowed) or 'none'}."
-        )
-    if len(allowed) == 1:
-        return allowed[0]
-    raise _context(
-        field, f"Name the {field}, because several are allowed: {', '.join(allowed) or 'none'}."
-    )
-
-
-def _transcript_allowed(rules: set[int], transcript: bytes) -> None:
-    if transcript and len(transcript) != TRANSCRIPT_LEN:
-        raise FailureError(
-            failures_pb2.REASON_INPUT_MALFORMED,
-            "A transcript is 32 bytes: a SHA-256.",
-            field="context.transcript",
-        )
-    if transcript and rules & {
-        signing_pb2.TRANSCRIPT_RULE_FORBIDDEN,
-        signing_pb2.TRANSCRIPT_RULE_UNSPECIFIED,
-    }:
-        raise _context("transcript", "The handle takes no transcript.")
-    if not transcript and signing_pb2.TRANSCRIPT_RULE_REQUIRED in rules:
-        raise _context(
-            "transcript",
-            "The handle requires a transcript: the SHA-256 of what both sides have seen so far.",
-        )
-
-
-def _context(field: str, detail: str) -> FailureError:
-    return FailureError(failures_pb2.REASON_CONTEXT_NOT_ALLOWED, detail, field=f"context.{field}")
 
 
 def _stricter(one: int, other: int) -> int:

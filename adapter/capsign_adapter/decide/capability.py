@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from capsign_adapter.decide.policy import Grant, ProtocolRule
+from capsign_wire.context_rule import ProtocolRule
+
+from capsign_adapter.decide.policy import Grant
 
 SERIAL_LEN = 16
 """Length of a handle's serial, bytes."""

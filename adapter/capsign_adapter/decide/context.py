@@ -9,7 +9,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
-TRANSCRIPT_LEN = 32
+from capsign_wire.context_rule import TRANSCRIPT_LEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 from biscuit_auth import Authorizer, Fact, Rule
 from capsign_wire.algorithms import ALGORITHMS, BY_NAME
+from capsign_wire.context_rule import ProtocolRule
 
 from capsign_adapter.decide.capability import Capability
-from capsign_adapter.decide.policy import ProtocolRule
 
 FORMAT = 1
 """Version of the facts in the authority block."""

@@ -98,12 +98,6 @@ KEY_VERSION: Table[pb.KeyState.ValueType, KeyEvent] = Table(
     ),
 )
 
-SIGNS = frozenset({pb.KEY_STATE_ACTIVE})
-"""States in which a key version signs."""
-
-VERIFIES = frozenset({pb.KEY_STATE_ACTIVE, pb.KEY_STATE_DEACTIVATED})
-"""States in which signatures of a key version are to be believed."""
-
 
 class IntentEvent(Enum):
     """What happens to an intent."""

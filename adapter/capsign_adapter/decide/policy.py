@@ -13,6 +13,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.context_rule import ProtocolRule
 from capsign_wire.types.v1 import algorithms_pb2
 
 
@@ -46,17 +47,6 @@ class Role(Enum):
     RESPONDER = "responder"
     AUDITOR = "auditor"
     APPROVER = "approver"
-
-
-@dataclass(frozen=True, slots=True)
-class ProtocolRule:
-    """A protocol with the roles and versions allowed in it, each sorted and not empty. A list of
-    one pins its value.
-    """
-
-    protocol: str
-    roles: tuple[str, ...]
-    versions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

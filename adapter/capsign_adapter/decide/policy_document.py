@@ -62,7 +62,7 @@ class ProtocolPart(_Part, frozen=True, kw_only=True):
 
 
 class RatePart(_Part, frozen=True, kw_only=True):
-    """Signatures a second, and how many at once above that; burst is per_second where it is not
+    """Signatures a second, and how many at once; burst is per_second where it is not
     given.
     """
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from capsign_wire import svid
 from capsign_wire.algorithms import BY_NAME, CUSTODY_NAMES
+from capsign_wire.context_rule import ProtocolRule
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.decide import durations
@@ -20,7 +21,6 @@ from capsign_adapter.decide.policy import (
     KeyKind,
     Limits,
     Policy,
-    ProtocolRule,
     Role,
     TlsFloor,
 )

@@ -1,10 +1,6 @@
-"""Token buckets in whole numbers: how many signatures may pass now, and how long to wait for one
-more.
+"""What a workload draws from: a bucket for each of its grants, shared by all who are this workload.
 
-A bucket holds thousandths of a signature, so that a millisecond at n a second adds exactly n of
-them. Time is an argument, or a clock is, in milliseconds that do not run backwards; if they do,
-nothing is added until they are where they were. Hence never the clock on the wall: an hour back on
-it, and whoever has used up a bucket would wait that hour.
+Time comes from a clock in milliseconds that does not run backwards (`capsign_wire.token_bucket`).
 """
 
 from __future__ import annotations
@@ -13,53 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
-from typing import NamedTuple
+
+from capsign_wire.token_bucket import ONE, Bucket, Taken, full, refill, take, wait_ms
 
 from capsign_adapter.decide.usage import Member, Usage
 
 CAPACITY = 65_536
 """Most buckets kept."""
-
-_ONE = 1000
-
-
-class Taken(NamedTuple):
-    """How many may pass, and if some may not, after how many milliseconds the next one may."""
-
-    granted: int
-    retry_after_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """What is left, in thousandths, and when that was so."""
-
-    left: int
-    at_ms: int
-
-
-def full(burst: int, now_ms: int) -> Bucket:
-    """The bucket of somebody who has not signed for long."""
-    return Bucket(burst * _ONE, now_ms)
-
-
-def refill(bucket: Bucket, per_second: int, burst: int, now_ms: int) -> Bucket:
-    """The bucket now. It never holds more than `burst`."""
-    elapsed = max(0, now_ms - bucket.at_ms)
-    return Bucket(min(burst * _ONE, bucket.left + elapsed * per_second), max(now_ms, bucket.at_ms))
-
-
-def take(
-    bucket: Bucket, per_second: int, burst: int, count: int, now_ms: int, kept: int = 0
-) -> tuple[Bucket, Taken]:
-    """Take up to `count`. `per_second` and `burst` are at least 1. What is granted is gone. `kept`
-    stay for others.
-    """
-    now = refill(bucket, per_second, burst, now_ms)
-    granted = max(0, min(count, now.left // _ONE - kept))
-    left = now.left - granted * _ONE
-    wait = 0 if granted == count else _wait(left, (kept + 1) * _ONE, per_second)
-    return Bucket(left, now.at_ms), Taken(granted, wait)
 
 
 def spend(
@@ -72,10 +28,10 @@ def spend(
     others must not pay its debts.
     """
     now = refill(bucket, per_second, burst, now_ms)
-    needed = min(kept + count, burst) * _ONE if kept else _ONE
+    needed = min(kept + count, burst) * ONE if kept else ONE
     if now.left < needed:
-        return now, Taken(0, _wait(now.left, needed, per_second))
-    return Bucket(now.left - count * _ONE, now.at_ms), Taken(count, 0)
+        return now, Taken(0, wait_ms(now.left, needed, per_second))
+    return Bucket(now.left - count * ONE, now.at_ms), Taken(count, 0)
 
 
 def kept_of(burst: int) -> int:
@@ -83,10 +39,6 @@ def kept_of(burst: int) -> int:
     and one where there are two.
     """
     return burst // 2
-
-
-def _wait(left: int, needed: int, per_second: int) -> int:
-    return -(-(needed - left) // per_second)
 
 
 _Way = Callable[[Bucket, int, int, int, int, int], tuple[Bucket, Taken]]
@@ -152,8 +104,8 @@ class Buckets:
         """
         with self._lock:
             shared = self._kept.get((workload, name))
-            if shared is not None and not 0 < burst * _ONE <= shared.bucket.left:
-                shared.bucket = Bucket(shared.bucket.left + count * _ONE, shared.bucket.at_ms)
+            if shared is not None and not 0 < burst * ONE <= shared.bucket.left:
+                shared.bucket = Bucket(shared.bucket.left + count * ONE, shared.bucket.at_ms)
                 shared.usage.asks(member, shared.bucket.at_ms)
                 shared.usage.uses(member, -count)
 

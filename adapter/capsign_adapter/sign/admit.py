@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from capsign_evidence.leaf import PreparedLeaf, SigningLeaf
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
+from capsign_wire.context_rule import choose
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.decide import cost
-from capsign_adapter.decide.admission import Admitted, admit, custody_ok, settle
+from capsign_adapter.decide.admission import Admitted, admit, custody_ok
 from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import Capability
@@ -118,7 +119,7 @@ class Groups:
         """
         asked, capability, row = group.context, handle.capability, ALGORITHMS[group.algorithm]
         try:
-            settled = settle(capability.protocols, asked)
+            settled = choose(capability.protocols, asked)
         except FailureError:
             settled = (asked.protocol, asked.role, asked.protocol_version)
         commitment = self._commitments.for_tenant(capability.tenant)

@@ -21,6 +21,7 @@ from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import is_intent_id, millis_of
+from capsign_wire.token_bucket import Taken
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide import cost
@@ -29,7 +30,7 @@ from capsign_adapter.decide.budget import Budget, UsedUpError
 from capsign_adapter.decide.evidence_quota import REFUSAL_BYTES, EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.decide.rate import Buckets, Taken
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.sign.admit import Bound, Decided, Groups, Ready
 from capsign_adapter.sign.decision_cache import Recent, name_of
 from capsign_adapter.sign.edge import failure_of, now_ms, pause

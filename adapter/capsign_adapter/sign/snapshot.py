@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from capsign_adapter.decide.lifecycle import SIGNS, VERIFIES
+from capsign_wire.key_states import SIGNS, VERIFIES
+
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.store.interface import KeyVersionRow, Store, StoreUnavailableError
 

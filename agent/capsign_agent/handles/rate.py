@@ -1,49 +1,41 @@
-"""A token bucket: how many signatures a grant may make now. Pure; time is an argument."""
+"""How many signatures a grant may make now, as this agent counts. Pure; time is an argument."""
 
 from __future__ import annotations
 
-import math
+from capsign_wire import token_bucket
 
 
-class Bucket:
-    """Refills at `rate` a second up to `rate + burst`. A rate of 0 is no limit.
+class RateLimit:
+    """A grant's bucket in this agent: `burst` at once, `per_second` for good. A rate of 0 is no
+    limit.
 
-    It starts full. It never holds less than nothing, and a clock that runs backwards adds nothing.
+    It starts full. Times are seconds of a clock that does not run backwards.
     """
 
-    __slots__ = ("_at", "_level", "_rate", "_size")
+    __slots__ = ("_bucket", "_burst", "_per_second")
 
-    def __init__(self, rate: int, burst: int, now: float) -> None:
-        self._rate = rate
-        self._size = float(rate + burst)
-        self._level = self._size
-        self._at = now
+    def __init__(self, per_second: int, burst: int, now: float) -> None:
+        self._per_second = per_second
+        self._burst = max(burst, 1)
+        self._bucket = token_bucket.full(self._burst, _ms(now))
 
-    def change(self, rate: int, burst: int, now: float) -> None:
+    def change(self, per_second: int, burst: int, now: float) -> None:
         """Take over the limits of a renewed handle; what was used stays used."""
-        if (rate, float(rate + burst)) == (self._rate, self._size):
+        if (per_second, max(burst, 1)) == (self._per_second, self._burst):
             return
-        self._refill(now)
-        self._rate, self._size = rate, float(rate + burst)
-        self._level = min(self._level, self._size)
+        old = token_bucket.refill(self._bucket, self._per_second, self._burst, _ms(now))
+        self._per_second, self._burst = per_second, max(burst, 1)
+        self._bucket = token_bucket.refill(old, self._per_second, self._burst, _ms(now))
 
-    def take(self, wanted: int, now: float) -> int:
-        """How many of `wanted` may go now, from 0 to `wanted`; they are used up by this."""
-        if self._rate == 0:
-            return wanted
-        self._refill(now)
-        granted = min(wanted, int(self._level))
-        self._level -= granted
-        return granted
+    def take(self, wanted: int, now: float) -> token_bucket.Taken:
+        """Use up to `wanted`: how many may go, and in how many milliseconds one more may."""
+        if not self._per_second:
+            return token_bucket.Taken(wanted, 0)
+        self._bucket, taken = token_bucket.take(
+            self._bucket, self._per_second, self._burst, wanted, _ms(now)
+        )
+        return taken
 
-    def wait_ms(self, wanted: int) -> int:
-        """Milliseconds until `wanted` more could go, at least 1; asked after `take`."""
-        if self._rate == 0:
-            return 0
-        missing = min(float(wanted), self._size) - self._level
-        return max(1, math.ceil(missing * 1000 / self._rate))
 
-    def _refill(self, now: float) -> None:
-        if now > self._at:
-            self._level = min(self._size, self._level + (now - self._at) * self._rate)
-        self._at = now
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

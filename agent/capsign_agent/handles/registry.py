@@ -19,7 +19,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 from capsign_agent.handles.narrow import Narrowing
-from capsign_agent.handles.rate import Bucket
+from capsign_agent.handles.rate import RateLimit
 from capsign_agent.handles.rules import Rule
 
 Issued = capability_pb2.IssuedHandle
@@ -93,23 +93,23 @@ class Held:
 
     __slots__ = (
         "algorithms",
-        "bucket",
         "expires_at",
         "gone",
         "grant",
         "id",
         "issued",
+        "rate",
         "rule",
         "socket",
         "taken_at",
         "token",
     )
 
-    def __init__(self, socket: str, grant: str, bucket: Bucket) -> None:
+    def __init__(self, socket: str, grant: str, rate: RateLimit) -> None:
         self.id = secrets.token_urlsafe(16)
         self.socket = socket
         self.grant = grant
-        self.bucket = bucket
+        self.rate = rate
         self.issued = Issued()
         self.token = b""
         self.algorithms: frozenset[algorithms_pb2.Algorithm.ValueType] = frozenset()
@@ -224,7 +224,7 @@ class SocketHandles:
         """Whether this socket offers a grant."""
         return not self.grants or grant in self.grants
 
-    def put(self, issued: Issued, bucket: Bucket, mint_public_key: bytes, now: float) -> None:
+    def put(self, issued: Issued, rate: RateLimit, mint_public_key: bytes, now: float) -> None:
         """Take a new or renewed handle. Raises ValueError if it cannot be narrowed; then the old
         one stays.
         """
@@ -232,7 +232,7 @@ class SocketHandles:
         token = self.narrowing.apply(issued.token, mint_public_key, ends)
         held = self._by_grant.get(issued.grant)
         if held is None:
-            held = self._by_grant[issued.grant] = Held(self.name, issued.grant, bucket)
+            held = self._by_grant[issued.grant] = Held(self.name, issued.grant, rate)
             self._by_id[held.id] = held
         algorithms = self.narrowing.kept(frozenset(issued.algorithms))
         held.rule = Rule(issued.purpose, algorithms, issued.context_rule, self.narrowing.role)
@@ -255,7 +255,7 @@ class HandleBook:
         for socket in self._sockets:
             socket.hindrance = self.hindrance
         self._issued: dict[str, Issued] = {}
-        self._buckets: dict[str, Bucket] = {}
+        self._rates: dict[str, RateLimit] = {}
         self._mint = b""
         self._received_at: dict[str, float] = {}
 
@@ -303,13 +303,13 @@ class HandleBook:
     def _put(self, one: Issued, now: float) -> None:
         """Take one handle for every socket that offers its grant. Raises ValueError."""
         grant = one.grant
-        bucket = self._buckets.get(grant)
-        if bucket is None:
-            bucket = self._buckets[grant] = Bucket(one.rate_per_second, one.burst, now)
-        bucket.change(one.rate_per_second, one.burst, now)
+        rate = self._rates.get(grant)
+        if rate is None:
+            rate = self._rates[grant] = RateLimit(one.rate_per_second, one.burst, now)
+        rate.change(one.rate_per_second, one.burst, now)
         for socket in self._sockets:
             if socket.offers(grant):
-                socket.put(one, bucket, self._mint, now)
+                socket.put(one, rate, self._mint, now)
         self._issued[grant], self._received_at[grant] = one, now
 
     def drop_grant(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from capsign_wire.context_rule import ProtocolRule, check_transcript, choose
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2, signing_pb2
 
@@ -23,7 +24,7 @@ REMEMBERED = 64
 class Rule:
     """What one handle on one socket allows. Built once per handle, asked once per group."""
 
-    __slots__ = ("_algorithms", "_protocols", "_purpose", "_role", "_settled", "_transcript")
+    __slots__ = ("_algorithms", "_protocols", "_purpose", "_settled", "_transcript")
 
     def __init__(
         self,
@@ -35,11 +36,11 @@ class Rule:
         """`role` is the one role that the socket is narrowed to; empty: every role of the rule."""
         self._purpose = purpose
         self._algorithms = algorithms
-        self._protocols = {
-            one.protocol: (tuple(one.roles), tuple(one.versions)) for one in context.protocols
-        }
-        self._transcript = context.transcript
-        self._role = role
+        self._protocols = tuple(
+            ProtocolRule(one.protocol, _roles(one.roles, role), tuple(one.versions))
+            for one in context.protocols
+        )
+        self._transcript = {context.transcript}
         self._settled: dict[tuple[str, int, str, str, str], Settled] = {}
 
     def settle(
@@ -83,43 +84,16 @@ class Rule:
                 "The handle lacks this algorithm.",
                 field="algorithm",
             )
-        protocol = _pick("protocol", asked.protocol, tuple(self._protocols))
-        roles, versions = self._protocols[protocol]
-        if self._role:
-            roles = tuple(one for one in roles if one == self._role)
-        role = _pick("role", asked.role, roles)
-        version = _pick("protocol_version", asked.protocol_version, versions)
-        self._check_transcript(bool(asked.transcript))
+        protocol, role, version = choose(self._protocols, asked)
+        check_transcript(self._transcript, asked.transcript)
         return signing_pb2.ContextSuffix(
             protocol=protocol, role=role, protocol_version=version, transcript=asked.transcript
         )
-
-    def _check_transcript(self, given: bool) -> None:
-        if given and self._transcript not in {
-            signing_pb2.TRANSCRIPT_RULE_ALLOWED,
-            signing_pb2.TRANSCRIPT_RULE_REQUIRED,
-        }:
-            raise _not_allowed("transcript", "The handle allows no transcript.")
-        if not given and self._transcript == signing_pb2.TRANSCRIPT_RULE_REQUIRED:
-            raise _not_allowed("transcript", "The handle requires a transcript.")
 
 
 def _with_bytes(suffix: signing_pb2.ContextSuffix) -> Settled:
     return suffix, suffix.SerializeToString(deterministic=True)
 
 
-def _pick(field: str, asked: str, allowed: Sequence[str]) -> str:
-    """What was asked if it is allowed; what is pinned if nothing was asked."""
-    if asked:
-        if asked in allowed:
-            return asked
-        raise _not_allowed(field, f"The handle does not allow this {field}.")
-    if len(allowed) == 1:
-        return allowed[0]
-    if not allowed:
-        raise _not_allowed(field, f"This socket allows no {field} of the handle.")
-    raise _not_allowed(field, f"The handle allows several values of {field}: name one.")
-
-
-def _not_allowed(field: str, sentence: str) -> FailureError:
-    return FailureError(failures_pb2.REASON_CONTEXT_NOT_ALLOWED, sentence, field=f"context.{field}")
+def _roles(allowed: Sequence[str], narrowed: str) -> tuple[str, ...]:
+    return tuple(one for one in allowed if narrowed in ("", one))

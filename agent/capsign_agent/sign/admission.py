@@ -26,9 +26,8 @@ def admit(work: GroupWork, held: Held, now: float) -> None:
     work.row = ALGORITHMS[group.algorithm]
     work.context = Context(held, group.algorithm, suffix, suffix_bytes)
     count = len(group.items)
-    granted = held.bucket.take(count, now)  # 5
+    granted, wait_ms = held.rate.take(count, now)  # 5
     work.positions = range(granted)
     if granted < count:
         reason, sentence = failures_pb2.REASON_RATE_LIMITED, "The grant's rate is used up."
-        wait_ms = held.bucket.wait_ms(count - granted)
         work.refuse(range(granted, count), FailureError(reason, sentence, retry_after_ms=wait_ms))

@@ -14,6 +14,7 @@ from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
+from capsign_wire.key_states import VERIFIES
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
@@ -31,7 +32,6 @@ ASK_AGAIN_S = 1.0
 ones.
 """
 
-_VERIFIES = frozenset({types_pb2.KEY_STATE_ACTIVE, types_pb2.KEY_STATE_DEACTIVATED})
 """States in which a version's signatures still count, NIST SP 800-57 part 1 section 7."""
 
 
@@ -184,7 +184,7 @@ def _verifying(known: Known, request: agent_pb2.VerifyRequest) -> types_pb2.Publ
     )
 
     for key in known.response.keys:
-        if key.state not in _VERIFIES:
+        if key.state not in VERIFIES:
             continue
         digest = request.digest if request.HasField("digest") else None
         if verify.verifies(request.algorithm, key.spki, request.message, digest, request.signature):

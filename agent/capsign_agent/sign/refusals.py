@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from capsign_wire.failures import FailureError
 
-from capsign_agent.handles.rate import Bucket
+from capsign_agent.handles.rate import RateLimit
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.sign.group_work import GroupWork
@@ -27,7 +27,7 @@ class Refusals:
     def __init__(self, journal: Journal, clock: Callable[[], float] = time.time) -> None:
         self._journal = journal
         self._clock = clock
-        self._rates: dict[str, Bucket] = {}
+        self._rates: dict[str, RateLimit] = {}
 
     async def record(self, socket: str, refused: Sequence[GroupWork], deadline: float) -> None:
         """Write down what was refused to a socket, then wait if that is too much. Where the
@@ -50,8 +50,8 @@ class Refusals:
         now = self._clock()
         rate = self._rates.get(socket)
         if rate is None:
-            rate = self._rates[socket] = Bucket(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, now)
-        return rate.take(items, now) < items
+            rate = self._rates[socket] = RateLimit(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, now)
+        return rate.take(items, now).granted < items
 
 
 def _add(piece: records.Piece, work: GroupWork, socket: str) -> None:

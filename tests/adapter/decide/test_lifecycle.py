@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from capsign_adapter.decide import lifecycle as lc
 from capsign_adapter.store.interface import IntentState
+from capsign_wire import key_states
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as pb
@@ -62,8 +63,8 @@ def test_key_states_are_those_of_sp_800_57_as_written_here():
 
 def test_nothing_leads_out_of_a_destroyed_key_and_it_neither_signs_nor_verifies():
     assert lc.KEY_VERSION.is_final(pb.KEY_STATE_DESTROYED)
-    assert pb.KEY_STATE_DESTROYED not in lc.SIGNS | lc.VERIFIES
-    assert lc.SIGNS <= lc.VERIFIES
+    assert pb.KEY_STATE_DESTROYED not in key_states.SIGNS | key_states.VERIFIES
+    assert key_states.SIGNS <= key_states.VERIFIES
 
 
 def test_an_intent_is_born_final():

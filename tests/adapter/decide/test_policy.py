@@ -10,11 +10,12 @@ import pytest
 from capsign_adapter.decide import durations
 from capsign_adapter.decide.biscuits import MAX_TOKEN_BYTES, Mint
 from capsign_adapter.decide.capability import capability_for
-from capsign_adapter.decide.policy import KeyKind, ProtocolRule, Role
+from capsign_adapter.decide.policy import KeyKind, Role
 from capsign_adapter.decide.policy_lint import lint
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.policy_shape import MAX_BYTES, PolicyError, schema
 from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.context_rule import ProtocolRule
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import signing_pb2
 from hypothesis import given

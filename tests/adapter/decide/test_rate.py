@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from capsign_adapter.decide.rate import Bucket, Buckets, Taken, full, spend, take
+from capsign_adapter.decide.rate import Buckets, spend
+from capsign_wire.token_bucket import Bucket, Taken, full, take
 from hypothesis import given
 from hypothesis import strategies as st
 

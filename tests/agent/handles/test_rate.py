@@ -1,39 +1,36 @@
 from __future__ import annotations
 
-from capsign_agent.handles.rate import Bucket
+from capsign_agent.handles.rate import RateLimit
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 def test_starts_full_and_then_follows_the_rate() -> None:
-    bucket = Bucket(rate=10, burst=5, now=0.0)
-    assert bucket.take(20, 0.0) == 15
-    assert bucket.take(1, 0.0) == 0
-    assert bucket.wait_ms(1) == 100
-    assert bucket.take(5, 0.25) == 2
+    limit = RateLimit(10, 5, 0.0)
+    assert limit.take(20, 0.0).granted == 5
+    assert limit.take(1, 0.0) == (0, 100)
+    assert limit.take(5, 0.25).granted == 2
 
 
 def test_a_rate_of_zero_is_no_limit() -> None:
-    bucket = Bucket(0, 0, 0.0)
-    assert bucket.take(10**6, 0.0) == 10**6
-    assert bucket.wait_ms(1) == 0
+    assert RateLimit(0, 0, 0.0).take(10**6, 0.0) == (10**6, 0)
 
 
 def test_a_clock_that_runs_backwards_adds_nothing() -> None:
-    bucket = Bucket(1, 0, 100.0)
-    assert bucket.take(1, 100.0) == 1
-    assert bucket.take(1, 50.0) == 0
-    assert bucket.take(1, 50.9) == 0
-    assert bucket.take(1, 51.1) == 1
+    limit = RateLimit(1, 1, 100.0)
+    assert limit.take(1, 100.0).granted == 1
+    assert limit.take(1, 50.0).granted == 0
+    assert limit.take(1, 100.9).granted == 0
+    assert limit.take(1, 101.1).granted == 1
 
 
 def test_renewal_keeps_what_was_used() -> None:
-    bucket = Bucket(10, 0, 0.0)
-    bucket.take(10, 0.0)
-    bucket.change(10, 0, 0.0)
-    assert bucket.take(1, 0.0) == 0
-    bucket.change(1000, 0, 0.0)
-    assert bucket.take(1, 0.0) == 0
+    limit = RateLimit(10, 10, 0.0)
+    limit.take(10, 0.0)
+    limit.change(10, 10, 0.0)
+    assert limit.take(1, 0.0).granted == 0
+    limit.change(1000, 1000, 0.0)
+    assert limit.take(1, 0.0).granted == 0
 
 
 @given(
@@ -44,10 +41,13 @@ def test_renewal_keeps_what_was_used() -> None:
 def test_never_gives_more_than_rate_and_burst(
     rate: int, burst: int, steps: list[tuple[float, int]]
 ) -> None:
-    bucket, now, given_out = Bucket(rate, burst, 0.0), 0.0, 0
+    """What the adapter would refuse must not leave the pod: its bucket holds `burst`, and once the
+    agent's held `rate + burst`.
+    """
+    limit, now, given_out = RateLimit(rate, burst, 0.0), 0.0, 0
     for wait, wanted in steps:
         now += wait
-        granted = bucket.take(wanted, now)
+        granted = limit.take(wanted, now).granted
         assert 0 <= granted <= wanted
         given_out += granted
-        assert given_out <= rate + burst + rate * now + 1e-6
+        assert given_out <= max(burst, 1) + rate * now + 1e-6

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
-from capsign_agent.handles.rate import Bucket
+from capsign_agent.handles.rate import RateLimit
 from capsign_agent.handles.registry import Held
 from capsign_agent.sign.public_keys import MOST_FETCHES, Context, PublicKeys
 from capsign_wire.adapter.v1 import signing_pb2
@@ -14,7 +14,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import signing_pb2 as types
 
-HELD = Held("app", "tokens", Bucket(0, 0, 0.0))
+HELD = Held("app", "tokens", RateLimit(0, 0, 0.0))
 
 
 class Adapter:

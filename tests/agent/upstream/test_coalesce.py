@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from capsign_agent.handles.rate import Bucket
+from capsign_agent.handles.rate import RateLimit
 from capsign_agent.handles.registry import Held
 from capsign_agent.upstream.coalesce import BATCH_BYTES, CROWDED_ITEMS, Batch, Call, Coalescer
 from capsign_wire import bounds
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 
 def held(name: str = "app") -> Held:
-    one = Held(name, "tokens", Bucket(0, 0, 0.0))
+    one = Held(name, "tokens", RateLimit(0, 0, 0.0))
     one.token = b"token of " + name.encode()
     return one
 

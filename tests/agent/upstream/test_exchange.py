@@ -471,11 +471,11 @@ async def test_a_rate_is_kept_item_by_item(place: Home, adapter: FakeAdapter) ->
     async with running(place):
         stub = place.stub()
         [signed] = await batch(stub, group((await first_handle(stub)).id, *[b"m"] * 8))
-    assert sum(bool(item.signature) for item in signed.items) == 5
+    assert sum(bool(item.signature) for item in signed.items) == 4
     limited = [item.failure for item in signed.items if not item.signature]
     assert {one.reason for one in limited} == {fail.REASON_RATE_LIMITED}
     assert all(one.retry_after_ms > 0 for one in limited)
-    assert len(intents(adapter)) == 5
+    assert len(intents(adapter)) == 4
 
 
 async def test_an_adapter_that_hangs_leaves_time_for_a_second_try(
