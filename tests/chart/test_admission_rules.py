@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from capsign_injector.inject import inject
-from capsign_injector.judge.refusals import ROOT_CAPABILITIES
+from capsign_injector.judge.node_access import ROOT_CAPABILITIES
 from hypothesis import HealthCheck, given, settings
 from support import admission_rules, chart, pods
 from support.injector_settings import BUNDLE, SETTINGS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
-from capsign_injector.build import patch, sidecar
+from capsign_injector.build import patch, volumes
 from capsign_injector.inject import inject
 from capsign_injector.settings import Settings
 from hypothesis import HealthCheck, given, settings
@@ -176,7 +176,7 @@ def test_what_the_api_server_adds_makes_no_second_patch(pod):
 def test_the_agent_never_gets_the_api_servers_own_token(pod):
     agent = pods.defaulted(injected(pod))["spec"]["initContainers"][0]
     places = {mount["mountPath"]: mount["name"] for mount in agent["volumeMounts"]}
-    assert places[sidecar.DEFAULT_TOKEN_DIR] == "capsign-none"
+    assert places[volumes.DEFAULT_TOKEN_DIR] == "capsign-none"
     assert "kube-api-access-abcde" not in places.values()
 
 

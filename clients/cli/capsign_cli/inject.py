@@ -152,13 +152,11 @@ def _read(name: str) -> bytes:
 def inject_all(document: Any, source: str, namespace: str, settings: Any, bundle_pem: str) -> Any:
     """The document with every labelled pod in it injected; the same object if there is none."""
     from capsign_injector.inject import inject as inject_pod
-    from capsign_injector.inject import wants
     from capsign_injector.refusal import Refusal
 
     for place in templates(document):
         where = place.namespace or namespace
         try:
-            asked = wants(place.pod)
             result = inject_pod(place.pod, where, settings, bundle_pem)
         except Refusal as refusal:
             told = f"{source}: {place.title}: {refusal.sentence}"
@@ -167,7 +165,7 @@ def inject_all(document: Any, source: str, namespace: str, settings: Any, bundle
             ) from None
         for warning in result.warnings:
             _note(f"{place.title}: {warning}")
-        if not asked:
+        if not result.containers:
             if label_misplaced(place):
                 _note(
                     f"{place.title}: the label is on the {place.kind}; put it on "

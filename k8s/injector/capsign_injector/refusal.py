@@ -35,3 +35,12 @@ def shown(text: str) -> str:
     """A piece of the pod, safe in a message: short, printable ASCII."""
     clean = "".join(one if " " <= one <= "~" else "?" for one in text[: SHOWN + 1])
     return clean if len(clean) <= SHOWN else f"{clean[:SHOWN]}..."
+
+
+def annotation_refused(key: str, sentence: str) -> Refusal:
+    """The refusal of an annotation; `sentence` goes on after its name."""
+    return Refusal(
+        Reason.ANNOTATION,
+        f"metadata.annotations[{shown(key)}]",
+        f"The annotation `{shown(key)}` {sentence}",
+    )

@@ -17,7 +17,7 @@ from capsign_wire.settings import SettingsError
 from msgspec import Meta
 
 from capsign_injector.build import patch
-from capsign_injector.inject import inject, wants
+from capsign_injector.inject import inject
 from capsign_injector.refusal import Reason, Refusal, shown
 from capsign_injector.settings import Settings
 
@@ -104,7 +104,7 @@ def respond(body: bytes, settings: Settings, bundle_pem: str) -> Answer:
         for text in result.warnings
     ]
     outcome: Literal["injected", "unchanged"] = (
-        "injected" if operations or wants(pod) else "unchanged"
+        "injected" if operations or result.containers else "unchanged"
     )
     about = {"warnings": warnings, "auditAnnotations": {"outcome": outcome}}
     if not operations:

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from capsign_wire import pem, toml_text
 from capsign_wire.settings import SettingsError
 
+from capsign_injector.names import RUN, STATE, TOKEN_FILE
 from capsign_injector.settings import Settings
 
-RUN = "/run/capsign"
-STATE = f"{RUN}/state"
-TOKEN_FILE = "/var/run/secrets/capsign/token"  # noqa: S105 - a path
 MAX_BUNDLE_BYTES = 64 * 1024
 """Largest trust bundle, bytes of PEM. Linux takes 128 KiB for one variable."""
 

@@ -1,0 +1,64 @@
+"""The agent's environment: its configuration, telemetry, what the platform team adds. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from capsign_injector.names import AGENT
+from capsign_injector.settings import CONFIG_ENV, EnvVar, Settings
+
+
+def variables(settings: Settings, config: str, otlp_endpoint: str) -> list[dict[str, Any]]:
+    """The configuration, what telemetry takes, and what the platform team adds: of two with one
+    name, theirs.
+    """
+    theirs = {one.name for one in settings.extra_env}
+    ours = (
+        [one for one in _telemetry(settings, otlp_endpoint) if one.name not in theirs]
+        if otlp_endpoint
+        else []
+    )
+    return [
+        {"name": CONFIG_ENV, "value": config},
+        *map(_variable, ours),
+        *map(_variable, settings.extra_env),
+    ]
+
+
+def _telemetry(settings: Settings, otlp_endpoint: str) -> list[EnvVar]:
+    """OpenTelemetry's own variables, and which pod it is: `$(NAME)` is filled in by the kubelet,
+    from those before it.
+    """
+    fields = {
+        "name": "metadata.name",
+        "uid": "metadata.uid",
+        "namespace": "metadata.namespace",
+        "node": "spec.nodeName",
+    }
+    attributes = {
+        "k8s.namespace.name": "$(K8S_POD_NAMESPACE)",
+        "k8s.pod.name": "$(K8S_POD_NAME)",
+        "k8s.pod.uid": "$(K8S_POD_UID)",
+        "k8s.node.name": "$(K8S_POD_NODE)",
+        "k8s.container.name": AGENT,
+    }
+    given = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": otlp_endpoint,
+        "OTEL_METRIC_EXPORT_INTERVAL": str(settings.telemetry.metric_interval_s * 1000),
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": settings.telemetry.traces_sample_ratio,
+        "OTEL_RESOURCE_ATTRIBUTES": ",".join(f"{key}={value}" for key, value in attributes.items()),
+    }
+    return [
+        *(EnvVar(name=f"K8S_POD_{key.upper()}", field_path=path) for key, path in fields.items()),
+        *(EnvVar(name=name, value=value) for name, value in given.items()),
+    ]
+
+
+def _variable(one: EnvVar) -> dict[str, Any]:
+    if one.field_path:
+        return {
+            "name": one.name,
+            "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": one.field_path}},
+        }
+    return {"name": one.name, "value": one.value}

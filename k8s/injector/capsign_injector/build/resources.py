@@ -1,0 +1,79 @@
+"""What the agent's container may use. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from capsign_injector import quantity
+from capsign_injector.names import AGENT
+from capsign_injector.read.pod import Pod
+from capsign_injector.read.wish import Wish
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Of the agent's container, as canonical quantities; an empty `cpu_limit` is none."""
+
+    cpu_request: str
+    cpu_limit: str
+    memory_request: str
+    memory_limit: str
+    ephemeral_storage: str
+
+    def requirements(self) -> dict[str, Any]:
+        """As in the container's `resources`."""
+        return {
+            "requests": {
+                "cpu": self.cpu_request,
+                "ephemeral-storage": self.ephemeral_storage,
+                "memory": self.memory_request,
+            },
+            "limits": {
+                **({"cpu": self.cpu_limit} if self.cpu_limit else {}),
+                "ephemeral-storage": self.ephemeral_storage,
+                "memory": self.memory_limit,
+            },
+        }
+
+
+def needed(wish: Wish) -> Resources:
+    """The agent's resources. A pod whose quality of service is Guaranteed stays so: there requests
+    are limits.
+    """
+    choices, profile = wish.choices, wish.choices.profile
+    memory_limit = quantity.memory(choices.memory_limit)
+    ephemeral = quantity.memory(quantity.parse(profile.ephemeral_storage))
+    cpu_limit = quantity.cpu(quantity.parse(profile.cpu_limit)) if profile.cpu_limit else ""
+    if _guaranteed(wish.pod):
+        cpu = quantity.cpu(choices.cpu_request) if choices.cpu_asked else cpu_limit
+        cpu = cpu or quantity.cpu(quantity.parse(profile.cpu_request_max))
+        return Resources(cpu, cpu, memory_limit, memory_limit, ephemeral)
+    memory_request = quantity.memory(quantity.parse(profile.memory_request))
+    return Resources(
+        quantity.cpu(choices.cpu_request), cpu_limit, memory_request, memory_limit, ephemeral
+    )
+
+
+def _guaranteed(pod: Pod) -> bool:
+    """Kubernetes' own rule where the pod itself has no resources: every container limits CPU and
+    memory and requests as much.
+    """
+    if pod.spec.resources is not None:
+        return False
+    for one in (*pod.init, *pod.spec.containers):
+        if one.name == AGENT:
+            continue
+        limits = (one.resources and one.resources.limits) or {}
+        requests = (one.resources and one.resources.requests) or {}
+        for name in ("cpu", "memory"):
+            if name not in limits or not _same(requests.get(name, limits[name]), limits[name]):
+                return False
+    return True
+
+
+def _same(one: object, other: object) -> bool:
+    try:
+        return quantity.parse(str(one)) == quantity.parse(str(other))
+    except quantity.NotAQuantityError:
+        return False

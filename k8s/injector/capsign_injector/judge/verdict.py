@@ -1,0 +1,33 @@
+"""Whether a pod may have an agent, which containers get a socket, what to warn of. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from capsign_injector.judge import advice, collisions, isolation, sockets
+from capsign_injector.read.annotations import MAX_WARNINGS
+from capsign_injector.read.wish import Wish
+from capsign_injector.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The pod may have an agent."""
+
+    containers: tuple[str, ...]
+    """Those that get a socket, in the order of their sockets; at least one."""
+    warnings: tuple[str, ...]
+
+
+def judge(wish: Wish, settings: Settings) -> Verdict:
+    """Raises Refusal for a pod that must not run so."""
+    pod = wish.pod
+    node_access = isolation.refuse_pod(pod, settings)
+    collisions.refuse_collisions(pod, injected=wish.injected)
+    containers = sockets.choose(wish)
+    sockets.refuse_profiles(wish.choices.of_container, containers)
+    for one in pod.everyone:
+        if one.name in containers:
+            collisions.refuse_container(pod, one)
+    warnings = [*wish.choices.warnings, *node_access, *advice.warnings(pod, settings)]
+    return Verdict(containers, tuple(warnings[:MAX_WARNINGS]))

@@ -1,0 +1,61 @@
+"""A pod that asks for an agent, read once and whole: what it is, what it asks for, what an earlier
+injection left in it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from capsign_injector.names import AGENT, INJECTED, RUN, SOCKET_VOLUME
+from capsign_injector.read.annotations import Choices
+from capsign_injector.read.annotations import read as read_annotations
+from capsign_injector.read.pod import Mount, Pod
+from capsign_injector.read.pod import read as read_pod
+from capsign_injector.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is judged and then built."""
+
+    pod: Pod
+    choices: Choices
+    injected: bool
+    """Whether the pod says that it was injected already."""
+    holders: tuple[str, ...]
+    """Containers that have a socket since then, in the order of their sockets."""
+
+
+def read(raw: Mapping[str, Any], namespace: str, settings: Settings) -> Wish:
+    """The wish of a labelled pod. Raises Refusal for what is no pod, and for an annotation that is
+    wrong or not allowed.
+    """
+    view = read_pod(raw)
+    choices = read_annotations(view.annotations, namespace, settings)
+    injected = INJECTED in view.annotations
+    return Wish(view, choices, injected, _holders(view) if injected else ())
+
+
+def is_socket_mount(mount: Mount) -> bool:
+    """Whether a mount is what an injection put into a chosen container."""
+    return (
+        mount.name.startswith(SOCKET_VOLUME)
+        and mount.mount_path == RUN
+        and mount.read_only is True
+        and not (mount.sub_path or mount.sub_path_expr)
+        and mount.mount_propagation in {None, "None"}
+    )
+
+
+def _holders(view: Pod) -> tuple[str, ...]:
+    numbers: dict[str, int] = {}
+    for one in (*view.init, *view.spec.containers):
+        if one.name == AGENT:
+            continue
+        for mount in filter(is_socket_mount, one.volume_mounts or ()):
+            number = mount.name.removeprefix(SOCKET_VOLUME)
+            if number.isdecimal() and number.isascii() and len(number) <= 4:
+                numbers[one.name] = int(number)
+    return tuple(sorted(numbers, key=lambda name: (numbers[name], name)))
