@@ -43,6 +43,14 @@ TO_READ = (
 )
 """Mounted read-only: names, time zones, public certificates, logs, facts about hardware. No other
 file system is mounted below any of them, which a read-only mount would leave writable.
+
+Of `/var/log` that is nearly true: hardened nodes keep `/var/log/audit` on a partition of its own.
+Who may write into `/var/log` can plant a link to any file of the node, and the kubelet, which
+serves that directory as root, follows it for whoever may `get nodes/log`. That is why it passes to
+be read only. Where it has a partition below it, root in the container could still plant one there,
+for somebody who has that right, and with it the node's logs, anyway; `recursiveReadOnly: Enabled`
+in the mount closes it. Collectors of logs mount `/var/log` on every cluster: to refuse it to all
+for that would only teach people to add it to `harmlessHostPaths`, to be written too.
 """
 
 TO_WRITE = (
