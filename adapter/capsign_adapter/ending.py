@@ -9,8 +9,15 @@ Python's own C handler writes from whichever thread it runs in.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
+import threading
+
+from capsign_wire import logs
+
+SPARE_SECONDS = 10.0
+"""How long an end may take beside the drain. The chart gives a pod fifteen seconds beside it."""
 
 ASKS = (signal.SIGTERM, signal.SIGINT)
 
@@ -31,3 +38,22 @@ class Ending:
         """Returns when one of them has come."""
         while not set(os.read(self._reader, 64)) & set(ASKS):
             pass  # another signal, which has its own handler
+
+
+def bound(seconds: float) -> None:
+    """End the process after so long, whatever hangs in it, and say so. What was promised is durable
+    at any moment, and who is waited for in vain (a token that does not answer, a disk) would keep
+    the process until it is killed without a word.
+
+    While Python takes itself apart none of its threads runs, and a module may hang just then: a
+    second later the traceback of every thread is written, and the process ended, without Python.
+    """
+    timer = threading.Timer(seconds, _cut_short, (seconds,))
+    timer.daemon = True
+    timer.start()
+    faulthandler.dump_traceback_later(seconds + 1.0, exit=True)
+
+
+def _cut_short(seconds: float) -> None:
+    logs.error("adapter.cut_short", after_s=round(seconds, 1))
+    os._exit(1)

@@ -30,7 +30,7 @@ from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.handle_cache import Verdicts
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
-from capsign_adapter.ending import Ending
+from capsign_adapter.ending import SPARE_SECONDS, Ending, bound
 from capsign_adapter.front.admin_server import AdminServer
 from capsign_adapter.front.admin_servicer import AdminServicer
 from capsign_adapter.front.batch_watch import BatchWatch
@@ -287,6 +287,11 @@ class Replica:
         self.verifier_key = checkpoints.verifier_key
 
     @property
+    def drain_seconds(self) -> float:
+        """How long what is in flight has to finish."""
+        return self._config.drain_seconds
+
+    @property
     def enrolment_port(self) -> int:
         """Where those without a certificate come; 0: nowhere."""
         return self._door.port if self._door is not None else 0
@@ -372,4 +377,5 @@ def run_until_signalled(replica: Replica) -> None:
     ending = Ending()
     replica.start()
     ending.wait()
+    bound(replica.drain_seconds + SPARE_SECONDS)
     replica.stop()

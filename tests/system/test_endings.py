@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+from pathlib import Path
 
 import grpc
 import psutil
@@ -53,3 +55,23 @@ def test_a_process_that_was_stopped_hears_sigterm(dev, start):
     for _ in range(TRIES):
         ends_after_a_stop(process)
         process = start(dev)
+
+
+def test_an_adapter_whose_token_hangs_ends_in_time_and_says_so(dev, tmp_path):
+    """Its tickers, its last log-out and its token thread were waited for one after the other, ten
+    seconds each: the kubelet killed it without a word.
+    """
+    hangs = tmp_path / "hangs"
+    adapter = dev.replace_adapter(
+        module="support.hanging_adapter",
+        CAPSIGN_TEST_HANGS=str(hangs),
+        CAPSIGN_ADAPTER_DRAIN_SECONDS="1",
+    )
+    hangs.touch()
+    pause = threading.Event()
+    while not Path(f"{hangs}.begun").exists():  # whoever looks at the token, or signs a checkpoint
+        assert adapter.poll() is None
+        pause.wait(0.05)
+    adapter.send_signal(signal.SIGTERM)
+    assert adapter.wait(timeout=20) == 1
+    assert '"adapter.cut_short"' in Path(dev.about["adapters"][0]["log"]).read_text()
