@@ -104,12 +104,14 @@ class Replica:
         tracer: Tracer,
         *,
         trial: bool = False,
+        memory: int | None = None,
     ) -> None:
         """Everything but `start`. `trial`: nothing is changed anywhere, because it will not be
-        started (`--check-config`).
+        started (`--check-config`). `memory`: bytes that the process may take; None: what its
+        control group leaves it.
         """
         listen = config.listen
-        memory = memory_limit()
+        memory = memory_limit() if memory is None else memory
         demand_memory(memory, listen.streams, listen.message_bytes)
         room = connections(raise_descriptors(), listen.streams)
         assert_inventory(token, store.key_versions(), policy.tenants, store.authorities())

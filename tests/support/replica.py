@@ -15,6 +15,11 @@ from capsign_wire.tracing import PassingTracer
 from support.adapter_rig import AdapterRig
 from support.ca import Authority, Credential
 
+ENOUGH = 8 << 30
+"""Bytes. This process has all tests in it: by its size the replica would think its memory short, and
+end calls.
+"""
+
 
 class RunningReplica:
     """Starts at once; `channel` connects as somebody."""
@@ -46,7 +51,13 @@ class RunningReplica:
         )
         self.metrics = Metrics()
         self.replica = Replica(
-            config, rig.policy, rig.token, rig.store, self.metrics, PassingTracer()
+            config,
+            rig.policy,
+            rig.token,
+            rig.store,
+            self.metrics,
+            PassingTracer(),
+            memory=ENOUGH,
         )
         self.replica.start()
         self.address = f"127.0.0.1:{self.replica.port}"
