@@ -4,6 +4,7 @@ against any agent's socket.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -31,24 +32,26 @@ def install(config: pytest.Config) -> Path:
     assert config.cache is not None
     folder = config.cache.mkdir(f"node-client-{digest}")
     done = folder / "installed"
-    if not done.exists():
-        shutil.copy(manifest, folder)
-        command = [
-            "npm",
-            "install",
-            "--no-package-lock",
-            "--no-audit",
-            "--no-fund",
-            "--ignore-scripts",
-        ]
-        result = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert result.returncode == 0, (
-            f"npm could not install what package.json pins:\n{result.stderr}"
-        )
-        done.touch()
+    with (folder / "lock").open("w") as lock:  # another worker may be about it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            _install(manifest, folder)
+            done.touch()
     return folder
+
+
+def _install(manifest: Path, folder: Path) -> None:
+    shutil.copy(manifest, folder)
+    options = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+    result = subprocess.run(
+        ["npm", "install", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, f"npm could not install what package.json pins:\n{result.stderr}"
 
 
 def run(

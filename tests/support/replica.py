@@ -16,8 +16,8 @@ from support.adapter_rig import AdapterRig
 from support.ca import Authority, Credential
 
 ENOUGH = 8 << 30
-"""Bytes. This process has all tests in it: by its size the replica would think its memory short, and
-end calls.
+"""Bytes. This process has all tests in it: by its size the replica would think its memory short,
+and end calls.
 """
 
 
