@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 DEMO ?= .demo
 # Processes for tests that may run side by side. WORKERS=1: one after the other.
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
-PARALLEL = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --maxprocesses 8 --dist worksteal)
+PARALLEL = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --maxprocesses 8)
 DISTRIBUTIONS := ./proto/python ./evidence ./clients/python ./agent ./adapter ./k8s/injector ./clients/cli
 
 # An environment is good as long as the locks it was made from are the same; its stamp carries their digest.
@@ -35,18 +35,24 @@ demo-down: venv ## End what `make demo` started
 	@$(BIN)/capsign dev down --dir $(DEMO)
 
 .PHONY: test
-test: venv system-packages ## All tests: unit, then real processes
-	$(BIN)/python -m pytest -q $(PARALLEL) -m "not system" tests
-	$(BIN)/python -m pytest -q -m "system and not kube" tests
-
-.PHONY: test-kube
-test-kube: venv kube-packages images ## A real Kubernetes: node, images, chart, pods that sign (the node's first build: 6 to 14 minutes)
-	PYTHONPATH=tests $(BIN)/python -m system.cluster.kit.build
-	$(BIN)/python -m pytest -q -m kube tests
+test: system-packages test-unit test-system ## All tests: unit, then real processes
 
 .PHONY: test-unit
-test-unit: venv ## The fast tests only
-	$(BIN)/python -m pytest -q $(PARALLEL) -m "not system" tests
+test-unit: venv ## The fast tests only (WORKERS=1: one after the other)
+	$(BIN)/python -m pytest -q $(PARALLEL) $(if $(PARALLEL),--dist worksteal) -m "not system" tests
+
+# A file's tests share what it started, so a file is a worker's.
+.PHONY: test-system
+test-system: venv system-packages ## Real processes, sockets, tokens, databases and faults
+	$(BIN)/python -m pytest -q $(PARALLEL) $(if $(PARALLEL),--dist loadfile) -m "system and not kube" tests
+
+.PHONY: test-kube
+test-kube: venv kube-packages images cluster ## A real Kubernetes: node, images, chart, pods that sign
+	$(BIN)/python -m pytest -q -m kube tests
+
+.PHONY: cluster
+cluster: venv kube-packages ## Build the node for `make test-kube` (the first time: 6 to 14 minutes)
+	PYTHONPATH=tests $(BIN)/python -m system.cluster.kit.build
 
 .PHONY: test-pythons
 test-pythons: ## The fast tests on every other Python of this machine (PYTHONS="python3.12 python3.13")
