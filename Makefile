@@ -44,7 +44,7 @@ test-unit: venv ## The fast tests only (WORKERS=1: one after the other)
 # A file's tests share what it started, so a file is a worker's.
 .PHONY: test-system
 test-system: venv system-packages ## Real processes, sockets, tokens, databases and faults
-	$(BIN)/python -m pytest -q $(PARALLEL) $(if $(PARALLEL),--dist loadfile) -m "system and not kube" tests
+	$(BIN)/python -m pytest -q $(PARALLEL) $(if $(PARALLEL),--dist loadfile --no-loadscope-reorder) -m "system and not kube" tests
 
 .PHONY: test-kube
 test-kube: venv kube-packages images cluster ## A real Kubernetes: node, images, chart, pods that sign

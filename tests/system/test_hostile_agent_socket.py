@@ -20,6 +20,7 @@ import grpc
 import pytest
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.agent.v1 import agent_pb2_grpc
+from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -524,7 +525,10 @@ def test_a_stream_that_never_reads_is_held_back(dev, channel, handles):
 
 
 def test_many_streams_at_once_are_all_answered(channel, handles):
-    """Above the bound of streams on one connection gRPC waits; nobody is turned away."""
+    """Above the bound of streams on one connection gRPC waits. On a machine that is busy with
+    other things a message may be late, and its stream be asked to come again: it hears that in our
+    words.
+    """
     call = channel.stream_stream(SERVICE + "SignStream")
     good = pb.SignStreamRequest(call_id=1, groups=[group(handles["jwt"].id)])
     with ThreadPoolExecutor(16) as pool:
@@ -533,8 +537,16 @@ def test_many_streams_at_once_are_all_answered(channel, handles):
             mine = pb.SignStreamRequest()
             mine.CopyFrom(good)
             mine.groups[0].items[0].intent_id = new_intent_id()
-            (answer,) = call(iter([mine.SerializeToString()]), timeout=60)
-            return bool(pb.SignStreamResponse.FromString(answer).groups[0].items[0].signature)
+            while True:
+                try:
+                    (answer,) = call(iter([mine.SerializeToString()]), timeout=60)
+                except grpc.RpcError as error:
+                    told = FailureError.from_rpc(error)
+                    if told is None or told.reason != reasons.REASON_OVERLOADED:
+                        raise
+                else:
+                    told_of = pb.SignStreamResponse.FromString(answer).groups[0].items[0]
+                    return bool(told_of.signature)
 
         assert all(pool.map(one, range(300)))
 
