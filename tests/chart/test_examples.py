@@ -56,7 +56,7 @@ def test_policy_profiles_and_workloads_fit_together() -> None:
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
 def test_guides_name_files_and_objects_that_are_there(guide: object) -> None:
-    text = guide.read_text()  # type: ignore[attr-defined]
+    text = guide.read_text()
     for path in re.findall(
         r"(?:docs|k8s)/[\w./-]+", "\n".join(re.findall(r"```bash test\n(.*?)```", text, re.DOTALL))
     ):

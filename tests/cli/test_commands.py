@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 import grpc
@@ -584,7 +585,7 @@ def test_a_certificate_that_has_not_begun_names_the_clock(tmp_path, capsys, monk
     """A clock that is hours behind: gRPC says of it only that nobody answers."""
     authority = DevelopmentCa(tmp_path / "pki")
     made = authority.issue("operator", "/operator/dev")
-    real = credentials.datetime.datetime
+    real: Any = credentials.datetime.datetime
 
     class Behind(real):
         @classmethod

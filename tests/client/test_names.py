@@ -38,7 +38,7 @@ def test_a_fresh_dir_shows_what_was_not_loaded_yet_and_loads_nothing():
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="Singer"):
-        _ = capsign.Singer  # type: ignore[attr-defined]  # what a type checker says too, as the next test shows
+        _ = capsign.Singer  # a type checker says it too, as the next test shows
 
 
 def test_a_type_checker_knows_every_name_and_no_other(tmp_path):

@@ -10,6 +10,7 @@ import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import capsign
 import pytest
@@ -264,7 +265,7 @@ async def test_an_async_signer_serves_loops_of_several_threads(agent):
             return True
 
     async with capsign.AsyncSigner(agent.path) as signer:
-        connections = signer._connections
+        connections: Any = signer._connections
         connections.update({Ended(): None, Ended(): None})
         assert await signer.sign(b"m", **MAIL)
         for loop in [loop for loop in connections if loop is not asyncio.get_running_loop()]:

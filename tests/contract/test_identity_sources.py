@@ -115,7 +115,7 @@ async def test_no_key_is_written_anywhere_by_it(rig: Rig) -> None:
 async def test_it_ends_when_it_is_cancelled_and_leaves_nothing_running(rig: Rig) -> None:
     async def follow() -> None:
         async with rig.changes() as changes:
-            async for _ in changes:  # type: ignore[attr-defined]
+            async for _ in changes:
                 arrived.set()
 
     arrived = asyncio.Event()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from capsign_adapter.decide.context import Context
@@ -43,9 +44,8 @@ def reopen(request, tmp_path_factory):
     """
     directory = tmp_path_factory.mktemp(request.param)
     fake = FakeToken()
-    settings = {"fake": lambda _: None, "softhsm": tokens.softhsm, "nss": tokens.nss}[
-        request.param
-    ](directory)
+    make: dict[str, Any] = {"fake": lambda _: None, "softhsm": tokens.softhsm, "nss": tokens.nss}
+    settings = make[request.param](directory)
     return lambda: fake if settings is None else open_token(settings)
 
 

@@ -82,7 +82,7 @@ path = "{self.health}"
             ("grpc.max_receive_message_length", bounds.MAX_ANSWER_BYTES),
         ]
         channel = grpc.aio.insecure_channel(f"unix:{self.socket}", options=options)
-        return agent_pb2_grpc.SigningServiceStub(channel)  # type: ignore[return-value]
+        return agent_pb2_grpc.SigningServiceStub(channel)
 
 
 @contextlib.contextmanager

@@ -196,7 +196,7 @@ async def running(kube: FakeKube, directory: Path) -> AsyncIterator[dict[str, st
     context.load_cert_chain(certificate, key)
     (directory / "token").write_text(TOKEN)
     (directory / "cluster-ca.pem").write_bytes(authority.certificate)
-    runner = web.ServerRunner(web.Server(kube.handle, access_log=None), shutdown_timeout=1)  # type: ignore[arg-type]
+    runner = web.ServerRunner(web.Server(kube.handle, access_log=None), shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()

@@ -249,7 +249,7 @@ def pin_refused_once(settings: TokenSettings) -> list[str]:
     from capsign_adapter.token.pin_trials import PAUSES_S
 
     now = time.monotonic()
-    session.time = SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None)  # type: ignore[attr-defined]
+    session.time = SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None)
     login = session.Session(settings)
 
     def ask() -> str:
@@ -287,7 +287,7 @@ def pin_locked_once(settings: TokenSettings) -> list[str]:
     from capsign_adapter.token import session
 
     now = time.monotonic()
-    session.time = SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None)  # type: ignore[attr-defined]
+    session.time = SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None)
     login: Any = session.Session(settings)
 
     def ask() -> str:

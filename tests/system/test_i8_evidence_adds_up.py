@@ -34,8 +34,9 @@ def sign_some(dev: Dev) -> list[capsign.Signature]:
                 protocol="jwt",
                 algorithm=algorithm,
             )
-        assert all(isinstance(one, capsign.Signature) for one in made)
-        return made
+        signed = [one for one in made if isinstance(one, capsign.Signature)]
+        assert signed == made
+        return signed
 
 
 class Records:

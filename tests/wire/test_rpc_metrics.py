@@ -48,7 +48,7 @@ class Signing(agent_pb2_grpc.SigningServiceServicer):
     async def Sign(self, request, context):
         await context.abort_with_status(RpcStatus(FailureError(failures_pb2.REASON_OVERLOADED)))
 
-    async def SignStream(self, _, context):
+    async def SignStream(self, _, context):  # type: ignore[override]  # gRPC takes a coroutine, too
         while (request := await context.read()) is not grpc.aio.EOF:
             await context.write(agent_pb2.SignStreamResponse(call_id=request.call_id))
 

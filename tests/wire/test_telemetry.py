@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from capsign_wire import otel
@@ -290,7 +291,7 @@ def test_an_unsampled_trace_is_handed_on_and_not_recorded():
 
 def test_every_kind_is_kept():
     metrics = Metrics()
-    kept = {
+    kept: dict[Kind, dict[str, Any]] = {
         Kind.COUNTER: metrics.counters,
         Kind.HISTOGRAM: metrics.histograms,
         Kind.GAUGE: metrics.gauges,

@@ -79,6 +79,7 @@ def test_it_is_forgotten_after_a_second_or_when_the_handle_ends(rig):
     recent.put(name, snapshot, ready, 1000)
     assert recent.get(name, snapshot, 1000 + module.KEPT_MS - 1) is ready
     assert recent.get(name, snapshot, 1000 + module.KEPT_MS) is None
+    assert ready is not None
     shorter = dataclasses.replace(ready, until_ms=1500)
     recent.put(name, snapshot, shorter, 1000)
     assert recent.get(name, snapshot, 1499) is shorter

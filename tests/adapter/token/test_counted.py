@@ -72,7 +72,7 @@ def test_the_calls_here_are_those_of_a_token():
 )
 def test_an_error_is_counted_and_passed_on(method, error, fault):
     metrics = Metrics()
-    token = CountedToken(Failing(error), metrics)  # type: ignore[arg-type]  # it fails before it would have to be one
+    token = CountedToken(Failing(error), metrics)  # it fails before it would have to be one
     with pytest.raises(TokenError) as caught:
         getattr(token, method)(*CALLS[method])
     assert caught.value is error

@@ -41,7 +41,7 @@ def group(algorithm: int, transcript: bytes = b"") -> agent_pb2.SignGroup:
     context = types.ContextSuffix(transcript=transcript)
     return agent_pb2.SignGroup(
         handle_id="h" * 22, algorithm=algorithm, context=context, items=items
-    )  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -70,7 +70,7 @@ def test_an_answer_weighs_no_more_than_was_taken_for_it(algorithm: int, transcri
 
 def test_what_is_no_call_has_a_weight_too() -> None:
     odd = agent_pb2.SignBatchRequest(groups=[group(0)])
-    odd.groups[0].algorithm = 99  # type: ignore[assignment]
+    odd.groups[0].algorithm = 99
     assert weight(odd) > CALL_BYTES
     assert weight(Unparsed(fail.Failure(reason=fail.REASON_INPUT_MALFORMED))) == CALL_BYTES
     assert weight(agent_pb2.ListHandlesRequest()) == CALL_BYTES
@@ -125,7 +125,7 @@ def test_the_heaviest_call_fits_beside_others_however_small_the_room() -> None:
     for algorithm in ALGORITHMS:
         asked = agent_pb2.SignGroup(
             handle_id="h" * 22, algorithm=algorithm, context=context, items=items
-        )  # type: ignore[arg-type]
+        )
         heaviest = agent_pb2.SignStreamRequest(groups=[asked])
         assert bounds.MAX_MESSAGE_BYTES * 0.95 < heaviest.ByteSize() <= bounds.MAX_MESSAGE_BYTES
         room = Room(12_582_912 // 16, Metrics())
@@ -281,7 +281,7 @@ async def test_a_call_whose_answer_was_lost_leaves_nothing_either(
         loop = asyncio.get_running_loop()
         adapter.faults.before_answer = lambda request: asyncio.run_coroutine_threadsafe(
             answering.wait(), loop
-        ).result(20)  # type: ignore[assignment]
+        ).result(20)
 
         async def lost() -> None:
             item = agent_pb2.SignItem(intent_id=new_intent_id(), message=os.urandom(64))

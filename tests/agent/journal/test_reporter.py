@@ -36,7 +36,7 @@ class Adapter:
         self.seen.append(request.batch)
         fault = self.faults.pop(0) if self.faults else 0
         if fault > 0:
-            raise FailureError(fault)  # type: ignore[arg-type]
+            raise FailureError(fault)
         if request.batch not in self.taken:
             self.taken.append(request.batch)
         if fault < 0:

@@ -62,7 +62,7 @@ def call(
         intents,
         [bytes(size)] * items,
         future,
-    )  # type: ignore[arg-type]
+    )
 
 
 def queue(max_items: int = 16384, max_bytes: int = 1 << 24) -> Coalescer:
@@ -231,7 +231,7 @@ def test_closing_refuses_what_never_left_and_calls_the_rest_unknown() -> None:
     one.rest([queued, resting])
     one.again([queued])
     one.fail_all(FailureError(fail.REASON_DRAINING), lambda lost, why: heard.append((lost, why)))
-    assert fresh.answer.error.reason == fail.REASON_DRAINING  # type: ignore[attr-defined]
+    assert fresh.answer.error.reason == fail.REASON_DRAINING
     assert heard == [(queued, fail.REASON_ANSWER_LOST), (resting, fail.REASON_ANSWER_LOST)]
     one.again([resting])
     assert one.take(unheard) is None
