@@ -27,8 +27,8 @@ from capsign_adapter.sign.admit import Groups
 from capsign_adapter.sign.decision_cache import Recent
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fair import Lane, Turns
-from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.pipeline import Pipeline
+from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_adapter.store.open import open_store
@@ -114,15 +114,17 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
             in_turns,
             quota,
         )
-        passage = Fence(3000, 1000, lambda: store.control().revocation_epoch).passage(lambda: None)
+        ticket = RevocationBarrier(3000, 1000, lambda: store.control().revocation_epoch).ticket(
+            lambda: None
+        )
         peer = Peer(WORKLOAD, b"k" * 32, now_ms() + 3_600_000)
         capability = capability_for(policy.grants[0], WORKLOAD, peer.key_hash, b"s" * 16, now_ms())
 
         def run(wire: bytes) -> bytes:
-            answer = pipeline.run(peer, pb.SignRequest.FromString(wire), passage)
-            assert passage.hand_over()
+            answer = pipeline.run(peer, pb.SignRequest.FromString(wire), ticket)
+            assert ticket.authorize_release()
             sent = answer.SerializeToString()
-            passage.leave()
+            ticket.leave()
             return sent
 
         yield run, mint.mint(capability)

@@ -61,11 +61,11 @@ from capsign_adapter.sign.condition import Condition
 from capsign_adapter.sign.decision_cache import Recent
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fair import Lane, Turns
-from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.growth import EVERY_S, Growth
 from capsign_adapter.sign.membership import CatchUp, Membership
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
+from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_adapter.sign.watch import Ticker, tickers
@@ -137,7 +137,7 @@ class Replica:
 
         control = config.control
         self._membership = membership = Membership(store, control.lease_ms, control.lease_margin_ms)
-        fence = Fence(
+        barrier = RevocationBarrier(
             control.lease_ms, control.lease_margin_ms, lambda: store.control().revocation_epoch
         )
 
@@ -154,7 +154,7 @@ class Replica:
             {"descriptors": looks.at_descriptors, "identity": lambda: self._identities.fault()}
         )
         self._changes = Changes()
-        self._catch_up = CatchUp(snapshots, fence, membership, self._changes)
+        self._catch_up = CatchUp(snapshots, barrier, membership, self._changes)
         self._streams = Streams()
         checkpoints = Checkpoints(store, token, config.log.origin)
 
@@ -197,7 +197,7 @@ class Replica:
         watch = BatchWatch(metrics, tracer)
         places = Places(policy, listen.streams, Buckets(monotonic_ms), control.calls_per_second)
         signing = SigningServicer(
-            policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, fence
+            policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, barrier
         )
         capability = CapabilityServicer(
             policy,
@@ -253,9 +253,9 @@ class Replica:
         self._tickers = tickers(
             store,
             self._catch_up,
-            fence,
+            barrier,
             checkpoints,
-            lambda: condition.beat("fence"),
+            lambda: condition.beat("barrier"),
             (lambda: recent.sweep(now_ms()), keyring.sweep, commitments.sweep, places.sweep),
             retention_ms=policy.limits.intent_retention_ms,
             poll_seconds=config.control.poll_ms / 1000,

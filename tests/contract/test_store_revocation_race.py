@@ -8,7 +8,7 @@ import random
 import threading
 
 import pytest
-from capsign_adapter.sign.fence import Fence, boot_ms
+from capsign_adapter.sign.revocation_barrier import RevocationBarrier, boot_ms
 from capsign_adapter.store.interface import EpochMovedError
 from support.drafts import NOW, draft
 from support.member import Member
@@ -66,30 +66,30 @@ class Race:
             self.broken.append(error)
 
     def _release(self, member: Member, chance: random.Random) -> None:
-        passage = member.fence.passage(lambda: None)
+        ticket = member.barrier.ticket(lambda: None)
         while not self._over.is_set():
             epoch = member.snapshots.current.epoch
-            if not passage.enter(epoch):
+            if not ticket.enter(epoch):
                 continue
             try:
                 member.store.commit(epoch, [draft()], NOW)
             except EpochMovedError:
-                passage.leave()
+                ticket.leave()
                 member.snapshots.refresh()
                 continue
             # As long as a scheduler may keep a thread waiting: now and then beyond the lease.
             self._over.wait(chance.choice([0, 0, 0, 0.01, 0.03, 0.1]))
-            if passage.hand_over():
+            if ticket.authorize_release():
                 self.released += 1
                 self._over.wait(chance.choice([0, 0, 0.005]))
-                if self.answered > epoch and boot_ms() < passage.deadline:
+                if self.answered > epoch and boot_ms() < ticket.deadline:
                     self.escaped.append((epoch, self.answered))
-            passage.leave()
+            ticket.leave()
 
     def _follow(self, member: Member, _: random.Random) -> None:
         while not self._over.wait(0.01):
             member.catch_up.look()
-            member.fence.expire()
+            member.barrier.expire()
 
 
 @pytest.fixture
@@ -104,9 +104,9 @@ def test_nothing_older_is_out_when_a_revocation_has_answered(race):
 
 
 def test_without_the_drain_something_older_is_seen_to_be_out(race, monkeypatch):
-    monkeypatch.setattr(Fence, "drain", lambda *_: None)
+    monkeypatch.setattr(RevocationBarrier, "drain", lambda *_: None)
     for _ in range(10):  # a race is not lost every time
         race.run()
         if race.escaped:
             return
-    pytest.fail("the test above would not notice a fence that does not wait")
+    pytest.fail("the test above would not notice a barrier that does not wait")

@@ -26,9 +26,9 @@ from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.decision_cache import Recent
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fair import Lane, Turns
-from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
+from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_adapter.store.open import open_store
@@ -143,7 +143,7 @@ class AdapterRig:
         self.commitments = CommitmentKeys(self.token_turns, monotonic_ms)
         self.snapshots = Snapshots(self.store, lambda _: self.keyring.clear())
         self.changes = Changes()
-        self.fence = Fence(3000, 1000, lambda: self.store.control().revocation_epoch)
+        self.barrier = RevocationBarrier(3000, 1000, lambda: self.store.control().revocation_epoch)
         self.rates = Buckets(lambda: monotonic_ms() + self.skipped_ms)
         self.budget = Budget(self.policy, Buckets(lambda: self.skipped_ms), 200_000)
         self.quota = EvidenceQuota(Buckets(lambda: self.skipped_ms), 1024)
@@ -206,7 +206,7 @@ class AdapterRig:
             groups=[pb.SignGroup(items=items, **group)],
         )
         return list(
-            self.pipeline.run(who or peer(), request, self.fence.passage(lambda: None))
+            self.pipeline.run(who or peer(), request, self.barrier.ticket(lambda: None))
             .groups[0]
             .items
         )

@@ -5,8 +5,8 @@ its own.
 from __future__ import annotations
 
 from capsign_adapter.sign.changes import Changes
-from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.membership import CatchUp, Membership
+from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.interface import Store
 from support.drafts import NOW
@@ -25,12 +25,14 @@ class Member:
         self.store = store
         clock = clock or (lambda: self.now)
         self.membership = Membership(store, lease_ms, margin_ms, clock)
-        self.fence = Fence(lease_ms, margin_ms, lambda: store.control().revocation_epoch, clock)
+        self.barrier = RevocationBarrier(
+            lease_ms, margin_ms, lambda: store.control().revocation_epoch, clock
+        )
         self.snapshots = Snapshots(
             self.store, lambda snapshot: self.membership.works_under(snapshot.epoch)
         )
         self.changes = Changes()
-        self.catch_up = CatchUp(self.snapshots, self.fence, self.membership, self.changes, clock)
+        self.catch_up = CatchUp(self.snapshots, self.barrier, self.membership, self.changes, clock)
 
     def revoke(self) -> int:
         return self.store.revoke(6, "*", lambda _: b"leaf", NOW)[0]

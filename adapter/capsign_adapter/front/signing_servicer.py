@@ -24,9 +24,9 @@ from capsign_adapter.front.places import Places
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.admit import Groups, leaf_of
 from capsign_adapter.sign.edge import failure_of, now_ms
-from capsign_adapter.sign.fence import Fence, Passage
 from capsign_adapter.sign.pipeline import EPOCH_ATTEMPTS, Pipeline, intent_in_time, signed_before
 from capsign_adapter.sign.public_keys import PublicKeys
+from capsign_adapter.sign.revocation_barrier import ReleaseTicket, RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interface import IntentState, Store
 
@@ -50,10 +50,10 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         watch: BatchWatch,
         places: Places,
         snapshots: Snapshots,
-        fence: Fence,
+        barrier: RevocationBarrier,
     ) -> None:
         self._snapshots = snapshots
-        self._fence = fence
+        self._barrier = barrier
         self._watch = watch
         self._places = places
         self._policy = policy
@@ -73,7 +73,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.SignResponse]:
         with self._places.stream(context) as peer, self._streams.joined(context):
-            passage = self._fence.passage(context.cancel)
+            ticket = self._barrier.ticket(context.cancel)
             for request in self._places.each(requests, context):
                 if isinstance(request, Unparsed):
                     yield pb.SignResponse(
@@ -88,7 +88,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
                     return
                 try:
                     started = time.perf_counter()
-                    answer = self._answer(peer, request, passage)
+                    answer = self._answer(peer, request, ticket)
                     took_s = time.perf_counter() - started
                     try:
                         # gRPC comes back for the next answer, or lets go of this generator, when
@@ -97,15 +97,17 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
                     finally:
                         self._watch.seen(request, answer, took_s)
                 finally:
-                    passage.leave()
+                    ticket.leave()
                     self._streams.end(context)
 
-    def _answer(self, peer: Peer, request: pb.SignRequest, passage: Passage) -> pb.SignResponse:
+    def _answer(
+        self, peer: Peer, request: pb.SignRequest, ticket: ReleaseTicket
+    ) -> pb.SignResponse:
         with self._watch.span(request) as span:
             try:
                 peer.still_valid(now_ms())
-                answer = self._pipeline.run(peer, request, passage)
-                _hand_over(passage)
+                answer = self._pipeline.run(peer, request, ticket)
+                _authorize_release(ticket)
             # the edge: a batch that fails as a whole must not end the stream for its neighbours
             except Exception as error:
                 answer = pb.SignResponse(
@@ -142,28 +144,28 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         """A unary call whose answer is kept in once its handle was revoked. `work` gets the current
         snapshot.
         """
-        passage = self._fence.passage(context.cancel)
-        if not context.add_callback(passage.close):
-            passage.close()  # the call is over before it began
+        ticket = self._barrier.ticket(context.cancel)
+        if not context.add_callback(ticket.close):
+            ticket.close()  # the call is over before it began
 
         def passed(peer: Peer) -> Response:
             try:
-                answer = work(peer, self._entered(passage))
-                _hand_over(passage)
+                answer = work(peer, self._entered(ticket))
+                _authorize_release(ticket)
             except BaseException:
-                passage.leave()
+                ticket.leave()
                 raise
             return answer
 
         return answered(request, context, passed)
 
-    def _entered(self, passage: Passage) -> Snapshot:
-        """The snapshot of an epoch that was the current one after the passage was entered."""
+    def _entered(self, ticket: ReleaseTicket) -> Snapshot:
+        """The snapshot of an epoch that was still the current one after the ticket was taken."""
         for _ in range(EPOCH_ATTEMPTS):
             snapshot = self._snapshots.current
-            if passage.enter(snapshot.epoch) and self._snapshots.refresh() is snapshot:
+            if ticket.enter(snapshot.epoch) and self._snapshots.refresh() is snapshot:
                 return snapshot
-            passage.leave()
+            ticket.leave()
         raise FailureError(
             failures_pb2.REASON_OVERLOADED,
             "Revocations came faster than this call.",
@@ -229,9 +231,9 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         )
 
 
-def _hand_over(passage: Passage) -> None:
+def _authorize_release(ticket: ReleaseTicket) -> None:
     """Raise FailureError COMMIT_UNKNOWN if what is inside may not leave any more."""
-    if not passage.hand_over():
+    if not ticket.authorize_release():
         detail = (
             "This was on its way out too long, or something was revoked meanwhile. Ask again "
             "under a good handle."

@@ -16,7 +16,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.sign.changes import Changes
-from capsign_adapter.sign.fence import Fence, boot_ms
+from capsign_adapter.sign.revocation_barrier import RevocationBarrier, boot_ms
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.interface import (
     CommitUnknownError,
@@ -99,13 +99,13 @@ class CatchUp:
     def __init__(
         self,
         snapshots: Snapshots,
-        fence: Fence,
+        barrier: RevocationBarrier,
         membership: Membership,
         changes: Changes,
         clock: Callable[[], int] = boot_ms,
     ) -> None:
         self._snapshots = snapshots
-        self._fence = fence
+        self._barrier = barrier
         self._membership = membership
         self._changes = changes
         self._clock = clock
@@ -127,7 +127,7 @@ class CatchUp:
                 self._announced = epoch
                 self._changes.announce()
             if epoch != self._membership.drained_epoch:
-                self._fence.drain(epoch)
+                self._barrier.drain(epoch)
                 self._membership.has_drained(epoch)
 
     def enforce(self, epoch: int) -> None:

@@ -35,7 +35,7 @@ from capsign_adapter.sign.admit import Bound, Decided, Groups, Ready
 from capsign_adapter.sign.decision_cache import Recent, name_of
 from capsign_adapter.sign.edge import failure_of, now_ms, pause
 from capsign_adapter.sign.fair import TURN_US, Turn, Turns, flow_of
-from capsign_adapter.sign.fence import Passage
+from capsign_adapter.sign.revocation_barrier import ReleaseTicket
 from capsign_adapter.sign.signing_threads import Patience, Signing
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.token_turns import TokenTurns
@@ -163,12 +163,12 @@ class Pipeline:
         self._refusals_per_second = refusals_per_second
         self._budget = budget
 
-    def run(self, peer: Peer, request: pb.SignRequest, passage: Passage) -> pb.SignResponse:
+    def run(self, peer: Peer, request: pb.SignRequest, ticket: ReleaseTicket) -> pb.SignResponse:
         """Answer one batch. Raises FailureError for the batch as a whole; an item's failure is in
         its place in the answer.
 
-        The batch enters the passage before its commit. The caller asks the passage before it hands
-        the answer over, and leaves.
+        The ticket takes the batch in before its commit. The caller asks the ticket to authorize the
+        release before it hands the answer over, and leaves the ticket afterwards.
         """
         check(request)
         if sum(len(group.items) for group in request.groups) > MAX_BATCH_ITEMS:
@@ -181,12 +181,12 @@ class Pipeline:
         with Turn(self._turns, flow) as turn:
             self._token.begin(flow, turn)
             try:
-                return self._in_turns(peer, request, passage, turn)
+                return self._in_turns(peer, request, ticket, turn)
             finally:
                 self._token.end()
 
     def _in_turns(
-        self, peer: Peer, request: pb.SignRequest, passage: Passage, turn: Turn
+        self, peer: Peer, request: pb.SignRequest, ticket: ReleaseTicket, turn: Turn
     ) -> pb.SignResponse:
         course = Course()
         attempt: Attempt | None = None
@@ -194,12 +194,12 @@ class Pipeline:
             for _ in range(EPOCH_ATTEMPTS):
                 attempt = self._begun(course, peer, request, turn)
                 try:
-                    self._work(attempt, request, passage)
+                    self._work(attempt, request, ticket)
                     break
                 except EpochMovedError:
                     # What is signed stays in: whether it may still leave is decided anew.
                     _give_up(attempt)
-                    passage.leave()
+                    ticket.leave()
                     self._snapshots.refresh()
             else:
                 raise FailureError(
@@ -237,12 +237,12 @@ class Pipeline:
             turn,
         )
 
-    def _work(self, attempt: Attempt, request: pb.SignRequest, passage: Passage) -> None:
+    def _work(self, attempt: Attempt, request: pb.SignRequest, ticket: ReleaseTicket) -> None:
         """Steps 2 to 7 under one snapshot."""
         turn, course = attempt.turn, attempt.course
         turn.spend(cost.BATCH)
         for place, group in enumerate(request.groups):
-            self._group(attempt, request, group, place, passage)
+            self._group(attempt, request, group, place, ticket)
         turn.let_go()
         if attempt.used_up_ms:
             with turn.aside():
@@ -250,9 +250,9 @@ class Pipeline:
         if attempt.unbound and not course.recorded:
             self._store.append(attempt.unbound, attempt.now_ms)
             course.recorded = True
-        self._commit(attempt, passage)
+        self._commit(attempt, ticket)
 
-    def _commit(self, attempt: Attempt, passage: Passage) -> None:
+    def _commit(self, attempt: Attempt, ticket: ReleaseTicket) -> None:
         """7. Commit the drafts that wait for it. Raises EpochMovedError if something was revoked
         since the snapshot: then nothing of these was written, and what was written before is
         found there when the batch is decided anew.
@@ -261,8 +261,8 @@ class Pipeline:
         if not waiting:
             return
         attempt.turn.before_commit(len(waiting))
-        if not attempt.committed and not passage.enter(attempt.snapshot.epoch):
-            # the current snapshot is a later one: the fence is never ahead of it
+        if not attempt.committed and not ticket.enter(attempt.snapshot.epoch):
+            # the current snapshot is a later one: the barrier is never ahead of it
             raise EpochMovedError
         try:
             results = self._store.commit(attempt.snapshot.epoch, waiting, attempt.now_ms)
@@ -286,7 +286,7 @@ class Pipeline:
         request: pb.SignRequest,
         group: pb.SignGroup,
         place: int,
-        passage: Passage,
+        ticket: ReleaseTicket,
     ) -> None:
         attempt.turn.spend(cost.GROUP + cost.ITEM * len(group.items))
         answer = attempt.answer.groups.add()
@@ -373,7 +373,7 @@ class Pipeline:
                 continue
             self._sign(attempt, decided, some, slots)
             if len(attempt.drafts) - len(attempt.committed) >= PIECE and attempt.turn.company:
-                self._commit(attempt, passage)
+                self._commit(attempt, ticket)
         answer.signed_by.CopyFrom(decided.signed_by)
 
     def _pieces(

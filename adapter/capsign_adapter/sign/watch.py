@@ -10,8 +10,8 @@ from capsign_wire import logs
 
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import failure_of, now_ms
-from capsign_adapter.sign.fence import Fence
 from capsign_adapter.sign.membership import CatchUp
+from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.store.interface import MAX_COLLECTED, Store
 
 EXPIRE_SECONDS = 0.1
@@ -66,7 +66,7 @@ class Ticker:
 def tickers(
     store: Store,
     catch_up: CatchUp,
-    fence: Fence,
+    barrier: RevocationBarrier,
     checkpoints: Checkpoints,
     beat: Callable[[], None],
     sweeps: tuple[Callable[[], int], ...],
@@ -97,15 +97,15 @@ def tickers(
     return [
         Ticker("epoch", poll_seconds, catch_up.look),
         # On a thread of its own: it must run while the store hangs.
-        Ticker("fence", EXPIRE_SECONDS, lambda: _expired(fence, beat)),
+        Ticker("barrier", EXPIRE_SECONDS, lambda: _expired(barrier, beat)),
         Ticker("checkpoint", checkpoint_seconds, lambda: _grown(checkpoints)),
         Ticker("collect", collect_seconds, collect),
         Ticker("sweep", 1.0, sweep),
     ]
 
 
-def _expired(fence: Fence, beat: Callable[[], None]) -> None:
-    fence.expire()
+def _expired(barrier: RevocationBarrier, beat: Callable[[], None]) -> None:
+    barrier.expire()
     beat()
 
 

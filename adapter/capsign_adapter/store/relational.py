@@ -14,7 +14,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.store import audit, authorities, intents, ledger, log, registry
-from capsign_adapter.store.combine import Batch, Combiner, Errand, Member
+from capsign_adapter.store.group_commit import Batch, Errand, GroupCommit, Member
 from capsign_adapter.store.interface import (
     MAX_COLLECTED,
     AuditAccepted,
@@ -49,7 +49,7 @@ class RelationalStore(ABC):
 
     def __init__(self) -> None:
         self._workload_ids: dict[str, int] = {}
-        self._combiner = Combiner(self._commit_group)
+        self._group_commit = GroupCommit(self._commit_group)
 
     @abstractmethod
     def _write(self, work: Callable[[Transaction, Head], Result]) -> Result:
@@ -85,11 +85,11 @@ class RelationalStore(ABC):
         }
         # Hashed before the turn comes: other writers need not wait for it.
         hashes = [leaf_hash(draft.leaf) for draft in drafts]
-        return self._combiner.submit(Batch(epoch, drafts, hashes, workloads, now_ms))
+        return self._group_commit.submit(Batch(epoch, drafts, hashes, workloads, now_ms))
 
     def _together(self, write: Callable[[Transaction, Head], Result], leaves: int = 1) -> Result:
         """As `_write`, in the commit of others that write now; see `Errand`."""
-        result: Result = self._combiner.submit(Errand(write, leaves))[0]
+        result: Result = self._group_commit.submit(Errand(write, leaves))[0]
         return result
 
     def _commit_group(self, group: list[Member]) -> None:

@@ -2,7 +2,7 @@
 was in flight.
 
 Two replicas on one store, each with connections of its own, over real TLS. One has committed a
-signature and is held before it lets it out; the other is asked to revoke. Without the fence the
+signature and is held before it lets it out; the other is asked to revoke. Without the barrier the
 same scenario shows the signature that escapes.
 """
 
@@ -14,7 +14,7 @@ import threading
 import grpc
 import pytest
 from capsign_adapter.config import Control
-from capsign_adapter.sign.fence import Fence
+from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.store.interface import StoreUnavailableError
 from capsign_wire.adapter.v1 import (
     admin_pb2,
@@ -233,7 +233,7 @@ def test_without_the_fence_the_same_scenario_shows_a_signature_that_escapes(pair
     """The test above can fail: a replica that never counts what is inside says at once that it has
     drained.
     """
-    monkeypatch.setattr(Fence, "enter", lambda *_: True)
+    monkeypatch.setattr(RevocationBarrier, "enter", lambda *_: True)
     assert escapes_after_revoke(pair_with(SHORT))
 
 
@@ -271,8 +271,8 @@ def test_a_peer_that_does_not_read_loses_its_stream_and_does_not_hold_a_revocati
     """
     pair = pair_with(SHORT)
     stalled = threading.Event()
-    fence = pair.one.replica._catch_up._fence
-    expire = fence.expire
+    barrier = pair.one.replica._catch_up._barrier
+    expire = barrier.expire
 
     def seen() -> int:
         ended = expire()
@@ -280,7 +280,7 @@ def test_a_peer_that_does_not_read_loses_its_stream_and_does_not_hold_a_revocati
             stalled.set()
         return ended
 
-    fence.expire = seen
+    barrier.expire = seen
     requests = iter(
         [pair.request(items=256, algorithm=algorithms.ALGORITHM_ML_DSA_65) for _ in range(8)]
     )

@@ -26,7 +26,7 @@ from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
-from capsign_adapter.sign.fence import Fence
+from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
 from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, evidence_pb2, signing_pb2
 from capsign_wire.bounds import Unparsed
@@ -51,7 +51,7 @@ class Servicers:
         self.who = APP
         monkeypatch.setattr(guard, "peer_of", lambda _: peer(self.who))
         places, streams = Places(rig.policy, 32, Buckets(monotonic_ms), 100), Streams()
-        fence = Fence(3000, 1000, lambda: rig.store.control().revocation_epoch)
+        barrier = RevocationBarrier(3000, 1000, lambda: rig.store.control().revocation_epoch)
         watch = BatchWatch(Metrics(), PassingTracer())
         signing = SigningServicer(
             rig.policy,
@@ -63,7 +63,7 @@ class Servicers:
             watch,
             places,
             rig.snapshots,
-            fence,
+            barrier,
         )
         capability = CapabilityServicer(
             rig.policy,

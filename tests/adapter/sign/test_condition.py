@@ -82,7 +82,7 @@ def test_what_is_at_hand_is_asked_each_time(condition):
 
 def test_a_clockwork_that_stands_still_is_a_process_of_no_more_use(condition, clock):
     assert condition.alive
-    condition.beat("fence")
+    condition.beat("barrier")
     clock.now_ms += STUCK_MS - 1
     assert condition.alive
     clock.now_ms += 1

@@ -44,12 +44,12 @@ def test_a_replica_lags_from_the_revocation_until_it_has_looked(members):
 
 def test_a_replica_that_decides_under_the_new_epoch_still_lags_until_it_has_drained(members):
     one, two = members
-    passage = two.fence.passage(lambda: None)
-    passage.enter(two.snapshots.current.epoch)
+    ticket = two.barrier.ticket(lambda: None)
+    ticket.enter(two.snapshots.current.epoch)
     epoch = one.revoke()
     two.snapshots.refresh()  # as a batch whose commit found the epoch moved does
     assert two.lags(epoch)
-    passage.leave()
+    ticket.leave()
     two.catch_up.look()
     assert not two.lags(epoch)
 

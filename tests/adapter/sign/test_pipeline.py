@@ -300,7 +300,7 @@ def test_a_batch_above_the_bound_is_refused_before_anything_is_done(rig):
         rig.pipeline.run(
             peer(),
             pb.SignRequest(batch_id=1, handles=[rig.handle()], groups=groups),
-            rig.fence.passage(lambda: None),
+            rig.barrier.ticket(lambda: None),
         )
     assert caught.value.reason == reasons.REASON_INPUT_TOO_LARGE
     assert rig.store.control().tree_size == size
@@ -329,7 +329,7 @@ def batch_of(tokens, role="issuer") -> pb.SignRequest:
 
 
 def failures(rig, request, who=None) -> set[int]:
-    answer = rig.pipeline.run(who or peer(), request, rig.fence.passage(lambda: None))
+    answer = rig.pipeline.run(who or peer(), request, rig.barrier.ticket(lambda: None))
     return {item.failure.reason for group in answer.groups for item in group.items}
 
 
@@ -504,7 +504,7 @@ def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig, monkeypatch)
         )
     ]
     request = pb.SignRequest(batch_id=1, handles=[rig.handle(), b"forged"], groups=groups)
-    answer = rig.pipeline.run(peer(), request, rig.fence.passage(lambda: None))
+    answer = rig.pipeline.run(peer(), request, rig.barrier.ticket(lambda: None))
     assert all(item.signature for item in answer.groups[0].items)
     others = [*answer.groups[1].items, *answer.groups[2].items]
     assert {item.failure.reason for item in others} == {reasons.REASON_STORE_UNAVAILABLE}
@@ -558,7 +558,7 @@ def test_what_a_piece_signed_before_something_was_revoked_is_not_said_not_to_hav
     assert {told[intent] for intent in stored} == {reasons.REASON_COMMIT_UNKNOWN}
     assert {told[intent] for intent in intents if intent not in stored} == {rest}
     assert not any(item.signature for item in items), (
-        "its passage was left, and nothing holds a revocation up for it"
+        "its ticket was left, and nothing holds a revocation up for it"
     )
 
 
@@ -684,7 +684,7 @@ def test_a_token_that_hangs_is_not_asked_once_for_each_signature(
     handles = [rig.handle("release"), rig.handle()]
     rig.sign(b"warm", handle=handles[1])
     request = pb.SignRequest(batch_id=1, handles=handles, groups=[direct, in_memory])
-    answer = rig.pipeline.run(peer(), request, rig.fence.passage(lambda: None))
+    answer = rig.pipeline.run(peer(), request, rig.barrier.ticket(lambda: None))
     assert {item.failure.reason for item in answer.groups[0].items} == {
         reasons.REASON_TOKEN_UNAVAILABLE
     }

@@ -42,7 +42,7 @@ def collecting(ledger: Ledger) -> Ticker:
     """The ticker that collects, once a day."""
     unused = {
         "catch_up": SimpleNamespace(look=None),
-        "fence": None,
+        "barrier": None,
         "checkpoints": None,
         "beat": None,
         "sweeps": (),

@@ -52,7 +52,7 @@ class Member:
         raise NotImplementedError
 
     @property
-    def settled(self) -> bool:
+    def answered(self) -> bool:
         """Whether it is known what became of it."""
         return self.results is not None or self.error is not None
 
@@ -95,9 +95,9 @@ class Errand(Member):
         return self.leaves
 
 
-class Combiner:
-    """Runs one group of members at a time. `commit` settles every member of the group it is
-    given.
+class GroupCommit:
+    """Commits members in groups, one group at a time. `commit` gives every member of its group
+    `results` or `error`.
     """
 
     def __init__(self, commit: Callable[[list[Member]], None]) -> None:
@@ -119,7 +119,7 @@ class Combiner:
         if member.turn is not None and not member.turn.wait(QUEUED_S):
             self._give_up(member)
             member.turn.wait()  # it is being committed, or its turn has just come
-        if not member.settled:
+        if not member.answered:
             self._lead(member)
         if member.error is not None:
             raise member.error
@@ -146,7 +146,7 @@ class Combiner:
             self._commit(group)
         except BaseException as error:
             for member in group:
-                if not member.settled:
+                if not member.answered:
                     member.error = error
         finally:
             with self._mutex:

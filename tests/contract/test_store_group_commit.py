@@ -8,8 +8,9 @@ import threading
 
 import pytest
 from capsign_adapter.store import audit as audit_tables
-from capsign_adapter.store import combine, log
-from capsign_adapter.store.combine import MAX_DRAFTS, Batch, Combiner, Errand
+
+XX, log
+from capsign_adapter.store.group_commit import MAX_DRAFTS, Batch, Errand, GroupCommit
 from capsign_adapter.store.interface import (
     AuditOutOfOrderError,
     EpochMovedError,
@@ -48,13 +49,13 @@ class SlowCommit:
 
 
 def submit_in_threads(
-    combiner: Combiner, batches: list[Batch], outcomes: list
+    group_commit: GroupCommit, batches: list[Batch], outcomes: list
 ) -> list[threading.Thread]:
     """One thread for each batch; returns when all of them wait in the queue."""
 
     def submit(batch: Batch) -> None:
         try:
-            outcomes.append(combiner.submit(batch))
+            outcomes.append(group_commit.submit(batch))
         except StoreUnavailableError as error:
             outcomes.append(error)
 
@@ -64,9 +65,9 @@ def submit_in_threads(
     return threads
 
 
-def queued(combiner: Combiner, count: int) -> None:
+def queued(group_commit: GroupCommit, count: int) -> None:
     pause = threading.Event()
-    while len(combiner._queue) < count:
+    while len(group_commit._queue) < count:
         pause.wait(0.001)
 
 
@@ -76,11 +77,11 @@ def plain(size: int = 1) -> Batch:
 
 def test_those_who_come_during_a_commit_share_the_next_one():
     commit, outcomes = SlowCommit(), []
-    combiner = Combiner(commit)
-    first = submit_in_threads(combiner, [plain()], outcomes)
+    group_commit = GroupCommit(commit)
+    first = submit_in_threads(group_commit, [plain()], outcomes)
     assert commit.entered.acquire(timeout=30)
-    rest = submit_in_threads(combiner, [plain() for _ in range(9)], outcomes)
-    queued(combiner, 9)
+    rest = submit_in_threads(group_commit, [plain() for _ in range(9)], outcomes)
+    queued(group_commit, 9)
     commit.go.release(2)
     for thread in first + rest:
         thread.join(30)
@@ -88,35 +89,35 @@ def test_those_who_come_during_a_commit_share_the_next_one():
     assert outcomes == [[]] * 10
     # And then nobody is in the way of a single caller.
     commit.go.release()
-    assert combiner.submit(plain()) == []
+    assert group_commit.submit(plain()) == []
 
 
 def test_a_commit_that_hangs_keeps_nobody_who_came_after_it(monkeypatch):
     """The disk stood still, and every stream of the replica waited behind it with its thread, for
     ever.
     """
-    monkeypatch.setattr("capsign_adapter.store.combine.QUEUED_S", 0.05)
+    monkeypatch.setattr("capsign_adapter.store.group_commit.QUEUED_S", 0.05)
     commit, outcomes, late = SlowCommit(), [], []
-    combiner = Combiner(commit)
-    first = submit_in_threads(combiner, [plain()], outcomes)
+    group_commit = GroupCommit(commit)
+    first = submit_in_threads(group_commit, [plain()], outcomes)
     assert commit.entered.acquire(timeout=30)
-    for thread in submit_in_threads(combiner, [plain() for _ in range(9)], late):
+    for thread in submit_in_threads(group_commit, [plain() for _ in range(9)], late):
         thread.join(30)
     assert [type(each) for each in late] == [StoreUnavailableError] * 9
     commit.go.release(2)
     first[0].join(30)
     assert outcomes == [[]]
-    assert combiner.submit(plain()) == []
+    assert group_commit.submit(plain()) == []
     assert [len(group) for group in commit.groups] == [1, 1], "what was given up is not committed"
 
 
 def test_a_group_is_bounded():
     commit, outcomes = SlowCommit(), []
-    combiner = Combiner(commit)
-    threads = submit_in_threads(combiner, [plain(MAX_DRAFTS + 1)], outcomes)
+    group_commit = GroupCommit(commit)
+    threads = submit_in_threads(group_commit, [plain(MAX_DRAFTS + 1)], outcomes)
     assert commit.entered.acquire(timeout=30)
-    threads += submit_in_threads(combiner, [plain(MAX_DRAFTS // 2) for _ in range(5)], outcomes)
-    queued(combiner, 5)
+    threads += submit_in_threads(group_commit, [plain(MAX_DRAFTS // 2) for _ in range(5)], outcomes)
+    queued(group_commit, 5)
     commit.go.release(10)
     for thread in threads:
         thread.join(30)
@@ -126,19 +127,19 @@ def test_a_group_is_bounded():
 
 def test_a_failed_commit_fails_everyone_in_it_and_nobody_after_it():
     commit, outcomes = SlowCommit(), []
-    combiner = Combiner(commit)
+    group_commit = GroupCommit(commit)
     commit.error = StoreUnavailableError("disk")
-    threads = submit_in_threads(combiner, [plain()], outcomes)
+    threads = submit_in_threads(group_commit, [plain()], outcomes)
     assert commit.entered.acquire(timeout=30)
-    threads += submit_in_threads(combiner, [plain() for _ in range(3)], outcomes)
-    queued(combiner, 3)
+    threads += submit_in_threads(group_commit, [plain() for _ in range(3)], outcomes)
+    queued(group_commit, 3)
     commit.go.release(2)
     for thread in threads:
         thread.join(30)
     assert [str(outcome) for outcome in outcomes] == ["disk"] * 4
     commit.error = None
     commit.go.release()
-    assert combiner.submit(plain()) == []
+    assert group_commit.submit(plain()) == []
 
 
 def test_batches_in_one_transaction_make_one_segment(store):
@@ -198,14 +199,14 @@ def test_a_defect_in_one_batch_is_not_its_neighbours_fault(store):
 
 
 def in_line(
-    combiner: Combiner, commit: SlowCommit, waiting: list[Batch], outcomes: list
+    group_commit: GroupCommit, commit: SlowCommit, waiting: list[Batch], outcomes: list
 ) -> list[threading.Thread]:
     """A commit under way, and those that wait for the next one, in this order."""
-    threads = submit_in_threads(combiner, [plain()], outcomes)
+    threads = submit_in_threads(group_commit, [plain()], outcomes)
     assert commit.entered.acquire(timeout=30)
     for number, batch in enumerate(waiting, 1):
-        threads += submit_in_threads(combiner, [batch], outcomes)
-        queued(combiner, number)
+        threads += submit_in_threads(group_commit, [batch], outcomes)
+        queued(group_commit, number)
     return threads
 
 
@@ -213,11 +214,11 @@ def test_what_is_small_does_not_wait_behind_what_is_large(monkeypatch):
     """Batches of 1,024 signatures by one workload left others nothing: each small commit waited
     behind two thousand drafts.
     """
-    monkeypatch.setattr(combine, "OVERTAKEN_S", 60.0)
+    monkeypatch.setattr("capsign_adapter.store.group_commit.OVERTAKEN_S", 60.0)
     commit, outcomes = SlowCommit(), []
-    combiner = Combiner(commit)
+    group_commit = GroupCommit(commit)
     threads = in_line(
-        combiner, commit, [plain(1024), plain(512), plain(4), plain(512), plain(2)], outcomes
+        group_commit, commit, [plain(1024), plain(512), plain(4), plain(512), plain(2)], outcomes
     )
     commit.go.release(9)
     for thread in threads:
@@ -227,10 +228,10 @@ def test_what_is_small_does_not_wait_behind_what_is_large(monkeypatch):
 
 
 def test_what_is_large_is_not_overtaken_for_ever(monkeypatch):
-    monkeypatch.setattr(combine, "OVERTAKEN_S", 0.0)
+    monkeypatch.setattr("capsign_adapter.store.group_commit.OVERTAKEN_S", 0.0)
     commit, outcomes = SlowCommit(), []
-    combiner = Combiner(commit)
-    threads = in_line(combiner, commit, [plain(1024), plain(4), plain(2)], outcomes)
+    group_commit = GroupCommit(commit)
+    threads = in_line(group_commit, commit, [plain(1024), plain(4), plain(2)], outcomes)
     commit.go.release(9)
     for thread in threads:
         thread.join(30)
@@ -275,7 +276,7 @@ def test_all_that_workloads_write_shares_a_commit(store, monkeypatch):
     for thread in threads[1:]:
         thread.start()
     pause = threading.Event()
-    while held.begun + len(store._combiner._queue) < len(writes):
+    while held.begun + len(store._group_commit._queue) < len(writes):
         pause.wait(0.001)
     held.go.set()
     for thread in threads:
