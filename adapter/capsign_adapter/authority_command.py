@@ -18,7 +18,8 @@ from capsign_adapter.decide import authority
 from capsign_adapter.decide.authority import Due, Lives
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.roll import Realm
-from capsign_adapter.store.interface import AuthorityRow, Store
+from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import Token
 
 WORDS = {

@@ -23,7 +23,9 @@ from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.keys.provision import InventoryError
-from capsign_adapter.store.interface import AuthorityState, KeyVersionRow, Store
+from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.model.lifecycle import AuthorityState
+from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import KeyMissingError, Token, TokenContestedError
 
 _PASSES = 8

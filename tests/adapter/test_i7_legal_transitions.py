@@ -7,8 +7,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from capsign_adapter.decide import lifecycle
-from capsign_adapter.store.interface import IntentState
+from capsign_adapter.model import lifecycle
+from capsign_adapter.model.lifecycle import IntentState
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import failures_pb2 as reasons

@@ -8,16 +8,15 @@ import threading
 import time
 
 import pytest
-from capsign_adapter.store.interface import (
+from capsign_adapter.model.control import Revocation
+from capsign_adapter.model.evidence import Checkpoint
+from capsign_adapter.model.intents import Stored, Verdict
+from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.store.errors import (
     AuditOutOfOrderError,
-    Checkpoint,
     EpochMovedError,
-    IntentState,
-    KeyVersionRow,
-    Revocation,
-    Stored,
     StoreUnavailableError,
-    Verdict,
 )
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id

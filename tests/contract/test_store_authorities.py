@@ -6,8 +6,9 @@ import dataclasses
 import threading
 
 import pytest
+from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.model.lifecycle import AuthorityState
 from capsign_adapter.store import schema
-from capsign_adapter.store.interface import AuthorityRow, AuthorityState
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from support.drafts import NOW, check_log

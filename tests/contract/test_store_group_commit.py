@@ -7,17 +7,16 @@ from __future__ import annotations
 import threading
 
 import pytest
+from capsign_adapter.model.intents import Verdict
+from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.store import audit as audit_tables
-
-XX, log
-from capsign_adapter.store.group_commit import MAX_DRAFTS, Batch, Errand, GroupCommit
-from capsign_adapter.store.interface import (
+from capsign_adapter.store import log
+from capsign_adapter.store.errors import (
     AuditOutOfOrderError,
     EpochMovedError,
-    IntentState,
     StoreUnavailableError,
-    Verdict,
 )
+from capsign_adapter.store.group_commit import MAX_DRAFTS, Batch, Errand, GroupCommit
 from capsign_evidence.merkle import leaf_hash
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import failures_pb2

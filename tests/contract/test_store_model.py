@@ -9,7 +9,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from capsign_adapter.store.interface import Draft, EpochMovedError, IntentState, Stored, Verdict
+from capsign_adapter.model.intents import Draft, Stored, Verdict
+from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.store.errors import EpochMovedError
 from capsign_adapter.store.open import open_store
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id

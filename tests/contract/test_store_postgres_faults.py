@@ -12,13 +12,10 @@ from contextlib import closing
 
 import psycopg
 import pytest
+from capsign_adapter.model.intents import Verdict
+from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.store import faults, schema
-from capsign_adapter.store.interface import (
-    CommitUnknownError,
-    IntentState,
-    StoreUnavailableError,
-    Verdict,
-)
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.open import create_store, open_store
 from capsign_adapter.store.postgres_connection import Target
 from support.cutting_proxy import CuttingProxy

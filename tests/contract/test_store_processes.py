@@ -9,7 +9,8 @@ import multiprocessing
 import signal
 
 import pytest
-from capsign_adapter.store.interface import IntentState, Verdict
+from capsign_adapter.model.intents import Verdict
+from capsign_adapter.model.lifecycle import IntentState
 from capsign_evidence.merkle import Frontier, leaf_hash
 from capsign_wire.intents import new_intent_id
 from support.drafts import APP, NOW, check_log, draft

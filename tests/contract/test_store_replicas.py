@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from capsign_adapter.store.interface import Laggard
+from capsign_adapter.model.control import Laggard
 from support.drafts import NOW
 
 ONE, TWO = b"1" * 16, b"2" * 16

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier, boot_ms
-from capsign_adapter.store.interface import EpochMovedError
+from capsign_adapter.store.errors import EpochMovedError
 from support.drafts import NOW, draft
 from support.member import Member
 

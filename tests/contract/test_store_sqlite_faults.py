@@ -15,8 +15,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from capsign_adapter.model.intents import Verdict
 from capsign_adapter.store import faults, schema, sqlite
-from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError, Verdict
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.lockfile import LockFile
 from capsign_adapter.store.open import create_store, open_store
 from support.drafts import APP, NOW, check_log, draft
@@ -343,7 +344,7 @@ def test_a_defect_of_ours_rolls_back(path):
 
 FILL_AND_FREE = """
 import resource, signal, sys
-from capsign_adapter.store.interface import StoreUnavailableError, CommitUnknownError
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.open import open_store
 from support.drafts import NOW, APP, draft, check_log
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -18,7 +18,7 @@ from capsign_adapter.decide.policy import (
     TlsFloor,
 )
 from capsign_adapter.decide.revoked import RevocationIndex
-from capsign_adapter.store.interface import Revocation
+from capsign_adapter.model.control import Revocation
 from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.context_rule import ProtocolRule

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 
-from capsign_adapter.store.interface import AuditDraft, Draft, IntentState, Store
+from capsign_adapter.model.evidence import AuditDraft
+from capsign_adapter.model.intents import Draft
+from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.store.interface import Store
 from capsign_evidence.merkle import Frontier, leaf_hash
 from capsign_wire.intents import new_intent_id
 

@@ -15,9 +15,10 @@ import os
 from typing import Any
 
 from capsign_adapter import __main__
+from capsign_adapter.model.intents import Stored, Verdict
+from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.sign import pipeline
 from capsign_adapter.store import ledger, relational
-from capsign_adapter.store.interface import IntentState, Stored, Verdict
 from capsign_wire.intents import new_intent_id
 
 

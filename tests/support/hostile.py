@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import psutil
 import pytest
-from capsign_adapter.store.interface import IntentState
+from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.store.open import open_store
 from capsign_evidence import merkle
 from capsign_evidence.leaf_reader import Signed, decode

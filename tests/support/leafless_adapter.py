@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from capsign_adapter import __main__
+from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.store import sqlite
-from capsign_adapter.store.interface import IntentState
 
 
 def install() -> None:

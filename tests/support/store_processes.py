@@ -9,7 +9,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from capsign_adapter.store.interface import EpochMovedError, Store
+from capsign_adapter.store.errors import EpochMovedError
+from capsign_adapter.store.interface import Store
 from support.drafts import APP, NOW, draft
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from capsign_adapter.store.interface import AuthorityRow, AuthorityState
+from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.model.lifecycle import AuthorityState
 
 MAX_MARGIN_MS = 60_000
 """How much clocks may differ, at most: certificates begin that much in the past, and an authority

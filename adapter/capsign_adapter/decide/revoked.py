@@ -17,7 +17,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.policy import Grant
-from capsign_adapter.store.interface import Revocation
+from capsign_adapter.model.control import Revocation
 
 EVERYTHING = "*"
 """The target of a revocation of everything."""

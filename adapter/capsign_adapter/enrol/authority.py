@@ -27,12 +27,9 @@ from capsign_adapter.enrol.certificates import leaf_certificate
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.subkeys import token_failure
-from capsign_adapter.store.interface import (
-    AuthorityRow,
-    CommitUnknownError,
-    Store,
-    StoreUnavailableError,
-)
+from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import Token, TokenError
 
 TURN_S = 10.0

@@ -16,19 +16,16 @@ from capsign_evidence.leaf import Act
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 
-from capsign_adapter.decide import lifecycle
 from capsign_adapter.decide.authority import Due, Lives, Step
-from capsign_adapter.decide.lifecycle import AuthorityEvent
 from capsign_adapter.enrol.certificates import root_certificate
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.provision import KeyWeakError, check_value, make_authority, withdraw
-from capsign_adapter.store.interface import (
-    AuthorityRow,
-    AuthorityState,
-    Store,
-    StoreUnavailableError,
-)
+from capsign_adapter.model import lifecycle
+from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.model.lifecycle import AuthorityEvent, AuthorityState
+from capsign_adapter.store.errors import StoreUnavailableError
+from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import Token, TokenError
 
 

@@ -16,10 +16,11 @@ from capsign_adapter.decide.policy import Policy, Role
 from capsign_adapter.decide.revocation_target import check_form, demand_known
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.keys.keyring import Keyring
+from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.membership import CatchUp
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.store.interface import KeyVersionRow, Store
+from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import Token
 
 LOOKING = frozenset({Role.OPERATOR, Role.RESPONDER, Role.AUDITOR})

@@ -20,15 +20,11 @@ from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy, Role
 from capsign_adapter.front.guard import guarded
+from capsign_adapter.model.evidence import AuditAccepted, AuditDraft
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import now_ms
-from capsign_adapter.store.interface import (
-    AuditAccepted,
-    AuditDraft,
-    AuditOutOfOrderError,
-    Store,
-    StoreUnavailableError,
-)
+from capsign_adapter.store.errors import AuditOutOfOrderError, StoreUnavailableError
+from capsign_adapter.store.interface import Store
 
 READERS = frozenset({Role.AUDITOR, Role.OPERATOR, Role.RESPONDER})
 """Roles that may read whole entries: they name workloads."""

@@ -22,13 +22,14 @@ from capsign_adapter.front.batch_watch import BatchWatch
 from capsign_adapter.front.guard import answered, guarded
 from capsign_adapter.front.places import Places
 from capsign_adapter.front.streams import Streams
+from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.sign.admit import Groups, leaf_of
 from capsign_adapter.sign.edge import failure_of, now_ms
 from capsign_adapter.sign.pipeline import EPOCH_ATTEMPTS, Pipeline, intent_in_time, signed_before
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.revocation_barrier import ReleaseTicket, RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
-from capsign_adapter.store.interface import IntentState, Store
+from capsign_adapter.store.interface import Store
 
 Response = TypeVar("Response")
 

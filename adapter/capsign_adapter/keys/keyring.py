@@ -31,7 +31,7 @@ from capsign_adapter.keys.subkeys import (
     from_okm,
     token_failure,
 )
-from capsign_adapter.store.interface import KeyVersionRow
+from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.token.interface import Feature, Token, TokenError
 
 

@@ -19,7 +19,9 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.keys import labels
-from capsign_adapter.store.interface import AuthorityRow, AuthorityState, KeyVersionRow
+from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.model.lifecycle import AuthorityState
 from capsign_adapter.token.interface import (
     Feature,
     KeyExistsError,

@@ -25,8 +25,8 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.keys.commitment import CommitmentKeys, GroupFingerprint
 from capsign_adapter.keys.keyring import Keyring, Signer
+from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.sign.snapshot import Snapshot
-from capsign_adapter.store.interface import KeyVersionRow
 
 
 @dataclass(frozen=True, slots=True)

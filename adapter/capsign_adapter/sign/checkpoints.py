@@ -11,7 +11,8 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 from capsign_adapter.keys import labels
-from capsign_adapter.store.interface import Checkpoint, Store
+from capsign_adapter.model.evidence import Checkpoint
+from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import Token
 
 TURN_S = 10.0

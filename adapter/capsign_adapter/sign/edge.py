@@ -11,7 +11,7 @@ from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenError
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from capsign_adapter.keys import labels
 from capsign_adapter.sign.condition import Look
 from capsign_adapter.sign.growth import Growth
-from capsign_adapter.store.interface import CommitUnknownError, Store, StoreUnavailableError
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import KeyMissingError, PinRejectedError, Token, TokenError
 
 EVERY_S = 2.0

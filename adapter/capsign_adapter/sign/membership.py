@@ -15,15 +15,12 @@ from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.model.control import Laggard
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier, boot_ms
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.store.interface import (
-    CommitUnknownError,
-    Laggard,
-    Store,
-    StoreUnavailableError,
-)
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.interface import Store
 
 _LOOK_S = 0.02
 """Between looks at those who lag, while a revocation waits, seconds."""

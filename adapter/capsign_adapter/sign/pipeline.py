@@ -31,6 +31,8 @@ from capsign_adapter.decide.evidence_quota import REFUSAL_BYTES, EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.model.intents import Committed, Draft, Verdict
+from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.sign.admit import Bound, Decided, Groups, Ready
 from capsign_adapter.sign.decision_cache import Recent, name_of
 from capsign_adapter.sign.edge import failure_of, now_ms, pause
@@ -39,16 +41,8 @@ from capsign_adapter.sign.revocation_barrier import ReleaseTicket
 from capsign_adapter.sign.signing_threads import Patience, Signing
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.token_turns import TokenTurns
-from capsign_adapter.store.interface import (
-    Committed,
-    CommitUnknownError,
-    Draft,
-    EpochMovedError,
-    IntentState,
-    Store,
-    StoreUnavailableError,
-    Verdict,
-)
+from capsign_adapter.store.errors import CommitUnknownError, EpochMovedError, StoreUnavailableError
+from capsign_adapter.store.interface import Store
 from capsign_adapter.store.ledger import floor_of
 
 EPOCH_ATTEMPTS = 5

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from capsign_wire import logs
 
-from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 
 _TICK_S = 0.05
 """Longest wait of a drain before it looks at the clock again, seconds."""

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from capsign_wire.key_states import SIGNS, VERIFIES
 
 from capsign_adapter.decide.revoked import RevocationIndex
-from capsign_adapter.store.interface import KeyVersionRow, Store, StoreUnavailableError
+from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.store.errors import StoreUnavailableError
+from capsign_adapter.store.interface import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ boot.
 
 from __future__ import annotations
 
+from capsign_adapter.model.evidence import AuditAccepted, AuditDraft
 from capsign_adapter.store import log
-from capsign_adapter.store.interface import AuditAccepted, AuditDraft, AuditOutOfOrderError
+from capsign_adapter.store.errors import AuditOutOfOrderError
 from capsign_adapter.store.transaction import Head, Reader, Transaction
 
 MAX_BATCHES = 256

@@ -5,8 +5,9 @@ from __future__ import annotations
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.model.lifecycle import AuthorityState
 from capsign_adapter.store import log
-from capsign_adapter.store.interface import AuthorityRow, AuthorityState
 from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
 
 _COLUMNS = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 
 MAKE_ONE = "`capsign-adapter --config FILE provision` makes it"
 """What a person does who has no store yet, as part of a sentence."""

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from capsign_adapter.store.interface import Draft, StoreUnavailableError
+from capsign_adapter.model.intents import Draft
+from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.transaction import Head, Transaction
 
 MAX_DRAFTS = 2_048

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.model.intents import Committed, Draft, Stored
+from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.store import ledger, log
-from capsign_adapter.store.interface import Committed, Draft, IntentState, Stored
 from capsign_adapter.store.transaction import Head, Reader, Row, Table, Transaction
 
 USES_KEPT_MS = 30 * 24 * 3_600_000

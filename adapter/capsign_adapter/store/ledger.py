@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_adapter.store.interface import Committed, Draft, IntentState, Stored, Verdict
+from capsign_adapter.model.intents import Committed, Draft, Stored, Verdict
+from capsign_adapter.model.lifecycle import IntentState
 
 IntentKey = tuple[str, bytes]
 """Workload and intent id: what makes an intent unique."""

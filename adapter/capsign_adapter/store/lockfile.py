@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from capsign_adapter.store.interface import StoreUnavailableError
+from capsign_adapter.store.errors import StoreUnavailableError
 
 WAIT_S = 10.0
 """Longest wait for the lock, seconds: a healthy holder keeps it for a few milliseconds."""

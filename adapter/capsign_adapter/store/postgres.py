@@ -20,7 +20,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from capsign_adapter.store import faults, log, migrate, schema
-from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.postgres_connection import Link, SilentError, Target, from_postgres
 from capsign_adapter.store.relational import RelationalStore
 from capsign_adapter.store.transaction import (

@@ -15,8 +15,8 @@ from capsign_wire import settings
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 
+from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.faults import StoreDamagedError, StoreMissingError, StoreUnsafeError
-from capsign_adapter.store.interface import StoreUnavailableError
 
 ANSWER_S = 45.0
 """Longest wait for an answer, seconds. Longer than the server lets any statement run, so that only

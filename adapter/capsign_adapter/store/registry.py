@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
+from capsign_adapter.model.control import Laggard, Revocation
+from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.store import log
-from capsign_adapter.store.interface import KeyVersionRow, Laggard, Revocation
 from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
 
 _COLUMNS = (

@@ -13,27 +13,21 @@ from capsign_evidence.merkle import leaf_hash
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import signing_pb2
 
+from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.model.control import Control, Laggard, Revocation
+from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint
+from capsign_adapter.model.intents import Committed, Draft, Stored
+from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.model.lifecycle import AuthorityState
 from capsign_adapter.store import audit, authorities, intents, ledger, log, registry
-from capsign_adapter.store.group_commit import Batch, Errand, GroupCommit, Member
-from capsign_adapter.store.interface import (
-    MAX_COLLECTED,
-    AuditAccepted,
-    AuditDraft,
+from capsign_adapter.store.errors import (
     AuditOutOfOrderError,
-    AuthorityRow,
-    AuthorityState,
-    Checkpoint,
-    Committed,
     CommitUnknownError,
-    Control,
-    Draft,
     EpochMovedError,
-    KeyVersionRow,
-    Laggard,
-    Revocation,
-    Stored,
     StoreUnavailableError,
 )
+from capsign_adapter.store.group_commit import Batch, Errand, GroupCommit, Member
+from capsign_adapter.store.interface import MAX_COLLECTED
 from capsign_adapter.store.transaction import READ_HEAD, Head, Reader, Transaction
 
 Result = TypeVar("Result")

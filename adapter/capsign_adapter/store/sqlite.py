@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from capsign_wire import logs
 
 from capsign_adapter.store import faults, log, migrate, schema
-from capsign_adapter.store.interface import StoreUnavailableError
+from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.lockfile import LockFile
 from capsign_adapter.store.relational import RelationalStore
 from capsign_adapter.store.transaction import (

@@ -7,7 +7,7 @@ from capsign_adapter.decide.admission import admit, custody_ok
 from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.capability import Capability, capability_for
 from capsign_adapter.decide.revoked import RevocationIndex
-from capsign_adapter.store.interface import Revocation
+from capsign_adapter.model.control import Revocation
 from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.context_rule import ProtocolRule
 from capsign_wire.failures import FailureError

@@ -8,7 +8,8 @@ import itertools
 import pytest
 from capsign_adapter.decide import authority
 from capsign_adapter.decide.authority import Due, Lives
-from capsign_adapter.store.interface import AuthorityRow, AuthorityState
+from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.model.lifecycle import AuthorityState
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from capsign_adapter.decide.revocation_target import check_form, demand_known
 from capsign_adapter.decide.revoked import RevocationIndex
-from capsign_adapter.store.interface import Revocation
+from capsign_adapter.model.control import Revocation
 from capsign_evidence import leaf
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.failures import FailureError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from capsign_adapter.decide.revoked import RevocationIndex
-from capsign_adapter.store.interface import Revocation
+from capsign_adapter.model.control import Revocation
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2

@@ -9,12 +9,9 @@ from capsign_adapter.decide.authority import Lives
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.roll import Realm
+from capsign_adapter.model.lifecycle import AuthorityState
 from capsign_adapter.provisioning import provision_all
-from capsign_adapter.store.interface import (
-    AuthorityState,
-    CommitUnknownError,
-    StoreUnavailableError,
-)
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenUnavailableError
 from capsign_evidence.leaf import Act
 from capsign_evidence.leaf_reader import decode

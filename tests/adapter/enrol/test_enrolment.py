@@ -14,7 +14,7 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.enrol import enrolment as flow
 from capsign_adapter.sign.edge import now_ms
-from capsign_adapter.store.interface import StoreUnavailableError
+from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_evidence.leaf_reader import IdentityIssued, IdentityRefused
 from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.failures import FailureError

@@ -14,7 +14,7 @@ from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.enrol.enrolment import Enrolment, Settings
-from capsign_adapter.store.interface import Revocation
+from capsign_adapter.model.control import Revocation
 from capsign_evidence.leaf_reader import IdentityIssued, IdentityRefused, decode
 from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.failures import FailureError

@@ -15,7 +15,7 @@ import grpc
 import pytest
 from capsign_adapter.config import Control
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
-from capsign_adapter.store.interface import StoreUnavailableError
+from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_wire.adapter.v1 import (
     admin_pb2,
     admin_pb2_grpc,

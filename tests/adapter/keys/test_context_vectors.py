@@ -8,7 +8,7 @@ import pytest
 from capsign_adapter.decide.context import Context, hkdf_info
 from capsign_adapter.keys.expand import expand
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
-from capsign_adapter.store.interface import KeyVersionRow
+from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_wire.algorithms import BY_NAME
 from capsign_wire.types.v1 import signing_pb2
 from support.fake_token import FakeToken

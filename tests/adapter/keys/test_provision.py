@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.keys.mint_key import mint_seed
-from capsign_adapter.store.interface import AuthorityRow, AuthorityState
+from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.model.lifecycle import AuthorityState
 from capsign_adapter.token.interface import KeyAttributes, TokenUnavailableError
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError

@@ -12,8 +12,8 @@ from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.keys import provision
 from capsign_adapter.keys.provision import InventoryError
+from capsign_adapter.model.lifecycle import AuthorityState
 from capsign_adapter.provisioning import provision_all
-from capsign_adapter.store.interface import AuthorityState
 from capsign_adapter.store.open import open_store
 from capsign_adapter.token.interface import TokenContestedError, TokenUnavailableError
 from capsign_wire.types.v1 import signing_pb2

@@ -9,7 +9,7 @@ import threading
 import pytest
 from capsign_adapter.sign import looks
 from capsign_adapter.sign.condition import LATE_MS, STUCK_MS, Condition
-from capsign_adapter.store.interface import StoreUnavailableError
+from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.token.interface import KeyMissingError, PinRejectedError, TokenUnavailableError
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.open import open_store
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2

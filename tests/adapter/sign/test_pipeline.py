@@ -16,7 +16,7 @@ from capsign_adapter.sign import pipeline as pipeline_module
 from capsign_adapter.sign import signing_threads as signing_module
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.fair import Turn
-from capsign_adapter.store.interface import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenUnavailableError
 from capsign_evidence.leaf_reader import Refused, RefusedUnbound, Signed, decode
 from capsign_wire.adapter.v1 import admin_pb2

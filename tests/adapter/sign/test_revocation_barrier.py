@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
-from capsign_adapter.store.interface import StoreUnavailableError
+from capsign_adapter.store.errors import StoreUnavailableError
 
 LEASE, MARGIN = 3000, 1000
 

@@ -16,7 +16,7 @@ from capsign_adapter.provisioning import provision_all
 from capsign_adapter.sign import checkpoints, snapshot
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.store.interface import StoreUnavailableError
+from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from capsign_adapter.decide import lifecycle as lc
-from capsign_adapter.store.interface import IntentState
+from capsign_adapter.model import lifecycle as lc
+from capsign_adapter.model.lifecycle import IntentState
 from capsign_wire import key_states
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as pb
-
-from capsign_adapter.store.interface import AuthorityState, IntentState
 
 S = TypeVar("S")
 E = TypeVar("E", bound=Enum)
@@ -99,6 +97,16 @@ KEY_VERSION: Table[pb.KeyState.ValueType, KeyEvent] = Table(
 )
 
 
+class IntentState(IntEnum):
+    """States of an intent in the ledger. Absent (None) is the only state from which a move is
+    legal.
+    """
+
+    DONE = 1
+    REFUSED = 2
+    NEVER = 3
+
+
 class IntentEvent(Enum):
     """What happens to an intent."""
 
@@ -157,6 +165,17 @@ HANDLE: Table[HandleState, HandleEvent] = Table(
         }
     ),
 )
+
+
+class AuthorityState(IntEnum):
+    """States of a certificate authority."""
+
+    PREPARED = 1
+    """Published, and signs nothing yet."""
+    ACTIVE = 2
+    """Trusted. The newest active one signs."""
+    RETIRED = 3
+    """Trusted no more."""
 
 
 class AuthorityEvent(Enum):

@@ -1,0 +1,28 @@
+"""Certificate authorities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from capsign_adapter.model.lifecycle import AuthorityState
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityRow:
+    """A certificate authority. `certificate` is DER; `check_value` is 8 bytes; times are
+    milliseconds since 1970, 0 for not yet.
+
+    `expires_ms` is the end of its certificate. `signed_until_ms` is a promise made before the
+    signing: nothing that it signed, or will sign without a further promise, is valid after that.
+    """
+
+    version: int
+    state: AuthorityState
+    certificate: bytes
+    label: str
+    check_value: bytes
+    created_ms: int
+    expires_ms: int
+    activated_ms: int = 0
+    signed_until_ms: int = 0
+    retired_ms: int = 0

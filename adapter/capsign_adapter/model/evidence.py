@@ -1,0 +1,43 @@
+"""What the store keeps beside the log's entries: agents' audit batches and the last checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class AuditDraft:
+    """A batch of an agent's records, decoded and checked by the caller; `batch_hash` is SHA-256 of
+    `batch`.
+    """
+
+    workload: str
+    boot_id: bytes
+    previous: bytes
+    first_sequence: int
+    last_sequence: int
+    closes: bool
+    batch: bytes
+    batch_hash: bytes
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditAccepted:
+    """The batch is durable; `leaf_index` is where it is in the log, also when it was sent
+    before.
+    """
+
+    accepted_through: int
+    leaf_index: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A signed checkpoint that was made durable before it was shown to anybody."""
+
+    tree_size: int
+    root: bytes
+    note: bytes
+    at_ms: int = field(default=0)

@@ -1,0 +1,67 @@
+"""Intents: what is decided of one item, what the ledger said of it, and the row that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.model.lifecycle import IntentState
+
+
+class Draft(NamedTuple):
+    """One decided item, ready to commit.
+
+    `leaf` is the encoded entry that goes into the log if the intent is new; `refusal_leaf(reason)`
+    makes the entry that goes in instead if the ledger refuses it (conflict, never, expired, uses
+    exhausted). `result` is the stored answer: the serialised capsign.adapter.v1.SignedItem for
+    DONE, the serialised Failure for REFUSED.
+    """
+
+    workload: str
+    intent_id: bytes
+    fingerprint: bytes
+    grant: str
+    state: IntentState
+    result: bytes
+    leaf: bytes
+    refusal_leaf: Callable[[failures_pb2.Reason.ValueType], bytes]
+    handle_serial: bytes = b""
+    max_uses: int = 0
+    late: bool = False
+    """The id is older than the retention by the clock of the replica that decided: only a row that
+    is there may answer for it.
+    """
+
+
+class Verdict(IntEnum):
+    """What the ledger said of a draft."""
+
+    NEW = 1
+    """It was inserted and sequenced: release the result."""
+    REPLAY = 2
+    """The same intent was committed before: release `stored` instead. No new leaf."""
+    REFUSED = 3
+    """The ledger refuses it for `reason`; a refusal leaf was sequenced. Release nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A final row of the ledger."""
+
+    state: IntentState
+    grant: str
+    result: bytes
+    leaf_index: int
+
+
+class Committed(NamedTuple):
+    """What became of a draft. `leaf_index` is that of the original leaf for a replay."""
+
+    verdict: Verdict
+    leaf_index: int
+    stored: Stored | None = None
+    reason: failures_pb2.Reason.ValueType = failures_pb2.REASON_UNSPECIFIED
