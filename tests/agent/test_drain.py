@@ -57,7 +57,7 @@ async def test_a_drain_does_not_say_that_a_signed_call_did_not_happen(
     async with running(place) as agent:
         stub = place.stub()
         asked = asyncio.create_task(one(stub, (await first_handle(stub)).id))
-        await until(lambda: adapter.signed and agent._reach.connected == 0)
+        await until(lambda: adapter.signed and agent.reach.connected == 0)
         await asyncio.sleep(0.2)
         agent.stop()
         assert reason(await asked) == fail.REASON_ANSWER_LOST
@@ -82,9 +82,9 @@ async def test_a_stream_that_breaks_late_in_a_drain_tells_its_callers(
         stub = place.stub()
         asked = asyncio.create_task(one(stub, (await first_handle(stub)).id))
         await until(lambda: adapter.signed)
-        close = agent._coalescer.fail_all
+        close = agent.coalescer.fail_all
         monkeypatch.setattr(
-            agent._coalescer, "fail_all", lambda *arguments: (close(*arguments), dying.start())
+            agent.coalescer, "fail_all", lambda *arguments: (close(*arguments), dying.start())
         )
         agent.stop()
         assert reason(await asked) == fail.REASON_ANSWER_LOST

@@ -76,9 +76,7 @@ CALLS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
 
 async def ended(agent: Agent) -> None:
     """Until the handles are past their end and an attempt to renew them has failed."""
-    await until(
-        lambda: "no_handles" in agent.faults() and agent._book.hindrance.failure is not None
-    )
+    await until(lambda: "no_handles" in agent.faults() and agent.book.hindrance.failure is not None)
 
 
 async def test_after_the_end_of_its_handles_an_agent_says_unavailable_and_signs_again_at_once(
@@ -136,7 +134,7 @@ async def test_the_first_call_after_the_adapters_return_is_answered(
         stub = place.stub()
         handle = (await first_handle(stub)).id
         adapter.stop()
-        await until(lambda: not agent._reach.connected)
+        await until(lambda: not agent.reach.connected)
         assert (await told(_sign(stub, handle))).reason == fail.REASON_UPSTREAM_UNREACHABLE
         adapter.start()
         if name == "verify":  # of a signature that is none
@@ -162,7 +160,7 @@ async def test_all_who_call_in_an_outage_share_one_attempt(
         stub = place.stub()
         handle = (await first_handle(stub)).id
         adapter.stop()
-        await until(lambda: not agent._reach.connected)
+        await until(lambda: not agent.reach.connected)
         async with await asyncio.start_server(hang_up, "127.0.0.1", adapter.port):
             told_all = await asyncio.gather(*(told(_sign(stub, handle)) for _ in range(200)))
     assert {failure.reason for failure in told_all} == {fail.REASON_UPSTREAM_UNREACHABLE}
@@ -182,7 +180,7 @@ async def test_an_agent_that_starts_while_the_adapter_is_away_calls_no_id_unknow
             failure = await told(call(stub, "an-id-of-the-life-before"))
             assert (name, failure.reason) == (name, fail.REASON_UPSTREAM_UNREACHABLE), failure
         adapter.start()
-        await until(lambda: agent._reach.connected)
+        await until(lambda: agent.reach.connected)
         assert (
             await told(_sign(stub, "an-id-of-the-life-before"))
         ).reason == fail.REASON_HANDLE_UNKNOWN
@@ -200,7 +198,7 @@ async def test_who_waits_in_vain_for_an_adapter_that_hangs_hears_why_before_the_
     request = agent_pb2.SignRequest(handle_id="an-id", algorithm=alg.ALGORITHM_ED25519, item=item)
     try:
         async with running(place, ready=False) as agent:
-            await until(lambda: agent._reach.connected)
+            await until(lambda: agent.reach.connected)
             stub = place.stub()
             lists, signs = (
                 told(call)
@@ -228,7 +226,7 @@ async def test_what_was_withdrawn_before_the_outage_stays_refused_during_it(
         await until(lambda: adapter.watchers)
         del adapter.grants["gone"]
         adapter.tell(revocation_epoch=1, policy_digest=bytes(32), dropped_grants=["gone"])
-        await until(lambda: "gone" not in agent._book.issued)
+        await until(lambda: "gone" not in agent.book.issued)
         adapter.stop()
         await ended(agent)
         for name in ("sign", "public keys", "verify", "resolve"):

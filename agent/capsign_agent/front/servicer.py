@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-import grpc.aio
 from capsign_wire import bounds, logs, trace_context
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.tracing import PassingTracer, Span, Tracer, note_items
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.front.admission import UNREAD_S, Inbox, abort, at_end_of_call
+from capsign_agent.front.admission import abort, at_end_of_call
+from capsign_agent.front.application_stream import ApplicationStream, number_of
+from capsign_agent.front.gate import Gate
 from capsign_agent.front.memory_budget import Room, surplus, weight
 from capsign_agent.front.reading import Turns
 from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.registry import SocketHandles
 from capsign_agent.sign.lookups import Lookups
 from capsign_agent.sign.path import SigningPath
+from capsign_agent.upstream.connections import Connections
 
 T = TypeVar("T")
 
@@ -34,49 +37,37 @@ SIGN, SIGN_BATCH, SIGN_STREAM = (
 )
 
 
-class Gate(Protocol):
-    """Whether new calls are taken."""
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What all sockets have in common."""
 
-    def enter(self) -> None:
-        """Count a call in. Raises FailureError DRAINING."""
-
-    @property
-    def away(self) -> bool:
-        """Whether no adapter is connected."""
-
-    async def seek(self, timeout_s: float) -> None:
-        """See whether one is there again, within so many seconds."""
-
-    def leave(self) -> None:
-        """Count it out."""
+    path: SigningPath
+    lookups: Lookups
+    finder: HandleFinder
+    gate: Gate
+    connections: Connections
+    turns: Turns
+    timeout_s: float
+    """The longest that a call may take."""
+    stream_calls: int
+    """The most calls that may be open on one stream."""
 
 
 class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
     """One object for each socket: it *is* the caller's identity (step 1)."""
 
-    def __init__(
-        self,
-        socket: SocketHandles,
-        path: SigningPath,
-        lookups: Lookups,
-        gate: Gate,
-        room: Room,
-        turns: Turns,
-        *,
-        timeout_s: float,
-        stream_calls: int,
-        finder: HandleFinder,
-    ) -> None:
-        self._finder = finder
+    def __init__(self, socket: SocketHandles, room: Room, service: Service) -> None:
         self._socket = socket
-        self._path = path
-        self._lookups = lookups
-        self._gate = gate
         self._room = room
-        self._turns = turns
+        self._path = service.path
+        self._lookups = service.lookups
+        self._finder = service.finder
+        self._gate = service.gate
+        self._connections = service.connections
+        self._turns = service.turns
+        self._timeout_s = service.timeout_s
+        self._stream_calls = service.stream_calls
         self._asking = asyncio.Semaphore(LOOKUPS_AT_ONCE)
-        self._timeout_s = timeout_s
-        self._stream_calls = stream_calls
         self.tracer: Tracer = PassingTracer()
         """Replaced once exporters are loaded."""
 
@@ -124,7 +115,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self, _: AsyncIterator[agent_pb2.SignStreamRequest], context: Any
     ) -> None:
         try:
-            await _Stream(
+            await ApplicationStream(
                 self, context, self._room, self._turns, self._socket.name, self._stream_calls
             ).run()
         except FailureError as error:
@@ -188,7 +179,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         """One call of a stream. Never raises; what cannot be read at all is answered under the id
         0.
         """
-        call_id = _number(request)
+        call_id = number_of(request)
         try:
             self._gate.enter()
         except FailureError as error:
@@ -197,7 +188,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             bounds.check(request)
             _count(request.groups)
             timeout_s = min(request.timeout_ms / 1000 or self._timeout_s, self._timeout_s)
-            if self._gate.away:
+            if self._connections.away:
                 timeout_s = await self._after_a_look(timeout_s)
             trace, links = trace_context.of_message(request) if request.traceparent else ("", ())
             with self.tracer.span(
@@ -232,7 +223,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             timeout_s = self._timeout_s
             if remaining is not None:
                 timeout_s = max(0.001, min(remaining, timeout_s))
-            if self._gate.away:
+            if self._connections.away:
                 timeout_s = await self._after_a_look(timeout_s)
             answer = await act(timeout_s)
             if more := surplus(answer):
@@ -250,129 +241,13 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         """What is left of a call's time after one more attempt to reach an adapter."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
-        await self._gate.seek(timeout_s)
+        await self._connections.seek(timeout_s)
         return max(0.001, until - loop.time())
 
     def _hold(self, weighed: int) -> None:
         """Take room until this RPC is over. Raises FailureError OVERLOADED."""
         self._room.take(weighed)
         at_end_of_call(lambda: self._room.give(weighed))
-
-
-class _Stream:
-    """One application stream: calls run side by side up to a bound, answers go out one at a time as
-    they come.
-
-    A call counts, and holds its room, until its answer is written: an application that does not
-    read is not read from either.
-    """
-
-    def __init__(
-        self,
-        servicer: SigningServicer,
-        context: Any,
-        room: Room,
-        turns: Turns,
-        socket: str,
-        most: int,
-    ) -> None:
-        self._servicer = servicer
-        self._context = context
-        self._room = room
-        self._turns = turns
-        self._socket = socket
-        self._most = most
-        self._task: asyncio.Task[Any] | None = None
-        self._calls = 0
-        self._held = 0
-        """Bytes of the room."""
-        self._freed = asyncio.Event()
-        self._ready: deque[tuple[agent_pb2.SignStreamResponse, int]] = deque()
-        self._writing = False
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def run(self) -> None:
-        """Raises FailureError OVERLOADED if it was ended for the sake of others. Who opens another
-        loses nothing by it.
-        """
-        self._task = asyncio.current_task()
-        inbox = Inbox(self._context, self._turns, self._socket, lambda: not self._calls)
-        try:
-            while self._take_in(await inbox.next()):
-                # the socket's flow control holds back the rest
-                while self._calls >= self._most or self._held > self._room.share:
-                    inbox.close()
-                    self._freed.clear()
-                    await self._freed.wait()
-            inbox.close()
-            while self._tasks:
-                await asyncio.wait(self._tasks)
-        finally:
-            inbox.close()
-            for task in self._tasks:
-                task.cancel()
-            self._room.give(self._held)
-            self._held = 0
-            self._ready.clear()
-
-    def _take_in(self, request: Any) -> bool:
-        """Begin a call; False if there was no more. Nobody else keeps the request: a stream that
-        idles holds none.
-        """
-        if request is grpc.aio.EOF:
-            return False
-        weighed = 0
-        try:
-            weighed = self._room.take(weight(request))
-        except FailureError as error:
-            request = bounds.Unparsed(error.to_item(), _number(request))
-        self._calls += 1
-        self._held += weighed
-        task = asyncio.get_running_loop().create_task(self._one(request, weighed))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return True
-
-    async def _one(self, request: agent_pb2.SignStreamRequest, weighed: int) -> None:
-        self._ready.append((await self._servicer.answer(request), weighed))
-        if self._writing:
-            return
-        self._writing = True
-        self._watch_writing()
-        try:
-            while self._ready:
-                await self._context.write(self._ready[0][0])
-                self._done_with(self._ready.popleft()[1])
-        except Exception:
-            # whatever gRPC raises when the application has gone: nobody is left to tell
-            while self._ready:  # that answer and those behind it
-                self._done_with(self._ready.popleft()[1])
-        finally:
-            self._writing = False
-            self._watch.cancel()
-
-    def _watch_writing(self) -> None:
-        """Should the answer that is being written now still be there after a while, the stream is
-        cut off.
-        """
-        self._watch = asyncio.get_running_loop().call_later(UNREAD_S, self._look_at, self._ready[0])
-
-    def _look_at(self, answer: tuple[agent_pb2.SignStreamResponse, int]) -> None:
-        if self._ready[0] is answer and self._task is not None:
-            self._task.cancel()
-        else:
-            self._watch_writing()
-
-    def _done_with(self, weighed: int) -> None:
-        self._calls -= 1
-        self._held -= weighed
-        self._room.give(weighed)
-        self._freed.set()
-
-
-def _number(request: Any) -> int:
-    """The `call_id`, where it could be read."""
-    return request.number if isinstance(request, bounds.Unparsed) else request.call_id
 
 
 def _count(groups: Sequence[agent_pb2.SignGroup]) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
@@ -86,29 +87,33 @@ class Reachability:
             self.down_since = self._down_before
 
 
+@dataclass(frozen=True, slots=True)
+class StreamSetup:
+    """What all signing streams have in common."""
+
+    coalescer: Coalescer
+    path: Path
+    reach: Reachability
+    metrics: Metrics
+    exchange_s: float
+    """How long an adapter may take to answer a batch."""
+    connect_s: float
+    """How long one attempt to connect may take."""
+
+
 class SignStream:
     """Runs until it is retired. For one event loop."""
 
-    def __init__(
-        self,
-        target: Target,
-        line: Line,
-        coalescer: Coalescer,
-        path: Path,
-        reach: Reachability,
-        metrics: Metrics,
-        exchange_s: float,
-        connect_s: float,
-    ) -> None:
+    def __init__(self, target: Target, line: Line, setup: StreamSetup) -> None:
         self._target = target
         self._line = line
-        self._coalescer = coalescer
-        self._path = path
-        self._reach = reach
-        self._metrics = metrics
-        self._batch_size = metrics.histogram("capsign.batch.size")
-        self._exchange_s = exchange_s
-        self._connect_s = connect_s
+        self._coalescer = setup.coalescer
+        self._path = setup.path
+        self._reach = setup.reach
+        self._metrics = setup.metrics
+        self._batch_size = setup.metrics.histogram("capsign.batch.size")
+        self._exchange_s = setup.exchange_s
+        self._connect_s = setup.connect_s
         self._woken: asyncio.Future[None] | None = None
         self._retired = False
         self._batches = 0
@@ -279,11 +284,13 @@ class SignStream:
             asyncio.get_running_loop().call_later(AGAIN_AFTER_S, self._coalescer.again, again)
 
 
-def streams_of(
-    make: Callable[[Target, Line], SignStream], targets: list[Target]
-) -> list[SignStream]:
+def streams_of(targets: list[Target], setup: StreamSetup) -> list[SignStream]:
     """The streams of one generation: one on each line of each target, interleaved so that load
     spreads over replicas.
     """
     count = max((len(target.lines) for target in targets), default=0)
-    return [make(target, target.lines[index]) for index in range(count) for target in targets]
+    return [
+        SignStream(target, target.lines[index], setup)
+        for index in range(count)
+        for target in targets
+    ]

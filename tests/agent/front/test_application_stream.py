@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 import pytest
+from capsign_agent.front.application_stream import ApplicationStream
 from capsign_agent.front.memory_budget import CALL_BYTES, Room
 from capsign_agent.front.reading import Turns
-from capsign_agent.front.servicer import _Stream
 from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
@@ -89,9 +89,11 @@ def room(most: int = WIDE) -> Room:
     return Room(most, Metrics())
 
 
-def stream(application: Application, held: Room | None = None, most: int = MOST) -> _Stream:
+def stream(
+    application: Application, held: Room | None = None, most: int = MOST
+) -> ApplicationStream:
     servicer: Any = Answering()
-    return _Stream(servicer, application, held or room(), Turns(1, 7), "app", most)
+    return ApplicationStream(servicer, application, held or room(), Turns(1, 7), "app", most)
 
 
 async def test_an_application_that_does_not_read_is_not_read_from() -> None:

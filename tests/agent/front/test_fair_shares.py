@@ -56,7 +56,7 @@ async def test_questions_of_one_socket_go_to_the_adapter_some_at_a_time(
             asked.append(asyncio.get_running_loop().create_future())
             return await asked[-1]
 
-        monkeypatch.setattr(agent._lookups, "public_keys", ask)
+        monkeypatch.setattr(agent.service.lookups, "public_keys", ask)
         request = agent_pb2.GetPublicKeysRequest(handle_id=handle.id, algorithm=alg.ALGORITHM_ES256)
         calls = [
             asyncio.ensure_future(stub.GetPublicKeys(request)) for _ in range(LOOKUPS_AT_ONCE + 2)

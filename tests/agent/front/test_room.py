@@ -159,10 +159,10 @@ async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_h
     there are.
     """
     async with running(place) as agent:
-        [servicer] = agent._servicers
+        [memory] = agent.servers.rooms
         await first_handle(place.stub())
         answer = await place.stub().ListHandles(agent_pb2.ListHandlesRequest())
-        await until(lambda: servicer._room.held == 0)
+        await until(lambda: memory.held == 0)
         reader, writer = await asyncio.open_unix_connection(str(place.socket))
         headers = (
             b"\x83\x86"
@@ -176,11 +176,11 @@ async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_h
             + frame(1, 4, 1, headers)
             + frame(0, 1, 1, bytes(5))
         )
-        while b"content-type" not in (await reader.read(4096)) and not servicer._room.held:
+        while b"content-type" not in (await reader.read(4096)) and not memory.held:
             pass
-        await until(lambda: servicer._room.held == RPC_BYTES + CALL_BYTES + answer.ByteSize())
+        await until(lambda: memory.held == RPC_BYTES + CALL_BYTES + answer.ByteSize())
         writer.close()
-        await until(lambda: servicer._room.held == 0)
+        await until(lambda: memory.held == 0)
 
 
 async def test_an_answer_with_keys_is_weighed_too(
@@ -193,25 +193,23 @@ async def test_an_answer_with_keys_is_weighed_too(
     async with running(place) as agent:
         stub = place.stub()
         handle = await first_handle(stub)
-        [servicer] = agent._servicers
+        [memory] = agent.servers.rooms
         asked = agent_pb2.GetPublicKeysRequest(
             handle_id=handle.id, algorithm=alg.ALGORITHM_ES256, context=context
         )
         size = (await stub.GetPublicKeys(asked)).ByteSize()
         assert size > 0
-        await until(lambda: servicer._room.held == 0)
+        await until(lambda: memory.held == 0)
         held: list[int] = []
-        give = servicer._room.give
-        monkeypatch.setattr(
-            servicer._room, "give", lambda weighed: (held.append(weighed), give(weighed))
-        )
+        give = memory.give
+        monkeypatch.setattr(memory, "give", lambda weighed: (held.append(weighed), give(weighed)))
         await stub.GetPublicKeys(asked)
-        await until(lambda: servicer._room.held == 0)
+        await until(lambda: memory.held == 0)
         assert sum(held) == RPC_BYTES + weight(asked) + size
-        monkeypatch.setattr(servicer._room, "_most", RPC_BYTES + weight(asked) + size - 1)
+        monkeypatch.setattr(memory, "_most", RPC_BYTES + weight(asked) + size - 1)
         with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
             await stub.GetPublicKeys(asked)
-        await until(lambda: servicer._room.held == 0)
+        await until(lambda: memory.held == 0)
 
 
 async def test_streams_on_which_nothing_is_asked_are_bounded_too(
@@ -221,7 +219,7 @@ async def test_streams_on_which_nothing_is_asked_are_bounded_too(
     async with running(place) as agent:
         stub = place.stub()
         await first_handle(stub)
-        room = agent._servicers[0]._room
+        room = agent.servers.rooms[0]
         await until(lambda: room.held == 0)
         monkeypatch.setattr(room, "_most", 3 * RPC_BYTES)
         streams = [stub.SignStream() for _ in range(4)]
@@ -265,7 +263,7 @@ async def test_a_call_that_fails_leaves_nothing_to_the_garbage_collector(
             for _ in range(5):
                 with pytest.raises(grpc.aio.AioRpcError):
                     await stub.Sign(agent_pb2.SignRequest())
-            await until(lambda: agent._servicers[0]._room.held == 0)
+            await until(lambda: agent.servers.rooms[0].held == 0)
 
         assert await knots(refused) == []
 
@@ -292,7 +290,7 @@ async def test_a_call_whose_answer_was_lost_leaves_nothing_either(
             ]
             answer = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=groups))
             assert answer.groups[0].items[0].failure.reason == fail.REASON_ANSWER_LATE
-            await until(lambda: agent._servicers[0]._room.held == 0)
+            await until(lambda: agent.servers.rooms[0].held == 0)
 
         assert await knots(lost) == []
         answering.set()
@@ -312,6 +310,6 @@ async def test_a_stream_that_makes_room_for_others_leaves_nothing_either(
                 if one.done():
                     assert await one.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
                 one.cancel()
-            await until(lambda: agent._servicers[0]._room.held == 0)
+            await until(lambda: agent.servers.rooms[0].held == 0)
 
         assert await knots(crowd) == []

@@ -61,9 +61,9 @@ async def test_new_certificate_files_bring_new_connections_and_new_handles(
         stub = place.stub()
         handle = (await first_handle(stub)).id
         assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
-        before, issued = agent._upstream, adapter.issued
+        before, issued = agent.connections.current, adapter.issued
         place.ca.write(place.root / "tls")
-        await until(lambda: agent._upstream is not before and adapter.issued > issued)
+        await until(lambda: agent.connections.current is not before and adapter.issued > issued)
         assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
 
 
@@ -76,7 +76,7 @@ async def test_an_expired_certificate_is_named_and_does_not_spin(
     place.upstream = "unreachable_after_ms = 0"
     place.extra = "[limits]\ndrain_ms = 200"
     async with running(place, ready=False) as agent:
-        refusal = agent._refusing()
+        refusal = agent.connections.refusing()
         assert refusal is not None
         assert "certificate has expired" in refusal.detail
         await asyncio.sleep(0.5)
@@ -96,7 +96,7 @@ async def test_a_change_of_policy_brings_new_handles_and_forgets_keys(
         assert len(before.keys) == 1
         adapter.rotate(alg.ALGORITHM_ED25519)
         assert len((await stub.GetPublicKeys(ask)).keys) == 1
-        await until(lambda: adapter.watchers and agent._renewal._policy)
+        await until(lambda: adapter.watchers and agent.renewal._policy)
         issued = adapter.issued
         adapter.tell(revocation_epoch=1, policy_digest=b"2" * 32)
         await until(lambda: adapter.issued > issued)

@@ -81,7 +81,7 @@ async def generation(agent: Agent, change: Any) -> None:
     """Do what leads to new credentials and wait until the agent works with them alone: the old
     connections are closed.
     """
-    before = agent._upstream
+    before = agent.connections.current
     channels = [line.channel for target in before.targets for line in target.lines]
     change()
     await until(
@@ -94,7 +94,7 @@ def wake(agent: Agent, identity: FakeIdentity) -> None:
     """More than half of the certificate's life goes by, all at once. The next one lives longer: it
     is dated by the real clock.
     """
-    source: Any = agent._source
+    source: Any = agent.source
     clock, passed_s = source._clock, identity.life.total_seconds() * 0.55
     identity.life *= 2
     source._clock = lambda: clock() + passed_s
@@ -118,7 +118,7 @@ async def test_before_the_adapter_is_up_the_sockets_refuse_and_health_says_why(
     adapter.stop()
     place.upstream = "unreachable_after_ms = 0"
     async with running(place, ready=False) as agent:
-        await until(lambda: "UPSTREAM_UNREACHABLE" in agent.faults() and agent._health._probe)
+        await until(lambda: "UPSTREAM_UNREACHABLE" in agent.faults() and agent.health._probe)
         assert (
             await probed(place)
             == "NOT_SERVING no_identity UPSTREAM_UNREACHABLE no_handles no_upstream"
@@ -129,7 +129,7 @@ async def test_before_the_adapter_is_up_the_sockets_refuse_and_health_says_why(
             fail.REASON_UPSTREAM_UNREACHABLE,
             fail.OUTCOME_UNAVAILABLE,
         )
-        refusal = agent._refusing()
+        refusal = agent.connections.refusing()
         assert refusal is not None
         assert "no identity yet" in refusal.detail
         adapter.start()
@@ -253,7 +253,7 @@ async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft
     sent over the connections of another key. Handles of the new key were once taken while the old
     streams signed: calls were refused as stolen, finally.
     """
-    monkeypatch.setattr("capsign_agent.agent.backoff_s", lambda failures: 0.4)
+    monkeypatch.setattr("capsign_agent.upstream.changeover.backoff_s", lambda failures: 0.4)
     stop, heard = asyncio.Event(), []
 
     async def caller(stub: Any, handle: str) -> None:
@@ -264,7 +264,7 @@ async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft
     async with running(place) as agent:
         stub = place.stub()
         calling = asyncio.create_task(caller(stub, (await first_handle(stub)).id))
-        await until(lambda: adapter.watchers and agent._renewal._policy)
+        await until(lambda: adapter.watchers and agent.renewal._policy)
         adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE
         adapter.tell(
             revocation_epoch=2, policy_digest=b"2" * 32
@@ -289,14 +289,14 @@ async def test_a_certificate_that_no_adapter_takes_does_not_keep_out_the_next(
     """Handles are refused under the second certificate for as long as it lives; the third is used
     though the second never was.
     """
-    monkeypatch.setattr("capsign_agent.agent.backoff_s", lambda failures: 30.0)
+    monkeypatch.setattr("capsign_agent.upstream.changeover.backoff_s", lambda failures: 30.0)
     async with running(place) as agent:
-        first = agent._upstream
+        first = agent.connections.current
         adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE
         wake(agent, identity)
         await until(lambda: identity.renewed)
         await asyncio.sleep(0.2)
-        assert agent._upstream is first
+        assert agent.connections.current is first
         adapter.faults.issue = 0
         await generation(agent, lambda: wake(agent, identity))
         assert len(identity.renewed) == 2
@@ -308,18 +308,18 @@ async def test_when_the_old_certificate_ended_callers_hear_that_they_may_try_aga
     """No handle of the new certificate can be had and the old one has ended: nothing is signed,
     nothing is refused for good, and evidence goes over the new connections.
     """
-    monkeypatch.setattr("capsign_agent.agent.backoff_s", lambda failures: 0.02)
+    monkeypatch.setattr("capsign_agent.upstream.changeover.backoff_s", lambda failures: 0.02)
     place.upstream = "unreachable_after_ms = 0"
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
-        first: Any = agent._upstream
+        first: Any = agent.connections.current
         adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE
         wake(agent, identity)
         await until(lambda: identity.renewed)
         assert (await sign(stub, handle)).signature
         first._ends = 1.0
-        await until(lambda: agent._upstream is not first and not agent._reach.connected)
+        await until(lambda: agent.connections.current is not first and not agent.reach.connected)
         told = await refused(sign(stub, handle))
         assert told.outcome == fail.OUTCOME_UNAVAILABLE
         await until(lambda: not agent.journal.waiting)

@@ -169,7 +169,7 @@ async def test_calls_gather_while_the_streams_are_busy(place: Home, adapter: Fak
         await until(
             lambda: (
                 len(adapter.requests) == 2
-                and agent._coalescer.items == 60 - sum(map(_items, adapter.requests))
+                and agent.coalescer.items == 60 - sum(map(_items, adapter.requests))
             )
         )
         gate.set()
@@ -193,13 +193,13 @@ async def test_a_caller_that_leaves_takes_back_what_was_not_sent(
         stub = place.stub()
         handle = (await first_handle(stub)).id
         # with one of them both calls would be one batch
-        await until(lambda: len(agent._coalescer._parked) == 2)
+        await until(lambda: len(agent.coalescer._parked) == 2)
         busy = [asyncio.create_task(one(stub, handle)) for _ in range(2)]
         await until(lambda: len(adapter.requests) == 2)
         waiting = asyncio.create_task(one(stub, handle))
-        await until(lambda: agent._coalescer.items == 1)
+        await until(lambda: agent.coalescer.items == 1)
         waiting.cancel()
-        await until(lambda: agent._coalescer.items == 0)
+        await until(lambda: agent.coalescer.items == 0)
         gate.set()
         await asyncio.gather(*busy)
     assert len(adapter.ledger) == 2
@@ -218,11 +218,11 @@ async def test_a_caller_that_leaves_between_two_tries_leaves_an_outcome_on_recor
         stub = place.stub()
         handle = (await first_handle(stub)).id
         asked = asyncio.create_task(one(stub, handle))
-        await until(lambda: adapter.signed and agent._reach.connected == 0)
+        await until(lambda: adapter.signed and agent.reach.connected == 0)
         await asyncio.sleep(0.2)
         assert agent.journal._promised
         asked.cancel()
-        await until(lambda: agent._in_flight == 0)
+        await until(lambda: agent.gate.in_flight == 0)
         adapter.faults.before_answer = lambda _: None
         await asyncio.to_thread(dying.join)
         adapter.start()
@@ -418,7 +418,7 @@ async def test_a_caller_that_leaves_while_a_moved_key_is_fetched_has_nothing_sen
         asked = asyncio.create_task(batch(stub, *groups()))
         await asyncio.wait_for(reached.wait(), 20)
         asked.cancel()
-        await until(lambda: agent._in_flight == 0)
+        await until(lambda: agent.gate.in_flight == 0)
         gate.set()
         assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
     assert adapter.signed == 3, "two before the keys moved, and the last"
@@ -457,8 +457,8 @@ async def test_over_a_restart_calls_wait_and_after_a_while_they_are_refused_at_o
         stub = place.stub()
         handle = (await first_handle(stub)).id
         adapter.stop()
-        await until(lambda: agent._reach.connected == 0)
-        await until(lambda: agent._refusing() is not None)
+        await until(lambda: agent.reach.connected == 0)
+        await until(lambda: agent.connections.refusing() is not None)
         assert reason(await one(stub, handle)) == fail.REASON_UPSTREAM_UNREACHABLE
         assert "no_upstream" in agent.faults()
         adapter.start()

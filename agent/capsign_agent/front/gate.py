@@ -1,0 +1,41 @@
+"""The calls that are under way, of all sockets; closed once the agent drains."""
+
+from __future__ import annotations
+
+import asyncio
+
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+
+class Gate:
+    """For one event loop."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self._closed = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    def enter(self) -> None:
+        """A call begins. Raises FailureError DRAINING."""
+        if self._closed:
+            raise FailureError(
+                failures_pb2.REASON_DRAINING, "The agent is stopping.", retry_after_ms=500
+            )
+        self.in_flight += 1
+        self._quiet.clear()
+
+    def leave(self) -> None:
+        """A call has ended."""
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._quiet.set()
+
+    def close(self) -> None:
+        """No call begins from now on."""
+        self._closed = True
+
+    async def quiet(self) -> None:
+        """Until no call is under way."""
+        await self._quiet.wait()

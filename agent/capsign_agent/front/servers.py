@@ -1,0 +1,109 @@
+"""A gRPC server for each socket: a container's socket is what tells its calls from the others'."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc.aio
+from capsign_wire.agent.v1 import agent_pb2_grpc
+from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.memory_limit import resident
+from capsign_wire.rpc_metrics import MeasuredRegistrar
+from capsign_wire.telemetry import Metrics
+from capsign_wire.tracing import Tracer
+
+from capsign_agent import process
+from capsign_agent.front.admission import Front, Leaving, server_options
+from capsign_agent.front.memory_budget import Heavy, Room
+from capsign_agent.front.memory_shares import Budget
+from capsign_agent.front.reading import GRACE_S, QUIET_S
+from capsign_agent.front.servicer import Service, SigningServicer
+from capsign_agent.front.sockets import SocketClaim, SocketError
+from capsign_agent.handles.registry import SocketHandles
+
+
+class Servers:
+    """For one event loop."""
+
+    def __init__(
+        self, claims: Sequence[SocketClaim], service: Service, shares: Budget, metrics: Metrics
+    ) -> None:
+        """`shares`: what all sockets together may have."""
+        self._claims = claims
+        self._service = service
+        self._shares = shares
+        self._metrics = metrics
+        self._heavy = Heavy()
+        self._leaving = Leaving()
+        self._servers: list[grpc.aio.Server] = []
+        self._servicers: list[SigningServicer] = []
+        self.rooms: list[Room] = []
+        """The memory of each socket."""
+
+    async def start(self, handles: Sequence[SocketHandles]) -> None:
+        """Serve. Raises SocketError."""
+        for claim, own in zip(self._claims, handles, strict=True):
+            self._servers.append(await self._serve(claim, own))
+
+    async def stop(self) -> None:
+        """End what is under way, within 0.2 s."""
+        await asyncio.gather(*(server.stop(0.2) for server in self._servers))
+
+    def release(self) -> None:
+        """Remove the sockets."""
+        for claim in self._claims:
+            claim.release()
+
+    @property
+    def intact(self) -> bool:
+        """Whether all sockets are still the ones that were bound."""
+        return all(claim.intact for claim in self._claims)
+
+    @property
+    def used(self) -> float:
+        """The share of its memory that the fullest socket has taken."""
+        return max(room.used for room in self.rooms)
+
+    def trace_with(self, tracer: Tracer) -> None:
+        """Spans go to this tracer from now on."""
+        for servicer in self._servicers:
+            servicer.tracer = tracer
+
+    async def keep_turns(self) -> None:
+        """Take turns back from who reads too long, and give memory back to the kernel after much
+        was held.
+        """
+        loop, turns = asyncio.get_running_loop(), self._service.turns
+        giving = process.GivingBack()
+        while True:
+            await asyncio.sleep(QUIET_S if turns.contended else GRACE_S)
+            now = loop.time()
+            turns.look(now)
+            if giving.due(now, before := resident()):
+                process.give_back()
+                giving.given(now, before, resident())
+
+    async def _serve(self, claim: SocketClaim, handles: SocketHandles) -> grpc.aio.Server:
+        sockets = len(self._claims)
+        most = process.connections_for(sockets, self._shares.connections)
+        server = grpc.aio.server(options=server_options(self._shares, most))
+        room = Room(self._shares.call_bytes // sockets, self._metrics, self._heavy)
+        self.rooms.append(room)
+        servicer = SigningServicer(handles, room, self._service)
+        self._servicers.append(servicer)
+        measured = MeasuredRegistrar(server, self._metrics)
+        front = Front(measured, room, self._service.turns, self._leaving, handles.name)
+        registrar: Any = LenientRegistrar(front)
+        agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, registrar)
+        try:
+            server.add_insecure_port(claim.address)
+        except RuntimeError:
+            raise SocketError(
+                f"The socket {claim.path} cannot be bound. See that its directory exists "
+                f"and has room."
+            ) from None
+        await server.start()
+        claim.bound()
+        return server
