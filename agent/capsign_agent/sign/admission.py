@@ -10,8 +10,8 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.handles.registry import Held
+from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign.group_work import GroupWork
-from capsign_agent.sign.public_keys import Context
 
 
 def admit(work: GroupWork, held: Held, now: float) -> None:
@@ -24,7 +24,7 @@ def admit(work: GroupWork, held: Held, now: float) -> None:
     work.held = held
     suffix, suffix_bytes = held.rule.settle(group.purpose, group.algorithm, group.context)  # 4
     work.row = ALGORITHMS[group.algorithm]
-    work.context = Context(held, group.algorithm, suffix, suffix_bytes)
+    work.scope = HandleScope(held, group.algorithm, suffix, suffix_bytes)
     count = len(group.items)
     granted, wait_ms = held.rate.take(count, now)  # 5
     work.positions = range(granted)

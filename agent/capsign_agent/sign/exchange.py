@@ -14,7 +14,9 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_agent.sign.group_work import GroupWork
 from capsign_agent.sign.inputs import Inputs
 from capsign_agent.sign.outcomes import OutcomeRecorder
-from capsign_agent.upstream.coalesce import BATCH_BYTES, ITEM_OVERHEAD, Call, Coalescer
+from capsign_agent.upstream.batch import BATCH_BYTES
+from capsign_agent.upstream.call import ITEM_OVERHEAD, Call
+from capsign_agent.upstream.coalesce import Coalescer
 
 
 class _Piece(NamedTuple):
@@ -82,16 +84,13 @@ class Exchange:
 
     def _submitted(self, work: GroupWork, traceparent: str) -> Iterator[_Piece]:
         """Queue what passed of a group, in pieces that fit into a batch."""
-        context = work.context
-        if context is None or not work.intents:
+        scope = work.scope
+        if scope is None or not work.intents:
             return
         loop = asyncio.get_running_loop()
         for start, end in _cuts(work.inputs, self._coalescer.piece_items):
             call = Call(
-                context.held,
-                context.algorithm,
-                context.suffix,
-                context.suffix_bytes,
+                scope,
                 work.kid,
                 work.intents[start:end],
                 work.inputs[start:end],

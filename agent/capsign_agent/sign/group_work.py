@@ -11,9 +11,9 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent.handles.registry import Held
+from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign.outcomes import named
-from capsign_agent.sign.public_keys import Context
-from capsign_agent.upstream.coalesce import Answer
+from capsign_agent.upstream.call import Answer
 
 
 class GroupWork:
@@ -22,7 +22,6 @@ class GroupWork:
     """
 
     __slots__ = (
-        "context",
         "group",
         "held",
         "inputs",
@@ -33,6 +32,7 @@ class GroupWork:
         "refused",
         "results",
         "row",
+        "scope",
         "signed_by",
         "whole",
     )
@@ -42,7 +42,7 @@ class GroupWork:
         self.results: list[agent_pb2.SignedItem | None] = [None] * len(group.items)
         self.held: Held | None = None
         self.row: AlgorithmRow | None = None
-        self.context: Context | None = None
+        self.scope: HandleScope | None = None
         self.kid = ""
         """ML-DSA: the key that the inputs are made for."""
         self.positions: Sequence[int] = ()

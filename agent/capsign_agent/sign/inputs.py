@@ -11,9 +11,10 @@ from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign import hashing
 from capsign_agent.sign.group_work import GroupWork
-from capsign_agent.sign.public_keys import Context, Known, PublicKeys
+from capsign_agent.sign.public_keys import Known, PublicKeys
 
 SLICE = 64
 """Items that are worked on in one go while several sockets sign."""
@@ -60,10 +61,10 @@ class Inputs:
         """ML-DSA: a mu names one public key. Make those of the items that were refused because the
         key was rotated under the key that signs now. Raises FailureError if it does not come.
         """
-        assert work.context is not None
-        stale = self._keys.cached(work.context)
+        assert work.scope is not None
+        stale = self._keys.cached(work.scope)
         newer_than = stale.fetched if stale is not None else -1.0
-        work.kid, mu = (await self._fetched(work.context, deadline, newer_than)).mu()
+        work.kid, mu = (await self._fetched(work.scope, deadline, newer_than)).mu()
         items = work.group.items
         again = [at for at in work.waiting_for_new_key() if items[at].HasField("message")]
         work.positions = again
@@ -72,18 +73,20 @@ class Inputs:
 
     async def _mu(self, work: GroupWork, deadline: float) -> Callable[[bytes], bytes]:
         """The hasher of ML-DSA, which needs the public key."""
-        assert work.context is not None
-        known = self._keys.cached(work.context) or await self._fetched(work.context, deadline)
+        assert work.scope is not None
+        known = self._keys.cached(work.scope) or await self._fetched(work.scope, deadline)
         work.kid, mu = known.mu()
         return mu
 
-    async def _fetched(self, context: Context, deadline: float, newer_than: float = -1.0) -> Known:
-        """The public keys of a context, in time. Raises FailureError: nothing was sent to be signed
+    async def _fetched(
+        self, scope: HandleScope, deadline: float, newer_than: float = -1.0
+    ) -> Known:
+        """The public keys of a scope, in time. Raises FailureError: nothing was sent to be signed
         yet.
         """
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._keys.get(context, newer_than=newer_than)
+                return await self._keys.get(scope, newer_than=newer_than)
         except TimeoutError:
             raise FailureError(
                 failures_pb2.REASON_UPSTREAM_UNREACHABLE,

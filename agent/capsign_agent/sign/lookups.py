@@ -20,10 +20,11 @@ from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.registry import SocketHandles
+from capsign_agent.handles.scope import HandleScope
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.sign import hashing
-from capsign_agent.sign.public_keys import Context, Known, PublicKeys
+from capsign_agent.sign.public_keys import Known, PublicKeys
 
 T = TypeVar("T")
 
@@ -66,8 +67,8 @@ class Lookups:
         self, socket: SocketHandles, request: agent_pb2.GetPublicKeysRequest, timeout_s: float
     ) -> agent_pb2.GetPublicKeysResponse:
         """The keys of a context and how long they may be kept from now."""
-        context = await self._context(socket, request, timeout_s)
-        known = await _within(self._keys.get(context), timeout_s)
+        scope = await self._scope(socket, request, timeout_s)
+        known = await _within(self._keys.get(scope), timeout_s)
         left = max(1, int(known.expires - time.monotonic()))
         return agent_pb2.GetPublicKeysResponse(
             keys=known.response.keys, refresh_hint_s=min(left, known.response.refresh_hint_s)
@@ -77,7 +78,7 @@ class Lookups:
         self, socket: SocketHandles, request: agent_pb2.VerifyRequest, timeout_s: float
     ) -> agent_pb2.VerifyResponse:
         """The key under which it verifies. Raises SIGNATURE_INVALID if there is none."""
-        context = await self._context(socket, request, timeout_s)
+        scope = await self._scope(socket, request, timeout_s)
         row = ALGORITHMS[request.algorithm]
         kind = request.WhichOneof("input")
         if kind is None:
@@ -90,18 +91,18 @@ class Lookups:
             hashing.check_digest(row, request.digest)
         if request.algorithm == algorithms_pb2.ALGORITHM_HS256:
             tag = signing_pb2.VerifyTagRequest(
-                handle=context.held.token,
-                context=context.suffix,
+                handle=scope.held.token,
+                context=scope.suffix,
                 message=request.message,
                 tag=request.signature,
             )
             return agent_pb2.VerifyResponse(
                 key=(await self._adapter.verify_tag(tag, timeout_s)).key
             )
-        known = await _within(self._keys.get(context), timeout_s)
+        known = await _within(self._keys.get(scope), timeout_s)
         key = _verifying(known, request)
         if key is None and known.fetched <= time.monotonic() - ASK_AGAIN_S:
-            known = await _within(self._keys.get(context, newer_than=known.fetched), timeout_s)
+            known = await _within(self._keys.get(scope, newer_than=known.fetched), timeout_s)
             key = _verifying(known, request)
         if key is None:
             raise FailureError(
@@ -129,15 +130,15 @@ class Lookups:
             self._journal.forget(2)
         return answer
 
-    async def _context(
+    async def _scope(
         self,
         socket: SocketHandles,
         request: agent_pb2.GetPublicKeysRequest | agent_pb2.VerifyRequest,
         timeout_s: float,
-    ) -> Context:
+    ) -> HandleScope:
         held = await self._finder.wait_for(socket, request.handle_id, timeout_s)
         suffix = held.rule.decide("", request.algorithm, request.context)
-        return Context(
+        return HandleScope(
             held, request.algorithm, suffix, suffix.SerializeToString(deterministic=True)
         )
 

@@ -19,7 +19,8 @@ from capsign_wire.types.v1 import signing_pb2 as types_pb2
 from capsign_agent.handles.registry import Held, ended_upstream
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
-from capsign_agent.upstream.coalesce import Answer, Batch, Call
+from capsign_agent.upstream.batch import Batch
+from capsign_agent.upstream.call import Answer, Call
 
 _HANDLE_REASONS = frozenset(
     {
@@ -80,9 +81,9 @@ class OutcomeRecorder:
         for call, answer in answers:
             self._check(call, answer)
             _outcomes(piece, call, answer)
-            if not call.settled:
+            if not call.recorded:
                 promised += len(call.intents)
-                call.settled = True
+                call.recorded = True
         if not self.append(piece, promised):
             # Nobody may have a signature whose outcome is not written down. The adapter has it:
             # resolving gives it later.
@@ -102,8 +103,8 @@ class OutcomeRecorder:
         too.
         """
         error = FailureError(reason)
-        if not call.settled:
-            call.settled = True
+        if not call.recorded:
+            call.recorded = True
             held = call.held
             piece = records.Piece()
             records.failed(

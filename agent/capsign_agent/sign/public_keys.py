@@ -7,14 +7,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
-from capsign_wire.types.v1 import signing_pb2 as types_pb2
+from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.handles.registry import Held
+from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign import hashing
 
 LONGEST_KEEP_S = 300.0
@@ -24,20 +22,6 @@ MOST_FETCHES = 256
 """Questions under way at once. Each goes on when who asked has left, and an application chooses
 contexts as it likes.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Whose keys: one handle's grant, an algorithm, and a full context suffix."""
-
-    held: Held
-    algorithm: algorithms_pb2.Algorithm.ValueType
-    suffix: types_pb2.ContextSuffix
-    suffix_bytes: bytes
-
-    @property
-    def key(self) -> tuple[str, int, bytes]:
-        return (self.held.grant, self.algorithm, self.suffix_bytes)
 
 
 class Known:
@@ -83,28 +67,28 @@ class PublicKeys:
         self._known: OrderedDict[tuple[str, int, bytes], Known] = OrderedDict()
         self._fetching: dict[tuple[str, int, bytes], asyncio.Task[Known]] = {}
 
-    def cached(self, context: Context) -> Known | None:
+    def cached(self, scope: HandleScope) -> Known | None:
         """What is known and still fresh."""
-        known = self._known.get(context.key)
+        known = self._known.get(scope.key)
         if known is None or known.expires <= self._clock():
             return None
-        self._known.move_to_end(context.key)
+        self._known.move_to_end(scope.key)
         return known
 
-    async def get(self, context: Context, *, newer_than: float = -1.0) -> Known:
+    async def get(self, scope: HandleScope, *, newer_than: float = -1.0) -> Known:
         """The keys; fetched if they are unknown, stale, or were fetched at or before `newer_than`.
         Raises FailureError, OVERLOADED if too many are being fetched.
         """
-        known = self.cached(context)
+        known = self.cached(scope)
         if known is not None and known.fetched > newer_than:
             return known
-        task = self._fetching.get(context.key)
+        task = self._fetching.get(scope.key)
         if task is None:
             if len(self._fetching) >= MOST_FETCHES:
                 detail = "The agent asks for many public keys already."
                 raise FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=500)
-            task = self._fetching[context.key] = asyncio.create_task(self._load(context))
-            task.add_done_callback(lambda task: self._fetched(context.key, task))
+            task = self._fetching[scope.key] = asyncio.create_task(self._load(scope))
+            task.add_done_callback(lambda task: self._fetched(scope.key, task))
         return await asyncio.shield(task)
 
     def clear(self) -> None:
@@ -123,8 +107,8 @@ class PublicKeys:
             while len(self._known) > self._most:
                 self._known.popitem(last=False)
 
-    async def _load(self, context: Context) -> Known:
+    async def _load(self, scope: HandleScope) -> Known:
         request = signing_pb2.GetPublicKeysRequest(
-            handle=context.held.token, algorithm=context.algorithm, context=context.suffix
+            handle=scope.held.token, algorithm=scope.algorithm, context=scope.suffix
         )
         return Known(await self._fetch(request), self._clock())

@@ -24,7 +24,9 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.upstream.coalesce import Batch, Call, Coalescer
+from capsign_agent.upstream.batch import Batch
+from capsign_agent.upstream.call import Call
+from capsign_agent.upstream.coalesce import Coalescer
 from capsign_agent.upstream.generation import Target
 from capsign_agent.upstream.line import Line
 

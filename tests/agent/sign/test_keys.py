@@ -8,7 +8,8 @@ import contextlib
 import pytest
 from capsign_agent.handles.rate import RateLimit
 from capsign_agent.handles.registry import Held
-from capsign_agent.sign.public_keys import MOST_FETCHES, Context, PublicKeys
+from capsign_agent.handles.scope import HandleScope
+from capsign_agent.sign.public_keys import MOST_FETCHES, PublicKeys
 from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as alg
@@ -33,9 +34,9 @@ class Adapter:
         )
 
 
-def context(number: int = 0) -> Context:
+def context(number: int = 0) -> HandleScope:
     suffix = types.ContextSuffix(transcript=number.to_bytes(32, "big"))
-    return Context(HELD, alg.ALGORITHM_ES256, suffix, suffix.SerializeToString())
+    return HandleScope(HELD, alg.ALGORITHM_ES256, suffix, suffix.SerializeToString())
 
 
 async def test_keys_that_were_asked_for_before_the_policy_changed_are_not_kept() -> None:

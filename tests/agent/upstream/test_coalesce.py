@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from capsign_agent.handles.rate import RateLimit
 from capsign_agent.handles.registry import Held
-from capsign_agent.upstream.coalesce import BATCH_BYTES, CROWDED_ITEMS, Batch, Call, Coalescer
+from capsign_agent.handles.scope import HandleScope
+from capsign_agent.upstream.batch import BATCH_BYTES, Batch
+from capsign_agent.upstream.call import Call
+from capsign_agent.upstream.coalesce import CROWDED_ITEMS, Coalescer
 from capsign_wire import bounds
 from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.failures import FailureError
@@ -54,10 +57,7 @@ def call(
     intents = [b"%016d" % number for number in range(items)]
     future: Any = FakeFuture()
     return Call(
-        of,
-        algorithm,
-        suffix,
-        suffix.SerializeToString(),
+        HandleScope(of, algorithm, suffix, suffix.SerializeToString()),
         kid,
         intents,
         [bytes(size)] * items,
@@ -70,7 +70,7 @@ def queue(max_items: int = 16384, max_bytes: int = 1 << 24) -> Coalescer:
 
 
 def unheard(lost: Call, why: int) -> None:
-    raise AssertionError(f"{lost} was settled")
+    raise AssertionError(f"{lost} was recorded as lost")
 
 
 class Stream:
@@ -175,7 +175,7 @@ def test_a_sent_call_that_nobody_waits_for_is_settled_when_it_is_left_out() -> N
     for sent in (gone, late):
         sent.journalled = sent.sent = True
         sent.fail(FailureError(fail.REASON_ANSWER_LATE))
-    late.settled = True
+    late.recorded = True
     one.rest([gone, late])
     one.again([gone, late])
     assert one.take(lambda lost, why: heard.append((lost, why))) is None

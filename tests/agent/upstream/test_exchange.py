@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from capsign_agent.agent import Agent
-from capsign_agent.sign.public_keys import Context, Known, PublicKeys
+from capsign_agent.handles.scope import HandleScope
+from capsign_agent.sign.public_keys import Known, PublicKeys
 from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
@@ -394,7 +395,7 @@ async def test_a_caller_that_leaves_while_a_moved_key_is_fetched_has_nothing_sen
     reached, gate = asyncio.Event(), asyncio.Event()
     real = PublicKeys._load
 
-    async def load(keys: PublicKeys, context: Context) -> Known:
+    async def load(keys: PublicKeys, context: HandleScope) -> Known:
         fetched.append(context.suffix_bytes)
         if len(fetched) == 4:
             reached.set()

@@ -1,0 +1,80 @@
+"""Calls that travel in one message: the request made of them, and the response taken apart."""
+
+from __future__ import annotations
+
+from capsign_wire.adapter.v1 import signing_pb2
+from capsign_wire.bounds import ADAPTER_REQUEST_BYTES
+from capsign_wire.trace_context import gathered
+
+from capsign_agent.upstream.call import Answer, Call
+
+BATCH_BYTES = ADAPTER_REQUEST_BYTES - 32 * 1024
+"""Most bytes in a batch, by `Call.cost` and what each group adds. What a single call adds beyond
+that (its handle, its context) stays under what every adapter takes.
+"""
+
+MAX_GROUPS = 256
+"""Most groups, and most handles, in a batch."""
+
+
+class Batch:
+    """Calls that travel in one message."""
+
+    __slots__ = ("calls", "groups", "items")
+
+    def __init__(self, calls: list[Call]) -> None:
+        self.calls = calls
+        self.items = sum(len(call.intents) for call in calls)
+        self.groups: dict[tuple[str, int, bytes, str], list[Call]] = {}
+        for call in calls:
+            self.groups.setdefault(call.key, []).append(call)
+
+    def request(self, batch_id: int) -> signing_pb2.SignRequest:
+        """The message. Tokens are read now, so that a handle renewed while a call waited is the one
+        that is sent.
+        """
+        request = signing_pb2.SignRequest(batch_id=batch_id)
+        handles: dict[str, int] = {}
+        traces: list[str] = []
+        for calls in self.groups.values():
+            first = calls[0]
+            index = handles.get(first.held.id)
+            if index is None:
+                index = handles[first.held.id] = len(handles)
+                # a dropped one is refused upstream, for good
+                request.handles.append(first.held.token or first.token)
+            group = request.groups.add(
+                handle_index=index,
+                algorithm=first.algorithm,
+                expected_kid=first.expected_kid,
+                caller=first.held.socket,
+            )
+            group.context.CopyFrom(first.suffix)
+            add = group.items.add
+            for call in calls:
+                for intent_id, data in zip(call.intents, call.inputs, strict=True):
+                    add(intent_id=intent_id, input=data)
+                if call.traceparent:
+                    traces.append(call.traceparent)
+        if traces:
+            request.traceparent, links = gathered(traces)
+            request.linked_traceparents.extend(links)
+        return request
+
+    def answers(self, response: signing_pb2.SignResponse) -> list[tuple[Call, Answer]]:
+        """The response, call by call. Raises ValueError if its shape is not that of the batch."""
+        if len(response.groups) != len(self.groups):
+            raise ValueError("wrong number of groups")
+        answers = []
+        for calls, group in zip(self.groups.values(), response.groups, strict=True):
+            items = group.items
+            if len(items) != sum(len(call.intents) for call in calls):
+                raise ValueError("wrong number of items")
+            if len(calls) == 1:
+                answers.append((calls[0], Answer(group.signed_by, items, group)))
+                continue
+            at = 0
+            for call in calls:
+                answers.append((call, Answer(group.signed_by, items[at : at + len(call.intents)])))
+                at += len(call.intents)
+        return answers
