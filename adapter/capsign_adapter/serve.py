@@ -67,6 +67,7 @@ from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
+from capsign_adapter.sign.store_turns import StoreTurns
 from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_adapter.sign.watch import Ticker, tickers
 from capsign_adapter.store.interface import Store
@@ -123,6 +124,7 @@ class Replica:
 
         # Caches and state, emptied as one when the epoch moves.
         in_turns: Any = TokenTurns(token, Lane(1))
+        aside_store: Any = StoreTurns(store, in_turns.aside)
         keyring = Keyring(
             in_turns,
             CacheSettings(config.subkeys.most, config.subkeys.seconds * 1000),
@@ -148,7 +150,7 @@ class Replica:
             verdicts.clear()
             logs.event("epoch.moved", epoch=snapshot.epoch)
 
-        snapshots = Snapshots(store, moved)
+        snapshots = Snapshots(aside_store, moved, in_turns.aside)
         self._condition = condition = Condition(monotonic_ms, looks.word_of)
         condition.watch(
             {"descriptors": looks.at_descriptors, "identity": lambda: self._identities.fault()}
@@ -156,7 +158,7 @@ class Replica:
         self._changes = Changes()
         self._catch_up = CatchUp(snapshots, barrier, membership, self._changes)
         self._streams = Streams()
-        checkpoints = Checkpoints(store, token, config.log.origin)
+        checkpoints = Checkpoints(store, token, config.log.origin, in_turns.aside)
 
         # The signing path.
         budget = Budget(policy, Buckets(monotonic_ms), control.work_ms_per_second * 1000)
@@ -197,7 +199,16 @@ class Replica:
         watch = BatchWatch(metrics, tracer)
         places = Places(policy, listen.streams, Buckets(monotonic_ms), control.calls_per_second)
         signing = SigningServicer(
-            policy, pipeline, groups, keys, store, self._streams, watch, places, snapshots, barrier
+            policy,
+            pipeline,
+            groups,
+            keys,
+            aside_store,
+            self._streams,
+            watch,
+            places,
+            snapshots,
+            barrier,
         )
         capability = CapabilityServicer(
             policy,
@@ -210,11 +221,11 @@ class Replica:
             places,
             identities.bundle_sequence,
         )
-        evidence = EvidenceServicer(policy, store, checkpoints, quota)
+        evidence = EvidenceServicer(policy, aside_store, checkpoints, quota, budget)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
         measured = LenientRegistrar(MeasuredRegistrar(self._server, metrics))
         registrar: Any = ChargingRegistrar(
-            PatientRegistrar(measured, places, places.working), policy, budget, turns
+            PatientRegistrar(measured, places, places.working), policy, budget, turns, in_turns
         )
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)

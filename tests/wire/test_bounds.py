@@ -251,3 +251,23 @@ def test_a_repeated_field_without_a_bound_is_a_defect():
 
     with pytest.raises(TypeError, match="max_items"):
         bounds.check(descriptor_pb2.FileDescriptorSet())
+
+
+def test_many_items_are_held_against_the_same_bounds_as_few():
+    """They are checked field by field; what is wrong with one of them is told as for one."""
+    records = [
+        evidence_pb2.AuditRecord(
+            sequence=number,
+            kind=evidence_pb2.AUDIT_KIND_INTENT,
+            intent_id=bytes([number] * 16) if number % 3 else b"",
+            grant=f"orders-{number % 5}",
+        )
+        for number in range(1, 200)
+    ]
+    batch = evidence_pb2.AuditBatch(boot_id=b"b" * 16, records=records)
+    bounds.check(batch)
+    for field, wrong in {"kind": 0, "intent_id": b"short", "grant": "Of Others"}.items():
+        bad = evidence_pb2.AuditBatch()
+        bad.CopyFrom(batch)
+        setattr(bad.records[57], field, wrong)
+        assert refused(bad) == (MALFORMED, f"records[57].{field}")

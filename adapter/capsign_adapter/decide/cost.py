@@ -56,8 +56,11 @@ CHECKPOINT = 800
 KIB = 3
 """A KiB to hash or to parse."""
 
-AUDIT_BYTE = 0.05
-"""A byte of an agent's batch: parsed, held against its canonical form, hashed and stored."""
+AUDIT_BYTE = 0.02
+"""A byte of an agent's batch: parsed, hashed and stored."""
+
+AUDIT_RECORD = 2
+"""A record of it: held against its bounds and its canonical form."""
 
 REVIEW = 2_000
 """What the cluster is asked about one pod: it waits there more than it computes here."""
@@ -103,6 +106,11 @@ def first_use(attested: bool) -> int:
 def issue(grants: int) -> int:
     """Handles for so many grants."""
     return grants * MINT
+
+
+def records(count: int) -> int:
+    """To look at so many records of an agent's batch."""
+    return count * AUDIT_RECORD
 
 
 def of_call(method: str, request: Any) -> int:

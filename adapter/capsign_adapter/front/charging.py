@@ -21,12 +21,12 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.identity import peer_of
 from capsign_adapter.sign.edge import failure_of, pause
-from capsign_adapter.sign.fair import Lane, Turns, flow_of
+from capsign_adapter.sign.fair import CallTurn, Lane, Turns, flow_of
+from capsign_adapter.sign.token_turns import TokenTurns
 
-AT_ONCE = 3
-"""Unary calls of one workload that are worked on at the same time: they share Python's lock, and
-the store's, with the batches of all others. Each workload has its own, so that what hangs for one
-hangs for nobody else.
+AT_ONCE = 1
+"""Unary calls of one tenant that compute at the same time: they share Python's lock with the
+batches of all others. Any number of them wait for the token or the store meanwhile.
 """
 
 _WAITS_ELSEWHERE = frozenset({"Renew"})
@@ -36,7 +36,10 @@ _WAITS_ELSEWHERE = frozenset({"Renew"})
 class ChargingRegistrar:
     """Pass this to a generated `add_…_to_server`: unary methods are charged before they begin."""
 
-    def __init__(self, registrar: Any, policy: Policy, budget: Budget, turns: Turns) -> None:
+    def __init__(
+        self, registrar: Any, policy: Policy, budget: Budget, turns: Turns, token: TokenTurns
+    ) -> None:
+        self._token = token
         self._registrar = registrar
         self._turns = turns
         self._policy = policy
@@ -60,55 +63,64 @@ class ChargingRegistrar:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
             try:
                 peer = peer_of(context)
-                self._charge(peer, name, request)
+                price = _price(name, request)
+                self._budget.charge(peer, price)
             except Exception as error:  # the edge: nothing passes it untyped
                 if isinstance(error, UsedUpError):
                     pause(error.retry_after_ms)
                 abort(context, failure_of(error))
-            with self._turn(peer, name, context):
+            with self._turn(peer, name, price, context):
                 return behaviour(request, context)
 
         return handler._replace(unary_unary=call)
 
-    def _charge(self, peer: Peer, name: str, request: Any) -> None:
-        """Raises FailureError."""
-        self._budget.charge(
-            peer, cost.CALL if isinstance(request, Unparsed) else cost.of_call(name, request)
-        )
-
     @contextmanager
-    def _turn(self, peer: Peer, name: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """Wait for a turn among the calls of this workload, and some milliseconds until batches
-        that are small have finished.
+    def _turn(
+        self, peer: Peer, name: str, price: int, context: grpc.ServicerContext
+    ) -> Iterator[None]:
+        """Wait for a turn among the calls of this tenant; see `CallTurn`.
 
         Who must revoke waits for nobody. Ends the call if no turn comes.
         """
         if self._policy.roles_of(peer.spiffe_id) or name in _WAITS_ELSEWHERE:
             yield
             return
-        with self._lock:
-            lane = self._lanes.setdefault(peer.spiffe_id, _Lane())
-            lane.users += 1
-        try:
+        flow = flow_of(self._policy, peer)
+        with (
+            self._lane(flow[0]) as lane,
+            CallTurn(self._turns, lane, flow, price) as turn,
+        ):
             try:
-                flow = flow_of(self._policy, peer)
-                lane.take(flow, cost.CALL)
+                turn.begin()
             except FailureError as error:
                 abort(context, error)
+            self._token.begin(flow, turn)
             try:
-                self._turns.wait_for_calm(flow, cost.CALL)
                 yield
             finally:
-                lane.give()
+                self._token.end()
+
+    @contextmanager
+    def _lane(self, tenant: str) -> Iterator[Lane]:
+        """Each tenant has its own, for as long as it has calls."""
+        with self._lock:
+            lane = self._lanes.setdefault(tenant, _Lane())
+            lane.users += 1
+        try:
+            yield lane
         finally:
             with self._lock:
                 lane.users -= 1
                 if not lane.users:
-                    del self._lanes[peer.spiffe_id]
+                    del self._lanes[tenant]
+
+
+def _price(name: str, request: Any) -> int:
+    return cost.CALL if isinstance(request, Unparsed) else cost.of_call(name, request)
 
 
 class _Lane(Lane):
-    """The calls of one workload, in it or waiting for it."""
+    """The calls of one tenant, in it or waiting for it."""
 
     def __init__(self) -> None:
         super().__init__(AT_ONCE)

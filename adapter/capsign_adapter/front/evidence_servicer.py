@@ -16,6 +16,8 @@ from capsign_wire.bounds import parse
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.decide import cost
+from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy, Role
@@ -36,8 +38,14 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
     """
 
     def __init__(
-        self, policy: Policy, store: Store, checkpoints: Checkpoints, evidence: EvidenceQuota
+        self,
+        policy: Policy,
+        store: Store,
+        checkpoints: Checkpoints,
+        evidence: EvidenceQuota,
+        budget: Budget,
     ) -> None:
+        self._budget = budget
         self._policy = policy
         self._store = store
         self._checkpoints = checkpoints
@@ -49,12 +57,16 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         answer.
         """
         self._known(peer)
-        batch = parse(pb.AuditBatch, request.batch)
+        batch = parse(
+            pb.AuditBatch,
+            request.batch,
+            lambda parsed: self._budget.charge(peer, cost.records(len(parsed.records))),
+        )
         _canonical(batch, request.batch)
         first, last = batch.records[0].sequence, batch.records[-1].sequence
-        if first < 1 or any(
-            record.sequence != first + index for index, record in enumerate(batch.records)
-        ):
+        if first < 1 or [record.sequence for record in batch.records] != [
+            *range(first, first + len(batch.records))
+        ]:
             raise FailureError(
                 failures_pb2.REASON_INPUT_MALFORMED,
                 "The records of a batch must be consecutive.",

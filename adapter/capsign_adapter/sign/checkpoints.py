@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from capsign_evidence.checkpoint import sign_checkpoint
 from capsign_evidence.note import VerifierKey
@@ -22,7 +24,15 @@ TURN_S = 10.0
 class Checkpoints:
     """The log's head, signed. Any thread may ask; one signs at a time."""
 
-    def __init__(self, store: Store, token: Token, origin: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        token: Token,
+        origin: str,
+        aside: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """`aside` is around the making of one, and each wait for another thread that makes one."""
+        self._aside = aside
         self._store = store
         self._token = token
         self._key = VerifierKey(origin, _raw_public_key(token))
@@ -45,6 +55,10 @@ class Checkpoints:
         size = self._store.control().tree_size
         if (known := self._of(size)) is not None:
             return known
+        with self._aside():
+            return self._made(size, now_ms)
+
+    def _made(self, size: int, now_ms: int) -> Checkpoint:
         if not self._signing.acquire(timeout=TURN_S):
             sentence = "The adapter's token or store takes too long to make a checkpoint."
             raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -50,15 +50,18 @@ COMPANY_SECONDS = 0.2
 MOST = 8_192
 """Most tenants, workloads and certificates whose use is remembered."""
 
-Flow = tuple[str, str, bytes]
-"""Tenant, workload, certificate key."""
+Flow = tuple[str, str, bytes, str]
+"""Tenant, workload, certificate key, socket of the pod as its agent names it."""
 
 _Node = tuple[str | bytes, ...]
 
+_Crowd = dict[str | bytes, Any]
+"""Those that wait: by tenant, by workload, by certificate, by socket; then the line of each."""
 
-def flow_of(policy: Policy, peer: Peer) -> Flow:
+
+def flow_of(policy: Policy, peer: Peer, caller: str = "") -> Flow:
     """Whose turn a peer's work is done in."""
-    return policy.tenant_of(peer.spiffe_id), peer.spiffe_id, peer.key_hash
+    return policy.tenant_of(peer.spiffe_id), peer.spiffe_id, peer.key_hash, caller
 
 
 class Lane:
@@ -67,10 +70,10 @@ class Lane:
     def __init__(self, at_once: int) -> None:
         self._lock = threading.Lock()
         self._free = at_once
-        self._waiting: dict[str, dict[str, dict[bytes, deque[threading.Lock]]]] = {}
+        self._waiting: _Crowd = {}
         self._used: dict[_Node, int] = {}
         self._level: dict[_Node, int] = {}
-        """For tenants, workloads of a tenant and certificates of a workload: how much the one had
+        """For tenants, workloads of a tenant and so on: how much the one had
         that was served last.
         """
 
@@ -89,9 +92,10 @@ class Lane:
                 return
             mine = threading.Lock()
             mine.acquire()
-            self._waiting.setdefault(flow[0], {}).setdefault(flow[1], {}).setdefault(
-                flow[2], deque()
-            ).append(mine)
+            crowd = self._waiting
+            for name in flow[:-1]:
+                crowd = crowd.setdefault(name, {})
+            crowd.setdefault(flow[-1], deque()).append(mine)
         if not mine.acquire(timeout=WAIT_SECONDS) and not self._give_up(flow, mine):
             raise FailureError(
                 failures_pb2.REASON_OVERLOADED,
@@ -107,13 +111,13 @@ class Lane:
             if not self._waiting:
                 self._free += 1
                 return
-            tenant = min(self._waiting, key=lambda name: self._used[name,])
-            workloads = self._waiting[tenant]
-            workload = min(workloads, key=lambda name: self._used[tenant, name])
-            keys = workloads[workload]
-            key = min(keys, key=lambda name: self._used[tenant, workload, name])
-            next_one = keys[key].popleft()
-            self._tidy((tenant, workload, key))
+            crowd: Any = self._waiting
+            node: _Node = ()
+            while isinstance(crowd, dict):
+                node = min(((*node, name) for name in crowd), key=self._used.__getitem__)
+                crowd = crowd[node[-1]]
+            next_one = crowd.popleft()
+            self._tidy(node)
         next_one.release()
 
     def _begin(self, flow: Flow) -> None:
@@ -121,12 +125,12 @@ class Lane:
         if len(self._used) > MOST and not self._waiting:
             self._used.clear()
             self._level.clear()
-        for length in (1, 2, 3):
+        for length in range(1, len(flow) + 1):
             node = flow[:length]
             self._used[node] = max(self._used.get(node, 0), self._level.get(node[:-1], 0))
 
     def _charge(self, flow: Flow, cost_us: int) -> None:
-        for length in (1, 2, 3):
+        for length in range(1, len(flow) + 1):
             node = flow[:length]
             used = self._used.get(node, 0)
             parent = node[:-1]
@@ -136,25 +140,25 @@ class Lane:
 
     def _give_up(self, flow: Flow, mine: threading.Lock) -> bool:
         """Whether the turn came after all."""
-        tenant, workload, key = flow
         with self._lock:
-            queue = self._waiting.get(tenant, {}).get(workload, {}).get(key)
-            if queue is None or mine not in queue:
+            line: Any = self._waiting
+            for name in flow:
+                line = line.get(name, {})
+            if mine not in line:
                 return True
-            queue.remove(mine)
+            line.remove(mine)
             self._tidy(flow)
             return False
 
-    def _tidy(self, flow: Flow) -> None:
-        tenant, workload, key = flow
-        workloads = self._waiting[tenant]
-        keys = workloads[workload]
-        if not keys[key]:
-            del keys[key]
-            if not keys:
-                del workloads[workload]
-                if not workloads:
-                    del self._waiting[tenant]
+    def _tidy(self, node: _Node) -> None:
+        """Forget those in whose name nobody waits any more."""
+        way: list[_Crowd] = [self._waiting]
+        for name in node[:-1]:
+            way.append(way[-1][name])
+        for crowd, name in zip(reversed(way), reversed(node), strict=True):
+            if crowd[name]:
+                return
+            del crowd[name]
 
 
 class Turns:
@@ -166,7 +170,7 @@ class Turns:
         self._lock = threading.Lock()
         self._calm = threading.Condition(self._lock)
         now_ms = _now_ms()
-        self._usage = (Usage(now_ms), Usage(now_ms), Usage(now_ms))
+        self._usage = tuple(Usage(now_ms) for _ in range(4))
         self._inside: dict[Flow, int] = {}
         self._small_ones = 0
         self._waiting = 0
@@ -183,13 +187,15 @@ class Turns:
             self._inside[flow] = self._inside.get(flow, 0) + 1
             self._small_ones += 1
 
-    def leaves(self, flow: Flow, small: bool) -> None:
-        """It is over; whether it was small to its end."""
+    def leaves(self, flow: Flow, small: bool, spent_us: int = 0) -> None:
+        """It is over; whether it was small to its end, and what it cost if so."""
         with self._lock:
             if small:
                 self._one_less()
             if len(self._inside) > 1:
                 self._alone_since = time.monotonic()
+            if small and spent_us and self.company:
+                self._count(flow, spent_us, _now_ms())
             left = self._inside[flow] - 1
             if left:
                 self._inside[flow] = left
@@ -215,16 +221,23 @@ class Turns:
         """Until what is small has finished, and not for long."""
         now_ms = _now_ms()
         with self._lock:
-            above = False
-            members: tuple[Member, ...] = flow
-            for usage, member in zip(self._usage, members, strict=True):
-                above |= usage.asks(member, now_ms)
-                usage.uses(member, cost_us)
+            above = self._count(flow, cost_us, now_ms)
             self._waiting += 1
             self._calm.wait_for(
                 lambda: not self._small_ones, LONG_CALM_SECONDS if above else CALM_SECONDS
             )
             self._waiting -= 1
+
+    def _count(self, flow: Flow, cost_us: int, now_ms: int) -> bool:
+        """Whether tenant, workload, certificate or socket has had more than its part before
+        this.
+        """
+        above = False
+        members: tuple[Member, ...] = (*flow[:3], flow[2] + flow[3].encode())
+        for usage, member in zip(self._usage, members, strict=True):
+            above |= usage.asks(member, now_ms)
+            usage.uses(member, cost_us)
+        return above
 
 
 class Turn:
@@ -246,7 +259,7 @@ class Turn:
 
     def __exit__(self, *_: object) -> None:
         self.let_go()
-        self._turns.leaves(self._flow, self._small)
+        self._turns.leaves(self._flow, self._small, self._spent)
 
     @property
     def company(self) -> bool:
@@ -309,6 +322,57 @@ class Turn:
         self.let_go()
         lane.take(self._flow, max(cost_us, TURN_US))
         self._lane = lane
+
+
+class CallTurn:
+    """A unary call's turn among those of its tenant, from `begin` to the end of `with`: of these
+    one computes at a time. Used by one thread.
+
+    A thread that wants Python's lock is in the way of all others, and a call has nothing in it that
+    is worth a turn of its own; three of one workload at the same time left those who sign a half.
+    """
+
+    __slots__ = ("_cost_us", "_flow", "_has_it", "_lane", "_turns")
+
+    def __init__(self, turns: Turns, lane: Lane, flow: Flow, cost_us: int) -> None:
+        self._turns = turns
+        self._lane = lane
+        self._flow = flow
+        self._cost_us = cost_us
+        self._has_it = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def begin(self) -> None:
+        """Wait for the turn, and then some milliseconds until batches that are small have finished.
+        Raises FailureError OVERLOADED.
+        """
+        self._take(self._cost_us)
+        self._turns.wait_for_calm(self._flow, self._cost_us)
+
+    def __exit__(self, *_: object) -> None:
+        self._give()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While this one waits for the token, the store or another thread, it has no turn."""
+        had_it = self._has_it
+        self._give()
+        try:
+            yield
+        finally:
+            if had_it:
+                self._take(0)
+
+    def _take(self, cost_us: int) -> None:
+        self._lane.take(self._flow, cost_us)
+        self._has_it = True
+
+    def _give(self) -> None:
+        if self._has_it:
+            self._has_it = False
+            self._lane.give()
 
 
 @contextmanager

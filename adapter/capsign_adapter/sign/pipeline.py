@@ -171,7 +171,7 @@ class Pipeline:
                 f"A batch takes at most {MAX_BATCH_ITEMS} items.",
                 field="groups",
             )
-        flow = flow_of(self._policy, peer)
+        flow = flow_of(self._policy, peer, request.groups[0].caller)
         with Turn(self._turns, flow) as turn:
             self._token.begin(flow, turn)
             try:

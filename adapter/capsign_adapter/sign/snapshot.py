@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from capsign_wire.key_states import SIGNS, VERIFIES
@@ -46,7 +47,14 @@ TURN_S = 10.0
 class Snapshots:
     """Holds the current snapshot and reads a new one when told that the epoch moved."""
 
-    def __init__(self, store: Store, on_move: Callable[[Snapshot], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        on_move: Callable[[Snapshot], None] = lambda _: None,
+        aside: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """`aside` is around each wait for another thread that reads a new one."""
+        self._aside = aside
         self._store = store
         self._on_move = on_move
         self._moving = threading.Lock()
@@ -67,6 +75,10 @@ class Snapshots:
         known = self._current
         if self._store.control().revocation_epoch == known.epoch:
             return known
+        with self._aside():
+            return self._moved()
+
+    def _moved(self) -> Snapshot:
         if not self._moving.acquire(timeout=TURN_S):
             raise StoreUnavailableError(
                 f"The store has not told the new revocations for {TURN_S:g} s."

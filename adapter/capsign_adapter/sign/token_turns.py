@@ -1,8 +1,8 @@
 """The token, in turns: it has one thread, and whoever came with most calls would have most of it.
 
-A thread that is signing a batch says so (`begin`); its calls of the token then wait for their turn
-there, and its own turn to compute is over meanwhile: a token that is slow or hangs keeps nobody
-from computing. All other calls pass as they are.
+A thread that works on a batch or a call says so (`begin`); its calls of the token then wait for
+their turn there, and its own turn to compute is over meanwhile: a token that is slow or hangs keeps
+nobody from computing. All other calls pass as they are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from capsign_wire.types.v1 import algorithms_pb2
 
 from capsign_adapter.decide import cost
-from capsign_adapter.sign.fair import Flow, Lane, Turn, one_turn
+from capsign_adapter.sign.fair import CallTurn, Flow, Lane, Turn, one_turn
 
 if TYPE_CHECKING:
     from capsign_adapter.token.interface import Token
@@ -25,7 +25,7 @@ _LOOK_US = 100
 
 
 class TokenTurns:
-    """In front of a `Token`; what batches do not ask for passes."""
+    """In front of a `Token`; what batches and calls do not ask for passes."""
 
     def __init__(self, token: Token, lane: Lane) -> None:
         self._token = token
@@ -35,18 +35,18 @@ class TokenTurns:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._token, name)
 
-    def begin(self, flow: Flow, turn: Turn) -> None:
-        """This thread works on a batch until it calls `end`."""
+    def begin(self, flow: Flow, turn: Turn | CallTurn) -> None:
+        """This thread works on a batch or a call until it calls `end`."""
         self._mine.now = (flow, turn)
 
     def end(self) -> None:
-        """The batch is done, or failed."""
+        """It is done, or has failed."""
         self._mine.now = None
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Around a wait for what another thread asks the token: who works on a batch has no turn
-        meanwhile.
+        """Around a wait for another thread, or for the store: who works on a batch or a call has no
+        turn meanwhile.
         """
         now = getattr(self._mine, "now", None)
         if now is None:

@@ -8,7 +8,8 @@ only the fields that are set and those that must be.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -33,6 +34,9 @@ attestation each.
 
 MAX_BATCH_ITEMS = 1024
 """Most items in one signing batch, over all its groups."""
+
+MANY = 64
+"""Items from which on they are checked by fields."""
 
 _FORMATS: dict[int, tuple[re.Pattern[str], str]] = {
     bounds_pb2.FORMAT_UNSPECIFIED: (re.compile(r"[\x20-\x7e]*"), "printable ASCII"),
@@ -101,9 +105,12 @@ def check(message: Message | Unparsed) -> None:
         raise broken.failure() from None
 
 
-def parse(kind: type[Message], data: bytes) -> Any:
-    """Parse and check bytes that came inside another message. Raises FailureError INPUT_MALFORMED
-    or INPUT_TOO_LARGE.
+def parse(
+    kind: type[Message], data: bytes, before_check: Callable[[Any], None] = lambda _: None
+) -> Any:
+    """Parse and check bytes that came inside another message. To parse costs little beside looking
+    at each field: `before_check` may count what there is, and what it raises passes. Raises
+    FailureError INPUT_MALFORMED or INPUT_TOO_LARGE.
     """
     try:
         message = kind.FromString(data)
@@ -111,6 +118,7 @@ def parse(kind: type[Message], data: bytes) -> Any:
         raise FailureError(
             failures_pb2.REASON_INPUT_MALFORMED, f"This is not a {kind.DESCRIPTOR.name}."
         ) from None
+    before_check(message)
     check(message)
     return message
 
@@ -189,6 +197,7 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
     if not most:
         raise TypeError(f"{field.full_name} is repeated and states no max_items")
     single = _value_rule(field, bound)
+    columns = _columns(field.message_type) if field.message_type is not None else None
 
     def rule(message: Any) -> None:
         values = getattr(message, name)
@@ -198,6 +207,8 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
             ).within(name)
         if len(values) < least:
             raise _malformed(f"The field {{path}} needs at least {least} item.").within(name)
+        if columns is not None and len(values) >= MANY and columns(values):
+            return
         if single is not None:
             checked = 0
             try:
@@ -208,6 +219,33 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
                 raise broken.within(f"[{checked}]").within(name) from None
 
     return rule
+
+
+def _columns(descriptor: Any) -> Callable[[Sequence[Any]], bool] | None:
+    """Whether many messages are within their bounds, field by field: each value that occurs is held
+    against its rule once, however often it does. A tenth of the work for records that are alike.
+    None for messages that have other fields than plain ones.
+    """
+    rules: list[tuple[Callable[[Any], Any], Check]] = []
+    for field in descriptor.fields:
+        bound = field.GetOptions().Extensions[bounds_pb2.bound]
+        if field.is_repeated or field.message_type is not None or field.containing_oneof:
+            return None
+        single = _value_rule(field, bound)
+        if single is not None:
+            rules.append((attrgetter(field.name), single))
+
+    def good(values: Sequence[Any]) -> bool:
+        messages = list(values)  # each look into the field makes them anew
+        try:
+            for value_of, single in rules:
+                for value in set(map(value_of, messages)):
+                    single(value)
+        except _BoundError:
+            return False  # which of them, is told by looking at them one by one
+        return True
+
+    return good
 
 
 def _value_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check | None:

@@ -1,4 +1,4 @@
-"""Unary calls: charged before they begin, some of a workload at once, in turn by certificate."""
+"""Unary calls: charged before they begin, one of a tenant at a time, in turn by certificate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import charging
 from capsign_adapter.front.charging import AT_ONCE, ChargingRegistrar
-from capsign_adapter.sign.fair import Turns
+from capsign_adapter.sign.fair import Lane, Turns
+from capsign_adapter.sign.token_turns import TokenTurns
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -34,7 +35,13 @@ class Kept:
 
 
 @pytest.fixture
-def register(monkeypatch):
+def token():
+    """Has nothing behind it: no call here asks it anything but to stand aside."""
+    return TokenTurns(None, Lane(1))
+
+
+@pytest.fixture
+def register(monkeypatch, token):
     """The call that is made of a method; the peer stands in for the context."""
     monkeypatch.setattr(charging, "peer_of", lambda who: who)
     monkeypatch.setattr(charging, "abort", raising)
@@ -44,7 +51,7 @@ def register(monkeypatch):
     ) -> Callable[[Any, Any], Any]:
         policy, kept = parse_policy(POLICY.encode()), Kept()
         registrar = ChargingRegistrar(
-            kept, policy, Budget(policy, Buckets(lambda: 0), US_PER_SECOND), Turns(2)
+            kept, policy, Budget(policy, Buckets(lambda: 0), US_PER_SECOND), Turns(2), token
         )
         registrar.add_registered_method_handlers(
             "service", {name: grpc.unary_unary_rpc_method_handler(method)}
@@ -83,9 +90,9 @@ def test_who_has_used_up_its_budget_is_told_after_a_while_and_nothing_is_done(
         call(ASK, peer(OPERATOR))
 
 
-def test_calls_of_a_workload_are_done_in_turn_by_key(register):
-    """Eight calls at once of one pod: its sibling has the turn after the next, others and people
-    wait for nobody.
+def test_calls_of_a_tenant_are_done_one_at_a_time_and_in_turn_by_key(register):
+    """Eight calls at once of one pod, three of them under way: whoever signed had half of its rate.
+    Its sibling has the next turn, and people wait for nobody.
     """
     begun, go_on, order = threading.Semaphore(0), threading.Semaphore(0), []
     counting, at_once, most = threading.Lock(), 0, 0
@@ -93,35 +100,56 @@ def test_calls_of_a_workload_are_done_in_turn_by_key(register):
     def method(_: Any, who: Any) -> None:
         nonlocal at_once, most
         order.append(who.key_hash[:7])
-        of_the_workload = who.spiffe_id == APP
+        if who.spiffe_id == OPERATOR:
+            return
         with counting:
-            at_once += of_the_workload
+            at_once += 1
             most = max(most, at_once)
         begun.release()
         assert go_on.acquire(timeout=30)
         with counting:
-            at_once -= of_the_workload
+            at_once -= 1
 
     call = register(method)
     greedy, sibling = peer(APP, b"greedy-"), peer(APP, b"sibling")
-    threads = [threading.Thread(target=call, args=(ASK, greedy)) for _ in range(AT_ONCE + 4)]
+    threads = [threading.Thread(target=call, args=(ASK, greedy)) for _ in range(6)]
     for thread in threads:
         thread.start()
-    assert all(begun.acquire(timeout=10) for _ in range(AT_ONCE))
-    for one in (peer(OTHER), peer(OPERATOR)):
-        go_on.release()
-        call(ASK, one)
-        assert begun.acquire(timeout=10)
-        # That call took what was meant for it, or one of the others went on in its place.
-    threads.append(threading.Thread(target=call, args=(ASK, sibling)))
-    threads[-1].start()
-    for _ in range(30):
+    assert begun.acquire(timeout=10)
+    call(ASK, peer(OPERATOR))
+    threads += [threading.Thread(target=call, args=(ASK, one)) for one in (sibling, peer(OTHER))]
+    for thread in threads[-2:]:
+        thread.start()
+    for _ in range(8):
         go_on.release()
     for thread in threads:
         thread.join(30)
     assert most == AT_ONCE
     assert order.count(b"sibling") == 1
-    assert order.count(b"greedy-") == AT_ONCE + 4
+    assert order.count(b"greedy-") == 6
+    assert len(order) == 9
+
+
+def test_who_waits_for_token_or_store_keeps_nobody_from_computing(register, token):
+    """An HSM that hangs for one must not be the end of all calls of its tenant."""
+    waiting, go_on = threading.Semaphore(0), threading.Event()
+
+    def method(_: Any, who: Any) -> str:
+        if who.spiffe_id == APP:
+            with token.aside():
+                waiting.release()
+                assert go_on.wait(30)
+        return "done"
+
+    call = register(method)
+    threads = [threading.Thread(target=call, args=(ASK, peer(APP))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert all(waiting.acquire(timeout=10) for _ in threads)
+    assert call(ASK, peer(OTHER)) == "done"
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
 
 
 def test_what_waits_for_the_cluster_holds_nobody_up(register):
@@ -132,7 +160,7 @@ def test_what_waits_for_the_cluster_holds_nobody_up(register):
         assert go_on.wait(30)
 
     call = register(method, "Renew")
-    threads = [threading.Thread(target=call, args=(ASK, peer(APP))) for _ in range(AT_ONCE + 1)]
+    threads = [threading.Thread(target=call, args=(ASK, peer(APP))) for _ in range(3)]
     for thread in threads:
         thread.start()
     assert all(begun.acquire(timeout=10) for _ in threads)

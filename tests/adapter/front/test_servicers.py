@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import grpc
 import grpc_testing
 import pytest
-from capsign_adapter.decide.budget import UsedUpError
+from capsign_adapter.decide.budget import Budget, UsedUpError
 from capsign_adapter.decide.evidence_quota import MIB, REFUSAL_BYTES, EvidenceQuota
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
@@ -76,7 +76,7 @@ class Servicers:
             places,
             lambda: 0,
         )
-        evidence = EvidenceServicer(rig.policy, rig.store, rig.checkpoints, rig.quota)
+        evidence = EvidenceServicer(rig.policy, rig.store, rig.checkpoints, rig.quota, rig.budget)
         servicers = {SIGNING: signing, CAPABILITY: capability, EVIDENCE: evidence}
         self._server = grpc_testing.server_from_dictionary(
             servicers, grpc_testing.strict_real_time()
@@ -388,3 +388,22 @@ def test_entries_are_for_auditors(servicers):
     assert servicers.call(EVIDENCE, "GetEntries", request).because_of(reasons.REASON_ROLE_MISSING)
     servicers.who = AUDITOR
     assert servicers.call(EVIDENCE, "GetEntries", request).entries
+
+
+def test_records_are_charged_before_each_of_them_is_looked_at(rig, monkeypatch):
+    """4,096 records of seven bytes were charged as 28 KiB and cost ten times as much: whoever
+    signed beside eight such calls had a seventh of its rate.
+    """
+    rig.budget = Budget(rig.policy, Buckets(lambda: 0), 1)
+    servicers = Servicers(rig, monkeypatch)
+    malformed = evidence_pb2.SubmitAuditRequest(
+        batch=evidence_pb2.AuditBatch(
+            boot_id=b"b" * 16, records=[evidence_pb2.AuditRecord(sequence=1)] * 4096
+        ).SerializeToString()
+    )
+    assert servicers.call(EVIDENCE, "SubmitAudit", malformed).because_of(
+        reasons.REASON_INPUT_MALFORMED
+    ), "on credit"
+    assert servicers.call(EVIDENCE, "SubmitAudit", malformed).because_of(
+        reasons.REASON_RATE_LIMITED
+    )

@@ -12,8 +12,9 @@ from capsign_adapter.sign.fair import SMALL_US, TURN_US, Lane, Turn, Turns
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
-GREEDY, SIBLING = ("demo", "app", b"greedy"), ("demo", "app", b"sibling")
-MATE, STRANGER = ("demo", "mate", b"mate"), ("else", "stranger", b"stranger")
+GREEDY, SIBLING = ("demo", "app", b"greedy", "web"), ("demo", "app", b"sibling", "web")
+MATE, STRANGER = ("demo", "mate", b"mate", ""), ("else", "stranger", b"stranger", "")
+NEIGHBOUR = ("demo", "app", b"greedy", "cron")
 
 
 class Crowd:
@@ -41,13 +42,10 @@ class Crowd:
                 threading.Event().wait(0.001)
 
     def standing(self) -> int:
-        queues = [
-            queue
-            for keys in self.lane._waiting.values()
-            for ones in keys.values()
-            for queue in ones.values()
-        ]
-        return sum(len(queue) for queue in queues)
+        crowds = [self.lane._waiting]
+        for _ in GREEDY:
+            crowds = [each for crowd in crowds for each in crowd.values()]
+        return sum(map(len, crowds))
 
     def finish(self) -> list[fair.Flow]:
         self.lane.give()
@@ -59,12 +57,14 @@ class Crowd:
 @pytest.fixture
 def crowd():
     lane = Lane(1)
-    lane.take(("", "nobody", b""), 0)
+    lane.take(("", "nobody", b"", ""), 0)
     return Crowd(lane)
 
 
 @pytest.mark.parametrize(
-    "other", [SIBLING, MATE, STRANGER], ids=["a sibling", "another workload", "another tenant"]
+    "other",
+    [NEIGHBOUR, SIBLING, MATE, STRANGER],
+    ids=["another socket of the pod", "a sibling", "another workload", "another tenant"],
 )
 def test_who_comes_with_many_threads_does_not_keep_another_waiting(crowd, other):
     """Sixteen streams of one pod each had a turn before anybody else had one."""
@@ -77,7 +77,7 @@ def test_who_comes_with_many_threads_does_not_keep_another_waiting(crowd, other)
 
 def test_a_tenant_has_no_more_for_having_many_workloads(crowd):
     for number in range(8):
-        crowd.wait(("demo", f"app {number}", b"%d" % number), 2)
+        crowd.wait(("demo", f"app {number}", b"%d" % number, ""), 2)
     crowd.wait(STRANGER, 4)
     order = crowd.finish()
     assert sum(flow == STRANGER for flow in order[:8]) >= 3
@@ -118,9 +118,9 @@ def test_a_turn_that_does_not_come_is_an_overload_and_leaves_no_trace(monkeypatc
 def test_what_is_remembered_is_bounded():
     lane = Lane(1)
     for number in range(fair.MOST):
-        lane.take(("demo", f"app {number}", b""), TURN_US)
+        lane.take(("demo", f"app {number}", b"", ""), TURN_US)
         lane.give()
-    assert len(lane._used) <= fair.MOST + 3
+    assert len(lane._used) <= fair.MOST + 4
 
 
 def test_whoever_is_alone_computes_without_a_pause():
@@ -165,3 +165,34 @@ def test_what_is_large_does_not_wait_for_long():
         assert large.company
     assert turns._small_ones == 0
     assert not turns._inside
+
+
+def test_what_is_small_counts_too_where_parts_are_held_against_each_other(monkeypatch):
+    """Only what was large counted, so whoever alone sent large batches never had more than its
+    part.
+    """
+    monkeypatch.setattr(fair, "CALM_SECONDS", 0.0)
+    monkeypatch.setattr(fair, "LONG_CALM_SECONDS", 30.0)
+    turns, went_on = Turns(2), threading.Event()
+
+    def large() -> None:
+        with Turn(turns, GREEDY) as turn:
+            for _ in range(3):
+                turn.spend(SMALL_US)
+        went_on.set()
+
+    with Turn(turns, STRANGER), Turn(turns, MATE):
+        with Turn(turns, STRANGER) as small:
+            small.spend(TURN_US)
+        thread = threading.Thread(target=large)
+        thread.start()
+        assert not went_on.wait(0.05), "the second piece is above its part, and lets others finish"
+    assert went_on.wait(10)
+    thread.join(10)
+
+
+def test_two_sockets_of_a_pod_are_company():
+    """One container's batches of 32 were in front of its neighbour's single signatures."""
+    turns = Turns(2)
+    with Turn(turns, GREEDY), Turn(turns, NEIGHBOUR) as neighbour:
+        assert neighbour.company
