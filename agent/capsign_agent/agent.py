@@ -39,6 +39,7 @@ from capsign_agent.sign.lookups import Lookups
 from capsign_agent.sign.outcomes import OutcomeRecorder
 from capsign_agent.sign.path import SigningPath
 from capsign_agent.sign.public_keys import PublicKeys
+from capsign_agent.sign.questions import Questions
 from capsign_agent.sign.refusals import Refusals
 from capsign_agent.tasks import Tasks, cancel
 from capsign_agent.upstream.adapter_calls import AdapterCalls
@@ -173,10 +174,12 @@ class Agent:
         limits = self._config.limits
         finder = HandleFinder(self.renewal.hold, float(limits.clock_skew_s))
         inputs = Inputs(keys, lambda: self.coalescer.crowded)
+        questions = Questions()
         exchange = Exchange(self.coalescer, self.outcomes, inputs)
         return Service(
             SigningPath(finder, inputs, Refusals(self.journal), exchange, self.metrics),
-            Lookups(calls, keys, self.journal, finder),
+            Lookups(calls, keys, self.journal, finder, questions),
+            questions,
             finder,
             self.gate,
             self.connections,

@@ -24,12 +24,10 @@ from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.registry import SocketHandles
 from capsign_agent.sign.lookups import Lookups
 from capsign_agent.sign.path import SigningPath
+from capsign_agent.sign.questions import Questions
 from capsign_agent.upstream.connections import Connections
 
 T = TypeVar("T")
-
-LOOKUPS_AT_ONCE = 8
-"""Questions of one socket that are under way, of those that may go to the adapter; more wait."""
 
 _SERVICE = agent_pb2.DESCRIPTOR.services_by_name["SigningService"].full_name
 SIGN, SIGN_BATCH, SIGN_STREAM = (
@@ -43,6 +41,7 @@ class Service:
 
     path: SigningPath
     lookups: Lookups
+    questions: Questions
     finder: HandleFinder
     gate: Gate
     connections: Connections
@@ -67,7 +66,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self._turns = service.turns
         self._timeout_s = service.timeout_s
         self._stream_calls = service.stream_calls
-        self._asking = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        self._questions = service.questions
         self.tracer: Tracer = PassingTracer()
         """Replaced once exporters are loaded."""
 
@@ -159,21 +158,19 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         request: Any,
         timeout_s: float,
     ) -> T:
-        """Some at a time: they share the way to the adapter, and the adapter's patience with this
-        pod, with the other sockets.
-        """
+        """Some at a time; see `Questions`."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         try:
             async with asyncio.timeout_at(until):
-                await self._asking.acquire()
+                await self._questions.begin(self._socket.name)
         except TimeoutError:
             detail = "Too much is asked on this socket at once."
             raise FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=250) from None
         try:
             return await lookup(self._socket, request, max(0.001, until - loop.time()))
         finally:
-            self._asking.release()
+            self._questions.end(self._socket.name)
 
     async def answer(self, request: agent_pb2.SignStreamRequest) -> agent_pb2.SignStreamResponse:
         """One call of a stream. Never raises; what cannot be read at all is answered under the id
@@ -184,6 +181,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             self._gate.enter()
         except FailureError as error:
             return agent_pb2.SignStreamResponse(call_id=call_id, failure=error.to_item())
+        self._questions.calls(self._socket.name)
         try:
             bounds.check(request)
             _count(request.groups)
@@ -216,6 +214,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             self._gate.enter()
         except FailureError as error:
             await abort(context, error)
+        self._questions.calls(self._socket.name)
         try:
             self._hold(weight(request))
             bounds.check(request)

@@ -25,6 +25,7 @@ from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.sign import hashing
 from capsign_agent.sign.public_keys import Known, PublicKeys
+from capsign_agent.sign.questions import KEYS_US, RESOLVE_US, TAG_US, Questions
 
 T = TypeVar("T")
 
@@ -57,7 +58,9 @@ class Lookups:
         keys: PublicKeys,
         journal: Journal,
         finder: HandleFinder,
+        questions: Questions,
     ) -> None:
+        self._questions = questions
         self._finder = finder
         self._adapter = adapter
         self._keys = keys
@@ -68,7 +71,7 @@ class Lookups:
     ) -> agent_pb2.GetPublicKeysResponse:
         """The keys of a context and how long they may be kept from now."""
         scope = await self._scope(socket, request, timeout_s)
-        known = await _within(self._keys.get(scope), timeout_s)
+        known = await self._known(scope, timeout_s)
         left = max(1, int(known.expires - time.monotonic()))
         return agent_pb2.GetPublicKeysResponse(
             keys=known.response.keys, refresh_hint_s=min(left, known.response.refresh_hint_s)
@@ -96,10 +99,11 @@ class Lookups:
                 message=request.message,
                 tag=request.signature,
             )
+            await self._questions.ask_adapter(socket.name, TAG_US)
             return agent_pb2.VerifyResponse(
                 key=(await self._adapter.verify_tag(tag, timeout_s)).key
             )
-        known = await _within(self._keys.get(scope), timeout_s)
+        known = await self._known(scope, timeout_s)
         key = _verifying(known, request)
         if key is None and known.fetched <= time.monotonic() - ASK_AGAIN_S:
             known = await _within(self._keys.get(scope, newer_than=known.fetched), timeout_s)
@@ -123,12 +127,18 @@ class Lookups:
             upstream = signing_pb2.ResolveIntentRequest(
                 handle=held.token, intent_id=request.intent_id
             )
+            await self._questions.ask_adapter(socket.name, RESOLVE_US)
             told = await self._adapter.resolve(upstream, timeout_s)
             answer, piece = _resolved(told, request.intent_id, held.grant, socket.name)
             self._journal.append(piece)
         finally:
             self._journal.forget(2)
         return answer
+
+    async def _known(self, scope: HandleScope, timeout_s: float) -> Known:
+        if self._keys.cached(scope) is None:
+            await self._questions.ask_adapter(scope.held.socket, KEYS_US)
+        return await _within(self._keys.get(scope), timeout_s)
 
     async def _scope(
         self,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from capsign_agent.front.servicer import LOOKUPS_AT_ONCE
 from capsign_agent.sign import refusals
+from capsign_agent.sign.questions import AT_ONCE
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as alg
@@ -58,14 +58,12 @@ async def test_questions_of_one_socket_go_to_the_adapter_some_at_a_time(
 
         monkeypatch.setattr(agent.service.lookups, "public_keys", ask)
         request = agent_pb2.GetPublicKeysRequest(handle_id=handle.id, algorithm=alg.ALGORITHM_ES256)
-        calls = [
-            asyncio.ensure_future(stub.GetPublicKeys(request)) for _ in range(LOOKUPS_AT_ONCE + 2)
-        ]
-        await until(lambda: len(asked) == LOOKUPS_AT_ONCE)
+        calls = [asyncio.ensure_future(stub.GetPublicKeys(request)) for _ in range(AT_ONCE + 2)]
+        await until(lambda: len(asked) == AT_ONCE)
         good = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group(handle.id)]))
         assert good.groups[0].items[0].signature
-        assert len(asked) == LOOKUPS_AT_ONCE
+        assert len(asked) == AT_ONCE
         asked[0].set_result(agent_pb2.GetPublicKeysResponse())
-        await until(lambda: len(asked) == LOOKUPS_AT_ONCE + 1)
+        await until(lambda: len(asked) == AT_ONCE + 1)
         for call in calls:
             call.cancel()
