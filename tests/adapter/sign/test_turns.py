@@ -4,6 +4,7 @@ behind those who came before.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -126,3 +127,46 @@ def test_a_promise_that_hangs_keeps_nobody_else_for_ever(
     assert caught.value.reason == reasons.REASON_STORE_UNAVAILABLE
     hanging.let_go()
     assert first.result(30).authority == row.version
+
+
+class Aside:
+    """Who waits aside now, and must hold no turn."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    @contextlib.contextmanager
+    def __call__(self):
+        self.now += 1
+        try:
+            yield
+        finally:
+            self.now -= 1
+
+
+def test_who_makes_a_checkpoint_or_waits_for_one_has_no_turn(rig, threads, monkeypatch):
+    """A token that hangs would keep all calls of the tenant from computing."""
+    aside = Aside()
+    made = checkpoints.Checkpoints(rig.store, rig.token, "capsign.test/log", aside)
+    hanging = Hanging(monkeypatch, rig.token, "sign")
+    first = threads.submit(made.current, now_ms())
+    assert hanging.reached.wait(30)
+    assert aside.now == 1
+    hanging.let_go()
+    first.result(30)
+    assert aside.now == 0
+
+
+def test_who_reads_a_snapshot_or_waits_for_one_has_no_turn(rig, threads, monkeypatch):
+    aside = Aside()
+    snapshots = Snapshots(rig.store, aside=aside)
+    revoke(rig)
+    hanging = Hanging(monkeypatch, rig.store, "revocations")
+    first = threads.submit(snapshots.refresh)
+    assert hanging.reached.wait(30)
+    assert aside.now == 1
+    hanging.let_go()
+    first.result(30)
+    assert aside.now == 0
+    assert snapshots.refresh() is snapshots.current
+    assert aside.now == 0
