@@ -138,13 +138,19 @@ async def test_before_the_adapter_is_up_the_sockets_refuse_and_health_says_why(
         assert (await sign(stub, (await first_handle(stub)).id)).signature
 
 
+def asked_in_vain(agent: Agent, advice: str) -> bool:
+    """Whether handles were asked for since this advice is known."""
+    failure = agent.book.hindrance.failure
+    return failure is not None and advice in failure.detail
+
+
 async def unserved(place: Home, capsys: pytest.CaptureFixture[str], word: str) -> list[str]:
     """What is told of an agent that gets no identity for this reason: by its probe, its log, to
     whoever calls it, and in the status of its pod.
     """
     place.upstream = "unreachable_after_ms = 0\ntimeout_ms = 3000"
     async with running(place, ready=False) as agent:
-        await until(lambda: word in agent.faults() and agent._book.hindrance.failure is not None)
+        await until(lambda: word in agent.faults() and asked_in_vain(agent, agent.account.advice))
         probe = await probed(place)
         assert probe.startswith(f"NOT_SERVING no_identity {word} no_handles no_upstream. ")
         told = await refused(place.stub().ListHandles(agent_pb2.ListHandlesRequest()))
