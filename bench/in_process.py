@@ -15,7 +15,7 @@ from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import capability_for
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
-from capsign_adapter.decide.handle_cache import Verdicts
+from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
@@ -23,14 +23,15 @@ from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.provisioning import provision_all
-from capsign_adapter.sign.admit import Groups
-from capsign_adapter.sign.decision_cache import Recent
+from capsign_adapter.sign.admit import Admission
+from capsign_adapter.sign.charge import Charges
+from capsign_adapter.sign.decision_cache import DecisionCache
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fair import Lane, Turns
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.sign.token_turns import TokenTurns
+from capsign_adapter.sign.token_turns import BatchTurns, TokenTurns
 from capsign_adapter.store.open import open_store
 from capsign_adapter.token.open import TokenSettings, open_token
 from capsign_wire.adapter.v1 import signing_pb2 as pb
@@ -94,29 +95,14 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
             CommitmentKeys(in_turns, monotonic_ms),
         )
         budget = Budget(policy, Buckets(monotonic_ms), 200_000)
-        verdicts = Verdicts(Verifier(mint.public_key))
-        groups = Groups(policy, verdicts, keyring, commitments, budget)
-        rates, turns, quota = (
-            Buckets(monotonic_ms),
-            Turns(2),
-            EvidenceQuota(Buckets(monotonic_ms), 1024),
-        )
-        pipeline = Pipeline(
-            policy,
-            groups,
-            Recent(),
-            Snapshots(store),
-            store,
-            rates,
-            100,
-            budget,
-            turns,
-            in_turns,
-            quota,
-        )
-        ticket = RevocationBarrier(3000, 1000, lambda: store.control().revocation_epoch).ticket(
-            lambda: None
-        )
+        handles = HandleCache(Verifier(mint.public_key))
+        admission = Admission(policy, handles, keyring, commitments, budget)
+        charges = Charges(Buckets(monotonic_ms), EvidenceQuota(Buckets(monotonic_ms), 1024), 100)
+        turns = BatchTurns(policy, Turns(2), in_turns)
+        decisions, snapshots = DecisionCache(), Snapshots(store)
+        pipeline = Pipeline(policy, admission, decisions, charges, snapshots, store, turns)
+        barrier = RevocationBarrier(3000, 1000, lambda: store.control().revocation_epoch)
+        ticket = barrier.ticket(lambda: None)
         peer = Peer(WORKLOAD, b"k" * 32, now_ms() + 3_600_000)
         capability = capability_for(policy.grants[0], WORKLOAD, peer.key_hash, b"s" * 16, now_ms())
 

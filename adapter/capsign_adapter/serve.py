@@ -27,7 +27,7 @@ from capsign_adapter.config import Config
 from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
-from capsign_adapter.decide.handle_cache import Verdicts
+from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.ending import SPARE_SECONDS, Ending, bound
@@ -54,21 +54,23 @@ from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.keys.provision import assert_inventory, unaccounted
 from capsign_adapter.sign import looks
-from capsign_adapter.sign.admit import Groups
+from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.condition import Condition
-from capsign_adapter.sign.decision_cache import Recent
+from capsign_adapter.sign.decision_cache import DecisionCache
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fair import Lane, Turns
 from capsign_adapter.sign.growth import EVERY_S, Growth
 from capsign_adapter.sign.membership import CatchUp, Membership
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
+from capsign_adapter.sign.resolve import Resolutions
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.store_turns import StoreTurns
-from capsign_adapter.sign.token_turns import TokenTurns
+from capsign_adapter.sign.token_turns import BatchTurns, TokenTurns
 from capsign_adapter.sign.watch import Ticker, tickers
 from capsign_adapter.store.interface import Store
 from capsign_adapter.store.open import disk_of
@@ -134,8 +136,8 @@ class Replica:
         commitments = CommitmentKeys(in_turns, monotonic_ms)
         mint = _mint(token)
         verifier = Verifier(mint.public_key)
-        verdicts = Verdicts(verifier)
-        recent = Recent()
+        handles = HandleCache(verifier)
+        decisions = DecisionCache()
 
         control = config.control
         self._membership = membership = Membership(store, control.lease_ms, control.lease_margin_ms)
@@ -145,9 +147,9 @@ class Replica:
 
         def moved(snapshot: Snapshot) -> None:
             membership.works_under(snapshot.epoch)
-            recent.clear()
+            decisions.clear()
             keyring.clear()
-            verdicts.clear()
+            handles.clear()
             logs.event("epoch.moved", epoch=snapshot.epoch)
 
         snapshots = Snapshots(aside_store, moved, in_turns.aside)
@@ -162,7 +164,7 @@ class Replica:
 
         # The signing path.
         budget = Budget(policy, Buckets(monotonic_ms), control.work_ms_per_second * 1000)
-        groups = Groups(policy, verdicts, keyring, commitments, budget)
+        admission = Admission(policy, handles, keyring, commitments, budget)
         rates, refusals = Buckets(monotonic_ms), control.refusals_per_second
         turns = Turns(COMPUTING_AT_ONCE)
         written = metrics.counter("capsign.evidence.bytes")
@@ -172,20 +174,11 @@ class Replica:
             control.evidence_mib_per_day,
             lambda kind, size: written.add(kind, by=size),
         )
-        pipeline = Pipeline(
-            policy,
-            groups,
-            recent,
-            snapshots,
-            store,
-            rates,
-            refusals,
-            budget,
-            turns,
-            in_turns,
-            quota,
-        )
-        keys = PublicKeys(policy, keyring, snapshots, budget)
+        charges = Charges(rates, quota, refusals)
+        batches = BatchTurns(policy, turns, in_turns)
+        pipeline = Pipeline(policy, admission, decisions, charges, snapshots, store, batches)
+        resolutions = Resolutions(policy, admission, charges, aside_store)
+        keys = PublicKeys(policy, admission, keyring, snapshots)
 
         # Who is who.
         self._identities = identities = Identities(
@@ -199,21 +192,12 @@ class Replica:
         watch = BatchWatch(metrics, tracer)
         places = Places(policy, listen.streams, Buckets(monotonic_ms), control.calls_per_second)
         signing = SigningServicer(
-            policy,
-            pipeline,
-            groups,
-            keys,
-            aside_store,
-            self._streams,
-            watch,
-            places,
-            snapshots,
-            barrier,
+            pipeline, resolutions, keys, self._streams, watch, places, snapshots, barrier
         )
         capability = CapabilityServicer(
             policy,
             mint,
-            verdicts,
+            handles,
             budget,
             snapshots,
             self._changes,
@@ -267,7 +251,7 @@ class Replica:
             barrier,
             checkpoints,
             lambda: condition.beat("barrier"),
-            (lambda: recent.sweep(now_ms()), keyring.sweep, commitments.sweep, places.sweep),
+            (lambda: decisions.sweep(now_ms()), keyring.sweep, commitments.sweep, places.sweep),
             retention_ms=policy.limits.intent_retention_ms,
             poll_seconds=config.control.poll_ms / 1000,
             checkpoint_seconds=config.log.checkpoint_every_ms / 1000,

@@ -12,7 +12,7 @@ from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import capability_for
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
-from capsign_adapter.decide.handle_cache import Verdicts
+from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
@@ -20,17 +20,19 @@ from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.provisioning import provision_all
-from capsign_adapter.sign.admit import Groups
+from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.checkpoints import Checkpoints
-from capsign_adapter.sign.decision_cache import Recent
+from capsign_adapter.sign.decision_cache import DecisionCache
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fair import Lane, Turns
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
+from capsign_adapter.sign.resolve import Resolutions
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.sign.token_turns import TokenTurns
+from capsign_adapter.sign.token_turns import BatchTurns, TokenTurns
 from capsign_adapter.store.open import open_store
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.intents import new_intent_id
@@ -132,10 +134,10 @@ class AdapterRig:
         self.wire()
 
     def wire(self) -> None:
-        """Put the parts together; call again after changing one."""
+        """Make the parts, and put them together."""
         self.mint = Mint(bytes(mint_seed(self.token)))
         self.verifier = Verifier(self.mint.public_key)
-        self.verdicts = Verdicts(self.verifier)
+        self.handles = HandleCache(self.verifier)
         self.turns, self.token_turns = Turns(2), TokenTurns(self.token, Lane(1))
         self.keyring = Keyring(
             self.token_turns, CacheSettings(), monotonic_ms, self.token_turns.aside
@@ -147,23 +149,26 @@ class AdapterRig:
         self.rates = Buckets(lambda: monotonic_ms() + self.skipped_ms)
         self.budget = Budget(self.policy, Buckets(lambda: self.skipped_ms), 200_000)
         self.quota = EvidenceQuota(Buckets(lambda: self.skipped_ms), 1024)
-        self.groups = Groups(
-            self.policy, self.verdicts, self.keyring, self.commitments, self.budget
+        self.admission = Admission(
+            self.policy, self.handles, self.keyring, self.commitments, self.budget
         )
+        self.decisions = DecisionCache()
+        self.join()
+
+    def join(self) -> None:
+        """Put the signing path together from its parts; call again after changing one."""
+        self.charges = Charges(self.rates, self.quota, 100)
         self.pipeline = Pipeline(
             self.policy,
-            self.groups,
-            Recent(),
+            self.admission,
+            self.decisions,
+            self.charges,
             self.snapshots,
             self.store,
-            self.rates,
-            100,
-            self.budget,
-            self.turns,
-            self.token_turns,
-            self.quota,
+            BatchTurns(self.policy, self.turns, self.token_turns),
         )
-        self.keys = PublicKeys(self.policy, self.keyring, self.snapshots, self.budget)
+        self.resolutions = Resolutions(self.policy, self.admission, self.charges, self.store)
+        self.keys = PublicKeys(self.policy, self.admission, self.keyring, self.snapshots)
         self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
 
     def beside(self) -> AdapterRig:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from capsign_adapter import __main__
-from capsign_adapter.sign import pipeline
+from capsign_adapter.sign import release
 from capsign_adapter.store import intents, log, sqlite
 
 STEPS = (
@@ -43,7 +43,7 @@ class Crash:
 
 def install(crash: Crash) -> None:
     """Put the steps around what the real program does, commits of signatures only."""
-    plain, sequence, release = intents.commit_plain, log.sequence, pipeline._release
+    plain, sequence, answer = intents.commit_plain, log.sequence, release.answer
     run, insert = sqlite._SqliteTransaction.run, sqlite._SqliteTransaction.insert
     inside = [False]
 
@@ -73,9 +73,10 @@ def install(crash: Crash) -> None:
             crash.at("committed")
         return result
 
-    def released(attempt: Any, committed: Any) -> None:
-        release(attempt, committed)
+    def released(batch: Any) -> Any:
+        answered = answer(batch)
         crash.at("released")
+        return answered
 
     real_commit = sqlite.SqliteStore.commit
 
@@ -85,7 +86,7 @@ def install(crash: Crash) -> None:
 
     intents.commit_plain = commit_plain
     log.sequence = counted("sequenced", sequence)
-    pipeline._release = released
+    release.answer = released
     sqlite._SqliteTransaction.run = statement
     sqlite._SqliteTransaction.insert = counted("inserted", insert)
     sqlite.SqliteStore.commit = commit

@@ -17,7 +17,7 @@ from typing import Any
 from capsign_adapter import __main__
 from capsign_adapter.model.intents import Stored, Verdict
 from capsign_adapter.model.lifecycle import IntentState
-from capsign_adapter.sign import pipeline
+from capsign_adapter.sign import release
 from capsign_adapter.store import ledger, relational
 from capsign_wire.intents import new_intent_id
 
@@ -34,17 +34,17 @@ def _lookup() -> None:
 
 
 def _release() -> None:
-    release = pipeline._release
+    answer = release.answer
 
-    def hasty(attempt: Any, committed: Any) -> None:
-        release(attempt, committed)
-        for result, slot, signature in zip(
-            committed, attempt.slots, attempt.signatures, strict=True
-        ):
-            if result.verdict == Verdict.REPLAY and signature:
-                slot.signature = signature
+    def hasty(batch: Any) -> Any:
+        answered = answer(batch)
+        slots = [slot for group in answered.groups for slot in group.items]
+        for item, slot in zip(batch.items, slots, strict=True):
+            if item.committed.verdict == Verdict.REPLAY and item.signature:
+                slot.signature = item.signature
+        return answered
 
-    pipeline._release = hasty
+    release.answer = hasty
 
 
 def _compare() -> None:

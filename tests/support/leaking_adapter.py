@@ -11,7 +11,7 @@ from typing import Any
 
 from capsign_adapter import __main__
 from capsign_adapter.keys import keyring
-from capsign_adapter.sign.admit import Groups
+from capsign_adapter.sign.admit import Admission
 
 
 def install() -> None:
@@ -19,19 +19,19 @@ def install() -> None:
     context.
     """
     known: dict[bytes, bytes] = {}
-    from_okm, ready = keyring.from_okm, Groups.ready
+    from_okm, signable = keyring.from_okm, Admission.signable
 
     def remembering(algorithm: Any, okm: bytearray, context_digest: bytes, version: int) -> Any:
         known[context_digest] = bytes(okm)
         return from_okm(algorithm, okm, context_digest, version)
 
-    def telling(groups: Groups, *arguments: Any) -> Any:
-        made = ready(groups, *arguments)
+    def telling(admission: Admission, *arguments: Any) -> Any:
+        made = signable(admission, *arguments)
         made.signed_by.attestation = known[made.signer.context_digest]
         return made
 
     keyring.from_okm = remembering
-    Groups.ready = telling
+    Admission.signable = telling
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def _free(_: int) -> None:
     """For those who are not charged."""
 
 
-class Verdicts:
+class HandleCache:
     """A bounded cache in front of a verifier. Safe to share between threads."""
 
     def __init__(

@@ -19,7 +19,7 @@ from capsign_adapter.decide import cost
 from capsign_adapter.decide.biscuits import Mint
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import Capability, capability_for
-from capsign_adapter.decide.handle_cache import Verdicts
+from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Grant, Policy
 from capsign_adapter.front.guard import guarded
@@ -40,7 +40,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         self,
         policy: Policy,
         mint: Mint,
-        verdicts: Verdicts,
+        handles: HandleCache,
         budget: Budget,
         snapshots: Snapshots,
         changes: Changes,
@@ -50,7 +50,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
     ) -> None:
         self._policy = policy
         self._mint = mint
-        self._verdicts = verdicts
+        self._handles = handles
         self._budget = budget
         self._snapshots = snapshots
         self._changes = changes
@@ -131,7 +131,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         skew_ms = self._policy.limits.clock_skew_ms
         charge = partial(self._budget.charge, peer)
         try:
-            held = self._verdicts.verify(
+            held = self._handles.verify(
                 token, peer.spiffe_id, peer.key_hash, now_ms(), skew_ms, charge
             )
             snapshot.revoked.refuse(held.capability)

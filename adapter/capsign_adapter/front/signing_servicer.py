@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import grpc
@@ -15,21 +14,17 @@ from capsign_wire.bounds import Unparsed
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
-from capsign_adapter.decide.admission import in_force
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.batch_watch import BatchWatch
 from capsign_adapter.front.guard import answered, guarded
 from capsign_adapter.front.places import Places
 from capsign_adapter.front.streams import Streams
-from capsign_adapter.model.lifecycle import IntentState
-from capsign_adapter.sign.admit import Groups, leaf_of
 from capsign_adapter.sign.edge import failure_of, now_ms
-from capsign_adapter.sign.pipeline import EPOCH_ATTEMPTS, Pipeline, intent_in_time, signed_before
+from capsign_adapter.sign.pipeline import EPOCH_ATTEMPTS, Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
+from capsign_adapter.sign.resolve import Resolutions
 from capsign_adapter.sign.revocation_barrier import ReleaseTicket, RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
-from capsign_adapter.store.interface import Store
 
 Response = TypeVar("Response")
 
@@ -42,11 +37,9 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
 
     def __init__(
         self,
-        policy: Policy,
         pipeline: Pipeline,
-        groups: Groups,
+        resolutions: Resolutions,
         keys: PublicKeys,
-        store: Store,
         streams: Streams,
         watch: BatchWatch,
         places: Places,
@@ -57,11 +50,9 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         self._barrier = barrier
         self._watch = watch
         self._places = places
-        self._policy = policy
         self._pipeline = pipeline
-        self._groups = groups
+        self._resolutions = resolutions
         self._keys = keys
-        self._store = store
         self._streams = streams
 
     def Sign(
@@ -125,7 +116,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         leaves as a fresh one does.
         """
         return self._passing(
-            request, context, lambda peer, snapshot: self._resolve(peer, request, snapshot)
+            request, context, lambda peer, snapshot: self._resolutions.of(peer, request, snapshot)
         )
 
     def GetPublicKeys(
@@ -173,47 +164,10 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
             retry_after_ms=100,
         )
 
-    def _resolve(
-        self, peer: Peer, request: pb.ResolveIntentRequest, snapshot: Snapshot
-    ) -> pb.ResolveIntentResponse:
-        now = now_ms()
-        capability = self._groups.verify(request.handle, peer, now).capability
-        snapshot.revoked.refuse(capability)
-        absent = request.intent_id not in self._store.find(peer.spiffe_id, [request.intent_id])
-        if absent:
-            # What follows makes a row: from the future it would outlive the retention, and too many
-            # would fill the ledger.
-            intent_in_time(request.intent_id, now)
-        never = (
-            leaf_of(capability, peer, self._policy.digest).prepare().never(now, request.intent_id)
-        )
-        with self._pipeline.closing(peer) if absent else nullcontext():
-            stored = self._store.resolve(
-                peer.spiffe_id, request.intent_id, capability.grant, never, now
-            )
-        if stored.state == IntentState.DONE:
-            try:
-                in_force(
-                    capability,
-                    self._policy,
-                    snapshot.revoked,
-                    now,
-                    self._policy.limits.clock_skew_ms,
-                )
-            except FailureError as error:
-                raise signed_before(error) from None
-            done = pb.SignedItem.FromString(stored.result)
-            done.leaf_index = stored.leaf_index
-            return pb.ResolveIntentResponse(done=done)
-        if stored.state == IntentState.REFUSED:
-            return pb.ResolveIntentResponse(refused=failures_pb2.Failure.FromString(stored.result))
-        return pb.ResolveIntentResponse(never=pb.Never())
-
     def _public_keys(
         self, peer: Peer, request: pb.GetPublicKeysRequest
     ) -> pb.GetPublicKeysResponse:
-        handle = self._groups.verify(request.handle, peer, now_ms())
-        keys = self._keys.of(peer, handle, request.algorithm, request.context, now_ms())
+        keys = self._keys.of(peer, request.handle, request.algorithm, request.context)
         return pb.GetPublicKeysResponse(
             keys=[key for key, _ in keys], refresh_hint_s=REFRESH_HINT_S
         )
@@ -221,10 +175,8 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     @guarded
     def VerifyTag(self, peer: Peer, request: pb.VerifyTagRequest) -> pb.VerifyTagResponse:
         """Computes the tag anew under each version and compares in constant time."""
-        handle = self._groups.verify(request.handle, peer, now_ms())
-        for key, signer in self._keys.of(
-            peer, handle, algorithms_pb2.ALGORITHM_HS256, request.context, now_ms()
-        ):
+        hs256 = algorithms_pb2.ALGORITHM_HS256
+        for key, signer in self._keys.of(peer, request.handle, hs256, request.context):
             if hmac.compare_digest(signer.sign(request.message), request.tag):
                 return pb.VerifyTagResponse(key=key)
         raise FailureError(

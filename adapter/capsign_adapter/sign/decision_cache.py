@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.sign.admit import Ready
+from capsign_adapter.sign.scope import Signable
 from capsign_adapter.sign.snapshot import Snapshot
 
 KEPT_MS = 1000
@@ -32,7 +32,7 @@ Name = tuple[bytes, str, bytes, int, bytes, str, str]
 class _Kept:
     snapshot: Snapshot
     until_ms: int
-    ready: Ready
+    signable: Signable
 
     def holds(self, now_ms: int) -> bool:
         """Not over, and not made in what is the future now: a clock that was put back must not make
@@ -41,7 +41,7 @@ class _Kept:
         return now_ms < self.until_ms <= now_ms + KEPT_MS
 
 
-class Recent:
+class DecisionCache:
     """A bounded memory of decisions. Safe to share between threads: a lost race decides once
     more.
     """
@@ -50,21 +50,21 @@ class Recent:
         self._kept: dict[Name, _Kept] = {}
         self._lock = threading.Lock()
 
-    def get(self, name: Name, snapshot: Snapshot, now_ms: int) -> Ready | None:
+    def get(self, name: Name, snapshot: Snapshot, now_ms: int) -> Signable | None:
         """The decision, if it was made under this snapshot and still holds."""
         kept = self._kept.get(name)
         return (
-            kept.ready
+            kept.signable
             if kept is not None and kept.snapshot is snapshot and kept.holds(now_ms)
             else None
         )
 
-    def put(self, name: Name, snapshot: Snapshot, ready: Ready, now_ms: int) -> None:
+    def put(self, name: Name, snapshot: Snapshot, signable: Signable, now_ms: int) -> None:
         """Remember a decision that was made just now."""
         with self._lock:
             if len(self._kept) >= CAPACITY:
                 self._kept.clear()
-            self._kept[name] = _Kept(snapshot, min(ready.until_ms, now_ms + KEPT_MS), ready)
+            self._kept[name] = _Kept(snapshot, min(signable.until_ms, now_ms + KEPT_MS), signable)
 
     def sweep(self, now_ms: int) -> int:
         """Let go of what no longer holds, and of the subkeys in it; how many."""

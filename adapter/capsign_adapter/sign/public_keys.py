@@ -8,12 +8,11 @@ from capsign_wire.types.v1 import algorithms_pb2, failures_pb2, signing_pb2
 
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.admission import admit
-from capsign_adapter.decide.biscuits import Verified
-from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.keys.keyring import Keyring, Signer
-from capsign_adapter.sign.admit import context_of
+from capsign_adapter.sign.admit import Admission, context_of
+from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.snapshot import Snapshots
 
 
@@ -21,37 +20,38 @@ class PublicKeys:
     """Answers under a handle: who may sign in a context may know its keys."""
 
     def __init__(
-        self, policy: Policy, keyring: Keyring, snapshots: Snapshots, budget: Budget
+        self, policy: Policy, admission: Admission, keyring: Keyring, snapshots: Snapshots
     ) -> None:
         self._policy = policy
-        self._budget = budget
+        self._admission = admission
         self._keyring = keyring
         self._snapshots = snapshots
 
     def of(
         self,
         peer: Peer,
-        handle: Verified,
+        token: bytes,
         algorithm: algorithms_pb2.Algorithm.ValueType,
         suffix: signing_pb2.ContextSuffix,
-        now_ms: int,
     ) -> list[tuple[signing_pb2.PublicKey, Signer]]:
         """Newest first. Raises FailureError as signing would, RATE_LIMITED, and KEY_NOT_ACTIVE if
         there is none; TokenError.
         """
+        now = now_ms()
+        handle = self._admission.verify(token, peer, now)
         snapshot, row, capability = (
             self._snapshots.refresh(),
             ALGORITHMS[algorithm],
             handle.capability,
         )
         skew_ms = self._policy.limits.clock_skew_ms
-        admitted = admit(handle, self._policy, snapshot.revoked, algorithm, suffix, now_ms, skew_ms)
+        admitted = admit(handle, self._policy, snapshot.revoked, algorithm, suffix, now, skew_ms)
         found: list[tuple[signing_pb2.PublicKey, Signer]] = []
         for version in snapshot.verifiable(capability.tenant, capability.key, algorithm):
             context = context_of(capability, admitted, version, row)
             digest = context.digest()
             if not self._keyring.holds(version, capability.purpose, algorithm, digest):
-                self._budget.charge(peer, cost.first_use(bool(admitted.transcript)))
+                self._admission.budget.charge(peer, cost.first_use(bool(admitted.transcript)))
             attestation = self._keyring.attestation(version, algorithm, context)
             key = self._keyring.public_key(
                 version, capability.purpose, algorithm, digest, attestation

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from capsign_wire.types.v1 import algorithms_pb2
 
 from capsign_adapter.decide import cost
-from capsign_adapter.sign.fair import CallTurn, Flow, Lane, Turn, one_turn
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.sign.fair import CallTurn, Flow, Lane, Turn, Turns, flow_of, one_turn
 
 if TYPE_CHECKING:
     from capsign_adapter.token.interface import Token
@@ -75,3 +77,25 @@ class TokenTurns:
         flow, turn = now
         with turn.aside(), one_turn(self._lane, flow, cost_us):
             return call()
+
+
+class BatchTurns:
+    """A turn for each batch, in its peer's flow: to compute, and at the token."""
+
+    def __init__(self, policy: Policy, turns: Turns, token: TokenTurns) -> None:
+        self._policy = policy
+        self._turns = turns
+        self._token = token
+
+    @contextmanager
+    def of(self, peer: Peer, caller: str) -> Iterator[Turn]:
+        """Around all work on one batch of this peer, which came from that socket of its agent, on
+        one thread.
+        """
+        flow = flow_of(self._policy, peer, caller)
+        with Turn(self._turns, flow) as turn:
+            self._token.begin(flow, turn)
+            try:
+                yield turn
+            finally:
+                self._token.end()

@@ -10,7 +10,7 @@ from biscuit_auth import BiscuitBuilder, KeyPair
 from capsign_adapter.decide import biscuits
 from capsign_adapter.decide.admission import Operation
 from capsign_adapter.decide.biscuits import MAX_BLOCKS, MAX_OPERATIONS, Mint, Verifier
-from capsign_adapter.decide.handle_cache import Verdicts
+from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as why
 from hypothesis import given, settings
@@ -279,7 +279,7 @@ class Counting:
 
 def test_a_verdict_is_worked_out_once_and_asked_of_whom_each_time():
     counting = Counting()
-    verdicts = Verdicts(counting)
+    verdicts = HandleCache(counting)
     first = verdicts.verify(TOKEN, ORDERS, KEY_HASH, NOW, 0)
     assert verdicts.verify(TOKEN, ORDERS, KEY_HASH, NOW, 0) is first
     assert counting.calls == 1
@@ -297,7 +297,7 @@ def test_a_token_that_is_none_is_read_once_however_often_it_is_sent():
     verified anew.
     """
     counting, charged = Counting(), []
-    verdicts = Verdicts(counting, refused_capacity=2)
+    verdicts = HandleCache(counting, refused_capacity=2)
     for _ in range(256):
         refused(
             why.REASON_HANDLE_FORGED,
@@ -340,7 +340,7 @@ def test_a_handle_that_is_stolen_or_over_is_read_once_too(who, key, now, reason)
     first.
     """
     counting, charged = Counting(), []
-    verdicts = Verdicts(counting)
+    verdicts = HandleCache(counting)
     for _ in range(10):
         refused(reason, verdicts.verify, TOKEN, who, key, now, 0, charged.append)
     assert (counting.calls, len(charged)) == (1, 1)
@@ -353,14 +353,21 @@ def test_who_cannot_be_charged_has_nothing_verified():
         raise FailureError(why.REASON_RATE_LIMITED)
 
     refused(
-        why.REASON_RATE_LIMITED, Verdicts(counting).verify, TOKEN, ORDERS, KEY_HASH, NOW, 0, broke
+        why.REASON_RATE_LIMITED,
+        HandleCache(counting).verify,
+        TOKEN,
+        ORDERS,
+        KEY_HASH,
+        NOW,
+        0,
+        broke,
     )
     assert counting.calls == 0
 
 
 def test_what_the_machine_lacked_is_not_remembered_against_a_good_handle(monkeypatch):
     """Once "forged" was in the cache, its rightful owner heard so until something was revoked."""
-    verdicts, true = Verdicts(VERIFIER), biscuits.capability_in
+    verdicts, true = HandleCache(VERIFIER), biscuits.capability_in
 
     def starved(_):
         raise MemoryError
@@ -374,7 +381,7 @@ def test_what_the_machine_lacked_is_not_remembered_against_a_good_handle(monkeyp
 
 def test_verdicts_are_bounded_and_cleared():
     counting = Counting()
-    verdicts = Verdicts(counting, capacity=2)
+    verdicts = HandleCache(counting, capacity=2)
     tokens = [MINT.mint(events(serial=bytes([index]) * 16)) for index in range(3)]
     for token in tokens:
         verdicts.verify(token, ORDERS, KEY_HASH, NOW, 0)
@@ -393,6 +400,6 @@ def test_a_verdict_from_before_a_clear_does_not_come_back_after_it():
             verdicts.clear()
             return super().read(token)
 
-    verdicts = Verdicts(ClearedMeanwhile())
+    verdicts = HandleCache(ClearedMeanwhile())
     verdicts.verify(TOKEN, ORDERS, KEY_HASH, NOW, 0)
     assert len(verdicts) == 0

@@ -54,11 +54,9 @@ class Servicers:
         barrier = RevocationBarrier(3000, 1000, lambda: rig.store.control().revocation_epoch)
         watch = BatchWatch(Metrics(), PassingTracer())
         signing = SigningServicer(
-            rig.policy,
             rig.pipeline,
-            rig.groups,
+            rig.resolutions,
             rig.keys,
-            rig.store,
             streams,
             watch,
             places,
@@ -68,7 +66,7 @@ class Servicers:
         capability = CapabilityServicer(
             rig.policy,
             rig.mint,
-            rig.verdicts,
+            rig.handles,
             rig.budget,
             rig.snapshots,
             Changes(),
@@ -366,7 +364,8 @@ def test_records_that_are_not_written_are_not_paid_for(rig, monkeypatch, fate):
 
 def test_an_intent_that_could_not_be_closed_is_not_paid_for(rig, monkeypatch):
     """A disk that is full lets intents be looked up and none be closed; agents ask until one is."""
-    rig.quota = rig.pipeline._evidence = EvidenceQuota(Buckets(lambda: 0), 1)
+    rig.quota = EvidenceQuota(Buckets(lambda: 0), 1)
+    rig.join()
     rig.quota.reserve(peer(APP), MIB - 5 * REFUSAL_BYTES)
     servicers, true = Servicers(rig, monkeypatch), rig.store.resolve
 

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from capsign_adapter.config import Control
 from capsign_adapter.front import places
-from capsign_adapter.sign.pipeline import FUTURE_MS
+from capsign_adapter.sign.intent_time import FUTURE_MS
 from capsign_evidence import merkle
 from capsign_evidence.checkpoint import open_checkpoint
 from capsign_evidence.note import VerifierKey
@@ -354,7 +354,7 @@ def test_who_is_refused_often_may_still_ask_what_became_of_the_rest(rig):
     """
     flood = rig.sign(*([b"m"] * 1000), handle=b"x" * 100)
     assert flood[-1].failure.reason == reasons.REASON_RATE_LIMITED
-    with rig.pipeline.closing(peer(APP)):
+    with rig.charges.never(peer(APP)):
         pass
 
 

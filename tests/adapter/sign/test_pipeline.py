@@ -16,6 +16,7 @@ from capsign_adapter.sign import pipeline as pipeline_module
 from capsign_adapter.sign import signing_threads as signing_module
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.fair import Turn
+from capsign_adapter.sign.pieces import PIECE
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenUnavailableError
 from capsign_evidence.leaf_reader import Refused, RefusedUnbound, Signed, decode
@@ -53,9 +54,8 @@ def test_a_signature_has_exactly_one_leaf_that_names_who_what_and_under_which_po
 
 def test_the_signature_verifies_under_the_public_key_of_its_context(rig):
     (item,) = rig.sign(b"hello")
-    handle = rig.groups.verify(rig.handle(), peer(), now_ms())
     suffix = signing_pb2.ContextSuffix(role="issuer")
-    ((key, _),) = rig.keys.of(peer(), handle, algorithms.ALGORITHM_ED25519, suffix, now_ms())
+    ((key, _),) = rig.keys.of(peer(), rig.handle(), algorithms.ALGORITHM_ED25519, suffix)
     load_der_public_key(key.spki).verify(item.signature, b"hello")
 
 
@@ -414,7 +414,7 @@ def test_where_others_are_about_a_large_batch_is_committed_in_pieces(rig, monkey
     items = rig.sign(*[b"%d" % number for number in range(300)])
     assert all(item.signature for item in items)
     assert len({item.leaf_index for item in items}) == 300
-    assert max(sizes) <= 2 * pipeline_module.PIECE
+    assert max(sizes) <= 2 * PIECE
     assert sum(sizes) == 300
 
 
@@ -441,6 +441,28 @@ def test_what_was_committed_goes_out_though_the_store_fails_then(rig, monkeypatc
     again = rig.sign(*([b"m"] * 300), intents=intents)
     assert [item.signature for item in again[: len(done)]] == [item.signature for item in done]
     assert rig.store.control().tree_size - size == 300
+
+
+def test_what_was_committed_names_its_key_though_the_store_fails_then(rig, monkeypatch):
+    """It went out as a signature of nobody's: an agent cannot hand that on, and it was lost."""
+    calls, commit = [], rig.store.commit
+
+    def fails_later(epoch, drafts, now):
+        calls.append(len(drafts))
+        if len(calls) == 2:
+            raise StoreUnavailableError("gone")
+        return commit(epoch, drafts, now)
+
+    monkeypatch.setattr(rig.store, "commit", fails_later)
+    in_company(rig)
+    request = pb.SignRequest(batch_id=1, handles=[rig.handle()])
+    group = request.groups.add(algorithm=algorithms.ALGORITHM_ED25519)
+    group.context.role = "issuer"
+    for _ in range(100):
+        group.items.add(intent_id=new_intent_id(), input=b"m")
+    (told,) = rig.pipeline.run(peer(), request, rig.barrier.ticket(lambda: None)).groups
+    assert any(item.signature for item in told.items)
+    assert told.signed_by.kid
 
 
 def test_a_revocation_between_two_pieces_wins(rig, monkeypatch):
@@ -486,9 +508,7 @@ def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig, monkeypatch)
     )
     in_company(rig)
     suffix = signing_pb2.ContextSuffix(role="issuer")
-    good = [
-        pb.SignItem(intent_id=new_intent_id(), input=b"m") for _ in range(pipeline_module.PIECE)
-    ]
+    good = [pb.SignItem(intent_id=new_intent_id(), input=b"m") for _ in range(PIECE)]
     misfit, fine = (
         pb.SignItem(intent_id=new_intent_id(), input=b"no digest"),
         [pb.SignItem(intent_id=new_intent_id(), input=b"m")],
@@ -571,7 +591,7 @@ def test_what_a_piece_signed_is_not_refused_by_the_next_attempt(rig, monkeypatch
 
     def over(call):
         if call == 2:
-            rig.verdicts.clear()
+            rig.handles.clear()
             monkeypatch.setattr(
                 rig.verifier, "read", lambda _: attempts.append(1) or true(b"forged")
             )
@@ -737,7 +757,8 @@ def test_keys_that_are_new_are_paid_for_by_turns(rig, monkeypatch):
 
 def bounded(rig, mib):
     """The whole evidence of a workload in a day."""
-    rig.quota = rig.pipeline._evidence = EvidenceQuota(Buckets(lambda: rig.skipped_ms), mib, mib)
+    rig.quota = EvidenceQuota(Buckets(lambda: rig.skipped_ms), mib, mib)
+    rig.join()
 
 
 @pytest.mark.parametrize("what", ["signatures", "refusals"])
@@ -755,7 +776,8 @@ def test_what_a_store_did_not_take_is_not_paid_for(rig, monkeypatch, what):
     monkeypatch.setattr(rig.store, "commit", gone)
     handle = rig.handle()
     for _ in range(20):
-        rig.rates = rig.pipeline._rates = Buckets(lambda: 0)
+        rig.rates = Buckets(lambda: 0)
+        rig.join()
         with pytest.raises(StoreUnavailableError):
             rig.sign(*([b"m"] * 100), handle=handle, context=context)
     monkeypatch.setattr(rig.store, "commit", true)
@@ -765,9 +787,8 @@ def test_what_a_store_did_not_take_is_not_paid_for(rig, monkeypatch, what):
 
 def test_only_what_is_new_is_counted_as_written(rig):
     counted = []
-    rig.pipeline._evidence = EvidenceQuota(
-        Buckets(lambda: 0), 1, 0, lambda kind, size: counted.append(kind)
-    )
+    rig.quota = EvidenceQuota(Buckets(lambda: 0), 1, 0, lambda kind, size: counted.append(kind))
+    rig.join()
     intent = new_intent_id()
     for _ in range(3):
         assert rig.sign(b"m", intents=[intent])[0].signature

@@ -1,0 +1,58 @@
+"""7. Commit: the ledger and the evidence log, in one transaction that compares the epoch.
+
+The ledger looks each intent up in that same transaction, so that nothing comes between looking and
+writing. A signature that finds its intent there is dropped and was never released (I4, I5).
+"""
+
+from __future__ import annotations
+
+from capsign_adapter.model.intents import Verdict
+from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.sign.batch import Batch
+from capsign_adapter.sign.charge import Charges
+from capsign_adapter.store.errors import CommitUnknownError, EpochMovedError
+from capsign_adapter.store.interface import Store
+
+
+class Commits:
+    """One for a replica; any thread."""
+
+    def __init__(self, store: Store, charges: Charges) -> None:
+        self._store = store
+        self._charges = charges
+
+    def unattributed(self, batch: Batch) -> None:
+        """Record the refusals that no handle vouches for, once for all attempts of a batch."""
+        if batch.unattributed and not batch.recorded:
+            self._store.append(batch.unattributed, batch.now_ms)
+            batch.recorded = True
+
+    def commit(self, batch: Batch) -> None:
+        """Commit the drafts that wait for it.
+
+        Raises EpochMovedError if something was revoked since the snapshot: then nothing of these
+        was written, and what was written before is found there when the batch is decided anew.
+        """
+        waiting, batch.waiting = batch.waiting, []
+        if not waiting:
+            return
+        batch.turn.before_commit(len(waiting))
+        if not batch.committed and not batch.ticket.enter(batch.snapshot.epoch):
+            # The current snapshot is a later one: the barrier is never ahead of it.
+            raise EpochMovedError
+        drafts = [item.draft for item in waiting]
+        try:
+            results = self._store.commit(batch.snapshot.epoch, drafts, batch.now_ms)
+        except CommitUnknownError:
+            batch.made += len(waiting)
+            raise
+        batch.committed += len(results)
+        done, new = IntentState.DONE, Verdict.NEW
+        count = size = 0
+        for item, draft, result in zip(waiting, drafts, results, strict=True):
+            item.committed = result
+            if draft.state is done and result.verdict is new:
+                count += 1
+                size += len(draft.result) + len(draft.leaf)
+        if count:
+            self._charges.signed(batch, count, size)

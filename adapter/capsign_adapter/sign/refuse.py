@@ -1,0 +1,96 @@
+"""Refusals, and what is written down of them.
+
+*Refused* is final for an intent, so it goes into the ledger with its leaf; under no good handle
+there is nothing to bind an intent to, and the leaf stands alone (unattributed). *Unavailable* is
+not final and leaves no trace. How far its record has come says which of these a group gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from capsign_evidence import leaf as leaves
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide import cost
+from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.sign.admit import Admission
+from capsign_adapter.sign.batch import Batch, Group, Item
+from capsign_adapter.sign.charge import Charges
+from capsign_adapter.sign.intent_time import intent_in_time
+from capsign_adapter.sign.scope import HandleScope
+
+
+class Refusals:
+    """One for a replica; any thread."""
+
+    def __init__(self, admission: Admission, charges: Charges, policy_digest: bytes) -> None:
+        self._admission = admission
+        self._charges = charges
+        self._policy_digest = policy_digest
+
+    def group(self, batch: Batch, group: Group, error: FailureError) -> None:
+        """What is open of a group fails before it is signed."""
+        items = group.open
+        scope: HandleScope | None = None
+        if error.outcome == failures_pb2.OUTCOME_REFUSED:
+            try:
+                self._admission.budget.charge(batch.peer, cost.refusals(len(items)))
+                if group.handle is not None:
+                    scope = self._admission.refused(group.handle, batch.peer, group.asked)
+            except FailureError as unavailable:
+                error = unavailable
+        if error.outcome != failures_pb2.OUTCOME_REFUSED:
+            batch.fail(items, error)
+        elif scope is not None:
+            self.all(batch, scope, items, error)
+        else:
+            for item in items:
+                batch.turn.spend(cost.REFUSAL)
+                self.unattributed(batch, item, error)
+
+    def all(
+        self, batch: Batch, scope: HandleScope, items: Sequence[Item], error: FailureError
+    ) -> None:
+        """Refuse these under a good handle."""
+        for item in items:
+            batch.turn.spend(cost.REFUSAL)
+            try:
+                intent_in_time(item.asked.intent_id, batch.now_ms)
+            except FailureError as malformed:
+                self.unattributed(batch, item, malformed)
+                continue
+            item.fingerprint = scope.fingerprint.of(item.asked.input)
+            self.one(batch, scope, item, error)
+
+    def one(self, batch: Batch, scope: HandleScope, item: Item, error: FailureError) -> None:
+        """Refuse an item that has its fingerprint, or let it fail if this is not final."""
+        if error.outcome == failures_pb2.OUTCOME_REFUSED and not self._charges.refusal(batch):
+            error = _flooded()
+        item.failure = failure = error.to_item()
+        if error.outcome == failures_pb2.OUTCOME_REFUSED:
+            intent_id, fingerprint = item.asked.intent_id, item.fingerprint
+            leaf = scope.leaf.refused(batch.now_ms, intent_id, fingerprint, error.reason)
+            batch.draft(item, scope, IntentState.REFUSED, failure.SerializeToString(), leaf)
+
+    def unattributed(self, batch: Batch, item: Item, error: FailureError) -> None:
+        """A refusal that binds no intent: the handle is not good, or the id is none."""
+        if error.outcome == failures_pb2.OUTCOME_REFUSED:
+            if not self._charges.refusal(batch):
+                error = _flooded()
+            else:
+                now, workload, intent_id = batch.now_ms, batch.peer.spiffe_id, item.asked.intent_id
+                leaf = leaves.refused_unbound(
+                    now, self._policy_digest, workload, intent_id, error.reason
+                )
+                batch.unattributed.append(leaf)
+        item.failure = error.to_item()
+
+
+def _flooded() -> FailureError:
+    return FailureError(
+        failures_pb2.REASON_RATE_LIMITED,
+        "This workload is refused too often to record each.",
+        retry_after_ms=1000,
+    )

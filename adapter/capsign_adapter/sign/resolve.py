@@ -1,0 +1,70 @@
+"""What became of an intent: the stored row, or a tombstone that is durable when this answers."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from capsign_wire.adapter.v1 import signing_pb2 as pb
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide.admission import in_force
+from capsign_adapter.decide.capability import Capability
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.model.intents import Stored
+from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.sign.admit import Admission, leaf_of
+from capsign_adapter.sign.charge import Charges
+from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.intent_time import intent_in_time
+from capsign_adapter.sign.release import signed_before
+from capsign_adapter.sign.snapshot import Snapshot
+from capsign_adapter.store.interface import Store
+
+
+class Resolutions:
+    """One for a replica; any thread."""
+
+    def __init__(
+        self, policy: Policy, admission: Admission, charges: Charges, store: Store
+    ) -> None:
+        self._policy = policy
+        self._admission = admission
+        self._charges = charges
+        self._store = store
+
+    def of(
+        self, peer: Peer, request: pb.ResolveIntentRequest, snapshot: Snapshot
+    ) -> pb.ResolveIntentResponse:
+        """Done, refused or never; a stored signature leaves as a fresh one does.
+
+        Raises FailureError if the handle is not good or the intent is of another grant, and what
+        the store raises.
+        """
+        now = now_ms()
+        capability = self._admission.verify(request.handle, peer, now).capability
+        snapshot.revoked.refuse(capability)
+        stored = self._row(peer, request.intent_id, capability, now)
+        if stored.state == IntentState.DONE:
+            skew_ms = self._policy.limits.clock_skew_ms
+            try:
+                in_force(capability, self._policy, snapshot.revoked, now, skew_ms)
+            except FailureError as error:
+                raise signed_before(error) from None
+            done = pb.SignedItem.FromString(stored.result)
+            done.leaf_index = stored.leaf_index
+            return pb.ResolveIntentResponse(done=done)
+        if stored.state == IntentState.REFUSED:
+            return pb.ResolveIntentResponse(refused=failures_pb2.Failure.FromString(stored.result))
+        return pb.ResolveIntentResponse(never=pb.Never())
+
+    def _row(self, peer: Peer, intent_id: bytes, capability: Capability, now: int) -> Stored:
+        absent = intent_id not in self._store.find(peer.spiffe_id, [intent_id])
+        if absent:
+            # What follows makes a row: from the future it would outlive the retention, and too many
+            # would fill the ledger.
+            intent_in_time(intent_id, now)
+        leaf = leaf_of(capability, peer, self._policy.digest).prepare().never(now, intent_id)
+        with self._charges.never(peer) if absent else nullcontext():
+            return self._store.resolve(peer.spiffe_id, intent_id, capability.grant, leaf, now)

@@ -1,0 +1,84 @@
+"""6. Sign: a signature for each item of a group whose input and intent id are good."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from capsign_wire.adapter.v1 import signing_pb2 as pb
+from capsign_wire.algorithms import AlgorithmRow
+from capsign_wire.failures import FailureError
+from capsign_wire.intents import is_intent_id
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.sign.batch import Batch, Item
+from capsign_adapter.sign.intent_time import intent_in_time, latest_intent
+from capsign_adapter.sign.refuse import Refusals
+from capsign_adapter.sign.scope import Signable
+from capsign_adapter.sign.signing_threads import Signing
+
+
+class Signatures:
+    """One for a replica; any thread. `message_max` is the policy's bound on messages, bytes."""
+
+    def __init__(self, refusals: Refusals, message_max: int) -> None:
+        self._refusals = refusals
+        self._message_max = message_max
+        self._threads = Signing()
+
+    def make(self, batch: Batch, signable: Signable, items: Sequence[Item]) -> None:
+        """Sign these, and let what was signed wait for the commit; the others are refused."""
+        good, inputs = self._good(batch, signable, items)
+        signatures = self._threads.sign(signable.signer, inputs, batch.patience)
+        now, leaf_of, sha256 = batch.now_ms, signable.leaf.signed, hashlib.sha256
+        prefix, draft, done = signable.stored_prefix, batch.draft, IntentState.DONE
+        for item, signature in zip(good, signatures, strict=True):
+            if isinstance(signature, FailureError):
+                self._refusals.one(batch, signable, item, signature)
+                continue
+            item.signature = signature
+            digest = sha256(signature).digest()
+            leaf = leaf_of(now, item.asked.intent_id, item.fingerprint, digest)
+            result = prefix + pb.SignedItem(signature=signature).SerializeToString()
+            draft(item, signable, done, result, leaf)
+
+    def _good(
+        self, batch: Batch, signable: Signable, items: Sequence[Item]
+    ) -> tuple[list[Item], list[bytes]]:
+        """Those that can be signed, and their inputs. Refuses the others."""
+        good: list[Item] = []
+        inputs: list[bytes] = []
+        shortest, longest = _lengths(signable.row, self._message_max)
+        latest, fingerprint_of = latest_intent(batch.now_ms), signable.fingerprint.of
+        for item in items:
+            intent_id, data = item.asked.intent_id, item.asked.input
+            if intent_id > latest or not is_intent_id(intent_id):
+                try:
+                    intent_in_time(intent_id, batch.now_ms)
+                except FailureError as error:
+                    self._refusals.unattributed(batch, item, error)
+                    continue
+            item.fingerprint = fingerprint_of(data)
+            if not shortest <= len(data) <= longest:
+                self._refusals.one(batch, signable, item, _misfit(signable.row, longest))
+                continue
+            good.append(item)
+            inputs.append(data)
+        return good, inputs
+
+
+def _lengths(row: AlgorithmRow, message_max: int) -> tuple[int, int]:
+    """The shortest and the longest input that the algorithm takes here, bytes."""
+    if row.takes_digest:
+        return row.max_input, row.max_input
+    return 0, min(row.max_input, message_max)
+
+
+def _misfit(row: AlgorithmRow, longest: int) -> FailureError:
+    """The input has not the length that the algorithm sends upstream."""
+    if row.takes_digest:
+        detail = f"{row.name} takes a digest of {longest} bytes."
+        return FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="input")
+    detail = f"Messages are at most {longest} bytes here."
+    return FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, detail, field="input")
