@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from support.page_ports import PagePorts
 from support.pages import CLUSTER, COMMANDS, DATA, ROOT, blocks, indented, pages
 from support.pages import _blocks as parsed
 
@@ -63,3 +66,16 @@ def test_what_is_no_block_of_its_language_is_seen():
     assert (marked.line, marked.reason, marked.here) == (4, "it needs a ceremony", False)
     (indented,) = parsed("x.md", "* a list\n  ```sh\n  capsign handles\n  ```\n")
     assert indented.here
+
+
+def test_every_port_that_is_listened_on_is_moved():
+    """Two runs of the tests on one machine met on 17441, and one of them failed."""
+    ports = PagePorts()
+    named = re.compile(r"(?:127\.0\.0\.1:|\s)(1[0-9]{4}|1[0-9]{3}\$number)\b")
+    run = [block for block in BLOCKS if block.here or block.on_cluster]
+    text = "\n".join(block.text for block in run)
+    assert len(named.findall(text)) >= 6
+    assert not named.findall(ports.moved(text))
+    assert ports.moved("127.0.0.1:17441") == ports.moved("127.0.0.1:1744$number").replace(
+        "$number", "1"
+    )

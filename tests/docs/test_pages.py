@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import needs
+from support.page_ports import PagePorts
 from support.pages import ROOT, Block, blocks, pages
 
 pytestmark = pytest.mark.system
@@ -30,6 +31,7 @@ class Reader:
 
     def __init__(self, checkout: Path) -> None:
         self.checkout = checkout
+        self._ports = PagePorts()
         for entry in ROOT.iterdir():
             if entry.name not in {".git", ".demo", "build"} and not entry.name.startswith(".venv"):
                 (checkout / entry.name).symlink_to(entry)
@@ -69,7 +71,7 @@ class Reader:
 
     def _shell(self, block: Block, environ: dict[str, str]) -> dict[str, str]:
         kept = self.checkout / ".environ"
-        self._run(block, [*SHELL, f"{block.text}\nenv -0 > {kept}"], environ)
+        self._run(block, [*SHELL, f"{self._ports.moved(block.text)}\nenv -0 > {kept}"], environ)
         pairs = (pair.split("=", 1) for pair in kept.read_text().split("\0") if "=" in pair)
         return {name: value for name, value in pairs if name not in {"_", "SHLVL"}}
 

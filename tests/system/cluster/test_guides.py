@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from support.page_ports import PagePorts
 from support.pages import CLUSTER, blocks
 from system.cluster.fleet import REPOSITORY
 from system.cluster.kit.cluster import KUBECTL, TESTS, Cluster
@@ -51,7 +52,8 @@ def shell(image_archives, tmp_path_factory):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("guide", CLUSTER)
 def test_what_a_guide_says_works(shell, guide):
-    found = [block.text for block in blocks(guide) if block.on_cluster]
+    ports = PagePorts()
+    found = [ports.moved(block.text) for block in blocks(guide) if block.on_cluster]
     assert len(found) >= 4
     for block in found:
         shell(block)
