@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,8 +27,17 @@ class Cost:
 class Deployment:
     """Started when it is first needed: the raw cells need none."""
 
-    def __init__(self, directory: Path, workers: int, policy: Path | None = None) -> None:
-        """`policy` in place of the one that `dev up` comes with."""
+    def __init__(
+        self,
+        directory: Path,
+        workers: int,
+        policy: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        """`policy` in place of the one that `dev up` comes with; `options` are further ones of
+        it.
+        """
+        self._options = options
         self._directory = directory / "dev"
         self._workers = workers
         self._policy = policy
@@ -40,7 +49,7 @@ class Deployment:
         command = [sys.executable, "-m", "capsign_cli", "dev", "up", "--dir", str(self._directory)]
         policy = ["--policy", str(self._policy)] if self._policy is not None else []
         done = subprocess.run(
-            [*command, "--workers", str(self._workers), *policy, "-o", "json"],
+            [*command, "--workers", str(self._workers), *policy, *self._options, "-o", "json"],
             check=True,
             capture_output=True,
             text=True,
