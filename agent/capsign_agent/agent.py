@@ -64,7 +64,11 @@ class Agent:
         self._telemetry: otel.Telemetry | None = None
         self.reach = Reachability(time.monotonic(), lambda: self.renewal.reconnected())
         self.connections = Connections(
-            config.upstream, self.reach, self._tasks.spawn, lambda: self.account.advice
+            config.upstream,
+            self.reach,
+            self._tasks.spawn,
+            self.metrics,
+            lambda: self.account.advice,
         )
         calls = AdapterCalls(
             lambda: self.connections.current,

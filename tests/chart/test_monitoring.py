@@ -16,7 +16,9 @@ from capsign_wire.telemetry import CATALOGUE, Instrument, Kind
 from support.chart import REPOSITORY, manifests
 
 UNITS = {"s": "_seconds", "By": "_bytes", "1": "_ratio"}
-SELECTOR = re.compile(r"\b(?P<name>(?:capsign|rpc_server)_[a-z_]+)(?:\{(?P<matchers>[^}]*)\})?")
+SELECTOR = re.compile(
+    r"\b(?P<name>(?:capsign|rpc_(?:server|client))_[a-z_]+)(?:\{(?P<matchers>[^}]*)\})?"
+)
 MATCHER = re.compile(r'(?P<label>[a-z_]+)(?:=~|!=|!~|=)"(?P<value>[^"]*)"')
 
 

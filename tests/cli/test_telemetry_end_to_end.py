@@ -181,6 +181,15 @@ def test_a_theft_would_be_seen_to_grow_from_nought(received, process):
     assert stolen == [0]
 
 
+def test_what_the_agent_asks_of_adapters_is_measured_too(received):
+    asked = {
+        (labels["rpc.method"], labels["rpc.response.status_code"])
+        for labels, _ in received.points(AGENT, "rpc.client.call.duration")
+    }
+    assert ("capsign.adapter.v1.CapabilityService/IssueHandles", "OK") in asked
+    assert ("capsign.adapter.v1.EvidenceService/SubmitAudit", "OK") in asked
+
+
 def test_rpcs_are_measured_as_the_convention_says(received):
     agent = [
         (labels, point.count)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from concurrent import futures
 from contextlib import AsyncExitStack, contextmanager
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -15,9 +16,11 @@ from capsign_wire.adapter.v1 import capability_pb2_grpc
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from capsign_wire.failures import FailureError, RpcStatus, abort
 from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.rpc_client_metrics import MeasuredChannel
 from capsign_wire.rpc_metrics import SERVER_FAULTS, MeasuredRegistrar
 from capsign_wire.telemetry import CATALOGUE, Metrics
 from capsign_wire.types.v1 import failures_pb2
+from support.agent_home import until
 
 ISSUE, RENEW, WATCH = (
     f"capsign.adapter.v1.CapabilityService/{name}"
@@ -53,10 +56,10 @@ class Signing(agent_pb2_grpc.SigningServiceServicer):
             await context.write(agent_pb2.SignStreamResponse(call_id=request.call_id))
 
 
-def seen(metrics):
+def seen(metrics, side="server"):
     return {
         labels[1:]: count
-        for labels, count in metrics.snapshot()["rpc.server.call.duration"].items()
+        for labels, count in metrics.snapshot()[f"rpc.{side}.call.duration"].items()
     }
 
 
@@ -152,3 +155,29 @@ def test_the_buckets_and_the_labels_are_those_of_the_convention():
         "error.type",
     ]
     assert {ISSUE, RENEW, WATCH, SIGN, LIST, STREAM} < row.labels["rpc.method"]
+
+
+async def test_what_a_client_asked():
+    server = grpc.aio.server()
+    agent_pb2_grpc.add_SigningServiceServicer_to_server(Signing(), LenientRegistrar(server))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    metrics, stopping = Metrics(), AsyncExitStack()
+    stopping.push_async_callback(server.stop, None)
+    async with stopping, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        measured: Any = MeasuredChannel(channel, metrics)
+        stub = agent_pb2_grpc.SigningServiceStub(measured)
+        await stub.ListHandles(agent_pb2.ListHandlesRequest())
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.Sign(agent_pb2.SignRequest())
+        stream = stub.SignStream()
+        await stream.write(agent_pb2.SignStreamRequest(call_id=1))
+        assert (await stream.read()).call_id == 1
+        stream.cancel()
+        await until(lambda: len(seen(metrics, "client")) == 3)
+    overloaded = FailureError(failures_pb2.REASON_OVERLOADED).row.status.name
+    assert seen(metrics, "client") == {
+        (LIST, "OK", ""): 1,
+        (SIGN, overloaded, overloaded): 1,
+        (STREAM, "CANCELLED", "CANCELLED"): 1,
+    }

@@ -50,7 +50,7 @@ class Changeover:
                 # one that no adapter has accepted yet must not keep out the one that follows it
                 if change is not None:
                     await cancel({change})
-                fresh = Upstream(self._config, credentials)
+                fresh = Upstream(self._config, credentials, self._connections.metrics)
                 if self._connections.current.targets:
                     change = self._changes.spawn(self._change(fresh))
                 # the first: at once, before anything asks over connections that are not there and

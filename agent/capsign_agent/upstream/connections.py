@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
 
 from capsign_agent.config import Upstream as UpstreamConfig
 from capsign_agent.upstream.generation import Upstream
@@ -23,10 +24,12 @@ class Connections:
         config: UpstreamConfig,
         reach: Reachability,
         spawn: Spawn,
+        metrics: Metrics,
         hindrance: Callable[[], str],
     ) -> None:
         """`spawn` runs a task of the agent's; `hindrance` says why there is no identity yet."""
-        self.current = Upstream(config, None, hindrance)
+        self.metrics = metrics
+        self.current = Upstream(config, None, metrics, hindrance)
         self.reach = reach
         self._unreachable_after_s = config.unreachable_after_ms / 1000
         self._redial = Redial(lambda: self.current, reach, spawn)

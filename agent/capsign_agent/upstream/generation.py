@@ -20,6 +20,7 @@ from capsign_wire import addresses, channels, logs
 from capsign_wire.adapter.v1 import identity_pb2
 from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.config import Upstream as UpstreamConfig
@@ -63,11 +64,13 @@ def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
 class Target:
     """One replica: a line for each stream. Unary calls take the first that is connected."""
 
-    def __init__(self, address: str, config: UpstreamConfig, held: Credentials) -> None:
+    def __init__(
+        self, address: str, config: UpstreamConfig, held: Credentials, metrics: Metrics
+    ) -> None:
         self.address = address
         options, dial = channel_options(config), addresses.target(address).dial
         self.lines = [
-            Line(lambda: channels.aio_secure(dial, held.channel(), options))
+            Line(lambda: channels.aio_secure(dial, held.channel(), options), metrics)
             for _ in range(config.streams)
         ]
         self.busy = 0
@@ -97,6 +100,7 @@ class Upstream:
         self,
         config: UpstreamConfig,
         held: Credentials | None,
+        metrics: Metrics,
         hindrance: Callable[[], str] = lambda: "",
     ) -> None:
         """`hindrance` says why there are no credentials yet, where that is known."""
@@ -107,7 +111,7 @@ class Upstream:
         """What gRPC said when a replica could not be reached the last time."""
         self._told_expired = False
         self.targets = (
-            [Target(address, config, held) for address in config.targets]
+            [Target(address, config, held, metrics) for address in config.targets]
             if held is not None
             else []
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -17,14 +18,16 @@ from capsign_wire.adapter.v1 import (
     identity_pb2_grpc,
     signing_pb2_grpc,
 )
+from capsign_wire.rpc_client_metrics import MeasuredChannel
+from capsign_wire.telemetry import Metrics
 
 _UNDER_WAY = {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING}
 
 
 class Stubs:
-    """What one channel can be asked."""
+    """What one channel, or what stands in its place, can be asked."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: Any) -> None:
         self.capabilities = capability_pb2_grpc.CapabilityServiceStub(channel)
         self.signing = signing_pb2_grpc.SigningServiceStub(channel)
         self.evidence = evidence_pb2_grpc.EvidenceServiceStub(channel)
@@ -34,13 +37,14 @@ class Stubs:
 class Line:
     """For one event loop."""
 
-    def __init__(self, dial: Callable[[], grpc.aio.Channel]) -> None:
+    def __init__(self, dial: Callable[[], grpc.aio.Channel], metrics: Metrics) -> None:
         """`dial` makes a channel."""
         self._dial = dial
+        self._metrics = metrics
         self._redialled = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self.channel = dial()
-        self.ask = Stubs(self.channel)
+        self.ask = Stubs(MeasuredChannel(self.channel, self._metrics))
 
     @property
     def ready(self) -> bool:
@@ -55,7 +59,7 @@ class Line:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         self.channel = self._dial()
-        self.ask = Stubs(self.channel)
+        self.ask = Stubs(MeasuredChannel(self.channel, self._metrics))
         self.channel.get_state(try_to_connect=True)
         self._redialled.set()
         self._redialled = asyncio.Event()

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import grpc
 import grpc.aio
-from capsign_wire.adapter.v1 import signing_pb2, signing_pb2_grpc
+from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.backoff import Backoff
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
@@ -173,7 +173,7 @@ class SignStream:
 
     async def _serve(self) -> bool:
         """Exchange batches until the stream ends; returns whether it was ever good."""
-        call = signing_pb2_grpc.SigningServiceStub(self._line.channel).Sign()
+        call = self._line.ask.signing.Sign()
         call.add_done_callback(lambda _: self._stir())
         self._reach.up()
         good = False

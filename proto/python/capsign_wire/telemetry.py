@@ -269,6 +269,14 @@ def _catalogue() -> Mapping[str, Instrument]:
             _RPC_SECONDS,
         ),
         Instrument(
+            "rpc.client.call.duration",
+            histogram,
+            "s",
+            "The same, by the process that began it.",
+            rpcs,
+            _RPC_SECONDS,
+        ),
+        Instrument(
             "capsign.token.errors",
             counter,
             "{error}",

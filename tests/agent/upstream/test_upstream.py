@@ -15,6 +15,7 @@ from capsign_agent.upstream.adapter_calls import AdapterCalls
 from capsign_agent.upstream.generation import Upstream
 from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
 from capsign_wire.failures import FailureError
+from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_pki import TestCa
@@ -39,7 +40,9 @@ def replicas(ca: TestCa, *places: int | None) -> Iterator[list[str]]:
 async def ask(ca: TestCa, addresses: list[str]) -> signing_pb2.GetPublicKeysResponse:
     certificate, key = ca.issue("spiffe://example.test/ns/shop/sa/orders")
     upstream = Upstream(
-        Config(targets=tuple(addresses), server_name="localhost"), checked(ca.pem, certificate, key)
+        Config(targets=tuple(addresses), server_name="localhost"),
+        checked(ca.pem, certificate, key),
+        Metrics(),
     )
     try:
         return await AdapterCalls(lambda: upstream, 10.0).public_keys(QUESTION)
@@ -78,7 +81,7 @@ async def test_a_certificate_that_is_not_valid_now_is_named_as_the_cause(
     certificate, key = ca.issue("spiffe://example.test/ns/shop/sa/orders")
     now = time.time()
     held = replace(checked(ca.pem, certificate, key), begins=now + begins, ends=now + ends)
-    upstream = Upstream(Config(targets=("127.0.0.1:1",), server_name="localhost"), held)
+    upstream = Upstream(Config(targets=("127.0.0.1:1",), server_name="localhost"), held, Metrics())
     try:
         assert upstream.fault(now) == word
         assert told in upstream.unreachable().detail
@@ -103,7 +106,9 @@ async def test_records_that_one_replica_wants_no_more_of_go_to_the_next(ca: Test
     certificate, key = ca.issue("spiffe://example.test/ns/shop/sa/orders")
     addresses = tuple(f"127.0.0.1:{each.port}" for each in (one, other))
     upstream = Upstream(
-        Config(targets=addresses, server_name="localhost"), checked(ca.pem, certificate, key)
+        Config(targets=addresses, server_name="localhost"),
+        checked(ca.pem, certificate, key),
+        Metrics(),
     )
     calls = AdapterCalls(lambda: upstream, 10.0)
     records = [evidence_pb2.AuditRecord(sequence=1, time_ms=1, kind=evidence_pb2.AUDIT_KIND_OPEN)]
