@@ -23,6 +23,7 @@ from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import Tracer
 
+from capsign_adapter.algorithms.expand import wipe
 from capsign_adapter.config import Config
 from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.budget import Budget
@@ -49,7 +50,6 @@ from capsign_adapter.front.threads import Threads
 from capsign_adapter.front.tls import server_options
 from capsign_adapter.identities import Identities
 from capsign_adapter.keys.commitment import CommitmentKeys
-from capsign_adapter.keys.expand import wipe
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.keys.provision import assert_inventory, unaccounted

@@ -87,7 +87,7 @@ BROKEN = {
         "_grant_in_force",
         lambda capability, policy: policy.grants[0],
     ),
-    "the transcript rule is forgotten": (admission, "_transcript_allowed", lambda *each: None),
+    "the transcript rule is forgotten": (admission, "check_transcript", lambda *each: None),
     "revocations are forgotten": (
         admission.RevocationIndex,
         "refuse",

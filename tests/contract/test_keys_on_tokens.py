@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from capsign_adapter.algorithms.kinds import Feature
 from capsign_adapter.decide.context import Context
 from capsign_adapter.enrol.certificates import root_certificate
 from capsign_adapter.keys import labels, provision
@@ -17,7 +18,6 @@ from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
-from capsign_adapter.token.interface import Feature
 from capsign_adapter.token.open import open_token
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.types.v1 import algorithms_pb2 as pb

@@ -7,11 +7,8 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from capsign_adapter.token.interface import (
-    Feature,
-    KeyExistsError,
-    KeyMissingError,
-)
+from capsign_adapter.algorithms.kinds import Feature
+from capsign_adapter.token.interface import KeyExistsError, KeyMissingError
 from capsign_adapter.token.open import open_token
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.types.v1 import algorithms_pb2 as pb

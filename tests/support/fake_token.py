@@ -24,16 +24,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from capsign_adapter.algorithms.kinds import Family, Feature, Scheme
 from capsign_adapter.token.encodings import (
     RSA_BITS,
     RSA_EXPONENT,
     SECRET_LEN,
-    Family,
     check_input,
     in_token,
 )
 from capsign_adapter.token.interface import (
-    Feature,
     KeyAttributes,
     KeyExistsError,
     KeyMissingError,
@@ -146,15 +145,15 @@ class FakeToken:
 
         def effect() -> bytes:
             key = self._find(label, f"{row.family.value} private key", [row.family]).key
-            sha256 = utils.Prehashed(hashes.SHA256())
-            if algorithm == pb.ALGORITHM_ES256:
-                return key.sign(data, ec.ECDSA(sha256))
-            if algorithm == pb.ALGORITHM_ES384:
-                return key.sign(data, ec.ECDSA(utils.Prehashed(hashes.SHA384())))
-            if algorithm == pb.ALGORITHM_PS256:
-                return key.sign(data, padding.PSS(padding.MGF1(hashes.SHA256()), 32), sha256)
-            if algorithm == pb.ALGORITHM_RS256:
-                return key.sign(data, padding.PKCS1v15(), sha256)
+            hashed = hashes.SHA384() if row.family is Family.P384 else hashes.SHA256()
+            digest = utils.Prehashed(hashed)
+            match row.scheme:
+                case Scheme.ECDSA:
+                    return key.sign(data, ec.ECDSA(digest))
+                case Scheme.RSA_PSS:
+                    return key.sign(data, padding.PSS(padding.MGF1(hashed), 32), digest)
+                case Scheme.RSA_PKCS:
+                    return key.sign(data, padding.PKCS1v15(), digest)
             return key.sign(data)
 
         return self._run("sign", effect)

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import struct
 
-from capsign_adapter.keys.det_keygen import p256_from_seed
+from capsign_adapter.algorithms.det_keygen import p256_from_seed
 from support.memory_scan import NEEDLE_LEN
 
 

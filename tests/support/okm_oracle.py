@@ -16,10 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from capsign_adapter.algorithms.expand import expand
 from capsign_adapter.decide.context import Context, hkdf_info
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.commitment import KEY_DOMAIN
-from capsign_adapter.keys.expand import expand
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.token.open import TokenSettings, open_token
 

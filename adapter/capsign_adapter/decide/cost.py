@@ -15,6 +15,8 @@ from typing import Any
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 
+from capsign_adapter.algorithms.table import TABLE
+
 CALL = 400
 """A unary call, from its headers to its answer, without what it asks for."""
 
@@ -66,18 +68,12 @@ REVIEW = 2_000
 """What the cluster is asked about one pod: it waits there more than it computes here."""
 
 _IN_MEMORY: Mapping[int, int] = {
-    algorithms.ALGORITHM_ED25519: 60,
-    algorithms.ALGORITHM_ES256: 50,
-    algorithms.ALGORITHM_HS256: 20,
-    algorithms.ALGORITHM_ML_DSA_65: 500,
+    number: row.derived.cost_us for number, row in TABLE.items() if row.derived is not None
 }
 _IN_TOKEN: Mapping[int, int] = {
-    algorithms.ALGORITHM_ED25519: 350,
-    algorithms.ALGORITHM_ES256: 120,
-    algorithms.ALGORITHM_ES384: 1_000,
-    algorithms.ALGORITHM_HS256: 60,
-    algorithms.ALGORITHM_PS256: 2_000,
-    algorithms.ALGORITHM_RS256: 2_000,
+    number: row.in_token.cost_us if row.in_token is not None else row.inside_cost_us
+    for number, row in TABLE.items()
+    if row.in_token is not None or row.inside_cost_us
 }
 _DEAREST = max(*_IN_MEMORY.values(), *_IN_TOKEN.values())
 

@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from capsign_adapter.algorithms.kid import thumbprint
 from capsign_adapter.decide.context import Context
 from capsign_adapter.keys import labels
-from capsign_adapter.keys.kid import thumbprint
 from capsign_adapter.token.interface import Token
 
 PAYLOAD_TYPE = "application/vnd.capsign.subkey.v1+json"

@@ -19,20 +19,21 @@ from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2
 
+from capsign_adapter.algorithms.derived import Subkey
+from capsign_adapter.algorithms.expand import expand
+from capsign_adapter.algorithms.kid import hs256_kid
+from capsign_adapter.algorithms.table import TABLE
 from capsign_adapter.decide.context import Context, hkdf_info
 from capsign_adapter.keys.attestation import attest
 from capsign_adapter.keys.cache import BoundedCache
-from capsign_adapter.keys.expand import expand
-from capsign_adapter.keys.kid import hs256_kid
 from capsign_adapter.keys.subkeys import (
     InsideHs256Subkey,
-    Subkey,
     direct_key,
     from_okm,
     token_failure,
 )
 from capsign_adapter.model.key_versions import KeyVersionRow
-from capsign_adapter.token.interface import Feature, Token, TokenError
+from capsign_adapter.token.interface import Token, TokenError
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +267,8 @@ class Keyring:
             )
         if not row.derived:
             return algorithms.CUSTODY_CLASS_HSM_DIRECT
-        inside = (
-            algorithm == algorithms.ALGORITHM_HS256 and Feature.HKDF_INSIDE in self._token.features
-        )
+        derived = TABLE[algorithm].derived
+        inside = derived is not None and derived.inside in self._token.features
         return (
             algorithms.CUSTODY_CLASS_HSM_DERIVED
             if inside

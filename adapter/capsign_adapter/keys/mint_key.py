@@ -4,9 +4,9 @@ secret in the token.
 
 from __future__ import annotations
 
+from capsign_adapter.algorithms.expand import expand
 from capsign_adapter.decide.context import hkdf_info
 from capsign_adapter.keys import labels
-from capsign_adapter.keys.expand import expand
 from capsign_adapter.token.interface import Token
 
 SEED_LEN = 32

@@ -18,12 +18,12 @@ from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2
 
+from capsign_adapter.algorithms.table import TABLE
 from capsign_adapter.keys import labels
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import AuthorityState
 from capsign_adapter.token.interface import (
-    Feature,
     KeyExistsError,
     KeyMissingError,
     Token,
@@ -35,11 +35,6 @@ CHECK_LEN = 8
 """Enough to notice that a token was restored from the wrong backup; not a commitment against an
 attacker.
 """
-
-_NEEDED = {
-    algorithms.ALGORITHM_ED25519: Feature.ED25519,
-    algorithms.ALGORITHM_PS256: Feature.RSA_PSS,
-}
 
 
 class Inventory(Protocol):
@@ -241,7 +236,8 @@ def withdraw(token: Token, *made: str) -> None:
 
 
 def _demand_feature(token: Token, algorithm: algorithms.Algorithm.ValueType) -> None:
-    needed = _NEEDED.get(algorithm)
+    row = TABLE[algorithm].in_token
+    needed = row.needs if row is not None else None
     if needed is not None and needed not in token.features:
         name = ALGORITHMS[algorithm].name
         detail = (

@@ -16,21 +16,15 @@ from dataclasses import dataclass, field
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
+from capsign_adapter.algorithms.table import TABLE
 from capsign_adapter.keys.keyring import Signer
 
 WORTH_TWO = 24
 """Fewest inputs for which waking a second thread costs less than it saves."""
 
 _LOCK_FREE = frozenset(
-    {
-        algorithms_pb2.ALGORITHM_ED25519,
-        algorithms_pb2.ALGORITHM_ES256,
-        algorithms_pb2.ALGORITHM_ML_DSA_65,
-    }
+    number for number, row in TABLE.items() if row.derived is not None and row.derived.lock_free
 )
-"""Algorithms that release the interpreter's lock while they sign; an HMAC does not, and a token has
-one thread.
-"""
 
 Result = bytes | FailureError
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import algorithms_pb2
 
+from capsign_adapter.algorithms.kinds import Feature
 from capsign_adapter.token.interface import (
-    Feature,
     KeyAttributes,
     KeyExistsError,
     KeyMissingError,

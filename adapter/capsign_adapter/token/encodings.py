@@ -7,16 +7,17 @@ which of them we promise.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
 from types import MappingProxyType
 
-from capsign_wire.types.v1 import algorithms_pb2 as pb
+from capsign_wire.algorithms import ALGORITHMS
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from capsign_adapter.algorithms.kinds import Family
+from capsign_adapter.algorithms.table import TABLE, InToken
 
 SECRET_LEN = 32
 """Length of every generic secret, bytes; also the least that SoftHSM accepts for HMAC-SHA-256."""
@@ -26,15 +27,6 @@ RSA_EXPONENT = 65537
 
 _SHA256_DIGEST_INFO = bytes.fromhex("3031300d060960864801650304020105000420")
 """DER of DigestInfo for SHA-256 up to the digest: RFC 8017, section 9.2, note 1."""
-
-
-class Family(Enum):
-    """Which kind of key pair an algorithm uses."""
-
-    P256 = "P-256"
-    P384 = "P-384"
-    RSA = "RSA-3072"
-    ED25519 = "Ed25519"
 
 
 EC_PARAMS: Mapping[Family, bytes] = MappingProxyType(
@@ -47,37 +39,14 @@ EC_PARAMS: Mapping[Family, bytes] = MappingProxyType(
 """CKA_EC_PARAMS: the curve's object identifier in DER."""
 
 
-@dataclass(frozen=True, slots=True)
-class InToken:
-    """How an algorithm runs in a token: the key it needs and the length of its input (0: a message
-    of any length).
-    """
-
-    name: str
-    family: Family
-    input_len: int
-
-
-IN_TOKEN: Mapping[int, InToken] = MappingProxyType(
-    {
-        pb.ALGORITHM_ED25519: InToken("Ed25519", Family.ED25519, 0),
-        pb.ALGORITHM_ES256: InToken("ES256", Family.P256, 32),
-        pb.ALGORITHM_ES384: InToken("ES384", Family.P384, 48),
-        pb.ALGORITHM_PS256: InToken("PS256", Family.RSA, 32),
-        pb.ALGORITHM_RS256: InToken("RS256", Family.RSA, 32),
-    }
-)
-"""Algorithms that sign in the token, by enum number."""
-
-
 def in_token(algorithm: int) -> InToken:
-    """The row of an in-token algorithm. ValueError for any other: the caller did not decide before
-    it asked.
+    """How an algorithm runs in a token. ValueError for one that does not: the caller did not decide
+    before it asked.
     """
-    try:
-        return IN_TOKEN[algorithm]
-    except KeyError:
-        raise ValueError(f"algorithm number {algorithm} does not sign in a token") from None
+    row = TABLE.get(algorithm)
+    if row is None or row.in_token is None:
+        raise ValueError(f"algorithm number {algorithm} does not sign in a token")
+    return row.in_token
 
 
 def check_input(algorithm: int, data: bytes) -> InToken:
@@ -86,7 +55,8 @@ def check_input(algorithm: int, data: bytes) -> InToken:
     """
     row = in_token(algorithm)
     if row.input_len and len(data) != row.input_len:
-        raise ValueError(f"{row.name} signs a digest of {row.input_len} bytes, not of {len(data)}")
+        name = ALGORITHMS[algorithm].name
+        raise ValueError(f"{name} signs a digest of {row.input_len} bytes, not of {len(data)}")
     return row
 
 

@@ -8,10 +8,11 @@ method returns one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Protocol
 
 from capsign_wire.types.v1 import algorithms_pb2
+
+from capsign_adapter.algorithms.kinds import Feature
 
 
 class TokenError(Exception):
@@ -46,19 +47,6 @@ class KeyMissingError(TokenError):
 
 class KeyExistsError(TokenError):
     """A key of that label exists already; nothing was made."""
-
-
-class Feature(Enum):
-    """What a token can do beyond the least."""
-
-    HKDF_INSIDE = auto()
-    """CKM_HKDF_DERIVE with a result that stays inside: HS256 subkeys of custody class
-    hsm-derived.
-    """
-    ED25519 = auto()
-    """In-token Ed25519 keys."""
-    RSA_PSS = auto()
-    """In-token PS256."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from capsign_adapter.token.encodings import Family
+from capsign_adapter.algorithms.kinds import Family
 from capsign_adapter.token.interface import (
     KeyExistsError,
     KeyMissingError,

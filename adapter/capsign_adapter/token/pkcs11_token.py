@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.types.v1 import algorithms_pb2 as pb
 
+from capsign_adapter.algorithms.kinds import Feature, Scheme
 from capsign_adapter.token import encodings
-from capsign_adapter.token.encodings import Family
-from capsign_adapter.token.interface import Feature, KeyAttributes, TokenUnavailableError
+from capsign_adapter.token.interface import KeyAttributes, TokenUnavailableError
 from capsign_adapter.token.objects import Objects
 from capsign_adapter.token.profiles import profile_of
 from capsign_adapter.token.session import Session, Signing
@@ -21,11 +22,10 @@ from capsign_adapter.token.worker import TokenThread
 T = TypeVar("T")
 
 _SIGNING = {
-    pb.ALGORITHM_ED25519: Signing.EDDSA,
-    pb.ALGORITHM_ES256: Signing.ECDSA,
-    pb.ALGORITHM_ES384: Signing.ECDSA,
-    pb.ALGORITHM_PS256: Signing.RSA_PSS,
-    pb.ALGORITHM_RS256: Signing.RSA_PKCS,
+    Scheme.ECDSA: Signing.ECDSA,
+    Scheme.EDDSA: Signing.EDDSA,
+    Scheme.RSA_PKCS: Signing.RSA_PKCS,
+    Scheme.RSA_PSS: Signing.RSA_PSS,
 }
 
 _held: set[str] = set()
@@ -101,7 +101,7 @@ class Pkcs11Token:
 
     def sign(self, label: str, algorithm: pb.Algorithm.ValueType, data: bytes) -> bytes:
         row = encodings.check_input(algorithm, data)
-        how = _SIGNING[algorithm]
+        how = _SIGNING[row.scheme]
         to_sign = encodings.digest_info(data) if how is Signing.RSA_PKCS else data
         signature = self._run(
             lambda: self._session.sign(self._objects.private(label, row.family), how, to_sign)
@@ -114,14 +114,15 @@ class Pkcs11Token:
         self._make(label, lambda identity: make(label, identity, derives=derives))
 
     def generate_key_pair(self, label: str, algorithm: pb.Algorithm.ValueType) -> None:
-        family = encodings.in_token(algorithm).family
-        if family is Family.ED25519 and Feature.ED25519 not in self._features:
+        row = encodings.in_token(algorithm)
+        if row.needs is not None and row.needs not in self._features:
+            name = ALGORITHMS[algorithm].name
             raise ValueError(
-                f"{self._name} has no Ed25519 keys; choose another algorithm for "
+                f"{self._name} has no {name} keys; choose another algorithm for "
                 f"{label!r}, or another token"
             )
         make = self._session.make_pair
-        self._make(label, lambda identity: make(label, identity, family))
+        self._make(label, lambda identity: make(label, identity, row.family))
 
     def _make(self, label: str, maker: Callable[[bytes], None]) -> None:
         def in_turn() -> None:

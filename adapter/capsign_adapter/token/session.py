@@ -28,10 +28,9 @@ from pkcs11 import (
 )
 from pkcs11.attributes import AttributeMapper
 
+from capsign_adapter.algorithms.kinds import Family, Feature
 from capsign_adapter.token import encodings
-from capsign_adapter.token.encodings import Family
 from capsign_adapter.token.interface import (
-    Feature,
     KeyAttributes,
     PinRejectedError,
     TokenError,

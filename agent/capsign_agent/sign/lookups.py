@@ -194,11 +194,12 @@ def _verifying(known: Known, request: agent_pb2.VerifyRequest) -> types_pb2.Publ
         verify,  # brings `cryptography`: only an agent that verifies pays for it
     )
 
+    digest = request.digest if request.HasField("digest") else None
+    signed = verify.Signed(request.message, digest, request.signature)
     for key in known.response.keys:
         if key.state not in VERIFIES:
             continue
-        digest = request.digest if request.HasField("digest") else None
-        if verify.verifies(request.algorithm, key.spki, request.message, digest, request.signature):
+        if verify.verifies(request.algorithm, key.spki, signed):
             return key
     return None
 

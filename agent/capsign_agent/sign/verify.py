@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -12,61 +14,83 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, paddin
 from capsign_agent.sign.hashing import mu_hasher
 
 
-def verifies(
-    algorithm: alg.Algorithm.ValueType,
-    spki: bytes,
-    message: bytes,
-    digest: bytes | None,
-    signature: bytes,
-) -> bool:
-    """Whether it verifies. `digest` stands for the message where it is given. A key of another kind
-    verifies nothing.
-    """
-    try:
-        key: Any = serialization.load_der_public_key(spki)
-    except (ValueError, UnsupportedAlgorithm):
+class Signed(NamedTuple):
+    """What a signature is over: the message, or `digest` in its place where it is given."""
+
+    message: bytes
+    digest: bytes | None
+    signature: bytes
+
+
+Check = Callable[[Any, bytes, Signed], None]
+"""Public key, its SubjectPublicKeyInfo, what is to be checked. Raises InvalidSignature, also for a
+key of another kind.
+"""
+
+
+def verifies(algorithm: int, spki: bytes, signed: Signed) -> bool:
+    """Whether it verifies. A key of another kind verifies nothing."""
+    check = CHECKS.get(algorithm)
+    if check is None:
         return False
     try:
-        _check(algorithm, key, spki, message, digest, signature)
-    except InvalidSignature:
+        key: Any = serialization.load_der_public_key(spki)
+        check(key, spki, signed)
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature):
         return False
     return True
 
 
-def _check(
-    algorithm: alg.Algorithm.ValueType,
-    key: Any,
-    spki: bytes,
-    message: bytes,
-    digest: bytes | None,
-    signature: bytes,
-) -> None:
-    data = message if digest is None else digest
-    if algorithm == alg.ALGORITHM_ED25519 and isinstance(key, ed25519.Ed25519PublicKey):
-        key.verify(signature, message)
-    elif algorithm == alg.ALGORITHM_ML_DSA_65 and isinstance(key, mldsa.MLDSA65PublicKey):
-        key.verify_mu(signature, mu_hasher(spki)(message) if digest is None else digest)
-    elif algorithm in {alg.ALGORITHM_ES256, alg.ALGORITHM_ES384} and isinstance(
-        key, ec.EllipticCurvePublicKey
-    ):
-        wanted: tuple[str, hashes.HashAlgorithm] = (
-            ("secp256r1", hashes.SHA256())
-            if algorithm == alg.ALGORITHM_ES256
-            else ("secp384r1", hashes.SHA384())
-        )
-        if key.curve.name != wanted[0]:
-            raise InvalidSignature
-        hashing = wanted[1] if digest is None else utils.Prehashed(wanted[1])
-        key.verify(signature, data, ec.ECDSA(hashing))
-    elif algorithm in {alg.ALGORITHM_PS256, alg.ALGORITHM_RS256} and isinstance(
-        key, rsa.RSAPublicKey
-    ):
-        sha256 = hashes.SHA256()
-        scheme = (
-            padding.PSS(padding.MGF1(sha256), 32)
-            if algorithm == alg.ALGORITHM_PS256
-            else padding.PKCS1v15()
-        )
-        key.verify(signature, data, scheme, sha256 if digest is None else utils.Prehashed(sha256))
-    else:
+def _ed25519(key: Any, _spki: bytes, signed: Signed) -> None:
+    _demand(isinstance(key, ed25519.Ed25519PublicKey))
+    key.verify(signed.signature, signed.message)
+
+
+def _ml_dsa_65(key: Any, spki: bytes, signed: Signed) -> None:
+    _demand(isinstance(key, mldsa.MLDSA65PublicKey))
+    mu = mu_hasher(spki)(signed.message) if signed.digest is None else signed.digest
+    key.verify_mu(signed.signature, mu)
+
+
+def _ecdsa(curve: ec.EllipticCurve, hashed: hashes.HashAlgorithm) -> Check:
+    def check(key: Any, _spki: bytes, signed: Signed) -> None:
+        _demand(isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == curve.name)
+        data, how = _prehashed(signed, hashed)
+        key.verify(signed.signature, data, ec.ECDSA(how))
+
+    return check
+
+
+def _rsa(scheme: padding.AsymmetricPadding) -> Check:
+    def check(key: Any, _spki: bytes, signed: Signed) -> None:
+        _demand(isinstance(key, rsa.RSAPublicKey))
+        data, how = _prehashed(signed, hashes.SHA256())
+        key.verify(signed.signature, data, scheme, how)
+
+    return check
+
+
+def _prehashed(
+    signed: Signed, hashed: hashes.HashAlgorithm
+) -> tuple[bytes, hashes.HashAlgorithm | utils.Prehashed]:
+    if signed.digest is None:
+        return signed.message, hashed
+    return signed.digest, utils.Prehashed(hashed)
+
+
+def _demand(fits: bool) -> None:
+    if not fits:
         raise InvalidSignature
+
+
+CHECKS: Mapping[int, Check] = MappingProxyType(
+    {
+        alg.ALGORITHM_ED25519: _ed25519,
+        alg.ALGORITHM_ES256: _ecdsa(ec.SECP256R1(), hashes.SHA256()),
+        alg.ALGORITHM_ES384: _ecdsa(ec.SECP384R1(), hashes.SHA384()),
+        alg.ALGORITHM_PS256: _rsa(padding.PSS(padding.MGF1(hashes.SHA256()), 32)),
+        alg.ALGORITHM_RS256: _rsa(padding.PKCS1v15()),
+        alg.ALGORITHM_ML_DSA_65: _ml_dsa_65,
+    }
+)
+"""The table: how each algorithm with a public key is checked, by enum number."""

@@ -33,14 +33,6 @@ MAX_MESSAGE = 64 * 1024
 algorithm signs digests.
 """
 
-DIGESTS = {
-    "ES256": hashlib.sha256,
-    "PS256": hashlib.sha256,
-    "RS256": hashlib.sha256,
-    "ES384": hashlib.sha384,
-}
-"""Algorithms that sign a plain digest."""
-
 
 def _context_options(command: Command) -> Command:
     for decorate in reversed(
@@ -53,7 +45,7 @@ def _context_options(command: Command) -> Command:
                 "-a",
                 "--algorithm",
                 required=True,
-                help="Ed25519, ES256, ES384, PS256, RS256, HS256 or ML-DSA-65.",
+                help="One that the handle allows; `capsign handles` lists them.",
             ),
             click.option(
                 "--protocol",
@@ -223,7 +215,8 @@ def _content(file: BinaryIO, algorithm: str) -> dict[str, Any]:
     message = file.read(MAX_MESSAGE + 1)
     if len(message) <= MAX_MESSAGE:
         return {"message": message}
-    if algorithm not in DIGESTS:
+    hashed = _hash_of(algorithm)
+    if not hashed:
         text = (
             f"The file is larger than {MAX_MESSAGE} bytes, and {algorithm} signs messages, "
             f"not digests."
@@ -234,10 +227,20 @@ def _content(file: BinaryIO, algorithm: str) -> dict[str, Any]:
             text,
             "Use an algorithm that signs digests (ES256, ES384, PS256, RS256).",
         )
-    digest = DIGESTS[algorithm](message)
+    digest = hashlib.new(hashed, message)
     while block := file.read(1 << 20):
         digest.update(block)
     return {"digest": digest.digest()}
+
+
+def _hash_of(algorithm: str) -> str:
+    """The hash function whose digest the algorithm signs; empty if it signs no plain digest."""
+    from capsign_wire.algorithms import BY_NAME
+    from capsign_wire.types.v1 import algorithms_pb2
+
+    hashes = {algorithms_pb2.UPSTREAM_SHA256: "sha256", algorithms_pb2.UPSTREAM_SHA384: "sha384"}
+    row = BY_NAME.get(algorithm)
+    return hashes.get(row.upstream, "") if row is not None else ""
 
 
 def _hex(name: str, text: str, length: int) -> bytes:

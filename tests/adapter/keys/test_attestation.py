@@ -8,6 +8,7 @@ from base64 import b64decode, b64encode
 from dataclasses import replace
 
 import pytest
+from capsign_adapter.algorithms.kid import thumbprint
 from capsign_adapter.decide.context import Context
 from capsign_adapter.keys.attestation import (
     MAX_ENVELOPE_LEN,
@@ -17,7 +18,6 @@ from capsign_adapter.keys.attestation import (
     pre_authentication_encoding,
     verify_attestation,
 )
-from capsign_adapter.keys.kid import thumbprint
 from capsign_adapter.keys.subkeys import from_okm
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as pb

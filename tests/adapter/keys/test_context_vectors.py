@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+from capsign_adapter.algorithms.expand import expand
 from capsign_adapter.decide.context import Context, hkdf_info
-from capsign_adapter.keys.expand import expand
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_wire.algorithms import BY_NAME

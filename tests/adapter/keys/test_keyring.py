@@ -10,12 +10,12 @@ from dataclasses import replace
 from threading import Event
 
 import pytest
+from capsign_adapter.algorithms.kinds import Feature
 from capsign_adapter.decide.context import Context
 from capsign_adapter.keys import provision
 from capsign_adapter.keys.attestation import verify_attestation
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.token.interface import (
-    Feature,
     KeyMissingError,
     PinRejectedError,
     TokenError,

@@ -7,10 +7,10 @@ import hmac
 from base64 import b64decode, urlsafe_b64decode
 
 import pytest
-from capsign_adapter.keys import det_keygen
-from capsign_adapter.keys.det_keygen import MIN_SEED_LEN, p256_from_seed
-from capsign_adapter.keys.expand import MAX_LENGTH, expand, wipe
-from capsign_adapter.keys.kid import thumbprint
+from capsign_adapter.algorithms import det_keygen
+from capsign_adapter.algorithms.det_keygen import MIN_SEED_LEN, p256_from_seed
+from capsign_adapter.algorithms.expand import MAX_LENGTH, expand, wipe
+from capsign_adapter.algorithms.kid import thumbprint
 from capsign_adapter.keys.subkeys import from_okm
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError

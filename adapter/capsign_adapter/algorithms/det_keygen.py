@@ -11,7 +11,7 @@ import hmac
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from capsign_adapter.keys.expand import wipe
+from capsign_adapter.algorithms.expand import wipe
 
 MIN_SEED_LEN = 16
 PERSONALIZATION = b"det ECDSA key gen P-256"

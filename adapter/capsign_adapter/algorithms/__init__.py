@@ -1,0 +1,1 @@
+"""What each algorithm does here: one table, and what stands behind its rows. Pure."""
