@@ -39,6 +39,9 @@ PROFILES: list[dict[str, Any]] = [
     {"memoryRequest": "16Mi", "memoryLimit": "31Mi"},
     {"memoryRequest": "16Mi", "memoryLimit": "32Mi"},
     {"memoryRequest": "16Mi", "memoryLimit": "33554431"},
+    {"memoryLimitPerSocket": ""},
+    {"memoryLimitPerSocket": "48Mi"},
+    {"memoryLimitPerSocket": "0"},
     {"ephemeralStorage": "0Mi"},
     {"ephemeralStorage": "1k"},
 ]

@@ -218,6 +218,30 @@ def test_a_guaranteed_pod_stays_guaranteed(own, agent_resources, settings, bundl
     )
 
 
+@pytest.mark.parametrize(
+    ("containers", "annotations", "limit"),
+    [
+        (1, {}, "128Mi"),
+        (2, {}, "128Mi"),
+        (3, {}, "152Mi"),
+        (5, {}, "200Mi"),
+        (16, {}, "464Mi"),
+        (5, {"capsign.dev/memory-limit": "160Mi"}, "160Mi"),
+    ],
+)
+def test_the_memory_limit_follows_the_number_of_sockets(
+    containers, annotations, limit, settings, bundle
+):
+    """Whatever an agent holds for a container it holds for each: five with the limit of one could
+    have the kernel end it.
+    """
+    given = pod(annotations=annotations)
+    [first] = given["spec"]["containers"]
+    given["spec"]["containers"] = [{**first, "name": f"c{one}"} for one in range(containers)]
+    resources = agent(inject(given, "shop", settings, bundle).pod)["resources"]
+    assert resources["limits"]["memory"] == limit
+
+
 def test_quantities_are_written_as_the_api_server_keeps_them(settings, bundle):
     asked = {"capsign.dev/cpu-request": "0.1", "capsign.dev/memory-limit": "262144Ki"}
     resources = agent(inject(pod(annotations=asked), "shop", settings, bundle).pod)["resources"]

@@ -105,7 +105,7 @@
 {{- range $name, $given := .Values.agent.profiles -}}
 {{- $profile := dict "cpuRequest" "10m" "cpuRequestMax" "500m" "memoryRequest" "64Mi" "memoryLimit" "128Mi" "memoryLimitMax" "512Mi" "ephemeralStorage" "32Mi" -}}
 {{- $amounts := dict -}}
-{{- range $key, $default := merge (dict "cpuLimit" "") $profile -}}
+{{- range $key, $default := merge (dict "cpuLimit" "" "memoryLimitPerSocket" "") $profile -}}
 {{- $text := get ($given | default dict) $key | default $default -}}
 {{- if $text -}}
 {{- $amount := include "capsign.thousandths" $text | float64 -}}

@@ -60,6 +60,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """
     memory_request: str = "64Mi"
     memory_limit: str = "128Mi"
+    """Of an agent with one socket or two."""
+    memory_limit_per_socket: str = "24Mi"
+    """What each further socket adds to it, up to `memory_limit_max`; empty: nothing. A pod that
+    asks for a limit itself gets that.
+    """
     ephemeral_storage: str = "32Mi"
     """Request and limit: what the agent writes to its log."""
     may_set: tuple[MaySet, ...] = ("log-level", "cpu-request", "memory-limit")
@@ -397,11 +402,12 @@ def _profile_faults(profile: Profile, state_bytes: int) -> list[tuple[str, str]]
         "cpu_request_max",
         "memory_request",
         "memory_limit",
+        "memory_limit_per_socket",
         "memory_limit_max",
         "ephemeral_storage",
     ):
         text = getattr(profile, key)
-        if key == "cpu_limit" and not text:
+        if key in {"cpu_limit", "memory_limit_per_socket"} and not text:
             continue
         try:
             values[key] = quantity.parse(text)

@@ -42,4 +42,6 @@ def _agent(
         for index, name in enumerate(containers)
     ]
     config = agent_config.text(settings, sockets, choices.log_level, bundle_pem)
-    return sidecar.container(settings, choices, config, resources.needed(wish), len(sockets))
+    return sidecar.container(
+        settings, choices, config, resources.needed(wish, len(sockets)), len(sockets)
+    )

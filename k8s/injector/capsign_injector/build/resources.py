@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from capsign_injector import quantity
 from capsign_injector.names import AGENT
+from capsign_injector.read.annotations import Choices
 from capsign_injector.read.pod import Pod
 from capsign_injector.read.wish import Wish
+
+SOCKETS_COVERED = 2
+"""So many are covered by a profile's `memory_limit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +42,12 @@ class Resources:
         }
 
 
-def needed(wish: Wish) -> Resources:
+def needed(wish: Wish, sockets: int) -> Resources:
     """The agent's resources. A pod whose quality of service is Guaranteed stays so: there requests
     are limits.
     """
     choices, profile = wish.choices, wish.choices.profile
-    memory_limit = quantity.memory(choices.memory_limit)
+    memory_limit = quantity.memory(_memory_limit(choices, sockets))
     ephemeral = quantity.memory(quantity.parse(profile.ephemeral_storage))
     cpu_limit = quantity.cpu(quantity.parse(profile.cpu_limit)) if profile.cpu_limit else ""
     if _guaranteed(wish.pod):
@@ -53,6 +58,15 @@ def needed(wish: Wish) -> Resources:
     return Resources(
         quantity.cpu(choices.cpu_request), cpu_limit, memory_request, memory_limit, ephemeral
     )
+
+
+def _memory_limit(choices: Choices, sockets: int) -> Fraction:
+    """Bytes. Every container can make the agent hold something: the limit follows their number."""
+    profile = choices.profile
+    if choices.memory_asked or not profile.memory_limit_per_socket:
+        return choices.memory_limit
+    more = quantity.parse(profile.memory_limit_per_socket) * max(0, sockets - SOCKETS_COVERED)
+    return min(choices.memory_limit + more, quantity.parse(profile.memory_limit_max))
 
 
 def _guaranteed(pod: Pod) -> bool:

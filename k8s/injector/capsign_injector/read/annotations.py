@@ -49,6 +49,8 @@ class Choices:
     """Whether the pod asked for that much itself."""
     memory_limit: Fraction
     """Bytes."""
+    memory_asked: bool
+    """Whether the pod asked for that much itself."""
     log_level: str
     otlp_endpoint: str
     """Where the agent exports to; empty: nowhere."""
@@ -77,6 +79,7 @@ def read(annotations: Mapping[str, str], namespace: str, settings: Settings) -> 
         cpu_request=values.cpu_request(ours.get(CPU_REQUEST), profile),
         cpu_asked=CPU_REQUEST in ours,
         memory_limit=values.memory_limit(ours.get(MEMORY_LIMIT), profile, settings),
+        memory_asked=MEMORY_LIMIT in ours,
         log_level=values.log_level(ours.get(LOG_LEVEL), profile),
         otlp_endpoint=values.otlp_endpoint(ours.get(OTLP_ENDPOINT), settings),
         warnings=tuple(islice(_unknown(ours), MAX_WARNINGS)),
