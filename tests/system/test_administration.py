@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -134,6 +135,84 @@ def test_the_command_revokes_beside_a_crowd(dev):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["revocation_epoch"]
+
+
+def test_the_command_tries_again_while_its_identity_has_no_place(dev):
+    """Calls of a colleague that hang held all places of the identity: `capsign revoke` heard
+    OVERLOADED and ended. They are closed after seconds.
+    """
+    never = Never()
+    with channel_as(dev, "responder") as channel:
+        calls = [channel.stream_unary(REVOKE) for _ in range(12)]
+        held = [call.future(never.requests(), timeout=100) for call in calls]
+        refused = threading.Event()
+        for call in held:
+            call.add_done_callback(lambda _: refused.set())
+        assert refused.wait(20)  # those above the bound: all places are taken
+        command = [sys.executable, "-m", "capsign_cli", "revoke", "handle", os.urandom(16).hex()]
+        command += ["--dir", str(dev.directory), "--as", "responder"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        never.over.set()
+    assert done.returncode == 0, done.stderr
+    assert "OVERLOADED: the adapter is busy" in done.stderr
+
+
+@contextmanager
+def flood(dev, name: str, method: str, request: bytes, *, path: str = "", threads: int = 24):
+    """Calls without end at the listener for people; gives what they heard."""
+    heard: Counter[str] = Counter()
+    over = threading.Event()
+
+    def one(channel: grpc.Channel) -> None:
+        call = channel.unary_unary(method)
+        while not over.is_set():
+            try:
+                call(request, timeout=20)
+            except grpc.RpcError as error:
+                failure = FailureError.from_rpc(error)
+                heard[failure.row.name if failure is not None else str(error.code())] += 1
+            else:
+                heard["done"] += 1
+
+    with channel_as(dev, name, path=path) as channel:
+        at_work = [threading.Thread(target=one, args=(channel,)) for _ in range(threads)]
+        for thread in at_work:
+            thread.start()
+        try:
+            yield heard
+        finally:
+            over.set()
+            for thread in at_work:
+                thread.join()
+
+
+REVOKES_ONE = admin_pb2.RevokeRequest(
+    kind=admin_pb2.REVOCATION_KIND_HANDLE, target="ab" * 16
+).SerializeToString()
+FLOODS = {
+    "a workload that revokes": ("app", "/ns/demo/sa/app", REVOKE, {"ROLE_MISSING", "OVERLOADED"}),
+    "a workload that looks": ("app", "/ns/evil/sa/app", CHECKPOINT, {"ROLE_MISSING", "OVERLOADED"}),
+    "an auditor who revokes": ("auditor", "", REVOKE, {"ROLE_MISSING", "OVERLOADED"}),
+    "an auditor who looks": ("auditor", "", CHECKPOINT, {"done", "OVERLOADED"}),
+    "an operator who revokes": ("operator", "", REVOKE, {"done", "OVERLOADED"}),
+}
+
+
+@pytest.mark.parametrize("who", FLOODS)
+def test_a_flood_of_calls_at_the_door_of_people_keeps_nobody_from_revoking(dev, who):
+    """Whoever holds a certificate reaches this door; what one identity asks there without end, and
+    what is refused to it, leaves another's revocation its place.
+    """
+    name, path, method, expected = FLOODS[who]
+    request = REVOKES_ONE if method == REVOKE else b""
+    with (
+        flood(dev, name, method, request, path=path) as heard,
+        channel_as(dev, "responder") as people,
+    ):
+        for _ in range(10):
+            revoke(people)
+    assert heard
+    assert set(heard) <= expected
 
 
 def test_connections_of_strangers_at_either_listener_keep_nobody_from_revoking(dev):

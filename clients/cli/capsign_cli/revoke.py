@@ -5,6 +5,7 @@ responders and operators.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 KINDS = ("handle", "grant", "workload", "key", "tenant", "everything")
 CONNECT_SECONDS = 10.0
 """Longest wait for each step of connecting."""
+
+ANSWER_SECONDS = 30.0
+"""Longest wait for the answer, and for a place at the adapter."""
 
 
 @click.command()
@@ -70,7 +74,7 @@ def revoke(kind: str, target: str, yes: bool, unknown_too: bool, **options: Any)
         # Until here nothing can have happened; a connection that breaks afterwards leaves open
         # whether it did.
         try:
-            answer = admin_pb2_grpc.AdminServiceStub(channel).Revoke(request, timeout=30)
+            answer = _revoked(admin_pb2_grpc.AdminServiceStub(channel).Revoke, request)
         except grpc.RpcError as error:
             told = FailureError.from_rpc(error)
             if (
@@ -101,6 +105,30 @@ def revoke(kind: str, target: str, yes: bool, unknown_too: bool, **options: Any)
             "Serials are not kept: nobody can say whether there is a handle of this one."
         )
     output.record(values)
+
+
+def _revoked(call: Any, request: Any) -> Any:
+    """The answer. An adapter that has no place for it is asked again for as long as one waits for
+    an answer: who must revoke has no better thing to do. Raises grpc.RpcError.
+    """
+    import grpc
+    from capsign_wire.failures import FailureError
+    from capsign_wire.types.v1 import failures_pb2
+
+    full = {failures_pb2.REASON_OVERLOADED, failures_pb2.REASON_DRAINING}
+    end, told_so = time.monotonic() + ANSWER_SECONDS, False
+    while True:
+        try:
+            return call(request, timeout=max(0.1, end - time.monotonic()))
+        except grpc.RpcError as error:
+            failure = FailureError.from_rpc(error)
+            pause = max(0.1, failure.retry_after_ms / 1000) if failure is not None else 0.0
+            if failure is None or failure.reason not in full or time.monotonic() + pause >= end:
+                raise
+            if not told_so and not output.is_json():
+                click.echo(f"{failure.row.name}: the adapter is busy. Trying again …", err=True)
+            told_so = True
+            time.sleep(pause)
 
 
 @contextmanager
