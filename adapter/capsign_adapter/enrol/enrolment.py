@@ -10,9 +10,7 @@ cluster, token or store decides nothing and leaves none.
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -30,11 +28,15 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.enrol import certificate_request
 from capsign_adapter.enrol.authority import Bundle, Issued
+from capsign_adapter.enrol.turns import Turns
 
 ENROLMENTS_AT_ONCE = 8
 """Enrolments that ask the cluster at the same time: a crowd of unknown callers must not press on it
 through us.
 """
+
+ENROLMENTS_OF_ONE_ADDRESS = 4
+"""Of these, of one address: bad tokens cost the cluster as much as good ones."""
 
 RENEWALS_AT_ONCE = 4
 """Renewals that do. Each holds a thread that could sign meanwhile, so there are few, and they do
@@ -127,8 +129,8 @@ class Enrolment:
         self._settings = settings
         self._clock = clock
         self._refusals = refusals
-        self._enrolling = threading.BoundedSemaphore(ENROLMENTS_AT_ONCE)
-        self._renewing = threading.BoundedSemaphore(RENEWALS_AT_ONCE)
+        self._enrolling = Turns(ENROLMENTS_AT_ONCE, ENROLMENTS_OF_ONE_ADDRESS)
+        self._renewing = Turns(RENEWALS_AT_ONCE, RENEWALS_AT_ONCE)
 
     def enrol(self, request: bytes, token: str, address: Address | None) -> Identity:
         """A pod's first certificate. Raises FailureError, and what the store and the token
@@ -166,9 +168,9 @@ class Enrolment:
         if peer is not None:
             decide.demand_fresh_key(peer.key_hash, known.key_hash)
         with (
-            self._turn(self._renewing, 0.0)
+            self._renewing.turn(peer.spiffe_id, 0.0)
             if peer is not None
-            else self._turn(self._enrolling, WAIT_SECONDS)
+            else self._enrolling.turn(address, WAIT_SECONDS)
         ):
             # 2. Review the token.
             bearer = decide.bearer_of(
@@ -238,13 +240,3 @@ class Enrolment:
             leaf=index,
         )
         return True
-
-    @contextmanager
-    def _turn(self, turns: threading.BoundedSemaphore, seconds: float) -> Iterator[None]:
-        if not turns.acquire(timeout=seconds) if seconds else not turns.acquire(blocking=False):
-            sentence = "Too many pods ask for certificates at once."
-            raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=500)
-        try:
-            yield
-        finally:
-            turns.release()

@@ -471,19 +471,21 @@ def test_the_cluster_is_asked_by_few_at_once_and_renewals_do_not_wait(door, monk
     each has its own turns.
     """
     monkeypatch.setattr(flow, "WAIT_SECONDS", 0.05)
+    door.wire(pod_address_check=False)
     pod = door.pod()
     token = door.cluster.token(pod)
     door.cluster.may_continue.clear()
     results: list[object] = []
 
-    def run(call):
+    def run(call, **named):
         try:
-            results.append(call(token).spiffe_id)
+            results.append(call(token, **named).spiffe_id)
         except FailureError as error:
             results.append(error.reason)
 
     crowd = [
-        threading.Thread(target=run, args=(door.enrol,)) for _ in range(flow.ENROLMENTS_AT_ONCE)
+        threading.Thread(target=run, args=(door.enrol,), kwargs={"address": f"10.0.0.{one}"})
+        for one in range(flow.ENROLMENTS_AT_ONCE)
     ]
     crowd += [
         threading.Thread(target=run, args=(door.renew,)) for _ in range(flow.RENEWALS_AT_ONCE)
@@ -498,6 +500,38 @@ def test_the_cluster_is_asked_by_few_at_once_and_renewals_do_not_wait(door, monk
         thread.join()
     assert results == [APP] * len(crowd)
     assert door.cluster.most_at_once == len(crowd)
+
+
+def test_one_address_with_bad_tokens_leaves_others_the_way_to_the_cluster(door, monkeypatch):
+    """Reviews are slow. Eight calls of one address held every turn, and pods elsewhere were sent
+    away for as long as it went on.
+    """
+    door.wire(pod_address_check=False)
+    door.cluster.may_continue.clear()
+    refused = []
+
+    def bad():
+        try:
+            door.enrol("eyJ.eyJ.sig", address="10.0.0.1")
+        except FailureError as error:
+            refused.append(error.reason)
+
+    crowd = [threading.Thread(target=bad) for _ in range(flow.ENROLMENTS_AT_ONCE)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd[flow.ENROLMENTS_OF_ONE_ADDRESS :]:
+        thread.join(timeout=0)
+    door.cluster.wait_for_reviews(flow.ENROLMENTS_OF_ONE_ADDRESS)
+    monkeypatch.setattr(flow, "WAIT_SECONDS", 0.05)
+    token = door.cluster.token(door.pod())
+    good = threading.Thread(target=lambda: door.enrol(token, address="10.0.0.2"))
+    good.start()
+    door.cluster.wait_for_reviews(flow.ENROLMENTS_OF_ONE_ADDRESS + 1)
+    door.cluster.may_continue.set()
+    for thread in (*crowd, good):
+        thread.join()
+    assert door.authority.issued
+    assert len(refused) == len(crowd)
 
 
 # What is said.
