@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -65,6 +66,12 @@ agent.
 """
 
 
+_REQUEST_TOO_LARGE = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message larger than max")
+"""What either side's gRPC says of a request that is far above the bound: no code of the agent has
+seen it. Of an answer it says so too, the other way round, and that may be after the effect.
+"""
+
+
 class AgentAwayError(FailureError):
     """The agent itself could not be reached. The reason is that of an adapter that cannot be; the
     advice is another. `lasting`: the same again would end the same.
@@ -102,8 +109,11 @@ def failure_of(error: grpc.RpcError, *, effect: bool) -> FailureError:
     if stated is not None and (effect or stated.outcome != reasons.OUTCOME_UNKNOWN):
         return stated
     code = _code(error)
+    detail = str(error.details() or "")[:200]
     reason = STATUSES[code]
-    said = f"gRPC says {code.name}: {str(error.details() or '')[:200]}."
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _REQUEST_TOO_LARGE.search(detail):
+        return FailureError(reasons.REASON_INPUT_TOO_LARGE, f"gRPC says {detail}.")
+    said = f"gRPC says {code.name}: {detail}."
     if not effect and (stated is not None or reason in {_LOST, _BUG, reasons.REASON_ANSWER_LATE}):
         return AgentAwayError(said)
     return FailureError(reason, said)
