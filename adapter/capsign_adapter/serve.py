@@ -207,7 +207,7 @@ class Replica:
         )
         evidence = EvidenceServicer(policy, aside_store, checkpoints, quota, budget)
         admin = AdminServicer(policy, store, token, keyring, snapshots, self._catch_up)
-        measured = LenientRegistrar(MeasuredRegistrar(self._server, metrics))
+        measured = LenientRegistrar(MeasuredRegistrar(self._server, metrics), listen.message_bytes)
         registrar: Any = ChargingRegistrar(
             PatientRegistrar(measured, places, places.working), policy, budget, turns, in_turns
         )

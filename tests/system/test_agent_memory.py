@@ -229,6 +229,29 @@ def test_large_messages_from_every_container_fit(pod):
     pod.assert_whole()
 
 
+STORMS = {
+    "unary": calls("Sign", HALF, connections=50),
+    "streams": calls("SignStream", HALF[:16_384], connections=50),
+    "much metadata": calls("SignStream", b"", *MANY, connections=50),
+    "whole calls": calls("ListHandles", WHOLE, connections=50),
+}
+
+
+@pytest.mark.parametrize("shape", STORMS)
+def test_a_storm_of_connections_from_every_container_fits(pod, shape):
+    """Fifty connections of each of five containers, opened within a second, with as many calls as
+    they may have: gRPC takes those in threads of its own, before we see any, and 145 to 180 MiB
+    were needed.
+    """
+    attackers = [
+        one for container in range(CONTAINERS) for one in STORMS[shape](pod.socket(container))
+    ]
+    talk(attackers, 2.0)
+    for one in attackers:
+        one.close()
+    pod.assert_whole()
+
+
 ATTACKS_OF_ALL = {
     "unary": calls("Sign", HALF),
     "streams": calls("SignStream", HALF),

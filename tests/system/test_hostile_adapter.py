@@ -402,8 +402,11 @@ def _varint(value: int) -> bytes:
 def test_a_message_above_the_bound_and_a_compressed_bomb(dev, app):
     before = rss(dev.adapter())
     call = app.unary_unary("/capsign.adapter.v1.EvidenceService/SubmitAudit")
-    for size in (ADAPTER_REQUEST_BYTES + 1, 5 * 1024 * 1024):
-        assert bare_status(call, bytes(size)) == grpc.StatusCode.RESOURCE_EXHAUSTED
+    for size in (ADAPTER_REQUEST_BYTES + 1, 2 * ADAPTER_REQUEST_BYTES):
+        told = failure_of(call, bytes(size))
+        assert told.reason == reasons.REASON_INPUT_TOO_LARGE
+        assert str(ADAPTER_REQUEST_BYTES) in told.detail
+    assert bare_status(call, bytes(5 * 1024 * 1024)) == grpc.StatusCode.RESOURCE_EXHAUSTED
     for _ in range(8):
         with pytest.raises(grpc.RpcError) as caught:
             call(bytes(64 * 1024 * 1024), timeout=30, compression=grpc.Compression.Gzip)

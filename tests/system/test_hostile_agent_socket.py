@@ -20,6 +20,7 @@ import grpc
 import pytest
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.agent.v1 import agent_pb2_grpc
+from capsign_wire.bounds import MAX_MESSAGE_BYTES, taken_bytes
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
@@ -319,7 +320,18 @@ def test_a_million_items_are_refused_in_bounded_memory(dev, channel, handles):
     assert peak(dev.agent) - before < 2 * ROOM_MIB
 
 
-def test_a_message_above_the_bound_never_reaches_us(dev, channel):
+@pytest.mark.parametrize("size", [MAX_MESSAGE_BYTES + 1, taken_bytes(MAX_MESSAGE_BYTES)])
+@pytest.mark.parametrize("method", ["Sign", "SignBatch", "Verify"])
+def test_a_message_a_little_above_the_bound_is_refused_in_our_words(channel, size, method):
+    """Whoever sends one byte too much hears what is wrong and what to do, as for every other bad
+    input, and not gRPC's bare RESOURCE_EXHAUSTED.
+    """
+    told = failure_of(channel.unary_unary(SERVICE + method), bytes(size))
+    assert told.reason == reasons.REASON_INPUT_TOO_LARGE
+    assert str(MAX_MESSAGE_BYTES) in told.detail
+
+
+def test_a_message_far_above_the_bound_never_reaches_us(dev, channel):
     before = rss(dev.agent)
     for _ in range(8):
         assert (

@@ -39,7 +39,7 @@ def channel_as(dev, name: str, where: str) -> grpc.Channel:
 
 
 @pytest.mark.parametrize("where", ["address", "admin"])
-@pytest.mark.parametrize("at_once", [64, 256, 700])
+@pytest.mark.parametrize("at_once", [64, 256, 700, 2000])
 def test_a_stock_client_hears_no_transport_error(dev, where, at_once):
     name, path = CALLS[where]
     heard: Counter[str] = Counter()

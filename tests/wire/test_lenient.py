@@ -10,6 +10,8 @@ from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
+MOST = 2 * 1024 * 1024
+
 
 class Server:
     """Takes what the registrar hands on."""
@@ -27,7 +29,9 @@ def parse():
     handler = grpc.stream_stream_rpc_method_handler(
         lambda *_: None, pb.SignStreamRequest.FromString
     )
-    lenient.LenientRegistrar(server).add_registered_method_handlers("service", {"Sign": handler})
+    lenient.LenientRegistrar(server, MOST).add_registered_method_handlers(
+        "service", {"Sign": handler}
+    )
     return server.parse["Sign"]
 
 
@@ -67,3 +71,19 @@ def test_a_large_request_that_breaks_a_bound_is_let_go_at_once_and_keeps_its_num
         "groups[0].items",
     )
     assert failure.detail == refusal(request).detail
+
+
+def test_a_request_above_the_bound_is_refused_in_our_words_and_not_parsed(parse):
+    """gRPC said RESOURCE_EXHAUSTED without a reason of ours, to whoever sent one byte too much."""
+    request = call(1, MOST)
+    failure = refusal(parse(request.SerializeToString()))
+    assert failure.reason == failures_pb2.REASON_INPUT_TOO_LARGE
+    assert f"{request.ByteSize()} bytes" in failure.detail
+    assert str(MOST) in failure.detail
+
+
+@pytest.mark.parametrize(
+    ("most", "taken"), [(16_384, 32_768), (262_144, 524_288), (4_194_304, 4_456_448)]
+)
+def test_grpc_takes_more_than_we_do_and_not_much_more(most, taken):
+    assert bounds.taken_bytes(most) == taken

@@ -69,7 +69,7 @@ def capabilities():
     metrics = Metrics()
     with futures.ThreadPoolExecutor(2) as pool:
         server = grpc.server(pool)
-        registrar = LenientRegistrar(MeasuredRegistrar(server, metrics))
+        registrar = LenientRegistrar(MeasuredRegistrar(server, metrics), 1024)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(Capabilities(), registrar)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
@@ -104,7 +104,7 @@ async def test_an_aio_server():
     metrics = Metrics()
     server = grpc.aio.server()
     agent_pb2_grpc.add_SigningServiceServicer_to_server(
-        Signing(), LenientRegistrar(MeasuredRegistrar(server, metrics))
+        Signing(), LenientRegistrar(MeasuredRegistrar(server, metrics), 1024)
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -54,7 +54,9 @@ class AdminServer:
             Threads(LOOKING + REVOKING, "admin"), options=list(options.items())
         )
         registrar: Any = PatientRegistrar(
-            LenientRegistrar(MeasuredRegistrar(self._server, metrics)), places, places.working
+            LenientRegistrar(MeasuredRegistrar(self._server, metrics), MESSAGE_BYTES),
+            places,
+            places.working,
         )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)

@@ -59,7 +59,7 @@ class EnrolmentServer:
         self.places = places = AddressPlaces(Buckets(monotonic_ms))
         self._server = grpc.server(Threads(THREADS, "enrol"), options=options(connections))
         registrar: Any = PatientRegistrar(
-            LenientRegistrar(MeasuredRegistrar(self._server, metrics)), places
+            LenientRegistrar(MeasuredRegistrar(self._server, metrics), MESSAGE_BYTES), places
         )
         identity_pb2_grpc.add_EnrolmentServiceServicer_to_server(
             EnrolmentServicer(enrolment, places, metrics), registrar

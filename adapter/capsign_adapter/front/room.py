@@ -10,6 +10,7 @@ from __future__ import annotations
 import resource
 from typing import NamedTuple
 
+from capsign_wire import bounds
 from capsign_wire.settings import SettingsError
 
 MIB = 1024 * 1024
@@ -83,13 +84,15 @@ def raise_descriptors() -> int:
 def demand_memory(limit: int | None, places: int, message_bytes: int) -> None:
     """Raises SettingsError if requests that are under way on all places would not fit into the
     memory limit."""
-    if limit is None or OWN_MEMORY + places * message_bytes <= limit:
+    taken = places * bounds.taken_bytes(message_bytes)
+    if limit is None or OWN_MEMORY + taken <= limit:
         return
-    needed = -(-(OWN_MEMORY + places * message_bytes) // MIB)
+    needed = -(-(OWN_MEMORY + taken) // MIB)
     raise SettingsError(
         f"The key `listen.streams` is {places}, and each may hold a request of "
-        f"{message_bytes} bytes "
-        f"(`listen.message_bytes`): with what the adapter needs itself that is {needed} "
+        f"{bounds.taken_bytes(message_bytes)} bytes "
+        f"(`listen.message_bytes`, and what it takes to refuse more): "
+        f"with what the adapter needs itself that is {needed} "
         f"MiB, and its memory "
         f"is limited to {limit // MIB} MiB. Raise that limit, or lower `listen.streams`.",
         key="listen.streams",

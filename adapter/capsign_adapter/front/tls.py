@@ -14,23 +14,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
-from capsign_wire import logs, pem
+from capsign_wire import bounds, logs, pem
 
 from capsign_adapter.front.server_certificate import Validity, lasting, servable
 from capsign_adapter.sign.edge import now_ms
 
-STREAMS_OF_A_CONNECTION = 1024
-"""gRPC counts streams that are not quite gone, and refuses those above in a way that no client of
-ours
-or of others can read. So this is far above what an honest client has open on one connection; who
-may
-have how many is counted by `places`.
-"""
+STREAMS_OF_A_CONNECTION = 256
+"""RPCs at once on a connection, far above what an agent has; more wait in their client. Who may
+have how many is counted by `places`."""
+
+UNSEEN = 2048
+"""RPCs of one method that gRPC has taken and that have no thread yet. It cancels those above,
+without a word of ours, and some by chance from 1,000 on if it is left to itself."""
 
 # What held under HTTP/2 rapid reset in our measurements: bounded streams, metadata, message size
 # and handshake time.
 SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_concurrent_streams", STREAMS_OF_A_CONNECTION),
+    # Off: it counts streams that are not quite gone, and refuses an honest client's calls without a
+    # word of ours (decision 22).
+    ("grpc.http.overload_protection", 0),
+    ("grpc.http2.ping_on_rst_stream_percent", 100),
+    ("grpc.server.max_pending_requests", UNSEEN),
+    ("grpc.server.max_pending_requests_hard_limit", UNSEEN),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 16 * 1024),
     # What nobody has asked for yet stays below 64 KiB for each stream: a window that follows the
@@ -66,7 +72,7 @@ def server_options(connections: int, message_bytes: int) -> list[tuple[str, int]
     return [
         *SERVER_OPTIONS,
         ("grpc.max_allowed_incoming_connections", connections),
-        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_receive_message_length", bounds.taken_bytes(message_bytes)),
     ]
 
 

@@ -24,7 +24,7 @@ from capsign_agent.front.memory_shares import Budget
 from capsign_agent.front.reading import Reader, Turns
 
 SERVER_OPTIONS = [
-    ("grpc.max_receive_message_length", bounds.MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", bounds.taken_bytes(bounds.MAX_MESSAGE_BYTES)),
     ("grpc.max_send_message_length", bounds.MAX_ANSWER_BYTES),
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.absolute_max_metadata_size", 16 * 1024),
@@ -58,6 +58,10 @@ def server_options(share: Budget, connections: int) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.max_concurrent_streams", share.streams),
         ("grpc.http2.lookahead_bytes", share.window),
+        # The first is where gRPC begins to cancel some by chance, the second where it does all: by
+        # itself 1,000 and 3,000, which honest clients reach together.
+        ("grpc.server.max_pending_requests", share.unseen),
+        ("grpc.server.max_pending_requests_hard_limit", share.unseen),
     ]
 
 

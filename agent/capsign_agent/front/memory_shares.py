@@ -24,9 +24,9 @@ measured, and the rest.
 CONNECTION_BYTES = 14 * 1024
 """What a connection takes on which nothing is asked, measured."""
 
-PART_OF_JOURNAL, PART_OF_CONNECTIONS, PART_OF_TURNS = 8, 8, 3
+PART_OF_JOURNAL, PART_OF_CONNECTIONS, PART_OF_UNSEEN, PART_OF_TURNS = 8, 16, 12, 3
 """One of so many parts of the limit: the journal, which in a pod is kept in memory; connections;
-and, of what is left, turns.
+RPCs that nobody has looked at; and, of what is left, turns.
 """
 
 LEAST_CALL_BYTES, LEAST_CONNECTIONS = 2 * MIB, 16
@@ -35,8 +35,13 @@ LEAST_CALL_BYTES, LEAST_CONNECTIONS = 2 * MIB, 16
 
 STREAMS, LEAST_STREAMS, MEMORY_OF_A_STREAM = 100, 16, 4 * MIB
 """RPCs at once on a connection, the fewest, and how much of the limit there is for each. More wait
-in their client. What they hold before we have looked at them, 12 KiB and the window, is charged to
-nobody: gRPC takes them faster than we do.
+in their client.
+"""
+
+UNSEEN, LEAST_UNSEEN, UNSEEN_BYTES = 3072, 64, 20 * 1024
+"""RPCs of a socket that gRPC has taken, in threads of its own, and this process has not looked at;
+the fewest; and what each takes beside its window: 12 KiB, measured, and metadata. gRPC cancels
+those above, without a word of ours.
 """
 
 WINDOW, SMALL_WINDOW, SMALL = 16 * 1024, 4 * 1024, 256 * MIB
@@ -54,6 +59,8 @@ class Budget(NamedTuple):
     streams: int
     """RPCs at once on a connection."""
     window: int
+    unseen: int
+    """RPCs of one socket that nobody has looked at yet."""
     needed: int
     """Bytes that the process may take, bounds and all; above the limit only where the least that
     sockets need does not fit.
@@ -64,16 +71,18 @@ def share(limit: int | None, sockets: int, call_bytes: int, journal_bytes: int) 
     """`limit`: bytes, or None without one. `call_bytes`, `journal_bytes`: what the configuration
     allows.
     """
-    message = bounds.MAX_MESSAGE_BYTES
+    message = bounds.taken_bytes(bounds.MAX_MESSAGE_BYTES)
     if limit is None:
         for_all = max(FOR_ALL, TURNS - sockets)
-        return Budget(for_all, call_bytes, None, STREAMS, WINDOW, 0)
+        return Budget(for_all, call_bytes, None, STREAMS, WINDOW, UNSEEN, 0)
     own = OWN_BYTES + min(journal_bytes, limit // PART_OF_JOURNAL)
     left = max(0, limit - own)
     for_all = max(1, min(max(FOR_ALL, TURNS - sockets), left // PART_OF_TURNS // message - sockets))
     connections = max(LEAST_CONNECTIONS * sockets, limit // PART_OF_CONNECTIONS // CONNECTION_BYTES)
+    window = WINDOW if limit >= SMALL else SMALL_WINDOW
+    unseen = max(LEAST_UNSEEN, limit // PART_OF_UNSEEN // (UNSEEN_BYTES + window) // sockets)
     beside = own + (sockets + for_all) * message + HEAVY_BYTES + connections * CONNECTION_BYTES
+    beside += sockets * unseen * (UNSEEN_BYTES + window)
     calls = max(LEAST_CALL_BYTES * sockets, min(call_bytes, limit - beside))
     streams = max(LEAST_STREAMS, min(STREAMS, limit // MEMORY_OF_A_STREAM))
-    window = WINDOW if limit >= SMALL else SMALL_WINDOW
-    return Budget(for_all, calls, connections, streams, window, beside + calls)
+    return Budget(for_all, calls, connections, streams, window, unseen, beside + calls)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc.aio
+from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2_grpc
 from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.memory_limit import resident
@@ -95,7 +96,7 @@ class Servers:
         self._servicers.append(servicer)
         measured = MeasuredRegistrar(server, self._metrics)
         front = Front(measured, room, self._service.turns, self._leaving, handles.name)
-        registrar: Any = LenientRegistrar(front)
+        registrar: Any = LenientRegistrar(front, bounds.MAX_MESSAGE_BYTES)
         agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, registrar)
         try:
             server.add_insecure_port(claim.address)

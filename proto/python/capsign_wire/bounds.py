@@ -21,6 +21,10 @@ from capsign_wire.types.v1 import bounds_pb2, failures_pb2
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest gRPC request either side accepts, bytes."""
 
+MARGIN_BYTES = 256 * 1024
+"""How far above our own bound gRPC takes a request, bytes, so that it is refused in our words.
+"""
+
 ADAPTER_REQUEST_BYTES = 256 * 1024
 """Largest request that every adapter takes, bytes: it may have to hold one for each of its places
 before
@@ -56,6 +60,13 @@ _FORMATS: dict[int, tuple[re.Pattern[str], str]] = {
 }
 
 Check = Callable[[Any], None]
+
+
+def taken_bytes(most: int) -> int:
+    """The largest request that gRPC is to take where `most` is ours, bytes: twice that, or
+    `MARGIN_BYTES` more. What is above even this gRPC refuses in its own words, unread.
+    """
+    return most + min(most, MARGIN_BYTES)
 
 
 class _BoundError(Exception):

@@ -28,8 +28,12 @@ such requests must not wait there for their turn.
 class LenientRegistrar:
     """Pass this to a generated `add_…_to_server` in place of the server, sync or aio."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any, most_bytes: int) -> None:
+        """`most_bytes`: largest request. What gRPC takes above it is refused in our words, without
+        being parsed.
+        """
         self._server = server
+        self._most_bytes = most_bytes
 
     def add_generic_rpc_handlers(self, _: Any) -> None:
         """Nothing: the handlers that generated code passes here come again, by name, in the next
@@ -40,7 +44,9 @@ class LenientRegistrar:
         """Register the handlers with deserializers that do not fail."""
         lenient = {
             name: handler._replace(
-                request_deserializer=_lenient(handler.request_deserializer, f"{service}.{name}")
+                request_deserializer=_lenient(
+                    handler.request_deserializer, f"{service}.{name}", self._most_bytes
+                )
             )
             for name, handler in handlers.items()
         }
@@ -50,13 +56,16 @@ class LenientRegistrar:
         self._server.add_registered_method_handlers(service, lenient)
 
 
-def _lenient(parse: Callable[[bytes], Any], method: str) -> Callable[[bytes], Any]:
+def _lenient(parse: Callable[[bytes], Any], method: str, most_bytes: int) -> Callable[[bytes], Any]:
     error = FailureError(
         failures_pb2.REASON_INPUT_MALFORMED, f"The bytes are not a request of {method}."
     )
     unparsed = Unparsed(error.to_item())
 
     def deserialize(wire: bytes) -> Any:
+        if len(wire) > most_bytes:
+            text = f"The request is {len(wire)} bytes long; at most {most_bytes} are taken."
+            return Unparsed(FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, text).to_item())
         try:
             message = parse(wire)
         except DecodeError:

@@ -53,7 +53,7 @@ def test_requests_that_would_not_fit_are_said_at_the_start():
     room.demand_memory(512 * MIB, 512, 256 * 1024)  # the chart's
     room.demand_memory(None, 4096, 4 * MIB)
     with pytest.raises(
-        SettingsError, match=r"`listen.streams` is 512.* 672 MiB.* limited to 512 MiB"
+        SettingsError, match=r"`listen.streams` is 512.* 800 MiB.* limited to 512 MiB"
     ) as caught:
         room.demand_memory(512 * MIB, 512, MIB)
     assert caught.value.key == "listen.streams"

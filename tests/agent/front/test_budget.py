@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from capsign_agent.front import memory_shares as budget
 from capsign_agent.front.memory_shares import MIB
-from capsign_wire.bounds import MAX_MESSAGE_BYTES
+from capsign_wire.bounds import MAX_MESSAGE_BYTES, taken_bytes
 
 CONFIGURED, JOURNAL = 32 * MIB, 8 * MIB
 """What an injected agent is configured with."""
@@ -20,7 +20,9 @@ def test_all_bounds_together_are_below_the_limit(sockets: int, limit: int) -> No
     shared = budget.share(limit, sockets, CONFIGURED, JOURNAL)
     assert shared.needed <= limit
     assert shared.connections is not None
-    parts = shared.call_bytes + (sockets + shared.turns_for_all) * MAX_MESSAGE_BYTES
+    message = taken_bytes(MAX_MESSAGE_BYTES)
+    parts = shared.call_bytes + (sockets + shared.turns_for_all) * message
+    parts += sockets * shared.unseen * (budget.UNSEEN_BYTES + shared.window)
     assert (
         parts
         + shared.connections * budget.CONNECTION_BYTES
@@ -36,7 +38,7 @@ def test_with_room_enough_everything_is_as_configured() -> None:
         budget.share(512 * MIB, 5, CONFIGURED, JOURNAL),
         budget.share(None, 5, CONFIGURED, JOURNAL),
     )
-    assert ample._replace(connections=None, needed=0) == unlimited
+    assert ample._replace(connections=None, unseen=budget.UNSEEN, needed=0) == unlimited
     assert unlimited[:2] == (3, CONFIGURED)
 
 
@@ -54,6 +56,7 @@ def test_where_the_least_does_not_fit_each_socket_has_it_and_the_start_tells(lim
     assert shared.connections is not None
     assert shared.connections >= 16 * budget.LEAST_CONNECTIONS
     assert shared.streams >= budget.LEAST_STREAMS
+    assert shared.unseen >= budget.LEAST_UNSEEN
 
 
 def test_an_agent_of_the_chart_takes_fewer_calls_at_once_on_a_connection() -> None:
