@@ -61,7 +61,7 @@ def _run(config: configuration.Config) -> int:
 
     from capsign_agent.agent import Agent
     from capsign_agent.front.sockets import SocketError
-    from capsign_agent.journal.journal import JournalError
+    from capsign_agent.journal.directory import JournalError
 
     async def live() -> bool:
         agent = Agent(config)

@@ -17,7 +17,7 @@ from capsign_agent.config import Config
 from capsign_agent.front import sockets
 from capsign_agent.front.sockets import SocketError
 from capsign_agent.identity import choose
-from capsign_agent.journal.journal import JournalError, look_at
+from capsign_agent.journal.directory import JournalError, look_at
 
 
 def check(config: Config, clock: Callable[[], float] = time.time) -> None:

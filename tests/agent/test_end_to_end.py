@@ -111,7 +111,7 @@ async def test_a_start_on_a_full_disk_delivers_what_is_there_and_then_signs(
     last = Journal(place.journal, 1 << 20, os.urandom(16), 1_700_000_000_000)
     last.append(records.opened())
     os.close(last._lock)
-    write, left = os.write, last._current
+    write, left = os.write, last._segment.path
 
     def write_if_room(descriptor: int, data: Any) -> int:
         if left.exists():

@@ -21,7 +21,9 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.backoff import backoff_s
-from capsign_agent.journal.journal import Journal, JournalError, Segment
+from capsign_agent.journal.backlog import Segment
+from capsign_agent.journal.directory import JournalError
+from capsign_agent.journal.journal import Journal
 
 ROUTINE_S = 900.0
 """How long records that say that all is as it was may gather before they are a batch, and a leaf:

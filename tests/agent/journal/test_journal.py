@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from capsign_agent.journal import journal as module
 from capsign_agent.journal import records
-from capsign_agent.journal.journal import RECORD_BYTES, Journal, JournalError
+from capsign_agent.journal.directory import JournalError
+from capsign_agent.journal.journal import RECORD_BYTES, Journal
 from capsign_wire import bounds
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
@@ -36,8 +37,8 @@ def some(count: int) -> records.Piece:
 def abandon(journal: Journal) -> None:
     """What kill -9 does: descriptors go, nothing else happens."""
     os.close(journal._lock)
-    if journal._fd >= 0:
-        os.close(journal._fd)
+    if journal._segment._fd >= 0:
+        os.close(journal._segment._fd)
 
 
 def fill(journal: Journal) -> int:
@@ -149,7 +150,7 @@ def test_a_crash_at_every_byte_of_the_last_segment_leaves_whole_records(tmp_path
     journal = start(source)
     for count in (2, 1, 3):
         journal.append(some(count))
-    path = journal._current
+    path = journal._segment.path
     abandon(journal)
     data = path.read_bytes()
     ends, at = [0], 0
@@ -175,7 +176,7 @@ def test_a_flipped_bit_is_never_delivered(place: float) -> None:
     journal = start(root)
     journal.append(some(2))
     journal.append(some(2))
-    path = journal._current
+    path = journal._segment.path
     abandon(journal)
     content = bytearray(path.read_bytes())
     bit = int(place * len(content) * 8)

@@ -1,0 +1,81 @@
+"""What waits for delivery: the sealed segments of this life and of earlier ones."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from capsign_wire.adapter.v1 import evidence_pb2
+
+from capsign_agent.journal import frames
+from capsign_agent.journal.directory import damaged
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A sealed segment: one batch."""
+
+    path: Path
+    boot: str
+    last_sequence: int
+    records: int
+    size: int
+    """Bytes on disk."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Bytes of refusals, by socket."""
+
+    def batch(self) -> bytes:
+        """The bytes that go upstream, always the same. Raises JournalError if the file changed
+        since it was sealed.
+        """
+        found = frames.read(self.path)
+        if not found.whole:
+            raise damaged(self.path)
+        return b"".join(found.payloads)
+
+
+class Backlog:
+    """Oldest life first, in order within each. For one event loop."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.size_bytes = 0
+        self.torn_bytes = 0
+        """Bytes of frames cut short that recovery dropped."""
+
+    def add(self, segment: Segment) -> None:
+        """One more waits."""
+        self.segments.append(segment)
+        self.size_bytes += segment.size
+
+    def remove(self, segment: Segment) -> None:
+        """It is delivered: delete its file. A crash before this only makes the same bytes be sent
+        again.
+        """
+        segment.path.unlink(missing_ok=True)
+        self.segments.remove(segment)
+        self.size_bytes -= segment.size
+
+    def recover(self, folder: Path) -> None:
+        """Take over the segments of an earlier life, in order. Only the last may end in a frame cut
+        short. Raises JournalError.
+        """
+        paths = sorted(folder.glob("*.seg"))
+        for path in paths:
+            found = frames.read(path)
+            if not found.whole:
+                if path != paths[-1]:
+                    raise damaged(path)
+                self.torn_bytes += path.stat().st_size - found.good_bytes
+                # a crash before this only makes it happen at the next start
+                os.truncate(path, found.good_bytes)
+            records = evidence_pb2.AuditBatch.FromString(b"".join(found.payloads)).records
+            if not records:
+                path.unlink()  # nothing was done under it
+                continue
+            last = records[-1].sequence
+            self.add(Segment(path, folder.name, last, len(records), found.good_bytes))
+        if not any(folder.iterdir()):
+            folder.rmdir()
