@@ -1,8 +1,8 @@
 """I4: no signature leaves the adapter before its record is durable and sequenced.
 
-The adapter is killed (SIGKILL, by itself, so that the step is exact) at each step of a commit, a
-hundred times in all, while applications sign through the agent. Every signature that an application
-ever received must be in the log afterwards, once.
+The adapter is killed (SIGKILL, by itself, so that the step is exact) at each step of each of its
+first five commits, twice, while applications sign through the agent. Every signature that an
+application ever received must be in the log afterwards, once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import capsign
 import pytest
 from support.crashing_adapter import STEPS
 
-KILLS = 104
+COMMITS = 5
+KILLS = 2 * len(STEPS) * COMMITS
 
 
 class Application(threading.Thread):
@@ -61,7 +62,7 @@ def test_i4_what_an_application_received_survives_kill_9_at_each_step_of_the_com
     for kill in range(KILLS):
         step = STEPS[kill % len(STEPS)]
         process = dev.start_adapter(
-            module="support.crashing_adapter", CAPSIGN_TEST_CRASH=f"{step}:{1 + kill % 5}"
+            module="support.crashing_adapter", CAPSIGN_TEST_CRASH=f"{step}:{1 + kill % COMMITS}"
         )
         assert process.wait(timeout=60) == -9, (
             f"the adapter ended by itself at kill {kill} ({step})"
