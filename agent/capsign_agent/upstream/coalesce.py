@@ -78,10 +78,10 @@ class Coalescer:
 
     @property
     def crowded(self) -> bool:
-        """Whether more than one socket has had calls lately. Then nobody's calls are in large
-        pieces, nor are batches.
+        """Whether more than one socket has had calls lately, or has some that wait. Then nobody's
+        calls are in large pieces, nor are batches.
         """
-        return self._crowd.crowded(time.monotonic())
+        return len(self._waiting.owners) > 1 or self._crowd.crowded(time.monotonic())
 
     @property
     def piece_items(self) -> int:

@@ -357,6 +357,20 @@ def test_while_several_sockets_sign_nobody_has_every_stream_nor_a_large_batch() 
     assert batch.calls == [again]
 
 
+def test_who_has_waited_for_long_is_still_there() -> None:
+    """On a busy machine a call waited for more than the second for which its socket counted: its
+    neighbour had batches of 1,024 and all streams again, and it waited longer still.
+    """
+    one = queue()
+    asked = call(of=held("modest"))
+    asked.queued_at -= 60
+    one.submit(asked)
+    assert not one.crowded
+    one.submit(call(512, of=held("greedy")))
+    assert one.crowded
+    assert one.piece_items == CROWDED_ITEMS
+
+
 def test_a_socket_that_signs_alone_has_all_streams_and_whole_batches() -> None:
     one, first, second = queue(), Stream(), Stream()
     assert one.piece_items == bounds.MAX_BATCH_ITEMS
