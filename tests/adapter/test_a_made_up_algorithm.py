@@ -45,7 +45,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_signs_is_recorded_and_verifies(made_up, tmp_path):
     rig = AdapterRig(tmp_path / "made-up")
     (item,) = rig.sign(b"hello", algorithm=NUMBER)
-    handle = rig.groups.verify(rig.handle(), peer(), now_ms())
+    handle = rig.admission.verify(rig.handle(), peer(), now_ms())
     suffix = signing_pb2.ContextSuffix(role="issuer")
     ((key, _),) = rig.keys.of(peer(), handle, NUMBER, suffix, now_ms())
     signed = verify.Signed(b"hello", None, item.signature)
