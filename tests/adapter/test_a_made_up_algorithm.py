@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from capsign_adapter.algorithms.derived import ed25519_subkey
 from capsign_adapter.algorithms.table import TABLE, Derived, Row
-from capsign_adapter.sign.edge import now_ms
 from capsign_agent.sign import verify
 from capsign_wire.algorithms import ALGORITHMS, BY_NAME
 from capsign_wire.types.v1 import algorithms_pb2 as alg
@@ -45,15 +44,15 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_signs_is_recorded_and_verifies(made_up, tmp_path):
     rig = AdapterRig(tmp_path / "made-up")
     (item,) = rig.sign(b"hello", algorithm=NUMBER)
-    handle = rig.admission.verify(rig.handle(), peer(), now_ms())
+    handle = rig.handle()
     suffix = signing_pb2.ContextSuffix(role="issuer")
-    ((key, _),) = rig.keys.of(peer(), handle, NUMBER, suffix, now_ms())
+    ((key, _),) = rig.keys.of(peer(), handle, NUMBER, suffix)
     signed = verify.Signed(b"hello", None, item.signature)
     assert verify.verifies(NUMBER, key.spki, signed)
     assert not verify.verifies(NUMBER, key.spki, signed._replace(message=b"other"))
     assert not verify.verifies(alg.ALGORITHM_ES256, key.spki, signed)
     # Another context than that of the algorithm whose mathematics it borrows.
-    ((ed25519, _),) = rig.keys.of(peer(), handle, alg.ALGORITHM_ED25519, suffix, now_ms())
+    ((ed25519, _),) = rig.keys.of(peer(), handle, alg.ALGORITHM_ED25519, suffix)
     assert ed25519.spki != key.spki
 
 
