@@ -11,6 +11,8 @@ import pytest
 from support import wheels as built
 from support.wheels import Environment, Wheel
 
+pytestmark = pytest.mark.system  # pip, environments, commands
+
 FOLDERS = built.folders()
 NAMES = sorted(FOLDERS)
 PACKAGES = {name: name.replace("-", "_") for name in NAMES}
