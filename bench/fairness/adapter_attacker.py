@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ from capsign_wire.algorithms import BY_NAME
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import signing_pb2
 
+from bench.fairness.resets import flood, headers
 from bench.fairness.wire import Stream, connect, group, handle, read_about
 
 AT_ONCE = 8
@@ -35,8 +38,9 @@ Step = Callable[[], object]
 class Taken:
     """The pod that was taken over: its channel and its good handles."""
 
-    def __init__(self, channel: grpc.Channel, account: str) -> None:
+    def __init__(self, channel: grpc.Channel, account: str, about: dict[str, Any]) -> None:
         self.account = account
+        self.about = about
         self.channel = channel
         self.token = handle(channel, f"jwt-{account}")
         self.root = handle(channel, f"root-{account}")
@@ -167,6 +171,23 @@ def audit(taken: Taken, arguments: argparse.Namespace) -> Step:
     return step
 
 
+def resets(taken: Taken, arguments: argparse.Namespace) -> Step:
+    about, block = taken.about, headers("/capsign.adapter.v1.EvidenceService/GetCheckpoint")
+    context = ssl.create_default_context(cafile=about["ca"])
+    context.load_cert_chain(*about["identities"][taken.account][1])
+    context.set_alpn_protocols(["h2"])
+    host, port = about["address"].rsplit(":", 1)
+
+    def step() -> None:
+        with (
+            socket.create_connection((host.rpartition(":")[2], int(port)), timeout=10) as raw,
+            context.wrap_socket(raw, server_hostname=about["server_name"]) as one,
+        ):
+            flood(one, block)
+
+    return step
+
+
 WAYS: dict[str, Callable[[Taken, argparse.Namespace], Step]] = {
     "forged": forged,
     "forged-same": forged_same,
@@ -180,6 +201,7 @@ WAYS: dict[str, Callable[[Taken, argparse.Namespace], Step]] = {
     "proofs": proofs,
     "resolves": resolves,
     "audit": audit,
+    "resets": resets,
 }
 
 
@@ -195,7 +217,7 @@ def main() -> None:
     arguments = parser.parse_args()
     about = read_about()
     channel: Any = connect(about, arguments.account, 1)
-    taken = Taken(channel, arguments.account)
+    taken = Taken(channel, arguments.account, about)
     for _ in range(AT_ONCE):
         step = WAYS[arguments.way](taken, arguments)
         threading.Thread(target=_for_ever, args=(step,), daemon=True).start()
@@ -208,8 +230,8 @@ def _for_ever(step: Step) -> None:
     while True:
         try:
             step()
-        except grpc.RpcError:
-            continue  # refused: at once again
+        except (grpc.RpcError, OSError):
+            continue  # refused, or hung up on: at once again
 
 
 if __name__ == "__main__":

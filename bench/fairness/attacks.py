@@ -136,6 +136,7 @@ ATTACKS: Mapping[str, Attack] = {
             "streams opened and reset without end on another container's socket",
             "resets",
         ),
+        _adapter("resets", "streams opened and reset without end, on 8 connections", "resets"),
         _adapter(
             "siblings",
             "forged handles from all pods of the victim's Deployment but one",

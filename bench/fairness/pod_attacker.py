@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import struct
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +17,11 @@ from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import signing_pb2 as types
 
+from bench.fairness.resets import flood, headers
 from bench.fairness.wire import read_about
 
 Step = Callable[[], object]
 JWT = types.ContextSuffix(protocol="jwt", role="issuer")
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def _group(handle: str, items: int, *, context: types.ContextSuffix = JWT) -> pb.SignGroup:
@@ -111,63 +109,15 @@ def resolves(taken: Taken) -> Step:
     )
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return (
-        struct.pack(">I", len(payload))[1:]
-        + bytes([kind, flags])
-        + struct.pack(">I", stream)
-        + payload
-    )
-
-
-def _literal(name: bytes, value: bytes) -> bytes:
-    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
 def resets(taken: Taken) -> Step:
-    block = (
-        b"\x83\x86"
-        + _literal(b":path", b"/capsign.agent.v1.SigningService/Sign")
-        + _literal(b":authority", b"x")
-    )
-    block += _literal(b"content-type", b"application/grpc") + _literal(b"te", b"trailers")
+    block = headers("/capsign.agent.v1.SigningService/Sign")
 
     def step() -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
-            one.settimeout(10)
             one.connect(taken.path)
-            one.sendall(PREFACE + _frame(4, 0, 0) + _frame(4, 1, 0))
-            asked: deque[bytes] = deque()
-            drain = threading.Thread(target=_drain, args=(one, asked), daemon=True)
-            drain.start()
-            for begin in range(1, 200_000, 200):
-                numbers = range(begin, begin + 200, 2)
-                pongs = b"".join(_frame(6, 1, 0, asked.popleft()) for _ in range(len(asked)))
-                one.sendall(
-                    pongs
-                    + b"".join(
-                        _frame(1, 4, n, block) + _frame(3, 0, n, struct.pack(">I", 8))
-                        for n in numbers
-                    )
-                )
+            flood(one, block)
 
     return step
-
-
-def _drain(one: socket.socket, asked: deque[bytes]) -> None:
-    """Take what comes; what pings ask is put down, so that they are answered as any client
-    would.
-    """
-    heard = bytearray()
-    try:
-        while more := one.recv(65_536):
-            heard += more
-            while len(heard) >= 9 and len(heard) >= (end := 9 + int.from_bytes(heard[:3], "big")):
-                if heard[3] == 6 and not heard[4] & 1:
-                    asked.append(bytes(heard[9:end]))
-                del heard[:end]
-    except OSError:
-        return
 
 
 ATTACKS: dict[str, tuple[Callable[[Taken], Step], int]] = {

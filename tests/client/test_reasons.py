@@ -104,3 +104,19 @@ def test_a_reason_from_a_newer_agent_is_unknown():
     raised = exception(FailureError.from_item(pb.Failure(reason=9999, message="from the future")))
     assert isinstance(raised, capsign.Unknown)
     assert raised.message == "from the future"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("SERVER: Received message larger than max (9 vs. 8)", "INPUT_TOO_LARGE"),
+        ("CLIENT: Sent message larger than max (9 vs. 8)", "INPUT_TOO_LARGE"),
+        ("Stream removed (CLIENT: Received message larger than max (9 vs. 8))", "ANSWER_LOST"),
+    ],
+)
+def test_a_request_that_grpc_finds_too_large_is_refused_with_both_sizes(monkeypatch, said, reason):
+    """It was ANSWER_LOST, so unknown: of a request that no agent has seen. Of an answer it is."""
+    monkeypatch.setattr(BareError, "details", lambda _: said)
+    failure = failure_of(BareError(grpc.StatusCode.RESOURCE_EXHAUSTED), effect=True)
+    assert failure.row.name == reason
+    assert "(9 vs. 8)" in failure.detail
