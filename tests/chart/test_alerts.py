@@ -1,4 +1,4 @@
-"""Each alert fires when it should and else does not, by Prometheus's own rules and engine.
+"""Each alert fires when it should and else does not, by Prometheus's own engine.
 
 Series are in promtool's notation, a value a minute: `0x3 1+2x4` is 0, 0, 0, 0, 1, 3, 5, 7, 9, and
 `_` is none.

@@ -1,12 +1,13 @@
 // Reads alerting rules and, for each case, series in promtool's notation at one value a minute. Says for
-// each whether the rule fires after the last of its minutes, by Prometheus's own rules, engine and store.
+// each whether the rule fires after the last of its minutes, by Prometheus's own engine. A rule fires when
+// a series of its answer has been there for `for`. Prometheus's packages for rules and for storing would do
+// that too, and bring along every service discovery there is: minutes to build.
 package main
 
 import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"net/url"
 	"os"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
-	"github.com/prometheus/prometheus/rules"
-	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
 )
 
 type rule struct{ Alert, Expr, For string }
@@ -47,66 +48,98 @@ func main() {
 
 func fires(asked rule, one scene) bool {
 	expressions := parser.NewParser(parser.Options{})
-	dir, err := os.MkdirTemp("", "alerts")
-	must(err)
-	defer os.RemoveAll(dir)
 	quiet := slog.New(slog.DiscardHandler)
-	store, err := tsdb.Open(dir, quiet, nil, tsdb.DefaultOptions(), nil)
-	must(err)
-	defer store.Close()
 	ctx := context.Background()
-	record(ctx, store, expressions, one.Series)
+	store := recorded(expressions, one.Series)
 	engine := promql.NewEngine(promql.EngineOpts{
 		Logger: quiet, MaxSamples: 1_000_000, Timeout: time.Minute, Parser: expressions,
 	})
-	expr, err := expressions.ParseExpr(asked.Expr)
-	must(err)
 	hold := model.Duration(0)
 	if asked.For != "" {
-		hold, err = model.ParseDuration(asked.For)
+		given, err := model.ParseDuration(asked.For)
 		must(err)
+		hold = given
 	}
-	alert := rules.NewAlertingRule(
-		asked.Alert, expr, time.Duration(hold), 0,
-		labels.EmptyLabels(), labels.EmptyLabels(), labels.EmptyLabels(), "", true, quiet,
-	)
+	since := map[string]int{}
 	for minute := 0; minute <= one.Minutes; minute++ {
-		_, err := alert.Eval(ctx, 0, at(minute), rules.EngineQueryFunc(engine, store), &url.URL{}, 0)
+		query, err := engine.NewInstantQuery(ctx, store, nil, asked.Expr, at(minute))
 		must(err)
+		found, err := query.Exec(ctx).Vector()
+		must(err)
+		pending := map[string]int{}
+		for _, sample := range found {
+			name := sample.Metric.String()
+			pending[name] = minute
+			if begun, known := since[name]; known {
+				pending[name] = begun
+			}
+		}
+		since = pending
+		query.Close()
 	}
-	for _, one := range alert.ActiveAlerts() {
-		if one.State == rules.StateFiring {
+	for _, begun := range since {
+		if time.Duration(one.Minutes-begun)*time.Minute >= time.Duration(hold) {
 			return true
 		}
 	}
 	return false
 }
 
-// record writes the series minute by minute: the store takes nothing that is much older than its newest.
-func record(ctx context.Context, store *tsdb.DB, reads parser.Parser, lines []string) {
-	type series struct {
-		named  labels.Labels
-		values []parser.SequenceValue
-	}
-	var all []series
-	longest := 0
+// recorded holds the series of a scene, in memory.
+func recorded(reads parser.Parser, lines []string) storage.Queryable {
+	var all []promql.Series
 	for _, line := range lines {
 		named, values, err := reads.ParseSeriesDesc(line)
 		must(err)
-		all = append(all, series{named, values})
-		longest = max(longest, len(values))
-	}
-	for minute := 0; minute < longest; minute++ {
-		appender := store.Appender(ctx)
-		for _, one := range all {
-			if minute < len(one.values) && !one.values[minute].Omitted {
-				_, err := appender.Append(0, one.named, at(minute).UnixMilli(), one.values[minute].Value)
-				must(err)
+		series := promql.Series{Metric: named}
+		for minute, value := range values {
+			if !value.Omitted {
+				point := promql.FPoint{T: at(minute).UnixMilli(), F: value.Value}
+				series.Floats = append(series.Floats, point)
 			}
 		}
-		must(appender.Commit())
+		all = append(all, series)
 	}
+	return storage.QueryableFunc(func(int64, int64) (storage.Querier, error) {
+		return scenery{storage.NoopQuerier(), all}, nil
+	})
 }
+
+type scenery struct {
+	storage.Querier
+	all []promql.Series
+}
+
+func (s scenery) Select(
+	_ context.Context, _ bool, _ *storage.SelectHints, matchers ...*labels.Matcher,
+) storage.SeriesSet {
+	found := &selected{at: -1}
+	for _, series := range s.all {
+		if matches(series.Metric, matchers) {
+			found.series = append(found.series, promql.NewStorageSeries(series))
+		}
+	}
+	return found
+}
+
+func matches(named labels.Labels, matchers []*labels.Matcher) bool {
+	for _, one := range matchers {
+		if !one.Matches(named.Get(one.Name)) {
+			return false
+		}
+	}
+	return true
+}
+
+type selected struct {
+	series []storage.Series
+	at     int
+}
+
+func (s *selected) Next() bool                        { s.at++; return s.at < len(s.series) }
+func (s *selected) At() storage.Series                { return s.series[s.at] }
+func (s *selected) Err() error                        { return nil }
+func (s *selected) Warnings() annotations.Annotations { return nil }
 
 func at(minute int) time.Time { return begin.Add(time.Duration(minute) * time.Minute) }
 
