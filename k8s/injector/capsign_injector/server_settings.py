@@ -76,7 +76,7 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_review_bytes: Annotated[int, Meta(ge=8_388_608, le=1_073_741_824)] = 33_554_432
     """Bytes of all bodies in work at once."""
     max_connections: Annotated[int, Meta(ge=16, le=65_536)] = 1_280
-    """Connections, each about 100 KiB; for one more the one that is idle longest is closed."""
+    """Connections, each about 60 KiB; for one more the one that is idle longest is closed."""
     drain_delay_s: Annotated[int, Meta(ge=0, le=120)] = 10
     """After SIGTERM: how long connections are still taken, while the cluster learns that this
     replica is not ready.

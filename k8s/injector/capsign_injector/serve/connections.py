@@ -12,7 +12,6 @@ import asyncio
 import resource
 import socket
 import ssl
-from asyncio import sslproto
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -20,6 +19,7 @@ from aiohttp import web
 from capsign_wire import logs
 
 from capsign_injector.serve.connection import LINGER_S, Connection, Owner
+from capsign_injector.serve.tls_transport import READ_BYTES, TlsTransport
 
 HANDSHAKE_S = 5.0
 """Longest TLS handshake."""
@@ -43,11 +43,6 @@ BACKLOG = 4_096
 SPARE_FILES = 128
 """Open files left for everything that is no connection."""
 
-# asyncio fills a buffer of 256 KiB for each TLS connection, which for a thousand is more than
-# everything else together. A TLS record has at most 16 KiB. The attribute is not documented; where
-# it goes away, this has no effect.
-sslproto.SSLProtocol.max_size = 32 * 1024
-
 Handler = Callable[["web.BaseRequest"], Awaitable[web.StreamResponse]]
 
 
@@ -69,6 +64,7 @@ class Connections(Owner):
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._context: ssl.SSLContext | None = None
+        self._read_into = bytearray(READ_BYTES)
         self._broken = broken
         self.live = set()
         self.keep_alive_s = keep_alive_s
@@ -187,16 +183,17 @@ class Connections(Owner):
         self.changed.set()
 
     async def _connect(self, accepted: socket.socket) -> None:
-        limits = (
-            {}
-            if self._context is None
-            else {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": LINGER_S}
-        )
+        loop = asyncio.get_running_loop()
+        if self._context is None:
+            await loop.connect_accepted_socket(self, accepted)
+            return
+        tls = TlsTransport(self, self._context, self._read_into, close_s=LINGER_S)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                self, accepted, ssl=self._context, **limits
-            )
+            async with asyncio.timeout(HANDSHAKE_S):
+                await loop.connect_accepted_socket(lambda: tls, accepted)
+                await tls.handshaken
         except OSError:  # no TLS, or none in time
+            tls.abort()
             self.broken()
 
     def _take_the_rest(self) -> None:
