@@ -10,12 +10,10 @@ token or store, and looks again: most of the time it then finds all made.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from capsign_evidence import leaf
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
+from capsign_wire.types.v1 import algorithms_pb2
 
 from capsign_adapter.decide import authority
 from capsign_adapter.decide.policy import Key, KeyKind, Policy
@@ -23,8 +21,8 @@ from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.keys.provision import InventoryError
-from capsign_adapter.model.key_versions import KeyVersionRow
-from capsign_adapter.model.lifecycle import AuthorityState
+from capsign_adapter.model.key_versions import KeyVersionRow, moved
+from capsign_adapter.model.lifecycle import AuthorityState, KeyEvent
 from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import KeyMissingError, Token, TokenContestedError
 
@@ -115,9 +113,7 @@ def _first_version(
             algorithms_pb2.Algorithm.ValueType(names[0]),
             now_ms,
         )
-    active = replace(
-        row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=now_ms, activation_epoch=1
-    )
+    active = moved(row, KeyEvent.ACTIVATE, now_ms, next_activation=1)
     target = f"{key.tenant}/{key.name}/{number}"
     actor = f"spiffe://{policy.trust_domain}/adapter/provision"
     entry = leaf.admin(now_ms, policy.digest, leaf.Act.KEY_CREATED, actor, target, 0)

@@ -90,7 +90,7 @@ BROKEN = {
     "the transcript rule is forgotten": (admission, "check_transcript", lambda *each: None),
     "revocations are forgotten": (
         admission.RevocationIndex,
-        "refuse",
+        "of_capability",
         lambda self, capability: None,
     ),
     "narrowing is forgotten": (biscuits.Verified, "require", lambda self, operation, now_ms: None),

@@ -59,7 +59,9 @@ def test_i7_a_table_that_brings_a_destroyed_key_back_is_seen():
     moves[signing_pb2.KEY_STATE_DESTROYED] = {
         lifecycle.KeyEvent.ACTIVATE: signing_pb2.KEY_STATE_ACTIVE
     }
-    assert forbidden_moves(lifecycle.Table("key version", moves)) != []
+    assert (
+        forbidden_moves(lifecycle.Table("key version", lifecycle.KEY_VERSION.initial, moves)) != []
+    )
 
 
 @pytest.mark.parametrize("state", list(IntentState))

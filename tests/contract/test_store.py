@@ -12,7 +12,14 @@ from capsign_adapter.model.control import Revocation
 from capsign_adapter.model.evidence import Checkpoint
 from capsign_adapter.model.intents import Stored, Verdict
 from capsign_adapter.model.key_versions import KeyVersionRow
-from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.model.lifecycle import (
+    KEY_VERSION,
+    IntentEvent,
+    IntentState,
+    KeyEvent,
+    Table,
+    intent_state,
+)
 from capsign_adapter.store.errors import (
     AuditOutOfOrderError,
     EpochMovedError,
@@ -82,7 +89,7 @@ def test_new_intents_are_inserted_and_sequenced_in_order(store):
     assert check_log(store) == [item.leaf for item in drafts]
     found = store.find(APP, [item.intent_id for item in drafts])
     assert found == {
-        item.intent_id: Stored(item.state, item.grant, item.result, at)
+        item.intent_id: Stored(intent_state(item.event), item.grant, item.result, at)
         for at, item in enumerate(drafts)
     }
 
@@ -93,9 +100,9 @@ def test_an_empty_batch_writes_nothing(store):
 
 
 def test_a_refusal_is_a_final_row_too(store):
-    refused = draft(state=IntentState.REFUSED, result=b"why")
+    refused = draft(event=IntentEvent.REFUSE, result=b"why")
     assert commit(store, refused)[0].verdict is Verdict.NEW
-    again = commit(store, refused._replace(state=IntentState.DONE, result=b"signed"))[0]
+    again = commit(store, refused._replace(event=IntentEvent.SIGN, result=b"signed"))[0]
     assert (again.verdict, again.stored.state, again.stored.result) == (
         Verdict.REPLAY,
         IntentState.REFUSED,
@@ -249,7 +256,7 @@ def test_resolve_racing_commit_has_one_winner(store, second):
 def test_uses_are_counted_for_new_signatures_only(store):
     limited = {"handle_serial": b"serial-1", "max_uses": 3}
     first = draft(**limited)
-    refused = draft(**limited, state=IntentState.REFUSED, result=b"no")
+    refused = draft(**limited, event=IntentEvent.REFUSE, result=b"no")
     commit(store, first, refused, first)
     results = commit(
         store, *[draft(**limited) for _ in range(3)], draft(handle_serial=b"serial-2", max_uses=1)
@@ -474,23 +481,27 @@ def test_moving_a_version_raises_the_epoch_and_keeps_its_first_activation(store)
     row = key_row()
     store.add_key_version(row, b"made", NOW)
     before = epoch(store)
-    assert store.move_key_version(row, signing_pb2.KEY_STATE_ACTIVE, b"activated", NOW + 5) == 1
+    assert store.move_key_version(row, KeyEvent.ACTIVATE, b"activated", NOW + 5) == 1
     assert epoch(store) == before + 1
     active = dataclasses.replace(
         row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=NOW + 5, activation_epoch=1
     )
     assert store.key_versions() == [active]
-    store.move_key_version(active, signing_pb2.KEY_STATE_SUSPENDED, b"suspended", NOW + 6)
+    store.move_key_version(active, KeyEvent.SUSPEND, b"suspended", NOW + 6)
     suspended = dataclasses.replace(active, state=signing_pb2.KEY_STATE_SUSPENDED)
     assert store.key_versions() == [suspended]
-    store.move_key_version(suspended, signing_pb2.KEY_STATE_ACTIVE, b"again", NOW + 7)
+    store.move_key_version(suspended, KeyEvent.RESUME, b"again", NOW + 7)
     assert store.key_versions() == [active]
 
 
-def test_an_activation_epoch_of_a_key_is_never_used_twice(store):
+def test_an_activation_epoch_of_a_key_is_never_used_twice(store, monkeypatch):
     """A rollback activates an older version again: its contexts must not give the subkeys of its
-    earlier life.
+    earlier life. The table does not allow one yet; the store counts for any table.
     """
+    again = {KeyEvent.ACTIVATE: signing_pb2.KEY_STATE_ACTIVE}
+    moves = {**KEY_VERSION.moves, signing_pb2.KEY_STATE_DEACTIVATED: again}
+    table = Table(KEY_VERSION.thing, KEY_VERSION.initial, moves)
+    monkeypatch.setattr("capsign_adapter.model.key_versions.KEY_VERSION", table)
     first, second_version = key_row(1), key_row(2)
     for row in (first, second_version, key_row(1, key="refunds")):
         store.add_key_version(row, b"made", NOW)
@@ -500,26 +511,38 @@ def test_an_activation_epoch_of_a_key_is_never_used_twice(store):
             row for row in store.key_versions() if (row.key, row.version) == ("orders", version)
         )
 
-    for version, state, epoch_after in (
-        (1, signing_pb2.KEY_STATE_ACTIVE, 1),
-        (2, signing_pb2.KEY_STATE_ACTIVE, 2),
-        (1, signing_pb2.KEY_STATE_DEACTIVATED, 1),
-        (1, signing_pb2.KEY_STATE_ACTIVE, 3),
+    for version, event, epoch_after in (
+        (1, KeyEvent.ACTIVATE, 1),
+        (2, KeyEvent.ACTIVATE, 2),
+        (1, KeyEvent.DEACTIVATE, 1),
+        (1, KeyEvent.ACTIVATE, 3),
     ):
-        store.move_key_version(row_of(version), state, b"moved", NOW)
+        store.move_key_version(row_of(version), event, b"moved", NOW)
         assert row_of(version).activation_epoch == epoch_after
 
 
 def test_a_version_that_is_elsewhere_is_not_moved(store):
     row = key_row()
     store.add_key_version(row, b"made", NOW)
-    store.move_key_version(row, signing_pb2.KEY_STATE_ACTIVE, b"activated", NOW)
+    store.move_key_version(row, KeyEvent.ACTIVATE, b"activated", NOW)
     before = store.control()
     with pytest.raises(FailureError) as caught:
-        store.move_key_version(row, signing_pb2.KEY_STATE_DESTROYED, b"destroyed", NOW)
+        store.move_key_version(row, KeyEvent.DESTROY, b"destroyed", NOW)
     assert caught.value.reason == failures_pb2.REASON_ILLEGAL_TRANSITION
     with pytest.raises(FailureError):
-        store.move_key_version(key_row(9), signing_pb2.KEY_STATE_ACTIVE, b"absent", NOW)
+        store.move_key_version(key_row(9), KeyEvent.ACTIVATE, b"absent", NOW)
+    assert store.control() == before
+
+
+def test_a_move_that_the_table_does_not_know_is_refused_by_the_store(store):
+    """It took any state from its caller, who was to have asked the table."""
+    row = key_row()
+    store.add_key_version(row, b"made", NOW)
+    before = store.control()
+    with pytest.raises(FailureError) as caught:
+        store.move_key_version(row, KeyEvent.SUSPEND, b"suspended", NOW)
+    assert caught.value.reason == failures_pb2.REASON_ILLEGAL_TRANSITION
+    assert store.key_versions() == [row]
     assert store.control() == before
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from capsign_adapter.model.authorities import AuthorityRow
-from capsign_adapter.model.lifecycle import AuthorityState
+from capsign_adapter.model.lifecycle import AuthorityEvent, AuthorityState
 from capsign_adapter.store import schema
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -32,7 +32,7 @@ def row(version: int = 1, **changes: object) -> AuthorityRow:
 @pytest.fixture
 def active(store):
     store.add_authority(row(), 0, b"prepared", NOW)
-    store.move_authority(row(), AuthorityState.ACTIVE, b"activated", NOW + 1)
+    store.move_authority(row(), AuthorityEvent.ACTIVATE, b"activated", NOW + 1)
     (found,) = store.authorities()
     return found
 
@@ -47,11 +47,11 @@ def test_a_life_from_leaf_to_leaf(store, second):
     assert store.authorities() == []
     assert store.add_authority(row(), 0, b"prepared", NOW) == 0
     assert second.authorities() == [row()]
-    assert second.move_authority(row(), AuthorityState.ACTIVE, b"activated", NOW + 1) == 1
+    assert second.move_authority(row(), AuthorityEvent.ACTIVATE, b"activated", NOW + 1) == 1
     moved = row(state=AuthorityState.ACTIVE, activated_ms=NOW + 1)
     assert store.authorities() == [moved]
     assert store.promise_authority(1, NOW + 500)
-    assert store.move_authority(moved, AuthorityState.RETIRED, b"retired", NOW + 2) == 2
+    assert store.move_authority(moved, AuthorityEvent.RETIRE, b"retired", NOW + 2) == 2
     assert second.authorities() == [
         dataclasses.replace(
             moved, state=AuthorityState.RETIRED, retired_ms=NOW + 2, signed_until_ms=NOW + 500
@@ -64,7 +64,7 @@ def test_no_move_raises_the_epoch(store, active):
     before = store.control().revocation_epoch
     store.promise_authority(1, NOW + 5)
     store.add_authority(row(2), 1, b"prepared", NOW)
-    store.move_authority(row(2), AuthorityState.ACTIVE, b"activated", NOW)
+    store.move_authority(row(2), AuthorityEvent.ACTIVATE, b"activated", NOW)
     assert store.control().revocation_epoch == before
 
 
@@ -84,14 +84,14 @@ def test_one_is_added_to_those_that_its_maker_knew_of(store, active):
     store.add_authority(
         row(5), 1, b"prepared", NOW
     )  # numbers whose keys are in the token already are stepped over
-    store.move_authority(row(5), AuthorityState.ACTIVE, b"activated", NOW)
+    store.move_authority(row(5), AuthorityEvent.ACTIVATE, b"activated", NOW)
     refused(store.add_authority, row(6), 1, b"prepared", NOW)
     assert [found.version for found in store.authorities()] == [1, 5]
 
 
 def test_what_is_elsewhere_is_not_moved(store, active):
-    refused(store.move_authority, row(1), AuthorityState.ACTIVE, b"again", NOW)
-    refused(store.move_authority, row(9), AuthorityState.ACTIVE, b"absent", NOW)
+    refused(store.move_authority, row(1), AuthorityEvent.ACTIVATE, b"again", NOW)
+    refused(store.move_authority, row(9), AuthorityEvent.ACTIVATE, b"absent", NOW)
     assert len(check_log(store)) == 2
 
 
@@ -101,7 +101,7 @@ def test_a_promise_never_falls_and_only_the_one_that_signs_makes_one(store, acti
     assert store.authorities()[0].signed_until_ms == NOW + 900
     store.add_authority(row(2), 1, b"prepared", NOW)
     assert not store.promise_authority(2, NOW + 900)
-    store.move_authority(row(2), AuthorityState.ACTIVE, b"activated", NOW)
+    store.move_authority(row(2), AuthorityEvent.ACTIVATE, b"activated", NOW)
     assert not store.promise_authority(1, NOW + 2000)
     assert store.promise_authority(2, NOW + 2000)
     assert [found.signed_until_ms for found in store.authorities()] == [NOW + 900, NOW + 2000]
@@ -114,7 +114,7 @@ def test_of_replicas_that_move_at_once_one_does(store, second):
     def move(one) -> None:
         together.wait()
         try:
-            outcomes.append(one.move_authority(row(), AuthorityState.ACTIVE, b"activated", NOW))
+            outcomes.append(one.move_authority(row(), AuthorityEvent.ACTIVATE, b"activated", NOW))
         except FailureError as error:
             outcomes.append(error.row.name)
 

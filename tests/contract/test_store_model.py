@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from capsign_adapter.model.intents import Draft, Stored, Verdict
-from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.model.lifecycle import IntentEvent, IntentState, intent_state
 from capsign_adapter.store.errors import EpochMovedError
 from capsign_adapter.store.open import open_store
 from capsign_wire.failures import FailureError
@@ -25,12 +25,12 @@ IDS = [new_intent_id(NOW + 100 * at) for at in range(8)]
 WORKLOADS = [APP, OTHER_APP]
 
 drafts = st.builds(
-    lambda workload, intent_id, variant, grant, state, serial, nonce: draft(
+    lambda workload, intent_id, variant, grant, event, serial, nonce: draft(
         intent_id,
         workload=workload,
         fingerprint=bytes([variant]) * 32,
         grant=grant,
-        state=state,
+        event=event,
         result=b"result %d" % nonce,
         leaf=b"leaf %d" % nonce,
         refusal_leaf=lambda reason: b"refusal %d %d" % (reason, nonce),
@@ -41,7 +41,7 @@ drafts = st.builds(
     st.sampled_from(IDS),
     st.integers(0, 1),
     st.sampled_from(["orders", "refunds"]),
-    st.sampled_from([IntentState.DONE, IntentState.DONE, IntentState.DONE, IntentState.REFUSED]),
+    st.sampled_from([IntentEvent.SIGN, IntentEvent.SIGN, IntentEvent.SIGN, IntentEvent.REFUSE]),
     st.booleans(),
     st.integers(0, 1 << 30),
 )
@@ -84,7 +84,7 @@ class LedgerMachine(RuleBasedStateMachine):
             reason = failures_pb2.REASON_INTENT_CONFLICT
         elif old:
             reason = failures_pb2.REASON_INTENT_EXPIRED
-        elif item.state is IntentState.DONE and item.max_uses and self.used >= item.max_uses:
+        elif item.event is IntentEvent.SIGN and item.max_uses and self.used >= item.max_uses:
             reason = failures_pb2.REASON_USES_EXHAUSTED
             result = FailureError(reason).to_item().SerializeToString()
             self.rows[key] = (
@@ -94,9 +94,12 @@ class LedgerMachine(RuleBasedStateMachine):
         if reason is not None:
             self.log.append(item.refusal_leaf(reason))
             return (Verdict.REFUSED, index, reason)
-        if item.state is IntentState.DONE and item.max_uses:
+        if item.event is IntentEvent.SIGN and item.max_uses:
             self.used += 1
-        self.rows[key] = (Stored(item.state, item.grant, item.result, index), item.fingerprint)
+        self.rows[key] = (
+            Stored(intent_state(item.event), item.grant, item.result, index),
+            item.fingerprint,
+        )
         self.log.append(item.leaf)
         return (Verdict.NEW, index)
 

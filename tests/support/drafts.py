@@ -7,7 +7,7 @@ import os
 
 from capsign_adapter.model.evidence import AuditDraft
 from capsign_adapter.model.intents import Draft
-from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.model.lifecycle import IntentEvent
 from capsign_adapter.store.interface import Store
 from capsign_evidence.merkle import Frontier, leaf_hash
 from capsign_wire.intents import new_intent_id
@@ -27,7 +27,7 @@ def draft(intent_id: bytes | None = None, **changes) -> Draft:
         "intent_id": intent_id,
         "fingerprint": hashlib.sha256(intent_id).digest(),
         "grant": "orders",
-        "state": IntentState.DONE,
+        "event": IntentEvent.SIGN,
         "result": b"signature of " + intent_id,
         "leaf": b"leaf of " + intent_id,
         "refusal_leaf": lambda reason: b"refusal %d of " % reason + intent_id,

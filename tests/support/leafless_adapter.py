@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from capsign_adapter import __main__
-from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.model.lifecycle import IntentEvent
 from capsign_adapter.store import sqlite
 
 
@@ -18,7 +18,7 @@ def install() -> None:
     def forgetful(store: Any, epoch: int, drafts: Any, now_ms: int) -> Any:
         kept = [
             draft._replace(leaf=draft.refusal_leaf(1))
-            if draft.state == IntentState.DONE and at % 10 == 0
+            if draft.event is IntentEvent.SIGN and at % 10 == 0
             else draft
             for at, draft in enumerate(drafts)
         ]

@@ -18,7 +18,8 @@ from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.policy import Grant, Policy
-from capsign_adapter.decide.revoked import RevocationIndex
+from capsign_adapter.decide.revoked import RevocationIndex, revoked_failure
+from capsign_adapter.model.lifecycle import HandleState, handle_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,13 @@ def in_force(
 
     Raises FailureError HANDLE_REVOKED, HANDLE_EXPIRED or PURPOSE_NOT_ALLOWED.
     """
-    revoked.refuse(capability)
+    found = revoked.of_capability(capability)
+    state = handle_state(expired=now_ms >= capability.expires_ms, revoked=found is not None)
+    if found is not None and state is HandleState.REVOKED:
+        raise revoked_failure(found)
     grant = _grant_in_force(capability, policy)
+    if state is HandleState.EXPIRED:
+        raise _expired(capability, now_ms)
     _within_life(capability, grant, now_ms, skew_ms)
     return grant
 
@@ -122,16 +128,20 @@ def check_life(capability: Capability, now_ms: int, skew_ms: int) -> None:
     clock.
     """
     if now_ms >= capability.expires_ms:
-        late = (now_ms - capability.expires_ms) // 1000
-        raise FailureError(
-            failures_pb2.REASON_HANDLE_EXPIRED,
-            f"The handle expired {late} s ago by the adapter's clock.",
-        )
+        raise _expired(capability, now_ms)
     if now_ms + skew_ms < capability.not_before_ms:
         raise FailureError(
             failures_pb2.REASON_HANDLE_EXPIRED,
             "The handle is not valid yet by this adapter's clock.",
         )
+
+
+def _expired(capability: Capability, now_ms: int) -> FailureError:
+    late = (now_ms - capability.expires_ms) // 1000
+    return FailureError(
+        failures_pb2.REASON_HANDLE_EXPIRED,
+        f"The handle expired {late} s ago by the adapter's clock.",
+    )
 
 
 def custody_ok(minimum: int, offered: int) -> None:

@@ -21,9 +21,8 @@ from capsign_adapter.enrol.certificates import root_certificate
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.provision import KeyWeakError, check_value, make_authority, withdraw
-from capsign_adapter.model import lifecycle
 from capsign_adapter.model.authorities import AuthorityRow
-from capsign_adapter.model.lifecycle import AuthorityEvent, AuthorityState
+from capsign_adapter.model.lifecycle import AUTHORITY, AuthorityEvent
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.interface import Store
 from capsign_adapter.token.interface import Token, TokenError
@@ -92,16 +91,13 @@ def _signed_by_itself(token: Token, version: int, realm: Realm, now_ms: int) -> 
         AuthorityKey(token, label), version, realm.trust_domain, begins_ms, expires_ms
     )
     check = check_value(token.public_key(label))
-    return AuthorityRow(
-        version, AuthorityState.PREPARED, certificate, label, check, now_ms, expires_ms
-    )
+    return AuthorityRow(version, AUTHORITY.initial, certificate, label, check, now_ms, expires_ms)
 
 
 def _move(
     row: AuthorityRow, event: AuthorityEvent, act: Act, store: Store, realm: Realm, now_ms: int
 ) -> None:
-    state = lifecycle.move(lifecycle.AUTHORITY, row.state, event)
-    store.move_authority(row, state, _entry(act, row.version, realm, now_ms), now_ms)
+    store.move_authority(row, event, _entry(act, row.version, realm, now_ms), now_ms)
     logs.event(f"authority.{act.name.removeprefix('AUTHORITY_').lower()}", version=row.version)
 
 

@@ -22,7 +22,7 @@ from capsign_adapter.algorithms.table import TABLE
 from capsign_adapter.keys import labels
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.key_versions import KeyVersionRow
-from capsign_adapter.model.lifecycle import AuthorityState
+from capsign_adapter.model.lifecycle import KEY_VERSION, AuthorityState
 from capsign_adapter.token.interface import (
     KeyExistsError,
     KeyMissingError,
@@ -99,7 +99,7 @@ def make_derived(
         tenant,
         key,
         version,
-        signing_pb2.KEY_STATE_PRE_ACTIVATION,
+        KEY_VERSION.initial,
         tuple(names),
         label,
         check,
@@ -129,7 +129,7 @@ def make_direct(
         tenant,
         key,
         version,
-        signing_pb2.KEY_STATE_PRE_ACTIVATION,
+        KEY_VERSION.initial,
         (algorithm,),
         label,
         check,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from capsign_adapter.model.lifecycle import AuthorityState
+from capsign_adapter.model.lifecycle import AUTHORITY, AuthorityEvent, AuthorityState, move
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +26,11 @@ class AuthorityRow:
     activated_ms: int = 0
     signed_until_ms: int = 0
     retired_ms: int = 0
+
+
+def moved(row: AuthorityRow, event: AuthorityEvent, now_ms: int) -> AuthorityRow:
+    """The authority after an event at `now_ms`. Raises FailureError ILLEGAL_TRANSITION."""
+    state = move(AUTHORITY, row.state, event)
+    if event is AuthorityEvent.ACTIVATE:
+        return replace(row, state=state, activated_ms=now_ms)
+    return replace(row, state=state, retired_ms=now_ms)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.model.lifecycle import IntentEvent, IntentState
 
 
 class Draft(NamedTuple):
@@ -25,7 +25,7 @@ class Draft(NamedTuple):
     intent_id: bytes
     fingerprint: bytes
     grant: str
-    state: IntentState
+    event: IntentEvent
     result: bytes
     leaf: bytes
     refusal_leaf: Callable[[failures_pb2.Reason.ValueType], bytes]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -18,7 +18,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as pb
 
 S = TypeVar("S")
-E = TypeVar("E", bound=Enum)
+E = TypeVar("E", bound=StrEnum)
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Table(Generic[S, E]):
     """The legal moves of one kind of thing. Every state stands in it, with the events it takes."""
 
     thing: str
+    initial: S
+    """Where each of them begins."""
     moves: Mapping[S, Mapping[E, S]]
 
     def is_final(self, state: S) -> bool:
@@ -53,7 +55,7 @@ def event_between(table: Table[S, E], state: S, target: S) -> E:
     raise _illegal(table, state, f"a move to {_words(table, target)}")
 
 
-class KeyEvent(Enum):
+class KeyEvent(StrEnum):
     """What happens to a key version."""
 
     ACTIVATE = "activate"
@@ -69,6 +71,7 @@ class KeyEvent(Enum):
 # of its key.
 KEY_VERSION: Table[pb.KeyState.ValueType, KeyEvent] = Table(
     "key version",
+    pb.KEY_STATE_PRE_ACTIVATION,
     MappingProxyType(
         {
             pb.KEY_STATE_PRE_ACTIVATION: {
@@ -107,7 +110,7 @@ class IntentState(IntEnum):
     NEVER = 3
 
 
-class IntentEvent(Enum):
+class IntentEvent(StrEnum):
     """What happens to an intent."""
 
     SIGN = "sign"
@@ -117,6 +120,7 @@ class IntentEvent(Enum):
 
 INTENT: Table[IntentState | None, IntentEvent] = Table(
     "intent",
+    None,
     MappingProxyType(
         {
             None: {
@@ -130,9 +134,16 @@ INTENT: Table[IntentState | None, IntentEvent] = Table(
         }
     ),
 )
-"""None is an intent that the ledger does not hold. There is no pending state: rows are born
-final.
+"""None is an intent that the ledger does not hold. There is no pending state: whatever happens
+to an intent first is final.
 """
+
+
+def intent_state(event: IntentEvent) -> IntentState:
+    """The state of an intent after the first event, which is its last."""
+    state = move(INTENT, INTENT.initial, event)
+    assert state is not None, "no event leads back to an intent that the ledger does not hold"
+    return state
 
 
 class HandleState(Enum):
@@ -143,7 +154,7 @@ class HandleState(Enum):
     REVOKED = "revoked"
 
 
-class HandleEvent(Enum):
+class HandleEvent(StrEnum):
     """What happens to a handle. To renew one makes another; the old one lives out its minutes."""
 
     NARROW = "narrow"
@@ -153,6 +164,7 @@ class HandleEvent(Enum):
 
 HANDLE: Table[HandleState, HandleEvent] = Table(
     "handle",
+    HandleState.GOOD,
     MappingProxyType(
         {
             HandleState.GOOD: {
@@ -167,6 +179,16 @@ HANDLE: Table[HandleState, HandleEvent] = Table(
 )
 
 
+def handle_state(*, expired: bool, revoked: bool) -> HandleState:
+    """The state of a handle that lived until these two facts; nothing else of it is kept."""
+    state = HANDLE.initial
+    if expired:
+        state = move(HANDLE, state, HandleEvent.EXPIRE)
+    if revoked:
+        state = move(HANDLE, state, HandleEvent.REVOKE)
+    return state
+
+
 class AuthorityState(IntEnum):
     """States of a certificate authority."""
 
@@ -178,7 +200,7 @@ class AuthorityState(IntEnum):
     """Trusted no more."""
 
 
-class AuthorityEvent(Enum):
+class AuthorityEvent(StrEnum):
     """What happens to an authority."""
 
     ACTIVATE = "activate"
@@ -187,6 +209,7 @@ class AuthorityEvent(Enum):
 
 AUTHORITY: Table[AuthorityState, AuthorityEvent] = Table(
     "authority",
+    AuthorityState.PREPARED,
     MappingProxyType(
         {
             AuthorityState.PREPARED: {AuthorityEvent.ACTIVATE: AuthorityState.ACTIVE},

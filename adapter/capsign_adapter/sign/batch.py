@@ -20,7 +20,7 @@ from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.decide.budget import UsedUpError
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.model.intents import Committed, Draft, Verdict
-from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.model.lifecycle import IntentEvent, IntentState
 from capsign_adapter.sign.fair import Turn
 from capsign_adapter.sign.revocation_barrier import ReleaseTicket
 from capsign_adapter.sign.scope import AdmittedGroup, HandleScope, Signable
@@ -53,7 +53,7 @@ class Item:
             return False
         if self.committed.stored is not None:
             return self.committed.stored.state is IntentState.DONE
-        return self.committed.verdict is Verdict.NEW and self.draft.state is IntentState.DONE
+        return self.committed.verdict is Verdict.NEW and self.draft.event is IntentEvent.SIGN
 
     def take_back(self) -> None:
         """See Batch."""
@@ -176,7 +176,7 @@ class Batch:
             item.failure = failure
 
     def draft(
-        self, item: Item, scope: HandleScope, state: IntentState, result: bytes, leaf: bytes
+        self, item: Item, scope: HandleScope, event: IntentEvent, result: bytes, leaf: bytes
     ) -> None:
         """Let what was decided of an item wait for the next commit."""
         intent_id, fingerprint, capability = (
@@ -189,7 +189,7 @@ class Batch:
             intent_id,
             fingerprint,
             capability.grant,
-            state,
+            event,
             result,
             leaf,
             partial(scope.leaf.refused, self.now_ms, intent_id, fingerprint),

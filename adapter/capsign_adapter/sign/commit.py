@@ -7,7 +7,7 @@ writing. A signature that finds its intent there is dropped and was never releas
 from __future__ import annotations
 
 from capsign_adapter.model.intents import Verdict
-from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.model.lifecycle import IntentEvent
 from capsign_adapter.sign.batch import Batch
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.store.errors import CommitUnknownError, EpochMovedError
@@ -47,11 +47,11 @@ class Commits:
             batch.made += len(waiting)
             raise
         batch.committed += len(results)
-        done, new = IntentState.DONE, Verdict.NEW
+        sign, new = IntentEvent.SIGN, Verdict.NEW
         count = size = 0
         for item, draft, result in zip(waiting, drafts, results, strict=True):
             item.committed = result
-            if draft.state is done and result.verdict is new:
+            if draft.event is sign and result.verdict is new:
                 count += 1
                 size += len(draft.result) + len(draft.leaf)
         if count:

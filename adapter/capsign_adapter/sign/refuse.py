@@ -14,7 +14,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide import cost
-from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.model.lifecycle import IntentEvent
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.batch import Batch, Group, Item
 from capsign_adapter.sign.charge import Charges
@@ -72,7 +72,7 @@ class Refusals:
         if error.outcome == failures_pb2.OUTCOME_REFUSED:
             intent_id, fingerprint = item.asked.intent_id, item.fingerprint
             leaf = scope.leaf.refused(batch.now_ms, intent_id, fingerprint, error.reason)
-            batch.draft(item, scope, IntentState.REFUSED, failure.SerializeToString(), leaf)
+            batch.draft(item, scope, IntentEvent.REFUSE, failure.SerializeToString(), leaf)
 
     def unattributed(self, batch: Batch, item: Item, error: FailureError) -> None:
         """A refusal that binds no intent: the handle is not good, or the id is none."""

@@ -11,7 +11,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.intents import is_intent_id
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.model.lifecycle import IntentEvent
 from capsign_adapter.sign.batch import Batch, Item
 from capsign_adapter.sign.intent_time import intent_in_time, latest_intent
 from capsign_adapter.sign.refuse import Refusals
@@ -32,7 +32,7 @@ class Signatures:
         good, inputs = self._good(batch, signable, items)
         signatures = self._threads.sign(signable.signer, inputs, batch.patience)
         now, leaf_of, sha256 = batch.now_ms, signable.leaf.signed, hashlib.sha256
-        prefix, draft, done = signable.stored_prefix, batch.draft, IntentState.DONE
+        prefix, draft, sign = signable.stored_prefix, batch.draft, IntentEvent.SIGN
         for item, signature in zip(good, signatures, strict=True):
             if isinstance(signature, FailureError):
                 self._refusals.one(batch, signable, item, signature)
@@ -41,7 +41,7 @@ class Signatures:
             digest = sha256(signature).digest()
             leaf = leaf_of(now, item.asked.intent_id, item.fingerprint, digest)
             result = prefix + pb.SignedItem(signature=signature).SerializeToString()
-            draft(item, signable, done, result, leaf)
+            draft(item, signable, sign, result, leaf)
 
     def _good(
         self, batch: Batch, signable: Signable, items: Sequence[Item]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_adapter.model.authorities import AuthorityRow
-from capsign_adapter.model.lifecycle import AuthorityState
+from capsign_adapter.model.authorities import AuthorityRow, moved
+from capsign_adapter.model.lifecycle import AUTHORITY, AuthorityEvent, AuthorityState
 from capsign_adapter.store import log
 from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
 
@@ -34,17 +34,13 @@ def add(
     """Record one that the token holds already. Two replicas that prepare at once: the second finds
     the first one's row, which may be active by then.
     """
-    waiting = tx.one(
-        "SELECT version FROM authorities WHERE state = ? OR version > ?",
-        int(AuthorityState.PREPARED),
-        newest,
-    )
-    if waiting is not None:
-        raise _refused(f"Authority {waiting[0]} was prepared by another process.")
+    for other in every(tx):
+        if other.state == AUTHORITY.initial or other.version > newest:
+            raise _refused(f"Authority {other.version} was prepared by another process.")
     tx.send(
         f"INSERT INTO authorities ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
         row.version,
-        int(AuthorityState.PREPARED),
+        int(AUTHORITY.initial),
         row.certificate,
         row.label,
         row.check_value,
@@ -58,32 +54,32 @@ def add(
 
 
 def move(
-    tx: Transaction, head: Head, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int
+    tx: Transaction,
+    head: Head,
+    row: AuthorityRow,
+    event: AuthorityEvent,
+    leaf: bytes,
+    now_ms: int,
 ) -> int:
     """Move one if it is still where the caller saw it."""
-    moved = tx.run(
-        "UPDATE authorities SET state = ?,"
-        " activated_ms = CASE WHEN ? = 1 THEN ? ELSE activated_ms END, retired_ms = CASE "
-        "WHEN ? = 1 THEN ? ELSE retired_ms END"
-        " WHERE version = ? AND state = ?",
-        int(state),
-        int(state == AuthorityState.ACTIVE),
-        now_ms,
-        int(state == AuthorityState.RETIRED),
-        now_ms,
-        row.version,
-        int(row.state),
-    )
-    if not moved:
+    current = next((each for each in every(tx) if each.version == row.version), None)
+    if current is None or current.state != row.state:
         raise _refused(f"Authority {row.version} is not {row.state.name.lower()} any more.")
+    after = moved(current, event, now_ms)
+    tx.send(
+        "UPDATE authorities SET state = ?, activated_ms = ?, retired_ms = ? WHERE version = ?",
+        int(after.state),
+        after.activated_ms,
+        after.retired_ms,
+        after.version,
+    )
     return log.sequence(tx, head, [leaf], now_ms)
 
 
 def promise(tx: Transaction, version: int, until_ms: int) -> bool:
     """Raise the end of what this authority signs, if it is still the one that signs."""
-    active = int(AuthorityState.ACTIVE)
-    newest = tx.one("SELECT MAX(version) FROM authorities WHERE state = ?", active)
-    if newest is None or newest[0] != version:
+    active = [row.version for row in every(tx) if row.state == AuthorityState.ACTIVE]
+    if max(active, default=None) != version:
         return False
     tx.send(
         "UPDATE authorities SET signed_until_ms = ? WHERE version = ? AND signed_until_ms < ?",

@@ -10,7 +10,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.model.intents import Committed, Draft, Stored
-from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.model.lifecycle import IntentEvent, IntentState, intent_state
 from capsign_adapter.store import ledger, log
 from capsign_adapter.store.transaction import Head, Reader, Row, Table, Transaction
 
@@ -56,13 +56,14 @@ def commit_plain(
     """
     floor = ledger.floor_of(head.watermark_ms)
     first = head.tree_size
+    states = {event: int(intent_state(event)) for event in IntentEvent}
     rows: list[Row] = [
         (
             draft.intent_id,
             workloads[draft.workload],
             draft.fingerprint,
             draft.grant,
-            int(draft.state),
+            states[draft.event],
             draft.result,
             index,
         )
@@ -132,13 +133,14 @@ def resolve(
             failures_pb2.REASON_INTENT_EXPIRED,
             "The ledger does not know any more what became of this intent.",
         )
-    stored = Stored(IntentState.NEVER, grant, b"", log.sequence(tx, head, [never_leaf], now_ms))
+    never = intent_state(IntentEvent.CLOSE)
+    stored = Stored(never, grant, b"", log.sequence(tx, head, [never_leaf], now_ms))
     row_values = (
         intent_id,
         workload_id,
         b"",
         grant,
-        int(IntentState.NEVER),
+        int(never),
         b"",
         stored.leaf_index,
     )

@@ -15,14 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from capsign_wire.types.v1 import signing_pb2
-
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.control import Control, Laggard, Revocation
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint
 from capsign_adapter.model.intents import Committed, Draft, Stored
 from capsign_adapter.model.key_versions import KeyVersionRow
-from capsign_adapter.model.lifecycle import AuthorityState
+from capsign_adapter.model.lifecycle import AuthorityEvent, KeyEvent
 
 MAX_COLLECTED = 10_000
 """Intents that one collection deletes: other writers wait that long and no longer."""
@@ -130,12 +128,13 @@ class Store(Protocol):
         """
 
     def move_key_version(
-        self, row: KeyVersionRow, state: signing_pb2.KeyState.ValueType, leaf: bytes, now_ms: int
+        self, row: KeyVersionRow, event: KeyEvent, leaf: bytes, now_ms: int
     ) -> int:
-        """Move a version to another state and raise the epoch; leaf index.
+        """Move a version on by an event (`model.key_versions.moved`) and raise the epoch; leaf
+        index.
 
-        Raises FailureError ILLEGAL_TRANSITION if the row is not in `row.state` any more. The caller
-        checked the table.
+        Raises FailureError ILLEGAL_TRANSITION if the row is not in `row.state` any more, or the
+        table has no such move.
         """
 
     # The certificate authorities. A change raises no epoch: signing does not depend on them.
@@ -152,12 +151,12 @@ class Store(Protocol):
         """
 
     def move_authority(
-        self, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int
+        self, row: AuthorityRow, event: AuthorityEvent, leaf: bytes, now_ms: int
     ) -> int:
-        """Move an authority on at `now_ms`; leaf index.
+        """Move an authority on by an event (`model.authorities.moved`); leaf index.
 
-        Raises FailureError ILLEGAL_TRANSITION if the row is not in `row.state` any more. The caller
-        checked the table.
+        Raises FailureError ILLEGAL_TRANSITION if the row is not in `row.state` any more, or the
+        table has no such move.
         """
 
     def promise_authority(self, version: int, until_ms: int) -> bool:

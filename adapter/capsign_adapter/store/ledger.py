@@ -16,7 +16,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.model.intents import Committed, Draft, Stored, Verdict
-from capsign_adapter.model.lifecycle import IntentState
+from capsign_adapter.model.lifecycle import IntentEvent, IntentState, intent_state
 
 IntentKey = tuple[str, bytes]
 """Workload and intent id: what makes an intent unique."""
@@ -100,16 +100,16 @@ def plan(
             _answer_known(made, draft, row, first_index)
         elif draft.late or draft.intent_id < floor:
             _refuse(made, draft, failures_pb2.REASON_INTENT_EXPIRED, first_index)
-        elif draft.state is IntentState.DONE and not _count_use(made, draft, used):
+        elif draft.event is IntentEvent.SIGN and not _count_use(made, draft, used):
             # Final for this id (a refusal is), so it gets a row: asked again, it is told the same.
             index = _refuse(made, draft, failures_pb2.REASON_USES_EXHAUSTED, first_index)
             result = FailureError(failures_pb2.REASON_USES_EXHAUSTED).to_item().SerializeToString()
-            known[key] = _insert(made, draft, IntentState.REFUSED, result, index)
+            known[key] = _insert(made, draft, IntentEvent.REFUSE, result, index)
         else:
             index = first_index + len(made.leaves)
             made.leaves.append(draft.leaf)
             made.results.append(Committed(Verdict.NEW, index))
-            known[key] = _insert(made, draft, draft.state, draft.result, index)
+            known[key] = _insert(made, draft, draft.event, draft.result, index)
     return made
 
 
@@ -136,7 +136,8 @@ def _refuse(
     return index
 
 
-def _insert(made: Plan, draft: Draft, state: IntentState, result: bytes, index: int) -> LedgerRow:
+def _insert(made: Plan, draft: Draft, event: IntentEvent, result: bytes, index: int) -> LedgerRow:
+    state = intent_state(event)
     made.inserts.append((draft, state, result, index))
     return LedgerRow(Stored(state, draft.grant, result, index), draft.fingerprint)
 

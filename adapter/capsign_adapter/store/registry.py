@@ -10,7 +10,8 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.model.control import Laggard, Revocation
-from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.model.key_versions import KeyVersionRow, moved
+from capsign_adapter.model.lifecycle import KeyEvent
 from capsign_adapter.store import log
 from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
 
@@ -142,43 +143,35 @@ def add_key_version(
 
 
 def move_key_version(
-    tx: Transaction,
-    head: Head,
-    row: KeyVersionRow,
-    state: signing_pb2.KeyState.ValueType,
-    leaf: bytes,
-    now_ms: int,
+    tx: Transaction, head: Head, row: KeyVersionRow, event: KeyEvent, leaf: bytes, now_ms: int
 ) -> int:
     """Move a version if it is still where the caller saw it, and raise the epoch: signatures in
     flight decide again.
-
-    The time of the first activation is kept; later ones do not change it. Every activation takes
-    the next activation epoch of the key, except the end of a suspension, which gives the version
-    back as it was.
     """
-    activates = (
-        state == signing_pb2.KEY_STATE_ACTIVE and row.state != signing_pb2.KEY_STATE_SUSPENDED
-    )
-    moved = tx.run(
-        "UPDATE key_versions SET state = ?, activated_ms = CASE WHEN activated_ms = 0 "
-        "THEN ? ELSE activated_ms END,"
-        " activation_epoch = CASE WHEN ? = 0 THEN activation_epoch ELSE ? END"
-        " WHERE tenant = ? AND key_name = ? AND version = ? AND state = ?",
-        int(state),
-        now_ms if activates else 0,
-        int(activates),
-        _next_activation(tx, row) if activates else 0,
+    stored = tx.one(
+        f"SELECT {_COLUMNS} FROM key_versions WHERE tenant = ? AND key_name = ? AND version = ?",  # noqa: S608 - a constant
         row.tenant,
         row.key,
         row.version,
-        int(row.state),
     )
-    if not moved:
+    current = _key_version(stored) if stored is not None else None
+    if current is None or current.state != row.state:
         name = signing_pb2.KeyState.Name(row.state)
         raise FailureError(
             failures_pb2.REASON_ILLEGAL_TRANSITION,
             f"Version {row.version} of {row.key} is not {name} any more.",
         )
+    after = moved(current, event, now_ms, _next_activation(tx, row))
+    tx.send(
+        "UPDATE key_versions SET state = ?, activated_ms = ?, activation_epoch = ?"
+        " WHERE tenant = ? AND key_name = ? AND version = ?",
+        int(after.state),
+        after.activated_ms,
+        after.activation_epoch,
+        after.tenant,
+        after.key,
+        after.version,
+    )
     head.epoch += 1
     return log.sequence(tx, head, [leaf], now_ms)
 

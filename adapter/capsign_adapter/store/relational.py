@@ -11,14 +11,13 @@ from typing import Any, TypeVar
 
 from capsign_evidence.merkle import leaf_hash
 from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.control import Control, Laggard, Revocation
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint
 from capsign_adapter.model.intents import Committed, Draft, Stored
 from capsign_adapter.model.key_versions import KeyVersionRow
-from capsign_adapter.model.lifecycle import AuthorityState
+from capsign_adapter.model.lifecycle import AuthorityEvent, KeyEvent
 from capsign_adapter.store import audit, authorities, intents, ledger, log, registry
 from capsign_adapter.store.errors import (
     AuditOutOfOrderError,
@@ -192,10 +191,10 @@ class RelationalStore(ABC):
         return self._write(lambda tx, head: registry.add_key_version(tx, head, row, leaf, now_ms))
 
     def move_key_version(
-        self, row: KeyVersionRow, state: signing_pb2.KeyState.ValueType, leaf: bytes, now_ms: int
+        self, row: KeyVersionRow, event: KeyEvent, leaf: bytes, now_ms: int
     ) -> int:
         return self._write(
-            lambda tx, head: registry.move_key_version(tx, head, row, state, leaf, now_ms)
+            lambda tx, head: registry.move_key_version(tx, head, row, event, leaf, now_ms)
         )
 
     # Certificate authorities.
@@ -207,9 +206,9 @@ class RelationalStore(ABC):
         return self._write(lambda tx, head: authorities.add(tx, head, row, newest, leaf, now_ms))
 
     def move_authority(
-        self, row: AuthorityRow, state: AuthorityState, leaf: bytes, now_ms: int
+        self, row: AuthorityRow, event: AuthorityEvent, leaf: bytes, now_ms: int
     ) -> int:
-        return self._write(lambda tx, head: authorities.move(tx, head, row, state, leaf, now_ms))
+        return self._write(lambda tx, head: authorities.move(tx, head, row, event, leaf, now_ms))
 
     def promise_authority(self, version: int, until_ms: int) -> bool:
         return self._write(lambda tx, _: authorities.promise(tx, version, until_ms))
