@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from capsign_adapter.store.interface import MAX_COLLECTED, Store
+from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.store.open import open_store
 from capsign_evidence.leaf_reader import Signed, decode
 from capsign_wire import sqlite_url

@@ -27,7 +27,7 @@ from capsign_adapter.serve import Replica, run_until_signalled
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.faults import StoreOlderError
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.store.open import open_store
 from capsign_adapter.token.counted import CountedToken
 from capsign_adapter.token.interface import Token, TokenError

@@ -19,7 +19,7 @@ from capsign_adapter.decide.authority import Due, Lives
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.model.authorities import AuthorityRow
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.authorities import Authorities
 from capsign_adapter.token.interface import Token
 
 WORDS = {
@@ -31,7 +31,7 @@ WORDS = {
 _TIMES = ("published", "active", "signed_until", "retired", "expires")
 
 
-def rotate(token: Token, store: Store, realm: Realm, now_ms: int) -> AuthorityRow:
+def rotate(token: Token, store: Authorities, realm: Realm, now_ms: int) -> AuthorityRow:
     """Make and publish the next authority now.
 
     Raises FailureError ILLEGAL_TRANSITION while one follows another, or where there is none yet;
@@ -55,7 +55,7 @@ def rotate(token: Token, store: Store, realm: Realm, now_ms: int) -> AuthorityRo
     return roll.prepare(rows, token, store, realm, now_ms)
 
 
-def status(store: Store, lives: Lives, now_ms: int) -> dict[str, Any]:
+def status(store: Authorities, lives: Lives, now_ms: int) -> dict[str, Any]:
     """Everything that is known, for JSON: times as RFC 3339 in UTC, what has not happened left
     out.
     """

@@ -30,7 +30,7 @@ from capsign_adapter.front.tls import CertificateFiles
 from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.sign.watch import Ticker
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import Token
 
 

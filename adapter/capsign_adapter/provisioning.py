@@ -23,7 +23,7 @@ from capsign_adapter.keys import labels, provision
 from capsign_adapter.keys.provision import InventoryError
 from capsign_adapter.model.key_versions import KeyVersionRow, moved
 from capsign_adapter.model.lifecycle import AuthorityState, KeyEvent
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import KeyMissingError, Token, TokenContestedError
 
 _PASSES = 8

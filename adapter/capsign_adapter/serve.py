@@ -72,7 +72,7 @@ from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.store_turns import StoreTurns
 from capsign_adapter.sign.token_turns import BatchTurns, TokenTurns
 from capsign_adapter.sign.watch import Ticker, tickers
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.store.open import disk_of
 from capsign_adapter.token.interface import Token
 

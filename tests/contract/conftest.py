@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.store.open import create_store, open_store
 from support.postgres import PostgresServer
 

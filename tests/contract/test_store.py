@@ -1,4 +1,4 @@
-"""What `store/interface.py` promises, on every engine."""
+"""What `store/interfaces` promise, on every engine."""
 
 from __future__ import annotations
 

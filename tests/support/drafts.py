@@ -8,7 +8,7 @@ import os
 from capsign_adapter.model.evidence import AuditDraft
 from capsign_adapter.model.intents import Draft
 from capsign_adapter.model.lifecycle import IntentEvent
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_evidence.merkle import Frontier, leaf_hash
 from capsign_wire.intents import new_intent_id
 

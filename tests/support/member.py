@@ -8,7 +8,7 @@ from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.membership import CatchUp, Membership
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from support.drafts import NOW
 
 LEASE, MARGIN = 3000, 1000

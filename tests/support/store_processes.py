@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from capsign_adapter.store.errors import EpochMovedError
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from support.drafts import APP, NOW, draft
 
 

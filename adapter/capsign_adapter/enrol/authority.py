@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from capsign_wire import settings, svid
 from capsign_wire.failures import FailureError
@@ -29,7 +30,8 @@ from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.subkeys import token_failure
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.authorities import Authorities
+from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.token.interface import Token, TokenError
 
 TURN_S = 10.0
@@ -62,10 +64,14 @@ class Bundle:
     authorities: tuple[bytes, ...]
 
 
+class ClockedAuthorities(Authorities, Database, Protocol):
+    """The authorities, and the clock by which all replicas move them."""
+
+
 class Authority:
     """Signs with the active authority. Any thread may call any method."""
 
-    def __init__(self, token: Token, store: Store, realm: Realm) -> None:
+    def __init__(self, token: Token, store: ClockedAuthorities, realm: Realm) -> None:
         """Raises SettingsError if there is no authority yet, and what the store raises."""
         self._token = token
         self._store = store

@@ -64,7 +64,7 @@ class Vouching(Protocol):
 
 
 class Log(Protocol):
-    """The evidence log; see `store.interface.Store`."""
+    """The evidence log; see `store.interfaces.evidence`."""
 
     def append(self, leaves: Sequence[bytes], now_ms: int) -> int: ...
 

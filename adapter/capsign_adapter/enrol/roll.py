@@ -24,7 +24,7 @@ from capsign_adapter.keys.provision import KeyWeakError, check_value, make_autho
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.lifecycle import AUTHORITY, AuthorityEvent
 from capsign_adapter.store.errors import StoreUnavailableError
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.authorities import Authorities
 from capsign_adapter.token.interface import Token, TokenError
 
 
@@ -43,7 +43,12 @@ class Realm:
 
 
 def take(
-    step: Step, rows: Sequence[AuthorityRow], token: Token, store: Store, realm: Realm, now_ms: int
+    step: Step,
+    rows: Sequence[AuthorityRow],
+    token: Token,
+    store: Authorities,
+    realm: Realm,
+    now_ms: int,
 ) -> None:
     """Do what is due, as decided from these rows.
 
@@ -59,7 +64,7 @@ def take(
 
 
 def prepare(
-    rows: Sequence[AuthorityRow], token: Token, store: Store, realm: Realm, now_ms: int
+    rows: Sequence[AuthorityRow], token: Token, store: Authorities, realm: Realm, now_ms: int
 ) -> AuthorityRow:
     """Make the authority that follows these and publish it. Raises as `take`."""
     newest = max((row.version for row in rows), default=0)
@@ -95,7 +100,12 @@ def _signed_by_itself(token: Token, version: int, realm: Realm, now_ms: int) -> 
 
 
 def _move(
-    row: AuthorityRow, event: AuthorityEvent, act: Act, store: Store, realm: Realm, now_ms: int
+    row: AuthorityRow,
+    event: AuthorityEvent,
+    act: Act,
+    store: Authorities,
+    realm: Realm,
+    now_ms: int,
 ) -> None:
     store.move_authority(row, event, _entry(act, row.version, realm, now_ms), now_ms)
     logs.event(f"authority.{act.name.removeprefix('AUTHORITY_').lower()}", version=row.version)

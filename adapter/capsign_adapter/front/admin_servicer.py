@@ -4,6 +4,8 @@ log.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from capsign_evidence import leaf
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.adapter.v1 import admin_pb2_grpc
@@ -20,11 +22,17 @@ from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.membership import CatchUp
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.control import ControlState
+from capsign_adapter.store.interfaces.database import Database
+from capsign_adapter.store.interfaces.key_versions import KeyVersions
 from capsign_adapter.token.interface import Token
 
 LOOKING = frozenset({Role.OPERATOR, Role.RESPONDER, Role.AUDITOR})
 REVOKING = frozenset({Role.OPERATOR, Role.RESPONDER})
+
+
+class Administered(ControlState, KeyVersions, Database, Protocol):
+    """What people see and change."""
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
@@ -33,7 +41,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     def __init__(
         self,
         policy: Policy,
-        store: Store,
+        store: Administered,
         token: Token,
         keyring: Keyring,
         snapshots: Snapshots,

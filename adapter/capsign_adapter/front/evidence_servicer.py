@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Protocol
 
 from capsign_evidence import leaf
 from capsign_evidence.leaf_reader import Admin, Never, Refused, Signed, decode
@@ -26,10 +27,15 @@ from capsign_adapter.model.evidence import AuditAccepted, AuditDraft
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.store.errors import AuditOutOfOrderError, StoreUnavailableError
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.control import ControlState
+from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
 
 READERS = frozenset({Role.AUDITOR, Role.OPERATOR, Role.RESPONDER})
 """Roles that may read whole entries: they name workloads."""
+
+
+class PublicLog(ControlState, EvidenceLog, AuditBatches, Protocol):
+    """The log as auditors read it, and what agents add."""
 
 
 class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
@@ -40,7 +46,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
     def __init__(
         self,
         policy: Policy,
-        store: Store,
+        store: PublicLog,
         checkpoints: Checkpoints,
         evidence: EvidenceQuota,
         budget: Budget,

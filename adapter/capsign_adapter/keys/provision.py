@@ -38,7 +38,7 @@ attacker.
 
 
 class Inventory(Protocol):
-    """The store, as far as it is needed here; see `store.interface.Store`."""
+    """The store, as far as it is needed here; see `store.interfaces`."""
 
     def key_versions(self) -> list[KeyVersionRow]: ...
 

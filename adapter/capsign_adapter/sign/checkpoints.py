@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 from capsign_evidence.checkpoint import sign_checkpoint
 from capsign_evidence.note import VerifierKey
@@ -14,11 +15,16 @@ from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 from capsign_adapter.keys import labels
 from capsign_adapter.model.evidence import Checkpoint
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.control import ControlState
+from capsign_adapter.store.interfaces.evidence import EvidenceLog
 from capsign_adapter.token.interface import Token
 
 TURN_S = 10.0
 """Longest wait for another thread that signs one, seconds."""
+
+
+class GrowingLog(ControlState, EvidenceLog, Protocol):
+    """The log, and how large it is."""
 
 
 class Checkpoints:
@@ -26,7 +32,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        store: Store,
+        store: GrowingLog,
         token: Token,
         origin: str,
         aside: Callable[[], AbstractContextManager[object]] = nullcontext,

@@ -6,18 +6,25 @@ writing. A signature that finds its intent there is dropped and was never releas
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from capsign_adapter.model.intents import Verdict
 from capsign_adapter.model.lifecycle import IntentEvent
 from capsign_adapter.sign.batch import Batch
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.store.errors import CommitUnknownError, EpochMovedError
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.evidence import EvidenceLog
+from capsign_adapter.store.interfaces.ledger import Ledger
+
+
+class LedgerAndLog(Ledger, EvidenceLog, Protocol):
+    """What the signing path writes to."""
 
 
 class Commits:
     """One for a replica; any thread."""
 
-    def __init__(self, store: Store, charges: Charges) -> None:
+    def __init__(self, store: LedgerAndLog, charges: Charges) -> None:
         self._store = store
         self._charges = charges
 

@@ -8,12 +8,14 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from capsign_adapter.keys import labels
 from capsign_adapter.sign.condition import Look
 from capsign_adapter.sign.growth import Growth
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.control import ControlState
+from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.token.interface import KeyMissingError, PinRejectedError, Token, TokenError
 
 EVERY_S = 2.0
@@ -58,8 +60,12 @@ def at_token(token: Token) -> Look:
     return look
 
 
+class Answering(ControlState, Database, Protocol):
+    """What a look at the store asks of it."""
+
+
 def at_store(
-    store: Store,
+    store: Answering,
     write: Callable[[], None],
     disk: Path | None,
     now_ms: Callable[[], int],
@@ -94,7 +100,7 @@ def at_store(
 
 
 def at_growth(
-    growth: Growth, store: Store, free: Callable[[int], int], monotonic_ms: Callable[[], int]
+    growth: Growth, store: Database, free: Callable[[int], int], monotonic_ms: Callable[[], int]
 ) -> Callable[[], None]:
     """What the store takes, and what it may still take: `free` of what it takes."""
 

@@ -20,7 +20,7 @@ from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier, boot_ms
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.replicas import Replicas
 
 _LOOK_S = 0.02
 """Between looks at those who lag, while a revocation waits, seconds."""
@@ -32,7 +32,7 @@ class Membership:
     """
 
     def __init__(
-        self, store: Store, lease_ms: int, margin_ms: int, clock: Callable[[], int] = boot_ms
+        self, store: Replicas, lease_ms: int, margin_ms: int, clock: Callable[[], int] = boot_ms
     ) -> None:
         self.replica_id = os.urandom(16)
         self._store = store

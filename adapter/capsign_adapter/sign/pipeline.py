@@ -29,7 +29,7 @@ from capsign_adapter.sign import release
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.batch import Batch, Group
 from capsign_adapter.sign.charge import Charges
-from capsign_adapter.sign.commit import Commits
+from capsign_adapter.sign.commit import Commits, LedgerAndLog
 from capsign_adapter.sign.decision_cache import DecisionCache, name_of
 from capsign_adapter.sign.edge import failure_of, now_ms, pause
 from capsign_adapter.sign.pieces import PIECE, pieces
@@ -40,7 +40,6 @@ from capsign_adapter.sign.signatures import Signatures
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.sign.token_turns import BatchTurns
 from capsign_adapter.store.errors import CommitUnknownError, EpochMovedError, StoreUnavailableError
-from capsign_adapter.store.interface import Store
 from capsign_adapter.store.ledger import floor_of
 
 EPOCH_ATTEMPTS = 5
@@ -59,7 +58,7 @@ class Pipeline:
         decisions: DecisionCache,
         charges: Charges,
         snapshots: Snapshots,
-        store: Store,
+        store: LedgerAndLog,
         turns: BatchTurns,
     ) -> None:
         self._retention_ms = policy.limits.intent_retention_ms

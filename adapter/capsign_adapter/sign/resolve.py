@@ -20,14 +20,14 @@ from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.intent_time import intent_in_time
 from capsign_adapter.sign.release import signed_before
 from capsign_adapter.sign.snapshot import Snapshot
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.ledger import Ledger
 
 
 class Resolutions:
     """One for a replica; any thread."""
 
     def __init__(
-        self, policy: Policy, admission: Admission, charges: Charges, store: Store
+        self, policy: Policy, admission: Admission, charges: Charges, store: Ledger
     ) -> None:
         self._policy = policy
         self._admission = admission

@@ -8,13 +8,15 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 from capsign_wire.key_states import SIGNS, VERIFIES
 
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.store.errors import StoreUnavailableError
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.control import ControlState
+from capsign_adapter.store.interfaces.key_versions import KeyVersions
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,16 @@ TURN_S = 10.0
 """Longest wait for another thread that reads a new snapshot, seconds."""
 
 
+class Decisive(ControlState, KeyVersions, Protocol):
+    """What decisions are made under, as the store has it."""
+
+
 class Snapshots:
     """Holds the current snapshot and reads a new one when told that the epoch moved."""
 
     def __init__(
         self,
-        store: Store,
+        store: Decisive,
         on_move: Callable[[Snapshot], None] = lambda _: None,
         aside: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:

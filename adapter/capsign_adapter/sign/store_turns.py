@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from capsign_adapter.store.interface import Store
+    from capsign_adapter.store.interfaces.whole import Store
 
 WAITED_FOR = frozenset({"control", "find", "resolve", "submit_audit", "hashes", "entries"})
 """What unary calls ask of it."""

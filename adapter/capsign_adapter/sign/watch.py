@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from capsign_wire import logs
 
@@ -12,7 +13,8 @@ from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.edge import failure_of, now_ms
 from capsign_adapter.sign.membership import CatchUp
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
-from capsign_adapter.store.interface import MAX_COLLECTED, Store
+from capsign_adapter.store.interfaces.database import Database
+from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED, Ledger
 
 EXPIRE_SECONDS = 0.1
 """Between looks for streams whose peer does not take what it was handed."""
@@ -63,8 +65,12 @@ class Ticker:
                 return
 
 
+class Collected(Ledger, Database, Protocol):
+    """What the collection of old intents needs of the store."""
+
+
 def tickers(
-    store: Store,
+    store: Collected,
     catch_up: CatchUp,
     barrier: RevocationBarrier,
     checkpoints: Checkpoints,

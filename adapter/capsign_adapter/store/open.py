@@ -10,7 +10,7 @@ from pathlib import Path
 from capsign_wire import sqlite_url
 
 from capsign_adapter.store.faults import StoreExistsError, StoreMissingError
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
 
 

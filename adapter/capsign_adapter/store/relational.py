@@ -26,7 +26,7 @@ from capsign_adapter.store.errors import (
     StoreUnavailableError,
 )
 from capsign_adapter.store.group_commit import Batch, Errand, GroupCommit, Member
-from capsign_adapter.store.interface import MAX_COLLECTED
+from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
 from capsign_adapter.store.transaction import READ_HEAD, Head, Reader, Transaction
 
 Result = TypeVar("Result")

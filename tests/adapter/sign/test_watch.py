@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from capsign_adapter.sign import watch
 from capsign_adapter.sign.watch import Ticker, tickers
-from capsign_adapter.store.interface import MAX_COLLECTED
+from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
 
 DAY_S = 86_400.0
 

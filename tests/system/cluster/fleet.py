@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.store.open import open_store
 from capsign_evidence.leaf_reader import Entry, IdentityRefused, decode
 from capsign_wire.failures import REASONS

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_evidence.leaf_reader import Entry, Signed
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.types.v1 import failures_pb2

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
-from capsign_adapter.store.interface import Store
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.store.open import open_store
 from capsign_evidence.leaf_reader import Entry
 from support.ca import Authority

@@ -1,0 +1,45 @@
+"""The evidence log, and what agents report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint
+
+
+class EvidenceLog(Protocol):
+    """Entries are appended, dense from index 0, and never change; their tree is RFC 6962."""
+
+    def append(self, leaves: Sequence[bytes], now_ms: int) -> int:
+        """Sequence entries that belong to no intent (administrative acts, refusals before an intent
+        is known); first index.
+        """
+
+    def hashes(self, level: int, first: int, count: int) -> list[bytes]:
+        """Hashes of tile level `level` (tree level 8 * level) from `first`; complete subtrees only,
+        so maybe fewer.
+        """
+
+    def entries(self, first: int, count: int) -> list[bytes]:
+        """Entries from leaf `first`, fewer if there are fewer."""
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Make a checkpoint durable; call before showing it. A smaller tree than the last saved is
+        ignored.
+        """
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The last saved."""
+
+
+class AuditBatches(Protocol):
+    """Batches of agents' own records: each once, and each after the one before it in its boot."""
+
+    def submit_audit(self, draft: AuditDraft, now_ms: int) -> AuditAccepted:
+        """Take an agent's batch exactly once. Raises AuditOutOfOrderError."""
+
+    def audit_batches(
+        self, workload: str = "", first_leaf: int = 0, limit: int = 256
+    ) -> list[tuple[int, str, bytes]]:
+        """Batches taken, as (leaf index, workload, batch), ascending from a leaf."""

@@ -1,0 +1,27 @@
+"""The whole store, as an engine offers it and `store/open.py` opens it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from capsign_adapter.store.interfaces.authorities import Authorities
+from capsign_adapter.store.interfaces.control import ControlState
+from capsign_adapter.store.interfaces.database import Database
+from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
+from capsign_adapter.store.interfaces.key_versions import KeyVersions
+from capsign_adapter.store.interfaces.ledger import Ledger
+from capsign_adapter.store.interfaces.replicas import Replicas
+
+
+class Store(
+    Ledger,
+    ControlState,
+    Replicas,
+    KeyVersions,
+    Authorities,
+    EvidenceLog,
+    AuditBatches,
+    Database,
+    Protocol,
+):
+    """Everything. Only who opens, serves or provisions needs it; the others name what they ask."""
