@@ -26,10 +26,11 @@ from capsign_agent.front.servicer import Service
 from capsign_agent.front.sockets import SocketClaim
 from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.narrow import Narrowing
-from capsign_agent.handles.registry import HandleBook, SocketHandles
+from capsign_agent.handles.registry import HandleRegistry
 from capsign_agent.handles.renewal import Renewal
+from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_agent.identity.choose import source_of
-from capsign_agent.identity.events import Account
+from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.journal.reporter import Reporter
@@ -68,24 +69,24 @@ class Agent:
             self.reach,
             self._tasks.spawn,
             self.metrics,
-            lambda: self.account.advice,
+            lambda: self.identity_events.advice,
         )
         calls = AdapterCalls(
             lambda: self.connections.current,
             config.upstream.timeout_ms / 1000,
             lambda: self.renewal.fetch_soon(),
         )
-        self.account = Account(lambda piece: self.journal.append(piece))
-        self.source = source_of(config, calls, self.account)
+        self.identity_events = IdentityEvents(lambda piece: self.journal.append(piece))
+        self.source = source_of(config, calls, self.identity_events)
         claims = [_claim(one) for one in config.sockets]
         self.journal = _begun_journal(config)
-        self.book = HandleBook(_socket_handles(one) for one in config.sockets)
+        self.handles = HandleRegistry(_socket_handles(one) for one in config.sockets)
         keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
         self.coalescer = Coalescer(
             config.limits.queue_items, config.limits.queue_bytes, self.connections.refusing
         )
         self.renewal = Renewal(
-            self.book,
+            self.handles,
             calls,
             self.journal,
             self.metrics,
@@ -99,7 +100,7 @@ class Agent:
         )
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
         self.health = Health(
-            config.health.path, config.probe_path, self.faults, lambda: self.account.advice
+            config.health.path, config.probe_path, self.faults, lambda: self.identity_events.advice
         )
         self.gate = Gate()
         shares = _memory_shares(config)
@@ -121,7 +122,7 @@ class Agent:
             self.servers.keep_turns(),
         ):
             self._tasks.spawn(work)
-        await self.servers.start(self.book.sockets)
+        await self.servers.start(self.handles.sockets)
         await self.health.start()
         self._start_telemetry()
         runtime.settle()
@@ -145,9 +146,9 @@ class Agent:
         checks = {
             "draining": self._stopping.is_set(),
             "no_identity": nobody,
-            self.account.hindrance: nobody and bool(self.account.hindrance),
+            self.identity_events.last_error: nobody and bool(self.identity_events.last_error),
             upstream.fault(now): bool(upstream.fault(now)),
-            "no_handles": not self.book.usable(now),
+            "no_handles": not self.handles.usable(now),
             "no_upstream": self.reach.connected == 0,
             "upstream_silent": upstream.silent,
             "journal_full": self.journal.full,
@@ -158,9 +159,9 @@ class Agent:
     @property
     def last_word(self) -> str:
         """Why it never had, or lost, its identity, and what to do about it; empty if it has one."""
-        if self.connections.current.remaining_s(time.time()) or not self.account.hindrance:
+        if self.connections.current.remaining_s(time.time()) or not self.identity_events.last_error:
             return ""
-        return f"{self.account.hindrance} {self.account.advice}".strip()
+        return f"{self.identity_events.last_error} {self.identity_events.advice}".strip()
 
     def _stream_setup(self) -> StreamSetup:
         config = self._config.upstream
@@ -204,7 +205,7 @@ class Agent:
         gauge("capsign.journal.bytes", lambda: self.journal.size_bytes)
         gauge("capsign.room.used", lambda: self.servers.used)
         gauge("capsign.upstream.streams", lambda: self.reach.connected)
-        gauge("capsign.handle.age", lambda: self.book.age(clock()))
+        gauge("capsign.handle.age", lambda: self.handles.age(clock()))
         gauge(
             "capsign.certificate.remaining", lambda: self.connections.current.remaining_s(clock())
         )
@@ -261,7 +262,7 @@ def _begun_journal(config: Config) -> Journal:
     return journal
 
 
-def _memory_shares(config: Config) -> memory_shares.Budget:
+def _memory_shares(config: Config) -> memory_shares.MemoryShares:
     sockets, limit = len(config.sockets), memory_limit()
     shares = memory_shares.share(limit, sockets, config.limits.call_bytes, config.journal.max_bytes)
     if limit is not None and shares.needed > limit:

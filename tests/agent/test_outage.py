@@ -13,7 +13,8 @@ import grpc
 import pytest
 from capsign_agent.agent import Agent
 from capsign_agent.handles.narrow import Narrowing
-from capsign_agent.handles.registry import HandleBook, SocketHandles
+from capsign_agent.handles.registry import HandleRegistry
+from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
@@ -76,7 +77,9 @@ CALLS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
 
 async def ended(agent: Agent) -> None:
     """Until the handles are past their end and an attempt to renew them has failed."""
-    await until(lambda: "no_handles" in agent.faults() and agent.book.hindrance.failure is not None)
+    await until(
+        lambda: "no_handles" in agent.faults() and agent.handles.last_error.failure is not None
+    )
 
 
 async def test_after_the_end_of_its_handles_an_agent_says_unavailable_and_signs_again_at_once(
@@ -226,7 +229,7 @@ async def test_what_was_withdrawn_before_the_outage_stays_refused_during_it(
         await until(lambda: adapter.watchers)
         del adapter.grants["gone"]
         adapter.tell(revocation_epoch=1, policy_digest=bytes(32), dropped_grants=["gone"])
-        await until(lambda: "gone" not in agent.book.issued)
+        await until(lambda: "gone" not in agent.handles.issued)
         adapter.stop()
         await ended(agent)
         for name in ("sign", "public keys", "verify", "resolve"):
@@ -298,12 +301,12 @@ async def test_a_handle_that_ended_by_the_adapters_clock_is_renewed_and_the_same
 def test_one_that_ended_is_listed_beside_one_that_has_not(ca: TestCa) -> None:
     """Left out, the application would be told that no handle fits: refused, for want of a grant."""
     fake, socket = FakeAdapter(ca), SocketHandles("app", (), Narrowing())
-    book = HandleBook([socket])
+    book = HandleRegistry([socket])
     handles = [fake.handle(Grant("long")), fake.handle(Grant("short", life_s=10))]
     now = handles[0].not_before.ToMilliseconds() / 1000
     book.replace(handles, now, bytes(fake.mint.public_key.to_bytes()))
     later = now + 60
-    book.hindrance.failure = FailureError(
+    book.last_error.failure = FailureError(
         fail.REASON_UPSTREAM_UNREACHABLE, "No adapter can be reached."
     )
     assert [one.grant for one in socket.listed(later, 5.0)] == ["long", "short"]
@@ -312,7 +315,7 @@ def test_one_that_ended_is_listed_beside_one_that_has_not(ca: TestCa) -> None:
         socket.find(short.id, later, 5.0)
     assert caught.value.outcome == fail.OUTCOME_UNAVAILABLE
     assert "No adapter can be reached." in caught.value.detail
-    book.hindrance.failure = FailureError(
+    book.last_error.failure = FailureError(
         fail.REASON_IDENTITY_UNKNOWN, "The policy gives this workload no grant."
     )
     assert [one.grant for one in socket.listed(later, 5.0)] == ["long"]

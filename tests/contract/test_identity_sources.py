@@ -84,8 +84,8 @@ async def test_it_says_once_what_hinders_it_and_never_gives_up(rig: Rig) -> None
         first = await following(changes)
         rig.hinder()
         waiting = asyncio.ensure_future(following(changes))
-        await until(lambda: rig.account.hindrance)
-        assert rig.account.hindrance == rig.hindrance
+        await until(lambda: rig.identity_events.last_error)
+        assert rig.identity_events.last_error == rig.hindrance
         tried = rig.tries()
         await until(lambda: rig.tries() >= tried + 5)  # still nothing, and it was said once
         assert not waiting.done()
@@ -95,7 +95,7 @@ async def test_it_says_once_what_hinders_it_and_never_gives_up(rig: Rig) -> None
         rig.allow()
         second = await waiting
     assert second.key != first.key
-    assert rig.account.hindrance == ""
+    assert rig.identity_events.last_error == ""
     assert kinds(rig)[-1] == pb.AUDIT_KIND_IDENTITY_RENEWED
 
 

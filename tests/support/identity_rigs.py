@@ -14,10 +14,10 @@ import grpc
 from capsign_agent import config as configuration
 from capsign_agent.identity.choose import source_of
 from capsign_agent.identity.credentials import Credentials
-from capsign_agent.identity.events import Account
+from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.identity.source import IdentitySource
 from capsign_agent.upstream.adapter_calls import AdapterCalls
-from capsign_agent.upstream.generation import Upstream
+from capsign_agent.upstream.generation import Generation
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_pki import TestCa
 from support.fake_adapter import FakeAdapter
@@ -45,8 +45,8 @@ class Rig:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.records: list[Any] = []
-        self.account = Account(lambda piece: self.records.extend(piece.records))
-        self.upstream: Upstream | None = None
+        self.identity_events = IdentityEvents(lambda piece: self.records.extend(piece.records))
+        self.upstream: Generation | None = None
         self.port = 1
         self.reads: list[int] = []
         """One for each time that files were read."""
@@ -83,8 +83,8 @@ class Rig:
 
     def source(self) -> IdentitySource:
         config = self.config()
-        self.upstream = Upstream(config.upstream, None)
-        return source_of(config, AdapterCalls(self._current, 5.0), self.account)
+        self.upstream = Generation(config.upstream, None)
+        return source_of(config, AdapterCalls(self._current, 5.0), self.identity_events)
 
     @contextlib.asynccontextmanager
     async def changes(self) -> AsyncIterator[AsyncIterator[Credentials]]:
@@ -92,7 +92,7 @@ class Rig:
 
         async def used() -> AsyncIterator[Credentials]:
             async for fresh in stream:
-                old, self.upstream = self.upstream, Upstream(config, fresh)
+                old, self.upstream = self.upstream, Generation(config, fresh)
                 if old is not None:
                     await old.close()
                 yield fresh
@@ -104,7 +104,7 @@ class Rig:
         if self.upstream is not None:
             await self.upstream.close()
 
-    def _current(self) -> Upstream:
+    def _current(self) -> Generation:
         assert self.upstream is not None
         return self.upstream
 

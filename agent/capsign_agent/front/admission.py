@@ -19,8 +19,8 @@ from capsign_wire import bounds
 from capsign_wire.failures import FailureError, RpcStatus
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.front.memory_budget import RPC_BYTES, Room
-from capsign_agent.front.memory_shares import Budget
+from capsign_agent.front.memory_budget import RPC_BYTES, MemoryBudget
+from capsign_agent.front.memory_shares import MemoryShares
 from capsign_agent.front.reading import Reader, Turns
 
 SERVER_OPTIONS = [
@@ -51,7 +51,7 @@ SERVER_OPTIONS = [
 """What held under floods and bombs (facts.md)."""
 
 
-def server_options(share: Budget, connections: int) -> list[tuple[str, int]]:
+def server_options(share: MemoryShares, connections: int) -> list[tuple[str, int]]:
     """For a socket with so many connections."""
     return [
         *SERVER_OPTIONS,
@@ -152,7 +152,7 @@ def _overloaded(detail: str) -> FailureError:
     return FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=50)
 
 
-class Leaving:
+class RefusedRpcs:
     """RPCs that were refused, oldest first. For all sockets."""
 
     def __init__(self) -> None:
@@ -173,16 +173,16 @@ class Leaving:
             oldest.cancel()
 
 
-class Front:
+class AdmittingRegistrar:
     """For one socket and one event loop. Pass it to a generated `add_…_to_server` in place of the
     server (over `lenient`).
     """
 
     def __init__(
-        self, server: Any, room: Room, turns: Turns, leaving: Leaving, socket: str
+        self, server: Any, memory: MemoryBudget, turns: Turns, leaving: RefusedRpcs, socket: str
     ) -> None:
         self._server = server
-        self._room = room
+        self._memory = memory
         self._turns = turns
         self._leaving = leaving
         self._socket = socket
@@ -219,13 +219,13 @@ class Front:
         return made(unary, handler.request_deserializer, handler.response_serializer)
 
     async def _admit(self, context: Any) -> None:
-        """Room for the RPC as such, until it is over."""
+        """MemoryBudget for the RPC as such, until it is over."""
         try:
-            self._room.take(RPC_BYTES)
+            self._memory.acquire(RPC_BYTES)
         except FailureError as error:
             self._leaving.one_more()
             await abort(context, error)
-        at_end_of_call(lambda: self._room.give(RPC_BYTES))
+        at_end_of_call(lambda: self._memory.release(RPC_BYTES))
 
     async def _message(self, context: Any) -> Any:
         inbox = Inbox(context, self._turns, self._socket)

@@ -12,7 +12,7 @@ from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
 
 from capsign_agent.front.admission import UNREAD_S, Inbox
-from capsign_agent.front.memory_budget import Room, weight
+from capsign_agent.front.memory_budget import MemoryBudget, weight
 from capsign_agent.front.reading import Turns
 
 
@@ -27,7 +27,7 @@ class ApplicationStream:
     """One application stream: calls run side by side up to a bound, answers go out one at a time as
     they come.
 
-    A call counts, and holds its room, until its answer is written: an application that does not
+    A call counts, and holds its memory, until its answer is written: an application that does not
     read is not read from either.
     """
 
@@ -35,14 +35,14 @@ class ApplicationStream:
         self,
         servicer: Answering,
         context: Any,
-        room: Room,
+        memory: MemoryBudget,
         turns: Turns,
         socket: str,
         most: int,
     ) -> None:
         self._servicer = servicer
         self._context = context
-        self._room = room
+        self._memory = memory
         self._turns = turns
         self._socket = socket
         self._most = most
@@ -64,7 +64,7 @@ class ApplicationStream:
         try:
             while self._take_in(await inbox.next()):
                 # the socket's flow control holds back the rest
-                while self._calls >= self._most or self._held > self._room.share:
+                while self._calls >= self._most or self._held > self._memory.share:
                     inbox.close()
                     self._freed.clear()
                     await self._freed.wait()
@@ -75,7 +75,7 @@ class ApplicationStream:
             inbox.close()
             for task in self._tasks:
                 task.cancel()
-            self._room.give(self._held)
+            self._memory.release(self._held)
             self._held = 0
             self._ready.clear()
 
@@ -87,7 +87,7 @@ class ApplicationStream:
             return False
         weighed = 0
         try:
-            weighed = self._room.take(weight(request))
+            weighed = self._memory.acquire(weight(request))
         except FailureError as error:
             request = bounds.Unparsed(error.to_item(), number_of(request))
         self._calls += 1
@@ -130,7 +130,7 @@ class ApplicationStream:
     def _done_with(self, weighed: int) -> None:
         self._calls -= 1
         self._held -= weighed
-        self._room.give(weighed)
+        self._memory.release(weighed)
         self._freed.set()
 
 

@@ -83,21 +83,21 @@ def _item(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> int:
     return ITEM_BYTES + signature + (ATTESTATION_BYTES if asked.context.transcript else 0)
 
 
-class Heavy:
+class LargeCallSlot:
     """The place for one call that is too heavy for its socket's room. For all sockets."""
 
     def __init__(self) -> None:
         self.free = True
 
 
-class Room:
+class MemoryBudget:
     """What one socket's calls may hold. For one event loop."""
 
-    def __init__(self, most: int, metrics: Metrics, heavy: Heavy | None = None) -> None:
+    def __init__(self, most: int, metrics: Metrics, slot: LargeCallSlot | None = None) -> None:
         """`most`: bytes."""
         self._most = most
         self._metrics = metrics
-        self._heavy = heavy if heavy is not None else Heavy()
+        self._slot = slot if slot is not None else LargeCallSlot()
         self.held = 0
         """Bytes."""
         self._in_place = 0
@@ -112,15 +112,15 @@ class Room:
         """The share that is taken; above 1 where one call alone is larger."""
         return self.held / self._most
 
-    def take(self, weighed: int) -> int:
+    def acquire(self, weighed: int) -> int:
         """Returns the same, to be given back. Raises FailureError OVERLOADED if it does not fit:
         nothing was taken then.
 
         What takes more than half of the room may have the place for one heavy call.
         """
         fits = self.held - self._in_place + weighed <= self._most
-        if not fits and weighed * 2 > self._most and weighed <= HEAVY_BYTES and self._heavy.free:
-            self._heavy.free = False
+        if not fits and weighed * 2 > self._most and weighed <= HEAVY_BYTES and self._slot.free:
+            self._slot.free = False
             self._in_place = weighed
             fits = True
         if not fits:
@@ -130,10 +130,10 @@ class Room:
         self.held += weighed
         return weighed
 
-    def give(self, weighed: int) -> None:
+    def release(self, weighed: int) -> None:
         """What was taken is free again."""
         self.held -= weighed
         # a stream gives all of its calls at once
         if self._in_place and (weighed == self._in_place or self.held < self._in_place):
             self._in_place = 0
-            self._heavy.free = True
+            self._slot.free = True

@@ -48,7 +48,7 @@ WINDOW, SMALL_WINDOW, SMALL = 16 * 1024, 4 * 1024, 256 * MIB
 """What a stream may hold while nobody reads it, and where the limit is below the third."""
 
 
-class Budget(NamedTuple):
+class MemoryShares(NamedTuple):
     """What all sockets together may have."""
 
     turns_for_all: int
@@ -67,14 +67,14 @@ class Budget(NamedTuple):
     """
 
 
-def share(limit: int | None, sockets: int, call_bytes: int, journal_bytes: int) -> Budget:
+def share(limit: int | None, sockets: int, call_bytes: int, journal_bytes: int) -> MemoryShares:
     """`limit`: bytes, or None without one. `call_bytes`, `journal_bytes`: what the configuration
     allows.
     """
     message = bounds.taken_bytes(bounds.MAX_MESSAGE_BYTES)
     if limit is None:
         for_all = max(FOR_ALL, TURNS - sockets)
-        return Budget(for_all, call_bytes, None, STREAMS, WINDOW, UNSEEN, 0)
+        return MemoryShares(for_all, call_bytes, None, STREAMS, WINDOW, UNSEEN, 0)
     own = OWN_BYTES + min(journal_bytes, limit // PART_OF_JOURNAL)
     left = max(0, limit - own)
     for_all = max(1, min(max(FOR_ALL, TURNS - sockets), left // PART_OF_TURNS // message - sockets))
@@ -85,4 +85,4 @@ def share(limit: int | None, sockets: int, call_bytes: int, journal_bytes: int) 
     beside += sockets * unseen * (UNSEEN_BYTES + window)
     calls = max(LEAST_CALL_BYTES * sockets, min(call_bytes, limit - beside))
     streams = max(LEAST_STREAMS, min(STREAMS, limit // MEMORY_OF_A_STREAM))
-    return Budget(for_all, calls, connections, streams, window, unseen, beside + calls)
+    return MemoryShares(for_all, calls, connections, streams, window, unseen, beside + calls)

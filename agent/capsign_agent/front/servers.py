@@ -16,31 +16,35 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import Tracer
 
 from capsign_agent import process
-from capsign_agent.front.admission import Front, Leaving, server_options
-from capsign_agent.front.memory_budget import Heavy, Room
-from capsign_agent.front.memory_shares import Budget
+from capsign_agent.front.admission import AdmittingRegistrar, RefusedRpcs, server_options
+from capsign_agent.front.memory_budget import LargeCallSlot, MemoryBudget
+from capsign_agent.front.memory_shares import MemoryShares
 from capsign_agent.front.reading import GRACE_S, QUIET_S
 from capsign_agent.front.servicer import Service, SigningServicer
 from capsign_agent.front.sockets import SocketClaim, SocketError
-from capsign_agent.handles.registry import SocketHandles
+from capsign_agent.handles.socket_handles import SocketHandles
 
 
 class Servers:
     """For one event loop."""
 
     def __init__(
-        self, claims: Sequence[SocketClaim], service: Service, shares: Budget, metrics: Metrics
+        self,
+        claims: Sequence[SocketClaim],
+        service: Service,
+        shares: MemoryShares,
+        metrics: Metrics,
     ) -> None:
         """`shares`: what all sockets together may have."""
         self._claims = claims
         self._service = service
         self._shares = shares
         self._metrics = metrics
-        self._heavy = Heavy()
-        self._leaving = Leaving()
+        self._large_call_slot = LargeCallSlot()
+        self._leaving = RefusedRpcs()
         self._servers: list[grpc.aio.Server] = []
         self._servicers: list[SigningServicer] = []
-        self.rooms: list[Room] = []
+        self.memory: list[MemoryBudget] = []
         """The memory of each socket."""
 
     async def start(self, handles: Sequence[SocketHandles]) -> None:
@@ -65,7 +69,7 @@ class Servers:
     @property
     def used(self) -> float:
         """The share of its memory that the fullest socket has taken."""
-        return max(room.used for room in self.rooms)
+        return max(memory.used for memory in self.memory)
 
     def trace_with(self, tracer: Tracer) -> None:
         """Spans go to this tracer from now on."""
@@ -90,12 +94,16 @@ class Servers:
         sockets = len(self._claims)
         most = process.connections_for(sockets, self._shares.connections)
         server = grpc.aio.server(options=server_options(self._shares, most))
-        room = Room(self._shares.call_bytes // sockets, self._metrics, self._heavy)
-        self.rooms.append(room)
-        servicer = SigningServicer(handles, room, self._service)
+        memory = MemoryBudget(
+            self._shares.call_bytes // sockets, self._metrics, self._large_call_slot
+        )
+        self.memory.append(memory)
+        servicer = SigningServicer(handles, memory, self._service)
         self._servicers.append(servicer)
         measured = MeasuredRegistrar(server, self._metrics)
-        front = Front(measured, room, self._service.turns, self._leaving, handles.name)
+        front = AdmittingRegistrar(
+            measured, memory, self._service.turns, self._leaving, handles.name
+        )
         registrar: Any = LenientRegistrar(front, bounds.MAX_MESSAGE_BYTES)
         agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, registrar)
         try:

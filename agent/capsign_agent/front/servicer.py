@@ -18,10 +18,10 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_agent.front.admission import abort, at_end_of_call
 from capsign_agent.front.application_stream import ApplicationStream, number_of
 from capsign_agent.front.gate import Gate
-from capsign_agent.front.memory_budget import Room, surplus, weight
+from capsign_agent.front.memory_budget import MemoryBudget, surplus, weight
 from capsign_agent.front.reading import Turns
 from capsign_agent.handles.finder import HandleFinder
-from capsign_agent.handles.registry import SocketHandles
+from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_agent.sign.lookups import Lookups
 from capsign_agent.sign.path import SigningPath
 from capsign_agent.sign.questions import Questions
@@ -55,9 +55,9 @@ class Service:
 class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
     """One object for each socket: it *is* the caller's identity (step 1)."""
 
-    def __init__(self, socket: SocketHandles, room: Room, service: Service) -> None:
+    def __init__(self, socket: SocketHandles, memory: MemoryBudget, service: Service) -> None:
         self._socket = socket
-        self._room = room
+        self._memory = memory
         self._path = service.path
         self._lookups = service.lookups
         self._finder = service.finder
@@ -115,7 +115,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
     ) -> None:
         try:
             await ApplicationStream(
-                self, context, self._room, self._turns, self._socket.name, self._stream_calls
+                self, context, self._memory, self._turns, self._socket.name, self._stream_calls
             ).run()
         except FailureError as error:
             await abort(context, error)
@@ -244,9 +244,9 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         return max(0.001, until - loop.time())
 
     def _hold(self, weighed: int) -> None:
-        """Take room until this RPC is over. Raises FailureError OVERLOADED."""
-        self._room.take(weighed)
-        at_end_of_call(lambda: self._room.give(weighed))
+        """Take memory until this RPC is over. Raises FailureError OVERLOADED."""
+        self._memory.acquire(weighed)
+        at_end_of_call(lambda: self._memory.release(weighed))
 
 
 def _count(groups: Sequence[agent_pb2.SignGroup]) -> None:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from capsign_agent.handles.registry import Held, SocketHandles
+from capsign_agent.handles.held import Held
+from capsign_agent.handles.socket_handles import SocketHandles
 
 T = TypeVar("T")
 

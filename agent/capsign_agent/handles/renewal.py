@@ -21,7 +21,9 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.backoff import LEAST_WAIT_S, MOST_S, backoff_s
-from capsign_agent.handles.registry import HandleBook, Held, NotYetError
+from capsign_agent.handles.held import Held
+from capsign_agent.handles.registry import HandleRegistry
+from capsign_agent.handles.unavailable import NotYetError
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 
@@ -59,7 +61,7 @@ class Renewal:
 
     def __init__(
         self,
-        book: HandleBook,
+        book: HandleRegistry,
         adapter: Adapter,
         journal: Journal,
         metrics: Metrics,
@@ -142,10 +144,10 @@ class Renewal:
                 else:
                     await self._renew()
                 self._failures = 0
-                self._book.hindrance.failure = None
+                self._book.last_error.failure = None
             except FailureError as error:
                 self._failures += 1
-                self._book.hindrance.failure = error
+                self._book.last_error.failure = error
                 self._metrics.counter("capsign.retries").add("upstream")
                 if self._failures == 1:
                     logs.warning("handles.fetch_failed", reason=error.row.name)
@@ -260,7 +262,7 @@ class Renewal:
             raise FailureError(
                 failures_pb2.REASON_HANDLE_FORGED, "A handle from the adapter cannot be narrowed."
             ) from None
-        self._book.hindrance.failure = None
+        self._book.last_error.failure = None
         self._note("handles.taken", routine=self._given() == before)
 
     def _given(self) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from capsign_wire.context_rule import ProtocolRule, check_transcript, choose
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2, signing_pb2
 
-Settled = tuple[signing_pb2.ContextSuffix, bytes]
+FullContext = tuple[signing_pb2.ContextSuffix, bytes]
 """A full context and its canonical bytes. Shared between calls: nobody changes it."""
 
 REMEMBERED = 64
@@ -24,7 +24,7 @@ REMEMBERED = 64
 class Rule:
     """What one handle on one socket allows. Built once per handle, asked once per group."""
 
-    __slots__ = ("_algorithms", "_protocols", "_purpose", "_settled", "_transcript")
+    __slots__ = ("_algorithms", "_protocols", "_purpose", "_remembered", "_transcript")
 
     def __init__(
         self,
@@ -41,27 +41,27 @@ class Rule:
             for one in context.protocols
         )
         self._transcript = {context.transcript}
-        self._settled: dict[tuple[str, int, str, str, str], Settled] = {}
+        self._remembered: dict[tuple[str, int, str, str, str], FullContext] = {}
 
-    def settle(
+    def full_context(
         self,
         purpose: str,
         algorithm: algorithms_pb2.Algorithm.ValueType,
         asked: signing_pb2.ContextSuffix,
-    ) -> Settled:
+    ) -> FullContext:
         """What `decide` gives, and its bytes. Applications repeat themselves: what has no
         transcript is remembered.
         """
         if asked.transcript:
             return _with_bytes(self.decide(purpose, algorithm, asked))
-        wish = (purpose, algorithm, asked.protocol, asked.role, asked.protocol_version)
-        settled = self._settled.get(wish)
-        if settled is None:
-            settled = _with_bytes(self.decide(purpose, algorithm, asked))
-            if len(self._settled) >= REMEMBERED:
-                self._settled.clear()
-            self._settled[wish] = settled
-        return settled
+        asked_for = (purpose, algorithm, asked.protocol, asked.role, asked.protocol_version)
+        full = self._remembered.get(asked_for)
+        if full is None:
+            full = _with_bytes(self.decide(purpose, algorithm, asked))
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            self._remembered[asked_for] = full
+        return full
 
     def decide(
         self,
@@ -91,7 +91,7 @@ class Rule:
         )
 
 
-def _with_bytes(suffix: signing_pb2.ContextSuffix) -> Settled:
+def _with_bytes(suffix: signing_pb2.ContextSuffix) -> FullContext:
     return suffix, suffix.SerializeToString(deterministic=True)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from capsign_wire.types.v1 import algorithms_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
-from capsign_agent.handles.registry import Held
+from capsign_agent.handles.held import Held
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from capsign_wire.settings import SettingsError
 
 from capsign_agent.config import Config
 from capsign_agent.identity.enrolment import Enrolment
-from capsign_agent.identity.events import Account
+from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.identity.files import FilesIdentity, demand_valid, read
 from capsign_agent.identity.kubernetes import Adapter, KubernetesIdentity, read_token
 from capsign_agent.identity.source import IdentityError, IdentitySource
@@ -18,16 +18,16 @@ from capsign_agent.identity.workload_api import WorkloadApiIdentity, reachable
 from capsign_agent.writable import obstacle
 
 
-def source_of(config: Config, adapter: Adapter, account: Account) -> IdentitySource:
+def source_of(config: Config, adapter: Adapter, events: IdentityEvents) -> IdentitySource:
     """Raises SettingsError if it cannot work as configured."""
     identity = config.identity
     if identity.kubernetes is not None:
         enrolment = Enrolment(identity.kubernetes.enrolment_targets, config.upstream)
-        return KubernetesIdentity(identity.kubernetes, enrolment, adapter, account)
+        return KubernetesIdentity(identity.kubernetes, enrolment, adapter, events)
     if identity.workload_api is not None:
-        return WorkloadApiIdentity(identity.workload_api, account)
+        return WorkloadApiIdentity(identity.workload_api, events)
     assert identity.files is not None  # `config` refuses settings without the section of the source
-    return FilesIdentity(identity.files, account)
+    return FilesIdentity(identity.files, events)
 
 
 def check(config: Config, now: float) -> None:

@@ -15,14 +15,14 @@ from capsign_agent.identity.source import IdentityError
 from capsign_agent.journal import records
 
 
-class Account:
+class IdentityEvents:
     """For one event loop. `append` puts records into the journal and raises FailureError when it is
     full.
     """
 
     def __init__(self, append: Callable[[records.Piece], None]) -> None:
         self._append = append
-        self.hindrance = ""
+        self.last_error = ""
         """Why there is no newer identity: the word of an IdentityError; empty while nothing
         hinders.
         """
@@ -41,9 +41,9 @@ class Account:
         """There is none for now. Said once for each reason, not for each try; a refusal is
         evidence, the rest is not.
         """
-        if error.word == self.hindrance:
+        if error.word == self.last_error:
             return
-        self.hindrance, self.advice = error.word, error.advice
+        self.last_error, self.advice = error.word, error.advice
         if error.outcome == failures_pb2.OUTCOME_REFUSED:
             logs.warning("identity.refused", reason=error.word)
             self._note(records.identity_refused(error.reason))
@@ -53,7 +53,7 @@ class Account:
 
     def unhindered(self) -> None:
         """What was tried last went well, and was no certificate."""
-        self.hindrance = self.advice = ""
+        self.last_error = self.advice = ""
 
     def _good(self, event: str, piece: records.Piece, source: str, held: Credentials) -> None:
         self.unhindered()

@@ -13,7 +13,7 @@ from capsign_wire import settings
 
 from capsign_agent.config import Files
 from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
-from capsign_agent.identity.events import Account
+from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.identity.source import IdentityError
 
 LOOK_EVERY_S = 2.0
@@ -23,15 +23,15 @@ LOOK_EVERY_S = 2.0
 class FilesIdentity:
     """See `IdentitySource`."""
 
-    def __init__(self, config: Files, account: Account) -> None:
+    def __init__(self, config: Files, events: IdentityEvents) -> None:
         """Reads the files. Raises SettingsError."""
         self._config = config
-        self._account = account
+        self._events = events
         self._seen = _stamp(config)
         self._first = read(config)
 
     async def changes(self) -> AsyncGenerator[Credentials, None]:
-        self._account.issued("files", self._first)
+        self._events.issued("files", self._first)
         yield self._first
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
@@ -42,10 +42,10 @@ class FilesIdentity:
                 fresh = read(self._config)
             except settings.SettingsError as error:
                 # Half replaced perhaps: those in use stay in use.
-                self._account.hindered(IdentityError("CREDENTIALS_UNUSABLE", str(error)))
+                self._events.hindered(IdentityError("CREDENTIALS_UNUSABLE", str(error)))
                 continue
             self._seen = now
-            self._account.renewed("files", fresh)
+            self._events.renewed("files", fresh)
             yield fresh
 
     def authorities_changed(self, sequence: int) -> None:

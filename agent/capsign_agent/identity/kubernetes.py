@@ -33,7 +33,7 @@ from capsign_agent.config import Kubernetes
 from capsign_agent.identity import request
 from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
 from capsign_agent.identity.enrolment import Enrolment
-from capsign_agent.identity.events import Account
+from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.identity.source import IdentityError
 from capsign_agent.identity.trust import TrustStore
 
@@ -86,14 +86,14 @@ class KubernetesIdentity:
         config: Kubernetes,
         enrolment: Enrolment,
         adapter: Adapter,
-        account: Account,
+        events: IdentityEvents,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Reads what trust was kept. Raises SettingsError."""
         self._config = config
         self._enrolment = enrolment
         self._adapter = adapter
-        self._account = account
+        self._events = events
         self._clock = clock
         self._trust = TrustStore(config.state_dir, config.bundle)
         self._announced = 0
@@ -112,7 +112,7 @@ class KubernetesIdentity:
                 held = await self._next(held)
             except IdentityError as error:
                 failures += 1
-                self._account.hindered(error)
+                self._events.hindered(error)
                 await asyncio.sleep(max(error.retry_after_s, backoff_s(failures)))
                 continue
             failures = 0
@@ -145,7 +145,7 @@ class KubernetesIdentity:
                 raise IdentityError(misfit, _MISFITS[misfit]) from None
             raise
         held = self._take(made, answer)
-        self._account.issued("kubernetes", held.credentials)
+        self._events.issued("kubernetes", held.credentials)
         return held
 
     async def _renew(self) -> _Held:
@@ -161,7 +161,7 @@ class KubernetesIdentity:
                 raise
             return await self._enrol()
         held = self._take(made, answer)
-        self._account.renewed("kubernetes", held.credentials)
+        self._events.renewed("kubernetes", held.credentials)
         return held
 
     async def _update(self, held: _Held) -> _Held:
@@ -172,7 +172,7 @@ class KubernetesIdentity:
             raise IdentityError(
                 "BUNDLE_LATE", "One replica told of a trust bundle that another does not have yet."
             )
-        self._account.unhindered()
+        self._events.unhindered()
         return _Held(
             _made(self._trust.now.pem, held.credentials.certificate, held.credentials.key),
             held.renew_at,

@@ -64,8 +64,8 @@ class IdentitySource(Protocol):
     * **Durable: never the key.** `kubernetes` and `workload-api` keep it in memory only, so every
       life of an agent begins with a new one; `files` leaves it where it was found. Trust that an
       adapter handed out is durable before it is given.
-    * **Who retries: the source**, for ever, with backoff and jitter, and it tells `Account` each
-      change of what hinders it. It gives up never: whether a pod may go on waiting is the kubelet's
+    * **Who retries: the source**, for ever, with backoff and jitter, and it tells `IdentityEvents`
+      each change of what hinders it. It gives up never: whether a pod may go on waiting is the kubelet's
       to decide.
     * **Concurrency.** One event loop, one consumer, one call of `changes` in its life.
 

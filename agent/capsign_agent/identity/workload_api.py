@@ -25,7 +25,7 @@ from capsign_agent.backoff import backoff_s
 from capsign_agent.config import WorkloadApi
 from capsign_agent.identity import der
 from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
-from capsign_agent.identity.events import Account
+from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.identity.source import IdentityError
 
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -42,9 +42,9 @@ to send one.
 class WorkloadApiIdentity:
     """See `IdentitySource`."""
 
-    def __init__(self, config: WorkloadApi, account: Account) -> None:
+    def __init__(self, config: WorkloadApi, events: IdentityEvents) -> None:
         self._config = config
-        self._account = account
+        self._events = events
 
     def authorities_changed(self, sequence: int) -> None:
         """Nothing: the Workload API sends the bundle when it changes."""
@@ -64,15 +64,15 @@ class WorkloadApiIdentity:
                         held = fresh
                         yield fresh
             except IdentityError as error:
-                self._account.hindered(error)
+                self._events.hindered(error)
             failures += 1  # it ended without an error too: both mean that it has to be opened again
             await asyncio.sleep(backoff_s(failures))
 
     def _tell(self, before: Credentials | None, fresh: Credentials) -> None:
         if before is None:
-            self._account.issued("workload-api", fresh)
+            self._events.issued("workload-api", fresh)
         else:
-            self._account.renewed("workload-api", fresh)
+            self._events.renewed("workload-api", fresh)
 
     async def _stream(self) -> AsyncGenerator[workload_pb2.X509SVIDResponse, None]:
         """What it tells until it ends. Raises IdentityError."""

@@ -9,7 +9,7 @@ from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.handles.registry import Held
+from capsign_agent.handles.held import Held
 from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign.group_work import GroupWork
 
@@ -22,7 +22,9 @@ def admit(work: GroupWork, held: Held, now: float) -> None:
     """
     group = work.group
     work.held = held
-    suffix, suffix_bytes = held.rule.settle(group.purpose, group.algorithm, group.context)  # 4
+    suffix, suffix_bytes = held.rule.full_context(
+        group.purpose, group.algorithm, group.context
+    )  # 4
     work.row = ALGORITHMS[group.algorithm]
     work.scope = HandleScope(held, group.algorithm, suffix, suffix_bytes)
     count = len(group.items)

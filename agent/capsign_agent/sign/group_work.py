@@ -10,7 +10,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
-from capsign_agent.handles.registry import Held
+from capsign_agent.handles.held import Held
 from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign.outcomes import named
 from capsign_agent.upstream.call import Answer

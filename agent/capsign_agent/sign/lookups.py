@@ -19,8 +19,8 @@ from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent.handles.finder import HandleFinder
-from capsign_agent.handles.registry import SocketHandles
 from capsign_agent.handles.scope import HandleScope
+from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.sign import hashing

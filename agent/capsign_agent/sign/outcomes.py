@@ -16,7 +16,8 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
-from capsign_agent.handles.registry import Held, ended_upstream
+from capsign_agent.handles.held import Held
+from capsign_agent.handles.unavailable import ended_upstream
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.upstream.batch import Batch

@@ -12,7 +12,8 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.handles.finder import HandleFinder
-from capsign_agent.handles.registry import NotYetError, SocketHandles
+from capsign_agent.handles.socket_handles import SocketHandles
+from capsign_agent.handles.unavailable import NotYetError
 from capsign_agent.sign.admission import admit
 from capsign_agent.sign.exchange import Exchange
 from capsign_agent.sign.group_work import GroupWork

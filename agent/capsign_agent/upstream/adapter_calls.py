@@ -17,8 +17,8 @@ from capsign_wire.adapter.v1 import capability_pb2, evidence_pb2, identity_pb2, 
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.handles.registry import ended_upstream
-from capsign_agent.upstream.generation import Target, Upstream, asked_to_stop
+from capsign_agent.handles.unavailable import ended_upstream
+from capsign_agent.upstream.generation import Generation, Replica, asked_to_stop
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class AdapterCalls:
 
     def __init__(
         self,
-        current: Callable[[], Upstream],
+        current: Callable[[], Generation],
         timeout_s: float,
         handle_ended: Callable[[], None] = lambda: None,
     ) -> None:
@@ -98,7 +98,7 @@ class AdapterCalls:
             lambda to, left: to.ask.identity.GetTrustBundle(request, timeout=left), self._timeout_s
         )
 
-    async def _unary(self, call: Callable[[Target, float], Awaitable[T]], timeout_s: float) -> T:
+    async def _unary(self, call: Callable[[Replica, float], Awaitable[T]], timeout_s: float) -> T:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         while True:

@@ -17,7 +17,7 @@ from capsign_agent.identity.source import IdentitySource
 from capsign_agent.tasks import Tasks, cancel
 from capsign_agent.upstream.adapter_calls import AdapterCalls
 from capsign_agent.upstream.connections import Connections
-from capsign_agent.upstream.generation import Upstream
+from capsign_agent.upstream.generation import Generation
 from capsign_agent.upstream.streams import SignStream, StreamSetup, streams_of
 
 
@@ -50,7 +50,7 @@ class Changeover:
                 # one that no adapter has accepted yet must not keep out the one that follows it
                 if change is not None:
                     await cancel({change})
-                fresh = Upstream(self._config, credentials, self._connections.metrics)
+                fresh = Generation(self._config, credentials, self._connections.metrics)
                 if self._connections.current.targets:
                     change = self._changes.spawn(self._change(fresh))
                 # the first: at once, before anything asks over connections that are not there and
@@ -69,7 +69,7 @@ class Changeover:
         if self._stream_tasks.running:
             await asyncio.wait(self._stream_tasks.running, timeout=0.5)
 
-    async def _change(self, fresh: Upstream) -> None:
+    async def _change(self, fresh: Generation) -> None:
         """New connections, handles bound to the new key, then the old streams end. No call is lost
         on the way.
 
@@ -90,7 +90,7 @@ class Changeover:
         self._leave_for(fresh)
         self._start_streams()
 
-    async def _first_handles(self, fresh: Upstream) -> None:
+    async def _first_handles(self, fresh: Generation) -> None:
         """Handles over the new connections, asked for until an adapter gives them: the store may be
         down just now.
 
@@ -112,7 +112,7 @@ class Changeover:
                 self._leave_for(fresh)
             await asyncio.sleep(backoff_s(failures))
 
-    def _leave_for(self, fresh: Upstream) -> None:
+    def _leave_for(self, fresh: Generation) -> None:
         """The old streams take no more work, and end; unary calls go over the new connections."""
         old = self._connections.current
         if old is fresh:
@@ -122,7 +122,7 @@ class Changeover:
         if old.targets:
             self._changes.spawn(self._close(old, self._stream_tasks.running))
 
-    async def _close(self, old: Upstream, old_streams: frozenset[asyncio.Task[None]]) -> None:
+    async def _close(self, old: Generation, old_streams: frozenset[asyncio.Task[None]]) -> None:
         """What is in flight is answered, then the old connections are closed."""
         if old_streams:
             await asyncio.wait(old_streams, timeout=self._timeout_s)

@@ -9,7 +9,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 
 from capsign_agent.config import Upstream as UpstreamConfig
-from capsign_agent.upstream.generation import Upstream
+from capsign_agent.upstream.generation import Generation
 from capsign_agent.upstream.redial import Redial, Spawn
 from capsign_agent.upstream.streams import Reachability
 
@@ -25,11 +25,11 @@ class Connections:
         reach: Reachability,
         spawn: Spawn,
         metrics: Metrics,
-        hindrance: Callable[[], str],
+        why_no_identity: Callable[[], str],
     ) -> None:
-        """`spawn` runs a task of the agent's; `hindrance` says why there is no identity yet."""
+        """`spawn` runs a task of the agent's; `why_no_identity` says why there is none yet."""
         self.metrics = metrics
-        self.current = Upstream(config, None, metrics, hindrance)
+        self.current = Generation(config, None, metrics, why_no_identity)
         self.reach = reach
         self._unreachable_after_s = config.unreachable_after_ms / 1000
         self._redial = Redial(lambda: self.current, reach, spawn)

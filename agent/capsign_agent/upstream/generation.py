@@ -26,7 +26,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_agent.config import Upstream as UpstreamConfig
 from capsign_agent.identity.credentials import Credentials
 from capsign_agent.upstream.line import Line, Stubs
-from capsign_agent.upstream.liveness import Hearing
+from capsign_agent.upstream.liveness import Liveness
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
     return options
 
 
-class Target:
+class Replica:
     """One replica: a line for each stream. Unary calls take the first that is connected."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Target:
         """How many of its signing streams have something to do."""
         self.draining = False
         """It told us that it stops; it is asked last."""
-        self.hearing = Hearing(
+        self.liveness = Liveness(
             lambda seconds: self.ask.identity.GetTrustBundle(_SMALL, timeout=seconds)
         )
 
@@ -89,11 +89,11 @@ class Target:
         return next((line for line in self.lines if line.ready), self.lines[0]).ask
 
     async def close(self) -> None:
-        self.hearing.close()
+        self.liveness.close()
         await asyncio.gather(*(line.close() for line in self.lines))
 
 
-class Upstream:
+class Generation:
     """The replicas under one set of credentials; without any there are no replicas."""
 
     def __init__(
@@ -101,17 +101,17 @@ class Upstream:
         config: UpstreamConfig,
         held: Credentials | None,
         metrics: Metrics,
-        hindrance: Callable[[], str] = lambda: "",
+        why_no_identity: Callable[[], str] = lambda: "",
     ) -> None:
-        """`hindrance` says why there are no credentials yet, where that is known."""
+        """`why_no_identity` says why there are no credentials yet, where that is known."""
         self.config = config
-        self._hindrance = hindrance
+        self._why_no_identity = why_no_identity
         self._begins, self._ends = (held.begins, held.ends) if held is not None else (0.0, 0.0)
         self._said = ""
         """What gRPC said when a replica could not be reached the last time."""
         self._told_expired = False
         self.targets = (
-            [Target(address, config, held, metrics) for address in config.targets]
+            [Replica(address, config, held, metrics) for address in config.targets]
             if held is not None
             else []
         )
@@ -119,7 +119,7 @@ class Upstream:
     @property
     def silent(self) -> bool:
         """There are replicas, and none is heard from."""
-        return bool(self.targets) and all(target.hearing.silent for target in self.targets)
+        return bool(self.targets) and all(target.liveness.silent for target in self.targets)
 
     def remaining_s(self, now: float) -> float:
         """How long its certificate is good for; 0: it has ended, or there is none."""
@@ -135,7 +135,7 @@ class Upstream:
             return "certificate_not_yet_valid"
         return "" if self.remaining_s(now) else "certificate_ended"
 
-    async def unary(self, call: Callable[[Target, float], Awaitable[T]], timeout_s: float) -> T:
+    async def unary(self, call: Callable[[Replica, float], Awaitable[T]], timeout_s: float) -> T:
         """Make a call at the first replica that answers. Raises FailureError: the adapter's own,
         UPSTREAM_UNREACHABLE, or OVERLOADED if all places of the last one asked are taken.
 
@@ -152,12 +152,12 @@ class Upstream:
                 break
             try:
                 answer = await call(target, share)
-                target.hearing.heard()
+                target.liveness.heard()
                 return answer
             except grpc.aio.AioRpcError as error:
                 told = FailureError.from_rpc(error)
                 if told is None and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    target.hearing.fell_silent()
+                    target.liveness.fell_silent()
                 if told is not None and told.reason != failures_pb2.REASON_DRAINING:
                     raise told from None
                 # gRPC's own word, before anybody looked.
@@ -189,7 +189,7 @@ class Upstream:
     def unreachable(self) -> FailureError:
         """UPSTREAM_UNREACHABLE, with the cause where it is ours."""
         if not self._ends:
-            why = self._hindrance()
+            why = self._why_no_identity()
             detail = f"The agent has no identity yet: {why}" if why else _NO_IDENTITY
         elif not self.remaining_s(time.time()):
             detail = "The agent's own certificate has expired."
@@ -231,7 +231,7 @@ class Upstream:
     async def close(self) -> None:
         await asyncio.gather(*(target.close() for target in self.targets))
 
-    def first(self) -> Target:
+    def first(self) -> Replica:
         """The replica to ask first. Raises FailureError if there is none."""
         if not self.targets:
             raise self.unreachable()
@@ -242,7 +242,7 @@ class Upstream:
         if self.targets:
             self.last_to_ask(self.first())
 
-    def last_to_ask(self, target: Target) -> None:
+    def last_to_ask(self, target: Replica) -> None:
         """This one failed."""
         self.targets.remove(target)
         self.targets.append(target)

@@ -64,7 +64,7 @@ class Line:
         self._redialled.set()
         self._redialled = asyncio.Event()
 
-    async def settled(self) -> None:
+    async def attempt_ended(self) -> None:
         """Until the attempt that is under way has succeeded or failed."""
         channel = self.channel
         while (state := channel.get_state(try_to_connect=True)) in _UNDER_WAY:

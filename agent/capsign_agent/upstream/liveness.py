@@ -27,7 +27,7 @@ _NOBODY = {
 """What gRPC says by itself where nobody has answered."""
 
 
-class Hearing:
+class Liveness:
     """Of one replica; for one event loop."""
 
     def __init__(self, ask: Callable[[float], Awaitable[object]]) -> None:

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from capsign_agent.upstream.generation import Upstream
+from capsign_agent.upstream.generation import Generation
 from capsign_agent.upstream.streams import Reachability
 
 MOST_S = 1.0
@@ -28,7 +28,9 @@ Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 class Redial:
     """For one event loop."""
 
-    def __init__(self, upstream: Callable[[], Upstream], reach: Reachability, spawn: Spawn) -> None:
+    def __init__(
+        self, upstream: Callable[[], Generation], reach: Reachability, spawn: Spawn
+    ) -> None:
         """`upstream` gives the connections in use, `spawn` runs a task of the agent's."""
         self._upstream = upstream
         self._reach = reach
@@ -58,6 +60,6 @@ class Redial:
         if self._reach.connected:
             return
         lines = self._upstream().redial()
-        await asyncio.gather(*(line.settled() for line in lines))
+        await asyncio.gather(*(line.attempt_ended() for line in lines))
         if any(line.ready for line in lines):
             await self._reach.returned.wait()

@@ -27,7 +27,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_agent.upstream.batch import Batch
 from capsign_agent.upstream.call import Call
 from capsign_agent.upstream.coalesce import Coalescer
-from capsign_agent.upstream.generation import Target
+from capsign_agent.upstream.generation import Replica
 from capsign_agent.upstream.line import Line
 
 AFTER_BREAKS = Backoff(0.2, 5.0)
@@ -43,7 +43,7 @@ MOST_ATTEMPTS = 2
 AGAIN_AFTER_S = 0.05
 
 
-class Path(Protocol):
+class BatchRecorder(Protocol):
     """What the signing path does around an exchange; see `sign.outcomes`."""
 
     def before_sending(self, batch: Batch) -> None:
@@ -94,7 +94,7 @@ class StreamSetup:
     """What all signing streams have in common."""
 
     coalescer: Coalescer
-    path: Path
+    outcomes: BatchRecorder
     reach: Reachability
     metrics: Metrics
     exchange_s: float
@@ -106,11 +106,11 @@ class StreamSetup:
 class SignStream:
     """Runs until it is retired. For one event loop."""
 
-    def __init__(self, target: Target, line: Line, setup: StreamSetup) -> None:
+    def __init__(self, target: Replica, line: Line, setup: StreamSetup) -> None:
         self._target = target
         self._line = line
         self._coalescer = setup.coalescer
-        self._path = setup.path
+        self._outcomes = setup.outcomes
         self._reach = setup.reach
         self._metrics = setup.metrics
         self._batch_size = setup.metrics.histogram("capsign.batch.size")
@@ -186,7 +186,7 @@ class SignStream:
         self._rest(False)
         try:
             while not self._retired and not call.done():
-                batch = self._coalescer.take(self._path.lost, self)
+                batch = self._coalescer.take(self._outcomes.lost, self)
                 if batch is None:
                     self._woken = loop.create_future()
                     self._rest(True)
@@ -215,7 +215,7 @@ class SignStream:
     async def _exchange(self, call: Any, batch: Batch) -> bool:
         """Send one batch and hand on its answer; False if the stream is of no more use."""
         try:
-            self._path.before_sending(batch)
+            self._outcomes.before_sending(batch)
         except FailureError as error:
             for one in batch.calls:
                 self._refuse(one, error)
@@ -242,8 +242,8 @@ class SignStream:
         if response is None or response is grpc.aio.EOF or response.batch_id != self._batches:
             self._lose(batch)
             return False
-        self._target.hearing.heard()
-        self._path.answered(batch, response)
+        self._target.liveness.heard()
+        self._outcomes.answered(batch, response)
         return True
 
     def _look_at_age(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -260,12 +260,12 @@ class SignStream:
         broke.
         """
         self._metrics.counter("capsign.timeouts").add("upstream")
-        self._target.hearing.fell_silent()
+        self._target.liveness.fell_silent()
         call.cancel()
 
     def _refuse(self, call: Call, error: FailureError) -> None:
         if call.sent:
-            self._path.lost(call, failures_pb2.REASON_ANSWER_LOST)
+            self._outcomes.lost(call, failures_pb2.REASON_ANSWER_LOST)
         else:
             call.fail(error)
 
@@ -277,7 +277,7 @@ class SignStream:
         again = [one for one in batch.calls if one.attempts < most and not one.answer.done()]
         for one in batch.calls:
             if one not in again:
-                self._path.lost(one, failures_pb2.REASON_ANSWER_LOST)
+                self._outcomes.lost(one, failures_pb2.REASON_ANSWER_LOST)
         if again:
             self._metrics.counter("capsign.retries").add("upstream")
             self._coalescer.rest(again)
@@ -286,7 +286,7 @@ class SignStream:
             asyncio.get_running_loop().call_later(AGAIN_AFTER_S, self._coalescer.again, again)
 
 
-def streams_of(targets: list[Target], setup: StreamSetup) -> list[SignStream]:
+def streams_of(targets: list[Replica], setup: StreamSetup) -> list[SignStream]:
     """The streams of one generation: one on each line of each target, interleaved so that load
     spreads over replicas.
     """

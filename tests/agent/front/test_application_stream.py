@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from capsign_agent.front.application_stream import ApplicationStream
-from capsign_agent.front.memory_budget import CALL_BYTES, Room
+from capsign_agent.front.memory_budget import CALL_BYTES, MemoryBudget
 from capsign_agent.front.reading import Turns
 from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2
@@ -85,12 +85,12 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-def room(most: int = WIDE) -> Room:
-    return Room(most, Metrics())
+def room(most: int = WIDE) -> MemoryBudget:
+    return MemoryBudget(most, Metrics())
 
 
 def stream(
-    application: Application, held: Room | None = None, most: int = MOST
+    application: Application, held: MemoryBudget | None = None, most: int = MOST
 ) -> ApplicationStream:
     servicer: Any = Answering()
     return ApplicationStream(servicer, application, held or room(), Turns(1, 7), "app", most)

@@ -15,8 +15,8 @@ from capsign_agent.front.memory_budget import (
     CALL_BYTES,
     HEAVY_BYTES,
     RPC_BYTES,
-    Heavy,
-    Room,
+    LargeCallSlot,
+    MemoryBudget,
     weight,
 )
 from capsign_agent.front.reading import Reader
@@ -80,37 +80,37 @@ def test_what_is_no_call_has_a_weight_too() -> None:
 
 def test_more_than_fits_is_refused_and_counted() -> None:
     metrics = Metrics()
-    room = Room(2 * CALL_BYTES, metrics)
+    room = MemoryBudget(2 * CALL_BYTES, metrics)
     small = agent_pb2.ListHandlesRequest()
-    taken = room.take(weight(small)) + room.take(weight(small))
+    taken = room.acquire(weight(small)) + room.acquire(weight(small))
     with pytest.raises(FailureError, match="OVERLOADED"):
-        room.take(weight(small))
+        room.acquire(weight(small))
     assert {labels: n for labels, n in metrics.snapshot()["capsign.calls"].items() if n} == {
         ("unavailable", "OVERLOADED"): 1
     }
     assert room.held == taken
-    room.give(weight(small))
-    assert room.take(weight(small)) == CALL_BYTES
+    room.release(weight(small))
+    assert room.acquire(weight(small)) == CALL_BYTES
 
 
 def test_one_heavy_call_has_a_place_that_all_sockets_share() -> None:
     """Beside it the socket's other calls go on."""
-    heavy = Heavy()
-    room, other = (Room(4 * CALL_BYTES, Metrics(), heavy) for _ in range(2))
+    heavy = LargeCallSlot()
+    room, other = (MemoryBudget(4 * CALL_BYTES, Metrics(), heavy) for _ in range(2))
     for _ in range(4):
-        room.take(CALL_BYTES)
-    room.take(HEAVY_BYTES)
+        room.acquire(CALL_BYTES)
+    room.acquire(HEAVY_BYTES)
     with pytest.raises(FailureError, match="OVERLOADED"):
         other.take(HEAVY_BYTES)
     other.take(CALL_BYTES)
     with pytest.raises(FailureError, match="OVERLOADED"):
-        room.take(CALL_BYTES)
-    room.give(CALL_BYTES)
-    room.take(CALL_BYTES)
-    room.give(HEAVY_BYTES)
+        room.acquire(CALL_BYTES)
+    room.release(CALL_BYTES)
+    room.acquire(CALL_BYTES)
+    room.release(HEAVY_BYTES)
     other.take(HEAVY_BYTES)
     other.give(HEAVY_BYTES + CALL_BYTES)  # a stream that ends gives back all of its calls at once
-    room.take(HEAVY_BYTES)
+    room.acquire(HEAVY_BYTES)
     with pytest.raises(FailureError, match="OVERLOADED"):
         other.take(HEAVY_BYTES + 1)
 
@@ -128,10 +128,10 @@ def test_the_heaviest_call_fits_beside_others_however_small_the_room() -> None:
         )
         heaviest = agent_pb2.SignStreamRequest(groups=[asked])
         assert bounds.MAX_MESSAGE_BYTES * 0.95 < heaviest.ByteSize() <= bounds.MAX_MESSAGE_BYTES
-        room = Room(12_582_912 // 16, Metrics())
+        room = MemoryBudget(12_582_912 // 16, Metrics())
         for _ in range(3):
-            room.take(RPC_BYTES)
-        room.take(weight(heaviest))
+            room.acquire(RPC_BYTES)
+        room.acquire(weight(heaviest))
 
 
 # Over a real socket.
@@ -159,7 +159,7 @@ async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_h
     there are.
     """
     async with running(place) as agent:
-        [memory] = agent.servers.rooms
+        [memory] = agent.servers.memory
         await first_handle(place.stub())
         answer = await place.stub().ListHandles(agent_pb2.ListHandlesRequest())
         await until(lambda: memory.held == 0)
@@ -193,7 +193,7 @@ async def test_an_answer_with_keys_is_weighed_too(
     async with running(place) as agent:
         stub = place.stub()
         handle = await first_handle(stub)
-        [memory] = agent.servers.rooms
+        [memory] = agent.servers.memory
         asked = agent_pb2.GetPublicKeysRequest(
             handle_id=handle.id, algorithm=alg.ALGORITHM_ES256, context=context
         )
@@ -219,7 +219,7 @@ async def test_streams_on_which_nothing_is_asked_are_bounded_too(
     async with running(place) as agent:
         stub = place.stub()
         await first_handle(stub)
-        room = agent.servers.rooms[0]
+        room = agent.servers.memory[0]
         await until(lambda: room.held == 0)
         monkeypatch.setattr(room, "_most", 3 * RPC_BYTES)
         streams = [stub.SignStream() for _ in range(4)]
@@ -263,7 +263,7 @@ async def test_a_call_that_fails_leaves_nothing_to_the_garbage_collector(
             for _ in range(5):
                 with pytest.raises(grpc.aio.AioRpcError):
                     await stub.Sign(agent_pb2.SignRequest())
-            await until(lambda: agent.servers.rooms[0].held == 0)
+            await until(lambda: agent.servers.memory[0].held == 0)
 
         assert await knots(refused) == []
 
@@ -290,7 +290,7 @@ async def test_a_call_whose_answer_was_lost_leaves_nothing_either(
             ]
             answer = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=groups))
             assert answer.groups[0].items[0].failure.reason == fail.REASON_ANSWER_LATE
-            await until(lambda: agent.servers.rooms[0].held == 0)
+            await until(lambda: agent.servers.memory[0].held == 0)
 
         assert await knots(lost) == []
         answering.set()
@@ -310,6 +310,6 @@ async def test_a_stream_that_makes_room_for_others_leaves_nothing_either(
                 if one.done():
                     assert await one.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
                 one.cancel()
-            await until(lambda: agent.servers.rooms[0].held == 0)
+            await until(lambda: agent.servers.memory[0].held == 0)
 
         assert await knots(crowd) == []

@@ -5,7 +5,8 @@ import time
 import biscuit_auth as biscuit
 import pytest
 from capsign_agent.handles.narrow import Narrowing
-from capsign_agent.handles.registry import HandleBook, SocketHandles
+from capsign_agent.handles.registry import HandleRegistry
+from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
@@ -20,11 +21,11 @@ def fake(ca: TestCa) -> FakeAdapter:
     return FakeAdapter(ca)
 
 
-def book(fake: FakeAdapter, *sockets: SocketHandles) -> HandleBook:
-    return HandleBook(sockets or (SocketHandles("app", (), Narrowing()),))
+def book(fake: FakeAdapter, *sockets: SocketHandles) -> HandleRegistry:
+    return HandleRegistry(sockets or (SocketHandles("app", (), Narrowing()),))
 
 
-def take(one: HandleBook, fake: FakeAdapter, *grants: Grant) -> None:
+def take(one: HandleRegistry, fake: FakeAdapter, *grants: Grant) -> None:
     one.replace(
         [fake.handle(grant) for grant in grants], NOW, bytes(fake.mint.public_key.to_bytes())
     )

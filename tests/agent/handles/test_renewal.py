@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from capsign_agent.handles.narrow import Narrowing
-from capsign_agent.handles.registry import HandleBook, SocketHandles
+from capsign_agent.handles.registry import HandleRegistry
 from capsign_agent.handles.renewal import Renewal, _in_requests
+from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_agent.journal.journal import Journal
 from capsign_wire import bounds
 from capsign_wire.adapter.v1 import capability_pb2
@@ -92,7 +93,7 @@ class Rig:
         self.clock = Clock()
         self.adapter = Adapter(self.clock)
         self.socket = SocketHandles("app", (), Narrowing((), "", 0))
-        self.book = HandleBook([self.socket])
+        self.book = HandleRegistry([self.socket])
         self.journal = Journal(directory, 1 << 20, bytes(16), 1_700_000_000_000)
         self.renewal = Renewal(
             self.book, self.adapter, self.journal, Metrics(), lambda: None, self.clock

@@ -147,24 +147,24 @@ def test_a_rule_remembers_within_bounds_and_no_transcript(monkeypatch: pytest.Mo
     monkeypatch.setattr("capsign_agent.handles.rules.REMEMBERED", 2)
     one = rule(two=True)
     for number in range(5):
-        one.settle(
+        one.full_context(
             "",
             alg.ALGORITHM_ES256,
             types.ContextSuffix(protocol="jwt", transcript=b"%d" % number * 32),
         )
-    assert not one._settled
+    assert not one._remembered
     for protocol, role, version in (
         ("jwt", "", ""),
         ("tls", "client", "1"),
         ("tls", "server", "1"),
         ("tls", "client", "2"),
     ):
-        one.settle(
+        one.full_context(
             "",
             alg.ALGORITHM_ES256,
             types.ContextSuffix(protocol=protocol, role=role, protocol_version=version),
         )
-        assert len(one._settled) <= 2
+        assert len(one._remembered) <= 2
 
 
 @pytest.mark.parametrize(

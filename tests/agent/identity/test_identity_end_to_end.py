@@ -140,7 +140,7 @@ async def test_before_the_adapter_is_up_the_sockets_refuse_and_health_says_why(
 
 def asked_in_vain(agent: Agent, advice: str) -> bool:
     """Whether handles were asked for since this advice is known."""
-    failure = agent.book.hindrance.failure
+    failure = agent.handles.last_error.failure
     return failure is not None and advice in failure.detail
 
 
@@ -150,7 +150,9 @@ async def unserved(place: Home, capsys: pytest.CaptureFixture[str], word: str) -
     """
     place.upstream = "unreachable_after_ms = 0\ntimeout_ms = 3000"
     async with running(place, ready=False) as agent:
-        await until(lambda: word in agent.faults() and asked_in_vain(agent, agent.account.advice))
+        await until(
+            lambda: word in agent.faults() and asked_in_vain(agent, agent.identity_events.advice)
+        )
         probe = await probed(place)
         assert probe.startswith(f"NOT_SERVING no_identity {word} no_handles no_upstream. ")
         told = await refused(place.stub().ListHandles(agent_pb2.ListHandlesRequest()))

@@ -53,9 +53,9 @@ async def following(changes: Changes) -> Credentials:
 async def hindered(rig: KubernetesRig, changes: Changes) -> str:
     """The word of what keeps the next identity from coming."""
     waiting = asyncio.ensure_future(following(changes))
-    await until(lambda: rig.account.hindrance or waiting.done())
+    await until(lambda: rig.identity_events.last_error or waiting.done())
     assert not waiting.done()
-    word = rig.account.hindrance
+    word = rig.identity_events.last_error
     waiting.cancel()
     await asyncio.wait([waiting])
     return word
@@ -158,7 +158,7 @@ async def test_a_refusal_is_not_carried_to_the_next_replica(
     rig.identity.refuse = reason
     async with rig.changes() as changes:
         waiting = asyncio.ensure_future(following(changes))
-        await until(lambda: rig.account.hindrance)
+        await until(lambda: rig.identity_events.last_error)
         assert len(rig.identity.enrolled) == most
         waiting.cancel()
         await asyncio.wait([waiting])
@@ -342,12 +342,14 @@ async def test_a_replica_that_lags_behind_is_asked_again_and_not_in_a_loop(
         sources[0].authorities_changed(2)
         waiting = asyncio.ensure_future(following(changes))
         await until(
-            lambda: rig.account.hindrance == "BUNDLE_LATE" and rig.identity.bundles_asked > 2
+            lambda: (
+                rig.identity_events.last_error == "BUNDLE_LATE" and rig.identity.bundles_asked > 2
+            )
         )
         assert not waiting.done()
         rig.identity.roll()
         assert authorities(await waiting) == ["CN=authority 1", "CN=authority 2"]
-        assert rig.account.hindrance == ""
+        assert rig.identity_events.last_error == ""
 
 
 async def test_a_renewal_brings_the_bundle_too(rig: KubernetesRig) -> None:

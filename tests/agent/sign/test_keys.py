@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 
 import pytest
+from capsign_agent.handles.held import Held
 from capsign_agent.handles.rate import RateLimit
-from capsign_agent.handles.registry import Held
 from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign.public_keys import MOST_FETCHES, PublicKeys
 from capsign_wire.adapter.v1 import signing_pb2

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from capsign_agent.handles.held import Held
 from capsign_agent.handles.rate import RateLimit
-from capsign_agent.handles.registry import Held
 from capsign_agent.handles.scope import HandleScope
 from capsign_agent.upstream.batch import BATCH_BYTES, Batch
 from capsign_agent.upstream.call import Call
