@@ -18,6 +18,7 @@ from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.identity.source import IdentitySource
 from capsign_agent.upstream.adapter_calls import AdapterCalls
 from capsign_agent.upstream.generation import Generation
+from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_pki import TestCa
 from support.fake_adapter import FakeAdapter
@@ -83,7 +84,7 @@ class Rig:
 
     def source(self) -> IdentitySource:
         config = self.config()
-        self.upstream = Generation(config.upstream, None)
+        self.upstream = Generation(config.upstream, None, Metrics())
         return source_of(config, AdapterCalls(self._current, 5.0), self.identity_events)
 
     @contextlib.asynccontextmanager
@@ -92,7 +93,7 @@ class Rig:
 
         async def used() -> AsyncIterator[Credentials]:
             async for fresh in stream:
-                old, self.upstream = self.upstream, Generation(config, fresh)
+                old, self.upstream = self.upstream, Generation(config, fresh, Metrics())
                 if old is not None:
                     await old.close()
                 yield fresh

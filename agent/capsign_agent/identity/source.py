@@ -65,8 +65,8 @@ class IdentitySource(Protocol):
       life of an agent begins with a new one; `files` leaves it where it was found. Trust that an
       adapter handed out is durable before it is given.
     * **Who retries: the source**, for ever, with backoff and jitter, and it tells `IdentityEvents`
-      each change of what hinders it. It gives up never: whether a pod may go on waiting is the kubelet's
-      to decide.
+      each change of what hinders it. It gives up never: whether a pod may go on waiting is the
+      kubelet's to decide.
     * **Concurrency.** One event loop, one consumer, one call of `changes` in its life.
 
     A source that cannot work as configured says so when it is made, as a settings.SettingsError.

@@ -126,13 +126,13 @@ async def test_a_stream_that_holds_its_share_of_the_room_is_not_read_from() -> N
 
 async def test_a_call_without_room_is_answered_so_and_the_stream_goes_on() -> None:
     held = room(2 * CALL_BYTES)
-    other = held.take(2 * CALL_BYTES)
+    other = held.acquire(2 * CALL_BYTES)
     application = Application()
     application.reads.set()
     await asyncio.wait_for(stream(application, held).run(), 5)
     assert application.ids == list(range(CALLS))
     assert {answer.failure.reason for answer in application.answers} == {fail.REASON_OVERLOADED}
-    held.give(other)
+    held.release(other)
     assert held.held == 0
 
 

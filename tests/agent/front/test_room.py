@@ -101,18 +101,20 @@ def test_one_heavy_call_has_a_place_that_all_sockets_share() -> None:
         room.acquire(CALL_BYTES)
     room.acquire(HEAVY_BYTES)
     with pytest.raises(FailureError, match="OVERLOADED"):
-        other.take(HEAVY_BYTES)
-    other.take(CALL_BYTES)
+        other.acquire(HEAVY_BYTES)
+    other.acquire(CALL_BYTES)
     with pytest.raises(FailureError, match="OVERLOADED"):
         room.acquire(CALL_BYTES)
     room.release(CALL_BYTES)
     room.acquire(CALL_BYTES)
     room.release(HEAVY_BYTES)
-    other.take(HEAVY_BYTES)
-    other.give(HEAVY_BYTES + CALL_BYTES)  # a stream that ends gives back all of its calls at once
+    other.acquire(HEAVY_BYTES)
+    other.release(
+        HEAVY_BYTES + CALL_BYTES
+    )  # a stream that ends gives back all of its calls at once
     room.acquire(HEAVY_BYTES)
     with pytest.raises(FailureError, match="OVERLOADED"):
-        other.take(HEAVY_BYTES + 1)
+        other.acquire(HEAVY_BYTES + 1)
 
 
 def test_the_heaviest_call_fits_beside_others_however_small_the_room() -> None:
@@ -201,8 +203,10 @@ async def test_an_answer_with_keys_is_weighed_too(
         assert size > 0
         await until(lambda: memory.held == 0)
         held: list[int] = []
-        give = memory.give
-        monkeypatch.setattr(memory, "give", lambda weighed: (held.append(weighed), give(weighed)))
+        give = memory.release
+        monkeypatch.setattr(
+            memory, "release", lambda weighed: (held.append(weighed), give(weighed))
+        )
         await stub.GetPublicKeys(asked)
         await until(lambda: memory.held == 0)
         assert sum(held) == RPC_BYTES + weight(asked) + size

@@ -132,7 +132,7 @@ def test_what_is_remembered_is_what_would_be_decided(
     """
     one = rule(two=True, roles=["issuer", "client"])
     for purpose, algorithm, asked in calls:
-        assert outcome(one.settle, purpose, algorithm, asked) == outcome(
+        assert outcome(one.full_context, purpose, algorithm, asked) == outcome(
             lambda *call: (
                 one.decide(*call),
                 one.decide(*call).SerializeToString(deterministic=True),
@@ -185,7 +185,7 @@ def test_each_part_of_a_call_counts_for_what_is_remembered(
 
     def call(purpose: str, algorithm: Any, named: tuple[str, str, str]) -> Any:
         asked = types.ContextSuffix(protocol=named[0], role=named[1], protocol_version=named[2])
-        return outcome(one.settle, purpose, algorithm, asked)
+        return outcome(one.full_context, purpose, algorithm, asked)
 
     first = call("tokens", alg.ALGORITHM_ES256, ("tls", "client", "1"))
     assert call("tokens", alg.ALGORITHM_ES256, ("tls", "client", "1")) == first
