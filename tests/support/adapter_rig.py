@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.budget import Budget
@@ -38,6 +39,7 @@ from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 from support.fake_token import FakeToken
+from support.interposed import Interposed
 
 APP = "spiffe://capsign.test/ns/demo/sa/app"
 OTHER = "spiffe://capsign.test/ns/demo/sa/other"
@@ -120,7 +122,9 @@ def peer(spiffe_id: str = APP, key: bytes = b"") -> Peer:
 
 
 class AdapterRig:
-    """Attributes are the parts; `sign` is a short way through them."""
+    """Attributes are the parts; `sign` is a short way through them. What a test may stand in for is
+    behind `Interposed`.
+    """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -128,19 +132,22 @@ class AdapterRig:
         self.skipped_ms = 0
         """Added to the clock by which rates run, which is not the one on the wall."""
         self.policy = parse_policy(POLICY.encode())
-        self.token = FakeToken()
-        self.store = open_store(self.url, create=True)
+        self.token: Any = Interposed(FakeToken())
+        self.store: Any = Interposed(open_store(self.url, create=True))
         provision_all(self.policy, self.token, self.store, now_ms())
         self.wire()
 
     def wire(self) -> None:
         """Make the parts, and put them together."""
-        self.mint = Mint(bytes(mint_seed(self.token)))
-        self.verifier = Verifier(self.mint.public_key)
+        self.mint: Any = Interposed(Mint(bytes(mint_seed(self.token))))
+        self.verifier: Any = Interposed(Verifier(self.mint.public_key))
         self.handles = HandleCache(self.verifier)
-        self.turns, self.token_turns = Turns(2), TokenTurns(self.token, Lane(1))
-        self.keyring = Keyring(
-            self.token_turns, CacheSettings(), monotonic_ms, self.token_turns.aside
+        self.turns = Turns(2)
+        self.token_turns: Any = Interposed(TokenTurns(self.token, Lane(1)))
+        self.keyring: Any = Interposed(
+            Keyring(
+                self.token_turns, CacheSettings(), monotonic_ms, lambda: self.token_turns.aside()
+            )
         )
         self.commitments = CommitmentKeys(self.token_turns, monotonic_ms)
         self.snapshots = Snapshots(self.store, lambda _: self.keyring.clear())
@@ -149,8 +156,8 @@ class AdapterRig:
         self.rates = Buckets(lambda: monotonic_ms() + self.skipped_ms)
         self.budget = Budget(self.policy, Buckets(lambda: self.skipped_ms), 200_000)
         self.quota = EvidenceQuota(Buckets(lambda: self.skipped_ms), 1024)
-        self.admission = Admission(
-            self.policy, self.handles, self.keyring, self.commitments, self.budget
+        self.admission: Any = Interposed(
+            Admission(self.policy, self.handles, self.keyring, self.commitments, self.budget)
         )
         self.decisions = DecisionCache()
         self.join()
@@ -177,8 +184,8 @@ class AdapterRig:
         """
         other = AdapterRig.__new__(AdapterRig)
         other.url, other.policy, other.skipped_ms = self.url, self.policy, 0
-        other.token = FakeToken(_objects=self.token._objects)
-        other.store = open_store(self.url)
+        other.token = Interposed(self.token.beside())
+        other.store = Interposed(open_store(self.url))
         other.wire()
         return other
 

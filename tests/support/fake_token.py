@@ -96,6 +96,10 @@ class FakeToken:
     def restore(self) -> None:
         self._lost = False
 
+    def beside(self) -> FakeToken:
+        """Another replica's way to the same keys."""
+        return FakeToken(_objects=self._objects)
+
     def import_secret(self, label: str, value: bytes) -> None:
         """A secret that was once outside: extractable once, not local."""
         with self._lock:

@@ -67,9 +67,11 @@ def flow_of(policy: Policy, peer: Peer, caller: str = "") -> Flow:
 class Lane:
     """So many go at once, and the next one is whoever had least. Any thread may call any method."""
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, *, wait_s: float = WAIT_SECONDS) -> None:
         self._lock = threading.Lock()
-        self._free = at_once
+        self._wait_s = wait_s
+        self.free = at_once
+        """How many turns nobody has now."""
         self._waiting: _Crowd = {}
         self._used: dict[_Node, int] = {}
         self._level: dict[_Node, int] = {}
@@ -82,12 +84,26 @@ class Lane:
         """Whether somebody waits now."""
         return bool(self._waiting)
 
+    @property
+    def standing(self) -> int:
+        """How many wait now."""
+        with self._lock:
+            crowds: list[Any] = [self._waiting]
+            while crowds and isinstance(crowds[0], dict):
+                crowds = [each for crowd in crowds for each in crowd.values()]
+            return sum(map(len, crowds))
+
+    @property
+    def remembered(self) -> int:
+        """Of how many tenants, workloads, certificates and sockets it is known what they had."""
+        return len(self._used)
+
     def take(self, flow: Flow, cost_us: int) -> None:
         """Wait for a turn, and be charged for it. Raises FailureError OVERLOADED."""
         with self._lock:
             self._begin(flow)
-            if self._free and not self._waiting:
-                self._free -= 1
+            if self.free and not self._waiting:
+                self.free -= 1
                 self._charge(flow, cost_us)
                 return
             mine = threading.Lock()
@@ -96,10 +112,10 @@ class Lane:
             for name in flow[:-1]:
                 crowd = crowd.setdefault(name, {})
             crowd.setdefault(flow[-1], deque()).append(mine)
-        if not mine.acquire(timeout=WAIT_SECONDS) and not self._give_up(flow, mine):
+        if not mine.acquire(timeout=self._wait_s) and not self._give_up(flow, mine):
             raise FailureError(
                 failures_pb2.REASON_OVERLOADED,
-                "No turn came within ten seconds.",
+                f"No turn came within {self._wait_s:g} seconds.",
                 retry_after_ms=1000,
             )
         with self._lock:
@@ -109,7 +125,7 @@ class Lane:
         """The turn is over: it goes to whoever had least."""
         with self._lock:
             if not self._waiting:
-                self._free += 1
+                self.free += 1
                 return
             crowd: Any = self._waiting
             node: _Node = ()
@@ -164,16 +180,24 @@ class Lane:
 class Turns:
     """The lanes, and how many small things are under way. Any thread may call any method."""
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(
+        self, at_once: int, *, calm_s: tuple[float, float] = (CALM_SECONDS, LONG_CALM_SECONDS)
+    ) -> None:
+        """`calm_s`: how long a piece of something large waits at most for what is small to finish;
+        the second for who had more than its part.
+        """
         self.small, self.large = Lane(at_once), Lane(1)
+        self._calm_s, self._long_calm_s = calm_s
         # as it is, for who does not wait: the condition costs three times as much
         self._lock = threading.Lock()
         self._calm = threading.Condition(self._lock)
         now_ms = _now_ms()
         self._usage = tuple(Usage(now_ms) for _ in range(4))
         self._inside: dict[Flow, int] = {}
-        self._small_ones = 0
-        self._waiting = 0
+        self.small_ones = 0
+        """How many small things are under way."""
+        self.waiting = 0
+        """How many large ones wait for those."""
         self._alone_since = 0.0
 
     @property
@@ -181,11 +205,16 @@ class Turns:
         """Whether several are about, or have been a moment ago."""
         return len(self._inside) > 1 or time.monotonic() - self._alone_since < COMPANY_SECONDS
 
+    @property
+    def about(self) -> int:
+        """How many have something under way."""
+        return len(self._inside)
+
     def arrives(self, flow: Flow) -> None:
         """A batch or a call begins; as long as it is small it is waited for."""
         with self._lock:
             self._inside[flow] = self._inside.get(flow, 0) + 1
-            self._small_ones += 1
+            self.small_ones += 1
 
     def leaves(self, flow: Flow, small: bool, spent_us: int = 0) -> None:
         """It is over; whether it was small to its end, and what it cost if so."""
@@ -205,7 +234,7 @@ class Turns:
     def is_small(self) -> None:
         """One that stood aside goes on, and is small still."""
         with self._lock:
-            self._small_ones += 1
+            self.small_ones += 1
 
     def is_not_small(self) -> None:
         """Nobody need wait any more for one of those that have arrived."""
@@ -213,8 +242,8 @@ class Turns:
             self._one_less()
 
     def _one_less(self) -> None:
-        self._small_ones -= 1
-        if not self._small_ones and self._waiting:
+        self.small_ones -= 1
+        if not self.small_ones and self.waiting:
             self._calm.notify_all()
 
     def wait_for_calm(self, flow: Flow, cost_us: int) -> None:
@@ -222,11 +251,11 @@ class Turns:
         now_ms = _now_ms()
         with self._lock:
             above = self._count(flow, cost_us, now_ms)
-            self._waiting += 1
+            self.waiting += 1
             self._calm.wait_for(
-                lambda: not self._small_ones, LONG_CALM_SECONDS if above else CALM_SECONDS
+                lambda: not self.small_ones, self._long_calm_s if above else self._calm_s
             )
-            self._waiting -= 1
+            self.waiting -= 1
 
     def _count(self, flow: Flow, cost_us: int, now_ms: int) -> bool:
         """Whether tenant, workload, certificate or socket has had more than its part before

@@ -156,25 +156,20 @@ def test_replicas_that_look_at_once_take_each_step_once(world):
     )
 
 
-def test_one_promise_serves_many(world, authority, monkeypatch):
+def test_one_promise_serves_many(world, authority):
     calls, real = [], world.rig.store.promise_authority
-    monkeypatch.setattr(
-        world.rig.store, "promise_authority", lambda *a: calls.append(a) or real(*a)
-    )
+    world.rig.store.instead(promise_authority=lambda *a: calls.append(a) or real(*a))
     for _ in range(100):
         authority.issue(APP, SPKI, world.now)
         world.now += LIVES.step_ms // 50
     assert len(calls) <= 3
 
 
-def test_nothing_leaves_without_its_promise(world, authority, monkeypatch):
+def test_nothing_leaves_without_its_promise(world, authority):
     for error in (StoreUnavailableError("gone"), CommitUnknownError("gone")):
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                world.rig.store,
-                "promise_authority",
-                lambda *_, error=error: (_ for _ in ()).throw(error),
-            )
+        with world.rig.store.for_now(
+            promise_authority=lambda *_, error=error: (_ for _ in ()).throw(error)
+        ):
             with pytest.raises(FailureError) as caught:
                 authority.issue(APP, SPKI, world.now)
             assert caught.value.reason == reasons.REASON_STORE_UNAVAILABLE
@@ -227,11 +222,11 @@ def test_a_preparation_that_fails_leaves_no_key(world, authority, method):
     assert world.states() == [AuthorityState.ACTIVE]
 
 
-def test_a_preparation_that_the_store_refuses_leaves_no_key(world, monkeypatch):
+def test_a_preparation_that_the_store_refuses_leaves_no_key(world):
     def gone(*_):
         raise StoreUnavailableError("the disk is full")
 
-    monkeypatch.setattr(world.rig.store, "add_authority", gone)
+    world.rig.store.instead(add_authority=gone)
     for _ in range(3):
         with pytest.raises(StoreUnavailableError):
             roll.prepare(
@@ -247,7 +242,7 @@ def test_a_preparation_that_the_store_refuses_leaves_no_key(world, monkeypatch):
 @pytest.mark.parametrize(
     "error", [CommitUnknownError("the connection broke"), RuntimeError("a defect after the commit")]
 )
-def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, monkeypatch, error):
+def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, error):
     """The row was written, and nobody said so: without its key the authority would be published for
     ever and never sign.
     """
@@ -257,16 +252,14 @@ def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, monkey
         real(*arguments)
         raise error
 
-    with monkeypatch.context() as patch:
-        patch.setattr(world.rig.store, "add_authority", lost)
-        with pytest.raises(type(error)):
-            roll.prepare(
-                world.rig.store.authorities(),
-                world.rig.token,
-                world.rig.store,
-                world.realm,
-                world.now,
-            )
+    with world.rig.store.for_now(add_authority=lost), pytest.raises(type(error)):
+        roll.prepare(
+            world.rig.store.authorities(),
+            world.rig.token,
+            world.rig.store,
+            world.realm,
+            world.now,
+        )
     world.look(authority, LIVES.ripening_ms)
     assert authority.issue(APP, SPKI, world.now).authority == 2
 
@@ -274,13 +267,14 @@ def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, monkey
 HOURS = 7 * 3_600_000
 
 
-def test_a_replica_that_is_hours_ahead_moves_nothing_alone(world, authority, monkeypatch):
+def test_a_replica_that_is_hours_ahead_moves_nothing_alone(world, authority):
     """It retired an authority whose certificates were in use, and activated one that nobody had
     heard of: for everybody.
     """
-    ahead = world.replica(world.rig.beside())
-    for store in (world.rig.store, ahead._store):
-        monkeypatch.setattr(store, "clock_ms", lambda: world.now)
+    beside = world.rig.beside()
+    ahead = world.replica(beside)
+    for store in (world.rig.store, beside.store):
+        store.instead(clock_ms=lambda: world.now)
     old = authority.issue(APP, SPKI, world.now)
     ahead.look(lambda: world.now + HOURS)
     assert world.states() == [AuthorityState.ACTIVE], "nor is one prepared before its time"
@@ -300,8 +294,8 @@ def test_a_replica_that_is_hours_ahead_moves_nothing_alone(world, authority, mon
     )
 
 
-def test_a_store_whose_clock_is_ahead_moves_nothing_alone(world, authority, monkeypatch):
-    monkeypatch.setattr(world.rig.store, "clock_ms", lambda: world.now + HOURS)
+def test_a_store_whose_clock_is_ahead_moves_nothing_alone(world, authority):
+    world.rig.store.instead(clock_ms=lambda: world.now + HOURS)
     roll.prepare(
         world.rig.store.authorities(), world.rig.token, world.rig.store, world.realm, world.now
     )
@@ -309,11 +303,11 @@ def test_a_store_whose_clock_is_ahead_moves_nothing_alone(world, authority, monk
     assert world.states() == [AuthorityState.ACTIVE, AuthorityState.PREPARED]
 
 
-def test_a_wait_begins_by_the_clock_that_all_share(world, authority, monkeypatch):
+def test_a_wait_begins_by_the_clock_that_all_share(world, authority):
     """A replica that is minutes behind published a successor, and for all others its wait was over
     at once.
     """
-    monkeypatch.setattr(world.rig.store, "clock_ms", lambda: world.now + LIVES.ripening_ms)
+    world.rig.store.instead(clock_ms=lambda: world.now + LIVES.ripening_ms)
     world.look(authority, 2 * LIVES.authority_ms // 3)
     assert world.rig.store.authorities()[-1].created_ms == world.now + LIVES.ripening_ms
 

@@ -121,13 +121,13 @@ def test_a_pod_on_its_nodes_network_may_be_taken_from_any_address_and_no_other_p
         door.enrol(door.cluster.token(pod), address="10.244.0.1")
 
 
-def test_the_certificate_leaves_only_when_its_leaf_is_durable(door, monkeypatch):
+def test_the_certificate_leaves_only_when_its_leaf_is_durable(door):
     """The store fails at the last step: a certificate was made, and nobody gets it."""
 
     def broken(*_):
         raise StoreUnavailableError("gone")
 
-    monkeypatch.setattr(door.adapter.store, "append", broken)
+    door.adapter.store.instead(append=broken)
     with pytest.raises(StoreUnavailableError):
         door.enrol(door.cluster.token(door.pod()))
     assert len(door.authority.issued) == 1

@@ -113,14 +113,12 @@ def test_handles_are_issued_for_the_grants_that_were_asked_for(servicers):
     assert answer.mint_public_key == servicers.rig.mint.public_key
 
 
-def test_a_grant_that_is_named_256_times_is_issued_once(servicers, monkeypatch):
+def test_a_grant_that_is_named_256_times_is_issued_once(servicers):
     """One grant named 256 times left others 8 % of their rate: so many handles were minted, and all
     but one were of no use.
     """
     minted = []
-    monkeypatch.setattr(
-        servicers.rig.mint, "mint", lambda capability: minted.append(capability.grant) or b"token"
-    )
+    servicers.rig.mint.instead(mint=lambda capability: minted.append(capability.grant) or b"token")
     answer = servicers.call(
         CAPABILITY,
         "IssueHandles",
@@ -129,7 +127,7 @@ def test_a_grant_that_is_named_256_times_is_issued_once(servicers, monkeypatch):
     assert [handle.grant for handle in answer.handles] == minted == ["thrice", "slow"]
 
 
-def test_handles_of_one_grant_are_renewed_once(servicers, monkeypatch):
+def test_handles_of_one_grant_are_renewed_once(servicers):
     """The same handle 256 times, or 256 handles of the same grant: each was verified and minted
     anew.
     """
@@ -140,7 +138,7 @@ def test_handles_of_one_grant_are_renewed_once(servicers, monkeypatch):
         *(rig.handle("thrice") for _ in range(20)),
     ]
     true = rig.verifier.read
-    monkeypatch.setattr(rig.verifier, "read", lambda token: read.append(token) or true(token))
+    rig.verifier.instead(read=lambda token: read.append(token) or true(token))
     for _ in range(3):
         answer = servicers.call(
             CAPABILITY, "RenewHandles", capability_pb2.RenewHandlesRequest(tokens=tokens)
@@ -156,10 +154,10 @@ def use_up(rig, who) -> None:
             rig.budget.charge(who, 1000)
 
 
-def test_who_has_used_up_its_budget_gets_no_handle_minted(servicers, monkeypatch):
+def test_who_has_used_up_its_budget_gets_no_handle_minted(servicers):
     rig = servicers.rig
     use_up(rig, peer(APP))
-    monkeypatch.setattr(rig.mint, "mint", lambda _: pytest.fail("minted"))
+    rig.mint.instead(mint=lambda _: pytest.fail("minted"))
     failure = servicers.call(
         CAPABILITY, "IssueHandles", capability_pb2.IssueHandlesRequest(grants=["thrice"])
     )
@@ -177,7 +175,7 @@ def test_a_renewal_that_cannot_be_paid_is_no_loss_of_the_handle(servicers):
     )
 
 
-def test_keys_of_new_contexts_are_paid_before_they_are_derived(servicers, monkeypatch):
+def test_keys_of_new_contexts_are_paid_before_they_are_derived(servicers):
     """Each transcript is a context of its own: a derivation and an attestation in the token for
     whoever makes one up.
     """
@@ -188,7 +186,7 @@ def test_keys_of_new_contexts_are_paid_before_they_are_derived(servicers, monkey
     )
     assert len(servicers.call(SIGNING, "GetPublicKeys", ask).keys) == 1
     use_up(rig, peer(APP))
-    monkeypatch.setattr(rig.token, "hmac", lambda *_: pytest.fail("derived"))
+    rig.token.instead(hmac=lambda *_: pytest.fail("derived"))
     assert len(servicers.call(SIGNING, "GetPublicKeys", ask).keys) == 1, (
         "what is held costs nothing more"
     )
@@ -296,12 +294,12 @@ def test_what_is_no_message_is_refused_as_malformed(servicers):
     ],
 )
 def test_every_exception_is_a_typed_failure_and_none_gives_its_text_away(
-    servicers, monkeypatch, error, reason, capsys
+    servicers, error, reason, capsys
 ):
     def broken(*_, **__):
         raise error
 
-    monkeypatch.setattr(servicers.rig.store, "resolve", broken)
+    servicers.rig.store.instead(resolve=broken)
     request = signing_pb2.ResolveIntentRequest(
         handle=servicers.rig.handle(), intent_id=new_intent_id()
     )
@@ -353,11 +351,11 @@ def test_records_that_are_not_written_are_not_paid_for(rig, monkeypatch, fate):
     if fate == "taken before":
         assert servicers.call(EVIDENCE, "SubmitAudit", good).accepted_through == 4000
     if fate == "the store is away":
-        monkeypatch.setattr(rig.store, "submit_audit", away)
+        rig.store.instead(submit_audit=away)
     for _ in range(3 * MIB // len(asked.batch)):
         ended = servicers.call(EVIDENCE, "SubmitAudit", asked)
         assert not isinstance(ended, Ended) or not ended.because_of(reasons.REASON_RATE_LIMITED)
-    monkeypatch.setattr(rig.store, "submit_audit", true)
+    rig.store.instead(submit_audit=true)
     assert servicers.call(EVIDENCE, "SubmitAudit", good).accepted_through == 4000
     assert written == ["reported"]
 
@@ -373,12 +371,12 @@ def test_an_intent_that_could_not_be_closed_is_not_paid_for(rig, monkeypatch):
         raise StoreUnavailableError("full")
 
     request = signing_pb2.ResolveIntentRequest(handle=rig.handle(), intent_id=new_intent_id())
-    monkeypatch.setattr(rig.store, "resolve", full)
+    rig.store.instead(resolve=full)
     for _ in range(10):
         assert servicers.call(SIGNING, "ResolveIntent", request).because_of(
             reasons.REASON_STORE_UNAVAILABLE
         )
-    monkeypatch.setattr(rig.store, "resolve", true)
+    rig.store.instead(resolve=true)
     assert servicers.call(SIGNING, "ResolveIntent", request).HasField("never")
 
 

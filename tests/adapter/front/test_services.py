@@ -149,7 +149,7 @@ def test_unary_calls_at_work_hold_a_place_until_they_are_answered(tmp_path, monk
         stack.callback(go_on.set)
         app = App(stack.enter_context(replica.as_(APP)))
         token = app.handles()["orders-jwt"].token
-        monkeypatch.setattr(replica.rig.store, "resolve", hanging)
+        replica.rig.store.instead(resolve=hanging)
         asked = [
             signing_pb2.ResolveIntentRequest(handle=token, intent_id=new_intent_id())
             for _ in range(4)

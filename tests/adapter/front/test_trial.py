@@ -82,11 +82,11 @@ def test_without_an_authority(rig, tmp_path):
         tried(rig, config_of(rig, tmp_path))
 
 
-def test_with_an_authority_that_has_ended(rig, tmp_path, monkeypatch):
+def test_with_an_authority_that_has_ended(rig, tmp_path):
     config = config_of(rig, tmp_path)
     provision_all(rig.policy, rig.token, rig.store, now_ms(), realm_of(config.identity, rig.policy))
     past = [replace(row, expires_ms=now_ms() - 1) for row in rig.store.authorities()]
-    monkeypatch.setattr(rig.store, "authorities", lambda: past)
+    rig.store.instead(authorities=lambda: past)
     with pytest.raises(SettingsError, match="authority status"):
         tried(rig, config)
 

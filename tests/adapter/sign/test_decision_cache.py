@@ -19,7 +19,7 @@ from support.adapter_rig import OTHER, AdapterRig, peer
 
 
 @pytest.fixture
-def decided(rig, monkeypatch):
+def decided(rig):
     """Counts how often a group was really decided."""
     count, signable = [0], rig.admission.signable
 
@@ -27,7 +27,7 @@ def decided(rig, monkeypatch):
         count[0] += 1
         return signable(*arguments)
 
-    monkeypatch.setattr(rig.admission, "signable", counting)
+    rig.admission.instead(signable=counting)
     return count
 
 

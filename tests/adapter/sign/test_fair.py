@@ -42,10 +42,7 @@ class Crowd:
                 threading.Event().wait(0.001)
 
     def standing(self) -> int:
-        crowds = [self.lane._waiting]
-        for _ in GREEDY:
-            crowds = [each for crowd in crowds for each in crowd.values()]
-        return sum(map(len, crowds))
+        return self.lane.standing
 
     def finish(self) -> list[fair.Flow]:
         self.lane.give()
@@ -102,9 +99,8 @@ def test_whoever_comes_back_from_a_pause_has_no_claim_on_what_it_did_not_use():
     assert crowd.finish()[:10].count(GREEDY) >= 4
 
 
-def test_a_turn_that_does_not_come_is_an_overload_and_leaves_no_trace(monkeypatch):
-    monkeypatch.setattr(fair, "WAIT_SECONDS", 0.01)
-    lane = Lane(1)
+def test_a_turn_that_does_not_come_is_an_overload_and_leaves_no_trace():
+    lane = Lane(1, wait_s=0.01)
     lane.take(GREEDY, TURN_US)
     with pytest.raises(FailureError) as caught:
         lane.take(STRANGER, TURN_US)
@@ -120,26 +116,22 @@ def test_what_is_remembered_is_bounded():
     for number in range(fair.MOST):
         lane.take(("demo", f"app {number}", b"", ""), TURN_US)
         lane.give()
-    assert len(lane._used) <= fair.MOST + 4
+    assert lane.remembered <= fair.MOST + 4
 
 
 def test_whoever_is_alone_computes_without_a_pause():
     turns = Turns(2)
     with Turn(turns, GREEDY) as turn:
         turn.spend(100 * TURN_US)
-        assert turns.large._free == 1, "large, and yet nobody to let go first"
+        assert turns.large.free == 1, "large, and yet nobody to let go first"
         assert not turn.company
 
 
-def test_what_is_large_waits_until_what_is_small_has_finished(monkeypatch):
+def test_what_is_large_waits_until_what_is_small_has_finished():
     """A commit of four signatures waited behind pieces of a thousand, once for each time that it
     needed Python's lock.
     """
-    for name in ("CALM_SECONDS", "LONG_CALM_SECONDS"):
-        monkeypatch.setattr(fair, name, 30.0)
-    turns, waits, went_on = Turns(2), threading.Event(), threading.Event()
-    wait_for = turns._calm.wait_for
-    monkeypatch.setattr(turns._calm, "wait_for", lambda *how: waits.set() or wait_for(*how))
+    turns, went_on = Turns(2, calm_s=(30.0, 30.0)), threading.Event()
     with Turn(turns, STRANGER) as small:
         small.spend(TURN_US)
 
@@ -150,7 +142,8 @@ def test_what_is_large_waits_until_what_is_small_has_finished(monkeypatch):
 
         thread = threading.Thread(target=large)
         thread.start()
-        assert waits.wait(10)
+        while not turns.waiting:
+            threading.Event().wait(0.001)
         assert not went_on.is_set()
     assert went_on.wait(10)
     thread.join(10)
@@ -163,17 +156,15 @@ def test_what_is_large_does_not_wait_for_long():
         for _ in range(5):
             large.spend(SMALL_US)
         assert large.company
-    assert turns._small_ones == 0
-    assert not turns._inside
+    assert turns.small_ones == 0
+    assert turns.about == 0
 
 
-def test_what_is_small_counts_too_where_parts_are_held_against_each_other(monkeypatch):
+def test_what_is_small_counts_too_where_parts_are_held_against_each_other():
     """Only what was large counted, so whoever alone sent large batches never had more than its
     part.
     """
-    monkeypatch.setattr(fair, "CALM_SECONDS", 0.0)
-    monkeypatch.setattr(fair, "LONG_CALM_SECONDS", 30.0)
-    turns, went_on = Turns(2), threading.Event()
+    turns, went_on = Turns(2, calm_s=(0.0, 30.0)), threading.Event()
 
     def large() -> None:
         with Turn(turns, GREEDY) as turn:

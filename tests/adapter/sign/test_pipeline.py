@@ -169,13 +169,13 @@ def test_the_rate_is_kept_and_leaves_the_intent_free(rig):
     assert rig.store.find(peer().spiffe_id, [intents[2]]) == {}
 
 
-def test_beyond_the_rate_the_token_has_no_work(rig, monkeypatch):
+def test_beyond_the_rate_the_token_has_no_work(rig):
     """A workload held to one signature a second could have the token derive for every context it
     named, at any rate.
     """
     assert all(item.signature for item in rig.sign(b"1", b"2", handle=rig.handle("slow")))
     derived = []
-    monkeypatch.setattr(rig.keyring, "signer", lambda *about: derived.append(about))
+    rig.keyring.instead(signer=lambda *about: derived.append(about))
     items = rig.sign(
         b"3", b"4", handle=rig.handle("slow")
     )  # another handle: nothing is remembered of it
@@ -183,7 +183,7 @@ def test_beyond_the_rate_the_token_has_no_work(rig, monkeypatch):
     assert not derived
 
 
-def test_a_batch_that_is_decided_anew_keeps_its_rate_and_is_recorded_once(rig, monkeypatch):
+def test_a_batch_that_is_decided_anew_keeps_its_rate_and_is_recorded_once(rig):
     """A revocation of something else moves the epoch under the batch: the second round used to let
     everything pass.
     """
@@ -196,7 +196,7 @@ def test_a_batch_that_is_decided_anew_keeps_its_rate_and_is_recorded_once(rig, m
             )
         return commit(epoch, drafts, now)
 
-    monkeypatch.setattr(rig.store, "commit", late)
+    rig.store.instead(commit=late)
     intents = [b"\x00" * 16, *(new_intent_id() for _ in range(3))]
     before = rig.store.control().tree_size
     items = rig.sign(b"0", b"1", b"2", b"3", intents=intents, handle=rig.handle("slow"))
@@ -248,7 +248,7 @@ def test_an_intent_older_than_the_window_needs_no_collection_to_be_refused(rig):
     assert item.signature
 
 
-def test_a_revocation_between_decision_and_commit_wins(rig, monkeypatch):
+def test_a_revocation_between_decision_and_commit_wins(rig):
     """The batch was decided and signed under the old epoch; the commit finds it moved, and the
     second round refuses.
     """
@@ -263,7 +263,7 @@ def test_a_revocation_between_decision_and_commit_wins(rig, monkeypatch):
             )
         return commit(epoch, drafts, now)
 
-    monkeypatch.setattr(rig.store, "commit", late)
+    rig.store.instead(commit=late)
     (item,) = rig.sign(b"m")
     assert revoked
     assert item.failure.reason == reasons.REASON_HANDLE_REVOKED
@@ -280,11 +280,11 @@ def test_a_token_that_fails_gives_unavailable_and_binds_nothing(rig, after):
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError("full"), CommitUnknownError("lost")])
-def test_a_store_that_fails_releases_nothing(rig, monkeypatch, error):
+def test_a_store_that_fails_releases_nothing(rig, error):
     def broken(*_):
         raise error
 
-    monkeypatch.setattr(rig.store, "commit", broken)
+    rig.store.instead(commit=broken)
     with pytest.raises(type(error)):
         rig.sign(b"m")
 
@@ -340,7 +340,7 @@ def test_forged_handles_are_charged_before_they_are_verified(rig, monkeypatch):
     good, others = rig.handle(), rig.handle("others", peer(OTHER))
     rig.sign(b"warm", handle=good)
     read, true = [], rig.verifier.read
-    monkeypatch.setattr(rig.verifier, "read", lambda token: read.append(token) or true(token))
+    rig.verifier.instead(read=lambda token: read.append(token) or true(token))
     monkeypatch.setattr(pipeline_module, "pause", lambda _: None)
     seen = set()
     for batch in range(20):
@@ -353,9 +353,9 @@ def test_forged_handles_are_charged_before_they_are_verified(rig, monkeypatch):
     assert rig.sign(b"m", who=peer(OTHER), handle=others)[0].signature
 
 
-def test_the_same_forged_handle_in_every_group_is_verified_once(rig, monkeypatch):
+def test_the_same_forged_handle_in_every_group_is_verified_once(rig):
     read, true = [], rig.verifier.read
-    monkeypatch.setattr(rig.verifier, "read", lambda token: read.append(token) or true(token))
+    rig.verifier.instead(read=lambda token: read.append(token) or true(token))
     assert failures(rig, batch_of([b"forged"] * 256)) <= {
         reasons.REASON_HANDLE_FORGED,
         reasons.REASON_RATE_LIMITED,
@@ -402,13 +402,11 @@ def in_company(rig):
     rig.turns.arrives(("else", "somebody", b"key"))
 
 
-def test_where_others_are_about_a_large_batch_is_committed_in_pieces(rig, monkeypatch):
+def test_where_others_are_about_a_large_batch_is_committed_in_pieces(rig):
     """A commit of a thousand signatures kept everybody's next one waiting for it."""
     sizes, commit = [], rig.store.commit
-    monkeypatch.setattr(
-        rig.store,
-        "commit",
-        lambda epoch, drafts, now: sizes.append(len(drafts)) or commit(epoch, drafts, now),
+    rig.store.instead(
+        commit=lambda epoch, drafts, now: sizes.append(len(drafts)) or commit(epoch, drafts, now)
     )
     in_company(rig)
     items = rig.sign(*[b"%d" % number for number in range(300)])
@@ -418,7 +416,7 @@ def test_where_others_are_about_a_large_batch_is_committed_in_pieces(rig, monkey
     assert sum(sizes) == 300
 
 
-def test_what_was_committed_goes_out_though_the_store_fails_then(rig, monkeypatch):
+def test_what_was_committed_goes_out_though_the_store_fails_then(rig):
     """The rest did not happen, and may be sent again; nothing is signed without being answered."""
     calls, commit = [], rig.store.commit
 
@@ -428,7 +426,7 @@ def test_what_was_committed_goes_out_though_the_store_fails_then(rig, monkeypatc
             raise StoreUnavailableError("gone")
         return commit(epoch, drafts, now)
 
-    monkeypatch.setattr(rig.store, "commit", fails_later)
+    rig.store.instead(commit=fails_later)
     in_company(rig)
     size = rig.store.control().tree_size
     intents = [new_intent_id() for _ in range(300)]
@@ -443,7 +441,7 @@ def test_what_was_committed_goes_out_though_the_store_fails_then(rig, monkeypatc
     assert rig.store.control().tree_size - size == 300
 
 
-def test_what_was_committed_names_its_key_though_the_store_fails_then(rig, monkeypatch):
+def test_what_was_committed_names_its_key_though_the_store_fails_then(rig):
     """It went out as a signature of nobody's: an agent cannot hand that on, and it was lost."""
     calls, commit = [], rig.store.commit
 
@@ -453,7 +451,7 @@ def test_what_was_committed_names_its_key_though_the_store_fails_then(rig, monke
             raise StoreUnavailableError("gone")
         return commit(epoch, drafts, now)
 
-    monkeypatch.setattr(rig.store, "commit", fails_later)
+    rig.store.instead(commit=fails_later)
     in_company(rig)
     request = pb.SignRequest(batch_id=1, handles=[rig.handle()])
     group = request.groups.add(algorithm=algorithms.ALGORITHM_ED25519)
@@ -465,7 +463,7 @@ def test_what_was_committed_names_its_key_though_the_store_fails_then(rig, monke
     assert told.signed_by.kid
 
 
-def test_a_revocation_between_two_pieces_wins(rig, monkeypatch):
+def test_a_revocation_between_two_pieces_wins(rig):
     """What the first piece signed is in the ledger and does not leave: its handle was revoked
     before the batch was answered.
     """
@@ -478,7 +476,7 @@ def test_a_revocation_between_two_pieces_wins(rig, monkeypatch):
             rig.store.revoke(kind, target, lambda _: b"leaf", now_ms())
         return commit(epoch, drafts, now)
 
-    monkeypatch.setattr(rig.store, "commit", revoked_then)
+    rig.store.instead(commit=revoked_then)
     in_company(rig)
     items = rig.sign(*([b"m"] * 200), handle=handle)
     assert not any(item.signature for item in items)
@@ -488,7 +486,7 @@ def test_a_revocation_between_two_pieces_wins(rig, monkeypatch):
     }
 
 
-def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig, monkeypatch):
+def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig):
     """The piece before it was committed, its own was not: told "refused", and signed when it was
     sent again (I5).
     """
@@ -500,11 +498,9 @@ def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig, monkeypatch)
             raise StoreUnavailableError("gone")
         return commit(epoch, drafts, now)
 
-    monkeypatch.setattr(rig.store, "commit", fails_later)
-    monkeypatch.setattr(
-        rig.store,
-        "append",
-        lambda *_: pytest.fail("after the failure") if calls[1:] else append(*_),
+    rig.store.instead(commit=fails_later)
+    rig.store.instead(
+        append=lambda *_: pytest.fail("after the failure") if calls[1:] else append(*_)
     )
     in_company(rig)
     suffix = signing_pb2.ContextSuffix(role="issuer")
@@ -531,7 +527,7 @@ def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig, monkeypatch)
     assert rig.sign(b"m", intents=[misfit.intent_id])[0].signature
 
 
-def revoking(rig, monkeypatch, then=lambda call: None):
+def revoking(rig, then=lambda call: None):
     """At every second commit something is revoked first that this batch does not need; `then` is
     told which commit it is.
     """
@@ -546,7 +542,7 @@ def revoking(rig, monkeypatch, then=lambda call: None):
         then(len(calls))
         return commit(epoch, drafts, now)
 
-    monkeypatch.setattr(rig.store, "commit", committing)
+    rig.store.instead(commit=committing)
     in_company(rig)
 
 
@@ -564,12 +560,12 @@ def store_is_gone(call):
     ids=["the store is gone", "revoked again and again"],
 )
 def test_what_a_piece_signed_before_something_was_revoked_is_not_said_not_to_have_happened(
-    rig, monkeypatch, then, rest
+    rig, then, rest
 ):
     """Decided anew, the batch failed as a whole, "unavailable: it did not happen", and a part of it
     was in the ledger (I5).
     """
-    revoking(rig, monkeypatch, then)
+    revoking(rig, then)
     intents = [new_intent_id() for _ in range(200)]
     items = rig.sign(*([b"m"] * 200), intents=intents, handle=rig.handle())
     stored = set(rig.store.find(peer().spiffe_id, intents))
@@ -582,7 +578,7 @@ def test_what_a_piece_signed_before_something_was_revoked_is_not_said_not_to_hav
     )
 
 
-def test_what_a_piece_signed_is_not_refused_by_the_next_attempt(rig, monkeypatch):
+def test_what_a_piece_signed_is_not_refused_by_the_next_attempt(rig):
     """The handle's life ended while the batch was decided anew: some of it was signed, and not
     refused.
     """
@@ -592,11 +588,9 @@ def test_what_a_piece_signed_is_not_refused_by_the_next_attempt(rig, monkeypatch
     def over(call):
         if call == 2:
             rig.handles.clear()
-            monkeypatch.setattr(
-                rig.verifier, "read", lambda _: attempts.append(1) or true(b"forged")
-            )
+            rig.verifier.instead(read=lambda _: attempts.append(1) or true(b"forged"))
 
-    revoking(rig, monkeypatch, over)
+    revoking(rig, over)
     intents = [new_intent_id() for _ in range(200)]
     items = rig.sign(*([b"m"] * 200), intents=intents, handle=handle)
     assert attempts
@@ -611,7 +605,7 @@ def test_a_batch_that_is_kept_waiting_for_its_budget_keeps_nobody_else(rig, monk
     waited for it, in vain.
     """
     small = []
-    monkeypatch.setattr(pipeline_module, "pause", lambda _: small.append(rig.turns._small_ones))
+    monkeypatch.setattr(pipeline_module, "pause", lambda _: small.append(rig.turns.small_ones))
     while not small:
         rig.sign(
             *([b"m"] * 1024), handle=rig.handle(), context=signing_pb2.ContextSuffix(role="nobody")
@@ -619,13 +613,13 @@ def test_a_batch_that_is_kept_waiting_for_its_budget_keeps_nobody_else(rig, monk
     assert small == [0]
 
 
-def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig, monkeypatch):
+def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig):
     """A token hangs: two batches that wait for what a third asked of it had all turns, and nobody
     signed with keys in memory.
     """
     handle = rig.handle()
     reached, go_on, waiting = threading.Event(), threading.Event(), threading.Event()
-    true, aside = rig.token.hmac, rig.keyring._aside
+    true, aside = rig.token.hmac, rig.token_turns.aside
     rig.commitments.for_tenant("demo")
 
     def hanging(label, data):
@@ -639,8 +633,8 @@ def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig, monkeypatch)
             waiting.set()
             yield
 
-    monkeypatch.setattr(rig.token, "hmac", hanging)
-    monkeypatch.setattr(rig.keyring, "_aside", seen)
+    rig.token.instead(hmac=hanging)
+    rig.token_turns.instead(aside=seen)
     in_company(rig)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(rig.sign, b"m", handle=handle)
@@ -648,19 +642,17 @@ def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig, monkeypatch)
         second = pool.submit(rig.sign, b"m", handle=handle)
         try:
             assert waiting.wait(30)
-            assert rig.turns.small._free == 2
-            assert rig.turns._small_ones == 1, "the one that is there for company"
+            assert rig.turns.small.free == 2
+            assert rig.turns.small_ones == 1, "the one that is there for company"
         finally:
             go_on.set()
         assert first.result(30)[0].signature
         assert second.result(30)[0].signature
 
 
-def test_whoever_asks_the_token_for_a_public_key_has_no_turn(rig, monkeypatch):
+def test_whoever_asks_the_token_for_a_public_key_has_no_turn(rig):
     free, true = [], rig.token.public_key
-    monkeypatch.setattr(
-        rig.token, "public_key", lambda label: free.append(rig.turns.small._free) or true(label)
-    )
+    rig.token.instead(public_key=lambda label: free.append(rig.turns.small.free) or true(label))
     in_company(rig)
     context = signing_pb2.ContextSuffix(role="signer")
     (item,) = rig.sign(
@@ -686,7 +678,7 @@ def test_a_token_that_hangs_is_not_asked_once_for_each_signature(
         calls.append(1)
         raise TokenUnavailableError("no answer")
 
-    monkeypatch.setattr(rig.token, "sign", hanging)
+    rig.token.instead(sign=hanging)
     monkeypatch.setattr(signing_module, "PATIENCE_S", patience_s)
     in_company(rig)
     direct = pb.SignGroup(
@@ -725,7 +717,7 @@ def test_a_handle_whose_life_ends_while_a_batch_waits_for_its_turns_signs_no_mor
         monkeypatch.setattr(pipeline_module, "now_ms", lambda: true() + 3_600_000)
         return results
 
-    monkeypatch.setattr(rig.store, "commit", an_hour_passes)
+    rig.store.instead(commit=an_hour_passes)
     in_company(rig)
     intents = [new_intent_id() for _ in range(100)]
     items = rig.sign(*([b"m"] * 100), handle=handle, intents=intents)
@@ -762,7 +754,7 @@ def bounded(rig, mib):
 
 
 @pytest.mark.parametrize("what", ["signatures", "refusals"])
-def test_what_a_store_did_not_take_is_not_paid_for(rig, monkeypatch, what):
+def test_what_a_store_did_not_take_is_not_paid_for(rig, what):
     """The store was away for an hour, and who tried again all the while had used up its day's
     evidence when it came back.
     """
@@ -773,14 +765,14 @@ def test_what_a_store_did_not_take_is_not_paid_for(rig, monkeypatch, what):
     def gone(*_):
         raise StoreUnavailableError("gone")
 
-    monkeypatch.setattr(rig.store, "commit", gone)
+    rig.store.instead(commit=gone)
     handle = rig.handle()
     for _ in range(20):
         rig.rates = Buckets(lambda: 0)
         rig.join()
         with pytest.raises(StoreUnavailableError):
             rig.sign(*([b"m"] * 100), handle=handle, context=context)
-    monkeypatch.setattr(rig.store, "commit", true)
+    rig.store.instead(commit=true)
     assert rig.sign(b"m", handle=handle)[0].signature
     rig.quota.reserve(peer(), 900_000)
 
