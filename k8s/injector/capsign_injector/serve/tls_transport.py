@@ -85,6 +85,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        self._wire = None
         if self._last_call is not None:
             self._last_call.cancel()
         self._refuse(exc or ConnectionResetError("no handshake"))
