@@ -150,7 +150,7 @@ def test_batches_in_one_transaction_make_one_segment(store):
         [4, 5],
     ]
     assert check_log(store) == [item.leaf for batch in group for item in batch.drafts]
-    assert store._read(lambda tx: tx.one("SELECT COUNT(*) FROM log_segments"))[0] == 1
+    assert store.read(lambda tx: tx.one("SELECT COUNT(*) FROM log_segments"))[0] == 1
 
 
 def test_a_batch_under_an_old_epoch_does_not_stop_its_neighbours(store):
@@ -238,14 +238,14 @@ def test_what_is_large_is_not_overtaken_for_ever(monkeypatch):
 
 
 class HeldWrites:
-    """In the place of `_write`: the first transaction waits until it is let go."""
+    """In the place of `write`: the first transaction waits until it is let go."""
 
     def __init__(self, store, monkeypatch) -> None:
-        self._real = store._write
+        self._real = store.write
         self.begun = 0
         self.first = threading.Event()
         self.go = threading.Event()
-        monkeypatch.setattr(store, "_write", self)
+        monkeypatch.setattr(store, "write", self)
 
     def __call__(self, work):
         self.begun += 1

@@ -18,6 +18,8 @@ from capsign_adapter.store import faults, schema
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.open import create_store, open_store
 from capsign_adapter.store.postgres_connection import Target
+from capsign_adapter.store.postgres_readers import Readers
+from psycopg_pool import PoolTimeout
 from support.cutting_proxy import CuttingProxy
 from support.drafts import APP, NOW, check_log, draft
 from support.postgres import PostgresServer
@@ -103,15 +105,44 @@ def test_a_server_that_hangs_costs_a_caller_one_wait(proxied, proxy, monkeypatch
     """
     with ThreadPoolExecutor(4) as threads:
         meeting = threading.Barrier(4)
-        for _ in threads.map(lambda _: proxied._read(lambda tx: meeting.wait()), range(4)):
+        for _ in threads.map(lambda _: proxied.read(lambda tx: meeting.wait()), range(4)):
             pass
     monkeypatch.setattr("capsign_adapter.store.postgres_connection.ANSWER_S", 0.3)
     proxy.swallow_from(word)
     with pytest.raises(StoreUnavailableError, match="SilentError"):
         call(proxied)
-    assert len(proxied._readers) >= 3
+    assert proxied._readers.idle >= 3
     monkeypatch.undo()
     call(proxied)
+
+
+def test_readers_that_wait_behind_others_are_told_in_the_end(postgres_place, monkeypatch):
+    monkeypatch.setattr("capsign_adapter.store.postgres_readers.MAX_READERS", 1)
+    monkeypatch.setattr("capsign_adapter.store.postgres_readers.WAIT_S", 0.2)
+    postgres_place.create()
+    borrowed, let_go = threading.Event(), threading.Event()
+
+    def hold(_):
+        borrowed.set()
+        assert let_go.wait(30)
+
+    with closing(postgres_place.open()) as store, ThreadPoolExecutor(1) as threads:
+        holding = threads.submit(store.read, hold)
+        assert borrowed.wait(30)
+        with pytest.raises(StoreUnavailableError, match="readers of this process waited"):
+            store.control()
+        let_go.set()
+        holding.result()
+        assert store.control().tree_size == 0
+
+
+def test_a_reader_is_told_why_there_is_no_connection_and_the_pool_tells_nobody(caplog):
+    """The pool told a caller that it had waited for 10 s, and standard error what libpq said."""
+    target = Target.parse("postgresql://nobody@127.0.0.1:1/nowhere", None)
+    with closing(Readers(target)) as readers, pytest.raises(psycopg.OperationalError) as caught:
+        readers.borrow()
+    assert not isinstance(caught.value, PoolTimeout)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("happened", [False, True])

@@ -53,7 +53,7 @@ def test_processes_that_commit_side_by_side_make_one_dense_log(place):
 
 
 def frontier_of(store) -> bytes:
-    row = store._read(lambda tx: tx.one("SELECT frontier FROM control WHERE id = 1"))
+    row = store.read(lambda tx: tx.one("SELECT frontier FROM control WHERE id = 1"))
     return Frontier.decode(bytes(row[0])).root()
 
 

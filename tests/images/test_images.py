@@ -42,6 +42,7 @@ ABSENT = {
         "pkcs11",
         "psycopg",
         "psycopg_binary",
+        "psycopg_pool",
         "yaml",
         "aiohttp",
     },

@@ -14,6 +14,7 @@ from typing import Any
 from capsign_adapter import __main__
 from capsign_adapter.sign import release
 from capsign_adapter.store import intents, log, sqlite
+from capsign_adapter.store.transaction import WRITE_HEAD
 
 STEPS = (
     "signed",
@@ -45,6 +46,7 @@ def install(crash: Crash) -> None:
     """Put the steps around what the real program does, commits of signatures only."""
     plain, sequence, answer = intents.commit_plain, log.sequence, release.answer
     run, insert = sqlite._SqliteTransaction.run, sqlite._SqliteTransaction.insert
+    send = sqlite._SqliteTransaction.send
     inside = [False]
 
     def commit_plain(*arguments: Any) -> Any:
@@ -66,12 +68,15 @@ def install(crash: Crash) -> None:
         if commits:
             crash.at("committing")
         result = run(transaction, sql, *values)
-        if inside[0] and sql == sqlite.WRITE_HEAD:
-            crash.at("head written")
         if commits:
             inside[0] = False
             crash.at("committed")
         return result
+
+    def sent(transaction: Any, sql: str, *values: Any) -> None:
+        send(transaction, sql, *values)
+        if inside[0] and sql == WRITE_HEAD:
+            crash.at("head written")
 
     def released(batch: Any) -> Any:
         answered = answer(batch)
@@ -88,6 +93,7 @@ def install(crash: Crash) -> None:
     log.sequence = counted("sequenced", sequence)
     release.answer = released
     sqlite._SqliteTransaction.run = statement
+    sqlite._SqliteTransaction.send = sent
     sqlite._SqliteTransaction.insert = counted("inserted", insert)
     sqlite.SqliteStore.commit = commit
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,29 +20,23 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from capsign_adapter.store import faults, log, migrate, schema
+from capsign_adapter.store import faults, migrate
+from capsign_adapter.store.engine import head_of
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.postgres_connection import Link, SilentError, Target, from_postgres
+from capsign_adapter.store.postgres_readers import Readers
 from capsign_adapter.store.relational import RelationalStore
 from capsign_adapter.store.transaction import (
     READ_HEAD,
-    WRITE_HEAD,
     Head,
     Reader,
     Row,
     Table,
-    Transaction,
 )
 
 Result = TypeVar("Result")
 
 DIALECT: Final = "postgresql"
-
-MAX_IDLE_READERS = 8
-"""Reading connections kept open."""
-
-MAX_READERS = 32
-"""Reading connections of one process; more threads than that wait for a turn."""
 
 WAIT_S = 10.0
 """Longest wait for a turn inside this process, seconds."""
@@ -75,7 +70,7 @@ class _PostgresTransaction:
     """
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self.link = link
         self._waiting: list[tuple[bytes, Sequence[Any]]] = []
 
     def one(self, sql: str, *parameters: Any) -> Row | None:
@@ -102,93 +97,68 @@ class _PostgresTransaction:
 
     def _ask(self, sql: bytes, parameters: Sequence[Any]) -> psycopg.Cursor[Row]:
         if not self._waiting:
-            return self._link.execute(sql, parameters)
+            return self.link.execute(sql, parameters)
         waiting, self._waiting = self._waiting, []
-        with self._link.pipeline():
+        with self.link.pipeline():
             for statement, values in waiting:
-                self._link.execute(statement, values)
-            return self._link.execute(sql, parameters)
+                self.link.execute(statement, values)
+            return self.link.execute(sql, parameters)
 
 
-class PostgresStore(RelationalStore):
+class PostgresStore(RelationalStore[_PostgresTransaction]):
     """Open an existing deployment. `create_postgres` makes one. Connections are made anew when they
     break.
     """
+
+    begin_snapshot = _BEGIN_SNAPSHOT
 
     def __init__(self, url: str, password_file: Path | None = None, *, trial: bool = False) -> None:
         """`trial`: change nothing. Raises StoreOlderError then, where a start would bring the
         schema up to date.
         """
-        super().__init__()
         self._target = Target.parse(url, password_file)
-        self._turn = threading.Lock()
-        self._reading = threading.BoundedSemaphore(MAX_READERS)
+        super().__init__(DIALECT, str(self._target))
+        self._writing = threading.Lock()
         self._writer: Link | None = None
-        self._readers: list[Link] = []
-        self._closed = threading.Event()
+        self._readers = Readers(self._target)
         try:
-            self._upgrade(trial=trial)
+            self._open(trial=trial)
         except BaseException:
             self.close()
             raise
 
-    @property
-    def name(self) -> str:
-        return DIALECT
-
-    def __repr__(self) -> str:
-        return f"PostgresStore({self._target})"
-
     def clock_ms(self) -> int:
-        row = self._read(
+        row = self.read(
             lambda tx: tx.one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
         )
         assert row is not None
         return int(row[0])
 
     def size_bytes(self) -> int:
-        row = self._read(lambda tx: tx.one(_SIZE))
+        row = self.read(lambda tx: tx.one(_SIZE))
         assert row is not None
         return int(row[0])
 
-    def _upgrade(self, *, trial: bool) -> None:
-        if not self._read(_has_schema):
+    def _open(self, *, trial: bool) -> None:
+        if not self.read(_has_schema):
             raise faults.StoreMissingError(
-                f"{self._target} holds no capsign schema. If this deployment had one, "
-                f"restore it; if it is new, "
-                f"{faults.MAKE_ONE}."
+                f"{self._place} holds no capsign schema. If this deployment had one, restore it; "
+                f"if it is new, {faults.MAKE_ONE}."
             )
-        applied = self._read(migrate.check_version)
-        if trial:
-            migrate.demand_current(applied)
-        if applied < schema.LATEST:
-            self._write(
-                lambda tx, _: migrate.upgrade(tx, DIALECT, migrate.check_version(tx), _now_ms())
-            )
-        self._write(lambda tx, head: log.check_tail(tx, head))
+        self.bring_up_to_date(_now_ms(), trial=trial)
 
-    def _write(self, work: Callable[[Transaction, Head], Result]) -> Result:
-        if not self._turn.acquire(timeout=WAIT_S):
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._writing.acquire(timeout=WAIT_S):
             raise StoreUnavailableError(
-                f"{self._target}: the writers of this process waited {WAIT_S:g} s for their turn."
+                f"{self._place}: the writers of this process waited {WAIT_S:g} s for their turn."
             )
         try:
-            self._check_open()
-            link, head = self._begin()
-            tx = _PostgresTransaction(link)
-            try:
-                result = self._work(tx, head, work)
-            except BaseException as error:
-                self._roll_back(link)
-                if isinstance(error, psycopg.Error):
-                    raise from_postgres(error, self._target) from error
-                raise
-            self._commit(link, tx)
-            return result
+            yield
         finally:
-            self._turn.release()
+            self._writing.release()
 
-    def _begin(self) -> tuple[Link, Head]:
+    def _begin(self) -> tuple[_PostgresTransaction, Head]:
         """A connection whose transaction holds the control row. One that died while idle is
         replaced: nothing was asked of it.
         """
@@ -199,63 +169,44 @@ class PostgresStore(RelationalStore):
                     link = self._writer = self._target.connect()
                 cursor = link.execute(_BEGIN_AND_LOCK.encode())
                 cursor.nextset()
-                row = cursor.fetchone()
+                return _PostgresTransaction(link), head_of(cursor.fetchone())
             except psycopg.Error as error:
-                lost = link is None or link.closed
-                self._roll_back(link)
-                if idle and lost and not isinstance(error, SilentError):
-                    continue
-                raise from_postgres(error, self._target) from error
-            except BaseException:
-                self._roll_back(link)
-                raise
-            if row is None:
-                self._roll_back(link)
-                raise faults.StoreDamagedError(
-                    "The control row is gone. Stop every replica; restore a backup."
-                )
-            return link, Head(row[0], row[1], row[2], bytes(row[3]))
+                lost = link is not None and link.closed and not isinstance(error, SilentError)
+                if not (idle and lost):
+                    raise
+                self._drop_writer()
 
-    @staticmethod
-    def _work(
-        tx: _PostgresTransaction, head: Head, work: Callable[[Transaction, Head], Result]
-    ) -> Result:
-        before = (head.epoch, head.watermark_ms, head.tree_size)
-        result = work(tx, head)
-        if (head.epoch, head.watermark_ms, head.tree_size) != before:
-            tx.send(WRITE_HEAD, head.epoch, head.watermark_ms, head.tree_size, head.frontier)
-        return result
-
-    def _commit(self, link: Link, tx: _PostgresTransaction) -> None:
+    def _commit(self, writer: _PostgresTransaction) -> None:
+        link = writer.link
         link.warned = False
         try:
-            answer = tx.commit()
+            answer = writer.commit()
         except psycopg.Error as error:
             # An error that leaves the session alive came from the server, which has rolled back.
             # Otherwise the answer was lost.
             refused = not link.closed and error.sqlstate is not None
-            self._roll_back(link)
+            self._roll_back()
             if refused:
                 raise from_postgres(error, self._target) from error
             raise CommitUnknownError(
-                f"{self._target}: the connection broke during commit."
+                f"{self._place}: the connection broke during commit."
             ) from error
         except BaseException:
             self._drop_writer()
             raise
         if answer != "COMMIT":
             raise StoreUnavailableError(
-                f"{self._target}: the server rolled the transaction back ({answer})."
+                f"{self._place}: the server rolled the transaction back ({answer})."
             )
         if link.warned:
             # It gave up waiting for its synchronous standby (SyncRepWaitForLSN): after a failover
             # this would never have happened.
             raise CommitUnknownError(
-                f"{self._target}: the server committed, and no standby has confirmed it."
+                f"{self._place}: the server committed, and no standby has confirmed it."
             )
 
-    def _roll_back(self, link: Link | None) -> None:
-        """Leave the connection without a transaction, or without a connection."""
+    def _roll_back(self) -> None:
+        link = self._writer
         if link is None:
             return
         try:
@@ -271,68 +222,27 @@ class PostgresStore(RelationalStore):
         if link is not None:
             link.close()
 
-    def _read(self, work: Callable[[Reader], Result], *, snapshot: bool = False) -> Result:
-        if not self._reading.acquire(timeout=WAIT_S):
-            raise StoreUnavailableError(
-                f"{self._target}: the readers of this process waited {WAIT_S:g} s for a connection."
-            )
+    def _borrow(self) -> _PostgresTransaction:
         try:
-            while True:
-                self._check_open()
-                link, idle = self._borrow()
-                try:
-                    result = _read_with(link, work, snapshot)
-                except BaseException as error:
-                    lost = link.closed
-                    link.close()
-                    if isinstance(error, psycopg.Error):
-                        # Reading twice is harmless; every idle connection of a restarted server is
-                        # dead. One that is silent is not: the next would be too, and each takes its
-                        # whole wait.
-                        if idle and lost and not isinstance(error, SilentError):
-                            continue
-                        raise from_postgres(error, self._target) from error
-                    raise
-                self._give_back(link)
-                return result
-        finally:
-            self._reading.release()
-
-    def _borrow(self) -> tuple[Link, bool]:
-        try:
-            return self._readers.pop(), True
-        except IndexError:
-            pass
-        try:
-            return self._target.connect(), False
+            return _PostgresTransaction(self._readers.borrow())
         except psycopg.Error as error:
             raise from_postgres(error, self._target) from error
 
-    def _give_back(self, link: Link) -> None:
-        if len(self._readers) < MAX_IDLE_READERS and not self._closed.is_set():
-            self._readers.append(link)
-        else:
-            link.close()
+    def _give_back(self, reader: _PostgresTransaction) -> None:
+        self._readers.give_back(reader.link)
 
-    def _check_open(self) -> None:
-        if self._closed.is_set():
-            raise StoreUnavailableError(f"{self._target}: the store was closed.")
+    def _discard(self, reader: _PostgresTransaction, error: BaseException) -> bool:
+        died_idle = self._readers.discard(reader.link, error)
+        return died_idle and isinstance(error, psycopg.Error)
+
+    def _fault_of(self, error: BaseException) -> StoreUnavailableError | None:
+        return from_postgres(error, self._target) if isinstance(error, psycopg.Error) else None
 
     def close(self) -> None:
         self._closed.set()
-        with self._turn:
+        with self._writing:
             self._drop_writer()
-        while self._readers:
-            self._readers.pop().close()
-
-
-def _read_with(link: Link, work: Callable[[Reader], Result], snapshot: bool) -> Result:
-    if snapshot:
-        link.execute(_BEGIN_SNAPSHOT.encode())
-    result = work(_PostgresTransaction(link))
-    if snapshot:
-        link.execute(b"COMMIT")
-    return result
+        self._readers.close()
 
 
 def _has_schema(tx: Reader) -> bool:

@@ -39,6 +39,8 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
         super().__init__(*arguments, **options)
         self.warned = False
         """Whether the server has warned since this was last set to False."""
+        self.served = False
+        """Whether somebody has used it already: it may have died while it was idle."""
         self.add_notice_handler(self._noticed)
 
     def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
@@ -146,20 +148,30 @@ class Target:
             )
         return cls(_DEFAULTS | given, password_file)
 
+    def arguments(self) -> dict[str, Any]:
+        """What to connect with, in autocommit mode; the password as its file has it now."""
+        arguments: dict[str, Any] = {**self.parameters, "autocommit": True}
+        if self.password_file is not None:
+            arguments["password"] = _read_secret(self.password_file)
+        return arguments
+
     def connect(self) -> Link:
         """A connection in autocommit mode that commits durably. Raises psycopg.Error,
         StoreUnavailableError and its kinds.
         """
-        arguments: dict[str, Any] = dict(self.parameters)
-        if self.password_file is not None:
-            arguments["password"] = _read_secret(self.password_file)
-        link = Link.connect(**arguments, autocommit=True)
+        link = Link.connect(**self.arguments())
+        self.check(link)
+        return link
+
+    def check(self, link: Link) -> None:
+        """Set a new connection up, and close it if it is not to be trusted with a commit. Raises as
+        `connect`.
+        """
         try:
             self._check(link)
         except BaseException:
             link.close()
             raise
-        return link
 
     def _check(self, link: Link) -> None:
         if link.info.server_version < OLDEST_SERVER:

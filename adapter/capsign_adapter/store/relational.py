@@ -1,10 +1,7 @@
-"""The store over any relational engine: what each method does inside its one transaction. Engines
-add locks and faults.
-"""
+"""The store over any relational engine: what each method does inside its one transaction."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -19,6 +16,7 @@ from capsign_adapter.model.intents import Committed, Draft, Stored
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import AuthorityEvent, KeyEvent
 from capsign_adapter.store import audit, authorities, intents, ledger, log, registry
+from capsign_adapter.store.engine import Connection, Engine
 from capsign_adapter.store.errors import (
     AuditOutOfOrderError,
     CommitUnknownError,
@@ -37,30 +35,16 @@ _Answers = tuple[list[list[Committed] | None], list[tuple[Any, Exception | None]
 MAX_CACHED_WORKLOADS = 65_536
 
 
-class RelationalStore(ABC):
-    """Implements `Store`; see there for what each method guarantees."""
+class RelationalStore(Engine[Connection]):
+    """Implements `interfaces.whole.Store`; see there for what each method guarantees."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: str, place: str) -> None:
+        super().__init__(dialect, place)
         self._workload_ids: dict[str, int] = {}
         self._group_commit = GroupCommit(self._commit_group)
 
-    @abstractmethod
-    def _write(self, work: Callable[[Transaction, Head], Result]) -> Result:
-        """Run `work` as the only writer of all replicas, write the head back, and return once all
-        of it is durable.
-
-        If `work` raises, nothing is written. Raises StoreUnavailableError and CommitUnknownError as
-        the interface says.
-        """
-
-    @abstractmethod
-    def _read(self, work: Callable[[Reader], Result], *, snapshot: bool = False) -> Result:
-        """Run `work` on what is durable: with `snapshot` all its statements see one state. Raises
-        StoreUnavailableError.
-        """
-
     def control(self) -> Control:
-        row = self._read(lambda tx: tx.one(READ_HEAD))
+        row = self.read(lambda tx: tx.one(READ_HEAD))
         assert row is not None
         return Control(row[0], row[1], row[2])
 
@@ -81,7 +65,7 @@ class RelationalStore(ABC):
         return self._group_commit.submit(Batch(epoch, drafts, hashes, workloads, now_ms))
 
     def _together(self, write: Callable[[Transaction, Head], Result], leaves: int = 1) -> Result:
-        """As `_write`, in the commit of others that write now; see `Errand`."""
+        """As `write`, in the commit of others that write now; see `Errand`."""
         result: Result = self._group_commit.submit(Errand(write, leaves))[0]
         return result
 
@@ -111,11 +95,11 @@ class RelationalStore(ABC):
             return decided, [_run(errand, tx, head) for errand in errands]
 
         try:
-            decided, told = self._write(lambda tx, head: work(tx, head, careful=False))
+            decided, told = self.write(lambda tx, head: work(tx, head, careful=False))
         except intents.RowExistsError:
             # Rolled back. Whatever another replica writes in between, the careful way decides on
             # what is there then.
-            decided, told = self._write(lambda tx, head: work(tx, head, careful=True))
+            decided, told = self.write(lambda tx, head: work(tx, head, careful=True))
         for batch, answer in zip(batches, decided, strict=True):
             if answer is None:
                 batch.error = EpochMovedError()
@@ -136,7 +120,7 @@ class RelationalStore(ABC):
             number = self._workload_ids.get(workload) or _find_workload(tx, workload)
             return intents.fetch(tx, keys, {workload: number}) if number else {}
 
-        return {intent_id: row.stored for (_, intent_id), row in self._read(read).items()}
+        return {intent_id: row.stored for (_, intent_id), row in self.read(read).items()}
 
     def resolve(
         self, workload: str, intent_id: bytes, grant: str, never_leaf: bytes, now_ms: int
@@ -151,7 +135,7 @@ class RelationalStore(ABC):
         )
 
     def collect_garbage(self, now_ms: int, retention_ms: int, limit: int = MAX_COLLECTED) -> int:
-        return self._write(
+        return self.write(
             lambda tx, head: intents.collect_garbage(tx, head, now_ms, retention_ms, limit)
         )
 
@@ -160,19 +144,19 @@ class RelationalStore(ABC):
     def revoke(
         self, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int
     ) -> tuple[int, int]:
-        return self._write(lambda tx, head: registry.revoke(tx, head, kind, target, leaf, now_ms))
+        return self.write(lambda tx, head: registry.revoke(tx, head, kind, target, leaf, now_ms))
 
     def announce(self, replica_id: bytes, working: int, drained: int, lease_ms: int) -> None:
-        self._write(lambda tx, _: registry.announce(tx, replica_id, working, drained, lease_ms))
+        self.write(lambda tx, _: registry.announce(tx, replica_id, working, drained, lease_ms))
 
     def withdraw(self, replica_id: bytes) -> None:
-        self._write(lambda tx, _: tx.send("DELETE FROM replicas WHERE replica_id = ?", replica_id))
+        self.write(lambda tx, _: tx.send("DELETE FROM replicas WHERE replica_id = ?", replica_id))
 
     def laggards(self, epoch: int) -> list[Laggard]:
-        return self._read(lambda tx: registry.laggards(tx, epoch))
+        return self.read(lambda tx: registry.laggards(tx, epoch))
 
     def forget_replicas(self, epoch: int) -> int:
-        return self._write(
+        return self.write(
             lambda tx, _: tx.run("DELETE FROM replicas WHERE working_epoch < ?", epoch)
         )
 
@@ -182,36 +166,36 @@ class RelationalStore(ABC):
             assert row is not None
             return row[0], registry.revocations(tx)
 
-        return self._read(read, snapshot=True)
+        return self.read(read, snapshot=True)
 
     def key_versions(self) -> list[KeyVersionRow]:
-        return self._read(registry.key_versions)
+        return self.read(registry.key_versions)
 
     def add_key_version(self, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
-        return self._write(lambda tx, head: registry.add_key_version(tx, head, row, leaf, now_ms))
+        return self.write(lambda tx, head: registry.add_key_version(tx, head, row, leaf, now_ms))
 
     def move_key_version(
         self, row: KeyVersionRow, event: KeyEvent, leaf: bytes, now_ms: int
     ) -> int:
-        return self._write(
+        return self.write(
             lambda tx, head: registry.move_key_version(tx, head, row, event, leaf, now_ms)
         )
 
     # Certificate authorities.
 
     def authorities(self) -> list[AuthorityRow]:
-        return self._read(authorities.every)
+        return self.read(authorities.every)
 
     def add_authority(self, row: AuthorityRow, newest: int, leaf: bytes, now_ms: int) -> int:
-        return self._write(lambda tx, head: authorities.add(tx, head, row, newest, leaf, now_ms))
+        return self.write(lambda tx, head: authorities.add(tx, head, row, newest, leaf, now_ms))
 
     def move_authority(
         self, row: AuthorityRow, event: AuthorityEvent, leaf: bytes, now_ms: int
     ) -> int:
-        return self._write(lambda tx, head: authorities.move(tx, head, row, event, leaf, now_ms))
+        return self.write(lambda tx, head: authorities.move(tx, head, row, event, leaf, now_ms))
 
     def promise_authority(self, version: int, until_ms: int) -> bool:
-        return self._write(lambda tx, _: authorities.promise(tx, version, until_ms))
+        return self.write(lambda tx, _: authorities.promise(tx, version, until_ms))
 
     # Evidence.
 
@@ -227,13 +211,13 @@ class RelationalStore(ABC):
     def audit_batches(
         self, workload: str = "", first_leaf: int = 0, limit: int = 256
     ) -> list[tuple[int, str, bytes]]:
-        return self._read(lambda tx: audit.batches(tx, workload, first_leaf, limit))
+        return self.read(lambda tx: audit.batches(tx, workload, first_leaf, limit))
 
     def hashes(self, level: int, first: int, count: int) -> list[bytes]:
-        return self._read(lambda tx: log.read_hashes(tx, level, first, count))
+        return self.read(lambda tx: log.read_hashes(tx, level, first, count))
 
     def entries(self, first: int, count: int) -> list[bytes]:
-        return self._read(lambda tx: log.read_entries(tx, first, count))
+        return self.read(lambda tx: log.read_entries(tx, first, count))
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         def save(tx: Transaction, head: Head) -> None:
@@ -253,7 +237,7 @@ class RelationalStore(ABC):
         self._together(save)
 
     def latest_checkpoint(self) -> Checkpoint | None:
-        row = self._read(
+        row = self.read(
             lambda tx: tx.one("SELECT tree_size, root, note, at_ms FROM checkpoint WHERE id = 1")
         )
         return Checkpoint(row[0], bytes(row[1]), bytes(row[2]), row[3]) if row else None
@@ -263,7 +247,7 @@ class RelationalStore(ABC):
     def _workload_id(self, spiffe_id: str) -> int:
         number = self._workload_ids.get(spiffe_id)
         if number is None:
-            number = self._write(lambda tx, _: _number_workload(tx, spiffe_id))
+            number = self.write(lambda tx, _: _number_workload(tx, spiffe_id))
             if len(self._workload_ids) >= MAX_CACHED_WORKLOADS:
                 self._workload_ids.clear()
             self._workload_ids[spiffe_id] = number

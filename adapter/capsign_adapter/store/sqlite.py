@@ -13,25 +13,23 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from capsign_wire import logs
 
-from capsign_adapter.store import faults, log, migrate, schema
+from capsign_adapter.store import faults, migrate
+from capsign_adapter.store.engine import head_of
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.lockfile import LockFile
 from capsign_adapter.store.relational import RelationalStore
 from capsign_adapter.store.transaction import (
     READ_HEAD,
-    WRITE_HEAD,
     Head,
-    Reader,
     Row,
     Table,
-    Transaction,
 )
 
 Result = TypeVar("Result")
@@ -89,22 +87,17 @@ def _insert_statement(table: Table) -> str:
     return f"INSERT INTO {table.name} ({table.column_list}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - constants
 
 
-class SqliteStore(RelationalStore):
+class SqliteStore(RelationalStore[_SqliteTransaction]):
     """Open an existing database file. `create_sqlite` makes one."""
-
-    def size_bytes(self) -> int:
-        files = self._path.parent.glob(f"{glob.escape(self._path.name)}*")
-        return sum(file.stat().st_size for file in files if file.is_file())
 
     def __init__(self, path: Path, *, trial: bool = False) -> None:
         """`trial`: change nothing. Raises StoreOlderError then, where a start would bring the
         schema up to date.
         """
-        super().__init__()
+        super().__init__(DIALECT, str(path))
         self._path = path
         self._identity = _check_files(path)
         self._readers: list[_SqliteTransaction] = []
-        self._closed = threading.Event()
         try:
             self._lock = LockFile(lock_path(path))
         except OSError as error:
@@ -113,22 +106,19 @@ class SqliteStore(RelationalStore):
             ) from None
         try:
             self._writer = _connect(path)
-            self._upgrade(trial=trial)
+            self._open(trial=trial)
         except sqlite3.Error as error:
             self.close()
-            raise faults.from_sqlite(error, str(path)) from error
+            raise faults.from_sqlite(error, self._place) from error
         except BaseException:
             self.close()
             raise
 
-    @property
-    def name(self) -> str:
-        return DIALECT
+    def size_bytes(self) -> int:
+        files = self._path.parent.glob(f"{glob.escape(self._path.name)}*")
+        return sum(file.stat().st_size for file in files if file.is_file())
 
-    def __repr__(self) -> str:
-        return f"SqliteStore({str(self._path)!r})"
-
-    def _upgrade(self, *, trial: bool) -> None:
+    def _open(self, *, trial: bool) -> None:
         tables = {
             row[0]
             for row in self._writer.all("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -138,46 +128,29 @@ class SqliteStore(RelationalStore):
                 f"{self._path} is not a capsign database: it has no schema. Restore the "
                 f"right file; nothing was changed."
             )
-        applied = migrate.check_version(self._writer)
-        if trial:
-            migrate.demand_current(applied)
-        if applied < schema.LATEST:
-            self._write(
-                lambda tx, _: migrate.upgrade(tx, DIALECT, migrate.check_version(tx), _now_ms())
-            )
-        self._write(lambda tx, head: log.check_tail(tx, head))
+        self.bring_up_to_date(_now_ms(), trial=trial)
         if trial:
             return
         with self._lock:
             _lengthen_log(self._writer, self._path)
 
-    def _write(self, work: Callable[[Transaction, Head], Result]) -> Result:
-        with self._lock:
-            self._check_open()
-            self._check_same_file()
-            try:
-                self._writer.run("BEGIN IMMEDIATE")
-                head = _read_head(self._writer)
-                before = (head.epoch, head.watermark_ms, head.tree_size)
-                result = work(self._writer, head)
-                if (head.epoch, head.watermark_ms, head.tree_size) != before:
-                    self._writer.run(
-                        WRITE_HEAD, head.epoch, head.watermark_ms, head.tree_size, head.frontier
-                    )
-            except BaseException as error:
-                self._roll_back()
-                if isinstance(error, sqlite3.Error):
-                    raise faults.from_sqlite(error, str(self._path)) from error
-                raise
-            try:
-                self._writer.run("COMMIT")
-            except sqlite3.Error as error:
-                self._roll_back()
-                raise faults.from_sqlite_commit(error, str(self._path)) from error
-            except BaseException:
-                self._roll_back()
-                raise
-            return result
+    def _turn(self) -> LockFile:
+        return self._lock
+
+    def _begin(self) -> tuple[_SqliteTransaction, Head]:
+        self._check_same_file()
+        self._writer.run("BEGIN IMMEDIATE")
+        return self._writer, head_of(self._writer.one(READ_HEAD))
+
+    def _commit(self, writer: _SqliteTransaction) -> None:
+        try:
+            writer.run("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise faults.from_sqlite_commit(error, self._place) from error
+        except BaseException:
+            self._roll_back()
+            raise
 
     def _roll_back(self) -> None:
         """End whatever transaction is open. A connection that cannot even do that is replaced:
@@ -191,28 +164,24 @@ class SqliteStore(RelationalStore):
             connection.close()
             self._writer = _connect(self._path)
 
-    def _read(self, work: Callable[[Reader], Result], *, snapshot: bool = False) -> Result:
-        self._check_open()
+    def _borrow(self) -> _SqliteTransaction:
         try:
-            reader = self._readers.pop()
+            return self._readers.pop()
         except IndexError:
-            reader = self._connect_reader()
-        try:
-            if snapshot:
-                reader.run("BEGIN")
-            result = work(reader)
-            if snapshot:
-                reader.run("COMMIT")
-        except BaseException as error:
-            reader.connection.close()
-            if isinstance(error, sqlite3.Error):
-                raise faults.from_sqlite(error, str(self._path)) from error
-            raise
+            return self._connect_reader()
+
+    def _give_back(self, reader: _SqliteTransaction) -> None:
         if len(self._readers) < MAX_IDLE_READERS and not self._closed.is_set():
             self._readers.append(reader)
         else:
             reader.connection.close()
-        return result
+
+    def _discard(self, reader: _SqliteTransaction, error: BaseException) -> bool:
+        reader.connection.close()
+        return False
+
+    def _fault_of(self, error: BaseException) -> StoreUnavailableError | None:
+        return faults.from_sqlite(error, self._place) if isinstance(error, sqlite3.Error) else None
 
     def _connect_reader(self) -> _SqliteTransaction:
         self._check_same_file()
@@ -222,10 +191,6 @@ class SqliteStore(RelationalStore):
         except sqlite3.Error as error:
             raise faults.from_sqlite(error, str(self._path)) from error
         return reader
-
-    def _check_open(self) -> None:
-        if self._closed.is_set():
-            raise StoreUnavailableError(f"{self._path}: the store was closed.")
 
     def _check_same_file(self) -> None:
         """A file that was moved away under us still takes writes, durably and where nobody will
@@ -362,15 +327,6 @@ def _lengthen_log(writer: _SqliteTransaction, path: Path) -> None:
         if writer.connection.in_transaction:
             writer.run("ROLLBACK")
         writer.run(CACHE)
-
-
-def _read_head(tx: Reader) -> Head:
-    row = tx.one(READ_HEAD)
-    if row is None:
-        raise faults.StoreDamagedError(
-            "The control row is gone. Stop every replica; restore a backup."
-        )
-    return Head(*row)
 
 
 def lock_path(path: Path) -> Path:
