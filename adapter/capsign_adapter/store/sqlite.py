@@ -10,7 +10,6 @@ from __future__ import annotations
 import glob
 import os
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Sequence
@@ -25,6 +24,12 @@ from capsign_adapter.store.engine import head_of
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.lockfile import LockFile
 from capsign_adapter.store.relational import RelationalStore
+from capsign_adapter.store.sqlite_files import (
+    check_directory,
+    check_files,
+    lock_path,
+    sync_directory,
+)
 from capsign_adapter.store.transaction import (
     READ_HEAD,
     Head,
@@ -54,8 +59,6 @@ ROOMY_BYTES = 16 * LOG_BYTES
 
 CACHE = "PRAGMA cache_size = -16384"
 """16 MiB of pages for each connection."""
-
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class _SqliteTransaction:
@@ -96,7 +99,7 @@ class SqliteStore(RelationalStore[_SqliteTransaction]):
         """
         super().__init__(DIALECT, str(path))
         self._path = path
-        self._identity = _check_files(path)
+        self._identity = check_files(path)
         self._readers: list[_SqliteTransaction] = []
         try:
             self._lock = LockFile(lock_path(path))
@@ -230,7 +233,7 @@ def create_sqlite(path: Path) -> None:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_directory(path)
+        check_directory(path)
         if path.exists():
             raise faults.StoreExistsError(
                 f"{path} exists already. Open it, or move it away if it is no longer wanted."
@@ -256,7 +259,7 @@ def create_sqlite(path: Path) -> None:
             ) from None
         finally:
             draft.unlink()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except sqlite3.Error as error:
         raise faults.from_sqlite(error, str(path)) from error
     except OSError as error:
@@ -327,59 +330,6 @@ def _lengthen_log(writer: _SqliteTransaction, path: Path) -> None:
         if writer.connection.in_transaction:
             writer.run("ROLLBACK")
         writer.run(CACHE)
-
-
-def lock_path(path: Path) -> Path:
-    """The lock file that belongs to a database file."""
-    return path.with_name(f"{path.name}.lock")
-
-
-def _check_files(path: Path) -> tuple[int, int]:
-    """Device and inode of the database. Raises StoreMissingError, StoreUnsafeError."""
-    try:
-        seen = path.stat()
-    except OSError as error:
-        raise faults.StoreMissingError(
-            f"{path}: {error.strerror}. If this deployment had a database, find it or "
-            f"restore it; if it is new, "
-            f"{faults.MAKE_ONE}."
-        ) from None
-    _check_directory(path)
-    if not stat.S_ISREG(seen.st_mode):
-        raise faults.StoreUnsafeError(f"{path} is not a regular file.")
-    if seen.st_mode & _OTHERS:
-        raise faults.StoreUnsafeError(
-            f"{path} is open to others (mode {stat.S_IMODE(seen.st_mode):04o}). Run "
-            f"`chmod 600` on it."
-        )
-    if not seen.st_size:
-        text = (
-            f"{path} is empty. Restore a backup; remove the file only if nothing was ever "
-            f"signed: then {faults.MAKE_ONE}."
-        )
-        raise faults.StoreDamagedError(text)
-    if not os.access(path, os.W_OK):
-        raise StoreUnavailableError(
-            f"{path} is not writable by this user. Correct its owner or remount its disk."
-        )
-    return seen.st_dev, seen.st_ino
-
-
-def _check_directory(path: Path) -> None:
-    mode = path.parent.stat().st_mode
-    if mode & _OTHERS:
-        raise faults.StoreUnsafeError(
-            f"{path.parent} is open to others (mode {stat.S_IMODE(mode):04o}). Run `chmod "
-            f"700` on it."
-        )
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _now_ms() -> int:
