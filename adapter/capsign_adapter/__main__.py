@@ -98,7 +98,7 @@ def _tried(config: Config, policy: Policy) -> str:
     try:
         token = _token(config, cautious=True)
         try:
-            Replica(config, policy, token, store, Metrics(), PassingTracer(), trial=True)
+            Replica(config, policy, token, store, (Metrics(), PassingTracer()), trial=True)
         finally:
             token.close()
     finally:
@@ -145,7 +145,7 @@ def _serve(config: Config, policy: Policy) -> None:
     telemetry = otel.start("capsign-adapter", __version__, metrics, os.environ)
     try:
         token = CountedToken(_token(config), metrics)
-        run_until_signalled(Replica(config, policy, token, store, metrics, telemetry.tracer))
+        run_until_signalled(Replica(config, policy, token, store, (metrics, telemetry.tracer)))
     finally:
         telemetry.close()
 

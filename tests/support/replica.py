@@ -55,8 +55,7 @@ class RunningReplica:
             rig.policy,
             rig.token,
             rig.store,
-            self.metrics,
-            PassingTracer(),
+            (self.metrics, PassingTracer()),
             memory=ENOUGH,
         )
         self.replica.start()

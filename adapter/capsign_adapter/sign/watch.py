@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from capsign_wire import logs
 
@@ -33,7 +33,7 @@ class Ticker:
     """
 
     def __init__(self, name: str, every_seconds: float, action: Callable[[], bool | None]) -> None:
-        self._name = name
+        self.name = name
         self._every = every_seconds
         self._action = action
         self._stop = threading.Event()
@@ -57,9 +57,7 @@ class Ticker:
             except Exception as error:
                 # a broken store must not end the watch that would see it mended
                 if not failing:
-                    logs.error(
-                        "ticker.failed", ticker=self._name, reason=failure_of(error).row.name
-                    )
+                    logs.error("ticker.failed", ticker=self.name, reason=failure_of(error).row.name)
                 failing = True
             if self._stop.wait(min(MORE_SECONDS, self._every) if more else self._every):
                 return
@@ -69,6 +67,15 @@ class Collected(Ledger, Database, Protocol):
     """What the collection of old intents needs of the store."""
 
 
+class Periods(NamedTuple):
+    """How often a replica looks, seconds; and how long the ledger keeps an intent."""
+
+    poll_s: float
+    checkpoint_s: float
+    collect_s: float
+    retention_ms: int
+
+
 def tickers(
     store: Collected,
     catch_up: CatchUp,
@@ -76,11 +83,7 @@ def tickers(
     checkpoints: Checkpoints,
     beat: Callable[[], None],
     sweeps: tuple[Callable[[], int], ...],
-    *,
-    retention_ms: int,
-    poll_seconds: float,
-    checkpoint_seconds: float,
-    collect_seconds: float,
+    periods: Periods,
 ) -> list[Ticker]:
     """The tickers of a replica, not yet started. `beat` is called by the one that waits neither for
     store nor for token.
@@ -90,7 +93,9 @@ def tickers(
         mine_ms, told_ms = now_ms(), store.clock_ms()
         # The watermark never moves back: two clocks must agree that it may move.
         gone = store.collect_garbage(
-            mine_ms if told_ms is None else min(mine_ms, told_ms), retention_ms, MAX_COLLECTED
+            mine_ms if told_ms is None else min(mine_ms, told_ms),
+            periods.retention_ms,
+            MAX_COLLECTED,
         )
         if gone:
             logs.event("intents.collected", count=gone)
@@ -101,11 +106,11 @@ def tickers(
             each()
 
     return [
-        Ticker("epoch", poll_seconds, catch_up.look),
+        Ticker("epoch", periods.poll_s, catch_up.look),
         # On a thread of its own: it must run while the store hangs.
         Ticker("barrier", EXPIRE_SECONDS, lambda: _expired(barrier, beat)),
-        Ticker("checkpoint", checkpoint_seconds, lambda: _grown(checkpoints)),
-        Ticker("collect", collect_seconds, collect),
+        Ticker("checkpoint", periods.checkpoint_s, lambda: _grown(checkpoints)),
+        Ticker("collect", periods.collect_s, collect),
         Ticker("sweep", 1.0, sweep),
     ]
 

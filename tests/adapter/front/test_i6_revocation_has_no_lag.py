@@ -259,7 +259,7 @@ def test_a_replica_that_died_delays_a_revocation_and_the_next_one_not(pair_with)
 
 def _only(replica, announce):
     def own(replica_id, *rest):
-        assert replica_id == replica.replica._membership.replica_id
+        assert replica_id == replica.replica.state.membership.replica_id
         return announce(replica_id, *rest)
 
     return own
@@ -271,7 +271,7 @@ def test_a_peer_that_does_not_read_loses_its_stream_and_does_not_hold_a_revocati
     """
     pair = pair_with(SHORT)
     stalled = threading.Event()
-    barrier = pair.one.replica._catch_up._barrier
+    barrier = pair.one.replica.state.barrier
     expire = barrier.expire
 
     def seen() -> int:

@@ -640,7 +640,7 @@ def test_a_draining_adapter_says_so_and_finishes_what_it_has(replica, app):
     answers = app.signing.Sign(iter(requests.get, None), timeout=30)
     requests.put(app.request(b"m"))
     assert next(answers).groups[0].items[0].signature
-    assert replica.replica._streams.drain(5.0, replica.replica._changes.announce)
+    assert replica.replica.listeners.streams.drain(5.0, replica.replica.state.changes.announce)
     assert news.get(timeout=10).draining
     with pytest.raises(grpc.RpcError):
         next(answers)

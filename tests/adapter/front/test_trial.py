@@ -55,7 +55,7 @@ def config_of(rig: AdapterRig, directory: Path, **kubernetes) -> Config:
 
 
 def tried(rig: AdapterRig, config: Config) -> None:
-    Replica(config, rig.policy, rig.token, rig.store, Metrics(), PassingTracer(), trial=True)
+    Replica(config, rig.policy, rig.token, rig.store, (Metrics(), PassingTracer()), trial=True)
 
 
 def held(rig: AdapterRig) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from capsign_adapter.sign import watch
-from capsign_adapter.sign.watch import Ticker, tickers
+from capsign_adapter.sign.watch import Periods, Ticker, tickers
 from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
 
 DAY_S = 86_400.0
@@ -47,15 +47,9 @@ def collecting(ledger: Ledger) -> Ticker:
         "beat": None,
         "sweeps": (),
     }
-    made = tickers(
-        ledger,
-        **unused,
-        retention_ms=1,
-        poll_seconds=1,
-        checkpoint_seconds=1,
-        collect_seconds=DAY_S,
-    )
-    (ticker,) = (ticker for ticker in made if ticker._name == "collect")
+    periods = Periods(poll_s=1, checkpoint_s=1, collect_s=DAY_S, retention_ms=1)
+    made = tickers(ledger, **unused, periods=periods)
+    (ticker,) = (ticker for ticker in made if ticker.name == "collect")
     return ticker
 
 

@@ -1,0 +1,190 @@
+"""Where peers arrive: the servers, what stands before their services, and the addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+from capsign_wire import addresses, settings
+from capsign_wire.adapter.v1 import (
+    admin_pb2_grpc,
+    capability_pb2_grpc,
+    evidence_pb2_grpc,
+    signing_pb2_grpc,
+)
+from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.rpc_metrics import MeasuredRegistrar
+from capsign_wire.telemetry import Metrics
+from capsign_wire.tracing import Tracer
+
+from capsign_adapter.assembly.signing_path import SigningPath
+from capsign_adapter.assembly.state import State
+from capsign_adapter.config import Config
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.front.admin_server import AdminServer
+from capsign_adapter.front.admin_servicer import AdminServicer
+from capsign_adapter.front.batch_watch import BatchWatch
+from capsign_adapter.front.capability_servicer import CapabilityServicer
+from capsign_adapter.front.charging import ChargingRegistrar
+from capsign_adapter.front.enrolment_server import EnrolmentServer
+from capsign_adapter.front.evidence_servicer import EvidenceServicer
+from capsign_adapter.front.health import Health
+from capsign_adapter.front.patience import PatientRegistrar
+from capsign_adapter.front.places import Places
+from capsign_adapter.front.room import Connections
+from capsign_adapter.front.signing_servicer import SigningServicer
+from capsign_adapter.front.streams import Streams
+from capsign_adapter.front.threads import Threads
+from capsign_adapter.front.tls import server_options
+from capsign_adapter.identities import Identities
+from capsign_adapter.sign.condition import Condition
+from capsign_adapter.sign.edge import monotonic_ms
+
+Bound = TypeVar("Bound")
+
+
+class Listeners:
+    """Of one replica: bound when they are made, and served from `start` on."""
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        state: State,
+        path: SigningPath,
+        identities: Identities,
+        room: Connections,
+        telemetry: tuple[Metrics, Tracer],
+    ) -> None:
+        """Raises SettingsError that names the key of an address that cannot be listened on."""
+        self._config, self._policy = config, policy
+        self._state, self._path, self._identities = state, path, identities
+        self._metrics, self._tracer = telemetry
+        listen = config.listen
+        self.streams = Streams()
+        self.places = Places(
+            policy, listen.streams, Buckets(monotonic_ms), config.control.calls_per_second
+        )
+        self._evidence = EvidenceServicer(
+            policy, state.aside_store, state.checkpoints, path.quota, path.budget
+        )
+        self._people = AdminServicer(
+            policy, state.store, state.token, state.keyring, state.snapshots, state.catch_up
+        )
+        self.workloads = grpc.server(
+            Threads(listen.streams, "call"), options=server_options(room.main, listen.message_bytes)
+        )
+        self._register()
+        credentials = identities.credentials(demand_certificate=True)
+        self.port = _bind(
+            "listen.address",
+            listen.address,
+            lambda at: self.workloads.add_secure_port(at, credentials),
+        )
+        self.admin = self._admin_server(room.admin) if listen.admin_address else None
+        self.door = self._enrolment_server(room.enrolment) if listen.enrolment_address else None
+
+    def health(self, condition: Condition, most: int) -> Health:
+        """The listener for probes: it answers by what `condition` has seen."""
+        return _bind(
+            "listen.health_address",
+            self._config.listen.health_address,
+            lambda at: Health(at, lambda: not condition.faults(), lambda: condition.alive, most),
+        )
+
+    def start(self) -> None:
+        self.workloads.start()
+        if self.admin is not None:
+            self.admin.start()
+        if self.door is not None:
+            self.door.start()
+
+    def stop(self, drain_seconds: float) -> bool:
+        """Take nothing new and wait for what is in flight; whether all of it ended in time."""
+        if self.door is not None:
+            self.door.stop(1.0)
+        ended = self.workloads.stop(grace=1.0).wait(timeout=drain_seconds)
+        if self.admin is not None:
+            # last: a stopping adapter too may have to be told
+            ended = self.admin.stop(1.0) and ended
+        return ended
+
+    def _register(self) -> None:
+        state, path = self._state, self._path
+        signing = SigningServicer(
+            path.pipeline,
+            path.resolutions,
+            path.public_keys,
+            self.streams,
+            BatchWatch(self._metrics, self._tracer),
+            self.places,
+            state.snapshots,
+            state.barrier,
+        )
+        capability = CapabilityServicer(
+            self._policy,
+            state.mint,
+            state.handles,
+            path.budget,
+            state.snapshots,
+            state.changes,
+            self.streams,
+            self.places,
+            self._identities.bundle_sequence,
+        )
+        registrar = self._registrar()
+        signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
+        capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
+        evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(self._evidence, registrar)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(self._people, registrar)
+        self._identities.register(registrar)
+
+    def _registrar(self) -> Any:
+        """What a call passes before its service: measured, parsed, patient, and charged."""
+        measured = LenientRegistrar(
+            MeasuredRegistrar(self.workloads, self._metrics), self._config.listen.message_bytes
+        )
+        return ChargingRegistrar(
+            PatientRegistrar(measured, self.places, self.places.working),
+            self._policy,
+            self._path.budget,
+            self._path.turns,
+            self._state.in_turns,
+        )
+
+    def _admin_server(self, most: int) -> AdminServer:
+        credentials = self._identities.credentials(demand_certificate=True)
+        return _bind(
+            "listen.admin_address",
+            self._config.listen.admin_address,
+            lambda at: AdminServer(
+                at,
+                credentials,
+                self._policy,
+                self._people,
+                self._evidence,
+                self._metrics,
+                most,
+            ),
+        )
+
+    def _enrolment_server(self, most: int) -> EnrolmentServer:
+        return _bind(
+            "listen.enrolment_address",
+            self._config.listen.enrolment_address,
+            lambda at: self._identities.door(at, most),
+        )
+
+
+def _bind(key: str, address: str, bind: Callable[[str], Bound]) -> Bound:
+    """Take an address. Raises SettingsError that names the key."""
+    try:
+        return bind(addresses.listener(address).listen)
+    except RuntimeError:
+        sentence = (
+            f"The address {address} of `{key}` cannot be listened on. Is it host:port of this "
+            f"machine, and free?"
+        )
+        raise settings.SettingsError(sentence, key=key) from None

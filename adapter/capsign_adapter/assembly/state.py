@@ -1,0 +1,78 @@
+"""What a replica keeps: caches that are emptied as one when the revocation epoch moves, and its
+membership among the replicas.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from capsign_wire import logs
+
+from capsign_adapter.algorithms.expand import wipe
+from capsign_adapter.config import Config
+from capsign_adapter.decide.biscuits import Mint, Verifier
+from capsign_adapter.decide.handle_cache import HandleCache
+from capsign_adapter.keys.commitment import CommitmentKeys
+from capsign_adapter.keys.keyring import CacheSettings, Keyring
+from capsign_adapter.keys.mint_key import mint_seed
+from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.checkpoints import Checkpoints
+from capsign_adapter.sign.decision_cache import DecisionCache
+from capsign_adapter.sign.edge import monotonic_ms
+from capsign_adapter.sign.fair import Lane
+from capsign_adapter.sign.membership import CatchUp, Membership
+from capsign_adapter.sign.revocation_barrier import RevocationBarrier
+from capsign_adapter.sign.snapshot import Snapshot, Snapshots
+from capsign_adapter.sign.store_turns import StoreTurns
+from capsign_adapter.sign.token_turns import TokenTurns
+from capsign_adapter.store.interfaces.whole import Store
+from capsign_adapter.token.interface import Token
+
+
+class State:
+    """Of one replica, over its store and its token."""
+
+    def __init__(self, config: Config, token: Token, store: Store) -> None:
+        """Reads the mint's key from the token. Raises what the token raises."""
+        self.token = token
+        self.store = store
+        self.in_turns: Any = TokenTurns(token, Lane(1))
+        """The token, for whoever works on a batch: one call at a time, by turns."""
+        self.aside_store: Any = StoreTurns(store, self.in_turns.aside)
+        """The store, for whoever has a turn and must not keep it while he waits."""
+
+        self.keyring = Keyring(
+            self.in_turns,
+            CacheSettings(config.subkeys.most, config.subkeys.seconds * 1000),
+            monotonic_ms,
+            self.in_turns.aside,
+        )
+        self.commitments = CommitmentKeys(self.in_turns, monotonic_ms)
+        self.mint = _mint(token)
+        self.handles = HandleCache(Verifier(self.mint.public_key))
+        self.decisions = DecisionCache()
+
+        control = config.control
+        self.membership = Membership(store, control.lease_ms, control.lease_margin_ms)
+        self.barrier = RevocationBarrier(
+            control.lease_ms, control.lease_margin_ms, lambda: store.control().revocation_epoch
+        )
+        self.snapshots = Snapshots(self.aside_store, self._moved, self.in_turns.aside)
+        self.changes = Changes()
+        self.catch_up = CatchUp(self.snapshots, self.barrier, self.membership, self.changes)
+        self.checkpoints = Checkpoints(store, token, config.log.origin, self.in_turns.aside)
+
+    def _moved(self, snapshot: Snapshot) -> None:
+        self.membership.works_under(snapshot.epoch)
+        self.decisions.clear()
+        self.keyring.clear()
+        self.handles.clear()
+        logs.event("epoch.moved", epoch=snapshot.epoch)
+
+
+def _mint(token: Token) -> Mint:
+    seed = mint_seed(token)
+    try:
+        return Mint(bytes(seed))
+    finally:
+        wipe(seed)
