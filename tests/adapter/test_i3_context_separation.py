@@ -45,7 +45,7 @@ def decode(encoding):
     tenant, key, epoch, purpose, algorithm, protocol, role, version, transcript = values
     (number,) = struct.unpack(">Q", epoch)
     texts = (value.decode() for value in (purpose, algorithm, protocol, role, version))
-    return Context(tenant.decode(), key.decode(), number, *texts, transcript)
+    return Context(tenant.decode(), key.decode(), number, *texts, transcript=transcript)
 
 
 @given(CONTEXTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.system
 
 
 def verify(found, algorithm, message):
-    key = load_der_public_key(bytes.fromhex(found["spki"]))
+    key: Any = load_der_public_key(bytes.fromhex(found["spki"]))
     signature = bytes.fromhex(found["signature"])
     if algorithm == "ALGORITHM_ES256":
         key.verify(signature, message, ec.ECDSA(hashes.SHA256()))

@@ -85,7 +85,7 @@ def test_every_derivable_algorithm_signs(life, number):
     if number == pb.ALGORITHM_HS256:
         assert s.sign(MESSAGE) == s.sign(MESSAGE) != s.sign(b"another")
         return
-    public = load_der_public_key(s.spki)
+    public: Any = load_der_public_key(s.spki)
     if number == pb.ALGORITHM_ED25519:
         public.verify(s.sign(MESSAGE), MESSAGE)
     elif number == pb.ALGORITHM_ES256:
@@ -115,7 +115,7 @@ def test_a_root_and_a_key_pair_are_told_apart(life):
     assert ring.custody(single, pb.ALGORITHM_ES256) == pb.CUSTODY_CLASS_ADAPTER_MEMORY
     assert ring.custody(direct, pb.ALGORITHM_ES256) == pb.CUSTODY_CLASS_HSM_DIRECT
     s = ring.signer(direct, "jwt", pb.ALGORITHM_ES256, bytes(32))
-    public = load_der_public_key(s.spki)
+    public: Any = load_der_public_key(s.spki)
     public.verify(s.sign(hashlib.sha256(MESSAGE).digest()), MESSAGE, ec.ECDSA(hashes.SHA256()))
 
 

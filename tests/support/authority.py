@@ -234,7 +234,9 @@ def worlds(draw) -> World:
     )
     withdrawn = draw(st.sampled_from([*[None] * 5, (admin_pb2.REVOCATION_KIND_TENANT, "t")]))
     revoked = (
-        RevocationIndex(1, [Revocation(1, *withdrawn, 0)]) if withdrawn else RevocationIndex(0)
+        RevocationIndex(1, [Revocation(1, *withdrawn, at_ms=0)])
+        if withdrawn
+        else RevocationIndex(0)
     )
     minted = capability_for(before, ORDERS, KEY_HASH, bytes(16), NOW)
     return World(minted, policy, revoked, tuple(draw(st.lists(blocks, max_size=2))))

@@ -8,6 +8,7 @@ import asyncio
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import capsign
 import pytest
@@ -22,7 +23,7 @@ JWT = {"purpose": "jwt", "algorithm": "ES256", "protocol": "jwt"}
 
 
 def verify(spki, algorithm, signature, message):
-    key = load_der_public_key(spki)
+    key: Any = load_der_public_key(spki)
     if isinstance(key, ec.EllipticCurvePublicKey):
         key.verify(
             signature,

@@ -6,6 +6,7 @@ import hashlib
 import json
 from base64 import b64decode, b64encode
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from capsign_adapter.algorithms.kid import thumbprint
@@ -103,7 +104,8 @@ def test_a_verifier_needs_only_dsse_and_the_attestation_key():
     payload, kind = b64decode(envelope["payload"]), envelope["payloadType"]
     signed = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
     (signature,) = envelope["signatures"]
-    load_der_public_key(SPKI).verify(b64decode(signature["sig"]), signed, ec.ECDSA(hashes.SHA256()))
+    key: Any = load_der_public_key(SPKI)
+    key.verify(b64decode(signature["sig"]), signed, ec.ECDSA(hashes.SHA256()))
     assert signature["keyid"] == thumbprint(SPKI)
     assert json.loads(payload)["context"]["tenant"] == "acme"
     assert payload == canonical(json.loads(payload))

@@ -8,6 +8,7 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
+from typing import Any
 
 import pytest
 from capsign_adapter.algorithms.kinds import Feature
@@ -87,7 +88,7 @@ def upstream(number):
 
 
 def verify(number, spki, signature):
-    public = load_der_public_key(spki)
+    public: Any = load_der_public_key(spki)
     match number:
         case pb.ALGORITHM_ED25519:
             public.verify(signature, MESSAGE)

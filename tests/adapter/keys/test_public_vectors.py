@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from base64 import b64decode, urlsafe_b64decode
+from typing import Any
 
 import pytest
 from capsign_adapter.algorithms import det_keygen
@@ -119,7 +120,7 @@ def external_mu(public, message, context):
 @pytest.mark.parametrize("case", load("ml_dsa_65")["signatures"], ids=lambda case: case["count"])
 def test_ml_dsa_65_makes_the_published_keys_and_signatures_that_verify(case):
     subkey = from_okm(algorithms.ALGORITHM_ML_DSA_65, bytearray.fromhex(case["seed"]), bytes(32), 1)
-    public = load_der_public_key(subkey.spki)
+    public: Any = load_der_public_key(subkey.spki)
     message, context, published = (
         bytes.fromhex(case[name]) for name in ("message", "context", "signature")
     )

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from capsign_adapter.decide import cost
@@ -56,7 +57,8 @@ def test_the_signature_verifies_under_the_public_key_of_its_context(rig):
     (item,) = rig.sign(b"hello")
     suffix = signing_pb2.ContextSuffix(role="issuer")
     ((key, _),) = rig.keys.of(peer(), rig.handle(), algorithms.ALGORITHM_ED25519, suffix)
-    load_der_public_key(key.spki).verify(item.signature, b"hello")
+    public: Any = load_der_public_key(key.spki)
+    public.verify(item.signature, b"hello")
 
 
 def test_the_same_intent_gives_the_same_bytes_and_one_leaf(rig):
