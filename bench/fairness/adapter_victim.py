@@ -35,7 +35,7 @@ def main() -> None:
                     batch_id=1, handles=[token], groups=[group("Ed25519", ITEMS)]
                 )
                 answer = stream.send(request)
-                good = sum(bool(item.signature) for each in answer.groups for item in each.items)
+                good = sum(bool(item.signatures) for each in answer.groups for item in each.items)
                 done[number] += good
                 counted[number] += good if now >= begin else 0
             stream.close()

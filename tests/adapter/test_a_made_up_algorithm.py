@@ -19,6 +19,7 @@ from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import signing_pb2
 from support import adapter_rig
 from support.adapter_rig import AdapterRig, peer
+from support.signed import only
 
 NUMBER, NAME = alg.ALGORITHM_PS256, "Made-Up-1"
 """A value cannot be added to the proto while it runs, so another algorithm lends its own."""
@@ -47,7 +48,7 @@ def test_it_signs_is_recorded_and_verifies(made_up, tmp_path):
     handle = rig.handle()
     suffix = signing_pb2.ContextSuffix(role="issuer")
     ((key, _),) = rig.keys.of(peer(), handle, NUMBER, suffix)
-    signed = verify.Signed(b"hello", None, item.signature)
+    signed = verify.Signed(b"hello", None, only(item))
     assert verify.verifies(NUMBER, key.spki, signed)
     assert not verify.verifies(NUMBER, key.spki, signed._replace(message=b"other"))
     assert not verify.verifies(alg.ALGORITHM_ES256, key.spki, signed)

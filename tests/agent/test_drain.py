@@ -36,7 +36,7 @@ async def test_a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(
         assert (refused.call_id, refused.failure.reason) == (2, fail.REASON_DRAINING)
         gate.set()
         done = await call.read()
-        assert (done.call_id, bool(done.groups[0].items[0].signature)) == (1, True)
+        assert (done.call_id, bool(done.groups[0].items[0].signatures)) == (1, True)
         call.cancel()
     assert adapter.records[-1].kind == evidence_pb2.AUDIT_KIND_CLOSE
     assert outcomes(adapter) == [fail.OUTCOME_DONE]

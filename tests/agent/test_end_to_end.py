@@ -18,6 +18,7 @@ from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_home import Home, first_handle, running, until
 from support.fake_adapter import ALL, FakeAdapter
+from support.signed import only_of
 
 
 @pytest.mark.parametrize("algorithm", ALL)
@@ -29,13 +30,19 @@ async def test_signs_and_verifies(algorithm: int, place: Home, adapter: FakeAdap
         signed = await stub.Sign(
             agent_pb2.SignRequest(handle_id=handle.id, algorithm=algorithm, item=item)
         )
-        assert signed.signed_by.kid
+        assert signed.signed.signed_by[0].kid
         good = agent_pb2.VerifyRequest(
-            handle_id=handle.id, algorithm=algorithm, message=b"hello", signature=signed.signature
+            handle_id=handle.id,
+            algorithm=algorithm,
+            message=b"hello",
+            signature=only_of(signed.signed),
         )
-        assert (await stub.Verify(good)).key.kid == signed.signed_by.kid
+        assert (await stub.Verify(good)).key.kid == signed.signed.signed_by[0].kid
         bad = agent_pb2.VerifyRequest(
-            handle_id=handle.id, algorithm=algorithm, message=b"other", signature=signed.signature
+            handle_id=handle.id,
+            algorithm=algorithm,
+            message=b"other",
+            signature=only_of(signed.signed),
         )
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Verify(bad)
@@ -64,7 +71,7 @@ async def test_a_batch_gives_a_result_for_each_item(place: Home, adapter: FakeAd
             handle_id="nothing", algorithm=alg.ALGORITHM_ED25519, items=items[:2]
         )
         answer = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group, wrong]))
-        assert [bool(item.signature) for item in answer.groups[0].items] == [
+        assert [bool(item.signatures) for item in answer.groups[0].items] == [
             number != 7 for number in range(100)
         ]
         assert answer.groups[0].items[7].failure.reason == fail.REASON_INPUT_MALFORMED
@@ -87,7 +94,7 @@ async def test_a_stream_carries_many_calls(place: Home, adapter: FakeAdapter) ->
         await call.done_writing()
         seen = {answer.call_id: answer async for answer in call}
         assert sorted(seen) == list(range(50))
-        assert all(answer.groups[0].items[0].signature for answer in seen.values())
+        assert all(answer.groups[0].items[0].signatures for answer in seen.values())
     assert len(adapter.requests) < 50
 
 
@@ -135,7 +142,7 @@ async def test_a_start_on_a_full_disk_delivers_what_is_there_and_then_signs(
         assert told.reason == fail.REASON_JOURNAL_FULL
         adapter.faults.audit = lambda _: 0
         await until(lambda: not left.exists())
-        assert (await stub.Sign(request)).signature
+        assert (await stub.Sign(request)).signed.items
     before, now = adapter.boots.values()
     assert [record.kind for record in before.records] == [evidence_pb2.AUDIT_KIND_OPEN]
     kinds = [record.kind for record in now.records]

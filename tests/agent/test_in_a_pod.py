@@ -27,6 +27,7 @@ from support.agent_home import first_handle, until
 from support.fake_adapter import FakeAdapter
 from support.fake_identity import FakeIdentity
 from support.identity_sections import kubernetes_section
+from support.signed import only_of
 
 AGENT, APPLICATION, FS_GROUP = 65532, 1000, 2000
 PROBE = Path(capsign_agent.__file__).parent / "probe.py"
@@ -179,7 +180,7 @@ async def sign(pod: Pod) -> bytes:
         answer = await stub.Sign(
             agent_pb2.SignRequest(handle_id=handle.id, algorithm=alg.ALGORITHM_ED25519, item=item)
         )
-        return bytes(answer.signature)
+        return only_of(answer.signed)
 
 
 def reachable_by(uid: int, path: Path) -> bool:

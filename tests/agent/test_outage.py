@@ -293,7 +293,7 @@ async def test_a_handle_that_ended_by_the_adapters_clock_is_renewed_and_the_same
         assert "clock" in failure.detail
         await until(lambda: adapter.issued > issued)
         adapter.faults.refuse_item = lambda *_: 0
-        assert (await stub.Sign(request)).signature
+        assert (await stub.Sign(request)).signed.items
         assert not agent.faults()
     assert fail.OUTCOME_REFUSED not in outcomes(adapter)
 

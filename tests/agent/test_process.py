@@ -23,6 +23,7 @@ from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
+from capsign_wire.types.v1 import signing_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.agent_home import Home, first_handle, until
 from support.dev import stopped
@@ -65,7 +66,7 @@ def probe(place: Home, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
 
-async def sign(stub: Any, count: int) -> agent_pb2.SignedGroup:
+async def sign(stub: Any, count: int) -> signing_pb2.SignedGroup:
     items = [agent_pb2.SignItem(intent_id=new_intent_id(), message=b"m") for _ in range(count)]
     group = agent_pb2.SignGroup(
         handle_id=(await first_handle(stub)).id, algorithm=alg.ALGORITHM_ED25519, items=items
@@ -77,7 +78,7 @@ async def test_sigterm_finishes_and_flushes_and_says_close(
     place: Home, adapter: FakeAdapter
 ) -> None:
     async with process(place) as child:
-        assert all(item.signature for item in (await sign(place.stub(), 10)).items)
+        assert all(item.signatures for item in (await sign(place.stub(), 10)).items)
         child.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(child.wait, 20) == 0
     assert adapter.records[0].kind == evidence_pb2.AUDIT_KIND_OPEN
@@ -94,7 +95,7 @@ async def test_records_survive_kill_9_and_arrive_once_and_in_order(
     """
     adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
     async with process(place) as child:
-        assert all(item.signature for item in (await sign(place.stub(), 50)).items)
+        assert all(item.signatures for item in (await sign(place.stub(), 50)).items)
         child.kill()
         child.wait()
     assert adapter.records == []
@@ -121,7 +122,7 @@ async def test_a_second_agent_does_not_take_the_socket_over(
         second = finished(place)
         assert second.returncode == 2
         assert "Another agent" in second.stderr
-        assert (await sign(place.stub(), 1)).items[0].signature
+        assert (await sign(place.stub(), 1)).items[0].signatures
 
 
 async def test_health_says_how_it_is_and_outlives_a_probe_that_leaves(

@@ -23,6 +23,7 @@ from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
+from capsign_wire.types.v1 import signing_pb2 as types
 from capsign_wire.types.v1.algorithms_pb2 import ALGORITHM_ES256
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -41,9 +42,11 @@ def a_job(items=1, template=0, size=10, deadline=100.0):
 
 def answer_to(request):
     groups = [
-        pb.SignedGroup(
+        types.SignedGroup(
             items=[
-                pb.SignedItem(signature=group.handle_id.encode() + item.intent_id)
+                types.SignedItem(
+                    signatures=[types.Signature(value=group.handle_id.encode() + item.intent_id)]
+                )
                 for item in group.items
             ]
         )
@@ -199,7 +202,7 @@ class PipelineMachine(RuleBasedStateMachine):
                 expected = [
                     job.template.group.handle_id.encode() + item.intent_id for item in job.items
                 ]
-                assert [item.signature for item in answer.items] == expected
+                assert [item.signatures[0].value for item in answer.items] == expected
 
     @invariant()
     def settled_means_told(self):

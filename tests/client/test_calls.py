@@ -43,6 +43,21 @@ async def signer(request, agent):
     await both.close()
 
 
+async def test_all_signatures_of_a_call_are_at_hand_the_first_one_first(signer, agent):
+    """As a rollout has it that signs with two key versions: verifiers know one of them or both."""
+    alone = await signer.sign(b"message", purpose="jwt", algorithm="ES256")
+    assert alone.signatures == (alone,)
+    agent.second_version = 7
+    both = await signer.sign(b"message", purpose="jwt", algorithm="ES256")
+    first, second = both.signatures
+    assert first is both
+    assert (first.key_version, second.key_version) == (1, 7)
+    assert (second.value, second.intent_id, second.algorithm) == (b"2nd", both.intent_id, "ES256")
+    assert second.leaf_index == first.leaf_index + 1
+    resolved = await signer.resolve(both.intent_id, purpose="jwt")
+    assert resolved.signature.algorithm == "ES256", "the answer says it, where the caller does not"
+
+
 async def test_signs_and_verifies(signer):
     signature = await signer.sign(b"message", purpose="jwt", algorithm="ES256")
     key = await signer.verify(b"message", signature, purpose="jwt")

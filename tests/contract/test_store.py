@@ -25,6 +25,7 @@ from capsign_adapter.store.errors import (
     EpochMovedError,
     StoreUnavailableError,
 )
+from capsign_adapter.store.stored_result import refusal_of
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
@@ -271,10 +272,7 @@ def test_exhausted_uses_are_final_for_the_intent(store):
     commit(store, first, second_use)
     again = commit(store, second_use._replace(handle_serial=b"fresh"))[0]
     assert (again.verdict, again.stored.state) == (Verdict.REPLAY, IntentState.REFUSED)
-    assert (
-        failures_pb2.Failure.FromString(again.stored.result).reason
-        == failures_pb2.REASON_USES_EXHAUSTED
-    )
+    assert refusal_of(again.stored.result).reason == failures_pb2.REASON_USES_EXHAUSTED
     assert commit(store, first)[0].stored.state is IntentState.DONE
 
 

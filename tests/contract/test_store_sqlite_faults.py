@@ -226,6 +226,17 @@ def test_a_newer_schema_is_refused(path):
         open_store(f"sqlite://{path}")
 
 
+@pytest.mark.parametrize("trial", [False, True])
+def test_answers_of_a_form_that_is_no_more_are_refused_in_words(path, trial):
+    """Read as what is stored now, they would be something else."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("DELETE FROM schema_migrations WHERE number >= ?", (schema.STORED_RESULTS,))
+        other.execute("UPDATE intents SET result = x'0a01730a'")
+        other.commit()
+    with pytest.raises(faults.StoreTooOldError, match="cannot read; nothing was changed"):
+        open_store(f"sqlite://{path}", trial=trial)
+
+
 def test_an_older_schema_is_brought_up_to_date(path, monkeypatch):
     added = schema.Migration(
         schema.LATEST + 1,

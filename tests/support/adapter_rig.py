@@ -201,7 +201,7 @@ class AdapterRig:
 
     def sign(
         self, *inputs: bytes, who: Peer | None = None, handle: bytes | None = None, **group
-    ) -> list[pb.SignedItem]:
+    ) -> list[signing_pb2.SignedItem]:
         """Sign inputs as one group; results in order. Extra arguments are fields of the group or
         `intents`.
         """

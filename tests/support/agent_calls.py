@@ -10,6 +10,7 @@ from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as alg
+from capsign_wire.types.v1 import signing_pb2
 from support.fake_adapter import FakeAdapter
 
 
@@ -22,7 +23,7 @@ def group(
 
 async def batch(
     stub: Any, *groups: agent_pb2.SignGroup, **more: Any
-) -> list[agent_pb2.SignedGroup]:
+) -> list[signing_pb2.SignedGroup]:
     return list((await stub.SignBatch(agent_pb2.SignBatchRequest(groups=groups), **more)).groups)
 
 

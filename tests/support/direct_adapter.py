@@ -46,7 +46,7 @@ class DirectAdapter:
 
     def sign(
         self, handle: bytes, algorithm: str, intent_id: bytes, data: bytes, **context: str
-    ) -> signing_pb2.SignedItem:
+    ) -> types.SignedItem:
         """The answer to one item; `data` is what goes upstream: a digest where the algorithm signs
         one.
         """

@@ -117,7 +117,7 @@ class FakeAdapter:
         self.port = 0
         self.spiffe_id = ADAPTER_ID
         self.keys_by_context: dict[tuple[int, bytes], list[Any]] = {}
-        self.ledger: dict[bytes, tuple[bytes, signing_pb2.SignedItem | None]] = {}
+        self.ledger: dict[bytes, tuple[bytes, types.SignedItem | None]] = {}
         self.boots: dict[bytes, Boot] = {}
         self.requests: list[signing_pb2.SignRequest] = []
         self.streams = 0
@@ -265,13 +265,14 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
 
     def _group(
         self, group: signing_pb2.SignGroup, token: bytes, peer_key: bytes
-    ) -> signing_pb2.SignedGroup:
-        signed = signing_pb2.SignedGroup()
+    ) -> types.SignedGroup:
+        signed = types.SignedGroup()
         suffix = group.context.SerializeToString(deterministic=True)
         key = self.fake.keys(group.algorithm, suffix)[0]
-        signed.signed_by.CopyFrom(
+        signed.signed_by.append(
             types.SignedBy(
                 kid=_kid(key),
+                algorithm=group.algorithm,
                 version=1,
                 custody=alg.CUSTODY_CLASS_ADAPTER_MEMORY,
                 policy_digest=bytes(32),
@@ -281,9 +282,7 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
         for item in group.items:
             if stolen:
                 signed.items.append(
-                    signing_pb2.SignedItem(
-                        failure=FailureError(fail.REASON_HANDLE_STOLEN).to_item()
-                    )
+                    types.SignedItem(failure=FailureError(fail.REASON_HANDLE_STOLEN).to_item())
                 )
             else:
                 signed.items.append(self._item(group, item, key))
@@ -291,13 +290,13 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
 
     def _item(
         self, group: signing_pb2.SignGroup, item: signing_pb2.SignItem, key: Any
-    ) -> signing_pb2.SignedItem:
+    ) -> types.SignedItem:
         fake = self.fake
         reason = fake.faults.refuse_item(group, item)
         if group.algorithm == alg.ALGORITHM_ML_DSA_65 and group.expected_kid != _kid(key):
-            reason = fail.REASON_KEY_MOVED
+            reason = fail.REASON_KEY_SUPERSEDED
         if reason:
-            return signing_pb2.SignedItem(failure=FailureError(reason).to_item())
+            return types.SignedItem(failure=FailureError(reason).to_item())
         fingerprint = hashlib.sha256(
             bytes([group.algorithm])
             + group.context.SerializeToString(deterministic=True)
@@ -307,15 +306,14 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
             stored = fake.ledger.get(item.intent_id)
             if stored is None:
                 signature = _sign(group.algorithm, key, item.input)
-                result = signing_pb2.SignedItem(signature=signature, leaf_index=fake.signed)
+                result = types.SignedItem(leaf_index=fake.signed)
+                result.signatures.add(value=signature)
                 fake.signed += 1
                 stored = fake.ledger[item.intent_id] = (fingerprint.digest(), result)
         if stored[1] is None:
-            return signing_pb2.SignedItem(failure=FailureError(fail.REASON_INTENT_NEVER).to_item())
+            return types.SignedItem(failure=FailureError(fail.REASON_INTENT_NEVER).to_item())
         if stored[0] != fingerprint.digest():
-            return signing_pb2.SignedItem(
-                failure=FailureError(fail.REASON_INTENT_CONFLICT).to_item()
-            )
+            return types.SignedItem(failure=FailureError(fail.REASON_INTENT_CONFLICT).to_item())
         return stored[1]
 
     def ResolveIntent(
@@ -325,7 +323,14 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
             stored = self.fake.ledger.setdefault(request.intent_id, (b"", None))
         if stored[1] is None:
             return signing_pb2.ResolveIntentResponse(never=signing_pb2.Never())
-        return signing_pb2.ResolveIntentResponse(done=stored[1])
+        made_under = types.SignedBy(
+            kid="k" * 43,
+            algorithm=alg.ALGORITHM_ED25519,
+            version=1,
+            custody=alg.CUSTODY_CLASS_ADAPTER_MEMORY,
+        )
+        done = types.SignedGroup(signed_by=[made_under], items=[stored[1]])
+        return signing_pb2.ResolveIntentResponse(done=done)
 
     def GetPublicKeys(
         self, request: signing_pb2.GetPublicKeysRequest, context: Any

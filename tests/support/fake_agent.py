@@ -59,6 +59,8 @@ class FakeAgent(rpc.SigningServiceServicer):
         self.target = unix_socket.target(path)
         self.messages: list[pb.SignStreamRequest] = []
         self.unary_calls = 0
+        self.second_version = 0
+        """Another version of the key that signs too; 0: none."""
         self.listings = 0
         self.metadata: list[dict[str, str]] = []
         self.ledger: dict[bytes, object] = {}
@@ -138,11 +140,7 @@ class FakeAgent(rpc.SigningServiceServicer):
         (done,) = self._unary([group], context)
         if done.items[0].HasField("failure"):
             abort(context, FailureError.from_item(done.items[0].failure))
-        (item,) = done.items
-        named = item.signed_by if item.HasField("signed_by") else done.signed_by
-        return pb.SignResponse(
-            signature=item.signature, leaf_index=item.leaf_index, signed_by=named
-        )
+        return pb.SignResponse(signed=done)
 
     def SignBatch(self, request, context):
         self.unary_calls += 1
@@ -222,9 +220,9 @@ class FakeAgent(rpc.SigningServiceServicer):
         if isinstance(row, FailureError):
             return pb.ResolveIntentResponse(refused=row.to_item())
         signature, index, signed_by = row
-        return pb.ResolveIntentResponse(
-            done=pb.SignResponse(signature=signature, leaf_index=index, signed_by=signed_by)
-        )
+        done = types.SignedGroup(signed_by=[signed_by])
+        done.items.add(leaf_index=index).signatures.add(value=signature)
+        return pb.ResolveIntentResponse(done=done)
 
     # How it does it.
 
@@ -273,7 +271,7 @@ class FakeAgent(rpc.SigningServiceServicer):
         raise FailureError(reasons.REASON_HANDLE_UNKNOWN, "No handle of this socket has that id.")
 
     def _sign_group(self, group):
-        result = pb.SignedGroup()
+        result = types.SignedGroup()
         try:
             _, purpose, algorithms = self._handle(group.handle_id)
             if group.purpose not in {"", purpose}:
@@ -288,12 +286,19 @@ class FakeAgent(rpc.SigningServiceServicer):
             for _ in group.items:
                 result.items.add(failure=error.to_item())
             return result
-        result.signed_by.CopyFrom(self._signed_by(group.algorithm))
+        result.signed_by.append(self._signed_by(group.algorithm))
         for item in group.items:
             try:
                 signature, index, signed_by = self._sign_once(group.algorithm, item)
-                named = signed_by if signed_by != result.signed_by else None
-                result.items.add(signature=signature, leaf_index=index, signed_by=named)
+                if signed_by not in result.signed_by:
+                    result.signed_by.append(signed_by)
+                signed = result.items.add(leaf_index=index).signatures
+                signed.add(value=signature, key=list(result.signed_by).index(signed_by))
+                if self.second_version:
+                    second = result.signed_by.add()
+                    second.CopyFrom(signed_by)
+                    second.version = self.second_version
+                    signed.add(value=b"2nd", key=len(result.signed_by) - 1)
             except FailureError as error:
                 result.items.add(failure=error.to_item())
         return result
@@ -355,6 +360,7 @@ class FakeAgent(rpc.SigningServiceServicer):
     def _signed_by(self, algorithm):
         return types.SignedBy(
             kid=self._kid(algorithm),
+            algorithm=algorithm,
             version=self.key_version,
             custody=alg.CUSTODY_CLASS_ADAPTER_MEMORY,
             policy_digest=bytes(32),

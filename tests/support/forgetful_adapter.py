@@ -40,8 +40,8 @@ def _release() -> None:
         answered = answer(batch)
         slots = [slot for group in answered.groups for slot in group.items]
         for item, slot in zip(batch.items, slots, strict=True):
-            if item.committed.verdict == Verdict.REPLAY and item.signature:
-                slot.signature = item.signature
+            if item.committed.verdict == Verdict.REPLAY and item.signatures:
+                slot.signatures[0].value = item.signatures[0]
         return answered
 
     release.answer = hasty

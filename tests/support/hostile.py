@@ -19,10 +19,10 @@ import psutil
 import pytest
 from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.store.open import open_store
+from capsign_adapter.store.stored_result import signatures_of
 from capsign_evidence import merkle
 from capsign_evidence.leaf_reader import Signed, decode
 from capsign_wire import sqlite_url
-from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.failures import FailureError
 from support.dev import Dev
 
@@ -160,7 +160,7 @@ def assert_consistent(dev: Dev) -> None:
         "workloads.id = workload_id WHERE state ="
     )
     for workload, intent, index, result in _rows(path, f"{query} {int(IntentState.DONE)}"):
-        signature = signing_pb2.SignedItem.FromString(result).signature
+        ((_, signature),) = signatures_of(result)
         done[workload, intent] = (index, hashlib.sha256(signature).digest())
     assert signed == done
 

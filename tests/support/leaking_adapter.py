@@ -27,7 +27,8 @@ def install() -> None:
 
     def telling(admission: Admission, *arguments: Any) -> Any:
         made = signable(admission, *arguments)
-        made.signed_by.attestation = known[made.signer.context_digest]
+        for key in made.keys:
+            key.signed_by.attestation = known[key.signer.context_digest]
         return made
 
     keyring.from_okm = remembering

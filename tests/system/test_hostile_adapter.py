@@ -162,7 +162,7 @@ def test_a_batch_cut_off_at_every_byte(app):
         told = signing_pb2.SignResponse.FromString(answer)
         refusals = [told.failure] if told.HasField("failure") else [told.groups[0].items[0].failure]
         assert [one.reason for one in refusals if one.reason], size
-        assert not any(one.signature for group in told.groups for one in group.items), size
+        assert not any(one.signatures for group in told.groups for one in group.items), size
 
 
 @pytest.mark.parametrize(

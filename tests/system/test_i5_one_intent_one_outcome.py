@@ -21,6 +21,7 @@ from capsign_wire.failures import REASONS
 from capsign_wire.intents import new_intent_id
 from support.dev import Dev
 from support.direct_adapter import DirectAdapter
+from support.signed import only, only_of
 
 CALLERS = 50
 DIRECT = 6
@@ -97,7 +98,7 @@ def one_leaf_and_the_same_bytes_for_fifty_callers(dev: Dev) -> None:
         answer = replicas[which].sign(
             handles[which], "ES256", intent_id, hashlib.sha256(message).digest(), **SUFFIX
         )
-        return answer.signature
+        return only(answer)
 
     without_agent = DIRECT * len(replicas)
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -153,7 +154,7 @@ def another_fingerprint_is_refused(dev: Dev) -> None:
             **SUFFIX,
         )
         assert REASONS[answer.failure.reason].name == "INTENT_CONFLICT"
-        assert not answer.signature
+        assert not answer.signatures
         # The one that came first stands, and the same request said in other words is the same
         # request.
         assert (
@@ -185,7 +186,7 @@ def never_is_final(dev: Dev) -> None:
             **SUFFIX,
         )
         assert REASONS[late.failure.reason].name == "INTENT_NEVER"
-        assert not late.signature
+        assert not late.signatures
         assert signer.resolve(intent_id, purpose="jwt") == capsign.Never()
     kinds = [type(leaf) for leaf in leaves_of(dev, intent_id)]
     assert kinds == [Never, Refused, Refused, Refused]
@@ -294,9 +295,9 @@ def test_i5_intents_of_another_workload_do_not_exist(pair):
         mine = signer.sign(message, algorithm="ES256", intent_id=new_intent_id(), **JWT)
         # The same id, message and key, said by another workload: a signature of its own.
         theirs = other.sign(foreign, "ES256", mine.intent_id, digest, **SUFFIX)
-        assert theirs.signature
-        assert theirs.signature != mine.value
-        assert other.resolve(foreign, mine.intent_id).done.signature == theirs.signature
+        assert theirs.signatures
+        assert only(theirs) != mine.value
+        assert only_of(other.resolve(foreign, mine.intent_id).done) == only(theirs)
         assert signer.resolve(mine.intent_id, purpose="jwt", algorithm="ES256") == capsign.Done(
             mine
         )
@@ -309,7 +310,7 @@ def test_i5_intents_of_another_workload_do_not_exist(pair):
         )
         third = new_intent_id()
         assert other.resolve(foreign, third).HasField("never")
-        assert app.sign(app.handle("orders-jwt"), "ES256", third, digest, **SUFFIX).signature
+        assert app.sign(app.handle("orders-jwt"), "ES256", third, digest, **SUFFIX).signatures
     workloads = [leaf.group.workload.rsplit("/", 1)[1] for leaf in leaves_of(pair, mine.intent_id)]
     assert workloads == ["app", "other"]
 

@@ -36,7 +36,7 @@ class BatchWatch:
             item.failure.reason
             for group in answer.groups
             for item in group.items
-            if not item.signature
+            if not item.signatures
         )
         if not answer.groups:
             failures[answer.failure.reason] = max(1, items)
@@ -54,7 +54,7 @@ class BatchWatch:
             self._durations.record(
                 seconds, ALGORITHMS[asked.algorithm].name, times=len(group.items)
             )
-            failures.update(item.failure.reason for item in group.items if not item.signature)
+            failures.update(item.failure.reason for item in group.items if not item.signatures)
         done = items - failures.total()
         if done:
             self._metrics.observe_calls(None, items=done)

@@ -17,8 +17,7 @@ class Draft(NamedTuple):
 
     `leaf` is the encoded entry that goes into the log if the intent is new; `refusal_leaf(reason)`
     makes the entry that goes in instead if the ledger refuses it (conflict, never, expired, uses
-    exhausted). `result` is the stored answer: the serialised capsign.adapter.v1.SignedItem for
-    DONE, the serialised Failure for REFUSED.
+    exhausted). `result` is the stored answer, see `store/stored_result`.
     """
 
     workload: str
@@ -35,6 +34,8 @@ class Draft(NamedTuple):
     """The id is older than the retention by the clock of the replica that decided: only a row that
     is there may answer for it.
     """
+    further_leaves: tuple[bytes, ...] = ()
+    """The entries of its further signatures, which follow `leaf` in the log."""
 
 
 class Verdict(IntEnum):

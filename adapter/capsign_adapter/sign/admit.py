@@ -24,8 +24,9 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.keys.commitment import CommitmentKeys, GroupFingerprint
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.model.key_versions import KeyVersionRow
-from capsign_adapter.sign.scope import AdmittedGroup, HandleScope, Signable
+from capsign_adapter.sign.scope import AdmittedGroup, HandleScope, Signable, SigningKey
 from capsign_adapter.sign.snapshot import Snapshot
+from capsign_adapter.store.stored_result import made_under
 
 
 class Admission:
@@ -105,27 +106,25 @@ class Admission:
         signer = self._signer(version, context, row, spend)
         if asked.expected_kid and asked.expected_kid != signer.kid:
             detail = "The key has another current version."
-            raise FailureError(failures_pb2.REASON_KEY_MOVED, detail, field="expected_kid")
+            raise FailureError(failures_pb2.REASON_KEY_SUPERSEDED, detail, field="expected_kid")
         signed_by = self._signed_by(signer, version, context, row)
         leaf = replace(
             self._leaf(capability, peer, asked),
             key_version=version.version,
             custody=signer.custody,
             context_digest=signed_by.context_digest,
-        )
+        ).prepare()
         settled = (admitted.protocol, admitted.role, admitted.protocol_version, admitted.transcript)
         return Signable(
             capability=capability,
             row=row,
             fingerprint=self._fingerprint(capability, row, *settled),
-            leaf=leaf.prepare(),
+            leaf=leaf,
             max_uses=admitted.max_uses,
             until_ms=min(group.handle.expires_ms, admitted.expires_ms),
             rate_per_second=admitted.rate_per_second,
             burst=admitted.burst,
-            signer=signer,
-            signed_by=signed_by,
-            stored_prefix=pb.SignedItem(signed_by=signed_by).SerializeToString(),
+            keys=(SigningKey(signer, signed_by, made_under(signed_by), leaf),),
         )
 
     def _signer(
@@ -145,6 +144,7 @@ class Admission:
     ) -> signing_pb2.SignedBy:
         return signing_pb2.SignedBy(
             kid=signer.kid,
+            algorithm=row.number,
             version=version.version,
             custody=signer.custody,
             policy_digest=self._policy.digest,

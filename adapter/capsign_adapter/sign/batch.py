@@ -37,8 +37,8 @@ class Item:
     """Why it is not signed, unless the ledger says something else."""
     fingerprint: bytes = b""
     """What its intent is bound to."""
-    signature: bytes = b""
-    """Leaves only if the ledger takes the draft."""
+    signatures: Sequence[bytes] = ()
+    """One by each key of its group. They leave only if the ledger takes the draft."""
     draft: Draft = field(init=False)
     """What is to be committed: a signature, or a refusal that is final. Unset until then."""
     committed: Committed | None = None
@@ -59,7 +59,7 @@ class Item:
         """See Batch."""
         self.signed_before |= self.is_signed
         self.failure = self.committed = None
-        self.signature = b""
+        self.signatures = ()
 
 
 @dataclass(slots=True)
@@ -176,9 +176,11 @@ class Batch:
             item.failure = failure
 
     def draft(
-        self, item: Item, scope: HandleScope, event: IntentEvent, result: bytes, leaf: bytes
+        self, item: Item, scope: HandleScope, event: IntentEvent, result: bytes, *leaves: bytes
     ) -> None:
-        """Let what was decided of an item wait for the next commit."""
+        """Let what was decided of an item wait for the next commit, with a leaf for each of its
+        signatures or one for its refusal.
+        """
         intent_id, fingerprint, capability = (
             item.asked.intent_id,
             item.fingerprint,
@@ -191,10 +193,11 @@ class Batch:
             capability.grant,
             event,
             result,
-            leaf,
+            leaves[0],
             partial(scope.leaf.refused, self.now_ms, intent_id, fingerprint),
             capability.serial,
             scope.max_uses,
             intent_id < self.oldest,
+            leaves[1:],
         )
         self.waiting.append(item)

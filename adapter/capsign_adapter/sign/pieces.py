@@ -20,7 +20,8 @@ ALONE_US = 64 * TURN_US
 
 def pieces(turn: Turn, signable: Signable, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
     """The items of a group, as many at a time as are to be signed at once. Each is paid for."""
-    begin, price = 0, cost.signature(signable.row.number, signable.signer.custody)
+    begin, number = 0, signable.row.number
+    price = sum(cost.signature(number, key.signer.custody) for key in signable.keys)
     while begin < len(items):
         alone = len(items) == 1 or not turn.company
         most = max(1, ALONE_US // price if alone else min(PIECE, TURN_US // price))

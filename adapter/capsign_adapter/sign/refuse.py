@@ -20,6 +20,7 @@ from capsign_adapter.sign.batch import Batch, Group, Item
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.intent_time import intent_in_time
 from capsign_adapter.sign.scope import HandleScope
+from capsign_adapter.store.stored_result import of_refusal
 
 
 class Refusals:
@@ -72,7 +73,7 @@ class Refusals:
         if error.outcome == failures_pb2.OUTCOME_REFUSED:
             intent_id, fingerprint = item.asked.intent_id, item.fingerprint
             leaf = scope.leaf.refused(batch.now_ms, intent_id, fingerprint, error.reason)
-            batch.draft(item, scope, IntentEvent.REFUSE, failure.SerializeToString(), leaf)
+            batch.draft(item, scope, IntentEvent.REFUSE, of_refusal(failure), leaf)
 
     def unattributed(self, batch: Batch, item: Item, error: FailureError) -> None:
         """A refusal that binds no intent: the handle is not good, or the id is none."""

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.admission import in_force
 from capsign_adapter.decide.capability import Capability
@@ -18,9 +17,10 @@ from capsign_adapter.sign.admit import Admission, leaf_of
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.intent_time import intent_in_time
-from capsign_adapter.sign.release import signed_before
+from capsign_adapter.sign.release import signed_before, stored_group
 from capsign_adapter.sign.snapshot import Snapshot
 from capsign_adapter.store.interfaces.ledger import Ledger
+from capsign_adapter.store.stored_result import refusal_of
 
 
 class Resolutions:
@@ -52,11 +52,9 @@ class Resolutions:
                 in_force(capability, self._policy, snapshot.revoked, now, skew_ms)
             except FailureError as error:
                 raise signed_before(error) from None
-            done = pb.SignedItem.FromString(stored.result)
-            done.leaf_index = stored.leaf_index
-            return pb.ResolveIntentResponse(done=done)
+            return pb.ResolveIntentResponse(done=stored_group(stored))
         if stored.state == IntentState.REFUSED:
-            return pb.ResolveIntentResponse(refused=failures_pb2.Failure.FromString(stored.result))
+            return pb.ResolveIntentResponse(refused=refusal_of(stored.result))
         return pb.ResolveIntentResponse(never=pb.Never())
 
     def _row(self, peer: Peer, intent_id: bytes, capability: Capability, now: int) -> Stored:

@@ -16,6 +16,17 @@ from capsign_adapter.keys.keyring import Signer
 
 
 @dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One key version that signs, with what is said wherever its signatures go."""
+
+    signer: Signer
+    signed_by: signing_pb2.SignedBy
+    stored: bytes
+    """`signed_by` as stored results have it."""
+    leaf: PreparedLeaf
+
+
+@dataclass(frozen=True, slots=True)
 class HandleScope:
     """Under a good handle: enough to bind intents to a fingerprint and to record refusals."""
 
@@ -56,7 +67,5 @@ class Signable(HandleScope):
     """
     rate_per_second: int
     burst: int
-    signer: Signer
-    signed_by: signing_pb2.SignedBy
-    stored_prefix: bytes
-    """SignedItem{signed_by} serialised: with SignedItem{signature} behind it, the stored answer."""
+    keys: tuple[SigningKey, ...]
+    """Each signs each item: the newest active version."""

@@ -1,11 +1,10 @@
-"""6. Sign: a signature for each item of a group whose input and intent id are good."""
+"""6. Sign: one signature by each key, for each item whose input and intent id are good."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from hashlib import sha256
 
-from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import is_intent_id
@@ -17,6 +16,7 @@ from capsign_adapter.sign.intent_time import intent_in_time, latest_intent
 from capsign_adapter.sign.refuse import Refusals
 from capsign_adapter.sign.scope import Signable
 from capsign_adapter.sign.signing_threads import Signing
+from capsign_adapter.store.stored_result import of_signatures
 
 
 class Signatures:
@@ -30,18 +30,27 @@ class Signatures:
     def make(self, batch: Batch, signable: Signable, items: Sequence[Item]) -> None:
         """Sign these, and let what was signed wait for the commit; the others are refused."""
         good, inputs = self._good(batch, signable, items)
-        signatures = self._threads.sign(signable.signer, inputs, batch.patience)
-        now, leaf_of, sha256 = batch.now_ms, signable.leaf.signed, hashlib.sha256
-        prefix, draft, sign = signable.stored_prefix, batch.draft, IntentEvent.SIGN
-        for item, signature in zip(good, signatures, strict=True):
-            if isinstance(signature, FailureError):
-                self._refusals.one(batch, signable, item, signature)
-                continue
-            item.signature = signature
+        by_key = [self._threads.sign(key.signer, inputs, batch.patience) for key in signable.keys]
+        for item, *results in zip(good, *by_key, strict=True):
+            signatures: list[bytes] = []
+            for result in results:
+                if isinstance(result, FailureError):
+                    self._refusals.one(batch, signable, item, result)
+                    break
+                signatures.append(result)
+            else:
+                self._signed(batch, signable, item, signatures)
+
+    def _signed(
+        self, batch: Batch, signable: Signable, item: Item, signatures: list[bytes]
+    ) -> None:
+        item.signatures = signatures
+        intent_id, leaves, stored = item.asked.intent_id, [], []
+        for key, signature in zip(signable.keys, signatures, strict=True):
             digest = sha256(signature).digest()
-            leaf = leaf_of(now, item.asked.intent_id, item.fingerprint, digest)
-            result = prefix + pb.SignedItem(signature=signature).SerializeToString()
-            draft(item, signable, sign, result, leaf)
+            leaves.append(key.leaf.signed(batch.now_ms, intent_id, item.fingerprint, digest))
+            stored.append((key.stored, signature))
+        batch.draft(item, signable, IntentEvent.SIGN, of_signatures(stored), *leaves)
 
     def _good(
         self, batch: Batch, signable: Signable, items: Sequence[Item]

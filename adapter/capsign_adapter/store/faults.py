@@ -29,6 +29,10 @@ class StoreTooNewError(StoreUnavailableError):
     """A newer release wrote this database."""
 
 
+class StoreTooOldError(StoreUnavailableError):
+    """A release wrote this database whose stored answers this one cannot read."""
+
+
 class StoreOlderError(StoreUnavailableError):
     """An older release wrote this database, and it was only to be looked at: a start would bring it
     to this release's schema.

@@ -17,6 +17,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.model.intents import Committed, Draft, Stored, Verdict
 from capsign_adapter.model.lifecycle import IntentEvent, IntentState, intent_state
+from capsign_adapter.store.stored_result import of_refusal
 
 IntentKey = tuple[str, bytes]
 """Workload and intent id: what makes an intent unique."""
@@ -63,10 +64,10 @@ def watermark_after(watermark_ms: int, newest: bytes | None, now_ms: int, retent
 
 
 def is_plain(drafts: Sequence[Draft]) -> bool:
-    """Whether the batch repeats no intent, has none that is late and counts no uses: then the
-    unique key alone can decide.
+    """Whether the batch repeats no intent, has none that is late or is signed twice, and counts no
+    uses: then the unique key alone can decide.
     """
-    if any(draft.max_uses or draft.late for draft in drafts):
+    if any(draft.max_uses or draft.late or draft.further_leaves for draft in drafts):
         return False
     return len({(draft.workload, draft.intent_id) for draft in drafts}) == len(drafts)
 
@@ -103,11 +104,11 @@ def plan(
         elif draft.event is IntentEvent.SIGN and not _count_use(made, draft, used):
             # Final for this id (a refusal is), so it gets a row: asked again, it is told the same.
             index = _refuse(made, draft, failures_pb2.REASON_USES_EXHAUSTED, first_index)
-            result = FailureError(failures_pb2.REASON_USES_EXHAUSTED).to_item().SerializeToString()
+            result = of_refusal(FailureError(failures_pb2.REASON_USES_EXHAUSTED).to_item())
             known[key] = _insert(made, draft, IntentEvent.REFUSE, result, index)
         else:
             index = first_index + len(made.leaves)
-            made.leaves.append(draft.leaf)
+            made.leaves += (draft.leaf, *draft.further_leaves)
             made.results.append(Committed(Verdict.NEW, index))
             known[key] = _insert(made, draft, draft.event, draft.result, index)
     return made

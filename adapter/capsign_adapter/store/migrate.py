@@ -5,18 +5,29 @@ from __future__ import annotations
 from capsign_evidence.merkle import Frontier
 
 from capsign_adapter.store import schema
-from capsign_adapter.store.faults import StoreOlderError, StoreTooNewError
+from capsign_adapter.store.faults import (
+    MAKE_ONE,
+    StoreOlderError,
+    StoreTooNewError,
+    StoreTooOldError,
+)
 from capsign_adapter.store.transaction import FIRST_HEAD, Reader, Transaction
 
 
 def check_version(tx: Reader) -> int:
-    """The number of the last migration applied. Raises StoreTooNewError."""
+    """The number of the last migration applied. Raises StoreTooNewError and StoreTooOldError."""
     row = tx.one("SELECT MAX(number) FROM schema_migrations")
     number = int(row[0] or 0) if row else 0
     if number > schema.LATEST:
         raise StoreTooNewError(
             f"The database has schema {number} and this release knows up to {schema.LATEST}. "
             "Run the newer release; going back needs a backup from before the upgrade."
+        )
+    if number < schema.STORED_RESULTS and tx.one("SELECT 1 FROM intents WHERE state <> 3 LIMIT 1"):
+        raise StoreTooOldError(
+            f"The database has schema {number}, and answers in its ledger that this release cannot "
+            "read; nothing was changed. Run the release that wrote it, or keep it for its evidence "
+            f"and begin a new one: {MAKE_ONE}."
         )
     return number
 

@@ -182,9 +182,15 @@ MIGRATIONS: tuple[Migration, ...] = (
             )""",
         ),
     ),
+    Migration(3, "answers in a form of their own", ()),
 )
 
 LATEST = MIGRATIONS[-1].number
+
+STORED_RESULTS = 3
+"""From this number on answers are stored in a form of their own (`stored_result`). What is older
+cannot be read: it was the message of a wire that is no more.
+"""
 
 MIGRATIONS_TABLE = (
     "CREATE TABLE schema_migrations (number {int} PRIMARY KEY, name TEXT NOT NULL, "

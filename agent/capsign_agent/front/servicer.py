@@ -14,6 +14,7 @@ from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.tracing import PassingTracer, Span, Tracer, note_items
 from capsign_wire.types.v1 import failures_pb2
+from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent.front.admission import abort, at_end_of_call
 from capsign_agent.front.application_stream import ApplicationStream, number_of
@@ -84,12 +85,9 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
                 if span.recording:
                     _note(span, [group], [signed])
             item = signed.items[0]
-            if not item.signature:
+            if not item.signatures:
                 raise FailureError.from_item(item.failure)
-            named = item.signed_by if item.HasField("signed_by") else signed.signed_by
-            return agent_pb2.SignResponse(
-                signature=item.signature, leaf_index=item.leaf_index, signed_by=named
-            )
+            return agent_pb2.SignResponse(signed=signed)
 
         return await self._unary(request, context, act)
 
@@ -275,10 +273,10 @@ def _traceparent(context: Any) -> str:
 
 
 def _note(
-    span: Span, asked: Sequence[agent_pb2.SignGroup], signed: Sequence[agent_pb2.SignedGroup]
+    span: Span, asked: Sequence[agent_pb2.SignGroup], signed: Sequence[types_pb2.SignedGroup]
 ) -> None:
     failures = Counter(
-        item.failure.reason for group in signed for item in group.items if not item.signature
+        item.failure.reason for group in signed for item in group.items if not item.signatures
     )
     note_items(
         span,

@@ -68,7 +68,7 @@ class Exchange:
     async def _send_anew(
         self, works: Sequence[GroupWork], deadline: float, traceparent: str
     ) -> None:
-        """Fetch the new key and send what was refused once more. KEY_MOVED means that nothing
+        """Fetch the new key and send what was refused once more. KEY_SUPERSEDED means that nothing
         happened: that is safe.
         """
         ready = []
@@ -78,7 +78,7 @@ class Exchange:
             try:
                 await self._inputs.prepare_anew(work, deadline)
             except FailureError:
-                continue  # KEY_MOVED stands: the caller may send the same intent again
+                continue  # KEY_SUPERSEDED stands: the caller may send the same intent again
             ready.append(work)
         await self._send(ready, deadline, traceparent)
 

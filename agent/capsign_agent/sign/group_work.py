@@ -12,7 +12,6 @@ from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent.handles.held import Held
 from capsign_agent.handles.scope import HandleScope
-from capsign_agent.sign.outcomes import named
 from capsign_agent.upstream.call import Answer
 
 
@@ -39,7 +38,7 @@ class GroupWork:
 
     def __init__(self, group: agent_pb2.SignGroup) -> None:
         self.group = group
-        self.results: list[agent_pb2.SignedItem | None] = [None] * len(group.items)
+        self.results: list[types_pb2.SignedItem | None] = [None] * len(group.items)
         self.held: Held | None = None
         self.row: AlgorithmRow | None = None
         self.scope: HandleScope | None = None
@@ -51,14 +50,14 @@ class GroupWork:
         self.refusal: FailureError | None = None
         """Why policy refused the group in the pod, and `refused` the items that it refused."""
         self.refused: Sequence[int] = ()
-        self.signed_by: types_pb2.SignedBy | None = None
-        """What the signatures were made under, where an item says nothing else."""
-        self.whole: agent_pb2.SignedGroup | None = None
+        self.signed_by: list[types_pb2.SignedBy] = []
+        """What the signatures were made under, each once: their `key` is its place."""
+        self.whole: types_pb2.SignedGroup | None = None
         """The finished reply, where one answer held all of it."""
 
     def refuse(self, positions: Iterable[int], error: FailureError) -> None:
         """These items fail with this error."""
-        item = agent_pb2.SignedItem(failure=error.to_item())
+        item = types_pb2.SignedItem(failure=error.to_item())
         for position in positions:
             self.results[position] = item
 
@@ -79,35 +78,41 @@ class GroupWork:
         return [
             at
             for at, item in enumerate(self.results)
-            if item is not None and item.failure.reason == failures_pb2.REASON_KEY_MOVED
+            if item is not None and item.failure.reason == failures_pb2.REASON_KEY_SUPERSEDED
         ]
 
     def fill(self, positions: Sequence[int], answer: Answer) -> None:
         """Step 11 for one answer: put its items into their places. Pieces of one group may come
-        from two key versions: the second names its own.
+        from two key versions: the reply names both.
         """
         if answer.all_signed and answer.group is not None and len(positions) == len(self.results):
-            # The whole group at once: agent.v1.SignedGroup has the fields of
-            # adapter.v1.SignedGroup, number by number.
-            self.whole = agent_pb2.SignedGroup.FromString(answer.group.SerializeToString())
+            self.whole = answer.group
             return
-        if self.signed_by is None and named(answer.signed_by):
-            self.signed_by = answer.signed_by
-        differs = named(answer.signed_by) and self.signed_by != answer.signed_by
+        places = [self._place_of(each) for each in answer.signed_by]
+        moved = places != list(range(len(places)))
         for position, item in zip(positions, answer.items, strict=True):
-            signed = agent_pb2.SignedItem(signature=item.signature, leaf_index=item.leaf_index)
-            if not signed.signature:
-                signed.failure.CopyFrom(item.failure)
-            elif item.HasField("signed_by"):
-                signed.signed_by.CopyFrom(item.signed_by)
-            elif differs:
-                signed.signed_by.CopyFrom(answer.signed_by)
-            self.results[position] = signed
+            self.results[position] = _renumbered(item, places) if moved else item
 
-    def reply(self) -> agent_pb2.SignedGroup:
+    def _place_of(self, signed_by: types_pb2.SignedBy) -> int:
+        """Where the reply names this, from now on."""
+        if signed_by not in self.signed_by:
+            self.signed_by.append(signed_by)
+        return self.signed_by.index(signed_by)
+
+    def reply(self) -> types_pb2.SignedGroup:
         """Step 11: the reply to the group. Every item has its result by now."""
         if self.whole is not None:
             return self.whole
         items = [item for item in self.results if item is not None]
         assert len(items) == len(self.results)
-        return agent_pb2.SignedGroup(signed_by=self.signed_by, items=items)
+        signed_by = self.signed_by if any(item.signatures for item in items) else ()
+        return types_pb2.SignedGroup(signed_by=signed_by, items=items)
+
+
+def _renumbered(item: types_pb2.SignedItem, places: Sequence[int]) -> types_pb2.SignedItem:
+    """The item in a reply that names its keys at these places."""
+    moved = types_pb2.SignedItem()
+    moved.CopyFrom(item)
+    for signature in moved.signatures:
+        signature.key = places[signature.key]
+    return moved

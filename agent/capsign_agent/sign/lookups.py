@@ -24,6 +24,7 @@ from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.sign import hashing
+from capsign_agent.sign.answer_check import is_signed, longest_by_key
 from capsign_agent.sign.public_keys import Known, PublicKeys
 from capsign_agent.sign.questions import KEYS_US, RESOLVE_US, TAG_US, Questions
 
@@ -163,16 +164,12 @@ def _resolved(
     piece = records.Piece()
     unspecified = algorithms_pb2.ALGORITHM_UNSPECIFIED
     if kind == "done":
-        if not told.done.signature:
-            raise FailureError(
-                failures_pb2.REASON_INTERNAL, "The adapter says done and gives no signature."
-            )
-        records.done(piece, [(intent_id, told.done.leaf_index)], grant, unspecified, caller)
-        done = agent_pb2.SignResponse(
-            signature=told.done.signature,
-            leaf_index=told.done.leaf_index,
-            signed_by=told.done.signed_by,
-        )
+        done = told.done
+        longest = longest_by_key(done.signed_by)
+        if len(done.items) != 1 or not is_signed(done.items[0], longest):
+            detail = "The adapter says done and gives no signature."
+            raise FailureError(failures_pb2.REASON_INTERNAL, detail)
+        records.done(piece, [(intent_id, done.items[0].leaf_index)], grant, unspecified, caller)
         return agent_pb2.ResolveIntentResponse(done=done), piece
     if kind not in {"refused", "never"}:
         raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter's answer is empty.")

@@ -13,13 +13,14 @@ from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
-from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
+from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent.handles.held import Held
 from capsign_agent.handles.unavailable import ended_upstream
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
+from capsign_agent.sign.answer_check import is_signed, longest_by_key
 from capsign_agent.upstream.batch import Batch
 from capsign_agent.upstream.call import Answer, Call
 
@@ -118,29 +119,23 @@ class OutcomeRecorder:
         """Step 9. An item that breaks what the adapter promises becomes INTERNAL: unknown. Notes
         whether all are signed.
         """
-        most = ALGORITHMS[call.algorithm].max_signature
-        group_named = named(answer.signed_by)
+        longest = longest_by_key(answer.signed_by)
+        asked = [each.algorithm == call.algorithm for each in answer.signed_by]
         answer.all_signed = True
         for at, item in enumerate(answer.items):
-            size = len(item.signature)
-            if (
-                0 < size <= most
-                and not item.HasField("failure")
-                and (group_named or named(item.signed_by))
-            ):
+            if is_signed(item, longest) and asked[item.signatures[0].key]:
                 continue
             answer.all_signed = False
             instead = self._instead(call, item)
             if instead is not None:
-                answer.replace(at, signing_pb2.SignedItem(failure=instead.to_item()))
+                answer.replace(at, types_pb2.SignedItem(failure=instead.to_item()))
 
-    def _instead(self, call: Call, item: signing_pb2.SignedItem) -> FailureError | None:
+    def _instead(self, call: Call, item: types_pb2.SignedItem) -> FailureError | None:
         """What callers hear in place of an item's own result; None if that can be handed on."""
         name = ALGORITHMS[call.algorithm].name
-        if item.signature:
-            self._metrics.violated(
-                "I10", algorithm=name
-            )  # no key or custody named, or not a signature of this algorithm
+        if item.signatures:
+            # No key or custody named, or not a signature of this algorithm.
+            self._metrics.violated("I10", algorithm=name)
             return FailureError(failures_pb2.REASON_INTERNAL)
         if not item.HasField("failure"):
             self._metrics.violated("I5", algorithm=name)
@@ -164,7 +159,7 @@ class OutcomeRecorder:
         if answer.all_signed:
             return
         for item in answer.items:
-            if not item.signature and item.failure.reason in _HANDLE_REASONS:
+            if not item.signatures and item.failure.reason in _HANDLE_REASONS:
                 self._handle_refused(held, item.failure.reason)
                 return
 
@@ -178,18 +173,11 @@ class OutcomeRecorder:
         return True
 
 
-def named(signed_by: types_pb2.SignedBy) -> bool:
-    """Whether it says which key it was and where."""
-    return bool(signed_by.kid) and signed_by.custody != algorithms_pb2.CUSTODY_CLASS_UNSPECIFIED
-
-
 def _whole_failure(batch: Batch, response: signing_pb2.SignResponse) -> list[tuple[Call, Answer]]:
     """A batch that failed as a whole: every item failed with its reason."""
     failure = FailureError.from_item(response.failure).to_item()
-    item = signing_pb2.SignedItem(failure=failure)
-    return [
-        (call, Answer(types_pb2.SignedBy(), [item] * len(call.intents))) for call in batch.calls
-    ]
+    item = types_pb2.SignedItem(failure=failure)
+    return [(call, Answer((), [item] * len(call.intents))) for call in batch.calls]
 
 
 def _outcomes(piece: records.Piece, call: Call, answer: Answer) -> None:
@@ -206,7 +194,7 @@ def _outcomes(piece: records.Piece, call: Call, answer: Answer) -> None:
         )
         return
     for intent_id, item in pairs:
-        if item.signature:
+        if item.signatures:
             records.done(piece, [(intent_id, item.leaf_index)], grant, algorithm, caller)
         else:
             error = FailureError.from_item(item.failure)

@@ -10,6 +10,7 @@ from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import REASONS, FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
+from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.socket_handles import SocketHandles
@@ -45,7 +46,7 @@ class SigningPath:
         groups: Sequence[agent_pb2.SignGroup],
         timeout_s: float,
         traceparent: str = "",
-    ) -> list[agent_pb2.SignedGroup]:
+    ) -> list[types_pb2.SignedGroup]:
         """A result for every item of every group, in order. Never raises a FailureError: each item
         carries its own.
 
@@ -88,7 +89,7 @@ class SigningPath:
                 self._metrics.observe_calls(None, items=len(results))
                 continue
             failed = [
-                item.failure.reason for item in results if item is not None and not item.signature
+                item.failure.reason for item in results if item is not None and not item.signatures
             ]
             for reason in failed:  # one that a newer adapter gives counts as it is read: INTERNAL
                 self._metrics.observe_calls(

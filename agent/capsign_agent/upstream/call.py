@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
@@ -108,16 +107,16 @@ class Answer:
 
     def __init__(
         self,
-        signed_by: types_pb2.SignedBy,
-        items: Sequence[signing_pb2.SignedItem],
-        group: signing_pb2.SignedGroup | None = None,
+        signed_by: Sequence[types_pb2.SignedBy],
+        items: Sequence[types_pb2.SignedItem],
+        group: types_pb2.SignedGroup | None = None,
     ) -> None:
         self.signed_by = signed_by
         self.items = items
         self.group = group
         self.all_signed = False
 
-    def replace(self, at: int, item: signing_pb2.SignedItem) -> None:
+    def replace(self, at: int, item: types_pb2.SignedItem) -> None:
         """Put another result in the place of one that cannot be handed on."""
         items = list(self.items)
         items[at] = item

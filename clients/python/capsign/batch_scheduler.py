@@ -20,8 +20,7 @@ from capsign_wire.trace_context import gathered
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign.handles import Template
-from capsign.results import SignedBy
-from capsign.translate import AgentAwayError, SignerClosedError, signed_by
+from capsign.translate import AgentAwayError, Made, SignerClosedError, made
 
 MAX_GROUPS = 64
 """Most groups in one message (agent.proto)."""
@@ -62,7 +61,8 @@ class Answer:
     """What became of a job: `items` in its order, or the `failure` that all of them share."""
 
     items: Sequence[Any] = ()
-    signed_by: SignedBy | None = None
+    signed_by: Sequence[Made] = ()
+    """What their signatures were made under; each names its place in this."""
     failure: FailureError | None = None
 
 
@@ -252,7 +252,7 @@ class BatchScheduler:
             return self._all(
                 message, Answer(failure=FailureError(failures_pb2.REASON_INTERNAL, text))
             )
-        by = [signed_by(group.signed_by) for group in response.groups]
+        by = [made(group.signed_by) for group in response.groups]
         settled: Settled = []
         for job, index, first in message.places:
             if not job.settled:

@@ -32,7 +32,7 @@ from capsign.translate import (
     exception,
     instead,
     key_handle,
-    signed_by,
+    signature,
     unresolved,
 )
 
@@ -204,13 +204,9 @@ def _read(
     failed = []
     by = answer.signed_by
     for index, item in zip(part, answer.items, strict=True):
-        value = item.signature
-        if value and by is not None:
-            # Bytes of an earlier call name what they were made under themselves.
-            made_under = signed_by(item.signed_by) if item.HasField("signed_by") else by
-            results[index] = Signature(
-                value, algorithm, items[index].intent_id, item.leaf_index, made_under
-            )
+        signed = signature(item, by, items[index].intent_id, algorithm)
+        if signed is not None:
+            results[index] = signed
         elif item.HasField("failure"):
             failed.append((index, FailureError.from_item(item.failure)))
         else:

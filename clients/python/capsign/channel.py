@@ -9,10 +9,10 @@ from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.backoff import Backoff
 from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import failures_pb2
+from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign.batch_scheduler import Answer, Job
-from capsign.translate import failure_of, is_transport_loss, signed_by
+from capsign.translate import failure_of, is_transport_loss, made
 
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
@@ -25,6 +25,12 @@ OPTIONS = (
     ("grpc.enable_retries", 0),
     # After a fork a new channel must not find the parent's connection in a pool that both have.
     ("grpc.use_local_subchannel_pool", 1),
+)
+
+_MISSHAPEN = Answer(
+    failure=FailureError(
+        failures_pb2.REASON_INTERNAL, "The agent's answer does not have the shape of the question."
+    )
 )
 
 CONNECT_SLICE = 5.0
@@ -66,15 +72,17 @@ def batch(job: Job) -> pb.SignBatchRequest:
 
 
 def single_answer(response: pb.SignResponse) -> Answer:
-    item = pb.SignedItem(signature=response.signature, leaf_index=response.leaf_index)
-    return Answer([item], signed_by(response.signed_by))
+    return _answer(response.signed, 1)
 
 
 def batch_answer(job: Job, response: pb.SignBatchResponse) -> Answer:
-    if [len(group.items) for group in response.groups] != [len(job.items)]:
-        text = "The agent's answer does not have the shape of the question."
-        return Answer(failure=FailureError(failures_pb2.REASON_INTERNAL, text))
-    return Answer(response.groups[0].items, signed_by(response.groups[0].signed_by))
+    return _answer(response.groups[0], len(job.items)) if len(response.groups) == 1 else _MISSHAPEN
+
+
+def _answer(group: signing_pb2.SignedGroup, items: int) -> Answer:
+    if len(group.items) != items:
+        return _MISSHAPEN
+    return Answer(group.items, made(group.signed_by))
 
 
 def failed_answer(job: Job, error: grpc.RpcError) -> Answer:

@@ -17,7 +17,7 @@ from capsign.handles import context_suffix
 from capsign.inputs import Buffer, IntentId, intent, item, octets, payload
 from capsign.results import Done, Never, Resolution, Signature, WasRefused
 from capsign.selector import HandleSelector
-from capsign.translate import exception, signed_by
+from capsign.translate import exception, made, signature
 
 LONGEST = 365 * 86400.0
 """Seconds; a longer timeout counts as this. Locks and gRPC take no infinity."""
@@ -163,16 +163,11 @@ def resolution(
     """What the agent's answer says. Raises CapsignError if that is nothing."""
     match response.WhichOneof("resolution"):
         case "done":
-            done = response.done
-            return Done(
-                Signature(
-                    done.signature,
-                    selector.algorithm,
-                    intent_id,
-                    done.leaf_index,
-                    signed_by(done.signed_by),
-                )
-            )
+            group = response.done
+            by, algorithm = made(group.signed_by), selector.algorithm
+            signed = [signature(item, by, intent_id, algorithm) for item in group.items]
+            if len(signed) == 1 and signed[0] is not None:
+                return Done(signed[0])
         case "refused":
             error = exception(
                 FailureError.from_item(response.refused), intent_id=intent_id, selector=selector

@@ -36,6 +36,13 @@ class Signature:
     intent_id: bytes
     leaf_index: int
     signed_by: SignedBy = field(repr=False)
+    others: tuple[Signature, ...] = field(default=(), repr=False)
+    """Signatures of the same call by further key versions, for verifiers that know only those."""
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        """All signatures of this call, this one first: one by each key version that signs now."""
+        return (self, *self.others)
 
     @property
     def kid(self) -> str:

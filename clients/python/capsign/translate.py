@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign.errors import CapsignError, InvalidSignature, Refused, Unavailable, Unknown
-from capsign.results import KeyHandle, ProtocolRule, PublicKey, SignedBy
+from capsign.results import KeyHandle, ProtocolRule, PublicKey, Signature, SignedBy
 from capsign.selector import HandleSelector
 
 CLASSES: Mapping[int, type[CapsignError]] = MappingProxyType(
@@ -252,7 +252,38 @@ def public_key(key: signing_pb2.PublicKey) -> PublicKey:
     )
 
 
-def signed_by(message: signing_pb2.SignedBy) -> SignedBy:
+Made: TypeAlias = tuple[str, SignedBy]
+"""Algorithm and key of a signature; the algorithm is empty where this client does not know it."""
+
+
+def made(messages: Iterable[signing_pb2.SignedBy]) -> list[Made]:
+    """What the signatures of a group were made under."""
+    return [
+        (ALGORITHMS[each.algorithm].name if each.algorithm in ALGORITHMS else "", _signed_by(each))
+        for each in messages
+    ]
+
+
+def signature(
+    item: signing_pb2.SignedItem, by: Sequence[Made], intent_id: bytes, algorithm: str
+) -> Signature | None:
+    """The item's first signature, with the others in it; None if it has none that names its key.
+
+    `algorithm` is the one that was asked for, for a key that names none that is known here.
+    """
+    first: Signature | None = None
+    signatures, leaf = item.signatures, item.leaf_index
+    for place in range(len(signatures) - 1, -1, -1):
+        one = signatures[place]
+        if not one.value or one.key >= len(by):
+            return None
+        name, made_under = by[one.key]
+        others = () if first is None else first.signatures
+        first = Signature(one.value, name or algorithm, intent_id, leaf + place, made_under, others)
+    return first
+
+
+def _signed_by(message: signing_pb2.SignedBy) -> SignedBy:
     return SignedBy(
         kid=message.kid,
         key_version=message.version,

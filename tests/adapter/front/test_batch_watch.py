@@ -9,6 +9,7 @@ from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
+from capsign_wire.types.v1 import signing_pb2 as types
 
 IDS = f"{'4b' * 16}-00f067aa0ba902b7"
 TRACE = f"00-{IDS}-03"
@@ -71,10 +72,10 @@ def test_a_batch_is_a_span_of_its_trace_and_linked_with_the_others(traces, expec
 def test_the_worst_outcome_is_on_the_span():
     refused = FailureError(failures_pb2.REASON_INTENT_CONFLICT).to_item()
     unknown = FailureError(failures_pb2.REASON_COMMIT_UNKNOWN).to_item()
-    signed = pb.SignedItem(signature=b"s")
+    signed = types.SignedItem(signatures=[types.Signature(value=b"s")])
     span = Noting()
     answer = pb.SignResponse(
-        groups=[pb.SignedGroup(items=[signed, pb.SignedItem(failure=refused)])]
+        groups=[types.SignedGroup(items=[signed, types.SignedItem(failure=refused)])]
     )
     BatchWatch.note(span, batch(), answer)
     assert span.notes == {
@@ -88,7 +89,9 @@ def test_the_worst_outcome_is_on_the_span():
     span = Noting()
     both = pb.SignResponse(
         groups=[
-            pb.SignedGroup(items=[pb.SignedItem(failure=refused), pb.SignedItem(failure=unknown)])
+            types.SignedGroup(
+                items=[types.SignedItem(failure=refused), types.SignedItem(failure=unknown)]
+            )
         ]
     )
     BatchWatch.note(span, batch(), both)

@@ -31,6 +31,7 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2 as types
 from support.adapter_rig import APP, OPERATOR, AdapterRig
 from support.replica import RunningReplica
+from support.signed import only
 
 NEVER_ENDS = Control(poll_ms=50, lease_ms=600_000, lease_margin_ms=1000)
 SHORT = Control(poll_ms=50, lease_ms=400, lease_margin_ms=200)
@@ -124,7 +125,7 @@ class Pair:
             lambda: next(self.signing.Sign(iter([self.request(self.intent)]), timeout=60))
         )
 
-    def sign_again(self, signing=None) -> signing_pb2.SignedItem:
+    def sign_again(self, signing=None) -> types.SignedItem:
         (answer,) = (signing or self.signing).Sign(iter([self.request(self.intent)]), timeout=30)
         return answer.groups[0].items[0]
 
@@ -175,7 +176,7 @@ def pair_with(tmp_path):
 
 def signature_in(answer: signing_pb2.SignResponse) -> bytes:
     """The signature that left, or nothing."""
-    return answer.groups[0].items[0].signature if answer.groups else b""
+    return only(answer.groups[0].items[0]) if answer.groups else b""
 
 
 def test_revoke_does_not_answer_before_another_replica_has_let_out_what_it_committed(pair_with):
@@ -321,10 +322,10 @@ def test_a_stored_signature_is_not_told_again_under_what_was_revoked(pair_with):
         assert failure_of(signing.VerifyTag, tag).reason == reasons.REASON_HANDLE_REVOKED
 
 
-def withheld(item: signing_pb2.SignedItem) -> bool:
+def withheld(item: types.SignedItem) -> bool:
     """Signed before, and not told again; and nobody says that it was refused, for it happened."""
     return (
-        not item.signature
+        not item.signatures
         and item.failure.reason == reasons.REASON_COMMIT_UNKNOWN
         and "HANDLE_REVOKED" in item.failure.message
     )
@@ -365,7 +366,7 @@ def test_a_stored_signature_on_its_way_is_waited_for_or_kept_in(pair_with, contr
         assert not revoking.done()
         go.set()
         revoking.result(timeout=30)
-        assert resolving.result().done.signature
+        assert resolving.result().done.items[0].signatures
     else:
         revoking.result(timeout=30)
         go.set()

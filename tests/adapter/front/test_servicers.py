@@ -224,7 +224,7 @@ def test_a_stored_signature_does_not_leave_under_what_policy_took_back(rig, monk
     signed is closed as before.
     """
     handle, intent = rig.handle(age_ms=120_000), new_intent_id()
-    assert rig.sign(b"m", handle=handle, intents=[intent])[0].signature
+    assert rig.sign(b"m", handle=handle, intents=[intent])[0].signatures
     old, new = change
     narrowed = POLICY.replace(old, old.replace(APP, new) if APP in old else new, 1)
     assert narrowed != POLICY
@@ -318,7 +318,7 @@ def test_a_stream_signs_and_ends_with_its_caller(servicers):
     running.send_request(request)
     answer = running.take_response()
     assert answer.batch_id == 7
-    assert answer.groups[0].items[0].signature
+    assert answer.groups[0].items[0].signatures
     running.requests_closed()
     assert running.termination()[1] is grpc.StatusCode.OK
 

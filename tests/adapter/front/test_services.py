@@ -37,6 +37,7 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2 as types
 from support.adapter_rig import APP, AUDITOR, OPERATOR, OTHER, AdapterRig, intent_at, peer
 from support.replica import RunningReplica
+from support.signed import only, only_of
 
 
 class App:
@@ -69,7 +70,7 @@ class App:
             batch_id=batch_id, handles=[token or self.handles()["orders-jwt"].token], groups=[group]
         )
 
-    def sign(self, *inputs: bytes, **extra) -> list[signing_pb2.SignedItem]:
+    def sign(self, *inputs: bytes, **extra) -> list[types.SignedItem]:
         (answer,) = self.signing.Sign(iter([self.request(*inputs, **extra)]), timeout=10)
         assert not answer.failure.reason
         return list(answer.groups[0].items)
@@ -126,7 +127,7 @@ def test_renewal_gives_a_workload_no_more_streams(tmp_path):
         other = App(keys.enter_context(replica.as_(OTHER)))
         request = other.request(b"m", token=other.handles()["others"].token)
         (answer,) = other.signing.Sign(iter([request]), timeout=10)
-        assert answer.groups[0].items[0].signature
+        assert answer.groups[0].items[0].signatures
         assert greedy[0].handles()
 
 
@@ -193,7 +194,7 @@ def test_bytes_that_are_no_message_are_refused_as_malformed_and_take_no_place(re
             )
         unary = channel.unary_unary("/capsign.adapter.v1.CapabilityService/RenewHandles")
         assert failure_of(unary, wire).reason == reasons.REASON_INPUT_MALFORMED
-    assert app.sign(b"still here")[0].signature
+    assert app.sign(b"still here")[0].signatures
 
 
 def test_a_message_above_the_bound_is_refused_before_it_is_read(app):
@@ -209,14 +210,14 @@ def test_a_message_above_the_bound_is_refused_before_it_is_read(app):
 def test_resolve_says_done_refused_or_never_and_never_is_final(app):
     token = app.handles()["orders-jwt"].token
     done, unseen = new_intent_id(), new_intent_id()
-    signature = app.sign(b"m", intents=[done])[0].signature
+    signature = only(app.sign(b"m", intents=[done])[0])
 
     def resolve(intent: bytes) -> signing_pb2.ResolveIntentResponse:
         return app.signing.ResolveIntent(
             signing_pb2.ResolveIntentRequest(handle=token, intent_id=intent), timeout=10
         )
 
-    assert resolve(done).done.signature == signature
+    assert only_of(resolve(done).done) == signature
     assert resolve(unseen).WhichOneof("resolution") == "never"
     assert app.sign(b"late", intents=[unseen])[0].failure.reason == reasons.REASON_INTENT_NEVER
     assert resolve(unseen).WhichOneof("resolution") == "never"
@@ -248,13 +249,13 @@ def test_an_intent_that_was_signed_is_told_though_the_clock_stepped_back(app, mo
     all the same.
     """
     done = new_intent_id()
-    signature = app.sign(b"m", intents=[done])[0].signature
+    signature = only(app.sign(b"m", intents=[done])[0])
     true = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: true() - 3_600_000_000_000)
     request = signing_pb2.ResolveIntentRequest(
         handle=app.handles()["orders-jwt"].token, intent_id=done
     )
-    assert app.signing.ResolveIntent(request, timeout=10).done.signature == signature
+    assert only_of(app.signing.ResolveIntent(request, timeout=10).done) == signature
 
 
 def test_one_workload_cannot_fill_the_ledger_with_intents_that_were_never_sent(tmp_path):
@@ -268,7 +269,7 @@ def test_one_workload_cannot_fill_the_ledger_with_intents_that_were_never_sent(t
             app, other = App(channel), App(another)
             token, foreign = app.handles()["orders-jwt"].token, other.handles()["others"].token
             done, closed = new_intent_id(), new_intent_id()
-            signature = app.sign(b"m", intents=[done])[0].signature
+            signature = only(app.sign(b"m", intents=[done])[0])
             size = rig.store.control().tree_size
 
             def asked(intent: bytes, handle: bytes = token) -> signing_pb2.ResolveIntentRequest:
@@ -286,9 +287,7 @@ def test_one_workload_cannot_fill_the_ledger_with_intents_that_were_never_sent(t
             assert all(1 <= failure.retry_after_ms <= 1000 for failure in failures)
             assert rig.store.control().tree_size == size + 21 - len(failures)
             for _ in range(10):
-                assert (
-                    app.signing.ResolveIntent(asked(done), timeout=10).done.signature == signature
-                )
+                assert only_of(app.signing.ResolveIntent(asked(done), timeout=10).done) == signature
                 assert app.signing.ResolveIntent(asked(closed), timeout=10).HasField("never")
             assert other.signing.ResolveIntent(
                 asked(new_intent_id(), foreign), timeout=10
@@ -342,7 +341,7 @@ def test_one_workload_cannot_keep_store_and_token_busy(tmp_path):
                 assert len(limited) >= 10
                 assert all(1 <= one.retry_after_ms <= 1000 for one in limited)
             assert rig.store.control().tree_size == size + 1
-            assert app.sign(b"m")[0].signature
+            assert app.sign(b"m")[0].signatures
             report(1, other)
     finally:
         replica.stop()
@@ -368,7 +367,7 @@ def test_an_intent_of_another_workload_does_not_exist_for_this_one(replica, app)
             handle=other.handles()["others"].token, intent_id=intent
         )
         assert other.signing.ResolveIntent(request, timeout=10).WhichOneof("resolution") == "never"
-    assert app.sign(b"m", intents=[intent])[0].signature == first.signature
+    assert only(app.sign(b"m", intents=[intent])[0]) == only(first)
 
 
 def test_hs256_tags_are_checked_by_the_adapter(app):
@@ -377,7 +376,7 @@ def test_hs256_tags_are_checked_by_the_adapter(app):
     request = app.request(b"m", token=token)
     request.groups[0].algorithm = algorithms.ALGORITHM_HS256
     ((answer,)) = app.signing.Sign(iter([request]), timeout=10)
-    tag = answer.groups[0].items[0].signature
+    tag = only(answer.groups[0].items[0])
     good = signing_pb2.VerifyTagRequest(handle=token, context=context, message=b"m", tag=tag)
     assert app.signing.VerifyTag(good, timeout=10).key.version == 1
     bad = signing_pb2.VerifyTagRequest(handle=token, context=context, message=b"n", tag=tag)
@@ -496,7 +495,7 @@ def test_the_log_proves_a_signature_to_somebody_who_trusts_only_its_key(app):
     key = VerifierKey.parse(
         app.evidence.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=10).verifier_key
     )
-    verify_signature_receipt(answer.receipt, answer.entry, item.signature, key)
+    verify_signature_receipt(answer.receipt, answer.entry, only(item), key)
 
 
 def test_checkpoints_are_consistent_and_tiles_give_their_root(app):
@@ -639,7 +638,7 @@ def test_a_draining_adapter_says_so_and_finishes_what_it_has(replica, app):
     requests: queue.Queue = queue.Queue()
     answers = app.signing.Sign(iter(requests.get, None), timeout=30)
     requests.put(app.request(b"m"))
-    assert next(answers).groups[0].items[0].signature
+    assert next(answers).groups[0].items[0].signatures
     assert replica.replica.listeners.streams.drain(5.0, replica.replica.state.changes.announce)
     assert news.get(timeout=10).draining
     with pytest.raises(grpc.RpcError):

@@ -34,8 +34,8 @@ def decided(rig):
 def test_the_same_question_is_decided_once(rig, decided):
     handle = rig.handle()
     first, second = rig.sign(b"m", handle=handle), rig.sign(b"n", handle=handle)
-    assert first[0].signature
-    assert second[0].signature
+    assert first[0].signatures
+    assert second[0].signatures
     assert decided == [1]
 
 
@@ -52,13 +52,13 @@ def test_the_same_question_is_decided_once(rig, decided):
 )
 def test_a_question_that_differs_in_anything_is_decided_for_itself(rig, change):
     handle = rig.handle()
-    assert rig.sign(b"m", handle=handle)[0].signature
-    assert not rig.sign(b"m", handle=handle, **change)[0].signature
+    assert rig.sign(b"m", handle=handle)[0].signatures
+    assert not rig.sign(b"m", handle=handle, **change)[0].signatures
 
 
 def test_a_revocation_ends_what_was_decided_before_it(rig):
     handle = rig.handle()
-    assert rig.sign(b"m", handle=handle)[0].signature
+    assert rig.sign(b"m", handle=handle)[0].signatures
     rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, "orders-jwt", lambda _: b"leaf", now_ms())
     assert rig.sign(b"m", handle=handle)[0].failure.reason == reasons.REASON_HANDLE_REVOKED
 

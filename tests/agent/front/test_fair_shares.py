@@ -35,10 +35,10 @@ async def test_who_is_refused_without_end_gets_the_word_later_and_good_calls_do_
         handle = await first_handle(stub)
         refused = agent_pb2.SignBatchRequest(groups=[group(handle.id, protocol="elsewhere")] * 2)
         answer = await stub.SignBatch(refused)
-        assert not any(one.items[0].signature for one in answer.groups)
+        assert not any(one.items[0].signatures for one in answer.groups)
         later = asyncio.ensure_future(stub.SignBatch(refused))
         good = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group(handle.id)]))
-        assert good.groups[0].items[0].signature
+        assert good.groups[0].items[0].signatures
         assert not later.done()
         later.cancel()
 
@@ -61,7 +61,7 @@ async def test_questions_of_one_socket_go_to_the_adapter_some_at_a_time(
         calls = [asyncio.ensure_future(stub.GetPublicKeys(request)) for _ in range(AT_ONCE + 2)]
         await until(lambda: len(asked) == AT_ONCE)
         good = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group(handle.id)]))
-        assert good.groups[0].items[0].signature
+        assert good.groups[0].items[0].signatures
         assert len(asked) == AT_ONCE
         asked[0].set_result(agent_pb2.GetPublicKeysResponse())
         await until(lambda: len(asked) == AT_ONCE + 1)

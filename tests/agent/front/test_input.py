@@ -52,7 +52,7 @@ async def channel(place: Home, adapter: FakeAdapter) -> Any:
         yield one
         stub = place.stub()
         signed = await stub.Sign(sign_request(handle_id=(await first_handle(stub)).id))
-        assert signed.signature
+        assert signed.signed.items
     assert len(adapter.requests) == 1
 
 
@@ -214,6 +214,6 @@ async def test_the_largest_messages_travel_in_pieces_that_fit(
             handle_id=(await first_handle(stub)).id, algorithm=alg.ALGORITHM_ED25519, items=items
         )
         answer = await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group]))
-    assert all(signed.signature for signed in answer.groups[0].items)
-    assert answer.groups[0].signed_by.kid
+    assert all(signed.signatures for signed in answer.groups[0].items)
+    assert answer.groups[0].signed_by[0].kid
     assert len(adapter.requests) == 22

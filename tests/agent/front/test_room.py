@@ -54,13 +54,11 @@ def test_an_answer_weighs_no_more_than_was_taken_for_it(algorithm: int, transcri
     answer = agent_pb2.SignStreamResponse(call_id=1)
     signed = answer.groups.add()
     for _ in range(ITEMS):
-        one = signed.items.add(
-            signature=bytes(ALGORITHMS[algorithm].max_signature), leaf_index=2**40
-        )
+        one = signed.items.add(leaf_index=2**40).signatures.add()
+        one.value = bytes(ALGORITHMS[algorithm].max_signature)
         if transcript:
-            one.signed_by.CopyFrom(
-                types.SignedBy(kid="k" * 43, policy_digest=bytes(32), attestation=bytes(3900))
-            )
+            one.key = len(signed.signed_by)
+            signed.signed_by.add(kid="k" * 43, policy_digest=bytes(32), attestation=bytes(3900))
     assert request.ByteSize() + answer.ByteSize() < weight(request)
     assert (
         weight(agent_pb2.SignBatchRequest(groups=[group(algorithm, transcript)]))

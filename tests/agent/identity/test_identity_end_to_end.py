@@ -26,6 +26,7 @@ from support.fake_adapter import FakeAdapter
 from support.fake_identity import FakeIdentity
 from support.fake_workload_api import FakeWorkloadApi, svid
 from support.identity_sections import kubernetes_section
+from support.signed import only_of
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ async def test_a_pod_enrols_and_signs(
     async with running(place):
         assert await probed(place) == "SERVING"
         stub = place.stub()
-        assert (await sign(stub, (await first_handle(stub)).id)).signature
+        assert (await sign(stub, (await first_handle(stub)).id)).signed.items
     assert identity.enrolled == ["token-1"]
     kinds = [record.kind for record in adapter.records]
     assert kinds[:2] == [evidence_pb2.AUDIT_KIND_OPEN, evidence_pb2.AUDIT_KIND_IDENTITY_ISSUED]
@@ -135,7 +136,7 @@ async def test_before_the_adapter_is_up_the_sockets_refuse_and_health_says_why(
         adapter.start()
         await until(lambda: not agent.faults())
         assert await probed(place) == "SERVING"
-        assert (await sign(stub, (await first_handle(stub)).id)).signature
+        assert (await sign(stub, (await first_handle(stub)).id)).signed.items
 
 
 def asked_in_vain(agent: Agent, advice: str) -> bool:
@@ -229,7 +230,7 @@ async def test_a_new_certificate_costs_no_call(
     async def caller(stub: Any, handle: str) -> None:
         nonlocal done
         while not stop.is_set():
-            assert (await sign(stub, handle)).signature
+            assert (await sign(stub, handle)).signed.items
             done += 1
 
     async with running(place) as agent:
@@ -266,7 +267,7 @@ async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft
 
     async def caller(stub: Any, handle: str) -> None:
         while not stop.is_set():
-            heard.append(len((await sign(stub, handle)).signature))
+            heard.append(len(only_of((await sign(stub, handle)).signed)))
             await asyncio.sleep(0.002)
 
     async with running(place) as agent:
@@ -325,7 +326,7 @@ async def test_when_the_old_certificate_ended_callers_hear_that_they_may_try_aga
         adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE
         wake(agent, identity)
         await until(lambda: identity.renewed)
-        assert (await sign(stub, handle)).signature
+        assert (await sign(stub, handle)).signed.items
         first._ends = 1.0
         await until(lambda: agent.connections.current is not first and not agent.reach.connected)
         told = await refused(sign(stub, handle))
@@ -333,7 +334,7 @@ async def test_when_the_old_certificate_ended_callers_hear_that_they_may_try_aga
         await until(lambda: not agent.journal.waiting)
         adapter.faults.issue = 0
         await until(lambda: not agent.faults())
-        assert (await sign(stub, handle)).signature
+        assert (await sign(stub, handle)).signed.items
 
 
 async def test_revocations_are_heard_after_a_renewal_too(
@@ -423,12 +424,12 @@ async def test_an_authority_rolls_while_the_agent_is_connected(
             "trust_bundle_sequence": identity.sequence,
         }
         await generation(agent, lambda: adapter.tell(**told))
-        assert (await sign(stub, handle)).signature
+        assert (await sign(stub, handle)).signed.items
         identity.active = identity.authorities[-1]
         adapter.stop()
         adapter.start()
         await until(lambda: not agent.faults())
-        assert (await sign(stub, handle)).signature
+        assert (await sign(stub, handle)).signed.items
     assert (len(identity.enrolled), len(identity.renewed), identity.bundles_asked) == (1, 0, 1)
 
 
@@ -443,7 +444,7 @@ async def test_a_restart_in_an_old_pod_finds_the_adapter_again(
     adapter.start()
     async with running(place):
         stub = place.stub()
-        assert (await sign(stub, (await first_handle(stub)).id)).signature
+        assert (await sign(stub, (await first_handle(stub)).id)).signed.items
 
 
 async def test_the_certificate_in_use_is_measured(place: Home, adapter: FakeAdapter) -> None:
@@ -476,8 +477,8 @@ async def test_the_workload_api_is_waited_for_and_followed(
         await until(lambda: not agent.faults())
         stub = place.stub()
         handle = (await first_handle(stub)).id
-        assert (await sign(stub, handle)).signature
+        assert (await sign(stub, handle)).signed.items
         await generation(agent, lambda: spire.push(svid(identity.active)))
-        assert (await sign(stub, handle)).signature
+        assert (await sign(stub, handle)).signed.items
     assert set(spire.headers) == {"true"}
     assert identity.enrolled == []

@@ -19,6 +19,7 @@ from capsign_wire.types.v1 import failures_pb2 as fail
 from capsign_wire.types.v1 import signing_pb2 as types
 from hypothesis import given
 from hypothesis import strategies as st
+from support.signed import only
 
 
 def held(name: str = "app") -> Held:
@@ -288,12 +289,15 @@ def test_every_call_gets_its_own_items_back(shapes: list[tuple[int, str]]) -> No
     response = signing_pb2.SignResponse()
     for group in batch.request(1).groups:
         response.groups.add(
-            items=[signing_pb2.SignedItem(signature=item.intent_id) for item in group.items]
+            items=[
+                types.SignedItem(signatures=[types.Signature(value=item.intent_id)])
+                for item in group.items
+            ]
         )
     answers = batch.answers(response)
     assert len(answers) == len(calls)
     for each, answer in answers:
-        assert [item.signature for item in answer.items] == list(each.intents)
+        assert [only(item) for item in answer.items] == list(each.intents)
 
 
 @pytest.mark.parametrize("groups", [[], [1], [2, 2], [3], [2, 1]])
@@ -301,7 +305,7 @@ def test_an_answer_of_another_shape_is_none(groups: list[int]) -> None:
     batch = Batch([call(2)])
     response = signing_pb2.SignResponse()
     for count in groups:
-        response.groups.add(items=[signing_pb2.SignedItem()] * count)
+        response.groups.add(items=[types.SignedItem()] * count)
     with pytest.raises(ValueError, match="wrong number"):
         batch.answers(response)
 

@@ -21,6 +21,7 @@ from capsign_wire.types.v1 import signing_pb2 as types
 from support.agent_calls import batch, group, intents, one, outcomes, reason
 from support.agent_home import Home, first_handle, running, until
 from support.fake_adapter import BreakError, FakeAdapter, Grant
+from support.signed import only, only_of
 
 
 async def test_an_answer_lost_once_is_fetched_by_sending_the_same_intents_again(
@@ -40,7 +41,7 @@ async def test_an_answer_lost_once_is_fetched_by_sending_the_same_intents_again(
     async with running(place):
         stub = place.stub()
         [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"b"))
-    assert all(item.signature for item in signed.items)
+    assert all(item.signatures for item in signed.items)
     assert adapter.signed == 2
     assert len(adapter.requests) == 2
     assert len(intents(adapter)) == 2
@@ -90,7 +91,7 @@ async def test_an_answer_lost_twice_is_unknown_and_resolving_gives_the_signature
             handle_id=handle, intent_id=asked.items[0].intent_id
         )
         resolved = await stub.ResolveIntent(resolve)
-        assert resolved.done.signature == adapter.ledger[asked.items[0].intent_id][1].signature
+        assert only_of(resolved.done) == only(adapter.ledger[asked.items[0].intent_id][1])
     assert outcomes(adapter) == [fail.OUTCOME_UNKNOWN, fail.OUTCOME_DONE]
 
 
@@ -239,11 +240,17 @@ async def test_a_caller_that_leaves_between_two_tries_leaves_an_outcome_on_recor
     [
         lambda response: response.groups[0].items.pop() and response,
         lambda response: response.groups.pop() and response,
-        lambda response: _set(response, signature=b"x" * 65),
-        lambda response: _set(response, signature=b""),
+        lambda response: _set_signatures(response, types.Signature(value=b"x" * 65)),
+        lambda response: _set_signatures(response),
+        lambda response: _set_signatures(response, types.Signature(value=b"x" * 64, key=1)),
+        lambda response: _set_key(response, algorithm=alg.ALGORITHM_ES256),
+        lambda response: _set_key(response, algorithm=99),
+        lambda response: (
+            response.groups[0].items[0].signatures.add(value=b"s" * 64, key=1) and response
+        ),
         lambda response: _set(response, failure=fail.Failure(reason=fail.REASON_INTERNAL)),
         lambda response: response.groups[0].ClearField("signed_by") or response,
-        lambda response: _set_custody(response),
+        lambda response: _set_key(response, custody=alg.CUSTODY_CLASS_UNSPECIFIED),
     ],
 )
 async def test_an_answer_that_breaks_a_promise_is_no_answer(
@@ -259,16 +266,44 @@ async def test_an_answer_that_breaks_a_promise_is_no_answer(
 
 
 def _set(response: signing_pb2.SignResponse, **fields: Any) -> signing_pb2.SignResponse:
-    changed = signing_pb2.SignedItem(**fields)
-    if "signature" in fields and not fields["signature"]:
-        response.groups[0].items[0].ClearField("signature")
-    response.groups[0].items[0].MergeFrom(changed)
+    response.groups[0].items[0].MergeFrom(types.SignedItem(**fields))
     return response
 
 
-def _set_custody(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
-    response.groups[0].signed_by.custody = alg.CUSTODY_CLASS_UNSPECIFIED
+def _set_signatures(
+    response: signing_pb2.SignResponse, *signatures: types.Signature
+) -> signing_pb2.SignResponse:
+    item = response.groups[0].items[0]
+    item.ClearField("signatures")
+    item.signatures.extend(signatures)
     return response
+
+
+def _set_key(response: signing_pb2.SignResponse, **fields: Any) -> signing_pb2.SignResponse:
+    for name, value in fields.items():
+        setattr(response.groups[0].signed_by[0], name, value)
+    return response
+
+
+async def test_an_item_may_carry_two_signatures_each_under_its_own_key(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """As a rollout has it that signs with two key versions; one item came under the older alone."""
+
+    def both(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
+        [told] = response.groups
+        told.signed_by.add().CopyFrom(told.signed_by[0])
+        told.signed_by[1].kid, told.signed_by[1].version = "second", 2
+        told.items[0].signatures.add(value=b"s" * 64, key=1)
+        return response
+
+    adapter.faults.answer = both
+    async with running(place):
+        stub = place.stub()
+        [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"b"))
+    assert [len(item.signatures) for item in signed.items] == [2, 1]
+    assert [signed.signed_by[one.key].version for one in signed.items[0].signatures] == [1, 2]
+    assert outcomes(adapter) == [fail.OUTCOME_DONE] * 2
 
 
 async def test_an_answer_for_another_batch_breaks_the_stream(
@@ -307,9 +342,7 @@ async def test_a_reason_from_a_newer_adapter_is_counted_as_what_it_is_read_as(
     unknown: Any = 9999
 
     def refuse_second(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
-        response.groups[0].items[1].CopyFrom(
-            signing_pb2.SignedItem(failure=fail.Failure(reason=unknown))
-        )
+        response.groups[0].items[1].CopyFrom(types.SignedItem(failure=fail.Failure(reason=unknown)))
         return response
 
     adapter.faults.answer = refuse_second
@@ -334,8 +367,8 @@ async def test_one_bad_item_does_not_fail_its_neighbours(place: Home, adapter: F
         stub = place.stub()
         [signed] = await batch(stub, group((await first_handle(stub)).id, b"a", b"bad", b"c"))
     assert [item.failure.reason for item in signed.items] == [0, fail.REASON_INTENT_CONFLICT, 0]
-    assert [bool(item.signature) for item in signed.items] == [True, False, True]
-    assert signed.signed_by.kid
+    assert [bool(item.signatures) for item in signed.items] == [True, False, True]
+    assert signed.signed_by[0].kid
 
 
 async def test_an_answer_may_be_many_times_its_request(place: Home, adapter: FakeAdapter) -> None:
@@ -344,9 +377,11 @@ async def test_an_answer_may_be_many_times_its_request(place: Home, adapter: Fak
     """
 
     def attested(response: signing_pb2.SignResponse) -> signing_pb2.SignResponse:
-        for item in response.groups[0].items:
-            item.signed_by.CopyFrom(response.groups[0].signed_by)
-            item.signed_by.attestation = b"a" * 8192
+        (made_under,) = response.groups[0].signed_by
+        for key, item in enumerate(response.groups[0].items):
+            item.signatures[0].key = key
+            response.groups[0].signed_by.append(made_under)
+            response.groups[0].signed_by[key].attestation = b"a" * 8192
         return response
 
     adapter.faults.answer = attested
@@ -354,7 +389,7 @@ async def test_an_answer_may_be_many_times_its_request(place: Home, adapter: Fak
         stub = place.stub()
         [signed] = await batch(stub, group((await first_handle(stub)).id, *[b"m"] * 1024))
     assert signed.ByteSize() > 8 * 1024 * 1024
-    assert all(item.signature for item in signed.items)
+    assert all(item.signatures for item in signed.items)
 
 
 async def test_a_key_that_moves_under_ml_dsa_is_fetched_and_the_call_repeated_once(
@@ -368,18 +403,18 @@ async def test_a_key_that_moves_under_ml_dsa_is_fetched_and_the_call_repeated_on
         adapter.rotate(alg.ALGORITHM_ML_DSA_65)
         second = await one(stub, handle, algorithm=alg.ALGORITHM_ML_DSA_65)
         assert isinstance(second, agent_pb2.SignResponse)
-        assert second.signed_by.kid != first.signed_by.kid
+        assert second.signed.signed_by[0].kid != first.signed.signed_by[0].kid
         check = agent_pb2.VerifyRequest(
             handle_id=handle,
             algorithm=alg.ALGORITHM_ML_DSA_65,
             message=b"message",
-            signature=second.signature,
+            signature=only_of(second.signed),
         )
-        assert (await stub.Verify(check)).key.kid == second.signed_by.kid
-        adapter.faults.refuse_item = lambda *_: fail.REASON_KEY_MOVED
+        assert (await stub.Verify(check)).key.kid == second.signed.signed_by[0].kid
+        adapter.faults.refuse_item = lambda *_: fail.REASON_KEY_SUPERSEDED
         assert (
             reason(await one(stub, handle, algorithm=alg.ALGORITHM_ML_DSA_65))
-            == fail.REASON_KEY_MOVED
+            == fail.REASON_KEY_SUPERSEDED
         )
     assert len(adapter.requests) == 5
 
@@ -472,8 +507,8 @@ async def test_a_rate_is_kept_item_by_item(place: Home, adapter: FakeAdapter) ->
     async with running(place):
         stub = place.stub()
         [signed] = await batch(stub, group((await first_handle(stub)).id, *[b"m"] * 8))
-    assert sum(bool(item.signature) for item in signed.items) == 4
-    limited = [item.failure for item in signed.items if not item.signature]
+    assert sum(bool(item.signatures) for item in signed.items) == 4
+    limited = [item.failure for item in signed.items if not item.signatures]
     assert {one.reason for one in limited} == {fail.REASON_RATE_LIMITED}
     assert all(one.retry_after_ms > 0 for one in limited)
     assert len(intents(adapter)) == 4
@@ -546,15 +581,15 @@ async def test_verify_asks_again_before_it_says_no(
         )
         first = await one(stub, handle)
         assert isinstance(first, agent_pb2.SignResponse)
-        check.signature = first.signature
+        check.signature = only_of(first.signed)
         await stub.Verify(check)
         adapter.rotate(alg.ALGORITHM_ED25519)
         second = await one(stub, handle)
         assert isinstance(second, agent_pb2.SignResponse)
-        check.signature = second.signature
-        assert (await stub.Verify(check)).key.kid == second.signed_by.kid
-        check.signature = first.signature
-        assert (await stub.Verify(check)).key.kid == first.signed_by.kid
+        check.signature = only_of(second.signed)
+        assert (await stub.Verify(check)).key.kid == second.signed.signed_by[0].kid
+        check.signature = only_of(first.signed)
+        assert (await stub.Verify(check)).key.kid == first.signed.signed_by[0].kid
 
 
 async def test_resolving_an_intent_that_never_was_is_final(

@@ -74,11 +74,13 @@ const group = { handle_id: handle.id, purpose, algorithm, context, items: [item]
 const streamed = await signOverStream({ call_id: 1, groups: [group], timeout_ms: 10_000 });
 const first = streamed.groups[0].items[0];
 if (first.failure) throw new Error(JSON.stringify(first.failure));
+// During a rollout there are two, each under a key version of its own: `key` says which of the group's `signed_by` made it.
+const [{ value: signature, key }] = first.signatures;
 const again = await call("Sign", { handle_id: handle.id, purpose, algorithm, context, item });
 
-const check = { handle_id: handle.id, algorithm, context, ...input, signature: first.signature };
+const check = { handle_id: handle.id, algorithm, context, ...input, signature };
 const verified = await call("Verify", check);
-const changed = Buffer.from(first.signature);
+const changed = Buffer.from(signature);
 changed[changed.length - 1] ^= 1;
 const refusal = await call("Verify", { ...check, signature: changed }).then(
   () => null,
@@ -89,14 +91,14 @@ const resolved = await call("ResolveIntent", { handle_id: handle.id, intent_id: 
 console.log(
   JSON.stringify({
     handles: handles.map(({ grant, purpose: of, algorithms }) => ({ grant, purpose: of, algorithms })),
-    signature: first.signature.toString("hex"),
-    same_bytes: again.signature.equals(first.signature),
-    kid: streamed.groups[0].signed_by.kid,
+    signature: signature.toString("hex"),
+    same_bytes: again.signed.items[0].signatures[0].value.equals(signature),
+    kid: streamed.groups[0].signed_by[key].kid,
     verified_kid: verified.key.kid,
     spki: verified.key.spki.toString("hex"),
     refusal,
     resolution: resolved.resolution,
-    resolved_same: resolved.done ? resolved.done.signature.equals(first.signature) : false,
+    resolved_same: resolved.done ? resolved.done.items[0].signatures[0].value.equals(signature) : false,
   }),
 );
 client.close();

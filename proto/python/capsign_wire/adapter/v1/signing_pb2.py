@@ -28,7 +28,7 @@ from capsign_wire.types.v1 import failures_pb2 as capsign_dot_types_dot_v1_dot_f
 from capsign_wire.types.v1 import signing_pb2 as capsign_dot_types_dot_v1_dot_signing__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n capsign/adapter/v1/signing.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\"@\n\x08SignItem\x12\x1b\n\tintent_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x17\n\x05input\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\"\x8a\x02\n\tSignGroup\x12\x1d\n\x0chandle_index\x18\x01 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\x12\x36\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x1e\n\x0c\x65xpected_kid\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\x12\x1c\n\x06\x63\x61ller\x18\x05 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x36\n\x05items\x18\x06 \x03(\x0b\x32\x1c.capsign.adapter.v1.SignItemB\t\x8a\xb5\x18\x05\x18\x01 \x80\x08\"\xc0\x01\n\x0bSignRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x1f\n\x07handles\x18\x02 \x03(\x0c\x42\x0e\x8a\xb5\x18\n\x08\x01\x10\x80 \x18\x01 \x80\x02\x12\x38\n\x06groups\x18\x03 \x03(\x0b\x32\x1d.capsign.adapter.v1.SignGroupB\t\x8a\xb5\x18\x05\x18\x01 \x80\x02\x12\x1c\n\x0btraceparent\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12&\n\x13linked_traceparents\x18\x05 \x03(\tB\t\x8a\xb5\x18\x05\x10\x80\x02 @\"\x97\x01\n\nSignedItem\x12\x1a\n\tsignature\x18\x01 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80 \x12\x12\n\nleaf_index\x18\x02 \x01(\x04\x12*\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.capsign.types.v1.Failure\x12-\n\tsigned_by\x18\x04 \x01(\x0b\x32\x1a.capsign.types.v1.SignedBy\"t\n\x0bSignedGroup\x12-\n\tsigned_by\x18\x01 \x01(\x0b\x32\x1a.capsign.types.v1.SignedBy\x12\x36\n\x05items\x18\x02 \x03(\x0b\x32\x1e.capsign.adapter.v1.SignedItemB\x07\x8a\xb5\x18\x03 \x80\x08\"\xa0\x01\n\x0cSignResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x38\n\x06groups\x18\x02 \x03(\x0b\x32\x1f.capsign.adapter.v1.SignedGroupB\x07\x8a\xb5\x18\x03 \x80\x02\x12*\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.capsign.types.v1.Failure\x12\x18\n\x10revocation_epoch\x18\x04 \x01(\x04\"N\n\x14ResolveIntentRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x1b\n\tintent_id\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\"\xaf\x01\n\x15ResolveIntentResponse\x12.\n\x04\x64one\x18\x01 \x01(\x0b\x32\x1e.capsign.adapter.v1.SignedItemH\x00\x12,\n\x07refused\x18\x02 \x01(\x0b\x32\x19.capsign.types.v1.FailureH\x00\x12*\n\x05never\x18\x03 \x01(\x0b\x32\x19.capsign.adapter.v1.NeverH\x00\x42\x0c\n\nresolution\"\x07\n\x05Never\"\x9b\x01\n\x14GetPublicKeysRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x36\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\"b\n\x15GetPublicKeysResponse\x12\x31\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.capsign.types.v1.PublicKeyB\x06\x8a\xb5\x18\x02 @\x12\x16\n\x0erefresh_hint_s\x18\x02 \x01(\r\"\x91\x01\n\x10VerifyTagRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x19\n\x07message\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x15\n\x03tag\x18\x04 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x01\x10@\"=\n\x11VerifyTagResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.capsign.types.v1.PublicKey2\x85\x03\n\x0eSigningService\x12M\n\x04Sign\x12\x1f.capsign.adapter.v1.SignRequest\x1a .capsign.adapter.v1.SignResponse(\x01\x30\x01\x12\x64\n\rResolveIntent\x12(.capsign.adapter.v1.ResolveIntentRequest\x1a).capsign.adapter.v1.ResolveIntentResponse\x12\x64\n\rGetPublicKeys\x12(.capsign.adapter.v1.GetPublicKeysRequest\x1a).capsign.adapter.v1.GetPublicKeysResponse\x12X\n\tVerifyTag\x12$.capsign.adapter.v1.VerifyTagRequest\x1a%.capsign.adapter.v1.VerifyTagResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n capsign/adapter/v1/signing.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\"@\n\x08SignItem\x12\x1b\n\tintent_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x17\n\x05input\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\"\x8a\x02\n\tSignGroup\x12\x1d\n\x0chandle_index\x18\x01 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\x12\x36\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x1e\n\x0c\x65xpected_kid\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\x12\x1c\n\x06\x63\x61ller\x18\x05 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x36\n\x05items\x18\x06 \x03(\x0b\x32\x1c.capsign.adapter.v1.SignItemB\t\x8a\xb5\x18\x05\x18\x01 \x80\x08\"\xc0\x01\n\x0bSignRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x1f\n\x07handles\x18\x02 \x03(\x0c\x42\x0e\x8a\xb5\x18\n\x08\x01\x10\x80 \x18\x01 \x80\x02\x12\x38\n\x06groups\x18\x03 \x03(\x0b\x32\x1d.capsign.adapter.v1.SignGroupB\t\x8a\xb5\x18\x05\x18\x01 \x80\x02\x12\x1c\n\x0btraceparent\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12&\n\x13linked_traceparents\x18\x05 \x03(\tB\t\x8a\xb5\x18\x05\x10\x80\x02 @\"\x9e\x01\n\x0cSignResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x36\n\x06groups\x18\x02 \x03(\x0b\x32\x1d.capsign.types.v1.SignedGroupB\x07\x8a\xb5\x18\x03 \x80\x02\x12*\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.capsign.types.v1.Failure\x12\x18\n\x10revocation_epoch\x18\x04 \x01(\x04\"N\n\x14ResolveIntentRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x1b\n\tintent_id\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\"\xae\x01\n\x15ResolveIntentResponse\x12-\n\x04\x64one\x18\x01 \x01(\x0b\x32\x1d.capsign.types.v1.SignedGroupH\x00\x12,\n\x07refused\x18\x02 \x01(\x0b\x32\x19.capsign.types.v1.FailureH\x00\x12*\n\x05never\x18\x03 \x01(\x0b\x32\x19.capsign.adapter.v1.NeverH\x00\x42\x0c\n\nresolution\"\x07\n\x05Never\"\x9b\x01\n\x14GetPublicKeysRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x36\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\"b\n\x15GetPublicKeysResponse\x12\x31\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.capsign.types.v1.PublicKeyB\x06\x8a\xb5\x18\x02 @\x12\x16\n\x0erefresh_hint_s\x18\x02 \x01(\r\"\x91\x01\n\x10VerifyTagRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x19\n\x07message\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x15\n\x03tag\x18\x04 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x01\x10@\"=\n\x11VerifyTagResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.capsign.types.v1.PublicKey2\x85\x03\n\x0eSigningService\x12M\n\x04Sign\x12\x1f.capsign.adapter.v1.SignRequest\x1a .capsign.adapter.v1.SignResponse(\x01\x30\x01\x12\x64\n\rResolveIntent\x12(.capsign.adapter.v1.ResolveIntentRequest\x1a).capsign.adapter.v1.ResolveIntentResponse\x12\x64\n\rGetPublicKeys\x12(.capsign.adapter.v1.GetPublicKeysRequest\x1a).capsign.adapter.v1.GetPublicKeysResponse\x12X\n\tVerifyTag\x12$.capsign.adapter.v1.VerifyTagRequest\x1a%.capsign.adapter.v1.VerifyTagResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,10 +57,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNREQUEST'].fields_by_name['traceparent']._serialized_options = b'\212\265\030\003\020\200\002'
   _globals['_SIGNREQUEST'].fields_by_name['linked_traceparents']._loaded_options = None
   _globals['_SIGNREQUEST'].fields_by_name['linked_traceparents']._serialized_options = b'\212\265\030\005\020\200\002 @'
-  _globals['_SIGNEDITEM'].fields_by_name['signature']._loaded_options = None
-  _globals['_SIGNEDITEM'].fields_by_name['signature']._serialized_options = b'\212\265\030\003\020\200 '
-  _globals['_SIGNEDGROUP'].fields_by_name['items']._loaded_options = None
-  _globals['_SIGNEDGROUP'].fields_by_name['items']._serialized_options = b'\212\265\030\003 \200\010'
   _globals['_SIGNRESPONSE'].fields_by_name['groups']._loaded_options = None
   _globals['_SIGNRESPONSE'].fields_by_name['groups']._serialized_options = b'\212\265\030\003 \200\002'
   _globals['_RESOLVEINTENTREQUEST'].fields_by_name['handle']._loaded_options = None
@@ -85,26 +81,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNGROUP']._serialized_end=520
   _globals['_SIGNREQUEST']._serialized_start=523
   _globals['_SIGNREQUEST']._serialized_end=715
-  _globals['_SIGNEDITEM']._serialized_start=718
-  _globals['_SIGNEDITEM']._serialized_end=869
-  _globals['_SIGNEDGROUP']._serialized_start=871
-  _globals['_SIGNEDGROUP']._serialized_end=987
-  _globals['_SIGNRESPONSE']._serialized_start=990
-  _globals['_SIGNRESPONSE']._serialized_end=1150
-  _globals['_RESOLVEINTENTREQUEST']._serialized_start=1152
-  _globals['_RESOLVEINTENTREQUEST']._serialized_end=1230
-  _globals['_RESOLVEINTENTRESPONSE']._serialized_start=1233
-  _globals['_RESOLVEINTENTRESPONSE']._serialized_end=1408
-  _globals['_NEVER']._serialized_start=1410
-  _globals['_NEVER']._serialized_end=1417
-  _globals['_GETPUBLICKEYSREQUEST']._serialized_start=1420
-  _globals['_GETPUBLICKEYSREQUEST']._serialized_end=1575
-  _globals['_GETPUBLICKEYSRESPONSE']._serialized_start=1577
-  _globals['_GETPUBLICKEYSRESPONSE']._serialized_end=1675
-  _globals['_VERIFYTAGREQUEST']._serialized_start=1678
-  _globals['_VERIFYTAGREQUEST']._serialized_end=1823
-  _globals['_VERIFYTAGRESPONSE']._serialized_start=1825
-  _globals['_VERIFYTAGRESPONSE']._serialized_end=1886
-  _globals['_SIGNINGSERVICE']._serialized_start=1889
-  _globals['_SIGNINGSERVICE']._serialized_end=2278
+  _globals['_SIGNRESPONSE']._serialized_start=718
+  _globals['_SIGNRESPONSE']._serialized_end=876
+  _globals['_RESOLVEINTENTREQUEST']._serialized_start=878
+  _globals['_RESOLVEINTENTREQUEST']._serialized_end=956
+  _globals['_RESOLVEINTENTRESPONSE']._serialized_start=959
+  _globals['_RESOLVEINTENTRESPONSE']._serialized_end=1133
+  _globals['_NEVER']._serialized_start=1135
+  _globals['_NEVER']._serialized_end=1142
+  _globals['_GETPUBLICKEYSREQUEST']._serialized_start=1145
+  _globals['_GETPUBLICKEYSREQUEST']._serialized_end=1300
+  _globals['_GETPUBLICKEYSRESPONSE']._serialized_start=1302
+  _globals['_GETPUBLICKEYSRESPONSE']._serialized_end=1400
+  _globals['_VERIFYTAGREQUEST']._serialized_start=1403
+  _globals['_VERIFYTAGREQUEST']._serialized_end=1548
+  _globals['_VERIFYTAGRESPONSE']._serialized_start=1550
+  _globals['_VERIFYTAGRESPONSE']._serialized_end=1611
+  _globals['_SIGNINGSERVICE']._serialized_start=1614
+  _globals['_SIGNINGSERVICE']._serialized_end=2003
 # @@protoc_insertion_point(module_scope)

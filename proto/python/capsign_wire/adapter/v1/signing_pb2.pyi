@@ -66,7 +66,7 @@ class SignGroup(_message.Message):
     algorithm: _algorithms_pb2.Algorithm.ValueType
     """The algorithm."""
     expected_kid: _builtins.str
-    """The kid the agent computed mu for; needed with ML-DSA-65, otherwise empty. KEY_MOVED if it is
+    """The kid the agent computed mu for; needed with ML-DSA-65, otherwise empty. KEY_SUPERSEDED if it is
     not the current one.
     """
     caller: _builtins.str
@@ -146,76 +146,6 @@ class SignRequest(_message.Message):
 Global___SignRequest: _TypeAlias = SignRequest  # noqa: Y015
 
 @_typing.final
-class SignedItem(_message.Message):
-    """The result of one item."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SIGNATURE_FIELD_NUMBER: _builtins.int
-    LEAF_INDEX_FIELD_NUMBER: _builtins.int
-    FAILURE_FIELD_NUMBER: _builtins.int
-    SIGNED_BY_FIELD_NUMBER: _builtins.int
-    signature: _builtins.bytes
-    """The signature; empty if it failed."""
-    leaf_index: _builtins.int
-    """Index of its leaf."""
-    @_builtins.property
-    def failure(self) -> _failures_pb2.Failure:
-        """Why there is none."""
-
-    @_builtins.property
-    def signed_by(self) -> _signing_pb2.SignedBy:
-        """Under what it was made, where that differs from the group's: the bytes are those of an earlier
-        call.
-        """
-
-    def __init__(
-        self,
-        *,
-        signature: _builtins.bytes = ...,
-        leaf_index: _builtins.int = ...,
-        failure: _failures_pb2.Failure | None = ...,
-        signed_by: _signing_pb2.SignedBy | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "signed_by", b"signed_by"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "leaf_index", b"leaf_index", "signature", b"signature", "signed_by", b"signed_by"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SignedItem: _TypeAlias = SignedItem  # noqa: Y015
-
-@_typing.final
-class SignedGroup(_message.Message):
-    """The results of a group."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SIGNED_BY_FIELD_NUMBER: _builtins.int
-    ITEMS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def signed_by(self) -> _signing_pb2.SignedBy:
-        """Under what they were made; absent if every item failed."""
-
-    @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedItem]:
-        """One for each item, in order."""
-
-    def __init__(
-        self,
-        *,
-        signed_by: _signing_pb2.SignedBy | None = ...,
-        items: _abc.Iterable[Global___SignedItem] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["signed_by", b"signed_by"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "signed_by", b"signed_by"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SignedGroup: _TypeAlias = SignedGroup  # noqa: Y015
-
-@_typing.final
 class SignResponse(_message.Message):
     """The results of a batch."""
 
@@ -230,7 +160,7 @@ class SignResponse(_message.Message):
     revocation_epoch: _builtins.int
     """The epoch under which it was released."""
     @_builtins.property
-    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedGroup]:
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[_signing_pb2.SignedGroup]:
         """One for each group, in order; empty where the whole batch failed."""
 
     @_builtins.property
@@ -241,7 +171,7 @@ class SignResponse(_message.Message):
         self,
         *,
         batch_id: _builtins.int = ...,
-        groups: _abc.Iterable[Global___SignedGroup] | None = ...,
+        groups: _abc.Iterable[_signing_pb2.SignedGroup] | None = ...,
         failure: _failures_pb2.Failure | None = ...,
         revocation_epoch: _builtins.int = ...,
     ) -> None: ...
@@ -289,8 +219,8 @@ class ResolveIntentResponse(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     NEVER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def done(self) -> Global___SignedItem:
-        """It was done; these are the stored bytes."""
+    def done(self) -> _signing_pb2.SignedGroup:
+        """It was done; a group of one item, with the stored bytes."""
 
     @_builtins.property
     def refused(self) -> _failures_pb2.Failure:
@@ -303,7 +233,7 @@ class ResolveIntentResponse(_message.Message):
     def __init__(
         self,
         *,
-        done: Global___SignedItem | None = ...,
+        done: _signing_pb2.SignedGroup | None = ...,
         refused: _failures_pb2.Failure | None = ...,
         never: Global___Never | None = ...,
     ) -> None: ...

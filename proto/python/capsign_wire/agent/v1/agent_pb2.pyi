@@ -194,76 +194,6 @@ class SignGroup(_message.Message):
 Global___SignGroup: _TypeAlias = SignGroup  # noqa: Y015
 
 @_typing.final
-class SignedItem(_message.Message):
-    """The result of one item: a signature or a failure."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SIGNATURE_FIELD_NUMBER: _builtins.int
-    LEAF_INDEX_FIELD_NUMBER: _builtins.int
-    FAILURE_FIELD_NUMBER: _builtins.int
-    SIGNED_BY_FIELD_NUMBER: _builtins.int
-    signature: _builtins.bytes
-    """The signature; empty if it failed. Encodings: see Algorithm."""
-    leaf_index: _builtins.int
-    """Index of its leaf in the evidence log."""
-    @_builtins.property
-    def failure(self) -> _failures_pb2.Failure:
-        """Why there is none."""
-
-    @_builtins.property
-    def signed_by(self) -> _signing_pb2.SignedBy:
-        """Under what it was made, where that differs from the group's: the bytes are those of an earlier
-        call.
-        """
-
-    def __init__(
-        self,
-        *,
-        signature: _builtins.bytes = ...,
-        leaf_index: _builtins.int = ...,
-        failure: _failures_pb2.Failure | None = ...,
-        signed_by: _signing_pb2.SignedBy | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "signed_by", b"signed_by"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "leaf_index", b"leaf_index", "signature", b"signature", "signed_by", b"signed_by"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SignedItem: _TypeAlias = SignedItem  # noqa: Y015
-
-@_typing.final
-class SignedGroup(_message.Message):
-    """The results of a group, items in the order of the request."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SIGNED_BY_FIELD_NUMBER: _builtins.int
-    ITEMS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def signed_by(self) -> _signing_pb2.SignedBy:
-        """Under what they were made; absent if every item failed."""
-
-    @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedItem]:
-        """One for each item."""
-
-    def __init__(
-        self,
-        *,
-        signed_by: _signing_pb2.SignedBy | None = ...,
-        items: _abc.Iterable[Global___SignedItem] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["signed_by", b"signed_by"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "signed_by", b"signed_by"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SignedGroup: _TypeAlias = SignedGroup  # noqa: Y015
-
-@_typing.final
 class SignRequest(_message.Message):
     """One thing to sign."""
 
@@ -307,31 +237,23 @@ Global___SignRequest: _TypeAlias = SignRequest  # noqa: Y015
 
 @_typing.final
 class SignResponse(_message.Message):
-    """The signature."""
+    """What was signed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SIGNATURE_FIELD_NUMBER: _builtins.int
-    LEAF_INDEX_FIELD_NUMBER: _builtins.int
-    SIGNED_BY_FIELD_NUMBER: _builtins.int
-    signature: _builtins.bytes
-    """The signature. Encodings: see Algorithm."""
-    leaf_index: _builtins.int
-    """Index of its leaf in the evidence log."""
+    SIGNED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def signed_by(self) -> _signing_pb2.SignedBy:
-        """Under what it was made."""
+    def signed(self) -> _signing_pb2.SignedGroup:
+        """A group of one item, which has no failure."""
 
     def __init__(
         self,
         *,
-        signature: _builtins.bytes = ...,
-        leaf_index: _builtins.int = ...,
-        signed_by: _signing_pb2.SignedBy | None = ...,
+        signed: _signing_pb2.SignedGroup | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["signed_by", b"signed_by"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signed", b"signed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf_index", b"leaf_index", "signature", b"signature", "signed_by", b"signed_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signed", b"signed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -371,13 +293,13 @@ class SignBatchResponse(_message.Message):
 
     GROUPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedGroup]:
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[_signing_pb2.SignedGroup]:
         """One for each group."""
 
     def __init__(
         self,
         *,
-        groups: _abc.Iterable[Global___SignedGroup] | None = ...,
+        groups: _abc.Iterable[_signing_pb2.SignedGroup] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -443,7 +365,7 @@ class SignStreamResponse(_message.Message):
     call_id: _builtins.int
     """The call."""
     @_builtins.property
-    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedGroup]:
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[_signing_pb2.SignedGroup]:
         """One for each group; empty where the whole call failed."""
 
     @_builtins.property
@@ -454,7 +376,7 @@ class SignStreamResponse(_message.Message):
         self,
         *,
         call_id: _builtins.int = ...,
-        groups: _abc.Iterable[Global___SignedGroup] | None = ...,
+        groups: _abc.Iterable[_signing_pb2.SignedGroup] | None = ...,
         failure: _failures_pb2.Failure | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
@@ -631,8 +553,8 @@ class ResolveIntentResponse(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     NEVER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def done(self) -> Global___SignResponse:
-        """It was done; these are the stored bytes."""
+    def done(self) -> _signing_pb2.SignedGroup:
+        """It was done; a group of one item, with the stored bytes."""
 
     @_builtins.property
     def refused(self) -> _failures_pb2.Failure:
@@ -645,7 +567,7 @@ class ResolveIntentResponse(_message.Message):
     def __init__(
         self,
         *,
-        done: Global___SignResponse | None = ...,
+        done: _signing_pb2.SignedGroup | None = ...,
         refused: _failures_pb2.Failure | None = ...,
         never: Global___Never | None = ...,
     ) -> None: ...

@@ -98,7 +98,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The intent was resolved as never; a late copy of the call is refused."""
     REASON_KEY_NOT_ACTIVE: _Reason.ValueType  # 17
     """The key has no version that may sign."""
-    REASON_KEY_MOVED: _Reason.ValueType  # 18
+    REASON_KEY_SUPERSEDED: _Reason.ValueType  # 18
     """The key moved to another version while the call was prepared."""
     REASON_CUSTODY_TOO_WEAK: _Reason.ValueType  # 19
     """The custody class on offer is below what the grant demands."""
@@ -192,7 +192,7 @@ REASON_INTENT_NEVER: Reason.ValueType  # 16
 """The intent was resolved as never; a late copy of the call is refused."""
 REASON_KEY_NOT_ACTIVE: Reason.ValueType  # 17
 """The key has no version that may sign."""
-REASON_KEY_MOVED: Reason.ValueType  # 18
+REASON_KEY_SUPERSEDED: Reason.ValueType  # 18
 """The key moved to another version while the call was prepared."""
 REASON_CUSTODY_TOO_WEAK: Reason.ValueType  # 19
 """The custody class on offer is below what the grant demands."""

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from capsign_wire.types.v1 import algorithms_pb2 as capsign_dot_types_dot_v1_dot_algorithms__pb2
 from capsign_wire.types.v1 import bounds_pb2 as capsign_dot_types_dot_v1_dot_bounds__pb2
+from capsign_wire.types.v1 import failures_pb2 as capsign_dot_types_dot_v1_dot_failures__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63\x61psign/types/v1/signing.proto\x12\x10\x63\x61psign.types.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x01\n\rContextSuffix\x12\x1e\n\x08protocol\x18\x01 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x1a\n\x04role\x18\x02 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12&\n\x10protocol_version\x18\x03 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10 (\x01\x30\x01\x12\x1e\n\ntranscript\x18\x04 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\"m\n\x0cProtocolRule\x12\x1c\n\x08protocol\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x1d\n\x05roles\x18\x02 \x03(\tB\x0e\x8a\xb5\x18\n\x08\x01\x10@\x18\x01 \x10(\x01\x12 \n\x08versions\x18\x03 \x03(\tB\x0e\x8a\xb5\x18\n\x08\x01\x10 \x18\x01 \x10(\x01\"\x80\x01\n\x0b\x43ontextRule\x12;\n\tprotocols\x18\x01 \x03(\x0b\x32\x1e.capsign.types.v1.ProtocolRuleB\x08\x8a\xb5\x18\x04\x18\x01 \x10\x12\x34\n\ntranscript\x18\x02 \x01(\x0e\x32 .capsign.types.v1.TranscriptRule\"\x96\x02\n\tPublicKey\x12\x15\n\x03kid\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\x12.\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12\x15\n\x04spki\x18\x03 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80 \x12\x0f\n\x07version\x18\x04 \x01(\r\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.capsign.types.v1.KeyState\x12\x1e\n\x0e\x63ontext_digest\x18\x06 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x1d\n\x0b\x61ttestation\x18\x07 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x01\x12\x30\n\x0c\x61\x63tivated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc1\x01\n\x08SignedBy\x12\x15\n\x03kid\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\x12\x0f\n\x07version\x18\x02 \x01(\r\x12/\n\x07\x63ustody\x18\x03 \x01(\x0e\x32\x1e.capsign.types.v1.CustodyClass\x12\x1d\n\rpolicy_digest\x18\x04 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x1e\n\x0e\x63ontext_digest\x18\x05 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x1d\n\x0b\x61ttestation\x18\x06 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x01*\x8b\x01\n\x0eTranscriptRule\x12\x1f\n\x1bTRANSCRIPT_RULE_UNSPECIFIED\x10\x00\x12\x1d\n\x19TRANSCRIPT_RULE_FORBIDDEN\x10\x01\x12\x1b\n\x17TRANSCRIPT_RULE_ALLOWED\x10\x02\x12\x1c\n\x18TRANSCRIPT_RULE_REQUIRED\x10\x03*\xc1\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18KEY_STATE_PRE_ACTIVATION\x10\x01\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x02\x12\x17\n\x13KEY_STATE_SUSPENDED\x10\x03\x12\x19\n\x15KEY_STATE_DEACTIVATED\x10\x04\x12\x19\n\x15KEY_STATE_COMPROMISED\x10\x05\x12\x17\n\x13KEY_STATE_DESTROYED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63\x61psign/types/v1/signing.proto\x12\x10\x63\x61psign.types.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x01\n\rContextSuffix\x12\x1e\n\x08protocol\x18\x01 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x1a\n\x04role\x18\x02 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12&\n\x10protocol_version\x18\x03 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10 (\x01\x30\x01\x12\x1e\n\ntranscript\x18\x04 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\"m\n\x0cProtocolRule\x12\x1c\n\x08protocol\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x1d\n\x05roles\x18\x02 \x03(\tB\x0e\x8a\xb5\x18\n\x08\x01\x10@\x18\x01 \x10(\x01\x12 \n\x08versions\x18\x03 \x03(\tB\x0e\x8a\xb5\x18\n\x08\x01\x10 \x18\x01 \x10(\x01\"\x80\x01\n\x0b\x43ontextRule\x12;\n\tprotocols\x18\x01 \x03(\x0b\x32\x1e.capsign.types.v1.ProtocolRuleB\x08\x8a\xb5\x18\x04\x18\x01 \x10\x12\x34\n\ntranscript\x18\x02 \x01(\x0e\x32 .capsign.types.v1.TranscriptRule\"\x96\x02\n\tPublicKey\x12\x15\n\x03kid\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\x12.\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12\x15\n\x04spki\x18\x03 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80 \x12\x0f\n\x07version\x18\x04 \x01(\r\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.capsign.types.v1.KeyState\x12\x1e\n\x0e\x63ontext_digest\x18\x06 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x1d\n\x0b\x61ttestation\x18\x07 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x01\x12\x30\n\x0c\x61\x63tivated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf1\x01\n\x08SignedBy\x12\x15\n\x03kid\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\x12.\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12\x0f\n\x07version\x18\x03 \x01(\r\x12/\n\x07\x63ustody\x18\x04 \x01(\x0e\x32\x1e.capsign.types.v1.CustodyClass\x12\x1d\n\rpolicy_digest\x18\x05 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x1e\n\x0e\x63ontext_digest\x18\x06 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x1d\n\x0b\x61ttestation\x18\x07 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x01\";\n\tSignature\x12\x18\n\x05value\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x14\n\x03key\x18\x02 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x0f\"\x85\x01\n\nSignedItem\x12\x37\n\nsignatures\x18\x01 \x03(\x0b\x32\x1b.capsign.types.v1.SignatureB\x06\x8a\xb5\x18\x02 \x02\x12\x12\n\nleaf_index\x18\x02 \x01(\x04\x12*\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.capsign.types.v1.Failure\"{\n\x0bSignedGroup\x12\x36\n\tsigned_by\x18\x01 \x03(\x0b\x32\x1a.capsign.types.v1.SignedByB\x07\x8a\xb5\x18\x03 \x80\x10\x12\x34\n\x05items\x18\x02 \x03(\x0b\x32\x1c.capsign.types.v1.SignedItemB\x07\x8a\xb5\x18\x03 \x80\x08*\x8b\x01\n\x0eTranscriptRule\x12\x1f\n\x1bTRANSCRIPT_RULE_UNSPECIFIED\x10\x00\x12\x1d\n\x19TRANSCRIPT_RULE_FORBIDDEN\x10\x01\x12\x1b\n\x17TRANSCRIPT_RULE_ALLOWED\x10\x02\x12\x1c\n\x18TRANSCRIPT_RULE_REQUIRED\x10\x03*\xc1\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18KEY_STATE_PRE_ACTIVATION\x10\x01\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x02\x12\x17\n\x13KEY_STATE_SUSPENDED\x10\x03\x12\x19\n\x15KEY_STATE_DEACTIVATED\x10\x04\x12\x19\n\x15KEY_STATE_COMPROMISED\x10\x05\x12\x17\n\x13KEY_STATE_DESTROYED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,18 +67,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNEDBY'].fields_by_name['context_digest']._serialized_options = b'\212\265\030\002\020 '
   _globals['_SIGNEDBY'].fields_by_name['attestation']._loaded_options = None
   _globals['_SIGNEDBY'].fields_by_name['attestation']._serialized_options = b'\212\265\030\004\020\200\200\001'
-  _globals['_TRANSCRIPTRULE']._serialized_start=1021
-  _globals['_TRANSCRIPTRULE']._serialized_end=1160
-  _globals['_KEYSTATE']._serialized_start=1163
-  _globals['_KEYSTATE']._serialized_end=1356
-  _globals['_CONTEXTSUFFIX']._serialized_start=152
-  _globals['_CONTEXTSUFFIX']._serialized_end=299
-  _globals['_PROTOCOLRULE']._serialized_start=301
-  _globals['_PROTOCOLRULE']._serialized_end=410
-  _globals['_CONTEXTRULE']._serialized_start=413
-  _globals['_CONTEXTRULE']._serialized_end=541
-  _globals['_PUBLICKEY']._serialized_start=544
-  _globals['_PUBLICKEY']._serialized_end=822
-  _globals['_SIGNEDBY']._serialized_start=825
-  _globals['_SIGNEDBY']._serialized_end=1018
+  _globals['_SIGNATURE'].fields_by_name['value']._loaded_options = None
+  _globals['_SIGNATURE'].fields_by_name['value']._serialized_options = b'\212\265\030\005\010\001\020\200 '
+  _globals['_SIGNATURE'].fields_by_name['key']._loaded_options = None
+  _globals['_SIGNATURE'].fields_by_name['key']._serialized_options = b'\212\265\030\0038\377\017'
+  _globals['_SIGNEDITEM'].fields_by_name['signatures']._loaded_options = None
+  _globals['_SIGNEDITEM'].fields_by_name['signatures']._serialized_options = b'\212\265\030\002 \002'
+  _globals['_SIGNEDGROUP'].fields_by_name['signed_by']._loaded_options = None
+  _globals['_SIGNEDGROUP'].fields_by_name['signed_by']._serialized_options = b'\212\265\030\003 \200\020'
+  _globals['_SIGNEDGROUP'].fields_by_name['items']._loaded_options = None
+  _globals['_SIGNEDGROUP'].fields_by_name['items']._serialized_options = b'\212\265\030\003 \200\010'
+  _globals['_TRANSCRIPTRULE']._serialized_start=1424
+  _globals['_TRANSCRIPTRULE']._serialized_end=1563
+  _globals['_KEYSTATE']._serialized_start=1566
+  _globals['_KEYSTATE']._serialized_end=1759
+  _globals['_CONTEXTSUFFIX']._serialized_start=185
+  _globals['_CONTEXTSUFFIX']._serialized_end=332
+  _globals['_PROTOCOLRULE']._serialized_start=334
+  _globals['_PROTOCOLRULE']._serialized_end=443
+  _globals['_CONTEXTRULE']._serialized_start=446
+  _globals['_CONTEXTRULE']._serialized_end=574
+  _globals['_PUBLICKEY']._serialized_start=577
+  _globals['_PUBLICKEY']._serialized_end=855
+  _globals['_SIGNEDBY']._serialized_start=858
+  _globals['_SIGNEDBY']._serialized_end=1099
+  _globals['_SIGNATURE']._serialized_start=1101
+  _globals['_SIGNATURE']._serialized_end=1160
+  _globals['_SIGNEDITEM']._serialized_start=1163
+  _globals['_SIGNEDITEM']._serialized_end=1296
+  _globals['_SIGNEDGROUP']._serialized_start=1298
+  _globals['_SIGNEDGROUP']._serialized_end=1421
 # @@protoc_insertion_point(module_scope)

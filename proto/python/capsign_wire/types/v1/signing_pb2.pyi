@@ -4,6 +4,7 @@ isort:skip_file
 What both hops of a signature share."""
 
 from capsign_wire.types.v1 import algorithms_pb2 as _algorithms_pb2
+from capsign_wire.types.v1 import failures_pb2 as _failures_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -249,11 +250,12 @@ Global___PublicKey: _TypeAlias = PublicKey  # noqa: Y015
 
 @_typing.final
 class SignedBy(_message.Message):
-    """Under what a group of signatures was made."""
+    """Under what signatures were made."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KID_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CUSTODY_FIELD_NUMBER: _builtins.int
     POLICY_DIGEST_FIELD_NUMBER: _builtins.int
@@ -261,6 +263,8 @@ class SignedBy(_message.Message):
     ATTESTATION_FIELD_NUMBER: _builtins.int
     kid: _builtins.str
     """As in PublicKey."""
+    algorithm: _algorithms_pb2.Algorithm.ValueType
+    """Algorithm."""
     version: _builtins.int
     """Version of the key."""
     custody: _algorithms_pb2.CustodyClass.ValueType
@@ -275,6 +279,7 @@ class SignedBy(_message.Message):
         self,
         *,
         kid: _builtins.str = ...,
+        algorithm: _algorithms_pb2.Algorithm.ValueType = ...,
         version: _builtins.int = ...,
         custody: _algorithms_pb2.CustodyClass.ValueType = ...,
         policy_digest: _builtins.bytes = ...,
@@ -283,8 +288,100 @@ class SignedBy(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestation", b"attestation", "context_digest", b"context_digest", "custody", b"custody", "kid", b"kid", "policy_digest", b"policy_digest", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "attestation", b"attestation", "context_digest", b"context_digest", "custody", b"custody", "kid", b"kid", "policy_digest", b"policy_digest", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignedBy: _TypeAlias = SignedBy  # noqa: Y015
+
+@_typing.final
+class Signature(_message.Message):
+    """One signature."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    value: _builtins.bytes
+    """Its bytes. Encodings: see Algorithm."""
+    key: _builtins.int
+    """Under what it was made: the place in the group's `signed_by`, counted from 0."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.bytes = ...,
+        key: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Signature: _TypeAlias = Signature  # noqa: Y015
+
+@_typing.final
+class SignedItem(_message.Message):
+    """The result of one item: signatures or a failure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNATURES_FIELD_NUMBER: _builtins.int
+    LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    leaf_index: _builtins.int
+    """Index in the evidence log of the leaf of its first signature, or of its refusal. The leaves of further signatures follow."""
+    @_builtins.property
+    def signatures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Signature]:
+        """One by each key version that signs now, that of the algorithm asked for first; none if the item failed. An intent that
+        was signed before has the signatures that were made then.
+        """
+
+    @_builtins.property
+    def failure(self) -> _failures_pb2.Failure:
+        """Why there is no signature."""
+
+    def __init__(
+        self,
+        *,
+        signatures: _abc.Iterable[Global___Signature] | None = ...,
+        leaf_index: _builtins.int = ...,
+        failure: _failures_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "leaf_index", b"leaf_index", "signatures", b"signatures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedItem: _TypeAlias = SignedItem  # noqa: Y015
+
+@_typing.final
+class SignedGroup(_message.Message):
+    """The results of a group, items in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNED_BY_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def signed_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedBy]:
+        """Under what its signatures were made, each once; none if every item failed."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedItem]:
+        """One for each item."""
+
+    def __init__(
+        self,
+        *,
+        signed_by: _abc.Iterable[Global___SignedBy] | None = ...,
+        items: _abc.Iterable[Global___SignedItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "signed_by", b"signed_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedGroup: _TypeAlias = SignedGroup  # noqa: Y015

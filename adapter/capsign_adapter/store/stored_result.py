@@ -1,0 +1,80 @@
+"""What the ledger keeps of an answer: the `result` of an intent's row, in a form of its own.
+
+`docs/formats.md` ("Stored results") gives the bytes. The first says the version; a row lives for
+the retention, so a release must read what the one before it wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from capsign_wire.types.v1 import failures_pb2, signing_pb2
+
+VERSION = b"\x01"
+
+_LENGTH = 2
+"""Bytes of a length, big-endian."""
+
+
+class StoredResultError(ValueError):
+    """The bytes are no stored result of a version that this release reads."""
+
+
+def made_under(signed_by: signing_pb2.SignedBy) -> bytes:
+    """How every signature that was made under this begins in a stored result."""
+    return _field(signed_by.SerializeToString(deterministic=True))
+
+
+def of_signatures(signatures: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The result of an intent that was done: for each signature `made_under` and its bytes."""
+    parts = [VERSION]
+    for under, value in signatures:
+        parts += (under, len(value).to_bytes(_LENGTH, "big"), value)
+    return b"".join(parts)
+
+
+def of_refusal(failure: failures_pb2.Failure) -> bytes:
+    """The result of an intent that was refused."""
+    return VERSION + failure.SerializeToString(deterministic=True)
+
+
+def signatures_of(result: bytes) -> list[tuple[bytes, bytes]]:
+    """What `of_signatures` was given. Raises StoredResultError."""
+    body = _body(result)
+    found: list[tuple[bytes, bytes]] = []
+    at = 0
+    while at < len(body):
+        middle = _end(body, at)
+        end = _end(body, middle)
+        found.append((body[at:middle], body[middle + _LENGTH : end]))
+        at = end
+    return found
+
+
+def signed_by_of(under: bytes) -> signing_pb2.SignedBy:
+    """What `made_under` was given."""
+    return signing_pb2.SignedBy.FromString(under[_LENGTH:])
+
+
+def refusal_of(result: bytes) -> failures_pb2.Failure:
+    """What `of_refusal` was given. Raises StoredResultError."""
+    return failures_pb2.Failure.FromString(_body(result))
+
+
+def _body(result: bytes) -> bytes:
+    if not result.startswith(VERSION):
+        raise StoredResultError(f"a stored result of version {result[:1].hex() or 'none'}")
+    return result[len(VERSION) :]
+
+
+def _field(value: bytes) -> bytes:
+    return len(value).to_bytes(_LENGTH, "big") + value
+
+
+def _end(body: bytes, at: int) -> int:
+    """Where the field that begins there ends. Raises StoredResultError."""
+    begin = at + _LENGTH
+    end = begin + int.from_bytes(body[at:begin], "big")
+    if end > len(body) or begin > len(body):
+        raise StoredResultError("a stored result that was cut short")
+    return end
