@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from capsign_injector.certificate import certificates, encoding, mounted, rotation
+from capsign_injector.certificate import certificates, encoding, issuing, mounted, rotation
 from capsign_injector.certificate.certificates import BACKDATED_S, CertificateError
 from capsign_injector.certificate.encoding import StoredError
 from capsign_injector.certificate.rotation import Material, Publish, Store, Terms, View, Wait
@@ -68,7 +68,7 @@ def test_the_steps_of_a_rotation_and_their_times():
 def test_until_when_a_replica_may_be_sure():
     material = made()
     assert rotation.sure_until(material, NOW, TERMS) == NOW + 200
-    upcoming = replace(material, next=certificates.make_authority(9_000, NOW))
+    upcoming = replace(material, next=issuing.make_authority(9_000, NOW))
     assert rotation.sure_until(upcoming, NOW, TERMS) == NOW + 200
     published = replace(upcoming, next_published_at=NOW - 60)
     assert rotation.sure_until(published, NOW, TERMS) == NOW + 140
@@ -80,12 +80,10 @@ def test_until_when_a_replica_may_be_sure():
 def test_a_leaf_does_not_outlive_its_authority_and_is_not_renewed_for_nothing():
     material = made()
     late = replace(
-        material, leaf=certificates.make_leaf(material.authority, TERMS.names, 3_000, NOW + 8_000)
+        material, leaf=issuing.make_leaf(material.authority, TERMS.names, 3_000, NOW + 8_000)
     )
     assert certificates.read(late.leaf.certificate).not_after == NOW + 9_000
-    upcoming = replace(
-        late, next=certificates.make_authority(9_000, NOW), next_published_at=NOW + 8_950
-    )
+    upcoming = replace(late, next=issuing.make_authority(9_000, NOW), next_published_at=NOW + 8_950)
     assert at(upcoming, NOW + 8_990) == Wait(NOW + 9_050)
 
 
@@ -98,7 +96,7 @@ def test_an_authority_that_no_verifier_takes_is_replaced_at_once(now):
 
 def test_what_is_stored_is_read_back_and_shown_to_nobody():
     full = replace(
-        made(), next=certificates.make_authority(9_000, NOW), next_published_at=NOW, rotation="x"
+        made(), next=issuing.make_authority(9_000, NOW), next_published_at=NOW, rotation="x"
     )
     assert encoding.decode(encoding.encode(full)) == full
     assert encoding.decode({}) is None

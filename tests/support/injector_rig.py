@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from capsign_injector import server_settings
-from capsign_injector.certificate import certificates
+from capsign_injector.certificate import issuing
 from capsign_injector.certificate.certificates import Pair
 
 NAME = "capsign-injector.capsign-system.svc"
@@ -58,8 +58,8 @@ def server(**changes: Any) -> server_settings.Server:
 
 def authority_and_leaf(now: int, *names: str) -> tuple[Pair, Pair]:
     """An authority and a certificate of its for NAME and `names`."""
-    authority = certificates.make_authority(3_600, now)
-    return authority, certificates.make_leaf(authority, (NAME, *names), 3_600, now)
+    authority = issuing.make_authority(3_600, now)
+    return authority, issuing.make_leaf(authority, (NAME, *names), 3_600, now)
 
 
 def write(directory: Path, pair: Pair) -> dict[str, str]:

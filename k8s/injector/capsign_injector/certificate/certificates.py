@@ -1,22 +1,15 @@
-"""X.509 for the injector's own server: an authority and the certificate that it signs, made and
-read. Pure but for randomness.
-
-All keys are P-256. What is made is valid from an hour ago, so that an API server whose clock is
-behind takes it.
-"""
+"""X.509 for the injector's own server: certificates and keys as PEM, and what they say. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from capsign_wire.pem import certificates
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 BACKDATED_S = 3_600
 """How far before its making a certificate begins, seconds."""
@@ -64,47 +57,6 @@ class Facts:
         return begin + (self.not_after - begin) * 2 // 3
 
 
-def make_authority(life_s: int, now: int) -> Pair:
-    """A new authority that may sign server certificates and no further authority. Its name is
-    unlike any other's.
-    """
-    key = ec.generate_private_key(ec.SECP256R1())
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    name = _name(f"capsign-injector {identifier.digest[:8].hex()}")
-    builder = _builder(name, name, key.public_key(), now, now + life_s)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
-    builder = builder.add_extension(identifier, critical=False)
-    return _pair(builder.sign(key, hashes.SHA256()), key)
-
-
-def make_leaf(authority: Pair, names: Iterable[str], life_s: int, now: int) -> Pair:
-    """A new server certificate for these DNS names; it never outlives its authority. Raises
-    CertificateError.
-    """
-    signer, signer_key = _parse(authority)
-    key = ec.generate_private_key(ec.SECP256R1())
-    last = min(now + life_s, int(signer.not_valid_after_utc.timestamp()))
-    listed = list(names)
-    builder = _builder(_name("capsign-injector"), signer.subject, key.public_key(), now, last)
-    builder = builder.add_extension(
-        x509.SubjectAlternativeName([x509.DNSName(name) for name in listed]), critical=False
-    )
-    builder = builder.add_extension(
-        x509.BasicConstraints(ca=False, path_length=None), critical=True
-    )
-    builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
-    builder = builder.add_extension(
-        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-    )
-    builder = builder.add_extension(
-        x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-    )
-    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer_key.public_key())
-    builder = builder.add_extension(issuer, critical=False)
-    return _pair(builder.sign(signer_key, hashes.SHA256()), key)
-
-
 def read(pem: bytes) -> Facts:
     """The facts of the one certificate in `pem`. Raises CertificateError."""
     found = read_all(pem)
@@ -147,7 +99,7 @@ def refuse_strangers(authority: bytes, pair: Pair) -> None:
     it.
     """
     signer = _certificate(authority)
-    certificate, _ = _parse(pair)
+    certificate, _ = parse(pair)
     try:
         certificate.verify_directly_issued_by(signer)
     except (ValueError, TypeError, InvalidSignature):
@@ -158,7 +110,7 @@ def refuse_strangers(authority: bytes, pair: Pair) -> None:
 
 def refuse_split(pair: Pair) -> None:
     """Raises CertificateError unless certificate and key of `pair` belong together."""
-    _parse(pair)
+    parse(pair)
 
 
 def refuse_unservable(chain: bytes, now: int) -> None:
@@ -199,7 +151,8 @@ def _certificate(pem: bytes) -> x509.Certificate:
         raise CertificateError("It is not PEM of an X.509 certificate.") from None
 
 
-def _parse(pair: Pair) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def parse(pair: Pair) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Certificate and key, which belong together. Raises CertificateError."""
     certificate = _certificate(pair.certificate)
     try:
         key = serialization.load_pem_private_key(pair.key, password=None)
@@ -231,42 +184,3 @@ def _facts(certificate: x509.Certificate) -> Facts:
         names=names,
         authority=authority,
     )
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: int, last: int
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.fromtimestamp(now, UTC) - timedelta(seconds=BACKDATED_S))
-        .not_valid_after(datetime.fromtimestamp(last, UTC))
-    )
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _name(common: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return Pair(certificate.public_bytes(serialization.Encoding.PEM), private)

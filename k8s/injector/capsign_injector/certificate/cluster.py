@@ -11,16 +11,20 @@ import base64
 import copy
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from capsign_wire.kubernetes_api import CredentialError, KubernetesApi, NoAnswerError
-from msgspec import Meta
 
 from capsign_injector import __version__
+from capsign_injector.certificate.objects import (
+    Secret,
+    SecretObject,
+    Webhooks,
+    WebhooksObject,
+)
 from capsign_injector.server_settings import Server
 
 MANAGER = "capsign-injector"
@@ -51,53 +55,7 @@ class AbsentError(ClusterError):
     """The API server says that there is no such object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """The Secret as read; without `raw` there is none. `rotation` is what an operator's annotation
-    says.
-    """
-
-    data: Mapping[str, bytes]
-    rotation: str
-    raw: Mapping[str, Any] | None
-
-    def __repr__(self) -> str:
-        return "Secret(...)"
-
-
-@dataclass(frozen=True, slots=True)
-class Webhooks:
-    """The webhook configuration as read: PEM that each of its webhooks trusts."""
-
-    bundles: tuple[bytes, ...]
-    raw: Mapping[str, Any]
-
-
-class _Metadata(msgspec.Struct, rename="camel"):
-    resource_version: Annotated[str, Meta(min_length=1)]
-    """Without one no write could be conditional."""
-    annotations: dict[str, str] | None = None
-
-
-class _ClientConfig(msgspec.Struct, rename="camel"):
-    ca_bundle: bytes | None = None
-
-
-class _Webhook(msgspec.Struct, rename="camel"):
-    client_config: _ClientConfig
-
-
-class _WebhooksObject(msgspec.Struct):
-    metadata: _Metadata
-    webhooks: list[_Webhook] | None = None
-
-
-class _SecretObject(msgspec.Struct):
-    metadata: _Metadata
-    data: dict[str, bytes] | None = None
-
-
-Shape = TypeVar("Shape", _WebhooksObject, _SecretObject)
+Shape = TypeVar("Shape", WebhooksObject, SecretObject)
 
 
 class Cluster:
@@ -119,14 +77,14 @@ class Cluster:
 
     async def webhooks(self) -> Webhooks:
         """Raises ClusterError."""
-        raw, found = await self._call("GET", self._webhooks_path, None, _WebhooksObject)
+        raw, found = await self._call("GET", self._webhooks_path, None, WebhooksObject)
         bundles = (one.client_config.ca_bundle or b"" for one in found.webhooks or ())
         return Webhooks(tuple(bundles), raw)
 
     async def secret(self) -> Secret:
         """One that somebody deleted is like an empty one: it is made anew. Raises ClusterError."""
         try:
-            raw, found = await self._call("GET", self._secret_path, None, _SecretObject)
+            raw, found = await self._call("GET", self._secret_path, None, SecretObject)
         except AbsentError:
             return Secret({}, "", None)
         rotation = (found.metadata.annotations or {}).get(ROTATE_ANNOTATION, "")
@@ -140,7 +98,7 @@ class Cluster:
         encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
         if secret.raw is not None:
             await self._call(
-                "PUT", self._secret_path, {**secret.raw, "data": encoded}, _SecretObject
+                "PUT", self._secret_path, {**secret.raw, "data": encoded}, SecretObject
             )
             return
         release = beside.raw["metadata"]
@@ -162,14 +120,14 @@ class Cluster:
             "metadata": about,
             "data": encoded,
         }
-        await self._call("POST", self._secret_path.rpartition("/")[0], made, _SecretObject)
+        await self._call("POST", self._secret_path.rpartition("/")[0], made, SecretObject)
 
     async def publish(self, webhooks: Webhooks, bundle: bytes) -> None:
         """Let every webhook trust exactly `bundle` (PEM). Raises as `store` does."""
         changed = copy.deepcopy(dict(webhooks.raw))
         for one in changed.get("webhooks") or []:
             one["clientConfig"]["caBundle"] = base64.b64encode(bundle).decode()
-        await self._call("PUT", self._webhooks_path, changed, _WebhooksObject)
+        await self._call("PUT", self._webhooks_path, changed, WebhooksObject)
 
     @property
     def _secret_path(self) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from capsign_injector.certificate import certificates
+from capsign_injector.certificate import certificates, issuing
 from capsign_injector.certificate.certificates import Facts, Pair
 
 
@@ -158,7 +158,7 @@ def _in_order(
     else:
         due.append(authority.two_thirds())
         if now >= due[-1] or (rotation and rotation != stored.rotation):
-            fresh = certificates.make_authority(terms.authority_life_s, now)
+            fresh = issuing.make_authority(terms.authority_life_s, now)
             return Store(
                 replace(stored, next=fresh, next_published_at=None, rotation=rotation),
                 "authority_prepared",
@@ -172,12 +172,12 @@ def _fill(held: Material | None, rotation: str, now: int, terms: Terms) -> Store
     """The Secret is empty. A replica that serves puts its own back and rotates from there: nobody's
     trust breaks.
     """
-    fresh = certificates.make_authority(terms.authority_life_s, now)
+    fresh = issuing.make_authority(terms.authority_life_s, now)
     if held is not None and certificates.read(held.authority.certificate).valid(now):
         if held.next is None and held.previous is None:
             held = replace(held, next=fresh, next_published_at=None, rotation=rotation)
         return Store(held, "secret_refilled")
-    leaf = certificates.make_leaf(fresh, terms.names, terms.leaf_life_s, now)
+    leaf = issuing.make_leaf(fresh, terms.names, terms.leaf_life_s, now)
     return Store(Material(fresh, leaf, rotation=rotation), "authority_made")
 
 
@@ -191,7 +191,7 @@ def _rescue(stored: Material, rotation: str, now: int, terms: Terms) -> Store:
 
 
 def _promote(stored: Material, upcoming: Pair, now: int, terms: Terms) -> Store:
-    leaf = certificates.make_leaf(upcoming, terms.names, terms.leaf_life_s, now)
+    leaf = issuing.make_leaf(upcoming, terms.names, terms.leaf_life_s, now)
     moved = Material(
         authority=upcoming,
         leaf=leaf,
@@ -210,7 +210,7 @@ def _renew(stored: Material, leaf: Facts, now: int, terms: Terms) -> Store:
     if not leaf.names.issuperset(names):
         names = sorted(leaf.names | set(names))[:_MAX_NAMES]
         names = [*terms.names, *(name for name in names if name not in terms.names)]
-    fresh = certificates.make_leaf(stored.authority, names, terms.leaf_life_s, now)
+    fresh = issuing.make_leaf(stored.authority, names, terms.leaf_life_s, now)
     return Store(replace(stored, leaf=fresh), "leaf_renewed")
 
 

@@ -9,7 +9,6 @@ the one that is idle longest, and an end that loses no request.
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from aiohttp import web
 from capsign_wire import logs
 
 from capsign_injector.serve.connection import LINGER_S, Connection, Owner
+from capsign_injector.serve.listening import listening
 from capsign_injector.serve.tls_transport import READ_BYTES, TlsTransport
 
 HANDSHAKE_S = 5.0
@@ -36,12 +36,6 @@ LAST_WORDS_S = 1.0
 """After the listener closed: how long a connection that was just made may take to send its
 request.
 """
-
-BACKLOG = 4_096
-"""Connections that the kernel holds while we are busy."""
-
-SPARE_FILES = 128
-"""Open files left for everything that is no connection."""
 
 Handler = Callable[["web.BaseRequest"], Awaitable[web.StreamResponse]]
 
@@ -206,23 +200,3 @@ class Connections(Owner):
                 accepted.setblocking(False)
                 self._take(accepted)
         self._socket.close()
-
-
-def listening(host: str | None, port: int) -> socket.socket:
-    """A socket that listens there. Raises OSError."""
-    if host is None and not socket.has_dualstack_ipv6():
-        host = "0.0.0.0"  # noqa: S104 - every address was asked for
-    if host is None or ":" in host:
-        return socket.create_server(
-            (host or "::", port),
-            family=socket.AF_INET6,
-            backlog=BACKLOG,
-            dualstack_ipv6=host in {None, "::"},
-        )
-    return socket.create_server((host, port), backlog=BACKLOG)
-
-
-def affordable(wanted: int) -> int:
-    """Connections that this process's limit of open files allows, at most `wanted`."""
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if most == resource.RLIM_INFINITY else max(16, min(wanted, most - SPARE_FILES))
