@@ -24,11 +24,13 @@ from capsign_agent.front.reading import Turns
 from capsign_agent.front.servers import Servers
 from capsign_agent.front.servicer import Service
 from capsign_agent.front.sockets import SocketClaim
+from capsign_agent.handles.changes import HandleChanges
 from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.narrow import Narrowing
 from capsign_agent.handles.registry import HandleRegistry
 from capsign_agent.handles.renewal import Renewal
 from capsign_agent.handles.socket_handles import SocketHandles
+from capsign_agent.handles.watch import Watch
 from capsign_agent.identity.choose import source_of
 from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.journal import records
@@ -85,14 +87,12 @@ class Agent:
         self.coalescer = Coalescer(
             config.limits.queue_items, config.limits.queue_bytes, self.connections.refusing
         )
+        changes = HandleChanges(self.handles, self.journal)
         self.renewal = Renewal(
-            self.handles,
-            calls,
-            self.journal,
-            self.metrics,
-            keys.clear,
-            authorities_changed=self.source.authorities_changed,
-            connected=lambda: self.reach.connected > 0,
+            self.handles, calls, changes, self.metrics, connected=lambda: self.reach.connected > 0
+        )
+        self.watch = Watch(
+            calls, changes, self.renewal, keys.clear, self.source.authorities_changed
         )
         self.outcomes = OutcomeRecorder(self.journal, self.metrics, self.renewal.refused)
         self._changeover = Changeover(
@@ -117,7 +117,7 @@ class Agent:
         for work in (
             self._changeover.follow(self.source),
             self.renewal.keep(),
-            self.renewal.listen(),
+            self.watch.listen(),
             self._reporter.run(),
             self.servers.keep_turns(),
         ):

@@ -48,7 +48,7 @@ SERVER_OPTIONS = [
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.so_reuseport", 0),
 ]
-"""What held under floods and bombs (facts.md)."""
+"""What held under floods and bombs; tests/system/test_hostile_agent_socket.py throws them."""
 
 
 def server_options(share: MemoryShares, connections: int) -> list[tuple[str, int]]:

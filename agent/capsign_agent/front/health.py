@@ -1,6 +1,6 @@
 """How the agent is: grpc.health.v1 on a socket of its own, and one line of text for the probe.
 
-On a server of its own, because a bound on calls would refuse health checks too (facts.md).
+On a server of its own, because a bound on calls would refuse health checks too.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from capsign_wire import bounds, logs
@@ -21,11 +21,10 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.backoff import LEAST_WAIT_S, MOST_S, backoff_s
+from capsign_agent.handles.changes import HandleChanges
 from capsign_agent.handles.held import Held
 from capsign_agent.handles.registry import HandleRegistry
 from capsign_agent.handles.unavailable import NotYetError
-from capsign_agent.journal import records
-from capsign_agent.journal.journal import Journal
 
 T = TypeVar("T")
 
@@ -47,43 +46,34 @@ be an old one.
 
 
 class Adapter(Protocol):
-    """The capability calls. Each raises FailureError; `watch` ends by raising one too."""
+    """The capability calls. Each raises FailureError."""
 
     def issue(self, grants: list[str]) -> Awaitable[capability_pb2.IssueHandlesResponse]: ...
 
     def renew(self, tokens: list[bytes]) -> Awaitable[capability_pb2.RenewHandlesResponse]: ...
 
-    def watch(self) -> AsyncIterator[capability_pb2.WatchResponse]: ...
-
 
 class Renewal:
-    """Runs `keep` and `listen` side by side until cancelled. For one event loop."""
+    """Runs `keep` until cancelled. For one event loop."""
 
     def __init__(
         self,
-        book: HandleRegistry,
+        registry: HandleRegistry,
         adapter: Adapter,
-        journal: Journal,
+        changes: HandleChanges,
         metrics: Metrics,
-        policy_changed: Callable[[], None],
         clock: Callable[[], float] = time.time,
-        authorities_changed: Callable[[int], None] = lambda sequence: None,
         connected: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`policy_changed` is called when policy did, `authorities_changed` with each sequence of
-        the trust bundle told; `connected` says whether an adapter is there to be waited for.
-        """
-        self._book = book
+        """`connected` says whether an adapter is there to be waited for."""
+        self._registry = registry
         self._adapter = adapter
-        self._journal = journal
+        self._changes = changes
         self._metrics = metrics
-        self._policy_changed = policy_changed
         self._clock = clock
-        self._authorities_changed = authorities_changed
         self._connected = connected
         self._failures = 0
         self._awaited = False
-        self._missing: list[str] = []
         self._tried = asyncio.Event()
         self._asking = asyncio.Lock()
         self._kick = asyncio.Event()
@@ -91,7 +81,6 @@ class Renewal:
         self._fetching = False
         self._told_meanwhile = 0
         self._epoch = 0
-        self._policy = b""
 
     def fetch_soon(self) -> None:
         """Ask for a full new set at once: something says that those held are no longer right."""
@@ -127,10 +116,21 @@ class Renewal:
 
     def refused(self, held: Held, reason: failures_pb2.Reason.ValueType) -> None:
         """The adapter refused a handle: revoked ones are dropped, all are asked for anew."""
-        if reason == failures_pb2.REASON_HANDLE_REVOKED and held.grant in self._book.issued:
-            self._book.drop_grant(held.grant)
-            self._note("handles.dropped")
+        if reason == failures_pb2.REASON_HANDLE_REVOKED:
+            self._changes.drop(held.grant)
         self.fetch_soon()
+
+    def heed_epoch(self, epoch: int) -> None:
+        """An adapter tells its revocation epoch. One that is newer than that of the handles held
+        asks for new ones; while they are being asked for it is held against the answer.
+        """
+        if epoch <= self._epoch:
+            return
+        self._epoch = epoch
+        if self._fetching:
+            self._told_meanwhile = epoch
+        else:
+            self.fetch_soon()
 
     async def keep(self) -> None:
         """Fetch, then renew for ever. A failure backs off with full jitter."""
@@ -144,10 +144,10 @@ class Renewal:
                 else:
                     await self._renew()
                 self._failures = 0
-                self._book.last_error.failure = None
+                self._registry.last_error.failure = None
             except FailureError as error:
                 self._failures += 1
-                self._book.last_error.failure = error
+                self._registry.last_error.failure = error
                 self._metrics.counter("capsign.retries").add("upstream")
                 if self._failures == 1:
                     logs.warning("handles.fetch_failed", reason=error.row.name)
@@ -177,10 +177,12 @@ class Renewal:
             asked_by_others = over is not None and self._fetch_anew
             self._fetch_anew, self._fetching, self._told_meanwhile = False, True, 0
             try:
-                response = await (over or self._adapter).issue(self._book.wanted)
+                response = await (over or self._adapter).issue(self._registry.wanted)
                 bounds.check(response)
                 self._take(
-                    lambda now: self._book.replace(response.handles, now, response.mint_public_key)
+                    lambda now: self._registry.replace(
+                        response.handles, now, response.mint_public_key
+                    )
                 )
             except BaseException:
                 self._fetch_anew = True
@@ -191,31 +193,9 @@ class Renewal:
             finally:
                 self._fetching = False
             self._epoch = max(self._epoch, response.revocation_epoch)
-            self._tell_missing()
+            self._changes.tell_missing()
             if self._told_meanwhile > response.revocation_epoch:
                 self.fetch_soon()
-
-    def _tell_missing(self) -> None:
-        """Say which grants of the configuration the adapter does not give, when that changes."""
-        missing = [grant for grant in self._book.wanted if grant not in self._book.issued]
-        if missing != self._missing:
-            self._missing = missing
-            (logs.warning if missing else logs.event)("handles.missing", grants=" ".join(missing))
-
-    async def listen(self) -> None:
-        """Follow the adapter's Watch stream for ever, at whichever replica answers."""
-        failures = 0
-        while True:
-            try:
-                async for told in self._adapter.watch():
-                    failures = 0
-                    bounds.check(told)
-                    self._heed(told)
-            except FailureError:
-                failures += 1
-            else:
-                failures += 1
-            await asyncio.sleep(backoff_s(failures))
 
     async def _kicked(self, wait_s: float) -> bool:
         """Wait until somebody asks for handles, True, or that long by the clock or by the timer,
@@ -230,16 +210,16 @@ class Renewal:
 
     def _all_usable(self) -> bool:
         """Whether there are handles and none has ended."""
-        held = len(self._book.issued)
-        return held > 0 and self._book.usable(self._clock()) == held
+        held = len(self._registry.issued)
+        return held > 0 and self._registry.usable(self._clock()) == held
 
     async def _renew(self) -> None:
         async with self._asking:
-            due = self._book.due(self._clock())
+            due = self._registry.due(self._clock())
             # while it waited for its turn, the question before it may have failed
             if not due or self._fetch_anew:
                 return
-            for asked in _in_requests({grant: self._book.issued[grant].token for grant in due}):
+            for asked in _in_requests({grant: self._registry.issued[grant].token for grant in due}):
                 response = await self._adapter.renew(list(asked.values()))
                 bounds.check(response)
                 self._renewed(asked, response)
@@ -247,70 +227,22 @@ class Renewal:
                     return
 
     def _renewed(self, asked: Iterable[str], response: capability_pb2.RenewHandlesResponse) -> None:
-        self._take(lambda now: self._book.renewed(asked, response.handles, now))
+        self._take(lambda now: self._registry.renewed(asked, response.handles, now))
         self._epoch = max(self._epoch, response.revocation_epoch)
 
     def _take(self, change: Callable[[float], None]) -> None:
-        """Take handles, and ask for a full set again if one of them is not good: the others count.
-        Raises FailureError then.
+        """Take handles, and ask for a full set again if one of them is not good. Raises
+        FailureError then.
         """
-        before = self._given()
         try:
-            change(self._clock())
-        except ValueError:
+            self._changes.take(change)
+        except FailureError:
             self._fetch_anew = True
-            raise FailureError(
-                failures_pb2.REASON_HANDLE_FORGED, "A handle from the adapter cannot be narrowed."
-            ) from None
-        self._book.last_error.failure = None
-        self._note("handles.taken", routine=self._given() == before)
-
-    def _given(self) -> dict[str, bytes]:
-        """What the handles allow, by grant: all of them but what is new with every renewal."""
-        given = {}
-        for grant, issued in self._book.issued.items():
-            said = capability_pb2.IssuedHandle()
-            said.CopyFrom(issued)
-            for name in ("token", "serial", "not_before", "expires_at"):
-                said.ClearField(name)
-            given[grant] = said.SerializeToString(deterministic=True)
-        return given
-
-    def _heed(self, told: capability_pb2.WatchResponse) -> None:
-        self._authorities_changed(told.trust_bundle_sequence)
-        before = len(self._book.issued)
-        if told.drop_all:
-            self._book.drop_all()
-        for grant in told.dropped_grants:
-            self._book.drop_grant(grant)
-        self._book.drop_serials(told.dropped_serials)
-        if len(self._book.issued) != before:
-            self._note("handles.dropped")
-        if told.policy_digest != self._policy:
-            if self._policy:
-                self.fetch_soon()
-            self._policy = told.policy_digest
-            self._policy_changed()
-        if told.revocation_epoch > self._epoch:
-            self._epoch = told.revocation_epoch
-            if self._fetching:
-                self._told_meanwhile = told.revocation_epoch
-            else:
-                self.fetch_soon()
-
-    def _note(self, event: str, *, routine: bool = False) -> None:
-        """Handles came or went: a record, a log line. `routine`: they allow what those before
-        allowed.
-        """
-        count = len(self._book.issued)
-        logs.event(event, handles=count)
-        try:
-            self._journal.append(records.handles(count), routine=routine)
-        except FailureError as error:
-            logs.warning("journal.refused", reason=error.row.name)
+            raise
+        self._registry.last_error.failure = None
 
     def _next_wait(self) -> float:
-        at = self._book.half_life()
+        at = self._registry.half_life()
         if not at:
             return MOST_S
         return max(LEAST_WAIT_S, (at - self._clock()) * random.uniform(0.9, 1.0))

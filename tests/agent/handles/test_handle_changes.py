@@ -96,7 +96,7 @@ async def test_a_change_of_policy_brings_new_handles_and_forgets_keys(
         assert len(before.keys) == 1
         adapter.rotate(alg.ALGORITHM_ED25519)
         assert len((await stub.GetPublicKeys(ask)).keys) == 1
-        await until(lambda: adapter.watchers and agent.renewal._policy)
+        await until(lambda: adapter.watchers and agent.watch.policy)
         issued = adapter.issued
         adapter.tell(revocation_epoch=1, policy_digest=b"2" * 32)
         await until(lambda: adapter.issued > issued)

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from capsign_agent.handles.changes import HandleChanges
 from capsign_agent.handles.narrow import Narrowing
 from capsign_agent.handles.registry import HandleRegistry
 from capsign_agent.handles.renewal import Renewal, _in_requests
 from capsign_agent.handles.socket_handles import SocketHandles
+from capsign_agent.handles.watch import Watch
 from capsign_agent.journal.journal import Journal
 from capsign_wire import bounds
 from capsign_wire.adapter.v1 import capability_pb2
@@ -95,9 +97,9 @@ class Rig:
         self.socket = SocketHandles("app", (), Narrowing((), "", 0))
         self.book = HandleRegistry([self.socket])
         self.journal = Journal(directory, 1 << 20, bytes(16), 1_700_000_000_000)
-        self.renewal = Renewal(
-            self.book, self.adapter, self.journal, Metrics(), lambda: None, self.clock
-        )
+        changes = HandleChanges(self.book, self.journal, self.clock)
+        self.renewal = Renewal(self.book, self.adapter, changes, Metrics(), self.clock)
+        self.watch = Watch(self.adapter, changes, self.renewal, lambda: None, lambda _: None)
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -171,7 +173,7 @@ async def test_what_is_told_while_an_answer_is_on_its_way_is_asked_for_again(rig
         rig.renewal.fetch_soon()
         await until(lambda: rig.adapter.asked == 2)
         rig.adapter.grants = {"a", "c"}
-        rig.renewal._heed(
+        rig.watch.heed(
             capability_pb2.WatchResponse(
                 revocation_epoch=2, policy_digest=b"n" * 32, dropped_grants=["b"]
             )
@@ -189,12 +191,12 @@ async def test_news_that_is_no_newer_than_the_answer_on_its_way_asks_nothing(rig
     rig.adapter.gate.clear()
     with rig.keeping():
         await until(lambda: rig.adapter.asked == 1)
-        rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=7, policy_digest=b"n" * 32))
+        rig.watch.heed(capability_pb2.WatchResponse(revocation_epoch=7, policy_digest=b"n" * 32))
         rig.adapter.gate.set()
         await settled(rig)
         await asyncio.sleep(0.3)
         assert rig.adapter.asked == 1
-        rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=8, policy_digest=b"n" * 32))
+        rig.watch.heed(capability_pb2.WatchResponse(revocation_epoch=8, policy_digest=b"n" * 32))
         await until(lambda: rig.adapter.asked == 2)
 
 
@@ -202,14 +204,12 @@ async def test_news_that_is_no_newer_than_the_answer_on_its_way_asks_nothing(rig
 async def test_news_that_is_newer_than_the_answer_on_its_way_asks_once_more(
     rig: Rig, policy: bytes
 ) -> None:
-    rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=1, policy_digest=b"o" * 32))
+    rig.watch.heed(capability_pb2.WatchResponse(revocation_epoch=1, policy_digest=b"o" * 32))
     rig.adapter.gate.clear()
     with rig.keeping():
         await until(lambda: rig.adapter.asked == 1)
         epoch = 2 if policy == b"o" * 32 else 1
-        rig.renewal._heed(
-            capability_pb2.WatchResponse(revocation_epoch=epoch, policy_digest=policy)
-        )
+        rig.watch.heed(capability_pb2.WatchResponse(revocation_epoch=epoch, policy_digest=policy))
         rig.adapter.gate.set()
         await until(lambda: rig.adapter.asked == 2, seconds=5)
         await asyncio.sleep(0.3)
@@ -227,7 +227,7 @@ async def test_news_during_a_question_of_others_that_failed_is_asked_for_at_once
         over = asyncio.create_task(rig.renewal.fetch(rig.adapter))
         await until(lambda: rig.adapter.asked == 2)
         rig.adapter.epoch, rig.adapter.grants = 2, {"a", "c"}
-        rig.renewal._heed(capability_pb2.WatchResponse(revocation_epoch=2, policy_digest=b"n" * 32))
+        rig.watch.heed(capability_pb2.WatchResponse(revocation_epoch=2, policy_digest=b"n" * 32))
         over.cancel()
         rig.adapter.gate.set()
         await until(lambda: sorted(rig.book.issued) == ["a", "c"], seconds=5)

@@ -273,7 +273,7 @@ async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft
     async with running(place) as agent:
         stub = place.stub()
         calling = asyncio.create_task(caller(stub, (await first_handle(stub)).id))
-        await until(lambda: adapter.watchers and agent.renewal._policy)
+        await until(lambda: adapter.watchers and agent.watch.policy)
         adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE
         adapter.tell(
             revocation_epoch=2, policy_digest=b"2" * 32

@@ -1,0 +1,70 @@
+"""Follows the adapter's Watch stream: what was withdrawn, a new policy, a new revocation epoch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from capsign_wire import bounds
+from capsign_wire.adapter.v1 import capability_pb2
+from capsign_wire.failures import FailureError
+
+from capsign_agent.backoff import backoff_s
+from capsign_agent.handles.changes import HandleChanges
+from capsign_agent.handles.renewal import Renewal
+
+
+class Adapter(Protocol):
+    """Whoever is watched. Ends by raising FailureError."""
+
+    def watch(self) -> AsyncIterator[capability_pb2.WatchResponse]: ...
+
+
+class Watch:
+    """For one event loop."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        changes: HandleChanges,
+        renewal: Renewal,
+        policy_changed: Callable[[], None],
+        authorities_changed: Callable[[int], None],
+    ) -> None:
+        """`policy_changed` is called when policy did, `authorities_changed` with each sequence of
+        the trust bundle told.
+        """
+        self._adapter = adapter
+        self._changes = changes
+        self._renewal = renewal
+        self._policy_changed = policy_changed
+        self._authorities_changed = authorities_changed
+        self.policy = b""
+        """The digest of the policy in force, as it was told last."""
+
+    async def listen(self) -> None:
+        """Follow the stream for ever, at whichever replica answers."""
+        failures = 0
+        while True:
+            try:
+                async for told in self._adapter.watch():
+                    failures = 0
+                    bounds.check(told)
+                    self.heed(told)
+            except FailureError:
+                failures += 1
+            else:
+                failures += 1
+            await asyncio.sleep(backoff_s(failures))
+
+    def heed(self, told: capability_pb2.WatchResponse) -> None:
+        """Act on one piece of news."""
+        self._authorities_changed(told.trust_bundle_sequence)
+        self._changes.heed(told)
+        if told.policy_digest != self.policy:
+            if self.policy:
+                self._renewal.fetch_soon()
+            self.policy = told.policy_digest
+            self._policy_changed()
+        self._renewal.heed_epoch(told.revocation_epoch)
