@@ -34,7 +34,7 @@ from capsign.call import (
 )
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
-from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
+from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
 from capsign.reach import Way
 from capsign.results import KeyHandle, PublicKey, Resolution, Signature
 from capsign.signer import DEFAULT_TIMEOUT, WINDOW
@@ -176,7 +176,7 @@ class AsyncSigner:
         timeout: float | None = None,  # noqa: ASYNC109  # a deadline that the agent is told, not only a cancellation
     ) -> Signature:
         """As `Signer.sign`."""
-        selector = wish_of(
+        selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
         entry = item(algorithm_row(algorithm), message, digest, intent_id)
@@ -212,7 +212,7 @@ class AsyncSigner:
         timeout: float | None = None,  # noqa: ASYNC109  # as in sign
     ) -> list[Signature | CapsignError]:
         """As `Signer.sign_many`."""
-        selector = wish_of(
+        selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
         many = requests.Many(algorithm_row(algorithm), messages, digests, intent_ids)
@@ -243,7 +243,7 @@ class AsyncSigner:
     ) -> PublicKey:
         """As `Signer.verify`."""
         name, value = requests.signature_parts(signature, algorithm)
-        selector = wish_of(
+        selector = selector_of(
             purpose, grant, handle, name, protocol, role, protocol_version, transcript
         )
         build = requests.verification(selector, algorithm_row(name), message, digest, value)
@@ -266,7 +266,7 @@ class AsyncSigner:
         timeout: float | None = None,  # noqa: ASYNC109  # as in sign
     ) -> list[PublicKey]:
         """As `Signer.public_keys`."""
-        selector = wish_of(
+        selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
         build = requests.key_query(selector, algorithm_row(algorithm))
@@ -287,7 +287,7 @@ class AsyncSigner:
     ) -> Resolution:
         """As `Signer.resolve`."""
         intent_id, selector = requests.intent_parts(
-            intent, wish_of(purpose, grant, handle, algorithm)
+            intent, selector_of(purpose, grant, handle, algorithm)
         )
         return await self._drive(
             resolving(self._book, selector, intent_id, requests.seconds(timeout, self._timeout))

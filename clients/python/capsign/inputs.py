@@ -46,7 +46,7 @@ def _refused(reason: reasons.Reason.ValueType, text: str, field: str) -> Refused
     return Refused(row.name, text, advice=row.advice, field=field)
 
 
-def wish_of(
+def selector_of(
     purpose: str | None,
     grant: str | None,
     handle: str | KeyHandle | None,

@@ -32,7 +32,7 @@ from capsign.call import (
 from capsign.connection import Connection, of_the_parent
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
-from capsign.inputs import Buffer, IntentId, algorithm_row, item, wish_of
+from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
 from capsign.reach import Way
 from capsign.results import KeyHandle, PublicKey, Resolution, Signature
 from capsign.target import socket_path
@@ -121,7 +121,7 @@ class Signer:
 
         Raises Refused, Unavailable or Unknown.
         """
-        selector = wish_of(
+        selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
         entry = item(algorithm_row(algorithm), message, digest, intent_id)
@@ -163,7 +163,7 @@ class Signer:
         neighbours, so look at each. What concerns all of them (no such handle, a context that is
         malformed, no agent) is raised.
         """
-        selector = wish_of(
+        selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
         many = requests.Many(algorithm_row(algorithm), messages, digests, intent_ids)
@@ -201,7 +201,7 @@ class Signer:
         DER, not JOSE's R || S.
         """
         name, value = requests.signature_parts(signature, algorithm)
-        selector = wish_of(
+        selector = selector_of(
             purpose, grant, handle, name, protocol, role, protocol_version, transcript
         )
         build = requests.verification(selector, algorithm_row(name), message, digest, value)
@@ -226,7 +226,7 @@ class Signer:
         """The public keys of a context, one for each key version that verifiers should know, newest
         first.
         """
-        selector = wish_of(
+        selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
         build = requests.key_query(selector, algorithm_row(algorithm))
@@ -259,7 +259,7 @@ class Signer:
         Refused only for what is no intent id.
         """
         intent_id, selector = requests.intent_parts(
-            intent, wish_of(purpose, grant, handle, algorithm)
+            intent, selector_of(purpose, grant, handle, algorithm)
         )
         return self._drive(
             resolving(self._book, selector, intent_id, requests.seconds(timeout, self._timeout))
