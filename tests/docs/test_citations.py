@@ -34,6 +34,7 @@ OF_OTHERS = {"det-keygen/ecdsa.py"}
 """Files of other projects, where a vector comes from."""
 
 FILE = re.compile(r"(?<![\w/.{}*<>-])((?:[\w.-]+/)*[\w-]+\.(?:py|proto|md|tpl|lock))(?:::(\w+))?\b")
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 DOTTED = re.compile(r"`([a-z_]\w*(?:\.\w+)+)(?:\(\))?`")
 
 
@@ -119,6 +120,17 @@ def test_files_and_tests_that_are_cited_exist() -> None:
     assert not wrong, "\n".join(sorted(set(wrong)))
 
 
+def test_links_between_pages_lead_to_a_file() -> None:
+    wrong = [
+        f"{where}: {link} is not there"
+        for where in tracked()
+        if where.endswith(".md")
+        for link in LINK.findall((ROOT / where).read_text())
+        if not (ROOT / where).parent.joinpath(link).exists()
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def resolves(dotted: str, base: str) -> bool | None:
     """Whether `base` has this module, or this name in a module; None: it has not even the first."""
     folder, parts = ROOT / base, dotted.split(".")
@@ -150,8 +162,14 @@ def names_of_other_things() -> frozenset[str]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     values = yaml.safe_load((ROOT / "k8s/chart/values.yaml").read_text())
+    strings |= {f"{owner}.{field}" for owner, field in SETTINGS_OF_THE_INJECTOR}
     files = set(endings())
-    return frozenset(strings | set(paths(values)) | set(settings()) | files)
+    return frozenset(strings | set(paths(values)) | set(settings()) | files | {WEBHOOK})
+
+
+SETTINGS_OF_THE_INJECTOR = {("adapter", "enrolment_targets")}
+"""Of its YAML file, which no page lists by section."""
+WEBHOOK = "inject.capsign.dev"
 
 
 def paths(values: object, above: str = "") -> Iterator[str]:
