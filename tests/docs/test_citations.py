@@ -131,6 +131,12 @@ def test_links_between_pages_lead_to_a_file() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_every_decision_is_in_the_index() -> None:
+    index = ROOT / "docs/decisions/README.md"
+    listed = re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", index.read_text())
+    assert listed == sorted(file.name for file in index.parent.glob("0*.md"))
+
+
 def resolves(dotted: str, base: str) -> bool | None:
     """Whether `base` has this module, or this name in a module; None: it has not even the first."""
     folder, parts = ROOT / base, dotted.split(".")
