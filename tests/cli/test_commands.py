@@ -32,6 +32,10 @@ from capsign_wire.types.v1 import failures_pb2 as pb
 VERIFIER = "capsign.test/log+172dd09e+AZDmYYjQCKgOlKVDMkk9++F+hyr9mnwZzD2oQmtUkFJG"
 
 
+ENDED: dict[str, Any] = {"life": -timedelta(minutes=1), "backdate": timedelta(days=90)}
+"""A development CA whose certificates ended a minute ago."""
+
+
 @pytest.fixture(autouse=True)
 def _tables_again():
     yield
@@ -216,8 +220,8 @@ def test_a_directory_of_another_version_is_explained(command, text, tmp_path, ca
     ("options", "used"),
     [
         ([], "/the/environments"),
-        (["--dir", "DIR"], "none.sock"),
-        (["--container", "app"], "none.sock"),
+        (["--dir", "DIR"], "DIR/none.sock"),
+        (["--container", "app"], "DIR/none.sock"),
         (["--socket", "/the/options", "--dir", "DIR"], "/the/options"),
     ],
 )
@@ -225,12 +229,11 @@ def test_what_is_said_goes_before_the_environment(options, used, directory, caps
     """`make demo` says to export CAPSIGN_SOCKET. Whoever did was shown that agent's handles for any
     --dir, and signed with it.
     """
-    opened = []
-    monkeypatch.setattr("capsign.Signer", lambda path, **_: opened.append(path) or 1 / 0)
     monkeypatch.setenv("CAPSIGN_SOCKET", "/the/environments")
     monkeypatch.setenv("CAPSIGN_DEV_DIR", str(directory))
-    run("handles", *[directory if option == "DIR" else option for option in options], capsys=capsys)
-    assert [path.removeprefix(f"{directory}/") for path in opened] == [used]
+    said = [directory if option == "DIR" else option for option in options]
+    _, _, err = run("handles", *said, capsys=capsys)
+    assert f" {used.replace('DIR', str(directory))}" in err
 
 
 @pytest.mark.parametrize(
@@ -258,15 +261,12 @@ def test_an_adapter_that_does_not_answer(command, directory, capsys):
 
 
 @pytest.mark.parametrize("command", [["keys", "list"], ["revoke", "grant", "some"]])
-def test_a_certificate_that_has_ended_is_named(command, directory, capsys, monkeypatch):
+def test_a_certificate_that_has_ended_is_named(command, directory, capsys):
     """The adapter closes the connection without a word; "no answer" sent people looking for a dead
     adapter.
     """
-    monkeypatch.setattr("capsign_cli.dev.ca.LIFE", -timedelta(minutes=1))
-    monkeypatch.setattr("capsign_cli.dev.ca.BACKDATE", timedelta(days=90))
-    DevelopmentCa(directory / "pki").issue("operator", "/operator/dev")
     (directory / "pki" / "operator.crt").unlink()
-    DevelopmentCa(directory / "pki").issue("operator", "/operator/dev")
+    DevelopmentCa(directory / "pki", **ENDED).issue("operator", "/operator/dev")
     code, _, err = run(*command, "--dir", directory, "-o", "json", capsys=capsys)
     error = json.loads(err)["error"]
     assert (code, error["reason"]) == (failures.UNAVAILABLE, "CERTIFICATE_ENDED")
@@ -275,14 +275,12 @@ def test_a_certificate_that_has_ended_is_named(command, directory, capsys, monke
 
 
 def test_an_authority_that_has_ended_beside_one_that_lasts_is_no_reason(
-    directory, tmp_path, capsys, monkeypatch
+    directory, tmp_path, capsys
 ):
     """A bundle with the authority of before: of an adapter that was down, "ca.crt ended" was
     said.
     """
-    monkeypatch.setattr("capsign_cli.dev.ca.LIFE", -timedelta(minutes=1))
-    monkeypatch.setattr("capsign_cli.dev.ca.BACKDATE", timedelta(days=90))
-    before = DevelopmentCa(tmp_path / "before").certificate_file.read_bytes()
+    before = DevelopmentCa(tmp_path / "before", **ENDED).certificate_file.read_bytes()
     ca = directory / "pki" / "ca.crt"
     ca.write_bytes(before + ca.read_bytes())
     code, _, err = run("keys", "list", "--dir", directory, "-o", "json", capsys=capsys)
@@ -581,19 +579,12 @@ def test_a_socket_that_cannot_be_one_is_wrong_use_and_no_defect(text, capsys, mo
     assert (code, "SOCKET" in err, "Traceback" in err) == (failures.USAGE, True, False)
 
 
-def test_a_certificate_that_has_not_begun_names_the_clock(tmp_path, capsys, monkeypatch):
+def test_a_certificate_that_has_not_begun_names_the_clock(tmp_path, capsys):
     """A clock that is hours behind: gRPC says of it only that nobody answers."""
     authority = DevelopmentCa(tmp_path / "pki")
     made = authority.issue("operator", "/operator/dev")
-    real: Any = credentials.datetime.datetime
-
-    class Behind(real):
-        @classmethod
-        def now(cls, zone=None):
-            return real.now(zone) - timedelta(hours=5)
-
-    monkeypatch.setattr(credentials.datetime, "datetime", Behind)
-    said = credentials.out_of_time(made.certificate, authority.certificate_file)
+    behind = datetime.now(UTC) - timedelta(hours=5)
+    said = credentials.out_of_time(made.certificate, authority.certificate_file, behind)
     assert "begins at" in said
     assert "set the clock" in said
 

@@ -161,27 +161,21 @@ def test_a_store_that_is_none_is_refused(tmp_path, url):
         layouts.store_url(layouts.Layout(tmp_path, tmp_path), url)
 
 
-@pytest.fixture
-def short(monkeypatch):
-    """Certificates that last for as long as the test says."""
-    return lambda **left: monkeypatch.setattr("capsign_cli.dev.ca.LIFE", datetime.timedelta(**left))
-
-
-def issued(directory, *, renew=True):
-    ca = DevelopmentCa(directory / "pki", renew=renew)
+def issued(directory, *, renew=True, **left):
+    """Certificates that last for as long as the test says, 90 days if it says nothing."""
+    life = datetime.timedelta(**(left or {"days": 90}))
+    ca = DevelopmentCa(directory / "pki", renew=renew, life=life)
     one = ca.issue("app", "/ns/demo/sa/app")
     read = x509.load_pem_x509_certificate
     return read(ca.certificate_file.read_bytes()), read(one.certificate.read_bytes()), one
 
 
 @pytest.mark.parametrize("left", [{"minutes": -1}, {"days": 6}])
-def test_certificates_that_end_are_made_anew(tmp_path, short, left):
+def test_certificates_that_end_are_made_anew(tmp_path, left):
     """A directory of three months ago could not be started again: `dev up` waited a minute for
     processes that no one believed.
     """
-    short(**left)
-    issued(tmp_path)
-    short(days=90)
+    issued(tmp_path, **left)
     authority, certificate, one = issued(tmp_path)
     certificate.verify_directly_issued_by(authority)
     assert (
@@ -195,10 +189,8 @@ def test_certificates_that_end_are_made_anew(tmp_path, short, left):
     assert issued(tmp_path)[:2] == (authority, certificate)
 
 
-def test_certificates_that_are_in_use_stay(tmp_path, short):
-    short(days=6)
-    before = issued(tmp_path)
-    short(days=90)
+def test_certificates_that_are_in_use_stay(tmp_path):
+    before = issued(tmp_path, days=6)
     assert issued(tmp_path, renew=False) == before
 
 

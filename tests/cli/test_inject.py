@@ -28,7 +28,7 @@ SELECTOR = {"matchLabels": {"capsign.dev/inject": "true"}}
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
+def run(capsys, tmp_path):
     def call(*arguments, text: object = None, name: str = "in.yaml"):
         if text is not None:
             file = tmp_path / name

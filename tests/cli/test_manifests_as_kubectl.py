@@ -472,7 +472,7 @@ def test_what_does_not_change_comes_out_as_it_was(name):
 
 
 def same_in_yaml(kubectl, value):
-    assert plain(kubectl.read(manifests._yaml(value).encode())) == plain([value])
+    assert plain(kubectl.read(manifests.written(value).encode())) == plain([value])
 
 
 @FUZZ
@@ -525,7 +525,7 @@ BASE = st.dictionaries(
 def test_any_change_is_the_change(before, after, flow):
     text = yaml.dump(before, default_flow_style=flow, sort_keys=False)
     root = manifests.go_yaml.compose(text)
-    made = manifest_edit.edited(text, root, manifests.go_yaml.value(root), after, manifests._yaml)
+    made = manifest_edit.edited(text, root, manifests.go_yaml.value(root), after, manifests.written)
     assume(made is not None)
     assert manifest_edit.same(manifests.go_yaml.value(manifests.go_yaml.compose(made)), after)
 

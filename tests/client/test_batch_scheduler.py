@@ -4,7 +4,6 @@ holds.
 
 from __future__ import annotations
 
-from capsign import handles
 from capsign.batch_scheduler import (
     MAX_BYTES,
     MAX_GROUPS,
@@ -233,17 +232,22 @@ def a_list(life):
     ]
 
 
-def test_a_list_that_changes_while_a_template_is_made_leaves_no_stale_one(monkeypatch):
+def test_a_list_that_changes_while_a_template_is_made_leaves_no_stale_one():
     """The agent restarted while a selector was first used: its template kept the old id, and the
     selector was refused for good.
     """
-    book, selector, make = HandleCache(), HandleSelector("jwt", None, None, "ES256"), handles._make
+    book = HandleCache()
     book.store(a_list("old"))
 
-    def overtaken(*arguments):
-        book.store(a_list("new"))
-        return make(*arguments)
+    class Overtaking(str):
+        """No protocol. Asked for it, while the template is made, it lets the agent restart."""
 
-    monkeypatch.setattr(handles, "_make", overtaken)
+        __slots__ = ()
+
+        def __bool__(self):
+            book.store(a_list("new"))
+            return False
+
+    selector = HandleSelector("jwt", None, None, "ES256", protocol=Overtaking())
     assert book.template(selector).group.handle_id == "old-jwt"
     assert book.template(selector).group.handle_id == "new-jwt"

@@ -14,7 +14,7 @@ import capsign
 import grpc
 import pytest
 from capsign.call import Sleep
-from capsign_wire.failures import FailureError, abort
+from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
 JWT = {"purpose": "jwt", "algorithm": "ES256"}
@@ -121,23 +121,19 @@ async def test_a_handle_object_survives_a_restart_and_a_bare_id_does_not(call, a
 
 
 @pytest.mark.parametrize("method", ["sign", "verify"])
-async def test_an_agent_may_restart_again_while_the_new_handles_are_listed(
-    call, agent, monkeypatch, method
-):
+async def test_an_agent_may_restart_again_while_the_new_handles_are_listed(call, agent, method):
     """Each life of the agent has ids of its own; the second one that did not count any more was a
     refusal.
     """
     signature = await call("sign", b"m", **MAIL)
-    lives, ready = [1, 2], agent.ListHandles
+    lives = [1, 2]
 
-    def listing(request, context):
-        response = ready(request, context)
+    def listed():
         if lives:
             lives.pop()
-            agent._life += 1
-        return response
+            agent.new_life()
 
-    monkeypatch.setattr(agent, "ListHandles", listing)
+    agent.after_list = listed
     await asyncio.to_thread(agent.restart)
     assert await (
         call("sign", b"n", **MAIL)
@@ -157,7 +153,7 @@ async def test_a_handle_that_stays_unknown_is_refused_after_one_repetition(call,
 
 @pytest.mark.parametrize(("lost", "kind"), [(False, capsign.Unavailable), (True, capsign.Unknown)])
 async def test_a_stale_handle_is_no_refusal_while_the_new_ones_cannot_be_listed(
-    call, agent, monkeypatch, lost, kind
+    call, agent, lost, kind
 ):
     """The agent restarted and was not ready: the caller was told that it may not sign, and a moment
     later it could.
@@ -165,18 +161,16 @@ async def test_a_stale_handle_is_no_refusal_while_the_new_ones_cannot_be_listed(
     agent.refuse(b"m", FailureError(reasons.REASON_HANDLE_UNKNOWN))
     if lost:
         agent.plan("before")
-    ready = agent.ListHandles
 
-    def listing(request, context):
+    def not_ready(context):
         if not agent.refusals[b"m"]:
             context.abort(grpc.StatusCode.UNAVAILABLE, "not ready")
-        return ready(request, context)
 
-    monkeypatch.setattr(agent, "ListHandles", listing)
+    agent.before_list = not_ready
     await asyncio.to_thread(agent.restart)
     with pytest.raises(capsign.CapsignError) as caught:
         await call("sign", b"m", timeout=0.8, **MAIL)
-    monkeypatch.undo()
+    agent.before_list = lambda _: None
     assert isinstance(caught.value, kind)
     assert "not ready" in caught.value.message
     await asyncio.to_thread(agent.restart)
@@ -223,7 +217,7 @@ async def test_a_no_after_a_lost_answer_proves_nothing(call, agent):
 
 
 @pytest.mark.parametrize("away", ["handle unknown", "grant gone", "handle revoked", "agent gone"])
-async def test_an_intent_that_cannot_be_resolved_stays_unknown(call, agent, monkeypatch, away):
+async def test_an_intent_that_cannot_be_resolved_stays_unknown(call, agent, away):
     """It was signed, its answer lost, and the question what became of it refused: the caller heard
     Refused for that intent.
     """
@@ -240,8 +234,7 @@ async def test_an_intent_that_cannot_be_resolved_stays_unknown(call, agent, monk
         agent.grants = agent.grants[1:]
         await asyncio.to_thread(agent.restart)
     elif away == "handle revoked":
-        refusal = FailureError(reasons.REASON_HANDLE_REVOKED)
-        monkeypatch.setattr(agent, "ResolveIntent", lambda _, context: abort(context, refusal))
+        agent.resolve_refused = FailureError(reasons.REASON_HANDLE_REVOKED)
         await asyncio.to_thread(agent.restart)
     else:
         agent.stop()

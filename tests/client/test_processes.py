@@ -14,6 +14,15 @@ from typing import Any
 
 import capsign
 import pytest
+from capsign.asynchronous import AsyncConnection
+from capsign.connection import Connection
+from support.instances import alive
+
+
+def open_connections() -> list[Connection]:
+    """Of signers that are not closed."""
+    return [one for one in alive(Connection) if not one.stream.closing.begun]
+
 
 MAIL = {"purpose": "mail", "algorithm": "Ed25519"}
 
@@ -208,7 +217,7 @@ async def test_what_a_loop_had_open_is_closed_with_it(agent):
 
     async def one():
         await signer.sign(b"m", purpose="mail", algorithm="Ed25519")
-        opened.extend(signer._connections.values())
+        opened.extend(one for one in alive(AsyncConnection) if one.usable)
 
     await asyncio.to_thread(asyncio.run, one())
     assert [connection.closing.is_set() for connection in opened] == [True]
@@ -298,7 +307,9 @@ def test_a_stream_that_ended_needs_no_garbage_collector(agent, end):
     try:
         with capsign.Signer(agent.path, timeout=5) as signer:
             signer.sign(b"m", **MAIL)
-            call = weakref.ref(signer._connection.stream._call)
+            (connection,) = open_connections()
+            call = weakref.ref(connection.stream.call)
+            del connection
             assert call() is not None
             if end == "agent gone":
                 agent.stop()
@@ -320,21 +331,22 @@ def test_the_stream_survives_what_ends_its_attempt_to_connect(agent, ending):
     pause = threading.Event()
     with capsign.Signer(agent.path) as signer, ThreadPoolExecutor(1) as pool:
         signer.sign(b"first", **MAIL)
-        stream = signer._connection.stream
+        (connection,) = open_connections()
+        stream = connection.stream
         agent.stop()
-        while stream._call is not None:
+        while stream.call is not None:
             pause.wait(0.001)
         waiting = pool.submit(signer.sign, b"m", timeout=60, **MAIL)
-        while stream._call is None:
+        while stream.call is None:
             pause.wait(0.001)
         if ending == "close":
             signer.close()
-            assert stream._reader is None
+            assert stream.reader is None
             with pytest.raises(capsign.Unavailable):
                 waiting.result(5)
         else:
             stream.pause()
-            assert stream._reader is None
+            assert stream.reader is None
             stream.resume()
             agent.start()
             assert waiting.result(5)
@@ -347,24 +359,26 @@ async def test_the_async_stream_survives_what_nobody_expected(agent, monkeypatch
     """
     async with capsign.AsyncSigner(agent.path) as signer:
         await signer.handles()
-        stream, faults = signer._open().stream, [RuntimeError("first"), RuntimeError("second")]
-        of, name = (
-            (stream, "_on_connect") if where == "reader" else (stream._scheduler, "next_message")
-        )
-        real = getattr(of, name)
+        (connection,) = [one for one in alive(AsyncConnection) if one.usable]
+        scheduler = connection.stream.scheduler
+        faults, real = [RuntimeError("first"), RuntimeError("second")], scheduler.next_message
 
-        def faulty(argument):
+        def faulty(now):
             if faults:
                 raise faults.pop(0)
-            return real(argument)
+            return real(now)
 
-        monkeypatch.setattr(of, name, faulty)
+        if where == "reader":
+            agent.impossible_lists = 2
+        else:
+            monkeypatch.setattr(scheduler, "next_message", faulty)
         reported = []
         asyncio.get_running_loop().set_exception_handler(
-            lambda _, context: reported.append(str(context["exception"]))
+            lambda _, context: reported.append(context["exception"])
         )
         assert await asyncio.wait_for(signer.sign(b"m", timeout=60, **MAIL), 20)
-        assert reported[:1] == ["first"]
+        assert isinstance(reported[0], ValueError if where == "reader" else RuntimeError)
+        assert not agent.impossible_lists
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first call", "later call"])
@@ -379,7 +393,8 @@ def test_a_signal_handler_may_close_a_signer_wherever_it_interrupts(
     signer.handles()
     if not first:
         signer.sign(b"m", **MAIL)
-    scheduler = signer._connection.stream._scheduler
+    (connection,) = open_connections()
+    scheduler = connection.stream.scheduler
     real = getattr(scheduler, inside)
 
     def interrupted(*arguments):
@@ -462,14 +477,7 @@ def test_the_stream_survives_what_nobody_expected(agent, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", reported.append)
     with capsign.Signer(agent.path, timeout=5) as signer:
         signer.handles()
-        stream = signer._connection.stream
-        real, faults = stream._on_connect, [RuntimeError("first"), RuntimeError("second")]
-
-        def faulty(response):
-            if faults:
-                raise faults.pop(0)
-            real(response)
-
-        monkeypatch.setattr(stream, "_on_connect", faulty)
+        agent.impossible_lists = 2
         assert signer.sign(b"m", **MAIL)
-    assert [str(report.exc_value) for report in reported] == ["first"]
+    assert not agent.impossible_lists
+    assert [report.exc_type for report in reported] == [ValueError]

@@ -19,7 +19,8 @@ EXPECTED = {
 
 
 class BareError(grpc.RpcError):
-    def __init__(self, code, trailer=None):
+    def __init__(self, code, trailer=None, said="as gRPC puts it"):
+        self._said = said
         self._code = code
         self._trailer = trailer
 
@@ -27,7 +28,7 @@ class BareError(grpc.RpcError):
         return self._code
 
     def details(self):
-        return "as gRPC puts it"
+        return self._said
 
     def trailing_metadata(self):
         return ((DETAILS_TRAILER, self._trailer),) if self._trailer else ()
@@ -114,9 +115,9 @@ def test_a_reason_from_a_newer_agent_is_unknown():
         ("Stream removed (CLIENT: Received message larger than max (9 vs. 8))", "ANSWER_LOST"),
     ],
 )
-def test_a_request_that_grpc_finds_too_large_is_refused_with_both_sizes(monkeypatch, said, reason):
+def test_a_request_that_grpc_finds_too_large_is_refused_with_both_sizes(said, reason):
     """It was ANSWER_LOST, so unknown: of a request that no agent has seen. Of an answer it is."""
-    monkeypatch.setattr(BareError, "details", lambda _: said)
-    failure = failure_of(BareError(grpc.StatusCode.RESOURCE_EXHAUSTED), effect=True)
+    error = BareError(grpc.StatusCode.RESOURCE_EXHAUSTED, said=said)
+    failure = failure_of(error, effect=True)
     assert failure.row.name == reason
     assert "(9 vs. 8)" in failure.detail

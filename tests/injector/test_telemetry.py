@@ -41,7 +41,7 @@ def test_an_endpoint_for_all_agents(settings, bundle):
     )
     found = env(told, bundle)
     values = {name: one["value"] for name, one in found.items() if "value" in one}
-    assert otel._exporter(values, "METRICS") == otel._exporter(values, "TRACES") == "otlp"
+    assert otel.exporter_of(values, "METRICS") == otel.exporter_of(values, "TRACES") == "otlp"
     assert values["OTEL_EXPORTER_OTLP_ENDPOINT"] == ENDPOINT
     assert values["OTEL_METRIC_EXPORT_INTERVAL"] == "60000"
     assert (values["OTEL_TRACES_SAMPLER"], values["OTEL_TRACES_SAMPLER_ARG"]) == (

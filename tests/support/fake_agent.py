@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -73,13 +74,19 @@ class FakeAgent(rpc.SigningServiceServicer):
         ]
         self.key_version = 1
         self._life = 0
+        self.impossible_lists = 0
+        """So many lists to come name a moment that is none: no client can read them."""
+        self.before_list: Callable[[grpc.ServicerContext], object] = lambda _: None
+        self.after_list: Callable[[], object] = lambda: None
+        """Called before a list is made, and when it is made and not sent yet."""
+        self.resolve_refused: FailureError | None = None
         self._lock = threading.Lock()
         self._p256 = ec.generate_private_key(ec.SECP256R1())
         self._ed25519 = ed25519.Ed25519PrivateKey.generate()
         self._server: grpc.Server | None = None
 
     def start(self) -> FakeAgent:
-        self._life += 1
+        self.new_life()
         self._server = grpc.server(ThreadPoolExecutor(max_workers=80))
         rpc.add_SigningServiceServicer_to_server(self, self._server)
         self._server.add_insecure_port(self.target)
@@ -92,6 +99,10 @@ class FakeAgent(rpc.SigningServiceServicer):
                 fault.release.set()
             self._server.stop(grace=None).wait(5)
             self._server = None
+
+    def new_life(self) -> None:
+        """Other ids from now on, as after a restart."""
+        self._life += 1
 
     def restart(self) -> None:
         self.stop()
@@ -109,11 +120,12 @@ class FakeAgent(rpc.SigningServiceServicer):
     # What the service does.
 
     def ListHandles(self, request, context):
+        self.before_list(context)
         self.listings += 1
         rule = types.ContextRule(
             protocols=[types.ProtocolRule(protocol="web", roles=["issuer"], versions=["1"])]
         )
-        return pb.ListHandlesResponse(
+        response = pb.ListHandlesResponse(
             handles=[
                 pb.KeyHandle(
                     id=self._handle_id(grant),
@@ -125,6 +137,11 @@ class FakeAgent(rpc.SigningServiceServicer):
                 for grant, purpose, algorithms in self.grants
             ]
         )
+        if self.impossible_lists:
+            self.impossible_lists -= 1
+            response.handles[0].expires_at.seconds = 1 << 62
+        self.after_list()
+        return response
 
     def Sign(self, request, context):
         self.unary_calls += 1
@@ -209,6 +226,8 @@ class FakeAgent(rpc.SigningServiceServicer):
         )
 
     def ResolveIntent(self, request, context):
+        if self.resolve_refused is not None:
+            abort(context, self.resolve_refused)
         try:
             self._handle(request.handle_id)
         except FailureError as error:

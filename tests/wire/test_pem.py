@@ -117,7 +117,7 @@ def test_every_process_takes_it(name, tmp_path):
         assert injected in {pem.written(BOTH), pem.written([*BOTH, ONE.der])}
     if b"PUBLIC" not in data:
         assert certificates.normal(data) in {pem.written(BOTH), pem.written([*BOTH, ONE.der])}
-    dressed = mounted._pair(
+    dressed = mounted.pair_of(
         b"\xef\xbb\xbf# \xe9\r\n" + certificate.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + private
     )
     assert dressed == Pair(certificate, private)

@@ -181,13 +181,12 @@ def test_a_client_imports_neither_settings_nor_telemetry():
     assert found.stdout.strip() == "[]"
 
 
-def test_a_collector_that_is_away_does_not_keep_a_process_from_ending(monkeypatch, capsys):
+def test_a_collector_that_is_away_does_not_keep_a_process_from_ending(capsys):
     """The SDK goes on trying for as long as a minute; agents were killed at the end of their grace
     for the sake of a count.
     """
-    monkeypatch.setattr(otel, "CLOSE_S", 0.05)
     back, ended = threading.Event(), []
-    running = otel.Telemetry(PassingTracer(), [lambda: ended.append("quick"), back.wait])
+    running = otel.Telemetry(PassingTracer(), [lambda: ended.append("quick"), back.wait], 0.05)
     running.close()
     assert ended == ["quick"]
     assert json.loads(capsys.readouterr().err)["event"] == "telemetry.last_values_lost"
@@ -196,10 +195,10 @@ def test_a_collector_that_is_away_does_not_keep_a_process_from_ending(monkeypatc
     assert ended == ["quick"]
 
 
-def test_disabled_wins(monkeypatch):
-    monkeypatch.setattr(otel, "_start_metrics", None)
+def test_disabled_wins(capsys):
     environ = {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
     assert isinstance(otel.start("p", "1", Metrics(), environ).tracer, PassingTracer)
+    assert "telemetry.started" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -215,7 +214,7 @@ def test_disabled_wins(monkeypatch):
     ],
 )
 def test_what_the_standard_variables_ask_for(environ, expected):
-    assert otel._exporter(environ, "METRICS") == expected
+    assert otel.exporter_of(environ, "METRICS") == expected
 
 
 EXPORTING = """

@@ -59,12 +59,13 @@ def _certificates(file: Path) -> list[bytes]:
     return found
 
 
-def out_of_time(certificate: Path, ca: Path) -> str:
-    """Which of these files has ended, or has not begun, by our clock, as sentences; empty if none.
+def out_of_time(certificate: Path, ca: Path, now: datetime.datetime | None = None) -> str:
+    """Which of these files has ended, or has not begun, as sentences; empty if none. `now` is what
+    the clock says, with a zone; this machine's without it.
 
     Of several authorities in a file one that is good is enough.
     """
-    now = datetime.datetime.now(datetime.UTC)
+    now = now or datetime.datetime.now(datetime.UTC)
     ours, *_ = map(x509.load_der_x509_certificate, _certificates(certificate))
     roots = [x509.load_der_x509_certificate(one) for one in _certificates(ca)]
     ends = {

@@ -81,7 +81,7 @@ class Document:
         if self.piece.text is None or self.piece.root is None:
             return None
         return manifest_edit.edited(
-            self.piece.text, self.piece.root, self.before, self.after, _yaml
+            self.piece.text, self.piece.root, self.before, self.after, written
         )
 
     @property
@@ -95,7 +95,7 @@ class Document:
         if before is not None and not self.changed:
             return before, before
         if before is None or self._edited is None:
-            return _yaml(self.before), _yaml(self.after)
+            return written(self.before), written(self.after)
         return before, self._edited
 
 
@@ -198,7 +198,7 @@ def _ended(made: bytes) -> bytes:
     return made if made.endswith(b"\n") else made + b"\n"
 
 
-def _yaml(value: Any) -> str:
+def written(value: Any) -> str:
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
     return text
 

@@ -47,7 +47,7 @@ class AsyncStream:
         self._stub = stub
         self._way = way
         self._on_connect = on_connect
-        self._scheduler = BatchScheduler(window)
+        self.scheduler = BatchScheduler(window)
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -62,7 +62,7 @@ class AsyncStream:
             return [closed_answer(job) for job in jobs]
         for job in jobs:
             job.waiter = self._loop.create_future()
-            refused = self._scheduler.add(job)
+            refused = self.scheduler.add(job)
             if refused is not None:
                 job.settled = True
                 job.waiter.set_result(refused)
@@ -76,7 +76,7 @@ class AsyncStream:
         finally:
             for job in jobs:
                 if not job.settled:
-                    self._scheduler.drop(job)
+                    self.scheduler.drop(job)
                     self._wake.set()
 
     def _sweep_at(self, when: float) -> None:
@@ -88,10 +88,10 @@ class AsyncStream:
     def _expire(self) -> None:
         self._sweep = None
         # the task that connects waits to this same moment
-        if not self._connected and self._scheduler.away is None:
-            self._scheduler.away = self._way.late()
-        _tell(self._scheduler.expire(clock()))
-        soonest = self._scheduler.soonest_deadline()
+        if not self._connected and self.scheduler.away is None:
+            self.scheduler.away = self._way.late()
+        _tell(self.scheduler.expire(clock()))
+        soonest = self.scheduler.soonest_deadline()
         if soonest is not None:
             self._sweep_at(soonest)
         self._wake.set()
@@ -99,7 +99,7 @@ class AsyncStream:
     async def _serve(self) -> None:
         breaks, told = 0, False
         try:
-            while not self._closed and not self._scheduler.idle:
+            while not self._closed and not self.scheduler.idle:
                 if breaks:
                     await asyncio.sleep(AFTER_BREAKS.delay_s(breaks))
                 answered = False
@@ -121,7 +121,7 @@ class AsyncStream:
         """Reach the agent (an answer to ListHandles proves that one listens, and tells the ids that
         it knows now), then settle what is answered until the stream breaks; whether anything was.
         """
-        latest = self._scheduler.latest_deadline()
+        latest = self.scheduler.latest_deadline()
         if latest is None:
             return False
         wait = min(CONNECT_SLICE, max(0.001, latest - clock()))
@@ -130,11 +130,11 @@ class AsyncStream:
                 pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True
             )
         except grpc.RpcError as error:
-            self._scheduler.away = failure = self._way.failed(error, effect=False)
+            self.scheduler.away = failure = self._way.failed(error, effect=False)
             if failure.outcome == failures_pb2.OUTCOME_REFUSED:
-                _tell(self._scheduler.fail(failure))
+                _tell(self.scheduler.fail(failure))
             return False
-        self._scheduler.away, self._connected = None, True
+        self.scheduler.away, self._connected = None, True
         self._on_connect(response)
         call: Call = self._stub.SignStream()
         writer = self._loop.create_task(self._write(call), name="capsign-stream-write")
@@ -144,13 +144,13 @@ class AsyncStream:
             self._connected = False
             writer.cancel()
             call.cancel()
-            self._scheduler.lose()
+            self.scheduler.lose()
 
     async def _read(self, call: Call) -> bool:
         answered = False
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
-                _tell(self._scheduler.answer(response))
+                _tell(self.scheduler.answer(response))
                 answered = True
                 self._wake.set()
         except (grpc.RpcError, asyncio.InvalidStateError):
@@ -162,7 +162,7 @@ class AsyncStream:
     async def _write(self, call: Call) -> None:
         try:
             while True:
-                message = self._scheduler.next_message(clock())
+                message = self.scheduler.next_message(clock())
                 if message is None:
                     self._wake.clear()
                     await self._wake.wait()
@@ -180,13 +180,13 @@ class AsyncStream:
     def _unstall(self) -> None:
         self._stall = None
         self._wake.set()
-        if not self._scheduler.idle:
+        if not self.scheduler.idle:
             self._stall = self._loop.call_later(STALLED_AFTER, self._unstall)
 
     async def close(self) -> None:
         """Settle everything that waits and end the stream."""
         self._closed = True
-        _tell(self._scheduler.close())
+        _tell(self.scheduler.close())
         for timer in (self._sweep, self._stall):
             if timer is not None:
                 timer.cancel()

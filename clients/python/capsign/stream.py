@@ -89,11 +89,13 @@ class SyncStream:
         """Replaced in a fork, while no thread of ours uses it."""
         self._way = way
         self._on_connect = on_connect
-        self._scheduler = BatchScheduler(window)
+        self.scheduler = BatchScheduler(window)
         self._lock = threading.Lock()
         self._outgoing: Outgoing | None = None
-        self._call: Any = None
-        self._reader: threading.Thread | None = None
+        self.call: Any = None
+        """What the reader waits for now; None between two attempts."""
+        self.reader: threading.Thread | None = None
+        """None while nobody waits for an answer."""
         self.closing = Closing()
         self._forking = False
 
@@ -104,7 +106,7 @@ class SyncStream:
         try:
             with self._lock:
                 refused = [
-                    self._scheduler.add(job) if not self.closing.begun else closed_answer(job)
+                    self.scheduler.add(job) if not self.closing.begun else closed_answer(job)
                     for job in jobs
                 ]
                 for job, answer in zip(jobs, refused, strict=True):
@@ -117,17 +119,17 @@ class SyncStream:
         except BaseException:
             with self._lock:
                 for job in jobs:
-                    self._scheduler.drop(job)
+                    self.scheduler.drop(job)
             raise
 
     def _ensure_reader(self) -> None:
         """Called with the lock held: the reader waits for it before it looks whether it is the
         reader.
         """
-        if self._reader is None and not self._forking:
+        if self.reader is None and not self._forking:
             reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
             reader.start()
-            self._reader = reader
+            self.reader = reader
 
     def _await(self, job: Job) -> Answer:
         waiter: Waiter = job.waiter
@@ -137,10 +139,10 @@ class SyncStream:
                     continue
                 if job.deadline <= clock():
                     # the reader waits to this same moment
-                    if self._outgoing is None and self._scheduler.away is None:
-                        self._scheduler.away = self._way.late()
-                    self._scheduler.drop(job)
-                    return Answer(failure=self._scheduler.overdue(job))
+                    if self._outgoing is None and self.scheduler.away is None:
+                        self.scheduler.away = self._way.late()
+                    self.scheduler.drop(job)
+                    return Answer(failure=self.scheduler.overdue(job))
                 self._pump()
                 sent = job.message is not None
             if sent and waiter.wait(job.deadline - clock()):
@@ -152,7 +154,7 @@ class SyncStream:
         """Hand over the messages that may go now. Called with the lock held."""
         if self._outgoing is None:
             return
-        while (message := self._scheduler.next_message(clock())) is not None:
+        while (message := self.scheduler.next_message(clock())) is not None:
             self._outgoing.put(message)
 
     def _serve(self) -> None:
@@ -160,13 +162,13 @@ class SyncStream:
         breaks, told = 0, False
         while True:
             with self._lock:
-                if self._reader is not threading.current_thread():
+                if self.reader is not threading.current_thread():
                     # an interrupt came between its start and the note of it: nobody knows this one
                     return
-                settled = self._scheduler.close() if self.closing.begun else []
-                ended = self.closing.begun or self._forking or self._scheduler.idle
+                settled = self.scheduler.close() if self.closing.begun else []
+                ended = self.closing.begun or self._forking or self.scheduler.idle
                 if ended:
-                    self._reader = None
+                    self.reader = None
             _tell(settled)
             if ended:
                 return
@@ -188,7 +190,7 @@ class SyncStream:
         it knows now.
         """
         with self._lock:
-            latest = self._scheduler.latest_deadline()
+            latest = self.scheduler.latest_deadline()
         if latest is None:
             return False
         wait = min(CONNECT_SLICE, max(0.001, latest - clock()))
@@ -209,7 +211,7 @@ class SyncStream:
         call = self.stub.SignStream(iter(outgoing.get, None))
         self._interruptible(call)
         with self._lock:
-            self._scheduler.away = None
+            self.scheduler.away = None
             self._outgoing = outgoing
             self._pump()
         return True
@@ -217,7 +219,7 @@ class SyncStream:
     def _interruptible(self, call: Any) -> None:
         """What the reader waits for now, so that closing or forking can end it."""
         with self._lock:
-            self._call = call
+            self.call = call
             stop = self.closing.begun or self._forking
         if stop:
             call.cancel()
@@ -225,20 +227,20 @@ class SyncStream:
     def _give_up_if_refused(self, error: grpc.RpcError) -> None:
         failure = self._way.failed(error, effect=False)
         with self._lock:
-            self._scheduler.away = failure
-            late = self._scheduler.expire(clock())
+            self.scheduler.away = failure
+            late = self.scheduler.expire(clock())
             refused = failure.outcome == failures_pb2.OUTCOME_REFUSED and not self.closing.begun
-            settled = self._scheduler.fail(failure) if refused else []
+            settled = self.scheduler.fail(failure) if refused else []
         _tell(late + settled)
 
     def _read(self) -> bool:
         """Settle what is answered until the stream breaks; whether anything was."""
-        call, answered = self._call, False
+        call, answered = self.call, False
         assert call is not None
         try:
             for response in call:
                 with self._lock:
-                    settled = self._scheduler.answer(response)
+                    settled = self.scheduler.answer(response)
                     self._pump()
                 answered = True
                 _tell(settled)
@@ -253,11 +255,11 @@ class SyncStream:
         one.
         """
         with self._lock:
-            call, self._call = self._call, None
+            call, self.call = self.call, None
             if self._outgoing is not None:
                 self._outgoing.put(None)
             self._outgoing = None
-            self._scheduler.lose()
+            self.scheduler.lose()
         if call is not None:
             call.cancel()  # does nothing to one that has ended
 
@@ -268,7 +270,7 @@ class SyncStream:
         """
         with self._lock:
             self._forking = True
-            call, reader = self._call, self._reader
+            call, reader = self.call, self.reader
         if call is not None:
             call.cancel()
         cut_off()
@@ -279,7 +281,7 @@ class SyncStream:
         """Go on in the parent."""
         with self._lock:
             self._forking = False
-            if not self._scheduler.idle:
+            if not self.scheduler.idle:
                 self._ensure_reader()
 
     def close(self) -> None:
@@ -290,7 +292,7 @@ class SyncStream:
         holds it.
         """
         self.closing.begin()
-        call, reader = self._call, self._reader
+        call, reader = self.call, self.reader
         if call is not None:
             call.cancel()
         if reader is not None and reader is not threading.current_thread():

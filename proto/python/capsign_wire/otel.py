@@ -38,19 +38,22 @@ class Telemetry:
     out.
     """
 
-    def __init__(self, tracer: Tracer, ends: list[Callable[[], object]]) -> None:
+    def __init__(
+        self, tracer: Tracer, ends: list[Callable[[], object]], close_s: float = CLOSE_S
+    ) -> None:
         self.tracer = tracer
+        self._close_s = close_s
         self._ends = ends
 
     def close(self) -> None:
-        """Export once more and stop, within CLOSE_S: a collector that is away must not keep a
+        """Export once more and stop, within `close_s`: a collector that is away must not keep a
         process from ending. Safe when nothing was started.
         """
         endings = [
             threading.Thread(target=end, name="telemetry-end", daemon=True) for end in self._ends
         ]
         self._ends.clear()
-        until = time.monotonic() + CLOSE_S
+        until = time.monotonic() + self._close_s
         for one in endings:
             one.start()
         for one in endings:
@@ -67,7 +70,7 @@ def start(process: str, version: str, metrics: Metrics, environ: Mapping[str, st
     ends: list[Callable[[], object]] = []
     tracer: Tracer = PassingTracer()
     if environ.get("OTEL_SDK_DISABLED", "").lower() != "true":
-        kinds = {signal: _exporter(environ, signal) for signal in ("METRICS", "TRACES")}
+        kinds = {signal: exporter_of(environ, signal) for signal in ("METRICS", "TRACES")}
         resource = _resource(process, version) if any(kinds.values()) else None
         if (kind := kinds["METRICS"]) is not None:
             ends.append(_start_metrics(kind, resource, version, metrics))
@@ -79,7 +82,8 @@ def start(process: str, version: str, metrics: Metrics, environ: Mapping[str, st
     return Telemetry(tracer, ends)
 
 
-def _exporter(environ: Mapping[str, str], signal: str) -> str | None:
+def exporter_of(environ: Mapping[str, str], signal: str) -> str | None:
+    """otlp or console, where the environment asks for METRICS or TRACES; else None."""
     named = environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower()
     if named in {"otlp", "console"}:
         return named

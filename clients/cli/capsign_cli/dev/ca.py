@@ -44,12 +44,21 @@ class DevelopmentCa:
     """Issues into a directory. What is there already is kept while it lasts, so that a second `dev
     up` changes no identity.
 
-    Without `renew` it is kept in any case: processes that run have it in use.
+    Without `renew` it is kept in any case: processes that run have it in use. Certificates are good
+    from `backdate` before they are made to `life` after it.
     """
 
-    def __init__(self, directory: Path, *, renew: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        renew: bool = True,
+        life: datetime.timedelta = LIFE,
+        backdate: datetime.timedelta = BACKDATE,
+    ) -> None:
         self._directory = directory
         self._renew = renew
+        self._life, self._backdate = life, backdate
         directory.mkdir(mode=0o700, exist_ok=True)
         self.certificate_file = directory / "ca.crt"
         key_file = directory / "ca.key"
@@ -65,7 +74,7 @@ class DevelopmentCa:
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "capsign development CA")])
         self._certificate = (
-            _builder(name, name, self._key.public_key())
+            self._builder(name, name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(ca=True), critical=True)
             .add_extension(
@@ -115,7 +124,7 @@ class DevelopmentCa:
         ]
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
-            _builder(
+            self._builder(
                 x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
                 self._certificate.subject,
                 key.public_key(),
@@ -148,20 +157,23 @@ class DevelopmentCa:
             return False
         return _lasts(certificate)
 
+    def _builder(
+        self, subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey
+    ) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - self._backdate)
+            .not_valid_after(now + self._life)
+        )
+
 
 def _lasts(certificate: x509.Certificate) -> bool:
     return certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC) > SPARE
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public_key)
-    )
-    builder = builder.serial_number(x509.random_serial_number())
-    return builder.not_valid_before(now - BACKDATE).not_valid_after(now + LIFE)
 
 
 def _usage(*, ca: bool) -> x509.KeyUsage:

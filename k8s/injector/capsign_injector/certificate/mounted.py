@@ -43,7 +43,7 @@ def trust_bundle(path: str) -> WatchedFiles[str]:
     return WatchedFiles((Path(path),), read)
 
 
-def _pair(certificate: bytes, key: bytes) -> Pair:
+def pair_of(certificate: bytes, key: bytes) -> Pair:
     """Without what people and editors write around PEM. A file that holds something beside
     certificates stays as it is, to be refused.
     """
@@ -66,7 +66,7 @@ class MountedCertificate:
     ) -> None:
         self._tls = tls
         self._clock = clock
-        self._files = WatchedFiles((Path(settings.cert_file), Path(settings.key_file)), _pair)
+        self._files = WatchedFiles((Path(settings.cert_file), Path(settings.key_file)), pair_of)
         self._ends_at = 0
         self._said: str | None = None
 
