@@ -1,3 +1,3 @@
-"""Pure decisions: policy, handles, contexts, admission and lifecycles. No I/O; time is an
+"""Pure decisions: policy, handles, contexts, admission and budgets. No I/O; time is an
 argument.
 """

@@ -1,1 +1,1 @@
-"""The signing path of the adapter, as numbered steps."""
+"""The signing path of the adapter, as numbered steps: `pipeline` lists them and has their order."""
