@@ -6,6 +6,10 @@ import select
 import socket
 import struct
 
+FULL_S = 0.3
+"""How long a full connection is waited for before another is opened. A server that hangs up may
+leave its end open and unread: who went on waiting there would make it look better than it is."""
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADERS, RST_STREAM, SETTINGS, PING = 1, 3, 4, 6
 ACK, END_HEADERS = 1, 4
@@ -24,7 +28,7 @@ def headers(method: str) -> bytes:
 
 def flood(one: socket.socket, block: bytes) -> None:
     """On a fresh connection, until it has no numbers left for streams or is closed (OSError)."""
-    one.settimeout(10)
+    one.settimeout(FULL_S)
     one.sendall(PREFACE + _frame(SETTINGS, 0, 0) + _frame(SETTINGS, ACK, 0))
     heard = bytearray()
     for begin in range(1, LAST_STREAM, 2 * AT_ONCE):
