@@ -1,4 +1,4 @@
-"""SigningService for one socket: steps 1, 2 and 11 of the signing path, and the calls around it."""
+"""SigningService for one socket: steps 1 and 2 of the signing path, and the calls around it."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             return agent_pb2.SignStreamResponse(call_id=call_id, failure=error.to_item())
         self._questions.calls(self._socket.name)
         try:
-            bounds.check(request)
+            bounds.check(request)  # 2
             _count(request.groups)
             timeout_s = min(request.timeout_ms / 1000 or self._timeout_s, self._timeout_s)
             if self._connections.away:
@@ -215,7 +215,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self._questions.calls(self._socket.name)
         try:
             self._hold(weight(request))
-            bounds.check(request)
+            bounds.check(request)  # 2
             remaining = context.time_remaining()
             timeout_s = self._timeout_s
             if remaining is not None:
