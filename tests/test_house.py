@@ -31,7 +31,6 @@ MANY_PARAMETERS = {
     "CapabilityServicer": "wiring: the parts that it speaks to",
     "SigningServicer": "wiring: the parts that it speaks to",
     "Enrolment": "wiring: the parts that it speaks to",
-    "Renewal": "wiring: the parts that it speaks to",
     "resolve": "the columns of a row",
     "write_configs": "what the files of `dev up` say",
     "_state": "what the file of `dev up` says",
