@@ -33,11 +33,11 @@ BROKEN_ON_PURPOSE: dict[str, list[str]] = {
 """File and what it patches: without this defect nobody would know that the test can fail."""
 
 LEFT: dict[str, tuple[int, int]] = {
-    "adapter": (26, 38),
+    "adapter": (7, 37),
     "agent": (27, 35),
     "cli": (0, 5),
     "client": (3, 6),
-    "contract": (13, 23),
+    "contract": (2, 20),
     "images": (0, 1),
     "injector": (6, 7),
     "support": (24, 0),

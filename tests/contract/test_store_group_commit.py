@@ -24,7 +24,7 @@ from support.drafts import APP, NOW, audit, check_log, draft
 
 
 def batch_of(store, *drafts, epoch: int = 1) -> Batch:
-    workloads = {item.workload: store._workload_id(item.workload) for item in drafts}
+    workloads = {item.workload: store.workload_id(item.workload) for item in drafts}
     return Batch(epoch, drafts, [leaf_hash(item.leaf) for item in drafts], workloads, NOW)
 
 
@@ -66,7 +66,7 @@ def submit_in_threads(
 
 def queued(group_commit: GroupCommit, count: int) -> None:
     pause = threading.Event()
-    while len(group_commit._queue) < count:
+    while group_commit.queued < count:
         pause.wait(0.001)
 
 
@@ -91,13 +91,12 @@ def test_those_who_come_during_a_commit_share_the_next_one():
     assert group_commit.submit(plain()) == []
 
 
-def test_a_commit_that_hangs_keeps_nobody_who_came_after_it(monkeypatch):
+def test_a_commit_that_hangs_keeps_nobody_who_came_after_it():
     """The disk stood still, and every stream of the replica waited behind it with its thread, for
     ever.
     """
-    monkeypatch.setattr("capsign_adapter.store.group_commit.QUEUED_S", 0.05)
     commit, outcomes, late = SlowCommit(), [], []
-    group_commit = GroupCommit(commit)
+    group_commit = GroupCommit(commit, queued_s=0.05)
     first = submit_in_threads(group_commit, [plain()], outcomes)
     assert commit.entered.acquire(timeout=30)
     for thread in submit_in_threads(group_commit, [plain() for _ in range(9)], late):
@@ -143,7 +142,7 @@ def test_a_failed_commit_fails_everyone_in_it_and_nobody_after_it():
 
 def test_batches_in_one_transaction_make_one_segment(store):
     group = [batch_of(store, *[draft() for _ in range(size)]) for size in (1, 3, 2)]
-    store._commit_group(group)
+    store.commit_group(group)
     assert [[answer.leaf_index for answer in batch.results] for batch in group] == [
         [0],
         [1, 2, 3],
@@ -156,7 +155,7 @@ def test_batches_in_one_transaction_make_one_segment(store):
 def test_a_batch_under_an_old_epoch_does_not_stop_its_neighbours(store):
     epoch, _ = store.revoke(1, "handle", lambda _: b"revocation", NOW)
     stale, good = batch_of(store, draft(), epoch=epoch - 1), batch_of(store, draft(), epoch=epoch)
-    store._commit_group([stale, good])
+    store.commit_group([stale, good])
     assert isinstance(stale.error, EpochMovedError)
     assert stale.results is None
     assert [answer.verdict for answer in good.results] == [Verdict.NEW]
@@ -168,7 +167,7 @@ def test_the_same_intent_from_two_callers_in_one_transaction(store):
     item = draft()
     other = draft(item.intent_id, fingerprint=b"other")
     group = [batch_of(store, item), batch_of(store, item), batch_of(store, other)]
-    store._commit_group(group)
+    store.commit_group(group)
     assert [batch.results[0].verdict for batch in group] == [
         Verdict.NEW,
         Verdict.REPLAY,
@@ -188,7 +187,7 @@ def test_a_defect_in_one_batch_is_not_its_neighbours_fault(store):
     bad = batch_of(store, draft(item.intent_id, fingerprint=b"other", refusal_leaf=broken))
     too_long = batch_of(store, draft(leaf=b"x" * 70_000))
     good = [batch_of(store, draft()) for _ in range(2)]
-    store._commit_group([good[0], bad, too_long, good[1]])
+    store.commit_group([good[0], bad, too_long, good[1]])
     assert isinstance(bad.error, ZeroDivisionError)
     assert isinstance(too_long.error, ValueError)
     assert [batch.results[0].verdict for batch in good] == [Verdict.NEW, Verdict.NEW]
@@ -209,13 +208,12 @@ def in_line(
     return threads
 
 
-def test_what_is_small_does_not_wait_behind_what_is_large(monkeypatch):
+def test_what_is_small_does_not_wait_behind_what_is_large():
     """Batches of 1,024 signatures by one workload left others nothing: each small commit waited
     behind two thousand drafts.
     """
-    monkeypatch.setattr("capsign_adapter.store.group_commit.OVERTAKEN_S", 60.0)
     commit, outcomes = SlowCommit(), []
-    group_commit = GroupCommit(commit)
+    group_commit = GroupCommit(commit, overtaken_s=60.0)
     threads = in_line(
         group_commit, commit, [plain(1024), plain(512), plain(4), plain(512), plain(2)], outcomes
     )
@@ -226,10 +224,9 @@ def test_what_is_small_does_not_wait_behind_what_is_large(monkeypatch):
     assert outcomes == [[]] * 6
 
 
-def test_what_is_large_is_not_overtaken_for_ever(monkeypatch):
-    monkeypatch.setattr("capsign_adapter.store.group_commit.OVERTAKEN_S", 0.0)
+def test_what_is_large_is_not_overtaken_for_ever():
     commit, outcomes = SlowCommit(), []
-    group_commit = GroupCommit(commit)
+    group_commit = GroupCommit(commit, overtaken_s=0.0)
     threads = in_line(group_commit, commit, [plain(1024), plain(4), plain(2)], outcomes)
     commit.go.release(9)
     for thread in threads:
@@ -275,7 +272,7 @@ def test_all_that_workloads_write_shares_a_commit(store, monkeypatch):
     for thread in threads[1:]:
         thread.start()
     pause = threading.Event()
-    while held.begun + len(store._group_commit._queue) < len(writes):
+    while held.begun + store.group_commit.queued < len(writes):
         pause.wait(0.001)
     held.go.set()
     for thread in threads:
@@ -289,11 +286,11 @@ def test_all_that_workloads_write_shares_a_commit(store, monkeypatch):
 def test_a_refused_errand_does_not_stop_its_neighbours(store):
     late = audit(audit())
     store.commit(1, [draft()], NOW)
-    number = store._workload_id(APP)
+    number = store.workload_id(APP)
     good = batch_of(store, draft())
     refused = Errand(lambda tx, head: audit_tables.submit(tx, head, number, late, NOW))
     other = Errand(lambda tx, head: log.sequence(tx, head, [b"refused"], NOW))
-    store._commit_group([refused, good, other])
+    store.commit_group([refused, good, other])
     assert isinstance(refused.error, AuditOutOfOrderError)
     assert good.results[0].verdict is Verdict.NEW
     assert other.results == [2]
@@ -306,7 +303,7 @@ def test_a_defect_in_an_errand_is_not_its_neighbours_fault(store):
         raise ZeroDivisionError
 
     good, bad = batch_of(store, draft()), Errand(broken)
-    store._commit_group([bad, good])
+    store.commit_group([bad, good])
     assert isinstance(bad.error, ZeroDivisionError)
     assert good.results[0].verdict is Verdict.NEW
     assert len(check_log(store)) == 1, "what the other had written is not in the log"

@@ -110,11 +110,11 @@ class Verified:
     `expires_ms` is the capability's expiry or an earlier one to which the agent narrowed the token.
     """
 
-    __slots__ = ("_allowed", "_biscuit", "capability", "expires_ms")
+    __slots__ = ("_biscuit", "allowed", "capability", "expires_ms")
 
     def __init__(self, biscuit: Biscuit, capability: Capability, expires_ms: int) -> None:
         self._biscuit = biscuit
-        self._allowed: frozenset[Operation] = frozenset()
+        self.allowed: frozenset[Operation] = frozenset()
         self.capability = capability
         self.expires_ms = expires_ms
 
@@ -153,13 +153,13 @@ class Verified:
         time.
         """
         self._check_narrowed_life(now_ms)
-        if operation in self._allowed:
+        if operation in self.allowed:
             return
-        self._evaluate(operation, now_ms)
+        self.evaluate(operation, now_ms)
         # Two threads may both replace the set; what is lost is decided again. Past the bound it
         # starts anew.
-        kept = self._allowed if len(self._allowed) < MAX_OPERATIONS else frozenset()
-        self._allowed = kept | {operation}
+        kept = self.allowed if len(self.allowed) < MAX_OPERATIONS else frozenset()
+        self.allowed = kept | {operation}
 
     def _check_narrowed_life(self, now_ms: int) -> None:
         if now_ms >= self.expires_ms:
@@ -168,7 +168,7 @@ class Verified:
                 "The agent gave this handle a shorter life, which is over.",
             )
 
-    def _evaluate(self, operation: Operation, now_ms: int) -> None:
+    def evaluate(self, operation: Operation, now_ms: int) -> None:
         parameters = {
             "workload": self.capability.workload,
             "cert_key": self.capability.cert_key_hash,

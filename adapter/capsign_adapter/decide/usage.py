@@ -23,7 +23,7 @@ Member = str | bytes
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     used: int
     at_ms: int
 
@@ -34,26 +34,26 @@ class Usage:
 
     turned_ms: int
     """When everything was halved last."""
-    _seen: dict[Member, _Seen] = field(default_factory=dict)
-    _total: int = 0
+    seen: dict[Member, Seen] = field(default_factory=dict)
+    total: int = 0
 
     def asks(self, member: Member, now_ms: int) -> bool:
         """Note that this member asks; whether it has had more than its part."""
         self._turn(now_ms)
-        seen = self._seen.pop(member, None) or _Seen(0, now_ms)
+        seen = self.seen.pop(member, None) or Seen(0, now_ms)
         seen.at_ms = now_ms
-        self._seen[member] = seen
-        if len(self._seen) > MOST:
-            first = next(iter(self._seen))
-            self._total -= self._seen.pop(first).used
-        return seen.used * len(self._seen) > self._total
+        self.seen[member] = seen
+        if len(self.seen) > MOST:
+            first = next(iter(self.seen))
+            self.total -= self.seen.pop(first).used
+        return seen.used * len(self.seen) > self.total
 
     def uses(self, member: Member, count: int) -> None:
         """Note what the member that asked just now was given; below 0: what it gave back."""
-        seen = self._seen[member]
+        seen = self.seen[member]
         count = max(count, -seen.used)
         seen.used += count
-        self._total += count
+        self.total += count
 
     def _turn(self, now_ms: int) -> None:
         turns = (now_ms - self.turned_ms) // HALF_LIFE_MS
@@ -61,10 +61,8 @@ class Usage:
             return
         self.turned_ms += turns * HALF_LIFE_MS
         kept = {
-            name: seen
-            for name, seen in self._seen.items()
-            if now_ms - seen.at_ms < 2 * HALF_LIFE_MS
+            name: seen for name, seen in self.seen.items() if now_ms - seen.at_ms < 2 * HALF_LIFE_MS
         }
         for seen in kept.values():
             seen.used >>= min(turns, 64)
-        self._seen, self._total = kept, sum(seen.used for seen in kept.values())
+        self.seen, self.total = kept, sum(seen.used for seen in kept.values())

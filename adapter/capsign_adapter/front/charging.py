@@ -37,8 +37,16 @@ class ChargingRegistrar:
     """Pass this to a generated `add_…_to_server`: unary methods are charged before they begin."""
 
     def __init__(
-        self, registrar: Any, policy: Policy, budget: Budget, turns: Turns, token: TokenTurns
+        self,
+        registrar: Any,
+        policy: Policy,
+        budget: Budget,
+        turns: Turns,
+        token: TokenTurns,
+        pause: Callable[[int], object] = pause,
     ) -> None:
+        """`pause` waits for so many milliseconds."""
+        self._pause = pause
         self._token = token
         self._registrar = registrar
         self._turns = turns
@@ -67,7 +75,7 @@ class ChargingRegistrar:
                 self._budget.charge(peer, price)
             except Exception as error:  # the edge: nothing passes it untyped
                 if isinstance(error, UsedUpError):
-                    pause(error.retry_after_ms)
+                    self._pause(error.retry_after_ms)
                 abort(context, failure_of(error))
             with self._turn(peer, name, price, context):
                 return behaviour(request, context)

@@ -100,7 +100,8 @@ class Places:
         self._calls_of_one_key = calls_of_one_key(places)
         self._places = places
         self._lock = threading.Lock()
-        self._held: Counter[tuple[str, str | bytes]] = Counter()
+        self.held: Counter[tuple[str, str | bytes]] = Counter()
+        """How many places each share has taken: what, and whose."""
         self._reserved = Reserved(places, len(policy.tenants))
         self.room = Waiting()
         """Who waits."""
@@ -237,7 +238,7 @@ class Places:
         """All of them or none. Raises FailureError OVERLOADED."""
         with self._lock:
             for share in shares:
-                if self._held[share.name] >= share.most:
+                if self.held[share.name] >= share.most:
                     sentence = f"{share.who} has {share.most} open {share.what}."
                     raise FailureError(
                         failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000
@@ -249,12 +250,12 @@ class Places:
                 )
                 raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)
             self._reserved.take(owner)
-            self._held.update(share.name for share in shares)
+            self.held.update(share.name for share in shares)
 
     def _leave(self, shares: list[_Share], owner: str) -> None:
         with self._lock:
             self._reserved.leave(owner)
             for share in shares:
-                self._held[share.name] -= 1
-                if not self._held[share.name]:
-                    del self._held[share.name]
+                self.held[share.name] -= 1
+                if not self.held[share.name]:
+                    del self.held[share.name]

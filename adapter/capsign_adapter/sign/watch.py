@@ -37,7 +37,9 @@ class Ticker:
         self._every = every_seconds
         self._action = action
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(
+            target=self.run, args=(self._stop.wait,), name=name, daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()
@@ -47,7 +49,8 @@ class Ticker:
         self._stop.set()
         self._thread.join()
 
-    def _run(self) -> None:
+    def run(self, wait: Callable[[float], bool]) -> None:
+        """Call it in this thread, until `wait`, which is told how many seconds, says it is over."""
         failing = False
         while True:
             more: bool | None = False
@@ -59,7 +62,7 @@ class Ticker:
                 if not failing:
                     logs.error("ticker.failed", ticker=self.name, reason=failure_of(error).row.name)
                 failing = True
-            if self._stop.wait(min(MORE_SECONDS, self._every) if more else self._every):
+            if wait(min(MORE_SECONDS, self._every) if more else self._every):
                 return
 
 

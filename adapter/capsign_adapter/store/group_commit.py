@@ -101,11 +101,23 @@ class GroupCommit:
     `results` or `error`.
     """
 
-    def __init__(self, commit: Callable[[list[Member]], None]) -> None:
+    def __init__(
+        self,
+        commit: Callable[[list[Member]], None],
+        *,
+        queued_s: float = QUEUED_S,
+        overtaken_s: float = OVERTAKEN_S,
+    ) -> None:
         self._commit = commit
+        self._queued_s, self._overtaken_s = queued_s, overtaken_s
         self._mutex = threading.Lock()
         self._queue: list[Member] = []
         self._busy = False
+
+    @property
+    def queued(self) -> int:
+        """How many wait to be taken up by a commit."""
+        return len(self._queue)
 
     def submit(self, member: Member) -> list[Any]:
         """What became of it, once it is durable. Raises what its commit raised, and
@@ -117,7 +129,7 @@ class GroupCommit:
                 member.turn, member.queued_s = threading.Event(), time.monotonic()
                 self._queue.append(member)
             self._busy = True
-        if member.turn is not None and not member.turn.wait(QUEUED_S):
+        if member.turn is not None and not member.turn.wait(self._queued_s):
             self._give_up(member)
             member.turn.wait()  # it is being committed, or its turn has just come
         if not member.answered:
@@ -134,7 +146,8 @@ class GroupCommit:
                 return
             self._queue.remove(member)
         raise StoreUnavailableError(
-            f"The commit before this one has taken {QUEUED_S:g} s. See to the store and its disk."
+            f"The commit before this one has taken {self._queued_s:g} s. "
+            "See to the store and its disk."
         )
 
     def _lead(self, leader: Member) -> None:
@@ -181,6 +194,6 @@ class GroupCommit:
         """Those that wait and are small, unless the first has waited so long that it must not be
         overtaken any more.
         """
-        if not self._queue or time.monotonic() - self._queue[0].queued_s > OVERTAKEN_S:
+        if not self._queue or time.monotonic() - self._queue[0].queued_s > self._overtaken_s:
             return []
         return [member for member in self._queue if member.size <= SMALL]

@@ -41,7 +41,7 @@ class RelationalStore(Engine[Connection]):
     def __init__(self, dialect: str, place: str) -> None:
         super().__init__(dialect, place)
         self._workload_ids: dict[str, int] = {}
-        self._group_commit = GroupCommit(self._commit_group)
+        self.group_commit = GroupCommit(self.commit_group)
 
     def control(self) -> Control:
         row = self.read(lambda tx: tx.one(READ_HEAD))
@@ -57,19 +57,19 @@ class RelationalStore(Engine[Connection]):
         if not drafts:
             return []
         workloads = {
-            workload: self._workload_id(workload)
+            workload: self.workload_id(workload)
             for workload in {draft.workload for draft in drafts}
         }
         # Hashed before the turn comes: other writers need not wait for it.
         hashes = [leaf_hash(draft.leaf) for draft in drafts]
-        return self._group_commit.submit(Batch(epoch, drafts, hashes, workloads, now_ms))
+        return self.group_commit.submit(Batch(epoch, drafts, hashes, workloads, now_ms))
 
     def _together(self, write: Callable[[Transaction, Head], Result], leaves: int = 1) -> Result:
         """As `write`, in the commit of others that write now; see `Errand`."""
-        result: Result = self._group_commit.submit(Errand(write, leaves))[0]
+        result: Result = self.group_commit.submit(Errand(write, leaves))[0]
         return result
 
-    def _commit_group(self, group: list[Member]) -> None:
+    def commit_group(self, group: list[Member]) -> None:
         """Commit them in one transaction. If one of them brings a defect, each goes alone, for
         its neighbours' sake.
         """
@@ -127,7 +127,7 @@ class RelationalStore(Engine[Connection]):
     ) -> Stored:
         # As a writer even where there is a row: what another commit left unknown is confirmed by
         # this one, or not told.
-        number = self._workload_id(workload)
+        number = self.workload_id(workload)
         return self._together(
             lambda tx, head: intents.resolve(
                 tx, head, workload, number, intent_id, grant, never_leaf, now_ms
@@ -205,7 +205,7 @@ class RelationalStore(Engine[Connection]):
         return self._together(lambda tx, head: log.sequence(tx, head, leaves, now_ms), len(leaves))
 
     def submit_audit(self, draft: AuditDraft, now_ms: int) -> AuditAccepted:
-        number = self._workload_id(draft.workload)
+        number = self.workload_id(draft.workload)
         return self._together(lambda tx, head: audit.submit(tx, head, number, draft, now_ms))
 
     def audit_batches(
@@ -244,7 +244,7 @@ class RelationalStore(Engine[Connection]):
 
     # Numbers of workloads: short in the ledger's rows, and never changed once given.
 
-    def _workload_id(self, spiffe_id: str) -> int:
+    def workload_id(self, spiffe_id: str) -> int:
         number = self._workload_ids.get(spiffe_id)
         if number is None:
             number = self.write(lambda tx, _: _number_workload(tx, spiffe_id))

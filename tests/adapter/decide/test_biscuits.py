@@ -162,7 +162,7 @@ def test_a_shorter_life_holds_from_its_first_millisecond_also_for_a_remembered_v
     refused(why.REASON_HANDLE_EXPIRED, handle.require, SEND, end)
     refused(why.REASON_HANDLE_EXPIRED, verify, token, now_ms=end)
     # Datalog itself says so too, not only the comparison before it.
-    refused(why.REASON_HANDLE_EXPIRED, handle._evaluate, SEND, end)
+    refused(why.REASON_HANDLE_EXPIRED, handle.evaluate, SEND, end)
 
 
 def test_a_longer_life_is_not_to_be_had():
@@ -170,7 +170,7 @@ def test_a_longer_life_is_not_to_be_had():
     handle = verify(token)
     assert handle.expires_ms == events().expires_ms
     refused(why.REASON_HANDLE_EXPIRED, verify, token, now_ms=events().expires_ms)
-    refused(why.REASON_HANDLE_EXPIRED, handle._evaluate, SEND, events().expires_ms)
+    refused(why.REASON_HANDLE_EXPIRED, handle.evaluate, SEND, events().expires_ms)
 
 
 WIDENINGS = [
@@ -222,7 +222,7 @@ def test_such_a_block_would_gain_nothing_even_if_its_words_were_let_through(stat
         with pytest.raises(FailureError):
             handle.require(outside, NOW)
     with pytest.raises(FailureError):
-        handle._evaluate(SEND, events().expires_ms)
+        handle.evaluate(SEND, events().expires_ms)
 
 
 def test_size_blocks_and_statements_are_bounded():
@@ -255,7 +255,7 @@ def test_remembered_operations_are_bounded_and_failures_are_not_remembered():
             )
         with pytest.raises(FailureError):
             handle.require(Operation("ES256", "webhook", f"r{index}", "1", transcript=False), NOW)
-    assert len(handle._allowed) == 4
+    assert len(handle.allowed) == 4
 
 
 def test_no_failure_repeats_the_token():

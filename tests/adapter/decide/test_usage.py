@@ -104,9 +104,9 @@ def test_somebody_is_always_within_its_part(steps):
         usage.asks(str(member), now_ms)
         usage.uses(str(member), count)
     if steps:
-        seen = list(usage._seen)
+        seen = list(usage.seen)
         assert not all(usage.asks(member, now_ms) for member in seen)
-        assert usage._total == sum(each.used for each in usage._seen.values()) >= 0
+        assert usage.total == sum(each.used for each in usage.seen.values()) >= 0
 
 
 def test_the_number_of_members_is_bounded():
@@ -114,5 +114,5 @@ def test_the_number_of_members_is_bounded():
     for number in range(MOST + 50):
         usage.asks(str(number), 0)
         usage.uses(str(number), 3)
-    assert len(usage._seen) == MOST
-    assert usage._total == 3 * MOST
+    assert len(usage.seen) == MOST
+    assert usage.total == 3 * MOST

@@ -47,11 +47,13 @@ def register(monkeypatch, token):
     monkeypatch.setattr(charging, "abort", raising)
 
     def registered(
-        method: Callable[[Any, Any], Any], name: str = "GetTile"
+        method: Callable[[Any, Any], Any],
+        name: str = "GetTile",
+        pause: Callable[[int], object] = lambda _: pytest.fail("over its budget"),
     ) -> Callable[[Any, Any], Any]:
         policy, kept = parse_policy(POLICY.encode()), Kept()
         registrar = ChargingRegistrar(
-            kept, policy, Budget(policy, Buckets(lambda: 0), US_PER_SECOND), Turns(2), token
+            kept, policy, Budget(policy, Buckets(lambda: 0), US_PER_SECOND), Turns(2), token, pause
         )
         registrar.add_registered_method_handlers(
             "service", {name: grpc.unary_unary_rpc_method_handler(method)}
@@ -68,15 +70,12 @@ def raising(_context, failure):
 ASK = evidence_pb2.GetTileRequest()
 
 
-def test_who_has_used_up_its_budget_is_told_after_a_while_and_nothing_is_done(
-    register, monkeypatch
-):
+def test_who_has_used_up_its_budget_is_told_after_a_while_and_nothing_is_done(register):
     """VerifyTag, proofs and lists of keys in a loop: each was refused at once, and each refusal
     cost as much as an answer.
     """
     paused, done = [], []
-    monkeypatch.setattr(charging, "pause", paused.append)
-    call = register(lambda request, _: done.append(request))
+    call = register(lambda request, _: done.append(request), pause=paused.append)
     affordable = US_PER_SECOND * SECONDS_AT_ONCE // cost.of_call("GetTile", ASK)
     for _ in range(affordable + 1):
         call(ASK, peer(APP))  # the last one on credit

@@ -63,18 +63,18 @@ class Looks:
     """Counts how often a revocation has looked at those who lag, and who they were."""
 
     def __init__(self, store) -> None:
-        self._found: queue.Queue = queue.Queue()
+        self.found: queue.Queue = queue.Queue()
         laggards = store.laggards
 
         def look(epoch):
             found = laggards(epoch)
-            self._found.put(len(found))
+            self.found.put(len(found))
             return found
 
         store.laggards = look
 
     def next(self) -> int:
-        return self._found.get(timeout=10)
+        return self.found.get(timeout=10)
 
 
 class Pair:
@@ -251,7 +251,7 @@ def test_a_replica_that_died_delays_a_revocation_and_the_next_one_not(pair_with)
     store.announce(b"killed, no word", epoch, epoch, SHORT.lease_ms)
     pair.start_revoking().result(timeout=30)
     assert looks.next() >= 1
-    while not looks._found.empty():
+    while not looks.found.empty():
         looks.next()
     pair.two.rig.store.announce = _only(pair.two, store.announce)
     pair.start_revoking().result(timeout=30)

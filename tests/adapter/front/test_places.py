@@ -67,7 +67,7 @@ def places(monkeypatch):
 def held(places):
     with ExitStack() as stack:
         yield Held(places, stack)
-    assert not places._held
+    assert not places.held
 
 
 def test_one_key_has_its_streams_and_no_more(held):
@@ -121,7 +121,7 @@ def test_what_is_refused_takes_nothing(held):
     room.
     """
     assert held.take_all("stream", APP, 200, each=20) == PLACES * 3 // 4
-    assert held.places._held.total() == 4 * PLACES * 3 // 4
+    assert held.places.held.total() == 4 * PLACES * 3 // 4
 
 
 @pytest.mark.parametrize("kind", ["stream", "waiting", "working"])

@@ -76,15 +76,13 @@ class Servicers:
         )
         evidence = EvidenceServicer(rig.policy, rig.store, rig.checkpoints, rig.quota, rig.budget)
         servicers = {SIGNING: signing, CAPABILITY: capability, EVIDENCE: evidence}
-        self._server = grpc_testing.server_from_dictionary(
+        self.server = grpc_testing.server_from_dictionary(
             servicers, grpc_testing.strict_real_time()
         )
 
     def call(self, service, method: str, request):
         """The response, or how the call was ended without one."""
-        running = self._server.invoke_unary_unary(
-            service.methods_by_name[method], (), request, None
-        )
+        running = self.server.invoke_unary_unary(service.methods_by_name[method], (), request, None)
         response, _, code, details = running.termination()
         return response if code is grpc.StatusCode.OK else Ended(code, details)
 
@@ -203,7 +201,7 @@ def test_news_name_the_handle_that_was_revoked_last_however_many_there_are(servi
         serial = number.to_bytes(16, "big").hex()
         rig.store.revoke(admin_pb2.REVOCATION_KIND_HANDLE, serial, lambda _: b"leaf", now_ms())
     rig.snapshots.refresh()
-    running = servicers._server.invoke_unary_stream(
+    running = servicers.server.invoke_unary_stream(
         CAPABILITY.methods_by_name["Watch"], (), capability_pb2.WatchRequest(), None
     )
     told = [int.from_bytes(serial, "big") for serial in running.take_response().dropped_serials]
@@ -314,7 +312,7 @@ def test_a_stream_signs_and_ends_with_its_caller(servicers):
         algorithm=1, context=types.ContextSuffix(role="issuer"), items=[item]
     )
     request = signing_pb2.SignRequest(batch_id=7, handles=[servicers.rig.handle()], groups=[group])
-    running = servicers._server.invoke_stream_stream(SIGNING.methods_by_name["Sign"], (), None)
+    running = servicers.server.invoke_stream_stream(SIGNING.methods_by_name["Sign"], (), None)
     running.send_request(request)
     answer = running.take_response()
     assert answer.batch_id == 7

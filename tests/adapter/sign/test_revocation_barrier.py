@@ -18,7 +18,12 @@ class World:
         self.now = 50_000
         self.epoch = 5
         self.ended: list[str] = []
-        self.barrier = RevocationBarrier(LEASE, MARGIN, self.epoch_now, lambda: self.now)
+        self.barrier = RevocationBarrier(
+            LEASE, MARGIN, lambda: self.epoch_now(), lambda: self.clock()
+        )
+
+    def clock(self) -> int:
+        return self.now
 
     def epoch_now(self) -> int:
         if not self.epoch:
@@ -29,16 +34,16 @@ class World:
         return self.barrier.ticket(lambda: self.ended.append(name))
 
     def draining(self, epoch: int) -> Draining:
-        return Draining(self.barrier, epoch)
+        return Draining(self, epoch)
 
 
 class Draining:
     """A drain on a thread of its own."""
 
-    def __init__(self, barrier: RevocationBarrier, epoch: int) -> None:
+    def __init__(self, world: World, epoch: int) -> None:
         self._done = threading.Event()
         self._looked = threading.Semaphore(0)
-        inner, self._barrier = barrier._clock, barrier
+        inner, self._barrier = world.clock, world.barrier
 
         def clock() -> int:
             if threading.current_thread() is self._thread:
@@ -46,7 +51,7 @@ class Draining:
             return inner()
 
         self._thread = threading.Thread(target=self._run, args=(epoch,), daemon=True)
-        barrier._clock = clock
+        world.clock = clock
         self._thread.start()
 
     def _run(self, epoch: int) -> None:
@@ -195,7 +200,7 @@ def test_a_second_lease_begins_before_the_store_is_asked(world):
         world.now += LEASE
         return 5
 
-    world.barrier._epoch_now = slow
+    world.epoch_now = slow
     assert not ticket.authorize_release()
 
 

@@ -102,8 +102,8 @@ class Stop:
 
 def run_through(ticker: Ticker, waits: int) -> list[float]:
     """What the ticker waits, in this thread, until it is stopped in its wait number `waits`."""
-    ticker._stop = stop = Stop(waits)
-    ticker._run()
+    stop = Stop(waits)
+    ticker.run(stop.wait)
     return stop.waits
 
 
