@@ -25,8 +25,8 @@ from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.charge import Charges
+from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
-from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.fair import Lane, Turns
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier

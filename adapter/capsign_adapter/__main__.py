@@ -24,7 +24,7 @@ from capsign_adapter.identities import realm_of
 from capsign_adapter.keys.provision import InventoryError, KeyWeakError
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.serve import Replica, run_until_signalled
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.faults import StoreOlderError
 from capsign_adapter.store.interfaces.whole import Store

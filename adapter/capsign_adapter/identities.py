@@ -27,7 +27,7 @@ from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.identity_servicer import IdentityServicer
 from capsign_adapter.front.serving import ServingCertificate
 from capsign_adapter.front.tls import CertificateFiles
-from capsign_adapter.sign.edge import monotonic_ms, now_ms
+from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.sign.watch import Ticker
 from capsign_adapter.store.interfaces.whole import Store

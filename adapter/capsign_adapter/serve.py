@@ -23,8 +23,8 @@ from capsign_adapter.front.room import connections, demand_memory, raise_descrip
 from capsign_adapter.identities import Identities
 from capsign_adapter.keys.provision import assert_inventory, unaccounted
 from capsign_adapter.sign import looks
+from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.condition import Condition
-from capsign_adapter.sign.edge import monotonic_ms
 from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import Token
 

@@ -12,7 +12,7 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.enrol.api import Api
 from capsign_adapter.enrol.cluster import Cluster
 from capsign_adapter.enrol.enrolment import Enrolment, Identity, Settings
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_evidence.leaf_reader import Entry, decode
 from support.adapter_rig import AdapterRig, peer
 from support.certificate_requests import request

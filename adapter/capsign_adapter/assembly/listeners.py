@@ -39,8 +39,8 @@ from capsign_adapter.front.streams import Streams
 from capsign_adapter.front.threads import Threads
 from capsign_adapter.front.tls import server_options
 from capsign_adapter.identities import Identities
+from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.condition import Condition
-from capsign_adapter.sign.edge import monotonic_ms
 
 Bound = TypeVar("Bound")
 

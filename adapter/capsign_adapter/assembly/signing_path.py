@@ -12,7 +12,7 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.charge import Charges
-from capsign_adapter.sign.edge import monotonic_ms
+from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.fair import Turns
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys

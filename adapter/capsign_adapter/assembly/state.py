@@ -17,8 +17,8 @@ from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.sign.changes import Changes
 from capsign_adapter.sign.checkpoints import Checkpoints
+from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
-from capsign_adapter.sign.edge import monotonic_ms
 from capsign_adapter.sign.fair import Lane
 from capsign_adapter.sign.membership import CatchUp, Membership
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier

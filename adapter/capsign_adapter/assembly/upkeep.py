@@ -13,8 +13,8 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.health import Health
 from capsign_adapter.front.pressure import LOOK_SECONDS, Pressure, Relief, memory_budget
 from capsign_adapter.sign import looks
+from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.condition import Condition
-from capsign_adapter.sign.edge import monotonic_ms, now_ms
 from capsign_adapter.sign.growth import EVERY_S, Growth
 from capsign_adapter.sign.watch import Periods, Ticker, tickers
 from capsign_adapter.store.open import disk_of

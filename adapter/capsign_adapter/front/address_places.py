@@ -21,7 +21,7 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.identity import demand_tls_1_3
 from capsign_adapter.front.patience import Waiting
 from capsign_adapter.front.peer_address import address_of
-from capsign_adapter.sign.edge import failure_of
+from capsign_adapter.sign.failures import failure_of
 
 CALLS_OF_ONE_ADDRESS = 8
 """Calls of one address at once, from the headers to the answer."""

@@ -19,7 +19,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide.policy import Policy, Role
 from capsign_adapter.front.guard import admit_call
 from capsign_adapter.front.patience import Waiting
-from capsign_adapter.sign.edge import failure_of
+from capsign_adapter.sign.failures import failure_of
 
 LOOKING = 16
 """Calls at once that only look."""

@@ -19,7 +19,7 @@ from capsign_adapter.decide.revocation_target import check_form, demand_known
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.keys.keyring import Keyring
 from capsign_adapter.model.key_versions import KeyVersionRow
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.membership import CatchUp
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.interfaces.control import ControlState

@@ -26,7 +26,7 @@ from capsign_adapter.front.guard import guarded
 from capsign_adapter.front.places import Places
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.changes import Changes
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 
 MOST_NEWS = 256

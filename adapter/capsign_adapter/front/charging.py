@@ -20,7 +20,8 @@ from capsign_adapter.decide.budget import Budget, UsedUpError
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.identity import peer_of
-from capsign_adapter.sign.edge import failure_of, pause
+from capsign_adapter.sign.clock import pause
+from capsign_adapter.sign.failures import failure_of
 from capsign_adapter.sign.fair import CallTurn, Lane, Turns, flow_of
 from capsign_adapter.sign.token_turns import TokenTurns
 

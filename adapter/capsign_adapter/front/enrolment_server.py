@@ -19,7 +19,7 @@ from capsign_adapter.front.identity_servicer import EnrolmentServicer
 from capsign_adapter.front.patience import PatientRegistrar
 from capsign_adapter.front.threads import Threads
 from capsign_adapter.front.tls import server_options
-from capsign_adapter.sign.edge import monotonic_ms
+from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.watch import Ticker
 
 THREADS = 64

@@ -25,7 +25,7 @@ from capsign_adapter.decide.policy import Policy, Role
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft
 from capsign_adapter.sign.checkpoints import Checkpoints
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.store.errors import AuditOutOfOrderError, StoreUnavailableError
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog

@@ -14,7 +14,8 @@ from capsign_wire.failures import abort
 
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.front.identity import peer_of
-from capsign_adapter.sign.edge import failure_of, now_ms
+from capsign_adapter.sign.clock import now_ms
+from capsign_adapter.sign.failures import failure_of
 
 Servicer = TypeVar("Servicer")
 Response = TypeVar("Response")

@@ -20,7 +20,7 @@ from capsign_adapter.front.address_places import AddressPlaces
 from capsign_adapter.front.guard import admit_call, answered
 from capsign_adapter.front.identity import demand_tls_1_3
 from capsign_adapter.front.peer_address import address_of
-from capsign_adapter.sign.edge import failure_of
+from capsign_adapter.sign.failures import failure_of
 
 
 class EnrolmentServicer(identity_pb2_grpc.EnrolmentServiceServicer):

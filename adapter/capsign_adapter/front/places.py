@@ -33,7 +33,7 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.reserved import PEOPLE, Reserved
 from capsign_adapter.front.guard import admit_call
 from capsign_adapter.front.patience import ANSWER_SECONDS, STREAM_SECONDS, Waiting
-from capsign_adapter.sign.edge import failure_of
+from capsign_adapter.sign.failures import failure_of
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")

@@ -19,7 +19,8 @@ from capsign_adapter.front.batch_watch import BatchWatch
 from capsign_adapter.front.guard import answered, guarded
 from capsign_adapter.front.places import Places
 from capsign_adapter.front.streams import Streams
-from capsign_adapter.sign.edge import failure_of, now_ms
+from capsign_adapter.sign.clock import now_ms
+from capsign_adapter.sign.failures import failure_of
 from capsign_adapter.sign.pipeline import EPOCH_ATTEMPTS, Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.resolve import Resolutions

@@ -17,7 +17,7 @@ import grpc
 from capsign_wire import bounds, logs, pem
 
 from capsign_adapter.front.server_certificate import Validity, lasting, servable
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 
 STREAMS_OF_A_CONNECTION = 256
 """RPCs at once on a connection, far above what an agent has; more wait in their client. Who may

@@ -29,9 +29,10 @@ from capsign_adapter.sign import release
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.batch import Batch, Group
 from capsign_adapter.sign.charge import Charges
+from capsign_adapter.sign.clock import now_ms, pause
 from capsign_adapter.sign.commit import Commits, LedgerAndLog
 from capsign_adapter.sign.decision_cache import DecisionCache, name_of
-from capsign_adapter.sign.edge import failure_of, now_ms, pause
+from capsign_adapter.sign.failures import failure_of
 from capsign_adapter.sign.pieces import PIECE, pieces
 from capsign_adapter.sign.refuse import Refusals
 from capsign_adapter.sign.revocation_barrier import ReleaseTicket

@@ -12,7 +12,7 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.sign.admit import Admission, context_of
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.snapshot import Snapshots
 
 

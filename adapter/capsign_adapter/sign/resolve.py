@@ -15,7 +15,7 @@ from capsign_adapter.model.intents import Stored
 from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.sign.admit import Admission, leaf_of
 from capsign_adapter.sign.charge import Charges
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.intent_time import intent_in_time
 from capsign_adapter.sign.release import signed_before, stored_group
 from capsign_adapter.sign.snapshot import Snapshot

@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol
 from capsign_wire import logs
 
 from capsign_adapter.sign.checkpoints import Checkpoints
-from capsign_adapter.sign.edge import failure_of, now_ms
+from capsign_adapter.sign.clock import now_ms
+from capsign_adapter.sign.failures import failure_of
 from capsign_adapter.sign.membership import CatchUp
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.store.interfaces.database import Database

@@ -13,7 +13,7 @@ from capsign_adapter.decide.enrolment import REVOKED_WAIT_MS
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.enrol import enrolment as flow
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_evidence.leaf_reader import IdentityIssued, IdentityRefused
 from capsign_wire.adapter.v1 import admin_pb2

@@ -12,7 +12,7 @@ import pytest
 from capsign_adapter.front import tls
 from capsign_adapter.front.server_certificate import servable
 from capsign_adapter.front.tls import AGAIN_S, CertificateFiles
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_agent.identity import own_certificate
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
 from support.ca import Authority, Credential

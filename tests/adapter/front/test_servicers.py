@@ -25,7 +25,7 @@ from capsign_adapter.front.places import Places
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.changes import Changes
-from capsign_adapter.sign.edge import monotonic_ms, now_ms
+from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, evidence_pb2, signing_pb2

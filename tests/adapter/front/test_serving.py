@@ -18,7 +18,7 @@ from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.front.serving import ServingCertificate
 from capsign_adapter.provisioning import provision_all
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_wire.failures import FailureError
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec

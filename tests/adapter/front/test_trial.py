@@ -22,7 +22,7 @@ from capsign_adapter.config import (
 from capsign_adapter.identities import realm_of
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.serve import Replica
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.store import schema
 from capsign_adapter.store.faults import StoreOlderError
 from capsign_adapter.store.open import open_store

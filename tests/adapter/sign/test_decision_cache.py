@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 from capsign_adapter.sign import decision_cache as module
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.decision_cache import DecisionCache, Name, name_of
-from capsign_adapter.sign.edge import now_ms
 from capsign_adapter.sign.scope import Signable
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_wire.adapter.v1 import admin_pb2

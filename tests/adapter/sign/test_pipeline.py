@@ -17,7 +17,7 @@ from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.sign import pipeline as pipeline_module
 from capsign_adapter.sign import signing_threads as signing_module
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.fair import Turn
 from capsign_adapter.sign.pieces import PIECE
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError

@@ -15,7 +15,7 @@ from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.sign import checkpoints, snapshot
-from capsign_adapter.sign.edge import now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_wire.adapter.v1 import admin_pb2

@@ -1,10 +1,8 @@
-"""Where the inside meets the outside: the clocks, and exceptions turned into typed failures."""
+"""Exceptions that reach the edge of the process, turned into typed failures."""
 
 from __future__ import annotations
 
 import os
-import threading
-import time
 from pathlib import Path
 
 from capsign_wire import logs
@@ -13,29 +11,6 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenError
-
-
-def now_ms() -> int:
-    """The adapter's clock, milliseconds since 1970: the one that decides about expiry."""
-    return time.time_ns() // 1_000_000
-
-
-def monotonic_ms() -> int:
-    """For ages and rates, which a clock put right must not touch: milliseconds since some
-    moment.
-    """
-    return time.monotonic_ns() // 1_000_000
-
-
-PAUSE_MS = 250
-"""Longest time before whoever is over its budget hears so."""
-
-
-def pause(milliseconds: int) -> None:
-    """Keep whoever is over its budget waiting, at the expense of its own stream or place: told at
-    once it would ask at once.
-    """
-    threading.Event().wait(min(milliseconds, PAUSE_MS) / 1000)
 
 
 def failure_of(error: Exception) -> FailureError:
