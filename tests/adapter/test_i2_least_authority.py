@@ -98,7 +98,7 @@ BROKEN = {
         biscuits.Verified,
         "require",
         lambda self, operation, now_ms: (
-            self._allowed or (self._evaluate(operation, now_ms), setattr(self, "_allowed", {1}))
+            self.allowed or (self.evaluate(operation, now_ms), setattr(self, "allowed", {1}))
         ),
     ),
 }

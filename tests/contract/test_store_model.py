@@ -13,6 +13,7 @@ from capsign_adapter.model.intents import Draft, Stored, Verdict
 from capsign_adapter.model.lifecycle import IntentEvent, IntentState, intent_state
 from capsign_adapter.store.errors import EpochMovedError
 from capsign_adapter.store.open import open_store
+from capsign_adapter.store.stored_result import of_refusal
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import failures_pb2
@@ -86,7 +87,7 @@ class LedgerMachine(RuleBasedStateMachine):
             reason = failures_pb2.REASON_INTENT_EXPIRED
         elif item.event is IntentEvent.SIGN and item.max_uses and self.used >= item.max_uses:
             reason = failures_pb2.REASON_USES_EXHAUSTED
-            result = FailureError(reason).to_item().SerializeToString()
+            result = of_refusal(FailureError(reason).to_item())
             self.rows[key] = (
                 Stored(IntentState.REFUSED, item.grant, result, index),
                 item.fingerprint,
