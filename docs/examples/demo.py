@@ -80,7 +80,7 @@ class Workload:
         )
         result = answer.groups[0].items[0] if answer.groups else None
         failure = answer.failure if result is None else result.failure
-        if result is not None and result.signature:
+        if result is not None and result.signatures:
             return f"signed, leaf {result.leaf_index}"
         error = FailureError.from_item(failure)
         said = error.detail.removesuffix(error.row.advice).strip()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import capsign
 import grpc
 import pytest
+from capsign_adapter.enrol.enrolment import ENROLMENTS_OF_ONE_ADDRESS
 from capsign_evidence.leaf_reader import IdentityIssued, IdentityRefused, Signed
 from capsign_wire.adapter.v1 import identity_pb2 as pb
 from capsign_wire.adapter.v1 import identity_pb2_grpc
@@ -168,7 +169,7 @@ def test_strangers_who_hold_every_place_at_the_door_do_not_hinder_a_pod_that_sig
             thread.start()
             strangers.append(thread)
         idle.extend(_connections(deployment.doors[0], 300))
-        deployment.cluster.wait_for_reviews(8)
+        deployment.cluster.wait_for_reviews(ENROLMENTS_OF_ONE_ADDRESS)
         sign(200)
         deployment.cluster.may_continue.set()
         for thread in strangers:
