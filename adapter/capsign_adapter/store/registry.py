@@ -119,7 +119,7 @@ def add_key_version(
         )
         raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
     added = tx.run(
-        f"INSERT INTO key_versions ({_COLUMNS}) "  # noqa: S608
+        f"INSERT INTO key_versions ({_COLUMNS}) "  # noqa: S608 - a constant
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         row.tenant,
         row.key,
