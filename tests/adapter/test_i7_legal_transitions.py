@@ -15,7 +15,13 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2
 from support.adapter_rig import peer
 
-TABLES = (lifecycle.KEY_VERSION, lifecycle.INTENT, lifecycle.HANDLE, lifecycle.AUTHORITY)
+TABLES = (
+    lifecycle.KEY_VERSION,
+    lifecycle.INTENT,
+    lifecycle.HANDLE,
+    lifecycle.AUTHORITY,
+    lifecycle.POLICY,
+)
 FORBIDDEN = [
     (signing_pb2.KEY_STATE_DESTROYED, state)
     for state in signing_pb2.KeyState.values()

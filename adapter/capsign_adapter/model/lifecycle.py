@@ -223,6 +223,56 @@ moves.
 """
 
 
+class PolicyState(IntEnum):
+    """States of a version of the policy."""
+
+    PROPOSED = 1
+    """Waits to be approved."""
+    IN_FORCE = 2
+    """What is decided by. One version at a time."""
+    SUPERSEDED = 3
+    """Another version took its place. To go back, its document becomes a new version."""
+    REJECTED = 4
+    EXPIRED = 5
+    CALLED_OFF = 6
+    OVERTAKEN = 7
+    """It was made against a version that is not in force any more."""
+
+
+class PolicyEvent(StrEnum):
+    """What happens to a version of the policy."""
+
+    APPLY = "apply"
+    SUPERSEDE = "supersede"
+    REJECT = "reject"
+    EXPIRE = "expire"
+    CALL_OFF = "call off"
+    OVERTAKE = "overtake"
+
+
+POLICY: Table[PolicyState, PolicyEvent] = Table(
+    "policy version",
+    PolicyState.PROPOSED,
+    MappingProxyType(
+        {
+            PolicyState.PROPOSED: {
+                PolicyEvent.APPLY: PolicyState.IN_FORCE,
+                PolicyEvent.REJECT: PolicyState.REJECTED,
+                PolicyEvent.EXPIRE: PolicyState.EXPIRED,
+                PolicyEvent.CALL_OFF: PolicyState.CALLED_OFF,
+                PolicyEvent.OVERTAKE: PolicyState.OVERTAKEN,
+            },
+            PolicyState.IN_FORCE: {PolicyEvent.SUPERSEDE: PolicyState.SUPERSEDED},
+            PolicyState.SUPERSEDED: {},
+            PolicyState.REJECTED: {},
+            PolicyState.EXPIRED: {},
+            PolicyState.CALLED_OFF: {},
+            PolicyState.OVERTAKEN: {},
+        }
+    ),
+)
+
+
 def _illegal(table: Table[S, E], state: S, wish: str) -> FailureError:
     allowed = (
         ", ".join(event.value for event in table.moves.get(state, {}))

@@ -14,8 +14,9 @@ from capsign_adapter.model.control import Control, Laggard, Revocation
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint
 from capsign_adapter.model.intents import Committed, Draft, Stored
 from capsign_adapter.model.key_versions import KeyVersionRow
-from capsign_adapter.model.lifecycle import AuthorityEvent, KeyEvent
-from capsign_adapter.store import audit, authorities, intents, ledger, log, registry
+from capsign_adapter.model.lifecycle import AuthorityEvent, KeyEvent, PolicyEvent
+from capsign_adapter.model.policies import PolicyDraft, PolicyVersionRow
+from capsign_adapter.store import audit, authorities, intents, ledger, log, policies, registry
 from capsign_adapter.store.engine import Connection, Engine
 from capsign_adapter.store.errors import (
     AuditOutOfOrderError,
@@ -25,6 +26,7 @@ from capsign_adapter.store.errors import (
 )
 from capsign_adapter.store.group_commit import Batch, Errand, GroupCommit, Member
 from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
+from capsign_adapter.store.interfaces.policies import MAX_LISTED
 from capsign_adapter.store.transaction import READ_HEAD, Head, Reader, Transaction
 
 Result = TypeVar("Result")
@@ -180,6 +182,45 @@ class RelationalStore(Engine[Connection]):
         return self.write(
             lambda tx, head: registry.move_key_version(tx, head, row, event, leaf, now_ms)
         )
+
+    # Versions of the policy.
+
+    def policy_in_force(self) -> PolicyVersionRow | None:
+        return self.read(policies.in_force)
+
+    def policy_versions(self, before: int = 0, limit: int = MAX_LISTED) -> list[PolicyVersionRow]:
+        return self.read(lambda tx: policies.listed(tx, before, limit))
+
+    def policy_version(self, version: int) -> PolicyVersionRow | None:
+        return self.read(lambda tx: policies.one(tx, version))
+
+    def policy_document(self, version: int) -> bytes | None:
+        return self.read(lambda tx: policies.document(tx, version))
+
+    def first_policy(
+        self, draft: PolicyDraft, leaf: Callable[[int], bytes], now_ms: int
+    ) -> PolicyVersionRow:
+        return self.write(lambda tx, head: policies.first(tx, head, draft, leaf, now_ms))
+
+    def propose_policy(
+        self, draft: PolicyDraft, leaf: Callable[[PolicyVersionRow], bytes], now_ms: int
+    ) -> PolicyVersionRow:
+        return self.write(lambda tx, head: policies.propose(tx, head, draft, leaf, now_ms))
+
+    def apply_policy(
+        self, version: int, by: str, leaf: Callable[[PolicyVersionRow, int], bytes], now_ms: int
+    ) -> tuple[int, int]:
+        return self.write(lambda tx, head: policies.apply(tx, head, version, by, leaf, now_ms))
+
+    def end_policy(
+        self,
+        version: int,
+        event: PolicyEvent,
+        by: str,
+        leaf: Callable[[PolicyVersionRow], bytes],
+        now_ms: int,
+    ) -> int:
+        return self.write(lambda tx, head: policies.end(tx, head, version, event, by, leaf, now_ms))
 
     # Certificate authorities.
 

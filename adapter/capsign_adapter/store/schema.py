@@ -183,6 +183,26 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
     ),
     Migration(3, "answers in a form of their own", ()),
+    Migration(
+        4,
+        "versions of the policy",
+        (
+            """CREATE TABLE policies (
+                version {int} PRIMARY KEY CHECK (version > 0),
+                digest {blob} NOT NULL,
+                base {int} NOT NULL CHECK (base >= 0 AND base < version),
+                state {int} NOT NULL CHECK (state BETWEEN 1 AND 7),
+                proposer TEXT NOT NULL,
+                proposed_ms {int} NOT NULL,
+                decided_by TEXT NOT NULL,
+                decided_ms {int} NOT NULL,
+                until_ms {int} NOT NULL,
+                document {blob} NOT NULL
+            )""",
+            # Two versions in force would be two answers to who may sign what.
+            "CREATE UNIQUE INDEX policies_in_force ON policies (state) WHERE state = 2",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

@@ -15,10 +15,11 @@ import pytest
 ROOT = Path(__file__).parents[3]
 ROOMS = ("adapter", "agent", "evidence", "clients", "k8s/injector")
 TABLES = "adapter/capsign_adapter/model/lifecycle.py"
-STATES = {"IntentState", "AuthorityState", "HandleState", "KeyState"}
+STATES = {"IntentState", "AuthorityState", "HandleState", "KeyState", "PolicyState"}
 READERS = {
     "adapter/capsign_adapter/store/authorities.py": "_row",
     "adapter/capsign_adapter/store/intents.py": "fetch",
+    "adapter/capsign_adapter/store/policies.py": "_row",
     "adapter/capsign_adapter/store/registry.py": "_key_version",
 }
 """Who makes a state of a stored number: file and function."""

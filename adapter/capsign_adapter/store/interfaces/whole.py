@@ -10,6 +10,7 @@ from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
 from capsign_adapter.store.interfaces.key_versions import KeyVersions
 from capsign_adapter.store.interfaces.ledger import Ledger
+from capsign_adapter.store.interfaces.policies import Policies
 from capsign_adapter.store.interfaces.replicas import Replicas
 
 
@@ -19,6 +20,7 @@ class Store(
     Replicas,
     KeyVersions,
     Authorities,
+    Policies,
     EvidenceLog,
     AuditBatches,
     Database,

@@ -152,6 +152,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_CLUSTER_UNAVAILABLE: _Reason.ValueType  # 42
     """The cluster's API could not be asked; nothing was decided."""
+    REASON_POLICY_STALE: _Reason.ValueType  # 51
+    """A version of the policy was made against one that is not in force any more."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why. The name is a stable, machine-readable contract; numbers are never reused."""
@@ -246,6 +248,8 @@ that the token does not prove.
 """
 REASON_CLUSTER_UNAVAILABLE: Reason.ValueType  # 42
 """The cluster's API could not be asked; nothing was decided."""
+REASON_POLICY_STALE: Reason.ValueType  # 51
+"""A version of the policy was made against one that is not in force any more."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
