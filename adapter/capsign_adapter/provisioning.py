@@ -114,9 +114,11 @@ def _first_version(
             now_ms,
         )
     active = moved(row, KeyEvent.ACTIVATE, now_ms, next_activation=1)
-    target = f"{key.tenant}/{key.name}/{number}"
     actor = f"spiffe://{policy.trust_domain}/adapter/provision"
-    entry = leaf.admin(now_ms, policy.digest, leaf.Act.KEY_CREATED, actor, target, 0)
+
+    def entry(epoch: int) -> bytes:
+        return leaf.admin(now_ms, policy.digest, leaf.Act.KEY_CREATED, actor, row.name, epoch)
+
     try:
         store.add_key_version(active, entry, now_ms)
     except FailureError:  # another process was first

@@ -461,40 +461,107 @@ def key_row(
     return KeyVersionRow(**(fields | changes))
 
 
+def leaf_of(words: bytes):
+    """The entry names the epoch that it was made for."""
+    return lambda epoch: b"%s %d" % (words, epoch)
+
+
 def test_key_versions_are_listed_oldest_first_as_they_were_added(store, second):
     rows = [key_row(2), key_row(1), key_row(1, key="refunds", algorithms=())]
-    assert [store.add_key_version(row, b"made", NOW) for row in rows] == [0, 1, 2]
+    before = epoch(store)
+    added = [store.add_key_version(row, leaf_of(b"made"), NOW) for row in rows]
+    assert added == [(before + 1, 0), (before + 2, 1), (before + 3, 2)]
     assert second.key_versions() == rows
+    assert second.entries(0, 3) == [b"made %d" % raised for raised, _ in added]
 
 
 def test_a_version_is_added_once(store):
-    store.add_key_version(key_row(), b"made", NOW)
+    store.add_key_version(key_row(), leaf_of(b"made"), NOW)
     with pytest.raises(FailureError) as caught:
-        store.add_key_version(key_row(), b"made", NOW)
+        store.add_key_version(key_row(), leaf_of(b"made"), NOW)
     assert caught.value.reason == failures_pb2.REASON_ILLEGAL_TRANSITION
     assert store.control().tree_size == 1
 
 
 def test_moving_a_version_raises_the_epoch_and_keeps_its_first_activation(store):
     row = key_row()
-    store.add_key_version(row, b"made", NOW)
+    store.add_key_version(row, leaf_of(b"made"), NOW)
     before = epoch(store)
-    assert store.move_key_version(row, KeyEvent.ACTIVATE, b"activated", NOW + 5) == 1
+    moved = store.move_key_version(row, KeyEvent.ACTIVATE, leaf_of(b"activated"), NOW + 5)
+    assert moved == (before + 1, 1)
     assert epoch(store) == before + 1
     active = dataclasses.replace(
-        row, state=signing_pb2.KEY_STATE_ACTIVE, activated_ms=NOW + 5, activation_epoch=1
+        row,
+        state=signing_pb2.KEY_STATE_ACTIVE,
+        activated_ms=NOW + 5,
+        activation_epoch=1,
+        published_ms=NOW + 5,
+        since_ms=NOW + 5,
     )
     assert store.key_versions() == [active]
-    store.move_key_version(active, KeyEvent.SUSPEND, b"suspended", NOW + 6)
-    suspended = dataclasses.replace(active, state=signing_pb2.KEY_STATE_SUSPENDED)
+    store.move_key_version(active, KeyEvent.SUSPEND, leaf_of(b"suspended"), NOW + 6)
+    suspended = dataclasses.replace(active, state=signing_pb2.KEY_STATE_SUSPENDED, since_ms=NOW + 6)
     assert store.key_versions() == [suspended]
-    store.move_key_version(suspended, KeyEvent.RESUME, b"again", NOW + 7)
-    assert store.key_versions() == [active]
+    store.move_key_version(suspended, KeyEvent.RESUME, leaf_of(b"again"), NOW + 7)
+    assert store.key_versions() == [dataclasses.replace(active, since_ms=NOW + 7)]
+
+
+def test_a_published_version_is_activated_under_the_epoch_that_it_reserved(store, second):
+    """What verifiers were shown before is what signs after: also if another version of the key was
+    published in between.
+    """
+    for version in (1, 2, 3):
+        store.add_key_version(key_row(version), leaf_of(b"made"), NOW)
+
+    def move(version: int, event: KeyEvent) -> KeyVersionRow:
+        row = next(row for row in second.key_versions() if row.version == version)
+        store.move_key_version(row, event, leaf_of(b"moved"), NOW + version)
+        return next(row for row in second.key_versions() if row.version == version)
+
+    published = move(2, KeyEvent.PUBLISH)
+    assert (published.state, published.published_ms, published.activation_epoch) == (
+        signing_pb2.KEY_STATE_PRE_ACTIVATION,
+        NOW + 2,
+        1,
+    )
+    assert move(3, KeyEvent.PUBLISH).activation_epoch == 2
+    assert move(1, KeyEvent.ACTIVATE).activation_epoch == 3
+    active = move(2, KeyEvent.ACTIVATE)
+    assert (active.activation_epoch, active.published_ms, active.activated_ms) == (
+        1,
+        NOW + 2,
+        NOW + 2,
+    )
+
+
+def test_of_two_that_publish_at_once_one_is_refused(store, second):
+    """The second would reserve another epoch, and what was shown first would never sign."""
+    row = key_row()
+    store.add_key_version(row, leaf_of(b"made"), NOW)
+    store.move_key_version(row, KeyEvent.PUBLISH, leaf_of(b"published"), NOW)
+    before = store.control()
+    (published,) = store.key_versions()
+    for seen in (row, published):
+        with pytest.raises(FailureError) as caught:
+            second.move_key_version(seen, KeyEvent.PUBLISH, leaf_of(b"published"), NOW)
+        assert caught.value.reason == failures_pb2.REASON_ILLEGAL_TRANSITION
+    assert second.key_versions() == [published]
+    assert second.control() == before
+
+
+def test_no_two_versions_of_a_key_have_one_activation_epoch(store):
+    """The database itself keeps them apart, whoever writes."""
+    store.add_key_version(key_row(1, activation_epoch=7), leaf_of(b"made"), NOW)
+    store.add_key_version(key_row(1, key="refunds", activation_epoch=7), leaf_of(b"made"), NOW)
+    with pytest.raises(FailureError) as caught:
+        store.add_key_version(key_row(2, activation_epoch=7), leaf_of(b"made"), NOW)
+    assert caught.value.reason == failures_pb2.REASON_ILLEGAL_TRANSITION
+    assert [row.version for row in store.key_versions()] == [1, 1]
 
 
 def test_an_activation_epoch_of_a_key_is_never_used_twice(store, monkeypatch):
-    """A rollback activates an older version again: its contexts must not give the subkeys of its
-    earlier life. The table does not allow one yet; the store counts for any table.
+    """A table that lets an older version sign again must not give the subkeys of its earlier life.
+    The table does not allow it; the store counts for any table.
     """
     again = {KeyEvent.ACTIVATE: signing_pb2.KEY_STATE_ACTIVE}
     moves = {**KEY_VERSION.moves, signing_pb2.KEY_STATE_DEACTIVATED: again}
@@ -502,7 +569,7 @@ def test_an_activation_epoch_of_a_key_is_never_used_twice(store, monkeypatch):
     monkeypatch.setattr("capsign_adapter.model.key_versions.KEY_VERSION", table)
     first, second_version = key_row(1), key_row(2)
     for row in (first, second_version, key_row(1, key="refunds")):
-        store.add_key_version(row, b"made", NOW)
+        store.add_key_version(row, leaf_of(b"made"), NOW)
 
     def row_of(version):
         return next(
@@ -515,30 +582,30 @@ def test_an_activation_epoch_of_a_key_is_never_used_twice(store, monkeypatch):
         (1, KeyEvent.DEACTIVATE, 1),
         (1, KeyEvent.ACTIVATE, 3),
     ):
-        store.move_key_version(row_of(version), event, b"moved", NOW)
+        store.move_key_version(row_of(version), event, leaf_of(b"moved"), NOW)
         assert row_of(version).activation_epoch == epoch_after
 
 
 def test_a_version_that_is_elsewhere_is_not_moved(store):
     row = key_row()
-    store.add_key_version(row, b"made", NOW)
-    store.move_key_version(row, KeyEvent.ACTIVATE, b"activated", NOW)
+    store.add_key_version(row, leaf_of(b"made"), NOW)
+    store.move_key_version(row, KeyEvent.ACTIVATE, leaf_of(b"activated"), NOW)
     before = store.control()
     with pytest.raises(FailureError) as caught:
-        store.move_key_version(row, KeyEvent.DESTROY, b"destroyed", NOW)
+        store.move_key_version(row, KeyEvent.DESTROY, leaf_of(b"destroyed"), NOW)
     assert caught.value.reason == failures_pb2.REASON_ILLEGAL_TRANSITION
     with pytest.raises(FailureError):
-        store.move_key_version(key_row(9), KeyEvent.ACTIVATE, b"absent", NOW)
+        store.move_key_version(key_row(9), KeyEvent.ACTIVATE, leaf_of(b"absent"), NOW)
     assert store.control() == before
 
 
 def test_a_move_that_the_table_does_not_know_is_refused_by_the_store(store):
     """It took any state from its caller, who was to have asked the table."""
     row = key_row()
-    store.add_key_version(row, b"made", NOW)
+    store.add_key_version(row, leaf_of(b"made"), NOW)
     before = store.control()
     with pytest.raises(FailureError) as caught:
-        store.move_key_version(row, KeyEvent.SUSPEND, b"suspended", NOW)
+        store.move_key_version(row, KeyEvent.SUSPEND, leaf_of(b"suspended"), NOW)
     assert caught.value.reason == failures_pb2.REASON_ILLEGAL_TRANSITION
     assert store.key_versions() == [row]
     assert store.control() == before

@@ -104,6 +104,7 @@ def make_derived(
         label,
         check,
         now_ms,
+        since_ms=now_ms,
     )
 
 
@@ -135,6 +136,7 @@ def make_direct(
         check,
         now_ms,
         derived=False,
+        since_ms=now_ms,
     )
 
 

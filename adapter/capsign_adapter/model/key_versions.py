@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from capsign_wire.types.v1 import signing_pb2
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.model.lifecycle import KEY_VERSION, KeyEvent, move
 
 
 @dataclass(frozen=True, slots=True)
 class KeyVersionRow:
-    """One version of a key. `check_value` is 8 bytes. `algorithms` are enum numbers.
+    """One version of a key. `check_value` is 8 bytes. `algorithms` are enum numbers. Times are
+    milliseconds since 1970, 0 for never.
 
-    `activation_epoch` is part of every context derived under this version: it counts up each time
-    any version of the key is activated, so that a version that is activated again (a rollback) does
-    not give the subkeys of its earlier life. 0: never yet. `derived` tells a derivation root from a
-    key pair that signs in the token.
+    `activation_epoch` is part of every context derived under this version. It is reserved when the
+    version is published, so that its public keys can be derived and shown before they are used;
+    one that is never published gets it at its activation. It counts up over all versions of the
+    key and is never given twice. 0: none yet. `derived` tells a derivation root from a key pair
+    that signs in the token. `since_ms` is when it came into the state that it is in.
     """
 
     tenant: str
@@ -30,18 +33,38 @@ class KeyVersionRow:
     activated_ms: int = 0
     activation_epoch: int = 0
     derived: bool = True
+    published_ms: int = 0
+    since_ms: int = 0
+
+    @property
+    def name(self) -> str:
+        """As leaves and people name it: tenant/key/version."""
+        return f"{self.tenant}/{self.key}/{self.version}"
 
 
 def moved(row: KeyVersionRow, event: KeyEvent, now_ms: int, next_activation: int) -> KeyVersionRow:
     """The version after an event at `now_ms`. `next_activation` is the activation epoch that the
     key gives next.
 
-    The time of the first activation is kept; later ones do not change it. Every activation takes
-    the key's next activation epoch; the end of a suspension gives the version back as it was.
-    Raises FailureError ILLEGAL_TRANSITION.
+    To publish reserves that epoch, and is done once. An activation uses the epoch that is reserved;
+    of a version that was not published it takes the next, and is its publication too. The end of a
+    suspension gives the version back as it was. To sign again with what was deactivated, make a new
+    version: the table has no way back. Raises FailureError ILLEGAL_TRANSITION.
     """
     state = move(KEY_VERSION, row.state, event)
+    if event is KeyEvent.PUBLISH:
+        if row.published_ms:
+            detail = f"Version {row.version} of {row.key} is published already."
+            raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
+        return replace(row, published_ms=now_ms, activation_epoch=next_activation)
     if event is not KeyEvent.ACTIVATE:
-        return replace(row, state=state)
-    activated_ms = row.activated_ms or now_ms
-    return replace(row, state=state, activated_ms=activated_ms, activation_epoch=next_activation)
+        return replace(row, state=state, since_ms=now_ms)
+    reserved = row.activation_epoch if not row.activated_ms else 0
+    return replace(
+        row,
+        state=state,
+        published_ms=row.published_ms or now_ms,
+        activated_ms=row.activated_ms or now_ms,
+        activation_epoch=reserved or next_activation,
+        since_ms=now_ms,
+    )

@@ -56,8 +56,11 @@ def event_between(table: Table[S, E], state: S, target: S) -> E:
 
 
 class KeyEvent(StrEnum):
-    """What happens to a key version."""
+    """What happens to a key version. To publish it shows its public keys to verifiers and leaves it
+    in its state.
+    """
 
+    PUBLISH = "publish"
     ACTIVATE = "activate"
     SUSPEND = "suspend"
     RESUME = "resume"
@@ -75,6 +78,7 @@ KEY_VERSION: Table[pb.KeyState.ValueType, KeyEvent] = Table(
     MappingProxyType(
         {
             pb.KEY_STATE_PRE_ACTIVATION: {
+                KeyEvent.PUBLISH: pb.KEY_STATE_PRE_ACTIVATION,
                 KeyEvent.ACTIVATE: pb.KEY_STATE_ACTIVE,
                 KeyEvent.COMPROMISE: pb.KEY_STATE_COMPROMISED,
                 KeyEvent.DESTROY: pb.KEY_STATE_DESTROYED,

@@ -16,7 +16,16 @@ from capsign_adapter.model.intents import Committed, Draft, Stored
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import AuthorityEvent, KeyEvent, PolicyEvent
 from capsign_adapter.model.policies import PolicyDraft, PolicyVersionRow
-from capsign_adapter.store import audit, authorities, intents, ledger, log, policies, registry
+from capsign_adapter.store import (
+    audit,
+    authorities,
+    intents,
+    key_versions,
+    ledger,
+    log,
+    policies,
+    registry,
+)
 from capsign_adapter.store.engine import Connection, Engine
 from capsign_adapter.store.errors import (
     AuditOutOfOrderError,
@@ -170,18 +179,20 @@ class RelationalStore(Engine[Connection]):
 
         return self.read(read, snapshot=True)
 
-    def key_versions(self) -> list[KeyVersionRow]:
-        return self.read(registry.key_versions)
+    # Key versions.
 
-    def add_key_version(self, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
-        return self.write(lambda tx, head: registry.add_key_version(tx, head, row, leaf, now_ms))
+    def key_versions(self) -> list[KeyVersionRow]:
+        return self.read(key_versions.every)
+
+    def add_key_version(
+        self, row: KeyVersionRow, leaf: Callable[[int], bytes], now_ms: int
+    ) -> tuple[int, int]:
+        return self.write(lambda tx, head: key_versions.add(tx, head, row, leaf, now_ms))
 
     def move_key_version(
-        self, row: KeyVersionRow, event: KeyEvent, leaf: bytes, now_ms: int
-    ) -> int:
-        return self.write(
-            lambda tx, head: registry.move_key_version(tx, head, row, event, leaf, now_ms)
-        )
+        self, row: KeyVersionRow, event: KeyEvent, leaf: Callable[[int], bytes], now_ms: int
+    ) -> tuple[int, int]:
+        return self.write(lambda tx, head: key_versions.move(tx, head, row, event, leaf, now_ms))
 
     # Versions of the policy.
 

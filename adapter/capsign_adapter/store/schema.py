@@ -203,6 +203,20 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE UNIQUE INDEX policies_in_force ON policies (state) WHERE state = 2",
         ),
     ),
+    Migration(
+        5,
+        "publication of key versions",
+        (
+            "ALTER TABLE key_versions ADD COLUMN published_ms {int} NOT NULL DEFAULT 0",
+            "ALTER TABLE key_versions ADD COLUMN since_ms {int} NOT NULL DEFAULT 0",
+            # What signs was shown to verifiers from its activation on; 0 where it never was.
+            "UPDATE key_versions SET published_ms = activated_ms, since_ms = "
+            "CASE WHEN activated_ms > 0 THEN activated_ms ELSE created_ms END",
+            """CREATE UNIQUE INDEX key_activations
+                ON key_versions (tenant, key_name, activation_epoch)
+                WHERE activation_epoch > 0""",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

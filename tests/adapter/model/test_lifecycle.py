@@ -19,7 +19,7 @@ TABLES = {
 # Written out by hand, apart from the code, so that a changed cell is seen twice.
 P, A, S, D, C, X = range(1, 7)
 KEY_CELLS = """
-P activate A | P compromise C | P destroy X
+P publish P | P activate A | P compromise C | P destroy X
 A suspend S | A deactivate D | A compromise C
 S resume A | S deactivate D | S compromise C
 D compromise C | D destroy X

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from capsign_adapter.model import authorities, key_versions
 from capsign_adapter.model.authorities import AuthorityRow
@@ -30,7 +32,19 @@ def test_an_activation_takes_the_next_epoch_and_the_end_of_a_suspension_does_not
         3,
     )
     suspended = key_versions.moved(active, KeyEvent.SUSPEND, 3000, next_activation=4)
-    assert key_versions.moved(suspended, KeyEvent.RESUME, 4000, next_activation=4) == active
+    resumed = key_versions.moved(suspended, KeyEvent.RESUME, 4000, next_activation=4)
+    assert resumed == replace(active, since_ms=4000)
+
+
+def test_to_publish_reserves_the_epoch_that_the_activation_uses():
+    published = key_versions.moved(MADE, KeyEvent.PUBLISH, 2000, next_activation=3)
+    assert published == replace(MADE, published_ms=2000, activation_epoch=3)
+    active = key_versions.moved(published, KeyEvent.ACTIVATE, 9000, next_activation=8)
+    assert (active.activation_epoch, active.published_ms, active.activated_ms) == (3, 2000, 9000)
+    with pytest.raises(FailureError, match="published already"):
+        key_versions.moved(published, KeyEvent.PUBLISH, 3000, next_activation=4)
+    with pytest.raises(FailureError):
+        key_versions.moved(active, KeyEvent.PUBLISH, 9000, next_activation=8)
 
 
 def test_an_authority_keeps_when_it_was_activated():

@@ -19,8 +19,8 @@ STATES = {"IntentState", "AuthorityState", "HandleState", "KeyState", "PolicySta
 READERS = {
     "adapter/capsign_adapter/store/authorities.py": "_row",
     "adapter/capsign_adapter/store/intents.py": "fetch",
+    "adapter/capsign_adapter/store/key_versions.py": "_row",
     "adapter/capsign_adapter/store/policies.py": "_row",
-    "adapter/capsign_adapter/store/registry.py": "_key_version",
 }
 """Who makes a state of a stored number: file and function."""
 

@@ -1,0 +1,166 @@
+"""Key versions in a table. Each change is a leaf in the same transaction and raises the epoch, so
+that what is in flight is decided again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2, signing_pb2
+
+from capsign_adapter.model.key_versions import KeyVersionRow, moved
+from capsign_adapter.model.lifecycle import KeyEvent
+from capsign_adapter.store import log
+from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
+
+_COLUMNS = (
+    "tenant, key_name, version, state, algorithms, label, check_value, created_ms, "
+    "activated_ms, activation_epoch, derived, published_ms, since_ms"
+)
+
+
+def every(tx: Reader) -> list[KeyVersionRow]:
+    """All versions of all keys, in the order in which they were added."""
+    return [_row(row) for row in tx.all(f"SELECT {_COLUMNS} FROM key_versions ORDER BY id")]  # noqa: S608 - a constant
+
+
+def _row(row: Row) -> KeyVersionRow:
+    (
+        tenant,
+        key,
+        version,
+        state,
+        algorithms,
+        label,
+        check_value,
+        created_ms,
+        activated_ms,
+        activation_epoch,
+        derived,
+        published_ms,
+        since_ms,
+    ) = row
+    return KeyVersionRow(
+        tenant=tenant,
+        key=key,
+        version=version,
+        state=signing_pb2.KeyState.ValueType(state),
+        algorithms=_decode_algorithms(algorithms),
+        label=label,
+        check_value=bytes(check_value),
+        created_ms=created_ms,
+        activated_ms=activated_ms,
+        activation_epoch=activation_epoch,
+        derived=bool(derived),
+        published_ms=published_ms,
+        since_ms=since_ms,
+    )
+
+
+def add(
+    tx: Transaction, head: Head, row: KeyVersionRow, leaf: Callable[[int], bytes], now_ms: int
+) -> tuple[int, int]:
+    """Record a version that the token holds already; (epoch, leaf index).
+
+    An activation epoch is given once: of two processes that provision a key's first version at
+    once, one is refused.
+    """
+    if row.activation_epoch and row.activation_epoch < _next_activation(tx, row):
+        detail = (
+            f"{row.key} has a version of activation epoch {row.activation_epoch} already; "
+            f"another process made it."
+        )
+        raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
+    added = tx.run(
+        f"INSERT INTO key_versions ({_COLUMNS}) "  # noqa: S608 - a constant
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        row.tenant,
+        row.key,
+        row.version,
+        int(row.state),
+        _encode_algorithms(row.algorithms),
+        row.label,
+        row.check_value,
+        row.created_ms,
+        row.activated_ms,
+        row.activation_epoch,
+        int(row.derived),
+        row.published_ms,
+        row.since_ms,
+    )
+    if not added:
+        raise FailureError(
+            failures_pb2.REASON_ILLEGAL_TRANSITION,
+            f"Version {row.version} of {row.key} exists already.",
+        )
+    return _sequenced(tx, head, leaf, now_ms)
+
+
+def move(
+    tx: Transaction,
+    head: Head,
+    row: KeyVersionRow,
+    event: KeyEvent,
+    leaf: Callable[[int], bytes],
+    now_ms: int,
+) -> tuple[int, int]:
+    """Move a version on if it is still as the caller saw it; (epoch, leaf index)."""
+    current = _find(tx, row)
+    if current is None or (current.state, current.published_ms) != (row.state, row.published_ms):
+        detail = (
+            f"Version {row.version} of {row.key} was changed by somebody else. Look at it again."
+        )
+        raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
+    after = moved(current, event, now_ms, _next_activation(tx, row))
+    tx.send(
+        "UPDATE key_versions SET state = ?, activated_ms = ?, activation_epoch = ?,"
+        " published_ms = ?, since_ms = ?"
+        " WHERE tenant = ? AND key_name = ? AND version = ?",
+        int(after.state),
+        after.activated_ms,
+        after.activation_epoch,
+        after.published_ms,
+        after.since_ms,
+        after.tenant,
+        after.key,
+        after.version,
+    )
+    return _sequenced(tx, head, leaf, now_ms)
+
+
+def _find(tx: Transaction, row: KeyVersionRow) -> KeyVersionRow | None:
+    stored = tx.one(
+        f"SELECT {_COLUMNS} FROM key_versions WHERE tenant = ? AND key_name = ? AND version = ?",  # noqa: S608 - a constant
+        row.tenant,
+        row.key,
+        row.version,
+    )
+    return _row(stored) if stored is not None else None
+
+
+def _sequenced(
+    tx: Transaction, head: Head, leaf: Callable[[int], bytes], now_ms: int
+) -> tuple[int, int]:
+    head.epoch += 1
+    return head.epoch, log.sequence(tx, head, [leaf(head.epoch)], now_ms)
+
+
+def _next_activation(tx: Transaction, row: KeyVersionRow) -> int:
+    """Above every epoch that a version of this key has or has reserved: rows are never deleted, and
+    none gives its epoch back.
+    """
+    found = tx.one(
+        "SELECT MAX(activation_epoch) FROM key_versions WHERE tenant = ? AND key_name = ?",
+        row.tenant,
+        row.key,
+    )
+    return 1 + (found[0] if found and found[0] else 0)
+
+
+def _encode_algorithms(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _decode_algorithms(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(",")) if text else ()
