@@ -27,11 +27,11 @@ from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
-from capsign_adapter.sign.fair import Lane, Turns
+from capsign_adapter.sign.fair_scheduler import FairQueue, FairScheduler
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
+from capsign_adapter.sign.scheduled_token import BatchScheduler, ScheduledToken
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.sign.token_turns import BatchTurns, TokenTurns
 from capsign_adapter.store.open import open_store
 from capsign_adapter.token.open import TokenSettings, open_token
 from capsign_wire.adapter.v1 import signing_pb2 as pb
@@ -89,16 +89,16 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
     try:
         provision_all(policy, token, store, now_ms())
         mint = Mint(bytes(mint_seed(token)))
-        in_turns: Any = TokenTurns(token, Lane(1))
+        scheduled_token: Any = ScheduledToken(token, FairQueue(1))
         keyring, commitments = (
-            Keyring(in_turns, CacheSettings(), monotonic_ms, in_turns.aside),
-            CommitmentKeys(in_turns, monotonic_ms),
+            Keyring(scheduled_token, CacheSettings(), monotonic_ms, scheduled_token.aside),
+            CommitmentKeys(scheduled_token, monotonic_ms),
         )
         budget = Budget(policy, Buckets(monotonic_ms), 200_000)
         handles = HandleCache(Verifier(mint.public_key))
         admission = Admission(policy, handles, keyring, commitments, budget)
         charges = Charges(Buckets(monotonic_ms), EvidenceQuota(Buckets(monotonic_ms), 1024), 100)
-        turns = BatchTurns(policy, Turns(2), in_turns)
+        turns = BatchScheduler(policy, FairScheduler(2), scheduled_token)
         decisions, snapshots = DecisionCache(), Snapshots(store)
         pipeline = Pipeline(policy, admission, decisions, charges, snapshots, store, turns)
         barrier = RevocationBarrier(3000, 1000, lambda: store.control().revocation_epoch)

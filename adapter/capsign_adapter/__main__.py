@@ -132,7 +132,7 @@ def _authority(config: Config, policy: Policy, action: str, output: str) -> None
                 authority_command.rotate(token, store, realm, store.clock_ms() or now_ms())
             finally:
                 token.close()
-        found = authority_command.status(store, realm.lives, now_ms())
+        found = authority_command.status(store, realm.lifetimes, now_ms())
         told = authority_command.as_json if output == "json" else authority_command.shown
         print(told(found))  # noqa: T201 - the answer
     finally:

@@ -14,8 +14,8 @@ from typing import Any
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_adapter.decide import authority
-from capsign_adapter.decide.authority import Due, Lives
+from capsign_adapter.decide import authority_schedule
+from capsign_adapter.decide.authority_schedule import Action, Lifetimes
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.model.authorities import AuthorityRow
@@ -23,9 +23,9 @@ from capsign_adapter.store.interfaces.authorities import Authorities
 from capsign_adapter.token.interface import Token
 
 WORDS = {
-    Due.PREPARE: "a successor is made and published",
-    Due.ACTIVATE: "signs from then on",
-    Due.RETIRE: "leaves the bundle, when nothing that it signed is valid any more",
+    Action.PREPARE: "a successor is made and published",
+    Action.ACTIVATE: "signs from then on",
+    Action.RETIRE: "leaves the bundle, when nothing that it signed is valid any more",
 }
 
 _TIMES = ("published", "active", "signed_until", "retired", "expires")
@@ -38,8 +38,8 @@ def rotate(token: Token, store: Authorities, realm: Realm, now_ms: int) -> Autho
     otherwise as `roll.prepare`.
     """
     rows = store.authorities()
-    if authority.under_way(rows):
-        waiting = authority.next_step(rows, realm.lives, now_ms)
+    if authority_schedule.under_way(rows):
+        waiting = authority_schedule.next_step(rows, realm.lifetimes, now_ms)
         when = f" The next step is at {moment(waiting.at_ms)}." if waiting is not None else ""
         detail = (
             f"One authority is following another already; only one does at a time.{when} See "
@@ -55,18 +55,18 @@ def rotate(token: Token, store: Authorities, realm: Realm, now_ms: int) -> Autho
     return roll.prepare(rows, token, store, realm, now_ms)
 
 
-def status(store: Authorities, lives: Lives, now_ms: int) -> dict[str, Any]:
+def status(store: Authorities, lifetimes: Lifetimes, now_ms: int) -> dict[str, Any]:
     """Everything that is known, for JSON: times as RFC 3339 in UTC, what has not happened left
     out.
     """
     rows = store.authorities()
-    signer = authority.signing(rows, now_ms)
+    signer = authority_schedule.signing(rows, now_ms)
     return {
         "now": moment(now_ms),
-        "bundle_sequence": authority.sequence(rows),
+        "bundle_sequence": authority_schedule.sequence(rows),
         "signing": signer.version if signer is not None else None,
         "authorities": [_described(row) for row in rows],
-        "next": [_step(step) for step in authority.timeline(rows, lives)],
+        "next": [_step(step) for step in authority_schedule.timeline(rows, lifetimes)],
     }
 
 
@@ -114,10 +114,10 @@ def _described(row: AuthorityRow) -> dict[str, Any]:
     }
 
 
-def _step(step: authority.Step) -> dict[str, Any]:
+def _step(step: authority_schedule.Step) -> dict[str, Any]:
     return {
         "at": moment(step.at_ms),
-        "step": step.due.value,
+        "step": step.action.value,
         "authority": step.row.version if step.row is not None else None,
-        "what": WORDS[step.due],
+        "what": WORDS[step.action],
     }

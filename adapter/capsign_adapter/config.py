@@ -14,7 +14,7 @@ import msgspec
 from capsign_wire import addresses, settings
 from msgspec import Meta
 
-from capsign_adapter.decide.authority import Lives
+from capsign_adapter.decide.authority_schedule import Lifetimes
 
 ENV_PREFIX = "CAPSIGN_ADAPTER"
 
@@ -237,9 +237,9 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     return config
 
 
-def lives(identity: Identity) -> Lives:
+def lifetimes(identity: Identity) -> Lifetimes:
     """How long certificates and authorities live."""
-    return Lives(
+    return Lifetimes(
         identity.svid_ttl_s * 1000, identity.authority_ttl_s * 1000, identity.propagation_s * 1000
     )
 
@@ -313,7 +313,7 @@ def _is_name(name: str) -> bool:
 
 
 def _identity_faults(identity: Identity) -> Iterator[tuple[str, str]]:
-    least_s = -(-lives(identity).least_authority_ms // 1000)
+    least_s = -(-lifetimes(identity).least_authority_ms // 1000)
     if identity.authority_ttl_s < least_s:
         yield (
             "identity.authority_ttl_s",

@@ -13,7 +13,7 @@ from capsign_wire.adapter.v1 import identity_pb2_grpc
 from capsign_wire.settings import SettingsError
 from capsign_wire.telemetry import Metrics
 
-from capsign_adapter.config import Config, Identity, lives
+from capsign_adapter.config import Config, Identity, lifetimes
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.enrol.api import Api
@@ -29,14 +29,14 @@ from capsign_adapter.front.serving import ServingCertificate
 from capsign_adapter.front.tls import CertificateFiles
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.sign.watch import Ticker
+from capsign_adapter.sign.tickers import Ticker
 from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import Token
 
 
 def realm_of(identity: Identity, policy: Policy) -> Realm:
     """For whom the authorities speak."""
-    return Realm(policy.trust_domain, policy.digest, lives(identity))
+    return Realm(policy.trust_domain, policy.digest, lifetimes(identity))
 
 
 class Identities:
@@ -173,7 +173,7 @@ class Identities:
         identity = self._config.identity
         if identity is None:
             return []
-        seconds = lives(identity).look_ms / 1000
+        seconds = lifetimes(identity).poll_ms / 1000
         made = [Ticker("authority", seconds, lambda: self._look(announce))]
         publisher = self._publisher
         # on a thread of its own: the cluster may be slow, and authorities must not wait for it

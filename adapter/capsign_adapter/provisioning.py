@@ -15,7 +15,7 @@ from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2
 
-from capsign_adapter.decide import authority
+from capsign_adapter.decide import authority_schedule
 from capsign_adapter.decide.policy import Key, KeyKind, Policy
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.roll import Realm
@@ -92,7 +92,7 @@ def _first_authority(
     rows = store.authorities()
     # also one whose maker died before this line
     if all(row.state == AuthorityState.PREPARED for row in rows):
-        step = authority.due(rows, realm.lives, now_ms)
+        step = authority_schedule.due(rows, realm.lifetimes, now_ms)
         if step is not None:
             roll.take(step, rows, token, store, realm, now_ms)
 

@@ -19,12 +19,12 @@ from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.ending import SPARE_SECONDS, Ending, bound
-from capsign_adapter.front.room import connections, demand_memory, raise_descriptors
+from capsign_adapter.front.capacity import connections, demand_memory, raise_descriptors
 from capsign_adapter.identities import Identities
 from capsign_adapter.keys.provision import assert_inventory, unaccounted
-from capsign_adapter.sign import looks
+from capsign_adapter.sign import health_checks
 from capsign_adapter.sign.clock import monotonic_ms
-from capsign_adapter.sign.condition import Condition
+from capsign_adapter.sign.replica_health import ReplicaHealth
 from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import Token
 
@@ -71,8 +71,10 @@ class Replica:
         self.listeners = Listeners(
             config, policy, self.state, self.path, self.identities, room, telemetry
         )
-        condition = Condition(monotonic_ms, looks.word_of)
-        condition.watch({"descriptors": looks.at_descriptors, "identity": self.identities.fault})
+        condition = ReplicaHealth(monotonic_ms, health_checks.word_of)
+        condition.watch(
+            {"descriptors": health_checks.at_descriptors, "identity": self.identities.fault}
+        )
         self._health = self.listeners.health(condition, room.health)
         self._tickers = [
             *upkeep.upkeep(config, policy, self.state, self.listeners, condition),

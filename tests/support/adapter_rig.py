@@ -22,18 +22,18 @@ from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.sign.admit import Admission
-from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
-from capsign_adapter.sign.fair import Lane, Turns
+from capsign_adapter.sign.fair_scheduler import FairQueue, FairScheduler
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.resolve import Resolutions
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
+from capsign_adapter.sign.scheduled_token import BatchScheduler, ScheduledToken
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.sign.token_turns import BatchTurns, TokenTurns
 from capsign_adapter.store.open import open_store
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.intents import new_intent_id
@@ -142,16 +142,19 @@ class AdapterRig:
         self.mint: Any = Interposed(Mint(bytes(mint_seed(self.token))))
         self.verifier: Any = Interposed(Verifier(self.mint.public_key))
         self.handles = HandleCache(self.verifier)
-        self.turns = Turns(2)
-        self.token_turns: Any = Interposed(TokenTurns(self.token, Lane(1)))
+        self.scheduler = FairScheduler(2)
+        self.scheduled_token: Any = Interposed(ScheduledToken(self.token, FairQueue(1)))
         self.keyring: Any = Interposed(
             Keyring(
-                self.token_turns, CacheSettings(), monotonic_ms, lambda: self.token_turns.aside()
+                self.scheduled_token,
+                CacheSettings(),
+                monotonic_ms,
+                lambda: self.scheduled_token.aside(),
             )
         )
-        self.commitments = CommitmentKeys(self.token_turns, monotonic_ms)
+        self.commitments = CommitmentKeys(self.scheduled_token, monotonic_ms)
         self.snapshots = Snapshots(self.store, lambda _: self.keyring.clear())
-        self.changes = Changes()
+        self.changes = ChangeNotifier()
         self.barrier = RevocationBarrier(3000, 1000, lambda: self.store.control().revocation_epoch)
         self.rates = Buckets(lambda: monotonic_ms() + self.skipped_ms)
         self.budget = Budget(self.policy, Buckets(lambda: self.skipped_ms), 200_000)
@@ -172,7 +175,7 @@ class AdapterRig:
             self.charges,
             self.snapshots,
             self.store,
-            BatchTurns(self.policy, self.turns, self.token_turns),
+            BatchScheduler(self.policy, self.scheduler, self.scheduled_token),
         )
         self.resolutions = Resolutions(self.policy, self.admission, self.charges, self.store)
         self.keys = PublicKeys(self.policy, self.admission, self.keyring, self.snapshots)

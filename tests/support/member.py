@@ -4,7 +4,7 @@ its own.
 
 from __future__ import annotations
 
-from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.membership import CatchUp, Membership
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshots
@@ -31,7 +31,7 @@ class Member:
         self.snapshots = Snapshots(
             self.store, lambda snapshot: self.membership.works_under(snapshot.epoch)
         )
-        self.changes = Changes()
+        self.changes = ChangeNotifier()
         self.catch_up = CatchUp(self.snapshots, self.barrier, self.membership, self.changes, clock)
 
     def revoke(self) -> int:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from capsign_adapter.front.pressure import memory_budget
+from capsign_adapter.front.memory_pressure import memory_budget
 from capsign_cli.dev.ca import DevelopmentCa
 from capsign_wire.bounds import ADAPTER_REQUEST_BYTES
 from support import raw_http2

@@ -25,22 +25,22 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.admin_server import AdminServer
 from capsign_adapter.front.admin_servicer import AdminServicer
-from capsign_adapter.front.batch_watch import BatchWatch
+from capsign_adapter.front.batch_telemetry import BatchTelemetry
+from capsign_adapter.front.call_deadlines import DeadlineRegistrar
 from capsign_adapter.front.capability_servicer import CapabilityServicer
+from capsign_adapter.front.capacity import Connections
 from capsign_adapter.front.charging import ChargingRegistrar
 from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.health import Health
-from capsign_adapter.front.patience import PatientRegistrar
-from capsign_adapter.front.places import Places
-from capsign_adapter.front.room import Connections
+from capsign_adapter.front.peer_quota import PeerQuota
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.front.threads import Threads
 from capsign_adapter.front.tls import server_options
 from capsign_adapter.identities import Identities
 from capsign_adapter.sign.clock import monotonic_ms
-from capsign_adapter.sign.condition import Condition
+from capsign_adapter.sign.replica_health import ReplicaHealth
 
 Bound = TypeVar("Bound")
 
@@ -64,11 +64,11 @@ class Listeners:
         self._metrics, self._tracer = telemetry
         listen = config.listen
         self.streams = Streams()
-        self.places = Places(
+        self.peer_quota = PeerQuota(
             policy, listen.streams, Buckets(monotonic_ms), config.control.calls_per_second
         )
         self._evidence = EvidenceServicer(
-            policy, state.aside_store, state.checkpoints, path.quota, path.budget
+            policy, state.yielding_store, state.checkpoints, path.evidence_quota, path.budget
         )
         self._people = AdminServicer(
             policy, state.store, state.token, state.keyring, state.snapshots, state.catch_up
@@ -86,7 +86,7 @@ class Listeners:
         self.admin = self._admin_server(room.admin) if listen.admin_address else None
         self.door = self._enrolment_server(room.enrolment) if listen.enrolment_address else None
 
-    def health(self, condition: Condition, most: int) -> Health:
+    def health(self, condition: ReplicaHealth, most: int) -> Health:
         """The listener for probes: it answers by what `condition` has seen."""
         return _bind(
             "listen.health_address",
@@ -118,8 +118,8 @@ class Listeners:
             path.resolutions,
             path.public_keys,
             self.streams,
-            BatchWatch(self._metrics, self._tracer),
-            self.places,
+            BatchTelemetry(self._metrics, self._tracer),
+            self.peer_quota,
             state.snapshots,
             state.barrier,
         )
@@ -131,7 +131,7 @@ class Listeners:
             state.snapshots,
             state.changes,
             self.streams,
-            self.places,
+            self.peer_quota,
             self._identities.bundle_sequence,
         )
         registrar = self._registrar()
@@ -147,11 +147,11 @@ class Listeners:
             MeasuredRegistrar(self.workloads, self._metrics), self._config.listen.message_bytes
         )
         return ChargingRegistrar(
-            PatientRegistrar(measured, self.places, self.places.working),
+            DeadlineRegistrar(measured, self.peer_quota, self.peer_quota.working),
             self._policy,
             self._path.budget,
-            self._path.turns,
-            self._state.in_turns,
+            self._path.scheduler,
+            self._state.scheduled_token,
         )
 
     def _admin_server(self, most: int) -> AdminServer:

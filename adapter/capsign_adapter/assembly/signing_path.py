@@ -13,11 +13,11 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.clock import monotonic_ms
-from capsign_adapter.sign.fair import Turns
+from capsign_adapter.sign.fair_scheduler import FairScheduler
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.resolve import Resolutions
-from capsign_adapter.sign.token_turns import BatchTurns
+from capsign_adapter.sign.scheduled_token import BatchScheduler
 
 COMPUTING_AT_ONCE = 2
 """Batches that are worked on at the same time: one on Python's lock, one in OpenSSL, which lets go
@@ -30,20 +30,20 @@ class SigningPath:
 
     def __init__(self, config: Config, policy: Policy, state: State, metrics: Metrics) -> None:
         control = config.control
-        self.turns = Turns(COMPUTING_AT_ONCE)
+        self.scheduler = FairScheduler(COMPUTING_AT_ONCE)
         self.budget = Budget(policy, Buckets(monotonic_ms), control.work_ms_per_second * 1000)
         written = metrics.counter("capsign.evidence.bytes")
-        self.quota = EvidenceQuota(
+        self.evidence_quota = EvidenceQuota(
             Buckets(monotonic_ms),
             control.other_evidence_mib_per_day,
             control.evidence_mib_per_day,
             lambda kind, size: written.add(kind, by=size),
         )
         admission = Admission(policy, state.handles, state.keyring, state.commitments, self.budget)
-        charges = Charges(Buckets(monotonic_ms), self.quota, control.refusals_per_second)
-        batches = BatchTurns(policy, self.turns, state.in_turns)
+        charges = Charges(Buckets(monotonic_ms), self.evidence_quota, control.refusals_per_second)
+        batches = BatchScheduler(policy, self.scheduler, state.scheduled_token)
         self.pipeline = Pipeline(
             policy, admission, state.decisions, charges, state.snapshots, state.store, batches
         )
-        self.resolutions = Resolutions(policy, admission, charges, state.aside_store)
+        self.resolutions = Resolutions(policy, admission, charges, state.yielding_store)
         self.public_keys = PublicKeys(policy, admission, state.keyring, state.snapshots)

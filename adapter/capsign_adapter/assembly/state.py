@@ -15,16 +15,16 @@ from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
-from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
-from capsign_adapter.sign.fair import Lane
+from capsign_adapter.sign.fair_scheduler import FairQueue
 from capsign_adapter.sign.membership import CatchUp, Membership
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
+from capsign_adapter.sign.scheduled_token import ScheduledToken
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
-from capsign_adapter.sign.store_turns import StoreTurns
-from capsign_adapter.sign.token_turns import TokenTurns
+from capsign_adapter.sign.yielding_store import YieldingStore
 from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import Token
 
@@ -36,18 +36,18 @@ class State:
         """Reads the mint's key from the token. Raises what the token raises."""
         self.token = token
         self.store = store
-        self.in_turns: Any = TokenTurns(token, Lane(1))
+        self.scheduled_token: Any = ScheduledToken(token, FairQueue(1))
         """The token, for whoever works on a batch: one call at a time, by turns."""
-        self.aside_store: Any = StoreTurns(store, self.in_turns.aside)
+        self.yielding_store: Any = YieldingStore(store, self.scheduled_token.aside)
         """The store, for whoever has a turn and must not keep it while he waits."""
 
         self.keyring = Keyring(
-            self.in_turns,
+            self.scheduled_token,
             CacheSettings(config.subkeys.most, config.subkeys.seconds * 1000),
             monotonic_ms,
-            self.in_turns.aside,
+            self.scheduled_token.aside,
         )
-        self.commitments = CommitmentKeys(self.in_turns, monotonic_ms)
+        self.commitments = CommitmentKeys(self.scheduled_token, monotonic_ms)
         self.mint = _mint(token)
         self.handles = HandleCache(Verifier(self.mint.public_key))
         self.decisions = DecisionCache()
@@ -57,10 +57,10 @@ class State:
         self.barrier = RevocationBarrier(
             control.lease_ms, control.lease_margin_ms, lambda: store.control().revocation_epoch
         )
-        self.snapshots = Snapshots(self.aside_store, self._moved, self.in_turns.aside)
-        self.changes = Changes()
+        self.snapshots = Snapshots(self.yielding_store, self._moved, self.scheduled_token.aside)
+        self.changes = ChangeNotifier()
         self.catch_up = CatchUp(self.snapshots, self.barrier, self.membership, self.changes)
-        self.checkpoints = Checkpoints(store, token, config.log.origin, self.in_turns.aside)
+        self.checkpoints = Checkpoints(store, token, config.log.origin, self.scheduled_token.aside)
 
     def _moved(self, snapshot: Snapshot) -> None:
         self.membership.works_under(snapshot.epoch)

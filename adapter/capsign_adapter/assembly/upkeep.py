@@ -11,24 +11,29 @@ from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.health import Health
-from capsign_adapter.front.pressure import LOOK_SECONDS, Pressure, Relief, memory_budget
-from capsign_adapter.sign import looks
+from capsign_adapter.front.memory_pressure import (
+    LOOK_SECONDS,
+    LoadShedder,
+    MemoryPressure,
+    memory_budget,
+)
+from capsign_adapter.sign import health_checks
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
-from capsign_adapter.sign.condition import Condition
-from capsign_adapter.sign.growth import EVERY_S, Growth
-from capsign_adapter.sign.watch import Periods, Ticker, tickers
+from capsign_adapter.sign.replica_health import ReplicaHealth
+from capsign_adapter.sign.storage_forecast import EVERY_S, StorageForecast
+from capsign_adapter.sign.tickers import Periods, Ticker, tickers
 from capsign_adapter.store.open import disk_of
 
 
 def upkeep(
-    config: Config, policy: Policy, state: State, listeners: Listeners, condition: Condition
+    config: Config, policy: Policy, state: State, listeners: Listeners, condition: ReplicaHealth
 ) -> list[Ticker]:
     """The tickers of the signing path, not yet started."""
     sweeps = (
         lambda: state.decisions.sweep(now_ms()),
         state.keyring.sweep,
         state.commitments.sweep,
-        listeners.places.sweep,
+        listeners.peer_quota.sweep,
     )
     periods = Periods(
         poll_s=config.control.poll_ms / 1000,
@@ -49,12 +54,12 @@ def upkeep(
 
 def relief(config: Config, listeners: Listeners, health: Health, memory: int | None) -> Ticker:
     """Ends what only waits when the process grows beyond what it may take."""
-    waiting = [listeners.places.room, health.room]
-    waiting += [listeners.door.places.room] if listeners.door is not None else []
-    people = [listeners.admin.places.room] if listeners.admin is not None else []
+    waiting = [listeners.peer_quota.deadlines, health.deadlines]
+    waiting += [listeners.door.quota.deadlines] if listeners.door is not None else []
+    people = [listeners.admin.quota.deadlines] if listeners.admin is not None else []
     listen = config.listen
-    pressure = Pressure(memory_budget(memory, listen.streams, listen.message_bytes))
-    guard = Relief(pressure, waiting, monotonic_ms, people=people)
+    pressure = MemoryPressure(memory_budget(memory, listen.streams, listen.message_bytes))
+    guard = LoadShedder(pressure, waiting, monotonic_ms, people=people)
 
     def look() -> None:
         guard.look()
@@ -63,11 +68,11 @@ def relief(config: Config, listeners: Listeners, health: Health, memory: int | N
 
 
 def health_looks(
-    config: Config, policy: Policy, state: State, condition: Condition, health: Health
+    config: Config, policy: Policy, state: State, condition: ReplicaHealth, health: Health
 ) -> list[Ticker]:
     """Looks at token and store, by which the replica is healthy."""
-    at_token = looks.at_token(state.token)
-    at_store = looks.at_store(
+    at_token = health_checks.at_token(state.token)
+    at_store = health_checks.at_store(
         state.store,
         state.membership.repeat,
         disk_of(config.store.url),
@@ -75,21 +80,21 @@ def health_looks(
         policy.limits.clock_skew_ms,
     )
     return [
-        Ticker("look.token", looks.EVERY_S, lambda: condition.look("token", at_token)),
-        Ticker("look.store", looks.EVERY_S, lambda: condition.look("store", at_store)),
+        Ticker("look.token", health_checks.EVERY_S, lambda: condition.look("token", at_token)),
+        Ticker("look.store", health_checks.EVERY_S, lambda: condition.look("store", at_store)),
         Ticker("look.health", 1.0, health.refresh),
     ]
 
 
 def growth(config: Config, state: State, metrics: Metrics) -> Ticker:
     """Looks at how large the store is, and tells it and how long its place lasts."""
-    seen = Growth()
-    free: Callable[[int], int] | None = looks.free_of(
+    seen = StorageForecast()
+    free: Callable[[int], int] | None = health_checks.free_of(
         disk_of(config.store.url), config.store.capacity_bytes
     )
     metrics.gauge("capsign.store.bytes", lambda: seen.bytes)
     if free is not None:
         metrics.gauge("capsign.store.free", lambda: seen.free)
         metrics.gauge("capsign.store.time_to_full", seen.time_to_full_s)
-    look = looks.at_growth(seen, state.store, free or (lambda _: 0), monotonic_ms)
+    look = health_checks.at_growth(seen, state.store, free or (lambda _: 0), monotonic_ms)
     return Ticker("growth", EVERY_S, look)

@@ -1,9 +1,9 @@
 """What a workload and a tenant may have computed for them, other than signatures, each second.
 
-Signatures have their grant's rate and take turns (`sign/fair.py`). All else that somebody can ask
-for costs as well: verifying a handle that is none, minting handles, deriving keys, refusing,
-looking things up. It is charged here by its cost, before it is done. Pods draw on their workload's
-budget and workloads on their tenant's, and none of them can use up what it shares.
+Signatures have their grant's rate and take turns (`sign/fair_scheduler.py`). All else that somebody
+can ask for costs as well: verifying a handle that is none, minting handles, deriving keys,
+refusing, looking things up. It is charged here by its cost, before it is done. Pods draw on their
+workload's budget and workloads on their tenant's, and none of them can use up what it shares.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """What each kind of work costs the adapter, before it is done: the one table, in microseconds of
 one CPU.
 
-The figures were measured on one machine and are rounded up; what matters is how they stand to each
-other, for what they are held against are shares of one CPU (`budget.py`) and of turns
-(`sign/fair.py`). A cost is known from the request alone: from how many of what there are in it, and
-how long they are.
+The figures were measured on one machine and are rounded up. Only their ratios matter: they are
+compared with shares of one CPU (`budget.py`) and of turns (`sign/fair_scheduler.py`). A cost is
+known from the request alone: from the number of its parts and their lengths.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from threading import Lock
 
 from capsign_wire.token_bucket import ONE, Bucket, Taken, full, refill, take, wait_ms
 
-from capsign_adapter.decide.usage import Member, Usage
+from capsign_adapter.decide.fair_share import FairShare, Member
 
 CAPACITY = 65_536
 """Most buckets kept."""
@@ -49,7 +49,7 @@ class _Shared:
     """A bucket, and those who draw from it."""
 
     bucket: Bucket
-    usage: Usage
+    usage: FairShare
 
 
 class Buckets:
@@ -125,7 +125,7 @@ class Buckets:
         with self._lock:
             now_ms = self._clock()
             shared = self._kept.pop((workload, name), None) or _Shared(
-                full(room, now_ms), Usage(now_ms)
+                full(room, now_ms), FairShare(now_ms)
             )
             self._kept[workload, name] = shared
             kept = kept_of(room) if shared.usage.asks(member, now_ms) else 0

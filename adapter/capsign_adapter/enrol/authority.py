@@ -1,9 +1,9 @@
 """The certificate authority of one replica: it issues identities and says what to trust, on any
 thread.
 
-What it signs with is a key in the token; what it does when is decided by `decide.authority` and
-recorded in the store. Replicas share nothing but the store: each looks at the rows every so often,
-and whoever is first does what is due.
+It signs with a key in the token; `decide.authority_schedule` decides what it does when, and the
+store records it. Replicas share nothing but the store: each reads the rows every so often, and the
+first one to find a step that is due takes it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from capsign_adapter.decide import authority as life
+from capsign_adapter.decide import authority_schedule
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.certificates import leaf_certificate
 from capsign_adapter.enrol.roll import Realm
@@ -123,11 +123,14 @@ class Authority:
     def bundle(self) -> Bundle:
         """What to trust now; from memory."""
         rows = self._rows
-        return Bundle(life.sequence(rows), tuple(row.certificate for row in life.trusted(rows)))
+        return Bundle(
+            authority_schedule.sequence(rows),
+            tuple(row.certificate for row in authority_schedule.trusted(rows)),
+        )
 
     def remaining_s(self, now_ms: int) -> float:
         """Until the authority that signs ends, seconds; 0 if none can sign."""
-        row = life.signing(self._rows, now_ms)
+        row = authority_schedule.signing(self._rows, now_ms)
         return (row.expires_ms - now_ms) / 1000 if row is not None else 0.0
 
     def rows(self) -> tuple[AuthorityRow, ...]:
@@ -148,16 +151,18 @@ class Authority:
         Raises what store and token raise.
         """
         self.refresh()
-        for _ in range(life.MOST_TRUSTED):
+        for _ in range(authority_schedule.MOST_TRUSTED):
             now_ms = clock_ms()
-            step = life.due(self._rows, self._realm.lives, now_ms)
+            step = authority_schedule.due(self._rows, self._realm.lifetimes, now_ms)
             if step is None:
                 return
             told_ms = self._store.clock_ms()
             if told_ms is not None:
                 # A step is for all replicas, and nobody takes it back: one clock that is ahead must
                 # not make it, nor one that is behind say that a wait began earlier than it did.
-                step = life.due(self._rows, self._realm.lives, min(now_ms, told_ms))
+                step = authority_schedule.due(
+                    self._rows, self._realm.lifetimes, min(now_ms, told_ms)
+                )
                 now_ms = told_ms
             if step is None:
                 return
@@ -175,11 +180,13 @@ class Authority:
         authority outlives it.
         """
         for _ in range(_TRIES):
-            row = life.signing(self._rows, now_ms)
+            row = authority_schedule.signing(self._rows, now_ms)
             if row is None:
                 break
-            not_before_ms, not_after_ms = life.validity(row, self._realm.lives, now_ms)
-            if life.promise_for(row, self._realm.lives, not_after_ms) is None:
+            not_before_ms, not_after_ms = authority_schedule.validity(
+                row, self._realm.lifetimes, now_ms
+            )
+            if authority_schedule.promise_for(row, self._realm.lifetimes, not_after_ms) is None:
                 return row, not_before_ms, not_after_ms
             self._promise(row.version, not_after_ms)
         detail = (
@@ -194,7 +201,7 @@ class Authority:
         """
         with _turn(self._promising):
             row = next(row for row in self._rows if row.version == version)
-            until_ms = life.promise_for(row, self._realm.lives, not_after_ms)
+            until_ms = authority_schedule.promise_for(row, self._realm.lifetimes, not_after_ms)
             if until_ms is not None:
                 self._store.promise_authority(version, until_ms)
                 self.refresh()

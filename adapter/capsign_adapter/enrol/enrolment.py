@@ -28,7 +28,7 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.enrol import certificate_request
 from capsign_adapter.enrol.authority import Bundle, Issued
-from capsign_adapter.enrol.turns import Turns
+from capsign_adapter.enrol.fair_semaphore import FairSemaphore
 
 ENROLMENTS_AT_ONCE = 8
 """Enrolments that ask the cluster at the same time: a crowd of unknown callers must not press on it
@@ -129,8 +129,8 @@ class Enrolment:
         self._settings = settings
         self._clock = clock
         self._refusals = refusals
-        self._enrolling = Turns(ENROLMENTS_AT_ONCE, ENROLMENTS_OF_ONE_ADDRESS)
-        self._renewing = Turns(RENEWALS_AT_ONCE, RENEWALS_AT_ONCE)
+        self._enrolling = FairSemaphore(ENROLMENTS_AT_ONCE, ENROLMENTS_OF_ONE_ADDRESS)
+        self._renewing = FairSemaphore(RENEWALS_AT_ONCE, RENEWALS_AT_ONCE)
 
     def enrol(self, request: bytes, token: str, address: Address | None) -> Identity:
         """A pod's first certificate. Raises FailureError, and what the store and the token
@@ -168,9 +168,9 @@ class Enrolment:
         if peer is not None:
             decide.demand_fresh_key(peer.key_hash, known.key_hash)
         with (
-            self._renewing.turn(peer.spiffe_id, 0.0)
+            self._renewing.acquire(peer.spiffe_id, 0.0)
             if peer is not None
-            else self._enrolling.turn(address, WAIT_SECONDS)
+            else self._enrolling.acquire(address, WAIT_SECONDS)
         ):
             # 2. Review the token.
             bearer = decide.bearer_of(

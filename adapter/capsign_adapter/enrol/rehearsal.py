@@ -10,7 +10,7 @@ from capsign_wire import settings
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import load_der_x509_certificate
 
-from capsign_adapter.decide import authority as life
+from capsign_adapter.decide import authority_schedule
 from capsign_adapter.enrol.authority import Authority, Issued, p256
 from capsign_adapter.enrol.certificates import leaf_certificate, root_certificate
 
@@ -24,7 +24,7 @@ class Rehearsal(Authority):
         """A certificate that nobody believes, if the real one could be had. Raises SettingsError if
         none could.
         """
-        row = life.signing(self.rows(), now_ms)
+        row = authority_schedule.signing(self.rows(), now_ms)
         if row is None:
             sentence = (
                 "No certificate authority of this deployment can sign now. See "

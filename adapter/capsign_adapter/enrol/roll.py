@@ -16,7 +16,7 @@ from capsign_evidence.leaf import Act
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 
-from capsign_adapter.decide.authority import Due, Lives, Step
+from capsign_adapter.decide.authority_schedule import Action, Lifetimes, Step
 from capsign_adapter.enrol.certificates import root_certificate
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.authority_key import AuthorityKey
@@ -34,7 +34,7 @@ class Realm:
 
     trust_domain: str
     policy_digest: bytes
-    lives: Lives
+    lifetimes: Lifetimes
 
     @property
     def actor(self) -> str:
@@ -55,9 +55,9 @@ def take(
     Raises FailureError ILLEGAL_TRANSITION if another replica was first, KeyWeakError, TokenError,
     and what the store raises.
     """
-    if step.due == Due.PREPARE or step.row is None:
+    if step.action == Action.PREPARE or step.row is None:
         prepare(rows, token, store, realm, now_ms)
-    elif step.due == Due.ACTIVATE:
+    elif step.action == Action.ACTIVATE:
         _move(step.row, AuthorityEvent.ACTIVATE, Act.AUTHORITY_ACTIVATED, store, realm, now_ms)
     else:
         _move(step.row, AuthorityEvent.RETIRE, Act.AUTHORITY_RETIRED, store, realm, now_ms)
@@ -90,8 +90,8 @@ def prepare(
 
 def _signed_by_itself(token: Token, version: int, realm: Realm, now_ms: int) -> AuthorityRow:
     label = labels.authority(version)
-    expires_ms = (now_ms + realm.lives.authority_ms) // 1000 * 1000
-    begins_ms = now_ms - realm.lives.margin_ms
+    expires_ms = (now_ms + realm.lifetimes.authority_ms) // 1000 * 1000
+    begins_ms = now_ms - realm.lifetimes.clock_skew_ms
     certificate = root_certificate(
         AuthorityKey(token, label), version, realm.trust_domain, begins_ms, expires_ms
     )

@@ -13,13 +13,13 @@ from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.front.admin_places import LOOKING, REVOKING, AdminPlaces
+from capsign_adapter.front.admin_quota import LOOKING, REVOKING, AdminQuota
 from capsign_adapter.front.admin_servicer import AdminServicer
+from capsign_adapter.front.call_deadlines import DeadlineRegistrar
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
-from capsign_adapter.front.patience import PatientRegistrar
 from capsign_adapter.front.threads import Threads
 from capsign_adapter.front.tls import server_options
-from capsign_adapter.sign.watch import Ticker
+from capsign_adapter.sign.tickers import Ticker
 
 MESSAGE_BYTES = 64 * 1024
 """Largest request: nobody sends much here."""
@@ -43,7 +43,7 @@ class AdminServer:
         connections: int,
     ) -> None:
         """`address` is host:port; the credentials must demand a client's certificate."""
-        self.places = places = AdminPlaces(policy)
+        self.quota = quota = AdminQuota(policy)
         options = {
             **dict(server_options(connections, MESSAGE_BYTES)),
             "grpc.max_connection_idle_ms": IDLE_MS,
@@ -53,15 +53,15 @@ class AdminServer:
         self._server = grpc.server(
             Threads(LOOKING + REVOKING, "admin"), options=list(options.items())
         )
-        registrar: Any = PatientRegistrar(
+        registrar: Any = DeadlineRegistrar(
             LenientRegistrar(MeasuredRegistrar(self._server, metrics), MESSAGE_BYTES),
-            places,
-            places.working,
+            quota,
+            quota.working,
         )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
         self.port: int = self._server.add_secure_port(address, credentials)
-        self._sweep = Ticker("admin", 1.0, lambda: _swept(places))
+        self._sweep = Ticker("admin", 1.0, lambda: _swept(quota))
 
     def start(self) -> None:
         """Serve."""
@@ -76,5 +76,5 @@ class AdminServer:
         return ended
 
 
-def _swept(places: AdminPlaces) -> None:
-    places.sweep()
+def _swept(quota: AdminQuota) -> None:
+    quota.sweep()

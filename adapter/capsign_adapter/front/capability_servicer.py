@@ -23,9 +23,9 @@ from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Grant, Policy
 from capsign_adapter.front.guard import guarded
-from capsign_adapter.front.places import Places
+from capsign_adapter.front.peer_quota import PeerQuota
 from capsign_adapter.front.streams import Streams
-from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 
@@ -43,9 +43,9 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         handles: HandleCache,
         budget: Budget,
         snapshots: Snapshots,
-        changes: Changes,
+        changes: ChangeNotifier,
         streams: Streams,
-        places: Places,
+        quota: PeerQuota,
         bundle_sequence: Callable[[], int],
     ) -> None:
         self._policy = policy
@@ -55,7 +55,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         self._snapshots = snapshots
         self._changes = changes
         self._streams = streams
-        self._places = places
+        self._quota = quota
         self._bundle_sequence = bundle_sequence
 
     @guarded
@@ -102,7 +102,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         self, request: pb.WatchRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchResponse]:
         """How things are, then each change until the caller leaves or the adapter drains."""
-        return self._places.taken(self._told(request, context), context)
+        return self._quota.taken(self._told(request, context), context)
 
     def _told(
         self, request: pb.WatchRequest, context: grpc.ServicerContext
@@ -112,7 +112,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         except FailureError as error:
             abort(context, error)
         with (
-            self._places.stream(context) as peer,
+            self._quota.stream(context) as peer,
             self._changes.following() as news,
             self._streams.joined(context),
         ):

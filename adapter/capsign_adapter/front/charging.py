@@ -22,8 +22,8 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.identity import peer_of
 from capsign_adapter.sign.clock import pause
 from capsign_adapter.sign.failures import failure_of
-from capsign_adapter.sign.fair import CallTurn, Lane, Turns, flow_of
-from capsign_adapter.sign.token_turns import TokenTurns
+from capsign_adapter.sign.fair_scheduler import CallTurn, FairQueue, FairScheduler, flow_of
+from capsign_adapter.sign.scheduled_token import ScheduledToken
 
 AT_ONCE = 1
 """Unary calls of one tenant that compute at the same time: they share Python's lock with the
@@ -42,19 +42,19 @@ class ChargingRegistrar:
         registrar: Any,
         policy: Policy,
         budget: Budget,
-        turns: Turns,
-        token: TokenTurns,
+        scheduler: FairScheduler,
+        token: ScheduledToken,
         pause: Callable[[int], object] = pause,
     ) -> None:
         """`pause` waits for so many milliseconds."""
         self._pause = pause
         self._token = token
         self._registrar = registrar
-        self._turns = turns
+        self._scheduler = scheduler
         self._policy = policy
         self._budget = budget
         self._lock = threading.Lock()
-        self._lanes: dict[str, _Lane] = {}
+        self._queues: dict[str, _TenantQueue] = {}
 
     def add_generic_rpc_handlers(self, _: Any) -> None:
         """Nothing: the handlers come again, by name, in the next call."""
@@ -96,8 +96,8 @@ class ChargingRegistrar:
             return
         flow = flow_of(self._policy, peer)
         with (
-            self._lane(flow[0]) as lane,
-            CallTurn(self._turns, lane, flow, price) as turn,
+            self._queue(flow[0]) as queue,
+            CallTurn(self._scheduler, queue, flow, price) as turn,
         ):
             try:
                 turn.begin()
@@ -110,25 +110,25 @@ class ChargingRegistrar:
                 self._token.end()
 
     @contextmanager
-    def _lane(self, tenant: str) -> Iterator[Lane]:
+    def _queue(self, tenant: str) -> Iterator[FairQueue]:
         """Each tenant has its own, for as long as it has calls."""
         with self._lock:
-            lane = self._lanes.setdefault(tenant, _Lane())
-            lane.users += 1
+            queue = self._queues.setdefault(tenant, _TenantQueue())
+            queue.users += 1
         try:
-            yield lane
+            yield queue
         finally:
             with self._lock:
-                lane.users -= 1
-                if not lane.users:
-                    del self._lanes[tenant]
+                queue.users -= 1
+                if not queue.users:
+                    del self._queues[tenant]
 
 
 def _price(name: str, request: Any) -> int:
     return cost.CALL if isinstance(request, Unparsed) else cost.of_call(name, request)
 
 
-class _Lane(Lane):
+class _TenantQueue(FairQueue):
     """The calls of one tenant, in it or waiting for it."""
 
     def __init__(self) -> None:

@@ -14,13 +14,13 @@ from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.enrol.enrolment import Enrolment
-from capsign_adapter.front.address_places import AddressPlaces
+from capsign_adapter.front.address_quota import AddressQuota
+from capsign_adapter.front.call_deadlines import DeadlineRegistrar
 from capsign_adapter.front.identity_servicer import EnrolmentServicer
-from capsign_adapter.front.patience import PatientRegistrar
 from capsign_adapter.front.threads import Threads
 from capsign_adapter.front.tls import server_options
 from capsign_adapter.sign.clock import monotonic_ms
-from capsign_adapter.sign.watch import Ticker
+from capsign_adapter.sign.tickers import Ticker
 
 THREADS = 64
 """Calls at once; those that wait for their request or their turn included."""
@@ -56,16 +56,16 @@ class EnrolmentServer:
         connections: int,
     ) -> None:
         """`address` is host:port; the credentials must not demand a client's certificate."""
-        self.places = places = AddressPlaces(Buckets(monotonic_ms))
+        self.quota = quota = AddressQuota(Buckets(monotonic_ms))
         self._server = grpc.server(Threads(THREADS, "enrol"), options=options(connections))
-        registrar: Any = PatientRegistrar(
-            LenientRegistrar(MeasuredRegistrar(self._server, metrics), MESSAGE_BYTES), places
+        registrar: Any = DeadlineRegistrar(
+            LenientRegistrar(MeasuredRegistrar(self._server, metrics), MESSAGE_BYTES), quota
         )
         identity_pb2_grpc.add_EnrolmentServiceServicer_to_server(
-            EnrolmentServicer(enrolment, places, metrics), registrar
+            EnrolmentServicer(enrolment, quota, metrics), registrar
         )
         self.port: int = self._server.add_secure_port(address, credentials)
-        self._sweep = Ticker("enrolment", 1.0, lambda: _swept(places))
+        self._sweep = Ticker("enrolment", 1.0, lambda: _swept(quota))
 
     def start(self) -> None:
         """Serve."""
@@ -78,5 +78,5 @@ class EnrolmentServer:
         self._sweep.stop()
 
 
-def _swept(places: AddressPlaces) -> None:
-    places.sweep()
+def _swept(quota: AddressQuota) -> None:
+    quota.sweep()

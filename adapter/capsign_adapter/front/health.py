@@ -50,7 +50,7 @@ class Health:
         self._servicer = _Current(self.refresh)
         self._server = HealthServer(address, self._servicer, connections, crowded=LIVENESS)
         self.port = self._server.port
-        self.room = self._server.room
+        self.deadlines = self._server.deadlines
         self.refresh()
         self._server.start()
 

@@ -17,10 +17,10 @@ from capsign_wire.failures import FailureError, abort
 from capsign_wire.types.v1 import failures_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from capsign_adapter.front.patience import Waiting
+from capsign_adapter.front.call_deadlines import CallDeadlines
 from capsign_adapter.front.threads import Threads, refusing
 from capsign_adapter.front.tls import SERVER_OPTIONS
-from capsign_adapter.sign.watch import Ticker
+from capsign_adapter.sign.tickers import Ticker
 
 WATCHES, CHECKS = 16, 48
 """Calls of each sort that have a thread."""
@@ -54,12 +54,12 @@ class HealthServer:
         self._server = grpc.server(
             Threads(WATCHES + CHECKS, "health"), options=list(options.items())
         )
-        self.room = Waiting()
+        self.deadlines = CallDeadlines()
         """Who waits."""
-        registrar: Any = _CrowdedRegistrar(self._server, self.room, crowded)
+        registrar: Any = _CrowdedRegistrar(self._server, self.deadlines, crowded)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, registrar)
         self.port: int = self._server.add_insecure_port(address)
-        self._sweep = Ticker("health", 0.25, lambda: _swept(self.room))
+        self._sweep = Ticker("health", 0.25, lambda: _swept(self.deadlines))
 
     def start(self) -> None:
         """Serve."""
@@ -76,7 +76,7 @@ class _CrowdedRegistrar:
     """Registers the two methods as ones that take a stream of requests, so that the wait for
     theirs is bounded."""
 
-    def __init__(self, server: grpc.Server, waiting: Waiting, crowded: str) -> None:
+    def __init__(self, server: grpc.Server, waiting: CallDeadlines, crowded: str) -> None:
         self._server = server
         self._waiting = waiting
         self._crowded = health_pb2.HealthCheckRequest(service=crowded)
@@ -135,5 +135,5 @@ class _CrowdedRegistrar:
         return run
 
 
-def _swept(waiting: Waiting) -> None:
+def _swept(waiting: CallDeadlines) -> None:
     waiting.sweep()

@@ -16,7 +16,7 @@ from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.enrol.authority import Bundle
 from capsign_adapter.enrol.enrolment import Enrolment, Identity, Issuer
-from capsign_adapter.front.address_places import AddressPlaces
+from capsign_adapter.front.address_quota import AddressQuota
 from capsign_adapter.front.guard import admit_call, answered
 from capsign_adapter.front.identity import demand_tls_1_3
 from capsign_adapter.front.peer_address import address_of
@@ -26,9 +26,9 @@ from capsign_adapter.sign.failures import failure_of
 class EnrolmentServicer(identity_pb2_grpc.EnrolmentServiceServicer):
     """First certificates. The caller is nobody until the cluster has vouched for the token."""
 
-    def __init__(self, enrolment: Enrolment, places: AddressPlaces, metrics: Metrics) -> None:
+    def __init__(self, enrolment: Enrolment, quota: AddressQuota, metrics: Metrics) -> None:
         self._enrolment = enrolment
-        self._places = places
+        self._quota = quota
         self._metrics = metrics
 
     def Enrol(self, request: pb.EnrolRequest, context: grpc.ServicerContext) -> pb.EnrolResponse:
@@ -39,7 +39,7 @@ class EnrolmentServicer(identity_pb2_grpc.EnrolmentServiceServicer):
     def _enrol(self, request: pb.EnrolRequest, context: grpc.ServicerContext) -> Identity:
         demand_tls_1_3(context)
         bounds.check(request)
-        with self._places.working(context):
+        with self._quota.working(context):
             address = address_of(context.peer())
             return self._enrolment.enrol(
                 request.certificate_request, request.service_account_token, address

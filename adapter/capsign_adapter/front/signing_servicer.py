@@ -15,9 +15,9 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.front.batch_watch import BatchWatch
+from capsign_adapter.front.batch_telemetry import BatchTelemetry
 from capsign_adapter.front.guard import answered, guarded
-from capsign_adapter.front.places import Places
+from capsign_adapter.front.peer_quota import PeerQuota
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.failures import failure_of
@@ -42,15 +42,15 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         resolutions: Resolutions,
         keys: PublicKeys,
         streams: Streams,
-        watch: BatchWatch,
-        places: Places,
+        watch: BatchTelemetry,
+        quota: PeerQuota,
         snapshots: Snapshots,
         barrier: RevocationBarrier,
     ) -> None:
         self._snapshots = snapshots
         self._barrier = barrier
         self._watch = watch
-        self._places = places
+        self._quota = quota
         self._pipeline = pipeline
         self._resolutions = resolutions
         self._keys = keys
@@ -60,14 +60,14 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.SignResponse]:
         """One answer for each batch, in order, until the caller leaves or the process drains."""
-        return self._places.taken(self._answers(requests, context), context)
+        return self._quota.taken(self._answers(requests, context), context)
 
     def _answers(
         self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.SignResponse]:
-        with self._places.stream(context) as peer, self._streams.joined(context):
+        with self._quota.stream(context) as peer, self._streams.joined(context):
             ticket = self._barrier.ticket(context.cancel)
-            for request in self._places.each(requests, context):
+            for request in self._quota.each(requests, context):
                 if isinstance(request, Unparsed):
                     yield pb.SignResponse(
                         batch_id=request.number, failure=request.failure().to_item()

@@ -222,8 +222,8 @@ AUTHORITY: Table[AuthorityState, AuthorityEvent] = Table(
         }
     ),
 )
-"""Of several active ones the newest signs, and all are trusted; `decide.authority` says when each
-moves.
+"""Of several active ones the newest signs, and all are trusted; `decide.authority_schedule` says
+when each moves.
 """
 
 

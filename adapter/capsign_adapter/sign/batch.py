@@ -21,7 +21,7 @@ from capsign_adapter.decide.budget import UsedUpError
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.model.intents import Committed, Draft, Verdict
 from capsign_adapter.model.lifecycle import IntentEvent, IntentState
-from capsign_adapter.sign.fair import Turn
+from capsign_adapter.sign.fair_scheduler import Turn
 from capsign_adapter.sign.revocation_barrier import ReleaseTicket
 from capsign_adapter.sign.scope import AdmittedGroup, HandleScope, Signable
 from capsign_adapter.sign.signing_threads import Patience

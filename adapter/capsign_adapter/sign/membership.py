@@ -16,7 +16,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.model.control import Laggard
-from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier, boot_ms
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
@@ -98,7 +98,7 @@ class CatchUp:
         snapshots: Snapshots,
         barrier: RevocationBarrier,
         membership: Membership,
-        changes: Changes,
+        changes: ChangeNotifier,
         clock: Callable[[], int] = boot_ms,
     ) -> None:
         self._snapshots = snapshots

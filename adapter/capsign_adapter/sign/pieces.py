@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from capsign_adapter.decide import cost
 from capsign_adapter.sign.batch import Item
-from capsign_adapter.sign.fair import TURN_US, Turn
+from capsign_adapter.sign.fair_scheduler import TURN_US, Turn
 from capsign_adapter.sign.scope import Signable
 
 PIECE = 32
@@ -23,7 +23,7 @@ def pieces(turn: Turn, signable: Signable, items: Sequence[Item]) -> Iterator[Se
     begin, number = 0, signable.row.number
     price = sum(cost.signature(number, key.signer.custody) for key in signable.keys)
     while begin < len(items):
-        alone = len(items) == 1 or not turn.company
+        alone = len(items) == 1 or not turn.contended
         most = max(1, ALONE_US // price if alone else min(PIECE, TURN_US // price))
         if not begin and most >= len(items):
             turn.spend(price * len(items))

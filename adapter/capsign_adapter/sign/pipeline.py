@@ -36,10 +36,10 @@ from capsign_adapter.sign.failures import failure_of
 from capsign_adapter.sign.pieces import PIECE, pieces
 from capsign_adapter.sign.refuse import Refusals
 from capsign_adapter.sign.revocation_barrier import ReleaseTicket
+from capsign_adapter.sign.scheduled_token import BatchScheduler
 from capsign_adapter.sign.scope import Signable
 from capsign_adapter.sign.signatures import Signatures
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.sign.token_turns import BatchTurns
 from capsign_adapter.store.errors import CommitUnknownError, EpochMovedError, StoreUnavailableError
 from capsign_adapter.store.ledger import floor_of
 
@@ -60,7 +60,7 @@ class Pipeline:
         charges: Charges,
         snapshots: Snapshots,
         store: LedgerAndLog,
-        turns: BatchTurns,
+        turns: BatchScheduler,
     ) -> None:
         self._retention_ms = policy.limits.intent_retention_ms
         self._admission = admission
@@ -125,7 +125,7 @@ class Pipeline:
                 self._refusals.group(batch, group, error)
             else:
                 self._sign(batch, group, signable)
-        turn.let_go()
+        turn.release()
         if batch.used_up_ms:
             with turn.aside():
                 pause(batch.used_up_ms)
@@ -172,5 +172,5 @@ class Pipeline:
                 self._refusals.all(batch, signable, some, ended)
                 continue
             self._signatures.make(batch, signable, some)  # 6
-            if len(batch.waiting) >= PIECE and batch.turn.company:
+            if len(batch.waiting) >= PIECE and batch.turn.contended:
                 self._commits.commit(batch)  # 7

@@ -100,7 +100,7 @@ class RevocationBarrier:
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
         self._floor = 0
-        self._inside: set[ReleaseTicket] = set()
+        self._active: set[ReleaseTicket] = set()
 
     def ticket(self, cancel: Callable[[], object]) -> ReleaseTicket:
         """A ticket for one stream or call; `cancel` ends that stream."""
@@ -115,7 +115,7 @@ class RevocationBarrier:
             if epoch < self._floor or ticket.closed:
                 return False
             ticket.epoch, ticket.deadline, ticket.authorized = epoch, deadline, False
-            self._inside.add(ticket)
+            self._active.add(ticket)
             return True
 
     def authorize_release(self, ticket: ReleaseTicket) -> bool:
@@ -158,7 +158,7 @@ class RevocationBarrier:
             self._leave(ticket)
 
     def _leave(self, ticket: ReleaseTicket) -> None:
-        self._inside.discard(ticket)
+        self._active.discard(ticket)
         waited_for = ticket.epoch < self._floor
         ticket.epoch = 0
         if waited_for:
@@ -172,7 +172,7 @@ class RevocationBarrier:
             now = self._clock()
             overdue = [
                 each
-                for each in self._inside
+                for each in self._active
                 if each.authorized and not each.cancelled and now >= each.deadline
             ]
             for ticket in overdue:
@@ -195,7 +195,7 @@ class RevocationBarrier:
                 self._floor = max(self._floor, epoch)
                 now = self._clock()
                 if not any(
-                    each.epoch < epoch and now < self._over_at(each) for each in self._inside
+                    each.epoch < epoch and now < self._over_at(each) for each in self._active
                 ):
                     return
                 self._changed.wait(_TICK_S)

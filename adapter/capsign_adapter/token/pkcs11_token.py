@@ -14,9 +14,9 @@ from capsign_adapter.token import encodings
 from capsign_adapter.token.interface import KeyAttributes, TokenUnavailableError
 from capsign_adapter.token.objects import Objects
 from capsign_adapter.token.profiles import profile_of
+from capsign_adapter.token.provision_lock import provision_lock
 from capsign_adapter.token.session import Session, Signing
 from capsign_adapter.token.settings import TokenSettings
-from capsign_adapter.token.turns import one_at_a_time
 from capsign_adapter.token.worker import TokenThread
 
 T = TypeVar("T")
@@ -126,7 +126,7 @@ class Pkcs11Token:
 
     def _make(self, label: str, maker: Callable[[bytes], None]) -> None:
         def in_turn() -> None:
-            with one_at_a_time(self._settings.pin_file, self._settings.call_timeout_s):
+            with provision_lock(self._settings.pin_file, self._settings.call_timeout_s):
                 # what another process made before our turn is seen only after a fresh login
                 self._session.renew()
                 self._objects.make(label, maker)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from capsign_adapter.decide.authority import Lives
+from capsign_adapter.decide.authority_schedule import Lifetimes
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.roll import Realm
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support.adapter_rig import APP, AdapterRig
 
-LIVES = Lives(svid_ms=60_000, authority_ms=600_000, propagation_ms=40_000)
+LIFETIMES = Lifetimes(svid_ms=60_000, authority_ms=600_000, propagation_ms=40_000)
 START = 1_800_000_000_000
 
 
@@ -40,7 +40,7 @@ class World:
     def __init__(self, rig: AdapterRig) -> None:
         self.rig = rig
         self.now = START
-        self.realm = Realm(rig.policy.trust_domain, rig.policy.digest, LIVES)
+        self.realm = Realm(rig.policy.trust_domain, rig.policy.digest, LIFETIMES)
         provision_all(rig.policy, rig.token, rig.store, START, self.realm)
 
     def replica(self, rig: AdapterRig | None = None) -> Authority:
@@ -87,7 +87,7 @@ def test_provision_makes_the_first_and_it_signs_at_once(world, authority):
         (Act.AUTHORITY_ACTIVATED, "authority/1"),
     ]
     issued = authority.issue(APP, SPKI, START)
-    assert (issued.authority, issued.not_after_ms) == (1, START + LIVES.svid_ms)
+    assert (issued.authority, issued.not_after_ms) == (1, START + LIFETIMES.svid_ms)
     assert authority.bundle().sequence == 1
     verify(issued, authority.bundle())
     assert (
@@ -97,7 +97,7 @@ def test_provision_makes_the_first_and_it_signs_at_once(world, authority):
 
 def test_a_store_without_an_authority_is_told_what_to_do(rig):
     with pytest.raises(SettingsError, match="capsign-adapter provision"):
-        Authority(rig.token, rig.store, Realm("capsign.test", bytes(32), LIVES))
+        Authority(rig.token, rig.store, Realm("capsign.test", bytes(32), LIFETIMES))
 
 
 def test_a_whole_roll(world, authority):
@@ -111,17 +111,17 @@ def test_a_whole_roll(world, authority):
         assert one.issue(APP, SPKI, world.now).authority == 1
         assert len(one.bundle().authorities) == 2
         assert one.bundle().sequence == 2
-    world.look(authority, LIVES.ripening_ms)
+    world.look(authority, LIFETIMES.activation_delay_ms)
     new = authority.issue(APP, SPKI, world.now)
     assert new.authority == 2
     # The other replica has not looked yet: what it signs is promised.
-    late = other.issue(APP, SPKI, world.now - LIVES.ripening_ms)
+    late = other.issue(APP, SPKI, world.now - LIFETIMES.activation_delay_ms)
     for issued in (old, late, new):
         for one in (authority, other):
             verify(issued, one.bundle())
     # Beyond the promise it has to ask, and is told who signs now.
-    assert other.issue(APP, SPKI, world.now + LIVES.svid_ms).authority == 2
-    world.look(other, LIVES.svid_ms + LIVES.step_ms + LIVES.margin_ms)
+    assert other.issue(APP, SPKI, world.now + LIFETIMES.svid_ms).authority == 2
+    world.look(other, LIFETIMES.svid_ms + LIFETIMES.step_ms + LIFETIMES.clock_skew_ms)
     assert world.states() == [AuthorityState.RETIRED, AuthorityState.ACTIVE]
     assert (other.bundle().sequence, len(other.bundle().authorities)) == (3, 1)
     assert world.acts()[2:] == [
@@ -133,7 +133,11 @@ def test_a_whole_roll(world, authority):
 
 def test_replicas_that_look_at_once_take_each_step_once(world):
     replicas = [world.replica()] + [world.replica(world.rig.beside()) for _ in range(3)]
-    for later in (2 * LIVES.authority_ms // 3, LIVES.ripening_ms, LIVES.svid_ms):
+    for later in (
+        2 * LIFETIMES.authority_ms // 3,
+        LIFETIMES.activation_delay_ms,
+        LIFETIMES.svid_ms,
+    ):
         world.now += later
         together = threading.Barrier(len(replicas))
 
@@ -161,7 +165,7 @@ def test_one_promise_serves_many(world, authority):
     world.rig.store.instead(promise_authority=lambda *a: calls.append(a) or real(*a))
     for _ in range(100):
         authority.issue(APP, SPKI, world.now)
-        world.now += LIVES.step_ms // 50
+        world.now += LIFETIMES.step_ms // 50
     assert len(calls) <= 3
 
 
@@ -260,7 +264,7 @@ def test_a_preparation_of_unknown_outcome_keeps_its_key(world, authority, error)
             world.realm,
             world.now,
         )
-    world.look(authority, LIVES.ripening_ms)
+    world.look(authority, LIFETIMES.activation_delay_ms)
     assert authority.issue(APP, SPKI, world.now).authority == 2
 
 
@@ -283,11 +287,11 @@ def test_a_replica_that_is_hours_ahead_moves_nothing_alone(world, authority):
     )
     ahead.look(lambda: world.now + HOURS)
     assert world.states() == [AuthorityState.ACTIVE, AuthorityState.PREPARED]
-    world.look(authority, LIVES.ripening_ms)
+    world.look(authority, LIFETIMES.activation_delay_ms)
     ahead.look(lambda: world.now + HOURS)
     assert world.states() == [AuthorityState.ACTIVE, AuthorityState.ACTIVE]
     verify(old, ahead.bundle())
-    world.now += LIVES.svid_ms + LIVES.step_ms + LIVES.margin_ms
+    world.now += LIFETIMES.svid_ms + LIFETIMES.step_ms + LIFETIMES.clock_skew_ms
     ahead.look(lambda: world.now + HOURS)
     assert world.states() == [AuthorityState.RETIRED, AuthorityState.ACTIVE], (
         "when its time has come it may as well do it"
@@ -307,16 +311,16 @@ def test_a_wait_begins_by_the_clock_that_all_share(world, authority):
     """A replica that is minutes behind published a successor, and for all others its wait was over
     at once.
     """
-    world.rig.store.instead(clock_ms=lambda: world.now + LIVES.ripening_ms)
-    world.look(authority, 2 * LIVES.authority_ms // 3)
-    assert world.rig.store.authorities()[-1].created_ms == world.now + LIVES.ripening_ms
+    world.rig.store.instead(clock_ms=lambda: world.now + LIFETIMES.activation_delay_ms)
+    world.look(authority, 2 * LIFETIMES.authority_ms // 3)
+    assert world.rig.store.authorities()[-1].created_ms == world.now + LIFETIMES.activation_delay_ms
 
 
 def test_a_deployment_that_was_off_for_years_signs_again(world, authority):
-    assert authority.remaining_s(world.now) == LIVES.authority_ms / 1000
-    assert authority.remaining_s(world.now + 20 * LIVES.authority_ms) == 0
-    world.look(authority, 20 * LIVES.authority_ms)
-    assert authority.remaining_s(world.now) == LIVES.authority_ms / 1000
+    assert authority.remaining_s(world.now) == LIFETIMES.authority_ms / 1000
+    assert authority.remaining_s(world.now + 20 * LIFETIMES.authority_ms) == 0
+    world.look(authority, 20 * LIFETIMES.authority_ms)
+    assert authority.remaining_s(world.now) == LIFETIMES.authority_ms / 1000
     issued = authority.issue(APP, SPKI, world.now)
     verify(issued, authority.bundle())
-    assert issued.not_after_ms == world.now + LIVES.svid_ms
+    assert issued.not_after_ms == world.now + LIFETIMES.svid_ms

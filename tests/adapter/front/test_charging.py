@@ -14,8 +14,8 @@ from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import charging
 from capsign_adapter.front.charging import AT_ONCE, ChargingRegistrar
-from capsign_adapter.sign.fair import Lane, Turns
-from capsign_adapter.sign.token_turns import TokenTurns
+from capsign_adapter.sign.fair_scheduler import FairQueue, FairScheduler
+from capsign_adapter.sign.scheduled_token import ScheduledToken
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -37,7 +37,7 @@ class Kept:
 @pytest.fixture
 def token():
     """Has nothing behind it: no call here asks it anything but to stand aside."""
-    return TokenTurns(None, Lane(1))
+    return ScheduledToken(None, FairQueue(1))
 
 
 @pytest.fixture
@@ -53,7 +53,12 @@ def register(monkeypatch, token):
     ) -> Callable[[Any, Any], Any]:
         policy, kept = parse_policy(POLICY.encode()), Kept()
         registrar = ChargingRegistrar(
-            kept, policy, Budget(policy, Buckets(lambda: 0), US_PER_SECOND), Turns(2), token, pause
+            kept,
+            policy,
+            Budget(policy, Buckets(lambda: 0), US_PER_SECOND),
+            FairScheduler(2),
+            token,
+            pause,
         )
         registrar.add_registered_method_handlers(
             "service", {name: grpc.unary_unary_rpc_method_handler(method)}

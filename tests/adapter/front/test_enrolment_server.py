@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import grpc
 import pytest
 from capsign_adapter.decide.rate import Buckets
-from capsign_adapter.front import address_places, enrolment_server, patience
+from capsign_adapter.front import address_quota, call_deadlines, enrolment_server
 from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.identity_servicer import IdentityServicer
 from capsign_evidence.leaf_reader import IdentityIssued, IdentityRefused
@@ -212,7 +212,7 @@ def test_who_does_not_send_the_request_is_hung_up_on(front, monkeypatch):
     """The headers of a call came and its request never does. Its thread is free again when the
     sweep finds it.
     """
-    monkeypatch.setattr(patience, "REQUEST_SECONDS", 0.0)
+    monkeypatch.setattr(call_deadlines, "REQUEST_SECONDS", 0.0)
     with front.raw() as connection:
         connection.sendall(_opening())
         assert _until(connection, _RST_OF_STREAM_1)
@@ -224,8 +224,8 @@ def test_one_address_cannot_hold_every_place(front, monkeypatch):
     """It opens a few calls and sends nothing; its next call is told so, and the threads that are
     left are for others.
     """
-    assert address_places.CALLS_OF_ONE_ADDRESS <= enrolment_server.THREADS // 8
-    monkeypatch.setattr(address_places, "CALLS_OF_ONE_ADDRESS", 2)
+    assert address_quota.CALLS_OF_ONE_ADDRESS <= enrolment_server.THREADS // 8
+    monkeypatch.setattr(address_quota, "CALLS_OF_ONE_ADDRESS", 2)
     held = [front.raw() for _ in range(2)]
     try:
         for connection in held:
@@ -238,8 +238,8 @@ def test_one_address_cannot_hold_every_place(front, monkeypatch):
 
 
 def test_an_address_that_calls_too_often_is_told_to_wait(front, monkeypatch):
-    monkeypatch.setattr(address_places, "CALLS_AT_ONCE", 3)
-    monkeypatch.setattr(address_places, "CALLS_PER_SECOND", 1)
+    monkeypatch.setattr(address_quota, "CALLS_AT_ONCE", 3)
+    monkeypatch.setattr(address_quota, "CALLS_PER_SECOND", 1)
     told = [refusal(front.enrol, "eyJ.eyJ.sig").reason for _ in range(3)]
     assert told == [reasons.REASON_SERVICE_TOKEN_REFUSED] * 3
     more = (
@@ -253,8 +253,8 @@ def test_an_address_waits_by_a_clock_that_nobody_sets():
     the clock on the wall.
     """
     now = 0
-    held = address_places.AddressPlaces(Buckets(lambda: now))
-    for _ in range(address_places.CALLS_AT_ONCE):
+    held = address_quota.AddressQuota(Buckets(lambda: now))
+    for _ in range(address_quota.CALLS_AT_ONCE):
         held._demand_rate("10.1.0.5")
     with pytest.raises(FailureError) as caught:
         held._demand_rate("10.1.0.5")
@@ -357,7 +357,7 @@ def _until(connection: ssl.SSLSocket, word: bytes) -> bytes:
 
 def _holding(front: Front, count: int) -> bool:
     """Wait until the server has that many calls that wait for their request."""
-    return _poll(lambda: len(front.server.places.room) == count)
+    return _poll(lambda: len(front.server.quota.deadlines) == count)
 
 
 def _poll(question) -> bool:

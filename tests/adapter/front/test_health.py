@@ -77,7 +77,7 @@ def test_no_descriptor_is_left():
     """In a process of its own, whose limit is low."""
     code = """
 import os, resource
-from capsign_adapter.sign.looks import at_descriptors
+from capsign_adapter.sign.health_checks import at_descriptors
 said = [at_descriptors()]
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 held = []

@@ -8,7 +8,7 @@ import ssl
 
 import grpc
 import pytest
-from capsign_adapter.front import room
+from capsign_adapter.front import capacity
 from capsign_wire.adapter.v1 import capability_pb2, capability_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -133,9 +133,9 @@ def test_connections_are_bounded_and_come_free_again(tmp_path, monkeypatch):
     """Somebody opens connections and says nothing: beyond the bound they are closed at once, and
     one that ends makes room.
     """
-    monkeypatch.setattr(room, "SHAKING_HANDS", 8)
+    monkeypatch.setattr(capacity, "SHAKING_HANDS", 8)
     small = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"), streams=4)
-    most = room.connections(room.raise_descriptors(), 4).main
+    most = capacity.connections(capacity.raise_descriptors(), 4).main
     certificate, key = small.authority.issue(APP).write(tmp_path, "many")
     context = ssl.create_default_context(cadata=small.authority.certificate.decode())
     context.load_cert_chain(certificate, key)

@@ -18,13 +18,13 @@ from capsign_adapter.decide.evidence_quota import MIB, REFUSAL_BYTES, EvidenceQu
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import guard
-from capsign_adapter.front.batch_watch import BatchWatch
+from capsign_adapter.front.batch_telemetry import BatchTelemetry
 from capsign_adapter.front.capability_servicer import MOST_NEWS, CapabilityServicer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
-from capsign_adapter.front.places import Places
+from capsign_adapter.front.peer_quota import PeerQuota
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
-from capsign_adapter.sign.changes import Changes
+from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
@@ -50,9 +50,9 @@ class Servicers:
         self.rig = rig
         self.who = APP
         monkeypatch.setattr(guard, "peer_of", lambda _: peer(self.who))
-        places, streams = Places(rig.policy, 32, Buckets(monotonic_ms), 100), Streams()
+        places, streams = PeerQuota(rig.policy, 32, Buckets(monotonic_ms), 100), Streams()
         barrier = RevocationBarrier(3000, 1000, lambda: rig.store.control().revocation_epoch)
-        watch = BatchWatch(Metrics(), PassingTracer())
+        watch = BatchTelemetry(Metrics(), PassingTracer())
         signing = SigningServicer(
             rig.pipeline,
             rig.resolutions,
@@ -69,7 +69,7 @@ class Servicers:
             rig.handles,
             rig.budget,
             rig.snapshots,
-            Changes(),
+            ChangeNotifier(),
             streams,
             places,
             lambda: 0,

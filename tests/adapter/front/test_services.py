@@ -12,7 +12,7 @@ import time
 import grpc
 import pytest
 from capsign_adapter.config import Control
-from capsign_adapter.front import places
+from capsign_adapter.front import peer_quota
 from capsign_adapter.sign.intent_time import FUTURE_MS
 from capsign_evidence import merkle
 from capsign_evidence.checkpoint import open_checkpoint
@@ -135,7 +135,7 @@ def test_unary_calls_at_work_hold_a_place_until_they_are_answered(tmp_path, monk
     """The store hangs and a workload goes on asking: calls whose request had come were not counted,
     and took every thread.
     """
-    monkeypatch.setattr(places, "calls_of_one_workload", lambda _: 3)
+    monkeypatch.setattr(peer_quota, "calls_of_one_workload", lambda _: 3)
     replica = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"))
     at_work, go_on = threading.Semaphore(0), threading.Event()
     resolve = replica.rig.store.resolve

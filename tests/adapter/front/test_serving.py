@@ -12,7 +12,7 @@ from contextlib import nullcontext
 
 import grpc
 import pytest
-from capsign_adapter.decide.authority import Lives
+from capsign_adapter.decide.authority_schedule import Lifetimes
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.roll import Realm
@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from support import ca
 from support.adapter_rig import APP
 
-LIVES = Lives(svid_ms=3_600_000, authority_ms=365 * 86_400_000, propagation_ms=600_000)
+LIFETIMES = Lifetimes(svid_ms=3_600_000, authority_ms=365 * 86_400_000, propagation_ms=600_000)
 ADAPTER = "spiffe://capsign.test/capsign/adapter"
 
 
@@ -50,7 +50,7 @@ class Place:
     def __init__(self, rig, client_ca=None) -> None:
         self.rig = rig
         self.ahead_ms = 0
-        self.realm = Realm(rig.policy.trust_domain, rig.policy.digest, LIVES)
+        self.realm = Realm(rig.policy.trust_domain, rig.policy.digest, LIFETIMES)
         provision_all(rig.policy, rig.token, rig.store, now_ms(), self.realm)
         self.authority = Authority(rig.token, rig.store, self.realm)
         self.serving = ServingCertificate(
@@ -137,10 +137,10 @@ def test_it_is_renewed_at_half_life_with_another_key(place):
     first = place.shown()
     place.serving.look()
     assert place.shown() == first
-    place.ahead_ms = LIVES.svid_ms // 2
+    place.ahead_ms = LIFETIMES.svid_ms // 2
     place.serving.look()
     second = place.shown()
-    assert LIVES.svid_ms - 60_000 < place.serving.remaining_s() * 1000 <= LIVES.svid_ms
+    assert LIFETIMES.svid_ms - 60_000 < place.serving.remaining_s() * 1000 <= LIFETIMES.svid_ms
     assert second.public_key() != first.public_key()
     assert second.not_valid_after_utc - first.not_valid_after_utc >= datetime.timedelta(minutes=29)
 
@@ -159,7 +159,7 @@ def test_a_clock_that_was_ahead_for_a_while_leaves_no_certificate_of_the_future(
 
 def test_a_token_that_is_gone_at_half_life_leaves_the_certificate_in_force(place):
     first = place.shown()
-    place.ahead_ms = LIVES.svid_ms // 2
+    place.ahead_ms = LIFETIMES.svid_ms // 2
     place.rig.token.lose()
     with pytest.raises(FailureError):
         place.serving.look()
@@ -176,7 +176,7 @@ def test_a_new_authority_is_believed_before_it_signs(place):
     )
     place.authority.look(now_ms)
     place.serving.look()
-    place.authority.look(lambda: now_ms() + LIVES.ripening_ms)  # it is active
+    place.authority.look(lambda: now_ms() + LIFETIMES.activation_delay_ms)  # it is active
     assert [row.state.name for row in place.authority.rows()] == ["ACTIVE", "ACTIVE"]
     for credential in (old, place.svid()):
         assert place.call(place.main, credential) == APP.encode()
@@ -190,12 +190,12 @@ def test_a_token_that_is_gone_keeps_nobody_from_being_believed(place):
         place.rig.store.authorities(), place.rig.token, place.rig.store, place.realm, now_ms()
     )
     place.authority.refresh()
-    place.ahead_ms = LIVES.svid_ms // 2
+    place.ahead_ms = LIFETIMES.svid_ms // 2
     place.rig.token.lose()
     with pytest.raises(FailureError):
         place.serving.look()
     place.rig.token.restore()
-    place.authority.look(lambda: now_ms() + LIVES.ripening_ms)  # it is active
+    place.authority.look(lambda: now_ms() + LIFETIMES.activation_delay_ms)  # it is active
     newcomer = place.svid()
     issuer = x509.load_pem_x509_certificate(newcomer.certificate).issuer.rfc4514_string()
     assert issuer == f"CN=capsign authority {successor.version}"
@@ -212,7 +212,7 @@ def test_a_file_that_cannot_be_read_keeps_the_certificate_from_nothing(rig, tmp_
     try:
         first = place.shown()
         file.unlink()
-        place.ahead_ms = LIVES.svid_ms // 2
+        place.ahead_ms = LIFETIMES.svid_ms // 2
         with pytest.raises(OSError, match="operators"):
             place.serving.look()
         assert place.shown() != first
@@ -245,7 +245,7 @@ def test_a_new_authority_is_believed_whatever_became_of_the_operators_ca(rig, tm
         place.authority.look(now_ms)
         with nullcontext() if how == "ended" else pytest.raises(OSError, match="operators"):
             place.serving.look()
-        place.authority.look(lambda: now_ms() + LIVES.ripening_ms)  # it is active
+        place.authority.look(lambda: now_ms() + LIFETIMES.activation_delay_ms)  # it is active
         assert place.call(place.main, place.svid()) == APP.encode()
     finally:
         place.close()

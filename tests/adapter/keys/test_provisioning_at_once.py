@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from capsign_adapter.decide.authority import Lives
+from capsign_adapter.decide.authority_schedule import Lifetimes
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.keys import provision
@@ -22,7 +22,7 @@ from support.fake_token import FakeToken
 
 NOW = 1_800_000_000_000
 RULES = parse_policy(POLICY.encode())
-REALM = Realm(RULES.trust_domain, RULES.digest, Lives(3_600_000, 31_536_000_000, 600_000))
+REALM = Realm(RULES.trust_domain, RULES.digest, Lifetimes(3_600_000, 31_536_000_000, 600_000))
 MAKING = (
     "labels",
     "generate_secret",

@@ -18,7 +18,7 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.sign import pipeline as pipeline_module
 from capsign_adapter.sign import signing_threads as signing_module
 from capsign_adapter.sign.clock import now_ms
-from capsign_adapter.sign.fair import Turn
+from capsign_adapter.sign.fair_scheduler import Turn
 from capsign_adapter.sign.pieces import PIECE
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenUnavailableError
@@ -404,7 +404,7 @@ def test_one_pod_does_not_use_up_the_rate_of_its_deployment(rig):
 
 def in_company(rig):
     """Somebody else is about: large batches are signed and committed in pieces."""
-    rig.turns.arrives(("else", "somebody", b"key"))
+    rig.scheduler.enter(("else", "somebody", b"key"))
 
 
 def test_where_others_are_about_a_large_batch_is_committed_in_pieces(rig):
@@ -667,7 +667,9 @@ def test_a_batch_that_is_kept_waiting_for_its_budget_keeps_nobody_else(rig, monk
     waited for it, in vain.
     """
     small = []
-    monkeypatch.setattr(pipeline_module, "pause", lambda _: small.append(rig.turns.small_ones))
+    monkeypatch.setattr(
+        pipeline_module, "pause", lambda _: small.append(rig.scheduler.small_active)
+    )
     while not small:
         rig.sign(
             *([b"m"] * 1024), handle=rig.handle(), context=signing_pb2.ContextSuffix(role="nobody")
@@ -681,7 +683,7 @@ def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig):
     """
     handle = rig.handle()
     reached, go_on, waiting = threading.Event(), threading.Event(), threading.Event()
-    true, aside = rig.token.hmac, rig.token_turns.aside
+    true, aside = rig.token.hmac, rig.scheduled_token.aside
     rig.commitments.for_tenant("demo")
 
     def hanging(label, data):
@@ -696,7 +698,7 @@ def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig):
             yield
 
     rig.token.instead(hmac=hanging)
-    rig.token_turns.instead(aside=seen)
+    rig.scheduled_token.instead(aside=seen)
     in_company(rig)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(rig.sign, b"m", handle=handle)
@@ -704,8 +706,8 @@ def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig):
         second = pool.submit(rig.sign, b"m", handle=handle)
         try:
             assert waiting.wait(30)
-            assert rig.turns.small.free == 2
-            assert rig.turns.small_ones == 1, "the one that is there for company"
+            assert rig.scheduler.small.free == 2
+            assert rig.scheduler.small_active == 1, "the one that is there for company"
         finally:
             go_on.set()
         assert first.result(30)[0].signatures
@@ -714,7 +716,7 @@ def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig):
 
 def test_whoever_asks_the_token_for_a_public_key_has_no_turn(rig):
     free, true = [], rig.token.public_key
-    rig.token.instead(public_key=lambda label: free.append(rig.turns.small.free) or true(label))
+    rig.token.instead(public_key=lambda label: free.append(rig.scheduler.small.free) or true(label))
     in_company(rig)
     context = signing_pb2.ContextSuffix(role="signer")
     (item,) = rig.sign(

@@ -8,7 +8,7 @@ import pytest
 from capsign_adapter.token.interface import TokenUnavailableError
 from capsign_adapter.token.open import TokenSettings
 from capsign_adapter.token.pin import PIN_MAX_LEN, PinFileError, read_pin
-from capsign_adapter.token.turns import one_at_a_time
+from capsign_adapter.token.provision_lock import provision_lock
 
 PIN = "p1n-5ecret"
 
@@ -90,12 +90,12 @@ def test_a_mounted_secret_that_others_can_read_is_refused(tmp_path, mode):
 def test_processes_take_turns_at_a_mounted_secret(tmp_path):
     path = mounted_secret(tmp_path)
     with (
-        one_at_a_time(path, 5),
+        provision_lock(path, 5),
         pytest.raises(TokenUnavailableError, match="making keys"),
-        one_at_a_time(path, 0),
+        provision_lock(path, 0),
     ):
         pass
-    with one_at_a_time(path, 0):
+    with provision_lock(path, 0):
         pass
 
 

@@ -1,0 +1,97 @@
+"""Who holds a place where nobody is known yet: the enrolment listener counts by the address that a
+connection comes from.
+
+It is the sibling of `peer_quota.PeerQuota`, which counts by certificate. Many pods can share one
+address (a node that rewrites senders' addresses), so the bounds leave room for a node that starts
+all its pods at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+from capsign_wire.failures import FailureError, abort
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.front.call_deadlines import CallDeadlines
+from capsign_adapter.front.identity import demand_tls_1_3
+from capsign_adapter.front.peer_address import address_of
+from capsign_adapter.sign.failures import failure_of
+
+CALLS_OF_ONE_ADDRESS = 8
+"""Calls of one address at once, from the headers to the answer."""
+
+CALLS_PER_SECOND, CALLS_AT_ONCE = 10, 120
+"""Calls of one address each second, and how many more after a pause: as many as a node has pods."""
+
+
+class AddressQuota:
+    """Counts what each address holds. Any thread may call any method."""
+
+    def __init__(self, rates: Buckets) -> None:
+        """`rates` are this one's own: they count calls."""
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+        self.deadlines = CallDeadlines()
+        """Who waits."""
+        self._rates = rates
+
+    @contextmanager
+    def waiting(self, context: grpc.ServicerContext, method: str) -> Iterator[None]:
+        """A place for a call that waits for its request, until `sweep` finds that it has waited too
+        long.
+        """
+        try:
+            demand_tls_1_3(context)
+            self._demand_rate(_name(context))
+            self._take(_name(context))
+        except Exception as error:  # the edge: nothing passes it untyped
+            abort(context, failure_of(error))
+        try:
+            with self.deadlines.of(context):
+                yield
+        finally:
+            self._leave(_name(context))
+
+    @contextmanager
+    def working(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """A place for a call that has its request. Raises FailureError OVERLOADED if there is
+        none.
+        """
+        self._take(_name(context))
+        try:
+            yield
+        finally:
+            self._leave(_name(context))
+
+    def sweep(self) -> int:
+        """End the calls that have waited too long for their request; how many."""
+        return self.deadlines.sweep()
+
+    def _demand_rate(self, name: str) -> None:
+        granted, wait_ms = self._rates.take(name, "", CALLS_PER_SECOND, CALLS_AT_ONCE, 1)
+        if not granted:
+            sentence = "This address enrols too often."
+            raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=wait_ms)
+
+    def _take(self, name: str) -> None:
+        with self._lock:
+            if self._held[name] >= CALLS_OF_ONE_ADDRESS:
+                sentence = f"This address has {CALLS_OF_ONE_ADDRESS} open calls."
+                raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=500)
+            self._held[name] += 1
+
+    def _leave(self, name: str) -> None:
+        with self._lock:
+            self._held[name] -= 1
+            if not self._held[name]:
+                del self._held[name]
+
+
+def _name(context: grpc.ServicerContext) -> str:
+    return str(address_of(context.peer()) or "")

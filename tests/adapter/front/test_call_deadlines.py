@@ -1,0 +1,84 @@
+"""What waits, and how long it may: without a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from capsign_adapter.decide.policy_load import parse_policy
+from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.front.call_deadlines import STREAM_SECONDS, CallDeadlines
+from capsign_adapter.front.peer_quota import PeerQuota
+from support.adapter_rig import POLICY
+
+
+@dataclass(eq=False)
+class Call:
+    """Stands for the context of a call."""
+
+    cancelled: bool = False
+
+    def cancel(self) -> bool:
+        self.cancelled = True
+        return True
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def room(clock):
+    return CallDeadlines(clock)
+
+
+def test_what_has_waited_for_its_time_is_ended_and_nothing_else(room, clock):
+    early, late, done = Call(), Call(), Call()
+    room.begin(early, 5.0)
+    room.begin(late, 30.0)
+    room.begin(done, 5.0)
+    room.end(done)
+    clock.now += 5.1
+    assert room.sweep() == 1
+    assert (early.cancelled, late.cancelled, done.cancelled) == (True, False, False)
+
+
+def test_relief_ends_what_has_waited_for_so_long_already(room, clock):
+    old, young = Call(), Call()
+    room.begin(old, 30.0)
+    clock.now += 0.4
+    room.begin(young, 30.0)
+    clock.now += 0.2
+    assert room.cancel_older_than(0.5) == 1
+    assert (old.cancelled, young.cancelled) == (True, False)
+    assert room.cancel_older_than(0.0) == 2
+    assert young.cancelled
+
+
+def test_a_stream_that_is_silent_for_long_is_ended(clock):
+    """It may hold half a message. While its batch is worked on it does not wait."""
+    places = PeerQuota(parse_policy(POLICY.encode()), 16, Buckets(lambda: 0), 100)
+    places.deadlines = CallDeadlines(clock)
+    call = Call()
+
+    def silent():
+        yield "first"
+        clock.now += STREAM_SECONDS + 0.1
+        assert places.sweep() == 1
+        yield "second"
+
+    for request in places.each(silent(), call):
+        if request == "first":
+            clock.now += 10 * STREAM_SECONDS  # a slow store
+            assert places.sweep() == 0
+            assert not call.cancelled
+    assert call.cancelled
+    assert len(places.deadlines) == 0

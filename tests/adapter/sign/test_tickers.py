@@ -1,0 +1,132 @@
+"""The replica's clockwork: how often what is called, and how it ends."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+from capsign_adapter.sign import tickers as module
+from capsign_adapter.sign.tickers import Periods, Ticker, tickers
+from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
+
+DAY_S = 86_400.0
+
+
+class Ledger:
+    """As much of a store as a collection sees: how many old rows there are, and how many at most
+    went at once.
+    """
+
+    def __init__(self, old: int, told_ms: int | None = None) -> None:
+        self.old = old
+        self.told_ms = told_ms
+        self.collected_at: list[int] = []
+        self.rounds: list[int] = []
+        self.done = threading.Event()
+
+    def clock_ms(self) -> int | None:
+        return self.told_ms
+
+    def collect_garbage(self, now_ms: int, retention_ms: int, limit: int) -> int:
+        self.collected_at.append(now_ms)
+        gone = min(limit, self.old)
+        self.old -= gone
+        self.rounds.append(gone)
+        if gone < limit:
+            self.done.set()
+        return gone
+
+
+def collecting(ledger: Ledger) -> Ticker:
+    """The ticker that collects, once a day."""
+    unused = {
+        "catch_up": SimpleNamespace(look=None),
+        "barrier": None,
+        "checkpoints": None,
+        "beat": None,
+        "sweeps": (),
+    }
+    periods = Periods(poll_s=1, checkpoint_s=1, collect_s=DAY_S, retention_ms=1)
+    made = tickers(ledger, **unused, periods=periods)
+    (ticker,) = (ticker for ticker in made if ticker.name == "collect")
+    return ticker
+
+
+@pytest.mark.parametrize(
+    ("old", "rounds"),
+    [
+        (0, [0]),
+        (7, [7]),
+        (MAX_COLLECTED, [MAX_COLLECTED, 0]),
+        (3 * MAX_COLLECTED + 7, [MAX_COLLECTED, MAX_COLLECTED, MAX_COLLECTED, 7]),
+    ],
+)
+def test_a_collection_goes_on_until_nothing_old_is_left(old, rounds):
+    """One round a minute took 10,000 intents: above 167 a second the ledger grew for ever."""
+    ledger = Ledger(old)
+    ticker = collecting(ledger)
+    ticker.start()
+    assert ledger.done.wait(10)
+    ticker.stop()
+    assert ledger.rounds == rounds
+
+
+@pytest.mark.parametrize(("mine_ms", "told_ms", "taken_ms"), [(5, None, 5), (5, 3, 3), (3, 5, 3)])
+def test_intents_are_forgotten_when_two_clocks_agree(monkeypatch, mine_ms, told_ms, taken_ms):
+    """A replica's node was two days ahead, and so were the agents there: their intents moved the
+    watermark, and everybody else's were refused as expired for two days.
+    """
+    monkeypatch.setattr(module, "now_ms", lambda: mine_ms)
+    ledger = Ledger(0, told_ms)
+    ticker = collecting(ledger)
+    ticker.start()
+    assert ledger.done.wait(10)
+    ticker.stop()
+    assert ledger.collected_at == [taken_ms]
+
+
+class Stop:
+    """In the place of a ticker's event: notes how long each wait would be, and stops it at the
+    last.
+    """
+
+    def __init__(self, waits: int) -> None:
+        self.waits: list[float] = []
+        self._most = waits
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        return len(self.waits) == self._most
+
+
+def run_through(ticker: Ticker, waits: int) -> list[float]:
+    """What the ticker waits, in this thread, until it is stopped in its wait number `waits`."""
+    stop = Stop(waits)
+    ticker.run(stop.wait)
+    return stop.waits
+
+
+def test_a_collection_with_much_left_to_do_gives_others_a_turn_and_can_be_stopped():
+    """A lock that is taken again as soon as it is free is never anybody else's; and the process may
+    end an hour's work before.
+    """
+    ledger = Ledger(10**9)
+    assert run_through(collecting(ledger), 2) == [module.MORE_SECONDS] * 2
+    assert len(ledger.rounds) == 2
+    assert not ledger.done.is_set()
+
+
+def test_a_call_that_fails_is_made_again_at_its_time_and_no_sooner():
+    """A store that is broken is not asked twenty times a second, whatever the last good round
+    said.
+    """
+    calls = []
+
+    def action() -> bool:
+        calls.append(None)
+        if len(calls) > 1:
+            raise OSError
+        return True
+
+    assert run_through(Ticker("test", DAY_S, action), 2) == [module.MORE_SECONDS, DAY_S]
