@@ -125,7 +125,7 @@ def test_what_is_refused_takes_nothing(held):
     room.
     """
     assert held.take_all("stream", APP, 200, each=20) == PLACES * 3 // 4
-    assert held.places.held.total() == 4 * PLACES * 3 // 4
+    assert held.quota.held.total() == 4 * PLACES * 3 // 4
 
 
 @pytest.mark.parametrize("kind", ["stream", "waiting", "working"])
