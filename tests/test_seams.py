@@ -34,13 +34,11 @@ BROKEN_ON_PURPOSE: dict[str, list[str]] = {
 
 LEFT: dict[str, tuple[int, int]] = {
     "adapter": (7, 37),
-    "agent": (27, 35),
     "cli": (0, 5),
     "client": (3, 6),
-    "contract": (2, 20),
+    "contract": (2, 15),
     "images": (0, 1),
-    "injector": (6, 7),
-    "support": (24, 0),
+    "support": (23, 0),
     "wire": (0, 1),
 }
 """Folder: how many are private, how many patched."""

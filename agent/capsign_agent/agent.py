@@ -45,6 +45,7 @@ from capsign_agent.sign.public_keys import PublicKeys
 from capsign_agent.sign.questions import Questions
 from capsign_agent.sign.refusals import Refusals
 from capsign_agent.tasks import Tasks, cancel
+from capsign_agent.timing import USUAL, Timing
 from capsign_agent.upstream.adapter_calls import AdapterCalls
 from capsign_agent.upstream.changeover import Changeover
 from capsign_agent.upstream.coalesce import Coalescer
@@ -55,11 +56,12 @@ from capsign_agent.upstream.streams import Reachability, StreamSetup
 class Agent:
     """One agent. `run` is its life."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, timing: Timing = USUAL) -> None:
         """Takes the journal and the sockets' paths. Raises SettingsError, SocketError or
         JournalError.
         """
         self._config = config
+        self._timing = timing
         self.metrics = Metrics()
         self._tasks = Tasks(self._part_failed)
         self._stopping = asyncio.Event()
@@ -79,7 +81,7 @@ class Agent:
             lambda: self.renewal.fetch_soon(),
         )
         self.identity_events = IdentityEvents(lambda piece: self.journal.append(piece))
-        self.source = source_of(config, calls, self.identity_events)
+        self.source = source_of(config, calls, self.identity_events, timing)
         claims = [_claim(one) for one in config.sockets]
         self.journal = _begun_journal(config)
         self.handles = HandleRegistry(_socket_handles(one) for one in config.sockets)
@@ -89,14 +91,24 @@ class Agent:
         )
         changes = HandleChanges(self.handles, self.journal)
         self.renewal = Renewal(
-            self.handles, calls, changes, self.metrics, connected=lambda: self.reach.connected > 0
+            self.handles,
+            calls,
+            changes,
+            self.metrics,
+            connected=lambda: self.reach.connected > 0,
+            timing=timing,
         )
         self.watch = Watch(
-            calls, changes, self.renewal, keys.clear, self.source.authorities_changed
+            calls, changes, self.renewal, keys.clear, self.source.authorities_changed, timing
         )
         self.outcomes = OutcomeRecorder(self.journal, self.metrics, self.renewal.refused)
         self._changeover = Changeover(
-            config.upstream, self.connections, self.renewal, self._stream_setup(), self._part_failed
+            config.upstream,
+            self.connections,
+            self.renewal,
+            self._stream_setup(),
+            self._part_failed,
+            timing,
         )
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
         self.health = Health(
@@ -142,12 +154,13 @@ class Agent:
         `no_identity` says why.
         """
         now, upstream = time.time(), self.connections.current
-        nobody = not upstream.remaining_s(now)
+        by_certificate = self._timing.certificate_clock()
+        nobody = not upstream.remaining_s(by_certificate)
         checks = {
             "draining": self._stopping.is_set(),
             "no_identity": nobody,
             self.identity_events.last_error: nobody and bool(self.identity_events.last_error),
-            upstream.fault(now): bool(upstream.fault(now)),
+            upstream.fault(by_certificate): bool(upstream.fault(by_certificate)),
             "no_handles": not self.handles.usable(now),
             "no_upstream": self.reach.connected == 0,
             "upstream_silent": upstream.silent,
@@ -159,9 +172,13 @@ class Agent:
     @property
     def last_word(self) -> str:
         """Why it never had, or lost, its identity, and what to do about it; empty if it has one."""
-        if self.connections.current.remaining_s(time.time()) or not self.identity_events.last_error:
+        if self._remaining_s() or not self.identity_events.last_error:
             return ""
         return f"{self.identity_events.last_error} {self.identity_events.advice}".strip()
+
+    def _remaining_s(self) -> float:
+        """How long the certificate in use is good for; 0: it has ended, or there is none."""
+        return self.connections.current.remaining_s(self._timing.certificate_clock())
 
     def _stream_setup(self) -> StreamSetup:
         config = self._config.upstream
@@ -173,6 +190,7 @@ class Agent:
             # half leaves a caller with the default deadline time for the second try
             exchange_s=config.timeout_ms / 1000 / 2,
             connect_s=config.connect_timeout_ms / 1000,
+            timing=self._timing,
         )
 
     def _service(self, calls: AdapterCalls, keys: PublicKeys, turns: Turns) -> Service:
@@ -182,8 +200,10 @@ class Agent:
         questions = Questions()
         exchange = Exchange(self.coalescer, self.outcomes, inputs)
         return Service(
-            SigningPath(finder, inputs, Refusals(self.journal), exchange, self.metrics),
-            Lookups(calls, keys, self.journal, finder, questions),
+            SigningPath(
+                finder, inputs, Refusals(self.journal, self._timing), exchange, self.metrics
+            ),
+            Lookups(calls, keys, self.journal, finder, questions, self._timing),
             questions,
             finder,
             self.gate,
@@ -206,9 +226,7 @@ class Agent:
         gauge("capsign.room.used", lambda: self.servers.used)
         gauge("capsign.upstream.streams", lambda: self.reach.connected)
         gauge("capsign.handle.age", lambda: self.handles.age(clock()))
-        gauge(
-            "capsign.certificate.remaining", lambda: self.connections.current.remaining_s(clock())
-        )
+        gauge("capsign.certificate.remaining", self._remaining_s)
         self._telemetry = otel.start("capsign-agent", __version__, self.metrics, os.environ)
         self.servers.trace_with(self._telemetry.tracer)
 

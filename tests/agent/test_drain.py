@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
 
 import pytest
 from capsign_agent.agent import Agent
@@ -46,12 +45,12 @@ async def test_a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(
     "again_after_s", [0.05, 60.0], ids=["queued again", "not yet queued again"]
 )
 async def test_a_drain_does_not_say_that_a_signed_call_did_not_happen(
-    again_after_s: float, place: Home, adapter: FakeAdapter, monkeypatch: Any
+    again_after_s: float, place: Home, adapter: FakeAdapter
 ) -> None:
     """Signed, then no replica was left for the second try: a drain told the caller "unavailable"
     and wrote no outcome down.
     """
-    monkeypatch.setattr("capsign_agent.upstream.streams.AGAIN_AFTER_S", again_after_s)
+    place.hurry(second_try_s=again_after_s)
     dying = adapter.die_instead_of_answering()
     place.extra = "[limits]\ndrain_ms = 500"
     async with running(place) as agent:
@@ -69,7 +68,7 @@ async def test_a_drain_does_not_say_that_a_signed_call_did_not_happen(
 
 
 async def test_a_stream_that_breaks_late_in_a_drain_tells_its_callers(
-    place: Home, adapter: FakeAdapter, monkeypatch: Any
+    place: Home, adapter: FakeAdapter
 ) -> None:
     """The queue was closed, then a stream broke: its call was kept for a second try that never
     came, and heard nothing.
@@ -82,11 +81,9 @@ async def test_a_stream_that_breaks_late_in_a_drain_tells_its_callers(
         stub = place.stub()
         asked = asyncio.create_task(one(stub, (await first_handle(stub)).id))
         await until(lambda: adapter.signed)
-        close = agent.coalescer.fail_all
-        monkeypatch.setattr(
-            agent.coalescer, "fail_all", lambda *arguments: (close(*arguments), dying.start())
-        )
         agent.stop()
+        await until(lambda: agent.coalescer.closed)
+        dying.start()
         assert reason(await asked) == fail.REASON_ANSWER_LOST
     gate.set()
     await asyncio.to_thread(dying.join)

@@ -18,6 +18,7 @@ from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_home import Home, first_handle, running, until
 from support.fake_adapter import ALL, FakeAdapter
+from support.journals import kill, last_segment
 from support.signed import only_of
 
 
@@ -117,8 +118,8 @@ async def test_a_start_on_a_full_disk_delivers_what_is_there_and_then_signs(
     """
     last = Journal(place.journal, 1 << 20, os.urandom(16), 1_700_000_000_000)
     last.append(records.opened())
-    os.close(last._lock)
-    write, left = os.write, last._segment.path
+    kill(last, place.journal)
+    write, left = os.write, last_segment(place.journal)
 
     def write_if_room(descriptor: int, data: Any) -> int:
         if left.exists():

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from capsign_agent.identity.credentials import Credentials, checked
-from capsign_agent.identity.files import read
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from cryptography import x509
 from support.agent_home import until
@@ -25,19 +24,9 @@ WITHIN_S = 20.0
 @pytest.fixture(
     params=[FilesRig, KubernetesRig, WorkloadApiRig], ids=["files", "kubernetes", "workload-api"]
 )
-def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    monkeypatch.setattr("capsign_agent.identity.files.LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr("capsign_agent.identity.kubernetes.LOOK_AT_LEAST_EVERY_S", 0.01)
-    monkeypatch.setattr("capsign_agent.identity.kubernetes.SPREAD_S", 0.0)
-    for module in ("kubernetes", "workload_api"):
-        monkeypatch.setattr(f"capsign_agent.identity.{module}.backoff_s", lambda failures: 0.01)
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     root = Path(tempfile.mkdtemp(prefix="cs"))
-    reads: list[int] = []
-    monkeypatch.setattr(
-        "capsign_agent.identity.files.read", lambda config: reads.append(1) or read(config)
-    )
     one = request.param(root)
-    one.reads = reads
     yield one
     one.close()
     shutil.rmtree(root)

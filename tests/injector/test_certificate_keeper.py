@@ -25,12 +25,17 @@ class World:
         self.settings = server_settings.Server(propagation_s=600, look_s=30)
         self.kube = FakeKube(self.settings, lambda: self.now)
         self.access: dict[str, str] = {}
+        self.served: list[ServingTls] = []
+        """What each replica answers handshakes with."""
 
     def keeper(self, **changes: object) -> CertificateKeeper:
         import msgspec
 
         settings = msgspec.structs.replace(self.settings, **self.access, **changes)
-        return CertificateKeeper(settings, Cluster(settings), ServingTls(), clock=lambda: self.now)
+        self.served.append(ServingTls())
+        return CertificateKeeper(
+            settings, Cluster(settings), self.served[-1], clock=lambda: self.now
+        )
 
 
 @pytest.fixture
@@ -84,7 +89,7 @@ async def test_replicas_that_start_at_once_agree(world, replicas):
     await asyncio.gather(*(one.look() for one in keepers))
     assert world.kube.conflicts >= replicas - 1
     assert [one.fault() for one in keepers] == [None] * replicas
-    assert len({one._held.leaf.certificate for one in keepers}) == 1
+    assert len({tls.pair for tls in world.served}) == 1
     assert len(trusted(world)[0]) == 1
 
 

@@ -154,10 +154,10 @@ async def test_a_replica_is_not_ready_and_refuses_what_reaches_it_until_then(tmp
             "No adapter has confirmed the trust bundle: it has not been asked yet."
         ]
         with pytest.raises(NoTrustBundleError, match="No adapter has confirmed"):
-            one._review(rig.review({"capsign.dev/inject": "true"}))
+            one.answer_review(rig.review({"capsign.dev/inject": "true"}))
         await one.confirmation.look()
         assert one.health.faults() == []
-        assert one._review(rig.review({"capsign.dev/inject": "true"})).outcome == "injected"
+        assert one.answer_review(rig.review({"capsign.dev/inject": "true"})).outcome == "injected"
 
 
 async def test_where_identities_come_from_elsewhere_no_bundle_is_needed(tmp_path):
@@ -166,4 +166,4 @@ async def test_where_identities_come_from_elsewhere_no_bundle_is_needed(tmp_path
     )
     assert one.confirmation is None
     assert one.health.faults() == []
-    assert one._review(rig.review({"capsign.dev/inject": "true"})).outcome == "injected"
+    assert one.answer_review(rig.review({"capsign.dev/inject": "true"})).outcome == "injected"

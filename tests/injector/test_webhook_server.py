@@ -15,9 +15,9 @@ import aiohttp
 import pytest
 from capsign_injector.certificate.tls import ServingTls
 from capsign_injector.review import MAX_REVIEW_BYTES
-from capsign_injector.serve import connection, connections, webhook
 from capsign_injector.serve.connections import Connections
 from capsign_injector.serve.metrics import Metrics
+from capsign_injector.serve.patience import USUAL, Patience
 from capsign_injector.serve.webhook import NotAReviewError, NoTrustBundleError, Webhook
 from support import injector_rig as rig
 
@@ -36,17 +36,23 @@ class Answer:
 class Rig:
     """A webhook whose review can be held up."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(
+        self, patience: Patience = USUAL, certificate: bool = True, **settings: object
+    ) -> None:
         self.metrics = Metrics()
         self.tls = ServingTls()
         self.authority, self.leaf = rig.authority_and_leaf(int(time.time()), "localhost")
-        self.tls.load(self.leaf)
+        if certificate:
+            self.tls.load(self.leaf)
         self.settings = rig.server(**settings)
         self.raises: Exception | None = None
         self.entered = 0
-        self.webhook = Webhook(self.settings, self.review, MAX_REVIEW_BYTES, self.metrics)
+        self.webhook = Webhook(self.settings, self.review, MAX_REVIEW_BYTES, self.metrics, patience)
         self.listener = Connections(
-            self.webhook.handle, most=self.settings.max_connections, broken=self.broken
+            self.webhook.handle,
+            most=self.settings.max_connections,
+            broken=self.broken,
+            patience=patience,
         )
 
     def broken(self) -> None:
@@ -80,8 +86,8 @@ class Rig:
 
 
 @asynccontextmanager
-async def serving(**settings: object):
-    made = Rig(**settings)
+async def serving(patience: Patience = USUAL, certificate: bool = True, **settings: object):
+    made = Rig(patience, certificate, **settings)
     made.listener.listen("127.0.0.1", 0, made.tls.context)
     try:
         yield made
@@ -142,9 +148,8 @@ async def test_a_review_is_answered_and_the_connection_kept():
         "10 MiB",
     ],
 )
-async def test_what_is_no_review_is_refused_before_its_body_is_read(head, status, monkeypatch):
-    monkeypatch.setattr(connection, "LINGER_S", 0.05)
-    async with serving() as made:
+async def test_what_is_no_review_is_refused_before_its_body_is_read(head, status):
+    async with serving(Patience(linger_s=0.05)) as made:
         answer = await made.exchange(f"{head}\r\n".encode())
         assert answer.startswith(f"HTTP/1.1 {status} ".encode())
         assert b"Connection: close" in answer
@@ -198,9 +203,8 @@ async def test_an_unread_10_mib_body_does_not_keep_the_answer_away():
         assert made.entered == 0
 
 
-async def test_a_head_that_dribbles_ends(monkeypatch):
-    monkeypatch.setattr(connection, "HEAD_S", 0.05)
-    async with serving() as made:
+async def test_a_head_that_dribbles_ends():
+    async with serving(Patience(head_s=0.05)) as made:
         assert await made.exchange(HEAD.encode()) == b""
         assert made.metrics.broken_connections == 1
         # The same on a connection that was good once: a kept-alive one earns no more patience.
@@ -212,19 +216,16 @@ async def test_a_head_that_dribbles_ends(monkeypatch):
         writer.close()
 
 
-async def test_a_body_that_dribbles_is_answered(monkeypatch):
-    monkeypatch.setattr(webhook, "BODY_S", 0.05)
-    monkeypatch.setattr(connection, "LINGER_S", 0.05)
-    async with serving() as made:
+async def test_a_body_that_dribbles_is_answered():
+    async with serving(Patience(body_s=0.05, linger_s=0.05)) as made:
         answer = await made.exchange(f"{HEAD}Content-Length: 20\r\n\r\n{{".encode())
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert (made.webhook.reviews, made.webhook.bytes) == (0, 0)
         assert made.metrics.requests["slow"] == 1
 
 
-async def test_a_handshake_that_does_not_come_ends(monkeypatch):
-    monkeypatch.setattr(connections, "HANDSHAKE_S", 0.05)
-    async with serving() as made:
+async def test_a_handshake_that_does_not_come_ends():
+    async with serving(Patience(handshake_s=0.05)) as made:
         reader, writer = await asyncio.open_connection("localhost", made.listener.port)
         assert await reader.read() == b""
         writer.close()
@@ -300,8 +301,7 @@ async def test_what_a_review_raises_is_told_apart_and_never_quoted(error, status
 
 
 async def test_without_a_certificate_no_handshake_succeeds():
-    async with serving() as made:
-        made.tls._newest = None
+    async with serving(certificate=False) as made:
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await made.raw()
 
@@ -365,12 +365,11 @@ async def test_certificates_are_replaced_under_continuous_requests():
         assert made.metrics.broken_connections == 0
 
 
-async def test_a_drain_answers_what_is_on_its_way_and_then_listens_no_more(monkeypatch):
+async def test_a_drain_answers_what_is_on_its_way_and_then_listens_no_more():
     """One request is in work, one connection is made and silent yet, one waits in the kernel's
     queue: all three are answered.
     """
-    monkeypatch.setattr(connections, "LAST_WORDS_S", 0.3)
-    async with serving() as made:
+    async with serving(Patience(last_words_s=0.3)) as made:
         working, writer = await made.raw()
         writer.write(f"{HEAD}Content-Length: 2\r\n\r\n".encode())
         while made.webhook.reviews == 0:  # noqa: ASYNC110
@@ -396,9 +395,8 @@ async def test_a_drain_answers_what_is_on_its_way_and_then_listens_no_more(monke
             one.close()
 
 
-async def test_a_drain_ends_when_its_time_is_over(monkeypatch):
-    monkeypatch.setattr(connections, "LAST_WORDS_S", 0.01)
-    async with serving() as made:
+async def test_a_drain_ends_when_its_time_is_over():
+    async with serving(Patience(last_words_s=0.01)) as made:
         _, writer = await made.raw()
         writer.write(f"{HEAD}Content-Length: 2\r\n\r\n".encode())
         while made.webhook.reviews == 0:  # noqa: ASYNC110
@@ -418,10 +416,6 @@ async def test_it_listens_where_it_is_told(host, family, version_6, monkeypatch)
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: version_6)
     made = Rig()
     made.listener.listen(host, 0, None)
-    listening = made.listener._socket
-    assert listening is not None
     every_address = "0.0.0.0"  # noqa: S104 - that is what is asked for
-    assert listening.getsockname()[0] == (
-        every_address if host is None and not version_6 else family
-    )
+    assert made.listener.address[0] == (every_address if host is None and not version_6 else family)
     await made.listener.drain(0.0)

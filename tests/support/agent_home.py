@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import grpc.aio
 from capsign_agent import config as configuration
 from capsign_agent.agent import Agent
+from capsign_agent.timing import USUAL
 from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from support.agent_pki import TestCa
@@ -31,6 +33,7 @@ class Home:
         self.health = root / "h" / "health.sock"
         self.journal = root / "j"
         self.ports = ports
+        self.timing = USUAL
         self.extra = ""
         self.journal_extra = ""
         self.upstream = ""
@@ -44,6 +47,10 @@ key_file = "{root}/tls/key.pem"
 """
         self.sockets = f'[[sockets]]\nname = "app"\npath = "{self.socket}"\n'
         ca.write(root / "tls")
+
+    def hurry(self, **changes: Any) -> None:
+        """The next agent waits otherwise; see `Timing`."""
+        self.timing = dataclasses.replace(self.timing, **changes)
 
     def write(self) -> Path:
         """The settings file."""
@@ -97,7 +104,7 @@ def home(ca: TestCa, *ports: int) -> Iterator[Home]:
 @contextlib.asynccontextmanager
 async def running(place: Home, *, ready: bool = True) -> AsyncIterator[Agent]:
     """An agent in this loop, drained at the end."""
-    agent = Agent(place.config())
+    agent = Agent(place.config(), place.timing)
     task = asyncio.create_task(agent.run())
     try:
         await until(lambda: not agent.faults() if ready else place.health.exists(), task)

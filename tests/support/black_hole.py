@@ -19,6 +19,8 @@ class BlackHole:
         self._target = (host, int(port))
         self._open = threading.Event()
         self._open.set()
+        self.swallowed = 0
+        """Connections that came while it swallowed."""
         self._connections: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -44,6 +46,7 @@ class BlackHole:
                 threading.Thread(target=self._join, args=(client,), daemon=True).start()
 
     def _join(self, client: socket.socket) -> None:
+        self.swallowed += not self._open.is_set()
         self._open.wait()
         try:
             server = socket.create_connection(self._target)

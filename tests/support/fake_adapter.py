@@ -79,6 +79,8 @@ class Faults:
     """A reason for IssueHandles and RenewHandles; 0: issue."""
     before_issue: Callable[[], object] = lambda: None
     """Before IssueHandles does anything."""
+    before_keys: Callable[[], object] = lambda: None
+    """Before GetPublicKeys does anything."""
 
 
 class BreakError(Exception):
@@ -335,6 +337,7 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
     def GetPublicKeys(
         self, request: signing_pb2.GetPublicKeysRequest, context: Any
     ) -> signing_pb2.GetPublicKeysResponse:
+        self.fake.faults.before_keys()
         versions = self.fake.keys(
             request.algorithm, request.context.SerializeToString(deterministic=True)
         )

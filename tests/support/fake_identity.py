@@ -39,6 +39,8 @@ class FakeIdentity:
         """A reason for Enrol and Renew; 0: issue."""
         self.spoil: Callable[[pb.Svid], None] = lambda svid: None
         """Changes an answer."""
+        self.requests: list[bytes] = []
+        """Certificate requests, as they came."""
         self.enrolled: list[str] = []
         """Tokens of Enrol, as they came, good and bad; `renewed` those of Renew."""
         self.renewed: list[str] = []
@@ -67,6 +69,7 @@ class FakeIdentity:
             )
 
     def issue(self, request: bytes, token: str, context: Any) -> pb.Svid:
+        self.requests.append(request)
         if self.refuse:
             abort(context, FailureError(self.refuse))
         if token not in self.good_tokens:

@@ -5,7 +5,6 @@ another, and to be hindered.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,14 @@ from capsign_agent import config as configuration
 from capsign_agent.identity.choose import source_of
 from capsign_agent.identity.credentials import Credentials
 from capsign_agent.identity.events import IdentityEvents
-from capsign_agent.identity.source import IdentitySource
+from capsign_agent.identity.source import IdentityError, IdentitySource
+from capsign_agent.timing import Timing
 from capsign_agent.upstream.adapter_calls import AdapterCalls
 from capsign_agent.upstream.generation import Generation
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_pki import TestCa
+from support.clocks import ShiftedClock
 from support.fake_adapter import FakeAdapter
 from support.fake_identity import FakeIdentity
 from support.fake_workload_api import FakeWorkloadApi, svid
@@ -37,6 +38,16 @@ path = "/nowhere/health.sock"
 """
 
 
+class CountedEvents(IdentityEvents):
+    """Counts what hinders, also what was said before."""
+
+    hindrances = 0
+
+    def hindered(self, error: IdentityError) -> None:
+        self.hindrances += 1
+        super().hindered(error)
+
+
 class Rig:
     """A source, its account, and the generation of connections that its latest credentials made."""
 
@@ -46,11 +57,12 @@ class Rig:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.records: list[Any] = []
-        self.identity_events = IdentityEvents(lambda piece: self.records.extend(piece.records))
+        self.identity_events = CountedEvents(lambda piece: self.records.extend(piece.records))
         self.upstream: Generation | None = None
         self.port = 1
-        self.reads: list[int] = []
-        """One for each time that files were read."""
+        self.clock = ShiftedClock()
+        self.made: list[IdentitySource] = []
+        """The sources that were asked for."""
 
     def section(self) -> str:
         """The identity sections of the settings."""
@@ -85,7 +97,16 @@ class Rig:
     def source(self) -> IdentitySource:
         config = self.config()
         self.upstream = Generation(config.upstream, None, Metrics())
-        return source_of(config, AdapterCalls(self._current, 5.0), self.identity_events)
+        timing = Timing(
+            certificate_clock=self.clock,
+            backoff_s=lambda failures: 0.01,
+            look_at_clock_s=0.01,
+            look_at_files_s=0.01,
+            spread_s=0.0,
+        )
+        calls = AdapterCalls(self._current, 5.0)
+        self.made.append(source_of(config, calls, self.identity_events, timing))
+        return self.made[-1]
 
     @contextlib.asynccontextmanager
     async def changes(self) -> AsyncIterator[AsyncIterator[Credentials]]:
@@ -135,7 +156,7 @@ class FilesRig(Rig):
         self.ca.write(self.root / "tls")
 
     def tries(self) -> int:
-        return len(self.reads)
+        return self.identity_events.hindrances
 
 
 class KubernetesRig(Rig):
@@ -150,22 +171,15 @@ class KubernetesRig(Rig):
         self.token = root / "token"
         self.token.write_text("token-1\n")
         self.targets = [f"127.0.0.1:{self.adapter.enrolment_port}"]
-        self.ahead_s = 0.0
-        """How far the agent's clock is ahead."""
 
     def section(self) -> str:
         return kubernetes_section(
             self.targets, self.token, self.bundle, self.root / "state" / "identity"
         )
 
-    def source(self) -> IdentitySource:
-        source: Any = super().source()
-        source._clock = lambda: time.time() + self.ahead_s
-        return source
-
     def replace(self) -> None:
         """More than half of the certificate's life goes by."""
-        self.ahead_s += self.identity.life.total_seconds() * 0.55
+        self.clock.ahead_s += self.identity.life.total_seconds() * 0.55
 
     def hinder(self) -> None:
         self.identity.refuse = fail.REASON_SERVICE_TOKEN_REFUSED

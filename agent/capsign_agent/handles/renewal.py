@@ -20,20 +20,17 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.backoff import LEAST_WAIT_S, MOST_S, backoff_s
+from capsign_agent.backoff import LEAST_WAIT_S, MOST_S
 from capsign_agent.handles.changes import HandleChanges
 from capsign_agent.handles.held import Held
 from capsign_agent.handles.registry import HandleRegistry
 from capsign_agent.handles.unavailable import NotYetError
+from capsign_agent.timing import USUAL, Timing
 
 T = TypeVar("T")
 
 RENEWAL_BYTES = bounds.ADAPTER_REQUEST_BYTES - 16 * 1024
 """Tokens that are renewed in one request, bytes."""
-LOOK_EVERY_S = 2.0
-"""How often a wait looks at the clock: it may have been set, or the node may have slept, and no
-timer notices either.
-"""
 LAST_WORD_S = 0.25
 """Of a caller's time, or a quarter of it where that is less: kept to tell that a wait was in vain.
 Who hears nothing takes the agent for dead, and a signature for one that may have been made.
@@ -64,6 +61,7 @@ class Renewal:
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
         connected: Callable[[], bool] = lambda: False,
+        timing: Timing = USUAL,
     ) -> None:
         """`connected` says whether an adapter is there to be waited for."""
         self._registry = registry
@@ -72,6 +70,7 @@ class Renewal:
         self._metrics = metrics
         self._clock = clock
         self._connected = connected
+        self._timing = timing
         self._failures = 0
         self._awaited = False
         self._tried = asyncio.Event()
@@ -154,7 +153,7 @@ class Renewal:
             self._awaited = False
             tried, self._tried = self._tried, asyncio.Event()
             tried.set()
-            wait_s = self._next_wait() if not self._failures else backoff_s(self._failures)
+            wait_s = self._timing.backoff_s(self._failures) if self._failures else self._next_wait()
             if await self._kicked(wait_s):
                 # Many refusals may arrive at once, and the adapter may refuse for a while: one
                 # fetch a moment is enough.
@@ -205,7 +204,9 @@ class Renewal:
         timer, at = loop.time() + wait_s, self._clock() + wait_s
         while (left_s := min(timer - loop.time(), at - self._clock())) > 0:
             with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(self._kick.wait(), min(left_s, LOOK_EVERY_S))
+                return await asyncio.wait_for(
+                    self._kick.wait(), min(left_s, self._timing.look_at_handles_s)
+                )
         return False
 
     def _all_usable(self) -> bool:
@@ -219,7 +220,7 @@ class Renewal:
             # while it waited for its turn, the question before it may have failed
             if not due or self._fetch_anew:
                 return
-            for asked in _in_requests({grant: self._registry.issued[grant].token for grant in due}):
+            for asked in in_requests({grant: self._registry.issued[grant].token for grant in due}):
                 response = await self._adapter.renew(list(asked.values()))
                 bounds.check(response)
                 self._renewed(asked, response)
@@ -248,7 +249,7 @@ class Renewal:
         return max(LEAST_WAIT_S, (at - self._clock()) * random.uniform(0.9, 1.0))
 
 
-def _in_requests(tokens: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
+def in_requests(tokens: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
     """Grants and their tokens, as many at a time as fit into one request."""
     part: dict[str, bytes] = {}
     size = 0

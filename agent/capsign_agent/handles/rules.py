@@ -43,6 +43,11 @@ class Rule:
         self._transcript = {context.transcript}
         self._remembered: dict[tuple[str, int, str, str, str], FullContext] = {}
 
+    @property
+    def remembered(self) -> int:
+        """How many contexts it remembers."""
+        return len(self._remembered)
+
     def full_context(
         self,
         purpose: str,

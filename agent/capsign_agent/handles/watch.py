@@ -10,9 +10,9 @@ from capsign_wire import bounds
 from capsign_wire.adapter.v1 import capability_pb2
 from capsign_wire.failures import FailureError
 
-from capsign_agent.backoff import backoff_s
 from capsign_agent.handles.changes import HandleChanges
 from capsign_agent.handles.renewal import Renewal
+from capsign_agent.timing import Timing
 
 
 class Adapter(Protocol):
@@ -31,6 +31,7 @@ class Watch:
         renewal: Renewal,
         policy_changed: Callable[[], None],
         authorities_changed: Callable[[int], None],
+        timing: Timing,
     ) -> None:
         """`policy_changed` is called when policy did, `authorities_changed` with each sequence of
         the trust bundle told.
@@ -40,6 +41,7 @@ class Watch:
         self._renewal = renewal
         self._policy_changed = policy_changed
         self._authorities_changed = authorities_changed
+        self._timing = timing
         self.policy = b""
         """The digest of the policy in force, as it was told last."""
 
@@ -56,7 +58,7 @@ class Watch:
                 failures += 1
             else:
                 failures += 1
-            await asyncio.sleep(backoff_s(failures))
+            await asyncio.sleep(self._timing.backoff_s(failures))
 
     def heed(self, told: capability_pb2.WatchResponse) -> None:
         """Act on one piece of news."""

@@ -15,19 +15,22 @@ from capsign_agent.identity.kubernetes import Adapter, KubernetesIdentity, read_
 from capsign_agent.identity.source import IdentityError, IdentitySource
 from capsign_agent.identity.trust import injected
 from capsign_agent.identity.workload_api import WorkloadApiIdentity, reachable
+from capsign_agent.timing import Timing
 from capsign_agent.writable import obstacle
 
 
-def source_of(config: Config, adapter: Adapter, events: IdentityEvents) -> IdentitySource:
+def source_of(
+    config: Config, adapter: Adapter, events: IdentityEvents, timing: Timing
+) -> IdentitySource:
     """Raises SettingsError if it cannot work as configured."""
     identity = config.identity
     if identity.kubernetes is not None:
         enrolment = Enrolment(identity.kubernetes.enrolment_targets, config.upstream)
-        return KubernetesIdentity(identity.kubernetes, enrolment, adapter, events)
+        return KubernetesIdentity(identity.kubernetes, enrolment, adapter, events, timing)
     if identity.workload_api is not None:
-        return WorkloadApiIdentity(identity.workload_api, events)
+        return WorkloadApiIdentity(identity.workload_api, events, timing)
     assert identity.files is not None  # `config` refuses settings without the section of the source
-    return FilesIdentity(identity.files, events)
+    return FilesIdentity(identity.files, events, timing)
 
 
 def check(config: Config, now: float) -> None:

@@ -15,18 +15,17 @@ from capsign_agent.config import Files
 from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
 from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.identity.source import IdentityError
-
-LOOK_EVERY_S = 2.0
-"""How often the files are looked at."""
+from capsign_agent.timing import Timing
 
 
 class FilesIdentity:
     """See `IdentitySource`."""
 
-    def __init__(self, config: Files, events: IdentityEvents) -> None:
+    def __init__(self, config: Files, events: IdentityEvents, timing: Timing) -> None:
         """Reads the files. Raises SettingsError."""
         self._config = config
         self._events = events
+        self._look_every_s = timing.look_at_files_s
         self._seen = _stamp(config)
         self._first = read(config)
 
@@ -34,7 +33,7 @@ class FilesIdentity:
         self._events.issued("files", self._first)
         yield self._first
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(self._look_every_s)
             now = _stamp(self._config)
             if now == self._seen:
                 continue

@@ -16,8 +16,7 @@ import contextlib
 import os
 import random
 import stat
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,7 +27,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.pem import written as pem_of
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.backoff import LEAST_WAIT_S, backoff_s
+from capsign_agent.backoff import LEAST_WAIT_S
 from capsign_agent.config import Kubernetes
 from capsign_agent.identity import request
 from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
@@ -36,14 +35,7 @@ from capsign_agent.identity.enrolment import Enrolment
 from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.identity.source import IdentityError
 from capsign_agent.identity.trust import TrustStore
-
-LOOK_AT_LEAST_EVERY_S = 60.0
-"""A machine that slept or whose clock was set is noticed this soon."""
-
-SPREAD_S = 5.0
-"""All agents hear of a new bundle at once, and each then opens new connections: they do so over
-this long.
-"""
+from capsign_agent.timing import Timing
 
 MAX_TOKEN_BYTES = 8192
 """Bound of EnrolRequest.service_account_token."""
@@ -87,14 +79,15 @@ class KubernetesIdentity:
         enrolment: Enrolment,
         adapter: Adapter,
         events: IdentityEvents,
-        clock: Callable[[], float] = time.time,
+        timing: Timing,
     ) -> None:
         """Reads what trust was kept. Raises SettingsError."""
         self._config = config
         self._enrolment = enrolment
         self._adapter = adapter
         self._events = events
-        self._clock = clock
+        self._timing = timing
+        self._clock = timing.certificate_clock
         self._trust = TrustStore(config.state_dir, config.bundle)
         self._announced = 0
         self._told = asyncio.Event()
@@ -113,7 +106,7 @@ class KubernetesIdentity:
             except IdentityError as error:
                 failures += 1
                 self._events.hindered(error)
-                await asyncio.sleep(max(error.retry_after_s, backoff_s(failures)))
+                await asyncio.sleep(max(error.retry_after_s, self._timing.backoff_s(failures)))
                 continue
             failures = 0
             yield held.credentials
@@ -215,8 +208,8 @@ class KubernetesIdentity:
                 return
             self._told.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), min(left_s, LOOK_AT_LEAST_EVERY_S))
-        await asyncio.sleep(random.uniform(0, SPREAD_S))
+                await asyncio.wait_for(self._told.wait(), min(left_s, self._timing.look_at_clock_s))
+        await asyncio.sleep(random.uniform(0, self._timing.spread_s))
 
 
 def read_token(path: Path) -> str:

@@ -21,12 +21,12 @@ from capsign_wire import channels, unix_socket
 from capsign_wire.pem import written as pem_of
 from capsign_wire.spiffe.workload import workload_pb2, workload_pb2_grpc
 
-from capsign_agent.backoff import backoff_s
 from capsign_agent.config import WorkloadApi
 from capsign_agent.identity import der
 from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
 from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.identity.source import IdentityError
+from capsign_agent.timing import Timing
 
 MAX_ANSWER_BYTES = 1024 * 1024
 CONNECT_S = 2.0
@@ -42,9 +42,10 @@ to send one.
 class WorkloadApiIdentity:
     """See `IdentitySource`."""
 
-    def __init__(self, config: WorkloadApi, events: IdentityEvents) -> None:
+    def __init__(self, config: WorkloadApi, events: IdentityEvents, timing: Timing) -> None:
         self._config = config
         self._events = events
+        self._timing = timing
 
     def authorities_changed(self, sequence: int) -> None:
         """Nothing: the Workload API sends the bundle when it changes."""
@@ -66,7 +67,7 @@ class WorkloadApiIdentity:
             except IdentityError as error:
                 self._events.hindered(error)
             failures += 1  # it ended without an error too: both mean that it has to be opened again
-            await asyncio.sleep(backoff_s(failures))
+            await asyncio.sleep(self._timing.backoff_s(failures))
 
     def _tell(self, before: Credentials | None, fresh: Credentials) -> None:
         if before is None:

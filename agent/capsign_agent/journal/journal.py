@@ -106,6 +106,11 @@ class Journal:
         return bool(self._backlog.segments) or self._records > 0
 
     @property
+    def promised(self) -> int:
+        """Records that room is kept for."""
+        return self._promised
+
+    @property
     def pressing(self) -> bool:
         """Whether the current segment holds more than routine."""
         return self._pressing

@@ -27,15 +27,9 @@ from capsign_agent.sign import hashing
 from capsign_agent.sign.answer_check import is_signed, longest_by_key
 from capsign_agent.sign.public_keys import Known, PublicKeys
 from capsign_agent.sign.questions import KEYS_US, RESOLVE_US, TAG_US, Questions
+from capsign_agent.timing import Timing
 
 T = TypeVar("T")
-
-ASK_AGAIN_S = 1.0
-"""A signature that does not verify under keys older than this is tried once more under fresh
-ones.
-"""
-
-"""States in which a version's signatures still count, NIST SP 800-57 part 1 section 7."""
 
 
 class Adapter(Protocol):
@@ -60,12 +54,14 @@ class Lookups:
         journal: Journal,
         finder: HandleFinder,
         questions: Questions,
+        timing: Timing,
     ) -> None:
         self._questions = questions
         self._finder = finder
         self._adapter = adapter
         self._keys = keys
         self._journal = journal
+        self._fresh_s = timing.keys_fresh_s
 
     async def public_keys(
         self, socket: SocketHandles, request: agent_pb2.GetPublicKeysRequest, timeout_s: float
@@ -106,7 +102,7 @@ class Lookups:
             )
         known = await self._known(scope, timeout_s)
         key = _verifying(known, request)
-        if key is None and known.fetched <= time.monotonic() - ASK_AGAIN_S:
+        if key is None and known.fetched <= time.monotonic() - self._fresh_s:
             known = await _within(self._keys.get(scope, newer_than=known.fetched), timeout_s)
             key = _verifying(known, request)
         if key is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 AT_ONCE, AT_ONCE_BESIDE_OTHERS = 8, 1
 """Questions of one socket that are under way; more wait."""
@@ -33,8 +33,13 @@ KEYS_US, RESOLVE_US, TAG_US = 1_400, 600, 700
 class Questions:
     """Of all sockets. For one event loop."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._clock = clock
+        self._sleep = sleep
         self._seen: dict[str, float] = {}
         """When each socket's last call came."""
         self._under_way: Counter[str] = Counter()
@@ -87,7 +92,7 @@ class Questions:
         above = self._cost[socket] * len(self._seen) > self._cost.total()
         self._cost[socket] += cost_us
         if above and self.crowded:
-            await asyncio.sleep(LATER_S)
+            await self._sleep(LATER_S)
 
     @property
     def _most(self) -> int:

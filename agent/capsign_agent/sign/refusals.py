@@ -14,18 +14,22 @@ from capsign_agent.handles.rate import RateLimit
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.sign.group_work import GroupWork
+from capsign_agent.timing import Timing
 
-REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, REFUSAL_LATER_S = 100, 1024, 0.25
-"""Items of one socket that may be refused in a second, and at once; what is above that hears of it
-so many seconds later.
+REFUSALS_PER_SECOND, REFUSALS_AT_ONCE = 100, 1024
+"""Items of one socket that may be refused in a second, and at once; of what is above that it hears
+later.
 """
 
 
 class Refusals:
     """For all sockets. For one event loop."""
 
-    def __init__(self, journal: Journal, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, journal: Journal, timing: Timing, clock: Callable[[], float] = time.time
+    ) -> None:
         self._journal = journal
+        self._later_s = timing.refusal_later_s
         self._clock = clock
         self._rates: dict[str, RateLimit] = {}
 
@@ -44,7 +48,7 @@ class Refusals:
         if self._over(socket, len(piece.records)):
             # refusals cost the loop that serves all sockets
             left = deadline - asyncio.get_running_loop().time()
-            await asyncio.sleep(max(0.0, min(REFUSAL_LATER_S, left)))
+            await asyncio.sleep(max(0.0, min(self._later_s, left)))
 
     def _over(self, socket: str, items: int) -> bool:
         now = self._clock()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 
-from capsign_agent.backoff import backoff_s
 from capsign_agent.config import Upstream as UpstreamConfig
 from capsign_agent.handles.renewal import Renewal
 from capsign_agent.identity.source import IdentitySource
 from capsign_agent.tasks import Tasks, cancel
+from capsign_agent.timing import Timing
 from capsign_agent.upstream.adapter_calls import AdapterCalls
 from capsign_agent.upstream.connections import Connections
 from capsign_agent.upstream.generation import Generation
@@ -31,6 +30,7 @@ class Changeover:
         renewal: Renewal,
         setup: StreamSetup,
         failed: Callable[[], None],
+        timing: Timing,
     ) -> None:
         """`failed` is called when a stream or a change ends by an exception."""
         self._config = config
@@ -38,6 +38,7 @@ class Changeover:
         self._connections = connections
         self._renewal = renewal
         self._setup = setup
+        self._timing = timing
         self._streams: list[SignStream] = []
         self._stream_tasks = Tasks(failed)
         self._changes = Tasks(failed)
@@ -50,7 +51,12 @@ class Changeover:
                 # one that no adapter has accepted yet must not keep out the one that follows it
                 if change is not None:
                     await cancel({change})
-                fresh = Generation(self._config, credentials, self._connections.metrics)
+                fresh = Generation(
+                    self._config,
+                    credentials,
+                    self._connections.metrics,
+                    clock=self._timing.certificate_clock,
+                )
                 if self._connections.current.targets:
                     change = self._changes.spawn(self._change(fresh))
                 # the first: at once, before anything asks over connections that are not there and
@@ -108,9 +114,9 @@ class Changeover:
                 logs.warning("credentials.not_accepted_yet", reason=error.row.name)
             else:
                 return
-            if not self._connections.current.remaining_s(time.time()):
+            if not self._connections.current.remaining_s(self._timing.certificate_clock()):
                 self._leave_for(fresh)
-            await asyncio.sleep(backoff_s(failures))
+            await asyncio.sleep(self._timing.backoff_s(failures))
 
     def _leave_for(self, fresh: Generation) -> None:
         """The old streams take no more work, and end; unary calls go over the new connections."""

@@ -148,6 +148,11 @@ class Coalescer:
         """This stream is idle."""
         self._parked.append(taker)
 
+    @property
+    def idle_streams(self) -> int:
+        """How many streams wait for something to take."""
+        return len(self._parked)
+
     def unpark(self, taker: Taker) -> None:
         """This stream is idle no more, or gone."""
         if taker in self._parked:

@@ -102,10 +102,12 @@ class Generation:
         held: Credentials | None,
         metrics: Metrics,
         why_no_identity: Callable[[], str] = lambda: "",
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`why_no_identity` says why there are no credentials yet, where that is known."""
         self.config = config
         self._why_no_identity = why_no_identity
+        self._clock = clock
         self._begins, self._ends = (held.begins, held.ends) if held is not None else (0.0, 0.0)
         self._said = ""
         """What gRPC said when a replica could not be reached the last time."""
@@ -191,13 +193,13 @@ class Generation:
         if not self._ends:
             why = self._why_no_identity()
             detail = f"The agent has no identity yet: {why}" if why else _NO_IDENTITY
-        elif not self.remaining_s(time.time()):
+        elif not self.remaining_s(self._clock()):
             detail = "The agent's own certificate has expired."
             if not self._told_expired:
                 self._told_expired = True
                 logs.error("credentials.expired")
-        elif time.time() < self._begins:
-            begins = f"it begins at {_moment(self._begins)}, and {_clock()}"
+        elif self._clock() < self._begins:
+            begins = f"it begins at {_moment(self._begins)}, and {self._says()}"
             detail = (
                 f"The agent's own certificate is not valid yet by its clock: {begins}. See to "
                 f"the clock of its node."
@@ -205,11 +207,11 @@ class Generation:
         elif "certificate is not yet valid" in self._said:
             detail = (
                 f"No adapter can be reached: its certificate is not valid yet, for "
-                f"{_clock()}. Set the clock that is wrong."
+                f"{self._says()}. Set the clock that is wrong."
             )
         elif "certificate has expired" in self._said:
             detail = (
-                f"No adapter can be reached: its certificate has ended, for {_clock()}. Renew "
+                f"No adapter can be reached: its certificate has ended, for {self._says()}. Renew "
                 f"it, or set the clock."
             )
         elif "address lookup failed" in self._said or "DNS resolution failed" in self._said:
@@ -220,6 +222,9 @@ class Generation:
         else:
             detail = "No adapter can be reached."
         return FailureError(failures_pb2.REASON_UPSTREAM_UNREACHABLE, detail, retry_after_ms=500)
+
+    def _says(self) -> str:
+        return f"this node's clock says {_moment(self._clock())}"
 
     def redial(self) -> list[Line]:
         """Try every replica now, over the first of its lines. Gives these lines."""
@@ -246,10 +251,6 @@ class Generation:
         """This one failed."""
         self.targets.remove(target)
         self.targets.append(target)
-
-
-def _clock() -> str:
-    return f"this node's clock says {_moment(time.time())}"
 
 
 def _moment(at: float) -> str:

@@ -24,6 +24,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_agent.timing import Timing
 from capsign_agent.upstream.batch import Batch
 from capsign_agent.upstream.call import Call
 from capsign_agent.upstream.coalesce import Coalescer
@@ -33,14 +34,7 @@ from capsign_agent.upstream.line import Line
 AFTER_BREAKS = Backoff(0.2, 5.0)
 GOOD_AFTER_S = 1.0
 """A stream that lived this long was wanted, even if nothing was asked of it."""
-IDLE_S = 10.0
-"""A stream that had nothing to do for so long is opened anew. The adapter ends one that is silent
-for
-three times as long, because it may hold half a message; it must not do so while a batch is on its
-way.
-"""
 MOST_ATTEMPTS = 2
-AGAIN_AFTER_S = 0.05
 
 
 class BatchRecorder(Protocol):
@@ -101,6 +95,7 @@ class StreamSetup:
     """How long an adapter may take to answer a batch."""
     connect_s: float
     """How long one attempt to connect may take."""
+    timing: Timing
 
 
 class SignStream:
@@ -116,6 +111,8 @@ class SignStream:
         self._batch_size = setup.metrics.histogram("capsign.batch.size")
         self._exchange_s = setup.exchange_s
         self._connect_s = setup.connect_s
+        self._idle_s = setup.timing.stream_idle_s
+        self._second_try_s = setup.timing.second_try_s
         self._woken: asyncio.Future[None] | None = None
         self._retired = False
         self._batches = 0
@@ -181,7 +178,7 @@ class SignStream:
         started = self._active_at = loop.time()
         self._stale = False
         self._age_timer = loop.call_later(
-            IDLE_S * random.uniform(0.8, 1.0), self._look_at_age, loop
+            self._idle_s * random.uniform(0.8, 1.0), self._look_at_age, loop
         )
         self._rest(False)
         try:
@@ -247,8 +244,8 @@ class SignStream:
         return True
 
     def _look_at_age(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End this stream if it has been idle for long; see IDLE_S."""
-        left = self._active_at + IDLE_S * 0.8 - loop.time()
+        """End this stream if it has been idle for long; see `Timing.stream_idle_s`."""
+        left = self._active_at + self._idle_s * 0.8 - loop.time()
         if left <= 0 and self._idle:
             self._stale = True
             self._stir()
@@ -281,9 +278,8 @@ class SignStream:
         if again:
             self._metrics.counter("capsign.retries").add("upstream")
             self._coalescer.rest(again)
-            # When a replica dies all of its streams do, but not all have noticed yet: the second
-            # try must not go to one of them.
-            asyncio.get_running_loop().call_later(AGAIN_AFTER_S, self._coalescer.again, again)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._second_try_s, self._coalescer.again, again)
 
 
 def streams_of(targets: list[Replica], setup: StreamSetup) -> list[SignStream]:

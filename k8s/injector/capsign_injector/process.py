@@ -59,7 +59,7 @@ class Injector:
             if server.certificate == "own"
             else mounted.MountedCertificate(server, self.tls)
         )
-        self.webhook = Webhook(server, self._review, review.MAX_REVIEW_BYTES, self.metrics)
+        self.webhook = Webhook(server, self.answer_review, review.MAX_REVIEW_BYTES, self.metrics)
         self.health = Health(self._faults, self.metrics)
         self.reviews = Connections(
             self.webhook.handle, most=affordable(server.max_connections), broken=self._broken
@@ -116,7 +116,8 @@ class Injector:
         self.webhook.close()
         logs.event("injector.stopped", in_time=in_time)
 
-    def _review(self, body: bytes) -> review.Answer:
+    def answer_review(self, body: bytes) -> review.Answer:
+        """What the webhook answers with. Raises NotAReviewError and NoTrustBundleError."""
         why, bundle = "", ""
         try:
             bundle = self.bundle.current() if self.settings.needs_bundle else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from collections.abc import Iterator
 
 import pytest
 from capsign_agent import process
@@ -54,16 +55,24 @@ async def test_whoever_resets_a_stream_is_asked_for_a_sign_of_life(
         writer.close()
 
 
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """So few descriptors that a socket has the least number of connections, which is given."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, files[1]))
+    yield process.connections_for(sockets=1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, files)
+
+
 async def test_connections_above_the_bound_are_hung_up_on(
-    place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+    place: Home, adapter: FakeAdapter, few_files: int
 ) -> None:
     """One container's idle connections took every descriptor: the others' calls found "the disk
     full", and the probe no agent.
     """
-    monkeypatch.setattr(process, "connections_for", lambda *_: 4)
     async with running(place):
         writers, heard = [], []
-        for _ in range(6):
+        for _ in range(few_files + 2):
             reader, writer = await asyncio.open_unix_connection(str(place.socket))
             writers.append(writer)
             writer.write(PREFACE)
@@ -71,6 +80,6 @@ async def test_connections_above_the_bound_are_hung_up_on(
                 heard.append(bool(await reader.read(64)))
             except ConnectionError:
                 heard.append(False)
-        assert heard == [True] * 4 + [False] * 2
+        assert heard == [True] * few_files + [False] * 2
         for writer in writers:
             writer.close()

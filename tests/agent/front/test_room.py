@@ -183,9 +183,7 @@ async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_h
         await until(lambda: memory.held == 0)
 
 
-async def test_an_answer_with_keys_is_weighed_too(
-    place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answer_with_keys_is_weighed_too(place: Home, adapter: FakeAdapter) -> None:
     """Sixty-four versions, each with its attestation, weighed as much as none: what was not read
     had no bound in bytes.
     """
@@ -200,22 +198,18 @@ async def test_an_answer_with_keys_is_weighed_too(
         size = (await stub.GetPublicKeys(asked)).ByteSize()
         assert size > 0
         await until(lambda: memory.held == 0)
-        held: list[int] = []
-        give = memory.release
-        monkeypatch.setattr(
-            memory, "release", lambda weighed: (held.append(weighed), give(weighed))
-        )
+        left = RPC_BYTES + weight(asked) + size
+        taken = memory.acquire(place.config().limits.call_bytes - left)
         await stub.GetPublicKeys(asked)
-        await until(lambda: memory.held == 0)
-        assert sum(held) == RPC_BYTES + weight(asked) + size
-        monkeypatch.setattr(memory, "_most", RPC_BYTES + weight(asked) + size - 1)
+        await until(lambda: memory.held == taken)
+        taken += memory.acquire(1)
         with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
             await stub.GetPublicKeys(asked)
-        await until(lambda: memory.held == 0)
+        await until(lambda: memory.held == taken)
 
 
 async def test_streams_on_which_nothing_is_asked_are_bounded_too(
-    place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+    place: Home, adapter: FakeAdapter
 ) -> None:
     """Four thousand of them took 100 MiB."""
     async with running(place) as agent:
@@ -223,15 +217,15 @@ async def test_streams_on_which_nothing_is_asked_are_bounded_too(
         await first_handle(stub)
         room = agent.servers.memory[0]
         await until(lambda: room.held == 0)
-        monkeypatch.setattr(room, "_most", 3 * RPC_BYTES)
+        taken = room.acquire(place.config().limits.call_bytes - 3 * RPC_BYTES)
         streams = [stub.SignStream() for _ in range(4)]
         await until(lambda: any(one.done() for one in streams))
         [refused] = [one for one in streams if one.done()]
         assert await refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert room.held == 3 * RPC_BYTES
+        assert room.held == taken + 3 * RPC_BYTES
         for one in streams:
             one.cancel()
-        await until(lambda: room.held == 0)
+        await until(lambda: room.held == taken)
 
 
 async def knots(act: Any) -> list[str]:

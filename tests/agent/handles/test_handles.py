@@ -195,7 +195,7 @@ def test_a_node_whose_clock_is_hours_ahead_is_told_that_its_clock_is(fake: FakeA
     held.replace(
         [fake.handle(Grant("a", life_s=900))], ahead, bytes(fake.mint.public_key.to_bytes())
     )
-    [handle] = held.sockets[0]._by_id
+    [handle] = [one.id for one in held.sockets[0].listed(NOW, 5.0)]
     for look in (
         lambda: held.sockets[0].find(handle, ahead + 60, 5.0),
         lambda: held.sockets[0].listed(ahead + 60, 5.0),

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,27 +14,32 @@ import pytest
 from capsign_agent.handles.changes import HandleChanges
 from capsign_agent.handles.narrow import Narrowing
 from capsign_agent.handles.registry import HandleRegistry
-from capsign_agent.handles.renewal import Renewal, _in_requests
+from capsign_agent.handles.renewal import Renewal, in_requests
 from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_agent.handles.watch import Watch
 from capsign_agent.journal.journal import Journal
+from capsign_agent.timing import Timing
 from capsign_wire import bounds
 from capsign_wire.adapter.v1 import capability_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_home import until
+from support.clocks import ShiftedClock
 
 LIFE_S = 900.0
 
 
-class Clock:
-    """The real one, set forward or back."""
+class WatchedRegistry(HandleRegistry):
+    """Counts how often it was asked how many handles are usable: `keep` does before it renews, and
+    goes on to its turn at the adapter at once.
+    """
 
-    ahead_s = 0.0
+    looks = 0
 
-    def __call__(self) -> float:
-        return time.time() + self.ahead_s
+    def usable(self, now: float) -> int:
+        self.looks += 1
+        return super().usable(now)
 
 
 class Adapter:
@@ -43,7 +47,7 @@ class Adapter:
     out what cannot be renewed.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: ShiftedClock) -> None:
         self.clock = clock
         self.grants = {"a", "b"}
         self.gate = asyncio.Event()
@@ -92,14 +96,19 @@ class Adapter:
 
 class Rig:
     def __init__(self, directory: Path) -> None:
-        self.clock = Clock()
+        self.clock = ShiftedClock()
         self.adapter = Adapter(self.clock)
         self.socket = SocketHandles("app", (), Narrowing((), "", 0))
-        self.book = HandleRegistry([self.socket])
+        self.book = WatchedRegistry([self.socket])
         self.journal = Journal(directory, 1 << 20, bytes(16), 1_700_000_000_000)
         changes = HandleChanges(self.book, self.journal, self.clock)
-        self.renewal = Renewal(self.book, self.adapter, changes, Metrics(), self.clock)
-        self.watch = Watch(self.adapter, changes, self.renewal, lambda: None, lambda _: None)
+        timing = Timing(backoff_s=lambda failures: 0.02, look_at_handles_s=0.02)
+        self.renewal = Renewal(
+            self.book, self.adapter, changes, Metrics(), self.clock, timing=timing
+        )
+        self.watch = Watch(
+            self.adapter, changes, self.renewal, lambda: None, lambda _: None, timing
+        )
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -116,12 +125,6 @@ class Rig:
 @pytest.fixture
 async def rig(tmp_path: Path) -> Rig:
     return Rig(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("capsign_agent.handles.renewal.backoff_s", lambda failures: 0.02)
-    monkeypatch.setattr("capsign_agent.handles.renewal.LOOK_EVERY_S", 0.02, raising=False)
 
 
 async def settled(rig: Rig) -> None:
@@ -243,11 +246,12 @@ async def test_what_was_asked_for_before_a_question_of_others_that_failed_is_ask
     with rig.keeping():
         await settled(rig)
         rig.adapter.gate.clear()
+        looks = rig.book.looks
         rig.renewal.fetch_soon()
         over = asyncio.create_task(rig.renewal.fetch(rig.adapter))
         await until(lambda: rig.adapter.asked == 2)
         # keep, which wants to renew what is due: nothing
-        await until(lambda: rig.renewal._asking._waiters)
+        await until(lambda: rig.book.looks > looks)
         rig.adapter.grants = {"a", "c"}
         over.cancel()
         rig.adapter.gate.set()
@@ -262,10 +266,11 @@ async def test_nothing_is_renewed_after_a_question_of_others_that_failed(rig: Ri
     with rig.keeping():
         await settled(rig)
         rig.adapter.gate.clear()
+        looks = rig.book.looks
         over = asyncio.create_task(rig.renewal.fetch(rig.adapter))
         await until(lambda: rig.adapter.asked == 2)
         rig.clock.ahead_s = LIFE_S * 0.6
-        await until(lambda: rig.renewal._asking._waiters)
+        await until(lambda: rig.book.looks > looks)
         over.cancel()
         rig.adapter.gate.set()
         await until(lambda: rig.adapter.asked == 3, seconds=5)
@@ -317,7 +322,7 @@ async def test_only_a_renewal_that_changes_nothing_is_routine(rig: Rig) -> None:
 @pytest.mark.parametrize("size", [1, 400, 4096])
 def test_tokens_are_renewed_as_many_at_a_time_as_a_request_takes(size: int) -> None:
     tokens = {f"grant-{number}": bytes(size) for number in range(256)}
-    parts = list(_in_requests(tokens))
+    parts = list(in_requests(tokens))
     assert {name: token for part in parts for name, token in part.items()} == tokens
     for part in parts:
         assert (

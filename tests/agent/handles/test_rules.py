@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from capsign_agent.handles.rules import Rule
+from capsign_agent.handles.rules import REMEMBERED, Rule
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
@@ -143,28 +143,23 @@ def test_what_is_remembered_is_what_would_be_decided(
         )
 
 
-def test_a_rule_remembers_within_bounds_and_no_transcript(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("capsign_agent.handles.rules.REMEMBERED", 2)
-    one = rule(two=True)
+def test_a_rule_remembers_within_bounds_and_no_transcript() -> None:
+    context = types.ContextRule(transcript=types.TRANSCRIPT_RULE_ALLOWED)
+    versions = [str(number) for number in range(REMEMBERED + 2)]
+    context.protocols.add(protocol="jwt", roles=["issuer"], versions=versions)
+    one = Rule("tokens", frozenset({alg.ALGORITHM_ES256}), context)
     for number in range(5):
         one.full_context(
             "",
             alg.ALGORITHM_ES256,
-            types.ContextSuffix(protocol="jwt", transcript=b"%d" % number * 32),
+            types.ContextSuffix(protocol_version="1", transcript=b"%d" % number * 32),
         )
-    assert not one._remembered
-    for protocol, role, version in (
-        ("jwt", "", ""),
-        ("tls", "client", "1"),
-        ("tls", "server", "1"),
-        ("tls", "client", "2"),
-    ):
-        one.full_context(
-            "",
-            alg.ALGORITHM_ES256,
-            types.ContextSuffix(protocol=protocol, role=role, protocol_version=version),
-        )
-        assert len(one._remembered) <= 2
+    assert one.remembered == 0
+    remembered = []
+    for version in versions:
+        one.full_context("", alg.ALGORITHM_ES256, types.ContextSuffix(protocol_version=version))
+        remembered.append(one.remembered)
+    assert remembered == [*range(1, REMEMBERED + 1), 1, 2]
 
 
 @pytest.mark.parametrize(

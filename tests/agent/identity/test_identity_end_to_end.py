@@ -8,6 +8,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,6 +23,7 @@ from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_home import Home, first_handle, home, running, until
 from support.agent_pki import TestCa
+from support.clocks import ShiftedClock
 from support.fake_adapter import FakeAdapter
 from support.fake_identity import FakeIdentity
 from support.fake_workload_api import FakeWorkloadApi, svid
@@ -42,18 +44,24 @@ def adapter(identity: FakeIdentity) -> Iterator[FakeAdapter]:
 
 
 @pytest.fixture
-def place(ca: TestCa, adapter: FakeAdapter, identity: FakeIdentity) -> Iterator[Home]:
+def place(
+    ca: TestCa, adapter: FakeAdapter, identity: FakeIdentity, clock: ShiftedClock
+) -> Iterator[Home]:
     with home(ca, adapter.port) as one:
+        one.hurry(
+            certificate_clock=clock,
+            backoff_s=lambda failures: 0.02,
+            look_at_clock_s=0.01,
+            spread_s=0.0,
+        )
         one.in_a_pod(adapter.enrolment_port, identity.active.pem)
         yield one
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("capsign_agent.identity.kubernetes.LOOK_AT_LEAST_EVERY_S", 0.01)
-    monkeypatch.setattr("capsign_agent.identity.kubernetes.SPREAD_S", 0.0)
-    for module in ("identity.kubernetes", "identity.workload_api", "handles.renewal"):
-        monkeypatch.setattr(f"capsign_agent.{module}.backoff_s", lambda failures: 0.02)
+@pytest.fixture
+def clock() -> ShiftedClock:
+    """By which the agent judges its certificates."""
+    return ShiftedClock()
 
 
 async def sign(stub: Any, handle: str) -> agent_pb2.SignResponse:
@@ -91,14 +99,13 @@ async def generation(agent: Agent, change: Any) -> None:
     await until(lambda: not agent.faults())
 
 
-def wake(agent: Agent, identity: FakeIdentity) -> None:
+def wake(clock: ShiftedClock, identity: FakeIdentity) -> None:
     """More than half of the certificate's life goes by, all at once. The next one lives longer: it
     is dated by the real clock.
     """
-    source: Any = agent.source
-    clock, passed_s = source._clock, identity.life.total_seconds() * 0.55
+    passed_s = identity.life.total_seconds() * 0.55
     identity.life *= 2
-    source._clock = lambda: clock() + passed_s
+    clock.ahead_s += passed_s
 
 
 async def test_a_pod_enrols_and_signs(
@@ -119,7 +126,8 @@ async def test_before_the_adapter_is_up_the_sockets_refuse_and_health_says_why(
     adapter.stop()
     place.upstream = "unreachable_after_ms = 0"
     async with running(place, ready=False) as agent:
-        await until(lambda: "UPSTREAM_UNREACHABLE" in agent.faults() and agent.health._probe)
+        probe = Path(f"{place.health}.probe")
+        await until(lambda: "UPSTREAM_UNREACHABLE" in agent.faults() and probe.exists())
         assert (
             await probed(place)
             == "NOT_SERVING no_identity UPSTREAM_UNREACHABLE no_handles no_upstream"
@@ -219,7 +227,7 @@ async def test_a_refusal_is_seen_in_health_log_and_evidence_and_is_no_end(
 
 
 async def test_a_new_certificate_costs_no_call(
-    place: Home, adapter: FakeAdapter, identity: FakeIdentity
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity, clock: ShiftedClock
 ) -> None:
     """Callers that never pause, across three renewals. Handles are bound to the key: one that is
     sent late would be refused.
@@ -238,7 +246,7 @@ async def test_a_new_certificate_costs_no_call(
         handle = (await first_handle(stub)).id
         callers = [asyncio.create_task(caller(stub, handle)) for _ in range(8)]
         for number in range(3):
-            await generation(agent, lambda: wake(agent, identity))
+            await generation(agent, lambda: wake(clock, identity))
             before = done
             await until(
                 lambda reached=before: done > reached + 20 or any(one.done() for one in callers)
@@ -256,13 +264,12 @@ async def test_a_new_certificate_costs_no_call(
 
 
 async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft(
-    place: Home, adapter: FakeAdapter, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity, clock: ShiftedClock
 ) -> None:
     """The store fails, the certificate changes, the store comes back: at no time may a handle be
     sent over the connections of another key. Handles of the new key were once taken while the old
     streams signed: calls were refused as stolen, finally.
     """
-    monkeypatch.setattr("capsign_agent.upstream.changeover.backoff_s", lambda failures: 0.4)
     stop, heard = asyncio.Event(), []
 
     async def caller(stub: Any, handle: str) -> None:
@@ -278,7 +285,7 @@ async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft
         adapter.tell(
             revocation_epoch=2, policy_digest=b"2" * 32
         )  # handles are to be asked for anew
-        wake(agent, identity)
+        wake(clock, identity)
         await until(lambda: identity.renewed)
         # longer than four tries: the new streams once took over without handles
         await asyncio.sleep(2.0)
@@ -293,41 +300,40 @@ async def test_a_new_certificate_while_no_handles_can_be_had_looks_like_no_theft
 
 
 async def test_a_certificate_that_no_adapter_takes_does_not_keep_out_the_next(
-    place: Home, adapter: FakeAdapter, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity, clock: ShiftedClock
 ) -> None:
     """Handles are refused under the second certificate for as long as it lives; the third is used
     though the second never was.
     """
-    monkeypatch.setattr("capsign_agent.upstream.changeover.backoff_s", lambda failures: 30.0)
+    place.hurry(backoff_s=lambda failures: 30.0)
     async with running(place) as agent:
         first = agent.connections.current
         adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE
-        wake(agent, identity)
+        wake(clock, identity)
         await until(lambda: identity.renewed)
         await asyncio.sleep(0.2)
         assert agent.connections.current is first
         adapter.faults.issue = 0
-        await generation(agent, lambda: wake(agent, identity))
+        await generation(agent, lambda: wake(clock, identity))
         assert len(identity.renewed) == 2
 
 
 async def test_when_the_old_certificate_ended_callers_hear_that_they_may_try_again(
-    place: Home, adapter: FakeAdapter, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity, clock: ShiftedClock
 ) -> None:
     """No handle of the new certificate can be had and the old one has ended: nothing is signed,
     nothing is refused for good, and evidence goes over the new connections.
     """
-    monkeypatch.setattr("capsign_agent.upstream.changeover.backoff_s", lambda failures: 0.02)
     place.upstream = "unreachable_after_ms = 0"
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
-        first: Any = agent.connections.current
+        first = agent.connections.current
         adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE
-        wake(agent, identity)
+        wake(clock, identity)
         await until(lambda: identity.renewed)
         assert (await sign(stub, handle)).signed.items
-        first._ends = 1.0
+        clock.ahead_s += first.remaining_s(clock()) + 1  # the next lives twice as long
         await until(lambda: agent.connections.current is not first and not agent.reach.connected)
         told = await refused(sign(stub, handle))
         assert told.outcome == fail.OUTCOME_UNAVAILABLE
@@ -338,7 +344,7 @@ async def test_when_the_old_certificate_ended_callers_hear_that_they_may_try_aga
 
 
 async def test_revocations_are_heard_after_a_renewal_too(
-    place: Home, adapter: FakeAdapter, identity: FakeIdentity
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity, clock: ShiftedClock
 ) -> None:
     """Closing the old connections cancels the Watch stream in a way that looks like the end of its
     task. It opens anew.
@@ -346,7 +352,7 @@ async def test_revocations_are_heard_after_a_renewal_too(
     async with running(place) as agent:
         await until(lambda: adapter.watchers)
         [before] = adapter.watchers
-        await generation(agent, lambda: wake(agent, identity))
+        await generation(agent, lambda: wake(clock, identity))
         await until(lambda: adapter.watchers and adapter.watchers[0] is not before)
         adapter.grants.clear()
         adapter.tell(revocation_epoch=1, policy_digest=bytes(32), dropped_grants=["tokens"])
@@ -354,7 +360,7 @@ async def test_revocations_are_heard_after_a_renewal_too(
 
 
 async def test_evidence_under_way_while_connections_change_arrives(
-    place: Home, adapter: FakeAdapter, identity: FakeIdentity
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity, clock: ShiftedClock
 ) -> None:
     """A batch hangs at the adapter when its connection is closed. It is sent again, and the one who
     sends lives on.
@@ -371,7 +377,7 @@ async def test_evidence_under_way_while_connections_change_arrives(
         adapter.faults.audit = hang
         await sign(stub, (await first_handle(stub)).id)
         await until(hanging.is_set)
-        await generation(agent, lambda: wake(agent, identity))
+        await generation(agent, lambda: wake(clock, identity))
         adapter.faults.audit = lambda _: 0
         gate.set()
         await until(
@@ -385,24 +391,23 @@ async def test_evidence_under_way_while_connections_change_arrives(
 
 
 async def test_a_question_under_way_while_connections_change_is_answered(
-    place: Home, adapter: FakeAdapter, identity: FakeIdentity, monkeypatch: pytest.MonkeyPatch
+    place: Home, adapter: FakeAdapter, identity: FakeIdentity, clock: ShiftedClock
 ) -> None:
-    hanging, gate, keys = threading.Event(), threading.Event(), adapter.keys
+    hanging, gate = threading.Event(), threading.Event()
 
-    def hang_once(*about: Any) -> Any:
+    def hang_once() -> None:
         if not hanging.is_set():
             hanging.set()
             gate.wait(20)
-        return keys(*about)
 
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
-        monkeypatch.setattr(adapter, "keys", hang_once)
+        adapter.faults.before_keys = hang_once
         ask = agent_pb2.GetPublicKeysRequest(handle_id=handle, algorithm=alg.ALGORITHM_ED25519)
         asked = stub.GetPublicKeys(ask)
         await until(hanging.is_set)
-        await generation(agent, lambda: wake(agent, identity))
+        await generation(agent, lambda: wake(clock, identity))
         assert len((await asked).keys) == 1
         gate.set()
 

@@ -20,6 +20,7 @@ from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import failures_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+from support.journals import kill, last_segment
 
 MAX = 1 << 20
 
@@ -32,13 +33,6 @@ def some(count: int) -> records.Piece:
     piece = records.Piece()
     records.intents(piece, [new_intent_id() for _ in range(count)], "tokens", 1, "app")
     return piece
-
-
-def abandon(journal: Journal) -> None:
-    """What kill -9 does: descriptors go, nothing else happens."""
-    os.close(journal._lock)
-    if journal._segment._fd >= 0:
-        os.close(journal._segment._fd)
 
 
 def fill(journal: Journal) -> int:
@@ -134,7 +128,7 @@ def test_what_was_written_survives_kill_9_and_is_delivered_under_its_own_boot(
     first.append(some(3))
     first.seal()
     first.append(some(4))
-    abandon(first)
+    kill(first, tmp_path)
     second = start(tmp_path, 2)
     second.append(some(1))
     second.seal()
@@ -150,8 +144,8 @@ def test_a_crash_at_every_byte_of_the_last_segment_leaves_whole_records(tmp_path
     journal = start(source)
     for count in (2, 1, 3):
         journal.append(some(count))
-    path = journal._segment.path
-    abandon(journal)
+    path = last_segment(source)
+    kill(journal, source)
     data = path.read_bytes()
     ends, at = [0], 0
     while at < len(data):
@@ -176,8 +170,8 @@ def test_a_flipped_bit_is_never_delivered(place: float) -> None:
     journal = start(root)
     journal.append(some(2))
     journal.append(some(2))
-    path = journal._segment.path
-    abandon(journal)
+    kill(journal, root)
+    path = last_segment(root)
     content = bytearray(path.read_bytes())
     bit = int(place * len(content) * 8)
     content[bit // 8] ^= 1 << bit % 8
@@ -194,7 +188,7 @@ def test_damage_in_the_middle_stops_the_agent_and_deletes_nothing(tmp_path: Path
         journal.append(some(2))
         journal.seal()
     first = journal.sealed()[0].path
-    abandon(journal)
+    kill(journal, tmp_path)
     os.truncate(first, 20)
     with pytest.raises(JournalError, match="Keep it for the auditor"):
         start(tmp_path, 2)
@@ -340,7 +334,7 @@ def test_a_life_that_begins_on_a_full_disk_writes_its_first_record_when_there_is
     """
     first = start(tmp_path)
     first.append(some(3))
-    abandon(first)
+    kill(first, tmp_path)
 
     def fail(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")

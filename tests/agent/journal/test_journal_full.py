@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from capsign_agent.journal.journal import Journal
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
@@ -61,22 +62,33 @@ async def test_refusals_without_end_at_one_socket_leave_the_others_room(
     assert outcomes(adapter).count(fail.OUTCOME_REFUSED) == told + 1
 
 
+def promise_all(journal: Journal) -> int:
+    """Reserve all the room there is; returns for how many calls."""
+    calls, step = 0, 1024
+    while step:
+        try:
+            journal.promise(step)
+            calls += step
+        except FailureError:
+            step //= 2
+    return calls
+
+
 async def test_resolving_needs_room_in_the_journal_too(place: Home, adapter: FakeAdapter) -> None:
     """Its record was written whatever the bound: whoever resolved on and on filled the disk."""
     adapter.faults.audit = lambda _: fail.REASON_STORE_UNAVAILABLE
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
-        room = agent.journal._room() // 448
-        agent.journal.promise(room)
+        calls = promise_all(agent.journal)
         resolve = agent_pb2.ResolveIntentRequest(handle_id=handle, intent_id=new_intent_id())
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.ResolveIntent(resolve)
         told = FailureError.from_rpc(caught.value)
         assert told is not None
         assert told.reason == fail.REASON_JOURNAL_FULL
-        agent.journal.forget(2 * room)
-        promised = agent.journal._promised
+        agent.journal.forget(2 * calls)
+        promised = agent.journal.promised
         assert (await stub.ResolveIntent(resolve)).HasField("never")
-        assert agent.journal._promised == promised
+        assert agent.journal.promised == promised
         adapter.faults.audit = lambda _: 0

@@ -18,6 +18,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_home import until
+from support.journals import kill
 
 
 class Adapter:
@@ -94,7 +95,7 @@ async def test_what_failed_is_sent_again_with_the_same_bytes(tmp_path: Path, fau
 
 async def test_a_life_that_is_refused_is_set_aside_whole_and_others_go_on(tmp_path: Path) -> None:
     first = journal(tmp_path, 1, 2)
-    os.close(first._lock)
+    kill(first, tmp_path)
     one, adapter, clock = journal(tmp_path, 2, 2), Adapter(fail.REASON_AUDIT_OUT_OF_ORDER), Clock()
     reports = reporter(one, adapter, clock)
     assert await reports.deliver()

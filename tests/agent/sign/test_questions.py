@@ -80,7 +80,7 @@ async def test_a_question_that_is_given_up_leaves_no_trace(asked: Questions) -> 
 
 
 async def test_who_costs_the_adapter_more_than_its_part_waits_and_the_others_do_not(
-    asked: Questions, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock,
 ) -> None:
     """Public keys of new transcripts in a loop used up what the adapter does for the pod, and a
     neighbour's question was answered every seventh time.
@@ -90,7 +90,8 @@ async def test_who_costs_the_adapter_more_than_its_part_waits_and_the_others_do_
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(questions.asyncio, "sleep", sleep)
+    asked = Questions(clock, sleep)
+    asked.calls("greedy")
     for _ in range(10):
         await asked.ask_adapter("greedy", 1_000)
     assert not slept, "nobody else is there"

@@ -5,16 +5,19 @@ places.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, NoReturn
 
 import pytest
 from capsign_agent.agent import Agent
-from capsign_agent.handles.scope import HandleScope
-from capsign_agent.sign.public_keys import Known, PublicKeys
+from capsign_agent.identity.credentials import Credentials
+from capsign_agent.identity.source import IdentitySource
 from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
+from capsign_wire.tracing import PassingTracer
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
 from capsign_wire.types.v1 import signing_pb2 as types
@@ -195,7 +198,7 @@ async def test_a_caller_that_leaves_takes_back_what_was_not_sent(
         stub = place.stub()
         handle = (await first_handle(stub)).id
         # with one of them both calls would be one batch
-        await until(lambda: len(agent.coalescer._parked) == 2)
+        await until(lambda: agent.coalescer.idle_streams == 2)
         busy = [asyncio.create_task(one(stub, handle)) for _ in range(2)]
         await until(lambda: len(adapter.requests) == 2)
         waiting = asyncio.create_task(one(stub, handle))
@@ -209,12 +212,12 @@ async def test_a_caller_that_leaves_takes_back_what_was_not_sent(
 
 @pytest.mark.parametrize("again_after_s", [0.05, 1.0], ids=["queued again", "not yet queued again"])
 async def test_a_caller_that_leaves_between_two_tries_leaves_an_outcome_on_record(
-    again_after_s: float, place: Home, adapter: FakeAdapter, monkeypatch: Any
+    again_after_s: float, place: Home, adapter: FakeAdapter
 ) -> None:
     """Signed, answer lost, caller gone before the second try: no outcome was written, its room in
     the journal stayed taken.
     """
-    monkeypatch.setattr("capsign_agent.upstream.streams.AGAIN_AFTER_S", again_after_s)
+    place.hurry(second_try_s=again_after_s)
     dying = adapter.die_instead_of_answering()
     async with running(place) as agent:
         stub = place.stub()
@@ -222,7 +225,7 @@ async def test_a_caller_that_leaves_between_two_tries_leaves_an_outcome_on_recor
         asked = asyncio.create_task(one(stub, handle))
         await until(lambda: adapter.signed and agent.reach.connected == 0)
         await asyncio.sleep(0.2)
-        assert agent.journal._promised
+        assert agent.journal.promised
         asked.cancel()
         await until(lambda: agent.gate.in_flight == 0)
         adapter.faults.before_answer = lambda _: None
@@ -230,7 +233,7 @@ async def test_a_caller_that_leaves_between_two_tries_leaves_an_outcome_on_recor
         adapter.start()
         await until(lambda: not agent.faults())
         assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
-        assert not agent.journal._promised
+        assert not agent.journal.promised
     assert outcomes(adapter) == [fail.OUTCOME_UNKNOWN, fail.OUTCOME_DONE]
     assert len(intents(adapter)) == 2
 
@@ -420,24 +423,22 @@ async def test_a_key_that_moves_under_ml_dsa_is_fetched_and_the_call_repeated_on
 
 
 async def test_a_caller_that_leaves_while_a_moved_key_is_fetched_has_nothing_sent(
-    place: Home, adapter: FakeAdapter, monkeypatch: Any
+    place: Home, adapter: FakeAdapter
 ) -> None:
     """Two groups, both keys moved: the first was sent again while the second key was fetched, and
     its caller then left. It was signed for nobody; where no adapter could be reached, it would have
     waited without a deadline.
     """
-    fetched: list[bytes] = []
-    reached, gate = asyncio.Event(), asyncio.Event()
-    real = PublicKeys._load
+    fetched: list[None] = []
+    reached, gate = threading.Event(), threading.Event()
 
-    async def load(keys: PublicKeys, context: HandleScope) -> Known:
-        fetched.append(context.suffix_bytes)
+    def hang_at_the_fourth() -> None:
+        fetched.append(None)
         if len(fetched) == 4:
             reached.set()
-            await gate.wait()
-        return await real(keys, context)
+            gate.wait(20)
 
-    monkeypatch.setattr(PublicKeys, "_load", load)
+    adapter.faults.before_keys = hang_at_the_fourth
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
@@ -452,7 +453,7 @@ async def test_a_caller_that_leaves_while_a_moved_key_is_fetched_has_nothing_sen
         await batch(stub, *groups())
         adapter.rotate(alg.ALGORITHM_ML_DSA_65)
         asked = asyncio.create_task(batch(stub, *groups()))
-        await asyncio.wait_for(reached.wait(), 20)
+        await until(reached.is_set)
         asked.cancel()
         await until(lambda: agent.gate.in_flight == 0)
         gate.set()
@@ -538,41 +539,52 @@ async def test_an_adapter_that_hangs_leaves_time_for_a_second_try(
     assert outcomes(adapter) == [fail.OUTCOME_DONE]
 
 
-async def test_a_part_that_fails_ends_the_agent_and_says_so(
-    place: Home, adapter: FakeAdapter, monkeypatch: Any
-) -> None:
-    async def fail_soon(_: Any) -> None:
+class DefectiveSource:
+    """Gives the identity of another source, and then has a defect."""
+
+    def __init__(self, good: IdentitySource) -> None:
+        self._good = good
+
+    async def changes(self) -> AsyncGenerator[Credentials, None]:
+        async with contextlib.aclosing(self._good.changes()) as changes:
+            yield await anext(changes)
         raise ValueError("a defect")
 
-    monkeypatch.setattr("capsign_agent.journal.reporter.Reporter.run", fail_soon)
+    def authorities_changed(self, sequence: int) -> None:
+        self._good.authorities_changed(sequence)
+
+
+async def test_a_part_that_fails_ends_the_agent_and_says_so(
+    place: Home, adapter: FakeAdapter
+) -> None:
     agent = Agent(place.config())
+    agent.source = DefectiveSource(agent.source)
     assert await asyncio.wait_for(agent.run(), 20) is False
     assert adapter.records[-1].kind == evidence_pb2.AUDIT_KIND_CLOSE
 
 
 async def test_a_defect_says_internal_and_nothing_of_itself(
-    place: Home, adapter: FakeAdapter, monkeypatch: Any
+    place: Home, adapter: FakeAdapter
 ) -> None:
-    async def broken(*_: Any) -> None:
-        raise ValueError("secret text")
+    class BrokenTracer(PassingTracer):
+        def span(self, *_: Any, **__: Any) -> NoReturn:
+            raise ValueError("secret text")
 
-    async with running(place):
+    async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
-        monkeypatch.setattr("capsign_agent.sign.path.SigningPath.sign", broken)
+        agent.servers.trace_with(BrokenTracer())
         answer = await one(stub, handle)
         assert reason(answer) == fail.REASON_INTERNAL
         assert isinstance(answer, FailureError)
         assert "secret" not in answer.detail
 
 
-async def test_verify_asks_again_before_it_says_no(
-    place: Home, adapter: FakeAdapter, monkeypatch: Any
-) -> None:
+async def test_verify_asks_again_before_it_says_no(place: Home, adapter: FakeAdapter) -> None:
     """The key was rotated after the agent had fetched it: a good signature must not be called bad
     for it.
     """
-    monkeypatch.setattr("capsign_agent.sign.lookups.ASK_AGAIN_S", 0.0)
+    place.hurry(keys_fresh_s=0.0)
     async with running(place):
         stub = place.stub()
         handle = (await first_handle(stub)).id
@@ -608,12 +620,12 @@ async def test_resolving_an_intent_that_never_was_is_final(
 
 
 async def test_streams_with_nothing_to_do_are_opened_anew_and_nobody_notices(
-    place: Home, adapter: FakeAdapter, monkeypatch: pytest.MonkeyPatch
+    place: Home, adapter: FakeAdapter
 ) -> None:
     """An adapter ends a stream that is silent for long, because it may hold half a message: ours
     never come to that.
     """
-    monkeypatch.setattr("capsign_agent.upstream.streams.IDLE_S", 0.05)
+    place.hurry(stream_idle_s=0.05)
     async with running(place):
         stub = place.stub()
         handle = (await first_handle(stub)).id

@@ -18,7 +18,8 @@ class ServingTls:
 
     def __init__(self) -> None:
         self._newest: ssl.SSLContext | None = None
-        self._loaded: Pair | None = None
+        self.pair: Pair | None = None
+        """What handshakes are answered with."""
         self.generation = 0
         """How many certificates were loaded."""
         self.context = _context()
@@ -35,11 +36,11 @@ class ServingTls:
         """Serve with this from the next handshake on; False if it is so already. Raises
         CertificateError and changes nothing.
         """
-        if pair == self._loaded:
+        if pair == self.pair:
             return False
         fresh = _context()
         _load(fresh, pair)
-        self._newest, self._loaded = fresh, pair
+        self._newest, self.pair = fresh, pair
         self.generation += 1
         return True
 

@@ -8,11 +8,7 @@ import asyncio
 
 from aiohttp import web
 
-HEAD_S = 10.0
-"""From the first byte of a request to the end of its head."""
-
-LINGER_S = 2.0
-"""How long the rest of a refused body is read and thrown away, so that the refusal arrives."""
+from capsign_injector.serve.patience import Patience
 
 MAX_LINE_BYTES = 4_096
 """Longest request line and longest field of a head."""
@@ -21,8 +17,7 @@ MAX_LINE_BYTES = 4_096
 class Owner(web.Server):
     """What a connection tells. `connections.Connections` is the one."""
 
-    keep_alive_s: float
-    """Longest idle time."""
+    patience: Patience
     live: set[Connection]
     """Connections whose handshake is over and that are not closed."""
     changed: asyncio.Event
@@ -47,8 +42,8 @@ class Connection(web.RequestHandler):
             owner,
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type] # aiohttp takes None for "no log"
-            keepalive_timeout=owner.keep_alive_s,
-            lingering_time=LINGER_S,
+            keepalive_timeout=owner.patience.keep_alive_s,
+            lingering_time=owner.patience.linger_s,
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
             max_headers=64,
@@ -68,7 +63,8 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if self._head_timer is None and self.idle_since is not None:
-            self._head_timer = asyncio.get_running_loop().call_later(HEAD_S, self.abort)
+            head_s = self._owner.patience.head_s
+            self._head_timer = asyncio.get_running_loop().call_later(head_s, self.abort)
         super().data_received(data)
 
     def begin(self) -> None:

@@ -17,25 +17,10 @@ from contextlib import suppress
 from aiohttp import web
 from capsign_wire import logs
 
-from capsign_injector.serve.connection import LINGER_S, Connection, Owner
+from capsign_injector.serve.connection import Connection, Owner
 from capsign_injector.serve.listening import listening
+from capsign_injector.serve.patience import USUAL, Patience
 from capsign_injector.serve.tls_transport import READ_BYTES, TlsTransport
-
-HANDSHAKE_S = 5.0
-"""Longest TLS handshake."""
-
-KEEP_ALIVE_S = 120.0
-"""Longest idle time. Above the 90 s of Go's client: the API server closes first, and never sends
-into what we have closed.
-"""
-
-ANSWER_S = 10.0
-"""Longest time for a caller to take its answer."""
-
-LAST_WORDS_S = 1.0
-"""After the listener closed: how long a connection that was just made may take to send its
-request.
-"""
 
 Handler = Callable[["web.BaseRequest"], Awaitable[web.StreamResponse]]
 
@@ -49,7 +34,7 @@ class Connections(Owner):
         *,
         most: int,
         broken: Callable[[], None],
-        keep_alive_s: float = KEEP_ALIVE_S,
+        patience: Patience = USUAL,
     ) -> None:
         super().__init__(self._handle)
         self._handler = handler
@@ -61,7 +46,7 @@ class Connections(Owner):
         self._read_into = bytearray(READ_BYTES)
         self._broken = broken
         self.live = set()
-        self.keep_alive_s = keep_alive_s
+        self.patience = patience
         self.changed = asyncio.Event()
         self.closing = False
         """Whether each answer ends its connection."""
@@ -78,10 +63,15 @@ class Connections(Owner):
         return len(self.live) + len(self._handshakes)
 
     @property
-    def port(self) -> int:
-        """Where it listens."""
+    def address(self) -> tuple[str, int]:
+        """Where it listens: host and port."""
         assert self._socket is not None
-        return int(self._socket.getsockname()[1])
+        host, port = self._socket.getsockname()[:2]
+        return str(host), int(port)
+
+    @property
+    def port(self) -> int:
+        return self.address[1]
 
     def listen(self, host: str | None, port: int, context: ssl.SSLContext | None) -> None:
         """Start. `host` None: every address. Raises OSError if the address cannot be had."""
@@ -100,10 +90,10 @@ class Connections(Owner):
             with suppress(asyncio.CancelledError):
                 await self._accepting
         self._take_the_rest()
-        await asyncio.sleep(min(LAST_WORDS_S, seconds))
+        await asyncio.sleep(min(self.patience.last_words_s, seconds))
         in_time = True
         try:
-            async with asyncio.timeout(max(0.0, seconds - LAST_WORDS_S)):
+            async with asyncio.timeout(max(0.0, seconds - self.patience.last_words_s)):
                 while self._handshakes or any(one.idle_since is None for one in self.live):
                     self.changed.clear()
                     await self.changed.wait()
@@ -121,7 +111,7 @@ class Connections(Owner):
             if self.closing:
                 answer.force_close()
             # Sent here and not by aiohttp afterwards, so that "busy" lasts until the answer is out.
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self.patience.answer_s):
                 await answer.prepare(request)
                 await answer.write_eof()
             return answer
@@ -181,9 +171,9 @@ class Connections(Owner):
         if self._context is None:
             await loop.connect_accepted_socket(self, accepted)
             return
-        tls = TlsTransport(self, self._context, self._read_into, close_s=LINGER_S)
+        tls = TlsTransport(self, self._context, self._read_into, close_s=self.patience.linger_s)
         try:
-            async with asyncio.timeout(HANDSHAKE_S):
+            async with asyncio.timeout(self.patience.handshake_s):
                 await loop.connect_accepted_socket(lambda: tls, accepted)
                 await tls.handshaken
         except OSError:  # no TLS, or none in time

@@ -16,12 +16,10 @@ from aiohttp import ClientError, hdrs, web
 from capsign_wire import logs
 
 from capsign_injector.serve.metrics import Metrics
+from capsign_injector.serve.patience import USUAL, Patience
 from capsign_injector.server_settings import Server
 
 PATH = "/inject"
-
-BODY_S = 10.0
-"""Longest time for the body of a request."""
 
 
 class Answer(Protocol):
@@ -68,12 +66,18 @@ class Webhook:
     """
 
     def __init__(
-        self, settings: Server, review: Review, max_body_bytes: int, metrics: Metrics
+        self,
+        settings: Server,
+        review: Review,
+        max_body_bytes: int,
+        metrics: Metrics,
+        patience: Patience = USUAL,
     ) -> None:
         self._settings = settings
         self._review = review
         self._max_body_bytes = max_body_bytes
         self._metrics = metrics
+        self._body_s = patience.body_s
         # One thread: reviews are Python all through, so more would only take turns. It leaves the
         # loop free for handshakes and probes, and its turn is handed out here so that nobody's work
         # is done whose caller has gone.
@@ -125,11 +129,11 @@ class Webhook:
         self.bytes += size
         try:
             try:
-                async with asyncio.timeout(BODY_S):
+                async with asyncio.timeout(self._body_s):
                     body = await request.content.readexactly(size)
             except TimeoutError:
                 raise _RefusedError(
-                    408, "slow", f"The body took longer than {BODY_S:.0f} seconds."
+                    408, "slow", f"The body took longer than {self._body_s:.0f} seconds."
                 ) from None
             return await self._reviewed(request, body)
         finally:
