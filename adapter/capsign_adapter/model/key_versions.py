@@ -19,7 +19,8 @@ class KeyVersionRow:
     version is published, so that its public keys can be derived and shown before they are used;
     one that is never published gets it at its activation. It counts up over all versions of the
     key and is never given twice. 0: none yet. `derived` tells a derivation root from a key pair
-    that signs in the token. `since_ms` is when it came into the state that it is in.
+    that signs in the token. `since_ms` is when it came into the state that it is in, `gone_ms` when
+    a destroyed one had been shown to be gone from the token.
     """
 
     tenant: str
@@ -35,11 +36,25 @@ class KeyVersionRow:
     derived: bool = True
     published_ms: int = 0
     since_ms: int = 0
+    gone_ms: int = 0
 
     @property
     def name(self) -> str:
         """As leaves and people name it: tenant/key/version."""
         return f"{self.tenant}/{self.key}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyClaim:
+    """Somebody makes this version of a key now: `holder` are 16 random bytes. After `until_ms`
+    others take the claim for abandoned.
+    """
+
+    tenant: str
+    key: str
+    version: int
+    holder: bytes
+    until_ms: int
 
 
 def moved(row: KeyVersionRow, event: KeyEvent, now_ms: int, next_activation: int) -> KeyVersionRow:
@@ -68,3 +83,13 @@ def moved(row: KeyVersionRow, event: KeyEvent, now_ms: int, next_activation: int
         activation_epoch=reserved or next_activation,
         since_ms=now_ms,
     )
+
+
+def gone(row: KeyVersionRow, now_ms: int) -> KeyVersionRow:
+    """A destroyed version once the token has shown that it holds nothing of it. Raises FailureError
+    ILLEGAL_TRANSITION for one that is not destroyed, or was shown before.
+    """
+    if not KEY_VERSION.is_final(row.state) or row.gone_ms:
+        detail = f"Version {row.version} of {row.key} is not destroyed, or is known to be gone."
+        raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
+    return replace(row, gone_ms=now_ms)

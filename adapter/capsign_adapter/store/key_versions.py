@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
-from capsign_adapter.model.key_versions import KeyVersionRow, moved
+from capsign_adapter.model.key_versions import KeyVersionRow, gone, moved
 from capsign_adapter.model.lifecycle import KeyEvent
-from capsign_adapter.store import log
+from capsign_adapter.store import key_claims, log
 from capsign_adapter.store.transaction import Head, Reader, Row, Transaction
 
 _COLUMNS = (
     "tenant, key_name, version, state, algorithms, label, check_value, created_ms, "
-    "activated_ms, activation_epoch, derived, published_ms, since_ms"
+    "activated_ms, activation_epoch, derived, published_ms, since_ms, gone_ms"
 )
 
 
@@ -40,6 +40,7 @@ def _row(row: Row) -> KeyVersionRow:
         derived,
         published_ms,
         since_ms,
+        gone_ms,
     ) = row
     return KeyVersionRow(
         tenant=tenant,
@@ -55,17 +56,24 @@ def _row(row: Row) -> KeyVersionRow:
         derived=bool(derived),
         published_ms=published_ms,
         since_ms=since_ms,
+        gone_ms=gone_ms,
     )
 
 
 def add(
-    tx: Transaction, head: Head, row: KeyVersionRow, leaf: Callable[[int], bytes], now_ms: int
+    tx: Transaction,
+    head: Head,
+    row: KeyVersionRow,
+    leaf: Callable[[int], bytes],
+    now_ms: int,
+    holder: bytes = b"",
 ) -> tuple[int, int]:
-    """Record a version that the token holds already; (epoch, leaf index).
+    """Record a version that the token holds already, and end its claim; (epoch, leaf index).
 
     An activation epoch is given once: of two processes that provision a key's first version at
     once, one is refused.
     """
+    key_claims.settle(tx, row, holder)
     if row.activation_epoch and row.activation_epoch < _next_activation(tx, row):
         detail = (
             f"{row.key} has a version of activation epoch {row.activation_epoch} already; "
@@ -74,7 +82,7 @@ def add(
         raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
     added = tx.run(
         f"INSERT INTO key_versions ({_COLUMNS}) "  # noqa: S608 - a constant
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         row.tenant,
         row.key,
         row.version,
@@ -88,6 +96,7 @@ def add(
         int(row.derived),
         row.published_ms,
         row.since_ms,
+        row.gone_ms,
     )
     if not added:
         raise FailureError(
@@ -106,7 +115,7 @@ def move(
     now_ms: int,
 ) -> tuple[int, int]:
     """Move a version on if it is still as the caller saw it; (epoch, leaf index)."""
-    current = _find(tx, row)
+    current = find(tx, row.tenant, row.key, row.version)
     if current is None or (current.state, current.published_ms) != (row.state, row.published_ms):
         detail = (
             f"Version {row.version} of {row.key} was changed by somebody else. Look at it again."
@@ -129,12 +138,33 @@ def move(
     return _sequenced(tx, head, leaf, now_ms)
 
 
-def _find(tx: Transaction, row: KeyVersionRow) -> KeyVersionRow | None:
+def prove_gone(tx: Transaction, head: Head, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
+    """Record that what was destroyed is gone from the token; leaf index. Nothing is decided by it,
+    so the epoch stays.
+    """
+    current = find(tx, row.tenant, row.key, row.version)
+    if current is None:
+        raise FailureError(
+            failures_pb2.REASON_NOT_FOUND, f"{row.key} has no version {row.version}."
+        )
+    after = gone(current, now_ms)
+    tx.send(
+        "UPDATE key_versions SET gone_ms = ? WHERE tenant = ? AND key_name = ? AND version = ?",
+        after.gone_ms,
+        after.tenant,
+        after.key,
+        after.version,
+    )
+    return log.sequence(tx, head, [leaf], now_ms)
+
+
+def find(tx: Reader, tenant: str, key: str, version: int) -> KeyVersionRow | None:
+    """The version of that number, if there is one."""
     stored = tx.one(
         f"SELECT {_COLUMNS} FROM key_versions WHERE tenant = ? AND key_name = ? AND version = ?",  # noqa: S608 - a constant
-        row.tenant,
-        row.key,
-        row.version,
+        tenant,
+        key,
+        version,
     )
     return _row(stored) if stored is not None else None
 

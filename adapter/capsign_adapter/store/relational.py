@@ -13,20 +13,18 @@ from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.control import Control, Laggard, Revocation
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint
 from capsign_adapter.model.intents import Committed, Draft, Stored
-from capsign_adapter.model.key_versions import KeyVersionRow
-from capsign_adapter.model.lifecycle import AuthorityEvent, KeyEvent, PolicyEvent
+from capsign_adapter.model.lifecycle import AuthorityEvent, PolicyEvent
 from capsign_adapter.model.policies import PolicyDraft, PolicyVersionRow
 from capsign_adapter.store import (
     audit,
     authorities,
     intents,
-    key_versions,
     ledger,
     log,
     policies,
     registry,
 )
-from capsign_adapter.store.engine import Connection, Engine
+from capsign_adapter.store.engine import Connection
 from capsign_adapter.store.errors import (
     AuditOutOfOrderError,
     CommitUnknownError,
@@ -36,6 +34,7 @@ from capsign_adapter.store.errors import (
 from capsign_adapter.store.group_commit import Batch, Errand, GroupCommit, Member
 from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
 from capsign_adapter.store.interfaces.policies import MAX_LISTED
+from capsign_adapter.store.relational_keys import RelationalKeys
 from capsign_adapter.store.transaction import READ_HEAD, Head, Reader, Transaction
 
 Result = TypeVar("Result")
@@ -46,7 +45,7 @@ _Answers = tuple[list[list[Committed] | None], list[tuple[Any, Exception | None]
 MAX_CACHED_WORKLOADS = 65_536
 
 
-class RelationalStore(Engine[Connection]):
+class RelationalStore(RelationalKeys[Connection]):
     """Implements `interfaces.whole.Store`; see there for what each method guarantees."""
 
     def __init__(self, dialect: str, place: str) -> None:
@@ -178,21 +177,6 @@ class RelationalStore(Engine[Connection]):
             return row[0], registry.revocations(tx)
 
         return self.read(read, snapshot=True)
-
-    # Key versions.
-
-    def key_versions(self) -> list[KeyVersionRow]:
-        return self.read(key_versions.every)
-
-    def add_key_version(
-        self, row: KeyVersionRow, leaf: Callable[[int], bytes], now_ms: int
-    ) -> tuple[int, int]:
-        return self.write(lambda tx, head: key_versions.add(tx, head, row, leaf, now_ms))
-
-    def move_key_version(
-        self, row: KeyVersionRow, event: KeyEvent, leaf: Callable[[int], bytes], now_ms: int
-    ) -> tuple[int, int]:
-        return self.write(lambda tx, head: key_versions.move(tx, head, row, event, leaf, now_ms))
 
     # Versions of the policy.
 

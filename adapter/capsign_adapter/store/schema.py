@@ -217,6 +217,21 @@ MIGRATIONS: tuple[Migration, ...] = (
                 WHERE activation_epoch > 0""",
         ),
     ),
+    Migration(
+        6,
+        "claims of keys, and what is gone",
+        (
+            "ALTER TABLE key_versions ADD COLUMN gone_ms {int} NOT NULL DEFAULT 0",
+            """CREATE TABLE key_claims (
+                tenant TEXT NOT NULL,
+                key_name TEXT NOT NULL,
+                version {int} NOT NULL CHECK (version > 0),
+                holder {blob} NOT NULL,
+                until_ms {int} NOT NULL,
+                PRIMARY KEY (tenant, key_name, version)
+            ){clustered}""",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

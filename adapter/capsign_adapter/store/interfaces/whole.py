@@ -8,7 +8,7 @@ from capsign_adapter.store.interfaces.authorities import Authorities
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
-from capsign_adapter.store.interfaces.key_versions import KeyVersions
+from capsign_adapter.store.interfaces.key_versions import KeyClaims, KeyVersions
 from capsign_adapter.store.interfaces.ledger import Ledger
 from capsign_adapter.store.interfaces.policies import Policies
 from capsign_adapter.store.interfaces.replicas import Replicas
@@ -19,6 +19,7 @@ class Store(
     ControlState,
     Replicas,
     KeyVersions,
+    KeyClaims,
     Authorities,
     Policies,
     EvidenceLog,
