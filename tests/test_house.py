@@ -12,6 +12,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 PACKAGES = ("proto/python", "evidence", "agent", "adapter", "clients", "k8s")
 
 LONG_MODULES = {
+    "adapter/capsign_adapter/model/lifecycle.py": "every table of legal moves, in one place (I7)",
     "adapter/capsign_adapter/sign/fair_scheduler.py": "start-time fair queueing, and its rules",
     "adapter/capsign_adapter/token/session.py": "all that is said to PKCS#11",
     "clients/python/capsign/asynchronous.py": "the client's API, documented where it is used",

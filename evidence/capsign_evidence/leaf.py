@@ -69,6 +69,10 @@ class Kind(IntEnum):
     """A certificate was issued to a pod."""
     IDENTITY_REFUSED = 8
     """A certificate was asked for and refused."""
+    ROLLOUT_STEP = 11
+    """A rollout began, went on, paused or ended; `rollout_leaf` has the bytes."""
+    VERIFICATIONS_REPORTED = 13
+    """Somebody reported how signatures verified elsewhere; `rollout_leaf` has the bytes."""
 
 
 class Act(IntEnum):
@@ -93,6 +97,20 @@ class Act(IntEnum):
     AUTHORITY_PREPARED = 30
     AUTHORITY_ACTIVATED = 31
     AUTHORITY_RETIRED = 32
+    ROLLOUT_STARTED = 50
+    ROLLOUT_PROPAGATES = 51
+    ROLLOUT_CANARY = 52
+    ROLLOUT_WIDENED = 53
+    ROLLOUT_SIGNS_TWICE = 54
+    ROLLOUT_PROMOTED = 55
+    ROLLOUT_RETIRES = 56
+    ROLLOUT_DONE = 57
+    ROLLOUT_PAUSED = 58
+    ROLLOUT_DOUBTED = 59
+    ROLLOUT_RESUMED = 60
+    ROLLOUT_ABORTED = 61
+    ROLLOUT_ROLLED_BACK = 62
+    ROLLOUT_OVERTAKEN = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +260,7 @@ def refused_unbound(
     """
     return b"".join(
         (
-            _head(Kind.REFUSED_UNBOUND, time_ms, policy_digest),
+            head(Kind.REFUSED_UNBOUND, time_ms, policy_digest),
             identity("workload", workload),
             optional("intent_id", intent_id, INTENT_LEN),
             _reason(reason),
@@ -260,7 +278,7 @@ def admin(
         raise LeafError("target is not a name, tenant/key, tenant/key/version, SPIFFE ID or '*'")
     return b"".join(
         (
-            _head(Kind.ADMIN, time_ms, policy_digest),
+            head(Kind.ADMIN, time_ms, policy_digest),
             unsigned("act", Act(act), 2),
             identity("actor", actor),
             _text(target),
@@ -290,7 +308,7 @@ def agent_batch(
         raise LeafError("sequence numbers count up from 1")
     return b"".join(
         (
-            _head(Kind.AGENT_BATCH, time_ms, policy_digest),
+            head(Kind.AGENT_BATCH, time_ms, policy_digest),
             identity("workload", workload),
             fixed("boot_id", boot_id, BOOT_LEN),
             unsigned("first_sequence", first_sequence, 8),
@@ -315,7 +333,7 @@ def identity_issued(
     """
     return b"".join(
         (
-            _head(Kind.IDENTITY_ISSUED, time_ms, policy_digest),
+            head(Kind.IDENTITY_ISSUED, time_ms, policy_digest),
             identity("workload", workload),
             fixed("pod_uid", pod_uid, POD_LEN),
             fixed("key_hash", key_hash, HASH_LEN),
@@ -340,7 +358,7 @@ def identity_refused(
     """
     return b"".join(
         (
-            _head(Kind.IDENTITY_REFUSED, time_ms, policy_digest),
+            head(Kind.IDENTITY_REFUSED, time_ms, policy_digest),
             identity("workload", workload) if workload else b"\x00",
             optional("pod_uid", pod_uid, POD_LEN),
             optional("key_hash", key_hash, HASH_LEN),
@@ -349,7 +367,8 @@ def identity_refused(
     )
 
 
-def _head(kind: Kind, time_ms: int, policy_digest: bytes) -> bytes:
+def head(kind: Kind, time_ms: int, policy_digest: bytes) -> bytes:
+    """What every entry begins with, 42 bytes."""
     return struct.pack(">BBQ", VERSION, kind, time_ms) + fixed(
         "policy_digest", policy_digest, HASH_LEN
     )

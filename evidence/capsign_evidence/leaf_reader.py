@@ -16,7 +16,7 @@ from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_evidence import leaf
+from capsign_evidence import leaf, rollout_leaf
 from capsign_evidence.leaf import (
     BOOT_LEN,
     HASH_LEN,
@@ -28,6 +28,7 @@ from capsign_evidence.leaf import (
     LeafError,
     SigningLeaf,
 )
+from capsign_evidence.rollout_leaf import RolloutStep, SideFigures, VerificationsReported
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,8 @@ Entry = (
     | AgentBatch
     | IdentityIssued
     | IdentityRefused
+    | RolloutStep
+    | VerificationsReported
 )
 
 
@@ -243,8 +246,13 @@ def describe(entry: Entry) -> dict[str, Any]:
         value = getattr(entry, field.name)
         if isinstance(value, SigningLeaf):
             plain.update({part.name: getattr(value, part.name) for part in fields(value)})
+        elif isinstance(value, SideFigures):
+            plain[field.name] = {part.name: getattr(value, part.name) for part in fields(value)}
         else:
             plain[field.name] = value
+    for name in ("before_algorithm", "after_algorithm", "verified_algorithm"):
+        if name in plain:
+            plain[name] = ALGORITHMS[plain[name]].name if plain[name] else ""
     if "algorithm" in plain:
         plain["algorithm"] = ALGORITHMS[plain["algorithm"]].name if plain["algorithm"] else ""
         plain["custody"] = CUSTODY_NAMES.get(plain["custody"], "")
@@ -398,4 +406,6 @@ _READERS: dict[int, Callable[[_Cursor, int], Entry]] = {
     Kind.AGENT_BATCH: _agent_batch,
     Kind.IDENTITY_ISSUED: _identity_issued,
     Kind.IDENTITY_REFUSED: _identity_refused,
+    Kind.ROLLOUT_STEP: rollout_leaf.read_step,
+    Kind.VERIFICATIONS_REPORTED: rollout_leaf.read_report,
 }

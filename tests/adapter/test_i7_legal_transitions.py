@@ -19,6 +19,8 @@ TABLES = (
     lifecycle.KEY_VERSION,
     lifecycle.INTENT,
     lifecycle.HANDLE,
+    lifecycle.ROLLOUT,
+    lifecycle.ROLLOUT_PACE,
     lifecycle.AUTHORITY,
     lifecycle.POLICY,
 )

@@ -21,6 +21,12 @@ from capsign_evidence.leaf_reader import (
     decode,
     describe,
 )
+from capsign_evidence.rollout_leaf import (
+    STEP_ACTS,
+    RolloutStep,
+    SideFigures,
+    VerificationsReported,
+)
 from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
@@ -79,7 +85,41 @@ targets = (
     | identities
 )
 sequences = st.tuples(st.integers(1, 2**64 - 1), st.integers(1, 2**64 - 1)).map(sorted)
+versions = st.integers(0, 2**32 - 1)
+small = st.integers(0, 255)
+sides = st.builds(SideFigures, *[counters] * 7)
 entries = st.one_of(
+    st.builds(
+        RolloutStep,
+        times,
+        hashes,
+        st.sampled_from(sorted(map(Act, STEP_ACTS))),
+        ids,
+        versions,
+        st.just("") | identities,
+        names,
+        names,
+        versions,
+        st.sampled_from([0, *ALGORITHMS]),
+        versions,
+        st.sampled_from([0, *ALGORITHMS]),
+        *[small] * 4,
+        *[counters] * 3,
+        sides,
+        sides,
+    ),
+    st.builds(
+        VerificationsReported,
+        times,
+        hashes,
+        identities,
+        names,
+        names,
+        versions,
+        st.sampled_from(sorted(ALGORITHMS)),
+        versions,
+        versions,
+    ),
     st.builds(Signed, times, complete_groups, ids, hashes, hashes),
     st.builds(Refused, times, open_groups, ids, st.just(b"") | hashes, reasons),
     st.builds(Never, times, open_groups, ids),
@@ -310,7 +350,7 @@ def test_a_reason_outside_the_table_is_refused(reason):
 
 @pytest.mark.parametrize(
     ("at", "value", "message"),
-    [(0, 2, "version 2"), (1, 0, "kind 0"), (1, 9, "kind 9")],
+    [(0, 2, "version 2"), (1, 0, "kind 0"), (1, 99, "kind 99")],
 )
 def test_an_entry_of_a_newer_program_is_refused_and_says_so(at, value, message):
     encoded = bytearray(SIGNED)

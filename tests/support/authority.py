@@ -17,6 +17,8 @@ from capsign_adapter.decide.policy import (
     Policy,
     TlsFloor,
 )
+from capsign_adapter.decide.policy_document import RolloutsPart
+from capsign_adapter.decide.policy_rollouts import plan_of
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.model.control import Revocation
 from capsign_wire.adapter.v1 import admin_pb2
@@ -229,6 +231,7 @@ def worlds(draw) -> World:
         grants=(after,),
         limits=Limits(86_400_000, 30_000, 65536),
         tls=TlsFloor("1.3"),
+        rollouts=plan_of(RolloutsPart()),
         floor_bits=draw(st.sampled_from([112, 128, 128, 128, 128, 192])),
         roles={},
     )

@@ -16,6 +16,8 @@ from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.context_rule import ProtocolRule
 from capsign_wire.types.v1 import algorithms_pb2
 
+from capsign_adapter.model.rollouts import RolloutPlan
+
 
 class KeyKind(Enum):
     """How a key signs."""
@@ -50,6 +52,18 @@ class Role(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Rotation:
+    """When a key gets a new version by itself, milliseconds; the window is of each day, UTC, and
+    equal ends are all of it.
+    """
+
+    every_ms: int
+    jitter_ms: int
+    window_begin_ms: int = 0
+    window_end_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """A key of a tenant and the algorithms it serves, as enum numbers."""
 
@@ -57,6 +71,7 @@ class Key:
     name: str
     kind: KeyKind
     algorithms: frozenset[int]
+    rotation: Rotation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +129,8 @@ class Policy:
     grants: tuple[Grant, ...]
     limits: Limits
     tls: TlsFloor
+    rollouts: RolloutPlan
+    """Stages and triggers of a rollout that begins now."""
     floor_bits: int
     """Least security strength of an algorithm, bits (NIST SP 800-57 part 1, table 2)."""
     roles: Mapping[str, frozenset[Role]]

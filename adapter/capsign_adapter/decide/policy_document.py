@@ -16,12 +16,16 @@ from capsign_adapter.decide import durations
 
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
 TRUST_DOMAIN = r"^[a-z0-9._-]+$"
+PERCENT = r"^(100|[0-9]{1,2}(\.[0-9]{1,4})?)%$"
+TIME_OF_DAY = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 SPIFFE_ID = r"^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$"
 
 WORDING = {
     NAME: "a name: lower-case letters, digits, '.', '_' and '-', starting with a letter or digit",
     TRUST_DOMAIN: "a trust domain: lower-case letters, digits, '.', '_' and '-'",
     SPIFFE_ID: "a SPIFFE ID: spiffe://<trust domain>/<path>",
+    PERCENT: "a percentage such as 1% or 0.05%",
+    TIME_OF_DAY: "a time of day in UTC, such as 02:30",
     durations.PATTERN: "a duration such as 30s, 15m or 1h30m",
 }
 """What each pattern means to a person."""
@@ -30,6 +34,8 @@ Name = Annotated[str, Meta(pattern=NAME, min_length=1, max_length=64)]
 VersionName = Annotated[str, Meta(pattern=NAME, min_length=1, max_length=32)]
 SpiffeId = Annotated[str, Meta(pattern=SPIFFE_ID, max_length=255)]
 Duration = Annotated[str, Meta(pattern=durations.PATTERN, max_length=32)]
+Percent = Annotated[str, Meta(pattern=PERCENT, max_length=9)]
+TimeOfDay = Annotated[str, Meta(pattern=TIME_OF_DAY, max_length=5)]
 AlgorithmName = Annotated[str, Meta(min_length=1, max_length=32)]
 AlgorithmNames = Annotated[tuple[AlgorithmName, ...], Meta(min_length=1, max_length=16)]
 
@@ -44,6 +50,23 @@ class TenantPart(_Part, frozen=True, kw_only=True):
     name: Name
 
 
+class WindowPart(_Part, frozen=True, kw_only=True):
+    """A part of each day, UTC; one that ends before it begins goes over midnight."""
+
+    begin: TimeOfDay
+    end: TimeOfDay
+
+
+class RotationPart(_Part, frozen=True, kw_only=True):
+    """A rollout to a new version begins this long after the last one was activated, or up to jitter
+    later, in the window of a day.
+    """
+
+    every: Duration
+    jitter: Duration = "0s"
+    window: WindowPart | None = None
+
+
 class KeyPart(_Part, frozen=True, kw_only=True):
     """A key of a tenant."""
 
@@ -51,6 +74,7 @@ class KeyPart(_Part, frozen=True, kw_only=True):
     name: Name
     kind: Literal["derived", "direct"]
     algorithms: AlgorithmNames
+    rotation: RotationPart | None = None
 
 
 class ProtocolPart(_Part, frozen=True, kw_only=True):
@@ -114,6 +138,46 @@ class TlsPart(_Part, frozen=True, kw_only=True):
     min: Literal["1.3"] = "1.3"
 
 
+class CanaryPart(_Part, frozen=True, kw_only=True):
+    """So many percent of the workloads sign with what is new, for at least this long."""
+
+    percent: Annotated[int, Meta(ge=1, le=99)]
+    bake: Duration
+
+
+class TriggersPart(_Part, frozen=True, kw_only=True):
+    """What rolls a rollout back, and how many samples it takes to say anything. A p99 of 0s is no
+    bound. With verifications optional, too few of them pass.
+    """
+
+    error_rate: Percent = "1%"
+    verify_failure_rate: Percent = "0.1%"
+    p99: Duration = "5s"
+    min_samples: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
+    min_verifications: Annotated[int, Meta(ge=0, le=1_000_000)] = 20
+    verifications: Literal["optional", "required"] = "optional"
+
+
+_CANARY = (
+    CanaryPart(percent=1, bake="10m"),
+    CanaryPart(percent=10, bake="10m"),
+    CanaryPart(percent=50, bake="10m"),
+)
+
+
+class RolloutsPart(_Part, frozen=True, kw_only=True):
+    """How a key moves to another version or algorithm: the time that verifiers have to fetch new
+    public keys, and how long each stage lasts at least. A dual_sign of 0s leaves that stage out.
+    """
+
+    propagation: Duration = "15m"
+    canary: Annotated[tuple[CanaryPart, ...], Meta(min_length=1, max_length=16)] = _CANARY
+    dual_sign: Duration = "30m"
+    promote: Duration = "30m"
+    retire: Duration = "24h"
+    triggers: TriggersPart = TriggersPart()
+
+
 class PolicyDocument(_Part, frozen=True, kw_only=True):
     """The one document that says who may sign what."""
 
@@ -126,3 +190,4 @@ class PolicyDocument(_Part, frozen=True, kw_only=True):
     limits: LimitsPart = LimitsPart()
     algorithms: AlgorithmsPart = AlgorithmsPart()
     tls: TlsPart = TlsPart()
+    rollouts: RolloutsPart = RolloutsPart()

@@ -14,7 +14,7 @@ from capsign_wire.algorithms import BY_NAME, CUSTODY_NAMES
 from capsign_wire.context_rule import ProtocolRule
 from capsign_wire.types.v1 import signing_pb2
 
-from capsign_adapter.decide import durations
+from capsign_adapter.decide import durations, policy_rollouts
 from capsign_adapter.decide.policy import (
     Grant,
     Key,
@@ -81,6 +81,7 @@ class _Checker:
             self._check_grant(f"grants[{index}]", grant)
         for index, role in enumerate(document.roles):
             self._check_identities(f"roles[{index}].identities", role.identities)
+        self.found += policy_rollouts.problems(document)
         self._check_workload_counts()
         limits = self._limits()
         if self.found:
@@ -94,12 +95,19 @@ class _Checker:
             trust_domain=document.trust_domain,
             tenants=tuple(sorted(self._tenants)),
             keys=tuple(
-                Key(part.tenant, part.name, KeyKind(part.kind), _numbers(part.algorithms))
+                Key(
+                    part.tenant,
+                    part.name,
+                    KeyKind(part.kind),
+                    _numbers(part.algorithms),
+                    policy_rollouts.rotation_of(part.rotation),
+                )
                 for part in document.keys
             ),
             grants=tuple(_resolve(part) for part in document.grants),
             limits=limits,
             tls=TlsFloor(document.tls.min),
+            rollouts=policy_rollouts.plan_of(document.rollouts),
             floor_bits=document.algorithms.floor_bits,
             roles=roles,
         )

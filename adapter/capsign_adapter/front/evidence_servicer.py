@@ -10,6 +10,7 @@ from capsign_evidence.leaf_reader import Admin, Never, Refused, Signed, decode
 from capsign_evidence.merkle import TILE_WIDTH
 from capsign_evidence.proofs import TreeReader
 from capsign_evidence.receipt import make_receipt
+from capsign_evidence.rollout_leaf import RolloutStep, VerificationsReported
 from capsign_evidence.tiles import bundle, width_at
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.adapter.v1 import evidence_pb2_grpc
@@ -207,7 +208,8 @@ def _workload_of(entry: bytes) -> str:
     decoded = decode(entry)
     if isinstance(decoded, Signed | Refused | Never):
         return decoded.group.workload
-    return "" if isinstance(decoded, Admin) else decoded.workload
+    of_people = Admin | RolloutStep | VerificationsReported
+    return "" if isinstance(decoded, of_people) else decoded.workload
 
 
 def _canonical(batch: pb.AuditBatch, wire: bytes) -> None:

@@ -277,6 +277,110 @@ POLICY: Table[PolicyState, PolicyEvent] = Table(
 )
 
 
+class RolloutStage(IntEnum):
+    """Where a rollout is. The numbers are those of capsign.adapter.v1.RolloutStage."""
+
+    PUBLISH = 1
+    """The new version is to be made and its public keys shown."""
+    PROPAGATE = 2
+    """Verifiers have the time that policy states to fetch them."""
+    CANARY = 3
+    """A growing part of the workloads signs with what is new."""
+    DUAL_SIGN = 4
+    """One call answers both signatures."""
+    PROMOTE = 5
+    """All sign with what is new."""
+    RETIRE = 6
+    """The same, and what was before waits to be deactivated."""
+    DONE = 7
+    ABORTED = 8
+    """A person ended it: all sign as before."""
+    ROLLED_BACK = 9
+    """A trigger ended it: all sign as before."""
+    OVERTAKEN = 10
+    """Another rollout, or another act on its versions, came before its end."""
+
+
+class RolloutEvent(StrEnum):
+    """What happens to a rollout."""
+
+    PUBLISHED = "published"
+    PROPAGATED = "propagated"
+    WIDEN = "widen"
+    DUAL_SIGN = "dual-sign"
+    PROMOTE = "promote"
+    RETIRE = "retire"
+    FINISH = "finish"
+    ABORT = "abort"
+    ROLL_BACK = "roll back"
+    OVERTAKE = "overtake"
+
+
+_ENDS = {RolloutEvent.ABORT: RolloutStage.ABORTED, RolloutEvent.OVERTAKE: RolloutStage.OVERTAKEN}
+_JUDGED_ENDS = {**_ENDS, RolloutEvent.ROLL_BACK: RolloutStage.ROLLED_BACK}
+
+ROLLOUT: Table[RolloutStage, RolloutEvent] = Table(
+    "rollout",
+    RolloutStage.PUBLISH,
+    MappingProxyType(
+        {
+            RolloutStage.PUBLISH: {RolloutEvent.PUBLISHED: RolloutStage.PROPAGATE, **_ENDS},
+            RolloutStage.PROPAGATE: {RolloutEvent.PROPAGATED: RolloutStage.CANARY, **_ENDS},
+            RolloutStage.CANARY: {
+                RolloutEvent.WIDEN: RolloutStage.CANARY,
+                RolloutEvent.DUAL_SIGN: RolloutStage.DUAL_SIGN,
+                RolloutEvent.PROMOTE: RolloutStage.PROMOTE,
+                **_JUDGED_ENDS,
+            },
+            RolloutStage.DUAL_SIGN: {
+                RolloutEvent.PROMOTE: RolloutStage.PROMOTE,
+                **_JUDGED_ENDS,
+            },
+            RolloutStage.PROMOTE: {RolloutEvent.RETIRE: RolloutStage.RETIRE, **_JUDGED_ENDS},
+            RolloutStage.RETIRE: {RolloutEvent.FINISH: RolloutStage.DONE, **_ENDS},
+            RolloutStage.DONE: {},
+            RolloutStage.ABORTED: {},
+            RolloutStage.ROLLED_BACK: {},
+            RolloutStage.OVERTAKEN: {},
+        }
+    ),
+)
+
+
+class RolloutPace(IntEnum):
+    """Whether a rollout goes on by itself."""
+
+    RUNNING = 1
+    HELD = 2
+    """A person paused it."""
+    INCONCLUSIVE = 3
+    """Its figures say neither yes nor no: a person decides."""
+
+
+class PaceEvent(StrEnum):
+    """What happens to the pace of a rollout."""
+
+    PAUSE = "pause"
+    DOUBT = "doubt"
+    RESUME = "resume"
+
+
+ROLLOUT_PACE: Table[RolloutPace, PaceEvent] = Table(
+    "rollout's pace",
+    RolloutPace.RUNNING,
+    MappingProxyType(
+        {
+            RolloutPace.RUNNING: {
+                PaceEvent.PAUSE: RolloutPace.HELD,
+                PaceEvent.DOUBT: RolloutPace.INCONCLUSIVE,
+            },
+            RolloutPace.HELD: {PaceEvent.RESUME: RolloutPace.RUNNING},
+            RolloutPace.INCONCLUSIVE: {PaceEvent.RESUME: RolloutPace.RUNNING},
+        }
+    ),
+)
+
+
 def _illegal(table: Table[S, E], state: S, wish: str) -> FailureError:
     allowed = (
         ", ".join(event.value for event in table.moves.get(state, {}))

@@ -14,6 +14,8 @@ TABLES = {
     "key": (lc.KEY_VERSION, lc.KeyEvent),
     "intent": (lc.INTENT, lc.IntentEvent),
     "handle": (lc.HANDLE, lc.HandleEvent),
+    "rollout": (lc.ROLLOUT, lc.RolloutEvent),
+    "pace": (lc.ROLLOUT_PACE, lc.PaceEvent),
 }
 
 # Written out by hand, apart from the code, so that a changed cell is seen twice.
@@ -83,3 +85,29 @@ def test_a_move_that_no_event_makes_is_refused_in_words():
 def test_an_unknown_state_is_refused_not_crashed_on():
     with pytest.raises(FailureError, match="state unknown"):
         lc.move(lc.KEY_VERSION, 99, lc.KeyEvent.ACTIVATE)
+
+
+ROLLOUT_CELLS = """
+PUBLISH published PROPAGATE | PROPAGATE propagated CANARY | CANARY widen CANARY
+CANARY dual-sign DUAL_SIGN | CANARY promote PROMOTE | DUAL_SIGN promote PROMOTE
+PROMOTE retire RETIRE | RETIRE finish DONE
+"""
+
+
+def test_rollouts_move_as_written_here():
+    written = {
+        tuple(cell.split())
+        for line in ROLLOUT_CELLS.strip().splitlines()
+        for cell in line.split("|")
+    }
+    for stage in lc.RolloutStage:
+        if stage <= lc.RolloutStage.RETIRE:
+            written |= {(stage.name, "abort", "ABORTED"), (stage.name, "overtake", "OVERTAKEN")}
+    for stage in ("CANARY", "DUAL_SIGN", "PROMOTE"):
+        written.add((stage, "roll back", "ROLLED_BACK"))
+    assert written == {
+        (stage.name, event.value, after.name)
+        for stage, moves in lc.ROLLOUT.moves.items()
+        for event, after in moves.items()
+    }
+    assert set(lc.ROLLOUT.moves) == set(lc.RolloutStage)

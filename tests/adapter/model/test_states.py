@@ -15,8 +15,17 @@ import pytest
 ROOT = Path(__file__).parents[3]
 ROOMS = ("adapter", "agent", "evidence", "clients", "k8s/injector")
 TABLES = "adapter/capsign_adapter/model/lifecycle.py"
-STATES = {"IntentState", "AuthorityState", "HandleState", "KeyState", "PolicyState"}
+STATES = {
+    "IntentState",
+    "AuthorityState",
+    "HandleState",
+    "KeyState",
+    "PolicyState",
+    "RolloutPace",
+    "RolloutStage",
+}
 READERS = {
+    "adapter/capsign_adapter/store/rollouts.py": "_row",
     "adapter/capsign_adapter/store/authorities.py": "_row",
     "adapter/capsign_adapter/store/intents.py": "fetch",
     "adapter/capsign_adapter/store/key_versions.py": "_row",

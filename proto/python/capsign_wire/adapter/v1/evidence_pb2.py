@@ -27,7 +27,7 @@ from capsign_wire.types.v1 import bounds_pb2 as capsign_dot_types_dot_v1_dot_bou
 from capsign_wire.types.v1 import failures_pb2 as capsign_dot_types_dot_v1_dot_failures__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!capsign/adapter/v1/evidence.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\"\xf3\x02\n\x0b\x41uditRecord\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07time_ms\x18\x02 \x01(\x04\x12\x33\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.capsign.adapter.v1.AuditKindB\x06\x8a\xb5\x18\x02@\x01\x12\x1d\n\tintent_id\x18\x04 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x10\x10\x10\x30\x01\x12\x1b\n\x05grant\x18\x05 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12.\n\talgorithm\x18\x06 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12*\n\x07outcome\x18\x07 \x01(\x0e\x32\x19.capsign.types.v1.Outcome\x12(\n\x06reason\x18\x08 \x01(\x0e\x32\x18.capsign.types.v1.Reason\x12\x1b\n\x13leaf_index_plus_one\x18\t \x01(\x04\x12\x1c\n\x06\x63\x61ller\x18\n \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x0f\n\x07handles\x18\x0b \x01(\r\"\x82\x01\n\nAuditBatch\x12\x19\n\x07\x62oot_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x1c\n\x08previous\x18\x02 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\x12;\n\x07records\x18\x03 \x03(\x0b\x32\x1f.capsign.adapter.v1.AuditRecordB\t\x8a\xb5\x18\x05\x18\x01 \x80 \"/\n\x12SubmitAuditRequest\x12\x19\n\x05\x62\x61tch\x18\x01 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x01\x10\x80\x80@\"C\n\x13SubmitAuditResponse\x12\x18\n\x10\x61\x63\x63\x65pted_through\x18\x01 \x01(\x04\x12\x12\n\nleaf_index\x18\x02 \x01(\x04\"\x16\n\x14GetCheckpointRequest\"S\n\x15GetCheckpointResponse\x12\x1b\n\ncheckpoint\x18\x01 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\x12\x1d\n\x0cverifier_key\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x04\"N\n\x0eGetTileRequest\x12\x15\n\x05level\x18\x01 \x01(\rB\x06\x8a\xb5\x18\x02\x38\x05\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x16\n\x05width\x18\x03 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\"(\n\x0fGetTileResponse\x12\x15\n\x04tile\x18\x01 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\":\n\x11GetEntriesRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x16\n\x05width\x18\x02 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\"0\n\x12GetEntriesResponse\x12\x1a\n\x07\x65ntries\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x10\x80\x80\x80\x08\"A\n\x18GetInclusionProofRequest\x12\x12\n\nleaf_index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"5\n\x19GetInclusionProofResponse\x12\x18\n\x06hashes\x18\x01 \x03(\x0c\x42\x08\x8a\xb5\x18\x04\x10  @\"@\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"8\n\x1bGetConsistencyProofResponse\x12\x19\n\x06hashes\x18\x01 \x03(\x0c\x42\t\x8a\xb5\x18\x05\x10  \x80\x01\"\'\n\x11GetReceiptRequest\x12\x12\n\nleaf_index\x18\x01 \x01(\x04\"H\n\x12GetReceiptResponse\x12\x19\n\x07receipt\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x01\x12\x17\n\x05\x65ntry\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\xff\xff\x03*\xfb\x01\n\tAuditKind\x12\x1a\n\x16\x41UDIT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41UDIT_KIND_OPEN\x10\x01\x12\x15\n\x11\x41UDIT_KIND_INTENT\x10\x02\x12\x16\n\x12\x41UDIT_KIND_OUTCOME\x10\x03\x12\x16\n\x12\x41UDIT_KIND_HANDLES\x10\x04\x12\x14\n\x10\x41UDIT_KIND_CLOSE\x10\x05\x12\x1e\n\x1a\x41UDIT_KIND_IDENTITY_ISSUED\x10\x06\x12\x1f\n\x1b\x41UDIT_KIND_IDENTITY_RENEWED\x10\x07\x12\x1f\n\x1b\x41UDIT_KIND_IDENTITY_REFUSED\x10\x08\x32\xcf\x05\n\x0f\x45videnceService\x12^\n\x0bSubmitAudit\x12&.capsign.adapter.v1.SubmitAuditRequest\x1a\'.capsign.adapter.v1.SubmitAuditResponse\x12\x64\n\rGetCheckpoint\x12(.capsign.adapter.v1.GetCheckpointRequest\x1a).capsign.adapter.v1.GetCheckpointResponse\x12R\n\x07GetTile\x12\".capsign.adapter.v1.GetTileRequest\x1a#.capsign.adapter.v1.GetTileResponse\x12[\n\nGetEntries\x12%.capsign.adapter.v1.GetEntriesRequest\x1a&.capsign.adapter.v1.GetEntriesResponse\x12p\n\x11GetInclusionProof\x12,.capsign.adapter.v1.GetInclusionProofRequest\x1a-.capsign.adapter.v1.GetInclusionProofResponse\x12v\n\x13GetConsistencyProof\x12..capsign.adapter.v1.GetConsistencyProofRequest\x1a/.capsign.adapter.v1.GetConsistencyProofResponse\x12[\n\nGetReceipt\x12%.capsign.adapter.v1.GetReceiptRequest\x1a&.capsign.adapter.v1.GetReceiptResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!capsign/adapter/v1/evidence.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\"\xbe\x03\n\x0b\x41uditRecord\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07time_ms\x18\x02 \x01(\x04\x12\x33\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.capsign.adapter.v1.AuditKindB\x06\x8a\xb5\x18\x02@\x01\x12\x1d\n\tintent_id\x18\x04 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x10\x10\x10\x30\x01\x12\x1b\n\x05grant\x18\x05 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12.\n\talgorithm\x18\x06 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12*\n\x07outcome\x18\x07 \x01(\x0e\x32\x19.capsign.types.v1.Outcome\x12(\n\x06reason\x18\x08 \x01(\x0e\x32\x18.capsign.types.v1.Reason\x12\x1b\n\x13leaf_index_plus_one\x18\t \x01(\x04\x12\x1c\n\x06\x63\x61ller\x18\n \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x0f\n\x07handles\x18\x0b \x01(\r\x12\x12\n\nelapsed_ms\x18\x0c \x01(\r\x12\x13\n\x0bkey_version\x18\r \x01(\r\x12\x10\n\x08verified\x18\x0e \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x0f \x01(\r\"\x82\x01\n\nAuditBatch\x12\x19\n\x07\x62oot_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x1c\n\x08previous\x18\x02 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\x12;\n\x07records\x18\x03 \x03(\x0b\x32\x1f.capsign.adapter.v1.AuditRecordB\t\x8a\xb5\x18\x05\x18\x01 \x80 \"/\n\x12SubmitAuditRequest\x12\x19\n\x05\x62\x61tch\x18\x01 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x01\x10\x80\x80@\"C\n\x13SubmitAuditResponse\x12\x18\n\x10\x61\x63\x63\x65pted_through\x18\x01 \x01(\x04\x12\x12\n\nleaf_index\x18\x02 \x01(\x04\"\x16\n\x14GetCheckpointRequest\"S\n\x15GetCheckpointResponse\x12\x1b\n\ncheckpoint\x18\x01 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\x12\x1d\n\x0cverifier_key\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x04\"N\n\x0eGetTileRequest\x12\x15\n\x05level\x18\x01 \x01(\rB\x06\x8a\xb5\x18\x02\x38\x05\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x16\n\x05width\x18\x03 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\"(\n\x0fGetTileResponse\x12\x15\n\x04tile\x18\x01 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\":\n\x11GetEntriesRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x16\n\x05width\x18\x02 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\"0\n\x12GetEntriesResponse\x12\x1a\n\x07\x65ntries\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x10\x80\x80\x80\x08\"A\n\x18GetInclusionProofRequest\x12\x12\n\nleaf_index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"5\n\x19GetInclusionProofResponse\x12\x18\n\x06hashes\x18\x01 \x03(\x0c\x42\x08\x8a\xb5\x18\x04\x10  @\"@\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"8\n\x1bGetConsistencyProofResponse\x12\x19\n\x06hashes\x18\x01 \x03(\x0c\x42\t\x8a\xb5\x18\x05\x10  \x80\x01\"\'\n\x11GetReceiptRequest\x12\x12\n\nleaf_index\x18\x01 \x01(\x04\"H\n\x12GetReceiptResponse\x12\x19\n\x07receipt\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x01\x12\x17\n\x05\x65ntry\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\xff\xff\x03*\x99\x02\n\tAuditKind\x12\x1a\n\x16\x41UDIT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41UDIT_KIND_OPEN\x10\x01\x12\x15\n\x11\x41UDIT_KIND_INTENT\x10\x02\x12\x16\n\x12\x41UDIT_KIND_OUTCOME\x10\x03\x12\x16\n\x12\x41UDIT_KIND_HANDLES\x10\x04\x12\x14\n\x10\x41UDIT_KIND_CLOSE\x10\x05\x12\x1e\n\x1a\x41UDIT_KIND_IDENTITY_ISSUED\x10\x06\x12\x1f\n\x1b\x41UDIT_KIND_IDENTITY_RENEWED\x10\x07\x12\x1f\n\x1b\x41UDIT_KIND_IDENTITY_REFUSED\x10\x08\x12\x1c\n\x18\x41UDIT_KIND_VERIFICATIONS\x10\t2\xcf\x05\n\x0f\x45videnceService\x12^\n\x0bSubmitAudit\x12&.capsign.adapter.v1.SubmitAuditRequest\x1a\'.capsign.adapter.v1.SubmitAuditResponse\x12\x64\n\rGetCheckpoint\x12(.capsign.adapter.v1.GetCheckpointRequest\x1a).capsign.adapter.v1.GetCheckpointResponse\x12R\n\x07GetTile\x12\".capsign.adapter.v1.GetTileRequest\x1a#.capsign.adapter.v1.GetTileResponse\x12[\n\nGetEntries\x12%.capsign.adapter.v1.GetEntriesRequest\x1a&.capsign.adapter.v1.GetEntriesResponse\x12p\n\x11GetInclusionProof\x12,.capsign.adapter.v1.GetInclusionProofRequest\x1a-.capsign.adapter.v1.GetInclusionProofResponse\x12v\n\x13GetConsistencyProof\x12..capsign.adapter.v1.GetConsistencyProofRequest\x1a/.capsign.adapter.v1.GetConsistencyProofResponse\x12[\n\nGetReceipt\x12%.capsign.adapter.v1.GetReceiptRequest\x1a&.capsign.adapter.v1.GetReceiptResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -72,40 +72,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRECEIPTRESPONSE'].fields_by_name['receipt']._serialized_options = b'\212\265\030\004\020\200\200\001'
   _globals['_GETRECEIPTRESPONSE'].fields_by_name['entry']._loaded_options = None
   _globals['_GETRECEIPTRESPONSE'].fields_by_name['entry']._serialized_options = b'\212\265\030\004\020\377\377\003'
-  _globals['_AUDITKIND']._serialized_start=1484
-  _globals['_AUDITKIND']._serialized_end=1735
+  _globals['_AUDITKIND']._serialized_start=1559
+  _globals['_AUDITKIND']._serialized_end=1840
   _globals['_AUDITRECORD']._serialized_start=157
-  _globals['_AUDITRECORD']._serialized_end=528
-  _globals['_AUDITBATCH']._serialized_start=531
-  _globals['_AUDITBATCH']._serialized_end=661
-  _globals['_SUBMITAUDITREQUEST']._serialized_start=663
-  _globals['_SUBMITAUDITREQUEST']._serialized_end=710
-  _globals['_SUBMITAUDITRESPONSE']._serialized_start=712
-  _globals['_SUBMITAUDITRESPONSE']._serialized_end=779
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=781
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=803
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=805
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=888
-  _globals['_GETTILEREQUEST']._serialized_start=890
-  _globals['_GETTILEREQUEST']._serialized_end=968
-  _globals['_GETTILERESPONSE']._serialized_start=970
-  _globals['_GETTILERESPONSE']._serialized_end=1010
-  _globals['_GETENTRIESREQUEST']._serialized_start=1012
-  _globals['_GETENTRIESREQUEST']._serialized_end=1070
-  _globals['_GETENTRIESRESPONSE']._serialized_start=1072
-  _globals['_GETENTRIESRESPONSE']._serialized_end=1120
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1122
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1187
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1189
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1242
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1244
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1308
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1310
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1366
-  _globals['_GETRECEIPTREQUEST']._serialized_start=1368
-  _globals['_GETRECEIPTREQUEST']._serialized_end=1407
-  _globals['_GETRECEIPTRESPONSE']._serialized_start=1409
-  _globals['_GETRECEIPTRESPONSE']._serialized_end=1481
-  _globals['_EVIDENCESERVICE']._serialized_start=1738
-  _globals['_EVIDENCESERVICE']._serialized_end=2457
+  _globals['_AUDITRECORD']._serialized_end=603
+  _globals['_AUDITBATCH']._serialized_start=606
+  _globals['_AUDITBATCH']._serialized_end=736
+  _globals['_SUBMITAUDITREQUEST']._serialized_start=738
+  _globals['_SUBMITAUDITREQUEST']._serialized_end=785
+  _globals['_SUBMITAUDITRESPONSE']._serialized_start=787
+  _globals['_SUBMITAUDITRESPONSE']._serialized_end=854
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=856
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=878
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=880
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=963
+  _globals['_GETTILEREQUEST']._serialized_start=965
+  _globals['_GETTILEREQUEST']._serialized_end=1043
+  _globals['_GETTILERESPONSE']._serialized_start=1045
+  _globals['_GETTILERESPONSE']._serialized_end=1085
+  _globals['_GETENTRIESREQUEST']._serialized_start=1087
+  _globals['_GETENTRIESREQUEST']._serialized_end=1145
+  _globals['_GETENTRIESRESPONSE']._serialized_start=1147
+  _globals['_GETENTRIESRESPONSE']._serialized_end=1195
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1197
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1262
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1264
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1317
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1319
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1383
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1385
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1441
+  _globals['_GETRECEIPTREQUEST']._serialized_start=1443
+  _globals['_GETRECEIPTREQUEST']._serialized_end=1482
+  _globals['_GETRECEIPTRESPONSE']._serialized_start=1484
+  _globals['_GETRECEIPTRESPONSE']._serialized_end=1556
+  _globals['_EVIDENCESERVICE']._serialized_start=1843
+  _globals['_EVIDENCESERVICE']._serialized_end=2562
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,10 @@ class _AuditKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditKind.V
     """The agent got the certificate that follows the one it has."""
     AUDIT_KIND_IDENTITY_REFUSED: _AuditKind.ValueType  # 8
     """A certificate was refused; `reason` says why where it is the adapter's."""
+    AUDIT_KIND_VERIFICATIONS: _AuditKind.ValueType  # 9
+    """How signatures verified at this agent, or at an application that told it, since the last such
+    record.
+    """
 
 class AuditKind(_AuditKind, metaclass=_AuditKindEnumTypeWrapper):
     """What an agent's record tells."""
@@ -67,6 +71,10 @@ AUDIT_KIND_IDENTITY_RENEWED: AuditKind.ValueType  # 7
 """The agent got the certificate that follows the one it has."""
 AUDIT_KIND_IDENTITY_REFUSED: AuditKind.ValueType  # 8
 """A certificate was refused; `reason` says why where it is the adapter's."""
+AUDIT_KIND_VERIFICATIONS: AuditKind.ValueType  # 9
+"""How signatures verified at this agent, or at an application that told it, since the last such
+record.
+"""
 Global___AuditKind: _TypeAlias = AuditKind  # noqa: Y015
 
 @_typing.final
@@ -86,6 +94,10 @@ class AuditRecord(_message.Message):
     LEAF_INDEX_PLUS_ONE_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
     HANDLES_FIELD_NUMBER: _builtins.int
+    ELAPSED_MS_FIELD_NUMBER: _builtins.int
+    KEY_VERSION_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts up from 1 within a boot."""
     time_ms: _builtins.int
@@ -108,6 +120,14 @@ class AuditRecord(_message.Message):
     """Name of the socket."""
     handles: _builtins.int
     """For HANDLES: how many the agent now holds."""
+    elapsed_ms: _builtins.int
+    """For OUTCOME: how long the call took at the agent, milliseconds; 0: not told, or less than one."""
+    key_version: _builtins.int
+    """For VERIFICATIONS: the version of the key, as its public key states it."""
+    verified: _builtins.int
+    """For VERIFICATIONS: how many signatures verified."""
+    failed: _builtins.int
+    """For VERIFICATIONS: how many did not."""
     def __init__(
         self,
         *,
@@ -122,10 +142,14 @@ class AuditRecord(_message.Message):
         leaf_index_plus_one: _builtins.int = ...,
         caller: _builtins.str = ...,
         handles: _builtins.int = ...,
+        elapsed_ms: _builtins.int = ...,
+        key_version: _builtins.int = ...,
+        verified: _builtins.int = ...,
+        failed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "caller", b"caller", "grant", b"grant", "handles", b"handles", "intent_id", b"intent_id", "kind", b"kind", "leaf_index_plus_one", b"leaf_index_plus_one", "outcome", b"outcome", "reason", b"reason", "sequence", b"sequence", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "caller", b"caller", "elapsed_ms", b"elapsed_ms", "failed", b"failed", "grant", b"grant", "handles", b"handles", "intent_id", b"intent_id", "key_version", b"key_version", "kind", b"kind", "leaf_index_plus_one", b"leaf_index_plus_one", "outcome", b"outcome", "reason", b"reason", "sequence", b"sequence", "time_ms", b"time_ms", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -154,6 +154,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The cluster's API could not be asked; nothing was decided."""
     REASON_POLICY_STALE: _Reason.ValueType  # 51
     """A version of the policy was made against one that is not in force any more."""
+    REASON_ROLLOUT_CONFLICT: _Reason.ValueType  # 49
+    """Another rollout of this key is under way, or the rollout has moved on meanwhile."""
+    REASON_ROLLOUT_OVERTAKEN: _Reason.ValueType  # 50
+    """Something else happened to the key before the rollout could reach its end."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why. The name is a stable, machine-readable contract; numbers are never reused."""
@@ -250,6 +254,10 @@ REASON_CLUSTER_UNAVAILABLE: Reason.ValueType  # 42
 """The cluster's API could not be asked; nothing was decided."""
 REASON_POLICY_STALE: Reason.ValueType  # 51
 """A version of the policy was made against one that is not in force any more."""
+REASON_ROLLOUT_CONFLICT: Reason.ValueType  # 49
+"""Another rollout of this key is under way, or the rollout has moved on meanwhile."""
+REASON_ROLLOUT_OVERTAKEN: Reason.ValueType  # 50
+"""Something else happened to the key before the rollout could reach its end."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
