@@ -71,16 +71,16 @@ class Replica:
         self.listeners = Listeners(
             config, policy, self.state, self.path, self.identities, room, telemetry
         )
-        condition = ReplicaHealth(monotonic_ms, health_checks.word_of)
-        condition.watch(
-            {"descriptors": health_checks.at_descriptors, "identity": self.identities.fault}
+        replica_health = ReplicaHealth(monotonic_ms, health_checks.fault_of)
+        replica_health.add_instant(
+            {"descriptors": health_checks.descriptor_check, "identity": self.identities.fault}
         )
-        self._health = self.listeners.health(condition, room.health)
+        self._health = self.listeners.health(replica_health, room.health)
         self._tickers = [
-            *upkeep.upkeep(config, policy, self.state, self.listeners, condition),
+            *upkeep.upkeep(config, policy, self.state, self.listeners, replica_health),
             upkeep.relief(config, self.listeners, self._health, memory),
             *self.identities.tickers(self.state.changes.announce),
-            *upkeep.health_looks(config, policy, self.state, condition, self._health),
+            *upkeep.health_check_tickers(config, policy, self.state, replica_health, self._health),
             upkeep.growth(config, self.state, metrics),
         ]
 

@@ -86,12 +86,14 @@ class Listeners:
         self.admin = self._admin_server(room.admin) if listen.admin_address else None
         self.door = self._enrolment_server(room.enrolment) if listen.enrolment_address else None
 
-    def health(self, condition: ReplicaHealth, most: int) -> Health:
-        """The listener for probes: it answers by what `condition` has seen."""
+    def health(self, replica_health: ReplicaHealth, most: int) -> Health:
+        """The listener for probes: it answers by what `replica_health` has seen."""
         return _bind(
             "listen.health_address",
             self._config.listen.health_address,
-            lambda at: Health(at, lambda: not condition.faults(), lambda: condition.alive, most),
+            lambda at: Health(
+                at, lambda: not replica_health.faults(), lambda: replica_health.alive, most
+            ),
         )
 
     def start(self) -> None:

@@ -26,7 +26,11 @@ from capsign_adapter.store.open import disk_of
 
 
 def upkeep(
-    config: Config, policy: Policy, state: State, listeners: Listeners, condition: ReplicaHealth
+    config: Config,
+    policy: Policy,
+    state: State,
+    listeners: Listeners,
+    replica_health: ReplicaHealth,
 ) -> list[Ticker]:
     """The tickers of the signing path, not yet started."""
     sweeps = (
@@ -46,7 +50,7 @@ def upkeep(
         state.catch_up,
         state.barrier,
         state.checkpoints,
-        lambda: condition.beat("barrier"),
+        lambda: replica_health.beat("barrier"),
         sweeps,
         periods,
     )
@@ -67,12 +71,12 @@ def relief(config: Config, listeners: Listeners, health: Health, memory: int | N
     return Ticker("memory", LOOK_SECONDS, look)
 
 
-def health_looks(
-    config: Config, policy: Policy, state: State, condition: ReplicaHealth, health: Health
+def health_check_tickers(
+    config: Config, policy: Policy, state: State, replica_health: ReplicaHealth, health: Health
 ) -> list[Ticker]:
     """Looks at token and store, by which the replica is healthy."""
-    at_token = health_checks.at_token(state.token)
-    at_store = health_checks.at_store(
+    token_check = health_checks.token_check(state.token)
+    store_check = health_checks.store_check(
         state.store,
         state.membership.repeat,
         disk_of(config.store.url),
@@ -80,8 +84,12 @@ def health_looks(
         policy.limits.clock_skew_ms,
     )
     return [
-        Ticker("look.token", health_checks.EVERY_S, lambda: condition.look("token", at_token)),
-        Ticker("look.store", health_checks.EVERY_S, lambda: condition.look("store", at_store)),
+        Ticker(
+            "look.token", health_checks.EVERY_S, lambda: replica_health.run("token", token_check)
+        ),
+        Ticker(
+            "look.store", health_checks.EVERY_S, lambda: replica_health.run("store", store_check)
+        ),
         Ticker("look.health", 1.0, health.refresh),
     ]
 
@@ -96,5 +104,5 @@ def growth(config: Config, state: State, metrics: Metrics) -> Ticker:
     if free is not None:
         metrics.gauge("capsign.store.free", lambda: seen.free)
         metrics.gauge("capsign.store.time_to_full", seen.time_to_full_s)
-    look = health_checks.at_growth(seen, state.store, free or (lambda _: 0), monotonic_ms)
+    look = health_checks.storage_sampler(seen, state.store, free or (lambda _: 0), monotonic_ms)
     return Ticker("growth", EVERY_S, look)

@@ -1,9 +1,7 @@
-"""Who holds a place where nobody is known yet: the enrolment listener counts by the address that a
-connection comes from.
+"""Quotas of the enrolment listener, where callers have no certificate yet: by source address.
 
-It is the sibling of `peer_quota.PeerQuota`, which counts by certificate. Many pods can share one
-address (a node that rewrites senders' addresses), so the bounds leave room for a node that starts
-all its pods at once.
+`peer_quota` does the same by certificate. Many pods can share one address (a node that rewrites
+senders' addresses), so the bounds allow for a node that starts all its pods at once.
 """
 
 from __future__ import annotations
@@ -24,27 +22,27 @@ from capsign_adapter.front.peer_address import address_of
 from capsign_adapter.sign.failures import failure_of
 
 CALLS_OF_ONE_ADDRESS = 8
-"""Calls of one address at once, from the headers to the answer."""
+"""Concurrent calls of one address, from the headers to the answer."""
 
 CALLS_PER_SECOND, CALLS_AT_ONCE = 10, 120
-"""Calls of one address each second, and how many more after a pause: as many as a node has pods."""
+"""Rate and burst of the calls of one address. The burst is as many as a node has pods."""
 
 
 class AddressQuota:
-    """Counts what each address holds. Any thread may call any method."""
+    """Counts the open calls of each address. Safe for any thread."""
 
     def __init__(self, rates: Buckets) -> None:
-        """`rates` are this one's own: they count calls."""
+        """`rates` must not be shared with others: these buckets count calls."""
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
         self.deadlines = CallDeadlines()
-        """Who waits."""
+        """Calls that wait for a request."""
         self._rates = rates
 
     @contextmanager
     def waiting(self, context: grpc.ServicerContext, method: str) -> Iterator[None]:
-        """A place for a call that waits for its request, until `sweep` finds that it has waited too
-        long.
+        """Count a call that waits for its request; `sweep` cancels it after REQUEST_SECONDS. Ends
+        the call with a typed failure if a bound is reached.
         """
         try:
             demand_tls_1_3(context)
@@ -60,8 +58,8 @@ class AddressQuota:
 
     @contextmanager
     def working(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """A place for a call that has its request. Raises FailureError OVERLOADED if there is
-        none.
+        """Count a call whose request has come, until the block ends. Raises FailureError
+        OVERLOADED.
         """
         self._take(_name(context))
         try:
@@ -70,7 +68,7 @@ class AddressQuota:
             self._leave(_name(context))
 
     def sweep(self) -> int:
-        """End the calls that have waited too long for their request; how many."""
+        """Cancel the calls that have waited too long for their request. Returns how many."""
         return self.deadlines.sweep()
 
     def _demand_rate(self, name: str) -> None:

@@ -1,8 +1,7 @@
-"""Who holds a place on the listener for people: identities with a role, and nobody else.
+"""Quotas of concurrent calls on the listener for people: identities with a role, and nobody else.
 
-What withdraws is apart from what looks: reading the log, however many do it, leaves the places of
-those who revoke, and only who may revoke is let into these. No single identity and no certificate
-may hold all of either.
+Calls that revoke and all other calls are counted apart: however many people read the log, a
+responder can still revoke. No single identity may use up either quota.
 """
 
 from __future__ import annotations
@@ -22,31 +21,32 @@ from capsign_adapter.front.guard import admit_call
 from capsign_adapter.sign.failures import failure_of
 
 LOOKING = 16
-"""Calls at once that only look."""
+"""Concurrent calls other than `Revoke`."""
 
 REVOKING = 16
-"""Calls at once that revoke."""
+"""Concurrent calls of `Revoke`."""
 
 OF_ONE_IDENTITY = 8
-"""Calls of one identity at once, of either sort."""
+"""Concurrent calls of one identity, of each of the two kinds."""
 
 REVOKERS = frozenset({Role.OPERATOR, Role.RESPONDER})
 
 
 class AdminQuota:
-    """Counts what people hold. Any thread may call any method."""
+    """Counts the open calls of people. Safe for any thread."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._lock = threading.Lock()
         self._held: Counter[tuple[str, str]] = Counter()
         self.deadlines = CallDeadlines()
-        """Who waits."""
+        """Calls that wait for a request, or for their answer to be taken."""
 
     @contextmanager
     def waiting(self, context: grpc.ServicerContext, method: str) -> Iterator[None]:
-        """A place for a call that waits for its request, until `sweep` finds that it has waited
-        too long. Ends the call with a typed failure if there is none."""
+        """Count a call that waits for its request; `sweep` cancels it after REQUEST_SECONDS. Ends
+        the call with a typed failure if the identity has no role or a bound is reached.
+        """
         leave = self._enter(context, method)
         try:
             with self.deadlines.of(context):
@@ -56,13 +56,14 @@ class AdminQuota:
 
     @contextmanager
     def working(self, context: grpc.ServicerContext, method: str, _: int) -> Iterator[None]:
-        """The same for a call that has its request, until its answer was taken or has lain for
-        long enough."""
+        """Count a call whose request has come, until its caller has taken the answer or `sweep`
+        cancels it (ANSWER_SECONDS). Ends the call as `waiting` does.
+        """
         with self.deadlines.answering(context, self._enter(context, method)):
             yield
 
     def sweep(self) -> int:
-        """End the calls that have waited too long; how many."""
+        """Cancel the calls that have waited too long. Returns how many."""
         return self.deadlines.sweep()
 
     def _enter(self, context: grpc.ServicerContext, method: str) -> Callable[[], None]:

@@ -1,5 +1,5 @@
-"""The listener for people with roles: a server, threads and bounds of its own, so that nothing that
-workloads, tenants and strangers do at the other listeners keeps a responder from revoking.
+"""The listener for people with roles. It has a server, threads and bounds of its own, so that load
+from workloads, tenants and strangers at the other listeners cannot keep a responder from revoking.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from capsign_adapter.front.tls import server_options
 from capsign_adapter.sign.tickers import Ticker
 
 MESSAGE_BYTES = 64 * 1024
-"""Largest request: nobody sends much here."""
+"""Largest request."""
 
 IDLE_MS, AGE_MS, GRACE_MS = 30_000, 600_000, 60_000
-"""A connection on which nothing is asked, and the life of any: milliseconds."""
+"""Milliseconds after which an idle connection is closed, after which any is, and that calls then
+have to end.
+"""
 
 
 class AdminServer:
@@ -69,8 +71,9 @@ class AdminServer:
         self._sweep.start()
 
     def stop(self, grace_seconds: float) -> bool:
-        """Take nothing new, give calls in hand this long, then end them; whether all of them
-        ended."""
+        """Accept no new call, wait for those under way, then cancel them. Returns whether all
+        ended.
+        """
         ended = self._server.stop(grace=grace_seconds).wait(timeout=grace_seconds + 5.0)
         self._sweep.stop()
         return ended

@@ -1,5 +1,5 @@
-"""AdminService: a separate service with roles. Every act that changes something is a leaf in the
-log.
+"""AdminService: what people with a role may see and do. Every act that changes something has a leaf
+in the log.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ REVOKING = frozenset({Role.OPERATOR, Role.RESPONDER})
 
 
 class Administered(ControlState, KeyVersions, Database, Protocol):
-    """What people see and change."""
+    """The parts of the store that this service reads and writes."""
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """Acts for people. It never signs and never returns a key."""
+    """Never signs and never returns a private key."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     @guarded
     def ListKeys(self, peer: Peer, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
-        """Keys with their versions, newest first."""
+        """Returns the keys with their versions, newest first."""
         self._demand(peer, LOOKING)
         snapshot = self._snapshots.refresh()
         return pb.ListKeysResponse(
@@ -69,11 +69,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     @guarded
     def Revoke(self, peer: Peer, request: pb.RevokeRequest) -> pb.RevokeResponse:
-        """In force everywhere when it answers: no commit passes under an older epoch, and what had
-        passed is out or stays in.
+        """Revoke. It is in force on all replicas when this answers (I6): no commit succeeds under
+        an older epoch, and what was committed before has been released or will not be.
 
-        COMMIT_UNKNOWN says that it is recorded and may not be in force everywhere yet; it does no
-        harm to revoke again.
+        COMMIT_UNKNOWN says that it is recorded, but may not be in force everywhere yet. Revoking
+        again does no harm.
         """
         self._demand(peer, REVOKING)
         target: str = request.target
@@ -101,7 +101,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     @guarded
     def GetStatus(self, peer: Peer, request: pb.GetStatusRequest) -> pb.GetStatusResponse:
-        """How this replica is."""
+        """Returns the state of this replica and of its store."""
         self._demand(peer, LOOKING)
         control = self._store.control()
         return pb.GetStatusResponse(

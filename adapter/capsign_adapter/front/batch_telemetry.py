@@ -1,4 +1,4 @@
-"""Counts and traces batches. Evidence is elsewhere: what is seen here may be lost or sampled."""
+"""Metrics and traces of batches. They are no evidence: they may be lost or sampled."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class BatchTelemetry:
         self._durations = metrics.histogram("capsign.call.duration")
 
     def span(self, request: pb.SignRequest) -> Span:
-        """Around the work on a batch, which has not been held against its bounds yet."""
+        """Returns the span around the work on a batch, whose bounds were not checked yet."""
         trace, links = of_message(request) if request.traceparent else ("", ())
         return self._tracer.span("capsign.adapter.batch", trace, links=links, method=METHOD)
 
     @staticmethod
     def note(span: Span, request: pb.SignRequest, answer: pb.SignResponse) -> None:
-        """What came of it, for a span that is recorded."""
+        """Add the items and the failures of a batch to a span that is recorded."""
         items = sum(len(group.items) for group in request.groups)
         failures = Counter(
             item.failure.reason
@@ -43,7 +43,9 @@ class BatchTelemetry:
         note_items(span, (group.algorithm for group in request.groups), items, failures)
 
     def seen(self, request: pb.SignRequest, answer: pb.SignResponse, seconds: float) -> None:
-        """What came of a batch, and how long it took. Nobody need wait for this."""
+        """Count a batch, its items and its failures; `seconds` is how long it took. Called after
+        the answer was sent.
+        """
         items = sum(len(group.items) for group in request.groups)
         self._sizes.record(items, "upstream")
         if not answer.groups:

@@ -1,10 +1,10 @@
-"""Waits for requests, each of which has an end: a call or stream that lies there with half a
-message is not for ever.
+"""The server's own deadlines: how long a call may wait for its request, and an answer for its
+caller.
 
-A unary call holds a thread from its headers on, for as long as its caller does not send the
-request: so every method is registered as one that takes a stream of requests, which on the wire is
-the same, and the wait for its one request is bounded. Likewise an answer that nobody takes: what it
-holds is given back when the call is over, and a call is not left open for long.
+gRPC gives a unary call a thread from its headers on, even if its caller never sends the request. So
+every method is registered as one that takes a stream of requests, which is the same on the wire,
+and the wait for its single request is bounded here. An answer that its caller does not take counts
+until the call has ended, and such a call is ended after a while too.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ ANSWER_SECONDS = 5.0
 """Longest wait for a caller to take the answer of a unary call."""
 
 STREAM_SECONDS = 30.0
-"""Longest wait for the next batch on a stream. Nobody can see from here whether half of one has
-come: what is silent for so long is ended, and an agent opens its idle streams anew well before."""
+"""Longest wait for the next batch on a stream. gRPC does not say whether a part of one has come, so
+a stream that is silent for this long is ended. An agent opens its idle streams anew well before.
+"""
 
 
 class CallDeadlines:
-    """Calls and streams for which something must happen before a moment. Any thread may call any
-    method."""
+    """Calls and streams that wait, each until its deadline. Safe for any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -46,20 +46,20 @@ class CallDeadlines:
         return len(self._until)
 
     def begin(self, context: grpc.ServicerContext, seconds: float) -> None:
-        """From now on it waits, for so long at most."""
+        """The call waits from now on, for `seconds` at most."""
         now = self._clock()
         with self._lock:
             self._until[context] = now, now + seconds
 
     def end(self, context: grpc.ServicerContext) -> None:
-        """It waits no more."""
+        """The call waits no more."""
         with self._lock:
             self._until.pop(context, None)
 
     @contextmanager
     def answering(self, context: grpc.ServicerContext, leave: Callable[[], None]) -> Iterator[None]:
-        """A unary call that has its request. `leave` gives its place back when its caller has taken
-        the answer; one who does not has ANSWER_SECONDS for it.
+        """Around the work of a unary call. After it, the caller has ANSWER_SECONDS to take the
+        answer; `leave` is called once the call is over.
         """
         try:
             yield
@@ -75,7 +75,7 @@ class CallDeadlines:
 
     @contextmanager
     def of(self, context: grpc.ServicerContext, seconds: float | None = None) -> Iterator[None]:
-        """The call waits until the block ends; REQUEST_SECONDS, if nothing else is said."""
+        """The call waits until the block ends, for `seconds` at most (None: REQUEST_SECONDS)."""
         self.begin(context, REQUEST_SECONDS if seconds is None else seconds)
         try:
             yield
@@ -83,12 +83,12 @@ class CallDeadlines:
             self.end(context)
 
     def sweep(self) -> int:
-        """End those that have waited too long; how many."""
+        """Cancel the calls whose deadline has passed. Returns how many."""
         now = self._clock()
         return self._cancel(lambda _, until: until < now)
 
     def cancel_older_than(self, seconds: float) -> int:
-        """End those that have waited for so long already; how many."""
+        """Cancel the calls that have waited for `seconds` or longer. Returns how many."""
         begun = self._clock() - seconds
         return self._cancel(lambda since, _: since <= begun)
 
@@ -103,19 +103,21 @@ class CallDeadlines:
 
 
 class RequestQuota(Protocol):
-    """Where unary calls wait for their request; `PeerQuota` is one."""
+    """Counts unary calls that wait for their request; `PeerQuota` is one."""
 
     def waiting(self, context: grpc.ServicerContext, method: str) -> AbstractContextManager[None]:
-        """A place to wait in until the block ends. Ends the call with a typed failure if there
-        is none."""
+        """Count the call until the block ends. Ends it with a typed failure if a bound is
+        reached.
+        """
 
 
 class DeadlineRegistrar:
     """Pass this to a generated `add_…_to_server`: unary methods wait for their request within
-    bounds, and what finds no thread is refused in our terms.
+    bounds, and calls for which no thread is left are refused with OVERLOADED.
 
-    `working` gives the place of a unary call, from its request to its answer, for the method's name
-    and the request's bytes; it ends the call if there is none. Without it the methods see to that.
+    `working` counts a unary call from its request to its answer. It gets the context, the method's
+    name and the request's size in bytes, and ends the call if a bound is reached. By default the
+    methods count their calls themselves.
     """
 
     def __init__(
@@ -177,7 +179,7 @@ class DeadlineRegistrar:
 
 
 def _with_a_thread(behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """The behaviour, or a refusal where no thread is left for it; see `threads`."""
+    """Returns `behaviour`, with a refusal before it for calls without a thread; see `threads`."""
 
     def run(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         if refusing():

@@ -1,5 +1,5 @@
-"""CapabilityService: handles for the workload that the peer certificate names, and news about
-them.
+"""CapabilityService: issues handles to the workload that the peer certificate names, and tells it
+when they are revoked.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 
 MOST_NEWS = 256
-"""Most grants, and most serials, that one piece of news names: the bound of the message."""
+"""Most grants, and most serials, in one WatchResponse: the bound of the message."""
 
 
 class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
-    """Mints from policy; holds nothing."""
+    """Mints handles from the grants of the policy. Keeps no record of them."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
 
     @guarded
     def IssueHandles(self, peer: Peer, request: pb.IssueHandlesRequest) -> pb.IssueHandlesResponse:
-        """One handle for each grant of this workload, or for each that the request names. A name
-        that policy does not give it is left out, as one that was revoked is: it must not cost
-        the others.
+        """Returns a handle for each grant of this workload, or for each that the request names. A
+        grant that the workload does not have, or that was revoked, is left out, so that the others
+        are still issued.
         """
         grants = {grant.name: grant for grant in self._policy.grants_of(peer.spiffe_id)}
         if not grants:
@@ -89,7 +89,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
 
     @guarded
     def RenewHandles(self, peer: Peer, request: pb.RenewHandlesRequest) -> pb.RenewHandlesResponse:
-        """A fresh handle for each that is still good, one for a grant; the others are left out."""
+        """Returns a new handle for each grant whose handle is still good; others are left out."""
         snapshot = self._snapshots.refresh()
         found = [self._renewable(snapshot, token, peer) for token in dict.fromkeys(request.tokens)]
         grants = dict.fromkeys(grant for grant in found if grant is not None)
@@ -101,7 +101,9 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
     def Watch(
         self, request: pb.WatchRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchResponse]:
-        """How things are, then each change until the caller leaves or the adapter drains."""
+        """Sends the present state, then each change, until the caller leaves or the adapter
+        drains.
+        """
         return self._quota.taken(self._told(request, context), context)
 
     def _told(

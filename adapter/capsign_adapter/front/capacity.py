@@ -1,8 +1,8 @@
-"""What all listeners together may take of the process's memory and file descriptors, worked out at
-the start.
+"""How many connections and requests fit into the process's file descriptors and memory, computed
+at the start.
 
-A bound that the system reaches first is none: an adapter that cannot open a file any more cannot
-read its store either, and one that the kernel ends for its memory takes everybody's calls with it.
+The bounds must be reached before the system's own: an adapter that cannot open another file cannot
+read its store, and one that the kernel kills for its memory loses the calls of all callers.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from capsign_wire.settings import SettingsError
 MIB = 1024 * 1024
 
 OWN_DESCRIPTORS = 128
-"""Files, token, cluster, telemetry, and what each library keeps open."""
+"""Descriptors for files, token, cluster and telemetry, and those that libraries keep open."""
 
 ENOUGH_DESCRIPTORS = 65_536
-"""More than all listeners can use. Container runtimes often allow a billion, and libraries of HSMs
-make tables of as many entries, or close each of them one by one.
+"""Descriptors to ask the system for: more than all listeners can use. Container runtimes often
+allow a billion; libraries of HSMs then make tables of that size, or close each of them one by one.
 """
 
-DESCRIPTORS_OF_A_PLACE = 2
-"""A thread that reads the store may have a connection of its own: database and log."""
+DESCRIPTORS_OF_A_CALL = 2
+"""A thread that reads the store may have two connections of its own: database and log."""
 
-SHAKING_HANDS = 4096
-"""Connections beside those of agents. Strangers cannot be told from agents before their
-handshake, which they have five seconds for: a bound that a few of them reach would keep the
-agents out."""
+HANDSHAKING = 4096
+"""Connections beside those of agents. Strangers cannot be told from agents before the end of their
+handshake, for which they have five seconds: a bound that a few strangers can reach would keep
+agents out.
+"""
 
 OF_A_SMALL_LISTENER = 1024
 """Most connections of each of the listeners for people, for enrolment and for probes."""
 
 OWN_MEMORY = 160 * MIB
-"""What an adapter takes before anybody has sent it anything, and what it needs to work."""
+"""Bytes that an idle adapter takes, and those it needs to work, without the requests it holds."""
 
 _NO_LIMIT = 1 << 60
-"""Stands for as many files as one likes."""
+"""Number of descriptors where the system has no limit."""
 
 
 class Connections(NamedTuple):
@@ -50,23 +51,23 @@ class Connections(NamedTuple):
     health: int
 
 
-def connections(descriptors: int, places: int) -> Connections:
-    """How the descriptors that are not kept for the process itself are shared: each listener has
-    its own, so that none can take those of another.
+def connections(descriptors: int, max_calls: int) -> Connections:
+    """Divide the descriptors that the process itself does not need among the listeners. Each has
+    its own part, so that none can take those of another.
 
-    An agent has a connection for each signing stream and uses the same ones for the rest, so there
-    is one for each place, another for each while a connection that broke is not known to have, and
-    room for all others.
+    An agent has a connection for each signing stream and uses it for its other calls too. So the
+    main listener has two for each of `max_calls` (one may be broken and not yet known to be), and
+    HANDSHAKING more.
     """
-    kept = min(OWN_DESCRIPTORS + DESCRIPTORS_OF_A_PLACE * places, descriptors // 2)
+    kept = min(OWN_DESCRIPTORS + DESCRIPTORS_OF_A_CALL * max_calls, descriptors // 2)
     left = descriptors - kept
     small = min(OF_A_SMALL_LISTENER, max(8, left // 8))
-    return Connections(min(2 * places + SHAKING_HANDS, left - 3 * small), small, small, small)
+    return Connections(min(2 * max_calls + HANDSHAKING, left - 3 * small), small, small, small)
 
 
 def raise_descriptors() -> int:
-    """Take as many file descriptors as the system allows and an adapter can use; how many that
-    are.
+    """Raise the soft limit on file descriptors as far as the system allows, to ENOUGH_DESCRIPTORS
+    at most. Returns how many descriptors there are now.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
@@ -81,15 +82,16 @@ def raise_descriptors() -> int:
     return wanted
 
 
-def demand_memory(limit: int | None, places: int, message_bytes: int) -> None:
-    """Raises SettingsError if requests that are under way on all places would not fit into the
-    memory limit."""
-    taken = places * bounds.taken_bytes(message_bytes)
+def demand_memory(limit: int | None, max_calls: int, message_bytes: int) -> None:
+    """Raises SettingsError if `max_calls` requests of `message_bytes` each do not fit into the
+    memory limit, in bytes. None is no limit.
+    """
+    taken = max_calls * bounds.taken_bytes(message_bytes)
     if limit is None or OWN_MEMORY + taken <= limit:
         return
     needed = -(-(OWN_MEMORY + taken) // MIB)
     raise SettingsError(
-        f"The key `listen.streams` is {places}, and each may hold a request of "
+        f"The key `listen.streams` is {max_calls}, and each may hold a request of "
         f"{bounds.taken_bytes(message_bytes)} bytes "
         f"(`listen.message_bytes`, and what it takes to refuse more): "
         f"with what the adapter needs itself that is {needed} "

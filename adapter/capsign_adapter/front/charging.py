@@ -1,7 +1,7 @@
-"""Unary calls are charged by their cost before they are done, and done in turns.
+"""Charges unary calls by their cost before the work, and gives them turns within their tenant.
 
-Whoever is over its budget hears so only after a while: an answer at once would let it ask again at
-once, and to refuse costs too.
+A caller that is over its budget gets the refusal after a delay: refusing costs something too, and
+an immediate answer would invite the next call at once.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from capsign_adapter.sign.fair_scheduler import CallTurn, FairQueue, FairSchedul
 from capsign_adapter.sign.scheduled_token import ScheduledToken
 
 AT_ONCE = 1
-"""Unary calls of one tenant that compute at the same time: they share Python's lock with the
-batches of all others. Any number of them wait for the token or the store meanwhile.
+"""Unary calls of one tenant that compute at the same time: they share Python's interpreter lock
+with the batches of all others. Any number of them may wait for the token or the store meanwhile.
 """
 
 _WAITS_ELSEWHERE = frozenset({"Renew"})
-"""Methods that wait for the cluster, and have places of their own for that."""
+"""Methods that wait for the cluster; `enrol.enrolment` bounds those."""
 
 
 class ChargingRegistrar:
@@ -46,7 +46,7 @@ class ChargingRegistrar:
         token: ScheduledToken,
         pause: Callable[[int], object] = pause,
     ) -> None:
-        """`pause` waits for so many milliseconds."""
+        """`pause` sleeps for a number of milliseconds."""
         self._pause = pause
         self._token = token
         self._registrar = registrar
@@ -87,9 +87,8 @@ class ChargingRegistrar:
     def _turn(
         self, peer: Peer, name: str, price: int, context: grpc.ServicerContext
     ) -> Iterator[None]:
-        """Wait for a turn among the calls of this tenant; see `CallTurn`.
-
-        Who must revoke waits for nobody. Ends the call if no turn comes.
+        """Wait for a turn among the calls of this tenant; see `CallTurn`. Identities with a role do
+        not wait: they may have to revoke. Ends the call if no turn comes.
         """
         if self._policy.roles_of(peer.spiffe_id) or name in _WAITS_ELSEWHERE:
             yield
@@ -111,7 +110,7 @@ class ChargingRegistrar:
 
     @contextmanager
     def _queue(self, tenant: str) -> Iterator[FairQueue]:
-        """Each tenant has its own, for as long as it has calls."""
+        """The queue of a tenant's calls, kept as long as it has any."""
         with self._lock:
             queue = self._queues.setdefault(tenant, _TenantQueue())
             queue.users += 1
@@ -129,7 +128,7 @@ def _price(name: str, request: Any) -> int:
 
 
 class _TenantQueue(FairQueue):
-    """The calls of one tenant, in it or waiting for it."""
+    """The queue of one tenant, and how many calls use it."""
 
     def __init__(self) -> None:
         super().__init__(AT_ONCE)

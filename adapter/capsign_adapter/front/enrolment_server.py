@@ -1,5 +1,5 @@
-"""The listener for pods that have no certificate yet: a server, threads and bounds of its own, so
-that a crowd at this door keeps nobody from signing at the other.
+"""The listener for pods that have no certificate yet. It has a server, threads and bounds of its
+own, so that load here keeps nobody from signing on the main listener.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.tickers import Ticker
 
 THREADS = 64
-"""Calls at once; those that wait for their request or their turn included."""
+"""Concurrent calls, including those that wait for their request or for the cluster."""
 
 MESSAGE_BYTES = 16 * 1024
 """Largest request: a certificate request and a token."""
 
 
 def options(connections: int) -> list[tuple[str, int]]:
-    """Those of the other listener, made smaller: one call of a few kilobytes is all that anybody
-    has to do here. Who has a connection and asks nothing makes room for others within seconds."""
+    """gRPC options: those of the main listener with smaller bounds, since a pod makes one call of a
+    few kilobytes here. A connection without a call is closed within seconds.
+    """
     smaller = {
         **dict(server_options(connections, MESSAGE_BYTES)),
         "grpc.max_concurrent_streams": 16,
@@ -73,7 +74,7 @@ class EnrolmentServer:
         self._sweep.start()
 
     def stop(self, grace_seconds: float) -> None:
-        """Take nothing new, give calls in hand this long, then end."""
+        """Accept no new call, wait for those under way, then cancel them."""
         self._server.stop(grace=grace_seconds).wait()
         self._sweep.stop()
 

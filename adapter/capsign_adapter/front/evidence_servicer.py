@@ -1,4 +1,6 @@
-"""EvidenceService: takes the agents' batches and serves the log's read side."""
+"""EvidenceService: accepts the agents' audit batches, and serves entries, tiles, proofs and
+checkpoints of the log.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +38,12 @@ READERS = frozenset({Role.AUDITOR, Role.OPERATOR, Role.RESPONDER})
 
 
 class PublicLog(ControlState, EvidenceLog, AuditBatches, Protocol):
-    """The log as auditors read it, and what agents add."""
+    """The parts of the store that this service reads and writes."""
 
 
 class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
-    """Hashes, proofs and checkpoints are for every workload in policy (each is a witness); entries
-    are for READERS.
+    """Hashes, proofs and checkpoints are for every workload in policy, since each agent is a
+    witness. Entries are for READERS.
     """
 
     def __init__(
@@ -103,8 +105,8 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         )
 
     def _written(self, peer: Peer, draft: AuditDraft, size: int, now: int) -> AuditAccepted:
-        """Take the batch at the expense of its workload, unless it was taken before or cannot be
-        taken. Raises FailureError.
+        """Store the batch and charge its bytes to the workload's evidence quota. A batch that was
+        stored before, or that cannot be stored, is not charged. Raises FailureError.
         """
         self._evidence.reserve(peer, size)
         try:
@@ -128,7 +130,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
     def GetCheckpoint(
         self, peer: Peer, request: pb.GetCheckpointRequest
     ) -> pb.GetCheckpointResponse:
-        """A checkpoint of the tree as it is now."""
+        """Returns a checkpoint of the tree as it is now."""
         self._known(peer)
         latest = self._checkpoints.current(now_ms())
         return pb.GetCheckpointResponse(
@@ -137,7 +139,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
 
     @guarded
     def GetTile(self, peer: Peer, request: pb.GetTileRequest) -> pb.GetTileResponse:
-        """A full tile, or the first `width` hashes of one."""
+        """Returns a full tile, or the first `width` hashes of one (C2SP tlog-tiles)."""
         self._known(peer)
         width = request.width or TILE_WIDTH
         if width_at(request.level, request.index, self._store.control().tree_size) < width:
@@ -147,7 +149,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
 
     @guarded
     def GetEntries(self, peer: Peer, request: pb.GetEntriesRequest) -> pb.GetEntriesResponse:
-        """An entry bundle, full or partial."""
+        """Returns an entry bundle, full or partial (C2SP tlog-tiles)."""
         self._reader(peer)
         width = request.width or TILE_WIDTH
         if width_at(0, request.index, self._store.control().tree_size) < width:
@@ -159,7 +161,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
     def GetInclusionProof(
         self, peer: Peer, request: pb.GetInclusionProofRequest
     ) -> pb.GetInclusionProofResponse:
-        """From a leaf to the root of a tree."""
+        """Returns the inclusion proof of a leaf in a tree (RFC 6962, section 2.1.1)."""
         self._known(peer)
         if not request.leaf_index < request.tree_size <= self._store.control().tree_size:
             raise _beyond("There is no such leaf in a tree of that size.")
@@ -170,7 +172,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
     def GetConsistencyProof(
         self, peer: Peer, request: pb.GetConsistencyProofRequest
     ) -> pb.GetConsistencyProofResponse:
-        """That the larger tree only adds to the smaller."""
+        """Returns the consistency proof of two trees (RFC 6962, section 2.1.2)."""
         self._known(peer)
         if not 0 < request.old_size <= request.new_size <= self._store.control().tree_size:
             raise _beyond("There are no two such trees.")
@@ -179,7 +181,9 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
 
     @guarded
     def GetReceipt(self, peer: Peer, request: pb.GetReceiptRequest) -> pb.GetReceiptResponse:
-        """For the workload that the leaf names, and for READERS."""
+        """Returns a receipt of a leaf (C2SP tlog-proof), to the workload that the leaf names and to
+        READERS.
+        """
         if request.leaf_index >= self._store.control().tree_size:
             raise _beyond("The log does not hold this leaf.")
         entries = self._store.entries(request.leaf_index, 1)
@@ -213,8 +217,9 @@ def _workload_of(entry: bytes) -> str:
 
 
 def _canonical(batch: pb.AuditBatch, wire: bytes) -> None:
-    """These bytes are kept for ever, so nothing may hide in them: no unknown field, no second
-    spelling of a known one (I9).
+    """Raises FailureError INPUT_MALFORMED unless the bytes are the canonical form of the batch.
+    They are kept for ever, so they must not hide anything in unknown fields or in another encoding
+    of known ones (I9).
     """
     plain = pb.AuditBatch()
     plain.CopyFrom(batch)

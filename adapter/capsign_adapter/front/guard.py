@@ -1,5 +1,5 @@
-"""What stands before every method: identity, then bounds; and after it: every exception becomes a
-typed failure.
+"""Wraps unary methods: identifies the peer, checks the request's bounds, and turns every exception
+into a typed failure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ Response = TypeVar("Response")
 
 
 def admit_call(context: grpc.ServicerContext) -> Peer:
-    """The peer of a call whose certificate is valid now."""
+    """Returns the peer of a call. Raises FailureError if its certificate names nobody or is not
+    valid now.
+    """
     peer = peer_of(context)
     peer.still_valid(now_ms())
     return peer
@@ -31,7 +33,7 @@ def admit_call(context: grpc.ServicerContext) -> Peer:
 def guarded(
     method: Callable[[Servicer, Peer, Any], Response],
 ) -> Callable[[Servicer, Any, grpc.ServicerContext], Response]:
-    """A unary method that gets a verified peer and a message within its bounds."""
+    """Decorates a unary method so that it gets a verified peer and a request within its bounds."""
 
     @functools.wraps(method)
     def call(servicer: Servicer, request: Any, context: grpc.ServicerContext) -> Response:
@@ -43,8 +45,8 @@ def guarded(
 def answered(
     request: Any, context: grpc.ServicerContext, work: Callable[[Peer], Response]
 ) -> Response:
-    """The answer of `work` for a verified peer and a message within its bounds, or the end of the
-    call with a typed failure.
+    """Returns the answer of `work` for the verified peer, after checking the request's bounds. Ends
+    the call with a typed failure on any exception.
     """
     try:
         peer = admit_call(context)

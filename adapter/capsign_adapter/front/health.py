@@ -1,9 +1,9 @@
-"""grpc.health.v1 on a listener of its own, without TLS: probes reach it when the main server is
-full.
+"""grpc.health.v1 on a listener of its own, without TLS, which probes reach even when the main
+server is full.
 
-The service "" (the replica as a whole) is SERVING while nothing keeps it from signing: readiness.
-The service "liveness" is SERVING while the process itself works, whoever else is away: a token, a
-store or a disk is not mended by a restart.
+The service "" (readiness) is SERVING while nothing keeps the replica from signing. The service
+"liveness" is SERVING while the process itself works, even without its token, store or disk: a
+restart would not repair those.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SERVING, _NOT_SERVING = (
 
 
 class _Current(health.HealthServicer):  # type: ignore[misc]  # it ships no types
-    """Answers with how it is now; `Watch` is told by the regular look."""
+    """Refreshes the state before each Check; `Watch` learns of changes by the regular refresh."""
 
     def __init__(self, refresh: Callable[[], None]) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class _Current(health.HealthServicer):  # type: ignore[misc]  # it ships no type
 
 
 class Health:
-    """Not ready until told otherwise. `refresh` is to be called every so often."""
+    """Not ready until `serving` is called. `refresh` must be called regularly."""
 
     def __init__(
         self, address: str, ready: Callable[[], bool], alive: Callable[[], bool], connections: int
@@ -55,7 +55,7 @@ class Health:
         self._server.start()
 
     def refresh(self) -> None:
-        """Look now. Who watches is told of changes only."""
+        """Ask `ready` and `alive` now. Watches are told of changes only."""
         for service, well in (
             (READINESS, self._begun and self._ready()),
             (LIVENESS, self._alive()),
@@ -67,7 +67,7 @@ class Health:
                     self._servicer.set(service, status)
 
     def serving(self) -> None:
-        """From now on it is as ready as `ready` says."""
+        """From now on the replica is ready whenever `ready` says so."""
         self._begun = True
         self.refresh()
 

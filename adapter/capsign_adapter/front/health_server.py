@@ -1,9 +1,9 @@
-"""The listener for probes: grpc.health.v1 without TLS, where anybody may come, and where a check is
-answered however many do.
+"""The listener for probes: grpc.health.v1 without TLS. Anybody may call it, and every check gets an
+answer under any load.
 
-A check waits for no thread and not for its request where there is a crowd: it then gets the answer
-that the process is alive, so that a flood gets no adapter restarted. Watches are few, and the next
-one is refused.
+When all threads are busy, a check is answered at once, without reading its request, with the state
+of the process itself (liveness), so that a flood does not get an adapter restarted. The number of
+watches is bounded, and further ones are refused.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from capsign_adapter.front.tls import SERVER_OPTIONS
 from capsign_adapter.sign.tickers import Ticker
 
 WATCHES, CHECKS = 16, 48
-"""Calls of each sort that have a thread."""
+"""Concurrent watches, and checks, that have a thread."""
 
 REQUEST_SECONDS = 1.0
-"""Longest wait for the request of a call, which is some bytes."""
+"""Longest wait for the request of a call, seconds."""
 
 OPTIONS: dict[str, int] = {
     **dict(SERVER_OPTIONS),
@@ -49,13 +49,14 @@ class HealthServer:
         self, address: str, servicer: health_pb2_grpc.HealthServicer, connections: int, crowded: str
     ) -> None:
         """`address` is host:port. The servicer is that of grpcio-health-checking, or one like
-        it. In a crowd a check is answered for the service `crowded`."""
+        it. When all threads are busy, a check is answered for the service `crowded`.
+        """
         options = {**OPTIONS, "grpc.max_allowed_incoming_connections": connections}
         self._server = grpc.server(
             Threads(WATCHES + CHECKS, "health"), options=list(options.items())
         )
         self.deadlines = CallDeadlines()
-        """Who waits."""
+        """Calls that wait for their request."""
         registrar: Any = _CrowdedRegistrar(self._server, self.deadlines, crowded)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, registrar)
         self.port: int = self._server.add_insecure_port(address)

@@ -1,8 +1,8 @@
-"""Identity is made here and nowhere else: the verified peer certificate gives the workload, and the
-caller's words never do.
+"""Step 1 of signing: the identity of a peer, taken from its verified certificate and from nothing
+that the caller says. No other module makes identities.
 
-gRPC also offers the SPIFFE ID by itself, as a C string: it ends at the first zero byte of the URI.
-So the certificate is read instead, by `capsign_wire.svid`, once for each one that is seen.
+gRPC also offers the SPIFFE ID by itself, but as a C string, which ends at the first zero byte of
+the URI. So `capsign_wire.svid` reads the certificate, once for each certificate that is seen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from capsign_adapter.decide.peer import Peer
 
 
 def peer_of(context: grpc.ServicerContext) -> Peer:
-    """The peer of a call.
+    """Returns the peer of a call.
 
     Raises FailureError TLS_TOO_OLD or IDENTITY_UNKNOWN. gRPC has verified the chain; it has no
     minimum TLS version, so that is checked here on every call (I10).
@@ -40,15 +40,15 @@ def peer_of(context: grpc.ServicerContext) -> Peer:
 
 
 def demand_tls_1_3(context: grpc.ServicerContext) -> None:
-    """Raises FailureError TLS_TOO_OLD."""
+    """Raises FailureError TLS_TOO_OLD unless the connection uses TLS 1.3."""
     if context.auth_context().get("ssl_tls_version") != [b"TLSv1.3"]:  # type: ignore[comparison-overlap] # the stubs lack the list
         raise FailureError(failures_pb2.REASON_TLS_TOO_OLD, "This connection does not use TLS 1.3.")
 
 
 @lru_cache(maxsize=1024)
 def _read(pem: bytes) -> Peer | str:
-    """The peer, or why this certificate is nobody's. Both are remembered: neither costs anything
-    the next time.
+    """Returns the peer, or a sentence that says why the certificate identifies nobody. Both are
+    cached by certificate.
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem)

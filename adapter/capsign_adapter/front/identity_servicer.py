@@ -1,5 +1,5 @@
-"""EnrolmentService, for pods that have no certificate yet, and IdentityService, for what follows
-over mTLS.
+"""EnrolmentService, for pods that have no certificate yet, and IdentityService, which renews
+certificates over mTLS.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from capsign_adapter.sign.failures import failure_of
 
 
 class EnrolmentServicer(identity_pb2_grpc.EnrolmentServiceServicer):
-    """First certificates. The caller is nobody until the cluster has vouched for the token."""
+    """Issues first certificates. The caller has no identity until the cluster has verified its
+    service account token.
+    """
 
     def __init__(self, enrolment: Enrolment, quota: AddressQuota, metrics: Metrics) -> None:
         self._enrolment = enrolment
@@ -32,7 +34,9 @@ class EnrolmentServicer(identity_pb2_grpc.EnrolmentServiceServicer):
         self._metrics = metrics
 
     def Enrol(self, request: pb.EnrolRequest, context: grpc.ServicerContext) -> pb.EnrolResponse:
-        """A certificate for the key of the request, in the name of the token's service account."""
+        """Returns a certificate for the key in the request, in the name of the token's service
+        account.
+        """
         identity = _counted(self._metrics, context, lambda: self._enrol(request, context))
         return pb.EnrolResponse(svid=_svid(identity), bundle=_bundle(identity.bundle))
 
@@ -47,7 +51,7 @@ class EnrolmentServicer(identity_pb2_grpc.EnrolmentServiceServicer):
 
 
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
-    """The next certificate, and what to trust."""
+    """Renews certificates, and serves the trust bundle."""
 
     def __init__(self, enrolment: Enrolment, authority: Issuer, metrics: Metrics) -> None:
         self._enrolment = enrolment
@@ -55,14 +59,14 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         self._metrics = metrics
 
     def Renew(self, request: pb.RenewRequest, context: grpc.ServicerContext) -> pb.RenewResponse:
-        """A certificate for the same identity and another key. The pod must still be there."""
+        """Returns a certificate for the same identity and a new key. The pod must still exist."""
         identity = _counted(self._metrics, context, lambda: self._renew(request, context))
         return pb.RenewResponse(svid=_svid(identity), bundle=_bundle(identity.bundle))
 
     def GetTrustBundle(
         self, request: pb.GetTrustBundleRequest, context: grpc.ServicerContext
     ) -> pb.GetTrustBundleResponse:
-        """The authorities to trust now; from memory."""
+        """Returns the authorities to trust now, from memory."""
         bundle = answered(request, context, lambda _: self._authority.bundle())
         return pb.GetTrustBundleResponse(bundle=_bundle(bundle))
 
@@ -78,7 +82,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
 def _counted(
     metrics: Metrics, context: grpc.ServicerContext, work: Callable[[], Identity]
 ) -> Identity:
-    """What `work` gives, or the end of the call with a typed failure; counted."""
+    """Returns what `work` returns, or ends the call with a typed failure. Counts either."""
     try:
         identity = work()
     except Exception as error:  # the edge: nothing passes it untyped

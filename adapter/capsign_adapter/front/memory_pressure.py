@@ -1,11 +1,9 @@
-"""When the process's memory runs short, calls that only wait are ended: whatever shape what they
-hold may have.
+"""Cancels calls that only wait when the process's memory runs short.
 
-A message is bounded by its bytes, and what it takes is not: a peer that sends it in frames of a few
-bytes, with much between them that nobody keeps, pins a buffer with each. That is inside gRPC and
-cannot be seen from here, but it shows in the process's size. Whoever waits for the rest of a
-message, or for an answer to be taken, can be ended at no loss: an agent opens its idle streams
-again at once.
+The bytes of a message are bounded, the memory that it takes is not: a peer that sends it in frames
+of a few bytes pins a buffer of gRPC with each. That cannot be seen from here, except by the size of
+the process. A call that waits for the rest of a message, or for its answer to be taken, can be
+cancelled at no loss: an agent opens its idle streams again at once.
 """
 
 from __future__ import annotations
@@ -24,32 +22,38 @@ LOOK_SECONDS = 0.05
 """Between looks at the process's size."""
 
 SHORT, VERY_SHORT = 0.6, 0.75
-"""Parts of the memory that may be taken before calls are ended that have waited for
-YOUNG_SECONDS, and all that wait."""
+"""Parts of the memory budget. Above the first, calls that have waited for YOUNG_SECONDS are
+cancelled; above the second, all that wait.
+"""
 
 YOUNG_SECONDS = 0.5
-"""Whoever works waits less for its next batch."""
+"""A caller that works sends its next batch sooner than this, seconds."""
 
 NO_USE_MS, LONGEST_NO_USE_MS = 10_000, 600_000
-"""How long the size that is left counts as normal where ending calls did not help: then it is not
-theirs. The first time, and twice as long each time until it helps again, unless memory is very
-short: an adapter whose token library takes much would end honest streams for ever."""
+"""How long the present size counts as normal after cancelling calls did not help, milliseconds.
+The memory is not theirs then (a token's library may take much), and honest streams must not be
+cancelled for ever. The time doubles, up to the second figure, until cancelling helps again or
+memory is very short.
+"""
 
 TRIM_MS = 10_000
-"""Between looks whether what was freed should go back to the system, milliseconds."""
+"""Time between checks whether freed memory should go back to the system, milliseconds."""
 
 UNTOLD = 256 * MIB
-"""What is added to the known needs where the control group has no limit."""
+"""Added to the known needs where the control group has no memory limit, bytes."""
 
 
-def memory_budget(limit: int | None, places: int, message_bytes: int) -> int:
-    """How much memory there is: what the control group says, or else what an adapter of this
-    size may need."""
-    return limit if limit is not None else OWN_MEMORY + 2 * places * message_bytes + UNTOLD
+def memory_budget(limit: int | None, max_calls: int, message_bytes: int) -> int:
+    """Bytes of memory that the process may use: the limit of its control group, or else what an
+    adapter of this size may need.
+    """
+    return limit if limit is not None else OWN_MEMORY + 2 * max_calls * message_bytes + UNTOLD
 
 
 class MemoryPressure:
-    """Says how patient to be. Pure but for what it remembers; for one thread."""
+    """Decides from the process's size which waiting calls to cancel. Asks no clock and does no
+    I/O; for one thread.
+    """
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
@@ -57,16 +61,17 @@ class MemoryPressure:
         self._normal_until_ms = 0
         self._no_use_ms = NO_USE_MS
 
-    def patience(self, size: int, now_ms: int) -> float | None:
-        """At this size: how long a call may have waited and be left alone, seconds; None: as
-        long as it likes."""
+    def tolerated_wait(self, size: int, now_ms: int) -> float | None:
+        """Seconds that a call may have waited without being cancelled, at a size of so many
+        bytes. None: any time.
+        """
         normal = self._normal if now_ms < self._normal_until_ms else 0
         if size <= max(self._budget * SHORT, normal):
             return None
         return 0.0 if size > self._budget * VERY_SHORT else YOUNG_SECONDS
 
     def relieved(self, before: int, after: int, now_ms: int) -> None:
-        """Calls were ended; the size before and after."""
+        """Learn what cancelling calls did to the process's size, in bytes."""
         helped = after <= before - before // 20
         if helped or after > self._budget * VERY_SHORT:
             self._no_use_ms = NO_USE_MS
@@ -77,29 +82,29 @@ class MemoryPressure:
 
 
 def resident(file: Path = Path("/proc/self/statm")) -> int:
-    """How much of the process is in memory, bytes."""
+    """Resident size of the process, bytes."""
     return int(file.read_bytes().split()[1]) * resource.getpagesize()
 
 
 class LoadShedder:
-    """Looks, and ends what waits in these rooms. For one thread."""
+    """Watches the process's size and cancels waiting calls. For one thread."""
 
     def __init__(
         self,
         pressure: MemoryPressure,
-        rooms: Sequence[CallDeadlines],
+        waiting: Sequence[CallDeadlines],
         clock_ms: Callable[[], int],
         size: Callable[[], int] = resident,
         trim: Callable[[], object] | None = None,
         *,
         people: Sequence[CallDeadlines] = (),
     ) -> None:
-        """In the rooms of `people` nobody else waits, and a call of theirs is never ended as it
-        comes:
-        what workloads hold must not keep them from revoking.
+        """`waiting` are the calls that may be cancelled. `people` are those of the listener for
+        people: a call there is never cancelled before it has waited for YOUNG_SECONDS, so that what
+        workloads hold does not keep responders from revoking.
         """
         self._pressure = pressure
-        self._rooms = rooms
+        self._waiting = waiting
         self._people = people
         self._clock_ms = clock_ms
         self._size = size
@@ -109,7 +114,7 @@ class LoadShedder:
         self._look_again_ms = clock_ms() + TRIM_MS
 
     def look(self) -> int:
-        """How many calls were ended."""
+        """Check the size once, and cancel calls if it is too large. Returns how many."""
         size, now_ms = self._size(), self._clock_ms()
         if self._after is not None:  # those that were ended at the last look have let go by now
             before, self._after = self._after, None
@@ -117,20 +122,21 @@ class LoadShedder:
             after = self._size()
             self._pressure.relieved(before, after, now_ms)
             size = after
-        patience = self._pressure.patience(size, now_ms)
-        if patience is None:
+        tolerated = self._pressure.tolerated_wait(size, now_ms)
+        if tolerated is None:
             self._give_back(size, now_ms)
             return 0
-        ended = sum(room.cancel_older_than(patience) for room in self._rooms)
-        ended += sum(room.cancel_older_than(max(patience, YOUNG_SECONDS)) for room in self._people)
+        ended = sum(calls.cancel_older_than(tolerated) for calls in self._waiting)
+        tolerated = max(tolerated, YOUNG_SECONDS)
+        ended += sum(calls.cancel_older_than(tolerated) for calls in self._people)
         self._after = size
         if ended:
             logs.warning("memory.short", resident=size, ended=ended)
         return ended
 
     def _give_back(self, size: int, now_ms: int) -> None:
-        """The C library keeps what was freed. After a crowd it goes back, if that is a quarter of
-        all.
+        """Return freed memory to the system, which the C library otherwise keeps, if the size is
+        more than a quarter above the least that was seen.
         """
         if now_ms < self._look_again_ms:
             return
@@ -143,7 +149,8 @@ class LoadShedder:
 
 
 def _trimmer() -> Callable[[], object]:
-    """What gives freed memory back to the system, where the C library can: it keeps it
-    otherwise, and nobody sees the relief."""
+    """Returns a function that gives freed memory back to the system. It does nothing where the C
+    library has no `malloc_trim`.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return (lambda: trim(0)) if trim is not None else (lambda: None)

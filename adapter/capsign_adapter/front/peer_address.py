@@ -9,8 +9,8 @@ from capsign_adapter.decide.enrolment import Address, plain
 
 
 def address_of(peer: str) -> Address | None:
-    """The address in `ServicerContext.peer()`: "ipv4:1.2.3.4:567" or "ipv6:%5B::1%5D:567"; None for
-    anything else.
+    """Returns the address in `ServicerContext.peer()`, which is "ipv4:1.2.3.4:567" or
+    "ipv6:%5B::1%5D:567"; None for anything else.
     """
     family, _, rest = peer.partition(":")
     host, _, _ = unquote(rest).rpartition(":")

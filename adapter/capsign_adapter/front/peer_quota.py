@@ -1,18 +1,16 @@
-"""Who holds a place: the adapter serves a bounded number of calls at once, and no certificate and
-no workload may hold them all.
+"""Quotas of concurrent calls and of call rates, by certificate, workload and tenant.
 
-A certificate is known by its key. A renewal makes another key while the last one is still good, so
-what holds for a key does not hold for the workload: it is counted too, by its SPIFFE ID, which all
-the pods of a Deployment share.
+The adapter serves a bounded number of calls at once. No certificate and no workload may use all of
+it.
 
-Tenants come before workloads: each has a part of the places that the others cannot take, see
-`decide.reserved_capacity`.
+* A certificate is identified by its key. A renewal makes a second key while the first is still
+  valid, so the workload (its SPIFFE ID, which all pods of a Deployment share) has a bound as well.
+* Each tenant has a reserved part of the capacity, see `decide.reserved_capacity`.
+* Each workload has a rate for each unary method. Signatures are not counted there: they have the
+  rate of their grant.
 
-A place says how many calls there are at once, not how many one after another: so each workload has
-a rate for each unary method too. Signatures are not counted there; they have their grant's.
-
-A place is held from the headers of a call until it is over: until its answer was taken, or will
-never be. How long it may wait for its request, and an answer for its caller, is in `patience`.
+A call counts from its headers until its answer was taken or the call has ended. `call_deadlines`
+bounds how long it may wait for its request, and how long its answer may wait for the caller.
 """
 
 from __future__ import annotations
@@ -47,35 +45,35 @@ WAITING_OF_ONE_KEY = 8
 """Unary calls of one certificate key whose request has not arrived yet."""
 
 COUNTS_AGAIN_BYTES = 64 * 1024
-"""A unary call counts once, and once more for each of these in its request."""
+"""A unary call counts as one call, and as one more for each 64 KiB of its request."""
 
 SECONDS_AT_ONCE = 5
-"""After a pause, as many calls as in so many seconds."""
+"""Burst of a method's rate: as many calls at once as the rate gives in this many seconds."""
 
 
-def streams_of_one_workload(places: int) -> int:
-    """Streams of one SPIFFE ID where so many calls are served at once: three quarters, and never
-    less than a key may have.
+def streams_of_one_workload(max_calls: int) -> int:
+    """Most concurrent streams of one SPIFFE ID: three quarters of `max_calls`, the calls that are
+    served at once, and at least as many as one key may have.
     """
-    return max(places * 3 // 4, STREAMS_OF_ONE_KEY)
+    return max(max_calls * 3 // 4, STREAMS_OF_ONE_KEY)
 
 
-def calls_of_one_workload(places: int) -> int:
-    """Streams and unary calls of one SPIFFE ID together, from the headers to the answer: seven
-    eighths, so that a workload with all the streams it may have still renews its handles.
+def calls_of_one_workload(max_calls: int) -> int:
+    """Most concurrent calls of one SPIFFE ID, streams included: seven eighths of `max_calls`, so
+    that a workload with all the streams it may have can still renew its handles.
     """
-    return max(places * 7 // 8, STREAMS_OF_ONE_KEY + WAITING_OF_ONE_KEY)
+    return max(max_calls * 7 // 8, STREAMS_OF_ONE_KEY + WAITING_OF_ONE_KEY)
 
 
-def calls_of_one_key(places: int) -> int:
-    """The same of one certificate: three quarters of its workload's, and three at least. One pod
-    leaves its siblings a way in.
+def calls_of_one_key(max_calls: int) -> int:
+    """Most concurrent calls of one certificate: three quarters of its workload's, and at least
+    three. One pod cannot use up what its siblings share with it.
     """
-    return max(calls_of_one_workload(places) * 3 // 4, 3)
+    return max(calls_of_one_workload(max_calls) * 3 // 4, 3)
 
 
 class _Share(NamedTuple):
-    """What one call adds to a count, and how far that may go."""
+    """One count that a call adds to, and its bound. `who` and `what` are words for the refusal."""
 
     name: tuple[str, str | bytes]
     most: int
@@ -84,32 +82,32 @@ class _Share(NamedTuple):
 
 
 class PeerQuota:
-    """Counts what each certificate key and each workload holds. Any thread may call any method."""
+    """Counts the open calls of each certificate key and each workload. Safe for any thread."""
 
-    def __init__(self, policy: Policy, places: int, rates: Buckets, calls_per_second: int) -> None:
-        """`places` are the calls that are served at once; `calls_per_second` holds for each unary
-        method and workload.
-
-        `rates` are this one's own: they count calls.
+    def __init__(
+        self, policy: Policy, max_calls: int, rates: Buckets, calls_per_second: int
+    ) -> None:
+        """`max_calls` are served at once. `calls_per_second` is the rate of each unary method for
+        each workload. `rates` must not be shared with others: these buckets count calls.
         """
         self._policy = policy
         self._rates = rates
         self._calls_per_second = calls_per_second
-        self._streams_of_one_workload = streams_of_one_workload(places)
-        self._calls_of_one_workload = calls_of_one_workload(places)
-        self._calls_of_one_key = calls_of_one_key(places)
-        self._places = places
+        self._streams_of_one_workload = streams_of_one_workload(max_calls)
+        self._calls_of_one_workload = calls_of_one_workload(max_calls)
+        self._calls_of_one_key = calls_of_one_key(max_calls)
+        self._max_calls = max_calls
         self._lock = threading.Lock()
         self.held: Counter[tuple[str, str | bytes]] = Counter()
-        """How many places each share has taken: what, and whose."""
-        self._reserved = ReservedCapacity(places, len(policy.tenants))
+        """Open calls by kind ("streams", "waiting", "calls") and by key or SPIFFE ID."""
+        self._reserved = ReservedCapacity(max_calls, len(policy.tenants))
         self.deadlines = CallDeadlines()
-        """Who waits."""
+        """Calls that wait for a request, or for their answer to be taken."""
 
     @contextmanager
     def stream(self, context: grpc.ServicerContext) -> Iterator[Peer]:
-        """The peer of a stream, and a place for it until the block ends. Ends the call with a typed
-        failure if there is none.
+        """Count a stream until the block ends; gives its peer. Ends the call with a typed failure
+        if the peer is not in policy or a bound is reached.
         """
         peer, leave = self._enter(context, self._for_a_stream)
         try:
@@ -118,7 +116,9 @@ class PeerQuota:
             leave()
 
     def each(self, requests: Iterator[Request], context: grpc.ServicerContext) -> Iterator[Request]:
-        """The requests of a stream. `sweep` ends one that waits too long for its next."""
+        """Yields the requests of a stream. `sweep` cancels a stream that waits for longer than
+        STREAM_SECONDS for the next one.
+        """
         while True:
             self.deadlines.begin(context, STREAM_SECONDS)
             try:
@@ -130,8 +130,8 @@ class PeerQuota:
             yield request
 
     def taken(self, answers: Iterable[Answer], context: grpc.ServicerContext) -> Iterator[Answer]:
-        """The answers of a stream, each of which its caller must take. `sweep` ends one that does
-        not.
+        """Yields the answers of a stream. `sweep` cancels a stream whose caller does not take one
+        within ANSWER_SECONDS.
         """
         for answer in answers:
             self.deadlines.begin(context, ANSWER_SECONDS)
@@ -142,8 +142,8 @@ class PeerQuota:
 
     @contextmanager
     def waiting(self, context: grpc.ServicerContext, method: str) -> Iterator[None]:
-        """The same for a unary call that waits for its request, until `sweep` finds that it has
-        waited too long.
+        """Count a unary call that waits for its request. `sweep` cancels it after
+        REQUEST_SECONDS.
         """
         _, leave = self._enter(context, self._for_a_wait)
         try:
@@ -154,8 +154,9 @@ class PeerQuota:
 
     @contextmanager
     def working(self, context: grpc.ServicerContext, method: str, size: int) -> Iterator[None]:
-        """The same for a unary call that has its request, of so many bytes, until its caller has
-        taken the answer, or until `sweep` finds that it has had long enough."""
+        """Count a unary call whose request of `size` bytes has come, until its caller has taken
+        the answer or `sweep` cancels it (ANSWER_SECONDS).
+        """
 
         def shares_of(peer: Peer) -> list[_Share]:
             self._demand_rate(peer, method, size)
@@ -166,7 +167,7 @@ class PeerQuota:
             yield
 
     def sweep(self) -> int:
-        """End the calls that have waited too long, see `patience`; how many."""
+        """Cancel the calls that have waited too long, see `call_deadlines`. Returns how many."""
         return self.deadlines.sweep()
 
     def _for_a_stream(self, peer: Peer) -> list[_Share]:
@@ -201,8 +202,10 @@ class PeerQuota:
         ]
 
     def _demand_rate(self, peer: Peer, method: str, size: int) -> None:
-        """Raises FailureError RATE_LIMITED. People with roles are few; they read a log as fast as
-        it can be read.
+        """Charge a call to its workload's rate. Raises FailureError RATE_LIMITED.
+
+        Identities with a role are not limited: they are few, and an auditor reads the log as fast
+        as it can be read.
         """
         if self._policy.roles_of(peer.spiffe_id):
             return
@@ -217,8 +220,8 @@ class PeerQuota:
     def _enter(
         self, context: grpc.ServicerContext, shares_of: Callable[[Peer], list[_Share]]
     ) -> tuple[Peer, Callable[[], None]]:
-        """The peer, and what gives its place back. Ends the call with a typed failure if there is
-        none.
+        """Identify the peer and count its call. Returns the peer and a function that ends the
+        counting. Ends the call with a typed failure if the peer is unknown or a bound is reached.
         """
         try:
             peer = admit_call(context)
@@ -235,7 +238,7 @@ class PeerQuota:
         return peer, lambda: self._leave(shares, owner)
 
     def _take(self, shares: list[_Share], owner: str) -> None:
-        """All of them or none. Raises FailureError OVERLOADED."""
+        """Take all shares or none. Raises FailureError OVERLOADED."""
         with self._lock:
             for share in shares:
                 if self.held[share.name] >= share.most:
@@ -245,7 +248,7 @@ class PeerQuota:
                     )
             if not self._reserved.has_capacity(owner):
                 sentence = (
-                    f"Of the {self._places} calls that this adapter serves at once this "
+                    f"Of the {self._max_calls} calls that this adapter serves at once this "
                     f"tenant has all that it may."
                 )
                 raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)

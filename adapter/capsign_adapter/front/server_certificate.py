@@ -1,7 +1,7 @@
-"""Whether a certificate in a file can be served: gRPC would bind it, or not, and then serve nobody
-and not say why.
+"""Checks whether a certificate in a file can be served. With one that cannot, gRPC would bind the
+port and fail every handshake without saying why.
 
-The same look is had at the start, at every change of the files and by `--check-config`.
+It runs at the start, at every change of the files and by `--check-config`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """From when to when, milliseconds since 1970."""
+    """When a certificate begins and ends, milliseconds since 1970."""
 
     begins_ms: int
     ends_ms: int
 
     def fault(self, now_ms: int) -> str:
-        """A word for health: why nobody takes it now; empty if they do."""
+        """Returns the fault that health reports: empty while the certificate is valid."""
         if now_ms < self.begins_ms:
             return "certificate_not_yet_valid"
         return "certificate_ended" if now_ms >= self.ends_ms else ""
 
 
 def servable(path: Path, pem: bytes, now_ms: int) -> Validity:
-    """When it is valid, which is now. Raises OSError that names the file, what is wrong with it,
-    and what to do.
+    """Returns the validity of the first certificate in `pem`. Raises OSError that names the file,
+    its fault (not valid now is one) and the fix.
     """
     try:
         leaf = x509.load_pem_x509_certificates(pem)[0]

@@ -1,8 +1,8 @@
-"""The adapter's own certificate from its own authority: nothing on disk, renewed at half-life,
-believing whom the bundle says.
+"""The adapter's serving certificate from its own authority: nothing is on disk, it is renewed at
+half-life, and it trusts the authorities of the trust bundle.
 
-Handshakes only look at what is in memory. A ticker calls `look`, which asks token and store, so
-that no peer waits for them.
+Handshakes read memory only. A ticker calls `look`, which asks token and store, so that no peer
+waits for those.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from capsign_adapter.front.tls import dynamic_credentials, read_authorities, sta
 
 
 class ServingCertificate:
-    """What this replica shows in handshakes, and whom it believes there. `look` may run on one
-    thread at a time.
+    """The certificate of this replica, and the CAs that it trusts for clients. `look` may run on
+    one thread at a time.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class ServingCertificate:
         *,
         trial: bool = False,
     ) -> None:
-        """Issues the first certificate. `client_ca` is PEM of a further CA for clients; one that
-        has ended lets no operator in, and is a reason against a start in a `trial` only: agents do
-        not need it. Raises FailureError, OSError.
+        """Issues the first certificate. `client_ca` is a PEM file with a further CA for clients.
+        If that CA has expired, no operator can connect; this stops the start in a `trial` only,
+        since agents do not need it. Raises FailureError, OSError.
         """
         self._authority = authority
         self._spiffe_id = spiffe_id
@@ -56,13 +56,13 @@ class ServingCertificate:
         self._trial = trial
         self._sequence, self._stamp = -1, (0, 0, 0)
         self._ours, self._further = b"", b""
-        """Whom the bundle says, and the further CA."""
+        """PEM of the authorities in the trust bundle, and of the further CA."""
         self._generation = 0
         self.look()
 
     def look(self) -> None:
-        """Take up whom to believe, then renew what is due. On an error what was there stays in
-        force, and everything else is done all the same. Raises FailureError, OSError.
+        """Read the trusted authorities again, then renew the certificate if that is due. What fails
+        keeps its last state, and the other step is done all the same. Raises FailureError, OSError.
         """
         try:
             self._believe()
@@ -95,11 +95,13 @@ class ServingCertificate:
             self._generation += 1
 
     def remaining_s(self) -> float:
-        """Until the certificate ends, seconds."""
+        """Seconds until the certificate ends; 0 if it has."""
         return max(0.0, (self._ends_ms - self._clock_ms()) / 1000)
 
     def credentials(self, *, demand_certificate: bool) -> grpc.ServerCredentials:
-        """Credentials for one listener: mTLS, or for callers that have no certificate yet."""
+        """Returns the credentials of one listener: with mTLS, or for callers that have no
+        certificate yet.
+        """
         seen = self._generation
 
         def configuration() -> grpc.ServerCertificateConfiguration:

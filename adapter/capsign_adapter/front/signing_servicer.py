@@ -1,4 +1,6 @@
-"""SigningService: the stream of batches, and what goes with it."""
+"""SigningService: the stream of batches, intents that are resolved, public keys, and HMAC tags that
+are verified.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ REFRESH_HINT_S = 60
 
 
 class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
-    """Thin: the pipeline does the work."""
+    """Counts, identifies and answers; `sign.pipeline` does the work."""
 
     def __init__(
         self,
@@ -59,13 +61,13 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     def Sign(
         self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.SignResponse]:
-        """One answer for each batch, in order, until the caller leaves or the process drains."""
+        """Answers each batch in order, until the caller leaves or the process drains."""
         return self._quota.taken(self._answers(requests, context), context)
 
     def _answers(
         self, requests: Iterator[pb.SignRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.SignResponse]:
-        with self._quota.stream(context) as peer, self._streams.joined(context):
+        with self._quota.stream(context) as peer, self._streams.joined(context):  # 1
             ticket = self._barrier.ticket(context.cancel)
             for request in self._quota.each(requests, context):
                 if isinstance(request, Unparsed):
@@ -86,7 +88,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
                     try:
                         # gRPC comes back for the next answer, or lets go of this generator, when
                         # this one is sent or never will be.
-                        yield answer
+                        yield answer  # 8
                     finally:
                         self._watch.seen(request, answer, took_s)
                 finally:
@@ -100,7 +102,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
             try:
                 peer.still_valid(now_ms())
                 answer = self._pipeline.run(peer, request, ticket)
-                _authorize_release(ticket)
+                _authorize_release(ticket)  # 8: not if something was revoked meanwhile
             # the edge: a batch that fails as a whole must not end the stream for its neighbours
             except Exception as error:
                 answer = pb.SignResponse(
@@ -113,8 +115,8 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     def ResolveIntent(
         self, request: pb.ResolveIntentRequest, context: grpc.ServicerContext
     ) -> pb.ResolveIntentResponse:
-        """The stored row, or a tombstone that is durable when this answers. A stored signature
-        leaves as a fresh one does.
+        """Returns the stored outcome, or *never* with a tombstone that is durable by then. A stored
+        signature is released under the same conditions as a new one.
         """
         return self._passing(
             request, context, lambda peer, snapshot: self._resolutions.of(peer, request, snapshot)
@@ -123,8 +125,8 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     def GetPublicKeys(
         self, request: pb.GetPublicKeysRequest, context: grpc.ServicerContext
     ) -> pb.GetPublicKeysResponse:
-        """Every version that verifiers should know, newest first. Their attestations are signatures
-        too.
+        """Returns every version that verifiers should know, newest first. The attestations are
+        signatures too, so they are released under the same conditions.
         """
         return self._passing(request, context, lambda peer, _: self._public_keys(peer, request))
 
@@ -134,8 +136,8 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         context: grpc.ServicerContext,
         work: Callable[[Peer, Snapshot], Response],
     ) -> Response:
-        """A unary call whose answer is kept in once its handle was revoked. `work` gets the current
-        snapshot.
+        """Run a unary call whose answer must not be released once its handle was revoked. `work`
+        gets the peer and the current snapshot.
         """
         ticket = self._barrier.ticket(context.cancel)
         if not context.add_callback(ticket.close):
@@ -153,7 +155,9 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         return answered(request, context, passed)
 
     def _entered(self, ticket: ReleaseTicket) -> Snapshot:
-        """The snapshot of an epoch that was still the current one after the ticket was taken."""
+        """Enter the ticket. Returns a snapshot that was still the current one afterwards. Raises
+        FailureError OVERLOADED.
+        """
         for _ in range(EPOCH_ATTEMPTS):
             snapshot = self._snapshots.current
             if ticket.enter(snapshot.epoch) and self._snapshots.refresh() is snapshot:
@@ -175,7 +179,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
 
     @guarded
     def VerifyTag(self, peer: Peer, request: pb.VerifyTagRequest) -> pb.VerifyTagResponse:
-        """Computes the tag anew under each version and compares in constant time."""
+        """Computes the tag under each version of the key and compares in constant time."""
         hs256 = algorithms_pb2.ALGORITHM_HS256
         for key, signer in self._keys.of(peer, request.handle, hs256, request.context):
             if hmac.compare_digest(signer.sign(request.message), request.tag):
@@ -186,7 +190,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
 
 
 def _authorize_release(ticket: ReleaseTicket) -> None:
-    """Raise FailureError COMMIT_UNKNOWN if what is inside may not leave any more."""
+    """Raises FailureError COMMIT_UNKNOWN if the answer must not be released any more."""
     if not ticket.authorize_release():
         detail = (
             "This was on its way out too long, or something was revoked meanwhile. Ask again "

@@ -1,5 +1,5 @@
-"""The long-lived streams of this process, so that a stopping adapter can finish what is in hand and
-end what is idle.
+"""Tracks the long-lived streams of this process, so that a stopping adapter can finish those that
+work on a batch and end those that are idle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Cancellable(Protocol):
 
 
 class Streams:
-    """Knows which streams are busy. Any thread may call any method."""
+    """Knows which streams are busy. Safe for any thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -30,7 +30,7 @@ class Streams:
 
     @contextmanager
     def joined(self, stream: Cancellable) -> Iterator[None]:
-        """A stream that is open, and idle for now."""
+        """Track an open stream, idle at first, until the block ends."""
         with self._changed:
             self._busy[stream] = False
         try:
@@ -41,7 +41,9 @@ class Streams:
                 self._changed.notify_all()
 
     def begin(self, stream: Cancellable) -> bool:
-        """The stream took up a batch. False if the process is draining: do not start."""
+        """Mark the stream busy with a batch. Returns False if the process is draining: do not
+        start.
+        """
         with self._changed:
             if self._draining:
                 return False
@@ -49,14 +51,14 @@ class Streams:
             return True
 
     def end(self, stream: Cancellable) -> None:
-        """The batch was answered."""
+        """Mark the stream idle: its batch was answered."""
         with self._changed:
             self._busy[stream] = False
             self._changed.notify_all()
 
     def drain(self, seconds: float, wake: Callable[[], None]) -> bool:
-        """Take nothing new, `wake` who waits for news, wait for busy streams, end idle ones;
-        whether all ended in time.
+        """Start nothing new, call `wake` so that waiting streams notice, wait up to `seconds` for
+        busy streams, then cancel all that are left. Returns whether all ended in time.
         """
         with self._changed:
             self._draining = True

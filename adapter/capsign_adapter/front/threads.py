@@ -1,9 +1,9 @@
-"""The threads of a listener. When all of them are taken, a call is refused at once, in our terms,
-and waits nowhere.
+"""The thread pool of a listener, without a queue: when all threads are busy, a call is refused at
+once with a typed failure.
 
-gRPC's own bound on concurrent calls says so in words that carry no reason, and without a bound what
-waits for a thread piles up. The refusal runs on the thread that takes up new calls: while it is
-busy with that, what comes after stays outside.
+gRPC's own bound on concurrent calls refuses without a reason of ours, and without a bound the calls
+that wait for a thread pile up. The refusal runs on the thread that takes up new calls; while it is
+busy with that, no further calls are taken up.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 REFUSING = 16
-"""Threads beside those that the places need: for calls that are looked at and refused."""
+"""Threads beyond the calls that are served at once: for calls that are read and refused."""
 
 _local = threading.local()
 
 
 def refusing() -> bool:
-    """Whether this call has no thread: it must be refused and must not wait."""
+    """Whether this call has no thread of its own: it must be refused and must not wait."""
     return getattr(_local, "refusing", False)
 
 
 class Threads(futures.ThreadPoolExecutor):
-    """So many threads and no queue: see above. A call that is submitted while all are busy runs
-    where it is submitted."""
+    """A call that is submitted while all threads are busy runs on the submitting thread, where
+    `refusing` is true.
+    """
 
-    def __init__(self, places: int, name: str) -> None:
-        super().__init__(places + REFUSING, thread_name_prefix=name)
-        self._free = places + REFUSING
+    def __init__(self, max_calls: int, name: str) -> None:
+        super().__init__(max_calls + REFUSING, thread_name_prefix=name)
+        self._free = max_calls + REFUSING
         self._counting = threading.Lock()
 
     def submit(
         self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> futures.Future[T]:
-        """Run the call on a thread, or at once as one that is to be refused."""
+        """Run the call on a thread of the pool, or here and now if none is free."""
         with self._counting:
             free = self._free > 0
             if free:

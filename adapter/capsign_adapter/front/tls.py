@@ -20,12 +20,14 @@ from capsign_adapter.front.server_certificate import Validity, lasting, servable
 from capsign_adapter.sign.clock import now_ms
 
 STREAMS_OF_A_CONNECTION = 256
-"""RPCs at once on a connection, far above what an agent has; more wait in their client. Who may
-have how many is counted by `places`."""
+"""RPCs at once on a connection, far above what an agent has; more wait in their client.
+`peer_quota` bounds how many each peer may have.
+"""
 
 UNSEEN = 2048
-"""RPCs of one method that gRPC has taken and that have no thread yet. It cancels those above,
-without a word of ours, and some by chance from 1,000 on if it is left to itself."""
+"""RPCs of one method that gRPC has accepted and that have no thread yet. It cancels those above
+this bound without a typed failure; with its default it would cancel some at random from 1,000 on.
+"""
 
 # What held under HTTP/2 rapid reset in our measurements: bounded streams, metadata, message size
 # and handshake time.
@@ -55,8 +57,8 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 ]
 
 AGAIN_S = 1.0
-"""Before files that were not good are read again, if nobody wrote them since: time alone may mend
-them. Every handshake asks, and strangers make those.
+"""Seconds before files that could not be used are read again although nobody wrote them since: a
+certificate may have become valid. Not at every handshake, since strangers cause those.
 """
 
 OLD_IN_USE_S = 0.05
@@ -64,10 +66,11 @@ OLD_IN_USE_S = 0.05
 
 
 def server_options(connections: int, message_bytes: int) -> list[tuple[str, int]]:
-    """The options of a listener with so many connections at once, and requests of so many bytes.
+    """gRPC options of a listener with at most `connections` at once and requests of at most
+    `message_bytes`.
 
-    Connections are closed before their handshake where there is no room. None ends because it is
-    idle: agents keep theirs open on purpose.
+    Connections above the bound are closed before their handshake. None ends because it is idle:
+    agents keep theirs open on purpose.
     """
     return [
         *SERVER_OPTIONS,
@@ -77,8 +80,8 @@ def server_options(connections: int, message_bytes: int) -> list[tuple[str, int]
 
 
 class CertificateFiles:
-    """Watches the files. A set that cannot be read leaves the last good one in force, and says
-    so.
+    """Certificate, key and CA from files, read again when they change. If the new files cannot be
+    used, the last good ones stay in force and an error is logged.
     """
 
     def __init__(self, certificate: Path, private_key: Path, client_ca: Path | None) -> None:
@@ -99,8 +102,8 @@ class CertificateFiles:
         return tuple(stamp(path) for path in paths if path is not None)
 
     def load(self) -> grpc.ServerCertificateConfiguration:
-        """Read the files and see that they belong together: gRPC would serve nobody and not say
-        why. Raises OSError.
+        """Read the files and check that they belong together: gRPC would otherwise fail every
+        handshake without saying why. Raises OSError.
         """
         certificate, private_key = read(self._certificate), pem.lines(read(self._private_key))
         try:
@@ -119,7 +122,9 @@ class CertificateFiles:
         )
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """What gRPC asks before each handshake: a new configuration, or None for "as before"."""
+        """Called by gRPC before each handshake. Returns a new configuration, or None if nothing
+        changed.
+        """
         with self._lock:
             fresh, error = self._reload()
         if error is not None:
@@ -129,15 +134,17 @@ class CertificateFiles:
         return fresh
 
     def look(self) -> Validity:
-        """Of what the files hold now; if that is not good, of what they held before. For who hands
-        nothing to gRPC.
+        """Returns the validity of the certificate in the files; of the last good one if these
+        cannot be used. For health checks, which hand nothing to gRPC.
         """
         with self._lock:
             self._reload()
         return self.validity
 
     def _reload(self) -> tuple[grpc.ServerCertificateConfiguration | None, OSError | None]:
-        """What is new in the files, or why they cannot be used: once for each state of them."""
+        """Returns the new configuration, or the error of files that cannot be used. An error is
+        returned once for each state of the files.
+        """
         seen: tuple[tuple[int, int, int], ...] = ()
         try:
             seen = self._stamp()
@@ -158,8 +165,8 @@ class CertificateFiles:
 
 
 def _demand_pair(certificate: bytes, private_key: bytes) -> None:
-    """Raises ssl.SSLError or ValueError. OpenSSL reads a pair from a path only; this one is a file
-    in our own memory.
+    """Raises ssl.SSLError or ValueError if certificate and key do not belong together. OpenSSL
+    reads a pair from a path only, so it is given an anonymous file in memory.
     """
     descriptor = os.memfd_create("pair", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb") as file:
@@ -189,7 +196,9 @@ def _unreadable(path: Path, error: OSError) -> OSError:
 
 
 def stamp(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is replaced or written. Raises OSError."""
+    """Returns inode, modification time (ns) and size: they change when a file is replaced or
+    written. Raises OSError.
+    """
     try:
         stat = path.stat()
     except OSError as error:
@@ -198,8 +207,8 @@ def stamp(path: Path) -> tuple[int, int, int]:
 
 
 def read_authorities(path: Path, *, demand_lasting: bool = True) -> bytes:
-    """The certificates in a file, PEM without what is around them. Raises OSError that names the
-    fix, where it is demanded also if none of them is valid now.
+    """Returns the certificates of a file as PEM, without any text around them. Raises OSError that
+    names the fix; with `demand_lasting` also if none of them is valid now.
     """
     content = read(path)
     try:
@@ -219,13 +228,14 @@ def dynamic_credentials(
     *,
     demand_certificate: bool,
 ) -> grpc.ServerCredentials:
-    """Credentials whose configuration is asked for before each handshake. `changed` answers at
-    once, and None for "as before".
+    """Returns credentials that call `changed` before each handshake. It must answer at once: a new
+    configuration, or None if nothing changed.
 
-    gRPC asks under a lock, and frees the old configuration there as soon as it has a new one. A
-    handshake takes up the one that is in force just after it has left that lock, so one that asked
-    a moment ago may take up what is freed, and the process dies. Here a new one waits before it is
-    given: meanwhile those who asked before get on, and all others stand at the lock.
+    gRPC calls it under a lock and frees the old configuration there as soon as it has a new one.
+    But a handshake takes up the current configuration just after it has released that lock, so one
+    that asked a moment ago may use memory that was freed, and the process dies. Hence a new
+    configuration is returned after a pause: meanwhile the handshakes that asked before go on, and
+    all others wait for the lock.
     """
 
     def unhurried() -> grpc.ServerCertificateConfiguration | None:

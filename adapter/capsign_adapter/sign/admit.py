@@ -1,4 +1,6 @@
-"""2, 3 and 5: a group is verified, decided and given its key; what its items share is made once."""
+"""2, 3 and 5: verify a group's handle, decide by policy, derive its key. What the items of a group
+share is computed once.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ from capsign_adapter.store.stored_result import made_under
 
 
 class Admission:
-    """Decides groups. Holds no state of its own beyond the caches it was given."""
+    """Decides groups. Has no state beyond the caches that it is given."""
 
     def __init__(
         self,
@@ -45,15 +47,15 @@ class Admission:
         self._keyring = keyring
         self._commitments = commitments
         self.budget = budget
-        """What is computed for a peer beside signatures is charged to it."""
+        """Charged for what is computed for a peer, other than signatures."""
 
     def verify(
         self, token: bytes, peer: Peer, now_ms: int, spend: Callable[[int], None] = lambda _: None
     ) -> Verified:
-        """2. Verify the handle, bound to this workload and this certificate key.
+        """2. Verify the handle, which must be bound to this workload and certificate key.
 
-        One that was not seen lately is charged first, and then `spend` is told what it costs.
-        Raises FailureError.
+        If it is not in the cache, its cost is charged to the budget and passed to `spend`, both in
+        microseconds. Raises FailureError.
         """
 
         def charge(cost_us: int) -> None:
@@ -73,8 +75,8 @@ class Admission:
         return AdmittedGroup(handle, admitted)
 
     def refused(self, handle: Verified, peer: Peer, group: pb.SignGroup) -> HandleScope:
-        """What a refusal is recorded under: the context as the handle settles it, or as it was
-        asked for; no key.
+        """Returns what a refusal is recorded with: the context that the handle determines, or else
+        the one that was asked for; no key.
         """
         asked, capability, row = group.context, handle.capability, ALGORITHMS[group.algorithm]
         try:
@@ -93,8 +95,8 @@ class Admission:
         asked: pb.SignGroup,
         spend: Callable[[int], None] = lambda _: None,
     ) -> Signable:
-        """5. Derive: the token may have work to do, so the rate is asked before, and `spend` is
-        told what a first use costs. Raises FailureError.
+        """5. Derive. Comes after the rate (4), since the token may have work to do. `spend` gets
+        the cost of a first use, microseconds. Raises FailureError.
         """
         admitted, capability, row = group.admitted, group.capability, ALGORITHMS[asked.algorithm]
         version = snapshot.active(capability.tenant, capability.key, row.number)
@@ -178,7 +180,7 @@ def leaf_of(
     algorithm: int = 0,
     caller: str = "",
 ) -> SigningLeaf:
-    """What every entry about this handle in the hands of this peer says."""
+    """Returns the fields that all leaves about this handle and peer share."""
     return SigningLeaf(
         workload=peer.spiffe_id,
         cert_key_hash=peer.key_hash,
@@ -196,8 +198,8 @@ def leaf_of(
 def context_of(
     capability: Capability, admitted: Admitted, version: KeyVersionRow, row: AlgorithmRow
 ) -> Context:
-    """The context of a subkey: from the handle, the key's state and what admission let through;
-    nothing from the caller alone.
+    """Returns the context of a subkey, from the handle, the key version and what admission allowed.
+    Nothing comes from the caller alone (I3).
     """
     return Context(
         tenant=capability.tenant,

@@ -1,8 +1,8 @@
-"""A batch on its way through the numbered steps: a record of each item, each group and the batch.
+"""The records of a batch in the signing path: one for each item, each group, and the batch.
 
-The modules named after the steps write into the records; `pipeline` has the order. A batch that is
-decided anew, because something was revoked meanwhile, keeps its records: `take_back` clears what
-was decided, and what must outlast that stays.
+The modules of the steps write into them, in the order that `pipeline` has. A batch that is decided
+anew, because something was revoked meanwhile, keeps its records: `take_back` clears what an attempt
+decided, and leaves what holds for all attempts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from capsign_adapter.model.lifecycle import IntentEvent, IntentState
 from capsign_adapter.sign.fair_scheduler import Turn
 from capsign_adapter.sign.revocation_barrier import ReleaseTicket
 from capsign_adapter.sign.scope import AdmittedGroup, HandleScope, Signable
-from capsign_adapter.sign.signing_threads import Patience
+from capsign_adapter.sign.signing_threads import TokenBreaker
 from capsign_adapter.sign.snapshot import Snapshot
 
 
@@ -34,17 +34,17 @@ class Item:
 
     asked: pb.SignItem
     failure: failures_pb2.Failure | None = None
-    """Why it is not signed, unless the ledger says something else."""
+    """Why it is not signed, unless the ledger has another outcome."""
     fingerprint: bytes = b""
     """What its intent is bound to."""
     signatures: Sequence[bytes] = ()
-    """One by each key of its group. They leave only if the ledger takes the draft."""
+    """One by each key of its group. Released only if the ledger accepts the draft."""
     draft: Draft = field(init=False)
-    """What is to be committed: a signature, or a refusal that is final. Unset until then."""
+    """What is to be committed: a signature or a final refusal. Unset until `Batch.draft`."""
     committed: Committed | None = None
-    """What the ledger said of the draft."""
+    """The ledger's answer to the draft."""
     signed_before: bool = False
-    """An earlier attempt signed its intent, before something was revoked. Outlasts `take_back`."""
+    """An earlier attempt signed its intent, before something was revoked. Kept by `take_back`."""
 
     @property
     def is_signed(self) -> bool:
@@ -64,24 +64,24 @@ class Item:
 
 @dataclass(slots=True)
 class Group:
-    """Things to sign in the same way: under one handle, algorithm and context."""
+    """Items with one handle, algorithm and context."""
 
     asked: pb.SignGroup
     items: list[Item]
     open: Sequence[Item]
-    """Those of them that may still be signed."""
+    """Those items that may still be signed."""
     handle: Verified | None = None
-    """2: who may sign what, if it was verified now and not a moment ago."""
+    """2: the verified handle; None if the decision came from the cache."""
     admitted: AdmittedGroup | None = None
-    """3: what policy allows of that."""
+    """3: what the policy allows."""
     taken: Taken | None = None
-    """4: what the rate gave. Outlasts `take_back`: what is decided anew is not charged anew."""
+    """4: what the rate gave. Kept by `take_back`: a new attempt is not charged again."""
     signable: Signable | None = None
-    """5: the key, and all that the items share; or this from a moment ago, in place of 2 and 3."""
+    """5: the key and what the items share. From the cache it stands for 2 and 3 as well."""
 
     @property
     def terms(self) -> Signable | AdmittedGroup:
-        """What was decided, after 3: the grant and its rate."""
+        """What was decided by step 3: the grant and its rate."""
         terms = self.signable or self.admitted
         assert terms is not None
         return terms
@@ -96,7 +96,9 @@ class Group:
 
 @dataclass(slots=True)
 class Batch:
-    """What came in one message, and is committed in one transaction or, among others, in a few."""
+    """The items of one message. They are committed in one transaction; in several, if other batches
+    are being worked on.
+    """
 
     peer: Peer
     request: pb.SignRequest
@@ -111,24 +113,23 @@ class Batch:
     oldest: bytes = b""
     """Intent ids that sort below it are older than the retention."""
     waiting: list[Item] = field(default_factory=list)
-    """Items whose draft waits for the next commit."""
+    """Items whose drafts wait for the next commit."""
     unattributed: list[bytes] = field(default_factory=list)
-    """Leaves of refusals that no handle vouches for."""
+    """Leaves of refusals without a valid handle, which belong to no grant."""
     committed: int = 0
-    """Drafts that the ledger has answered."""
+    """Number of drafts that the ledger has answered."""
     used_up_ms: int = 0
-    """How long until the budget of this peer, which a part of the batch has used up, has something
-    in it again.
+    """Milliseconds until the peer's budget, which a part of the batch exhausted, is refilled; 0: it
+    is not exhausted.
     """
 
     # Of all its attempts.
 
-    patience: Patience = field(default_factory=Patience)
-    """With a token that gives no answer."""
+    token_breaker: TokenBreaker = field(default_factory=TokenBreaker)
     recorded: bool = False
-    """Whether refusals that no handle vouches for are in the log."""
+    """Whether the unattributed refusals are in the log."""
     granted: int = 0
-    """Signatures that the rate and the evidence quota have let pass."""
+    """Signatures that the rate and the evidence quota allowed."""
     made: int = 0
     """Signatures that were written, or may have been."""
     refused: int = 0
@@ -136,7 +137,7 @@ class Batch:
 
     @classmethod
     def of(cls, peer: Peer, request: pb.SignRequest, turn: Turn, ticket: ReleaseTicket) -> Batch:
-        """The records of what a peer asks for, before any step."""
+        """Returns the records of a request, before any step."""
         groups = []
         for asked in request.groups:
             items = [Item(one) for one in asked.items]
@@ -144,18 +145,20 @@ class Batch:
         return cls(peer, request, turn, ticket, groups)
 
     def begin(self, snapshot: Snapshot, now_ms: int, oldest: bytes) -> None:
-        """It is decided under this snapshot now."""
+        """Begin an attempt under this snapshot. Intent ids that sort below `oldest` are refused."""
         self.snapshot, self.now_ms, self.oldest = snapshot, now_ms, oldest
 
     def take_back(self) -> None:
-        """Nothing of this attempt leaves. What of it was signed is remembered."""
+        """Clear what this attempt decided: nothing of it is released. Which items it signed is
+        kept.
+        """
         for group in self.groups:
             group.take_back()
         self.waiting, self.unattributed = [], []
         self.committed = self.used_up_ms = 0
 
     def token_of(self, group: Group) -> bytes:
-        """The handle that a group names. Raises FailureError INPUT_MALFORMED."""
+        """Returns the handle that a group names. Raises FailureError INPUT_MALFORMED."""
         index, tokens = group.asked.handle_index, self.request.handles
         if index >= len(tokens):
             detail = "No such handle in this batch."
@@ -164,11 +167,11 @@ class Batch:
 
     @property
     def items(self) -> Iterator[Item]:
-        """All of them, in order."""
+        """All items, in order."""
         return (item for group in self.groups for item in group.items)
 
     def fail(self, items: Iterable[Item], error: FailureError) -> None:
-        """These did not happen, and nothing is written down about them."""
+        """Set the failure of items for which nothing is recorded."""
         if isinstance(error, UsedUpError):
             self.used_up_ms = max(self.used_up_ms, error.retry_after_ms)
         failure = error.to_item()
@@ -178,8 +181,8 @@ class Batch:
     def draft(
         self, item: Item, scope: HandleScope, event: IntentEvent, result: bytes, *leaves: bytes
     ) -> None:
-        """Let what was decided of an item wait for the next commit, with a leaf for each of its
-        signatures or one for its refusal.
+        """Queue the outcome of an item for the next commit, with a leaf for each of its signatures
+        or one for its refusal.
         """
         intent_id, fingerprint, capability = (
             item.asked.intent_id,

@@ -1,4 +1,4 @@
-"""Tells the threads that follow it that the epoch moved."""
+"""Wakes threads that wait for the epoch to move."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class ChangeNotifier:
-    """A counter that threads can wait on. It carries no content: followers read the current
+    """A counter that threads can wait for. It carries no content: followers read the current
     snapshot.
     """
 
@@ -17,34 +17,36 @@ class ChangeNotifier:
         self._count = 0
 
     def announce(self) -> None:
-        """Something changed, or everybody should look (the process drains)."""
+        """Wake all followers: something changed, or the process drains."""
         with self._moved:
             self._count += 1
             self._moved.notify_all()
 
     @contextmanager
     def following(self) -> Iterator[Follower]:
-        """A follower that misses nothing announced from now on."""
+        """Gives a follower that sees everything announced from now on."""
         with self._moved:
             yield_from = self._count
         yield Follower(self, yield_from)
 
     def wait_beyond(self, seen: int, seconds: float) -> int:
-        """The count, as soon as it is above `seen`, or after so many seconds."""
+        """Wait until the count is above `seen`, `seconds` at most. Returns the count."""
         with self._moved:
             self._moved.wait_for(lambda: self._count > seen, timeout=seconds)
             return self._count
 
 
 class Follower:
-    """One thread's place in the changes."""
+    """Remembers which changes one thread has seen."""
 
     def __init__(self, changes: ChangeNotifier, seen: int) -> None:
         self._changes = changes
         self._seen = seen
 
     def wait_for_next(self, seconds: float) -> bool:
-        """Whether something changed since the last call, waiting at most so long."""
+        """Wait for a change since the last call, `seconds` at most. Returns whether there was
+        one.
+        """
         count = self._changes.wait_beyond(self._seen, seconds)
         moved, self._seen = count > self._seen, count
         return moved

@@ -1,7 +1,7 @@
-"""4. Charge: signatures by the grant's rate and the workload's evidence, refusals by a rate too.
+"""4. Charge: signatures to the grant's rate and the workload's evidence quota, refusals to a rate.
 
-What is charged and then not written is given back: who tries again while a store is away must not
-pay for each try.
+What was charged and then not written is given back, so that retries while a store is away cost
+nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REFUSALS, NEVERS = "", "*never"
 
 
 class Charges:
-    """One for a replica; any thread."""
+    """One for each replica. Safe for any thread."""
 
     def __init__(self, rates: Buckets, evidence: EvidenceQuota, refusals_per_second: int) -> None:
         self._rates = rates
@@ -33,9 +33,10 @@ class Charges:
         self._refusals_per_second = refusals_per_second
 
     def signatures(self, batch: Batch, group: Group) -> None:
-        """Let as many of a group's items pass as there is rate and evidence for; the others fail.
+        """Charge a group's items. Those beyond the rate or the evidence quota fail.
 
-        Raises FailureError RATE_LIMITED if that is none. Once for all attempts of a batch.
+        Raises FailureError RATE_LIMITED if none may be signed. A batch is charged once for all its
+        attempts.
         """
         if group.taken is None:
             group.taken = self._rate(batch, group)
@@ -68,12 +69,12 @@ class Charges:
         batch.granted += taken.granted
 
     def signed(self, batch: Batch, count: int, size: int) -> None:
-        """So many signatures were written, in so many bytes."""
+        """Count signatures that were written, and their bytes."""
         batch.made += count
         self._evidence.signed(batch.peer, count, size)
 
     def refusal(self, batch: Batch) -> bool:
-        """Whether one more refusal of this peer may be recorded; then it is charged."""
+        """Charge one refusal. Returns False if no more of this peer may be recorded now."""
         rate, peer = self._refusals_per_second, batch.peer
         if not self._rates.take(peer.spiffe_id, REFUSALS, rate, 5 * rate, 1, peer.key_hash).granted:
             return False
@@ -85,22 +86,23 @@ class Charges:
         return True
 
     def give_back_refusals(self, batch: Batch) -> None:
-        """The batch failed as a whole: none of its refusals was written."""
+        """Give back all refusals of a batch that failed as a whole: none was written."""
         self._evidence.free(batch.peer, batch.refused * REFUSAL_BYTES)
         batch.refused = 0
 
     def close(self, batch: Batch) -> None:
-        """At the end of a batch, however it ended: count what was written, give back the rest."""
+        """Call at the end of each batch: counts what was written, and gives back the rest."""
         if batch.refused:
             self._evidence.wrote("refused", batch.refused * REFUSAL_BYTES)
         self._evidence.unmade(batch.peer, batch.granted - batch.made)
 
     @contextmanager
     def never(self, peer: Peer) -> Iterator[None]:
-        """Around closing an intent of this workload that nobody has seen: each is a row and a leaf.
+        """Charge the closing of an intent that was never seen, which writes a row and a leaf. Given
+        back if the block fails.
 
-        Raises RATE_LIMITED. Counted apart from refusals: who is refused often may still ask what
-        became of the rest.
+        Raises FailureError RATE_LIMITED. Counted apart from refusals, so that a workload that is
+        refused often can still resolve its intents.
         """
         rate = self._refusals_per_second
         granted, wait_ms = self._rates.take(

@@ -1,4 +1,6 @@
-"""Signs checkpoints with the key in the token. A checkpoint is durable before anybody sees it."""
+"""Signs checkpoints (C2SP tlog-checkpoint) with the log's key in the token. A checkpoint is stored
+durably before anybody gets it.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,15 @@ from capsign_adapter.store.interfaces.evidence import EvidenceLog
 from capsign_adapter.token.interface import Token
 
 TURN_S = 10.0
-"""Longest wait for another thread that signs one, seconds."""
+"""Longest wait for another thread that signs a checkpoint, seconds."""
 
 
 class GrowingLog(ControlState, EvidenceLog, Protocol):
-    """The log, and how large it is."""
+    """The parts of the store that checkpoints are made from."""
 
 
 class Checkpoints:
-    """The log's head, signed. Any thread may ask; one signs at a time."""
+    """Gives signed tree heads. Safe for any thread; one signs at a time."""
 
     def __init__(
         self,
@@ -37,7 +39,7 @@ class Checkpoints:
         origin: str,
         aside: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """`aside` is around the making of one, and each wait for another thread that makes one."""
+        """`aside` is entered while one is made, and while another thread is waited for."""
         self._aside = aside
         self._store = store
         self._token = token
@@ -51,12 +53,11 @@ class Checkpoints:
         return self._key.text()
 
     def current(self, now_ms: int) -> Checkpoint:
-        """A checkpoint of the tree as it is now, or a later one; the last one if the tree did not
+        """Returns a checkpoint that covers the tree as it is now. The last one, if the tree did not
         grow.
 
-        Raises what token and store raise, and FailureError OVERLOADED if another thread takes too
-        long to make one: a token that hangs keeps each caller for its own wait, not for those of
-        all who came before.
+        Raises what token and store raise, and FailureError OVERLOADED if another thread takes
+        longer than TURN_S to make one: while a token hangs, callers do not queue behind each other.
         """
         size = self._store.control().tree_size
         if (known := self._of(size)) is not None:
@@ -87,7 +88,7 @@ class Checkpoints:
         return fresh
 
     def covering(self, leaf_index: int, now_ms: int) -> Checkpoint:
-        """A checkpoint whose tree holds this leaf; the last one where that does."""
+        """Returns a checkpoint whose tree holds this leaf; the last one, if it does."""
         latest = self._latest
         return (
             latest if latest is not None and latest.tree_size > leaf_index else self.current(now_ms)

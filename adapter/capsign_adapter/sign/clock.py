@@ -1,4 +1,4 @@
-"""The clocks: one decides about expiry, one about ages and rates."""
+"""The two clocks of the adapter, and the delay of refusals."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ def now_ms() -> int:
 
 
 def monotonic_ms() -> int:
-    """For ages and rates, which a clock put right must not touch: milliseconds since some
-    moment.
-    """
+    """A clock that is never set, for ages and rates: milliseconds since an arbitrary moment."""
     return time.monotonic_ns() // 1_000_000
 
 
 PAUSE_MS = 250
-"""Longest time before whoever is over its budget hears so."""
+"""Longest delay of a refusal for an exhausted budget."""
 
 
 def pause(milliseconds: int) -> None:
-    """Keep whoever is over its budget waiting, at the expense of its own stream or place: told at
-    once it would ask at once.
+    """Sleep for `milliseconds`, PAUSE_MS at most. Delays the refusal of a caller that is over its
+    budget, which would otherwise ask again at once; it occupies only its own stream or call.
     """
     threading.Event().wait(min(milliseconds, PAUSE_MS) / 1000)

@@ -1,7 +1,8 @@
 """7. Commit: the ledger and the evidence log, in one transaction that compares the epoch.
 
-The ledger looks each intent up in that same transaction, so that nothing comes between looking and
-writing. A signature that finds its intent there is dropped and was never released (I4, I5).
+The ledger looks each intent up in that same transaction, so that nothing can happen between the
+look-up and the write. If the intent is there already, the new signature is dropped; it was not
+released (I4, I5).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from capsign_adapter.store.interfaces.ledger import Ledger
 
 
 class LedgerAndLog(Ledger, EvidenceLog, Protocol):
-    """What the signing path writes to."""
+    """The parts of the store that the signing path writes to."""
 
 
 class Commits:
@@ -29,7 +30,7 @@ class Commits:
         self._charges = charges
 
     def unattributed(self, batch: Batch) -> None:
-        """Record the refusals that no handle vouches for, once for all attempts of a batch."""
+        """Record the refusals without a valid handle, once for all attempts of a batch."""
         if batch.unattributed and not batch.recorded:
             self._store.append(batch.unattributed, batch.now_ms)
             batch.recorded = True
@@ -37,15 +38,16 @@ class Commits:
     def commit(self, batch: Batch) -> None:
         """Commit the drafts that wait for it.
 
-        Raises EpochMovedError if something was revoked since the snapshot: then nothing of these
-        was written, and what was written before is found there when the batch is decided anew.
+        Raises EpochMovedError if something was revoked since the snapshot: none of these was
+        written then, and earlier pieces of the batch are found in the ledger when it is decided
+        again. Raises what the store raises.
         """
         waiting, batch.waiting = batch.waiting, []
         if not waiting:
             return
         batch.turn.before_commit(len(waiting))
         if not batch.committed and not batch.ticket.enter(batch.snapshot.epoch):
-            # The current snapshot is a later one: the barrier is never ahead of it.
+            # A later snapshot is current: the barrier is never ahead of it.
             raise EpochMovedError
         drafts = [item.draft for item in waiting]
         try:

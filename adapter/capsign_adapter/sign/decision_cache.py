@@ -1,9 +1,9 @@
-"""Groups that were decided a moment ago: the same handle, of the same peer, asked in the same way,
-under the same snapshot.
+"""Caches decisions about groups (steps 2, 3 and 5): same handle, peer, algorithm, context and
+snapshot.
 
-A decision is a function of these and of the time, and the time matters to it only through the
-moment until which the handle lives. So it is kept for a second, or until that moment if it comes
-first. A revocation changes the snapshot, and every answer.
+A decision depends on these and on the time, and on the time only through the moment when the handle
+expires. So it is kept for one second, or until then if that is sooner. A revocation changes the
+snapshot, so no decision made before it is found.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from capsign_adapter.sign.scope import Signable
 from capsign_adapter.sign.snapshot import Snapshot
 
 KEPT_MS = 1000
-"""Longest time for which a decision is used again: it must not stretch the life of a subkey in
-memory by more.
-"""
+"""Longest time that a decision is used, and that it may keep a subkey in memory longer."""
 
 CAPACITY = 4096
-"""Most decisions kept; at the bound all are forgotten."""
+"""Most decisions kept; when it is reached all are dropped."""
 
 Name = tuple[bytes, str, bytes, int, bytes, str, str]
 
@@ -35,23 +33,21 @@ class _Kept:
     signable: Signable
 
     def holds(self, now_ms: int) -> bool:
-        """Not over, and not made in what is the future now: a clock that was put back must not make
-        it live longer.
+        """Whether the decision is still valid. One from the future is not: a clock that was set
+        back must not prolong it.
         """
         return now_ms < self.until_ms <= now_ms + KEPT_MS
 
 
 class DecisionCache:
-    """A bounded memory of decisions. Safe to share between threads: a lost race decides once
-    more.
-    """
+    """A bounded cache of decisions. Safe for any thread; a lost race only decides once more."""
 
     def __init__(self) -> None:
         self._kept: dict[Name, _Kept] = {}
         self._lock = threading.Lock()
 
     def get(self, name: Name, snapshot: Snapshot, now_ms: int) -> Signable | None:
-        """The decision, if it was made under this snapshot and still holds."""
+        """Returns the decision, if it was made under this snapshot and is still valid."""
         kept = self._kept.get(name)
         return (
             kept.signable
@@ -60,14 +56,14 @@ class DecisionCache:
         )
 
     def put(self, name: Name, snapshot: Snapshot, signable: Signable, now_ms: int) -> None:
-        """Remember a decision that was made just now."""
+        """Keep a decision that was made at `now_ms`."""
         with self._lock:
             if len(self._kept) >= CAPACITY:
                 self._kept.clear()
             self._kept[name] = _Kept(snapshot, min(signable.until_ms, now_ms + KEPT_MS), signable)
 
     def sweep(self, now_ms: int) -> int:
-        """Let go of what no longer holds, and of the subkeys in it; how many."""
+        """Drop decisions that are no longer valid, with their subkeys. Returns how many."""
         with self._lock:
             over = [name for name, kept in self._kept.items() if not kept.holds(now_ms)]
             for name in over:
@@ -75,13 +71,13 @@ class DecisionCache:
         return len(over)
 
     def clear(self) -> None:
-        """Forget everything: the epoch moved."""
+        """Drop all decisions: the epoch moved."""
         with self._lock:
             self._kept.clear()
 
 
 def name_of(token: bytes, peer: Peer, group: pb.SignGroup) -> Name:
-    """What a decision depends on, apart from snapshot and time."""
+    """Returns the cache key: what a decision depends on, apart from snapshot and time."""
     context = group.context.SerializeToString()
     return (
         token,

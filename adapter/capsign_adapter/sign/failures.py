@@ -1,4 +1,4 @@
-"""Exceptions that reach the edge of the process, turned into typed failures."""
+"""Turns exceptions into typed failures before they leave the process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from capsign_adapter.token.interface import TokenError
 
 
 def failure_of(error: Exception) -> FailureError:
-    """The typed failure for an exception that reached the edge. What we do not know is INTERNAL,
-    under an id in the log.
+    """Returns the typed failure for an exception. An unexpected one becomes INTERNAL; its sentence
+    and the log share an incident id.
     """
     if isinstance(error, FailureError):
         return error
@@ -43,7 +43,7 @@ def failure_of(error: Exception) -> FailureError:
 
 
 def _where(error: Exception) -> str:
-    """Module and line of an exception, without its text, which may hold what the caller sent."""
+    """Returns file and line of an exception, without its text, which may hold a caller's data."""
     step = error.__traceback__
     while step is not None and step.tb_next is not None:
         step = step.tb_next

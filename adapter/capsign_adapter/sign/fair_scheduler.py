@@ -1,16 +1,17 @@
-"""Turns: who computes next, where several want to at once.
+"""Fair scheduling of computing time among tenants, workloads, certificates and sockets.
 
-Python computes on one thread at a time, and a token has one. Whoever came with more threads, or
-with more work on each, would have that much more of both. So work is done in pieces of about a
-millisecond, and the next turn goes to the tenant that had least, in it to the workload that had
-least, in it to the certificate that had least; one that comes back from a pause starts level with
-who is served now. It is start-time fair queueing with the costs of `decide/cost.py`. Whoever is
-alone computes without a pause.
+Python computes on one thread at a time, and the token has one thread. A caller with more threads,
+or with more work on each, would get that much more of both. So work is done in pieces of about a
+millisecond, each in a *turn*. The next turn goes to the tenant that has used least, within it to
+the workload that has used least, then likewise to the certificate and the socket. One that comes
+back from a pause starts level with those that are served now. This is start-time fair queueing
+(Goyal, Vin, Cheng 1996) with the costs of `decide/cost.py`. A flow that is alone computes without
+turns.
 
-A commit needs little of Python's lock, but needs it some twenty times, and would wait behind a
-piece of somebody else's work each time. So what is large is done in a queue of its own, one piece
-at a time, and lets what is small finish first, for some milliseconds at most: for longer where its
-owner had more than an equal part lately.
+A commit needs the interpreter lock only briefly, but some twenty times, and would wait for a piece
+of somebody else's work each time. So large batches have a queue of their own, one piece at a time,
+and each piece first waits some milliseconds for small batches to finish; longer if its owner had
+more than an equal part lately.
 """
 
 from __future__ import annotations
@@ -31,24 +32,24 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 
 TURN_US = 1_000
-"""Longest work in one turn while others are about, unless one piece alone is longer."""
+"""Longest work in one turn while there is contention, unless a single piece is longer."""
 
 SMALL_US = 2 * TURN_US
-"""Work of a batch that is small: sixteen signatures and what goes with them, twice."""
+"""Most work of a batch that counts as small: twice that of sixteen signatures."""
 
 SMALL_FIRST_SECONDS, LONG_SMALL_FIRST_SECONDS = 0.002, 0.008
-"""How long a piece of something large waits at most for what is small to finish; the second for who
-had more than its part.
+"""Longest wait of a large batch's piece for small batches to finish; the second figure is for an
+owner that had more than an equal part lately.
 """
 
 WAIT_SECONDS = 10.0
-"""Longest wait for a turn: only a token or a store that hangs makes one so long."""
+"""Longest wait for a turn. Only a token or store that hangs makes one wait that long."""
 
 CONTENDED_SECONDS = 0.2
-"""How long somebody counts as being about after its last turn."""
+"""How long there counts as contention after several flows had work at once."""
 
 MOST = 8_192
-"""Most tenants, workloads and certificates whose use is remembered."""
+"""Most tenants, workloads, certificates and sockets whose use is remembered."""
 
 Flow = tuple[str, str, bytes, str]
 """Tenant, workload, certificate key, socket of the pod as its agent names it."""
@@ -56,32 +57,32 @@ Flow = tuple[str, str, bytes, str]
 _Node = tuple[str | bytes, ...]
 
 _Crowd = dict[str | bytes, Any]
-"""Those that wait: by tenant, by workload, by certificate, by socket; then the line of each."""
+"""Who waits: by tenant, workload, certificate and socket, and for each socket in order."""
 
 
 def flow_of(policy: Policy, peer: Peer, caller: str = "") -> Flow:
-    """Whose turn a peer's work is done in."""
+    """Returns the flow of a peer's work."""
     return policy.tenant_of(peer.spiffe_id), peer.spiffe_id, peer.key_hash, caller
 
 
 class FairQueue:
-    """So many go at once, and the next one is whoever had least. Any thread may call any method."""
+    """Gives `at_once` turns at a time, the next to whoever has used least. Safe for any thread."""
 
     def __init__(self, at_once: int, *, wait_s: float = WAIT_SECONDS) -> None:
         self._lock = threading.Lock()
         self._wait_s = wait_s
         self.free = at_once
-        """How many turns nobody has now."""
+        """How many turns are free now."""
         self._waiting: _Crowd = {}
         self._used: dict[_Node, int] = {}
         self._level: dict[_Node, int] = {}
-        """For tenants, workloads of a tenant and so on: how much the one had
-        that was served last.
+        """For each parent (all tenants, the workloads of a tenant, and so on): the use of the child
+        that was served last, before it was charged. The virtual time of the algorithm.
         """
 
     @property
     def contended(self) -> bool:
-        """Whether somebody waits now."""
+        """Whether anybody waits now."""
         return bool(self._waiting)
 
     @property
@@ -95,11 +96,11 @@ class FairQueue:
 
     @property
     def remembered(self) -> int:
-        """Of how many tenants, workloads, certificates and sockets it is known what they had."""
+        """Of how many tenants, workloads, certificates and sockets the use is remembered."""
         return len(self._used)
 
     def take(self, flow: Flow, cost_us: int) -> None:
-        """Wait for a turn, and be charged for it. Raises FailureError OVERLOADED."""
+        """Wait for a turn and charge its cost. Raises FailureError OVERLOADED."""
         with self._lock:
             self._begin(flow)
             if self.free and not self._waiting:
@@ -122,7 +123,7 @@ class FairQueue:
             self._charge(flow, cost_us)
 
     def give(self) -> None:
-        """The turn is over: it goes to whoever had least."""
+        """End a turn. The next goes to whoever has used least."""
         with self._lock:
             if not self._waiting:
                 self.free += 1
@@ -137,7 +138,7 @@ class FairQueue:
         next_one.release()
 
     def _begin(self, flow: Flow) -> None:
-        """Whoever comes back from a pause has no claim on what it did not use meanwhile."""
+        """Start a flow level with those served now: it has no claim on what it did not use."""
         if len(self._used) > MOST and not self._waiting:
             self._used.clear()
             self._level.clear()
@@ -155,7 +156,7 @@ class FairQueue:
             self._used[node] = used + cost_us
 
     def _give_up(self, flow: Flow, mine: threading.Lock) -> bool:
-        """Whether the turn came after all."""
+        """Stop waiting. Returns True if the turn came after all."""
         with self._lock:
             line: Any = self._waiting
             for name in flow:
@@ -167,7 +168,7 @@ class FairQueue:
             return False
 
     def _tidy(self, node: _Node) -> None:
-        """Forget those in whose name nobody waits any more."""
+        """Remove the entries under which nobody waits any more."""
         way: list[_Crowd] = [self._waiting]
         for name in node[:-1]:
             way.append(way[-1][name])
@@ -178,7 +179,7 @@ class FairQueue:
 
 
 class FairScheduler:
-    """The queues, and how many small things are under way. Any thread may call any method."""
+    """The two queues, and how many small batches and calls are under way. Safe for any thread."""
 
     def __init__(
         self,
@@ -191,36 +192,36 @@ class FairScheduler:
         """
         self.small, self.large = FairQueue(at_once), FairQueue(1)
         self._small_first_s, self._long_small_first_s = small_first_s
-        # as it is, for who does not wait: the condition costs three times as much
+        # Used directly by those that do not wait: the condition costs three times as much.
         self._lock = threading.Lock()
         self._no_small = threading.Condition(self._lock)
         now_ms = _now_ms()
         self._usage = tuple(FairShare(now_ms) for _ in range(4))
         self._active: dict[Flow, int] = {}
         self.small_active = 0
-        """How many small things are under way."""
+        """How many small batches and calls are under way."""
         self.waiting = 0
-        """How many large ones wait for those."""
+        """How many pieces of large ones wait for those."""
         self._contended_s = 0.0
 
     @property
     def contended(self) -> bool:
-        """Whether several are about, or have been a moment ago."""
+        """Whether several flows have work, or had within CONTENDED_SECONDS."""
         return len(self._active) > 1 or time.monotonic() - self._contended_s < CONTENDED_SECONDS
 
     @property
     def active_flows(self) -> int:
-        """How many have something under way."""
+        """How many flows have work."""
         return len(self._active)
 
     def enter(self, flow: Flow) -> None:
-        """A batch or a call begins; as long as it is small it is waited for."""
+        """A batch or call begins. It counts as small at first."""
         with self._lock:
             self._active[flow] = self._active.get(flow, 0) + 1
             self.small_active += 1
 
     def leave(self, flow: Flow, small: bool, spent_us: int = 0) -> None:
-        """It is over; whether it was small to its end, and what it cost if so."""
+        """A batch or call has ended; `small` to its end, having cost `spent_us`."""
         with self._lock:
             if small:
                 self._one_less()
@@ -235,12 +236,12 @@ class FairScheduler:
                 del self._active[flow]
 
     def became_small(self) -> None:
-        """One that stood aside goes on, and is small still."""
+        """A batch that was aside goes on, and is still small."""
         with self._lock:
             self.small_active += 1
 
     def became_large(self) -> None:
-        """Nobody need wait any more for one of those that have arrived."""
+        """A batch is large from now on, or is aside: nobody waits for it to finish."""
         with self._lock:
             self._one_less()
 
@@ -250,7 +251,7 @@ class FairScheduler:
             self._no_small.notify_all()
 
     def wait_for_small(self, flow: Flow, cost_us: int) -> None:
-        """Until what is small has finished, and not for long."""
+        """Wait until all small ones have finished, for some milliseconds at most."""
         now_ms = _now_ms()
         with self._lock:
             above = self._count(flow, cost_us, now_ms)
@@ -274,7 +275,7 @@ class FairScheduler:
 
 
 class Turn:
-    """One batch's or call's way through the turns, from `with` to its end. Used by one thread."""
+    """The turns of one batch or call, from `with` to its end. Used by one thread."""
 
     __slots__ = ("_flow", "_left", "_queue", "_scheduler", "_small", "_spent")
 
@@ -296,12 +297,12 @@ class Turn:
 
     @property
     def contended(self) -> bool:
-        """Whether others are about, so that work is best done in small pieces."""
+        """Whether other flows have work, so that pieces should be small."""
         return self._scheduler.contended
 
     def spend(self, cost_us: int) -> None:
-        """Before each piece of work: it is charged, and where this turn is over, others come
-        first.
+        """Call before each piece of work. Charges it, and waits for another turn if this one is
+        used up. Raises FailureError OVERLOADED.
         """
         self._spent += cost_us
         if self._queue is not None and self._left >= cost_us:
@@ -309,7 +310,7 @@ class Turn:
             return
         scheduler = self._scheduler
         if not scheduler.contended:
-            return  # whoever is alone needs no turn
+            return  # one that is alone needs no turn
         if self._spent <= SMALL_US:
             if self._queue is not scheduler.small or scheduler.small.contended:
                 self._change(scheduler.small, cost_us)
@@ -320,21 +321,21 @@ class Turn:
         self._left = TURN_US - cost_us
 
     def before_commit(self, drafts: int) -> None:
-        """What is large lets what is small commit first."""
+        """Call before a commit: a large batch lets small ones commit first."""
         self.release()
         if not self._small:
             self._scheduler.wait_for_small(self._flow, drafts * cost.RECORD)
 
     def release(self) -> None:
-        """Before a wait for something else, and at the end."""
+        """End the turn, before a wait for something else and at the end."""
         if self._queue is not None:
             queue, self._queue = self._queue, None
             queue.give()
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """While this one waits for what may take long, it has no turn, and nobody waits for it to
-        finish.
+        """Around a wait that may be long (token, store, another thread): no turn is held meanwhile,
+        and nobody waits for this batch to finish.
         """
         self.release()
         small = self._small
@@ -358,11 +359,11 @@ class Turn:
 
 
 class CallTurn:
-    """A unary call's turn among those of its tenant, from `begin` to the end of `with`: of these
-    one computes at a time. Used by one thread.
+    """The turn of a unary call among those of its tenant, of which one computes at a time. It lasts
+    from `begin` to the end of `with`. Used by one thread.
 
-    A thread that wants Python's lock is in the way of all others, and a call has nothing in it that
-    is worth a turn of its own; three of one workload at the same time left those who sign a half.
+    Each thread that wants the interpreter lock slows all others, and a call has too little work for
+    turns of its own: three calls of one workload at a time halved the signatures of the others.
     """
 
     __slots__ = ("_cost_us", "_flow", "_has_it", "_queue", "_scheduler")
@@ -380,8 +381,8 @@ class CallTurn:
         return self
 
     def begin(self) -> None:
-        """Wait for the turn, and then some milliseconds until batches that are small have finished.
-        Raises FailureError OVERLOADED.
+        """Wait for the turn, then some milliseconds for small batches to finish. Raises
+        FailureError OVERLOADED.
         """
         self._take(self._cost_us)
         self._scheduler.wait_for_small(self._flow, self._cost_us)
@@ -391,7 +392,7 @@ class CallTurn:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """While this one waits for the token, the store or another thread, it has no turn."""
+        """Around a wait for the token, the store or another thread: no turn is held meanwhile."""
         had_it = self._has_it
         self._give()
         try:
@@ -412,7 +413,7 @@ class CallTurn:
 
 @contextmanager
 def turn_for(queue: FairQueue, flow: Flow, cost_us: int) -> Iterator[None]:
-    """A turn for one piece of work, until the block ends."""
+    """A turn for one piece of work, until the block ends. Raises FailureError OVERLOADED."""
     queue.take(flow, cost_us)
     try:
         yield

@@ -1,5 +1,5 @@
-"""What a replica looks at to know how it is: its token, its store and disk, its descriptors. See
-`condition`.
+"""The health checks of a replica: its token, its store and disk, its file descriptors; and samples
+of the store's size. `replica_health` runs them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from capsign_adapter.keys import labels
-from capsign_adapter.sign.replica_health import Look
+from capsign_adapter.sign.replica_health import HealthCheck
 from capsign_adapter.sign.storage_forecast import StorageForecast
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.interfaces.control import ControlState
@@ -19,24 +19,22 @@ from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.token.interface import KeyMissingError, PinRejectedError, Token, TokenError
 
 EVERY_S = 2.0
-"""Between looks."""
+"""Time between runs of a check, seconds."""
 
 WRITE_EVERY = 2
-"""Looks at the store for one write: an idle disk has some rest. Until one succeeds, each look
-writes.
+"""The store's check writes in every second run, to spare an idle disk; after a failed write in each
+run until one succeeds.
 """
 
 NEARLY_FULL_BYTES = 2 * 1024 * 1024
-"""Free bytes on the store's disk below which it counts as full: a few thousand signatures, or
-less.
-"""
+"""Free bytes on the store's disk below which it counts as full: some thousand signatures."""
 
 CLOCKS_APART_MS = 5_000
-"""How far this clock and the store's may differ, beside the skew that policy forgives."""
+"""How far this clock and the store's may differ, in addition to the skew that policy allows."""
 
 
-def word_of(error: Exception) -> str:
-    """What a look met, as a word."""
+def fault_of(error: Exception) -> str:
+    """Returns the fault for an exception that a check raised."""
     if isinstance(error, KeyMissingError):
         return "log_key_missing"
     if isinstance(error, PinRejectedError):
@@ -48,37 +46,37 @@ def word_of(error: Exception) -> str:
     return "internal"
 
 
-def at_token(token: Token) -> Look:
-    """The log's key is there, and the token answers somebody who is logged in. Cheap, and signs
-    nothing.
-    """
+def token_check(token: Token) -> HealthCheck:
+    """Returns a check that the token answers and has the log's key. It signs nothing."""
 
-    def look() -> str:
+    def check() -> str:
         token.attributes(labels.LOG)
         return ""
 
-    return look
+    return check
 
 
-class Answering(ControlState, Database, Protocol):
-    """What a look at the store asks of it."""
+class CheckedStore(ControlState, Database, Protocol):
+    """The parts of the store that its check uses."""
 
 
-def at_store(
-    store: Answering,
+def store_check(
+    store: CheckedStore,
     write: Callable[[], None],
     disk: Path | None,
     now_ms: Callable[[], int],
     skew_ms: int,
-) -> Look:
-    """It answers and takes a write, its disk has room, and its clock (if it has one) is ours.
+) -> HealthCheck:
+    """Returns a check that the store answers and can be written, that its disk has room, and that
+    its clock, if it has one, agrees with `now_ms`.
 
-    `write` says again what it has said before.
+    `write` repeats a write that leaves nothing new. `disk` is where the store is, if it is on this
+    machine.
     """
 
     due = 0
 
-    def look() -> str:
+    def check() -> str:
         nonlocal due
         store.control()
         try:
@@ -96,27 +94,30 @@ def at_store(
             return "clock_off"
         return ""
 
-    return look
+    return check
 
 
-def at_growth(
-    growth: StorageForecast,
+def storage_sampler(
+    forecast: StorageForecast,
     store: Database,
     free: Callable[[int], int],
     monotonic_ms: Callable[[], int],
 ) -> Callable[[], None]:
-    """What the store takes, and what it may still take: `free` of what it takes."""
+    """Returns a function that adds a sample to the forecast. `free` gives the bytes that are left,
+    from those that the store takes.
+    """
 
-    def look() -> None:
+    def sample() -> None:
         taken = store.size_bytes()
-        growth.record(monotonic_ms(), taken, free(taken))
+        forecast.record(monotonic_ms(), taken, free(taken))
 
-    return look
+    return sample
 
 
 def free_of(disk: Path | None, capacity_bytes: int) -> Callable[[int], int] | None:
-    """What a store may still take, of what it takes: the free bytes of its disk, where that is one
-    of this machine, or what is left of the capacity that it was given. None: nobody knows.
+    """Returns a function from the bytes that the store takes to those that are left: the free bytes
+    of its disk, if it is on this machine, or else the rest of the configured capacity. None if
+    neither is known.
     """
     if disk is not None:
         return lambda _: _room(disk)
@@ -125,8 +126,8 @@ def free_of(disk: Path | None, capacity_bytes: int) -> Callable[[int], int] | No
     return None
 
 
-def at_descriptors() -> str:
-    """Another file or connection can be opened."""
+def descriptor_check() -> str:
+    """A check that another file or connection can be opened."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
@@ -135,7 +136,7 @@ def at_descriptors() -> str:
 
 
 def _room(disk: Path) -> int:
-    """Free bytes; none where it cannot be seen."""
+    """Returns the free bytes of a disk; 0 if they cannot be read."""
     try:
         seen = os.statvfs(disk)
     except OSError:

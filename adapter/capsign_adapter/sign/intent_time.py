@@ -1,4 +1,6 @@
-"""Which intent ids are taken: an id begins with its time, and must not outlive the retention."""
+"""Which intent ids are accepted: an id begins with its time (UUIDv7), which must not lie in the
+future.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,13 @@ FUTURE_MS = 300_000
 
 
 def latest_intent(now: int) -> bytes:
-    """The last id that `intent_in_time` takes: ids sort by their time."""
+    """Returns the largest id that `intent_in_time` accepts: ids sort by their time."""
     return (now + FUTURE_MS).to_bytes(6, "big") + b"\xff" * 10
 
 
 def intent_in_time(intent_id: bytes, now: int) -> None:
-    """Raises FailureError INPUT_MALFORMED if it is no id, INTENT_FROM_FUTURE if it lies too far
-    ahead.
+    """Raises FailureError INPUT_MALFORMED if it is not an intent id, and INTENT_FROM_FUTURE if it
+    is more than FUTURE_MS ahead.
     """
     if millis_of(intent_id) > now + FUTURE_MS:
         detail = f"The intent id lies in the future: {_clocks(intent_id, now)}."
@@ -28,7 +30,7 @@ def intent_in_time(intent_id: bytes, now: int) -> None:
 
 
 def too_old(intent_id: bytes, now: int) -> str:
-    """A sentence about an id that is older than what is kept."""
+    """Returns the sentence for an id that is older than the retention window."""
     return (
         f"Of this time nothing is kept any more: {_clocks(intent_id, now)}. "
         "If it is new, the clock of its node is behind."
@@ -36,7 +38,7 @@ def too_old(intent_id: bytes, now: int) -> str:
 
 
 def _clocks(intent_id: bytes, now: int) -> str:
-    """What a person needs to see whose clock is wrong."""
+    """Returns both times in words, so that a person sees whose clock is wrong."""
     told, ours = _moment(millis_of(intent_id)), _moment(now)
     return f"the id says {told}, and the adapter's clock says {ours}"
 

@@ -1,8 +1,8 @@
-"""This replica among the others: what it says of its epochs, and how it waits for theirs (I6).
+"""Replicas tell each other, through the store, under which epochs they work (I6).
 
-Before decisions are made under a new epoch, the store says that this replica works under it. Once
-nothing decided under an older epoch can leave any more, the store says that too. A revocation waits
-for the second word of every replica, or for its lease.
+Before a replica decides under a new epoch it writes that it works under it. Once nothing that it
+decided under an older epoch can be released any more, it writes that it has drained. A revocation
+waits until every replica has drained, or until the lease of a silent one has ended.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableErr
 from capsign_adapter.store.interfaces.replicas import Replicas
 
 _LOOK_S = 0.02
-"""Between looks at those who lag, while a revocation waits, seconds."""
+"""Time between checks for replicas that have not drained, while a revocation waits, seconds."""
 
 
 class Membership:
-    """This replica's row. Its name is of this life of the process: a dead one's promise is not the
-    next one's.
+    """This replica's row in the store. Its id is new at every start of the process, which does not
+    inherit what the last one wrote.
     """
 
     def __init__(
@@ -44,26 +44,26 @@ class Membership:
         self._working_epoch = 0
 
     def works_under(self, epoch: int) -> None:
-        """Call before the first decision under an epoch: whoever revokes must know of a replica
-        that decides.
+        """Write that this replica works under `epoch`. Call before its first decision under it: a
+        revocation must know of every replica that decides.
         """
         self._store.announce(self.replica_id, epoch, self.drained_epoch, self._lease_ms)
         self._working_epoch = max(self._working_epoch, epoch)
 
     def has_drained(self, epoch: int) -> None:
-        """Nothing of an older epoch can leave this replica any more."""
+        """Write that nothing decided under an older epoch can be released here any more."""
         self._store.announce(self.replica_id, epoch, epoch, self._lease_ms)
         self.drained_epoch = epoch
 
     def repeat(self) -> None:
-        """Say again what was said: a write like any other, and the store keeps nothing new."""
+        """Write the same row again. Health checks use it as a write that leaves nothing behind."""
         self._store.announce(
             self.replica_id, self._working_epoch, self.drained_epoch, self._lease_ms
         )
 
     def leave(self) -> None:
-        """This replica serves nobody any more. If the store cannot be told, the next revocation
-        waits for a lease.
+        """Delete this replica's row: it serves nobody any more. If the store cannot be written, the
+        next revocation waits for the lease.
         """
         try:
             self._store.withdraw(self.replica_id)
@@ -71,8 +71,8 @@ class Membership:
             logs.warning("replica.left_unsaid")
 
     def outlast(self, epoch: int, since_ms: int) -> None:
-        """Wait until no replica can release anything of an older epoch. `since_ms`: when, by this
-        clock, `epoch` was durable.
+        """Wait until no replica can release anything that was decided under an older epoch.
+        `since_ms` is when `epoch` was durable, by this clock. Raises what the store raises.
         """
         while True:
             lagging = self._store.laggards(epoch)
@@ -89,8 +89,8 @@ class Membership:
 
 
 class CatchUp:
-    """Follows the epoch: a fresh snapshot, news for those who watch, the drain, then this replica's
-    word that it is done.
+    """Follows the store's epoch: reads a new snapshot, notifies watchers, drains the barrier, then
+    writes that this replica has drained.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class CatchUp:
         self._announced = snapshots.current.epoch
 
     def join(self) -> None:
-        """Before the first call is served."""
+        """Enter this replica into the store. Call before the first call is served."""
         self._membership.works_under(self._snapshots.current.epoch)
         self.look()
 
@@ -128,11 +128,11 @@ class CatchUp:
                 self._membership.has_drained(epoch)
 
     def enforce(self, epoch: int) -> None:
-        """Return once nothing decided under an epoch below this one can leave any replica. Call
-        when `epoch` is durable.
+        """Return once no replica can release anything that was decided under an epoch below this
+        one. Call when `epoch` is durable.
 
-        Raises FailureError COMMIT_UNKNOWN if the store fails meanwhile: the revocation stands, and
-        may not hold everywhere.
+        Raises FailureError COMMIT_UNKNOWN if the store fails meanwhile: the revocation is recorded,
+        but may not be in force everywhere.
         """
         since_ms = self._clock()
         try:

@@ -1,4 +1,6 @@
-"""How much of a group is signed at once: all of it for whoever is alone, else what a turn takes."""
+"""Cuts a group into pieces that are signed in one turn each; into large ones while no other batch
+is being worked on.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,16 @@ from capsign_adapter.sign.fair_scheduler import TURN_US, Turn
 from capsign_adapter.sign.scope import Signable
 
 PIECE = 32
-"""Signatures of a batch that are committed at once where others are about: they wait behind these,
-not behind a thousand.
+"""Most signatures in one commit while other batches are being worked on: those then wait for this
+many, not for a whole batch.
 """
 
 ALONE_US = 64 * TURN_US
-"""Longest work of one piece where nobody else is about: who comes then waits for no more."""
+"""Longest work of one piece of a batch that is alone: the longest wait of one that comes then."""
 
 
 def pieces(turn: Turn, signable: Signable, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """The items of a group, as many at a time as are to be signed at once. Each is paid for."""
+    """Yields the items of a group in pieces. Spends the cost of each from the turn before it."""
     begin, number = 0, signable.row.number
     price = sum(cost.signature(number, key.signer.custody) for key in signable.keys)
     while begin < len(items):

@@ -7,12 +7,13 @@ For each group of a batch:
  4 charge rate and evidence     `charge`; what is above the rate fails item by item
  5 derive                       `admit`, with `keys/keyring`
  6 sign                         `signatures`
-then once for the batch, or a few times where others are about:
+then once for the batch, or in pieces while other batches are being worked on:
  7 commit ledger and evidence   `commit`: looks each intent up, and compares the epoch
- 8 release                      `release`: what the ledger took, or holds from before
+ 8 release                      `release`: what the ledger accepted, or had stored before
 
-What is known by then stands in the records of `batch`. A refusal leaves at any step (`refuse`);
-`front/signing_servicer` hands the answer over, if nothing was revoked meanwhile.
+The numbers stand again at the lines where the steps happen. What is known after each step is in
+the records of `batch`. A refusal can happen at any step (`refuse`). `front/signing_servicer` does 1
+and the last part of 8: it hands the answer over if nothing was revoked meanwhile.
 """
 
 from __future__ import annotations
@@ -44,13 +45,11 @@ from capsign_adapter.store.errors import CommitUnknownError, EpochMovedError, St
 from capsign_adapter.store.ledger import floor_of
 
 EPOCH_ATTEMPTS = 5
-"""How often a batch is decided anew because something was revoked meanwhile, before it is given
-back.
-"""
+"""How often a batch is decided if something is revoked meanwhile; then it fails as OVERLOADED."""
 
 
 class Pipeline:
-    """Runs batches, from any number of threads."""
+    """Runs batches. Safe for any thread."""
 
     def __init__(
         self,
@@ -73,11 +72,11 @@ class Pipeline:
         self._commits = Commits(store, charges)
 
     def run(self, peer: Peer, request: pb.SignRequest, ticket: ReleaseTicket) -> pb.SignResponse:
-        """Answer one batch of a peer that is known (1).
+        """2 to 8 for one batch; `peer` was identified before (1).
 
-        Raises FailureError for the batch as a whole; an item's failure is in its place in the
-        answer. The batch enters the ticket before its commit. The caller asks the ticket before
-        it hands the answer over, and leaves.
+        Returns the answer, with the failures of single items in it. Raises FailureError for the
+        batch as a whole, and what the store raises. The batch enters the ticket before its commit.
+        The caller must ask the ticket whether the answer may be released, and leave it then.
         """
         check(request)
         if sum(len(group.items) for group in request.groups) > MAX_BATCH_ITEMS:
@@ -97,7 +96,7 @@ class Pipeline:
             return release.answer(batch)  # 8
 
     def _decide(self, batch: Batch) -> None:
-        """2 to 7, anew as long as something is revoked meanwhile."""
+        """2 to 7, again if something is revoked meanwhile. Raises FailureError OVERLOADED."""
         for _ in range(EPOCH_ATTEMPTS):
             now = now_ms()
             oldest = floor_of(max(0, now - self._retention_ms))
@@ -106,7 +105,7 @@ class Pipeline:
                 self._attempt(batch)
                 return
             except EpochMovedError:
-                # What is signed stays in: whether it may still leave is decided anew.
+                # Nothing of this attempt is released: whether it may be is decided again.
                 batch.take_back()
                 batch.ticket.leave()
                 self._snapshots.refresh()
@@ -149,23 +148,23 @@ class Pipeline:
         return group.signable
 
     def _derived(self, batch: Batch, group: Group) -> Signable:
-        """5. A token that has been asked in vain for long is not asked for the rest of a batch."""
-        patience, peer, spend = batch.patience, batch.peer, batch.turn.spend
+        """5. A token that gives no answer is not asked again for the rest of a batch."""
+        breaker, peer, spend = batch.token_breaker, batch.peer, batch.turn.spend
         assert group.admitted is not None
         try:
-            if patience.gone is not None:
-                raise patience.gone
+            if breaker.error is not None:
+                raise breaker.error
             return self._admission.signable(
                 group.admitted, batch.snapshot, peer, group.asked, spend
             )
         except FailureError as error:
-            patience.failed(error)
+            breaker.failed(error)
             raise
 
     def _sign(self, batch: Batch, group: Group, signable: Signable) -> None:
-        """6, and 7 for each full piece where others are about."""
+        """6, and 7 after each full piece while other batches are being worked on."""
         for some in pieces(batch.turn, signable, group.open):
-            # A batch among many waits for each of its turns.
+            # The handle may expire while the batch waits for its turns.
             if now_ms() >= signable.until_ms:
                 detail = "The handle's life ended while the batch was signed."
                 ended = FailureError(failures_pb2.REASON_HANDLE_EXPIRED, detail)

@@ -1,4 +1,4 @@
-"""The public keys of a context, as verifiers need them."""
+"""The public keys of a context, for verifiers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from capsign_adapter.sign.snapshot import Snapshots
 
 
 class PublicKeys:
-    """Answers under a handle: who may sign in a context may know its keys."""
+    """Gives the keys of a context to holders of a handle that may sign in it."""
 
     def __init__(
         self, policy: Policy, admission: Admission, keyring: Keyring, snapshots: Snapshots
@@ -34,8 +34,9 @@ class PublicKeys:
         algorithm: algorithms_pb2.Algorithm.ValueType,
         suffix: signing_pb2.ContextSuffix,
     ) -> list[tuple[signing_pb2.PublicKey, Signer]]:
-        """Newest first. Raises FailureError as signing would, RATE_LIMITED, and KEY_NOT_ACTIVE if
-        there is none; TokenError.
+        """Returns the public key and the signer of each version that verifiers should know, newest
+        first. Raises FailureError as signing would, RATE_LIMITED, KEY_NOT_ACTIVE if there is no
+        version; TokenError.
         """
         now = now_ms()
         handle = self._admission.verify(token, peer, now)

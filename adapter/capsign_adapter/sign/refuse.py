@@ -1,8 +1,8 @@
-"""Refusals, and what is written down of them.
+"""Refusals, and what is recorded of them.
 
-*Refused* is final for an intent, so it goes into the ledger with its leaf; under no good handle
-there is nothing to bind an intent to, and the leaf stands alone (unattributed). *Unavailable* is
-not final and leaves no trace. How far its record has come says which of these a group gets.
+* *Refused* is final for an intent: it goes into the ledger with its leaf.
+* Without a valid handle there is no grant to bind an intent to: a leaf alone (unattributed).
+* *Unavailable* is not final and is not recorded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Refusals:
         self._policy_digest = policy_digest
 
     def group(self, batch: Batch, group: Group, error: FailureError) -> None:
-        """What is open of a group fails before it is signed."""
+        """Fail all items of a group that are still open, before any is signed."""
         items = group.open
         scope: HandleScope | None = None
         if error.outcome == failures_pb2.OUTCOME_REFUSED:
@@ -54,7 +54,7 @@ class Refusals:
     def all(
         self, batch: Batch, scope: HandleScope, items: Sequence[Item], error: FailureError
     ) -> None:
-        """Refuse these under a good handle."""
+        """Refuse items under a valid handle."""
         for item in items:
             batch.turn.spend(cost.REFUSAL)
             try:
@@ -66,7 +66,7 @@ class Refusals:
             self.one(batch, scope, item, error)
 
     def one(self, batch: Batch, scope: HandleScope, item: Item, error: FailureError) -> None:
-        """Refuse an item that has its fingerprint, or let it fail if this is not final."""
+        """Refuse an item whose fingerprint is set, or fail it if `error` is not final."""
         if error.outcome == failures_pb2.OUTCOME_REFUSED and not self._charges.refusal(batch):
             error = _flooded()
         item.failure = failure = error.to_item()
@@ -76,7 +76,7 @@ class Refusals:
             batch.draft(item, scope, IntentEvent.REFUSE, of_refusal(failure), leaf)
 
     def unattributed(self, batch: Batch, item: Item, error: FailureError) -> None:
-        """A refusal that binds no intent: the handle is not good, or the id is none."""
+        """Refuse an item without binding its intent: the handle or the intent id is not valid."""
         if error.outcome == failures_pb2.OUTCOME_REFUSED:
             if not self._charges.refusal(batch):
                 error = _flooded()

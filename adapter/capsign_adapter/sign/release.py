@@ -1,6 +1,5 @@
-"""8. Release: only what this commit inserted, or what an earlier one stored (I4, I5).
-
-The answer is made here and nowhere else, from what the ledger said of each item.
+"""8. Release: makes the answer to a batch from the ledger's answer to each item, and from nothing
+else. It has only what this commit inserted, or what an earlier one stored (I4, I5).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from capsign_adapter.store.stored_result import refusal_of, signatures_of, signe
 
 
 def answer(batch: Batch) -> pb.SignResponse:
-    """What the caller hears of a batch."""
+    """Returns the answer to a batch."""
     response = pb.SignResponse(
         batch_id=batch.request.batch_id, revocation_epoch=batch.snapshot.epoch
     )
@@ -43,32 +42,32 @@ def answer(batch: Batch) -> pb.SignResponse:
 
 
 class _Told:
-    """A group of the answer, and the places of what its signatures were made under."""
+    """A group of the answer, and where its `signed_by` has each key version."""
 
-    __slots__ = ("_places", "group")
+    __slots__ = ("_indices", "group")
 
     def __init__(self, group: signing_pb2.SignedGroup, decided: Group) -> None:
         self.group = group
         keys = decided.signable.keys if decided.signable is not None else ()
         for key in keys:
             group.signed_by.add().CopyFrom(key.signed_by)
-        self._places = {key.stored: place for place, key in enumerate(keys)}
+        self._indices = {key.stored: index for index, key in enumerate(keys)}
 
-    def place_of(self, under: bytes) -> int:
-        """Where the group says this, which a stored signature was made under."""
-        place = self._places.setdefault(under, len(self._places))
-        if place == len(self.group.signed_by):
-            self.group.signed_by.add().CopyFrom(signed_by_of(under))
-        return place
+    def index_of(self, stored: bytes) -> int:
+        """Returns the index of a stored `signed_by` in the group; adds it if it is not there."""
+        index = self._indices.setdefault(stored, len(self._indices))
+        if index == len(self.group.signed_by):
+            self.group.signed_by.add().CopyFrom(signed_by_of(stored))
+        return index
 
 
 def _repeat(slot: signing_pb2.SignedItem, item: Item, stored: Stored, told: _Told) -> None:
-    """The intent was there: its stored bytes, if what is decided now lets them leave."""
+    """The intent was stored before: answer with its bytes, if they may be released now."""
     if stored.state is not IntentState.DONE:
         slot.failure.CopyFrom(refusal_of(stored.result))
     elif item.signatures:
         for under, value in signatures_of(stored.result):
-            slot.signatures.add(value=value, key=told.place_of(under))
+            slot.signatures.add(value=value, key=told.index_of(under))
     else:
         assert item.failure is not None
         error = signed_before(FailureError.from_item(item.failure))
@@ -77,7 +76,7 @@ def _repeat(slot: signing_pb2.SignedItem, item: Item, stored: Stored, told: _Tol
 
 
 def _refuse(slot: signing_pb2.SignedItem, item: Item, committed: Committed, now_ms: int) -> None:
-    """The ledger refuses the intent."""
+    """The ledger refused the intent."""
     why = "The ledger does not take this intent."
     if committed.reason == failures_pb2.REASON_INTENT_EXPIRED:
         why = too_old(item.asked.intent_id, now_ms)
@@ -87,7 +86,9 @@ def _refuse(slot: signing_pb2.SignedItem, item: Item, committed: Committed, now_
 
 
 def _fail(slot: signing_pb2.SignedItem, item: Item) -> None:
-    """An item that an earlier attempt signed is not said not to have happened."""
+    """Answer with the failure of an item. If an earlier attempt signed it, the outcome is *unknown*
+    and not *refused*.
+    """
     failure = item.failure
     assert failure is not None
     if item.signed_before and _outcome(failure) != failures_pb2.OUTCOME_UNKNOWN:
@@ -96,7 +97,7 @@ def _fail(slot: signing_pb2.SignedItem, item: Item) -> None:
 
 
 def stored_group(stored: Stored) -> signing_pb2.SignedGroup:
-    """A group of one item, with the signatures of a row that is done."""
+    """Returns a group of one item, with the signatures of a row that is done."""
     group = signing_pb2.SignedGroup()
     item = group.items.add(leaf_index=stored.leaf_index)
     for key, (under, value) in enumerate(signatures_of(stored.result)):
@@ -106,17 +107,18 @@ def stored_group(stored: Stored) -> signing_pb2.SignedGroup:
 
 
 def signed_before(now: FailureError) -> FailureError:
-    """What is in the ledger does not leave under what no longer allows it (I2, I6). But it was
-    signed: not "refused".
+    """Returns the failure of a stored signature that may not be released any more (I2, I6). It was
+    signed, so the outcome is *unknown* and not *refused*.
     """
     detail = f"Signed before; now {now.row.name}."
     return FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, detail)
 
 
 def fail_rest(batch: Batch, error: FailureError) -> None:
-    """What was committed before this is done and goes out; all that was not is told why.
+    """Set `error` for all items that were not committed; those that were are answered as usual.
 
-    A refusal that is not in the ledger is none: the same intent may still be signed (I5).
+    This includes refusals that are not in the ledger: they are not final, since the same intent may
+    still be signed (I5).
     """
     refused = failures_pb2.OUTCOME_REFUSED
     rest = [

@@ -1,4 +1,4 @@
-"""What became of an intent: the stored row, or a tombstone that is durable when this answers."""
+"""Resolves an intent: returns its stored outcome, or writes a tombstone: it will never happen."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ class Resolutions:
     def of(
         self, peer: Peer, request: pb.ResolveIntentRequest, snapshot: Snapshot
     ) -> pb.ResolveIntentResponse:
-        """Done, refused or never; a stored signature leaves as a fresh one does.
+        """Returns done, refused or never; never is durable by then. A stored signature is released
+        under the same conditions as a new one.
 
-        Raises FailureError if the handle is not good or the intent is of another grant, and what
-        the store raises.
+        Raises FailureError if the handle is not valid or the intent belongs to another grant, and
+        what the store raises.
         """
         now = now_ms()
         capability = self._admission.verify(request.handle, peer, now).capability
@@ -60,8 +61,7 @@ class Resolutions:
     def _row(self, peer: Peer, intent_id: bytes, capability: Capability, now: int) -> Stored:
         absent = intent_id not in self._store.find(peer.spiffe_id, [intent_id])
         if absent:
-            # What follows makes a row: from the future it would outlive the retention, and too many
-            # would fill the ledger.
+            # A row will be written. With an id from the future it would outlive the retention.
             intent_in_time(intent_id, now)
         leaf = leaf_of(capability, peer, self._policy.digest).prepare().never(now, intent_id)
         with self._charges.never(peer) if absent else nullcontext():

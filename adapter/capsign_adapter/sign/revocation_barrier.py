@@ -1,4 +1,4 @@
-"""Keeps what was committed from leaving after a revocation has answered (I6;
+"""Keeps committed signatures from being released after a revocation has answered (I6;
 docs/decisions/0010-*).
 
 A commit under epoch E shows that nothing was revoked since E when it began. From there a batch may
@@ -17,12 +17,12 @@ from capsign_wire import logs
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 
 _TICK_S = 0.05
-"""Longest wait of a drain before it looks at the clock again, seconds."""
+"""Longest wait of a drain before it reads the clock again, seconds."""
 
 
 def boot_ms() -> int:
-    """Milliseconds since the machine started, those included in which it slept: leases are counted
-    in these.
+    """The clock of leases: milliseconds since the machine started, including those in which it was
+    suspended.
     """
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
 

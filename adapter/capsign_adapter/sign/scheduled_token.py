@@ -1,8 +1,9 @@
-"""The token, in turns: it has one thread, and whoever came with most calls would have most of it.
+"""Schedules calls of the token fairly: it has one thread, and a caller with more calls would get
+more of it.
 
-A thread that works on a batch or a call says so (`begin`); its calls of the token then wait for
-their turn there, and its own turn to compute is over meanwhile: a token that is slow or hangs keeps
-nobody from computing. All other calls pass as they are.
+A thread that works on a batch or call announces it (`begin`). Its calls of the token then wait for
+a turn at the token, and it holds no turn to compute meanwhile, so that a slow or hanging token does
+not keep others from computing. Calls of other threads are passed on as they are.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from capsign_adapter.token.interface import Token
 
 _HMAC_US = 60
-_LOOK_US = 100
+_READ_US = 100
 
 
 class ScheduledToken:
-    """In front of a `Token`; what batches and calls do not ask for passes."""
+    """A proxy of a `Token`. Methods that batches and calls do not use are passed on."""
 
     def __init__(self, token: Token, queue: FairQueue) -> None:
         self._token = token
@@ -46,18 +47,16 @@ class ScheduledToken:
         return getattr(self._token, name)
 
     def begin(self, flow: Flow, turn: Turn | CallTurn) -> None:
-        """This thread works on a batch or a call until it calls `end`."""
+        """This thread works on a batch or call of `flow` until it calls `end`."""
         self._mine.now = (flow, turn)
 
     def end(self) -> None:
-        """It is done, or has failed."""
+        """The work has ended, or failed."""
         self._mine.now = None
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Around a wait for another thread, or for the store: who works on a batch or a call has no
-        turn meanwhile.
-        """
+        """Around a wait for another thread or the store: this thread holds no turn meanwhile."""
         now = getattr(self._mine, "now", None)
         if now is None:
             yield
@@ -66,7 +65,7 @@ class ScheduledToken:
             yield
 
     def public_key(self, label: str) -> bytes:
-        return self._in_turn(_LOOK_US, lambda: self._token.public_key(label))
+        return self._in_turn(_READ_US, lambda: self._token.public_key(label))
 
     def hmac(self, label: str, data: bytes) -> bytes:
         return self._in_turn(_HMAC_US, lambda: self._token.hmac(label, data))
@@ -88,7 +87,7 @@ class ScheduledToken:
 
 
 class BatchScheduler:
-    """A turn for each batch, in its peer's flow: to compute, and at the token."""
+    """Gives each batch the turns of its peer's flow: to compute, and at the token."""
 
     def __init__(self, policy: Policy, scheduler: FairScheduler, token: ScheduledToken) -> None:
         self._policy = policy
@@ -97,8 +96,8 @@ class BatchScheduler:
 
     @contextmanager
     def of(self, peer: Peer, caller: str) -> Iterator[Turn]:
-        """Around all work on one batch of this peer, which came from that socket of its agent, on
-        one thread.
+        """Around all work on one batch, on one thread. `caller` names the socket of the peer's
+        agent that it came from.
         """
         flow = flow_of(self._policy, peer, caller)
         with Turn(self._scheduler, flow) as turn:

@@ -1,4 +1,4 @@
-"""What is known of a group, step by step: its handle is good, it may sign, its key is there."""
+"""What is known of a group after each step: its handle is valid, policy admits it, it has a key."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from capsign_adapter.keys.keyring import Signer
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """One key version that signs, with what is said wherever its signatures go."""
+    """One key version that signs, with what is recorded and answered with its signatures."""
 
     signer: Signer
     signed_by: signing_pb2.SignedBy
     stored: bytes
-    """`signed_by` as stored results have it."""
+    """`signed_by` as it is in stored results."""
     leaf: PreparedLeaf
 
 
 @dataclass(frozen=True, slots=True)
 class HandleScope:
-    """Under a good handle: enough to bind intents to a fingerprint and to record refusals."""
+    """After 2: what binds intents to a fingerprint and records refusals."""
 
     capability: Capability
     row: AlgorithmRow
@@ -39,7 +39,7 @@ class HandleScope:
 
 @dataclass(frozen=True, slots=True)
 class AdmittedGroup:
-    """Policy lets it sign, as fast as the rate lets it. Nothing is derived yet."""
+    """After 3: policy admits it, at the rate of its grant. Nothing is derived yet."""
 
     handle: Verified
     admitted: Admitted
@@ -59,11 +59,11 @@ class AdmittedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Signable(HandleScope):
-    """It may sign, and its key is there."""
+    """After 5: it may sign, and has its keys."""
 
     until_ms: int
-    """When the handle's life ends: by the handle, the agent's narrowing or the policy, whichever is
-    first.
+    """When the handle expires, milliseconds since 1970: by itself, by the agent's narrowing or by
+    policy, whichever is first.
     """
     rate_per_second: int
     burst: int

@@ -1,4 +1,4 @@
-"""6. Sign: one signature by each key, for each item whose input and intent id are good."""
+"""6. Sign: one signature by each key, for each item whose input and intent id are valid."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ class Signatures:
         self._threads = Signing()
 
     def make(self, batch: Batch, signable: Signable, items: Sequence[Item]) -> None:
-        """Sign these, and let what was signed wait for the commit; the others are refused."""
+        """Sign the items. Those that were signed wait for the commit; the others are refused."""
         good, inputs = self._good(batch, signable, items)
-        by_key = [self._threads.sign(key.signer, inputs, batch.patience) for key in signable.keys]
+        by_key = [
+            self._threads.sign(key.signer, inputs, batch.token_breaker) for key in signable.keys
+        ]
         for item, *results in zip(good, *by_key, strict=True):
             signatures: list[bytes] = []
             for result in results:
@@ -55,7 +57,7 @@ class Signatures:
     def _good(
         self, batch: Batch, signable: Signable, items: Sequence[Item]
     ) -> tuple[list[Item], list[bytes]]:
-        """Those that can be signed, and their inputs. Refuses the others."""
+        """Returns the items that can be signed, and their inputs. Refuses the others."""
         good: list[Item] = []
         inputs: list[bytes] = []
         shortest, longest = _lengths(signable.row, self._message_max)
@@ -78,14 +80,14 @@ class Signatures:
 
 
 def _lengths(row: AlgorithmRow, message_max: int) -> tuple[int, int]:
-    """The shortest and the longest input that the algorithm takes here, bytes."""
+    """Returns the shortest and the longest input of this algorithm, bytes."""
     if row.takes_digest:
         return row.max_input, row.max_input
     return 0, min(row.max_input, message_max)
 
 
 def _misfit(row: AlgorithmRow, longest: int) -> FailureError:
-    """The input has not the length that the algorithm sends upstream."""
+    """Returns the failure of an input whose length the algorithm does not take."""
     if row.takes_digest:
         detail = f"{row.name} takes a digest of {longest} bytes."
         return FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="input")

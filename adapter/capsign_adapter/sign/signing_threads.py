@@ -1,8 +1,8 @@
-"""Signs the inputs of a group, with two threads where that helps: OpenSSL signs without the
-interpreter's lock.
+"""Signs the inputs of a group, on two threads where that is faster: OpenSSL signs without holding
+the interpreter lock.
 
-A batch that comes alone would leave the other core idle while it is signed. When several batches
-are being signed, each stays on its own thread: the cores are busy already.
+A single batch would otherwise leave the second core idle. While several batches are being signed,
+each stays on its own thread, since the cores are busy already.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _LOCK_FREE = frozenset(
 
 Result = bytes | FailureError
 
-_IN_VAIN = frozenset({failures_pb2.REASON_TOKEN_UNAVAILABLE, failures_pb2.REASON_OVERLOADED})
+_NO_ANSWER = frozenset({failures_pb2.REASON_TOKEN_UNAVAILABLE, failures_pb2.REASON_OVERLOADED})
 
-PATIENCE_S = 5.0
-"""How old a batch may be before a token that gives no answer is not asked for the rest of it."""
+GIVE_UP_S = 5.0
+"""Age of a batch, seconds, from which a token that gives no answer is not asked for the rest."""
 
 
 @dataclass(slots=True)
-class Patience:
-    """A batch's, with the token: a thousand signatures, and each waits ten seconds for one that
-    hangs.
+class TokenBreaker:
+    """Circuit breaker of one batch: each call of a token that hangs may wait for ten seconds, and a
+    batch may have a thousand.
     """
 
     began_s: float = field(default_factory=time.monotonic)
-    gone: FailureError | None = None
-    """What the rest of the batch is told."""
+    error: FailureError | None = None
+    """Set when it has opened: the failure of the rest of the batch."""
 
     def failed(self, error: FailureError) -> None:
-        """The token, or a turn there, was asked in vain."""
-        if error.reason in _IN_VAIN and time.monotonic() - self.began_s >= PATIENCE_S:
-            self.gone = error
+        """A call of the token failed, or got no turn. Opens if the batch is old enough."""
+        if error.reason in _NO_ANSWER and time.monotonic() - self.began_s >= GIVE_UP_S:
+            self.error = error
 
 
 class Signing:
@@ -57,10 +57,10 @@ class Signing:
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="signing")
         self._alone = threading.Lock()
 
-    def sign(self, signer: Signer, inputs: Sequence[bytes], patience: Patience) -> list[Result]:
-        """A signature, or why there is none, for each input, in order."""
+    def sign(self, signer: Signer, inputs: Sequence[bytes], breaker: TokenBreaker) -> list[Result]:
+        """Returns a signature, or the failure, for each input, in order."""
         if signer.custody != algorithms_pb2.CUSTODY_CLASS_ADAPTER_MEMORY:
-            return _by_token(signer.sign, inputs, patience)
+            return _by_token(signer.sign, inputs, breaker)
         if (
             len(inputs) < WORTH_TWO
             or signer.algorithm not in _LOCK_FREE
@@ -86,16 +86,16 @@ def _part(sign: Callable[[bytes], bytes], inputs: Sequence[bytes]) -> list[Resul
 
 
 def _by_token(
-    sign: Callable[[bytes], bytes], inputs: Sequence[bytes], patience: Patience
+    sign: Callable[[bytes], bytes], inputs: Sequence[bytes], breaker: TokenBreaker
 ) -> list[Result]:
     results: list[Result] = []
     for data in inputs:
-        if patience.gone is not None:
-            results.append(patience.gone)
+        if breaker.error is not None:
+            results.append(breaker.error)
             continue
         try:
             results.append(sign(data))
         except FailureError as error:
             results.append(error)
-            patience.failed(error)
+            breaker.failed(error)
     return results

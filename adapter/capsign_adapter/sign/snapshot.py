@@ -1,5 +1,5 @@
-"""What decisions are made under: revocations and key versions as of one epoch, replaced as a whole
-when the epoch moves.
+"""The state that decisions depend on: revocations and key versions at one epoch. It is replaced as
+a whole when the epoch moves.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Snapshot:
     versions: dict[tuple[str, str], tuple[KeyVersionRow, ...]]
 
     def active(self, tenant: str, key: str, algorithm: int) -> KeyVersionRow | None:
-        """The newest version that may sign with this algorithm."""
+        """Returns the newest version that may sign with this algorithm, or None."""
         for row in self.versions.get((tenant, key), ()):
             if row.state in SIGNS and algorithm in row.algorithms:
                 return row
         return None
 
     def verifiable(self, tenant: str, key: str, algorithm: int) -> list[KeyVersionRow]:
-        """Versions that verifiers should know, newest first."""
+        """Returns the versions that verifiers should know, newest first."""
         rows = self.versions.get((tenant, key), ())
         return [row for row in rows if row.state in VERIFIES and algorithm in row.algorithms]
 
@@ -59,7 +59,9 @@ class Snapshots:
         on_move: Callable[[Snapshot], None] = lambda _: None,
         aside: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """`aside` is around each wait for another thread that reads a new one."""
+        """`on_move` gets each new snapshot before it is used. `aside` is entered while another
+        thread that reads one is waited for.
+        """
         self._aside = aside
         self._store = store
         self._on_move = on_move

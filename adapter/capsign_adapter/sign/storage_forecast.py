@@ -1,9 +1,8 @@
-"""How long the store's disk will last, from how fast it filled of late. Pure: sizes and time are
-passed in.
+"""Forecasts when the store's disk is full, from its growth in the last hour. Pure: sizes and time
+are arguments.
 
-What signatures leave in the log stays. What answers a repeated call is dropped after
-`limits.intent_retention`, and its pages are written again, so a store grows fastest in its first
-day: the forecast is early then, never late.
+The log is kept for ever. Stored results are deleted after `limits.intent_retention` and their pages
+are reused, so a store grows fastest in its first day: the forecast is too early then, never late.
 """
 
 from __future__ import annotations
@@ -11,28 +10,28 @@ from __future__ import annotations
 from collections import deque
 
 EVERY_S = 30.0
-"""Between looks."""
+"""Time between samples, seconds."""
 
 WINDOW_MS = 3_600_000
-"""How much of the past a forecast is made from; a store grows in steps of a log segment."""
+"""The past that a forecast is made from; shorter would show the steps of log segments."""
 
 LONG_S = 315_360_000.0
-"""Ten years: the forecast where nothing grew."""
+"""Ten years: the forecast where nothing grew, and the longest."""
 
 
 class StorageForecast:
-    """Sizes as they were seen. One thread looks; any may ask."""
+    """Keeps samples of the store's size. One thread records; any thread may read."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[int, int]] = deque()
         self.bytes = 0
-        """What the store takes on its disk."""
+        """Bytes that the store takes."""
         self.free = 0
-        """What that disk has left."""
+        """Bytes that are left."""
         self._full_in_s = LONG_S
 
     def record(self, now_ms: int, taken: int, free: int) -> None:
-        """The store's bytes and its disk's free ones, at a time of a clock that never goes back."""
+        """Add a sample: bytes taken and bytes free, at a time of a clock that never goes back."""
         self._seen.append((now_ms, taken))
         while len(self._seen) > 2 and self._seen[1][0] <= now_ms - WINDOW_MS:
             self._seen.popleft()
@@ -45,5 +44,5 @@ class StorageForecast:
             self._full_in_s = LONG_S if free > 0 else 0.0
 
     def time_to_full_s(self) -> float:
-        """Seconds until the disk is full if the store goes on as in the last hour."""
+        """Returns the seconds until the disk is full if the store grows as in the last hour."""
         return self._full_in_s

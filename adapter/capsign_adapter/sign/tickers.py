@@ -1,5 +1,6 @@
-"""The replica's own clockwork: looks for moved epochs, signs checkpoints of a log that grew,
-collects old intents, and lets go of subkeys whose time is over."""
+"""Periodic tasks of a replica: follow the epoch, expire release tickets, sign checkpoints, delete
+old intents, sweep caches.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +19,17 @@ from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED, Ledger
 
 EXPIRE_SECONDS = 0.1
-"""Between looks for streams whose peer does not take what it was handed."""
+"""Time between checks for streams whose peer does not read its answer."""
 
 MORE_SECONDS = 0.05
-"""Before a call that goes on where the last one left off: whoever waits for what it held gets a
-turn.
-"""
+"""Pause before a call that continues the last one, so that others get the lock that it held."""
 
 
 class Ticker:
-    """Calls something at once, and then every so often, on a thread of its own. A call that fails
-    is logged and made again.
+    """Calls `action` at once and then every `every_seconds`, on a thread of its own.
 
-    One that returns True has left something to do, and is made again after `MORE_SECONDS`.
+    A failure is logged (the first of several in a row) and the action is called again. If it
+    returns True, there is more to do, and it is called again after MORE_SECONDS.
     """
 
     def __init__(self, name: str, every_seconds: float, action: Callable[[], bool | None]) -> None:
@@ -46,12 +45,12 @@ class Ticker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the call in hand."""
+        """Returns once the thread has ended, after the present call of the action."""
         self._stop.set()
         self._thread.join()
 
     def run(self, wait: Callable[[float], bool]) -> None:
-        """Call it in this thread, until `wait`, which is told how many seconds, says it is over."""
+        """Run in this thread until `wait`, which gets the seconds to wait, returns True."""
         failing = False
         while True:
             more: bool | None = False
@@ -59,7 +58,7 @@ class Ticker:
                 more = self._action()
                 failing = False
             except Exception as error:
-                # a broken store must not end the watch that would see it mended
+                # A store that fails must not end the ticker that would see it recover.
                 if not failing:
                     logs.error("ticker.failed", ticker=self.name, reason=failure_of(error).row.name)
                 failing = True
@@ -68,11 +67,11 @@ class Ticker:
 
 
 class Collected(Ledger, Database, Protocol):
-    """What the collection of old intents needs of the store."""
+    """The parts of the store that deleting old intents needs."""
 
 
 class Periods(NamedTuple):
-    """How often a replica looks, seconds; and how long the ledger keeps an intent."""
+    """Periods of the tickers, seconds; and how long the ledger keeps an intent, milliseconds."""
 
     poll_s: float
     checkpoint_s: float
@@ -89,8 +88,8 @@ def tickers(
     sweeps: tuple[Callable[[], int], ...],
     periods: Periods,
 ) -> list[Ticker]:
-    """The tickers of a replica, not yet started. `beat` is called by the one that waits neither for
-    store nor for token.
+    """Returns the tickers of a replica, not yet started. `beat` is called by one that waits neither
+    for the store nor for the token.
     """
 
     def collect() -> bool:

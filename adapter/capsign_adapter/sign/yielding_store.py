@@ -1,4 +1,4 @@
-"""The store, beside the turns: who works on a unary call has no turn while it waits there."""
+"""A proxy of the store for unary calls: a call holds no turn while it waits for the store."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from capsign_adapter.store.interfaces.whole import Store
 
 WAITED_FOR = frozenset({"control", "find", "resolve", "submit_audit", "hashes", "entries"})
-"""What unary calls ask of it."""
+"""Methods that unary calls use."""
 
 
 class YieldingStore:
-    """In front of a `Store`; what unary calls do not ask for passes."""
+    """A proxy of a `Store`. Methods that unary calls do not use are passed on."""
 
     def __init__(self, store: Store, aside: Callable[[], AbstractContextManager[object]]) -> None:
-        """`aside` is around each wait for the store."""
+        """`aside` is entered around each call of WAITED_FOR."""
         self._store = store
         self._aside = aside
 

@@ -77,17 +77,17 @@ def test_no_descriptor_is_left():
     """In a process of its own, whose limit is low."""
     code = """
 import os, resource
-from capsign_adapter.sign.health_checks import at_descriptors
-said = [at_descriptors()]
+from capsign_adapter.sign.health_checks import descriptor_check
+said = [descriptor_check()]
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 held = []
 try:
     while True:
         held.append(os.open(os.devnull, os.O_RDONLY))
 except OSError:
-    said.append(at_descriptors())
+    said.append(descriptor_check())
 os.close(held.pop())
-print([*said, at_descriptors()])
+print([*said, descriptor_check()])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "['', 'descriptors_exhausted', '']\n"

@@ -133,7 +133,7 @@ def test_connections_are_bounded_and_come_free_again(tmp_path, monkeypatch):
     """Somebody opens connections and says nothing: beyond the bound they are closed at once, and
     one that ends makes room.
     """
-    monkeypatch.setattr(capacity, "SHAKING_HANDS", 8)
+    monkeypatch.setattr(capacity, "HANDSHAKING", 8)
     small = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"), streams=4)
     most = capacity.connections(capacity.raise_descriptors(), 4).main
     certificate, key = small.authority.issue(APP).write(tmp_path, "many")

@@ -26,41 +26,41 @@ ALL = 1000 * MIB
     [(0, None), (600, None), (601, YOUNG_SECONDS), (750, YOUNG_SECONDS), (751, 0.0), (2000, 0.0)],
 )
 def test_the_larger_the_process_the_less_patience(size, patience):
-    assert MemoryPressure(ALL).patience(size * MIB, 0) == patience
+    assert MemoryPressure(ALL).tolerated_wait(size * MIB, 0) == patience
 
 
 def test_where_ending_calls_was_of_no_use_it_is_not_done_for_a_while():
     """The memory is not theirs: honest streams would be ended for nothing, over and over."""
     pressure = MemoryPressure(ALL)
     pressure.relieved(700 * MIB, 690 * MIB, 0)
-    assert pressure.patience(700 * MIB, NO_USE_MS - 1) is None
-    assert pressure.patience(760 * MIB, NO_USE_MS - 1) == 0.0
-    assert pressure.patience(700 * MIB, NO_USE_MS) == YOUNG_SECONDS
+    assert pressure.tolerated_wait(700 * MIB, NO_USE_MS - 1) is None
+    assert pressure.tolerated_wait(760 * MIB, NO_USE_MS - 1) == 0.0
+    assert pressure.tolerated_wait(700 * MIB, NO_USE_MS) == YOUNG_SECONDS
 
 
 def test_where_it_is_never_of_use_it_is_done_ever_more_rarely():
     """A token library of 400 MiB is there for good. What comes on top of it is still somebody's."""
     pressure, now, tried = MemoryPressure(ALL), 0, []
     while now < 3600_000:
-        if pressure.patience(700 * MIB, now) is not None:
+        if pressure.tolerated_wait(700 * MIB, now) is not None:
             tried.append(now)
             pressure.relieved(700 * MIB, 700 * MIB, now)
-        assert pressure.patience(740 * MIB, now) == YOUNG_SECONDS
+        assert pressure.tolerated_wait(740 * MIB, now) == YOUNG_SECONDS
         now += 1000
     assert tried[:4] == [0, NO_USE_MS, 3 * NO_USE_MS, 7 * NO_USE_MS]
     assert max(then - before for before, then in pairwise(tried)) == LONGEST_NO_USE_MS
     pressure.relieved(900 * MIB, 700 * MIB, now)
     pressure.relieved(700 * MIB, 700 * MIB, now)
-    assert pressure.patience(700 * MIB, now + NO_USE_MS) == YOUNG_SECONDS
+    assert pressure.tolerated_wait(700 * MIB, now + NO_USE_MS) == YOUNG_SECONDS
     for _ in range(9):
         pressure.relieved(800 * MIB, 800 * MIB, now)
-    assert pressure.patience(800 * MIB, now + NO_USE_MS) == 0.0
+    assert pressure.tolerated_wait(800 * MIB, now + NO_USE_MS) == 0.0
 
 
 def test_where_it_was_of_use_it_is_done_again():
     pressure = MemoryPressure(ALL)
     pressure.relieved(900 * MIB, 400 * MIB, 0)
-    assert pressure.patience(700 * MIB, 1) == YOUNG_SECONDS
+    assert pressure.tolerated_wait(700 * MIB, 1) == YOUNG_SECONDS
 
 
 def test_the_budget_is_that_of_the_control_group_or_what_is_needed():

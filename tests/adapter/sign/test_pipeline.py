@@ -730,10 +730,10 @@ def test_whoever_asks_the_token_for_a_public_key_has_no_turn(rig):
 
 
 @pytest.mark.parametrize(
-    ("patience_s", "asked"), [(0.0, 1), (60.0, 40)], ids=["hangs", "fails at once"]
+    ("give_up_s", "asked"), [(0.0, 1), (60.0, 40)], ids=["hangs", "fails at once"]
 )
 def test_a_token_that_hangs_is_not_asked_once_for_each_signature(
-    rig, monkeypatch, patience_s, asked
+    rig, monkeypatch, give_up_s, asked
 ):
     """Ten seconds each: a batch of a thousand held a thread and a place for three hours."""
     calls = []
@@ -743,7 +743,7 @@ def test_a_token_that_hangs_is_not_asked_once_for_each_signature(
         raise TokenUnavailableError("no answer")
 
     rig.token.instead(sign=hanging)
-    monkeypatch.setattr(signing_module, "PATIENCE_S", patience_s)
+    monkeypatch.setattr(signing_module, "GIVE_UP_S", give_up_s)
     in_company(rig)
     direct = pb.SignGroup(
         handle_index=0,

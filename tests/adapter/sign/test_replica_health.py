@@ -27,7 +27,7 @@ def clock():
 
 @pytest.fixture
 def condition(clock):
-    return ReplicaHealth(clock, health_checks.word_of)
+    return ReplicaHealth(clock, health_checks.fault_of)
 
 
 def raising(error):
@@ -48,9 +48,9 @@ def raising(error):
     ],
 )
 def test_a_fault_is_named_and_ends_when_what_it_names_is_well(condition, error, word):
-    condition.look("it", raising(error))
+    condition.run("it", raising(error))
     assert condition.faults() == (word,)
-    condition.look("it", lambda: "")
+    condition.run("it", lambda: "")
     assert condition.faults() == ()
 
 
@@ -62,7 +62,7 @@ def test_a_look_that_does_not_come_back_is_a_fault(condition, clock):
         go_on.wait(60)
         return ""
 
-    looking = threading.Thread(target=condition.look, args=("token", hangs))
+    looking = threading.Thread(target=condition.run, args=("token", hangs))
     looking.start()
     begun.wait(60)
     assert condition.faults() == ()
@@ -76,7 +76,7 @@ def test_a_look_that_does_not_come_back_is_a_fault(condition, clock):
 
 def test_what_is_at_hand_is_asked_each_time(condition):
     answers = iter(["", "descriptors_exhausted", ""])
-    condition.watch({"descriptors": lambda: next(answers)})
+    condition.add_instant({"descriptors": lambda: next(answers)})
     assert [condition.faults() for _ in range(3)] == [(), ("descriptors_exhausted",), ()]
 
 
@@ -113,13 +113,13 @@ def test_a_store_that_is_well_is_seldom_written_to_and_a_sick_one_is_tried_each_
         tries.append(1)
         store.write()
 
-    look = health_checks.at_store(store, write, None, lambda: 0, skew_ms=0)
+    look = health_checks.store_check(store, write, None, lambda: 0, skew_ms=0)
     for _ in range(10):
-        condition.look("store", look)
+        condition.run("store", look)
     assert len(tries) == 10 / health_checks.WRITE_EVERY
     store.error = StoreUnavailableError("full")
     for _ in range(3):
-        condition.look("store", look)
+        condition.run("store", look)
     assert condition.faults() == ("store_unavailable",)
     assert len(tries) == 10 / health_checks.WRITE_EVERY + 3
 
@@ -137,9 +137,11 @@ def test_the_store_takes_a_write_has_room_and_our_clock(condition, tmp_path, mon
         (StoreUnavailableError("read-only"), 10**9, None),
     ):
         store.error, room[0], store.told_ms = error, free, told_ms
-        condition.look(
+        condition.run(
             "store",
-            health_checks.at_store(store, store.write, tmp_path, lambda: 1_000_000, skew_ms=1000),
+            health_checks.store_check(
+                store, store.write, tmp_path, lambda: 1_000_000, skew_ms=1000
+            ),
         )
         seen.append(condition.faults())
     assert seen == [

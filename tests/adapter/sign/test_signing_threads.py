@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from capsign_adapter.keys.keyring import Signer
-from capsign_adapter.sign.signing_threads import WORTH_TWO, Patience, Signing
+from capsign_adapter.sign.signing_threads import WORTH_TWO, Signing, TokenBreaker
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -38,7 +38,7 @@ INPUTS = [b"%d" % number for number in range(WORTH_TWO * 2 + 1)]
 
 def test_many_are_signed_on_two_threads_in_order():
     sign = Noting()
-    assert Signing().sign(signer(sign), INPUTS, Patience()) == [data[::-1] for data in INPUTS]
+    assert Signing().sign(signer(sign), INPUTS, TokenBreaker()) == [data[::-1] for data in INPUTS]
     assert len(sign.threads) == 2
 
 
@@ -52,7 +52,7 @@ def test_many_are_signed_on_two_threads_in_order():
 )
 def test_few_or_what_gains_nothing_stays_on_its_thread(inputs, extra):
     sign = Noting()
-    assert Signing().sign(signer(sign, **extra), inputs, Patience()) == [
+    assert Signing().sign(signer(sign, **extra), inputs, TokenBreaker()) == [
         data[::-1] for data in inputs
     ]
     assert sign.threads == {threading.get_ident()}
@@ -62,7 +62,7 @@ def test_few_or_what_gains_nothing_stays_on_its_thread(inputs, extra):
 def test_a_failure_stays_in_its_place(bad):
     inputs = list(INPUTS)
     inputs[bad] = b"bad"
-    results = Signing().sign(signer(Noting()), inputs, Patience())
+    results = Signing().sign(signer(Noting()), inputs, TokenBreaker())
     assert [isinstance(result, FailureError) for result in results] == [
         at == bad for at in range(len(inputs))
     ]
@@ -76,11 +76,11 @@ def test_a_second_batch_at_the_same_time_does_not_wait_for_the_helper():
         assert go.wait(10)
         return data
 
-    first = threading.Thread(target=signing.sign, args=(signer(slow), INPUTS, Patience()))
+    first = threading.Thread(target=signing.sign, args=(signer(slow), INPUTS, TokenBreaker()))
     first.start()
     assert entered.wait(10)
     sign = Noting()
-    signing.sign(signer(sign), INPUTS, Patience())
+    signing.sign(signer(sign), INPUTS, TokenBreaker())
     assert sign.threads == {threading.get_ident()}
     go.set()
     first.join()

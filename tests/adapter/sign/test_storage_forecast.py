@@ -53,7 +53,7 @@ def test_what_counts_is_what_lies_on_the_disk(tmp_path):
     growth = StorageForecast()
     free = health_checks.free_of(tmp_path, 0)
     assert free is not None
-    health_checks.at_growth(growth, store, free, lambda: 0)()
+    health_checks.storage_sampler(growth, store, free, lambda: 0)()
     beside = [file for file in tmp_path.iterdir() if file.name.startswith("store.db")]
     assert growth.bytes == sum(file.stat().st_size for file in beside)
     assert growth.free > 0
