@@ -34,12 +34,8 @@ BROKEN_ON_PURPOSE: dict[str, list[str]] = {
 
 LEFT: dict[str, tuple[int, int]] = {
     "adapter": (7, 37),
-    "cli": (0, 5),
-    "client": (3, 6),
     "contract": (2, 15),
-    "images": (0, 1),
-    "support": (23, 0),
-    "wire": (0, 1),
+    "support": (8, 0),
 }
 """Folder: how many are private, how many patched."""
 

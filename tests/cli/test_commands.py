@@ -10,24 +10,25 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import grpc
 import pytest
 from capsign.errors import Refused, Unavailable, Unknown
-from capsign.results import KeyHandle
 from capsign_cli import __main__ as cli
 from capsign_cli import credentials, failures, output, place, profiles
+from capsign_cli.dev import commands as dev
 from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa
-from capsign_cli.failures import CliError
 from capsign_wire.adapter.v1 import admin_pb2_grpc
 from capsign_wire.failures import REASONS, FailureError
 from capsign_wire.types.v1 import failures_pb2 as pb
+from support.fake_agent import FakeAgent
 
 VERIFIER = "capsign.test/log+172dd09e+AZDmYYjQCKgOlKVDMkk9++F+hyr9mnwZzD2oQmtUkFJG"
 
@@ -290,18 +291,14 @@ def test_an_authority_that_has_ended_beside_one_that_lasts_is_no_reason(
     assert (code, json.loads(err)["error"]["reason"]) == (failures.UNAVAILABLE, "CERTIFICATE_ENDED")
 
 
-def test_a_password_file_is_found_from_anywhere(tmp_path, capsys, monkeypatch):
+def test_a_password_file_is_found_from_anywhere(tmp_path, monkeypatch):
     """Its path went into the adapters' configuration as it was typed: the next `dev up` from
     another directory found no file.
     """
-    wanted = []
-    monkeypatch.setattr(
-        "capsign_cli.dev.bring_up.bring_up", lambda what, _: wanted.append(what) or 1 / 0
-    )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "password").write_text("x")
-    run("dev", "up", "--store-password-file", "password", capsys=capsys)
-    assert wanted[0].password_file == tmp_path / "password"
+    given = dev.up.make_context("up", ["--store-password-file", "password"]).params
+    assert given["store_password_file"] == tmp_path / "password"
 
 
 def test_everything_has_no_target(directory, capsys):
@@ -387,10 +384,9 @@ def test_a_key_of_another_certificate_is_wrong_use(directory, capsys):
 
 def stand_in(monkeypatch, body):
     """`capsign completion` does something else."""
-    monkeypatch.setitem(cli.COMMANDS, "completion", ("builtins", "object", ""))
-    monkeypatch.setattr(
-        cli.Commands, "get_command", lambda *_: click.Command("completion", callback=body)
-    )
+    command = output.option(click.command("completion")(body))
+    monkeypatch.setitem(sys.modules, "stand_in", SimpleNamespace(command=command))
+    monkeypatch.setitem(cli.COMMANDS, "completion", ("stand_in", "command", ""))
 
 
 @pytest.mark.parametrize("given", [[], ["-o", "json"]])
@@ -403,8 +399,7 @@ def test_ctrl_c_is_not_refused(given, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     stand_in(monkeypatch, interrupted)
-    monkeypatch.setattr(output, "is_json", lambda: bool(given))
-    code, _, err = run("completion", capsys=capsys)
+    code, _, err = run("completion", *given, capsys=capsys)
     assert code == failures.INTERRUPTED == 130
     assert (
         json.loads(err)["error"]["outcome"] if given else err.strip().split(":")[0]
@@ -655,16 +650,17 @@ def test_options_count_before_variables_and_those_before_a_profile(profile, monk
 
 @pytest.fixture
 def meant(monkeypatch):
-    """What `keys list` takes for the adapter that is meant, without going there."""
+    """What `capsign completion` takes for the adapter that is meant, by the options of every
+    command that goes to one.
+    """
     seen = []
 
-    @contextmanager
-    def channel(self):
-        seen.append((self.address, str(self.ca), self.server_name))
-        raise CliError(failures.UNAVAILABLE, "SEEN", "Seen.")
-        yield
+    @place.adapter_options
+    def look(**options):
+        adapter = place.adapter_of(options)
+        seen.append((adapter.address, str(adapter.ca), adapter.server_name))
 
-    monkeypatch.setattr(place.Adapter, "channel", channel)
+    stand_in(monkeypatch, look)
     return seen
 
 
@@ -681,10 +677,10 @@ def test_a_profile_that_is_asked_for_counts_before_what_the_shell_has(
     profile.write_text("\n".join(["[one]", 'adapter = "production:1"', *lines]))
     monkeypatch.setenv("CAPSIGN_ADAPTER", "left-over:1")
     monkeypatch.setenv("CAPSIGN_SERVER_NAME", "of-the-left-over")
-    run("keys", "list", "--profile", "one", capsys=capsys)
-    run("keys", "list", "--profile", "one", "--adapter", "option:1", capsys=capsys)
+    run("completion", "--profile", "one", capsys=capsys)
+    run("completion", "--profile", "one", "--adapter", "option:1", capsys=capsys)
     monkeypatch.setenv("CAPSIGN_PROFILE", "one")
-    run("keys", "list", capsys=capsys)
+    run("completion", capsys=capsys)
     names = [("production:1", ""), ("option:1", ""), ("left-over:1", "of-the-left-over")]
     assert meant == [(address, at["ca"], name) for address, name in names]
 
@@ -716,32 +712,22 @@ def test_the_names_of_profiles_complete(profile):
     assert profiles.complete(None, None, "o") == []
 
 
-def test_a_handle_that_ended_is_listed_and_told_as_not_renewed(monkeypatch, capsys):
+@pytest.fixture
+def agent():
+    folder = Path(tempfile.mkdtemp(prefix="cs"))  # a socket's path is short
+    fake = FakeAgent(folder / "agent.sock").start()
+    yield fake
+    fake.stop()
+    shutil.rmtree(folder)
+
+
+def test_a_handle_that_ended_is_listed_and_told_as_not_renewed(agent, capsys):
     """One of two handles ended during an outage. The list is what there is; the exit code says that
     something is amiss.
     """
-    now = datetime.now(UTC)
-
-    class Lists:
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-        def handles(self):
-            return [
-                KeyHandle(
-                    "1", "long", "jwt", ("ES256",), (), "allowed", now + timedelta(minutes=5), 0
-                ),
-                KeyHandle(
-                    "2", "short", "brief", ("ES256",), (), "allowed", now - timedelta(minutes=5), 0
-                ),
-            ]
-
-    monkeypatch.setattr("capsign_cli.signing._signer", lambda options, timeout: Lists())
-    code, out, err = run("handles", capsys=capsys)
+    agent.lives = {"web-jwt": timedelta(minutes=5), "web-mail": timedelta(minutes=-5)}
+    code, out, err = run("handles", "--socket", agent.path, capsys=capsys)
     assert code == failures.UNAVAILABLE
-    assert "long" in out
-    assert "short" in out
-    assert "NOT_RENEWED. Ended, and not renewed yet: short." in err
+    assert "web-jwt" in out
+    assert "web-mail" in out
+    assert "NOT_RENEWED. Ended, and not renewed yet: web-mail." in err

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 
 import capsign
 import grpc
 import pytest
-from capsign.call import Sleep
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
@@ -402,11 +403,28 @@ def test_closing_tells_waiting_callers_what_is_true(agent):
     hold.release.set()
 
 
+def sought_in_vain(path: Path) -> threading.Event:
+    """Hangs up on the first who comes to this socket, which is gone then. Set once one came."""
+    came = threading.Event()
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def hang_up():
+        visitor, _ = listener.accept()
+        path.unlink()
+        listener.close()
+        visitor.close()
+        came.set()
+
+    threading.Thread(target=hang_up, daemon=True).start()
+    return came
+
+
 @pytest.mark.parametrize("method", ["sign", "verify", "handles"])
 @pytest.mark.parametrize("kind", [capsign.Signer, capsign.AsyncSigner])
-async def test_closing_ends_calls_that_wait_for_an_agent(
-    agent, kind, coalesce, method, monkeypatch
-):
+async def test_closing_ends_calls_that_wait_for_an_agent(agent, kind, coalesce, method):
     """They were begun anew until their deadline, each time to be told that the signer was closed,
     or raised what gRPC says.
     """
@@ -414,19 +432,13 @@ async def test_closing_ends_calls_that_wait_for_an_agent(
     first = signer.sign(b"m", **MAIL)
     signature = await first if inspect.isawaitable(first) else first
     agent.stop()
-    under_way, perform = threading.Event(), signer._perform
-
-    def noted(*step):
-        under_way.set()
-        return perform(*step)
-
-    monkeypatch.setattr(signer, "_perform", noted)
+    under_way = sought_in_vain(agent.path)
     arguments = {"sign": (b"m",), "verify": (b"m", signature), "handles": ()}[method]
     call = partial(getattr(signer, method), *arguments, timeout=60, **(MAIL if arguments else {}))
     waiting = asyncio.ensure_future(
         call() if inspect.iscoroutinefunction(call.func) else asyncio.to_thread(call)
     )
-    await asyncio.to_thread(under_way.wait, 10)
+    assert await asyncio.to_thread(under_way.wait, 10)
     closed = signer.close()
     if closed is not None:
         await closed
@@ -439,27 +451,24 @@ async def test_closing_ends_calls_that_wait_for_an_agent(
 
 
 @pytest.mark.parametrize("kind", [capsign.Signer, capsign.AsyncSigner])
-async def test_closing_ends_calls_that_wait_for_their_next_attempt(
-    agent, kind, coalesce, monkeypatch
-):
+async def test_closing_ends_calls_that_wait_for_their_next_attempt(agent, kind, coalesce):
     """The agent advised to wait; the call slept on for as long after its signer was closed, and
     only then learnt of it.
     """
     signer = kind(agent.path, coalesce=coalesce)
     agent.refuse(b"m", FailureError(reasons.REASON_RATE_LIMITED, retry_after_ms=30_000))
-    asleep, perform = threading.Event(), signer._perform
 
-    def noted(connection, step):
-        if isinstance(step, Sleep):
-            asleep.set()
-        return perform(connection, step)
+    def begin(message):
+        call = partial(signer.sign, message, timeout=60, **MAIL)
+        return asyncio.ensure_future(
+            call() if inspect.iscoroutinefunction(call.func) else asyncio.to_thread(call)
+        )
 
-    monkeypatch.setattr(signer, "_perform", noted)
-    call = partial(signer.sign, b"m", timeout=60, **MAIL)
-    waiting = asyncio.ensure_future(
-        call() if inspect.iscoroutinefunction(call.func) else asyncio.to_thread(call)
-    )
-    await asyncio.to_thread(asleep.wait, 10)
+    waiting = begin(b"m")
+    while agent.refusals[b"m"]:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    # the answer to this one comes after that to the first, which goes to sleep meanwhile
+    await begin(b"another")
     closed = signer.close()
     if closed is not None:
         await closed

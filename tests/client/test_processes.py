@@ -10,7 +10,6 @@ import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import capsign
 import pytest
@@ -263,23 +262,48 @@ async def test_an_async_signer_serves_loops_of_several_threads(agent):
     KeyError or RuntimeError.
     """
 
-    class Ended:
+    interrupted = []
+
+    class Ended(asyncio.SelectorEventLoop):
         """A loop that has ended. Asked for that, it lets another thread in, which forgets it and
         opens a connection.
         """
 
-        def is_closed(self):
-            connections.pop(self, None)
-            connections[asyncio.new_event_loop()] = None
-            return True
+        lets_in = False
 
+        def is_closed(self):
+            if self.lets_in:
+                self.lets_in = False
+                interrupted.append(self)
+                in_a_thread(call_from_elsewhere)
+            return super().is_closed()
+
+    def call_from_elsewhere():
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(signer.sign(b"m", **MAIL))
+        others.append(loop)
+
+    def in_a_thread(act, *arguments):
+        thread = threading.Thread(target=act, args=arguments)
+        thread.start()
+        thread.join(20)
+
+    def end(loop):
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+    others, loops = [], [Ended(), Ended()]
     async with capsign.AsyncSigner(agent.path) as signer:
-        connections: Any = signer._connections
-        connections.update({Ended(): None, Ended(): None})
+        for loop in loops:
+            in_a_thread(loop.run_until_complete, signer.sign(b"m", **MAIL))
+        for loop in loops:
+            in_a_thread(end, loop)
+            loop.lets_in = True
         assert await signer.sign(b"m", **MAIL)
-        for loop in [loop for loop in connections if loop is not asyncio.get_running_loop()]:
-            del connections[loop]
-            loop.close()
+        for loop in others:
+            in_a_thread(end, loop)
+    assert set(interrupted) == set(loops)
+    assert len(others) == 2
 
 
 async def test_an_async_signer_that_is_dropped_takes_its_stream_along(agent):
@@ -352,8 +376,19 @@ def test_the_stream_survives_what_ends_its_attempt_to_connect(agent, ending):
             assert waiting.result(5)
 
 
+class Interposed:
+    """A scheduler, but for what stands in between."""
+
+    def __init__(self, scheduler, **instead):
+        self.scheduler = scheduler
+        self.instead = instead
+
+    def __getattr__(self, name):
+        return self.instead.get(name) or getattr(self.scheduler, name)
+
+
 @pytest.mark.parametrize("where", ["reader", "writer"])
-async def test_the_async_stream_survives_what_nobody_expected(agent, monkeypatch, where):
+async def test_the_async_stream_survives_what_nobody_expected(agent, where):
     """An error that is none of gRPC's ended the stream's task, none took its place, and all calls
     waited out their deadline.
     """
@@ -371,7 +406,7 @@ async def test_the_async_stream_survives_what_nobody_expected(agent, monkeypatch
         if where == "reader":
             agent.impossible_lists = 2
         else:
-            monkeypatch.setattr(scheduler, "next_message", faulty)
+            connection.stream.scheduler = Interposed(scheduler, next_message=faulty)
         reported = []
         asyncio.get_running_loop().set_exception_handler(
             lambda _, context: reported.append(context["exception"])
@@ -383,9 +418,7 @@ async def test_the_async_stream_survives_what_nobody_expected(agent, monkeypatch
 
 @pytest.mark.parametrize("first", [True, False], ids=["first call", "later call"])
 @pytest.mark.parametrize("inside", ["add", "next_message"])
-def test_a_signal_handler_may_close_a_signer_wherever_it_interrupts(
-    agent, monkeypatch, first, inside
-):
+def test_a_signal_handler_may_close_a_signer_wherever_it_interrupts(agent, first, inside):
     """The handler ran while its own thread held the stream's lock, and waited for that lock for
     ever.
     """
@@ -402,7 +435,7 @@ def test_a_signal_handler_may_close_a_signer_wherever_it_interrupts(
         signer.close()
         return result
 
-    monkeypatch.setattr(scheduler, inside, interrupted)
+    connection.stream.scheduler = Interposed(scheduler, **{inside: interrupted})
 
     def call():
         try:

@@ -30,23 +30,22 @@ def place(agent) -> Path:
     return agent.path.parent
 
 
-@pytest.fixture
-def brief(monkeypatch):
-    """A connect time that a test can wait for."""
-    monkeypatch.setattr("capsign.reach.CONNECT_SLICE", 0.3)
+BRIEF_S = 0.3
+"""A connect time that a test can wait for."""
 
 
-def told(path: Path | str, kind: str) -> capsign.Unavailable:
+def told(path: Path | str, kind: str, connect_timeout: float = 5.0) -> capsign.Unavailable:
     """What a call of each kind of signer hears. The timeout is far longer than a test may take: it
     is not waited for.
     """
+    patience = {"timeout": 250, "connect_timeout": connect_timeout}
 
     async def asked() -> None:
-        async with capsign.AsyncSigner(path, timeout=250) as signer:
+        async with capsign.AsyncSigner(path, **patience) as signer:
             await signer.sign(b"m", **MAIL)
 
     def asks() -> None:
-        with capsign.Signer(path, timeout=250, coalesce=kind == "sync") as signer:
+        with capsign.Signer(path, coalesce=kind == "sync", **patience) as signer:
             signer.sign(b"m", **MAIL)
 
     with pytest.raises(capsign.Unavailable) as caught:
@@ -101,7 +100,6 @@ def test_what_no_waiting_mends_is_told_at_once(place, kind, words, client):
     assert words in told(make(kind, place), client).message
 
 
-@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("client", ["sync", "unary", "async"])
 @pytest.mark.parametrize(
     ("kind", "words"),
@@ -113,7 +111,7 @@ def test_what_no_waiting_mends_is_told_at_once(place, kind, words, client):
     ],
 )
 def test_what_may_still_come_is_waited_for_as_long_as_connecting_takes(place, kind, words, client):
-    assert words in told(make(kind, place), client).message
+    assert words in told(make(kind, place), client, BRIEF_S).message
 
 
 @contextmanager
@@ -144,7 +142,6 @@ def listening(path: Path, answer: bytes) -> Iterator[None]:
         thread.join(5)
 
 
-@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("client", ["sync", "unary", "async"])
 @pytest.mark.parametrize(
     "answer",
@@ -154,7 +151,7 @@ def listening(path: Path, answer: bytes) -> Iterator[None]:
 def test_another_programs_socket_is_named_as_that(place, answer, client):
     path = place / "other.sock"
     with listening(path, answer):
-        assert "does not answer as an agent" in told(path, client).message
+        assert "does not answer as an agent" in told(path, client, BRIEF_S).message
 
 
 def test_a_grpc_server_that_is_no_agent_is_named_as_that(place):
@@ -203,10 +200,9 @@ def test_a_socket_that_this_user_may_not_use_names_user_and_mode(agent, mode, so
     assert str(agent.path) in done.stdout
 
 
-def test_an_agent_that_answered_once_is_waited_for_in_full(agent, monkeypatch):
+def test_an_agent_that_answered_once_is_waited_for_in_full(agent):
     """It may be restarting: that takes longer than connecting."""
-    monkeypatch.setattr("capsign.reach.CONNECT_SLICE", 0.05)
-    with capsign.Signer(agent.path, timeout=30) as signer:
+    with capsign.Signer(agent.path, timeout=30, connect_timeout=0.5) as signer:
         signer.sign(b"m", **MAIL)
         agent.stop()
         later = threading.Timer(1.0, agent.start)

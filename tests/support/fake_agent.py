@@ -12,6 +12,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -72,6 +73,8 @@ class FakeAgent(rpc.SigningServiceServicer):
             ("web-jwt", "jwt", [alg.ALGORITHM_ES256, alg.ALGORITHM_ED25519]),
             ("web-mail", "mail", [alg.ALGORITHM_ED25519]),
         ]
+        self.lives: dict[str, timedelta] = {}
+        """How long handles go on from now, by grant; those of others never end."""
         self.key_version = 1
         self._life = 0
         self.impossible_lists = 0
@@ -137,6 +140,9 @@ class FakeAgent(rpc.SigningServiceServicer):
                 for grant, purpose, algorithms in self.grants
             ]
         )
+        for handle in response.handles:
+            if handle.grant in self.lives:
+                handle.expires_at.FromDatetime(datetime.now(UTC) + self.lives[handle.grant])
         if self.impossible_lists:
             self.impossible_lists -= 1
             response.handles[0].expires_at.seconds = 1 << 62

@@ -11,11 +11,13 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from capsign_adapter.token.open import TokenSettings, open_token
-from capsign_adapter.token.session import Kind
+from capsign_adapter.token.pkcs11_token import Pkcs11Token
+from capsign_adapter.token.session import Kind, Session
 from capsign_wire.types.v1 import algorithms_pb2 as pb
 
 
@@ -145,23 +147,48 @@ def race_to_generate(settings: TokenSettings, rounds: int) -> list[str]:
     return seen
 
 
+class FailingSession(Session):
+    """Something happens to the token's session behind our back, when it is told so."""
+
+    before_use: Callable[[Session], object] | None = None
+    """Done once, before the next call."""
+    after_renewal: Callable[[Session], object] | None = None
+    """Done once, after the next fresh login."""
+
+    def ready(self) -> Any:
+        session, happens = super().ready(), self.before_use
+        if happens is not None:
+            self.before_use = None
+            happens(self)
+        return session
+
+    def renew(self) -> None:
+        super().renew()
+        happens, self.after_renewal = self.after_renewal, None
+        if happens is not None:
+            happens(self)
+
+
+def with_failing_session(settings: TokenSettings) -> tuple[Pkcs11Token, FailingSession]:
+    session = FailingSession(settings)
+    return Pkcs11Token(settings, lambda _: session), session
+
+
+def close_below(session: Session) -> None:
+    """As an HSM's idle timeout does."""
+    session.ready().close()
+
+
 def session_closed_below(settings: TokenSettings) -> list[Any]:
-    """The session dies although the token is well: an HSM's idle timeout. What can be repeated is,
-    unseen by the caller.
+    """The session dies although the token is well. What can be repeated is, unseen by the
+    caller.
     """
-    token: Any = open_token(settings)
+    token, session = with_failing_session(settings)
     token.generate_secret("secret")
     before = token.hmac("secret", b"data")
-    token._thread.run(lambda: token._session.ready().close(), 60)
+    session.before_use = close_below
     after = token.hmac("secret", b"data")
-    renew = token._session.renew
-
-    def dies_when_it_was_renewed() -> None:
-        token._session.renew = renew
-        renew()
-        token._session.ready().close()
-
-    token._session.renew = dies_when_it_was_renewed
+    session.after_renewal = close_below
     generated = [
         verdict(lambda: token.generate_secret("second")),
         patiently(lambda: token.generate_secret("second")),
@@ -172,10 +199,10 @@ def session_closed_below(settings: TokenSettings) -> list[Any]:
 
 def object_gone_below(settings: TokenSettings) -> list[str]:
     """A handle goes stale under the cache."""
-    token: Any = open_token(settings)
+    token, session = with_failing_session(settings)
     token.generate_secret("secret")
     token.hmac("secret", b"data")
-    token._thread.run(lambda: token._session.search(Kind.SECRET, "secret")[0].destroy(), 60)
+    session.before_use = lambda below: below.search(Kind.SECRET, "secret")[0].destroy()
     seen = [verdict(lambda: token.hmac("secret", b"data"))]
     token.close()
     return seen
@@ -215,42 +242,62 @@ def reopened(settings: TokenSettings) -> list[Any]:
     return [twice, closed, same]
 
 
+class SetClock:
+    """Monotonic seconds that pass when they are set, and while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class SeenToken:
+    """A token, and who logs in to it; `login` may be refused in its place."""
+
+    def __init__(self, token: Any, log_in: Callable[..., Any], flags: Any) -> None:
+        self.open = log_in
+        self.flags = flags
+        self.serial = token.serial
+        self.slot = token.slot
+
+
 def pin_tries(settings: TokenSettings) -> list[Any]:
     """A refused PIN in a live process, then a right one in the file: only a restart takes it. Also
     counts C_Login.
     """
-    from capsign_adapter.token import session
-
     right = settings.pin_file.read_text()
     settings.pin_file.write_text("wrong\n")
-    logins = 0
-    login = session.Session(settings)
-    read_pin = session.read_pin
+    logins: list[str] = []
 
-    def counting(path: Path) -> str:
-        nonlocal logins
-        logins += 1
-        return read_pin(path)
+    class Counting(Session):
+        def locate(self) -> Any:
+            token = super().locate()
 
-    session.read_pin = counting
+            def log_in(*, user_pin: str, **more: Any) -> Any:
+                logins.append(user_pin)
+                return token.open(user_pin=user_pin, **more)
+
+            return SeenToken(token, log_in, token.flags)
+
+    login = Counting(settings)
     seen: list[Any] = []
     for number in range(5):
         if number == 3:
             settings.pin_file.write_text(right)
         seen.append(verdict(lambda: login.attempt(login.features, again=True)))
-    return [*seen, logins]
+    return [*seen, len(logins)]
 
 
 def pin_refused_once(settings: TokenSettings) -> list[str]:
     """A log-in that worked before is refused once. The pauses pass by a clock that is set."""
-    from types import SimpleNamespace
-
-    from capsign_adapter.token import session
     from capsign_adapter.token.pin_trials import PAUSES_S
 
-    now = time.monotonic()
-    session.time = SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None)
-    login = session.Session(settings)
+    clock = SetClock()
+    login = Session(settings, clock=clock, sleep=clock.sleep)
 
     def ask() -> str:
         return verdict(lambda: login.attempt(login.features, again=True))
@@ -268,9 +315,9 @@ def pin_refused_once(settings: TokenSettings) -> list[str]:
     login.drop()
     seen.append(ask())
     put(right)
-    now += PAUSES_S[0] - 1
+    clock.now += PAUSES_S[0] - 1
     seen.append(ask())
-    now += 2
+    clock.now += 2
     seen.append(ask())
     login.drop()
     seen.append(ask())
@@ -281,35 +328,31 @@ def pin_locked_once(settings: TokenSettings) -> list[str]:
     """The token says CKR_PIN_LOCKED at a log-in that worked before: nothing but a restart asks it
     again.
     """
-    from types import SimpleNamespace
-
     import pkcs11
-    from capsign_adapter.token import session
 
-    now = time.monotonic()
-    session.time = SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None)
-    login: Any = session.Session(settings)
+    class Locking(Session):
+        locked = False
+
+        def locate(self) -> Any:
+            token = super().locate()
+            return SeenToken(token, refuse, token.flags) if self.locked else token
+
+    def refuse(**_: Any) -> None:
+        raise pkcs11.PinLocked
+
+    clock = SetClock()
+    login = Locking(settings, clock=clock, sleep=clock.sleep)
 
     def ask() -> str:
         return verdict(lambda: login.attempt(login.features, again=True))
 
     seen = [ask()]
-    locate = login._locate
-
-    def locked() -> Any:
-        token = locate()
-
-        def refuse(**_: Any) -> None:
-            raise pkcs11.PinLocked
-
-        return SimpleNamespace(open=refuse, flags=token.flags, serial=token.serial)
-
-    login._locate = locked
+    login.locked = True
     login.drop()
     seen.append(ask())
-    login._locate = locate
+    login.locked = False
     for hours in (1, 100):
-        now += hours * 3600
+        clock.now += hours * 3600
         seen.append(ask())
     return seen
 
@@ -318,24 +361,17 @@ def cautious_login(settings: TokenSettings) -> list[Any]:
     """A token that says that the next wrong PIN locks it, and one who only wants to know: what it
     meets, and C_Logins.
     """
-    from dataclasses import replace
-    from types import SimpleNamespace
-
-    from capsign_adapter.token import session
     from pkcs11 import TokenFlag
 
-    login: Any = session.Session(replace(settings, cautious=True))
-    locate, tries = login._locate, []
+    tries: list[int] = []
 
-    def last_try() -> Any:
-        token = locate()
-        return SimpleNamespace(
-            open=lambda **_: tries.append(1),
-            flags=token.flags | TokenFlag.USER_PIN_FINAL_TRY,
-            serial=token.serial,
-        )
+    class AtItsLastTry(Session):
+        def locate(self) -> Any:
+            token = super().locate()
+            flags = token.flags | TokenFlag.USER_PIN_FINAL_TRY
+            return SeenToken(token, lambda **_: tries.append(1), flags)
 
-    login._locate = last_try
+    login = AtItsLastTry(replace(settings, cautious=True))
     return [verdict(lambda: login.attempt(login.features, again=True)), len(tries)]
 
 

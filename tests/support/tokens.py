@@ -81,4 +81,4 @@ def import_secret(token: Any, label: str, value: bytes) -> None:
         Attribute.SIGN: True,
         Attribute.DERIVE: True,
     }
-    token._run_once(lambda: token._session.ready().create_object(template))
+    token.probe(lambda session: session.ready().create_object(template))

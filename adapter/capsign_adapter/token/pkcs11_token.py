@@ -38,7 +38,9 @@ module.
 class Pkcs11Token:
     """See the interface for what each method promises."""
 
-    def __init__(self, settings: TokenSettings) -> None:
+    def __init__(
+        self, settings: TokenSettings, session: Callable[[TokenSettings], Session] = Session
+    ) -> None:
         self._settings = settings
         self._name = f"{profile_of(settings.module).name} {settings.label!r}"
         self._module = str(settings.module.resolve())
@@ -49,7 +51,7 @@ class Pkcs11Token:
                 )
             _held.add(self._module)
         try:
-            self._session = Session(settings)
+            self._session = session(settings)
             self._objects = Objects(self._session, self._name)
             self._thread = TokenThread(f"token {settings.label}", waiting=settings.waiting)
             try:
@@ -76,6 +78,12 @@ class Pkcs11Token:
         return self._thread.run(
             lambda: self._session.attempt(operation, again=False), self._settings.generate_timeout_s
         )
+
+    def probe(self, operation: Callable[[Session], T]) -> T:
+        """Runs an operation with the open session, once, on the token's thread: for what `Token`
+        has no words for.
+        """
+        return self._run_once(lambda: operation(self._session))
 
     @property
     def name(self) -> str:

@@ -150,8 +150,17 @@ class Session:
     is who catches it.
     """
 
-    def __init__(self, settings: TokenSettings) -> None:
+    def __init__(
+        self,
+        settings: TokenSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`clock`: seconds, monotonic; `sleep` waits so many of them."""
         self._settings = settings
+        self._clock = clock
+        self._sleep = sleep
         self._profile = profile_of(settings.module)
         self._starter: ParameterisedModule | None = None
         if self._profile.parameters is not None:
@@ -201,7 +210,7 @@ class Session:
         self.ready()
 
     def _open(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if self._rejected and not self._trials.may_try(now, mark_of(self._settings.pin_file)):
             raise PinRejectedError(str(self._rejected))  # tokens lock after a few wrong ones
         if now < self._shut_until:
@@ -222,10 +231,10 @@ class Session:
                 self._session = self._enter(pin)
             except TokenUnavailableError:
                 self.drop()
-                if time.monotonic() >= end:
-                    self._shut_until = time.monotonic() + REOPEN_PAUSE_S
+                if self._clock() >= end:
+                    self._shut_until = self._clock() + REOPEN_PAUSE_S
                     raise
-                time.sleep(pause)
+                self._sleep(pause)
                 pause *= 2
 
     def _enter(self, pin: str) -> Any:
@@ -233,7 +242,7 @@ class Session:
         tried again, if ever.
         """
         try:
-            token = self._locate()
+            token = self.locate()
             if self._settings.cautious and token.flags & _LAST_TRY:
                 label = self._settings.label
                 raise PinRejectedError(
@@ -247,12 +256,10 @@ class Session:
                 # A token whose files are gone may answer the same: the verdict counts if it is
                 # still there in a fresh module.
                 self.drop()
-                last = self._locate().flags & _LAST_TRY
+                last = self.locate().flags & _LAST_TRY
                 self.drop()
                 final = bool(last) or isinstance(error, _FINAL_PIN_ERRORS)
-                self._trials.refused(
-                    time.monotonic(), mark_of(self._settings.pin_file), final=final
-                )
+                self._trials.refused(self._clock(), mark_of(self._settings.pin_file), final=final)
                 self._rejected = PinRejectedError(str(token_error(error, self._settings.label)))
                 raise self._rejected from error
             # the first was read while another process wrote
@@ -267,7 +274,7 @@ class Session:
         except PKCS11Error as error:
             raise token_error(error, self._settings.label) from error
 
-    def _locate(self) -> Any:
+    def locate(self) -> Any:
         """The token by its label; once seen, also by its serial number, so that no namesake takes
         its place.
         """

@@ -32,6 +32,7 @@ from capsign.call import (
     resolving,
     signing,
 )
+from capsign.channel import CONNECT_SLICE
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
@@ -124,9 +125,13 @@ class AsyncSigner:
         timeout: float = DEFAULT_TIMEOUT,
         coalesce: bool = True,
         window: int = WINDOW,
+        connect_timeout: float = CONNECT_SLICE,
     ) -> None:
         path = socket_path(socket)
-        self._target, self._way = unix_socket.target(path), Way(path)
+        self._target, self._way = (
+            unix_socket.target(path),
+            Way(path, requests.seconds(connect_timeout, CONNECT_SLICE)),
+        )
         self._timeout = timeout
         self._coalesce = coalesce
         self._window = requests.messages_in_flight(window)

@@ -34,7 +34,9 @@ _MISSHAPEN = Answer(
 )
 
 CONNECT_SLICE = 5.0
-"""Longest single attempt to reach the agent, seconds."""
+"""Longest single attempt to reach the agent, seconds; by default also how long a call waits for an
+agent that never answered.
+"""
 
 AFTER_BREAKS = Backoff(0.02, 1.0)
 """Between attempts to open a stream that broke."""

@@ -15,7 +15,6 @@ import grpc
 from capsign_wire import unix_socket
 from capsign_wire.failures import FailureError
 
-from capsign.channel import CONNECT_SLICE
 from capsign.translate import AgentAwayError, failure_of
 
 
@@ -36,8 +35,10 @@ class Obstacle:
 class Way:
     """The way to one socket, as one signer knows it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, connect_timeout: float) -> None:
+        """`connect_timeout`: how long to wait where nobody has answered before, seconds."""
         self.path = path
+        self._connect_timeout = connect_timeout
         self.open = False
         """Whether an agent has answered there before."""
 
@@ -50,7 +51,7 @@ class Way:
         """Until when to wait for an answer: in full where one came before, for that agent may be
         restarting.
         """
-        return wanted if self.open else min(wanted, now + CONNECT_SLICE)
+        return wanted if self.open else min(wanted, now + self._connect_timeout)
 
     def failed(
         self, error: grpc.RpcError, *, effect: bool, until: float = math.inf

@@ -29,6 +29,7 @@ from capsign.call import (
     resolving,
     signing,
 )
+from capsign.channel import CONNECT_SLICE
 from capsign.connection import Connection, of_the_parent
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
@@ -52,7 +53,8 @@ class Signer:
     `socket` is the path of the agent's socket or a `unix:` address; without it CAPSIGN_SOCKET is
     read. Nothing is opened before the first call. Concurrent calls share messages on one stream;
     with `coalesce=False` each call is an RPC of its own. `timeout` is the default of every call,
-    seconds. Close it, or use it in a `with` statement.
+    seconds; `connect_timeout` the most of it that a call waits for an agent that has never answered
+    this signer. Close it, or use it in a `with` statement.
     """
 
     def __init__(
@@ -62,9 +64,13 @@ class Signer:
         timeout: float = DEFAULT_TIMEOUT,
         coalesce: bool = True,
         window: int = WINDOW,
+        connect_timeout: float = CONNECT_SLICE,
     ) -> None:
         path = socket_path(socket)
-        self._target, self._way = unix_socket.target(path), Way(path)
+        self._target, self._way = (
+            unix_socket.target(path),
+            Way(path, requests.seconds(connect_timeout, CONNECT_SLICE)),
+        )
         self._timeout = timeout
         self._coalesce = coalesce
         self._window = requests.messages_in_flight(window)
