@@ -82,6 +82,7 @@ class Replica:
             *self.identities.tickers(self.state.changes.announce),
             *upkeep.health_check_tickers(config, policy, self.state, replica_health, self._health),
             upkeep.growth(config, self.state, metrics),
+            upkeep.due_proposals(self.listeners, metrics),
         ]
 
     @property

@@ -73,6 +73,8 @@ class Kind(IntEnum):
     """A rollout began, went on, paused or ended; `rollout_leaf` has the bytes."""
     VERIFICATIONS_REPORTED = 13
     """Somebody reported how signatures verified elsewhere; `rollout_leaf` has the bytes."""
+    PROPOSAL = 10
+    """Something that needs two people was proposed, or its proposal moved on."""
 
 
 class Act(IntEnum):
@@ -111,6 +113,50 @@ class Act(IntEnum):
     ROLLOUT_ABORTED = 61
     ROLLOUT_ROLLED_BACK = 62
     ROLLOUT_OVERTAKEN = 63
+    PROPOSED = 40
+    APPROVED = 41
+    REJECTED = 42
+    PROPOSAL_EXPIRED = 43
+    CALLED_OFF = 44
+    BROKE_GLASS = 45
+    GLASS_ACKNOWLEDGED = 47
+    PROPOSAL_EXECUTED = 48
+    PROPOSAL_OVERTAKEN = 49
+
+
+class ProposedAct(IntEnum):
+    """What a proposal is about: the numbers of capsign.adapter.v1.ProposalAct, never reused."""
+
+    POLICY = 1
+    KEY_DESTROY = 2
+    REVOCATION_LIFT = 3
+
+
+class GlassReason(IntEnum):
+    """Why one person acted alone: the numbers of capsign.adapter.v1.GlassReason, never reused."""
+
+    NONE = 0
+    """The glass is whole."""
+    ATTACK = 1
+    OUTAGE = 2
+    MISTAKE = 3
+    DRILL = 4
+
+
+PROPOSAL_ACTS = frozenset(
+    {
+        Act.PROPOSED,
+        Act.APPROVED,
+        Act.REJECTED,
+        Act.PROPOSAL_EXPIRED,
+        Act.CALLED_OFF,
+        Act.BROKE_GLASS,
+        Act.GLASS_ACKNOWLEDGED,
+        Act.PROPOSAL_EXECUTED,
+        Act.PROPOSAL_OVERTAKEN,
+    }
+)
+"""What happens to a proposal: an entry of kind PROPOSAL has one of these acts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,14 +320,63 @@ def admin(
     """The entry of an administrative act by `actor` (SPIFFE ID) on `target`; `epoch` is the
     revocation epoch it led to, or 0.
     """
-    if not _TARGET.fullmatch(target) or len(target) > MAX_ID_LEN:
-        raise LeafError("target is not a name, tenant/key, tenant/key/version, SPIFFE ID or '*'")
     return b"".join(
         (
             head(Kind.ADMIN, time_ms, policy_digest),
             unsigned("act", Act(act), 2),
             identity("actor", actor),
-            _text(target),
+            _target(target),
+            unsigned("epoch", epoch, 8),
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """What is the same in every entry about one proposal.
+
+    `proposal_id` is a UUIDv7 of 16 bytes, `target` in the form of an administrative act's, `digest`
+    SHA-256 of what exactly will happen (docs/formats.md, "Proposal digest").
+    """
+
+    proposal_id: bytes
+    act: ProposedAct
+    target: str
+    digest: bytes
+
+    def encode(self) -> bytes:
+        """These fields as they stand in an entry. Raises LeafError."""
+        return b"".join(
+            (
+                fixed("proposal_id", self.proposal_id, INTENT_LEN),
+                unsigned("proposed_act", ProposedAct(self.act), 2),
+                _target(self.target),
+                fixed("digest", self.digest, HASH_LEN),
+            )
+        )
+
+
+def proposal(
+    time_ms: int,
+    policy_digest: bytes,
+    act: Act,
+    actor: str,
+    what: Proposed,
+    reason: GlassReason,
+    epoch: int,
+) -> bytes:
+    """The entry of a proposal that was made or moved on by `actor` (SPIFFE ID); `epoch` is the
+    revocation epoch that it was done at.
+    """
+    if act not in PROPOSAL_ACTS:
+        raise LeafError("act is none of a proposal")
+    return b"".join(
+        (
+            head(Kind.PROPOSAL, time_ms, policy_digest),
+            unsigned("act", act, 2),
+            identity("actor", actor),
+            what.encode(),
+            unsigned("reason", GlassReason(reason), 1),
             unsigned("epoch", epoch, 8),
         )
     )
@@ -410,6 +505,13 @@ def identity(field: str, value: str) -> bytes:
     """A SPIFFE ID of at most 255 bytes, with its length before it as 8 bits."""
     if len(value) > MAX_ID_LEN or not SPIFFE_ID.fullmatch(value):
         raise LeafError(f"{field} is not a SPIFFE ID of at most {MAX_ID_LEN} bytes")
+    return _text(value)
+
+
+def _target(value: str) -> bytes:
+    """What an administrative act is on, with its length before it as 8 bits."""
+    if not _TARGET.fullmatch(value) or len(value) > MAX_ID_LEN:
+        raise LeafError("target is not a name, tenant/key, tenant/key/version, SPIFFE ID or '*'")
     return _text(value)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from enum import IntEnum
+from typing import Any, TypeVar
 from uuid import UUID
 
 from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
@@ -24,11 +25,16 @@ from capsign_evidence.leaf import (
     POD_LEN,
     SERIAL_LEN,
     Act,
+    GlassReason,
     Kind,
     LeafError,
+    Proposed,
+    ProposedAct,
     SigningLeaf,
 )
 from capsign_evidence.rollout_leaf import RolloutStep, SideFigures, VerificationsReported
+
+Member = TypeVar("Member", bound=IntEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,32 @@ class Admin:
     def encode(self) -> bytes:
         return leaf.admin(
             self.time_ms, self.policy_digest, self.act, self.actor, self.target, self.epoch
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A proposal was made, or moved on. `reason` is NONE unless somebody acted alone."""
+
+    time_ms: int
+    policy_digest: bytes
+    act: Act
+    actor: str
+    what: Proposed
+    reason: GlassReason
+    epoch: int
+
+    kind = Kind.PROPOSAL
+
+    def encode(self) -> bytes:
+        return leaf.proposal(
+            self.time_ms,
+            self.policy_digest,
+            self.act,
+            self.actor,
+            self.what,
+            self.reason,
+            self.epoch,
         )
 
 
@@ -209,6 +241,7 @@ Entry = (
     | IdentityRefused
     | RolloutStep
     | VerificationsReported
+    | Proposal
 )
 
 
@@ -248,6 +281,12 @@ def describe(entry: Entry) -> dict[str, Any]:
             plain.update({part.name: getattr(value, part.name) for part in fields(value)})
         elif isinstance(value, SideFigures):
             plain[field.name] = {part.name: getattr(value, part.name) for part in fields(value)}
+        elif isinstance(value, Proposed):
+            plain["proposal_id"] = str(UUID(bytes=value.proposal_id))
+            plain["proposed"] = value.act.name.lower().replace("_", "-")
+            plain["target"], plain["digest"] = value.target, value.digest
+        elif isinstance(value, GlassReason):
+            plain["glass"] = value.name.lower() if value else ""
         else:
             plain[field.name] = value
     for name in ("before_algorithm", "after_algorithm", "verified_algorithm"):
@@ -302,6 +341,13 @@ class _Cursor:
         if number not in Act._value2member_map_:
             raise LeafError(f"administrative act {number} is unknown")
         return Act(number)
+
+    def member(self, kind: type[Member], length: int) -> Member:
+        """A number of `length` bytes that is one of an enumeration."""
+        number = self.unsigned(length)
+        if number not in kind._value2member_map_:
+            raise LeafError(f"{kind.__name__} {number} is unknown; a newer program wrote it")
+        return kind(number)
 
     def group(self) -> SigningLeaf:
         """The shared part, in the order in which `SigningLeaf.encode` writes it; keyword arguments
@@ -361,6 +407,23 @@ def _admin(cursor: _Cursor, time_ms: int) -> Entry:
     )
 
 
+def _proposal(cursor: _Cursor, time_ms: int) -> Entry:
+    return Proposal(
+        time_ms,
+        cursor.fixed(HASH_LEN),
+        cursor.act(),
+        cursor.text(),
+        Proposed(
+            cursor.fixed(INTENT_LEN),
+            cursor.member(ProposedAct, 2),
+            cursor.text(),
+            cursor.fixed(HASH_LEN),
+        ),
+        cursor.member(GlassReason, 1),
+        cursor.unsigned(8),
+    )
+
+
 def _agent_batch(cursor: _Cursor, time_ms: int) -> Entry:
     return AgentBatch(
         time_ms,
@@ -408,4 +471,5 @@ _READERS: dict[int, Callable[[_Cursor, int], Entry]] = {
     Kind.IDENTITY_REFUSED: _identity_refused,
     Kind.ROLLOUT_STEP: rollout_leaf.read_step,
     Kind.VERIFICATIONS_REPORTED: rollout_leaf.read_report,
+    Kind.PROPOSAL: _proposal,
 }

@@ -22,6 +22,7 @@ TABLES = (
     lifecycle.ROLLOUT,
     lifecycle.ROLLOUT_PACE,
     lifecycle.AUTHORITY,
+    lifecycle.PROPOSAL,
     lifecycle.POLICY,
 )
 FORBIDDEN = [

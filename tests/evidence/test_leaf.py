@@ -8,13 +8,23 @@ from pathlib import Path
 
 import pytest
 from capsign_evidence import leaf
-from capsign_evidence.leaf import MAX_ENTRY_LEN, Act, Kind, LeafError, SigningLeaf
+from capsign_evidence.leaf import (
+    MAX_ENTRY_LEN,
+    Act,
+    GlassReason,
+    Kind,
+    LeafError,
+    Proposed,
+    ProposedAct,
+    SigningLeaf,
+)
 from capsign_evidence.leaf_reader import (
     Admin,
     AgentBatch,
     IdentityIssued,
     IdentityRefused,
     Never,
+    Proposal,
     Refused,
     RefusedUnbound,
     Signed,
@@ -27,7 +37,7 @@ from capsign_evidence.rollout_leaf import (
     SideFigures,
     VerificationsReported,
 )
-from capsign_wire.adapter.v1 import admin_pb2
+from capsign_wire.adapter.v1 import admin_pb2, approvals_pb2
 from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
@@ -125,6 +135,16 @@ entries = st.one_of(
     st.builds(Never, times, open_groups, ids),
     st.builds(RefusedUnbound, times, hashes, identities, st.just(b"") | ids, reasons),
     st.builds(Admin, times, hashes, st.sampled_from(Act), identities, targets, counters),
+    st.builds(
+        Proposal,
+        times,
+        hashes,
+        st.sampled_from(sorted(leaf.PROPOSAL_ACTS)),
+        identities,
+        st.builds(Proposed, ids, st.sampled_from(ProposedAct), targets, hashes),
+        st.sampled_from(GlassReason),
+        counters,
+    ),
     st.builds(
         IdentityIssued, times, hashes, identities, ids, hashes, st.integers(0, 2**32 - 1), times
     ),
@@ -473,3 +493,23 @@ def test_a_pod_uid_reads_as_kubectl_shows_it():
 def test_an_overlong_entry_is_refused_before_it_is_read():
     with pytest.raises(LeafError, match="at most 1024 bytes"):
         decode(SIGNED + bytes(MAX_ENTRY_LEN))
+
+
+def test_numbers_of_proposals_are_those_of_the_wire():
+    def of_wire(enum, prefix):
+        return {value.name.removeprefix(prefix): value.number for value in enum.values}
+
+    acts = of_wire(approvals_pb2.ProposalAct.DESCRIPTOR, "PROPOSAL_ACT_")
+    assert {act.name: act.value for act in ProposedAct} == {
+        name: number for name, number in acts.items() if number
+    }
+    reasons = of_wire(approvals_pb2.GlassReason.DESCRIPTOR, "GLASS_REASON_")
+    assert {reason.name: reason.value for reason in GlassReason if reason} == {
+        name: number for name, number in reasons.items() if number
+    }
+
+
+def test_an_act_that_is_none_of_a_proposal_is_refused():
+    what = Proposed(INTENT, ProposedAct.POLICY, "policy/2", bytes(32))
+    with pytest.raises(LeafError, match="act"):
+        leaf.proposal(TIME, bytes(32), Act.KEY_CREATED, "spiffe://t/op", what, GlassReason.NONE, 1)

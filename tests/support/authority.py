@@ -10,6 +10,7 @@ from itertools import product
 from capsign_adapter.decide.biscuits import Mint, Verified, Verifier
 from capsign_adapter.decide.capability import Capability, capability_for
 from capsign_adapter.decide.policy import (
+    Approvals,
     Grant,
     Key,
     KeyKind,
@@ -232,6 +233,7 @@ def worlds(draw) -> World:
         limits=Limits(86_400_000, 30_000, 65536),
         tls=TlsFloor("1.3"),
         rollouts=plan_of(RolloutsPart()),
+        approvals=Approvals(259_200_000, 86_400_000),
         floor_bits=draw(st.sampled_from([112, 128, 128, 128, 128, 192])),
         roles={},
     )

@@ -6,7 +6,13 @@ from __future__ import annotations
 
 import pytest
 from capsign_wire import bounds
-from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, evidence_pb2, signing_pb2
+from capsign_wire.adapter.v1 import (
+    admin_pb2,
+    approvals_pb2,
+    capability_pb2,
+    evidence_pb2,
+    signing_pb2,
+)
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import bounds_pb2, failures_pb2
@@ -19,6 +25,7 @@ from hypothesis import strategies as st
 FILES = (
     agent_pb2,
     admin_pb2,
+    approvals_pb2,
     capability_pb2,
     evidence_pb2,
     signing_pb2,

@@ -17,6 +17,7 @@ from capsign_agent.config import Config as AgentConfig
 from capsign_injector.server_settings import Server as InjectorServer
 from capsign_wire.adapter.v1 import (
     admin_pb2,
+    approvals_pb2,
     capability_pb2,
     evidence_pb2,
     identity_pb2,
@@ -29,7 +30,15 @@ from grpc_health.v1 import health_pb2
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operations" / "bounds.md"
 SERVED = {
-    "Adapter": (admin_pb2, capability_pb2, evidence_pb2, identity_pb2, signing_pb2, health_pb2),
+    "Adapter": (
+        admin_pb2,
+        approvals_pb2,
+        capability_pb2,
+        evidence_pb2,
+        identity_pb2,
+        signing_pb2,
+        health_pb2,
+    ),
     "Agent": (agent_pb2, health_pb2),
     "Injector": (),
 }

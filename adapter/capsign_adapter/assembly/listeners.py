@@ -9,6 +9,7 @@ import grpc
 from capsign_wire import addresses, settings
 from capsign_wire.adapter.v1 import (
     admin_pb2_grpc,
+    approvals_pb2_grpc,
     capability_pb2_grpc,
     evidence_pb2_grpc,
     signing_pb2_grpc,
@@ -18,6 +19,7 @@ from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import Tracer
 
+from capsign_adapter.assembly.acts import approvals_of
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
@@ -25,6 +27,7 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.admin_server import AdminServer
 from capsign_adapter.front.admin_servicer import AdminServicer
+from capsign_adapter.front.approval_servicer import ApprovalServicer
 from capsign_adapter.front.batch_telemetry import BatchTelemetry
 from capsign_adapter.front.call_deadlines import DeadlineRegistrar
 from capsign_adapter.front.capability_servicer import CapabilityServicer
@@ -70,6 +73,7 @@ class Listeners:
         self._evidence = EvidenceServicer(
             policy, state.yielding_store, state.checkpoints, path.evidence_quota, path.budget
         )
+        self.approvals = approvals_of(policy, state)
         self._people = AdminServicer(
             policy, state.store, state.token, state.keyring, state.snapshots, state.catch_up
         )
@@ -139,9 +143,16 @@ class Listeners:
         registrar = self._registrar()
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, registrar)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(capability, registrar)
+        self._register_for_people(registrar)
+        self._identities.register(registrar)
+
+    def _register_for_people(self, registrar: Any) -> None:
+        """What people ask, at either address."""
         evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(self._evidence, registrar)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(self._people, registrar)
-        self._identities.register(registrar)
+        approvals_pb2_grpc.add_ApprovalServiceServicer_to_server(
+            ApprovalServicer(self.approvals), registrar
+        )
 
     def _registrar(self) -> Any:
         """What a call passes before its service: measured, parsed, patient, and charged."""
@@ -165,8 +176,7 @@ class Listeners:
                 at,
                 credentials,
                 self._policy,
-                self._people,
-                self._evidence,
+                self._register_for_people,
                 self._metrics,
                 most,
             ),

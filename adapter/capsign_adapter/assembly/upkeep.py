@@ -17,6 +17,7 @@ from capsign_adapter.front.memory_pressure import (
     MemoryPressure,
     memory_budget,
 )
+from capsign_adapter.model.proposals import ProposalRow
 from capsign_adapter.sign import health_checks
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.replica_health import ReplicaHealth
@@ -54,6 +55,26 @@ def upkeep(
         sweeps,
         periods,
     )
+
+
+APPROVALS_S = 1.0
+"""Between looks for proposals that are due, seconds."""
+
+
+def due_proposals(listeners: Listeners, metrics: Metrics) -> Ticker:
+    """Does what was approved once its waiting period is over, and tells how many wait and what was
+    done alone.
+    """
+    waiting: list[ProposalRow] = []
+
+    def look() -> None:
+        waiting[:] = listeners.approvals.look()
+
+    metrics.gauge("capsign.approvals.open", lambda: sum(row.is_open for row in waiting))
+    metrics.gauge(
+        "capsign.approvals.glass_broken", lambda: sum(row.unacknowledged for row in waiting)
+    )
+    return Ticker("approvals", APPROVALS_S, look)
 
 
 def relief(config: Config, listeners: Listeners, health: Health, memory: int | None) -> Ticker:

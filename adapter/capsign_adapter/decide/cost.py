@@ -146,4 +146,11 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     "ListKeys": lambda _: READ,
     "Revoke": lambda _: READ + RECORD,
     "GetStatus": lambda _: READ,
+    "ListProposals": lambda _: 4 * READ,
+    "GetProposal": lambda _: READ,
+    "Approve": lambda _: 2 * READ + 2 * RECORD,
+    "Reject": lambda _: READ + RECORD,
+    "CallOff": lambda _: READ + RECORD,
+    "BreakGlass": lambda _: 2 * READ + 2 * RECORD,
+    "Acknowledge": lambda _: READ + RECORD,
 }

@@ -110,6 +110,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Approvals:
+    """How long acts that need two people wait, milliseconds."""
+
+    expire_ms: int
+    """How long a proposal can be approved."""
+    destroy_wait_ms: int
+    """Between the approval of a key's destruction and the destruction."""
+
+
+@dataclass(frozen=True, slots=True)
 class TlsFloor:
     """The weakest TLS that is accepted: "1.3"."""
 
@@ -131,6 +141,7 @@ class Policy:
     tls: TlsFloor
     rollouts: RolloutPlan
     """Stages and triggers of a rollout that begins now."""
+    approvals: Approvals
     floor_bits: int
     """Least security strength of an algorithm, bits (NIST SP 800-57 part 1, table 2)."""
     roles: Mapping[str, frozenset[Role]]

@@ -178,6 +178,15 @@ class RolloutsPart(_Part, frozen=True, kw_only=True):
     triggers: TriggersPart = TriggersPart()
 
 
+class ApprovalsPart(_Part, frozen=True, kw_only=True):
+    """Acts that need two people: how long they can be approved, and how long the destruction of a
+    key waits after its approval.
+    """
+
+    expire: Duration = "72h"
+    destroy_wait: Duration = "24h"
+
+
 class PolicyDocument(_Part, frozen=True, kw_only=True):
     """The one document that says who may sign what."""
 
@@ -191,3 +200,4 @@ class PolicyDocument(_Part, frozen=True, kw_only=True):
     algorithms: AlgorithmsPart = AlgorithmsPart()
     tls: TlsPart = TlsPart()
     rollouts: RolloutsPart = RolloutsPart()
+    approvals: ApprovalsPart = ApprovalsPart()

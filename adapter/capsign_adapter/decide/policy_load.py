@@ -16,6 +16,7 @@ from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.decide import durations, policy_rollouts
 from capsign_adapter.decide.policy import (
+    Approvals,
     Grant,
     Key,
     KeyKind,
@@ -35,6 +36,12 @@ MIN_RETENTION_MS, MAX_RETENTION_MS = 60_000, 30 * 24 * 3_600_000
 
 MAX_SKEW_MS = 5 * 60_000
 """Largest clock skew that may be forgiven."""
+
+MIN_EXPIRE_MS, MAX_EXPIRE_MS = 60_000, 30 * 24 * 3_600_000
+"""Shortest and longest time in which a proposal can be approved."""
+
+MIN_DESTROY_WAIT_MS, MAX_DESTROY_WAIT_MS = 1_000, 90 * 24 * 3_600_000
+"""Shortest and longest time between the approval of a key's destruction and the destruction."""
 
 MAX_GRANTS_OF_WORKLOAD = 256
 """Most grants of one workload: as many handles as one answer carries."""
@@ -83,7 +90,7 @@ class _Checker:
             self._check_identities(f"roles[{index}].identities", role.identities)
         self.found += policy_rollouts.problems(document)
         self._check_workload_counts()
-        limits = self._limits()
+        limits, approvals = self._limits(), self._approvals()
         if self.found:
             raise PolicyError(self.found)
         roles: dict[str, frozenset[Role]] = {}
@@ -108,6 +115,7 @@ class _Checker:
             limits=limits,
             tls=TlsFloor(document.tls.min),
             rollouts=policy_rollouts.plan_of(document.rollouts),
+            approvals=approvals,
             floor_bits=document.algorithms.floor_bits,
             roles=roles,
         )
@@ -244,6 +252,18 @@ class _Checker:
             ),
             clock_skew_ms=self._duration("limits.clock_skew", part.clock_skew, 0, MAX_SKEW_MS),
             message_max=part.message_max,
+        )
+
+    def _approvals(self) -> Approvals:
+        part = self._document.approvals
+        return Approvals(
+            expire_ms=self._duration("approvals.expire", part.expire, MIN_EXPIRE_MS, MAX_EXPIRE_MS),
+            destroy_wait_ms=self._duration(
+                "approvals.destroy_wait",
+                part.destroy_wait,
+                MIN_DESTROY_WAIT_MS,
+                MAX_DESTROY_WAIT_MS,
+            ),
         )
 
     def _duration(self, path: str, text: str, least: int, most: int) -> int:

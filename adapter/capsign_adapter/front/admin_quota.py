@@ -1,7 +1,8 @@
 """Quotas of concurrent calls on the listener for people: identities with a role, and nobody else.
 
-Calls that revoke and all other calls are counted apart: however many people read the log, a
-responder can still revoke. No single identity may use up either quota.
+Calls that revoke, calls that change something else, and calls that only look are counted apart:
+however many people read the log, a responder can still revoke. No single identity may use up any
+of the quotas.
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ from capsign_adapter.front.guard import admit_call
 from capsign_adapter.sign.failures import failure_of
 
 LOOKING = 16
-"""Concurrent calls other than `Revoke`."""
+"""Concurrent calls that only look."""
+
+CHANGING = 16
+"""Concurrent calls that change something else: approvals, keys, policy."""
 
 REVOKING = 16
 """Concurrent calls of `Revoke`."""
 
 OF_ONE_IDENTITY = 8
-"""Concurrent calls of one identity, of each of the two kinds."""
+"""Concurrent calls of one identity, of each of the three kinds."""
+
+_LOOKS = ("Get", "List", "Show", "Plan", "Watch", "Check")
+"""How the methods that only look begin."""
 
 REVOKERS = frozenset({Role.OPERATOR, Role.RESPONDER})
 
@@ -70,7 +77,7 @@ class AdminQuota:
         try:
             identity = admit_call(context).spiffe_id
             roles = self._policy.roles_of(identity)
-            kind, most = ("revoke", REVOKING) if method == "Revoke" else ("look", LOOKING)
+            kind, most = sort_of(method)
             if not roles:
                 raise FailureError(
                     failures_pb2.REASON_ROLE_MISSING,
@@ -101,3 +108,10 @@ class AdminQuota:
                 self._held[name] -= 1
                 if not self._held[name]:
                     del self._held[name]
+
+
+def sort_of(method: str) -> tuple[str, int]:
+    """The sort of a method, and how many calls of it there may be at once."""
+    if method == "Revoke":
+        return "revoke", REVOKING
+    return ("look", LOOKING) if method.startswith(_LOOKS) else ("change", CHANGING)

@@ -4,19 +4,17 @@ from workloads, tenants and strangers at the other listeners cannot keep a respo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import grpc
-from capsign_wire.adapter.v1 import admin_pb2_grpc, evidence_pb2_grpc
 from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.front.admin_quota import LOOKING, REVOKING, AdminQuota
-from capsign_adapter.front.admin_servicer import AdminServicer
+from capsign_adapter.front.admin_quota import CHANGING, LOOKING, REVOKING, AdminQuota
 from capsign_adapter.front.call_deadlines import DeadlineRegistrar
-from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.threads import Threads
 from capsign_adapter.front.tls import server_options
 from capsign_adapter.sign.tickers import Ticker
@@ -39,12 +37,13 @@ class AdminServer:
         address: str,
         credentials: grpc.ServerCredentials,
         policy: Policy,
-        admin: AdminServicer,
-        evidence: EvidenceServicer,
+        register: Callable[[Any], None],
         metrics: Metrics,
         connections: int,
     ) -> None:
-        """`address` is host:port; the credentials must demand a client's certificate."""
+        """`address` is host:port; the credentials must demand a client's certificate; `register`
+        adds the services to the registrar that it is given.
+        """
         self.quota = quota = AdminQuota(policy)
         options = {
             **dict(server_options(connections, MESSAGE_BYTES)),
@@ -53,15 +52,14 @@ class AdminServer:
             "grpc.max_connection_age_grace_ms": GRACE_MS,
         }
         self._server = grpc.server(
-            Threads(LOOKING + REVOKING, "admin"), options=list(options.items())
+            Threads(LOOKING + CHANGING + REVOKING, "admin"), options=list(options.items())
         )
         registrar: Any = DeadlineRegistrar(
             LenientRegistrar(MeasuredRegistrar(self._server, metrics), MESSAGE_BYTES),
             quota,
             quota.working,
         )
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, registrar)
-        evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, registrar)
+        register(registrar)
         self.port: int = self._server.add_secure_port(address, credentials)
         self._sweep = Ticker("admin", 1.0, lambda: _swept(quota))
 

@@ -8,7 +8,7 @@ import hashlib
 from typing import Protocol
 
 from capsign_evidence import leaf
-from capsign_evidence.leaf_reader import Admin, Never, Refused, Signed, decode
+from capsign_evidence.leaf_reader import Admin, Never, Proposal, Refused, Signed, decode
 from capsign_evidence.merkle import TILE_WIDTH
 from capsign_evidence.proofs import TreeReader
 from capsign_evidence.receipt import make_receipt
@@ -212,7 +212,7 @@ def _workload_of(entry: bytes) -> str:
     decoded = decode(entry)
     if isinstance(decoded, Signed | Refused | Never):
         return decoded.group.workload
-    of_people = Admin | RolloutStep | VerificationsReported
+    of_people = Admin | Proposal | RolloutStep | VerificationsReported
     return "" if isinstance(decoded, of_people) else decoded.workload
 
 

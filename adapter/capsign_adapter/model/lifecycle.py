@@ -381,6 +381,65 @@ ROLLOUT_PACE: Table[RolloutPace, PaceEvent] = Table(
 )
 
 
+class ProposalState(IntEnum):
+    """States of a proposal: the numbers of capsign.adapter.v1.ProposalState."""
+
+    PROPOSED = 1
+    """It waits for somebody to decide."""
+    APPROVED = 2
+    """It is approved, and its waiting period runs."""
+    EXECUTED = 3
+    REJECTED = 4
+    EXPIRED = 5
+    CALLED_OFF = 6
+    OVERTAKEN = 7
+    """What it was made for is not as it was."""
+
+
+class ProposalEvent(StrEnum):
+    """What happens to a proposal."""
+
+    APPROVE = "approve"
+    EXECUTE = "execute"
+    BREAK_GLASS = "break glass"
+    REJECT = "reject"
+    EXPIRE = "expire"
+    CALL_OFF = "call off"
+    OVERTAKE = "overtake"
+
+
+PROPOSAL: Table[ProposalState, ProposalEvent] = Table(
+    "proposal",
+    ProposalState.PROPOSED,
+    MappingProxyType(
+        {
+            ProposalState.PROPOSED: {
+                ProposalEvent.APPROVE: ProposalState.APPROVED,
+                ProposalEvent.BREAK_GLASS: ProposalState.EXECUTED,
+                ProposalEvent.REJECT: ProposalState.REJECTED,
+                ProposalEvent.EXPIRE: ProposalState.EXPIRED,
+                ProposalEvent.CALL_OFF: ProposalState.CALLED_OFF,
+                ProposalEvent.OVERTAKE: ProposalState.OVERTAKEN,
+            },
+            ProposalState.APPROVED: {
+                ProposalEvent.EXECUTE: ProposalState.EXECUTED,
+                ProposalEvent.EXPIRE: ProposalState.EXPIRED,
+                ProposalEvent.CALL_OFF: ProposalState.CALLED_OFF,
+                ProposalEvent.OVERTAKE: ProposalState.OVERTAKEN,
+            },
+            ProposalState.EXECUTED: {},
+            ProposalState.REJECTED: {},
+            ProposalState.EXPIRED: {},
+            ProposalState.CALLED_OFF: {},
+            ProposalState.OVERTAKEN: {},
+        }
+    ),
+)
+"""Nothing happens that was not approved, except by who breaks the glass; what is final stays so,
+so that no approval serves twice.
+"""
+
+
 def _illegal(table: Table[S, E], state: S, wish: str) -> FailureError:
     allowed = (
         ", ".join(event.value for event in table.moves.get(state, {}))
@@ -398,7 +457,7 @@ def _words(table: Table[S, E], state: S) -> str:
     if state is None:
         return "absent"
     if isinstance(state, Enum):
-        return state.name.lower()
+        return state.name.lower().replace("_", " ")
     name = pb.KeyState.DESCRIPTOR.values_by_number.get(state) if isinstance(state, int) else None
     return (
         name.name.removeprefix("KEY_STATE_").lower().replace("_", "-")

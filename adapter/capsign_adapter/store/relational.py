@@ -35,6 +35,7 @@ from capsign_adapter.store.group_commit import Batch, Errand, GroupCommit, Membe
 from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
 from capsign_adapter.store.interfaces.policies import MAX_LISTED
 from capsign_adapter.store.relational_keys import RelationalKeys
+from capsign_adapter.store.relational_proposals import RelationalProposals
 from capsign_adapter.store.transaction import READ_HEAD, Head, Reader, Transaction
 
 Result = TypeVar("Result")
@@ -45,7 +46,7 @@ _Answers = tuple[list[list[Committed] | None], list[tuple[Any, Exception | None]
 MAX_CACHED_WORKLOADS = 65_536
 
 
-class RelationalStore(RelationalKeys[Connection]):
+class RelationalStore(RelationalKeys[Connection], RelationalProposals[Connection]):
     """Implements `interfaces.whole.Store`; see there for what each method guarantees."""
 
     def __init__(self, dialect: str, place: str) -> None:

@@ -232,6 +232,34 @@ MIGRATIONS: tuple[Migration, ...] = (
             ){clustered}""",
         ),
     ),
+    Migration(
+        7,
+        "proposals",
+        (
+            """CREATE TABLE proposals (
+                id {blob} PRIMARY KEY,
+                act {int} NOT NULL,
+                target TEXT NOT NULL,
+                digest {blob} NOT NULL,
+                payload {blob} NOT NULL,
+                proposer TEXT NOT NULL,
+                created_ms {int} NOT NULL,
+                expires_ms {int} NOT NULL,
+                waits_ms {int} NOT NULL,
+                state {int} NOT NULL CHECK (state BETWEEN 1 AND 7),
+                not_before_ms {int} NOT NULL,
+                decided_by TEXT NOT NULL,
+                decided_ms {int} NOT NULL,
+                executed_ms {int} NOT NULL,
+                glass {int} NOT NULL,
+                acknowledged_by TEXT NOT NULL,
+                acknowledged_ms {int} NOT NULL
+            )""",
+            # Every replica looks for these each second.
+            """CREATE INDEX waiting_proposals ON proposals (id)
+                WHERE state IN (1, 2) OR (glass <> 0 AND acknowledged_by = '')""",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

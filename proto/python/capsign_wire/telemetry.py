@@ -22,6 +22,7 @@ import grpc
 from capsign_wire import logs
 from capsign_wire.adapter.v1 import (
     admin_pb2,
+    approvals_pb2,
     capability_pb2,
     evidence_pb2,
     identity_pb2,
@@ -37,7 +38,15 @@ Labels = tuple[str, ...]
 label.
 """
 
-_SERVED = (agent_pb2, admin_pb2, capability_pb2, evidence_pb2, identity_pb2, signing_pb2)
+_SERVED = (
+    agent_pb2,
+    admin_pb2,
+    approvals_pb2,
+    capability_pb2,
+    evidence_pb2,
+    identity_pb2,
+    signing_pb2,
+)
 
 OUTCOME_NAMES: Mapping[int, str] = {
     pb.OUTCOME_DONE: "done",
@@ -250,6 +259,20 @@ def _catalogue() -> Mapping[str, Instrument]:
             gauge,
             "s",
             "Until that disk is full, as fast as it fills now.",
+            {},
+        ),
+        Instrument(
+            "capsign.approvals.open",
+            gauge,
+            "{proposal}",
+            "Proposals that wait for a second person, or for their time.",
+            {},
+        ),
+        Instrument(
+            "capsign.approvals.glass_broken",
+            gauge,
+            "{proposal}",
+            "Acts that one person did alone, and nobody else has acknowledged.",
             {},
         ),
         Instrument(

@@ -23,6 +23,7 @@ STATES = {
     "PolicyState",
     "RolloutPace",
     "RolloutStage",
+    "ProposalState",
 }
 READERS = {
     "adapter/capsign_adapter/store/rollouts.py": "_row",
@@ -30,8 +31,10 @@ READERS = {
     "adapter/capsign_adapter/store/intents.py": "fetch",
     "adapter/capsign_adapter/store/key_versions.py": "_row",
     "adapter/capsign_adapter/store/policies.py": "_row",
+    "adapter/capsign_adapter/store/proposals.py": "_row",
+    "adapter/capsign_adapter/front/approval_servicer.py": "proposal_of",
 }
-"""Who makes a state of a stored number: file and function."""
+"""Who makes a state of a stored number, or shows one: file and function."""
 
 
 def names_a_state(node: ast.AST) -> bool:

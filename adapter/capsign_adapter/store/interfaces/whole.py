@@ -11,6 +11,7 @@ from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
 from capsign_adapter.store.interfaces.key_versions import KeyClaims, KeyVersions
 from capsign_adapter.store.interfaces.ledger import Ledger
 from capsign_adapter.store.interfaces.policies import Policies
+from capsign_adapter.store.interfaces.proposals import Proposals
 from capsign_adapter.store.interfaces.replicas import Replicas
 
 
@@ -22,6 +23,7 @@ class Store(
     KeyClaims,
     Authorities,
     Policies,
+    Proposals,
     EvidenceLog,
     AuditBatches,
     Database,

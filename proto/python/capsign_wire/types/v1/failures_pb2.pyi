@@ -152,6 +152,12 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_CLUSTER_UNAVAILABLE: _Reason.ValueType  # 42
     """The cluster's API could not be asked; nothing was decided."""
+    REASON_APPROVAL_REQUIRED: _Reason.ValueType  # 45
+    """The act needs another person's approval, and nobody may do it alone."""
+    REASON_SAME_PERSON: _Reason.ValueType  # 46
+    """Who decides is who proposed it, or who acted on it already."""
+    REASON_PROPOSAL_CHANGED: _Reason.ValueType  # 47
+    """The proposal is not what was shown, or what it was made for has changed since."""
     REASON_POLICY_STALE: _Reason.ValueType  # 51
     """A version of the policy was made against one that is not in force any more."""
     REASON_ROLLOUT_CONFLICT: _Reason.ValueType  # 49
@@ -252,6 +258,12 @@ that the token does not prove.
 """
 REASON_CLUSTER_UNAVAILABLE: Reason.ValueType  # 42
 """The cluster's API could not be asked; nothing was decided."""
+REASON_APPROVAL_REQUIRED: Reason.ValueType  # 45
+"""The act needs another person's approval, and nobody may do it alone."""
+REASON_SAME_PERSON: Reason.ValueType  # 46
+"""Who decides is who proposed it, or who acted on it already."""
+REASON_PROPOSAL_CHANGED: Reason.ValueType  # 47
+"""The proposal is not what was shown, or what it was made for has changed since."""
 REASON_POLICY_STALE: Reason.ValueType  # 51
 """A version of the policy was made against one that is not in force any more."""
 REASON_ROLLOUT_CONFLICT: Reason.ValueType  # 49
