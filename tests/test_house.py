@@ -15,7 +15,7 @@ LONG_MODULES = {
     "adapter/capsign_adapter/model/lifecycle.py": "every table of legal moves, in one place (I7)",
     "adapter/capsign_adapter/sign/fair_scheduler.py": "start-time fair queueing, and its rules",
     "adapter/capsign_adapter/token/session.py": "all that is said to PKCS#11",
-    "clients/python/capsign/asynchronous.py": "the client's API, documented where it is used",
+    "clients/python/capsign/async_signer.py": "the client's API, documented where it is used",
     "clients/python/capsign/batch_scheduler.py": "one state machine",
     "clients/python/capsign/signer.py": "the client's API, documented where it is used",
     "evidence/capsign_evidence/leaf.py": "every kind of leaf, as it is written",

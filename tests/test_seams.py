@@ -139,7 +139,7 @@ def test_what_is_broken_on_purpose_is_still_there() -> None:
         ("store.part._hidden.shown", ["private"]),
         ("from capsign_agent.agent import _hidden", ["private"]),
         ("monkeypatch.setattr(store, 'commit', late)", ["patched"]),
-        ("monkeypatch.setattr('capsign.reach.SLICE', 1)", ["patched"]),
+        ("monkeypatch.setattr('capsign.agent_socket.SLICE', 1)", ["patched"]),
         ("from capsign_agent import agent\nmonkeypatch.setattr(agent.os, 'fsync', f)", ["patched"]),
         ("with monkeypatch.context() as patch:\n  patch.setattr(store, 'a', b)", ["patched"]),
         ("self._hidden", []),

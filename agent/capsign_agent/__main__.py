@@ -46,10 +46,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _check(config: configuration.Config) -> int:
-    from capsign_agent import trial
+    from capsign_agent import check_config
 
     try:
-        trial.check(config)
+        check_config.check(config)
     except settings.SettingsError as error:
         return _say(str(error))
     sys.stdout.write("The configuration is good.\n")

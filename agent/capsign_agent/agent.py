@@ -18,36 +18,36 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_agent import __version__
 from capsign_agent.config import Config, Socket
 from capsign_agent.front import memory_shares
-from capsign_agent.front.gate import Gate
+from capsign_agent.front.calls_in_flight import CallsInFlight
 from capsign_agent.front.health import Health
-from capsign_agent.front.reading import Turns
+from capsign_agent.front.read_slots import ReadSlots
 from capsign_agent.front.servers import Servers
 from capsign_agent.front.servicer import Service
 from capsign_agent.front.sockets import SocketClaim
-from capsign_agent.handles.changes import HandleChanges
+from capsign_agent.handles.events import HandleEvents
 from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.narrow import Narrowing
 from capsign_agent.handles.registry import HandleRegistry
 from capsign_agent.handles.renewal import Renewal
 from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_agent.handles.watch import Watch
-from capsign_agent.identity.choose import source_of
+from capsign_agent.identity.configured_source import source_of
 from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.journal.reporter import Reporter
 from capsign_agent.sign.exchange import Exchange
 from capsign_agent.sign.inputs import Inputs
+from capsign_agent.sign.lookup_limit import LookupLimit
 from capsign_agent.sign.lookups import Lookups
 from capsign_agent.sign.outcomes import OutcomeRecorder
-from capsign_agent.sign.path import SigningPath
 from capsign_agent.sign.public_keys import PublicKeys
-from capsign_agent.sign.questions import Questions
 from capsign_agent.sign.refusals import Refusals
+from capsign_agent.sign.signing_path import SigningPath
 from capsign_agent.tasks import Tasks, cancel
 from capsign_agent.timing import USUAL, Timing
 from capsign_agent.upstream.adapter_calls import AdapterCalls
-from capsign_agent.upstream.changeover import Changeover
+from capsign_agent.upstream.certificate_changeover import CertificateChangeover
 from capsign_agent.upstream.coalesce import Coalescer
 from capsign_agent.upstream.connections import Connections
 from capsign_agent.upstream.streams import Reachability, StreamSetup
@@ -89,7 +89,7 @@ class Agent:
         self.coalescer = Coalescer(
             config.limits.queue_items, config.limits.queue_bytes, self.connections.refusing
         )
-        changes = HandleChanges(self.handles, self.journal)
+        changes = HandleEvents(self.handles, self.journal)
         self.renewal = Renewal(
             self.handles,
             calls,
@@ -102,7 +102,7 @@ class Agent:
             calls, changes, self.renewal, keys.clear, self.source.authorities_changed, timing
         )
         self.outcomes = OutcomeRecorder(self.journal, self.metrics, self.renewal.refused)
-        self._changeover = Changeover(
+        self._changeover = CertificateChangeover(
             config.upstream,
             self.connections,
             self.renewal,
@@ -114,9 +114,9 @@ class Agent:
         self.health = Health(
             config.health.path, config.probe_path, self.faults, lambda: self.identity_events.advice
         )
-        self.gate = Gate()
+        self.calls_in_flight = CallsInFlight()
         shares = _memory_shares(config)
-        self.service = self._service(calls, keys, Turns(len(claims), shares.turns_for_all))
+        self.service = self._service(calls, keys, ReadSlots(len(claims), shares.shared_read_slots))
         self.servers = Servers(claims, self.service, shares, self.metrics)
 
     async def run(self) -> bool:
@@ -146,7 +146,7 @@ class Agent:
 
     def stop(self) -> None:
         """Begin to drain: new calls are refused as DRAINING from now on."""
-        self.gate.close()
+        self.calls_in_flight.close()
         self._stopping.set()
 
     def faults(self) -> list[str]:
@@ -193,22 +193,22 @@ class Agent:
             timing=self._timing,
         )
 
-    def _service(self, calls: AdapterCalls, keys: PublicKeys, turns: Turns) -> Service:
+    def _service(self, calls: AdapterCalls, keys: PublicKeys, slots: ReadSlots) -> Service:
         limits = self._config.limits
         finder = HandleFinder(self.renewal.hold, float(limits.clock_skew_s))
         inputs = Inputs(keys, lambda: self.coalescer.crowded)
-        questions = Questions()
+        lookup_limit = LookupLimit()
         exchange = Exchange(self.coalescer, self.outcomes, inputs)
         return Service(
             SigningPath(
                 finder, inputs, Refusals(self.journal, self._timing), exchange, self.metrics
             ),
-            Lookups(calls, keys, self.journal, finder, questions, self._timing),
-            questions,
+            Lookups(calls, keys, self.journal, finder, lookup_limit, self._timing),
+            lookup_limit,
             finder,
-            self.gate,
+            self.calls_in_flight,
             self.connections,
-            turns,
+            slots,
             self._config.upstream.timeout_ms / 1000,
             limits.stream_calls,
         )
@@ -234,11 +234,11 @@ class Agent:
         """In flight first, then the journal with its CLOSE record, then the sockets; each within
         what is left of the time.
         """
-        logs.event("agent.draining", in_flight=self.gate.in_flight)
+        logs.event("agent.draining", in_flight=self.calls_in_flight.count)
         loop, drain_s = asyncio.get_running_loop(), self._config.limits.drain_ms / 1000
         until = loop.time() + drain_s
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.gate.quiet(), drain_s * 0.7)
+            await asyncio.wait_for(self.calls_in_flight.quiet(), drain_s * 0.7)
         stopping = FailureError(failures_pb2.REASON_DRAINING, "The agent is stopping.")
         self.coalescer.fail_all(stopping, self.outcomes.lost)
         await self.servers.stop()

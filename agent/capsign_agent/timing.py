@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from capsign_agent.backoff import backoff_s
+from capsign_agent.retry_delay import retry_delay_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Timing:
     certificate_clock: Callable[[], float] = time.time
     """Seconds since 1970. Says when a certificate is to be renewed, and when it has ended."""
 
-    backoff_s: Callable[[int], float] = backoff_s
+    retry_delay_s: Callable[[int], float] = retry_delay_s
     """How long to wait after so many failures in a row."""
 
     look_at_clock_s: float = 60.0

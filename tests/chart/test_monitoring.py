@@ -41,7 +41,7 @@ EXPORTED = {name: row for row in CATALOGUE.values() for name in prometheus(row)}
 def injectors() -> set[str]:
     """Names that the injector's endpoint can show: those of its text, and its gauges."""
     shown = set(re.findall(r"^([a-z_]+)", InjectorMetrics().text(), re.MULTILINE))
-    process = (REPOSITORY / "k8s/injector/capsign_injector/process.py").read_text()
+    process = (REPOSITORY / "k8s/injector/capsign_injector/replica.py").read_text()
     return shown | set(re.findall(r'"(capsign_injector_[a-z_]+)"', process))
 
 

@@ -22,7 +22,7 @@ import grpc
 import pytest
 from capsign.errors import Refused, Unavailable, Unknown
 from capsign_cli import __main__ as cli
-from capsign_cli import credentials, failures, output, place, profiles
+from capsign_cli import credentials, endpoints, failures, output, profiles
 from capsign_cli.dev import commands as dev
 from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa
 from capsign_wire.adapter.v1 import admin_pb2_grpc
@@ -655,9 +655,9 @@ def meant(monkeypatch):
     """
     seen = []
 
-    @place.adapter_options
+    @endpoints.adapter_options
     def look(**options):
-        adapter = place.adapter_of(options)
+        adapter = endpoints.adapter_of(options)
         seen.append((adapter.address, str(adapter.ca), adapter.server_name))
 
     stand_in(monkeypatch, look)

@@ -14,9 +14,9 @@ from capsign.batch_scheduler import (
     Item,
     Job,
 )
+from capsign.handle_selector import HandleSelector
 from capsign.handles import HandleCache, Template
 from capsign.inputs import split
-from capsign.selector import HandleSelector
 from capsign.translate import key_handle
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check

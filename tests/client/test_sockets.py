@@ -18,7 +18,7 @@ from pathlib import Path
 import capsign
 import grpc
 import pytest
-from capsign.reach import obstacle
+from capsign.agent_socket import obstacle
 
 MAIL = {"purpose": "mail", "algorithm": "Ed25519"}
 NOBODY = 65534

@@ -9,10 +9,10 @@ import time
 
 import pytest
 from capsign_injector import server_settings
-from capsign_injector.certificate import certificates, encoding
+from capsign_injector.certificate import certificates, secret_data
 from capsign_injector.certificate.cluster import ROTATE_ANNOTATION, Cluster, ClusterError
-from capsign_injector.certificate.encoding import StoredError
 from capsign_injector.certificate.keeper import CertificateKeeper
+from capsign_injector.certificate.secret_data import StoredError
 from capsign_injector.certificate.tls import ServingTls
 from support.fake_kube_objects import FakeKube, running
 
@@ -61,7 +61,7 @@ async def test_a_first_replica_makes_stores_publishes_and_is_ready(world):
     assert keeper.fault() == "There is no serving certificate: it has not been looked at yet."
     await keeper.look()
     assert keeper.fault() is None
-    stored = encoding.decode(world.kube.data())
+    stored = secret_data.decode(world.kube.data())
     assert stored is not None
     assert trusted(world) == [frozenset({certificates.read(stored.authority.certificate).der})] * 2
     assert world.kube.objects["secrets"]["metadata"]["labels"], "what the chart wrote is kept"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from capsign_injector import settings
 from capsign_injector.certificate import mounted
-from capsign_injector.process import Injector
+from capsign_injector.replica import Injector
 from capsign_injector.serve.webhook import NoTrustBundleError
 from capsign_injector.settings import Adapter
 from capsign_injector.trust.confirmation import Confirmation

@@ -7,10 +7,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from capsign_injector.certificate import certificates, encoding, issuing, mounted, rotation
+from capsign_injector.certificate import certificates, issuing, mounted, rotation, secret_data
 from capsign_injector.certificate.certificates import BACKDATED_S, CertificateError
-from capsign_injector.certificate.encoding import StoredError
 from capsign_injector.certificate.rotation import Material, Publish, Store, Terms, View, Wait
+from capsign_injector.certificate.secret_data import StoredError
 from capsign_injector.serve.metrics import OUTCOMES, Metrics
 from capsign_injector.watched_files import FileError
 
@@ -98,9 +98,9 @@ def test_what_is_stored_is_read_back_and_shown_to_nobody():
     full = replace(
         made(), next=issuing.make_authority(9_000, NOW), next_published_at=NOW, rotation="x"
     )
-    assert encoding.decode(encoding.encode(full)) == full
-    assert encoding.decode({}) is None
-    assert encoding.decode({"tls.crt": b""}) is None
+    assert secret_data.decode(secret_data.encode(full)) == full
+    assert secret_data.decode({}) is None
+    assert secret_data.decode({"tls.crt": b""}) is None
     assert "PRIVATE" not in repr(full)
 
 
@@ -129,13 +129,13 @@ def test_what_is_stored_is_read_back_and_shown_to_nobody():
 )
 def test_what_is_not_ours_is_refused(change):
     with pytest.raises(StoredError):
-        encoding.decode({**encoding.encode(made()), **change})
+        secret_data.decode({**secret_data.encode(made()), **change})
 
 
 def test_a_leaf_of_another_authority_is_refused():
     mine, other = made(), made()
     with pytest.raises(StoredError, match="not signed by the authority"):
-        encoding.decode(encoding.encode(replace(mine, authority=other.authority)))
+        secret_data.decode(secret_data.encode(replace(mine, authority=other.authority)))
 
 
 def test_a_mounted_bundle_follows_its_link_and_holds_certificates_only(tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from capsign_injector.certificate import certificates, encoding, rotation
+from capsign_injector.certificate import certificates, rotation, secret_data
 from capsign_injector.certificate.rotation import Material, Publish, Step, Store, Terms, View, Wait
 from cryptography import x509
 from hypothesis import HealthCheck, settings
@@ -80,7 +80,7 @@ class Rotation(RuleBasedStateMachine):
         if replica.webhooks is None:
             return
         said = world.now + skew
-        stored = encoding.decode(world.secret)
+        stored = secret_data.decode(world.secret)
         if stored is not None:
             replica.held, replica.sure_until = (
                 stored,
@@ -107,7 +107,7 @@ class Rotation(RuleBasedStateMachine):
         if isinstance(step, Store) and version == world.secret_version:
             self.note_a_new_beginning(step)
             world.secret, world.secret_version = (
-                encoding.encode(step.material),
+                secret_data.encode(step.material),
                 version + 1,
             )
         elif isinstance(step, Publish) and replica.webhooks[0] == world.webhooks_version:
@@ -159,7 +159,7 @@ class Rotation(RuleBasedStateMachine):
     @rule()
     def an_operator_puts_an_old_bundle_back(self) -> None:
         """It still trusts what is served, and not what will be: the wait begins anew."""
-        stored = encoding.decode(self.world.secret)
+        stored = secret_data.decode(self.world.secret)
         if stored is not None and stored.next is not None:
             self.publish(
                 frozenset({certificates.read(stored.authority.certificate).der}), ours=True
@@ -197,7 +197,7 @@ class Rotation(RuleBasedStateMachine):
         another authority.
         """
         self.replicas[1:] = []
-        self.replicas[0].held = encoding.decode(self.world.secret) or self.replicas[0].held
+        self.replicas[0].held = secret_data.decode(self.world.secret) or self.replicas[0].held
         self.settle(0)
         before = self.replicas[0].held
         for passed in (TERMS.authority_life_s * 2 // 3, *[TERMS.propagation_s + 1] * 4):
@@ -224,14 +224,14 @@ class Rotation(RuleBasedStateMachine):
         """Nobody had anything to serve with, or all had ended: what API servers knew before is
         worth nothing to anybody.
         """
-        stored = encoding.decode(self.world.secret)
+        stored = secret_data.decode(self.world.secret)
         if step.why == "authority_made" or (
             stored and not certificates.read(stored.authority.certificate).valid(self.world.now)
         ):
             self.world.published = []
 
     def everybody_is_up_to_date(self) -> bool:
-        stored = encoding.decode(self.world.secret)
+        stored = secret_data.decode(self.world.secret)
         return stored is not None and all(
             one.held in (None, stored) and one.secret is None for one in self.replicas
         )

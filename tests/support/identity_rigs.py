@@ -11,13 +11,13 @@ from typing import Any
 
 import grpc
 from capsign_agent import config as configuration
-from capsign_agent.identity.choose import source_of
+from capsign_agent.identity.configured_source import source_of
 from capsign_agent.identity.credentials import Credentials
 from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.identity.source import IdentityError, IdentitySource
 from capsign_agent.timing import Timing
 from capsign_agent.upstream.adapter_calls import AdapterCalls
-from capsign_agent.upstream.generation import Generation
+from capsign_agent.upstream.connection_generation import ConnectionGeneration
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_pki import TestCa
@@ -58,7 +58,7 @@ class Rig:
         self.root = root
         self.records: list[Any] = []
         self.identity_events = CountedEvents(lambda piece: self.records.extend(piece.records))
-        self.upstream: Generation | None = None
+        self.upstream: ConnectionGeneration | None = None
         self.port = 1
         self.clock = ShiftedClock()
         self.made: list[IdentitySource] = []
@@ -96,10 +96,10 @@ class Rig:
 
     def source(self) -> IdentitySource:
         config = self.config()
-        self.upstream = Generation(config.upstream, None, Metrics())
+        self.upstream = ConnectionGeneration(config.upstream, None, Metrics())
         timing = Timing(
             certificate_clock=self.clock,
-            backoff_s=lambda failures: 0.01,
+            retry_delay_s=lambda failures: 0.01,
             look_at_clock_s=0.01,
             look_at_files_s=0.01,
             spread_s=0.0,
@@ -114,7 +114,7 @@ class Rig:
 
         async def used() -> AsyncIterator[Credentials]:
             async for fresh in stream:
-                old, self.upstream = self.upstream, Generation(config, fresh, Metrics())
+                old, self.upstream = self.upstream, ConnectionGeneration(config, fresh, Metrics())
                 if old is not None:
                     await old.close()
                 yield fresh
@@ -126,7 +126,7 @@ class Rig:
         if self.upstream is not None:
             await self.upstream.close()
 
-    def _current(self) -> Generation:
+    def _current(self) -> ConnectionGeneration:
         assert self.upstream is not None
         return self.upstream
 

@@ -13,7 +13,7 @@ import pytest
 from capsign_adapter import config as adapter_config
 from capsign_adapter.decide.enrolment import plain
 from capsign_adapter.front.peer_address import address_of
-from capsign_cli import place
+from capsign_cli import adapter_connection
 from capsign_cli.failures import CliError
 from capsign_injector import settings as injector
 from capsign_wire import addresses, channels, settings
@@ -310,6 +310,6 @@ def test_the_command_line_says_so_too(wrong, tmp_path):
     """
     TestCa().write(tmp_path)
     files = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
-    adapter = place.Adapter(wrong, *files, server_name="", log_key="")
+    adapter = adapter_connection.Adapter(wrong, *files, server_name="", log_key="")
     with pytest.raises(CliError, match="--adapter must"), adapter.channel():
         pass

@@ -13,7 +13,7 @@ from pathlib import Path
 import capsign
 import grpc
 import pytest
-from capsign.target import socket_target
+from capsign.socket_address import socket_target
 from capsign_agent.front.sockets import SocketClaim
 from capsign_wire import channels, unix_socket
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc

@@ -11,9 +11,9 @@ from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
 
-from capsign_agent.front.admission import UNREAD_S, Inbox
+from capsign_agent.front.bounded_rpcs import UNREAD_S, MessageReader
 from capsign_agent.front.memory_budget import MemoryBudget, weight
-from capsign_agent.front.reading import Turns
+from capsign_agent.front.read_slots import ReadSlots
 
 
 class Answering(Protocol):
@@ -36,14 +36,14 @@ class ApplicationStream:
         servicer: Answering,
         context: Any,
         memory: MemoryBudget,
-        turns: Turns,
+        slots: ReadSlots,
         socket: str,
         most: int,
     ) -> None:
         self._servicer = servicer
         self._context = context
         self._memory = memory
-        self._turns = turns
+        self._slots = slots
         self._socket = socket
         self._most = most
         self._task: asyncio.Task[Any] | None = None
@@ -60,7 +60,7 @@ class ApplicationStream:
         loses nothing by it.
         """
         self._task = asyncio.current_task()
-        inbox = Inbox(self._context, self._turns, self._socket, lambda: not self._calls)
+        inbox = MessageReader(self._context, self._slots, self._socket, lambda: not self._calls)
         try:
             while self._take_in(await inbox.next()):
                 # the socket's flow control holds back the rest

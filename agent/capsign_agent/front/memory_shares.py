@@ -12,7 +12,7 @@ from typing import NamedTuple
 from capsign_wire import bounds
 
 from capsign_agent.front.memory_budget import HEAVY_BYTES
-from capsign_agent.front.reading import FOR_ALL, TURNS
+from capsign_agent.front.read_slots import READ_SLOTS, SHARED_SLOTS
 
 MIB = 1024 * 1024
 
@@ -24,9 +24,9 @@ measured, and the rest.
 CONNECTION_BYTES = 14 * 1024
 """What a connection takes on which nothing is asked, measured."""
 
-PART_OF_JOURNAL, PART_OF_CONNECTIONS, PART_OF_UNSEEN, PART_OF_TURNS = 8, 16, 12, 3
+PART_OF_JOURNAL, PART_OF_CONNECTIONS, PART_OF_UNSEEN, PART_OF_READ_SLOTS = 8, 16, 12, 3
 """One of so many parts of the limit: the journal, which in a pod is kept in memory; connections;
-RPCs that nobody has looked at; and, of what is left, turns.
+RPCs that nobody has looked at; and, of what is left, read slots.
 """
 
 LEAST_CALL_BYTES, LEAST_CONNECTIONS = 2 * MIB, 16
@@ -51,7 +51,7 @@ WINDOW, SMALL_WINDOW, SMALL = 16 * 1024, 4 * 1024, 256 * MIB
 class MemoryShares(NamedTuple):
     """What all sockets together may have."""
 
-    turns_for_all: int
+    shared_read_slots: int
     """Beside the one that each socket has of its own."""
     call_bytes: int
     connections: int | None
@@ -73,16 +73,17 @@ def share(limit: int | None, sockets: int, call_bytes: int, journal_bytes: int) 
     """
     message = bounds.taken_bytes(bounds.MAX_MESSAGE_BYTES)
     if limit is None:
-        for_all = max(FOR_ALL, TURNS - sockets)
-        return MemoryShares(for_all, call_bytes, None, STREAMS, WINDOW, UNSEEN, 0)
+        shared = max(SHARED_SLOTS, READ_SLOTS - sockets)
+        return MemoryShares(shared, call_bytes, None, STREAMS, WINDOW, UNSEEN, 0)
     own = OWN_BYTES + min(journal_bytes, limit // PART_OF_JOURNAL)
     left = max(0, limit - own)
-    for_all = max(1, min(max(FOR_ALL, TURNS - sockets), left // PART_OF_TURNS // message - sockets))
+    affordable = left // PART_OF_READ_SLOTS // message - sockets
+    shared = max(1, min(max(SHARED_SLOTS, READ_SLOTS - sockets), affordable))
     connections = max(LEAST_CONNECTIONS * sockets, limit // PART_OF_CONNECTIONS // CONNECTION_BYTES)
     window = WINDOW if limit >= SMALL else SMALL_WINDOW
     unseen = max(LEAST_UNSEEN, limit // PART_OF_UNSEEN // (UNSEEN_BYTES + window) // sockets)
-    beside = own + (sockets + for_all) * message + HEAVY_BYTES + connections * CONNECTION_BYTES
+    beside = own + (sockets + shared) * message + HEAVY_BYTES + connections * CONNECTION_BYTES
     beside += sockets * unseen * (UNSEEN_BYTES + window)
     calls = max(LEAST_CALL_BYTES * sockets, min(call_bytes, limit - beside))
     streams = max(LEAST_STREAMS, min(STREAMS, limit // MEMORY_OF_A_STREAM))
-    return MemoryShares(for_all, calls, connections, streams, window, unseen, beside + calls)
+    return MemoryShares(shared, calls, connections, streams, window, unseen, beside + calls)

@@ -16,10 +16,10 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import Tracer
 
 from capsign_agent import process
-from capsign_agent.front.admission import AdmittingRegistrar, RefusedRpcs, server_options
+from capsign_agent.front.bounded_rpcs import BoundedRegistrar, RefusedRpcs, server_options
 from capsign_agent.front.memory_budget import LargeCallSlot, MemoryBudget
 from capsign_agent.front.memory_shares import MemoryShares
-from capsign_agent.front.reading import GRACE_S, QUIET_S
+from capsign_agent.front.read_slots import GRACE_S, QUIET_S
 from capsign_agent.front.servicer import Service, SigningServicer
 from capsign_agent.front.sockets import SocketClaim, SocketError
 from capsign_agent.handles.socket_handles import SocketHandles
@@ -80,12 +80,12 @@ class Servers:
         """Take turns back from who reads too long, and give memory back to the kernel after much
         was held.
         """
-        loop, turns = asyncio.get_running_loop(), self._service.turns
+        loop, slots = asyncio.get_running_loop(), self._service.read_slots
         giving = process.GivingBack()
         while True:
-            await asyncio.sleep(QUIET_S if turns.contended else GRACE_S)
+            await asyncio.sleep(QUIET_S if slots.contended else GRACE_S)
             now = loop.time()
-            turns.look(now)
+            slots.look(now)
             if giving.due(now, before := resident()):
                 process.give_back()
                 giving.given(now, before, resident())
@@ -101,8 +101,8 @@ class Servers:
         servicer = SigningServicer(handles, memory, self._service)
         self._servicers.append(servicer)
         measured = MeasuredRegistrar(server, self._metrics)
-        front = AdmittingRegistrar(
-            measured, memory, self._service.turns, self._leaving, handles.name
+        front = BoundedRegistrar(
+            measured, memory, self._service.read_slots, self._leaving, handles.name
         )
         registrar: Any = LenientRegistrar(front, bounds.MAX_MESSAGE_BYTES)
         agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, registrar)

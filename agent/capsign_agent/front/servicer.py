@@ -16,16 +16,16 @@ from capsign_wire.tracing import PassingTracer, Span, Tracer, note_items
 from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
-from capsign_agent.front.admission import abort, at_end_of_call
 from capsign_agent.front.application_stream import ApplicationStream, number_of
-from capsign_agent.front.gate import Gate
+from capsign_agent.front.bounded_rpcs import abort, at_end_of_call
+from capsign_agent.front.calls_in_flight import CallsInFlight
 from capsign_agent.front.memory_budget import MemoryBudget, surplus, weight
-from capsign_agent.front.reading import Turns
+from capsign_agent.front.read_slots import ReadSlots
 from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.socket_handles import SocketHandles
+from capsign_agent.sign.lookup_limit import LookupLimit
 from capsign_agent.sign.lookups import Lookups
-from capsign_agent.sign.path import SigningPath
-from capsign_agent.sign.questions import Questions
+from capsign_agent.sign.signing_path import SigningPath
 from capsign_agent.upstream.connections import Connections
 
 T = TypeVar("T")
@@ -42,11 +42,11 @@ class Service:
 
     path: SigningPath
     lookups: Lookups
-    questions: Questions
+    lookup_limit: LookupLimit
     finder: HandleFinder
-    gate: Gate
+    calls_in_flight: CallsInFlight
     connections: Connections
-    turns: Turns
+    read_slots: ReadSlots
     timeout_s: float
     """The longest that a call may take."""
     stream_calls: int
@@ -62,12 +62,12 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self._path = service.path
         self._lookups = service.lookups
         self._finder = service.finder
-        self._gate = service.gate
+        self._calls_in_flight = service.calls_in_flight
         self._connections = service.connections
-        self._turns = service.turns
+        self._slots = service.read_slots
         self._timeout_s = service.timeout_s
         self._stream_calls = service.stream_calls
-        self._questions = service.questions
+        self._lookup_limit = service.lookup_limit
         self.tracer: Tracer = PassingTracer()
         """Replaced once exporters are loaded."""
 
@@ -113,7 +113,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
     ) -> None:
         try:
             await ApplicationStream(
-                self, context, self._memory, self._turns, self._socket.name, self._stream_calls
+                self, context, self._memory, self._slots, self._socket.name, self._stream_calls
             ).run()
         except FailureError as error:
             await abort(context, error)
@@ -161,14 +161,14 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         until = loop.time() + timeout_s
         try:
             async with asyncio.timeout_at(until):
-                await self._questions.begin(self._socket.name)
+                await self._lookup_limit.begin(self._socket.name)
         except TimeoutError:
             detail = "Too much is asked on this socket at once."
             raise FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=250) from None
         try:
             return await lookup(self._socket, request, max(0.001, until - loop.time()))
         finally:
-            self._questions.end(self._socket.name)
+            self._lookup_limit.end(self._socket.name)
 
     async def answer(self, request: agent_pb2.SignStreamRequest) -> agent_pb2.SignStreamResponse:
         """One call of a stream. Never raises; what cannot be read at all is answered under the id
@@ -176,10 +176,10 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         """
         call_id = number_of(request)
         try:
-            self._gate.enter()
+            self._calls_in_flight.enter()
         except FailureError as error:
             return agent_pb2.SignStreamResponse(call_id=call_id, failure=error.to_item())
-        self._questions.calls(self._socket.name)
+        self._lookup_limit.calls(self._socket.name)
         try:
             bounds.check(request)  # 2
             _count(request.groups)
@@ -201,7 +201,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         except Exception as error:
             return agent_pb2.SignStreamResponse(call_id=call_id, failure=_defect(error).to_item())
         finally:
-            self._gate.leave()
+            self._calls_in_flight.leave()
         return agent_pb2.SignStreamResponse(call_id=call_id, groups=groups)
 
     async def _unary(self, request: Any, context: Any, act: Callable[[float], Awaitable[T]]) -> T:
@@ -209,10 +209,10 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         failures in our terms.
         """
         try:
-            self._gate.enter()
+            self._calls_in_flight.enter()
         except FailureError as error:
             await abort(context, error)
-        self._questions.calls(self._socket.name)
+        self._lookup_limit.calls(self._socket.name)
         try:
             self._hold(weight(request))
             bounds.check(request)  # 2
@@ -232,7 +232,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         except Exception as error:
             await abort(context, _defect(error))
         finally:
-            self._gate.leave()
+            self._calls_in_flight.leave()
 
     async def _after_a_look(self, timeout_s: float) -> float:
         """What is left of a call's time after one more attempt to reach an adapter."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from capsign_agent.handles.held import Held
+from capsign_agent.handles.held_handle import HeldHandle
 from capsign_agent.handles.socket_handles import SocketHandles
 
 T = TypeVar("T")
@@ -29,14 +29,14 @@ class HandleFinder:
         self._skew_s = skew_s
         self.now = now
 
-    def find(self, socket: SocketHandles, handle_id: str) -> Held:
+    def find(self, socket: SocketHandles, handle_id: str) -> HeldHandle:
         """The handle, if it may be used now."""
         return socket.find(handle_id, self.now(), self._skew_s)
 
-    async def wait_for(self, socket: SocketHandles, handle_id: str, timeout_s: float) -> Held:
+    async def wait_for(self, socket: SocketHandles, handle_id: str, timeout_s: float) -> HeldHandle:
         """The handle, as soon as it may be used."""
         return await self._hold(lambda: self.find(socket, handle_id), timeout_s)
 
-    async def wait_for_all(self, socket: SocketHandles, timeout_s: float) -> list[Held]:
+    async def wait_for_all(self, socket: SocketHandles, timeout_s: float) -> list[HeldHandle]:
         """All handles of a socket, as soon as there are good ones."""
         return await self._hold(lambda: socket.listed(self.now(), self._skew_s), timeout_s)

@@ -9,8 +9,8 @@ from types import MappingProxyType
 
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.handles.held import Issued
-from capsign_agent.handles.rate import RateLimit
+from capsign_agent.handles.held_handle import Issued
+from capsign_agent.handles.rate_limit import RateLimit
 from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_agent.handles.unavailable import LastError
 

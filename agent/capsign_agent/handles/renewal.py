@@ -20,11 +20,11 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.backoff import LEAST_WAIT_S, MOST_S
-from capsign_agent.handles.changes import HandleChanges
-from capsign_agent.handles.held import Held
+from capsign_agent.handles.events import HandleEvents
+from capsign_agent.handles.held_handle import HeldHandle
 from capsign_agent.handles.registry import HandleRegistry
 from capsign_agent.handles.unavailable import NotYetError
+from capsign_agent.retry_delay import LEAST_WAIT_S, MOST_S
 from capsign_agent.timing import USUAL, Timing
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Renewal:
         self,
         registry: HandleRegistry,
         adapter: Adapter,
-        changes: HandleChanges,
+        changes: HandleEvents,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
         connected: Callable[[], bool] = lambda: False,
@@ -113,7 +113,7 @@ class Renewal:
                 await asyncio.wait_for(self._tried.wait(), left_s)
         return look()
 
-    def refused(self, held: Held, reason: failures_pb2.Reason.ValueType) -> None:
+    def refused(self, held: HeldHandle, reason: failures_pb2.Reason.ValueType) -> None:
         """The adapter refused a handle: revoked ones are dropped, all are asked for anew."""
         if reason == failures_pb2.REASON_HANDLE_REVOKED:
             self._changes.drop(held.grant)
@@ -153,7 +153,8 @@ class Renewal:
             self._awaited = False
             tried, self._tried = self._tried, asyncio.Event()
             tried.set()
-            wait_s = self._timing.backoff_s(self._failures) if self._failures else self._next_wait()
+            failures = self._failures
+            wait_s = self._timing.retry_delay_s(failures) if failures else self._next_wait()
             if await self._kicked(wait_s):
                 # Many refusals may arrive at once, and the adapter may refuse for a while: one
                 # fetch a moment is enough.

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from capsign_wire.types.v1 import algorithms_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
-from capsign_agent.handles.held import Held
+from capsign_agent.handles.held_handle import HeldHandle
 
 
 @dataclass(frozen=True, slots=True)
 class HandleScope:
     """Whose keys: one handle's grant, an algorithm, and a full context suffix."""
 
-    held: Held
+    held: HeldHandle
     algorithm: algorithms_pb2.Algorithm.ValueType
     suffix: types_pb2.ContextSuffix
     suffix_bytes: bytes

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.handles.held import Held, Issued
+from capsign_agent.handles.held_handle import HeldHandle, Issued
 from capsign_agent.handles.narrow import Narrowing
-from capsign_agent.handles.rate import RateLimit
+from capsign_agent.handles.rate_limit import RateLimit
 from capsign_agent.handles.rules import Rule
 from capsign_agent.handles.unavailable import LastError, NotYetError, said_in
 
@@ -34,10 +34,10 @@ class SocketHandles:
         """Whether an adapter has said which handles there are. Until then "none" would be a guess,
         not an answer.
         """
-        self._by_id: dict[str, Held] = {}
-        self._by_grant: dict[str, Held] = {}
+        self._by_id: dict[str, HeldHandle] = {}
+        self._by_grant: dict[str, HeldHandle] = {}
 
-    def find(self, handle_id: str, now: float, skew: float) -> Held:
+    def find(self, handle_id: str, now: float, skew: float) -> HeldHandle:
         """The handle that may be used now. Raises HANDLE_REVOKED; HANDLE_UNKNOWN, once an adapter
         has said which there are; HANDLE_EXPIRED, if the adapter gives no more; NotYetError where
         one that ended could not be renewed.
@@ -59,7 +59,7 @@ class SocketHandles:
             raise self._unrenewed(held, "The handle has ended and is not renewed yet")
         return held
 
-    def listed(self, now: float, skew: float) -> list[Held]:
+    def listed(self, now: float, skew: float) -> list[HeldHandle]:
         """Those that nobody withdrew, by grant. One that has ended is listed beside others that
         have not: whoever asks for it hears why it is not renewed. Raises NotYetError if all have
         ended, or no adapter was reached yet; HANDLE_EXPIRED if all have ended and the adapter gives
@@ -77,13 +77,13 @@ class SocketHandles:
             held[0], "All handles of this socket have ended and are not renewed yet"
         )
 
-    def _ended(self, held: Held, now: float, skew: float) -> bool:
+    def _ended(self, held: HeldHandle, now: float, skew: float) -> bool:
         """By the agent's clock. While renewals fail nothing is to be had from one past its end: the
         adapter's clock decides.
         """
         return now >= held.expires_at + (skew if self.last_error.failure is None else 0.0)
 
-    def _unrenewed(self, held: Held, what: str) -> FailureError:
+    def _unrenewed(self, held: HeldHandle, what: str) -> FailureError:
         if held.taken_at < held.expires_at:
             return self.last_error.unavailable(what)
         ends, now = (
@@ -120,7 +120,7 @@ class SocketHandles:
         token = self.narrowing.apply(issued.token, mint_public_key, ends)
         held = self._by_grant.get(issued.grant)
         if held is None:
-            held = self._by_grant[issued.grant] = Held(self.name, issued.grant, rate)
+            held = self._by_grant[issued.grant] = HeldHandle(self.name, issued.grant, rate)
             self._by_id[held.id] = held
         algorithms = self.narrowing.kept(frozenset(issued.algorithms))
         held.rule = Rule(issued.purpose, algorithms, issued.context_rule, self.narrowing.role)

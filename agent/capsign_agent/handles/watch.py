@@ -10,7 +10,7 @@ from capsign_wire import bounds
 from capsign_wire.adapter.v1 import capability_pb2
 from capsign_wire.failures import FailureError
 
-from capsign_agent.handles.changes import HandleChanges
+from capsign_agent.handles.events import HandleEvents
 from capsign_agent.handles.renewal import Renewal
 from capsign_agent.timing import Timing
 
@@ -27,7 +27,7 @@ class Watch:
     def __init__(
         self,
         adapter: Adapter,
-        changes: HandleChanges,
+        changes: HandleEvents,
         renewal: Renewal,
         policy_changed: Callable[[], None],
         authorities_changed: Callable[[int], None],
@@ -58,7 +58,7 @@ class Watch:
                 failures += 1
             else:
                 failures += 1
-            await asyncio.sleep(self._timing.backoff_s(failures))
+            await asyncio.sleep(self._timing.retry_delay_s(failures))
 
     def heed(self, told: capability_pb2.WatchResponse) -> None:
         """Act on one piece of news."""

@@ -27,14 +27,14 @@ from capsign_wire.failures import FailureError
 from capsign_wire.pem import written as pem_of
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.backoff import LEAST_WAIT_S
 from capsign_agent.config import Kubernetes
-from capsign_agent.identity import request
+from capsign_agent.identity import certificate_request
 from capsign_agent.identity.credentials import Credentials, CredentialsError, checked
 from capsign_agent.identity.enrolment import Enrolment
 from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.identity.source import IdentityError
 from capsign_agent.identity.trust import TrustStore
+from capsign_agent.retry_delay import LEAST_WAIT_S
 from capsign_agent.timing import Timing
 
 MAX_TOKEN_BYTES = 8192
@@ -106,7 +106,7 @@ class KubernetesIdentity:
             except IdentityError as error:
                 failures += 1
                 self._events.hindered(error)
-                await asyncio.sleep(max(error.retry_after_s, self._timing.backoff_s(failures)))
+                await asyncio.sleep(max(error.retry_after_s, self._timing.retry_delay_s(failures)))
                 continue
             failures = 0
             yield held.credentials
@@ -126,7 +126,8 @@ class KubernetesIdentity:
 
     async def _enrol(self) -> _Held:
         """Steps 1 to 5, as a pod without a certificate."""
-        made, token = await asyncio.to_thread(request.make), read_token(self._config.token_file)
+        made = await asyncio.to_thread(certificate_request.make)
+        token = read_token(self._config.token_file)
         asked = identity_pb2.EnrolRequest(certificate_request=made.der, service_account_token=token)
         try:
             answer = await self._enrolment.enrol(asked, self._trust.now.pem)
@@ -145,7 +146,8 @@ class KubernetesIdentity:
         """Step 7. The token is sent again, fresh: a pod that is gone gets no further
         certificate.
         """
-        made, token = await asyncio.to_thread(request.make), read_token(self._config.token_file)
+        made = await asyncio.to_thread(certificate_request.make)
+        token = read_token(self._config.token_file)
         asked = identity_pb2.RenewRequest(certificate_request=made.der, service_account_token=token)
         try:
             answer = await self._adapter.renew_identity(asked)
@@ -172,7 +174,9 @@ class KubernetesIdentity:
         )
 
     def _take(
-        self, made: request.Request, answer: identity_pb2.EnrolResponse | identity_pb2.RenewResponse
+        self,
+        made: certificate_request.Request,
+        answer: identity_pb2.EnrolResponse | identity_pb2.RenewResponse,
     ) -> _Held:
         """Steps 5 and 4: a bundle is good although the certificate may not be."""
         bounds.check(answer)

@@ -67,7 +67,7 @@ class WorkloadApiIdentity:
             except IdentityError as error:
                 self._events.hindered(error)
             failures += 1  # it ended without an error too: both mean that it has to be opened again
-            await asyncio.sleep(self._timing.backoff_s(failures))
+            await asyncio.sleep(self._timing.retry_delay_s(failures))
 
     def _tell(self, before: Credentials | None, fresh: Credentials) -> None:
         if before is None:

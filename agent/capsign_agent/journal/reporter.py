@@ -20,10 +20,10 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.backoff import backoff_s
 from capsign_agent.journal.backlog import Segment
 from capsign_agent.journal.directory import JournalError
 from capsign_agent.journal.journal import Journal
+from capsign_agent.retry_delay import retry_delay_s
 
 ROUTINE_S = 900.0
 """How long records that say that all is as it was may gather before they are a batch, and a leaf:
@@ -64,7 +64,7 @@ class Reporter:
         """Deliver for ever; failures back off with jitter."""
         failures = 0
         while True:
-            await asyncio.sleep(self._flush_s if not failures else backoff_s(failures))
+            await asyncio.sleep(self._flush_s if not failures else retry_delay_s(failures))
             self._journal.look_again()
             if self._journal.pressing or self._clock() >= self._sealed_at + ROUTINE_S:
                 self._journal.seal()
@@ -97,7 +97,7 @@ class Reporter:
             if await self.deliver():
                 return not self._journal.waiting
             failures += 1
-            await asyncio.sleep(backoff_s(failures))
+            await asyncio.sleep(retry_delay_s(failures))
 
     async def _send(self, segment: Segment) -> None:
         self._metrics.histogram("capsign.batch.size").record(segment.records, "audit")

@@ -9,12 +9,12 @@ from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.handles.held import Held
+from capsign_agent.handles.held_handle import HeldHandle
 from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign.group_work import GroupWork
 
 
-def admit(work: GroupWork, held: Held, now: float) -> None:
+def admit(work: GroupWork, held: HeldHandle, now: float) -> None:
     """Let the group go on under this handle; `now` is in seconds since 1970.
 
     Items above the rate get RATE_LIMITED and the others go on. Raises FailureError if the whole

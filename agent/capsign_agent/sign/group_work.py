@@ -10,7 +10,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
-from capsign_agent.handles.held import Held
+from capsign_agent.handles.held_handle import HeldHandle
 from capsign_agent.handles.scope import HandleScope
 from capsign_agent.upstream.call import Answer
 
@@ -39,7 +39,7 @@ class GroupWork:
     def __init__(self, group: agent_pb2.SignGroup) -> None:
         self.group = group
         self.results: list[types_pb2.SignedItem | None] = [None] * len(group.items)
-        self.held: Held | None = None
+        self.held: HeldHandle | None = None
         self.row: AlgorithmRow | None = None
         self.scope: HandleScope | None = None
         self.kid = ""

@@ -25,8 +25,8 @@ from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.sign import hashing
 from capsign_agent.sign.answer_check import is_signed, longest_by_key
+from capsign_agent.sign.lookup_limit import KEYS_US, RESOLVE_US, TAG_US, LookupLimit
 from capsign_agent.sign.public_keys import Known, PublicKeys
-from capsign_agent.sign.questions import KEYS_US, RESOLVE_US, TAG_US, Questions
 from capsign_agent.timing import Timing
 
 T = TypeVar("T")
@@ -53,10 +53,10 @@ class Lookups:
         keys: PublicKeys,
         journal: Journal,
         finder: HandleFinder,
-        questions: Questions,
+        limit: LookupLimit,
         timing: Timing,
     ) -> None:
-        self._questions = questions
+        self._limit = limit
         self._finder = finder
         self._adapter = adapter
         self._keys = keys
@@ -96,7 +96,7 @@ class Lookups:
                 message=request.message,
                 tag=request.signature,
             )
-            await self._questions.ask_adapter(socket.name, TAG_US)
+            await self._limit.ask_adapter(socket.name, TAG_US)
             return agent_pb2.VerifyResponse(
                 key=(await self._adapter.verify_tag(tag, timeout_s)).key
             )
@@ -124,7 +124,7 @@ class Lookups:
             upstream = signing_pb2.ResolveIntentRequest(
                 handle=held.token, intent_id=request.intent_id
             )
-            await self._questions.ask_adapter(socket.name, RESOLVE_US)
+            await self._limit.ask_adapter(socket.name, RESOLVE_US)
             told = await self._adapter.resolve(upstream, timeout_s)
             answer, piece = _resolved(told, request.intent_id, held.grant, socket.name)
             self._journal.append(piece)
@@ -134,7 +134,7 @@ class Lookups:
 
     async def _known(self, scope: HandleScope, timeout_s: float) -> Known:
         if self._keys.cached(scope) is None:
-            await self._questions.ask_adapter(scope.held.socket, KEYS_US)
+            await self._limit.ask_adapter(scope.held.socket, KEYS_US)
         return await _within(self._keys.get(scope), timeout_s)
 
     async def _scope(

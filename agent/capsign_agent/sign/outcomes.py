@@ -16,7 +16,7 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
-from capsign_agent.handles.held import Held
+from capsign_agent.handles.held_handle import HeldHandle
 from capsign_agent.handles.unavailable import ended_upstream
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
@@ -34,7 +34,7 @@ _HANDLE_REASONS = frozenset(
 )
 """Refusals that say something about the handle and not about the call."""
 
-HandleRefused = Callable[[Held, failures_pb2.Reason.ValueType], None]
+HandleRefused = Callable[[HeldHandle, failures_pb2.Reason.ValueType], None]
 
 
 class OutcomeRecorder:
@@ -155,7 +155,7 @@ class OutcomeRecorder:
             return FailureError(failures_pb2.REASON_ANSWER_LOST)
         return None
 
-    def _react(self, held: Held, answer: Answer) -> None:
+    def _react(self, held: HeldHandle, answer: Answer) -> None:
         if answer.all_signed:
             return
         for item in answer.items:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from capsign_wire.failures import FailureError
 
-from capsign_agent.handles.rate import RateLimit
+from capsign_agent.handles.rate_limit import RateLimit
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.sign.group_work import GroupWork

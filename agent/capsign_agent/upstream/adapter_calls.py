@@ -18,7 +18,11 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.handles.unavailable import ended_upstream
-from capsign_agent.upstream.generation import Generation, Replica, asked_to_stop
+from capsign_agent.upstream.connection_generation import (
+    ConnectionGeneration,
+    Replica,
+    asked_to_stop,
+)
 
 T = TypeVar("T")
 
@@ -30,7 +34,7 @@ class AdapterCalls:
 
     def __init__(
         self,
-        current: Callable[[], Generation],
+        current: Callable[[], ConnectionGeneration],
         timeout_s: float,
         handle_ended: Callable[[], None] = lambda: None,
     ) -> None:

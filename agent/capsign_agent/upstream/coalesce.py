@@ -18,9 +18,9 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.upstream.batch import BATCH_BYTES, MAX_GROUPS, Batch
 from capsign_agent.upstream.call import Call, Lost
-from capsign_agent.upstream.crowd import Crowd
 from capsign_agent.upstream.fair_queue import FairQueue
 from capsign_agent.upstream.queue_bound import QueueBound
+from capsign_agent.upstream.stream_shares import StreamShares
 
 CROWDED_ITEMS = 32
 """Most items in a batch, and in a call, while several sockets sign: whoever asks for one signature
@@ -53,7 +53,7 @@ class Coalescer:
         """
         self._waiting: FairQueue[Call] = FairQueue(QUANTUM, lambda call: call.held.socket, _dues)
         self._bound = QueueBound(max_items, max_bytes)
-        self._crowd = Crowd()
+        self._shares = StreamShares()
         self._resting: set[Call] = set()
         self._closed: FailureError | None = None
         self._parked: list[Taker] = []
@@ -81,7 +81,7 @@ class Coalescer:
         """Whether more than one socket has had calls lately, or has some that wait. Then nobody's
         calls are in large pieces, nor are batches.
         """
-        return len(self._waiting.owners) > 1 or self._crowd.crowded(time.monotonic())
+        return len(self._waiting.owners) > 1 or self._shares.crowded(time.monotonic())
 
     @property
     def piece_items(self) -> int:
@@ -92,7 +92,7 @@ class Coalescer:
         """Queue a call. Raises FailureError OVERLOADED, UPSTREAM_UNREACHABLE or that of `fail_all`;
         then it is not queued.
         """
-        self._crowd.called(call.held.socket, call.queued_at)
+        self._shares.called(call.held.socket, call.queued_at)
         if not self._bound.fits(call, crowded=self.crowded):
             raise FailureError(
                 failures_pb2.REASON_OVERLOADED, "The agent's queue is full.", retry_after_ms=50
@@ -167,17 +167,17 @@ class Coalescer:
         stream.
         """
         if taker is not None:
-            self._crowd.has(taker, "")
+            self._shares.has(taker, "")
         calls = self._crowded_calls(lost) if self.crowded else self._next_calls(lost)
         if not calls:
             return None
         if taker is not None:
-            self._crowd.has(taker, calls[0].held.socket)
+            self._shares.has(taker, calls[0].held.socket)
         return Batch(calls)
 
     def gone(self, taker: Taker) -> None:
         """This stream has ended: another may take what it was to take."""
-        self._crowd.gone(taker)
+        self._shares.gone(taker)
         if self._waiting:
             self._wake_one()
 
@@ -198,7 +198,7 @@ class Coalescer:
 
     def _crowded_calls(self, lost: Lost) -> list[Call]:
         """A small batch of the socket whose turn it is."""
-        return self._next_calls(lost, CROWDED_ITEMS, self._crowd.with_enough_streams(), alone=True)
+        return self._next_calls(lost, CROWDED_ITEMS, self._shares.with_enough_streams(), alone=True)
 
     def _next_calls(
         self,

@@ -9,13 +9,13 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 
 from capsign_agent.config import Upstream as UpstreamConfig
-from capsign_agent.upstream.generation import Generation
+from capsign_agent.upstream.connection_generation import ConnectionGeneration
 from capsign_agent.upstream.redial import Redial, Spawn
 from capsign_agent.upstream.streams import Reachability
 
 
 class Connections:
-    """One generation at a time; see `changeover` for the way from one to the next. For one event
+    """One generation at a time; `certificate_changeover` goes from one to the next. For one event
     loop.
     """
 
@@ -29,7 +29,7 @@ class Connections:
     ) -> None:
         """`spawn` runs a task of the agent's; `why_no_identity` says why there is none yet."""
         self.metrics = metrics
-        self.current = Generation(config, None, metrics, why_no_identity)
+        self.current = ConnectionGeneration(config, None, metrics, why_no_identity)
         self.reach = reach
         self._unreachable_after_s = config.unreachable_after_ms / 1000
         self._redial = Redial(lambda: self.current, reach, spawn)

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from capsign_agent.upstream.generation import Generation
+from capsign_agent.upstream.connection_generation import ConnectionGeneration
 from capsign_agent.upstream.streams import Reachability
 
 MOST_S = 1.0
@@ -29,7 +29,7 @@ class Redial:
     """For one event loop."""
 
     def __init__(
-        self, upstream: Callable[[], Generation], reach: Reachability, spawn: Spawn
+        self, upstream: Callable[[], ConnectionGeneration], reach: Reachability, spawn: Spawn
     ) -> None:
         """`upstream` gives the connections in use, `spawn` runs a task of the agent's."""
         self._upstream = upstream
@@ -59,7 +59,7 @@ class Redial:
         """Until a stream is open, or every replica has refused."""
         if self._reach.connected:
             return
-        lines = self._upstream().redial()
-        await asyncio.gather(*(line.attempt_ended() for line in lines))
-        if any(line.ready for line in lines):
+        connections = self._upstream().redial()
+        await asyncio.gather(*(connection.attempt_ended() for connection in connections))
+        if any(connection.ready for connection in connections):
             await self._reach.returned.wait()

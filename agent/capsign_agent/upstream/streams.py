@@ -28,8 +28,8 @@ from capsign_agent.timing import Timing
 from capsign_agent.upstream.batch import Batch
 from capsign_agent.upstream.call import Call
 from capsign_agent.upstream.coalesce import Coalescer
-from capsign_agent.upstream.generation import Replica
-from capsign_agent.upstream.line import Line
+from capsign_agent.upstream.connection_generation import Replica
+from capsign_agent.upstream.replica_connection import ReplicaConnection
 
 AFTER_BREAKS = Backoff(0.2, 5.0)
 GOOD_AFTER_S = 1.0
@@ -101,9 +101,9 @@ class StreamSetup:
 class SignStream:
     """Runs until it is retired. For one event loop."""
 
-    def __init__(self, target: Replica, line: Line, setup: StreamSetup) -> None:
+    def __init__(self, target: Replica, connection: ReplicaConnection, setup: StreamSetup) -> None:
         self._target = target
-        self._line = line
+        self._connection = connection
         self._coalescer = setup.coalescer
         self._outcomes = setup.outcomes
         self._reach = setup.reach
@@ -147,7 +147,7 @@ class SignStream:
         failures = 0
         while not self._retired:
             try:
-                await asyncio.wait_for(self._line.connected(), self._connect_s)
+                await asyncio.wait_for(self._connection.connected(), self._connect_s)
             except TimeoutError:
                 # gRPC spaces its attempts by itself: another wait on top would only notice an
                 # adapter's return later.
@@ -170,7 +170,7 @@ class SignStream:
 
     async def _serve(self) -> bool:
         """Exchange batches until the stream ends; returns whether it was ever good."""
-        call = self._line.ask.signing.Sign()
+        call = self._connection.ask.signing.Sign()
         call.add_done_callback(lambda _: self._stir())
         self._reach.up()
         good = False
@@ -283,12 +283,12 @@ class SignStream:
 
 
 def streams_of(targets: list[Replica], setup: StreamSetup) -> list[SignStream]:
-    """The streams of one generation: one on each line of each target, interleaved so that load
-    spreads over replicas.
+    """The streams of one generation: one on each connection of each target, interleaved so that
+    load spreads over replicas.
     """
-    count = max((len(target.lines) for target in targets), default=0)
+    count = max((len(target.connections) for target in targets), default=0)
     return [
-        SignStream(target, target.lines[index], setup)
+        SignStream(target, target.connections[index], setup)
         for index in range(count)
         for target in targets
     ]

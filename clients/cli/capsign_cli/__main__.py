@@ -21,7 +21,7 @@ from capsign_wire import std_streams
 from capsign_wire.hardening import harden
 
 from capsign_cli import __version__, failures, output
-from capsign_cli.place import QUIET
+from capsign_cli.output import QUIET
 
 COMMANDS = {
     "dev": (
@@ -38,7 +38,7 @@ COMMANDS = {
         "revoke",
         "Withdraw a handle, grant, workload, key, tenant or everything.",
     ),
-    "log": ("capsign_cli.evidence", "log", "The evidence log: verify."),
+    "log": ("capsign_cli.log", "log", "The evidence log: verify."),
     "inject": (
         "capsign_cli.inject",
         "inject",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from capsign_cli import output, place
+from capsign_cli import endpoints, output
 
 
 @click.group()
@@ -16,11 +16,11 @@ def keys() -> None:
 
 @keys.command("list")
 @click.option("--tenant", default="", help="Only this tenant.")
-@place.adapter_options
+@endpoints.adapter_options
 @output.option
 def list_keys(tenant: str, **options: Any) -> None:
     """List keys: state, custody and algorithms of each version."""
-    adapter = place.adapter_of(options)
+    adapter = endpoints.adapter_of(options)
     from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc
     from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
     from capsign_wire.types.v1 import signing_pb2

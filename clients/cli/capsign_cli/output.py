@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+QUIET = "NONE"
+"""GRPC_VERBOSITY: standard error is for our sentence, or our JSON. Processes that `dev up` starts
+do not inherit it.
+"""
+
 
 class CutOffError(Exception):
     """Whoever read our output went away."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsign_cli import output, place
+from capsign_cli import endpoints, output
 from capsign_cli.failures import REFUSED, UNKNOWN, USAGE, CliError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ ANSWER_SECONDS = 30.0
     is_flag=True,
     help="Revoke a workload even if the policy names none of that ID.",
 )
-@place.adapter_options
+@endpoints.adapter_options
 @output.option
 def revoke(kind: str, target: str, yes: bool, unknown_too: bool, **options: Any) -> None:
     """Withdraw at once, on every replica; in force when this answers. There is no way back but a
@@ -45,7 +45,7 @@ def revoke(kind: str, target: str, yes: bool, unknown_too: bool, **options: Any)
     TARGET is a handle's serial in hexadecimal, a grant's name, a SPIFFE ID, "tenant/key", or a
     tenant's name.
     """
-    adapter = place.adapter_of(options)
+    adapter = endpoints.adapter_of(options)
     if kind == "everything":
         if target not in {"", "*"}:
             raise click.UsageError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
-from capsign_cli import output, place
+from capsign_cli import endpoints, output
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _context_options(command: Command) -> Command:
     help="Intent id of an earlier call: gives the same bytes again.",
 )
 @click.option("--raw", is_flag=True, help="Write the signature's bytes and nothing else.")
-@place.socket_options
+@endpoints.socket_options
 @output.option
 def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
     """Sign FILE (default: standard input)."""
@@ -122,7 +122,7 @@ def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
     metavar="BASE64|@FILE",
     help="The signature, or @ and a file with its bytes.",
 )
-@place.socket_options
+@endpoints.socket_options
 @output.option
 def verify(file: BinaryIO, signature: str, **options: Any) -> None:
     """Verify the signature of FILE (default: standard input). Exit code 1 if it does not verify."""
@@ -147,7 +147,7 @@ def verify(file: BinaryIO, signature: str, **options: Any) -> None:
 @click.option(
     "--timeout", type=click.FloatRange(0.001, 60), default=10.0, show_default=True, help="Seconds."
 )
-@place.socket_options
+@endpoints.socket_options
 @output.option
 def handles(timeout: float, **options: Any) -> None:
     """List what a socket may sign."""
@@ -190,7 +190,7 @@ def _signer(options: dict[str, Any], timeout: float) -> Signer:
     """At the socket that the options name. Raises CliError if none can be there."""
     from capsign import Signer
 
-    path = place.socket_path(
+    path = endpoints.socket_path(
         options.pop("socket"), options.pop("directory"), options.pop("container")
     )
     try:

@@ -36,7 +36,7 @@ from capsign.results import (
 if TYPE_CHECKING:
     from capsign_wire.intents import new_intent_id
 
-    from capsign.asynchronous import AsyncSigner
+    from capsign.async_signer import AsyncSigner
     from capsign.inputs import Buffer, IntentId
     from capsign.signer import Signer
 
@@ -66,7 +66,7 @@ __all__ = [
 # a type checker that saw this would take any misspelt name for one that it gives
 if not TYPE_CHECKING:
     _LAZY = {
-        "AsyncSigner": "capsign.asynchronous",
+        "AsyncSigner": "capsign.async_signer",
         "Buffer": "capsign.inputs",
         "IntentId": "capsign.inputs",
         "Signer": "capsign.signer",

@@ -21,10 +21,10 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign import requests
 from capsign.batch_scheduler import Answer, Item, Job, closed_answer
 from capsign.errors import CapsignError, HandleNotChosen
+from capsign.handle_selector import HandleSelector
 from capsign.handles import HandleCache
 from capsign.inputs import split
 from capsign.results import KeyHandle, Resolution, Signature
-from capsign.selector import HandleSelector
 from capsign.translate import (
     AgentAwayError,
     SignerClosedError,

@@ -21,8 +21,8 @@ from capsign_wire import channels
 from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
 
 from capsign import channel as wire
-from capsign import green
-from capsign.reach import Way
+from capsign import green_threads
+from capsign.agent_socket import AgentSocket
 from capsign.stream import SyncStream
 
 VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
@@ -43,14 +43,18 @@ class Connection:
     """What belongs to one process. A fork gets its own."""
 
     def __init__(
-        self, target: str, way: Way, window: int, on_connect: Callable[[Any], object]
+        self,
+        target: str,
+        agent_socket: AgentSocket,
+        window: int,
+        on_connect: Callable[[Any], object],
     ) -> None:
         """Raises RuntimeError where no call would ever return."""
         if _stranded:
             raise RuntimeError(_stranded)
         self.pid = os.getpid()
-        self.threads = green.prepare()
-        self.way = way
+        self.threads = green_threads.prepare()
+        self.agent_socket = agent_socket
         self.listing = threading.Lock()
         self.listed: tuple[int, Any] = (0, None)
         self._target = target
@@ -59,14 +63,14 @@ class Connection:
         self._changed = threading.Condition(threading.Lock())
         self.channel = channels.insecure(target, wire.OPTIONS)
         self._stub = SigningServiceStub(self.channel)
-        self.stream = SyncStream(self._stub, way, window, on_connect)
+        self.stream = SyncStream(self._stub, agent_socket, window, on_connect)
         _connections.add(self)
         _follow_forks()
 
     @property
     def current(self) -> bool:
         """Whether it is of this process, and of the kind of threads that there are."""
-        return self.pid == os.getpid() and self.threads == green.patched()
+        return self.pid == os.getpid() and self.threads == green_threads.patched()
 
     @contextmanager
     def calling(self) -> Iterator[SigningServiceStub]:

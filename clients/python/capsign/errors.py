@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from capsign.selector import HandleSelector
+from capsign.handle_selector import HandleSelector
 
 
 class CapsignError(Exception):

@@ -11,8 +11,8 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign.errors import HandleNotChosen, Refused
+from capsign.handle_selector import HandleSelector
 from capsign.results import KeyHandle
-from capsign.selector import HandleSelector
 
 MAX_TEMPLATES = 1024
 """Most group templates kept; they are dropped together when there are more (a transcript makes one

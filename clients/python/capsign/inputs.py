@@ -18,8 +18,8 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 
 from capsign.batch_scheduler import ITEM_OVERHEAD, MAX_BYTES, Item
 from capsign.errors import Refused
+from capsign.handle_selector import HandleSelector
 from capsign.results import KeyHandle
-from capsign.selector import HandleSelector
 
 MAX_MESSAGE = 65536
 """Longest message that goes to the agent, bytes (agent.proto)."""

@@ -13,10 +13,10 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign.batch_scheduler import Item
 from capsign.errors import CapsignError, Refused
+from capsign.handle_selector import HandleSelector
 from capsign.handles import context_suffix
 from capsign.inputs import Buffer, IntentId, intent, item, octets, payload
 from capsign.results import Done, Never, Resolution, Signature, WasRefused
-from capsign.selector import HandleSelector
 from capsign.translate import exception, made, signature
 
 LONGEST = 365 * 86400.0

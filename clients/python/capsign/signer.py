@@ -14,6 +14,7 @@ from capsign_wire import unix_socket
 
 from capsign import channel as wire
 from capsign import requests
+from capsign.agent_socket import AgentSocket
 from capsign.batch_scheduler import Answer, Job
 from capsign.call import (
     Ask,
@@ -34,9 +35,8 @@ from capsign.connection import Connection, of_the_parent
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
-from capsign.reach import Way
 from capsign.results import KeyHandle, PublicKey, Resolution, Signature
-from capsign.target import socket_path
+from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent
 from capsign.translate import AgentAwayError, key_handle, public_key
 
@@ -67,9 +67,9 @@ class Signer:
         connect_timeout: float = CONNECT_SLICE,
     ) -> None:
         path = socket_path(socket)
-        self._target, self._way = (
+        self._target, self._agent_socket = (
             unix_socket.target(path),
-            Way(path, requests.seconds(connect_timeout, CONNECT_SLICE)),
+            AgentSocket(path, requests.seconds(connect_timeout, CONNECT_SLICE)),
         )
         self._timeout = timeout
         self._coalesce = coalesce
@@ -300,7 +300,7 @@ class Signer:
                 book = self._book
                 fresh = Connection(
                     self._target,
-                    self._way,
+                    self._agent_socket,
                     self._window,
                     lambda answer: book.store([key_handle(one) for one in answer.handles]),
                 )
@@ -337,18 +337,18 @@ class Signer:
 
 
 def _ask(connection: Connection, step: Ask) -> Any:
-    way, now = connection.way, clock()
-    if (blocked := way.blocked()) is not None:
+    agent_socket, now = connection.agent_socket, clock()
+    if (blocked := agent_socket.blocked()) is not None:
         return blocked
-    until = way.deadline(step.deadline, now)
+    until = agent_socket.deadline(step.deadline, now)
     try:
         with connection.calling() as stub:
             answer = getattr(stub, step.method)(
                 step.request, timeout=max(0.001, until - now), wait_for_ready=True
             )
     except grpc.RpcError as error:
-        return way.failed(error, effect=step.effect, until=until)
-    way.open = True
+        return agent_socket.failed(error, effect=step.effect, until=until)
+    agent_socket.open = True
     return answer
 
 

@@ -18,6 +18,7 @@ from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign.agent_socket import AgentSocket
 from capsign.batch_scheduler import (
     STALLED_AFTER,
     Answer,
@@ -28,7 +29,6 @@ from capsign.batch_scheduler import (
 )
 from capsign.call import clock
 from capsign.channel import AFTER_BREAKS, CONNECT_SLICE
-from capsign.reach import Way
 
 Outgoing = queue.SimpleQueue[pb.SignStreamRequest | None]
 
@@ -81,13 +81,13 @@ class SyncStream:
     def __init__(
         self,
         stub: SigningServiceStub,
-        way: Way,
+        agent_socket: AgentSocket,
         window: int,
         on_connect: Callable[[pb.ListHandlesResponse], object],
     ) -> None:
         self.stub = stub
         """Replaced in a fork, while no thread of ours uses it."""
-        self._way = way
+        self._agent_socket = agent_socket
         self._on_connect = on_connect
         self.scheduler = BatchScheduler(window)
         self._lock = threading.Lock()
@@ -140,7 +140,7 @@ class SyncStream:
                 if job.deadline <= clock():
                     # the reader waits to this same moment
                     if self._outgoing is None and self.scheduler.away is None:
-                        self.scheduler.away = self._way.late()
+                        self.scheduler.away = self._agent_socket.late()
                     self.scheduler.drop(job)
                     return Answer(failure=self.scheduler.overdue(job))
                 self._pump()
@@ -225,7 +225,7 @@ class SyncStream:
             call.cancel()
 
     def _give_up_if_refused(self, error: grpc.RpcError) -> None:
-        failure = self._way.failed(error, effect=False)
+        failure = self._agent_socket.failed(error, effect=False)
         with self._lock:
             self.scheduler.away = failure
             late = self.scheduler.expire(clock())

@@ -16,8 +16,8 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign.errors import CapsignError, InvalidSignature, Refused, Unavailable, Unknown
+from capsign.handle_selector import HandleSelector
 from capsign.results import KeyHandle, ProtocolRule, PublicKey, Signature, SignedBy
-from capsign.selector import HandleSelector
 
 CLASSES: Mapping[int, type[CapsignError]] = MappingProxyType(
     {

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _run(settings: Settings) -> None:
-    from capsign_injector.process import Injector
+    from capsign_injector.replica import Injector
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -62,10 +62,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _check(settings: Settings) -> int:
-    from capsign_injector import trial
+    from capsign_injector import check_config
 
     try:
-        trial.check(settings)
+        check_config.check(settings)
     except SettingsError as error:
         return _say(str(error))
     sys.stdout.write("The settings are good.\n")

@@ -14,7 +14,7 @@ from typing import Any
 
 from capsign_injector.build import injected
 from capsign_injector.judge import verdict
-from capsign_injector.read import label, wish
+from capsign_injector.read import injection_request, label
 from capsign_injector.settings import Settings
 
 
@@ -41,7 +41,7 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings, bundle_pe
         warnings = (label.MISPLACED,) if label.misplaced(pod) else ()
         return Result(dict(pod), warnings, ())
     # 1 read
-    wished = wish.read(pod, namespace, settings)
+    wished = injection_request.read(pod, namespace, settings)
     # 2 judge
     judged = verdict.judge(wished, settings)
     # 3 build

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from capsign_agent.front.application_stream import ApplicationStream
 from capsign_agent.front.memory_budget import CALL_BYTES, MemoryBudget
-from capsign_agent.front.reading import Turns
+from capsign_agent.front.read_slots import ReadSlots
 from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
@@ -93,7 +93,7 @@ def stream(
     application: Application, held: MemoryBudget | None = None, most: int = MOST
 ) -> ApplicationStream:
     servicer: Any = Answering()
-    return ApplicationStream(servicer, application, held or room(), Turns(1, 7), "app", most)
+    return ApplicationStream(servicer, application, held or room(), ReadSlots(1, 7), "app", most)
 
 
 async def test_an_application_that_does_not_read_is_not_read_from() -> None:

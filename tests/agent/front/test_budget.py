@@ -21,7 +21,7 @@ def test_all_bounds_together_are_below_the_limit(sockets: int, limit: int) -> No
     assert shared.needed <= limit
     assert shared.connections is not None
     message = taken_bytes(MAX_MESSAGE_BYTES)
-    parts = shared.call_bytes + (sockets + shared.turns_for_all) * message
+    parts = shared.call_bytes + (sockets + shared.shared_read_slots) * message
     parts += sockets * shared.unseen * (budget.UNSEEN_BYTES + shared.window)
     assert (
         parts
@@ -44,14 +44,14 @@ def test_with_room_enough_everything_is_as_configured() -> None:
 
 @pytest.mark.parametrize(("sockets", "turns"), [(1, 8), (2, 8), (5, 8), (6, 9), (16, 19)])
 def test_how_many_turns_there_are_without_a_limit(sockets: int, turns: int) -> None:
-    assert sockets + budget.share(None, sockets, CONFIGURED, JOURNAL).turns_for_all == turns
+    assert sockets + budget.share(None, sockets, CONFIGURED, JOURNAL).shared_read_slots == turns
 
 
 @pytest.mark.parametrize("limit", [1, 64 * MIB, 128 * MIB])
 def test_where_the_least_does_not_fit_each_socket_has_it_and_the_start_tells(limit: int) -> None:
     shared = budget.share(limit, 16, CONFIGURED, JOURNAL)
     assert shared.needed > limit
-    assert shared.turns_for_all == 1
+    assert shared.shared_read_slots == 1
     assert shared.call_bytes == 16 * budget.LEAST_CALL_BYTES
     assert shared.connections is not None
     assert shared.connections >= 16 * budget.LEAST_CONNECTIONS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from capsign_agent.sign.questions import AT_ONCE
+from capsign_agent.sign.lookup_limit import AT_ONCE
 from capsign_agent.sign.refusals import REFUSALS_AT_ONCE
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.intents import new_intent_id

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from capsign_agent.handles.changes import HandleChanges
+from capsign_agent.handles.events import HandleEvents
 from capsign_agent.handles.narrow import Narrowing
 from capsign_agent.handles.registry import HandleRegistry
 from capsign_agent.handles.renewal import Renewal, in_requests
@@ -101,8 +101,8 @@ class Rig:
         self.socket = SocketHandles("app", (), Narrowing((), "", 0))
         self.book = WatchedRegistry([self.socket])
         self.journal = Journal(directory, 1 << 20, bytes(16), 1_700_000_000_000)
-        changes = HandleChanges(self.book, self.journal, self.clock)
-        timing = Timing(backoff_s=lambda failures: 0.02, look_at_handles_s=0.02)
+        changes = HandleEvents(self.book, self.journal, self.clock)
+        timing = Timing(retry_delay_s=lambda failures: 0.02, look_at_handles_s=0.02)
         self.renewal = Renewal(
             self.book, self.adapter, changes, Metrics(), self.clock, timing=timing
         )

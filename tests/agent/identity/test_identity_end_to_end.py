@@ -50,7 +50,7 @@ def place(
     with home(ca, adapter.port) as one:
         one.hurry(
             certificate_clock=clock,
-            backoff_s=lambda failures: 0.02,
+            retry_delay_s=lambda failures: 0.02,
             look_at_clock_s=0.01,
             spread_s=0.0,
         )
@@ -305,7 +305,7 @@ async def test_a_certificate_that_no_adapter_takes_does_not_keep_out_the_next(
     """Handles are refused under the second certificate for as long as it lives; the third is used
     though the second never was.
     """
-    place.hurry(backoff_s=lambda failures: 30.0)
+    place.hurry(retry_delay_s=lambda failures: 30.0)
     async with running(place) as agent:
         first = agent.connections.current
         adapter.faults.issue = fail.REASON_STORE_UNAVAILABLE

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 
 import pytest
-from capsign_agent.handles.held import Held
-from capsign_agent.handles.rate import RateLimit
+from capsign_agent.handles.held_handle import HeldHandle
+from capsign_agent.handles.rate_limit import RateLimit
 from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign.public_keys import MOST_FETCHES, PublicKeys
 from capsign_wire.adapter.v1 import signing_pb2
@@ -15,7 +15,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import signing_pb2 as types
 
-HELD = Held("app", "tokens", RateLimit(0, 0, 0.0))
+HELD = HeldHandle("app", "tokens", RateLimit(0, 0, 0.0))
 
 
 class Adapter:

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from capsign_agent.handles.held import Held
-from capsign_agent.handles.rate import RateLimit
+from capsign_agent.handles.held_handle import HeldHandle
+from capsign_agent.handles.rate_limit import RateLimit
 from capsign_agent.handles.scope import HandleScope
 from capsign_agent.upstream.batch import BATCH_BYTES, Batch
 from capsign_agent.upstream.call import Call
@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from support.signed import only
 
 
-def held(name: str = "app") -> Held:
-    one = Held(name, "tokens", RateLimit(0, 0, 0.0))
+def held(name: str = "app") -> HeldHandle:
+    one = HeldHandle(name, "tokens", RateLimit(0, 0, 0.0))
     one.token = b"token of " + name.encode()
     return one
 
@@ -49,7 +49,7 @@ def call(
     items: int = 1,
     size: int = 10,
     *,
-    of: Held = HELD,
+    of: HeldHandle = HELD,
     algorithm: int = 1,
     kid: str = "",
     protocol: str = "jwt",

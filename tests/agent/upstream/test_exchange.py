@@ -227,7 +227,7 @@ async def test_a_caller_that_leaves_between_two_tries_leaves_an_outcome_on_recor
         await asyncio.sleep(0.2)
         assert agent.journal.promised
         asked.cancel()
-        await until(lambda: agent.gate.in_flight == 0)
+        await until(lambda: agent.calls_in_flight.count == 0)
         adapter.faults.before_answer = lambda _: None
         await asyncio.to_thread(dying.join)
         adapter.start()
@@ -455,7 +455,7 @@ async def test_a_caller_that_leaves_while_a_moved_key_is_fetched_has_nothing_sen
         asked = asyncio.create_task(batch(stub, *groups()))
         await until(reached.is_set)
         asked.cancel()
-        await until(lambda: agent.gate.in_flight == 0)
+        await until(lambda: agent.calls_in_flight.count == 0)
         gate.set()
         assert isinstance(await one(stub, handle), agent_pb2.SignResponse)
     assert adapter.signed == 3, "two before the keys moved, and the last"

@@ -12,7 +12,7 @@ import pytest
 from capsign_agent.config import Upstream as Config
 from capsign_agent.identity.credentials import checked
 from capsign_agent.upstream.adapter_calls import AdapterCalls
-from capsign_agent.upstream.generation import Generation
+from capsign_agent.upstream.connection_generation import ConnectionGeneration
 from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
@@ -39,7 +39,7 @@ def replicas(ca: TestCa, *places: int | None) -> Iterator[list[str]]:
 
 async def ask(ca: TestCa, addresses: list[str]) -> signing_pb2.GetPublicKeysResponse:
     certificate, key = ca.issue("spiffe://example.test/ns/shop/sa/orders")
-    upstream = Generation(
+    upstream = ConnectionGeneration(
         Config(targets=tuple(addresses), server_name="localhost"),
         checked(ca.pem, certificate, key),
         Metrics(),
@@ -81,7 +81,7 @@ async def test_a_certificate_that_is_not_valid_now_is_named_as_the_cause(
     certificate, key = ca.issue("spiffe://example.test/ns/shop/sa/orders")
     now = time.time()
     held = replace(checked(ca.pem, certificate, key), begins=now + begins, ends=now + ends)
-    upstream = Generation(
+    upstream = ConnectionGeneration(
         Config(targets=("127.0.0.1:1",), server_name="localhost"), held, Metrics()
     )
     try:
@@ -107,7 +107,7 @@ async def test_records_that_one_replica_wants_no_more_of_go_to_the_next(ca: Test
     one.faults.audit = lambda _: fail.REASON_RATE_LIMITED
     certificate, key = ca.issue("spiffe://example.test/ns/shop/sa/orders")
     addresses = tuple(f"127.0.0.1:{each.port}" for each in (one, other))
-    upstream = Generation(
+    upstream = ConnectionGeneration(
         Config(targets=addresses, server_name="localhost"),
         checked(ca.pem, certificate, key),
         Metrics(),

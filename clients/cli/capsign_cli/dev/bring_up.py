@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from capsign_wire import channels, unix_socket
 
-from capsign_cli import place
+from capsign_cli import adapter_connection, dev_state
 from capsign_cli.dev import layout as layouts
 from capsign_cli.dev import prepare, processes
 from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa, Identity
@@ -119,7 +119,7 @@ def known_processes(state: Mapping[str, Any]) -> list[Process]:
 
 
 def _before(directory: Path) -> dict[str, Any] | None:
-    return place.dev_state(directory) if (directory / place.STATE_FILE).exists() else None
+    return dev_state.load(directory) if (directory / dev_state.STATE_FILE).exists() else None
 
 
 def _forget_sockets(layout: layouts.Layout) -> None:
@@ -238,14 +238,14 @@ def _log_key(directory: Path, address: str, ca: Path, operator: Identity) -> str
     """The log's verifier key. Trusted on first use: this is the machine that has just made it."""
     from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 
-    adapter = place.Adapter(
+    adapter = adapter_connection.Adapter(
         address,
         ca,
         operator.certificate,
         operator.private_key,
         SERVER_NAME,
         "",
-        place.renewal(directory),
+        dev_state.renewal(directory),
     )
     with adapter.channel() as channel:
         stub = evidence_pb2_grpc.EvidenceServiceStub(channel)
@@ -254,6 +254,6 @@ def _log_key(directory: Path, address: str, ca: Path, operator: Identity) -> str
 
 
 def _keep(directory: Path, state: Mapping[str, Any]) -> None:
-    scratch = directory / f".{place.STATE_FILE}.new"
+    scratch = directory / f".{dev_state.STATE_FILE}.new"
     scratch.write_text(json.dumps(state, indent=2) + "\n")
-    scratch.replace(directory / place.STATE_FILE)
+    scratch.replace(directory / dev_state.STATE_FILE)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from capsign_cli import output, place
+from capsign_cli import dev_state, output
 from capsign_cli.failures import UNAVAILABLE, CliError
 
 DRAIN_SECONDS = 20.0
@@ -24,7 +24,7 @@ def dev() -> None:
 
 
 @dev.command()
-@place.directory_option
+@dev_state.directory_option
 @click.option(
     "--workers", type=click.IntRange(1, 16), help="Adapter processes.  [default: 1, or as before]"
 )
@@ -77,13 +77,13 @@ def up(
 
 
 @dev.command()
-@place.directory_option
+@dev_state.directory_option
 @output.option
 def status(directory: Path) -> None:
     """Which processes run. Exit code 4 if one does not."""
     from capsign_cli.dev.bring_up import known_processes
 
-    state = place.dev_state(directory)
+    state = dev_state.load(directory)
     found = [
         {"process": one.name, "pid": one.pid, "running": one.alive}
         for one in known_processes(state)
@@ -96,7 +96,7 @@ def status(directory: Path) -> None:
 
 
 @dev.command()
-@place.directory_option
+@dev_state.directory_option
 @click.option(
     "--purge", is_flag=True, help="Remove the directory too: token, keys, store and evidence."
 )
@@ -107,9 +107,9 @@ def down(directory: Path, *, purge: bool) -> None:
     from capsign_cli.dev.bring_up import known_processes
     from capsign_cli.dev.lock import alone_in
 
-    place.dev_state(directory)  # or there is nothing to wait for
+    dev_state.load(directory)  # or there is nothing to wait for
     with output.progress() as say, alone_in(directory.resolve(), say):
-        state = place.dev_state(directory)
+        state = dev_state.load(directory)
         known = known_processes(state)
         ended = [one.name for one in known if one.alive]
         killed = processes.end([one for one in known if one.name == "agent"], DRAIN_SECONDS)

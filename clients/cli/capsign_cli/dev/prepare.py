@@ -22,7 +22,7 @@ from capsign_wire import unix_socket
 from capsign_cli.dev import layout as layouts
 from capsign_cli.dev.ca import Identity
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
-from capsign_cli.place import QUIET
+from capsign_cli.output import QUIET
 
 CLIENTS = {
     "app": "/ns/demo/sa/app",

@@ -7,21 +7,21 @@ from typing import Any
 
 from capsign_injector.build import agent_config, placing, resources, sidecar, volumes
 from capsign_injector.names import FORMAT, INJECTED
-from capsign_injector.read.wish import Wish
+from capsign_injector.read.injection_request import InjectionRequest
 from capsign_injector.settings import Settings
 
 
 def build(
     pod: Mapping[str, Any],
-    wish: Wish,
+    asked: InjectionRequest,
     containers: Sequence[str],
     settings: Settings,
     bundle_pem: str,
 ) -> dict[str, Any]:
     """`pod` is not changed. Raises SettingsError for a bundle that no agent could use."""
-    agent = _agent(wish, containers, settings, bundle_pem)
+    agent = _agent(asked, containers, settings, bundle_pem)
     spec = placing.copied(pod["spec"])
-    if wish.injected:
+    if asked.injected:
         placing.clear(spec, containers)
     placing.put_agent(spec, agent)
     for volume in volumes.volumes(settings, len(containers)):
@@ -29,19 +29,19 @@ def build(
     for secret in settings.image_pull_secrets:
         placing.put(spec, "imagePullSecrets", {"name": secret})
     placing.put_sockets(spec, containers)
-    metadata = {**pod["metadata"], "annotations": {**wish.pod.annotations, INJECTED: FORMAT}}
+    metadata = {**pod["metadata"], "annotations": {**asked.pod.annotations, INJECTED: FORMAT}}
     return {**pod, "metadata": metadata, "spec": spec}
 
 
 def _agent(
-    wish: Wish, containers: Sequence[str], settings: Settings, bundle_pem: str
+    asked: InjectionRequest, containers: Sequence[str], settings: Settings, bundle_pem: str
 ) -> dict[str, Any]:
-    choices = wish.choices
+    choices = asked.choices
     sockets = [
         agent_config.Socket(index, name, choices.profile_of(name).grants)
         for index, name in enumerate(containers)
     ]
     config = agent_config.text(settings, sockets, choices.log_level, bundle_pem)
     return sidecar.container(
-        settings, choices, config, resources.needed(wish, len(sockets)), len(sockets)
+        settings, choices, config, resources.needed(asked, len(sockets)), len(sockets)
     )

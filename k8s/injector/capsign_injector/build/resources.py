@@ -9,8 +9,8 @@ from typing import Any
 from capsign_injector import quantity
 from capsign_injector.names import AGENT
 from capsign_injector.read.annotations import Choices
+from capsign_injector.read.injection_request import InjectionRequest
 from capsign_injector.read.pod import Pod
-from capsign_injector.read.wish import Wish
 
 SOCKETS_COVERED = 2
 """So many are covered by a profile's `memory_limit`."""
@@ -42,15 +42,15 @@ class Resources:
         }
 
 
-def needed(wish: Wish, sockets: int) -> Resources:
+def needed(asked: InjectionRequest, sockets: int) -> Resources:
     """The agent's resources. A pod whose quality of service is Guaranteed stays so: there requests
     are limits.
     """
-    choices, profile = wish.choices, wish.choices.profile
+    choices, profile = asked.choices, asked.choices.profile
     memory_limit = quantity.memory(_memory_limit(choices, sockets))
     ephemeral = quantity.memory(quantity.parse(profile.ephemeral_storage))
     cpu_limit = quantity.cpu(quantity.parse(profile.cpu_limit)) if profile.cpu_limit else ""
-    if _guaranteed(wish.pod):
+    if _guaranteed(asked.pod):
         cpu = quantity.cpu(choices.cpu_request) if choices.cpu_asked else cpu_limit
         cpu = cpu or quantity.cpu(quantity.parse(profile.cpu_request_max))
         return Resources(cpu, cpu, memory_limit, memory_limit, ephemeral)

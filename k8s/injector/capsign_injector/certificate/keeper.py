@@ -16,11 +16,11 @@ from contextlib import suppress
 
 from capsign_wire import logs
 
-from capsign_injector.certificate import certificates, encoding, rotation
+from capsign_injector.certificate import certificates, rotation, secret_data
 from capsign_injector.certificate.certificates import CertificateError
 from capsign_injector.certificate.cluster import Cluster, ClusterError, ConflictError
-from capsign_injector.certificate.encoding import StoredError
 from capsign_injector.certificate.rotation import Material, Publish, Store, Terms, View
+from capsign_injector.certificate.secret_data import StoredError
 from capsign_injector.certificate.tls import ServingTls
 from capsign_injector.server_settings import Server
 
@@ -113,7 +113,7 @@ class CertificateKeeper:
         secret = await cluster.secret()
         self._ahead = cluster.now - self._clock()
         try:
-            stored = encoding.decode(secret.data)
+            stored = secret_data.decode(secret.data)
         except StoredError as error:
             raise StoredError(
                 f"Secret {self._settings.namespace}/{self._settings.secret}: {error}"
@@ -129,7 +129,7 @@ class CertificateKeeper:
         )
         step = rotation.next_step(view, self._terms)
         if isinstance(step, Store):
-            await cluster.store(secret, encoding.encode(step.material), webhooks)
+            await cluster.store(secret, secret_data.encode(step.material), webhooks)
             logs.event("certificate.stored", step=step.why)
             return None
         if isinstance(step, Publish):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from capsign_injector.judge import host_paths
 from capsign_injector.names import AGENT, OURS, RUN, SOCKET_ENV, SOCKET_PATH
+from capsign_injector.read.injection_request import is_socket_mount
 from capsign_injector.read.pod import Container, Mount, Pod
-from capsign_injector.read.wish import is_socket_mount
 from capsign_injector.refusal import Reason, Refusal, shown
 
 

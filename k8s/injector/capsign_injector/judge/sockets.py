@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from capsign_injector.names import AGENT, MAX_SOCKETS
-from capsign_injector.read.wish import Wish
+from capsign_injector.read.injection_request import InjectionRequest
 from capsign_injector.refusal import Reason, Refusal, shown
 
 _FIELD = "metadata.annotations[capsign.dev/containers]"
 
 
-def choose(wish: Wish) -> tuple[str, ...]:
+def choose(asked: InjectionRequest) -> tuple[str, ...]:
     """Names of the containers that get a socket: those asked for; else those that have one since an
     earlier injection, so that another injector's containers do not get one; else all ordinary ones.
     Raises Refusal.
     """
-    pod, asked = wish.pod, wish.choices.containers
+    pod, named = asked.pod, asked.choices.containers
     ordinary = [one.name for one in pod.spec.containers]
     known = [one.name for one in (*pod.init, *pod.spec.containers) if one.name != AGENT]
-    chosen = tuple(asked if asked is not None else wish.holders or ordinary)
+    chosen = tuple(named if named is not None else asked.holders or ordinary)
     for name in chosen:
         if name not in known:
             close = f"The pod has: {', '.join(known[:8])}."

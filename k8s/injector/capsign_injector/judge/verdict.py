@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from capsign_injector.judge import advice, collisions, isolation, sockets
 from capsign_injector.read.annotations import MAX_WARNINGS
-from capsign_injector.read.wish import Wish
+from capsign_injector.read.injection_request import InjectionRequest
 from capsign_injector.settings import Settings
 
 
@@ -19,15 +19,15 @@ class Verdict:
     warnings: tuple[str, ...]
 
 
-def judge(wish: Wish, settings: Settings) -> Verdict:
+def judge(asked: InjectionRequest, settings: Settings) -> Verdict:
     """Raises Refusal for a pod that must not run so."""
-    pod = wish.pod
+    pod = asked.pod
     node_access = isolation.refuse_pod(pod, settings)
-    collisions.refuse_collisions(pod, injected=wish.injected)
-    containers = sockets.choose(wish)
-    sockets.refuse_profiles(wish.choices.of_container, containers)
+    collisions.refuse_collisions(pod, injected=asked.injected)
+    containers = sockets.choose(asked)
+    sockets.refuse_profiles(asked.choices.of_container, containers)
     for one in pod.everyone:
         if one.name in containers:
             collisions.refuse_container(pod, one)
-    warnings = [*wish.choices.warnings, *node_access, *advice.warnings(pod, settings)]
+    warnings = [*asked.choices.warnings, *node_access, *advice.warnings(pod, settings)]
     return Verdict(containers, tuple(warnings[:MAX_WARNINGS]))

@@ -18,7 +18,7 @@ from aiohttp import web
 from capsign_wire import logs
 
 from capsign_injector.serve.connection import Connection, Owner
-from capsign_injector.serve.listening import listening
+from capsign_injector.serve.listeners import listening
 from capsign_injector.serve.patience import USUAL, Patience
 from capsign_injector.serve.tls_transport import READ_BYTES, TlsTransport
 

@@ -6,7 +6,7 @@ CROWDED_S = 1.0
 """How long a socket counts after its last call."""
 
 
-class Crowd:
+class StreamShares:
     """While several sockets sign, none of them may have all streams. For one event loop."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from capsign_cli import transparency
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 
 
-class Remembered:
+class RememberedCheckpoint:
     """The checkpoint in `file`, verified: `head`, or None where nothing was seen yet.
 
     The file is whole at any time: a crash or a full disk leaves the checkpoint that was there.

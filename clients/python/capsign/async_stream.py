@@ -15,6 +15,7 @@ import grpc
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign.agent_socket import AgentSocket
 from capsign.batch_scheduler import (
     STALLED_AFTER,
     Answer,
@@ -25,7 +26,6 @@ from capsign.batch_scheduler import (
 )
 from capsign.call import clock
 from capsign.channel import AFTER_BREAKS, CONNECT_SLICE
-from capsign.reach import Way
 
 if TYPE_CHECKING:
     from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceAsyncStub
@@ -40,12 +40,12 @@ class AsyncStream:
     def __init__(
         self,
         stub: SigningServiceAsyncStub,
-        way: Way,
+        agent_socket: AgentSocket,
         window: int,
         on_connect: Callable[[pb.ListHandlesResponse], object],
     ) -> None:
         self._stub = stub
-        self._way = way
+        self._agent_socket = agent_socket
         self._on_connect = on_connect
         self.scheduler = BatchScheduler(window)
         self._loop = asyncio.get_running_loop()
@@ -89,7 +89,7 @@ class AsyncStream:
         self._sweep = None
         # the task that connects waits to this same moment
         if not self._connected and self.scheduler.away is None:
-            self.scheduler.away = self._way.late()
+            self.scheduler.away = self._agent_socket.late()
         _tell(self.scheduler.expire(clock()))
         soonest = self.scheduler.soonest_deadline()
         if soonest is not None:
@@ -130,7 +130,7 @@ class AsyncStream:
                 pb.ListHandlesRequest(), timeout=wait, wait_for_ready=True
             )
         except grpc.RpcError as error:
-            self.scheduler.away = failure = self._way.failed(error, effect=False)
+            self.scheduler.away = failure = self._agent_socket.failed(error, effect=False)
             if failure.outcome == failures_pb2.OUTCOME_REFUSED:
                 _tell(self.scheduler.fail(failure))
             return False

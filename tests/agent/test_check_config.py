@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from capsign_agent import trial
+from capsign_agent import check_config
 from capsign_agent.front.sockets import SocketClaim
 from capsign_agent.journal.journal import Journal
 from capsign_wire.settings import SettingsError
@@ -30,7 +30,7 @@ def said(place: Home) -> str:
     config = place.config()
     before = sorted(place.root.rglob("*"))
     with pytest.raises(SettingsError) as caught:
-        trial.check(config)
+        check_config.check(config)
     assert sorted(place.root.rglob("*")) == before
     return str(caught.value)
 
@@ -38,7 +38,7 @@ def said(place: Home) -> str:
 def test_what_is_good_makes_nothing(place: Home) -> None:
     config = place.config()
     before = sorted(place.root.rglob("*"))
-    trial.check(config)
+    check_config.check(config)
     assert sorted(place.root.rglob("*")) == before
 
 
@@ -53,14 +53,14 @@ def test_what_another_agent_holds(place: Home) -> None:
         assert "Another agent serves" in said(place)
     finally:
         claim.release()
-    trial.check(config)
+    check_config.check(config)
 
 
 def test_a_dead_socket_of_an_earlier_life_is_no_fault_and_stays(place: Home) -> None:
     place.socket.parent.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as earlier:
         earlier.bind(str(place.socket))
-    trial.check(place.config())
+    check_config.check(place.config())
     assert place.socket.exists()
 
 
@@ -73,7 +73,7 @@ def test_a_directory_that_others_may_write_to(place: Home) -> None:
 
 def test_in_a_pod(place: Home) -> None:
     place.in_a_pod(7444, place.ca.pem)
-    trial.check(place.config())
+    check_config.check(place.config())
     (place.root / "token").write_text("")
     assert "identity.kubernetes.token_file" in said(place)
     (place.root / "token").unlink()
@@ -95,4 +95,4 @@ def test_a_workload_api(place: Home) -> None:
         api.bind(str(path))
         assert "identity.workload_api.socket" in said(place)
         api.listen()
-        trial.check(place.config())
+        check_config.check(place.config())

@@ -30,7 +30,7 @@ KEYS_US, RESOLVE_US, TAG_US = 1_400, 600, 700
 """What a question costs the adapter: its prices (`decide/cost.py` there)."""
 
 
-class Questions:
+class LookupLimit:
     """Of all sockets. For one event loop."""
 
     def __init__(

@@ -32,7 +32,7 @@ class Obstacle:
         return AgentAwayError(self.text, advice=self.advice, lasting=lasting)
 
 
-class Way:
+class AgentSocket:
     """The way to one socket, as one signer knows it."""
 
     def __init__(self, path: str, connect_timeout: float) -> None:

@@ -19,7 +19,7 @@ from capsign_agent.front.memory_budget import (
     MemoryBudget,
     weight,
 )
-from capsign_agent.front.reading import Reader
+from capsign_agent.front.read_slots import Reader
 from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import ALGORITHMS

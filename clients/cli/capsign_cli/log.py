@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsign_cli import output, place
+from capsign_cli import endpoints, output
 from capsign_cli.failures import USAGE, CliError
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def log() -> None:
     type=click.Path(path_type=Path),
     help="File with the last checkpoint seen; the log must extend it.",
 )
-@place.adapter_options
+@endpoints.adapter_options
 @output.option
 def verify(log_key: str | None, remember: Path | None, **options: Any) -> None:
     """Verify the whole log: checkpoint signature, and the tree recomputed from every entry. Exit
     code 1 if it does not add up.
     """
-    adapter = place.adapter_of(options)
+    adapter = endpoints.adapter_of(options)
     trusted = log_key or adapter.log_key
     if not trusted:
         raise CliError(
@@ -57,9 +57,9 @@ def verify(log_key: str | None, remember: Path | None, **options: Any) -> None:
     from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 
     from capsign_cli import transparency
-    from capsign_cli.remembered import Remembered
+    from capsign_cli.remembered_checkpoint import RememberedCheckpoint
 
-    seen = Remembered(remember, trusted) if remember is not None else None
+    seen = RememberedCheckpoint(remember, trusted) if remember is not None else None
     before = seen.head if seen is not None else None
     with adapter.channel() as channel:
         stub = evidence_pb2_grpc.EvidenceServiceStub(channel)

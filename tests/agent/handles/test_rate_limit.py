@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from capsign_agent.handles.rate import RateLimit
+from capsign_agent.handles.rate_limit import RateLimit
 from hypothesis import given
 from hypothesis import strategies as st
 

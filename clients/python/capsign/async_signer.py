@@ -15,8 +15,9 @@ from capsign_wire import channels, unix_socket
 from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
 
 from capsign import channel as wire
-from capsign import green, requests
-from capsign.aiostream import AsyncStream, cancelled
+from capsign import green_threads, requests
+from capsign.agent_socket import AgentSocket
+from capsign.async_stream import AsyncStream, cancelled
 from capsign.batch_scheduler import Answer, Job
 from capsign.call import (
     Ask,
@@ -36,10 +37,9 @@ from capsign.channel import CONNECT_SLICE
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
-from capsign.reach import Way
 from capsign.results import KeyHandle, PublicKey, Resolution, Signature
 from capsign.signer import DEFAULT_TIMEOUT, WINDOW
-from capsign.target import socket_path
+from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent
 from capsign.translate import AgentAwayError, key_handle, public_key
 
@@ -50,10 +50,12 @@ if TYPE_CHECKING:
 class AsyncConnection:
     """What belongs to one event loop: channel, stub, stream."""
 
-    def __init__(self, target: str, way: Way, window: int, book: HandleCache) -> None:
+    def __init__(
+        self, target: str, agent_socket: AgentSocket, window: int, book: HandleCache
+    ) -> None:
         """Raises RuntimeError where no call would ever return."""
-        green.refuse_asyncio()
-        self.way = way
+        green_threads.refuse_asyncio()
+        self.agent_socket = agent_socket
         self.loop = asyncio.get_running_loop()
         self.pid = os.getpid()
         self.channel = channels.aio_insecure(target, wire.OPTIONS)
@@ -63,7 +65,7 @@ class AsyncConnection:
         self.listed: tuple[int, Any] = (0, None)
         self.stream = AsyncStream(
             self.stub,
-            way,
+            agent_socket,
             window,
             lambda response: book.store([key_handle(h) for h in response.handles]),
         )
@@ -128,9 +130,9 @@ class AsyncSigner:
         connect_timeout: float = CONNECT_SLICE,
     ) -> None:
         path = socket_path(socket)
-        self._target, self._way = (
+        self._target, self._agent_socket = (
             unix_socket.target(path),
-            Way(path, requests.seconds(connect_timeout, CONNECT_SLICE)),
+            AgentSocket(path, requests.seconds(connect_timeout, CONNECT_SLICE)),
         )
         self._timeout = timeout
         self._coalesce = coalesce
@@ -326,7 +328,7 @@ class AsyncSigner:
                     self._connections.pop(known, None)
             self._book.forget()
             connection = self._connections[loop] = AsyncConnection(
-                self._target, self._way, self._window, self._book
+                self._target, self._agent_socket, self._window, self._book
             )
         return connection
 
@@ -358,16 +360,16 @@ class AsyncSigner:
 
 
 async def _ask(connection: AsyncConnection, step: Ask) -> Any:
-    way, now = connection.way, clock()
-    if (blocked := way.blocked()) is not None:
+    agent_socket, now = connection.agent_socket, clock()
+    if (blocked := agent_socket.blocked()) is not None:
         return blocked
-    until = way.deadline(step.deadline, now)
+    until = agent_socket.deadline(step.deadline, now)
     try:
         ask = getattr(connection.stub, step.method)
         answer = await ask(step.request, timeout=max(0.001, until - now), wait_for_ready=True)
     except grpc.RpcError as error:
-        return way.failed(error, effect=step.effect, until=until)
-    way.open = True
+        return agent_socket.failed(error, effect=step.effect, until=until)
+    agent_socket.open = True
     return answer
 
 

@@ -8,13 +8,13 @@ from capsign_wire.adapter.v1 import capability_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
-from capsign_agent.handles.rate import RateLimit
+from capsign_agent.handles.rate_limit import RateLimit
 from capsign_agent.handles.rules import Rule
 
 Issued = capability_pb2.IssuedHandle
 
 
-class Held:
+class HeldHandle:
     """A grant as one socket holds it. What renewal changes is replaced as a whole, between two
     calls.
     """

@@ -3,7 +3,7 @@ for, and read in its turn.
 
 gRPC hands over a unary call once its message is there, and by then the memory is taken. So to gRPC
 every method is one that reads its messages itself. What is decided is decided in
-`memory_budget` and `reading`; this is how grpcio is told.
+`memory_budget` and `read_slots`; this is how grpcio is told.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.front.memory_budget import RPC_BYTES, MemoryBudget
 from capsign_agent.front.memory_shares import MemoryShares
-from capsign_agent.front.reading import Reader, Turns
+from capsign_agent.front.read_slots import Reader, ReadSlots
 
 SERVER_OPTIONS = [
     ("grpc.max_receive_message_length", bounds.taken_bytes(bounds.MAX_MESSAGE_BYTES)),
@@ -78,15 +78,15 @@ UNREAD_S = 20.0
 """How long an answer may wait for its reader."""
 
 
-class Inbox(Reader):
+class MessageReader(Reader):
     """The messages of one RPC. Its task alone uses it."""
 
     def __init__(
-        self, context: Any, turns: Turns, socket: str, quiet: Callable[[], bool] | None = None
+        self, context: Any, slots: ReadSlots, socket: str, quiet: Callable[[], bool] | None = None
     ) -> None:
         super().__init__(socket, quiet)
         self._context = context
-        self._turns = turns
+        self._slots = slots
         self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
@@ -98,9 +98,9 @@ class Inbox(Reader):
         """The next message, or `grpc.aio.EOF`. Raises FailureError OVERLOADED if no turn came in
         time, and AbortError once it was told that no whole message did, or that others wait.
         """
-        if not self._turns.ask(self, now := self._loop.time()):
+        if not self._slots.ask(self, now := self._loop.time()):
             self._waiter = self._loop.create_future()
-            self._turns.look(now)
+            self._slots.look(now)
             await self._waiter
         try:
             return await self._context.read()
@@ -116,7 +116,7 @@ class Inbox(Reader):
             self._done()
 
     def _done(self) -> None:
-        self._turns.done(self, self._loop.time())
+        self._slots.done(self, self._loop.time())
 
     def go(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -173,17 +173,17 @@ class RefusedRpcs:
             oldest.cancel()
 
 
-class AdmittingRegistrar:
+class BoundedRegistrar:
     """For one socket and one event loop. Pass it to a generated `add_…_to_server` in place of the
     server (over `lenient`).
     """
 
     def __init__(
-        self, server: Any, memory: MemoryBudget, turns: Turns, leaving: RefusedRpcs, socket: str
+        self, server: Any, memory: MemoryBudget, slots: ReadSlots, leaving: RefusedRpcs, socket: str
     ) -> None:
         self._server = server
         self._memory = memory
-        self._turns = turns
+        self._slots = slots
         self._leaving = leaving
         self._socket = socket
 
@@ -228,7 +228,7 @@ class AdmittingRegistrar:
         at_end_of_call(lambda: self._memory.release(RPC_BYTES))
 
     async def _message(self, context: Any) -> Any:
-        inbox = Inbox(context, self._turns, self._socket)
+        inbox = MessageReader(context, self._slots, self._socket)
         try:
             message = await inbox.next()
         except FailureError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from capsign_agent.sign import questions
-from capsign_agent.sign.questions import AT_ONCE, AT_ONCE_BESIDE_OTHERS, HALF_LIFE_S, Questions
+from capsign_agent.sign import lookup_limit
+from capsign_agent.sign.lookup_limit import AT_ONCE, AT_ONCE_BESIDE_OTHERS, HALF_LIFE_S, LookupLimit
 
 
 class Clock:
@@ -23,13 +23,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def asked(clock: Clock) -> Questions:
-    asked = Questions(clock)
+def asked(clock: Clock) -> LookupLimit:
+    asked = LookupLimit(clock)
     asked.calls("greedy")
     return asked
 
 
-async def begun(asked: Questions, socket: str, count: int) -> list[asyncio.Task[None]]:
+async def begun(asked: LookupLimit, socket: str, count: int) -> list[asyncio.Task[None]]:
     """So many questions, each as far as it comes."""
     tasks = [asyncio.ensure_future(asked.begin(socket)) for _ in range(count)]
     for _ in range(3):
@@ -41,12 +41,12 @@ def under_way(tasks: list[asyncio.Task[None]]) -> int:
     return sum(task.done() and not task.cancelled() for task in tasks)
 
 
-async def test_a_socket_that_is_alone_has_many_questions_under_way(asked: Questions) -> None:
+async def test_a_socket_that_is_alone_has_many_questions_under_way(asked: LookupLimit) -> None:
     assert under_way(await begun(asked, "greedy", 20)) == AT_ONCE
 
 
 async def test_beside_others_it_has_few_and_each_other_its_own(
-    asked: Questions, clock: Clock
+    asked: LookupLimit, clock: Clock
 ) -> None:
     """64 verifications at once on one container's socket left its neighbour a half: eight of them
     were under way on the loop that serves both.
@@ -66,7 +66,7 @@ async def test_beside_others_it_has_few_and_each_other_its_own(
     assert under_way(greedy) == AT_ONCE_BESIDE_OTHERS + 1 + AT_ONCE
 
 
-async def test_a_question_that_is_given_up_leaves_no_trace(asked: Questions) -> None:
+async def test_a_question_that_is_given_up_leaves_no_trace(asked: LookupLimit) -> None:
     asked.calls("victim")
     first, second, third = await begun(asked, "greedy", 3)
     second.cancel()
@@ -90,7 +90,7 @@ async def test_who_costs_the_adapter_more_than_its_part_waits_and_the_others_do_
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    asked = Questions(clock, sleep)
+    asked = LookupLimit(clock, sleep)
     asked.calls("greedy")
     for _ in range(10):
         await asked.ask_adapter("greedy", 1_000)
@@ -99,7 +99,7 @@ async def test_who_costs_the_adapter_more_than_its_part_waits_and_the_others_do_
     await asked.ask_adapter("victim", 500)
     assert not slept
     await asked.ask_adapter("greedy", 1_000)
-    assert slept == [questions.LATER_S]
+    assert slept == [lookup_limit.LATER_S]
     clock.now += 20 * HALF_LIFE_S
     asked.calls("greedy")
     asked.calls("victim")

@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 
-TURNS, FOR_ALL = 8, 3
-"""Turns in all, of which each socket has one of its own and the others are for all; and the fewest
+READ_SLOTS, SHARED_SLOTS = 8, 3
+"""Slots in all, of which each socket has one of its own and the others are for all; and the fewest
 that are for all.
 """
 
@@ -69,17 +69,17 @@ class Reader:
         return MOST_S if self._quiet is None else MOST_IDLE_S
 
 
-class Turns:
+class ReadSlots:
     """For all sockets."""
 
-    def __init__(self, sockets: int, for_all: int) -> None:
-        self.for_all = for_all
-        self._free = self.for_all
+    def __init__(self, sockets: int, shared: int) -> None:
+        self.shared = shared
+        self._free = self.shared
         self._readers: dict[Reader, None] = {}
         self._held: dict[Hashable, int] = {}
-        """Turns by socket."""
+        """Slots by socket."""
         self._waiting: dict[Hashable, deque[Reader]] = {}
-        self.most = sockets + self.for_all
+        self.most = sockets + self.shared
 
     @property
     def contended(self) -> bool:

@@ -8,11 +8,11 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 
-class Gate:
+class CallsInFlight:
     """For one event loop."""
 
     def __init__(self) -> None:
-        self.in_flight = 0
+        self.count = 0
         self._closed = False
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -23,13 +23,13 @@ class Gate:
             raise FailureError(
                 failures_pb2.REASON_DRAINING, "The agent is stopping.", retry_after_ms=500
             )
-        self.in_flight += 1
+        self.count += 1
         self._quiet.clear()
 
     def leave(self) -> None:
         """A call has ended."""
-        self.in_flight -= 1
-        if self.in_flight == 0:
+        self.count -= 1
+        if self.count == 0:
             self._quiet.set()
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 
 
-class HandleChanges:
+class HandleEvents:
     """Changes a registry, and tells of it. For one event loop."""
 
     def __init__(

@@ -15,12 +15,12 @@ from capsign_agent.identity.source import IdentitySource
 from capsign_agent.tasks import Tasks, cancel
 from capsign_agent.timing import Timing
 from capsign_agent.upstream.adapter_calls import AdapterCalls
+from capsign_agent.upstream.connection_generation import ConnectionGeneration
 from capsign_agent.upstream.connections import Connections
-from capsign_agent.upstream.generation import Generation
 from capsign_agent.upstream.streams import SignStream, StreamSetup, streams_of
 
 
-class Changeover:
+class CertificateChangeover:
     """For one event loop."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Changeover:
                 # one that no adapter has accepted yet must not keep out the one that follows it
                 if change is not None:
                     await cancel({change})
-                fresh = Generation(
+                fresh = ConnectionGeneration(
                     self._config,
                     credentials,
                     self._connections.metrics,
@@ -75,7 +75,7 @@ class Changeover:
         if self._stream_tasks.running:
             await asyncio.wait(self._stream_tasks.running, timeout=0.5)
 
-    async def _change(self, fresh: Generation) -> None:
+    async def _change(self, fresh: ConnectionGeneration) -> None:
         """New connections, handles bound to the new key, then the old streams end. No call is lost
         on the way.
 
@@ -96,7 +96,7 @@ class Changeover:
         self._leave_for(fresh)
         self._start_streams()
 
-    async def _first_handles(self, fresh: Generation) -> None:
+    async def _first_handles(self, fresh: ConnectionGeneration) -> None:
         """Handles over the new connections, asked for until an adapter gives them: the store may be
         down just now.
 
@@ -116,9 +116,9 @@ class Changeover:
                 return
             if not self._connections.current.remaining_s(self._timing.certificate_clock()):
                 self._leave_for(fresh)
-            await asyncio.sleep(self._timing.backoff_s(failures))
+            await asyncio.sleep(self._timing.retry_delay_s(failures))
 
-    def _leave_for(self, fresh: Generation) -> None:
+    def _leave_for(self, fresh: ConnectionGeneration) -> None:
         """The old streams take no more work, and end; unary calls go over the new connections."""
         old = self._connections.current
         if old is fresh:
@@ -128,7 +128,9 @@ class Changeover:
         if old.targets:
             self._changes.spawn(self._close(old, self._stream_tasks.running))
 
-    async def _close(self, old: Generation, old_streams: frozenset[asyncio.Task[None]]) -> None:
+    async def _close(
+        self, old: ConnectionGeneration, old_streams: frozenset[asyncio.Task[None]]
+    ) -> None:
         """What is in flight is answered, then the old connections are closed."""
         if old_streams:
             await asyncio.wait(old_streams, timeout=self._timeout_s)

@@ -25,8 +25,8 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.config import Upstream as UpstreamConfig
 from capsign_agent.identity.credentials import Credentials
-from capsign_agent.upstream.line import Line, Stubs
 from capsign_agent.upstream.liveness import Liveness
+from capsign_agent.upstream.replica_connection import ReplicaConnection, Stubs
 
 T = TypeVar("T")
 
@@ -62,15 +62,15 @@ def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
 
 
 class Replica:
-    """One replica: a line for each stream. Unary calls take the first that is connected."""
+    """One replica: a connection for each stream. Unary calls take the first that is connected."""
 
     def __init__(
         self, address: str, config: UpstreamConfig, held: Credentials, metrics: Metrics
     ) -> None:
         self.address = address
         options, dial = channel_options(config), addresses.target(address).dial
-        self.lines = [
-            Line(lambda: channels.aio_secure(dial, held.channel(), options), metrics)
+        self.connections = [
+            ReplicaConnection(lambda: channels.aio_secure(dial, held.channel(), options), metrics)
             for _ in range(config.streams)
         ]
         self.busy = 0
@@ -83,17 +83,18 @@ class Replica:
 
     @property
     def ask(self) -> Stubs:
-        """Where unary calls go. Each line waits by itself before it tries again: after an outage
-        the second may be there seconds before the first.
+        """Where unary calls go. Each connection waits by itself before it tries again: after an
+        outage the second may be there seconds before the first.
         """
-        return next((line for line in self.lines if line.ready), self.lines[0]).ask
+        ready = (connection for connection in self.connections if connection.ready)
+        return next(ready, self.connections[0]).ask
 
     async def close(self) -> None:
         self.liveness.close()
-        await asyncio.gather(*(line.close() for line in self.lines))
+        await asyncio.gather(*(connection.close() for connection in self.connections))
 
 
-class Generation:
+class ConnectionGeneration:
     """The replicas under one set of credentials; without any there are no replicas."""
 
     def __init__(
@@ -226,12 +227,12 @@ class Generation:
     def _says(self) -> str:
         return f"this node's clock says {_moment(self._clock())}"
 
-    def redial(self) -> list[Line]:
-        """Try every replica now, over the first of its lines. Gives these lines."""
-        lines = [target.lines[0] for target in self.targets]
-        for line in lines:
-            line.redial()
-        return lines
+    def redial(self) -> list[ReplicaConnection]:
+        """Try every replica now, over the first of its connections. Gives these connections."""
+        connections = [target.connections[0] for target in self.targets]
+        for connection in connections:
+            connection.redial()
+        return connections
 
     async def close(self) -> None:
         await asyncio.gather(*(target.close() for target in self.targets))

@@ -17,7 +17,7 @@ from capsign_injector.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class InjectionRequest:
     """What is judged and then built."""
 
     pod: Pod
@@ -28,14 +28,14 @@ class Wish:
     """Containers that have a socket since then, in the order of their sockets."""
 
 
-def read(raw: Mapping[str, Any], namespace: str, settings: Settings) -> Wish:
-    """The wish of a labelled pod. Raises Refusal for what is no pod, and for an annotation that is
+def read(raw: Mapping[str, Any], namespace: str, settings: Settings) -> InjectionRequest:
+    """What a labelled pod asks for. Raises Refusal for what is no pod, or for an annotation that is
     wrong or not allowed.
     """
     view = read_pod(raw)
     choices = read_annotations(view.annotations, namespace, settings)
     injected = INJECTED in view.annotations
-    return Wish(view, choices, injected, _holders(view) if injected else ())
+    return InjectionRequest(view, choices, injected, _holders(view) if injected else ())
 
 
 def is_socket_mount(mount: Mount) -> bool:

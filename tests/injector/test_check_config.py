@@ -7,8 +7,8 @@ import json
 import socket
 
 import pytest
+from capsign_injector import check_config
 from capsign_injector import settings as configuration
-from capsign_injector import trial
 from capsign_wire.settings import SettingsError
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from support.ca import Authority
@@ -45,7 +45,7 @@ class Place:
 
     def check(self) -> None:
         tree = {"bundle_file": str(self.bundle), "server": self.server}
-        trial.check(configuration.parse(json.dumps(tree).encode(), "settings.yaml"))
+        check_config.check(configuration.parse(json.dumps(tree).encode(), "settings.yaml"))
 
     def said(self) -> str:
         with pytest.raises(SettingsError) as caught:

@@ -34,7 +34,7 @@ class Stubs:
         self.identity = identity_pb2_grpc.IdentityServiceStub(channel)
 
 
-class Line:
+class ReplicaConnection:
     """For one event loop."""
 
     def __init__(self, dial: Callable[[], grpc.aio.Channel], metrics: Metrics) -> None:

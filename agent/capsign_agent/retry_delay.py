@@ -13,6 +13,6 @@ LEAST_WAIT_S = 1.0
 _BETWEEN_ATTEMPTS = Backoff(0.2, MOST_S)
 
 
-def backoff_s(failures: int) -> float:
+def retry_delay_s(failures: int) -> float:
     """Seconds to wait after so many failures in a row."""
     return _BETWEEN_ATTEMPTS.delay_s(failures)

@@ -18,7 +18,7 @@ from capsign_injector.certificate.keeper import CertificateKeeper
 from capsign_injector.certificate.tls import ServingTls
 from capsign_injector.serve.connections import Connections
 from capsign_injector.serve.health import MAX_CONNECTIONS, Health
-from capsign_injector.serve.listening import affordable
+from capsign_injector.serve.listeners import affordable
 from capsign_injector.serve.metrics import Metrics
 from capsign_injector.serve.webhook import NotAReviewError, NoTrustBundleError, Webhook
 from capsign_injector.server_settings import address

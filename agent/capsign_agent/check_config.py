@@ -16,13 +16,13 @@ from capsign_wire.settings import SettingsError
 from capsign_agent.config import Config
 from capsign_agent.front import sockets
 from capsign_agent.front.sockets import SocketError
-from capsign_agent.identity import choose
+from capsign_agent.identity import configured_source
 from capsign_agent.journal.directory import JournalError, look_at
 
 
 def check(config: Config, clock: Callable[[], float] = time.time) -> None:
     """Raises SettingsError with a sentence that names the key or path, and the fix."""
-    choose.check(config, clock())
+    configured_source.check(config, clock())
     try:
         for one in config.sockets:
             sockets.look_at(one.path, int(one.directory_mode, 8))

@@ -11,7 +11,7 @@ from capsign_wire.settings import SettingsError
 from capsign_injector.certificate import mounted
 from capsign_injector.certificate.cluster import Cluster, ClusterError
 from capsign_injector.certificate.tls import ServingTls
-from capsign_injector.serve.listening import listening
+from capsign_injector.serve.listeners import listening
 from capsign_injector.server_settings import Server, address
 from capsign_injector.settings import Settings
 from capsign_injector.watched_files import FileError
