@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from capsign_adapter.config import Config as AdapterConfig
 from capsign_agent.config import Config as AgentConfig
+from capsign_agent.timing import USUAL
 from capsign_injector.server_settings import Server as InjectorServer
 from capsign_wire.adapter.v1 import (
     admin_pb2,
@@ -152,7 +153,11 @@ def _constant(process: str, name: str) -> Any:
 
 
 def _default(process: str, name: str) -> Any:
-    """The default of a setting. Raises KeyError if there is none of that name."""
+    """The default of a setting, or of the agent's timing. Raises KeyError if there is none of that
+    name.
+    """
+    if name.startswith("timing."):
+        return getattr(USUAL, name.removeprefix("timing."))
     if process == "Injector":
         kind, path = InjectorServer, name.removeprefix("server.").split(".")
     else:
