@@ -1,9 +1,8 @@
-"""May this handle sign this way, now? The one decision of the signing path, pure: everything it
-weighs is an argument.
+"""Decides whether a handle may sign in a context with an algorithm now. Pure: everything that it
+depends on is an argument.
 
-Four authorities are asked and the least of them holds: what was revoked, what the handle says, what
-the policy says by now, and what the agent narrowed. The caller's word counts only where all of them
-leave a choice.
+Four sources limit a handle, and the strictest holds: revocations, the handle itself, the policy in
+force, and what the agent narrowed. The caller chooses only what all of them leave open.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from capsign_adapter.model.lifecycle import HandleState, handle_state
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A use of a handle with every value settled, as the handle's narrowing blocks see it.
+    """A use of a handle with every value determined, as the handle's narrowing blocks see it.
     `algorithm` is the table's name.
     """
 
@@ -48,7 +47,7 @@ class Handle(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Allowed, with the context's values settled. `transcript` is empty or 32 bytes.
+    """An allowed use, with the context's values determined. `transcript` is empty or 32 bytes.
 
     The limits are the stricter of handle and policy: `min_custody` a CustodyClass, the others 0 for
     no limit.
@@ -63,8 +62,8 @@ class Admitted:
     burst: int
     max_uses: int
     expires_ms: int
-    """When this stops being so without any other change: the handle's expiry, or the policy's
-    shorter life for it.
+    """When it is no longer allowed, even if nothing else changes: the handle's expiry, or earlier
+    by the policy.
     """
 
 
@@ -80,8 +79,8 @@ def admit(
     """Decide. Raises FailureError HANDLE_REVOKED, HANDLE_EXPIRED, PURPOSE_-, ALGORITHM_- or
     CONTEXT_NOT_ALLOWED.
 
-    `now_ms` is the adapter's clock; `skew_ms` forgives a handle minted by a replica whose clock is
-    ahead. It never lengthens a life.
+    `now_ms` is the adapter's clock. `skew_ms` allows a handle that was minted by a replica whose
+    clock is ahead; it never prolongs a handle.
     """
     capability = handle.capability
     grant = in_force(capability, policy, revoked, now_ms, skew_ms)
@@ -108,7 +107,7 @@ def admit(
 def in_force(
     capability: Capability, policy: Policy, revoked: RevocationIndex, now_ms: int, skew_ms: int
 ) -> Grant:
-    """The grant of this handle, if the handle may be used for anything now.
+    """Returns the grant of this handle, if the handle may be used for anything now.
 
     Raises FailureError HANDLE_REVOKED, HANDLE_EXPIRED or PURPOSE_NOT_ALLOWED.
     """
@@ -213,8 +212,8 @@ def _names(algorithms: frozenset[int]) -> str:
 def _common(
     minted: tuple[ProtocolRule, ...], now: tuple[ProtocolRule, ...]
 ) -> tuple[ProtocolRule, ...]:
-    """What both rules allow. They are the same object or equal unless the policy changed since the
-    handle was minted.
+    """Returns what both rules allow. They are equal unless the policy changed since the handle was
+    minted.
     """
     if minted == now:
         return minted
@@ -231,5 +230,5 @@ def _common(
 
 
 def _stricter(one: int, other: int) -> int:
-    """The smaller of two limits, where 0 is no limit."""
+    """Returns the smaller of two limits, where 0 is no limit."""
     return min(one or other, other or one)

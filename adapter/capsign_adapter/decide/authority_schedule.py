@@ -1,9 +1,9 @@
-"""The life of the certificate authorities: which one signs, which are trusted, and what is due.
-Pure: rows and the time come in.
+"""The schedule of the certificate authorities: which one signs, which are trusted, and which step
+is due. Pure: rows and the time are arguments.
 
 An authority is published before it signs, and stays trusted until the last certificate that it
-signed is over. So whoever holds a bundle that is not older than the propagation time can verify
-every certificate that is valid now.
+signed has expired. So whoever holds a trust bundle that is not older than the propagation time can
+verify every certificate that is valid now.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.lifecycle import AuthorityState
 
 MAX_CLOCK_SKEW_MS = 60_000
-"""How much clocks may differ, at most: certificates begin that much in the past, and an authority
-goes that much later.
+"""Most that clocks may differ: certificates begin this much in the past, and an authority is
+retired this much later.
 """
 
 MAX_POLL_MS = 10_000
 MIN_POLL_MS = 100
 
 STEPS_OF_A_PROMISE = 4
-"""In how many steps a certificate's life is promised ahead: the store is written that often in one,
-however many are issued.
+"""The time until which an authority may sign is written to the store in advance, in steps of this
+fraction of a certificate's life: so many writes in one such life, however many are issued.
 """
 
 PREPARE_AT = (2, 3)
 """Fraction of an authority's life after which its successor is prepared."""
 
 MOST_TRUSTED = 8
-"""What a TrustBundle holds at most (identity.proto)."""
+"""Most authorities in a TrustBundle (identity.proto)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How long things live, in milliseconds: a certificate, an authority, and a bundle on its way
-    to everybody.
+    """Milliseconds: the life of a certificate, the life of an authority, and the time until a new
+    trust bundle has reached everybody.
     """
 
     svid_ms: int
@@ -47,24 +47,24 @@ class Lifetimes:
 
     @property
     def clock_skew_ms(self) -> int:
-        """What clocks are forgiven."""
+        """How much clocks may differ."""
         return min(MAX_CLOCK_SKEW_MS, self.svid_ms)
 
     @property
     def step_ms(self) -> int:
-        """How much further than needed a promise reaches."""
+        """How far beyond the present need `promise_for` reaches."""
         return max(1, self.svid_ms // STEPS_OF_A_PROMISE)
 
     @property
     def poll_ms(self) -> int:
-        """How often a replica sees what the others did; twice that is allowed for until a bundle is
+        """How often a replica reads the rows. A new bundle may take twice that longer to be
         everywhere.
         """
         return min(MAX_POLL_MS, max(MIN_POLL_MS, self.propagation_ms // 20))
 
     @property
     def activation_delay_ms(self) -> int:
-        """From the making of an authority until it may sign."""
+        """Time from the creation of an authority until it may sign."""
         return self.propagation_ms + 2 * self.poll_ms
 
     @property
@@ -78,7 +78,7 @@ class Lifetimes:
 
 
 class Action(Enum):
-    """What is to be done next."""
+    """What a step does."""
 
     PREPARE = "prepare"
     ACTIVATE = "activate"
@@ -87,8 +87,8 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do: `row` is the authority that moves, None for one that is to be made. `at_ms`
-    is when it is due.
+    """One step. `row` is the authority that moves, None for one that is to be made; `at_ms` is when
+    it is due.
     """
 
     action: Action
@@ -97,7 +97,7 @@ class Step:
 
 
 def trusted(rows: Iterable[AuthorityRow]) -> tuple[AuthorityRow, ...]:
-    """The authorities to trust, oldest first."""
+    """Returns the authorities to trust, oldest first."""
     return tuple(
         sorted(
             (row for row in rows if row.state != AuthorityState.RETIRED),
@@ -107,21 +107,23 @@ def trusted(rows: Iterable[AuthorityRow]) -> tuple[AuthorityRow, ...]:
 
 
 def sequence(rows: Sequence[AuthorityRow]) -> int:
-    """The number of the bundle: every authority that came and every one that went counts. Rows are
-    never deleted.
+    """Returns the sequence number of the trust bundle. It rises with every authority that is added
+    and with every one that is retired; rows are never deleted.
     """
     return len(rows) + sum(row.state == AuthorityState.RETIRED for row in rows)
 
 
 def signing(rows: Iterable[AuthorityRow], now_ms: int) -> AuthorityRow | None:
-    """The authority that signs now: the newest active one, unless its certificate is over."""
+    """Returns the authority that signs now: the newest active one, unless its certificate has
+    expired.
+    """
     newest = _newest_active(rows)
     return newest if newest is not None and now_ms < newest.expires_ms else None
 
 
 def validity(row: AuthorityRow, lifetimes: Lifetimes, now_ms: int) -> tuple[int, int]:
-    """From when to when a certificate that this authority signs now is valid. Whole seconds, as
-    X.509 has them; never longer than the authority's own.
+    """Returns begin and end of a certificate that this authority signs now, in milliseconds. They
+    are whole seconds, as in X.509, and never later than the authority's own end.
     """
     return (now_ms - lifetimes.clock_skew_ms) // 1000 * 1000, min(
         now_ms + lifetimes.svid_ms, row.expires_ms
@@ -129,8 +131,8 @@ def validity(row: AuthorityRow, lifetimes: Lifetimes, now_ms: int) -> tuple[int,
 
 
 def promise_for(row: AuthorityRow, lifetimes: Lifetimes, not_after_ms: int) -> int | None:
-    """What must be promised before a certificate that ends then is signed; None if the present
-    promise covers it.
+    """Returns the time until which the authority must be recorded as signing, before it signs a
+    certificate that ends at `not_after_ms`; None if what is recorded already covers it.
     """
     return (
         None
@@ -140,16 +142,16 @@ def promise_for(row: AuthorityRow, lifetimes: Lifetimes, not_after_ms: int) -> i
 
 
 def under_way(rows: Iterable[AuthorityRow]) -> bool:
-    """Whether one authority is following another right now."""
+    """Whether a change of authority is under way."""
     return len(trusted(rows)) > 1
 
 
 def next_step(rows: Sequence[AuthorityRow], lifetimes: Lifetimes, now_ms: int) -> Step | None:
-    """What happens next, maybe only later; None where there is no authority at all, which is never
-    made by itself.
+    """Returns the next step, which may be due only later; None if there is no authority: the first
+    is never made automatically.
 
-    If none can sign any more (the deployment was off for too long), no certificate is left that
-    overlap could keep valid, and the successor signs from the next look on.
+    If no authority can sign any more (the deployment was off for too long), no certificate is left
+    that an overlap could keep valid, so the successor signs as soon as it is made.
     """
     prepared = next((row for row in rows if row.state == AuthorityState.PREPARED), None)
     newest = _newest_active(rows)
@@ -170,16 +172,16 @@ def next_step(rows: Sequence[AuthorityRow], lifetimes: Lifetimes, now_ms: int) -
 
 
 def due(rows: Sequence[AuthorityRow], lifetimes: Lifetimes, now_ms: int) -> Step | None:
-    """What is to be done now, one step at a time; None if nothing is."""
+    """Returns the step that is due now, or None."""
     step = next_step(rows, lifetimes, now_ms)
     return step if step is not None and step.at_ms <= now_ms else None
 
 
 def timeline(rows: Sequence[AuthorityRow], lifetimes: Lifetimes) -> list[Step]:
-    """What is still to come, if nobody does anything, in order; times are the earliest ones.
+    """Returns the steps to come in order, if nobody intervenes, with their earliest times.
 
-    The one that signs now signs until its successor does, and is trusted for a certificate's life
-    longer.
+    The authority that signs now signs until its successor does, and is trusted for another life of
+    a certificate.
     """
     steps: list[Step] = []
     newest = _newest_active(rows)

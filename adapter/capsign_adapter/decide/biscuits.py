@@ -104,8 +104,7 @@ class Mint:
 
 
 class Verified:
-    """A token that this adapter's mint made, in the hands of its holder. Safe to share between
-    threads.
+    """A verified token of this adapter's mint. Safe for any thread.
 
     `expires_ms` is the capability's expiry or an earlier one to which the agent narrowed the token.
     """
@@ -120,7 +119,7 @@ class Verified:
 
     @property
     def narrowed(self) -> bool:
-        """Whether something was appended. Such a token is not renewed: the new one would not be
+        """Whether blocks were appended. Such a token is not renewed, since the new one would not be
         narrowed.
         """
         return bool(self._biscuit.block_count() > 1)
@@ -148,9 +147,8 @@ class Verified:
         """Raise FailureError unless the token's checks, minted and appended, all allow this
         operation.
 
-        A verdict is remembered: the vocabulary knows no statement that allows later what it forbids
-        now, and the one that forbids later what it allows now is the expiry, which is compared each
-        time.
+        Verdicts are cached: no statement of the vocabulary allows later what it forbids now. The
+        only one that forbids later what it allows now is the expiry, which is compared each time.
         """
         self._check_narrowed_life(now_ms)
         if operation in self.allowed:
@@ -195,18 +193,18 @@ class Verifier:
     def verify(
         self, token: bytes, workload: str, cert_key_hash: bytes, now_ms: int, skew_ms: int
     ) -> Verified:
-        """The handle in this token, presented by this peer.
+        """Returns the handle in this token, presented by this peer.
 
-        Raises FailureError HANDLE_FORGED (not of this mint, altered, or narrowed in unknown words),
-        HANDLE_STOLEN (ours, but another's), HANDLE_EXPIRED, INPUT_TOO_LARGE.
+        Raises FailureError HANDLE_FORGED (not of this mint, altered, or narrowed with unknown
+        statements), HANDLE_STOLEN (bound to another peer), HANDLE_EXPIRED, INPUT_TOO_LARGE.
         """
         verified = self.read(token)
         verified.check_presented(workload, cert_key_hash, now_ms, skew_ms)
         return verified
 
     def read(self, token: bytes) -> Verified:
-        """The handle in this token, whoever presents it. Raises FailureError HANDLE_FORGED or
-        INPUT_TOO_LARGE.
+        """Returns the handle in this token, whoever presents it. Raises FailureError HANDLE_FORGED
+        or INPUT_TOO_LARGE.
         """
         if len(token) > MAX_TOKEN_BYTES:
             raise FailureError(
@@ -278,8 +276,8 @@ def _too_large(detail: str) -> FailureError:
 
 
 def _ours(read: Callable[[], T]) -> T:
-    """Run a step of reading a token; whatever goes wrong with it means that our mint did not make
-    it.
+    """Run a step of reading a token. Any error means that this mint did not make it:
+    HANDLE_FORGED.
     """
     try:
         return read()

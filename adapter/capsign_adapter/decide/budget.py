@@ -1,9 +1,10 @@
-"""What a workload and a tenant may have computed for them, other than signatures, each second.
+"""CPU budgets: how much may be computed each second for a workload and for a tenant, other than
+signatures.
 
-Signatures have their grant's rate and take turns (`sign/fair_scheduler.py`). All else that somebody
-can ask for costs as well: verifying a handle that is none, minting handles, deriving keys,
-refusing, looking things up. It is charged here by its cost, before it is done. Pods draw on their
-workload's budget and workloads on their tenant's, and none of them can use up what it shares.
+Signatures have the rate of their grant and turns (`sign/fair_scheduler.py`). Everything else costs
+as well: verifying invalid handles, minting handles, deriving keys, refusing, look-ups. It is
+charged here by its cost before it is done. Pods draw on the budget of their workload and workloads
+on that of their tenant; none of them can use up what it shares.
 """
 
 from __future__ import annotations
@@ -16,31 +17,35 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 
 SECONDS_AT_ONCE = 5
-"""After a pause, as much as in so many seconds: a Deployment whose pods all start at the same
-time.
+"""Burst: as much at once as the budget gives in this many seconds. Needed when all pods of a
+Deployment start at the same time.
 """
 
 WORK = "*work"
-"""Name of a bucket; no grant can be called so."""
+"""Name of a bucket; no grant can have it."""
 
 A_TENANT = 2
-"""A tenant may have so many times what one of its workloads may."""
+"""Budget of a tenant, as a multiple of that of one workload."""
 
 
 class Budget:
-    """Safe to share between threads. `rates` are this one's own: they count microseconds."""
+    """Safe for any thread. `rates` must not be shared with others: these buckets count
+    microseconds.
+    """
 
     def __init__(self, policy: Policy, rates: Buckets, us_per_second: int) -> None:
-        """`us_per_second` is what one workload may use of a CPU each second; 0 is no limit."""
+        """`us_per_second`: microseconds of a CPU that one workload may use each second; 0 is no
+        limit.
+        """
         self._policy = policy
         self._rates = rates
         self._workload = us_per_second
         self._tenant = us_per_second * A_TENANT
 
     def charge(self, peer: Peer, cost_us: int) -> None:
-        """Before the work. Raises UsedUpError, and then nothing was charged.
+        """Charge work before it is done. Raises UsedUpError, and charges nothing then.
 
-        Who has a role is not charged: people are few, and a responder must get through.
+        Identities with a role are not charged: they are few, and a responder must get through.
         """
         if self._policy.roles_of(peer.spiffe_id):
             return
@@ -59,7 +64,7 @@ class Budget:
 
 
 class UsedUpError(FailureError):
-    """RATE_LIMITED, because a budget is used up."""
+    """FailureError RATE_LIMITED for an exhausted budget."""
 
     def __init__(self, whose: str, wait_ms: int) -> None:
         sentence = (

@@ -1,9 +1,9 @@
-"""What a handle says: one workload may sign with one key, for one purpose, in these contexts, with
-these algorithms, until then.
+"""What a handle states: one workload may sign with one key, for one purpose, in certain contexts,
+with certain algorithms, until it expires.
 
-A capability is minted from a grant of the policy and travels inside a Biscuit token
-(`biscuits.py`). It is a ceiling: the agent may narrow it, the policy may have narrowed since, and
-the least of all of them holds (`admission.py`).
+A capability is minted from a grant of the policy and is carried in a Biscuit token (`biscuits.py`).
+It is an upper bound: the agent may narrow it, the policy may have become stricter, and the
+strictest holds (`admission.py`).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What each kind of work costs the adapter, before it is done: the one table, in microseconds of
-one CPU.
+"""The table of what each kind of work costs the adapter, in microseconds of one CPU, known before
+the work is done.
 
 The figures were measured on one machine and are rounded up. Only their ratios matter: they are
 compared with shares of one CPU (`budget.py`) and of turns (`sign/fair_scheduler.py`). A cost is
@@ -20,17 +20,17 @@ CALL = 400
 """A unary call, from its headers to its answer, without what it asks for."""
 
 BATCH, GROUP, ITEM = 300, 40, 6
-"""To read a batch and to answer it; each of its groups; each of its items."""
+"""Reading and answering a batch; each of its groups; each of its items."""
 
 REFUSAL = 30
-"""To refuse an item, and to record it as long as the rate of records lasts."""
+"""Refusing an item and recording it."""
 
 VERIFY = 250
-"""A handle of the usual length that was not seen lately: one signature, and its facts read."""
+"""Verifying a handle of usual length that is not in the cache: one signature, and its facts."""
 
 VERIFY_BYTE = 0.75
-"""Each byte of a handle beyond USUAL: an agent appends blocks, and each is a signature and a check
-more.
+"""Each byte of a handle beyond USUAL: every block that an agent appends is another signature and
+check.
 """
 
 USUAL = 600
@@ -40,31 +40,31 @@ MINT = 250
 """A new handle."""
 
 DERIVE = 400
-"""A subkey that is not held: one call of the token, and the import of a key."""
+"""Deriving a subkey that is not in the cache: one call of the token, and the import of a key."""
 
 ATTEST = 600
-"""An attestation that is not held: a signature in the token."""
+"""Making an attestation that is not in the cache: a signature in the token."""
 
 RECORD = 60
 """A leaf and a row."""
 
 READ = 150
-"""A look into the store for one thing."""
+"""One read of the store."""
 
 CHECKPOINT = 800
 """A checkpoint of a log that has grown: a signature in the token, and a row."""
 
 KIB = 3
-"""A KiB to hash or to parse."""
+"""Hashing or parsing a KiB."""
 
 AUDIT_BYTE = 0.02
 """A byte of an agent's batch: parsed, hashed and stored."""
 
 AUDIT_RECORD = 2
-"""A record of it: held against its bounds and its canonical form."""
+"""A record of it: checked against its bounds and canonical form."""
 
 REVIEW = 2_000
-"""What the cluster is asked about one pod: it waits there more than it computes here."""
+"""Asking the cluster about one pod. Most of it is waiting, which costs no CPU here."""
 
 _IN_MEMORY: Mapping[int, int] = {
     number: row.derived.cost_us for number, row in TABLE.items() if row.derived is not None
@@ -78,41 +78,40 @@ _DEAREST = max(*_IN_MEMORY.values(), *_IN_TOKEN.values())
 
 
 def signature(algorithm: int, custody: int, size: int = 0) -> int:
-    """One signature over so many bytes."""
+    """Returns the cost of one signature over `size` bytes."""
     table = _IN_MEMORY if custody == algorithms.CUSTODY_CLASS_ADAPTER_MEMORY else _IN_TOKEN
     return table.get(algorithm, _DEAREST) + (size >> 10) * KIB
 
 
 def verification(size: int) -> int:
-    """To verify a handle of so many bytes that was not seen lately."""
+    """Returns the cost of verifying a handle of `size` bytes that is not in the cache."""
     return VERIFY + int(max(0, size - USUAL) * VERIFY_BYTE)
 
 
 def refusals(items: int) -> int:
-    """To refuse so many items of one group, and to record it."""
+    """Returns the cost of refusing items of one group and recording it."""
     return GROUP + items * REFUSAL
 
 
 def first_use(attested: bool) -> int:
-    """To have the key of a context that was not used lately."""
+    """Returns the cost of a context's key that is not in the cache."""
     return DERIVE + (ATTEST if attested else 0)
 
 
 def issue(grants: int) -> int:
-    """Handles for so many grants."""
+    """Returns the cost of issuing handles for this many grants."""
     return grants * MINT
 
 
 def records(count: int) -> int:
-    """To look at so many records of an agent's batch."""
+    """Returns the cost of checking this many records of an agent's batch."""
     return count * AUDIT_RECORD
 
 
 def of_call(method: str, request: Any) -> int:
-    """What a unary call costs beside what `verification`, `issue` and `first_use` count, once it is
-    known what there is to do.
-
-    Raises KeyError for a method without a price.
+    """Returns the cost of a unary call. `verification`, `issue` and `first_use` are charged in
+    addition, once it is known whether they are needed. Raises KeyError for a method without a
+    price.
     """
     return CALL + _CALLS[method](request)
 

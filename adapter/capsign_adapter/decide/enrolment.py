@@ -1,9 +1,8 @@
-"""Who may have a certificate: from what the cluster says about a token and its pod to a SPIFFE ID,
-or a refusal.
+"""Decides who gets a certificate: from what the cluster says about a token and its pod to a SPIFFE
+ID, or a refusal. Pure.
 
-The token's own content is never read here or anywhere: what counts is what the cluster's
-TokenReview made of it. The steps are separate functions because the cluster is asked between them;
-`enrol.enrolment` calls them in this order.
+The token's own content is never read, only the cluster's TokenReview of it. The steps are separate
+functions because the cluster is asked between them; `enrol.enrolment` calls them in this order.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ second or two after it has started the first container.
 """
 
 REVOKED_WAIT_MS = 60_000
-"""When to ask again after a revocation: nothing takes one back, and each of these refusals is a
+"""When to ask again after a revocation, milliseconds. Long, since each of these refusals writes a
 leaf.
 """
 
@@ -121,7 +120,7 @@ def spiffe_id_of(trust_domain: str, bearer: Bearer) -> str:
 
 
 def named(policy: Policy, spiffe_id: str) -> bool:
-    """Whether policy says anything about this identity: a grant or a role."""
+    """Whether policy names this identity in a grant or a role."""
     return bool(policy.grants_of(spiffe_id) or policy.roles_of(spiffe_id))
 
 
@@ -135,7 +134,7 @@ def demand_named(policy: Policy, spiffe_id: str) -> None:
 
 
 def demand_not_revoked(policy: Policy, revoked: RevocationIndex, spiffe_id: str) -> None:
-    """Raises FailureError HANDLE_REVOKED for a workload that was withdrawn whole: a certificate
+    """Raises FailureError HANDLE_REVOKED for a workload that was revoked as a whole: a certificate
     would outlive its handles.
     """
     found = revoked.of_identity(spiffe_id, administers=bool(policy.roles_of(spiffe_id)))
@@ -196,8 +195,8 @@ def demand_live(bearer: Bearer, pod: PodFacts | None, now_ms: int) -> PodFacts:
 
 
 def demand_sender(pod: PodFacts, address: Address | None) -> None:
-    """The connection comes from the pod. Raises FailureError SERVICE_TOKEN_MISPLACED, or
-    CLUSTER_UNAVAILABLE: not known yet.
+    """Raises FailureError SERVICE_TOKEN_MISPLACED unless the connection comes from the pod, and
+    CLUSTER_UNAVAILABLE if its address is not known yet.
     """
     own = {plain(each) for each in pod.addresses}
     if not own:
@@ -229,9 +228,9 @@ def demand_own_name(names: Sequence[str], spiffe_id: str) -> None:
 
 
 def plain(address: Address) -> Address:
-    """One spelling: an IPv4 address that arrived in IPv6 dress is the IPv4 address, whether a
-    socket for both families dresses it (RFC 4291 2.5.5.2) or a translator on the way, in the prefix
-    that is nobody else's (RFC 6052 2.1); zones do not count.
+    """Returns the canonical form of an address. An IPv4 address that is mapped into IPv6, by a
+    socket for both families (RFC 4291 2.5.5.2) or by a translator with the well-known prefix (RFC
+    6052 2.1), becomes the IPv4 address; zones are dropped.
     """
     if isinstance(address, IPv4Address):
         return address

@@ -1,10 +1,10 @@
-"""How many bytes of evidence a workload may cause in a day: what it writes is kept, and a disk is
-not.
+"""Quota of the bytes of evidence that a workload may cause in a day, since evidence is never
+deleted.
 
-Signatures have their grant's rate, so by default only what else somebody can have written is
-bounded: refusals, intents that are closed as never sent, records of agents. An agent reports each
-signature, so each signature pays for its report. The bound for everything together is for whoever
-knows what a workload signs in a day.
+Signatures have the rate of their grant, so by default only other evidence is bounded: refusals,
+intents that are closed as never sent, records of agents. An agent reports each signature, so each
+signature adds the size of its report to this quota. The quota for everything together is for
+operators who know what a workload signs in a day.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ DAY_S = 86_400
 MIB = 1024 * 1024
 
 REFUSAL_BYTES = 700
-"""A leaf, a row and their places in the indices."""
+"""A leaf, a row and their index entries."""
 
 SIGNATURE_BYTES = 800
-"""The same with a signature; a long one comes on top of it."""
+"""The same with a signature; long signatures take more."""
 
 REPORT_BYTES = 1024
-"""What the records of an agent about one signature take at most, alone in their batch."""
+"""Most bytes of an agent's records about one signature, alone in their batch."""
 
 OTHER, ALL = "*evidence", "*all evidence"
-"""Names of buckets; no grant can be called so."""
+"""Names of buckets; no grant can have them."""
 
 
 class EvidenceQuota:
-    """Safe to share between threads. `rates` are this one's own: they count bytes."""
+    """Safe for any thread. `rates` must not be shared with others: these buckets count bytes."""
 
     def __init__(
         self,
@@ -43,18 +43,16 @@ class EvidenceQuota:
         all_mib: int = 0,
         count: Callable[[str, int], None] = lambda _kind, _size: None,
     ) -> None:
-        """MiB a day for one workload; 0 is no bound. `count` is told what is written, by kind and
-        bytes.
+        """MiB a day for one workload; 0 is no bound. `count` gets the kind and bytes of what is
+        written.
         """
         self._rates = rates
         self._other, self._all = other_mib * MIB, all_mib * MIB
         self._count = count
 
     def reserve(self, peer: Peer, size: int) -> None:
-        """Before so many bytes are written that are no signature; then `wrote` or `free` says what
-        came of it.
-
-        Raises FailureError RATE_LIMITED, and then nothing was reserved.
+        """Reserve bytes before evidence other than signatures is written; call `wrote` or `free`
+        afterwards. Raises FailureError RATE_LIMITED, and reserves nothing then.
         """
         self._spend(peer, OTHER, self._other, size)
         try:
@@ -64,27 +62,31 @@ class EvidenceQuota:
             raise
 
     def wrote(self, kind: str, size: int) -> None:
-        """What was reserved was written, for that kind of evidence."""
+        """Count reserved bytes as written, for that kind of evidence."""
         self._count(kind, size)
 
     def free(self, peer: Peer, size: int) -> None:
-        """What was reserved was not written: who tries again while a store is away must not pay for
-        each try.
+        """Give back reserved bytes that were not written, so that retries while a store is away
+        cost nothing.
         """
         self._give_back(peer, OTHER, self._other, size)
         self._give_back(peer, ALL, self._all, size)
 
     def sign(self, peer: Peer, signatures: int) -> None:
-        """Before so many signatures are made. Raises FailureError RATE_LIMITED."""
+        """Reserve the bytes of signatures before they are made. Raises FailureError
+        RATE_LIMITED.
+        """
         if self._all:
             self._spend(peer, ALL, self._all, signatures * SIGNATURE_BYTES)
 
     def unmade(self, peer: Peer, signatures: int) -> None:
-        """So many of those were not written after all."""
+        """Give back the bytes of signatures that were not written."""
         self._give_back(peer, ALL, self._all, signatures * SIGNATURE_BYTES)
 
     def signed(self, peer: Peer, signatures: int, size: int) -> None:
-        """So many were written, in so many bytes: the agent will report each."""
+        """Count signatures as written, in `size` bytes, and allow for the agent's report of
+        each.
+        """
         self._give_back(peer, OTHER, self._other, signatures * REPORT_BYTES)
         self._count("signed", size)
 

@@ -1,10 +1,10 @@
-"""Who of those that share a rate has had more of it lately than an equal part. Pure: time is an
-argument.
+"""Which of the members that share a rate have had more than an equal part of it lately. Pure: time
+is an argument.
 
-The pods of a Deployment share the rate of its grant, and the workloads of a tenant share what the
-tenant may cause. One that takes whatever is there must leave the others theirs, and one that is
-alone must have it all. So nobody has a fixed part: it is remembered who used how much lately, and
-from whoever is above an equal part a piece is kept back; see `rate.Buckets`.
+The pods of a Deployment share the rate of its grant, and the workloads of a tenant share its
+budget. A greedy member must leave the others theirs, and one that is alone must get everything. So
+nobody has a fixed part: recent use is remembered, and a part of the rate is withheld from members
+above an equal part; see `rate.Buckets`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 HALF_LIFE_MS = 5_000
-"""After this long a use counts half, and who has not asked for twice as long is no longer one of
-those that share.
+"""After this time a use counts half. A member that has not asked for twice as long no longer counts
+among those that share.
 """
 
 MOST = 1024
-"""Most members remembered of one rate; who asked longest ago is forgotten first."""
+"""Most members remembered of one rate; the one that asked longest ago is dropped first."""
 
 Member = str | bytes
 
@@ -33,12 +33,12 @@ class FairShare:
     """The members of one rate. Not safe to share between threads by itself."""
 
     turned_ms: int
-    """When everything was halved last."""
+    """When all uses were halved last, milliseconds."""
     seen: dict[Member, Seen] = field(default_factory=dict)
     total: int = 0
 
     def asks(self, member: Member, now_ms: int) -> bool:
-        """Note that this member asks; whether it has had more than its part."""
+        """Record that this member asks. Returns whether it has had more than an equal part."""
         self._turn(now_ms)
         seen = self.seen.pop(member, None) or Seen(0, now_ms)
         seen.at_ms = now_ms
@@ -49,7 +49,7 @@ class FairShare:
         return seen.used * len(self.seen) > self.total
 
     def uses(self, member: Member, count: int) -> None:
-        """Note what the member that asked just now was given; below 0: what it gave back."""
+        """Record what the member that asked just now was given; a negative count gives back."""
         seen = self.seen[member]
         count = max(count, -seen.used)
         seen.used += count

@@ -1,9 +1,9 @@
-"""Handles that were verified, kept by the SHA-256 of their token so that a signature costs no
+"""Cache of verified handles by the SHA-256 of their token, so that a signature costs no
 verification.
 
-Only what a token *is* is remembered: a handle of ours, or none. Who presents it, whether its life
-is over and whether it was revoked are asked each time. So whoever sends the same token again, good,
-forged, stolen or expired, makes nobody verify it again.
+It holds only what a token *is*: a handle of this mint, or none. Who presents it, whether it has
+expired and whether it was revoked are checked each time. So no token, valid, forged, stolen or
+expired, is verified again while it is in the cache.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from capsign_adapter.decide import cost
 from capsign_adapter.decide.biscuits import Verified, Verifier
 
 CAPACITY = 4096
-"""Most handles kept; about 12 KiB each. The least recently used goes first."""
+"""Most handles kept, about 12 KiB each. The least recently used is dropped first."""
 
 REFUSED_CAPACITY = 16_384
-"""Most tokens kept that are none of ours; about 400 bytes each."""
+"""Most invalid tokens kept, about 400 bytes each."""
 
 _FINAL = frozenset({failures_pb2.REASON_HANDLE_FORGED, failures_pb2.REASON_INPUT_TOO_LARGE})
-"""Reasons that say what a token is; others say how things are at the moment."""
+"""Reasons that hold for a token for ever; others may be different next time."""
 
 T = TypeVar("T")
 
 
 def _free(_: int) -> None:
-    """For those who are not charged."""
+    """The charge of callers that are not charged."""
 
 
 class HandleCache:
-    """A bounded cache in front of a verifier. Safe to share between threads."""
+    """A bounded cache in front of a verifier. Safe for any thread."""
 
     def __init__(
         self, verifier: Verifier, capacity: int = CAPACITY, refused_capacity: int = REFUSED_CAPACITY
@@ -59,8 +59,8 @@ class HandleCache:
         skew_ms: int,
         charge: Callable[[int], None] = _free,
     ) -> Verified:
-        """As `Verifier.verify`. `charge` gets what it costs, microseconds, before it is done; what
-        it raises passes.
+        """As `Verifier.verify`. `charge` gets the cost of a verification, microseconds, before it
+        is done; what it raises is passed on.
         """
         name = hashlib.sha256(token).digest()
         with self._lock:
@@ -75,7 +75,7 @@ class HandleCache:
         return found
 
     def clear(self) -> None:
-        """Forget everything: the revocation epoch, the policy or the mint key changed."""
+        """Drop everything: the revocation epoch, the policy or the mint key changed."""
         with self._lock:
             self._kept.clear()
             self._refused.clear()

@@ -1,4 +1,4 @@
-"""Who is calling, as the verified certificate says."""
+"""The caller, as the verified certificate states it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Peer:
     not_after_ms: int
 
     def still_valid(self, now_ms: int) -> None:
-        """Raise IDENTITY_UNKNOWN if the certificate ended: a stream outlives the handshake that
-        checked it.
+        """Raises FailureError IDENTITY_UNKNOWN if the certificate has expired: a stream outlives
+        the handshake that checked it.
         """
         if now_ms > self.not_after_ms:
             raise FailureError(

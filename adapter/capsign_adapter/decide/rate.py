@@ -1,4 +1,5 @@
-"""What a workload draws from: a bucket for each of its grants, shared by all who are this workload.
+"""Token buckets of this replica: one for each grant of each workload, shared by all pods of the
+workload.
 
 Time comes from a clock in milliseconds that does not run backwards (`capsign_wire.token_bucket`).
 """
@@ -21,10 +22,10 @@ CAPACITY = 65_536
 def spend(
     bucket: Bucket, per_second: int, burst: int, count: int, now_ms: int, kept: int = 0
 ) -> tuple[Bucket, Taken]:
-    """Take all of `count` if there is one, and owe the rest: who needs many is not overtaken for
-    ever by those who need one.
+    """Take all of `count` if the bucket has at least one, and let it go below zero, so that a large
+    request is not overtaken for ever by small ones.
 
-    For whom `kept` are kept back, there must be all of `count` beside them, or a full bucket:
+    A member from which `kept` are withheld needs all of `count` beyond those, or a full bucket:
     others must not pay its debts.
     """
     now = refill(bucket, per_second, burst, now_ms)
@@ -35,8 +36,8 @@ def spend(
 
 
 def kept_of(burst: int) -> int:
-    """How many of a bucket are kept back from a member that had more than its part lately: half,
-    and one where there are two.
+    """Returns how many of a bucket are withheld from a member that had more than an equal part
+    lately: half; one of two.
     """
     return burst // 2
 
@@ -46,20 +47,19 @@ _Way = Callable[[Bucket, int, int, int, int, int], tuple[Bucket, Taken]]
 
 @dataclass(slots=True)
 class _Shared:
-    """A bucket, and those who draw from it."""
+    """A bucket, and the use of its members."""
 
     bucket: Bucket
     usage: FairShare
 
 
 class Buckets:
-    """A bucket for each grant of each workload, in this replica. Safe to share between threads.
+    """A bucket for each grant of each workload. Safe for any thread.
 
-    Those who share a bucket say who they are (`member`), and none of them can use it up: from one
-    that had more than an equal part of it lately, half is kept back. One that is alone has it all.
+    Callers that share a bucket are told apart by `member`, and none of them can use it up: half is
+    withheld from one that had more than an equal part lately. One that is alone gets everything.
 
-    At its bound the bucket that was used longest ago is forgotten, and starts full when it is seen
-    again: with the default bound that takes 65,536 others in between.
+    At `capacity` the least recently used bucket is dropped; it starts full when it is seen again.
     """
 
     def __init__(self, monotonic_ms: Callable[[], int], capacity: int = CAPACITY) -> None:
@@ -77,8 +77,8 @@ class Buckets:
         count: int,
         member: Member = b"",
     ) -> Taken:
-        """Take up to `count` signatures of this workload under this grant. A rate of 0 is no
-        limit.
+        """Take up to `count` signatures of this workload under this grant. A rate of 0 is no limit.
+        Returns how many were granted, and milliseconds until the next.
         """
         return self._from(take, workload, grant, per_second, burst, count, member)
 
@@ -91,16 +91,16 @@ class Buckets:
         count: int,
         member: Member = b"",
     ) -> Taken:
-        """Take all of `count` or nothing, and owe what is lacking; see `spend`. A rate of 0 is no
-        limit.
+        """Take all of `count` or nothing; the bucket may go below zero, see the function `spend`. A
+        rate of 0 is no limit.
         """
         return self._from(spend, workload, name, per_second, burst, count, member)
 
     def give_back(
         self, workload: str, name: str, count: int, member: Member = b"", burst: int = 0
     ) -> None:
-        """What was spent and not used after all. It never fills a bucket above its burst: the next
-        look sees to that, and a full one is left as it is where `burst` tells that it is full.
+        """Give back what was taken and not used. A bucket never holds more than its burst: the next
+        `take` bounds it, and with `burst` given a full one is left as it is.
         """
         with self._lock:
             shared = self._kept.get((workload, name))

@@ -1,9 +1,8 @@
-"""How places are kept for those who have none yet, while others take what is left. Pure but for its
-counts; not for threads.
+"""Reserved parts of the calls that are served at once.
 
-Half of all places are reserved, an equal part for each tenant; an eighth is for people with roles;
-the rest is common. So no tenant keeps another from the part that is its own, however many workloads
-and certificates it has.
+Half of the capacity is reserved for the tenants, in equal parts, and an eighth for people with
+roles; the rest is common. So no tenant can use up the part of another, however many workloads and
+certificates it has. Does no I/O; not safe for threads by itself.
 """
 
 from __future__ import annotations
@@ -11,33 +10,33 @@ from __future__ import annotations
 from collections import Counter
 
 PEOPLE = ""
-"""Who has a role, and no grant."""
+"""The owner of calls by identities with a role and no grant."""
 
 
 class ReservedCapacity:
-    """Who holds how many of the places."""
+    """Counts the calls of each owner: a tenant, or PEOPLE."""
 
-    def __init__(self, places: int, tenants: int) -> None:
-        self.each = places // 2 // max(1, tenants)
-        """What is kept for each tenant."""
-        self.people = places // 8
-        """What is kept for people."""
-        self._common = places - self.people - tenants * self.each
+    def __init__(self, max_calls: int, tenants: int) -> None:
+        self.each = max_calls // 2 // max(1, tenants)
+        """Calls that are reserved for each tenant."""
+        self.people = max_calls // 8
+        """Calls that are reserved for people."""
+        self._common = max_calls - self.people - tenants * self.each
         self._above = 0
         self._held: Counter[str] = Counter()
 
     def has_capacity(self, owner: str) -> bool:
-        """Whether one more may be taken for this tenant, or for PEOPLE."""
+        """Whether this owner may have one more call."""
         return self._held[owner] < self._own(owner) or self._above < self._common
 
     def acquire(self, owner: str) -> None:
-        """One more."""
+        """Count one more call."""
         if self._held[owner] >= self._own(owner):
             self._above += 1
         self._held[owner] += 1
 
     def release(self, owner: str) -> None:
-        """One less."""
+        """Count one call less."""
         self._held[owner] -= 1
         if self._held[owner] >= self._own(owner):
             self._above -= 1

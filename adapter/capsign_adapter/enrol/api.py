@@ -1,5 +1,5 @@
-"""The adapter's way to the Kubernetes API: what goes wrong there is a failure of ours, and is
-logged once for each cause.
+"""The adapter's client of the Kubernetes API. Its errors become typed failures, and are logged once
+for each cause.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ SECTION = "identity.kubernetes"
 
 
 class Api:
-    """Asks the API server. Any thread may call any method."""
+    """Sends requests to the API server. Safe for any thread."""
 
     def __init__(self, server: str, token_file: Path, ca_file: Path, seconds: float = 5.0) -> None:
-        """`seconds` bounds connecting, and then the rest of a request. Raises SettingsError for
-        what is no https address.
+        """`seconds` bounds connecting, and then the rest of a request. Raises SettingsError if
+        `server` is not an https address.
         """
         agent = f"capsign-adapter/{__version__}"
         try:
@@ -36,7 +36,9 @@ class Api:
         self._failing = ""
 
     def demand_files(self) -> None:
-        """Read what a request would be made with, and ask nobody. Raises SettingsError."""
+        """Read the token and CA files that a request would use, and send none. Raises
+        SettingsError.
+        """
         try:
             self._api.read_credentials()
         except CredentialError as error:
@@ -51,9 +53,9 @@ class Api:
         body: bytes | None = None,
         content_type: str = "application/json",
     ) -> Answer:
-        """The server's answer, unless its status says that it can give none now. Raises
-        FailureError CLUSTER_UNAVAILABLE; its text has nothing of the request, which may hold
-        somebody else's token.
+        """Returns the server's answer. Raises FailureError CLUSTER_UNAVAILABLE if there is none or
+        its status says to try later; the text repeats nothing of the request, which may hold a
+        pod's token.
         """
         try:
             answer = self._api.ask(method, path, body, content_type)
@@ -67,11 +69,11 @@ class Api:
         return answer
 
     def garbled(self, what: str) -> FailureError:
-        """The failure for an answer that is not what the API documents."""
+        """Returns the failure for an answer that does not have the documented form."""
         return self._unavailable(what)
 
     def close(self) -> None:
-        """Close the connections that wait for another request."""
+        """Close the idle connections."""
         self._api.close()
 
     def _unavailable(self, cause: str) -> FailureError:

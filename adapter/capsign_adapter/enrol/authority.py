@@ -1,5 +1,4 @@
-"""The certificate authority of one replica: it issues identities and says what to trust, on any
-thread.
+"""The certificate authority of one replica: it issues X.509-SVIDs and gives the trust bundle.
 
 It signs with a key in the token; `decide.authority_schedule` decides what it does when, and the
 store records it. Replicas share nothing but the store: each reads the rows every so often, and the
@@ -35,12 +34,10 @@ from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.token.interface import Token, TokenError
 
 TURN_S = 10.0
-"""Longest wait for another thread that asks the store, seconds."""
+"""Longest wait for another thread that reads or writes the store, seconds."""
 
 _TRIES = 3
-"""How often a certificate is begun anew because another replica moved the authorities on
-meanwhile.
-"""
+"""Attempts to issue a certificate, if another replica changes the authority meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +53,8 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What to trust: DER of each authority's certificate, oldest first. `sequence` rises with each
-    change, never back.
+    """The trust bundle: DER of each authority's certificate, oldest first. `sequence` rises with
+    each change.
     """
 
     sequence: int
@@ -65,11 +62,13 @@ class Bundle:
 
 
 class ClockedAuthorities(Authorities, Database, Protocol):
-    """The authorities, and the clock by which all replicas move them."""
+    """The parts of the store that the authority uses; its clock is the one that all replicas
+    share.
+    """
 
 
 class Authority:
-    """Signs with the active authority. Any thread may call any method."""
+    """Signs with the active authority. Safe for any thread."""
 
     def __init__(self, token: Token, store: ClockedAuthorities, realm: Realm) -> None:
         """Raises SettingsError if there is no authority yet, and what the store raises."""
@@ -88,7 +87,7 @@ class Authority:
             raise settings.SettingsError(sentence, key="identity")
 
     def issue(self, spiffe_id: str, spki: bytes, now_ms: int, names: Sequence[str] = ()) -> Issued:
-        """An X.509-SVID for the key with this SubjectPublicKeyInfo (DER). One token call.
+        """Returns an X.509-SVID for the key with this SubjectPublicKeyInfo (DER). One token call.
 
         The caller has checked that the identity is the peer's and that the peer has the key.
         `names` are the DNS names and addresses of a server. Raises FailureError TOKEN_UNAVAILABLE,
@@ -121,7 +120,7 @@ class Authority:
         return Issued((certificate,), not_after_ms, row.version)
 
     def bundle(self) -> Bundle:
-        """What to trust now; from memory."""
+        """Returns the trust bundle, from memory."""
         rows = self._rows
         return Bundle(
             authority_schedule.sequence(rows),
@@ -129,24 +128,24 @@ class Authority:
         )
 
     def remaining_s(self, now_ms: int) -> float:
-        """Until the authority that signs ends, seconds; 0 if none can sign."""
+        """Returns the seconds until the signing authority expires; 0 if none can sign."""
         row = authority_schedule.signing(self._rows, now_ms)
         return (row.expires_ms - now_ms) / 1000 if row is not None else 0.0
 
     def rows(self) -> tuple[AuthorityRow, ...]:
-        """The authorities as they were seen last."""
+        """Returns the authorities as they were last read."""
         return self._rows
 
     def refresh(self) -> tuple[AuthorityRow, ...]:
-        """See what the store holds now. Raises what the store raises."""
+        """Read the authorities from the store. Raises what the store raises."""
         # one read at a time: none that began earlier may bring the past back
         with _turn(self._reading):
             self._rows = tuple(self._store.authorities())
             return self._rows
 
     def look(self, clock_ms: Callable[[], int]) -> None:
-        """See what the store holds, and do what is due by this clock and the store's; call it every
-        so often.
+        """Read the authorities, and take the steps that are due by this clock and the store's. Call
+        it regularly.
 
         Raises what store and token raise.
         """
@@ -176,8 +175,9 @@ class Authority:
             self.refresh()
 
     def _promised(self, now_ms: int) -> tuple[AuthorityRow, int, int]:
-        """Who signs a certificate now, and its validity: promised in the store, so that its
-        authority outlives it.
+        """Returns the authority that signs now, and the validity of a certificate. The store has
+        recorded by then that the authority signs until that end, so that it stays trusted for as
+        long.
         """
         for _ in range(_TRIES):
             row = authority_schedule.signing(self._rows, now_ms)
@@ -196,8 +196,8 @@ class Authority:
         raise FailureError(failures_pb2.REASON_TOKEN_UNAVAILABLE, detail)
 
     def _promise(self, version: int, not_after_ms: int) -> None:
-        """Have the rows say that this authority may sign until then, or who signs in its place. One
-        thread writes for all.
+        """Record that this authority signs until then, or read which one signs instead. One thread
+        writes for all.
         """
         with _turn(self._promising):
             row = next(row for row in self._rows if row.version == version)
@@ -215,8 +215,8 @@ class Authority:
 
 @contextmanager
 def _turn(lock: threading.Lock) -> Iterator[None]:
-    """Hold the lock. Raises StoreUnavailableError: where the store hangs, nobody waits for all who
-    came before.
+    """Hold the lock. Raises StoreUnavailableError after TURN_S, so that callers do not queue behind
+    each other while the store hangs.
     """
     if not lock.acquire(timeout=TURN_S):
         raise StoreUnavailableError(f"The store has not told the authorities for {TURN_S:g} s.")
@@ -227,7 +227,9 @@ def _turn(lock: threading.Lock) -> Iterator[None]:
 
 
 def p256(spki: bytes) -> ec.EllipticCurvePublicKey:
-    """The key of a certificate to be. Raises FailureError CERTIFICATE_REQUEST_REFUSED."""
+    """Returns the P-256 public key of a request. Raises FailureError
+    CERTIFICATE_REQUEST_REFUSED.
+    """
     try:
         public = load_der_public_key(spki)
     except (ValueError, UnsupportedAlgorithm):

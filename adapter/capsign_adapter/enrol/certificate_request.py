@@ -1,9 +1,8 @@
-"""Reads a certificate request (PKCS#10, RFC 2986) and takes little: a P-256 key that signed it, and
-no name but a SPIFFE ID.
+"""Reads a certificate request (PKCS#10, RFC 2986): a P-256 key that signed it, and no name but a
+SPIFFE ID.
 
-Nothing of the request goes into the certificate but the key. What asks for more (a subject, another
-kind of name, a certificate authority's rights) is refused rather than ignored: it is a mistake, or
-somebody is trying.
+Only the key goes into the certificate. A request for more (a subject, another kind of name, the
+rights of a certificate authority) is refused and not ignored: it is a mistake or an attack.
 """
 
 from __future__ import annotations
@@ -29,24 +28,22 @@ _UNREADABLE = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
-"""What `cryptography` raises for bytes that are no request; not all of it is a ValueError."""
+"""What `cryptography` raises for bytes that are not a request; not all of it is a ValueError."""
 
 _EXTENSION_REQUEST = x509.ObjectIdentifier("1.2.840.113549.1.9.14")  # RFC 2985 5.4.2
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """A request that is well formed and signed by its own key. `spki` is DER; `names` are the URIs
-    that it asks for.
-    """
+    """A well-formed request, signed by its own key. `spki` is DER; `names` are the requested URIs."""
 
     spki: bytes
     names: tuple[str, ...]
 
 
 def read(der: bytes) -> CertificateRequest:
-    """The request. Raises FailureError CERTIFICATE_REQUEST_REFUSED, which says what is wrong and
-    repeats nothing of it.
+    """Returns the request. Raises FailureError CERTIFICATE_REQUEST_REFUSED, whose sentence repeats
+    nothing of it.
     """
     if not 0 < len(der) <= MAX_BYTES:
         raise _refused(f"It has 1 to {MAX_BYTES} bytes.")

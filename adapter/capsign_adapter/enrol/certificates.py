@@ -1,5 +1,5 @@
-"""The certificates that an authority signs: its own, X.509-SVIDs, and those that the adapter serves
-with.
+"""Builds the certificates that an authority signs: its own, X.509-SVIDs, and the adapter's serving
+certificates.
 
 SPIFFE X509-SVID specification, sections 2 to 5, on top of RFC 5280. Every certificate has exactly
 one URI name, its SPIFFE ID.

@@ -1,8 +1,8 @@
-"""What the adapter asks of the cluster: is this token good, what is this pod, and keep this trust
-bundle.
+"""The requests that the adapter makes to the cluster: review a token, read a pod, read and write
+the ConfigMap with the trust bundle.
 
-Only the fields that are needed are read, and strictly; an answer of another shape is
-CLUSTER_UNAVAILABLE, not a refusal.
+Only the fields that are needed are read, and strictly; an answer of another form is
+CLUSTER_UNAVAILABLE and not a refusal.
 """
 
 from __future__ import annotations
@@ -90,15 +90,13 @@ class ConfigMap(msgspec.Struct, frozen=True):
 
 
 class Cluster:
-    """The few questions. Any thread may call any method. All raise FailureError
-    CLUSTER_UNAVAILABLE.
-    """
+    """Safe for any thread. All methods raise FailureError CLUSTER_UNAVAILABLE."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
 
     def review(self, token: str, audience: str) -> TokenFacts:
-        """What the cluster makes of the token (TokenReview, authentication.k8s.io/v1)."""
+        """Returns the cluster's TokenReview (authentication.k8s.io/v1) of the token."""
         body = msgspec.json.encode(
             {
                 "apiVersion": "authentication.k8s.io/v1",
@@ -118,7 +116,7 @@ class Cluster:
         )
 
     def pod(self, namespace: str, name: str) -> PodFacts | None:
-        """The pod as it is stored now, or None if the cluster says that there is none."""
+        """Returns the pod as it is stored now, or None if the cluster says that there is none."""
         answer = self._api.ask(
             "GET", f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
         )
@@ -142,7 +140,7 @@ class Cluster:
         )
 
     def config_map(self, namespace: str, name: str) -> ConfigMap | None:
-        """The ConfigMap, or None if the cluster says that there is none."""
+        """Returns the ConfigMap, or None if the cluster says that there is none."""
         answer = self._api.ask("GET", _config_maps(namespace, name))
         if self._absent(answer):
             return None
@@ -157,8 +155,8 @@ class Cluster:
         annotations: dict[str, str],
         version: str,
     ) -> bool:
-        """Set these keys and annotations, leave all others; create it if `version` is empty. False
-        if somebody was first.
+        """Set these keys and annotations and leave all others; create the ConfigMap if `version` is
+        empty. Returns False if it was changed since `version`.
         """
         if version:
             change = {
@@ -183,7 +181,9 @@ class Cluster:
         return True
 
     def _absent(self, answer: Answer) -> bool:
-        """Only the API's own word counts: a proxy on the way may say 404 too."""
+        """Whether the API itself says that the object is absent: a proxy on the way may answer 404
+        too.
+        """
         return answer.status == 404 and self._read(answer, _Status, {404}).reason == "NotFound"
 
     def _read(self, answer: Answer, kind: type[Shape], statuses: set[int]) -> Shape:

@@ -1,10 +1,10 @@
-"""How a pod gets a certificate: 1 read the request, 2 have the cluster review the token, 3 hold the
-identity against policy and revocations, 4 have the cluster show the pod, 5 hold connection and
+"""How a pod gets a certificate: 1 read the request, 2 let the cluster review the token, 3 check the
+identity against policy and revocations, 4 read the pod from the cluster, 5 check connection and
 request against it, 6 issue, 7 record, 8 release.
 
-1 asks nobody. 2 to 5 raise what `decide.enrolment` decides. A certificate leaves only after its
-leaf is durable; a refusal leaves a leaf too, with what had been proven by then. A failure of
-cluster, token or store decides nothing and leaves none.
+1 asks nobody. 2 to 5 raise what `decide.enrolment` decides. A certificate is released only after
+its leaf is durable. A refusal has a leaf too, with what was proven by then. A failure of cluster,
+token or store is not a decision and has none.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from capsign_adapter.enrol.authority import Bundle, Issued
 from capsign_adapter.enrol.fair_semaphore import FairSemaphore
 
 ENROLMENTS_AT_ONCE = 8
-"""Enrolments that ask the cluster at the same time: a crowd of unknown callers must not press on it
-through us.
+"""Most enrolments that ask the cluster at the same time, so that unknown callers cannot load it
+through the adapter.
 """
 
 ENROLMENTS_OF_ONE_ADDRESS = 4
-"""Of these, of one address: bad tokens cost the cluster as much as good ones."""
+"""Most of these from one address: invalid tokens cost the cluster as much as valid ones."""
 
 RENEWALS_AT_ONCE = 4
-"""Renewals that do. Each holds a thread that could sign meanwhile, so there are few, and they do
-not wait.
+"""Most renewals that ask the cluster at the same time. Each holds a thread that could sign, so they
+are few and do not wait.
 """
 
 WAIT_SECONDS = 2.0
@@ -48,7 +48,7 @@ WAIT_SECONDS = 2.0
 
 
 class Issuer(Protocol):
-    """The authority, as far as it is needed here; see `enrol.authority.Authority`."""
+    """What is needed of the authority; see `enrol.authority.Authority`."""
 
     def issue(self, spiffe_id: str, spki: bytes, now_ms: int) -> Issued: ...
 
@@ -56,7 +56,7 @@ class Issuer(Protocol):
 
 
 class Vouching(Protocol):
-    """The cluster, as far as it is needed here; see `enrol.cluster.Cluster`."""
+    """What is needed of the cluster; see `enrol.cluster.Cluster`."""
 
     def review(self, token: str, audience: str) -> TokenFacts: ...
 
@@ -84,7 +84,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a pod gets."""
+    """The result of an enrolment or renewal."""
 
     spiffe_id: str
     issued: Issued
@@ -93,7 +93,7 @@ class Identity:
 
 @dataclass(slots=True)
 class _Known:
-    """What is proven so far. It is what a refusal's leaf may say."""
+    """What is proven so far. A refusal's leaf may state this and nothing else."""
 
     workload: str = ""
     pod_uid: bytes = b""
@@ -101,7 +101,7 @@ class _Known:
 
 
 class Enrolment:
-    """One for a replica. Any thread may call `enrol` and `renew`; both block while the cluster is
+    """One for each replica. Safe for any thread. `enrol` and `renew` block while the cluster is
     asked, within its timeouts.
     """
 
@@ -116,10 +116,8 @@ class Enrolment:
         clock: Callable[[], int],
         refusals: Buckets,
     ) -> None:
-        """`revoked` gives what is revoked by now, as the store has it; `clock` milliseconds since
-        1970.
-
-        `refusals` are this one's own: they count the leaves of refusals.
+        """`revoked` reads the present revocations from the store; `clock` gives milliseconds since
+        1970. `refusals` must not be shared with others: these buckets count leaves of refusals.
         """
         self._policy = policy
         self._cluster = cluster
@@ -133,13 +131,13 @@ class Enrolment:
         self._renewing = FairSemaphore(RENEWALS_AT_ONCE, RENEWALS_AT_ONCE)
 
     def enrol(self, request: bytes, token: str, address: Address | None) -> Identity:
-        """A pod's first certificate. Raises FailureError, and what the store and the token
+        """Issues a pod's first certificate. Raises FailureError, and what the store and the token
         raise.
         """
         return self._decide(None, request, token, address)
 
     def renew(self, peer: Peer, request: bytes, token: str, address: Address | None) -> Identity:
-        """Its next one, over a connection that was made with the last. Raises as `enrol` does."""
+        """Issues the next one, over a connection that was made with the last. Raises as `enrol`."""
         return self._decide(peer, request, token, address)
 
     def _decide(
@@ -221,8 +219,8 @@ class Enrolment:
     def _recorded(
         self, known: _Known, holder: str, error: FailureError, address: Address | None
     ) -> bool:
-        """Write the leaf of a refusal; False if there were too many lately. Raises what the store
-        raises.
+        """Write the leaf of a refusal. Returns False, and writes none, if there were too many
+        lately. Raises what the store raises.
         """
         now, rate = self._clock(), self._settings.refusals_per_second
         if not self._refusals.take(holder, "", rate, 5 * rate, 1).granted:

@@ -1,8 +1,9 @@
-"""Who asks the cluster now: callers nobody knows yet, in turns by the address that they come from.
+"""A semaphore that is fair between owners: bounds how many callers ask the cluster at the same
+time, in all and for each source address.
 
-A review may take long, and a crowd of bad tokens at one address must not keep the pods of others
-from theirs. Many pods can share one address (a node that rewrites senders' addresses), so one alone
-is bounded too, but has several turns.
+A review may take long, and many invalid tokens from one address must not keep the pods at other
+addresses waiting. Many pods can share one address (a node that rewrites senders' addresses), so one
+address may hold several permits.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from capsign_wire.types.v1 import failures_pb2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    """One that wants a turn; compared by being the same."""
+    """A caller that waits; compared by identity."""
 
     owner: Hashable
 
 
 class FairSemaphore:
-    """So many at once. Any thread may call any method."""
+    """Safe for any thread."""
 
     def __init__(self, most: int, of_one: int) -> None:
-        """`most` in all, `of_one` of one owner."""
+        """`most` permits in all, `of_one` for each owner."""
         self._most = most
         self._of_one = of_one
         self._changed = threading.Condition()
@@ -37,7 +38,9 @@ class FairSemaphore:
 
     @contextmanager
     def acquire(self, owner: Hashable, seconds: float) -> Iterator[None]:
-        """A turn, waited for as long as `seconds`. Raises FailureError OVERLOADED."""
+        """Hold a permit until the block ends. Waits up to `seconds` for it. Raises FailureError
+        OVERLOADED.
+        """
         me = _Waiter(owner)
         with self._changed:
             self._waiting.append(me)
@@ -59,7 +62,9 @@ class FairSemaphore:
                 self._changed.notify_all()
 
     def _next(self) -> _Waiter | None:
-        """Of those that may, who has waited longest of the owner that has the fewest turns."""
+        """Returns who gets the next free permit: the one that has waited longest for the owner that
+        holds fewest.
+        """
         if self._held.total() >= self._most:
             return None
         may = [one for one in self._waiting if self._held[one.owner] < self._of_one]

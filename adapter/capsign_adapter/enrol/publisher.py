@@ -1,5 +1,5 @@
-"""Keeps the trust bundle in a ConfigMap, from which the injector gives it to pods: what an agent
-trusts at first.
+"""Publishes the trust bundle in a ConfigMap. The injector gives it to pods, whose agents trust it
+at first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from capsign_adapter.enrol.cluster import ConfigMap
 
 KEY = "bundle.pem"
 SEQUENCE = "capsign.dev/trust-bundle-sequence"
-"""Annotation: the sequence of the bundle that is there."""
+"""Annotation with the sequence of the published bundle."""
 
 ATTEMPTS = 3
 """How often a bundle is written when other replicas write at the same time."""
@@ -26,7 +26,7 @@ _NAME = re.compile(r"([a-z0-9][a-z0-9-]{0,62})/([a-z0-9][a-z0-9.-]{0,252})", re.
 
 
 class Keeping(Protocol):
-    """The cluster, as far as it is needed here; see `enrol.cluster.Cluster`."""
+    """What is needed of the cluster; see `enrol.cluster.Cluster`."""
 
     def config_map(self, namespace: str, name: str) -> ConfigMap | None: ...
 
@@ -41,7 +41,7 @@ class Keeping(Protocol):
 
 
 class Bundling(Protocol):
-    """The authority, as far as it is needed here."""
+    """What is needed of the authority."""
 
     def refresh(self) -> object: ...
 
@@ -49,8 +49,8 @@ class Bundling(Protocol):
 
 
 class BundlePublisher:
-    """Call `publish` every so often, from one thread: it looks, and writes what is missing or was
-    changed by hand.
+    """Call `publish` regularly, from one thread: it reads the ConfigMap, and writes what is missing
+    or was changed by hand.
     """
 
     def __init__(self, cluster: Keeping, authority: Bundling, config_map: str) -> None:
@@ -64,11 +64,12 @@ class BundlePublisher:
         self._namespace, self._name = named.groups()
 
     def publish(self) -> bool:
-        """Whether it wrote. Raises FailureError CLUSTER_UNAVAILABLE, and what the store raises.
+        """Returns whether it wrote. Raises FailureError CLUSTER_UNAVAILABLE, and what the store
+        raises.
 
-        First what is published, then what the store holds: whatever another replica has published
-        was in the store before. So this replica cannot lag behind what it found, and whatever is
-        not what it has now is older or not ours.
+        Reads the published bundle first and the store afterwards: what another replica has
+        published was in the store before. So this replica's bundle is not older than what it found,
+        and a published one that differs is older or was changed by hand.
         """
         for _ in range(ATTEMPTS):
             found = self._cluster.config_map(self._namespace, self._name)
@@ -95,7 +96,7 @@ def pem_of(certificates: Iterable[bytes]) -> str:
 
 
 def wants_writing(ours: Bundle, found: ConfigMap | None) -> bool:
-    """Whether ours should stand there instead."""
+    """Whether the published bundle should be replaced by ours."""
     return found is None or (found.data.get(KEY), found.annotations.get(SEQUENCE)) != (
         pem_of(ours.authorities),
         str(ours.sequence),

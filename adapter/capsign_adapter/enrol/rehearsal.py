@@ -1,5 +1,5 @@
-"""An authority for `--check-config`: what it would sign with is looked at, and nothing is signed,
-promised or written.
+"""An authority for `--check-config`: it checks that it could sign, and signs, records and writes
+nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _LIFE_MS = 60_000
 
 
 class Rehearsal(Authority):
-    """Certifies with a key that nobody has heard of and that is forgotten at once."""
+    """Certifies with a throw-away key."""
 
     def issue(self, spiffe_id: str, spki: bytes, now_ms: int, names: Sequence[str] = ()) -> Issued:
-        """A certificate that nobody believes, if the real one could be had. Raises SettingsError if
-        none could.
+        """Returns a certificate that nobody trusts, if a real one could be issued. Raises
+        SettingsError if none could.
         """
         row = authority_schedule.signing(self.rows(), now_ms)
         if row is None:

@@ -1,9 +1,8 @@
-"""Carries out the steps of an authority's life, each with its leaf: in the token, then in the
-store.
+"""Carries out the steps of the authority schedule, each with its leaf: first in the token, then in
+the store.
 
 A key pair is made before its row. If the process dies between the two, the object stays in the
-token as one that nothing accounts for; its number is stepped over and an operator is told at the
-next start.
+token without a row; its number is skipped, and the next start reports it to an operator.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from capsign_adapter.token.interface import Token, TokenError
 
 @dataclass(frozen=True, slots=True)
 class Realm:
-    """For whom the authorities speak, and under which policy they do."""
+    """The trust domain of the authorities, and the policy that their leaves name."""
 
     trust_domain: str
     policy_digest: bytes
@@ -38,7 +37,7 @@ class Realm:
 
     @property
     def actor(self) -> str:
-        """Who the evidence says made a step that the clock asked for."""
+        """The actor that leaves name for a step that the schedule required."""
         return f"spiffe://{self.trust_domain}/adapter/authority"
 
 
@@ -50,7 +49,7 @@ def take(
     realm: Realm,
     now_ms: int,
 ) -> None:
-    """Do what is due, as decided from these rows.
+    """Take a step that was decided from these rows.
 
     Raises FailureError ILLEGAL_TRANSITION if another replica was first, KeyWeakError, TokenError,
     and what the store raises.
@@ -66,7 +65,7 @@ def take(
 def prepare(
     rows: Sequence[AuthorityRow], token: Token, store: Authorities, realm: Realm, now_ms: int
 ) -> AuthorityRow:
-    """Make the authority that follows these and publish it. Raises as `take`."""
+    """Make the authority that follows these, and publish it. Raises as `take`."""
     newest = max((row.version for row in rows), default=0)
     version = max(newest, labels.highest_authority(token.labels())) + 1
     try:

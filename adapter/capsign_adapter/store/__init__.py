@@ -1,3 +1,3 @@
-"""The ledger, the evidence log and the control state, behind one contract and in one
+"""The store: ledger, evidence log and control state behind one set of interfaces, written in one
 transaction.
 """

@@ -1,5 +1,5 @@
-"""Agents' audit batches in tables: taken exactly once, each following the one before it in its
-boot.
+"""Agents' audit batches in tables: each is accepted exactly once, and only after the one before it
+in its boot.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ MAX_BATCHES = 256
 def submit(
     tx: Transaction, head: Head, workload_id: int, draft: AuditDraft, now_ms: int
 ) -> AuditAccepted:
-    """Take a batch: the next of its boot, or one that was taken before. Raises AuditOutOfOrderError
-    for any other.
+    """Accept the next batch of its boot, or find one that was accepted before. Raises
+    AuditOutOfOrderError for any other.
     """
     boot = tx.one(
         "SELECT accepted_through, last_hash, closed FROM audit_boots WHERE workload_id = "
@@ -79,7 +79,7 @@ def _taken_before(
 
 
 def batches(tx: Reader, workload: str, first_leaf: int, limit: int) -> list[tuple[int, str, bytes]]:
-    """Batches by leaf index, ascending; of one workload where one is named."""
+    """Returns batches by ascending leaf index; of one workload if it is not empty."""
     query = (
         "SELECT b.leaf_index, w.spiffe_id, b.batch FROM audit_batches b JOIN workloads w "
         "ON w.id = b.workload_id"

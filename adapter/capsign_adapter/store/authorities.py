@@ -1,4 +1,4 @@
-"""The certificate authorities in their table. Each move is a leaf in the same transaction."""
+"""The table of certificate authorities. Each move has a leaf in the same transaction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = (
 
 
 def every(tx: Reader) -> list[AuthorityRow]:
-    """All authorities, oldest first. A deployment makes a few a year."""
+    """Returns all authorities, oldest first. There are a few each year."""
     return [_row(found) for found in tx.all(f"SELECT {_COLUMNS} FROM authorities ORDER BY version")]  # noqa: S608 - a constant
 
 
@@ -31,8 +31,8 @@ def _row(found: Row) -> AuthorityRow:
 def add(
     tx: Transaction, head: Head, row: AuthorityRow, newest: int, leaf: bytes, now_ms: int
 ) -> int:
-    """Record one that the token holds already. Two replicas that prepare at once: the second finds
-    the first one's row, which may be active by then.
+    """Record an authority whose key is in the token already. If two replicas prepare one at once,
+    the second finds the row of the first, which may be active by then, and is refused.
     """
     for other in every(tx):
         if other.state == AUTHORITY.initial or other.version > newest:
@@ -61,7 +61,7 @@ def move(
     leaf: bytes,
     now_ms: int,
 ) -> int:
-    """Move one if it is still where the caller saw it."""
+    """Move an authority on, if it is still in the state that the caller saw."""
     current = next((each for each in every(tx) if each.version == row.version), None)
     if current is None or current.state != row.state:
         raise _refused(f"Authority {row.version} is not {row.state.name.lower()} any more.")
@@ -77,7 +77,7 @@ def move(
 
 
 def promise(tx: Transaction, version: int, until_ms: int) -> bool:
-    """Raise the end of what this authority signs, if it is still the one that signs."""
+    """Raise the time until which this authority signs, if it still is the one that signs."""
     active = [row.version for row in every(tx) if row.state == AuthorityState.ACTIVE]
     if max(active, default=None) != version:
         return False

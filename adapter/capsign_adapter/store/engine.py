@@ -1,8 +1,9 @@
-"""How a transaction runs on any relational engine; engines say how to lock, commit and give up.
+"""Runs transactions on a relational engine. The engines implement how to lock, commit and roll
+back.
 
-Both engines run every write and every read through here, so that what holds for one holds for the
-other: the head is read under the writers' lock and written back last, an error before COMMIT wrote
-nothing, and a connection that failed is not used again.
+Both engines run every write and read through here, so that both behave alike: the head is read
+under the writers' lock and written back last, an error before COMMIT wrote nothing, and a
+connection that failed is not used again.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ Connection = TypeVar("Connection", bound=Transaction)
 
 
 class Engine(ABC, Generic[Connection]):
-    """Writes and reads of one store in one process. Any thread may call `write` and `read`."""
+    """Writes and reads of one store in one process. `write` and `read` are safe for any thread."""
 
     begin_snapshot = "BEGIN"
     """Opens a transaction whose statements all read one state."""
 
     def __init__(self, dialect: str, place: str) -> None:
-        """`place` is how messages name the database; no secret is in it."""
+        """`place` names the database in messages; it holds no secret."""
         self._dialect = dialect
         self._place = place
         self._closed = threading.Event()
@@ -87,9 +88,9 @@ class Engine(ABC, Generic[Connection]):
             return result
 
     def bring_up_to_date(self, now_ms: int, *, trial: bool) -> None:
-        """Apply the migrations that are missing, and see that control row, frontier and log agree.
+        """Apply missing migrations, and check that control row, frontier and log agree.
 
-        `trial`: change nothing. Raises StoreOlderError then, where a migration is missing.
+        `trial`: change nothing; raises StoreOlderError if a migration is missing.
         """
         applied = self.read(migrate.check_version)
         if trial:
@@ -105,27 +106,27 @@ class Engine(ABC, Generic[Connection]):
             raise StoreUnavailableError(f"{self._place}: the store was closed.")
 
     def _raise_fault(self, error: BaseException) -> None:
-        """Raise what an error of the engine means; return if it is none."""
+        """Raise the store's error for an error of the engine; return if it is not one."""
         fault = self._fault_of(error)
         if fault is not None:
             raise fault from error
 
     @abstractmethod
     def _turn(self) -> AbstractContextManager[Any]:
-        """Held by one writer of this process (or of all) at a time. Entering it raises
-        StoreUnavailableError after a bounded wait.
+        """A lock that one writer of this process (or of all processes) holds at a time. Entering it
+        raises StoreUnavailableError after a bounded wait.
         """
 
     @abstractmethod
     def _begin(self) -> tuple[Connection, Head]:
-        """The writing connection in a transaction that no other writer of any replica can enter,
-        and the head.
+        """Begin a transaction that excludes the writers of all replicas. Returns its connection and
+        the head.
         """
 
     @abstractmethod
     def _commit(self, writer: Connection) -> None:
-        """Make it durable. Raises StoreUnavailableError if certainly nothing was written, and
-        CommitUnknownError if nobody can say.
+        """Make the transaction durable. Raises StoreUnavailableError if certainly nothing was
+        written, and CommitUnknownError if that is not known.
         """
 
     @abstractmethod
@@ -134,19 +135,21 @@ class Engine(ABC, Generic[Connection]):
 
     @abstractmethod
     def _borrow(self) -> Connection:
-        """A connection to read on. Raises StoreUnavailableError after a bounded wait."""
+        """Returns a connection to read on. Raises StoreUnavailableError after a bounded wait."""
 
     @abstractmethod
     def _give_back(self, reader: Connection) -> None:
-        """The connection is good."""
+        """Return a connection that works."""
 
     @abstractmethod
     def _discard(self, reader: Connection, error: BaseException) -> bool:
-        """The connection has failed: close it. Returns whether to read again on another one."""
+        """Close a connection that failed. Returns whether to read again on another one."""
 
     @abstractmethod
     def _fault_of(self, error: BaseException) -> StoreUnavailableError | None:
-        """What an error outside COMMIT means; None for one that is not the engine's."""
+        """Returns the store's error for an error outside COMMIT; None for one that is not the
+        engine's.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -154,7 +157,7 @@ class Engine(ABC, Generic[Connection]):
 
 
 def head_of(row: Row | None) -> Head:
-    """The control row as a head. Raises StoreDamagedError if there is none."""
+    """Returns the control row as a head. Raises StoreDamagedError if there is none."""
     if row is None:
         raise faults.StoreDamagedError(
             "The control row is gone. Stop every replica; restore a backup."

@@ -1,8 +1,7 @@
-"""Why a store cannot be used, each with the sentence an operator needs. Nothing was written when
-one of these is raised.
+"""The reasons why a store cannot be used, each with a sentence for the operator.
 
-They are kinds of StoreUnavailableError, so that callers who only care that nothing was written need
-to know no more.
+Nothing was written when one of these is raised. All are subclasses of StoreUnavailableError, for
+callers that need to know only that.
 """
 
 from __future__ import annotations
@@ -12,13 +11,11 @@ import sqlite3
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 
 MAKE_ONE = "`capsign-adapter --config FILE provision` makes it"
-"""What a person does who has no store yet, as part of a sentence."""
+"""What to do if there is no store yet, as part of a sentence."""
 
 
 class StoreMissingError(StoreUnavailableError):
-    """There is no deployment at that place. Never a reason to make a new one: somebody may have
-    lost the disk.
-    """
+    """There is no store at that place. Never a reason to make a new one: the disk may be lost."""
 
 
 class StoreExistsError(StoreUnavailableError):
@@ -34,8 +31,8 @@ class StoreTooOldError(StoreUnavailableError):
 
 
 class StoreOlderError(StoreUnavailableError):
-    """An older release wrote this database, and it was only to be looked at: a start would bring it
-    to this release's schema.
+    """An older release wrote this database, and `trial` changes nothing: a start would bring it to
+    this release's schema.
     """
 
 
@@ -78,8 +75,8 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def from_sqlite(error: sqlite3.Error, path: str) -> StoreUnavailableError:
-    """What an SQLite error outside COMMIT means. The path is an operator's own; no SQL and no value
-    is repeated.
+    """Returns the store's error for an SQLite error outside COMMIT. The text names the path, and
+    repeats no SQL and no value.
     """
     code = primary_code(error)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
@@ -96,7 +93,7 @@ def from_sqlite(error: sqlite3.Error, path: str) -> StoreUnavailableError:
 def from_sqlite_commit(
     error: sqlite3.Error, path: str
 ) -> StoreUnavailableError | CommitUnknownError:
-    """What an SQLite error during COMMIT means.
+    """Returns the store's error for an SQLite error during COMMIT.
 
     SQLITE_FULL and SQLITE_BUSY come before the commit frame is complete in the write-ahead log, and
     recovery ignores an incomplete one: nothing was written. After an I/O error (a failed fsync

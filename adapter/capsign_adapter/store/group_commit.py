@@ -1,16 +1,18 @@
-"""What is to be written while a commit is under way shares the next one: many callers, one fsync.
+"""Group commit: writes that arrive while a commit is under way share the next one, so that many
+callers cost one fsync.
 
-Batches of signatures do, and so do the other writes of workloads: an intent that is closed, an
-agent's report. With a commit each they would have as many turns at the disk as whoever signs.
+This holds for batches of signatures and for the other writes of workloads (closing an intent, an
+agent's report), which would otherwise take as many commits as there are calls.
 
-Nobody waits for company. A caller that finds nothing under way commits at once, alone; those who
-come meanwhile queue up, and the first of them commits for all of them when the turn comes.
+Nobody waits for others to come. A caller that finds no commit under way commits alone and at once.
+Those that come meanwhile queue, and the first of them then commits for all.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,53 +22,51 @@ from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.transaction import Head, Transaction
 
 MAX_DRAFTS = 2_048
-"""Drafts in one transaction, unless a single batch is larger: bounds how long others wait for the
-turn.
-"""
+"""Most drafts in one transaction, unless a single batch is larger: bounds how long others wait."""
 
 SMALL = 32
-"""Drafts of a batch that does not wait behind larger ones."""
+"""Most drafts of a small batch, which goes before larger ones."""
 
 OVERTAKEN_S = 0.02
-"""How long a large batch may be overtaken by small ones."""
+"""Longest time that a large batch is overtaken by small ones."""
 
 QUEUED_S = 10.0
-"""Longest wait to be taken up by a commit, seconds. A disk that hangs keeps those whose commit it
-has, and no others.
+"""Longest wait to become part of a commit, seconds. If the disk hangs, only the callers of the
+commit under way wait longer.
 """
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Member:
-    """One caller's part of a commit, and in the end its `results` or `error`."""
+class Member(ABC):
+    """One caller's part of a commit. At its end `results` or `error` is set."""
 
     results: list[Any] | None = None
     error: BaseException | None = None
     queued_s: float = 0.0
-    """When it began to wait."""
+    """When it was queued, by `time.monotonic`."""
     turn: threading.Event | None = None
-    """What its caller waits for; whoever commits at once needs none."""
+    """Set when the caller may go on; None for one that commits at once."""
 
     @property
+    @abstractmethod
     def size(self) -> int:
-        """Drafts, or what takes as long."""
-        raise NotImplementedError
+        """Its size as a number of drafts."""
 
     @property
     def answered(self) -> bool:
-        """Whether it is known what became of it."""
+        """Whether its outcome is known."""
         return self.results is not None or self.error is not None
 
     def wake(self) -> None:
-        """Let its caller go on: to take the answer, or to commit if there is none."""
+        """Let its caller go on: with the outcome, or to commit if there is none."""
         assert self.turn is not None
         self.turn.set()
 
 
 @dataclass(slots=True, eq=False)
 class Batch(Member):
-    """One caller's drafts, with all that could be computed before its turn. `results` has one
-    `Committed` for each.
+    """One caller's drafts, with what could be computed beforehand. `results` has one `Committed`
+    for each.
     """
 
     epoch: int
@@ -82,10 +82,10 @@ class Batch(Member):
 
 @dataclass(slots=True, eq=False)
 class Errand(Member):
-    """Another write. `results` has the one thing that `write` returned.
+    """A write of another kind. `results` has one item: what `write` returned.
 
-    A FailureError or AuditOutOfOrderError of `write` is its caller's answer, and its neighbours
-    are committed: it must be raised before anything is written.
+    If `write` raises FailureError or AuditOutOfOrderError, that is its caller's answer, and the
+    other members are committed. So it must be raised before anything is written.
     """
 
     write: Callable[[Transaction, Head], Any]
@@ -116,12 +116,13 @@ class GroupCommit:
 
     @property
     def queued(self) -> int:
-        """How many wait to be taken up by a commit."""
+        """How many members wait to become part of a commit."""
         return len(self._queue)
 
     def submit(self, member: Member) -> list[Any]:
-        """What became of it, once it is durable. Raises what its commit raised, and
-        StoreUnavailableError if no commit took it up in time: then none will.
+        """Commit a member. Returns its results once they are durable. Raises what its commit
+        raised, and StoreUnavailableError if it did not become part of a commit in time; then it
+        never will.
         """
         with self._mutex:
             queued = self._busy
@@ -140,7 +141,7 @@ class GroupCommit:
         return member.results
 
     def _give_up(self, member: Member) -> None:
-        """Raises StoreUnavailableError if it still waits to be taken up."""
+        """Remove a member from the queue. Raises StoreUnavailableError if it was still there."""
         with self._mutex:
             if member not in self._queue:
                 return
@@ -151,8 +152,8 @@ class GroupCommit:
         )
 
     def _lead(self, leader: Member) -> None:
-        """Commit for this one and those that queued, then hand the turn to the first of those who
-        came meanwhile.
+        """Commit this member and those in the queue, then let the first of those that came
+        meanwhile commit.
         """
         with self._mutex:
             group = self._take(leader)
@@ -170,7 +171,7 @@ class GroupCommit:
                 member.wake()
 
     def _follower(self) -> Member | None:
-        """Who commits next: the first that is small, or else the first."""
+        """Returns the member that commits next: the first small one, or else the first."""
         if not self._queue:
             return None
         first = next(iter(self._small()), self._queue[0])
@@ -178,8 +179,8 @@ class GroupCommit:
         return first
 
     def _take(self, first: Member) -> list[Member]:
-        """This one and those that go with it, in the order in which they came; but what is small
-        goes before what is large, and then the group is not large either.
+        """Returns this member and those that are committed with it, in the order of arrival. Small
+        ones go first; then the group has no large ones.
         """
         group, size = [first], first.size
         for member in self._small() or list(self._queue):
@@ -191,8 +192,8 @@ class GroupCommit:
         return group
 
     def _small(self) -> list[Member]:
-        """Those that wait and are small, unless the first has waited so long that it must not be
-        overtaken any more.
+        """Returns the small members of the queue; none if its first has waited so long that it must
+        not be overtaken any more.
         """
         if not self._queue or time.monotonic() - self._queue[0].queued_s > self._overtaken_s:
             return []

@@ -1,5 +1,5 @@
-"""The ledger of intents in tables: fetch the rows a decision needs, write what it decided, collect
-what is too old to ask for.
+"""The ledger of intents in tables: fetches the rows that a decision needs, writes what was decided,
+and deletes rows older than the retention.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from capsign_adapter.store import ledger, log
 from capsign_adapter.store.transaction import Head, Reader, Row, Table, Transaction
 
 USES_KEPT_MS = 30 * 24 * 3_600_000
-"""A use counter goes this long after the watermark passed its last use; no handle lives nearly as
-long.
+"""A use counter is deleted this long after the watermark passed its last use; no handle lives
+nearly as long.
 """
 
 MAX_LOOKUP = 256
@@ -37,7 +37,7 @@ _INTENTS = Table(
 
 
 class RowExistsError(Exception):
-    """A batch believed to be new met a row that exists: decide it row by row."""
+    """An intent of a plain batch was not new: plan the batch row by row."""
 
 
 def commit_plain(
@@ -48,11 +48,10 @@ def commit_plain(
     workloads: Mapping[str, int],
     now_ms: int,
 ) -> list[Committed]:
-    """The common case: every intent is new, so the unique key decides and nothing is looked up
-    first.
+    """Commit drafts in the common case that every intent is new: the unique key decides, and
+    nothing is looked up first.
 
-    Raises RowExistsError, and the transaction must then be rolled back, if one was not new after
-    all.
+    Raises RowExistsError if one was not new; the transaction must be rolled back then.
     """
     floor = ledger.floor_of(head.watermark_ms)
     first = head.tree_size
@@ -80,7 +79,9 @@ def commit_plain(
 def commit_planned(
     tx: Transaction, head: Head, drafts: Sequence[Draft], workloads: Mapping[str, int], now_ms: int
 ) -> list[Committed]:
-    """The careful case: fetch what exists, let the ledger decide, write exactly that."""
+    """Commit drafts in the general case: fetch the rows that exist, let `ledger.plan` decide, write
+    that.
+    """
     keys = {(draft.workload, draft.intent_id) for draft in drafts}
     found = fetch(tx, keys, workloads)
     serials = {draft.handle_serial for draft in drafts if draft.max_uses}
@@ -122,8 +123,8 @@ def resolve(
     never_leaf: bytes,
     now_ms: int,
 ) -> Stored:
-    """The row of this intent, or a NEVER row made now under the same unique key: one of the two,
-    whoever came first.
+    """Returns the row of this intent; if there is none, inserts a NEVER row under the same unique
+    key and returns that.
     """
     row = fetch(tx, {(workload, intent_id)}, {workload: workload_id}).get((workload, intent_id))
     if row is not None:
@@ -149,7 +150,7 @@ def resolve(
 
 
 def checked(stored: Stored, grant: str) -> Stored:
-    """The row, if it belongs to this grant. Raises FailureError INTENT_CONFLICT."""
+    """Returns the row if it belongs to this grant. Raises FailureError INTENT_CONFLICT."""
     if stored.grant != grant:
         raise FailureError(
             failures_pb2.REASON_INTENT_CONFLICT,
@@ -162,7 +163,7 @@ def checked(stored: Stored, grant: str) -> Stored:
 def fetch(
     tx: Reader, keys: Iterable[ledger.IntentKey], workloads: Mapping[str, int]
 ) -> dict[ledger.IntentKey, ledger.LedgerRow]:
-    """The rows that exist among these intents. A workload without a number has none."""
+    """Returns the rows that exist among these intents. A workload without a number has none."""
     by_workload: dict[str, list[bytes]] = {}
     for workload, intent_id in keys:
         if workload in workloads:
@@ -196,11 +197,10 @@ def _fetch_uses(tx: Reader, serials: Iterable[bytes]) -> dict[bytes, int]:
 
 
 def collect_garbage(tx: Transaction, head: Head, now_ms: int, retention_ms: int, limit: int) -> int:
-    """Move the watermark and delete what is older, in the one transaction that makes it safe to
-    forget.
+    """Move the watermark and delete older rows, in one transaction.
 
-    The watermark never moves back, so a clock that did cannot open the window again for an id whose
-    row is gone.
+    The watermark never moves back, so that a clock that does cannot make an id acceptable again
+    whose row is gone.
     """
     # PostgreSQL 17 has no MAX of bytes
     newest = tx.one("SELECT intent_id FROM intents ORDER BY intent_id DESC LIMIT 1")

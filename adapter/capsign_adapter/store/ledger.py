@@ -1,9 +1,7 @@
-"""What the ledger decides of a batch, given the rows it found. Pure: no statement is sent from
-here.
+"""Decides what the ledger does with a batch, given the rows that exist. Pure.
 
-Absent is the only state from which an intent moves (I5), so a decision needs the rows, the
-watermark and the use counters, and nothing else. Both engines run this; they differ only in how
-rows are fetched and inserted.
+An intent moves only from absent (I5), so a decision depends on the rows, the watermark and the use
+counters alone. Both engines use this; they differ only in how rows are fetched and inserted.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ IntentKey = tuple[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """A row as it stands in the ledger, with what a draft is compared to."""
+    """A row of the ledger, with the fields that a draft is compared to."""
 
     stored: Stored
     fingerprint: bytes
@@ -46,17 +44,19 @@ class Plan:
 
 
 def floor_of(watermark_ms: int) -> bytes:
-    """Ids that sort below these six bytes are older than that time: an id starts with its own."""
+    """Returns six bytes: ids that sort below them are older than that time, since an id begins with
+    its time.
+    """
     return watermark_ms.to_bytes(6, "big")
 
 
 def watermark_after(watermark_ms: int, newest: bytes | None, now_ms: int, retention_ms: int) -> int:
-    """The watermark after a collection at `now_ms`, if `newest` is the newest id that has a row. It
-    never moves back.
+    """Returns the watermark after a deletion at `now_ms`, if `newest` is the newest id that has a
+    row. It never moves back.
 
-    One replica's clock alone must not move it: ahead by a day it would refuse every intent of every
-    replica from then on, and no clock that is put right could take that back. The newest row shows
-    what time it is for those who sign.
+    One replica's clock alone must not move it: a clock that is a day ahead would have every intent
+    of every replica refused, and correcting it would not undo that. The time of the newest row
+    bounds it.
     """
     if newest is None:
         return watermark_ms
@@ -64,8 +64,8 @@ def watermark_after(watermark_ms: int, newest: bytes | None, now_ms: int, retent
 
 
 def is_plain(drafts: Sequence[Draft]) -> bool:
-    """Whether the batch repeats no intent, has none that is late or is signed twice, and counts no
-    uses: then the unique key alone can decide.
+    """Whether the unique key alone can decide: the batch repeats no intent, has none that is late
+    or is signed twice, and counts no uses.
     """
     if any(draft.max_uses or draft.late or draft.further_leaves for draft in drafts):
         return False
@@ -73,7 +73,7 @@ def is_plain(drafts: Sequence[Draft]) -> bool:
 
 
 def plan_plain(drafts: Sequence[Draft], first_index: int) -> list[Committed]:
-    """The answers for a plain batch of which every row could be inserted."""
+    """Returns the answers for a plain batch whose rows could all be inserted."""
     new = Verdict.NEW
     return [Committed(new, index) for index in range(first_index, first_index + len(drafts))]
 
@@ -85,11 +85,11 @@ def plan(
     watermark_ms: int,
     first_index: int,
 ) -> Plan:
-    """Decide a batch in order; a later draft sees what an earlier one of the same batch did.
+    """Decide the drafts of a batch in order; a later draft sees the effect of an earlier one.
 
-    A row that is still there tells the truth even when it is older than the watermark; only an
-    absent old id is refused, for it may have been done and forgotten. So is one that is late by its
-    replica's clock: that refuses it, and moves nothing.
+    A row that exists is answered even if it is older than the watermark. An old id without a row is
+    refused, for it may have been done and deleted. So is one that is late by its replica's clock;
+    this does not move the watermark.
     """
     known = dict(found)
     floor = floor_of(watermark_ms)
@@ -124,7 +124,7 @@ def _answer_known(made: Plan, draft: Draft, row: LedgerRow, first_index: int) ->
 
 
 def same(left: bytes, right: bytes) -> bool:
-    """Whether two fingerprints are equal, in time that tells nothing about where they differ."""
+    """Whether two fingerprints are equal, compared in constant time."""
     return hmac.compare_digest(left, right)
 
 

@@ -1,4 +1,4 @@
-"""The lock that makes processes sharing one SQLite file take turns.
+"""The lock between processes that write one SQLite file.
 
 SQLite's own wait for a busy database sleeps for milliseconds between tries. A lock file is tried
 far more often for the length of a normal commit, and every wait has an end. The kernel drops the
@@ -75,7 +75,7 @@ class LockFile:
         )
 
     def close(self) -> None:
-        """Give the file back to the system; whoever waits for the lock is told."""
+        """Close the file. Threads that wait for the lock raise StoreUnavailableError."""
         with self._threads:
             if self._fd >= 0:
                 os.close(self._fd)

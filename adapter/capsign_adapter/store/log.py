@@ -1,4 +1,4 @@
-"""The evidence log in tables: one segment row for each commit, hashes of full tiles beside it, the
+"""The evidence log in tables: a segment row for each commit, the hashes of full tiles, and the
 frontier in the control row.
 
 A segment holds the leaves of one transaction: their hashes one after another, and their entries in
@@ -38,8 +38,8 @@ def sequence(
     now_ms: int,
     hashes: Sequence[bytes] | None = None,
 ) -> int:
-    """Append entries to the log inside this transaction; index of the first. `hashes` are their
-    leaf hashes where known.
+    """Append entries to the log in this transaction. Returns the index of the first. `hashes` are
+    their leaf hashes, if known.
     """
     first = head.tree_size
     if not leaves:
@@ -84,7 +84,7 @@ def sequence(
 
 
 def read_hashes(tx: Reader, level: int, first: int, count: int) -> list[bytes]:
-    """Hashes of a tile level from index `first`: complete subtrees only."""
+    """Returns hashes of a tile level from index `first`: complete subtrees only."""
     if count <= 0:
         return []
     if level > 0:
@@ -109,7 +109,7 @@ def read_hashes(tx: Reader, level: int, first: int, count: int) -> list[bytes]:
 
 
 def read_entries(tx: Reader, first: int, count: int) -> list[bytes]:
-    """Entries from leaf `first`."""
+    """Returns entries from leaf `first`."""
     entries: list[bytes] = []
     if count <= 0:
         return entries
@@ -126,7 +126,7 @@ def read_entries(tx: Reader, first: int, count: int) -> list[bytes]:
 
 
 def check_tail(tx: Reader, head: Head) -> None:
-    """The cheap check at opening: control row, frontier and last segment agree. Raises
+    """A cheap check at opening that control row, frontier and last segment agree. Raises
     StoreDamagedError.
     """
     last = tx.one(

@@ -15,7 +15,9 @@ from capsign_adapter.store.transaction import FIRST_HEAD, Reader, Transaction
 
 
 def check_version(tx: Reader) -> int:
-    """The number of the last migration applied. Raises StoreTooNewError and StoreTooOldError."""
+    """Returns the number of the last migration applied. Raises StoreTooNewError and
+    StoreTooOldError.
+    """
     row = tx.one("SELECT MAX(number) FROM schema_migrations")
     number = int(row[0] or 0) if row else 0
     if number > schema.LATEST:
@@ -33,7 +35,7 @@ def check_version(tx: Reader) -> int:
 
 
 def demand_current(applied: int) -> None:
-    """For who may not change anything. Raises StoreOlderError."""
+    """Raises StoreOlderError if a migration is missing."""
     if applied < schema.LATEST:
         raise StoreOlderError(
             f"The database has schema {applied}; a start brings it to {schema.LATEST}."
@@ -41,16 +43,14 @@ def demand_current(applied: int) -> None:
 
 
 def create(tx: Transaction, dialect: str, now_ms: int) -> None:
-    """Every table of a new deployment and its control row: epoch 1, an empty tree."""
+    """Create all tables of a new store and its control row: epoch 1, an empty tree."""
     tx.run(schema.MIGRATIONS_TABLE.format_map(dict(schema.DIALECTS[dialect])))
     upgrade(tx, dialect, 0, now_ms)
     tx.run(FIRST_HEAD, Frontier().encode())
 
 
 def upgrade(tx: Transaction, dialect: str, applied: int, now_ms: int) -> None:
-    """The migrations after number `applied`, in order, in the caller's transaction: all of them or
-    none.
-    """
+    """Apply the migrations after number `applied`, in order, in the caller's transaction."""
     for migration in schema.MIGRATIONS:
         if migration.number > applied:
             for statement in migration.render(dialect):

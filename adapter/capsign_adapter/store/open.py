@@ -1,5 +1,5 @@
-"""From a URL to a store. Opening never creates: a database that is gone is a reason to stop and
-ask.
+"""Opens or creates the store that a URL names. Opening never creates one: if the database is gone,
+an operator must look.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def open_store(
 ) -> Store:
     """The store at `sqlite:///absolute/path` or `postgresql://user@host/database`.
 
-    With `create`, one is made if there is none. With `trial` it is looked at, and nothing of it
-    changes. `password_file` holds the PostgreSQL password and nothing else; a password in the URL
-    is refused. Raises ValueError for a URL that names no store, StoreMissingError if there is none
-    there, and the other kinds of StoreUnavailableError in `faults`.
+    With `create`, one is made if there is none. With `trial`, nothing is changed. `password_file`
+    holds the PostgreSQL password and nothing else; a password in the URL is refused. Raises
+    ValueError for a URL that names no store, StoreMissingError if there is none, and the other
+    errors of `faults`.
     """
     if create:
         try:
@@ -41,13 +41,13 @@ def open_store(
 
 
 def disk_of(url: str) -> Path | None:
-    """The directory on whose disk the store lies, if it is one of this machine."""
+    """Returns the directory of a store on this machine's disk; None for any other."""
     path = _sqlite_path(url)
     return path.parent if path is not None else None
 
 
 def create_store(url: str, *, password_file: Path | None = None) -> None:
-    """Make the store of a new deployment. Raises StoreExistsError if there is one already."""
+    """Create the store of a new deployment. Raises StoreExistsError if there is one already."""
     path = _sqlite_path(url)
     if path is not None:
         create_sqlite(path)
@@ -58,7 +58,7 @@ def create_store(url: str, *, password_file: Path | None = None) -> None:
 
 
 def _sqlite_path(url: str) -> Path | None:
-    """The file that a sqlite URL names; None for a PostgreSQL URL."""
+    """Returns the file that a sqlite URL names; None for a PostgreSQL URL."""
     if url.startswith(("postgresql://", "postgres://")):
         return None
     if not url.startswith("sqlite:"):

@@ -1,10 +1,10 @@
-"""The store on PostgreSQL: replicas take turns on the control row, which every writer locks first
-and writes last.
+"""The store on PostgreSQL. The control row serialises the writers of all replicas: each locks it
+first and writes it last.
 
-A commit is three round trips: begin and lock; the rows; the control row and COMMIT. A connection
-lost before the third means that nothing was written. Lost in it, nobody can say:
-CommitUnknownError. READ COMMITTED is enough, for every statement after the lock sees all that
-earlier holders of the lock committed.
+A commit takes three round trips: begin and lock; the rows; the control row and COMMIT. If the
+connection is lost before the third, nothing was written; if it is lost in the third, the outcome is
+not known: CommitUnknownError. READ COMMITTED is enough, since every statement after the lock sees
+what earlier holders of the lock committed.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def _insert_statement(table: Table) -> bytes:
 
 
 class _PostgresTransaction:
-    """Statements on one connection. What is only sent waits for the next statement that answers,
-    and travels with it.
+    """Statements on one connection. A statement that is only sent is held back, and goes out
+    together with the next one that has an answer.
     """
 
     def __init__(self, link: Link) -> None:
@@ -90,8 +90,8 @@ class _PostgresTransaction:
         return self._ask(_insert_statement(table), columns).rowcount
 
     def commit(self) -> str:
-        """Send what waits, and COMMIT with it; the server's answer: "COMMIT", or "ROLLBACK" where
-        the transaction had failed.
+        """Send the statements held back, and COMMIT. Returns the server's answer: "COMMIT", or
+        "ROLLBACK" if the transaction had failed.
         """
         return self._ask(b"COMMIT", ()).statusmessage or ""
 
@@ -106,16 +106,12 @@ class _PostgresTransaction:
 
 
 class PostgresStore(RelationalStore[_PostgresTransaction]):
-    """Open an existing deployment. `create_postgres` makes one. Connections are made anew when they
-    break.
-    """
+    """Opens an existing store; `create_postgres` makes one. Broken connections are replaced."""
 
     begin_snapshot = _BEGIN_SNAPSHOT
 
     def __init__(self, url: str, password_file: Path | None = None, *, trial: bool = False) -> None:
-        """`trial`: change nothing. Raises StoreOlderError then, where a start would bring the
-        schema up to date.
-        """
+        """`trial`: change nothing; raises StoreOlderError if a start would migrate the schema."""
         self._target = Target.parse(url, password_file)
         super().__init__(DIALECT, str(self._target))
         self._writing = threading.Lock()
@@ -159,8 +155,8 @@ class PostgresStore(RelationalStore[_PostgresTransaction]):
             self._writing.release()
 
     def _begin(self) -> tuple[_PostgresTransaction, Head]:
-        """A connection whose transaction holds the control row. One that died while idle is
-        replaced: nothing was asked of it.
+        """Returns a connection whose transaction holds the control row. A connection that died
+        while idle is replaced, since nothing was sent on it.
         """
         while True:
             link, idle = self._writer, self._writer is not None
@@ -251,8 +247,8 @@ def _has_schema(tx: Reader) -> bool:
 
 
 def create_postgres(url: str, password_file: Path | None = None) -> None:
-    """Make the tables of a new deployment in an existing, empty database. Raises StoreExistsError
-    if they are there.
+    """Create the tables of a new store in an existing, empty database. Raises StoreExistsError if
+    they are there.
     """
     target = Target.parse(url, password_file)
     try:

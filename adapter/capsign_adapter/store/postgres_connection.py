@@ -1,5 +1,5 @@
-"""How to reach a PostgreSQL server: where, with what secret, and what a connection must be before
-it is trusted with a commit.
+"""Connections to a PostgreSQL server: address, password, and the checks that a connection must pass
+before it may commit.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.faults import StoreDamagedError, StoreMissingError, StoreUnsafeError
 
 ANSWER_S = 45.0
-"""Longest wait for an answer, seconds. Longer than the server lets any statement run, so that only
-a dead way reaches it.
+"""Longest wait for an answer, seconds. Longer than the server's own limit for a statement, so that
+only a dead connection reaches it.
 """
 
 Answer = TypeVar("Answer")
@@ -31,7 +31,7 @@ class SilentError(psycopg.OperationalError):
 
 
 class Link(psycopg.Connection[tuple[Any, ...]]):
-    """A connection on which no wait is without end: one that stays silent is closed, and counts as
+    """A connection on which every wait is bounded: one that stays silent is closed, and counts as
     lost.
     """
 
@@ -59,8 +59,8 @@ class _OverError(Exception):
 
 
 def _bounded(steps: PQGen[Answer], until: float) -> PQGen[Answer]:
-    """The driver's steps, ended at a time. The driver calls every tenth of a second even when
-    nothing is ready.
+    """Returns the driver's steps, which raise _OverError after `until`. The driver calls them every
+    tenth of a second even when nothing is ready.
     """
     try:
         state = next(steps)
@@ -105,7 +105,7 @@ _LOOPBACK = {"", "localhost", "127.0.0.1", "::1"}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A database. Its text form is safe to log: there is no secret in it."""
+    """The address of a database. Its text form is safe to log: it holds no secret."""
 
     parameters: dict[str, str] = field(repr=False)
     password_file: Path | None = field(repr=False)
@@ -149,22 +149,22 @@ class Target:
         return cls(_DEFAULTS | given, password_file)
 
     def arguments(self) -> dict[str, Any]:
-        """What to connect with, in autocommit mode; the password as its file has it now."""
+        """Returns the arguments of a connection; the password is read from its file now."""
         arguments: dict[str, Any] = {**self.parameters, "autocommit": True}
         if self.password_file is not None:
             arguments["password"] = _read_secret(self.password_file)
         return arguments
 
     def connect(self) -> Link:
-        """A connection in autocommit mode that commits durably. Raises psycopg.Error,
-        StoreUnavailableError and its kinds.
+        """Returns a connection in autocommit mode that commits durably. Raises psycopg.Error, and
+        StoreUnavailableError or a subclass.
         """
         link = Link.connect(**self.arguments())
         self.check(link)
         return link
 
     def check(self, link: Link) -> None:
-        """Set a new connection up, and close it if it is not to be trusted with a commit. Raises as
+        """Configure a new connection, and close it if it does not pass the checks. Raises as
         `connect`.
         """
         try:
@@ -237,8 +237,8 @@ _NO_DATABASE = "3D000"
 
 
 def from_postgres(error: psycopg.Error, target: Target) -> StoreUnavailableError:
-    """What an error outside COMMIT means: nothing was written. libpq's text is not repeated, for it
-    may hold values.
+    """Returns the store's error for an error outside COMMIT: nothing was written. libpq's text is
+    not repeated, for it may hold values.
     """
     code = error.sqlstate or next(
         (code for text, code in _LOGIN_FAILURES.items() if text.search(str(error))), None

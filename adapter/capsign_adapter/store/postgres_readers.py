@@ -1,8 +1,9 @@
 """The connections on which a process reads PostgreSQL, kept by psycopg-pool.
 
-The pool connects on threads of its own and tells a caller that waits only that it waited too long.
-Here a caller is told why there is no connection as soon as an attempt that began after its call has
-failed, and the next caller makes the next attempt: after an outage nobody sits out a back-off.
+The pool connects on threads of its own, and tells a waiting caller only that it has waited too
+long. Here a caller gets the reason as soon as an attempt to connect that began after its call has
+failed, and the next call makes the next attempt, so that no caller waits for a back-off after an
+outage.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ WAIT_S = 10.0
 """Longest wait for a connection while others have all of them, seconds."""
 
 _LOOK_S = 0.05
-"""Between looks at whether the attempt to connect has failed, seconds."""
+"""Time between checks whether an attempt to connect has failed, seconds."""
 
 _IDLE_S = 600.0
-"""A connection goes that nobody has needed for so long, seconds."""
+"""An unused connection is closed after this time, seconds."""
 
 # Its warnings repeat libpq's text, which may hold values; the error that a caller gets says it all.
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 
 class Readers:
-    """Any thread may call any method."""
+    """The reading connections. Safe for any thread."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -54,11 +55,11 @@ class Readers:
 
     @property
     def idle(self) -> int:
-        """Connections that wait for somebody."""
+        """How many connections are idle."""
         return self._pool.get_stats()["pool_available"]
 
     def borrow(self) -> Link:
-        """A connection; give it back, or discard it. Raises what connecting raised, and
+        """Returns a connection, to be given back or discarded. Raises what connecting raised, and
         StoreUnavailableError after WAIT_S.
         """
         begun = time.monotonic()
@@ -75,16 +76,16 @@ class Readers:
                     ) from None
 
     def give_back(self, link: Link) -> None:
-        """The connection is good."""
+        """Return a connection that works."""
         link.served = True
         self._pool.putconn(link)
 
     def discard(self, link: Link, error: BaseException) -> bool:
-        """The connection has failed. Returns whether it had only died while it was idle: then the
-        same is worth asking on another one.
+        """Close a connection that failed. Returns whether it may have died while it was idle; then
+        the caller should read again on another one.
 
-        Reading twice is harmless; every idle connection of a restarted server is dead. One that is
-        silent is not: the next would be too, and each takes its whole wait.
+        Reading twice is harmless, and all idle connections of a restarted server are dead. It is
+        not worth trying again after a timeout: the next connection would time out too.
         """
         died_idle = link.served and link.closed and not isinstance(error, SilentError)
         link.close()
@@ -92,9 +93,9 @@ class Readers:
         return died_idle
 
     def close(self) -> None:
-        """Close what is idle, and what is lent when it comes back."""
+        """Close idle connections now, and lent ones when they are returned."""
         self._pool.close(timeout=1.0)
 
     def _note_failure(self, _: ConnectionPool[Link]) -> None:
-        """The pool calls this while it handles the error."""
+        """Called by the pool while it handles the error."""
         self._failure, self._failed_at = sys.exc_info()[1], time.monotonic()

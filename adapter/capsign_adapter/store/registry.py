@@ -31,7 +31,7 @@ def revoke(
 
 
 def announce(tx: Transaction, replica_id: bytes, working: int, drained: int, lease_ms: int) -> None:
-    """Write what a replica says of itself; neither epoch ever falls."""
+    """Write a replica's row; neither of its epochs ever falls."""
     tx.send(
         "INSERT INTO replicas (replica_id, working_epoch, drained_epoch, lease_ms) "
         "VALUES (?, ?, ?, ?)"
@@ -48,12 +48,12 @@ def announce(tx: Transaction, replica_id: bytes, working: int, drained: int, lea
 
 
 def laggards(tx: Reader, epoch: int) -> list[Laggard]:
-    """Replicas with something of an older epoch, or that have not said otherwise."""
+    """Returns the replicas that may hold something of an older epoch."""
     rows = tx.all("SELECT replica_id, lease_ms FROM replicas WHERE drained_epoch < ?", epoch)
     return [Laggard(bytes(replica_id), lease_ms) for replica_id, lease_ms in rows]
 
 
 def revocations(tx: Reader) -> list[Revocation]:
-    """Everything revoked, oldest first."""
+    """Returns all revocations, oldest first."""
     rows = tx.all("SELECT epoch, kind, target, at_ms FROM revocations ORDER BY epoch")
     return [Revocation(*row) for row in rows]

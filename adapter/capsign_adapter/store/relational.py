@@ -1,4 +1,4 @@
-"""The store over any relational engine: what each method does inside its one transaction."""
+"""The store on a relational engine: what each method does in its transaction."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from capsign_adapter.store.transaction import READ_HEAD, Head, Reader, Transacti
 Result = TypeVar("Result")
 
 _Answers = tuple[list[list[Committed] | None], list[tuple[Any, Exception | None]]]
-"""For each batch, and for each errand."""
+"""Answers of each batch, and of each errand."""
 
 MAX_CACHED_WORKLOADS = 65_536
 
@@ -76,13 +76,13 @@ class RelationalStore(RelationalKeys[Connection], RelationalProposals[Connection
         return self.group_commit.submit(Batch(epoch, drafts, hashes, workloads, now_ms))
 
     def _together(self, write: Callable[[Transaction, Head], Result], leaves: int = 1) -> Result:
-        """As `write`, in the commit of others that write now; see `Errand`."""
+        """As `write`, in one commit with other writes; see `Errand`."""
         result: Result = self.group_commit.submit(Errand(write, leaves))[0]
         return result
 
     def commit_group(self, group: list[Member]) -> None:
-        """Commit them in one transaction. If one of them brings a defect, each goes alone, for
-        its neighbours' sake.
+        """Commit the members in one transaction. If one of them raises an unexpected error, each is
+        committed alone, so that the others are not affected.
         """
         try:
             self._commit_together(group)
@@ -294,7 +294,7 @@ class RelationalStore(RelationalKeys[Connection], RelationalProposals[Connection
 def _decide(
     tx: Transaction, head: Head, group: Sequence[Batch], *, careful: bool
 ) -> list[list[Committed] | None]:
-    """The answers for each batch; None for one that was decided under an epoch that is no longer
+    """Returns the answers of each batch; None for one that was decided under an epoch that is not
     the current one.
     """
     current = [batch for batch in group if batch.epoch == head.epoch]
@@ -316,7 +316,9 @@ def _decide(
 
 
 def _run(errand: Errand, tx: Transaction, head: Head) -> tuple[Any, Exception | None]:
-    """What it gave, or the answer that it raised; a defect passes."""
+    """Returns the result of an errand and the error that is its answer; an unexpected error is
+    raised.
+    """
     try:
         return errand.write(tx, head), None
     except (FailureError, AuditOutOfOrderError) as refusal:

@@ -1,5 +1,4 @@
-"""The tables, as numbered migrations from the first one on; one logical schema in the words of
-either engine.
+"""The tables as numbered migrations: one logical schema, rendered in the dialect of either engine.
 
 `docs/formats.md` ("Store schema") says what the columns mean. A migration is never edited once
 released: add the next number.

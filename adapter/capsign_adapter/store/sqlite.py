@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 DIALECT: Final = "sqlite"
 
 MAX_IDLE_READERS = 16
-"""Reading connections kept open; more are made and closed when more threads read at once."""
+"""Most idle reading connections that are kept open."""
 
 CHECKPOINT_PAGES = 4_000
 """Pages in the write-ahead log before a commit copies them into the database: 16 MiB, so that it
@@ -91,12 +91,10 @@ def _insert_statement(table: Table) -> str:
 
 
 class SqliteStore(RelationalStore[_SqliteTransaction]):
-    """Open an existing database file. `create_sqlite` makes one."""
+    """Opens an existing database file; `create_sqlite` makes one."""
 
     def __init__(self, path: Path, *, trial: bool = False) -> None:
-        """`trial`: change nothing. Raises StoreOlderError then, where a start would bring the
-        schema up to date.
-        """
+        """`trial`: change nothing; raises StoreOlderError if a start would migrate the schema."""
         super().__init__(DIALECT, str(path))
         self._path = path
         self._identity = check_files(path)
@@ -156,9 +154,7 @@ class SqliteStore(RelationalStore[_SqliteTransaction]):
             raise
 
     def _roll_back(self) -> None:
-        """End whatever transaction is open. A connection that cannot even do that is replaced:
-        nothing of it can be trusted.
-        """
+        """End an open transaction. A connection on which that fails is replaced."""
         connection = self._writer.connection
         try:
             if connection.in_transaction:
@@ -196,8 +192,8 @@ class SqliteStore(RelationalStore[_SqliteTransaction]):
         return reader
 
     def _check_same_file(self) -> None:
-        """A file that was moved away under us still takes writes, durably and where nobody will
-        ever look for them.
+        """Check that the path still names the open file: one that was moved away would go on
+        accepting writes that nobody ever finds.
         """
         try:
             seen = self._path.stat()
@@ -226,10 +222,10 @@ class SqliteStore(RelationalStore[_SqliteTransaction]):
 
 
 def create_sqlite(path: Path) -> None:
-    """Make the database of a new deployment. Raises StoreExistsError if there is a file already.
+    """Create the database of a new deployment. Raises StoreExistsError if there is a file already.
 
-    It is built beside its place and linked there complete: a crash leaves either nothing or a whole
-    database.
+    It is built under another name and linked into place when it is complete: a crash leaves either
+    nothing or a whole database.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -306,11 +302,11 @@ def _connect(path: Path) -> _SqliteTransaction:
 
 
 def _lengthen_log(writer: _SqliteTransaction, path: Path) -> None:
-    """Write once as much as the write-ahead log may hold, and take it back: frames without a commit
-    are written over later.
+    """Write as much as the write-ahead log may hold and roll it back: frames without a commit are
+    overwritten later.
 
-    A crash at any line leaves a log whose last commit is the one before. On a small disk the log
-    grows as it is used: it must not take the room that the database needs.
+    A crash at any line leaves a log whose last commit is the one before. On a small disk this is
+    not done, since the database needs the space: the log grows as it is used.
     """
     disk = os.statvfs(path)
     if (

@@ -1,4 +1,4 @@
-"""The files of an SQLite store: which they are, and what they must be before they are trusted."""
+"""The files of an SQLite store, and the checks that they must pass before they are used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def lock_path(path: Path) -> Path:
 
 
 def check_files(path: Path) -> tuple[int, int]:
-    """Device and inode of the database. Raises StoreMissingError, StoreUnsafeError."""
+    """Returns device and inode of the database. Raises StoreMissingError, StoreUnsafeError."""
     try:
         seen = path.stat()
     except OSError as error:
@@ -49,7 +49,7 @@ def check_files(path: Path) -> tuple[int, int]:
 
 
 def check_directory(path: Path) -> None:
-    """Raise StoreUnsafeError if others can reach the directory of this file."""
+    """Raises StoreUnsafeError if others can reach the directory of this file."""
     mode = path.parent.stat().st_mode
     if mode & _OTHERS:
         raise faults.StoreUnsafeError(
@@ -59,7 +59,7 @@ def check_directory(path: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make durable what was linked into the directory."""
+    """Make new links in the directory durable."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

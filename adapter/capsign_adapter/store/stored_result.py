@@ -1,7 +1,7 @@
-"""What the ledger keeps of an answer: the `result` of an intent's row, in a form of its own.
+"""The encoding of an answer in the ledger: the `result` of an intent's row.
 
-`docs/formats.md` ("Stored results") gives the bytes. The first says the version; a row lives for
-the retention, so a release must read what the one before it wrote.
+`docs/formats.md` ("Stored results") gives the bytes. The first is the version. Rows live for the
+retention, so a release must read what the one before it wrote.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ _LENGTH = 2
 
 
 class StoredResultError(ValueError):
-    """The bytes are no stored result of a version that this release reads."""
+    """The bytes are not a stored result of a version that this release reads."""
 
 
 def made_under(signed_by: signing_pb2.SignedBy) -> bytes:
-    """How every signature that was made under this begins in a stored result."""
+    """Returns the encoding of a `SignedBy`, with which each of its signatures begins in a stored
+    result.
+    """
     return _field(signed_by.SerializeToString(deterministic=True))
 
 
 def of_signatures(signatures: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The result of an intent that was done: for each signature `made_under` and its bytes."""
+    """Returns the result of an intent that was done: for each signature `made_under` and its
+    bytes.
+    """
     parts = [VERSION]
     for under, value in signatures:
         parts += (under, len(value).to_bytes(_LENGTH, "big"), value)
@@ -34,12 +38,12 @@ def of_signatures(signatures: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def of_refusal(failure: failures_pb2.Failure) -> bytes:
-    """The result of an intent that was refused."""
+    """Returns the result of an intent that was refused."""
     return VERSION + failure.SerializeToString(deterministic=True)
 
 
 def signatures_of(result: bytes) -> list[tuple[bytes, bytes]]:
-    """What `of_signatures` was given. Raises StoredResultError."""
+    """Decodes what `of_signatures` encoded. Raises StoredResultError."""
     body = _body(result)
     found: list[tuple[bytes, bytes]] = []
     at = 0
@@ -52,12 +56,12 @@ def signatures_of(result: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def signed_by_of(under: bytes) -> signing_pb2.SignedBy:
-    """What `made_under` was given."""
+    """Decodes what `made_under` encoded."""
     return signing_pb2.SignedBy.FromString(under[_LENGTH:])
 
 
 def refusal_of(result: bytes) -> failures_pb2.Failure:
-    """What `of_refusal` was given. Raises StoredResultError."""
+    """Decodes what `of_refusal` encoded. Raises StoredResultError."""
     return failures_pb2.Failure.FromString(_body(result))
 
 
@@ -72,7 +76,7 @@ def _field(value: bytes) -> bytes:
 
 
 def _end(body: bytes, at: int) -> int:
-    """Where the field that begins there ends. Raises StoredResultError."""
+    """Returns where the field that begins at `at` ends. Raises StoredResultError."""
     begin = at + _LENGTH
     end = begin + int.from_bytes(body[at:begin], "big")
     if end > len(body) or begin > len(body):

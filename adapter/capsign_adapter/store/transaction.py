@@ -1,8 +1,8 @@
-"""What the store's logic needs of an engine: statements inside one transaction, and the head that
-every writer reads first.
+"""The interface between the store's logic and an engine: statements in one transaction, and the
+head that every writer reads first.
 
-SQL is written once, with `?` for parameters; an engine translates it if it must. Statements use
-only what both engines share.
+SQL is written once, with `?` for parameters, and uses only what both engines share; an engine
+translates it if necessary.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that takes rows in bulk: its name, and its columns with "int", "blob" or "text" for
-    each.
-    """
+    """A table for bulk inserts: its name, and its columns with "int", "blob" or "text" for each."""
 
     name: str
     columns: tuple[tuple[str, str], ...]
@@ -29,28 +27,28 @@ class Table:
 
 
 class Reader(Protocol):
-    """Statements that read, all from one snapshot."""
+    """Statements that read."""
 
     def one(self, sql: str, *parameters: Any) -> Row | None:
-        """The first row, or None."""
+        """Returns the first row, or None."""
 
     def all(self, sql: str, *parameters: Any) -> list[Row]:
-        """Every row. The caller bounds how many there can be."""
+        """Returns all rows. The statement must bound how many there are."""
 
 
 class Transaction(Reader, Protocol):
     """Statements of one writing transaction. Nothing is durable before the engine commits it."""
 
     def send(self, sql: str, *parameters: Any) -> None:
-        """A statement whose outcome nobody asks for. It may travel with the next one; if it fails,
-        the transaction does.
+        """Send a statement without waiting for its outcome. It may be sent together with the next
+        one; if it fails, the transaction fails.
         """
 
     def run(self, sql: str, *parameters: Any) -> int:
-        """How many rows it touched."""
+        """Run a statement. Returns how many rows it changed."""
 
     def insert(self, table: Table, rows: Sequence[Row]) -> int:
-        """Insert the rows that are not there yet; how many that were."""
+        """Insert the rows that do not exist yet. Returns how many those were."""
 
 
 @dataclass(slots=True)

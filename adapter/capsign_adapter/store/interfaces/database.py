@@ -6,22 +6,21 @@ from typing import Protocol
 
 
 class Database(Protocol):
-    """What a database tells of itself."""
+    """Properties of the database."""
 
     @property
     def name(self) -> str:
         """ "sqlite" or "postgresql"."""
 
     def clock_ms(self) -> int | None:
-        """What time it is for the store, milliseconds since 1970; None if it has no other clock
-        than its callers.
+        """Returns the store's time, milliseconds since 1970; None if it has no clock of its own.
 
-        It is for what one replica does for all of them, once: its own clock may be wrong, and no
-        other will look.
+        Used for steps that one replica takes for all of them: its own clock may be wrong, and no
+        other replica checks it.
         """
 
     def size_bytes(self) -> int:
-        """What the whole store takes on its disk, with its indexes and its log of writes."""
+        """Returns the bytes that the store takes on its disk, with indexes and write-ahead log."""
 
     def close(self) -> None:
         """Close connections."""

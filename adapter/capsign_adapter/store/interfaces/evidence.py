@@ -30,14 +30,16 @@ class EvidenceLog(Protocol):
         """
 
     def latest_checkpoint(self) -> Checkpoint | None:
-        """The last saved."""
+        """Returns the last one saved."""
 
 
 class AuditBatches(Protocol):
-    """Batches of agents' own records: each once, and each after the one before it in its boot."""
+    """Batches of agents' own records. Each is accepted once, and only after the one before it in
+    its boot.
+    """
 
     def submit_audit(self, draft: AuditDraft, now_ms: int) -> AuditAccepted:
-        """Take an agent's batch exactly once. Raises AuditOutOfOrderError."""
+        """Accept an agent's batch exactly once. Raises AuditOutOfOrderError."""
 
     def audit_batches(
         self, workload: str = "", first_leaf: int = 0, limit: int = 256

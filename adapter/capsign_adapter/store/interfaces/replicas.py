@@ -1,4 +1,4 @@
-"""The replicas: what a revocation waits for (docs/decisions/0010-*)."""
+"""The table of replicas, for which a revocation waits (docs/decisions/0010-*)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from capsign_adapter.model.control import Laggard
 
 
 class Replicas(Protocol):
-    """A row for each replica that decides. No clock is stored: leases are counted by who waits."""
+    """A row for each replica that decides. It holds no time: whoever waits counts the leases."""
 
     def announce(self, replica_id: bytes, working: int, drained: int, lease_ms: int) -> None:
         """This replica decides under epoch `working`, and holds nothing unreleased of an epoch
         below `drained`.
 
-        Both only rise, whatever the order in which threads announce. A batch that it committed it
-        releases within `lease_ms`.
+        Both only rise, in whatever order threads announce. It releases a batch within `lease_ms` of
+        its commit.
         """
 
     def withdraw(self, replica_id: bytes) -> None:
@@ -25,8 +25,8 @@ class Replicas(Protocol):
         """Replicas that may still hold something of an epoch below this one."""
 
     def forget_replicas(self, epoch: int) -> int:
-        """Forget those that still work under an epoch below this one, once their leases have ended;
-        how many.
+        """Delete the replicas that still work under an epoch below this one; call it when their
+        leases have ended. Returns how many.
 
-        One that is alive after all announces itself anew before it works under a later epoch.
+        One that is alive after all announces itself again before it works under a later epoch.
         """

@@ -29,4 +29,6 @@ class Store(
     Database,
     Protocol,
 ):
-    """Everything. Only who opens, serves or provisions needs it; the others name what they ask."""
+    """All interfaces. For modules that open, serve or provision; the others name the parts they
+    use.
+    """
