@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import (
     ROLLOUT,
     ROLLOUT_PACE,
+    KeyEvent,
     PaceEvent,
     RolloutEvent,
     RolloutPace,
@@ -157,6 +161,29 @@ class RolloutStep:
     leaf_index: int
     figures: Figures
     """What was known of the step before."""
+
+
+class VersionMove(NamedTuple):
+    """The move of a key version that belongs to a step."""
+
+    row: KeyVersionRow
+    event: KeyEvent
+    leaf: Callable[[int], bytes]
+    """The entry, given the epoch."""
+
+
+class RolloutMove(NamedTuple):
+    """A change of a rollout, ready to be written."""
+
+    row: RolloutRow
+    """As it was read."""
+    event: RolloutEvent | PaceEvent
+    act: int
+    actor: str
+    """Who asked for it; empty: the rollout itself."""
+    leaf: Callable[[RolloutRow, int], bytes]
+    """The entry, given the row after it and the epoch."""
+    version: VersionMove | None = None
 
 
 def moved(row: RolloutRow, event: RolloutEvent | PaceEvent, now_ms: int) -> RolloutRow:

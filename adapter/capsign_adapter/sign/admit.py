@@ -23,6 +23,7 @@ from capsign_adapter.decide.context import Context
 from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.signing_versions import signing_with
 from capsign_adapter.keys.commitment import CommitmentKeys, GroupFingerprint
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.model.key_versions import KeyVersionRow
@@ -99,10 +100,12 @@ class Admission:
         the cost of a first use, microseconds. Raises FailureError.
         """
         admitted, capability, row = group.admitted, group.capability, ALGORITHMS[asked.algorithm]
-        version = snapshot.active(capability.tenant, capability.key, row.number)
-        if version is None:
+        name = (capability.tenant, capability.key)
+        signing = signing_with(snapshot, name, peer.spiffe_id, row.number)
+        if not signing:
             detail = "This key has no active version for this algorithm."
             raise FailureError(failures_pb2.REASON_KEY_NOT_ACTIVE, detail)
+        version, _ = signing[0]
         custody_ok(admitted.min_custody, self._keyring.custody(version, row.number))
         context = context_of(capability, admitted, version, row)
         signer = self._signer(version, context, row, spend)

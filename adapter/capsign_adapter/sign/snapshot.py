@@ -1,5 +1,5 @@
-"""The state that decisions depend on: revocations and key versions at one epoch. It is replaced as
-a whole when the epoch moves.
+"""The state that decisions depend on: revocations, key versions and rollouts at one epoch. It is
+replaced as a whole when the epoch moves.
 """
 
 from __future__ import annotations
@@ -7,16 +7,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from capsign_wire.key_states import SIGNS, VERIFIES
+from capsign_wire.key_states import VERIFIES
 
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.model.rollouts import RolloutRow
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.key_versions import KeyVersions
+from capsign_adapter.store.interfaces.rollouts import Rollouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +30,10 @@ class Snapshot:
     epoch: int
     revoked: RevocationIndex
     versions: dict[tuple[str, str], tuple[KeyVersionRow, ...]]
-
-    def active(self, tenant: str, key: str, algorithm: int) -> KeyVersionRow | None:
-        """Returns the newest version that may sign with this algorithm, or None."""
-        for row in self.versions.get((tenant, key), ()):
-            if row.state in SIGNS and algorithm in row.algorithms:
-                return row
-        return None
+    rollouts: dict[tuple[str, str], RolloutRow] = field(default_factory=dict)
+    """Those under way, by tenant and key."""
+    settled: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The algorithm that the last finished change of algorithm of a key led to."""
 
     def verifiable(self, tenant: str, key: str, algorithm: int) -> list[KeyVersionRow]:
         """Returns the versions that verifiers should know, newest first."""
@@ -46,7 +45,7 @@ TURN_S = 10.0
 """Longest wait for another thread that reads a new snapshot, seconds."""
 
 
-class Decisive(ControlState, KeyVersions, Protocol):
+class Decisive(ControlState, KeyVersions, Rollouts, Protocol):
     """What decisions are made under, as the store has it."""
 
 
@@ -101,7 +100,7 @@ class Snapshots:
             self._moving.release()
 
     def _read(self) -> Snapshot:
-        # Two reads: if the epoch moves between them the snapshot is older than the versions, and a
+        # Several reads: if the epoch moves between them the snapshot is older than the rest, and a
         # commit under it is refused.
         epoch, revocations = self._store.revocations()
         versions: dict[tuple[str, str], list[KeyVersionRow]] = {}
@@ -111,4 +110,15 @@ class Snapshots:
             name: tuple(sorted(rows, key=lambda row: -row.version))
             for name, rows in versions.items()
         }
-        return Snapshot(epoch, RevocationIndex(epoch, revocations), newest_first)
+        rollouts, settled = _by_key(self._store.rollouts_in_force())
+        index = RevocationIndex(epoch, revocations)
+        return Snapshot(epoch, index, newest_first, rollouts, settled)
+
+
+def _by_key(
+    rows: list[RolloutRow],
+) -> tuple[dict[tuple[str, str], RolloutRow], dict[tuple[str, str], int]]:
+    """What is under way, and the algorithm that the last one that is done led to."""
+    under_way = {(row.tenant, row.key): row for row in rows if not row.is_final}
+    settled = {(row.tenant, row.key): row.after.algorithm for row in rows if row.is_final}
+    return under_way, settled

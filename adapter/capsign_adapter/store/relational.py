@@ -36,6 +36,7 @@ from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
 from capsign_adapter.store.interfaces.policies import MAX_LISTED
 from capsign_adapter.store.relational_keys import RelationalKeys
 from capsign_adapter.store.relational_proposals import RelationalProposals
+from capsign_adapter.store.relational_rollouts import RelationalRollouts
 from capsign_adapter.store.transaction import READ_HEAD, Head, Reader, Transaction
 
 Result = TypeVar("Result")
@@ -46,7 +47,9 @@ _Answers = tuple[list[list[Committed] | None], list[tuple[Any, Exception | None]
 MAX_CACHED_WORKLOADS = 65_536
 
 
-class RelationalStore(RelationalKeys[Connection], RelationalProposals[Connection]):
+class RelationalStore(
+    RelationalKeys[Connection], RelationalProposals[Connection], RelationalRollouts[Connection]
+):
     """Implements `interfaces.whole.Store`; see there for what each method guarantees."""
 
     def __init__(self, dialect: str, place: str) -> None:

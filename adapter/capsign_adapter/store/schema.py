@@ -259,6 +259,49 @@ MIGRATIONS: tuple[Migration, ...] = (
                 WHERE state IN (1, 2) OR (glass <> 0 AND acknowledged_by = '')""",
         ),
     ),
+    Migration(
+        8,
+        "rollouts",
+        (
+            """CREATE TABLE rollouts (
+                id {blob} PRIMARY KEY,
+                tenant TEXT NOT NULL,
+                key_name TEXT NOT NULL,
+                number {int} NOT NULL CHECK (number > 0),
+                before_version {int} NOT NULL,
+                before_algorithm {int} NOT NULL,
+                after_version {int} NOT NULL,
+                after_algorithm {int} NOT NULL,
+                stages TEXT NOT NULL,
+                started_by TEXT NOT NULL,
+                started_ms {int} NOT NULL,
+                revision {int} NOT NULL,
+                stage {int} NOT NULL CHECK (stage BETWEEN 1 AND 10),
+                step {int} NOT NULL,
+                pace {int} NOT NULL CHECK (pace IN (1, 2, 3)),
+                stage_since_ms {int} NOT NULL,
+                paused_ms {int} NOT NULL,
+                figures TEXT NOT NULL,
+                previous {blob} NOT NULL,
+                UNIQUE (tenant, key_name, number)
+            )""",
+            "CREATE UNIQUE INDEX rollouts_under_way ON rollouts (tenant, key_name) WHERE stage < 7",
+            """CREATE TABLE rollout_steps (
+                rollout_id {blob} NOT NULL,
+                revision {int} NOT NULL,
+                act {int} NOT NULL,
+                stage {int} NOT NULL,
+                step {int} NOT NULL,
+                pace {int} NOT NULL,
+                actor TEXT NOT NULL,
+                at_ms {int} NOT NULL,
+                epoch {int} NOT NULL,
+                leaf_index {int} NOT NULL,
+                figures TEXT NOT NULL,
+                PRIMARY KEY (rollout_id, revision)
+            ){clustered}""",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

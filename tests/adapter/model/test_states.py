@@ -26,6 +26,7 @@ STATES = {
     "ProposalState",
 }
 READERS = {
+    "adapter/capsign_adapter/store/rollout_history.py": "_row",
     "adapter/capsign_adapter/store/rollouts.py": "_row",
     "adapter/capsign_adapter/store/authorities.py": "_row",
     "adapter/capsign_adapter/store/intents.py": "fetch",

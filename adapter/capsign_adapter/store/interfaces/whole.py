@@ -13,6 +13,7 @@ from capsign_adapter.store.interfaces.ledger import Ledger
 from capsign_adapter.store.interfaces.policies import Policies
 from capsign_adapter.store.interfaces.proposals import Proposals
 from capsign_adapter.store.interfaces.replicas import Replicas
+from capsign_adapter.store.interfaces.rollouts import Rollouts
 
 
 class Store(
@@ -24,6 +25,7 @@ class Store(
     Authorities,
     Policies,
     Proposals,
+    Rollouts,
     EvidenceLog,
     AuditBatches,
     Database,
