@@ -15,7 +15,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from capsign_wire.telemetry import CATALOGUE, Kind
+from capsign_wire.metric_catalogue import CATALOGUE, Kind
 from support.otlp_receiver import receiving
 
 pytestmark = pytest.mark.system

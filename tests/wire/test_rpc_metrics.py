@@ -16,9 +16,10 @@ from capsign_wire.adapter.v1 import capability_pb2_grpc
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from capsign_wire.failures import FailureError, RpcStatus, abort
 from capsign_wire.lenient import LenientRegistrar
+from capsign_wire.metric_catalogue import CATALOGUE
 from capsign_wire.rpc_client_metrics import MeasuredChannel
 from capsign_wire.rpc_metrics import SERVER_FAULTS, MeasuredRegistrar
-from capsign_wire.telemetry import CATALOGUE, Metrics
+from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 from support.agent_home import until
 

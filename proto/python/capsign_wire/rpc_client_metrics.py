@@ -12,7 +12,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from capsign_wire.telemetry import RPC_SYSTEM, Metrics
+from capsign_wire.metric_catalogue import RPC_SYSTEM
+from capsign_wire.telemetry import Metrics
 
 
 class MeasuredChannel:

@@ -15,7 +15,8 @@ from typing import Any
 
 import grpc
 
-from capsign_wire.telemetry import RPC_SYSTEM, Histogram, Metrics
+from capsign_wire.metric_catalogue import RPC_SYSTEM
+from capsign_wire.telemetry import Histogram, Metrics
 
 SERVER_FAULTS = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}

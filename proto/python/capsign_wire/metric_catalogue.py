@@ -1,0 +1,315 @@
+"""The catalogue of metrics: the contract with dashboards and alerts.
+
+Names, units, labels and every value that a label can have. A label value that is not in it is a
+defect and raises, so the number of series is bounded by this file. `docs/operations/telemetry.md`
+explains each metric.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import grpc
+
+from capsign_wire.adapter.v1 import (
+    admin_pb2,
+    approvals_pb2,
+    capability_pb2,
+    evidence_pb2,
+    identity_pb2,
+    signing_pb2,
+)
+from capsign_wire.agent.v1 import agent_pb2
+from capsign_wire.algorithms import BY_NAME
+from capsign_wire.failures import REASONS
+from capsign_wire.types.v1 import failures_pb2 as pb
+
+Labels = tuple[str, ...]
+"""Values, in the order of the instrument's labels. An empty one means that the series has no such
+label.
+"""
+
+_SERVED = (
+    agent_pb2,
+    admin_pb2,
+    approvals_pb2,
+    capability_pb2,
+    evidence_pb2,
+    identity_pb2,
+    signing_pb2,
+)
+
+OUTCOME_NAMES: Mapping[int, str] = {
+    pb.OUTCOME_DONE: "done",
+    pb.OUTCOME_REFUSED: "refused",
+    pb.OUTCOME_UNKNOWN: "unknown",
+    pb.OUTCOME_UNAVAILABLE: "unavailable",
+}
+NO_REASON = "NONE"
+"""The reason label of a call that was done."""
+
+RPC_SYSTEM = "grpc"
+"""The value of `rpc.system.name`."""
+
+INVARIANTS = tuple(f"I{number}" for number in range(1, 11))
+"""The invariants of the threat model; each has a counter and a test."""
+
+
+def _names(outcome: pb.Outcome.ValueType) -> frozenset[str]:
+    return frozenset(row.name for row in REASONS.values() if row.outcome == outcome)
+
+
+_RESULTS: frozenset[Labels] = frozenset(
+    {("done", NO_REASON), *((OUTCOME_NAMES[row.outcome], row.name) for row in REASONS.values())}
+)
+"""Outcome and reason, as they go together: a reason has one outcome."""
+_SECONDS = (
+    0.0001,
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+_RPC_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""As the convention for RPC metrics advises."""
+_POWERS = tuple(float(2**power) for power in range(11))
+
+
+class Kind(Enum):
+    """How an instrument is exported."""
+
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+    GAUGE = "gauge"
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One row of the catalogue. `labels` gives each label's values, `buckets` the upper bounds of a
+    histogram, inclusive.
+
+    `only` names the combinations of labels that there are, where they are fewer than all.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    description: str
+    labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    buckets: tuple[float, ...] = ()
+    only: frozenset[Labels] = frozenset()
+
+    def series(self) -> list[Labels]:
+        """Every combination of labels that there can be, sorted."""
+        return sorted(self.only or itertools.product(*self.labels.values()))
+
+    def refuse_strangers(self, values: Labels) -> None:
+        """Raises ValueError if these are not values that the catalogue gives the labels, in
+        order.
+        """
+        strange = len(values) != len(self.labels) or any(
+            v not in known for v, known in zip(values, self.labels.values(), strict=True)
+        )
+        if strange or (self.only and values not in self.only):
+            raise ValueError(f"{self.name} takes labels {dict(self.labels)}")
+
+
+def _methods(file: Any) -> Iterator[str]:
+    for service in file.DESCRIPTOR.services_by_name.values():
+        yield from (f"{service.full_name}/{method.name}" for method in service.methods)
+
+
+_HOPS = {"hop": frozenset({"application", "upstream", "store", "token", "audit"})}
+_QUEUES = {
+    "queue": frozenset(
+        {"application", "upstream", "commit", "token", "journal", "audit", "watchers"}
+    )
+}
+_FAULTS = {
+    "fault": frozenset(
+        {"unavailable", "pin_rejected", "key_missing", "key_exists", "weak_attributes", "other"}
+    )
+}
+_ALGORITHMS = {"algorithm": frozenset(BY_NAME)}
+_REFUSED = {"reason": _names(pb.OUTCOME_REFUSED)}
+_UNKNOWN = {"reason": _names(pb.OUTCOME_UNKNOWN)}
+_CALLS = {
+    "outcome": frozenset(outcome for outcome, _ in _RESULTS),
+    "reason": frozenset(reason for _, reason in _RESULTS),
+}
+_STATUSES = frozenset(one.name for one in grpc.StatusCode)
+_RPCS = {
+    "rpc.system.name": frozenset({RPC_SYSTEM}),
+    "rpc.method": frozenset(method for file in _SERVED for method in _methods(file)),
+    "rpc.response.status_code": _STATUSES,
+    "error.type": _STATUSES | {""},
+}
+_KINDS = {"kind": frozenset({"signed", "refused", "never", "reported"})}
+
+_ROWS = (
+    Instrument(
+        "capsign.calls",
+        Kind.COUNTER,
+        "{item}",
+        "Items asked for, by what came of them.",
+        _CALLS,
+        only=_RESULTS,
+    ),
+    Instrument(
+        "capsign.call.duration",
+        Kind.HISTOGRAM,
+        "s",
+        "From reading a call to its answer.",
+        _ALGORITHMS,
+        _SECONDS,
+    ),
+    Instrument(
+        "capsign.retries", Kind.COUNTER, "{try}", "Tries after the first, by what was tried.", _HOPS
+    ),
+    Instrument(
+        "capsign.timeouts", Kind.COUNTER, "{wait}", "Waits that ended at their deadline.", _HOPS
+    ),
+    Instrument(
+        "capsign.unknowns",
+        Kind.COUNTER,
+        "{item}",
+        "Items whose outcome the caller must resolve.",
+        _UNKNOWN,
+    ),
+    Instrument("capsign.refusals", Kind.COUNTER, "{item}", "Items refused for good.", _REFUSED),
+    Instrument("capsign.rate_limited", Kind.COUNTER, "{item}", "Items above a grant's rate.", {}),
+    Instrument(
+        "capsign.identities",
+        Kind.COUNTER,
+        "{certificate}",
+        "Certificates asked for, by what came of it.",
+        _CALLS,
+        only=_RESULTS,
+    ),
+    Instrument("capsign.queue.depth", Kind.GAUGE, "{item}", "Items that wait now.", _QUEUES),
+    Instrument(
+        "capsign.queue.age", Kind.GAUGE, "s", "How long the oldest of them has waited.", _QUEUES
+    ),
+    Instrument(
+        "capsign.journal.bytes", Kind.GAUGE, "By", "Audit records not yet taken upstream.", {}
+    ),
+    Instrument(
+        "capsign.room.used",
+        Kind.GAUGE,
+        "1",
+        "Share of the memory for calls that is taken, of the fullest socket.",
+        {},
+    ),
+    Instrument(
+        "capsign.upstream.streams",
+        Kind.GAUGE,
+        "{stream}",
+        "Signing streams to adapters that are open.",
+        {},
+    ),
+    Instrument(
+        "capsign.handle.age", Kind.GAUGE, "s", "Time since the oldest handle held was issued.", {}
+    ),
+    Instrument(
+        "capsign.certificate.remaining",
+        Kind.GAUGE,
+        "s",
+        "Time until the own certificate ends; 0: there is none.",
+        {},
+    ),
+    Instrument(
+        "capsign.authority.remaining",
+        Kind.GAUGE,
+        "s",
+        "Time until the authority that signs ends; 0: none can.",
+        {},
+    ),
+    Instrument(
+        "capsign.evidence.bytes",
+        Kind.COUNTER,
+        "By",
+        "Evidence written, by what it is about.",
+        _KINDS,
+    ),
+    Instrument("capsign.store.bytes", Kind.GAUGE, "By", "What the store takes on its disk.", {}),
+    Instrument("capsign.store.free", Kind.GAUGE, "By", "What the store's disk has left.", {}),
+    Instrument(
+        "capsign.store.time_to_full",
+        Kind.GAUGE,
+        "s",
+        "Until that disk is full, as fast as it fills now.",
+        {},
+    ),
+    Instrument(
+        "capsign.approvals.open",
+        Kind.GAUGE,
+        "{proposal}",
+        "Proposals that wait for a second person, or for their time.",
+        {},
+    ),
+    Instrument(
+        "capsign.approvals.glass_broken",
+        Kind.GAUGE,
+        "{proposal}",
+        "Acts that one person did alone, and nobody else has acknowledged.",
+        {},
+    ),
+    Instrument(
+        "capsign.batch.size",
+        Kind.HISTOGRAM,
+        "{item}",
+        "Items in a batch, by where it went.",
+        _HOPS,
+        _POWERS,
+    ),
+    Instrument(
+        "rpc.server.call.duration",
+        Kind.HISTOGRAM,
+        "s",
+        "From an RPC's start to its end.",
+        _RPCS,
+        _RPC_SECONDS,
+    ),
+    Instrument(
+        "rpc.client.call.duration",
+        Kind.HISTOGRAM,
+        "s",
+        "The same, by the process that began it.",
+        _RPCS,
+        _RPC_SECONDS,
+    ),
+    Instrument(
+        "capsign.token.errors",
+        Kind.COUNTER,
+        "{error}",
+        "Token calls that gave no answer or a wrong one.",
+        _FAULTS,
+    ),
+    Instrument(
+        "capsign.invariant.violations",
+        Kind.COUNTER,
+        "{violation}",
+        "Promises broken. Anything above 0 is an incident.",
+        {"invariant": frozenset(INVARIANTS)},
+    ),
+)
+
+CATALOGUE: Mapping[str, Instrument] = {row.name: row for row in _ROWS}
+"""Every metric that a capsign process can export, by name."""
