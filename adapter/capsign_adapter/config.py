@@ -131,7 +131,7 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """
     lease_ms: Annotated[int, Meta(ge=500, le=60_000)] = 3000
     """How long after the start of its commit a batch may be released, and so the longest that a
-    dead replica, or a peer that does not read, delays a revocation.
+    dead replica, a peer that does not read, or a large batch among many delays a revocation.
     """
     lease_margin_ms: Annotated[int, Meta(ge=250, le=60_000)] = 1000
     """How much longer than a lease a revocation waits: for clocks that run at different rates and

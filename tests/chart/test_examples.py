@@ -70,6 +70,31 @@ def test_guides_name_files_and_objects_that_are_there(guide: object) -> None:
         assert (kind, name) in rendered | with_postgresql, f"{kind}/{name}"
 
 
+def _named_by(policy: bytes) -> set[str]:
+    """Workloads that a policy gives a grant."""
+    return {one for grant in parse_policy(policy).grants for one in grant.workloads}
+
+
+def test_examples_run_under_an_account_that_the_policy_names() -> None:
+    """A page told people to patch a Deployment whose account no policy named: its pods got their
+    agent, and nothing signed.
+    """
+    sample = chart.one(chart.objects({}), "ConfigMap", "capsign-policy")["data"]["policy.yaml"]
+    own = (EXAMPLES / "policy.yaml").read_text()
+    for name in ("job.yaml", "deployment.yaml"):
+        (workload,) = yaml.safe_load_all((EXAMPLES / name).read_text())
+        ((_, spec),) = chart.pod_specs([workload])
+        identity = f"spiffe://cluster.local/ns/shop/sa/{spec['serviceAccountName']}"
+        assert identity in _named_by(sample.encode()) & _named_by(own.encode()), name
+    readme = (chart.REPOSITORY / "README.md").read_text()
+    ((account, namespace),) = re.findall(
+        r"service account, `(\w+)` in the namespace `(\w+)`", readme
+    )
+    assert f"spiffe://cluster.local/ns/{namespace}/sa/{account}" in _named_by(sample.encode())
+    ((deployment, where),) = re.findall(r"kubectl patch deployment (\w+) --namespace (\w+)", readme)
+    assert (deployment, where) == (account, namespace), "its account is called as it is"
+
+
 def test_values_in_the_readme_are_good() -> None:
     text = GUIDES[0].read_text()
     (block,) = re.findall(r"```yaml\n(# production.*?)```", text, re.DOTALL)

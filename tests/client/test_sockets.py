@@ -18,7 +18,7 @@ from pathlib import Path
 import capsign
 import grpc
 import pytest
-from capsign.agent_socket import obstacle
+from capsign.agent_socket import AgentSocket, obstacle
 
 MAIL = {"purpose": "mail", "algorithm": "Ed25519"}
 NOBODY = 65534
@@ -97,7 +97,11 @@ def make(kind: str, place: Path) -> Path:
 )
 def test_what_no_waiting_mends_is_told_at_once(place, kind, words, client):
     """Each of these waited for the whole timeout, and then said "gRPC says DEADLINE_EXCEEDED"."""
-    assert words in told(make(kind, place), client).message
+    path = make(kind, place)
+    assert AgentSocket(str(path), BRIEF_S).blocked() is not None, (
+        "before anything is sent or waited for"
+    )
+    assert words in told(path, client).message
 
 
 @pytest.mark.parametrize("client", ["sync", "unary", "async"])
@@ -111,7 +115,9 @@ def test_what_no_waiting_mends_is_told_at_once(place, kind, words, client):
     ],
 )
 def test_what_may_still_come_is_waited_for_as_long_as_connecting_takes(place, kind, words, client):
-    assert words in told(make(kind, place), client, BRIEF_S).message
+    path = make(kind, place)
+    assert AgentSocket(str(path), BRIEF_S).blocked() is None
+    assert words in told(path, client, BRIEF_S).message
 
 
 @contextmanager

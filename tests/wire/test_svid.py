@@ -59,6 +59,16 @@ def test_only_one_spelling_passes(text):
     assert not {"", ".", ".."} & set(text.removeprefix("spiffe://").split("/"))
 
 
+@pytest.mark.parametrize(
+    "more", ["\n", "\r\n", "\0", "\0/more", "#", "#part", "?", "?a=b", "/", "%41", " ", "\t", ":1"]
+)
+def test_nothing_may_follow_it(more):
+    """What is read up to its first odd byte, or to the end of a line, is somebody else's name."""
+    with pytest.raises(svid.NotAnSvidError):
+        svid.check_id(GOOD + more)
+    assert read_by_both(AUTHORITY.issue((GOOD + more).encode()).certificate) == "nobody"
+
+
 @pytest.mark.parametrize("uris", [(), (GOOD, GOOD), (GOOD, "https://shop.example/")])
 def test_exactly_one_uri(uris):
     assert read_by_both(AUTHORITY.issue(*uris, dns=("app",)).certificate) == "nobody"

@@ -34,7 +34,8 @@ def test_every_path_is_text_or_refused(raw):
         with pytest.raises(UnicodeDecodeError):
             raw.decode()
     else:
-        assert tomllib.loads(f"x = {written}") == {"x": str(path)}
+        in_a_file = f"x = {written}".encode()
+        assert tomllib.loads(in_a_file.decode()) == {"x": str(path)}
 
 
 def test_what_else_must_not_be_seen():

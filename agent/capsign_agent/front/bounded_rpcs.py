@@ -179,9 +179,16 @@ class BoundedRegistrar:
     """
 
     def __init__(
-        self, server: Any, memory: MemoryBudget, slots: ReadSlots, leaving: RefusedRpcs, socket: str
+        self,
+        server: Any,
+        memory: MemoryBudget,
+        slots: ReadSlots,
+        leaving: RefusedRpcs,
+        socket: str,
+        unread_s: float = UNREAD_S,
     ) -> None:
         self._server = server
+        self._unread_s = unread_s
         self._memory = memory
         self._slots = slots
         self._leaving = leaving
@@ -212,7 +219,7 @@ class BoundedRegistrar:
         async def unary(_: Any, context: Any) -> Any:
             await self._admit(context)
             answer = await behaviour(await self._message(context), context)
-            _cut_off_unread()
+            _cut_off_unread(self._unread_s)
             return answer
 
         made = grpc.stream_unary_rpc_method_handler
@@ -272,9 +279,9 @@ def at_end_of_call(act: Callable[[], None]) -> None:
     task.add_done_callback(lambda _: act())
 
 
-def _cut_off_unread() -> None:
+def _cut_off_unread(seconds: float = UNREAD_S) -> None:
     """From now on the RPC only waits for its caller to take the answer."""
     task = asyncio.current_task()
     assert task is not None
-    timer = asyncio.get_running_loop().call_later(UNREAD_S, task.cancel)
+    timer = asyncio.get_running_loop().call_later(seconds, task.cancel)
     task.add_done_callback(lambda _: timer.cancel())

@@ -120,6 +120,17 @@ def test_one_pod_leaves_its_siblings_a_way_in(held):
     held.take("working", APP, b"sibling")
 
 
+def test_two_workloads_of_a_tenant_leave_people_their_places(held):
+    """Each of them stays within what a workload may have, and together they would have all."""
+    held.take_all("working", APP, 40, each=20)
+    assert held.take_all("waiting", OTHER, 40, each=module.WAITING_OF_ONE_KEY) == 56 - 40
+    with pytest.raises(FailureError, match="this tenant has all that it may") as caught:
+        held.take("stream", OTHER, b"another")
+    assert caught.value.reason == reasons.REASON_OVERLOADED
+    for number in range(PLACES // 8):
+        held.take("working", OPERATOR, b"%d" % number)
+
+
 def test_what_is_refused_takes_nothing(held):
     """A refused call adds to no count, so that who tries again and again gets in when there is
     room.

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from capsign_agent.front.bounded_rpcs import BoundedRegistrar, RefusedRpcs
 from capsign_agent.front.memory_budget import (
     CALL_BYTES,
     HEAVY_BYTES,
@@ -19,7 +20,7 @@ from capsign_agent.front.memory_budget import (
     MemoryBudget,
     weight,
 )
-from capsign_agent.front.read_slots import Reader
+from capsign_agent.front.read_slots import Reader, ReadSlots
 from capsign_wire import bounds
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import ALGORITHMS
@@ -181,6 +182,41 @@ async def test_an_answer_that_is_not_read_keeps_its_room_until_the_application_h
         await until(lambda: memory.held == RPC_BYTES + CALL_BYTES + answer.ByteSize())
         writer.close()
         await until(lambda: memory.held == 0)
+
+
+async def test_an_answer_that_is_not_read_for_long_ends_its_call() -> None:
+    """Who keeps the connection and takes nothing would keep the room for as long as it likes."""
+    registered: dict[str, Any] = {}
+
+    class Server:
+        def add_generic_rpc_handlers(self, _: Any) -> None:
+            pass
+
+        def add_registered_method_handlers(self, _: str, handlers: dict[str, Any]) -> None:
+            registered.update(handlers)
+
+    class Call:
+        async def read(self) -> str:
+            return "message"
+
+    async def answering(message: str, _: Any) -> str:
+        return f"answer to {message}"
+
+    memory = MemoryBudget(2 * RPC_BYTES, Metrics())
+    registrar = BoundedRegistrar(
+        Server(), memory, ReadSlots(1, 1), RefusedRpcs(), "app", unread_s=0.01
+    )
+    method = grpc.unary_unary_rpc_method_handler(answering)
+    registrar.add_registered_method_handlers("s", {"Ask": method})
+
+    async def as_grpc_does() -> None:
+        assert await registered["Ask"].stream_unary(None, Call()) == "answer to message"
+        assert memory.held == RPC_BYTES
+        await asyncio.Future()  # the answer never gets away
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(as_grpc_does())
+    await until(lambda: memory.held == 0)
 
 
 async def test_an_answer_with_keys_is_weighed_too(place: Home, adapter: FakeAdapter) -> None:
