@@ -127,6 +127,30 @@ def test_uninstall_keeps_the_volume(name: str) -> None:
     assert "keeps the volume capsign-adapter-data" in notes
 
 
+def test_nothing_but_the_volume_outlives_an_uninstallation() -> None:
+    """The trust bundle did. Of an authority that is gone with its volume it is worth nothing, and
+    pods of the next installation got it.
+    """
+    kept = {
+        (each["kind"], each["metadata"]["name"])
+        for each in chart.objects({})
+        if (each["metadata"].get("annotations") or {}).get("helm.sh/resource-policy") == "keep"
+    }
+    assert kept == {("PersistentVolumeClaim", "capsign-adapter-data")}
+
+
+def test_the_default_volume_is_the_one_of_the_table_and_lasts() -> None:
+    """It was 1 GiB: at ten signatures a second full after two days, and then all signing ended."""
+    claim = chart.one(chart.objects({}), "PersistentVolumeClaim", "capsign-adapter-data")
+    size = claim["spec"]["resources"]["requests"]["storage"]
+    page = (chart.REPOSITORY / "docs/operations/sizing.md").read_text()
+    (told,) = re.findall(r"\| (\d+) GiB, the chart's default \|", page)
+    assert size == f"{told}Gi"
+    (dearest,) = re.findall(r"\| together, on a new store \| \d+ to (\d+) \|", page)
+    seconds = int(told) * 2**30 / (10 * int(dearest))
+    assert seconds > 30 * 86_400
+
+
 def test_no_volume_where_nothing_is_on_it() -> None:
     rendered = chart.objects(HSM)
     assert not [each for each in rendered if each["kind"] == "PersistentVolumeClaim"]

@@ -198,6 +198,22 @@ def test_an_injector_on_its_nodes_network() -> None:
         chart.objects({"injector": {"port": 8080}})
 
 
+def test_a_priority_class_by_name() -> None:
+    """A full cluster evicts what has none first: the adapter, or the webhook that pods wait for."""
+    given = {
+        "adapter": {"priorityClassName": "of-the-adapter"},
+        "injector": {"priorityClassName": "of-the-injector"},
+    }
+    for values, names in (
+        ({}, {"capsign-adapter": None, "capsign-injector": "system-cluster-critical"}),
+        (given, {"capsign-adapter": "of-the-adapter", "capsign-injector": "of-the-injector"}),
+    ):
+        rendered = chart.objects(values)
+        for kind, name in (("StatefulSet", "capsign-adapter"), ("Deployment", "capsign-injector")):
+            spec = chart.one(rendered, kind, name)["spec"]["template"]["spec"]
+            assert spec.get("priorityClassName") == names[name], name
+
+
 def test_a_parent_chart_turns_it_on_and_off(tmp_path: Path) -> None:
     """The value that a `condition` looks at reaches this chart too, and was refused as unknown."""
     parent = tmp_path / "platform"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
-from capsign_adapter.front.call_deadlines import STREAM_SECONDS, CallDeadlines
+from capsign_adapter.front.call_deadlines import (
+    ANSWER_SECONDS,
+    REQUEST_SECONDS,
+    STREAM_SECONDS,
+    CallDeadlines,
+)
 from capsign_adapter.front.peer_quota import PeerQuota
 from support.adapter_rig import POLICY
 
@@ -17,9 +23,14 @@ class Call:
     """Stands for the context of a call."""
 
     cancelled: bool = False
+    over: Callable[[], object] = lambda: None
 
     def cancel(self) -> bool:
         self.cancelled = True
+        return True
+
+    def add_callback(self, over: Callable[[], object]) -> bool:
+        self.over = over
         return True
 
 
@@ -61,6 +72,31 @@ def test_relief_ends_what_has_waited_for_so_long_already(room, clock):
     assert (old.cancelled, young.cancelled) == (True, False)
     assert room.cancel_older_than(0.0) == 2
     assert young.cancelled
+
+
+def test_a_call_whose_request_does_not_come_is_ended(room, clock):
+    call = Call()
+    with room.of(call):
+        clock.now += REQUEST_SECONDS + 0.1
+        assert room.sweep() == 1
+    assert call.cancelled
+
+
+def test_a_call_whose_answer_nobody_takes_is_ended_and_keeps_its_place_until_then(room, clock):
+    """Its window is closed: the place was given back with the answer, and each such call held it
+    anew.
+    """
+    call, left = Call(), []
+    with room.answering(call, lambda: left.append(call)):
+        clock.now += 10 * ANSWER_SECONDS  # while it is worked on nobody waits for its caller
+        assert room.sweep() == 0
+    assert not left
+    clock.now += ANSWER_SECONDS + 0.1
+    assert room.sweep() == 1
+    assert call.cancelled
+    call.over()  # as gRPC tells it
+    assert left == [call]
+    assert room.sweep() == 0
 
 
 def test_a_stream_that_is_silent_for_long_is_ended(clock):

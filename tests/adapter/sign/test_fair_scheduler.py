@@ -7,10 +7,19 @@ from __future__ import annotations
 import threading
 
 import pytest
+from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.sign import fair_scheduler
-from capsign_adapter.sign.fair_scheduler import SMALL_US, TURN_US, FairQueue, FairScheduler, Turn
+from capsign_adapter.sign.fair_scheduler import (
+    SMALL_US,
+    TURN_US,
+    FairQueue,
+    FairScheduler,
+    Turn,
+    flow_of,
+)
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
+from support.adapter_rig import APP, POLICY, peer
 
 GREEDY, SIBLING = ("demo", "app", b"greedy", "web"), ("demo", "app", b"sibling", "web")
 MATE, STRANGER = ("demo", "mate", b"mate", ""), ("else", "stranger", b"stranger", "")
@@ -70,6 +79,14 @@ def test_who_comes_with_many_threads_does_not_keep_another_waiting(crowd, other)
     order = crowd.finish()
     assert order.index(other) <= 1
     assert len(order) - 1 - order[::-1].index(other) <= 3
+
+
+def test_work_is_done_for_a_tenant_a_workload_a_certificate_and_a_socket():
+    """Any of them that is left out shares one turn with its siblings."""
+    policy, pod, sibling = parse_policy(POLICY.encode()), peer(APP, b"pod"), peer(APP, b"sibling")
+    assert flow_of(policy, pod, "web") == ("demo", APP, pod.key_hash, "web")
+    assert flow_of(policy, sibling, "web") != flow_of(policy, pod, "web")
+    assert flow_of(policy, pod, "cron") != flow_of(policy, pod, "web")
 
 
 def test_a_tenant_has_no_more_for_having_many_workloads(crowd):
