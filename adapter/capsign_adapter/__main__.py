@@ -17,14 +17,16 @@ from capsign_wire.tracing import PassingTracer
 
 from capsign_adapter import __version__, authority_command
 from capsign_adapter.config import Config, load
-from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.policy import Policy, PolicyNow
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.policy_shape import PolicyError
 from capsign_adapter.identities import realm_of
 from capsign_adapter.keys.provision import InventoryError, KeyWeakError
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.serve import Replica, run_until_signalled
+from capsign_adapter.sign import policy_in_force
 from capsign_adapter.sign.clock import now_ms
+from capsign_adapter.sign.policy_in_force import InForce
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.faults import StoreOlderError
 from capsign_adapter.store.interfaces.whole import Store
@@ -106,11 +108,17 @@ def _tried(config: Config, policy: Policy) -> str:
     return ""
 
 
+def _in_force(store: Store, first: Policy) -> PolicyNow:
+    """What the store says at the time of the call; `first` as long as it says nothing."""
+    return lambda: policy_in_force.read(store, InForce(0, first)).policy
+
+
 def _provision(config: Config, policy: Policy) -> None:
     token = _token(config)
     store = _store(config, create=True)
     try:
-        realm = realm_of(config.identity, policy) if config.identity is not None else None
+        in_force = _in_force(store, policy)
+        realm = realm_of(config.identity, in_force) if config.identity is not None else None
         for label in provision_all(policy, token, store, now_ms(), realm):
             print(f"made {label}")  # noqa: T201 - the answer of the command
     finally:
@@ -123,9 +131,9 @@ def _authority(config: Config, policy: Policy, action: str, output: str) -> None
         raise settings.SettingsError(
             "There is no section [identity], and so no certificate authority.", key="identity"
         )
-    realm = realm_of(config.identity, policy)
     store = _store(config)
     try:
+        realm = realm_of(config.identity, _in_force(store, policy))
         if action == "rotate":
             token = _token(config)
             try:

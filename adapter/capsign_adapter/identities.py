@@ -14,7 +14,7 @@ from capsign_wire.settings import SettingsError
 from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.config import Config, Identity, lifetimes
-from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.policy import PolicyNow
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.enrol.api import Api
 from capsign_adapter.enrol.authority import Authority
@@ -34,9 +34,9 @@ from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import Token
 
 
-def realm_of(identity: Identity, policy: Policy) -> Realm:
-    """For whom the authorities speak."""
-    return Realm(policy.trust_domain, policy.digest, lifetimes(identity))
+def realm_of(identity: Identity, policy: PolicyNow) -> Realm:
+    """For whom the authorities speak. The trust domain of a deployment never changes."""
+    return Realm(policy().trust_domain, lambda: policy().digest, lifetimes(identity))
 
 
 class Identities:
@@ -47,7 +47,6 @@ class Identities:
     def __init__(
         self,
         config: Config,
-        policy: Policy,
         token: Token,
         store: Store,
         snapshots: Snapshots,
@@ -72,14 +71,14 @@ class Identities:
         if config.identity is None:
             return
         self._authority = authority = (Rehearsal if trial else Authority)(
-            token, store, realm_of(config.identity, policy)
+            token, store, realm_of(config.identity, snapshots.policy)
         )
         if not trial:
             authority.look(now_ms)
         self._seen = self.bundle_sequence()
         metrics.gauge("capsign.authority.remaining", lambda: authority.remaining_s(now_ms()))
         if config.tls.source == "authority":
-            own_name = f"spiffe://{policy.trust_domain}/capsign/adapter"
+            own_name = f"spiffe://{snapshots.policy().trust_domain}/capsign/adapter"
             self._serving = ServingCertificate(
                 authority, own_name, config.tls.names, config.tls.client_ca, now_ms, trial=trial
             )
@@ -97,7 +96,7 @@ class Identities:
                 kubernetes.host_network_pods,
             )
             self._enrolment = Enrolment(
-                policy,
+                snapshots.policy,
                 cluster,
                 authority,
                 store,

@@ -23,6 +23,8 @@ from capsign_adapter.keys import labels, provision
 from capsign_adapter.keys.provision import InventoryError
 from capsign_adapter.model.key_versions import KeyVersionRow, moved
 from capsign_adapter.model.lifecycle import AuthorityState, KeyEvent
+from capsign_adapter.sign import policy_in_force
+from capsign_adapter.sign.policy_in_force import InForce
 from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import KeyMissingError, Token, TokenContestedError
 
@@ -33,7 +35,8 @@ _PASSES = 8
 def provision_all(
     policy: Policy, token: Token, store: Store, now_ms: int, realm: Realm | None = None
 ) -> list[str]:
-    """Make what is missing; the labels of what was made. Safe to run again. Raises InventoryError,
+    """Make what is missing by the policy in force; the labels of what was made. In a store that has
+    none this one comes into force. Safe to run again. Raises InventoryError,
     FailureError, TokenError.
 
     With `realm` there is a certificate authority too. The first one signs at once: nobody holds a
@@ -70,6 +73,8 @@ def _pass(
         _refuse_on_used_store(store, "The token has no log key and no mint secret.")
         provision.make_service_keys(token)
         made += [labels.LOG, labels.MINT]
+    policy_in_force.begin(store, policy, now_ms)
+    policy = policy_in_force.read(store, InForce(0, policy)).policy
     for tenant in policy.tenants:
         label = labels.pepper(tenant)
         if label not in held:

@@ -22,8 +22,9 @@ from capsign_adapter.ending import SPARE_SECONDS, Ending, bound
 from capsign_adapter.front.capacity import connections, demand_memory, raise_descriptors
 from capsign_adapter.identities import Identities
 from capsign_adapter.keys.provision import assert_inventory, unaccounted
-from capsign_adapter.sign import health_checks
-from capsign_adapter.sign.clock import monotonic_ms
+from capsign_adapter.sign import health_checks, policy_in_force
+from capsign_adapter.sign.clock import monotonic_ms, now_ms
+from capsign_adapter.sign.policy_in_force import InForce
 from capsign_adapter.sign.replica_health import ReplicaHealth
 from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import Token
@@ -52,7 +53,8 @@ class Replica:
         trial: bool = False,
         memory: int | None = None,
     ) -> None:
-        """Everything but `start`. `trial`: nothing is changed anywhere, because it will not be
+        """Everything but `start`. `policy` comes into force in a store that has none; in any other
+        the store's is. `trial`: nothing is changed anywhere, because it will not be
         started (`--check-config`). `memory`: bytes that the process may take; None: what its
         control group leaves it.
         """
@@ -61,26 +63,29 @@ class Replica:
         memory = memory_limit() if memory is None else memory
         demand_memory(memory, config.listen.streams, config.listen.message_bytes)
         room = connections(raise_descriptors(), config.listen.streams)
-        _reconcile(token, store, policy, metrics)
+        in_force = policy_in_force.read(store, InForce(0, policy))
+        _reconcile(token, store, in_force.policy, metrics)
+        # Not before: a store with anything in it is not given the keys of a new deployment.
+        if not trial and not in_force.version:
+            policy_in_force.begin(store, policy, now_ms())
+            in_force = policy_in_force.read(store, in_force)
 
-        self.state = State(config, token, store)
-        self.path = SigningPath(config, policy, self.state, metrics)
+        self.state = State(config, token, store, known=in_force)
+        self.path = SigningPath(config, self.state, metrics)
         self.identities = Identities(
-            config, policy, token, store, self.state.snapshots, metrics, trial=trial
+            config, token, store, self.state.snapshots, metrics, trial=trial
         )
-        self.listeners = Listeners(
-            config, policy, self.state, self.path, self.identities, room, telemetry
-        )
+        self.listeners = Listeners(config, self.state, self.path, self.identities, room, telemetry)
         replica_health = ReplicaHealth(monotonic_ms, health_checks.fault_of)
         replica_health.add_instant(
             {"descriptors": health_checks.descriptor_check, "identity": self.identities.fault}
         )
         self._health = self.listeners.health(replica_health, room.health)
         self._tickers = [
-            *upkeep.upkeep(config, policy, self.state, self.listeners, replica_health),
+            *upkeep.upkeep(config, self.state, self.listeners, replica_health),
             upkeep.relief(config, self.listeners, self._health, memory),
             *self.identities.tickers(self.state.changes.announce),
-            *upkeep.health_check_tickers(config, policy, self.state, replica_health, self._health),
+            *upkeep.health_check_tickers(config, self.state, replica_health, self._health),
             upkeep.growth(config, self.state, metrics),
             upkeep.due_proposals(self.listeners, metrics),
         ]

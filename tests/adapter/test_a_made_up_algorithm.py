@@ -17,8 +17,7 @@ from capsign_agent.sign import verify
 from capsign_wire.algorithms import ALGORITHMS, BY_NAME
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import signing_pb2
-from support import adapter_rig
-from support.adapter_rig import AdapterRig, peer
+from support.adapter_rig import POLICY, AdapterRig, peer
 from support.signed import only
 
 NUMBER, NAME = alg.ALGORITHM_PS256, "Made-Up-1"
@@ -38,12 +37,10 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for table, key, value in rows:
         [inside] = gc.get_referents(table)  # the tables are read-only views
         monkeypatch.setitem(inside, key, value)
-    policy = adapter_rig.POLICY.replace("[Ed25519, ", f"[{NAME}, Ed25519, ")
-    monkeypatch.setattr(adapter_rig, "POLICY", policy)
 
 
 def test_it_signs_is_recorded_and_verifies(made_up, tmp_path):
-    rig = AdapterRig(tmp_path / "made-up")
+    rig = AdapterRig(tmp_path / "made-up", POLICY.replace("[Ed25519, ", f"[{NAME}, Ed25519, "))
     (item,) = rig.sign(b"hello", algorithm=NUMBER)
     handle = rig.handle()
     suffix = signing_pb2.ContextSuffix(role="issuer")

@@ -15,11 +15,13 @@ from capsign_adapter.decide.capability import capability_for
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
+from capsign_adapter.model.policies import PolicyDraft
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.change_notifier import ChangeNotifier
@@ -115,6 +117,13 @@ algorithms: {{floor_bits: 128}}
 tls: {{min: "1.3"}}
 """
 
+RULES = parse_policy(POLICY.encode())
+
+
+def rules() -> Policy:
+    """The policy in force, for who needs no store for it."""
+    return RULES
+
 
 def peer(spiffe_id: str = APP, key: bytes = b"") -> Peer:
     """A peer whose certificate is good for an hour; each SPIFFE ID has a key of its own."""
@@ -126,12 +135,12 @@ class AdapterRig:
     behind `Interposed`.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, document: str = POLICY) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
         self.url = f"sqlite://{directory}/store.db"
         self.skipped_ms = 0
         """Added to the clock by which rates run, which is not the one on the wall."""
-        self.policy = parse_policy(POLICY.encode())
+        self.policy = RULES if document == POLICY else parse_policy(document.encode())
         self.token: Any = Interposed(FakeToken())
         self.store: Any = Interposed(open_store(self.url, create=True))
         provision_all(self.policy, self.token, self.store, now_ms())
@@ -157,10 +166,10 @@ class AdapterRig:
         self.changes = ChangeNotifier()
         self.barrier = RevocationBarrier(3000, 1000, lambda: self.store.control().revocation_epoch)
         self.rates = Buckets(lambda: monotonic_ms() + self.skipped_ms)
-        self.budget = Budget(self.policy, Buckets(lambda: self.skipped_ms), 200_000)
+        self.budget = Budget(self.snapshots.policy, Buckets(lambda: self.skipped_ms), 200_000)
         self.quota = EvidenceQuota(Buckets(lambda: self.skipped_ms), 1024)
         self.admission: Any = Interposed(
-            Admission(self.policy, self.handles, self.keyring, self.commitments, self.budget)
+            Admission(self.handles, self.keyring, self.commitments, self.budget)
         )
         self.decisions = DecisionCache()
         self.join()
@@ -169,17 +178,25 @@ class AdapterRig:
         """Put the signing path together from its parts; call again after changing one."""
         self.charges = Charges(self.rates, self.quota, 100)
         self.pipeline = Pipeline(
-            self.policy,
             self.admission,
             self.decisions,
             self.charges,
             self.snapshots,
             self.store,
-            BatchScheduler(self.policy, self.scheduler, self.scheduled_token),
+            BatchScheduler(self.snapshots.policy, self.scheduler, self.scheduled_token),
         )
-        self.resolutions = Resolutions(self.policy, self.admission, self.charges, self.store)
-        self.keys = PublicKeys(self.policy, self.admission, self.keyring, self.snapshots)
+        self.resolutions = Resolutions(self.admission, self.charges, self.store)
+        self.keys = PublicKeys(self.admission, self.keyring, self.snapshots)
         self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
+
+    def apply(self, document: str) -> None:
+        """Put another policy in force, as the next version in the store."""
+        self.policy = parse_policy(document.encode())
+        base = self.store.policy_in_force().version
+        draft = PolicyDraft(self.policy.digest, self.policy.document, base, OPERATOR)
+        row = self.store.propose_policy(draft, lambda _: b"proposed", now_ms())
+        self.store.apply_policy(row.version, OPERATOR, lambda *_: b"applied", now_ms())
+        self.snapshots.refresh()
 
     def beside(self) -> AdapterRig:
         """Another replica's parts: a store object of its own on the same database, and a token with

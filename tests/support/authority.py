@@ -226,6 +226,7 @@ def worlds(draw) -> World:
     keys = tuple(Key("t", name, KeyKind.DERIVED, frozenset(served)) for name in ("k", "k2"))
     policy = Policy(
         digest=bytes(32),
+        document=b"",
         trust_domain="capsign.test",
         tenants=("t",),
         keys=keys,

@@ -49,7 +49,7 @@ class EnrolmentRig:
         settings = Settings(AUDIENCE, pod_address_check, refusals_per_second, host_network_pods)
         adapter = self.adapter
         self.enrolment = Enrolment(
-            adapter.policy,
+            adapter.snapshots.policy,
             Cluster(self.api),
             self.authority,
             adapter.store,

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.membership import CatchUp, Membership
+from capsign_adapter.sign.policy_in_force import InForce
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.interfaces.whole import Store
+from support.adapter_rig import RULES
 from support.drafts import NOW
 
 LEASE, MARGIN = 3000, 1000
@@ -29,7 +31,9 @@ class Member:
             lease_ms, margin_ms, lambda: store.control().revocation_epoch, clock
         )
         self.snapshots = Snapshots(
-            self.store, lambda snapshot: self.membership.works_under(snapshot.epoch)
+            self.store,
+            lambda snapshot: self.membership.works_under(snapshot.epoch),
+            known=InForce(0, RULES),
         )
         self.changes = ChangeNotifier()
         self.catch_up = CatchUp(self.snapshots, self.barrier, self.membership, self.changes, clock)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from capsign_adapter.assembly.state import State
-from capsign_adapter.decide.policy import Policy
 from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.store.executors import Executor, Executors
 
 
-def approvals_of(policy: Policy, state: State) -> Approvals:
+def approvals_of(state: State) -> Approvals:
     """The approvals of one replica. Whoever adds an act adds its row in `decide.approvals.RULES`,
     its number in `approvals.proto` and `capsign_evidence.leaf`, and its executor here.
     """
     executors: dict[int, Executor] = {}
-    return Approvals(policy, state.store, state.snapshots, state.catch_up, Executors(executors))
+    return Approvals(state.store, state.snapshots, state.catch_up, Executors(executors))

@@ -23,7 +23,6 @@ from capsign_adapter.assembly.acts import approvals_of
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
-from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.admin_server import AdminServer
 from capsign_adapter.front.admin_servicer import AdminServicer
@@ -54,7 +53,6 @@ class Listeners:
     def __init__(
         self,
         config: Config,
-        policy: Policy,
         state: State,
         path: SigningPath,
         identities: Identities,
@@ -62,7 +60,7 @@ class Listeners:
         telemetry: tuple[Metrics, Tracer],
     ) -> None:
         """Raises SettingsError that names the key of an address that cannot be listened on."""
-        self._config, self._policy = config, policy
+        self._config, policy = config, state.snapshots.policy
         self._state, self._path, self._identities = state, path, identities
         self._metrics, self._tracer = telemetry
         listen = config.listen
@@ -73,9 +71,9 @@ class Listeners:
         self._evidence = EvidenceServicer(
             policy, state.yielding_store, state.checkpoints, path.evidence_quota, path.budget
         )
-        self.approvals = approvals_of(policy, state)
+        self.approvals = approvals_of(state)
         self._people = AdminServicer(
-            policy, state.store, state.token, state.keyring, state.snapshots, state.catch_up
+            state.store, state.token, state.keyring, state.snapshots, state.catch_up
         )
         self.workloads = grpc.server(
             Threads(listen.streams, "call"), options=server_options(room.main, listen.message_bytes)
@@ -130,7 +128,6 @@ class Listeners:
             state.barrier,
         )
         capability = CapabilityServicer(
-            self._policy,
             state.mint,
             state.handles,
             path.budget,
@@ -161,7 +158,7 @@ class Listeners:
         )
         return ChargingRegistrar(
             DeadlineRegistrar(measured, self.peer_quota, self.peer_quota.working),
-            self._policy,
+            self._state.snapshots.policy,
             self._path.budget,
             self._path.scheduler,
             self._state.scheduled_token,
@@ -175,7 +172,7 @@ class Listeners:
             lambda at: AdminServer(
                 at,
                 credentials,
-                self._policy,
+                self._state.snapshots.policy,
                 self._register_for_people,
                 self._metrics,
                 most,

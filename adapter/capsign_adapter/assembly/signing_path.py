@@ -8,7 +8,6 @@ from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
-from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.charge import Charges
@@ -26,12 +25,14 @@ of it.
 
 
 class SigningPath:
-    """Of one replica, under one policy."""
+    """Of one replica."""
 
-    def __init__(self, config: Config, policy: Policy, state: State, metrics: Metrics) -> None:
+    def __init__(self, config: Config, state: State, metrics: Metrics) -> None:
         control = config.control
         self.scheduler = FairScheduler(COMPUTING_AT_ONCE)
-        self.budget = Budget(policy, Buckets(monotonic_ms), control.work_ms_per_second * 1000)
+        self.budget = Budget(
+            state.snapshots.policy, Buckets(monotonic_ms), control.work_ms_per_second * 1000
+        )
         written = metrics.counter("capsign.evidence.bytes")
         self.evidence_quota = EvidenceQuota(
             Buckets(monotonic_ms),
@@ -39,11 +40,11 @@ class SigningPath:
             control.evidence_mib_per_day,
             lambda kind, size: written.add(kind, by=size),
         )
-        admission = Admission(policy, state.handles, state.keyring, state.commitments, self.budget)
+        admission = Admission(state.handles, state.keyring, state.commitments, self.budget)
         charges = Charges(Buckets(monotonic_ms), self.evidence_quota, control.refusals_per_second)
-        batches = BatchScheduler(policy, self.scheduler, state.scheduled_token)
+        batches = BatchScheduler(state.snapshots.policy, self.scheduler, state.scheduled_token)
         self.pipeline = Pipeline(
-            policy, admission, state.decisions, charges, state.snapshots, state.store, batches
+            admission, state.decisions, charges, state.snapshots, state.store, batches
         )
-        self.resolutions = Resolutions(policy, admission, charges, state.yielding_store)
-        self.public_keys = PublicKeys(policy, admission, state.keyring, state.snapshots)
+        self.resolutions = Resolutions(admission, charges, state.yielding_store)
+        self.public_keys = PublicKeys(admission, state.keyring, state.snapshots)

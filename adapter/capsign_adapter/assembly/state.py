@@ -21,6 +21,7 @@ from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
 from capsign_adapter.sign.fair_scheduler import FairQueue
 from capsign_adapter.sign.membership import CatchUp, Membership
+from capsign_adapter.sign.policy_in_force import InForce
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.scheduled_token import ScheduledToken
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
@@ -32,8 +33,12 @@ from capsign_adapter.token.interface import Token
 class State:
     """Of one replica, over its store and its token."""
 
-    def __init__(self, config: Config, token: Token, store: Store) -> None:
-        """Reads the mint's key from the token. Raises what the token raises."""
+    def __init__(
+        self, config: Config, token: Token, store: Store, *, known: InForce | None = None
+    ) -> None:
+        """Reads the mint's key from the token, and the policy in force from the store. `known`:
+        see `Snapshots`. Raises what they raise.
+        """
         self.token = token
         self.store = store
         self.scheduled_token: Any = ScheduledToken(token, FairQueue(1))
@@ -57,7 +62,9 @@ class State:
         self.barrier = RevocationBarrier(
             control.lease_ms, control.lease_margin_ms, lambda: store.control().revocation_epoch
         )
-        self.snapshots = Snapshots(self.yielding_store, self._moved, self.scheduled_token.aside)
+        self.snapshots = Snapshots(
+            self.yielding_store, self._moved, self.scheduled_token.aside, known=known
+        )
         self.changes = ChangeNotifier()
         self.catch_up = CatchUp(self.snapshots, self.barrier, self.membership, self.changes)
         self.checkpoints = Checkpoints(store, token, config.log.origin, self.scheduled_token.aside)
@@ -67,7 +74,7 @@ class State:
         self.decisions.clear()
         self.keyring.clear()
         self.handles.clear()
-        logs.event("epoch.moved", epoch=snapshot.epoch)
+        logs.event("epoch.moved", epoch=snapshot.epoch, policy=snapshot.policy_version)
 
 
 def _mint(token: Token) -> Mint:

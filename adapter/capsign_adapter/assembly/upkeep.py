@@ -9,7 +9,6 @@ from capsign_wire.telemetry import Metrics
 from capsign_adapter.assembly.listeners import Listeners
 from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
-from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.health import Health
 from capsign_adapter.front.memory_pressure import (
     LOOK_SECONDS,
@@ -28,7 +27,6 @@ from capsign_adapter.store.open import disk_of
 
 def upkeep(
     config: Config,
-    policy: Policy,
     state: State,
     listeners: Listeners,
     replica_health: ReplicaHealth,
@@ -44,7 +42,7 @@ def upkeep(
         poll_s=config.control.poll_ms / 1000,
         checkpoint_s=config.log.checkpoint_every_ms / 1000,
         collect_s=config.control.collect_every_s,
-        retention_ms=policy.limits.intent_retention_ms,
+        retention_ms=lambda: state.snapshots.policy().limits.intent_retention_ms,
     )
     return tickers(
         state.store,
@@ -93,7 +91,7 @@ def relief(config: Config, listeners: Listeners, health: Health, memory: int | N
 
 
 def health_check_tickers(
-    config: Config, policy: Policy, state: State, replica_health: ReplicaHealth, health: Health
+    config: Config, state: State, replica_health: ReplicaHealth, health: Health
 ) -> list[Ticker]:
     """Looks at token and store, by which the replica is healthy."""
     token_check = health_checks.token_check(state.token)
@@ -102,7 +100,7 @@ def health_check_tickers(
         state.membership.repeat,
         disk_of(config.store.url),
         now_ms,
-        policy.limits.clock_skew_ms,
+        lambda: state.snapshots.policy().limits.clock_skew_ms,
     )
     return [
         Ticker(

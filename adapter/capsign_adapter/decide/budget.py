@@ -13,7 +13,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.policy import PolicyNow
 from capsign_adapter.decide.rate import Buckets
 
 SECONDS_AT_ONCE = 5
@@ -33,7 +33,7 @@ class Budget:
     microseconds.
     """
 
-    def __init__(self, policy: Policy, rates: Buckets, us_per_second: int) -> None:
+    def __init__(self, policy: PolicyNow, rates: Buckets, us_per_second: int) -> None:
         """`us_per_second`: microseconds of a CPU that one workload may use each second; 0 is no
         limit.
         """
@@ -47,9 +47,10 @@ class Budget:
 
         Identities with a role are not charged: they are few, and a responder must get through.
         """
-        if self._policy.roles_of(peer.spiffe_id):
+        policy = self._policy()
+        if policy.roles_of(peer.spiffe_id):
             return
-        tenant, workload = self._policy.tenant_of(peer.spiffe_id), peer.spiffe_id
+        tenant, workload = policy.tenant_of(peer.spiffe_id), peer.spiffe_id
         granted, wait_ms = self._rates.spend(
             tenant, WORK, self._tenant, self._tenant * SECONDS_AT_ONCE, cost_us, workload
         )

@@ -7,7 +7,7 @@ with it. Nothing here changes after that; a new policy is a new object with a ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -133,6 +133,8 @@ class Policy:
     """
 
     digest: bytes
+    document: bytes = field(repr=False, compare=False)
+    """The bytes that `digest` is of."""
     trust_domain: str
     tenants: tuple[str, ...]
     keys: tuple[Key, ...]
@@ -191,3 +193,9 @@ class Policy:
     def roles_of(self, spiffe_id: str) -> frozenset[Role]:
         """The roles of this identity; empty for one that policy does not know."""
         return self.roles.get(spiffe_id, frozenset())
+
+
+PolicyNow = Callable[[], Policy]
+"""The policy in force at the moment of the call. Whoever decides something asks once and keeps the
+answer to the end of that decision, and no longer: another version may come into force at any time.
+"""

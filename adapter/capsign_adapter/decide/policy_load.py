@@ -62,7 +62,7 @@ def parse_policy(data: bytes) -> Policy:
     """The policy in this document. Raises PolicyError, which names every problem, its path and its
     remedy.
     """
-    return _Checker(decode(data)).policy(hashlib.sha256(data).digest())
+    return _Checker(decode(data)).policy(data)
 
 
 class _Checker:
@@ -77,7 +77,7 @@ class _Checker:
         self._prefix = f"spiffe://{document.trust_domain}/"
         self.found: list[Problem] = []
 
-    def policy(self, digest: bytes) -> Policy:
+    def policy(self, data: bytes) -> Policy:
         document = self._document
         self._no_duplicates("tenants", [part.name for part in document.tenants])
         self._no_duplicates("keys", [f"{part.tenant}/{part.name}" for part in document.keys])
@@ -98,7 +98,8 @@ class _Checker:
             for identity in part.identities:
                 roles[identity] = roles.get(identity, frozenset()) | {Role(part.role)}
         return Policy(
-            digest=digest,
+            digest=hashlib.sha256(data).digest(),
+            document=data,
             trust_domain=document.trust_domain,
             tenants=tuple(sorted(self._tenants)),
             keys=tuple(

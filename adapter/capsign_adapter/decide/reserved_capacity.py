@@ -17,16 +17,33 @@ class ReservedCapacity:
     """Counts the calls of each owner: a tenant, or PEOPLE."""
 
     def __init__(self, max_calls: int, tenants: int) -> None:
-        self.each = max_calls // 2 // max(1, tenants)
-        """Calls that are reserved for each tenant."""
+        self._max_calls = max_calls
         self.people = max_calls // 8
         """Calls that are reserved for people."""
-        self._common = max_calls - self.people - tenants * self.each
-        self._above = 0
         self._held: Counter[str] = Counter()
+        self._tenants = -1
+        self.divide(tenants)
+
+    def divide(self, tenants: int) -> None:
+        """There are so many tenants from now on. Calls that are open stay; an owner with more than
+        its part by then gets no more until some have ended.
+        """
+        if tenants == self._tenants:
+            return
+        self._tenants = tenants
+        self.each = self._max_calls // 2 // max(1, tenants)
+        """Calls that are reserved for each tenant."""
+        self._common = self._max_calls - self.people - tenants * self.each
+        self._above = sum(max(0, held - self._own(owner)) for owner, held in self._held.items())
 
     def has_capacity(self, owner: str) -> bool:
         """Whether this owner may have one more call."""
+        free = self._max_calls - len(self)
+        if owner != PEOPLE:
+            free -= max(0, self.people - self._held[PEOPLE])
+        # A tenant that policy no longer has may still hold what is now reserved for others.
+        if free <= 0:
+            return False
         return self._held[owner] < self._own(owner) or self._above < self._common
 
     def acquire(self, owner: str) -> None:

@@ -23,7 +23,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide import enrolment as decide
 from capsign_adapter.decide.enrolment import Address, PodFacts, TokenFacts
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.policy import PolicyNow
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.enrol import certificate_request
@@ -107,7 +107,7 @@ class Enrolment:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: PolicyNow,
         cluster: Vouching,
         authority: Issuer,
         log: Log,
@@ -116,8 +116,9 @@ class Enrolment:
         clock: Callable[[], int],
         refusals: Buckets,
     ) -> None:
-        """`revoked` reads the present revocations from the store; `clock` gives milliseconds since
-        1970. `refusals` must not be shared with others: these buckets count leaves of refusals.
+        """`policy` gives the policy in force; `revoked` reads the present revocations from the
+        store; `clock` gives milliseconds since 1970. `refusals` must not be shared with others:
+        these buckets count leaves of refusals.
         """
         self._policy = policy
         self._cluster = cluster
@@ -144,7 +145,7 @@ class Enrolment:
         self, peer: Peer | None, request: bytes, token: str, address: Address | None
     ) -> Identity:
         holder = peer.spiffe_id if peer is not None else ""
-        known = _Known(workload=holder if decide.named(self._policy, holder) else "")
+        known = _Known(workload=holder if decide.named(self._policy(), holder) else "")
         try:
             return self._issue(known, peer, request, token, address)
         except FailureError as error:
@@ -176,12 +177,14 @@ class Enrolment:
             )
             known.pod_uid = bearer.uid
             # 3. Policy.
-            spiffe_id = decide.spiffe_id_of(self._policy.trust_domain, bearer)
+            revoked = self._revoked()
+            policy = self._policy()
+            spiffe_id = decide.spiffe_id_of(policy.trust_domain, bearer)
             if peer is not None:
                 decide.demand_holder(peer.spiffe_id, spiffe_id)
-            decide.demand_named(self._policy, spiffe_id)
+            decide.demand_named(policy, spiffe_id)
             known.workload = spiffe_id
-            decide.demand_not_revoked(self._policy, self._revoked(), spiffe_id)
+            decide.demand_not_revoked(policy, revoked, spiffe_id)
             # 4. The pod.
             pod = decide.demand_live(
                 bearer, self._cluster.pod(bearer.namespace, bearer.pod_name), self._clock()
@@ -198,7 +201,7 @@ class Enrolment:
         # 7. Record. A crash before this line leaves a certificate that nobody ever saw.
         entry = leaf.identity_issued(
             now,
-            self._policy.digest,
+            policy.digest,
             spiffe_id,
             known.pod_uid,
             known.key_hash,
@@ -226,7 +229,7 @@ class Enrolment:
         if not self._refusals.take(holder, "", rate, 5 * rate, 1).granted:
             return False
         entry = leaf.identity_refused(
-            now, self._policy.digest, known.workload, known.pod_uid, known.key_hash, error.reason
+            now, self._policy().digest, known.workload, known.pod_uid, known.key_hash, error.reason
         )
         index = self._log.append([entry], now)
         logs.warning(

@@ -7,7 +7,7 @@ token without a row; its number is skipped, and the next start reports it to an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from capsign_evidence import leaf
@@ -29,10 +29,10 @@ from capsign_adapter.token.interface import Token, TokenError
 
 @dataclass(frozen=True, slots=True)
 class Realm:
-    """The trust domain of the authorities, and the policy that their leaves name."""
+    """The trust domain of the authorities, and what gives the policy that their leaves name."""
 
     trust_domain: str
-    policy_digest: bytes
+    policy_digest: Callable[[], bytes]
     lifetimes: Lifetimes
 
     @property
@@ -111,4 +111,4 @@ def _move(
 
 
 def _entry(act: Act, version: int, realm: Realm, now_ms: int) -> bytes:
-    return leaf.admin(now_ms, realm.policy_digest, act, realm.actor, f"authority/{version}", 0)
+    return leaf.admin(now_ms, realm.policy_digest(), act, realm.actor, f"authority/{version}", 0)

@@ -16,7 +16,7 @@ import grpc
 from capsign_wire.failures import FailureError, abort
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_adapter.decide.policy import Policy, Role
+from capsign_adapter.decide.policy import PolicyNow, Role
 from capsign_adapter.front.call_deadlines import CallDeadlines
 from capsign_adapter.front.guard import admit_call
 from capsign_adapter.sign.failures import failure_of
@@ -42,7 +42,7 @@ REVOKERS = frozenset({Role.OPERATOR, Role.RESPONDER})
 class AdminQuota:
     """Counts the open calls of people. Safe for any thread."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: PolicyNow) -> None:
         self._policy = policy
         self._lock = threading.Lock()
         self._held: Counter[tuple[str, str]] = Counter()
@@ -76,7 +76,7 @@ class AdminQuota:
     def _enter(self, context: grpc.ServicerContext, method: str) -> Callable[[], None]:
         try:
             identity = admit_call(context).spiffe_id
-            roles = self._policy.roles_of(identity)
+            roles = self._policy().roles_of(identity)
             kind, most = sort_of(method)
             if not roles:
                 raise FailureError(

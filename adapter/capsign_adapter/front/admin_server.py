@@ -12,7 +12,7 @@ from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.rpc_metrics import MeasuredRegistrar
 from capsign_wire.telemetry import Metrics
 
-from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.policy import PolicyNow
 from capsign_adapter.front.admin_quota import CHANGING, LOOKING, REVOKING, AdminQuota
 from capsign_adapter.front.call_deadlines import DeadlineRegistrar
 from capsign_adapter.front.threads import Threads
@@ -36,7 +36,7 @@ class AdminServer:
         self,
         address: str,
         credentials: grpc.ServerCredentials,
-        policy: Policy,
+        policy: PolicyNow,
         register: Callable[[Any], None],
         metrics: Metrics,
         connections: int,

@@ -14,14 +14,14 @@ from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 from capsign_adapter import __version__
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy, Role
+from capsign_adapter.decide.policy import Role
 from capsign_adapter.decide.revocation_target import check_form, demand_known
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.keys.keyring import Keyring
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.membership import CatchUp
-from capsign_adapter.sign.snapshot import Snapshots
+from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.store.interfaces.key_versions import KeyVersions
@@ -40,14 +40,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     def __init__(
         self,
-        policy: Policy,
         store: Administered,
         token: Token,
         keyring: Keyring,
         snapshots: Snapshots,
         catch_up: CatchUp,
     ) -> None:
-        self._policy = policy
         self._store = store
         self._token = token
         self._keyring = keyring
@@ -57,8 +55,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     @guarded
     def ListKeys(self, peer: Peer, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
         """Returns the keys with their versions, newest first."""
-        self._demand(peer, LOOKING)
-        snapshot = self._snapshots.refresh()
+        snapshot = self._demand(peer, LOOKING)
         return pb.ListKeysResponse(
             keys=[
                 pb.Key(tenant=tenant, name=key, versions=[self._version(row) for row in rows])
@@ -75,21 +72,21 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         COMMIT_UNKNOWN says that it is recorded, but may not be in force everywhere yet. Revoking
         again does no harm.
         """
-        self._demand(peer, REVOKING)
+        snapshot = self._demand(peer, REVOKING)
         target: str = request.target
         check_form(request.kind, target)
         keys = {(row.tenant, row.key) for row in self._store.key_versions()}
         demand_known(
             request.kind,
             target,
-            self._policy,
+            snapshot.policy,
             keys,
-            self._snapshots.refresh().revoked,
+            snapshot.revoked,
             workloads=request.only_known,
         )
         now = now_ms()
         act = leaf.Act(10 + request.kind)  # the numbers of the acts follow those of the kinds
-        digest, actor = self._policy.digest, peer.spiffe_id
+        digest, actor = snapshot.policy.digest, peer.spiffe_id
         epoch, index = self._store.revoke(
             request.kind,
             target,
@@ -102,11 +99,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     @guarded
     def GetStatus(self, peer: Peer, request: pb.GetStatusRequest) -> pb.GetStatusResponse:
         """Returns the state of this replica and of its store."""
-        self._demand(peer, LOOKING)
+        snapshot = self._demand(peer, LOOKING)
         control = self._store.control()
         return pb.GetStatusResponse(
             version=__version__,
-            policy_digest=self._policy.digest,
+            policy_digest=snapshot.policy.digest,
             revocation_epoch=control.revocation_epoch,
             tree_size=control.tree_size,
             intent_watermark_ms=control.intent_watermark_ms,
@@ -114,10 +111,15 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             store=self._store.name,
         )
 
-    def _demand(self, peer: Peer, roles: frozenset[Role]) -> None:
-        if not self._policy.roles_of(peer.spiffe_id) & roles:
+    def _demand(self, peer: Peer, roles: frozenset[Role]) -> Snapshot:
+        """What is in force now, if it gives the peer one of these roles. Raises FailureError
+        ROLE_MISSING.
+        """
+        snapshot = self._snapshots.refresh()
+        if not snapshot.policy.roles_of(peer.spiffe_id) & roles:
             names = ", ".join(sorted(role.value for role in roles))
             raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
+        return snapshot
 
     def _version(self, row: KeyVersionRow) -> pb.KeyVersion:
         message = pb.KeyVersion(

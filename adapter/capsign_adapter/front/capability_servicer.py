@@ -21,7 +21,7 @@ from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import Capability, capability_for
 from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Grant, Policy
+from capsign_adapter.decide.policy import Grant
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.front.peer_quota import PeerQuota
 from capsign_adapter.front.streams import Streams
@@ -38,7 +38,6 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
 
     def __init__(
         self,
-        policy: Policy,
         mint: Mint,
         handles: HandleCache,
         budget: Budget,
@@ -48,7 +47,6 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         quota: PeerQuota,
         bundle_sequence: Callable[[], int],
     ) -> None:
-        self._policy = policy
         self._mint = mint
         self._handles = handles
         self._budget = budget
@@ -64,7 +62,8 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         grant that the workload does not have, or that was revoked, is left out, so that the others
         are still issued.
         """
-        grants = {grant.name: grant for grant in self._policy.grants_of(peer.spiffe_id)}
+        snapshot = self._snapshots.refresh()
+        grants = {grant.name: grant for grant in snapshot.policy.grants_of(peer.spiffe_id)}
         if not grants:
             raise FailureError(
                 failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy gives this workload no grant."
@@ -77,7 +76,6 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
                 f"The policy does not give this workload the grant {wanted[0]}.",
                 field="grants",
             )
-        snapshot = self._snapshots.refresh()
         withdrawn = snapshot.revoked.of_grant
         given = [grant for grant in known if withdrawn(grant, peer.spiffe_id) is None]
         self._budget.charge(peer, cost.issue(len(given)))
@@ -130,7 +128,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
             )
 
     def _renewable(self, snapshot: Snapshot, token: bytes, peer: Peer) -> Grant | None:
-        skew_ms = self._policy.limits.clock_skew_ms
+        skew_ms = snapshot.policy.limits.clock_skew_ms
         charge = partial(self._budget.charge, peer)
         try:
             held = self._handles.verify(
@@ -141,7 +139,7 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
             if error.outcome == failures_pb2.OUTCOME_REFUSED:
                 return None
             raise  # left out of the answer, a handle counts as lost
-        grant = self._policy.grant(held.capability.grant)
+        grant = snapshot.policy.grant(held.capability.grant)
         if grant is None or held.narrowed or peer.spiffe_id not in grant.workloads:
             return None
         return None if snapshot.revoked.of_grant(grant, peer.spiffe_id) else grant
@@ -170,12 +168,12 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         revoked = snapshot.revoked
         grants = [
             grant.name
-            for grant in self._policy.grants_of(workload)
+            for grant in snapshot.policy.grants_of(workload)
             if revoked.of_grant(grant, workload)
         ]
         return pb.WatchResponse(
             revocation_epoch=snapshot.epoch,
-            policy_digest=self._policy.digest,
+            policy_digest=snapshot.policy.digest,
             dropped_grants=grants[:MOST_NEWS],
             dropped_serials=revoked.serials()[:MOST_NEWS],
             drop_all=revoked.of_workload(workload) is not None,

@@ -18,7 +18,7 @@ from capsign_wire.failures import FailureError, abort
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.budget import Budget, UsedUpError
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.policy import PolicyNow
 from capsign_adapter.front.identity import peer_of
 from capsign_adapter.sign.clock import pause
 from capsign_adapter.sign.failures import failure_of
@@ -40,7 +40,7 @@ class ChargingRegistrar:
     def __init__(
         self,
         registrar: Any,
-        policy: Policy,
+        policy: PolicyNow,
         budget: Budget,
         scheduler: FairScheduler,
         token: ScheduledToken,
@@ -90,10 +90,11 @@ class ChargingRegistrar:
         """Wait for a turn among the calls of this tenant; see `CallTurn`. Identities with a role do
         not wait: they may have to revoke. Ends the call if no turn comes.
         """
-        if self._policy.roles_of(peer.spiffe_id) or name in _WAITS_ELSEWHERE:
+        policy = self._policy()
+        if policy.roles_of(peer.spiffe_id) or name in _WAITS_ELSEWHERE:
             yield
             return
-        flow = flow_of(self._policy, peer)
+        flow = flow_of(policy, peer)
         with (
             self._queue(flow[0]) as queue,
             CallTurn(self._scheduler, queue, flow, price) as turn,

@@ -24,7 +24,7 @@ from capsign_adapter.decide import cost
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy, Role
+from capsign_adapter.decide.policy import PolicyNow, Role
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft
 from capsign_adapter.sign.checkpoints import Checkpoints
@@ -48,7 +48,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
 
     def __init__(
         self,
-        policy: Policy,
+        policy: PolicyNow,
         store: PublicLog,
         checkpoints: Checkpoints,
         evidence: EvidenceQuota,
@@ -84,7 +84,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         now = now_ms()
         batch_hash = hashlib.sha256(request.batch).digest()
         closes = batch.records[-1].kind == pb.AUDIT_KIND_CLOSE
-        digest = self._policy.digest
+        digest = self._policy().digest
         entry = leaf.agent_batch(
             now, digest, peer.spiffe_id, batch.boot_id, first, last, batch_hash, closes=closes
         )
@@ -195,13 +195,14 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         return pb.GetReceiptResponse(receipt=text, entry=entries[0])
 
     def _known(self, peer: Peer) -> None:
-        if not self._policy.grants_of(peer.spiffe_id) and not self._policy.roles_of(peer.spiffe_id):
+        policy = self._policy()
+        if not policy.grants_of(peer.spiffe_id) and not policy.roles_of(peer.spiffe_id):
             raise FailureError(
                 failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy does not name this identity."
             )
 
     def _reader(self, peer: Peer) -> None:
-        if not self._policy.roles_of(peer.spiffe_id) & READERS:
+        if not self._policy().roles_of(peer.spiffe_id) & READERS:
             raise FailureError(
                 failures_pb2.REASON_ROLE_MISSING,
                 "Entries are for auditors, responders and operators.",

@@ -26,7 +26,7 @@ from capsign_wire.failures import FailureError, abort
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.policy import PolicyNow
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.decide.reserved_capacity import PEOPLE, ReservedCapacity
 from capsign_adapter.front.call_deadlines import ANSWER_SECONDS, STREAM_SECONDS, CallDeadlines
@@ -85,7 +85,7 @@ class PeerQuota:
     """Counts the open calls of each certificate key and each workload. Safe for any thread."""
 
     def __init__(
-        self, policy: Policy, max_calls: int, rates: Buckets, calls_per_second: int
+        self, policy: PolicyNow, max_calls: int, rates: Buckets, calls_per_second: int
     ) -> None:
         """`max_calls` are served at once. `calls_per_second` is the rate of each unary method for
         each workload. `rates` must not be shared with others: these buckets count calls.
@@ -100,7 +100,7 @@ class PeerQuota:
         self._lock = threading.Lock()
         self.held: Counter[tuple[str, str | bytes]] = Counter()
         """Open calls by kind ("streams", "waiting", "calls") and by key or SPIFFE ID."""
-        self._reserved = ReservedCapacity(max_calls, len(policy.tenants))
+        self._reserved = ReservedCapacity(max_calls, len(policy().tenants))
         self.deadlines = CallDeadlines()
         """Calls that wait for a request, or for their answer to be taken."""
 
@@ -207,7 +207,7 @@ class PeerQuota:
         Identities with a role are not limited: they are few, and an auditor reads the log as fast
         as it can be read.
         """
-        if self._policy.roles_of(peer.spiffe_id):
+        if self._policy().roles_of(peer.spiffe_id):
             return
         rate, count = self._calls_per_second, 1 + size // COUNTS_AGAIN_BYTES
         granted, wait_ms = self._rates.spend(
@@ -224,22 +224,25 @@ class PeerQuota:
         counting. Ends the call with a typed failure if the peer is unknown or a bound is reached.
         """
         try:
-            peer = admit_call(context)
-            grants = self._policy.grants_of(peer.spiffe_id)
-            if not grants and not self._policy.roles_of(peer.spiffe_id):
+            peer, policy = admit_call(context), self._policy()
+            grants = policy.grants_of(peer.spiffe_id)
+            if not grants and not policy.roles_of(peer.spiffe_id):
                 raise FailureError(
                     failures_pb2.REASON_IDENTITY_UNKNOWN, "The policy does not name this identity."
                 )
             shares = shares_of(peer)
             owner = grants[0].tenant if grants else PEOPLE
-            self._take(shares, owner)
+            self._take(shares, owner, len(policy.tenants))
         except Exception as error:  # the edge: nothing passes it untyped
             abort(context, failure_of(error))
         return peer, lambda: self._leave(shares, owner)
 
-    def _take(self, shares: list[_Share], owner: str) -> None:
-        """Take all shares or none. Raises FailureError OVERLOADED."""
+    def _take(self, shares: list[_Share], owner: str, tenants: int) -> None:
+        """Take all shares or none, where policy has so many tenants. Raises FailureError
+        OVERLOADED.
+        """
         with self._lock:
+            self._reserved.divide(tenants)
             for share in shares:
                 if self.held[share.name] >= share.most:
                     sentence = f"{share.who} has {share.most} open {share.what}."

@@ -37,13 +37,11 @@ class Admission:
 
     def __init__(
         self,
-        policy: Policy,
         handles: HandleCache,
         keyring: Keyring,
         commitments: CommitmentKeys,
         budget: Budget,
     ) -> None:
-        self._policy = policy
         self._handles = handles
         self._keyring = keyring
         self._commitments = commitments
@@ -51,7 +49,12 @@ class Admission:
         """Charged for what is computed for a peer, other than signatures."""
 
     def verify(
-        self, token: bytes, peer: Peer, now_ms: int, spend: Callable[[int], None] = lambda _: None
+        self,
+        token: bytes,
+        peer: Peer,
+        policy: Policy,
+        now_ms: int,
+        spend: Callable[[int], None] = lambda _: None,
     ) -> Verified:
         """2. Verify the handle, which must be bound to this workload and certificate key.
 
@@ -63,19 +66,21 @@ class Admission:
             self.budget.charge(peer, cost_us)
             spend(cost_us)
 
-        skew_ms = self._policy.limits.clock_skew_ms
+        skew_ms = policy.limits.clock_skew_ms
         return self._handles.verify(token, peer.spiffe_id, peer.key_hash, now_ms, skew_ms, charge)
 
     def admit(
         self, handle: Verified, snapshot: Snapshot, group: pb.SignGroup, now_ms: int
     ) -> AdmittedGroup:
         """3. Decide by policy. Raises FailureError."""
-        policy, algorithm, context = self._policy, group.algorithm, group.context
+        policy, algorithm, context = snapshot.policy, group.algorithm, group.context
         skew_ms = policy.limits.clock_skew_ms
         admitted = admit(handle, policy, snapshot.revoked, algorithm, context, now_ms, skew_ms)
         return AdmittedGroup(handle, admitted)
 
-    def refused(self, handle: Verified, peer: Peer, group: pb.SignGroup) -> HandleScope:
+    def refused(
+        self, handle: Verified, policy: Policy, peer: Peer, group: pb.SignGroup
+    ) -> HandleScope:
         """Returns what a refusal is recorded with: the context that the handle determines, or else
         the one that was asked for; no key.
         """
@@ -85,7 +90,7 @@ class Admission:
         except FailureError:
             settled = (asked.protocol, asked.role, asked.protocol_version)
         fingerprint = self._fingerprint(capability, row, *settled, asked.transcript)
-        leaf = self._leaf(capability, peer, group).prepare()
+        leaf = _leaf(capability, policy, peer, group).prepare()
         return HandleScope(capability, row, fingerprint, leaf, max_uses=0)
 
     def signable(
@@ -112,9 +117,9 @@ class Admission:
         if asked.expected_kid and asked.expected_kid != signer.kid:
             detail = "The key has another current version."
             raise FailureError(failures_pb2.REASON_KEY_SUPERSEDED, detail, field="expected_kid")
-        signed_by = self._signed_by(signer, version, context, row)
+        signed_by = self._signed_by(signer, snapshot.policy, version, context, row)
         leaf = replace(
-            self._leaf(capability, peer, asked),
+            _leaf(capability, snapshot.policy, peer, asked),
             key_version=version.version,
             custody=signer.custody,
             context_digest=signed_by.context_digest,
@@ -145,14 +150,19 @@ class Admission:
         return self._keyring.signer(version, purpose, row.number, digest)
 
     def _signed_by(
-        self, signer: Signer, version: KeyVersionRow, context: Context, row: AlgorithmRow
+        self,
+        signer: Signer,
+        policy: Policy,
+        version: KeyVersionRow,
+        context: Context,
+        row: AlgorithmRow,
     ) -> signing_pb2.SignedBy:
         return signing_pb2.SignedBy(
             kid=signer.kid,
             algorithm=row.number,
             version=version.version,
             custody=signer.custody,
-            policy_digest=self._policy.digest,
+            policy_digest=policy.digest,
             context_digest=context.digest(),
             attestation=self._keyring.attestation(version, row.number, context),
         )
@@ -169,10 +179,9 @@ class Admission:
         commitment = self._commitments.for_tenant(capability.tenant)
         return commitment.group(capability.grant, row.name, protocol, role, version, transcript)
 
-    def _leaf(self, capability: Capability, peer: Peer, group: pb.SignGroup) -> SigningLeaf:
-        return leaf_of(
-            capability, peer, self._policy.digest, algorithm=group.algorithm, caller=group.caller
-        )
+
+def _leaf(capability: Capability, policy: Policy, peer: Peer, group: pb.SignGroup) -> SigningLeaf:
+    return leaf_of(capability, peer, policy.digest, algorithm=group.algorithm, caller=group.caller)
 
 
 def leaf_of(

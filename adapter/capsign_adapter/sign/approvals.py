@@ -17,7 +17,6 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide import approvals as rules
 from capsign_adapter.decide.approvals import Standing
-from capsign_adapter.decide.policy import Policy
 from capsign_adapter.model.lifecycle import ProposalEvent
 from capsign_adapter.model.proposals import MAX_PAYLOAD, ProposalRow
 from capsign_adapter.sign.clock import now_ms
@@ -54,14 +53,12 @@ class Approvals:
 
     def __init__(
         self,
-        policy: Policy,
         store: ApprovalStore,
         snapshots: Snapshots,
         catch_up: CatchUp,
         executors: Executors,
         clock: Callable[[], int] = now_ms,
     ) -> None:
-        self._policy = policy
         self._store = store
         self._snapshots = snapshots
         self._catch_up = catch_up
@@ -205,7 +202,7 @@ class Approvals:
             self._alone(row, ProposalEvent.OVERTAKE)
 
     def _alone(self, row: ProposalRow, event: ProposalEvent) -> Moved:
-        actor = f"spiffe://{self._policy.trust_domain}/adapter/approvals"
+        actor = f"spiffe://{self._snapshots.policy().trust_domain}/adapter/approvals"
 
         def attempt(snapshot: Snapshot, standing: Standing, now: int) -> Moved:
             if event is ProposalEvent.EXECUTE:
@@ -233,7 +230,7 @@ class Approvals:
         for _ in range(TRIES):
             snapshot = self._snapshots.refresh()
             try:
-                return attempt(snapshot, Standing(self._policy, snapshot.revoked), self._now())
+                return attempt(snapshot, Standing(snapshot.policy, snapshot.revoked), self._now())
             except EpochMovedError:
                 continue
         raise FailureError(
@@ -257,7 +254,9 @@ class Approvals:
     def _entry(self, act: leaf.Act, row: ProposalRow, actor: str, now: int, epoch: int) -> bytes:
         what = leaf.Proposed(row.id, leaf.ProposedAct(row.act), row.target, row.digest)
         reason = leaf.GlassReason(row.glass)
-        return leaf.proposal(now, self._policy.digest, act, actor, what, reason, epoch)
+        # Of the snapshot that was decided under: were it another by now, so would be the epoch.
+        digest = self._snapshots.policy().digest
+        return leaf.proposal(now, digest, act, actor, what, reason, epoch)
 
     def _found(self, proposal_id: bytes) -> ProposalRow:
         row = self._store.proposal(proposal_id)
@@ -268,8 +267,8 @@ class Approvals:
         return row
 
     def _demand_looking(self, actor: str) -> None:
-        revoked = self._snapshots.refresh().revoked
-        Standing(self._policy, revoked).demand(actor, rules.LOOKING)
+        snapshot = self._snapshots.refresh()
+        Standing(snapshot.policy, snapshot.revoked).demand(actor, rules.LOOKING)
 
     def _now(self) -> int:
         """The store's clock, where it has one: of many replicas one may be wrong."""

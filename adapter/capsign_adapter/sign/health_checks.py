@@ -65,7 +65,7 @@ def store_check(
     write: Callable[[], None],
     disk: Path | None,
     now_ms: Callable[[], int],
-    skew_ms: int,
+    skew_ms: Callable[[], int],
 ) -> HealthCheck:
     """Returns a check that the store answers and can be written, that its disk has room, and that
     its clock, if it has one, agrees with `now_ms`.
@@ -90,7 +90,7 @@ def store_check(
         if disk is not None and _room(disk) < NEARLY_FULL_BYTES:
             return "disk_nearly_full"
         told_ms = store.clock_ms()
-        if told_ms is not None and abs(told_ms - now_ms()) > skew_ms + CLOCKS_APART_MS:
+        if told_ms is not None and abs(told_ms - now_ms()) > skew_ms() + CLOCKS_APART_MS:
             return "clock_off"
         return ""
 

@@ -25,7 +25,6 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy
 from capsign_adapter.sign import release
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.batch import Batch, Group
@@ -53,7 +52,6 @@ class Pipeline:
 
     def __init__(
         self,
-        policy: Policy,
         admission: Admission,
         decisions: DecisionCache,
         charges: Charges,
@@ -61,14 +59,13 @@ class Pipeline:
         store: LedgerAndLog,
         turns: BatchScheduler,
     ) -> None:
-        self._retention_ms = policy.limits.intent_retention_ms
         self._admission = admission
         self._decisions = decisions
         self._charges = charges
         self._snapshots = snapshots
         self._turns = turns
-        self._refusals = Refusals(admission, charges, policy.digest)
-        self._signatures = Signatures(self._refusals, policy.limits.message_max)
+        self._refusals = Refusals(admission, charges)
+        self._signatures = Signatures(self._refusals)
         self._commits = Commits(store, charges)
 
     def run(self, peer: Peer, request: pb.SignRequest, ticket: ReleaseTicket) -> pb.SignResponse:
@@ -96,11 +93,13 @@ class Pipeline:
             return release.answer(batch)  # 8
 
     def _decide(self, batch: Batch) -> None:
-        """2 to 7, again if something is revoked meanwhile. Raises FailureError OVERLOADED."""
+        """2 to 7, again if something is revoked, or the policy replaced, meanwhile. Raises
+        FailureError OVERLOADED.
+        """
         for _ in range(EPOCH_ATTEMPTS):
-            now = now_ms()
-            oldest = floor_of(max(0, now - self._retention_ms))
-            batch.begin(self._snapshots.current, now, oldest)
+            now, snapshot = now_ms(), self._snapshots.current
+            retention_ms = snapshot.policy.limits.intent_retention_ms
+            batch.begin(snapshot, now, floor_of(max(0, now - retention_ms)))
             try:
                 self._attempt(batch)
                 return
@@ -109,7 +108,7 @@ class Pipeline:
                 batch.take_back()
                 batch.ticket.leave()
                 self._snapshots.refresh()
-        detail = "Revocations came faster than this batch."
+        detail = "Revocations or changes of the policy came faster than this batch."
         raise FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=100)
 
     def _attempt(self, batch: Batch) -> None:
@@ -139,7 +138,7 @@ class Pipeline:
         group.signable = self._decisions.get(name, snapshot, now)
         if group.signable is None:
             spend = batch.turn.spend
-            group.handle = self._admission.verify(token, peer, now, spend)  # 2
+            group.handle = self._admission.verify(token, peer, snapshot.policy, now, spend)  # 2
             group.admitted = self._admission.admit(group.handle, snapshot, group.asked, now)  # 3
         self._charges.signatures(batch, group)  # 4
         if group.signable is None:

@@ -9,7 +9,6 @@ from capsign_wire.types.v1 import algorithms_pb2, failures_pb2, signing_pb2
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.admission import admit
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.sign.admit import Admission, context_of
 from capsign_adapter.sign.clock import now_ms
@@ -19,10 +18,7 @@ from capsign_adapter.sign.snapshot import Snapshots
 class PublicKeys:
     """Gives the keys of a context to holders of a handle that may sign in it."""
 
-    def __init__(
-        self, policy: Policy, admission: Admission, keyring: Keyring, snapshots: Snapshots
-    ) -> None:
-        self._policy = policy
+    def __init__(self, admission: Admission, keyring: Keyring, snapshots: Snapshots) -> None:
         self._admission = admission
         self._keyring = keyring
         self._snapshots = snapshots
@@ -39,14 +35,16 @@ class PublicKeys:
         version; TokenError.
         """
         now = now_ms()
-        handle = self._admission.verify(token, peer, now)
+        # The handle first: nobody without one makes the store answer.
+        handle = self._admission.verify(token, peer, self._snapshots.policy(), now)
         snapshot, row, capability = (
             self._snapshots.refresh(),
             ALGORITHMS[algorithm],
             handle.capability,
         )
-        skew_ms = self._policy.limits.clock_skew_ms
-        admitted = admit(handle, self._policy, snapshot.revoked, algorithm, suffix, now, skew_ms)
+        policy = snapshot.policy
+        skew_ms = policy.limits.clock_skew_ms
+        admitted = admit(handle, policy, snapshot.revoked, algorithm, suffix, now, skew_ms)
         found: list[tuple[signing_pb2.PublicKey, Signer]] = []
         for version in snapshot.verifiable(capability.tenant, capability.key, algorithm):
             context = context_of(capability, admitted, version, row)

@@ -26,10 +26,9 @@ from capsign_adapter.store.stored_result import of_refusal
 class Refusals:
     """One for a replica; any thread."""
 
-    def __init__(self, admission: Admission, charges: Charges, policy_digest: bytes) -> None:
+    def __init__(self, admission: Admission, charges: Charges) -> None:
         self._admission = admission
         self._charges = charges
-        self._policy_digest = policy_digest
 
     def group(self, batch: Batch, group: Group, error: FailureError) -> None:
         """Fail all items of a group that are still open, before any is signed."""
@@ -39,7 +38,8 @@ class Refusals:
             try:
                 self._admission.budget.charge(batch.peer, cost.refusals(len(items)))
                 if group.handle is not None:
-                    scope = self._admission.refused(group.handle, batch.peer, group.asked)
+                    policy = batch.snapshot.policy
+                    scope = self._admission.refused(group.handle, policy, batch.peer, group.asked)
             except FailureError as unavailable:
                 error = unavailable
         if error.outcome != failures_pb2.OUTCOME_REFUSED:
@@ -82,9 +82,8 @@ class Refusals:
                 error = _flooded()
             else:
                 now, workload, intent_id = batch.now_ms, batch.peer.spiffe_id, item.asked.intent_id
-                leaf = leaves.refused_unbound(
-                    now, self._policy_digest, workload, intent_id, error.reason
-                )
+                digest = batch.snapshot.policy.digest
+                leaf = leaves.refused_unbound(now, digest, workload, intent_id, error.reason)
                 batch.unattributed.append(leaf)
         item.failure = error.to_item()
 

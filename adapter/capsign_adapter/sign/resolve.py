@@ -10,7 +10,6 @@ from capsign_wire.failures import FailureError
 from capsign_adapter.decide.admission import in_force
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy
 from capsign_adapter.model.intents import Stored
 from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.sign.admit import Admission, leaf_of
@@ -26,10 +25,7 @@ from capsign_adapter.store.stored_result import refusal_of
 class Resolutions:
     """One for a replica; any thread."""
 
-    def __init__(
-        self, policy: Policy, admission: Admission, charges: Charges, store: Ledger
-    ) -> None:
-        self._policy = policy
+    def __init__(self, admission: Admission, charges: Charges, store: Ledger) -> None:
         self._admission = admission
         self._charges = charges
         self._store = store
@@ -44,13 +40,13 @@ class Resolutions:
         what the store raises.
         """
         now = now_ms()
-        capability = self._admission.verify(request.handle, peer, now).capability
+        capability = self._admission.verify(request.handle, peer, snapshot.policy, now).capability
         snapshot.revoked.refuse(capability)
-        stored = self._row(peer, request.intent_id, capability, now)
+        stored = self._row(peer, request.intent_id, capability, snapshot, now)
         if stored.state == IntentState.DONE:
-            skew_ms = self._policy.limits.clock_skew_ms
+            skew_ms = snapshot.policy.limits.clock_skew_ms
             try:
-                in_force(capability, self._policy, snapshot.revoked, now, skew_ms)
+                in_force(capability, snapshot.policy, snapshot.revoked, now, skew_ms)
             except FailureError as error:
                 raise signed_before(error) from None
             return pb.ResolveIntentResponse(done=stored_group(stored))
@@ -58,11 +54,19 @@ class Resolutions:
             return pb.ResolveIntentResponse(refused=refusal_of(stored.result))
         return pb.ResolveIntentResponse(never=pb.Never())
 
-    def _row(self, peer: Peer, intent_id: bytes, capability: Capability, now: int) -> Stored:
+    def _row(
+        self,
+        peer: Peer,
+        intent_id: bytes,
+        capability: Capability,
+        snapshot: Snapshot,
+        now: int,
+    ) -> Stored:
         absent = intent_id not in self._store.find(peer.spiffe_id, [intent_id])
         if absent:
             # A row will be written. With an id from the future it would outlive the retention.
             intent_in_time(intent_id, now)
-        leaf = leaf_of(capability, peer, self._policy.digest).prepare().never(now, intent_id)
+        digest = snapshot.policy.digest
+        leaf = leaf_of(capability, peer, digest).prepare().never(now, intent_id)
         with self._charges.never(peer) if absent else nullcontext():
             return self._store.resolve(peer.spiffe_id, intent_id, capability.grant, leaf, now)

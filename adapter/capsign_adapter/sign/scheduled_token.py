@@ -17,7 +17,7 @@ from capsign_wire.types.v1 import algorithms_pb2
 
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.policy import PolicyNow
 from capsign_adapter.sign.fair_scheduler import (
     CallTurn,
     FairQueue,
@@ -89,7 +89,7 @@ class ScheduledToken:
 class BatchScheduler:
     """Gives each batch the turns of its peer's flow: to compute, and at the token."""
 
-    def __init__(self, policy: Policy, scheduler: FairScheduler, token: ScheduledToken) -> None:
+    def __init__(self, policy: PolicyNow, scheduler: FairScheduler, token: ScheduledToken) -> None:
         self._policy = policy
         self._scheduler = scheduler
         self._token = token
@@ -99,7 +99,7 @@ class BatchScheduler:
         """Around all work on one batch, on one thread. `caller` names the socket of the peer's
         agent that it came from.
         """
-        flow = flow_of(self._policy, peer, caller)
+        flow = flow_of(self._policy(), peer, caller)
         with Turn(self._scheduler, flow) as turn:
             self._token.begin(flow, turn)
             try:

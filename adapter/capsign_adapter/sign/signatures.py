@@ -20,11 +20,10 @@ from capsign_adapter.store.stored_result import of_signatures
 
 
 class Signatures:
-    """One for a replica; any thread. `message_max` is the policy's bound on messages, bytes."""
+    """One for a replica; any thread."""
 
-    def __init__(self, refusals: Refusals, message_max: int) -> None:
+    def __init__(self, refusals: Refusals) -> None:
         self._refusals = refusals
-        self._message_max = message_max
         self._threads = Signing()
 
     def make(self, batch: Batch, signable: Signable, items: Sequence[Item]) -> None:
@@ -60,7 +59,7 @@ class Signatures:
         """Returns the items that can be signed, and their inputs. Refuses the others."""
         good: list[Item] = []
         inputs: list[bytes] = []
-        shortest, longest = _lengths(signable.row, self._message_max)
+        shortest, longest = _lengths(signable.row, batch.snapshot.policy.limits.message_max)
         latest, fingerprint_of = latest_intent(batch.now_ms), signable.fingerprint.of
         for item in items:
             intent_id, data = item.asked.intent_id, item.asked.input

@@ -1,5 +1,5 @@
-"""The state that decisions depend on: revocations, key versions and rollouts at one epoch. It is
-replaced as a whole when the epoch moves.
+"""The state that decisions depend on: policy, revocations, key versions and rollouts at one epoch.
+It is replaced as a whole when the epoch moves.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from typing import Protocol
 
 from capsign_wire.key_states import VERIFIES
 
+from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.rollouts import RolloutRow
+from capsign_adapter.sign import policy_in_force
+from capsign_adapter.sign.policy_in_force import InForce
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.key_versions import KeyVersions
+from capsign_adapter.store.interfaces.policies import Policies
 from capsign_adapter.store.interfaces.rollouts import Rollouts
 
 
@@ -28,6 +32,8 @@ class Snapshot:
     """
 
     epoch: int
+    policy: Policy
+    policy_version: int
     revoked: RevocationIndex
     versions: dict[tuple[str, str], tuple[KeyVersionRow, ...]]
     rollouts: dict[tuple[str, str], RolloutRow] = field(default_factory=dict)
@@ -45,7 +51,7 @@ TURN_S = 10.0
 """Longest wait for another thread that reads a new snapshot, seconds."""
 
 
-class Decisive(ControlState, KeyVersions, Rollouts, Protocol):
+class Decisive(ControlState, KeyVersions, Policies, Rollouts, Protocol):
     """What decisions are made under, as the store has it."""
 
 
@@ -57,10 +63,13 @@ class Snapshots:
         store: Decisive,
         on_move: Callable[[Snapshot], None] = lambda _: None,
         aside: Callable[[], AbstractContextManager[object]] = nullcontext,
+        known: InForce | None = None,
     ) -> None:
         """`on_move` gets each new snapshot before it is used. `aside` is entered while another
-        thread that reads one is waited for.
+        thread that reads one is waited for. `known` is a policy that needs no parsing if it is the
+        one in force.
         """
+        self._in_force = known
         self._aside = aside
         self._store = store
         self._on_move = on_move
@@ -70,6 +79,10 @@ class Snapshots:
     @property
     def current(self) -> Snapshot:
         return self._current
+
+    def policy(self) -> Policy:
+        """The policy of the current snapshot."""
+        return self._current.policy
 
     def refresh(self) -> Snapshot:
         """The snapshot of the epoch now; calls `on_move` first if it is another one, so that caches
@@ -110,9 +123,17 @@ class Snapshots:
             name: tuple(sorted(rows, key=lambda row: -row.version))
             for name, rows in versions.items()
         }
+        self._in_force = in_force = policy_in_force.read(self._store, self._in_force)
         rollouts, settled = _by_key(self._store.rollouts_in_force())
-        index = RevocationIndex(epoch, revocations)
-        return Snapshot(epoch, index, newest_first, rollouts, settled)
+        return Snapshot(
+            epoch,
+            in_force.policy,
+            in_force.version,
+            RevocationIndex(epoch, revocations),
+            newest_first,
+            rollouts,
+            settled,
+        )
 
 
 def _by_key(

@@ -71,12 +71,14 @@ class Collected(Ledger, Database, Protocol):
 
 
 class Periods(NamedTuple):
-    """Periods of the tickers, seconds; and how long the ledger keeps an intent, milliseconds."""
+    """Periods of the tickers, seconds; and how long the ledger keeps an intent by the policy in
+    force, milliseconds.
+    """
 
     poll_s: float
     checkpoint_s: float
     collect_s: float
-    retention_ms: int
+    retention_ms: Callable[[], int]
 
 
 def tickers(
@@ -97,7 +99,7 @@ def tickers(
         # The watermark never moves back: two clocks must agree that it may move.
         gone = store.collect_garbage(
             mine_ms if told_ms is None else min(mine_ms, told_ms),
-            periods.retention_ms,
+            periods.retention_ms(),
             MAX_COLLECTED,
         )
         if gone:

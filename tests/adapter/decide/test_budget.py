@@ -7,7 +7,6 @@ from __future__ import annotations
 import pytest
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.budget import SECONDS_AT_ONCE, Budget, UsedUpError
-from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_wire.adapter.v1 import (
     admin_pb2,
@@ -20,7 +19,7 @@ from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.types.v1 import algorithms_pb2
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from google.protobuf import message_factory
-from support.adapter_rig import APP, OPERATOR, OTHER, POLICY, peer
+from support.adapter_rig import APP, OPERATOR, OTHER, peer, rules
 
 US_PER_SECOND = 100_000
 AT_ONCE = US_PER_SECOND * SECONDS_AT_ONCE
@@ -36,7 +35,7 @@ UNARY = [
 
 @pytest.fixture
 def budget():
-    return Budget(parse_policy(POLICY.encode()), Buckets(lambda: 0), US_PER_SECOND)
+    return Budget(rules, Buckets(lambda: 0), US_PER_SECOND)
 
 
 def spend_all(budget, who, step=1000):
@@ -104,7 +103,7 @@ def test_what_is_refused_is_not_charged(budget):
         with pytest.raises(UsedUpError):
             budget.charge(peer(APP), 1000)
     assert before > 0
-    fresh = Budget(parse_policy(POLICY.encode()), Buckets(lambda: 0), US_PER_SECOND)
+    fresh = Budget(rules, Buckets(lambda: 0), US_PER_SECOND)
     spend_all(fresh, peer(APP))
     for _ in range(1000):
         with pytest.raises(UsedUpError):
@@ -118,5 +117,5 @@ def test_who_has_a_role_is_not_charged(budget):
 
 
 def test_a_limit_of_0_is_none():
-    free = Budget(parse_policy(POLICY.encode()), Buckets(lambda: 0), 0)
+    free = Budget(rules, Buckets(lambda: 0), 0)
     assert spend_all(free, peer(APP), AT_ONCE) == 100 * AT_ONCE

@@ -39,6 +39,32 @@ def test_what_is_given_back_can_be_taken_by_others():
     assert fill(reserved, "other") == 12
 
 
+def test_a_tenant_more_gets_its_part_as_soon_as_others_give_back():
+    """The policy in force has another tenant by now; nobody loses a place that he holds."""
+    reserved = ReservedCapacity(32, 1)
+    assert fill(reserved, "old") == 28
+    reserved.divide(2)
+    assert fill(reserved, "old") == 0
+    assert fill(reserved, "new") == 0
+    for _ in range(8):
+        reserved.release("old")
+    assert fill(reserved, "old") == 0
+    assert fill(reserved, "new") == 8
+    reserved.divide(2)
+    assert len(reserved) == 28
+
+
+def test_a_tenant_less_gives_its_part_to_all():
+    reserved = ReservedCapacity(32, 2)
+    assert fill(reserved, "gone") == 20
+    reserved.divide(1)
+    assert fill(reserved, "stays") == 32 - 20 - 4
+    for _ in range(20):
+        reserved.release("gone")
+    assert fill(reserved, "stays") == 20
+    assert fill(reserved, PEOPLE) == 4
+
+
 @pytest.mark.parametrize("places", [4, 5, 32, 512])
 @pytest.mark.parametrize("tenants", [1, 2, 3, 100])
 def test_together_they_never_have_more_than_there_is(places, tenants):

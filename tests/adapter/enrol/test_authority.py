@@ -40,7 +40,7 @@ class World:
     def __init__(self, rig: AdapterRig) -> None:
         self.rig = rig
         self.now = START
-        self.realm = Realm(rig.policy.trust_domain, rig.policy.digest, LIFETIMES)
+        self.realm = Realm(rig.policy.trust_domain, lambda: rig.policy.digest, LIFETIMES)
         provision_all(rig.policy, rig.token, rig.store, START, self.realm)
 
     def replica(self, rig: AdapterRig | None = None) -> Authority:
@@ -97,7 +97,7 @@ def test_provision_makes_the_first_and_it_signs_at_once(world, authority):
 
 def test_a_store_without_an_authority_is_told_what_to_do(rig):
     with pytest.raises(SettingsError, match="capsign-adapter provision"):
-        Authority(rig.token, rig.store, Realm("capsign.test", bytes(32), LIFETIMES))
+        Authority(rig.token, rig.store, Realm("capsign.test", lambda: bytes(32), LIFETIMES))
 
 
 def test_a_whole_roll(world, authority):

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from dataclasses import replace
 
 import pytest
 from capsign_adapter.decide.enrolment import REVOKED_WAIT_MS
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Role
 from capsign_adapter.enrol import enrolment as flow
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.store.errors import StoreUnavailableError
@@ -22,7 +20,7 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from support.adapter_rig import APP, OTHER, STRANGER, peer
+from support.adapter_rig import APP, OTHER, POLICY, STRANGER, peer
 from support.certificate_requests import refused as bad_requests
 from support.certificate_requests import request
 from support.fake_cluster import CACHE_SECONDS
@@ -332,8 +330,8 @@ def test_a_renewal_comes_from_the_pod_too(door):
 
 
 def test_a_workload_that_policy_no_longer_names_is_not_renewed_nor_written_down(door):
-    door.adapter.policy = replace(door.adapter.policy, grants=(), roles={})
-    door.wire()
+    door.adapter.apply(POLICY[: POLICY.index("grants:")])
+    door.before = door.adapter.store.control().tree_size
     assert (
         refusal(door, door.renew, door.cluster.token(door.pod())).reason
         == reasons.REASON_IDENTITY_UNKNOWN
@@ -387,8 +385,9 @@ def test_the_revocation_of_another_or_of_something_smaller_leaves_identities_alo
 
 
 def test_whoever_sees_to_an_incident_keeps_an_identity_when_everything_is_revoked(door):
-    door.adapter.policy = replace(door.adapter.policy, roles={APP: frozenset({Role.RESPONDER})})
-    door.wire()
+    door.adapter.apply(
+        POLICY.replace("roles:\n", f'roles:\n  - {{role: responder, identities: ["{APP}"]}}\n')
+    )
     revoke(door, admin_pb2.REVOCATION_KIND_EVERYTHING, "*")
     assert door.enrol(door.cluster.token(door.pod())).spiffe_id == APP
 

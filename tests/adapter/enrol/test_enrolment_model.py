@@ -152,7 +152,7 @@ def test_who_gets_a_certificate_is_who_may_and_every_decision_is_one_leaf(world)
     log, issued_before = Log(), len(AUTHORITY.issued)
     rules = Settings("capsign", world.check_address, 100)
     enrolment = Enrolment(
-        RULES,
+        lambda: RULES,
         Cluster(world),
         AUTHORITY,
         log,

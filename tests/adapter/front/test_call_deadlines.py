@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.call_deadlines import (
     ANSWER_SECONDS,
@@ -15,7 +14,7 @@ from capsign_adapter.front.call_deadlines import (
     CallDeadlines,
 )
 from capsign_adapter.front.peer_quota import PeerQuota
-from support.adapter_rig import POLICY
+from support.adapter_rig import rules
 
 
 @dataclass(eq=False)
@@ -101,7 +100,7 @@ def test_a_call_whose_answer_nobody_takes_is_ended_and_keeps_its_place_until_the
 
 def test_a_stream_that_is_silent_for_long_is_ended(clock):
     """It may hold half a message. While its batch is worked on it does not wait."""
-    places = PeerQuota(parse_policy(POLICY.encode()), 16, Buckets(lambda: 0), 100)
+    places = PeerQuota(rules, 16, Buckets(lambda: 0), 100)
     places.deadlines = CallDeadlines(clock)
     call = Call()
 

@@ -10,7 +10,6 @@ import grpc
 import pytest
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.budget import SECONDS_AT_ONCE, Budget
-from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import charging
 from capsign_adapter.front.charging import AT_ONCE, ChargingRegistrar
@@ -19,7 +18,7 @@ from capsign_adapter.sign.scheduled_token import ScheduledToken
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
-from support.adapter_rig import APP, OPERATOR, OTHER, POLICY, peer
+from support.adapter_rig import APP, OPERATOR, OTHER, peer, rules
 
 US_PER_SECOND = 10_000
 
@@ -51,11 +50,11 @@ def register(monkeypatch, token):
         name: str = "GetTile",
         pause: Callable[[int], object] = lambda _: pytest.fail("over its budget"),
     ) -> Callable[[Any, Any], Any]:
-        policy, kept = parse_policy(POLICY.encode()), Kept()
+        kept = Kept()
         registrar = ChargingRegistrar(
             kept,
-            policy,
-            Budget(policy, Buckets(lambda: 0), US_PER_SECOND),
+            rules,
+            Budget(rules, Buckets(lambda: 0), US_PER_SECOND),
             FairScheduler(2),
             token,
             pause,

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
-from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import peer_quota as module
 from capsign_adapter.front.peer_quota import (
@@ -17,7 +16,7 @@ from capsign_adapter.front.peer_quota import (
 )
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
-from support.adapter_rig import APP, OPERATOR, OTHER, POLICY, STRANGER, peer
+from support.adapter_rig import APP, OPERATOR, OTHER, STRANGER, peer, rules
 
 PLACES = 64
 CALLS_PER_SECOND = 100
@@ -64,7 +63,7 @@ def places(monkeypatch):
 
     monkeypatch.setattr(module, "admit_call", lambda call: peer(call.who, call.key))
     monkeypatch.setattr(module, "abort", ended)
-    return PeerQuota(parse_policy(POLICY.encode()), PLACES, Buckets(lambda: 0), CALLS_PER_SECOND)
+    return PeerQuota(rules, PLACES, Buckets(lambda: 0), CALLS_PER_SECOND)
 
 
 @pytest.fixture

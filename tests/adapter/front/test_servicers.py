@@ -15,7 +15,6 @@ import grpc_testing
 import pytest
 from capsign_adapter.decide.budget import Budget, UsedUpError
 from capsign_adapter.decide.evidence_quota import MIB, REFUSAL_BYTES, EvidenceQuota
-from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front import guard
 from capsign_adapter.front.batch_telemetry import BatchTelemetry
@@ -50,7 +49,7 @@ class Servicers:
         self.rig = rig
         self.who = APP
         monkeypatch.setattr(guard, "peer_of", lambda _: peer(self.who))
-        places, streams = PeerQuota(rig.policy, 32, Buckets(monotonic_ms), 100), Streams()
+        places, streams = PeerQuota(rig.snapshots.policy, 32, Buckets(monotonic_ms), 100), Streams()
         barrier = RevocationBarrier(3000, 1000, lambda: rig.store.control().revocation_epoch)
         watch = BatchTelemetry(Metrics(), PassingTracer())
         signing = SigningServicer(
@@ -64,7 +63,6 @@ class Servicers:
             barrier,
         )
         capability = CapabilityServicer(
-            rig.policy,
             rig.mint,
             rig.handles,
             rig.budget,
@@ -74,7 +72,9 @@ class Servicers:
             places,
             lambda: 0,
         )
-        evidence = EvidenceServicer(rig.policy, rig.store, rig.checkpoints, rig.quota, rig.budget)
+        evidence = EvidenceServicer(
+            rig.snapshots.policy, rig.store, rig.checkpoints, rig.quota, rig.budget
+        )
         servicers = {SIGNING: signing, CAPABILITY: capability, EVIDENCE: evidence}
         self.server = grpc_testing.server_from_dictionary(
             servicers, grpc_testing.strict_real_time()
@@ -226,8 +226,7 @@ def test_a_stored_signature_does_not_leave_under_what_policy_took_back(rig, monk
     old, new = change
     narrowed = POLICY.replace(old, old.replace(APP, new) if APP in old else new, 1)
     assert narrowed != POLICY
-    rig.policy = parse_policy(narrowed.encode())
-    rig.wire()
+    rig.apply(narrowed)
     servicers = Servicers(rig, monkeypatch)
 
     def resolve(one: bytes):
@@ -389,7 +388,7 @@ def test_records_are_charged_before_each_of_them_is_looked_at(rig, monkeypatch):
     """4,096 records of seven bytes were charged as 28 KiB and cost ten times as much: whoever
     signed beside eight such calls had a seventh of its rate.
     """
-    rig.budget = Budget(rig.policy, Buckets(lambda: 0), 1)
+    rig.budget = Budget(rig.snapshots.policy, Buckets(lambda: 0), 1)
     servicers = Servicers(rig, monkeypatch)
     malformed = evidence_pb2.SubmitAuditRequest(
         batch=evidence_pb2.AuditBatch(

@@ -50,7 +50,7 @@ class Place:
     def __init__(self, rig, client_ca=None) -> None:
         self.rig = rig
         self.ahead_ms = 0
-        self.realm = Realm(rig.policy.trust_domain, rig.policy.digest, LIFETIMES)
+        self.realm = Realm(rig.policy.trust_domain, lambda: rig.policy.digest, LIFETIMES)
         provision_all(rig.policy, rig.token, rig.store, now_ms(), self.realm)
         self.authority = Authority(rig.token, rig.store, self.realm)
         self.serving = ServingCertificate(

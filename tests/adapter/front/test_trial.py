@@ -29,7 +29,7 @@ from capsign_adapter.store.open import open_store
 from capsign_wire.settings import SettingsError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import PassingTracer
-from support.adapter_rig import AdapterRig
+from support.adapter_rig import AdapterRig, rules
 from support.ca import Authority
 
 
@@ -71,7 +71,7 @@ def held(rig: AdapterRig) -> tuple[object, ...]:
 
 def test_an_authority_is_looked_at_and_signs_nothing(rig, tmp_path):
     config = config_of(rig, tmp_path)
-    provision_all(rig.policy, rig.token, rig.store, now_ms(), realm_of(config.identity, rig.policy))
+    provision_all(rig.policy, rig.token, rig.store, now_ms(), realm_of(config.identity, rules))
     before = held(rig)
     tried(rig, config)
     assert held(rig) == before
@@ -84,7 +84,7 @@ def test_without_an_authority(rig, tmp_path):
 
 def test_with_an_authority_that_has_ended(rig, tmp_path):
     config = config_of(rig, tmp_path)
-    provision_all(rig.policy, rig.token, rig.store, now_ms(), realm_of(config.identity, rig.policy))
+    provision_all(rig.policy, rig.token, rig.store, now_ms(), realm_of(config.identity, rules))
     past = [replace(row, expires_ms=now_ms() - 1) for row in rig.store.authorities()]
     rig.store.instead(authorities=lambda: past)
     with pytest.raises(SettingsError, match="authority status"):
@@ -94,7 +94,7 @@ def test_with_an_authority_that_has_ended(rig, tmp_path):
 @pytest.mark.parametrize("name", ["token", "ca.crt"])
 def test_without_what_the_cluster_is_asked_with(rig, tmp_path, name):
     config = config_of(rig, tmp_path)
-    provision_all(rig.policy, rig.token, rig.store, now_ms(), realm_of(config.identity, rig.policy))
+    provision_all(rig.policy, rig.token, rig.store, now_ms(), realm_of(config.identity, rules))
     (tmp_path / name).unlink()
     with pytest.raises(SettingsError, match=name):
         tried(rig, config)

@@ -22,7 +22,9 @@ from support.fake_token import FakeToken
 
 NOW = 1_800_000_000_000
 RULES = parse_policy(POLICY.encode())
-REALM = Realm(RULES.trust_domain, RULES.digest, Lifetimes(3_600_000, 31_536_000_000, 600_000))
+REALM = Realm(
+    RULES.trust_domain, lambda: RULES.digest, Lifetimes(3_600_000, 31_536_000_000, 600_000)
+)
 MAKING = (
     "labels",
     "generate_secret",

@@ -9,6 +9,7 @@ from capsign_adapter.decide import approvals as rules
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.model.lifecycle import ProposalState as State
 from capsign_adapter.sign.approvals import Approvals
+from capsign_adapter.sign.policy_in_force import draft_of
 from capsign_adapter.store.open import open_store
 from capsign_evidence import leaf
 from capsign_evidence.leaf_reader import Proposal, decode
@@ -54,17 +55,24 @@ class Desk:
         self.member = Member(store)
         self.member.catch_up.join()
         self.become(roles or ROLES)
-
-    def become(self, roles: dict[str, list[str]]) -> None:
-        """Other roles are in force from now on."""
         self.approvals = Approvals(
-            policy_of(roles),
             self.store,
             self.member.snapshots,
             self.member.catch_up,
             self.deed.executors(),
             lambda: self.now,
         )
+
+    def become(self, roles: dict[str, list[str]]) -> None:
+        """Other roles are in force from now on."""
+        policy, row = policy_of(roles), self.store.policy_in_force()
+        draft = draft_of(policy, row.version if row else 0, OLGA)
+        if row is None:
+            self.store.first_policy(draft, lambda _: b"deed", NOW)
+        else:
+            row = self.store.propose_policy(draft, lambda _: b"deed", NOW)
+            self.store.apply_policy(row.version, PIA, lambda *_: b"deed", NOW)
+        self.member.catch_up.look()
 
     def propose(self, who: str = OLGA, act: int = LIFT):
         return self.approvals.propose(who, act, "shop/orders", b"payload")

@@ -64,7 +64,7 @@ def test_a_revocation_ends_what_was_decided_before_it(rig):
 
 
 def signable_of(rig: AdapterRig, handle: bytes) -> tuple[Name, Signable]:
-    verified = rig.admission.verify(handle, peer(), now_ms())
+    verified = rig.admission.verify(handle, peer(), rig.policy, now_ms())
     group = pb.SignGroup(
         algorithm=algorithms.ALGORITHM_ED25519, context=signing_pb2.ContextSuffix(role="issuer")
     )

@@ -113,7 +113,9 @@ def test_a_promise_that_hangs_keeps_nobody_else_for_ever(
     rig, threads, impatient, monkeypatch, name
 ):
     realm = Realm(
-        rig.policy.trust_domain, rig.policy.digest, Lifetimes(3_600_000, 365 * 86_400_000, 600_000)
+        rig.policy.trust_domain,
+        lambda: rig.policy.digest,
+        Lifetimes(3_600_000, 365 * 86_400_000, 600_000),
     )
     provision_all(rig.policy, rig.token, rig.store, now_ms(), realm)
     authority = Authority(rig.token, rig.store, realm)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
-from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.sign import pipeline as pipeline_module
 from capsign_adapter.sign import signing_threads as signing_module
@@ -471,7 +470,7 @@ def test_what_was_committed_names_its_key_though_the_store_fails_then(rig):
 def test_an_item_may_carry_two_signatures_each_under_its_own_key(rig, monkeypatch):
     """As a rollout has it that signs with two key versions: two leaves, and both come again."""
     handle, signable = rig.handle(), rig.admission.signable
-    verified = rig.admission.verify(handle, peer(), now_ms())
+    verified = rig.admission.verify(handle, peer(), rig.policy, now_ms())
     other = pb.SignGroup(algorithm=algorithms.ALGORITHM_ED25519)
     other.context.role = "audience"
     admitted = rig.admission.admit(verified, rig.snapshots.current, other, now_ms())
@@ -511,8 +510,7 @@ def test_a_repeat_under_another_key_names_the_key_of_then(rig, monkeypatch):
     """The policy changed meanwhile: the stored bytes say under which one they were made."""
     intents = [new_intent_id(), new_intent_id()]
     first = rig.sign(b"m", intents=intents[:1])[0]
-    rig.policy = parse_policy(POLICY.replace("24h", "23h").encode())
-    rig.wire()
+    rig.apply(POLICY.replace("24h", "23h"))
     request = pb.SignRequest(batch_id=1, handles=[rig.handle()])
     group = request.groups.add(algorithm=algorithms.ALGORITHM_ED25519)
     group.context.role = "issuer"

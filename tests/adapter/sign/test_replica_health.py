@@ -113,7 +113,7 @@ def test_a_store_that_is_well_is_seldom_written_to_and_a_sick_one_is_tried_each_
         tries.append(1)
         store.write()
 
-    look = health_checks.store_check(store, write, None, lambda: 0, skew_ms=0)
+    look = health_checks.store_check(store, write, None, lambda: 0, skew_ms=lambda: 0)
     for _ in range(10):
         condition.run("store", look)
     assert len(tries) == 10 / health_checks.WRITE_EVERY
@@ -140,7 +140,7 @@ def test_the_store_takes_a_write_has_room_and_our_clock(condition, tmp_path, mon
         condition.run(
             "store",
             health_checks.store_check(
-                store, store.write, tmp_path, lambda: 1_000_000, skew_ms=1000
+                store, store.write, tmp_path, lambda: 1_000_000, skew_ms=lambda: 1000
             ),
         )
         seen.append(condition.faults())

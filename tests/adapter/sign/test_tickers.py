@@ -47,7 +47,7 @@ def collecting(ledger: Ledger) -> Ticker:
         "beat": None,
         "sweeps": (),
     }
-    periods = Periods(poll_s=1, checkpoint_s=1, collect_s=DAY_S, retention_ms=1)
+    periods = Periods(poll_s=1, checkpoint_s=1, collect_s=DAY_S, retention_ms=lambda: 1)
     made = tickers(ledger, **unused, periods=periods)
     (ticker,) = (ticker for ticker in made if ticker.name == "collect")
     return ticker
