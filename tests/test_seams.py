@@ -26,6 +26,7 @@ SOURCES = ("adapter", "agent", "clients", "evidence", "k8s", "proto", "softhsm")
 BROKEN_ON_PURPOSE: dict[str, list[str]] = {
     "adapter/front/test_i6_revocation_has_no_lag.py": ["RevocationBarrier, 'enter'"],
     "contract/test_store_revocation_race.py": ["RevocationBarrier, 'drain'"],
+    "contract/test_store.py": ["'capsign_adapter.model.key_versions.KEY_VERSION', table"],
     "adapter/decide/test_authority_schedule.py": ["authority_schedule, name"],
     "adapter/decide/test_biscuits.py": ["biscuits, '_appended'"],
     "adapter/test_i2_least_authority.py": ["*BROKEN[defect]", "admission, '_common'"],
@@ -33,9 +34,7 @@ BROKEN_ON_PURPOSE: dict[str, list[str]] = {
 """File and what it patches: without this defect nobody would know that the test can fail."""
 
 LEFT: dict[str, tuple[int, int]] = {
-    "adapter": (7, 37),
-    "contract": (2, 15),
-    "support": (8, 0),
+    "adapter": (7, 36),
 }
 """Folder: how many are private, how many patched."""
 

@@ -8,7 +8,24 @@ from typing import NamedTuple
 import pytest
 from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.store.open import create_store, open_store
+from capsign_adapter.store.postgres import PostgresStore, create_postgres
+from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
 from support.postgres import PostgresServer
+
+
+class Earlier:
+    """A store that has no later release yet."""
+
+    def bring_up_to_date(self, now_ms: int, *, trial: bool) -> None:
+        """There is nothing newer."""
+
+
+class EarlierSqliteStore(Earlier, SqliteStore):
+    pass
+
+
+class EarlierPostgresStore(Earlier, PostgresStore):
+    pass
 
 
 class Place(NamedTuple):
@@ -19,6 +36,19 @@ class Place(NamedTuple):
 
     def create(self) -> None:
         create_store(self.url, password_file=self.password_file)
+
+    def earlier(self, *, through: int) -> Store:
+        """A new store as the release made it, and knew it, whose last migration had this number."""
+        if self.password_file is None:
+            create_sqlite(self.path, through=through)
+            return EarlierSqliteStore(self.path)
+        create_postgres(self.url, self.password_file, through=through)
+        return EarlierPostgresStore(self.url, self.password_file)
+
+    @property
+    def path(self) -> Path:
+        """The file of a SQLite store."""
+        return Path(self.url.removeprefix("sqlite://"))
 
     def open(self) -> Store:
         return open_store(self.url, password_file=self.password_file)

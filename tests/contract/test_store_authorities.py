@@ -8,7 +8,6 @@ import threading
 import pytest
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.lifecycle import AuthorityEvent, AuthorityState
-from capsign_adapter.store import schema
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from support.drafts import NOW, check_log
@@ -130,15 +129,11 @@ def test_of_replicas_that_move_at_once_one_does(store, second):
 @pytest.mark.parametrize(
     "engine", ["sqlite_place", pytest.param("postgres_place", marks=pytest.mark.postgres)]
 )
-def test_a_store_of_the_first_release_gets_the_table(request, monkeypatch, engine):
+def test_a_store_of_the_first_release_gets_the_table(request, engine):
     place = request.getfixturevalue(engine)
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
-        patch.setattr(schema, "LATEST", 1)
-        place.create()
-        old = place.open()
-        old.append([b"evidence of then"], NOW)
-        old.close()
+    old = place.earlier(through=1)
+    old.append([b"evidence of then"], NOW)
+    old.close()
     store = place.open()
     assert store.authorities() == []
     store.add_authority(row(), 0, b"prepared", NOW)

@@ -234,31 +234,31 @@ def test_what_is_large_is_not_overtaken_for_ever():
     assert [len(batch.drafts) for batch in commit.groups[1]] == [1024, 4, 2]
 
 
-class HeldWrites:
-    """In the place of `write`: the first transaction waits until it is let go."""
+class HeldCommits:
+    """Between a store and its group commit: the first transaction waits until it is let go."""
 
-    def __init__(self, store, monkeypatch) -> None:
-        self._real = store.write
+    def __init__(self, store) -> None:
+        self._real = store.commit_group
         self.begun = 0
         self.first = threading.Event()
         self.go = threading.Event()
-        monkeypatch.setattr(store, "write", self)
+        store.group_commit = GroupCommit(self)
 
-    def __call__(self, work):
+    def __call__(self, group):
         self.begun += 1
         self.first.set()
         assert self.go.wait(30)
-        return self._real(work)
+        self._real(group)
 
 
-def test_all_that_workloads_write_shares_a_commit(store, monkeypatch):
+def test_all_that_workloads_write_shares_a_commit(store):
     """`ResolveIntent` in a loop had a transaction and an fsync for each call, and whoever signed
     waited for all of them.
     """
     drafts = [draft() for _ in range(2)]
     store.commit(1, [drafts[0]], NOW)  # its workload has a number from now on
     report = audit()
-    held, outcomes = HeldWrites(store, monkeypatch), []
+    held, outcomes = HeldCommits(store), []
     writes = [
         lambda: store.commit(1, [drafts[1]], NOW),
         lambda: store.resolve(APP, drafts[0].intent_id, "orders", b"never", NOW),

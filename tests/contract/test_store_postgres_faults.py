@@ -17,7 +17,8 @@ from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.store import faults, schema
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.open import create_store, open_store
-from capsign_adapter.store.postgres_connection import Target
+from capsign_adapter.store.postgres import PostgresStore
+from capsign_adapter.store.postgres_connection import USUAL, Patience, Target
 from capsign_adapter.store.postgres_readers import Readers
 from psycopg_pool import PoolTimeout
 from support.cutting_proxy import CuttingProxy
@@ -35,12 +36,21 @@ def proxy(postgres_server):
 
 
 @pytest.fixture
-def proxied(postgres_server, postgres_place, proxy):
+def patience():
+    """How long the store waits; a test with a server that is silent has less."""
+    return USUAL
+
+
+BRIEF = pytest.mark.parametrize("patience", [Patience(answer_s=2.0)], ids=["brief"])
+
+
+@pytest.fixture
+def proxied(postgres_server, postgres_place, proxy, patience):
     """A store whose connections run through the proxy."""
     postgres_place.create()
     database = postgres_place.url.split("?")[0].rsplit("/", 1)[1]
     url = postgres_server.url(database, host="127.0.0.1", port=proxy.port)
-    with closing(open_store(url, password_file=postgres_place.password_file)) as store:
+    with closing(PostgresStore(url, postgres_place.password_file, patience=patience)) as store:
         store.commit(1, [draft()], NOW)
         yield store
 
@@ -79,19 +89,19 @@ def test_a_connection_lost_before_commit_wrote_nothing(proxied, proxy, word, hap
     assert len(check_log(proxied)) == 2
 
 
-def test_a_way_that_swallows_everything_is_given_up(proxied, proxy, monkeypatch):
+@BRIEF
+def test_a_way_that_swallows_everything_is_given_up(proxied, proxy):
     """Neither an answer nor an end of the connection: a middlebox that forgot us. No caller waits
     for ever.
     """
-    monkeypatch.setattr("capsign_adapter.store.postgres_connection.ANSWER_S", 0.3)
     item = draft()
     proxy.swallow_from(b"COMMIT")
     with pytest.raises(CommitUnknownError):
         proxied.commit(1, [item], NOW)
-    monkeypatch.undo()
     assert proxied.commit(1, [item], NOW)[0].verdict is Verdict.NEW
 
 
+@BRIEF
 @pytest.mark.parametrize(
     ("word", "call"),
     [
@@ -99,7 +109,7 @@ def test_a_way_that_swallows_everything_is_given_up(proxied, proxy, monkeypatch)
         (b"FOR UPDATE", lambda store: store.append([b"x"], NOW)),
     ],
 )
-def test_a_server_that_hangs_costs_a_caller_one_wait(proxied, proxy, monkeypatch, word, call):
+def test_a_server_that_hangs_costs_a_caller_one_wait(proxied, proxy, word, call):
     """Each of eight idle connections was tried in turn, and each stayed silent for its 45 s: one
     look at the epoch took six minutes, and whoever held a lock over it held it as long.
     """
@@ -107,18 +117,18 @@ def test_a_server_that_hangs_costs_a_caller_one_wait(proxied, proxy, monkeypatch
         meeting = threading.Barrier(4)
         for _ in threads.map(lambda _: proxied.read(lambda tx: meeting.wait()), range(4)):
             pass
-    monkeypatch.setattr("capsign_adapter.store.postgres_connection.ANSWER_S", 0.3)
     proxy.swallow_from(word)
     with pytest.raises(StoreUnavailableError, match="SilentError"):
         call(proxied)
-    assert proxied._readers.idle >= 3
-    monkeypatch.undo()
+    assert proxied.idle_readers >= 3
     call(proxied)
 
 
-def test_readers_that_wait_behind_others_are_told_in_the_end(postgres_place, monkeypatch):
-    monkeypatch.setattr("capsign_adapter.store.postgres_readers.MAX_READERS", 1)
-    monkeypatch.setattr("capsign_adapter.store.postgres_readers.WAIT_S", 0.2)
+def opened(place, patience):
+    return closing(PostgresStore(place.url, place.password_file, patience=patience))
+
+
+def test_readers_that_wait_behind_others_are_told_in_the_end(postgres_place):
     postgres_place.create()
     borrowed, let_go = threading.Event(), threading.Event()
 
@@ -126,7 +136,8 @@ def test_readers_that_wait_behind_others_are_told_in_the_end(postgres_place, mon
         borrowed.set()
         assert let_go.wait(30)
 
-    with closing(postgres_place.open()) as store, ThreadPoolExecutor(1) as threads:
+    few = Patience(readers=1, reader_s=2.0)
+    with opened(postgres_place, few) as store, ThreadPoolExecutor(1) as threads:
         holding = threads.submit(store.read, hold)
         assert borrowed.wait(30)
         with pytest.raises(StoreUnavailableError, match="readers of this process waited"):
@@ -298,24 +309,16 @@ def test_a_server_that_takes_reads_only(postgres_place, postgres_server):
         assert store.control().tree_size == 1
 
 
-def test_another_replica_that_hangs_in_its_turn_is_named(
-    postgres_place, postgres_server, monkeypatch
-):
-    monkeypatch.setattr("capsign_adapter.store.postgres_connection._SESSION", _quick_session())
+def test_another_replica_that_hangs_in_its_turn_is_named(postgres_place, postgres_server):
+    brief = Patience(control_row_s=0.05)
     postgres_place.create()
     database = postgres_place.url.split("?")[0].rsplit("/", 1)[1]
-    with closing(postgres_place.open()) as store, postgres_server.connect(database) as hanging:
+    with opened(postgres_place, brief) as store, postgres_server.connect(database) as hanging:
         hanging.execute("BEGIN; SELECT * FROM control FOR UPDATE")
         with pytest.raises(StoreUnavailableError, match="control row"):
             store.append([b"x"], NOW)
         hanging.execute("ROLLBACK")
         assert store.append([b"x"], NOW) == 0
-
-
-def _quick_session() -> str:
-    from capsign_adapter.store import postgres_connection
-
-    return postgres_connection._SESSION.replace("lock_timeout = '10s'", "lock_timeout = '50ms'")
 
 
 # Opening.
@@ -376,12 +379,36 @@ def test_a_schema_from_the_future_and_a_lost_control_row(postgres_place, postgre
             postgres_place.open()
 
 
-def test_a_server_that_would_lose_commits_is_refused(postgres_place, monkeypatch):
+@pytest.fixture
+def configured(postgres_server):
+    """Sets a parameter of the whole server, until the test is over."""
+
+    def wait_until(connection, name, is_so):
+        pause = threading.Event()
+        while not is_so(connection.execute(f"SHOW {name}").fetchone()[0]):
+            pause.wait(0.01)
+
+    changed = []
+
+    def configure(name, value):
+        with postgres_server.connect() as connection:
+            changed.append((name, connection.execute(f"SHOW {name}").fetchone()[0]))
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            connection.execute("SELECT pg_reload_conf()")
+            wait_until(connection, name, lambda now: now == value)
+
+    yield configure
+    for name, before in changed:
+        with postgres_server.connect() as connection:
+            connection.execute(f"ALTER SYSTEM RESET {name}")
+            connection.execute("SELECT pg_reload_conf()")
+            wait_until(connection, name, lambda now, before=before: now == before)
+
+
+@pytest.mark.parametrize("parameter", ["fsync", "full_page_writes"])
+def test_a_server_that_would_lose_commits_is_refused(postgres_place, configured, parameter):
     postgres_place.create()
-    monkeypatch.setattr(
-        "capsign_adapter.store.postgres_connection._SESSION",
-        "SELECT 'off', current_setting('full_page_writes'), pg_is_in_recovery()",
-    )
+    configured(parameter, "off")
     with pytest.raises(faults.StoreUnsafeError, match="fsync"):
         postgres_place.open()
 

@@ -106,7 +106,7 @@ def test_kill_9_at_each_statement_of_a_commit_leaves_all_or_nothing(sqlite_place
     intent_id = new_intent_id(NOW)
     here, there = fork.Pipe(duplex=False)
     worker = fork.Process(
-        target=commit_and_die, args=(sqlite_place.open, prefix, after, intent_id, there)
+        target=commit_and_die, args=(sqlite_place.path, prefix, after, intent_id, there)
     )
     worker.start()
     there.close()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from capsign_adapter.model.intents import Verdict
@@ -21,7 +22,7 @@ from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableErr
 from capsign_adapter.store.lockfile import LockFile
 from capsign_adapter.store.open import create_store, open_store
 from support.drafts import APP, NOW, check_log, draft
-from support.store_processes import watch_writer
+from support.store_processes import open_watched
 
 
 @pytest.fixture
@@ -37,6 +38,14 @@ def path(tmp_path) -> Path:
 
 def opened(path: Path):
     return closing(open_store(f"sqlite://{path}"))
+
+
+@pytest.fixture
+def watched(path):
+    """The store, and how to put somebody between it and its writing connection."""
+    store, watch = open_watched(path)
+    with closing(store):
+        yield store, watch
 
 
 def test_files_are_for_their_owner_only(path):
@@ -67,7 +76,8 @@ def test_on_a_roomy_disk_the_log_has_its_length_at_once_and_the_database_none_of
 
 
 def test_a_small_disk_keeps_its_room_for_the_database(path, monkeypatch):
-    monkeypatch.setattr(sqlite, "ROOMY_BYTES", 1 << 62)
+    small = SimpleNamespace(f_bavail=sqlite.ROOMY_BYTES // 4096 - 1, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: small)
     with opened(path) as store:
         store.commit(1, [draft()], NOW)
         assert log_of(path).stat().st_size < 1 << 20
@@ -237,33 +247,50 @@ def test_answers_of_a_form_that_is_no_more_are_refused_in_words(path, trial):
         open_store(f"sqlite://{path}", trial=trial)
 
 
-def test_an_older_schema_is_brought_up_to_date(path, monkeypatch):
-    added = schema.Migration(
-        schema.LATEST + 1,
-        "one more",
-        ("CREATE TABLE one_more (id {int} PRIMARY KEY, data {blob})",),
-    )
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, added))
-    monkeypatch.setattr(schema, "LATEST", added.number)
+@pytest.fixture
+def earlier(sqlite_place):
+    """A store of ten leaves as it was before migrations that make tables, and these tables."""
+    through = schema.STORED_RESULTS
+    with closing(sqlite_place.earlier(through=through)) as store:
+        store.append([b"of then"] * 10, NOW)
+    later = [one for one in schema.MIGRATIONS if one.number > through]
+    made = [
+        statement.split()[2]
+        for one in later
+        for statement in one.render("sqlite")
+        if statement.startswith("CREATE TABLE")
+    ]
+    assert len(made) > 1
+    return sqlite_place.path, made
+
+
+def tables(path):
+    with closing(sqlite3.connect(path)) as other:
+        return {name for (name,) in other.execute("SELECT name FROM sqlite_master")}
+
+
+def test_an_older_schema_is_brought_up_to_date(earlier):
+    path, made = earlier
+    assert not tables(path) & set(made)
     for _ in range(2):
         with opened(path) as store:
             assert store.control().tree_size == 10
+    assert tables(path) >= set(made)
     with closing(sqlite3.connect(path)) as other:
-        assert other.execute("SELECT COUNT(*) FROM one_more").fetchone() == (0,)
         assert other.execute("SELECT MAX(number) FROM schema_migrations").fetchone() == (
-            added.number,
+            schema.LATEST,
         )
 
 
-def test_a_migration_that_fails_leaves_the_old_schema(path, monkeypatch):
-    bad = schema.Migration(
-        schema.LATEST + 1, "bad", ("CREATE TABLE half (id {int})", "CREATE TABLE half (id {int})")
-    )
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, bad))
-        patch.setattr(schema, "LATEST", bad.number)
-        with pytest.raises(StoreUnavailableError):
-            open_store(f"sqlite://{path}")
+def test_a_migration_that_fails_leaves_the_old_schema(earlier):
+    path, made = earlier
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"CREATE TABLE {made[-1]} (stands INTEGER, in_its_way INTEGER)")
+    with pytest.raises(StoreUnavailableError):
+        open_store(f"sqlite://{path}")
+    assert tables(path) & set(made) == {made[-1]}
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"DROP TABLE {made[-1]}")
     with opened(path) as store:
         assert store.control().tree_size == 10
 
@@ -290,31 +317,31 @@ class FailAt:
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_WRITE])
 @pytest.mark.parametrize("happened", [False, True])
-def test_an_io_error_in_commit_is_unknown_and_asking_again_gives_the_truth(path, code, happened):
-    with opened(path) as store:
-        store.commit(1, [draft()], NOW)
-        item = draft()
-        watch_writer(store, FailAt("COMMIT", code, happened=happened))
-        with pytest.raises(CommitUnknownError):
-            store.commit(1, [item], NOW)
-        again = store.commit(1, [item], NOW)[0]
-        assert again.verdict is (Verdict.REPLAY if happened else Verdict.NEW)
-        assert again.leaf_index == 11
-        assert len(check_log(store)) == 12
+def test_an_io_error_in_commit_is_unknown_and_asking_again_gives_the_truth(watched, code, happened):
+    store, watch = watched
+    store.commit(1, [draft()], NOW)
+    item = draft()
+    watch(FailAt("COMMIT", code, happened=happened))
+    with pytest.raises(CommitUnknownError):
+        store.commit(1, [item], NOW)
+    again = store.commit(1, [item], NOW)[0]
+    assert again.verdict is (Verdict.REPLAY if happened else Verdict.NEW)
+    assert again.leaf_index == 11
+    assert len(check_log(store)) == 12
 
 
 @pytest.mark.parametrize(
     "code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY]
 )
-def test_a_full_disk_in_commit_is_certain(path, code):
-    with opened(path) as store:
-        store.commit(1, [draft()], NOW)
-        item = draft()
-        watch_writer(store, FailAt("COMMIT", code, happened=False))
-        with pytest.raises(StoreUnavailableError):
-            store.commit(1, [item], NOW)
-        assert store.find(APP, [item.intent_id]) == {}
-        assert store.commit(1, [item], NOW)[0].verdict is Verdict.NEW
+def test_a_full_disk_in_commit_is_certain(watched, code):
+    store, watch = watched
+    store.commit(1, [draft()], NOW)
+    item = draft()
+    watch(FailAt("COMMIT", code, happened=False))
+    with pytest.raises(StoreUnavailableError):
+        store.commit(1, [item], NOW)
+    assert store.find(APP, [item.intent_id]) == {}
+    assert store.commit(1, [item], NOW)[0].verdict is Verdict.NEW
 
 
 @pytest.mark.parametrize(
@@ -328,15 +355,15 @@ def test_a_full_disk_in_commit_is_certain(path, code):
     ],
 )
 @pytest.mark.parametrize("happened", [False, True])
-def test_an_io_error_before_commit_writes_nothing(path, prefix, happened):
-    with opened(path) as store:
-        store.commit(1, [draft()], NOW)
-        item = draft()
-        watch_writer(store, FailAt(prefix, sqlite3.SQLITE_IOERR, happened=happened))
-        with pytest.raises(StoreUnavailableError, match="I/O error"):
-            store.commit(1, [item], NOW)
-        assert store.find(APP, [item.intent_id]) == {}
-        assert store.commit(1, [item], NOW)[0].leaf_index == 11
+def test_an_io_error_before_commit_writes_nothing(watched, prefix, happened):
+    store, watch = watched
+    store.commit(1, [draft()], NOW)
+    item = draft()
+    watch(FailAt(prefix, sqlite3.SQLITE_IOERR, happened=happened))
+    with pytest.raises(StoreUnavailableError, match="I/O error"):
+        store.commit(1, [item], NOW)
+    assert store.find(APP, [item.intent_id]) == {}
+    assert store.commit(1, [item], NOW)[0].leaf_index == 11
 
 
 def test_a_defect_of_ours_rolls_back(path):
@@ -451,11 +478,11 @@ def test_a_disk_that_turns_read_only(small_disk):
         assert store.entries(0, 2) == [b"x"]
 
 
-def test_a_database_that_became_read_only_takes_no_commit_and_says_so(path):
-    with opened(path) as store:
-        watch_writer(store, FailAt("INSERT", sqlite3.SQLITE_READONLY, happened=False))
-        with pytest.raises(StoreUnavailableError, match="read-only"):
-            store.commit(1, [draft()], NOW)
+def test_a_database_that_became_read_only_takes_no_commit_and_says_so(watched):
+    store, watch = watched
+    watch(FailAt("INSERT", sqlite3.SQLITE_READONLY, happened=False))
+    with pytest.raises(StoreUnavailableError, match="read-only"):
+        store.commit(1, [draft()], NOW)
 
 
 # The lock file.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -45,8 +46,6 @@ class Crash:
 def install(crash: Crash) -> None:
     """Put the steps around what the real program does, commits of signatures only."""
     plain, sequence, answer = intents.commit_plain, log.sequence, release.answer
-    run, insert = sqlite._SqliteTransaction.run, sqlite._SqliteTransaction.insert
-    send = sqlite._SqliteTransaction.send
     inside = [False]
 
     def commit_plain(*arguments: Any) -> Any:
@@ -63,27 +62,34 @@ def install(crash: Crash) -> None:
 
         return call
 
-    def statement(transaction: Any, sql: str, *values: Any) -> Any:
-        commits = inside[0] and sql == "COMMIT"
-        if commits:
-            crash.at("committing")
-        result = run(transaction, sql, *values)
-        if commits:
-            inside[0] = False
-            crash.at("committed")
-        return result
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            commits = inside[0] and sql == "COMMIT"
+            if commits:
+                crash.at("committing")
+            result = super().execute(sql, *values)
+            if commits:
+                inside[0] = False
+                crash.at("committed")
+            if inside[0] and sql == WRITE_HEAD:
+                crash.at("head written")
+            return result
 
-    def sent(transaction: Any, sql: str, *values: Any) -> None:
-        send(transaction, sql, *values)
-        if inside[0] and sql == WRITE_HEAD:
-            crash.at("head written")
+        def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            result = super().executemany(sql, *values)
+            if inside[0]:
+                crash.at("inserted")
+            return result
+
+    def connect(*arguments: Any, **named: Any) -> sqlite3.Connection:
+        return real_connect(*arguments, **{**named, "factory": Connection})
 
     def released(batch: Any) -> Any:
         answered = answer(batch)
         crash.at("released")
         return answered
 
-    real_commit = sqlite.SqliteStore.commit
+    real_commit, real_connect = sqlite.SqliteStore.commit, sqlite3.connect
 
     def commit(store: Any, *arguments: Any) -> Any:
         crash.at("signed")
@@ -92,9 +98,7 @@ def install(crash: Crash) -> None:
     intents.commit_plain = commit_plain
     log.sequence = counted("sequenced", sequence)
     release.answer = released
-    sqlite._SqliteTransaction.run = statement
-    sqlite._SqliteTransaction.send = sent
-    sqlite._SqliteTransaction.insert = counted("inserted", insert)
+    sqlite3.connect = connect
     sqlite.SqliteStore.commit = commit
 
 

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from capsign_adapter.store.errors import EpochMovedError
 from capsign_adapter.store.interfaces.whole import Store
+from capsign_adapter.store.sqlite import SqliteStore
 from support.drafts import APP, NOW, draft
 
 
@@ -68,37 +71,48 @@ class Die:
         return result
 
 
-class WatchedConnection:
-    """A SQLite connection with somebody looking at every statement."""
+Watch = Callable[[str, Callable[[], Any]], Any]
+"""Is shown each statement, and runs it."""
 
-    def __init__(self, connection: Any, watch: Callable[[str, Callable[[], Any]], Any]) -> None:
-        self._connection = connection
-        self._watch = watch
+
+class WatchedConnection(sqlite3.Connection):
+    """Somebody looks at every statement, unless it is a connection that only reads."""
+
+    watch: Watch | None = None
+    """Of the class: there is one for each store."""
+    reads = False
 
     def execute(self, sql: str, *arguments: Any) -> Any:
-        return self._watch(sql, lambda: self._connection.execute(sql, *arguments))
+        self.reads = self.reads or sql == "PRAGMA query_only = ON"
+        return self._watched(sql, lambda: sqlite3.Connection.execute(self, sql, *arguments))
 
     def executemany(self, sql: str, *arguments: Any) -> Any:
-        return self._watch(sql, lambda: self._connection.executemany(sql, *arguments))
+        return self._watched(sql, lambda: sqlite3.Connection.executemany(self, sql, *arguments))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-
-def watch_writer(store: Any, watch: Callable[[str, Callable[[], Any]], Any]) -> None:
-    """Put `watch` between a SqliteStore and its writing connection."""
-    store._writer.connection = WatchedConnection(store._writer.connection, watch)
+    def _watched(self, sql: str, run: Callable[[], Any]) -> Any:
+        watch = type(self).watch
+        return run() if watch is None or self.reads else watch(sql, run)
 
 
-def commit_and_die(
-    open_place: Callable[[], Store], prefix: str, after: bool, intent_id: bytes, told: Any
-) -> None:
+def open_watched(path: Path) -> tuple[SqliteStore, Callable[[Watch], None]]:
+    """A store, and how to put somebody between it and its writing connection."""
+
+    class Connection(WatchedConnection):
+        pass
+
+    def watch(by: Watch) -> None:
+        Connection.watch = staticmethod(by)
+
+    return SqliteStore(path, connection=Connection), watch
+
+
+def commit_and_die(path: Path, prefix: str, after: bool, intent_id: bytes, told: Any) -> None:
     """Commit one draft of APP and die at a statement; sends True if the commit returned all the
     same.
     """
-    store = open_place()
+    store, watch = open_watched(path)
     item = draft(intent_id, workload=APP)
     store.commit(1, [draft(workload=APP)], NOW)
-    watch_writer(store, Die(prefix, after))
+    watch(Die(prefix, after))
     store.commit(1, [item], NOW)
     told.send(True)

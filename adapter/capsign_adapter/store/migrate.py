@@ -42,17 +42,21 @@ def demand_current(applied: int) -> None:
         )
 
 
-def create(tx: Transaction, dialect: str, now_ms: int) -> None:
-    """Create all tables of a new store and its control row: epoch 1, an empty tree."""
+def create(tx: Transaction, dialect: str, now_ms: int, *, through: int = schema.LATEST) -> None:
+    """Create all tables of a new store and its control row: epoch 1, an empty tree. `through`: up
+    to the migration with this number, as an earlier release did.
+    """
     tx.run(schema.MIGRATIONS_TABLE.format_map(dict(schema.DIALECTS[dialect])))
-    upgrade(tx, dialect, 0, now_ms)
+    upgrade(tx, dialect, 0, now_ms, through=through)
     tx.run(FIRST_HEAD, Frontier().encode())
 
 
-def upgrade(tx: Transaction, dialect: str, applied: int, now_ms: int) -> None:
+def upgrade(
+    tx: Transaction, dialect: str, applied: int, now_ms: int, *, through: int = schema.LATEST
+) -> None:
     """Apply the migrations after number `applied`, in order, in the caller's transaction."""
     for migration in schema.MIGRATIONS:
-        if migration.number > applied:
+        if applied < migration.number <= through:
             for statement in migration.render(dialect):
                 tx.run(statement)
             tx.run(

@@ -20,10 +20,17 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from capsign_adapter.store import faults, migrate
+from capsign_adapter.store import faults, migrate, schema
 from capsign_adapter.store.engine import head_of
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
-from capsign_adapter.store.postgres_connection import Link, SilentError, Target, from_postgres
+from capsign_adapter.store.postgres_connection import (
+    USUAL,
+    Link,
+    Patience,
+    SilentError,
+    Target,
+    from_postgres,
+)
 from capsign_adapter.store.postgres_readers import Readers
 from capsign_adapter.store.relational import RelationalStore
 from capsign_adapter.store.transaction import (
@@ -110,9 +117,16 @@ class PostgresStore(RelationalStore[_PostgresTransaction]):
 
     begin_snapshot = _BEGIN_SNAPSHOT
 
-    def __init__(self, url: str, password_file: Path | None = None, *, trial: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        password_file: Path | None = None,
+        *,
+        trial: bool = False,
+        patience: Patience = USUAL,
+    ) -> None:
         """`trial`: change nothing; raises StoreOlderError if a start would migrate the schema."""
-        self._target = Target.parse(url, password_file)
+        self._target = Target.parse(url, password_file, patience)
         super().__init__(DIALECT, str(self._target))
         self._writing = threading.Lock()
         self._writer: Link | None = None
@@ -134,6 +148,11 @@ class PostgresStore(RelationalStore[_PostgresTransaction]):
         row = self.read(lambda tx: tx.one(_SIZE))
         assert row is not None
         return int(row[0])
+
+    @property
+    def idle_readers(self) -> int:
+        """Reading connections that wait for somebody."""
+        return self._readers.idle
 
     def _open(self, *, trial: bool) -> None:
         if not self.read(_has_schema):
@@ -246,9 +265,12 @@ def _has_schema(tx: Reader) -> bool:
     return bool(row and row[0])
 
 
-def create_postgres(url: str, password_file: Path | None = None) -> None:
-    """Create the tables of a new store in an existing, empty database. Raises StoreExistsError if
-    they are there.
+def create_postgres(
+    url: str, password_file: Path | None = None, *, through: int = schema.LATEST
+) -> None:
+    """Create the tables of a new store in an existing, empty database. `through`: up to the
+    migration with this number, as an earlier release did. Raises StoreExistsError if they are
+    there.
     """
     target = Target.parse(url, password_file)
     try:
@@ -259,7 +281,7 @@ def create_postgres(url: str, password_file: Path | None = None) -> None:
             tx.one("SELECT pg_advisory_xact_lock(?)", _CREATION_LOCK)
             if _has_schema(tx):
                 raise faults.StoreExistsError(f"{target} holds a capsign schema already. Open it.")
-            migrate.create(tx, DIALECT, _now_ms())
+            migrate.create(tx, DIALECT, _now_ms(), through=through)
             tx.commit()
         finally:
             link.close()

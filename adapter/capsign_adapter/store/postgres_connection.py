@@ -18,10 +18,28 @@ from psycopg.conninfo import conninfo_to_dict
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.faults import StoreDamagedError, StoreMissingError, StoreUnsafeError
 
-ANSWER_S = 45.0
-"""Longest wait for an answer, seconds. Longer than the server's own limit for a statement, so that
-only a dead connection reaches it.
-"""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long and how many wait for a server. Seconds."""
+
+    answer_s: float = 45.0
+    """Longest wait for an answer. Longer than the server's own limit for a statement, so that only
+    a dead connection reaches it.
+    """
+
+    control_row_s: float = 10.0
+    """Longest wait for the control row while another replica holds it."""
+
+    readers: int = 32
+    """Reading connections of one process; more threads than that wait for a turn."""
+
+    reader_s: float = 10.0
+    """Longest wait for a reading connection while others have all of them."""
+
+
+USUAL = Patience()
+"""What an adapter runs with."""
 
 Answer = TypeVar("Answer")
 
@@ -37,6 +55,8 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.answer_s = USUAL.answer_s
+        """Longest wait for an answer, seconds."""
         self.warned = False
         """Whether the server has warned since this was last set to False."""
         self.served = False
@@ -48,10 +68,12 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
 
     def wait(self, gen: PQGen[Answer], *arguments: Any, **options: Any) -> Answer:
         try:
-            return super().wait(_bounded(gen, time.monotonic() + ANSWER_S), *arguments, **options)
+            return super().wait(
+                _bounded(gen, time.monotonic() + self.answer_s), *arguments, **options
+            )
         except _OverError as error:
             self.close()
-            raise SilentError(f"no answer within {ANSWER_S:g} s") from error
+            raise SilentError(f"no answer within {self.answer_s:g} s") from error
 
 
 class _OverError(Exception):
@@ -94,7 +116,7 @@ _SESSION = (
     "SET synchronous_commit = on; SET client_min_messages = warning;"
     # A replica that stops while it holds the control row must not stop the others: the server ends
     # its transaction.
-    " SET lock_timeout = '10s'; SET statement_timeout = '30s'; SET "
+    " SET lock_timeout = {control_row_ms}; SET statement_timeout = '30s'; SET "
     "idle_in_transaction_session_timeout = '15s';"
     " SELECT current_setting('fsync'), current_setting('full_page_writes'), pg_is_in_recovery()"
 )
@@ -109,6 +131,7 @@ class Target:
 
     parameters: dict[str, str] = field(repr=False)
     password_file: Path | None = field(repr=False)
+    patience: Patience = field(default=USUAL, repr=False)
 
     def __str__(self) -> str:
         return (
@@ -117,7 +140,7 @@ class Target:
         )
 
     @classmethod
-    def parse(cls, url: str, password_file: Path | None) -> Target:
+    def parse(cls, url: str, password_file: Path | None, patience: Patience = USUAL) -> Target:
         """Raises ValueError for a URL that cannot be read or that carries a password."""
         try:
             given = {
@@ -146,7 +169,7 @@ class Target:
                 f"sslmode={mode} does not protect the connection to {given['host']}: use "
                 f"verify-full."
             )
-        return cls(_DEFAULTS | given, password_file)
+        return cls(_DEFAULTS | given, password_file, patience)
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of a connection; the password is read from its file now."""
@@ -179,7 +202,9 @@ class Target:
                 f"{self}: the server is older than PostgreSQL {OLDEST_SERVER // 10_000}. "
                 f"Upgrade it."
             )
-        cursor = link.execute(_SESSION)
+        link.answer_s = self.patience.answer_s
+        control_row_ms = int(self.patience.control_row_s * 1000)
+        cursor = link.execute(_SESSION.format(control_row_ms=control_row_ms).encode())
         while cursor.nextset():
             pass
         row = cursor.fetchone()

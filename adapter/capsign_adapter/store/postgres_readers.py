@@ -17,12 +17,6 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.postgres_connection import Link, SilentError, Target
 
-MAX_READERS = 32
-"""Reading connections of one process; more threads than that wait for a turn."""
-
-WAIT_S = 10.0
-"""Longest wait for a connection while others have all of them, seconds."""
-
 _LOOK_S = 0.05
 """Time between checks whether an attempt to connect has failed, seconds."""
 
@@ -45,7 +39,7 @@ class Readers:
             connection_class=Link,
             configure=target.check,
             min_size=0,
-            max_size=MAX_READERS,
+            max_size=target.patience.readers,
             max_idle=_IDLE_S,
             reconnect_timeout=0.0,
             reconnect_failed=self._note_failure,
@@ -60,18 +54,18 @@ class Readers:
 
     def borrow(self) -> Link:
         """Returns a connection, to be given back or discarded. Raises what connecting raised, and
-        StoreUnavailableError after WAIT_S.
+        StoreUnavailableError after `Patience.reader_s`.
         """
-        begun = time.monotonic()
+        begun, wait_s = time.monotonic(), self._target.patience.reader_s
         while True:
             try:
                 return self._pool.getconn(timeout=_LOOK_S)
             except PoolTimeout:
                 if self._failure is not None and self._failed_at >= begun:
                     raise self._failure from None
-                if time.monotonic() - begun >= WAIT_S:
+                if time.monotonic() - begun >= wait_s:
                     raise StoreUnavailableError(
-                        f"{self._target}: the readers of this process waited {WAIT_S:g} s for a "
+                        f"{self._target}: the readers of this process waited {wait_s:g} s for a "
                         f"connection."
                     ) from None
 

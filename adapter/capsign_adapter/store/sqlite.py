@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from capsign_wire import logs
 
-from capsign_adapter.store import faults, migrate
+from capsign_adapter.store import faults, migrate, schema
 from capsign_adapter.store.engine import head_of
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.lockfile import LockFile
@@ -93,10 +93,19 @@ def _insert_statement(table: Table) -> str:
 class SqliteStore(RelationalStore[_SqliteTransaction]):
     """Opens an existing database file; `create_sqlite` makes one."""
 
-    def __init__(self, path: Path, *, trial: bool = False) -> None:
-        """`trial`: change nothing; raises StoreOlderError if a start would migrate the schema."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        trial: bool = False,
+        connection: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> None:
+        """`trial`: change nothing; raises StoreOlderError if a start would migrate the schema.
+        `connection`: the class of its connections.
+        """
         super().__init__(DIALECT, str(path))
         self._path = path
+        self._connection = connection
         self._identity = check_files(path)
         self._readers: list[_SqliteTransaction] = []
         try:
@@ -106,7 +115,7 @@ class SqliteStore(RelationalStore[_SqliteTransaction]):
                 f"{lock_path(path)}: {error.strerror}. The store's directory must be writable."
             ) from None
         try:
-            self._writer = _connect(path)
+            self._writer = _connect(path, connection)
             self._open(trial=trial)
         except sqlite3.Error as error:
             self.close()
@@ -161,7 +170,7 @@ class SqliteStore(RelationalStore[_SqliteTransaction]):
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
             connection.close()
-            self._writer = _connect(self._path)
+            self._writer = _connect(self._path, self._connection)
 
     def _borrow(self) -> _SqliteTransaction:
         try:
@@ -185,7 +194,7 @@ class SqliteStore(RelationalStore[_SqliteTransaction]):
     def _connect_reader(self) -> _SqliteTransaction:
         self._check_same_file()
         try:
-            reader = _connect(self._path)
+            reader = _connect(self._path, self._connection)
             reader.run("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             raise faults.from_sqlite(error, str(self._path)) from error
@@ -221,11 +230,12 @@ class SqliteStore(RelationalStore[_SqliteTransaction]):
         self._lock.close()
 
 
-def create_sqlite(path: Path) -> None:
+def create_sqlite(path: Path, *, through: int = schema.LATEST) -> None:
     """Create the database of a new deployment. Raises StoreExistsError if there is a file already.
 
     It is built under another name and linked into place when it is complete: a crash leaves either
-    nothing or a whole database.
+    nothing or a whole database. `through`: only up to the migration with this number, as an earlier
+    release did.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -247,7 +257,7 @@ def create_sqlite(path: Path) -> None:
         draft = path.with_name(f".{path.name}.new-{os.getpid()}-{threading.get_ident()}")
         draft.touch(mode=0o600, exist_ok=False)
         try:
-            _build(draft)
+            _build(draft, through)
             os.link(draft, path)
         except FileExistsError:
             raise faults.StoreExistsError(
@@ -264,24 +274,25 @@ def create_sqlite(path: Path) -> None:
         ) from error
 
 
-def _build(path: Path) -> None:
+def _build(path: Path, through: int) -> None:
     writer = _connect(path)
     try:
         writer.run("BEGIN IMMEDIATE")
-        migrate.create(writer, DIALECT, _now_ms())
+        migrate.create(writer, DIALECT, _now_ms(), through=through)
         writer.run("COMMIT")
     finally:
         # The last connection's close copies the write-ahead log into the file and removes it.
         writer.connection.close()
 
 
-def _connect(path: Path) -> _SqliteTransaction:
+def _connect(path: Path, kind: type[sqlite3.Connection] = sqlite3.Connection) -> _SqliteTransaction:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
         isolation_level=None,
         timeout=5.0,
         check_same_thread=False,
+        factory=kind,
     )
     transaction = _SqliteTransaction(connection)
     try:
