@@ -15,7 +15,6 @@ from capsign_adapter.model.lifecycle import (
     RolloutStage,
 )
 from capsign_adapter.model.rollouts import Figures, RolloutMove, Side, SignsWith, VersionMove
-from capsign_adapter.store import schema
 from capsign_adapter.store.errors import EpochMovedError
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -234,15 +233,11 @@ def test_what_is_in_force_is_under_way_or_led_to_another_algorithm(store):
 @pytest.mark.parametrize(
     "engine", ["sqlite_place", pytest.param("postgres_place", marks=pytest.mark.postgres)]
 )
-def test_a_store_of_before_gets_the_tables(request, monkeypatch, engine):
+def test_a_store_of_before_gets_the_tables(request, engine):
     place = request.getfixturevalue(engine)
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:3])
-        patch.setattr(schema, "LATEST", 3)
-        place.create()
-        old = place.open()
-        old.append([b"evidence of then"], NOW)
-        old.close()
+    old = place.earlier(through=3)
+    old.append([b"evidence of then"], NOW)
+    old.close()
     store = place.open()
     start(store)
     assert check_log(store)[0] == b"evidence of then"
