@@ -15,9 +15,6 @@ LONG_MODULES = {
     "adapter/capsign_adapter/model/lifecycle.py": "every table of legal moves, in one place (I7)",
     "adapter/capsign_adapter/sign/fair_scheduler.py": "start-time fair queueing, and its rules",
     "adapter/capsign_adapter/token/session.py": "all that is said to PKCS#11",
-    "clients/python/capsign/async_signer.py": "the client's API, documented where it is used",
-    "clients/python/capsign/batch_scheduler.py": "one state machine",
-    "clients/python/capsign/signer.py": "the client's API, documented where it is used",
     "evidence/capsign_evidence/leaf.py": "every kind of leaf, as it is written",
     "evidence/capsign_evidence/leaf_reader.py": "every kind of leaf, as it is read",
 }
@@ -32,8 +29,6 @@ MANY_PARAMETERS = {
     "SigningServicer": "wiring: the parts that it speaks to",
     "Enrolment": "wiring: the parts that it speaks to",
     "resolve": "the columns of a row",
-    "write_configs": "what the files of `dev up` say",
-    "_state": "what the file of `dev up` says",
 }
 """Classes and functions with a parameter list above 7, and why."""
 

@@ -11,12 +11,11 @@ from capsign.batch_scheduler import (
     MAX_WAITING,
     STALLED_AFTER,
     BatchScheduler,
-    Item,
-    Job,
 )
 from capsign.handle_selector import HandleSelector
 from capsign.handles import HandleCache, Template
 from capsign.inputs import split
+from capsign.jobs import Item, Job
 from capsign.translate import key_handle
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check

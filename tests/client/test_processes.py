@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import capsign
 import pytest
-from capsign.async_signer import AsyncConnection
+from capsign.async_connection import AsyncConnection
 from capsign.connection import Connection
 from support.instances import alive
 

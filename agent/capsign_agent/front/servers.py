@@ -98,7 +98,7 @@ class Servers:
             self._shares.call_bytes // sockets, self._metrics, self._large_call_slot
         )
         self.memory.append(memory)
-        servicer = SigningServicer(handles, memory, self._service)
+        servicer = SigningServicer(handles, memory, self._service)  # 1
         self._servicers.append(servicer)
         measured = MeasuredRegistrar(server, self._metrics)
         front = BoundedRegistrar(

@@ -99,7 +99,7 @@ class Exchange:
             )
             positions = work.positions[start:end]
             try:
-                self._coalescer.submit(call)
+                self._coalescer.submit(call)  # 8
             except FailureError as error:
                 work.refuse(positions, error)
             else:

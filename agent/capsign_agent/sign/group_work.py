@@ -82,7 +82,7 @@ class GroupWork:
         ]
 
     def fill(self, positions: Sequence[int], answer: Answer) -> None:
-        """Step 11 for one answer: put its items into their places. Pieces of one group may come
+        """Put the items of one answer into their places. Pieces of one group may come
         from two key versions: the reply names both.
         """
         if answer.all_signed and answer.group is not None and len(positions) == len(self.results):
@@ -100,13 +100,13 @@ class GroupWork:
         return self.signed_by.index(signed_by)
 
     def reply(self) -> types_pb2.SignedGroup:
-        """Step 11: the reply to the group. Every item has its result by now."""
+        """The reply to the group. Every item has its result by now."""
         if self.whole is not None:
-            return self.whole
+            return self.whole  # 11
         items = [item for item in self.results if item is not None]
         assert len(items) == len(self.results)
         signed_by = self.signed_by if any(item.signatures for item in items) else ()
-        return types_pb2.SignedGroup(signed_by=signed_by, items=items)
+        return types_pb2.SignedGroup(signed_by=signed_by, items=items)  # 11
 
 
 def _renumbered(item: types_pb2.SignedItem, places: Sequence[int]) -> types_pb2.SignedItem:

@@ -45,7 +45,7 @@ class Inputs:
             intent_id, kind = item.intent_id, item.WhichOneof("input")
             # a message with a good id needs no other look
             if kind == "message" and intents.is_intent_id(intent_id):
-                data = to_input(item.message)
+                data = to_input(item.message)  # 6
             else:
                 try:
                     data = _odd_input(row, item, kind, to_input)

@@ -58,7 +58,7 @@ class OutcomeRecorder:
         for call in fresh:
             records.intents(piece, call.intents, call.held.grant, call.algorithm, call.held.socket)
         try:
-            self._journal.append(piece, promised=count)
+            self._journal.append(piece, promised=count)  # 7
         except FailureError:
             self._journal.forget(count * 2)
             raise
@@ -81,12 +81,12 @@ class OutcomeRecorder:
         piece = records.Piece()
         promised = 0
         for call, answer in answers:
-            self._check(call, answer)
+            self._check(call, answer)  # 9
             _outcomes(piece, call, answer)
             if not call.recorded:
                 promised += len(call.intents)
                 call.recorded = True
-        if not self.append(piece, promised):
+        if not self.append(piece, promised):  # 10
             # Nobody may have a signature whose outcome is not written down. The adapter has it:
             # resolving gives it later.
             error = FailureError(
@@ -112,7 +112,7 @@ class OutcomeRecorder:
             records.failed(
                 piece, call.intents, held.grant, call.algorithm, held.socket, error.outcome, reason
             )
-            self.append(piece, len(call.intents))
+            self.append(piece, len(call.intents))  # 10
         call.fail(error)
 
     def _check(self, call: Call, answer: Answer) -> None:

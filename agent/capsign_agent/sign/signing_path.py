@@ -1,4 +1,4 @@
-"""A call on its way through the steps that are listed in `capsign_agent.sign`."""
+"""The signing path: takes the groups of one call through the steps listed in `capsign_agent.sign`."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class SigningPath:
         works = [GroupWork(group) for group in groups]
         for work in works:
             try:
-                await self._in_the_pod(socket, work, deadline)  # 3 to 6
+                await self._in_the_pod(socket, work, deadline)
             except FailureError as error:
                 work.fail(error)
         if refused := [work for work in works if work.refused]:
             await self._refusals.record(socket.name, refused, deadline)
-        await self._exchange.run(works, deadline, traceparent)  # 7 to 10
-        replies = [work.reply() for work in works]  # 11
+        await self._exchange.run(works, deadline, traceparent)
+        replies = [work.reply() for work in works]
         loop.call_soon(self._measure, works, loop.time() - started)  # once the reply is on its way
         return replies
 
@@ -78,8 +78,8 @@ class SigningPath:
         except NotYetError:
             left_s = deadline - asyncio.get_running_loop().time()
             held = await self._finder.wait_for(socket, handle_id, left_s)
-        admit(work, held, self._finder.now())  # 4, 5
-        await self._inputs.prepare(work, deadline)  # 6
+        admit(work, held, self._finder.now())
+        await self._inputs.prepare(work, deadline)
 
     def _measure(self, works: Sequence[GroupWork], took_s: float) -> None:
         for work in works:

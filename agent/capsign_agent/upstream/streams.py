@@ -225,7 +225,7 @@ class SignStream:
         self._batch_size.record(batch.items, "upstream")
         late = asyncio.get_running_loop().call_later(self._exchange_s, self._give_up, call)
         try:
-            await call.write(request)
+            await call.write(request)  # 8
             response = await call.read()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             response = None

@@ -48,47 +48,63 @@ class Told:
 
 def told(error: BaseException) -> Told | None:
     """What to say about an error; None for one that is a defect of ours."""
-    if isinstance(error, CliError):
-        return error.told
-    if isinstance(error, KeyboardInterrupt):
-        text = "Ended by Ctrl-C. What was under way may have happened."
-        return Told(INTERRUPTED, "INTERRUPTED", text, "Look before you repeat it.")
-    if isinstance(error, click.Abort):
-        return Told(
-            REFUSED, "NOT_CONFIRMED", "Nothing was done.", "Where nobody can answer, --yes says it."
-        )
-    if isinstance(error, output.CutOffError):
-        return Told(CUT_OFF, "CUT_OFF", "")
-    if isinstance(error, output.UnwritableError):
-        return Told(
-            UNKNOWN,
-            "OUTPUT",
-            f"It was done, but its answer could not be written: {error}.",
-            "Make room for it.",
-        )
-    if isinstance(error, click.ClickException):
-        context = getattr(error, "ctx", None)
-        where = context.command_path if context is not None else "capsign"
-        return Told(USAGE, "USAGE", error.format_message(), f"See `{where} --help`.")
-    if isinstance(error, ModuleNotFoundError):
-        name = (error.name or "a library").partition(".")[0]
-        text = f"It needs {name}, which is not installed."
-        return Told(USAGE, "NOT_INSTALLED", text, "Run: pip install capsign-cli")
+    for tell in (_of_command, _of_import, _of_client, _of_call, _of_system):
+        if (said := tell(error)) is not None:
+            return said
+    return None
+
+
+def _of_command(error: BaseException) -> Told | None:
+    """What this program found out itself, or whoever runs it did."""
+    match error:
+        case CliError():
+            return error.told
+        case KeyboardInterrupt():
+            text = "Ended by Ctrl-C. What was under way may have happened."
+            return Told(INTERRUPTED, "INTERRUPTED", text, "Look before you repeat it.")
+        case click.Abort():
+            advice = "Where nobody can answer, --yes says it."
+            return Told(REFUSED, "NOT_CONFIRMED", "Nothing was done.", advice)
+        case output.CutOffError():
+            return Told(CUT_OFF, "CUT_OFF", "")
+        case output.UnwritableError():
+            text = f"It was done, but its answer could not be written: {error}."
+            return Told(UNKNOWN, "OUTPUT", text, "Make room for it.")
+        case click.ClickException():
+            context = getattr(error, "ctx", None)
+            where = context.command_path if context is not None else "capsign"
+            return Told(USAGE, "USAGE", error.format_message(), f"See `{where} --help`.")
+    return None
+
+
+def _of_import(error: BaseException) -> Told | None:
+    """A library that is not installed. Asked before those that import libraries themselves."""
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    name = (error.name or "a library").partition(".")[0]
+    text = f"It needs {name}, which is not installed."
+    return Told(USAGE, "NOT_INSTALLED", text, "Run: pip install capsign-cli")
+
+
+def _of_client(error: BaseException) -> Told | None:
+    """What the client library raises for a call to an agent."""
     from capsign.errors import CapsignError, Refused, Unknown
+
+    if not isinstance(error, CapsignError):
+        return None
+    code = UNAVAILABLE
+    if isinstance(error, Refused):
+        code = REFUSED
+    elif isinstance(error, Unknown):
+        code = UNKNOWN
+    text = error.message.removesuffix(error.advice).strip() if error.advice else error.message
+    return Told(code, error.reason, text, error.advice, error.field, error.intent_id.hex())
+
+
+def _of_call(error: BaseException) -> Told | None:
+    """What became of a call to an adapter: its typed failure, or what gRPC says."""
     from capsign_wire.failures import FailureError
 
-    if isinstance(error, CapsignError):
-        code = (
-            REFUSED
-            if isinstance(error, Refused)
-            else UNKNOWN
-            if isinstance(error, Unknown)
-            else UNAVAILABLE
-        )
-        message = (
-            error.message.removesuffix(error.advice).strip() if error.advice else error.message
-        )
-        return Told(code, error.reason, message, error.advice, error.field, error.intent_id.hex())
     if isinstance(error, FailureError):
         return _of_failure(error)
     import grpc
@@ -98,29 +114,21 @@ def told(error: BaseException) -> Told | None:
         return _of_failure(typed) if typed is not None else _of_transport(error)
     if isinstance(error, grpc.FutureTimeoutError):
         return Told(UNAVAILABLE, "UNREACHABLE", "No answer from the adapter.", _LOOK)
-    if isinstance(error, OSError) and error.errno in _FULL:
-        where = error.filename or "the disk"
-        return Told(
-            UNAVAILABLE,
-            "DISK_FULL",
-            f"{where}: {error.strerror}",
-            "Free some space and run it again.",
-        )
-    if isinstance(error, OSError) and error.errno == errno.EBADF and not error.filename:
-        return Told(
-            USAGE,
-            "STREAM_CLOSED",
-            "A standard stream that this needs is closed.",
-            "Leave it open, or use /dev/null.",
-        )
-    if isinstance(error, OSError):
-        return Told(
-            USAGE,
-            "FILE",
-            f"{error.filename or 'a file'}: {error.strerror}",
-            "Check the path and who may read it.",
-        )
     return None
+
+
+def _of_system(error: BaseException) -> Told | None:
+    """What the operating system refused."""
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in _FULL:
+        text = f"{error.filename or 'the disk'}: {error.strerror}"
+        return Told(UNAVAILABLE, "DISK_FULL", text, "Free some space and run it again.")
+    if error.errno == errno.EBADF and not error.filename:
+        text = "A standard stream that this needs is closed."
+        return Told(USAGE, "STREAM_CLOSED", text, "Leave it open, or use /dev/null.")
+    text = f"{error.filename or 'a file'}: {error.strerror}"
+    return Told(USAGE, "FILE", text, "Check the path and who may read it.")
 
 
 def _of_failure(error: object) -> Told:

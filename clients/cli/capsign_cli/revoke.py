@@ -18,6 +18,9 @@ from capsign_cli.failures import REFUSED, UNKNOWN, USAGE, CliError
 
 if TYPE_CHECKING:
     import grpc
+    from capsign_wire.adapter.v1 import admin_pb2
+
+    from capsign_cli.adapter_connection import Adapter
 
 KINDS = ("handle", "grant", "workload", "key", "tenant", "everything")
 CONNECT_SECONDS = 10.0
@@ -46,54 +49,12 @@ def revoke(kind: str, target: str, yes: bool, unknown_too: bool, **options: Any)
     tenant's name.
     """
     adapter = endpoints.adapter_of(options)
-    if kind == "everything":
-        if target not in {"", "*"}:
-            raise click.UsageError(
-                "Everything has no target: say what to revoke, or `everything` alone."
-            )
-        target = "*"
-        if not yes and output.is_json():
-            raise CliError(
-                USAGE,
-                "NOT_CONFIRMED",
-                "Every workload would stop signing.",
-                "Say --yes; -o json asks nothing.",
-            )
-        if not yes:
-            click.confirm("Every workload stops signing. Revoke everything?", abort=True, err=True)
-    elif not target:
-        raise click.UsageError(f"Say which {kind}.")
-    import grpc
-    from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc
-    from capsign_wire.failures import FailureError
-    from capsign_wire.types.v1 import failures_pb2
+    target = _confirmed_target(kind, target, yes)
+    from capsign_wire.adapter.v1 import admin_pb2
 
     number = admin_pb2.RevocationKind.Value(f"REVOCATION_KIND_{kind.upper()}")
     request = admin_pb2.RevokeRequest(kind=number, target=target, only_known=not unknown_too)
-    with adapter.channel() as channel, _connected(channel):
-        # Until here nothing can have happened; a connection that breaks afterwards leaves open
-        # whether it did.
-        try:
-            answer = _revoked(admin_pb2_grpc.AdminServiceStub(channel).Revoke, request)
-        except grpc.RpcError as error:
-            told = FailureError.from_rpc(error)
-            if (
-                told is not None
-                and told.reason == failures_pb2.REASON_NOT_FOUND
-                and kind == "workload"
-            ):
-                said = told.detail.removesuffix(told.row.advice).strip()
-                advice = (
-                    "Correct the ID. If another policy has it, or had it until now, say "
-                    "--unknown-too."
-                )
-                raise CliError(REFUSED, told.row.name, said, advice) from None
-            if told is not None:
-                raise
-            text = "The connection broke, or took too long, after the revocation was sent."
-            raise CliError(
-                UNKNOWN, "NO_ANSWER", text, "Revoke again: what is revoked already stays so."
-            ) from None
+    answer = _answer(adapter, request)
     values = {
         "revoked": kind,
         "target": target,
@@ -105,6 +66,58 @@ def revoke(kind: str, target: str, yes: bool, unknown_too: bool, **options: Any)
             "Serials are not kept: nobody can say whether there is a handle of this one."
         )
     output.record(values)
+
+
+def _confirmed_target(kind: str, target: str, yes: bool) -> str:
+    """The target as it is sent. Asks before everything is revoked, unless `yes`. Raises CliError,
+    click.UsageError or click.Abort.
+    """
+    if kind != "everything":
+        if not target:
+            raise click.UsageError(f"Say which {kind}.")
+        return target
+    if target not in {"", "*"}:
+        raise click.UsageError(
+            "Everything has no target: say what to revoke, or `everything` alone."
+        )
+    if not yes and output.is_json():
+        text = "Every workload would stop signing."
+        raise CliError(USAGE, "NOT_CONFIRMED", text, "Say --yes; -o json asks nothing.")
+    if not yes:
+        click.confirm("Every workload stops signing. Revoke everything?", abort=True, err=True)
+    return "*"
+
+
+def _answer(adapter: Adapter, request: admin_pb2.RevokeRequest) -> admin_pb2.RevokeResponse:
+    """The adapter's answer. Raises CliError UNKNOWN where the request was sent and no answer came,
+    and grpc.RpcError with the adapter's own refusal.
+    """
+    import grpc
+    from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc
+    from capsign_wire.failures import FailureError
+    from capsign_wire.types.v1 import failures_pb2
+
+    with adapter.channel() as channel, _connected(channel):
+        # Until here nothing can have happened; a connection that breaks afterwards leaves open
+        # whether it did.
+        try:
+            stub = admin_pb2_grpc.AdminServiceStub(channel)
+            answer: admin_pb2.RevokeResponse = _revoked(stub.Revoke, request)
+            return answer
+        except grpc.RpcError as error:
+            told = FailureError.from_rpc(error)
+            if told is None:
+                text = "The connection broke, or took too long, after the revocation was sent."
+                advice = "Revoke again: what is revoked already stays so."
+                raise CliError(UNKNOWN, "NO_ANSWER", text, advice) from None
+            workload = request.kind == admin_pb2.REVOCATION_KIND_WORKLOAD
+            if not workload or told.reason != failures_pb2.REASON_NOT_FOUND:
+                raise
+            said = told.detail.removesuffix(told.row.advice).strip()
+            advice = (
+                "Correct the ID. If another policy has it, or had it until now, say --unknown-too."
+            )
+            raise CliError(REFUSED, told.row.name, said, advice) from None
 
 
 def _revoked(call: Any, request: Any) -> Any:

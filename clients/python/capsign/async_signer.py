@@ -6,19 +6,17 @@ import asyncio
 import contextlib
 import os
 import weakref
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from capsign_wire import channels, unix_socket
-from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
+from capsign_wire import unix_socket
 
-from capsign import channel as wire
-from capsign import green_threads, requests
+from capsign import requests
 from capsign.agent_socket import AgentSocket
-from capsign.async_stream import AsyncStream, cancelled
-from capsign.batch_scheduler import Answer, Job
+from capsign.async_connection import AsyncConnection, end_all
+from capsign.async_stream import cancelled
 from capsign.call import (
     Ask,
     Call,
@@ -41,73 +39,10 @@ from capsign.results import KeyHandle, PublicKey, Resolution, Signature
 from capsign.signer import DEFAULT_TIMEOUT, WINDOW
 from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent
-from capsign.translate import AgentAwayError, key_handle, public_key
+from capsign.translate import public_key
 
 if TYPE_CHECKING:
-    from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceAsyncStub
-
-
-class AsyncConnection:
-    """What belongs to one event loop: channel, stub, stream."""
-
-    def __init__(
-        self, target: str, agent_socket: AgentSocket, window: int, book: HandleCache
-    ) -> None:
-        """Raises RuntimeError where no call would ever return."""
-        green_threads.refuse_asyncio()
-        self.agent_socket = agent_socket
-        self.loop = asyncio.get_running_loop()
-        self.pid = os.getpid()
-        self.channel = channels.aio_insecure(target, wire.OPTIONS)
-        self.stub: SigningServiceAsyncStub = SigningServiceStub(self.channel)
-        self.listing = asyncio.Lock()
-        self.closing = asyncio.Event()
-        self.listed: tuple[int, Any] = (0, None)
-        self.stream = AsyncStream(
-            self.stub,
-            agent_socket,
-            window,
-            lambda response: book.store([key_handle(h) for h in response.handles]),
-        )
-        self._ending = self._with_loop()
-        with contextlib.suppress(StopIteration):
-            # to its yield, which waits for nothing: from now on the loop knows it
-            self._ending.__anext__().send(None)
-
-    async def _with_loop(self) -> AsyncGenerator[None, None]:
-        """Closes the connection when its loop shuts down (`asyncio.run` does that), while it still
-        can. gRPC would tell the loops that follow of the calls of this one, as errors.
-        """
-        try:
-            yield
-        finally:
-            await self.close()
-
-    @property
-    def usable(self) -> bool:
-        return self.pid == os.getpid() and self.loop is asyncio.get_running_loop()
-
-    async def close(self) -> None:
-        if not self.closing.is_set():
-            self.closing.set()
-            await self.stream.close()
-            await self.channel.close()
-
-    def end(self) -> None:
-        """Close from outside of the event loop; done when that runs next. What a fork left behind
-        is the parent's to close.
-        """
-        if self.pid == os.getpid():
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and all its tasks with it
-                self.loop.call_soon_threadsafe(self._begin_to_close)
-
-    def _begin_to_close(self) -> None:
-        self._closer = self.loop.create_task(self.close())  # a loop alone does not keep its tasks
-
-
-def _end_all(connections: Mapping[asyncio.AbstractEventLoop, AsyncConnection]) -> None:
-    for connection in list(connections.values()):
-        connection.end()
+    pass
 
 
 class AsyncSigner:
@@ -142,7 +77,7 @@ class AsyncSigner:
         self._closed = False
         # Dropped without being closed: its tasks would keep its streams open for as long as their
         # loops run.
-        weakref.finalize(self, _end_all, self._connections).atexit = False
+        weakref.finalize(self, end_all, self._connections).atexit = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -161,7 +96,7 @@ class AsyncSigner:
         """
         self._closed = True
         here = self._connections.pop(asyncio.get_running_loop(), None)
-        _end_all(self._connections)
+        end_all(self._connections)
         self._connections.clear()
         if here is not None and here.usable:
             await here.close()
@@ -347,61 +282,12 @@ class AsyncSigner:
         if isinstance(step, Submit):
             if self._coalesce:
                 return await connection.stream.run(step.jobs)
-            return [await _unary(connection.stub, job) for job in step.jobs]
+            return [await connection.sign(job) for job in step.jobs]
         if isinstance(step, Ask):
-            return await (
-                _list(connection, step) if step.method == "ListHandles" else _ask(connection, step)
-            )
+            ask = connection.list_handles if step.method == "ListHandles" else connection.ask
+            return await ask(step)
         assert isinstance(step, Sleep)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(step.seconds):
                 await connection.closing.wait()
         return None
-
-
-async def _ask(connection: AsyncConnection, step: Ask) -> Any:
-    agent_socket, now = connection.agent_socket, clock()
-    if (blocked := agent_socket.blocked()) is not None:
-        return blocked
-    until = agent_socket.deadline(step.deadline, now)
-    try:
-        ask = getattr(connection.stub, step.method)
-        answer = await ask(step.request, timeout=max(0.001, until - now), wait_for_ready=True)
-    except grpc.RpcError as error:
-        return agent_socket.failed(error, effect=step.effect, until=until)
-    agent_socket.open = True
-    return answer
-
-
-async def _list(connection: AsyncConnection, step: Ask) -> Any:
-    """ListHandles, asked once for all that ask at the same time."""
-    seen, _ = connection.listed
-    try:
-        async with asyncio.timeout(max(0.001, step.deadline - clock())):
-            await connection.listing.acquire()
-    except TimeoutError:
-        return AgentAwayError("The agent did not list its handles in time.")
-    try:
-        count, response = connection.listed
-        if count == seen:
-            response = await _ask(connection, step)
-            connection.listed = (count + 1, response)
-        return response
-    finally:
-        connection.listing.release()
-
-
-async def _unary(stub: SigningServiceAsyncStub, job: Job) -> Answer:
-    wait, trace = max(0.001, job.deadline - clock()), wire.metadata(job.trace)
-    job.sent = True
-    try:
-        if len(job.items) == 1:
-            return wire.single_answer(
-                await stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace)
-            )
-        response = await stub.SignBatch(
-            wire.batch(job), timeout=wait, wait_for_ready=True, metadata=trace
-        )
-        return wire.batch_answer(job, response)
-    except grpc.RpcError as error:
-        return wire.failed_answer(job, error)

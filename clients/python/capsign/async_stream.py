@@ -16,16 +16,10 @@ from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign.agent_socket import AgentSocket
-from capsign.batch_scheduler import (
-    STALLED_AFTER,
-    Answer,
-    BatchScheduler,
-    Job,
-    Settled,
-    closed_answer,
-)
+from capsign.batch_scheduler import STALLED_AFTER, BatchScheduler, Settled
 from capsign.call import clock
 from capsign.channel import AFTER_BREAKS, CONNECT_SLICE
+from capsign.jobs import Answer, Job, closed_answer
 
 if TYPE_CHECKING:
     from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceAsyncStub

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.bounds import MAX_BATCH_ITEMS
@@ -20,7 +18,8 @@ from capsign_wire.trace_context import gathered
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign.handles import Template
-from capsign.translate import AgentAwayError, Made, SignerClosedError, made
+from capsign.jobs import Answer, Job, Message, closed_answer
+from capsign.translate import AgentAwayError, made
 
 MAX_GROUPS = 64
 """Most groups in one message (agent.proto)."""
@@ -29,9 +28,6 @@ MAX_BYTES = 2 * 1024 * 1024
 """Most input bytes gathered into one message; half of what a message may have, so that framing
 never matters.
 """
-
-ITEM_OVERHEAD = 40
-"""Bytes an item adds to its input: intent id, tags and lengths, rounded up."""
 
 STALLED_AFTER = 0.02
 """Seconds after which an unanswered message stops holding others back: one slow key must not stop
@@ -45,84 +41,6 @@ MAX_WAITING = 65536
 """Most items that wait; beyond it a job is refused as OVERLOADED before anything is sent."""
 
 MAX_TIMEOUT_MS = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing to sign, `digest` telling which field of the oneof it is."""
-
-    intent_id: bytes
-    data: bytes
-    digest: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a job: `items` in its order, or the `failure` that all of them share."""
-
-    items: Sequence[Any] = ()
-    signed_by: Sequence[Made] = ()
-    """What their signatures were made under; each names its place in this."""
-    failure: FailureError | None = None
-
-
-class Job:
-    """Things that one caller wants signed under one template, at most MAX_BATCH_ITEMS and
-    MAX_BYTES.
-
-    `sent`: it may have reached the agent. `lost`: an answer to it was lost, so a later "no" proves
-    nothing. `waiter` is the owner's and opaque here.
-    """
-
-    __slots__ = (
-        "alone",
-        "deadline",
-        "items",
-        "lost",
-        "message",
-        "sent",
-        "settled",
-        "size",
-        "template",
-        "trace",
-        "waiter",
-    )
-
-    def __init__(
-        self,
-        template: Template,
-        items: Sequence[Item],
-        deadline: float,
-        *,
-        trace: str = "",
-        lost: bool = False,
-    ) -> None:
-        self.template = template
-        self.items = items
-        self.deadline = deadline
-        self.trace = trace
-        self.lost = lost
-        self.size = sum(len(item.data) + ITEM_OVERHEAD for item in items)
-        self.sent = lost
-        self.alone = False
-        self.settled = False
-        self.message: Message | None = None
-        self.waiter: Any = None
-
-
-class Message:
-    """A message in flight and where each job's items are in it: (job, index of the group, first
-    item).
-    """
-
-    __slots__ = ("call_id", "open", "places", "sent_at", "sizes")
-
-    def __init__(self, call_id: int, sent_at: float) -> None:
-        self.call_id = call_id
-        self.sent_at = sent_at
-        self.places: list[tuple[Job, int, int]] = []
-        self.sizes: list[int] = []
-        self.open = 0
 
 
 Settled = list[tuple[Job, Answer]]
@@ -368,8 +286,3 @@ class BatchScheduler:
             if not job.settled
         ]
         return flying + [job for job in self._waiting if not job.settled]
-
-
-def closed_answer(job: Job) -> Answer:
-    """What a job is told when its signer was closed."""
-    return Answer(failure=SignerClosedError(sent=job.sent or job.lost))

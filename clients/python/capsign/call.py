@@ -19,20 +19,16 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
 from capsign import requests
-from capsign.batch_scheduler import Answer, Item, Job, closed_answer
 from capsign.errors import CapsignError, HandleNotChosen
 from capsign.handle_selector import HandleSelector
 from capsign.handles import HandleCache
-from capsign.inputs import split
-from capsign.results import KeyHandle, Resolution, Signature
+from capsign.jobs import Answer, Item, Job, closed_answer
+from capsign.results import KeyHandle, Resolution
+from capsign.signing_progress import Outcome, SigningProgress, worth_repeating
 from capsign.translate import (
-    AgentAwayError,
     SignerClosedError,
-    after_loss,
     exception,
-    instead,
     key_handle,
-    signature,
     unresolved,
 )
 
@@ -73,7 +69,6 @@ class Sleep:
 Step: TypeAlias = Submit | Ask | Sleep
 Found = TypeVar("Found")
 Call: TypeAlias = Generator[Step, Any, Found]
-Outcome: TypeAlias = Signature | CapsignError
 
 
 def cut_off(step: Step) -> Any:
@@ -98,7 +93,7 @@ def listing(book: HandleCache, deadline: float) -> Call[tuple[KeyHandle, ...]]:
     ):
         attempt += 1
         delay = pause(attempt, response.retry_after_ms)
-        if not _worth_repeating(response) or clock() + delay >= deadline:
+        if not worth_repeating(response) or clock() + delay >= deadline:
             raise exception(response)
         yield Sleep(delay)
     return book.store([key_handle(handle) for handle in response.handles])
@@ -135,103 +130,27 @@ def signing(
     """
     deadline = clock() + timeout
     template = yield from chosen(book, book.template, selector, deadline)
-    results: list[Any] = [None] * len(items)
-    parts = [(list(part), False) for part in split(items)]
-    attempt, stale_ids = 0, {selector.handle}
+    progress = SigningProgress(items, selector)
+    attempt = 0
     while True:
-        jobs = [
-            Job(template, [items[i] for i in part], deadline, trace=trace, lost=lost)
-            for part, lost in parts
-        ]
+        jobs = progress.jobs(template, deadline, trace)
         answers: Sequence[Answer] = yield Submit(jobs)
-        again: list[tuple[list[int], bool]] = []
-        failures: dict[int, FailureError] = {}
-        advised, stale = 0, False
-        for (part, _), job, answer in zip(parts, jobs, answers, strict=True):
-            failed = _read(answer, part, items, selector.algorithm, results)
-            repeat = []
-            for index, failure in failed:
-                if (
-                    failure.reason == reasons.REASON_HANDLE_UNKNOWN
-                    and template.group.handle_id not in stale_ids
-                ):
-                    stale = True
-                elif not _worth_repeating(failure, lost=job.lost):
-                    results[index] = _error(failure, job.lost, items[index], selector)
-                    continue
-                advised = max(advised, failure.retry_after_ms)
-                failures[index] = failure
-                repeat.append(index)
-            if repeat:
-                again.append((repeat, job.lost))
-        if not again:
-            return results
+        progress.take(jobs, answers, template.group.handle_id)
+        if not progress.parts:
+            return progress.results
         try:
-            if stale:
-                stale_ids.add(template.group.handle_id)
+            if progress.handle_unknown:
                 book.forget(template.group.handle_id)
                 template = yield from chosen(book, book.template, selector, deadline)
             else:
                 attempt += 1
-                delay = pause(attempt, advised)
+                delay = pause(attempt, progress.advised_ms)
                 if clock() + delay >= deadline:
                     raise TimeoutError
                 yield Sleep(delay)
         except (CapsignError, TimeoutError) as error:
-            for part, lost in again:
-                for index in part:
-                    failure, item = failures[index], items[index]
-                    if failure.reason == reasons.REASON_HANDLE_UNKNOWN and isinstance(
-                        error, CapsignError
-                    ):
-                        # Refused under an id that no longer counts, and it could not be learnt
-                        # whether another one does.
-                        results[index] = instead(
-                            error, lost=lost, intent_id=item.intent_id, selector=selector
-                        )
-                    else:
-                        results[index] = _error(failure, lost, item, selector)
-            return results
-        parts = again
-
-
-def _read(
-    answer: Answer, part: Sequence[int], items: Sequence[Item], algorithm: str, results: list[Any]
-) -> list[tuple[int, FailureError]]:
-    """Put the signatures of an answer into `results`; what is left are the failures, by index."""
-    if answer.failure is not None:
-        return [(index, answer.failure) for index in part]
-    failed = []
-    by = answer.signed_by
-    for index, item in zip(part, answer.items, strict=True):
-        signed = signature(item, by, items[index].intent_id, algorithm)
-        if signed is not None:
-            results[index] = signed
-        elif item.HasField("failure"):
-            failed.append((index, FailureError.from_item(item.failure)))
-        else:
-            text = "The agent answered with neither a signature nor a failure."
-            failed.append((index, FailureError(reasons.REASON_INTERNAL, text)))
-    return failed
-
-
-def _worth_repeating(failure: FailureError, *, lost: bool = False) -> bool:
-    """Whether the same again may go better. `lost`: also where an answer was lost, for what is done
-    twice is done once.
-    """
-    if isinstance(failure, SignerClosedError) or (
-        isinstance(failure, AgentAwayError) and failure.lasting
-    ):
-        return False
-    return failure.outcome == reasons.OUTCOME_UNAVAILABLE or (
-        lost and failure.reason == reasons.REASON_ANSWER_LOST
-    )
-
-
-def _error(failure: FailureError, lost: bool, item: Item, selector: HandleSelector) -> CapsignError:
-    return exception(
-        after_loss(failure) if lost else failure, intent_id=item.intent_id, selector=selector
-    )
+            progress.give_up(error)
+            return progress.results
 
 
 def asking(
@@ -262,7 +181,7 @@ def asking(
             continue
         attempt += 1
         delay = pause(attempt, response.retry_after_ms)
-        if not _worth_repeating(response, lost=True) or clock() + delay >= deadline:
+        if not worth_repeating(response, lost=True) or clock() + delay >= deadline:
             raise exception(response, intent_id=intent_id, selector=selector)
         yield Sleep(delay)
 

@@ -11,7 +11,7 @@ from capsign_wire.bounds import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
-from capsign.batch_scheduler import Answer, Job
+from capsign.jobs import Answer, Job
 from capsign.translate import failure_of, is_transport_loss, made
 
 OPTIONS = (

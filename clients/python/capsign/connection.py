@@ -17,13 +17,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 from capsign_wire import channels
 from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
 
 from capsign import channel as wire
 from capsign import green_threads
 from capsign.agent_socket import AgentSocket
+from capsign.call import Ask, clock
+from capsign.jobs import Answer, Job
 from capsign.stream import SyncStream
+from capsign.translate import AgentAwayError
 
 VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
 FALSE = frozenset({"0", "false", "no"})
@@ -86,6 +90,54 @@ class Connection:
                 self._calls -= 1
                 if self._away:
                     self._changed.notify_all()
+
+    def ask(self, step: Ask) -> Any:
+        """One unary call: its response, or a FailureError as a value."""
+        agent_socket, now = self.agent_socket, clock()
+        if (blocked := agent_socket.blocked()) is not None:
+            return blocked
+        until = agent_socket.deadline(step.deadline, now)
+        try:
+            with self.calling() as stub:
+                answer = getattr(stub, step.method)(
+                    step.request, timeout=max(0.001, until - now), wait_for_ready=True
+                )
+        except grpc.RpcError as error:
+            return agent_socket.failed(error, effect=step.effect, until=until)
+        agent_socket.open = True
+        return answer
+
+    def list_handles(self, step: Ask) -> Any:
+        """ListHandles, asked once for all threads that ask at the same time."""
+        seen, _ = self.listed
+        if not self.listing.acquire(timeout=max(0.001, step.deadline - clock())):
+            return AgentAwayError("The agent did not list its handles in time.")
+        try:
+            count, response = self.listed
+            if count == seen:
+                response = self.ask(step)
+                self.listed = (count + 1, response)
+            return response
+        finally:
+            self.listing.release()
+
+    def sign(self, job: Job) -> Answer:
+        """Sign a job by an RPC of its own, without coalescing."""
+        wait, trace = max(0.001, job.deadline - clock()), wire.metadata(job.trace)
+        job.sent = True
+        try:
+            with self.calling() as stub:
+                if len(job.items) == 1:
+                    single = stub.Sign(
+                        wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace
+                    )
+                    return wire.single_answer(single)
+                batch = stub.SignBatch(
+                    wire.batch(job), timeout=wait, wait_for_ready=True, metadata=trace
+                )
+                return wire.batch_answer(job, batch)
+        except grpc.RpcError as error:
+            return wire.failed_answer(job, error)
 
     def close(self) -> None:
         # After a fork the parent's threads and locks are not here, nor is any thread when the

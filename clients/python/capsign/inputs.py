@@ -16,9 +16,10 @@ from capsign_wire.intents import millis_of, new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
-from capsign.batch_scheduler import ITEM_OVERHEAD, MAX_BYTES, Item
+from capsign.batch_scheduler import MAX_BYTES
 from capsign.errors import Refused
 from capsign.handle_selector import HandleSelector
+from capsign.jobs import ITEM_OVERHEAD, Item
 from capsign.results import KeyHandle
 
 MAX_MESSAGE = 65536

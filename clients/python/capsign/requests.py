@@ -11,11 +11,11 @@ from capsign_wire.bounds import check
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign.batch_scheduler import Item
 from capsign.errors import CapsignError, Refused
 from capsign.handle_selector import HandleSelector
 from capsign.handles import context_suffix
 from capsign.inputs import Buffer, IntentId, intent, item, octets, payload
+from capsign.jobs import Item
 from capsign.results import Done, Never, Resolution, Signature, WasRefused
 from capsign.translate import exception, made, signature
 

@@ -9,13 +9,10 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
 from capsign_wire import unix_socket
 
-from capsign import channel as wire
 from capsign import requests
 from capsign.agent_socket import AgentSocket
-from capsign.batch_scheduler import Answer, Job
 from capsign.call import (
     Ask,
     Call,
@@ -38,7 +35,7 @@ from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
 from capsign.results import KeyHandle, PublicKey, Resolution, Signature
 from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent
-from capsign.translate import AgentAwayError, key_handle, public_key
+from capsign.translate import key_handle, public_key
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds."""
@@ -326,59 +323,13 @@ class Signer:
         if isinstance(step, Submit):
             if self._coalesce:
                 return connection.stream.run(step.jobs)
-            return [_unary(connection, job) for job in step.jobs]
+            return [connection.sign(job) for job in step.jobs]
         if isinstance(step, Ask):
             return (
-                _list(connection, step) if step.method == "ListHandles" else _ask(connection, step)
+                connection.list_handles(step)
+                if step.method == "ListHandles"
+                else connection.ask(step)
             )
         assert isinstance(step, Sleep)
         connection.stream.closing.wait(step.seconds)
         return None
-
-
-def _ask(connection: Connection, step: Ask) -> Any:
-    agent_socket, now = connection.agent_socket, clock()
-    if (blocked := agent_socket.blocked()) is not None:
-        return blocked
-    until = agent_socket.deadline(step.deadline, now)
-    try:
-        with connection.calling() as stub:
-            answer = getattr(stub, step.method)(
-                step.request, timeout=max(0.001, until - now), wait_for_ready=True
-            )
-    except grpc.RpcError as error:
-        return agent_socket.failed(error, effect=step.effect, until=until)
-    agent_socket.open = True
-    return answer
-
-
-def _list(connection: Connection, step: Ask) -> Any:
-    """ListHandles, asked once for all that ask at the same time."""
-    seen, _ = connection.listed
-    if not connection.listing.acquire(timeout=max(0.001, step.deadline - clock())):
-        return AgentAwayError("The agent did not list its handles in time.")
-    try:
-        count, response = connection.listed
-        if count == seen:
-            response = _ask(connection, step)
-            connection.listed = (count + 1, response)
-        return response
-    finally:
-        connection.listing.release()
-
-
-def _unary(connection: Connection, job: Job) -> Answer:
-    wait, trace = max(0.001, job.deadline - clock()), wire.metadata(job.trace)
-    job.sent = True
-    try:
-        with connection.calling() as stub:
-            if len(job.items) == 1:
-                return wire.single_answer(
-                    stub.Sign(wire.single(job), timeout=wait, wait_for_ready=True, metadata=trace)
-                )
-            return wire.batch_answer(
-                job,
-                stub.SignBatch(wire.batch(job), timeout=wait, wait_for_ready=True, metadata=trace),
-            )
-    except grpc.RpcError as error:
-        return wire.failed_answer(job, error)

@@ -15,10 +15,12 @@ from typing import Any
 import grpc
 from capsign_wire import channels, unix_socket
 
-from capsign_cli import adapter_connection, dev_state
+from capsign_cli import dev_state
+from capsign_cli.adapter_connection import Adapter
 from capsign_cli.dev import layout as layouts
 from capsign_cli.dev import prepare, processes
-from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa, Identity
+from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa
+from capsign_cli.dev.deployment import Deployment
 from capsign_cli.dev.lock import alone_in
 from capsign_cli.dev.processes import Process
 from capsign_cli.failures import UNAVAILABLE, CliError
@@ -47,7 +49,7 @@ def _bring_up(
     # 1 The directory and what lies in it.
     layout = prepare.make_directories(directory, before)
     afterwards.callback(_forget_sockets, layout)
-    store, password = prepare.choose_store(wanted, before, layout)
+    store = prepare.choose_store(wanted, before, layout)
     if running and before:
         prepare.refuse_change(wanted, before, len(before["adapters"]))
     policy = prepare.find_policy(layout, wanted.policy)
@@ -61,55 +63,55 @@ def _bring_up(
     clients = {name: ca.issue(name, path) for name, path in prepare.CLIENTS.items()}
 
     # 3 Configuration. The addresses of a process that still runs stay as they are.
-    if running and before:
-        listeners = [
-            layouts.Listener(one["address"], one["health"], one.get("admin", ""))
-            for one in before["adapters"]
-        ]
-    else:
-        listeners = layouts.free_listeners(
-            wanted.workers or (len(before["adapters"]) if before else 1)
-        )
-        prepare.write_configs(
-            layout, listeners, server, clients["app"], ca.certificate_file, token, store, password
-        )
-
-    # 4 Keys are made by their own command: an adapter that starts never makes one.
+    kept = before["adapters"] if before and running else None
+    listeners = _listeners(kept, wanted.workers or (len(before["adapters"]) if before else 1))
+    deployment = Deployment(layout, listeners, ca.certificate_file, server, clients, token, *store)
     environ = prepare.clean_environ()
-    names = [f"adapter-{number}" for number in range(1, len(listeners) + 1)]
     if not running:
+        deployment.write_configs()
+        # 4 Keys are made by their own command: an adapter that starts never makes one.
         say("keys")
         prepare.make_keys(layout, environ, policy, wanted.policy)
 
-    # 5 The processes, each written down as soon as it lives, so that `dev down` and the next `dev
-    # up` know it if this one is killed half-way; then each waited for.
+    # 5 The processes.
+    return _run(deployment, environ, running, say)
+
+
+def _listeners(kept: list[dict[str, str]] | None, count: int) -> list[layouts.Listener]:
+    """Those of adapters that run, or fresh ones."""
+    if kept is None:
+        return layouts.free_listeners(count)
+    return [layouts.Listener(one["address"], one["health"], one.get("admin", "")) for one in kept]
+
+
+def _run(
+    deployment: Deployment,
+    environ: Mapping[str, str],
+    running: Mapping[str, Process],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Start what does not run, and wait until all of it is ready; returns what the state file says.
+
+    Each process is written down as soon as it lives, so that `dev down` and the next `dev up` know
+    it if this one is killed half-way. If one does not become ready, those started here are ended.
+    """
+    layout, living = deployment.layout, dict(running)
     started: list[Process] = []
-    living = dict(running)
-
-    def state() -> dict[str, Any]:
-        return _state(
-            layout, listeners, living, clients, ca.certificate_file, token, store, password
-        )
-
     try:
-        for name in [*names, "agent"]:
+        for name in [*deployment.adapters, "agent"]:
             if name not in living:
                 living[name] = _start(name, layout, environ, started)
-                _keep(directory, state())
-        for name, listener in zip(names, listeners, strict=True):
+                _keep(layout.directory, deployment.state(living))
+        for name, listener in zip(deployment.adapters, deployment.listeners, strict=True):
             say(name)
             _await(living[name], listener.health, layout)
         say("agent")
         _await(living["agent"], unix_socket.target(layout.health), layout)
-        complete = state() | {
-            "log_key": _log_key(
-                directory, listeners[0].address, ca.certificate_file, clients["operator"]
-            )
-        }
+        complete = deployment.state(living) | {"log_key": _log_key(deployment)}
     except BaseException:
         processes.end(started, 5.0)
         raise
-    _keep(directory, complete)
+    _keep(layout.directory, complete)
     return complete
 
 
@@ -173,79 +175,19 @@ def _await(process: Process, target: str, layout: layouts.Layout) -> None:
     )
 
 
-def _state(
-    layout: layouts.Layout,
-    listeners: list[layouts.Listener],
-    living: Mapping[str, Process],
-    clients: Mapping[str, Identity],
-    ca: Path,
-    token: dict[str, str],
-    store: str,
-    password: Path | None,
-) -> dict[str, Any]:
-    """What the state file says. A process that is not `living` has no pid yet, and the log's key is
-    not known.
-    """
-    pids = {name: one.pid for name, one in living.items()}
-    adapters = [
-        {
-            "name": f"adapter-{number}",
-            "address": one.address,
-            "health": one.health,
-            "admin": one.admin,
-            "pid": pids.get(f"adapter-{number}"),
-            "config": str(layout.config(f"adapter-{number}")),
-            "log": str(layout.log(f"adapter-{number}")),
-        }
-        for number, one in enumerate(listeners, 1)
-    ]
-    return {
-        "dir": str(layout.directory),
-        "sockets": {name: str(layout.socket(name)) for name in layouts.CONTAINERS},
-        "adapters": adapters,
-        "agent": {
-            "pid": pids.get("agent"),
-            "health": unix_socket.target(layout.health),
-            "config": str(layout.config("agent")),
-            "log": str(layout.log("agent")),
-        },
-        "ca": str(ca),
-        "server_name": SERVER_NAME,
-        "clients": {
-            name: {
-                "spiffe_id": one.spiffe_id,
-                "certificate": str(one.certificate),
-                "private_key": str(one.private_key),
-            }
-            for name, one in clients.items()
-        },
-        "policy": str(layout.policy),
-        "state": str(layout.state),
-        "run": str(layout.run),
-        "store": store,
-        "store_password_file": str(password) if password else None,
-        "token": token,
-        "log_origin": layouts.LOG_ORIGIN,
-        "log_key": "",
-        "pids": list(pids.values()),
-        "processes": [
-            {"name": one.name, "pid": one.pid, "started": one.started} for one in living.values()
-        ],
-    }
-
-
-def _log_key(directory: Path, address: str, ca: Path, operator: Identity) -> str:
+def _log_key(deployment: Deployment) -> str:
     """The log's verifier key. Trusted on first use: this is the machine that has just made it."""
     from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 
-    adapter = adapter_connection.Adapter(
-        address,
-        ca,
+    operator = deployment.clients["operator"]
+    adapter = Adapter(
+        deployment.listeners[0].address,
+        deployment.ca,
         operator.certificate,
         operator.private_key,
         SERVER_NAME,
         "",
-        dev_state.renewal(directory),
+        dev_state.renewal(deployment.layout.directory),
     )
     with adapter.channel() as channel:
         stub = evidence_pb2_grpc.EvidenceServiceStub(channel)

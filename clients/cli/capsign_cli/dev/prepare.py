@@ -20,7 +20,6 @@ from typing import Any
 from capsign_wire import unix_socket
 
 from capsign_cli.dev import layout as layouts
-from capsign_cli.dev.ca import Identity
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 from capsign_cli.output import QUIET
 
@@ -169,26 +168,6 @@ def make_token(directory: Path) -> dict[str, str]:
         )
     token: dict[str, str] = json.loads(made.stdout)
     return token
-
-
-def write_configs(
-    layout: layouts.Layout,
-    listeners: list[layouts.Listener],
-    server: Identity,
-    workload: Identity,
-    ca: Path,
-    token: dict[str, str],
-    store: str,
-    password: Path | None,
-) -> None:
-    for old in layout.directory.glob("adapter-*.toml"):
-        old.unlink()
-    for number, listener in enumerate(listeners, 1):
-        text = layouts.adapter_config(layout, listener, server, ca, token, store, password)
-        layout.config(f"adapter-{number}").write_text(text, encoding="utf-8")
-    layout.config("agent").write_text(
-        layouts.agent_config(layout, listeners, workload, ca), encoding="utf-8"
-    )
 
 
 def clean_environ() -> dict[str, str]:

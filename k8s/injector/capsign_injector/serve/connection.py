@@ -5,6 +5,7 @@ idle.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 
 from aiohttp import web
 
@@ -14,8 +15,8 @@ MAX_LINE_BYTES = 4_096
 """Longest request line and longest field of a head."""
 
 
-class Owner(web.Server):
-    """What a connection tells. `connections.Connections` is the one."""
+class Owner(web.Server, ABC):
+    """What a connection tells its owner, `connections.Connections`."""
 
     patience: Patience
     live: set[Connection]
@@ -27,9 +28,9 @@ class Owner(web.Server):
         """Seconds, monotonic."""
         return asyncio.get_running_loop().time()
 
+    @abstractmethod
     def broken(self) -> None:
         """We ended a connection, for a reason that is the peer's."""
-        raise NotImplementedError
 
 
 class Connection(web.RequestHandler):

@@ -1,0 +1,98 @@
+"""What is signed together: items, the job of one caller, a message in flight, and an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from capsign_wire.failures import FailureError
+
+from capsign.handles import Template
+from capsign.translate import Made, SignerClosedError
+
+ITEM_OVERHEAD = 40
+"""Bytes an item adds to its input: intent id, tags and lengths, rounded up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to sign, `digest` telling which field of the oneof it is."""
+
+    intent_id: bytes
+    data: bytes
+    digest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a job: `items` in its order, or the `failure` that all of them share."""
+
+    items: Sequence[Any] = ()
+    signed_by: Sequence[Made] = ()
+    """What their signatures were made under; each names its place in this."""
+    failure: FailureError | None = None
+
+
+class Job:
+    """Things that one caller wants signed under one template, at most MAX_BATCH_ITEMS and
+    MAX_BYTES.
+
+    `sent`: it may have reached the agent. `lost`: an answer to it was lost, so a later "no" proves
+    nothing. `waiter` is the owner's and opaque here.
+    """
+
+    __slots__ = (
+        "alone",
+        "deadline",
+        "items",
+        "lost",
+        "message",
+        "sent",
+        "settled",
+        "size",
+        "template",
+        "trace",
+        "waiter",
+    )
+
+    def __init__(
+        self,
+        template: Template,
+        items: Sequence[Item],
+        deadline: float,
+        *,
+        trace: str = "",
+        lost: bool = False,
+    ) -> None:
+        self.template = template
+        self.items = items
+        self.deadline = deadline
+        self.trace = trace
+        self.lost = lost
+        self.size = sum(len(item.data) + ITEM_OVERHEAD for item in items)
+        self.sent = lost
+        self.alone = False
+        self.settled = False
+        self.message: Message | None = None
+        self.waiter: Any = None
+
+
+class Message:
+    """A message in flight and where each job's items are in it: (job, index of the group, first
+    item).
+    """
+
+    __slots__ = ("call_id", "open", "places", "sent_at", "sizes")
+
+    def __init__(self, call_id: int, sent_at: float) -> None:
+        self.call_id = call_id
+        self.sent_at = sent_at
+        self.places: list[tuple[Job, int, int]] = []
+        self.sizes: list[int] = []
+        self.open = 0
+
+
+def closed_answer(job: Job) -> Answer:
+    """What a job is told when its signer was closed."""
+    return Answer(failure=SignerClosedError(sent=job.sent or job.lost))
