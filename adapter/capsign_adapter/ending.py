@@ -1,10 +1,10 @@
-"""Waits until somebody asks the process to end.
+"""Waits for SIGTERM or SIGINT, and bounds the time that the process then takes to end.
 
-The kernel hands a signal to any thread; Python runs its handler in the main one, when that wakes. A
-main thread that waits for a lock wakes only if the signal came to itself. To a process that was
-stopped and goes on (SIGTERM, then SIGCONT, as systemd and the kubelet's runtimes send them) it
-mostly comes to another, and nobody ever learns of it. So the main thread waits for a byte, which
-Python's own C handler writes from whichever thread it runs in.
+The kernel delivers a signal to any thread; Python runs its handler in the main thread, when that
+wakes. A main thread that waits for a lock wakes only if the signal was delivered to itself. In a
+process that was stopped and continues (SIGTERM, then SIGCONT, as systemd and container runtimes
+send them) it is mostly delivered to another thread, and would never be handled. So the main thread
+waits for a byte in a pipe, which Python's own C handler writes from whichever thread it runs in.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import threading
 from capsign_wire import logs
 
 SPARE_SECONDS = 10.0
-"""How long an end may take beside the drain. The chart gives a pod fifteen seconds beside it."""
+"""How long shutting down may take in addition to the drain. The chart gives a pod fifteen seconds
+for it.
+"""
 
 ASKS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Ending:
-    """From when it is made, SIGTERM and SIGINT are remembered. For the main thread; once in a
-    process.
-    """
+    """Records SIGTERM and SIGINT from when it is made. For the main thread, once in a process."""
 
     def __init__(self) -> None:
         self._reader, writer = os.pipe2(os.O_CLOEXEC)

@@ -1,11 +1,11 @@
 """`capsign-adapter provision`: makes what the policy names and neither token nor store has yet. The
 only command that makes keys.
 
-It never replaces, and destroys nothing but what it made a moment before: a key that the store knows
-and the token lacks (or the other way round) stops it, and a person must look.
+It replaces nothing, and destroys only what it has just made. A key that the store knows and the
+token lacks (or the other way round) stops it, and an operator must look.
 
-Replicas that start together provision together. Of two that make the same thing one is refused, by
-token or store, and looks again: most of the time it then finds all made.
+Replicas that start together provision together. If two make the same thing, token or store refuse
+one of them, which looks again; mostly it then finds everything made.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import KeyMissingError, Token, TokenContestedError
 
 _PASSES = 8
-"""Most looks at what is missing."""
+"""Most attempts to make what is missing."""
 
 
 def provision_all(

@@ -1,5 +1,5 @@
-"""One replica: put together in the order in which a call passes through it, started, and taken
-apart again.
+"""One replica: constructed in the order in which a call passes through its parts, started, and
+stopped.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import Token
 
 MAKING_SECONDS = 1.0
-"""How long a key may be in the token before it is in the store, while another process makes it."""
+"""Time that a key may be in the token before its row is in the store, while another process makes
+it.
+"""
 
 
 SWITCH_SECONDS = 0.001
-"""How long a thread computes in Python while others want to. A fifth of the default: a commit has
-to ask some twenty times.
+"""Python's switch interval, seconds. A fifth of the default, because a commit has to wait for the
+interpreter lock some twenty times.
 """
 
 
@@ -92,36 +94,36 @@ class Replica:
 
     @property
     def verifier_key(self) -> str:
-        """The log's key, as an auditor gives it to `capsign log verify`."""
+        """The log's public key, as `capsign log verify` takes it."""
         return self.state.checkpoints.verifier_key
 
     @property
     def drain_seconds(self) -> float:
-        """How long what is in flight has to finish."""
+        """How long calls in flight have to finish, seconds."""
         return self._config.drain_seconds
 
     @property
     def port(self) -> int:
-        """Where workloads come."""
+        """Port of the listener for workloads."""
         return self.listeners.port
 
     @property
     def enrolment_port(self) -> int:
-        """Where those without a certificate come; 0: nowhere."""
+        """Port of the enrolment listener; 0: there is none."""
         return self.listeners.door.port if self.listeners.door is not None else 0
 
     @property
     def admin_port(self) -> int:
-        """Where people come; 0: where the workloads do."""
+        """Port of the listener for people; 0: they use that of the workloads."""
         return self.listeners.admin.port if self.listeners.admin is not None else 0
 
     @property
     def health_port(self) -> int:
-        """Where probes come."""
+        """Port of the listener for probes."""
         return self._health.port
 
     def start(self) -> None:
-        """Make itself known to whoever revokes, listen, then say so."""
+        """Enter this replica into the store, listen, then report ready."""
         runtime.settle()
         sys.setswitchinterval(SWITCH_SECONDS)
         self.state.catch_up.join()
@@ -138,7 +140,7 @@ class Replica:
         logs.event("adapter.serving", log_key=self.verifier_key, **ports)
 
     def stop(self) -> None:
-        """Finish what is in flight within the drain time, then end."""
+        """Finish calls in flight within the drain time, then end."""
         self._health.draining()
         logs.event("adapter.draining")
         finished = self.listeners.streams.drain(

@@ -1,1 +1,1 @@
-"""What each algorithm does here: one table, and what stands behind its rows. Pure."""
+"""How each algorithm runs in this process: one table, and the functions of its rows. Pure."""

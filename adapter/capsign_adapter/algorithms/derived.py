@@ -1,6 +1,6 @@
-"""Subkeys: from keying material to an object that signs.
+"""Makes subkeys, objects that sign, from keying material.
 
-A subkey lives as an OpenSSL object (HS256: as a byte array) until the last user lets go of it.
+A subkey exists as an OpenSSL object (HS256: as a byte array) until its last user releases it.
 OpenSSL clears P-256 and Ed25519 scalars when it frees them; of an ML-DSA key the 32-byte seed may
 stay behind in freed memory.
 """

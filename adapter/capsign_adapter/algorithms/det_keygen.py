@@ -20,7 +20,8 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 def p256_from_seed(seed: bytes | bytearray) -> ec.EllipticCurvePrivateKey:
-    """The private key of this seed, at least 16 bytes (ours have 32). The caller wipes the seed.
+    """Returns the private key of this seed of at least 16 bytes (ours have 32). The caller must
+    wipe the seed.
 
     Raises ValueError for a short seed, and when two candidates in a row are out of range (chance
     below 2**-64).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 HASH_LEN = 32
-"""Bytes that one call of the PRF (HMAC-SHA256) gives."""
+"""Output of one call of the PRF (HMAC-SHA256), bytes."""
 
 MAX_LENGTH = 255 * HASH_LEN
 """RFC 5869 counts blocks in one byte."""
@@ -15,7 +15,8 @@ Prf = Callable[[bytes], bytes]
 
 
 def expand(prf: Prf, info: bytes, length: int) -> bytearray:
-    """`length` bytes of output keying material, 1 to 8160. The caller wipes the result; see `wipe`.
+    """Returns `length` bytes of output keying material, 1 to 8160. The caller must wipe the result,
+    see `wipe`.
 
     T(n) = PRF(T(n-1) ‖ info ‖ n): one call of the PRF, hence of the token, for every 32 bytes.
     """

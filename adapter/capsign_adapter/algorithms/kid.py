@@ -1,5 +1,5 @@
-"""Key ids: RFC 7638 thumbprints of public keys, and a stand-in for HS256, which has no public
-half.
+"""Key ids: RFC 7638 thumbprints of public keys, and a substitute for HS256, which has no public
+key.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def thumbprint(spki: bytes) -> str:
 
 
 def hs256_kid(context_digest: bytes, version: int) -> str:
-    """Names an HS256 subkey by what it is bound to. It says nothing about the key's bytes; a
-    thumbprint of them would.
+    """Returns the id of an HS256 subkey, from its context and version. Unlike a thumbprint it
+    reveals nothing about the key.
     """
     return _base64url(
         hashlib.sha256(HS256_DOMAIN + context_digest + struct.pack(">I", version)).digest()

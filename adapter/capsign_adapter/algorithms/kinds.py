@@ -24,10 +24,10 @@ class Scheme(Enum):
 
 
 class Feature(Enum):
-    """What a token can do beyond the least."""
+    """Optional features of a token."""
 
     HKDF_INSIDE = auto()
-    """CKM_HKDF_DERIVE with a result that stays inside: HS256 subkeys of custody class
+    """CKM_HKDF_DERIVE with a result that stays in the token: HS256 subkeys of custody class
     hsm-derived.
     """
     ED25519 = auto()

@@ -1,7 +1,7 @@
-"""The table: how each algorithm of `capsign.types.v1.Algorithm` runs in this process.
+"""The table of how each algorithm of `capsign.types.v1.Algorithm` runs in this process.
 
-The proto says what is promised to everybody (names, lengths, custody); this says how it is kept. A
-new algorithm is a value there, a row here and in the agent's table, and vectors.
+The proto states what holds everywhere (names, lengths, custody); this table has the implementation.
+A new algorithm is a value there, a row here and in the agent's table, and vectors.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from capsign_adapter.algorithms.kinds import Family, Feature, Scheme
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """How it signs with a subkey that is derived into memory."""
+    """How an algorithm signs with a subkey that is derived into memory."""
 
     subkey: Callable[[bytearray, str], Subkey]
-    """From keying material, and the key id that stands in where there is no public half."""
+    """Makes the subkey from keying material, and from the key id if it has no public key."""
 
     cost_us: int
-    """CPU of one signature."""
+    """CPU time of one signature, microseconds."""
 
     lock_free: bool = True
-    """Whether it lets go of the interpreter's lock while it signs: then a second thread helps."""
+    """Whether it releases the interpreter lock while it signs, so that a second thread helps."""
 
     inside: Feature | None = None
-    """With this feature of the token the subkey is derived there, and stays."""
+    """If the token has this feature, the subkey is derived in the token and stays there."""
 
 
 @dataclass(frozen=True, slots=True)
 class InToken:
-    """How it signs with a key pair in the token."""
+    """How an algorithm signs with a key pair in the token."""
 
     family: Family
     scheme: Scheme
     input_len: int
-    """Bytes that it signs; 0: a message of any length."""
+    """Length of its input, bytes; 0: a message of any length."""
 
     cost_us: int
     """Time of the token's thread for one signature."""
 
     needs: Feature | None = None
-    """What not every token can."""
+    """The feature that the token must have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""How the parts of a replica are put together, in the order in which a call passes through them."""
+"""Constructs the parts of a replica, in the order in which a call passes through them."""

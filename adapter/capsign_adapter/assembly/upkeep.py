@@ -1,4 +1,4 @@
-"""What a replica does by itself, again and again: looks at what it stands on, sweeps, relief."""
+"""The periodic tasks of a replica: health checks, sweeps, load shedding."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def upkeep(
     listeners: Listeners,
     replica_health: ReplicaHealth,
 ) -> list[Ticker]:
-    """The tickers of the signing path, not yet started."""
+    """Returns the tickers of the signing path, not yet started."""
     sweeps = (
         lambda: state.decisions.sweep(now_ms()),
         state.keyring.sweep,
@@ -76,7 +76,7 @@ def due_proposals(listeners: Listeners, metrics: Metrics) -> Ticker:
 
 
 def relief(config: Config, listeners: Listeners, health: Health, memory: int | None) -> Ticker:
-    """Ends what only waits when the process grows beyond what it may take."""
+    """Returns the ticker that cancels waiting calls when memory runs short."""
     waiting = [listeners.peer_quota.deadlines, health.deadlines]
     waiting += [listeners.door.quota.deadlines] if listeners.door is not None else []
     people = [listeners.admin.quota.deadlines] if listeners.admin is not None else []
@@ -93,7 +93,7 @@ def relief(config: Config, listeners: Listeners, health: Health, memory: int | N
 def health_check_tickers(
     config: Config, state: State, replica_health: ReplicaHealth, health: Health
 ) -> list[Ticker]:
-    """Looks at token and store, by which the replica is healthy."""
+    """Returns the tickers that run the health checks."""
     token_check = health_checks.token_check(state.token)
     store_check = health_checks.store_check(
         state.store,
@@ -114,7 +114,7 @@ def health_check_tickers(
 
 
 def growth(config: Config, state: State, metrics: Metrics) -> Ticker:
-    """Looks at how large the store is, and tells it and how long its place lasts."""
+    """Returns the ticker that samples the size of the store, and registers its metrics."""
     seen = StorageForecast()
     free: Callable[[int], int] | None = health_checks.free_of(
         disk_of(config.store.url), config.store.capacity_bytes

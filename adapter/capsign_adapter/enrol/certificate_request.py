@@ -35,7 +35,7 @@ _EXTENSION_REQUEST = x509.ObjectIdentifier("1.2.840.113549.1.9.14")  # RFC 2985 
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """A well-formed request, signed by its own key. `spki` is DER, `names` are the URIs it asks for."""
+    """A well-formed request, signed by its own key. `spki` is DER; `names` are its URIs."""
 
     spki: bytes
     names: tuple[str, ...]

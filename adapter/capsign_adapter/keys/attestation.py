@@ -1,5 +1,5 @@
-"""Subkey attestations: the key says, in a signature made inside the token, which public key it
-derived for which context.
+"""Subkey attestations: a signature made in the token states which public key was derived for which
+context.
 
 DSSE (v1.0.2 of the secure-systems-lab specification) around a canonical JSON payload.
 docs/formats.md gives both, byte for byte.
@@ -33,13 +33,13 @@ MAX_ENVELOPE_LEN = 16384
 
 
 def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
-    """PAE of DSSE: what is signed. Lengths are bytes, in decimal."""
+    """Returns the PAE of DSSE, the bytes that are signed. Lengths are in bytes, in decimal."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def canonical(value: dict[str, Any]) -> bytes:
-    """JSON with sorted keys and no white space, ASCII only: one byte string for one value."""
+    """Returns canonical JSON: sorted keys, no white space, ASCII only."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     ).encode()
@@ -52,8 +52,8 @@ def statement(
     version: int,
     custody: algorithms.CustodyClass.ValueType,
 ) -> bytes:
-    """The payload. The epoch is a decimal string, because JSON numbers stop being exact above
-    2**53.
+    """Returns the payload. The epoch is a decimal string, because JSON numbers stop being exact
+    above 2**53.
     """
     return canonical(
         {
@@ -86,8 +86,8 @@ def attest(
     version: int,
     custody: algorithms.CustodyClass.ValueType,
 ) -> bytes:
-    """The envelope, JSON, signed by the attestation key of the version with this label. Two token
-    calls. Raises TokenError.
+    """Returns the JSON envelope, signed by the attestation key of the version with this label. Two
+    token calls. Raises TokenError.
     """
     label = labels.attestation(version_label)
     payload = statement(context, kid, spki, version, custody)
@@ -106,7 +106,7 @@ def attest(
 
 @dataclass(frozen=True, slots=True)
 class AttestedSubkey:
-    """What a verified attestation states."""
+    """The content of a verified attestation."""
 
     context: Context
     kid: str
@@ -116,10 +116,11 @@ class AttestedSubkey:
 
 
 def verify_attestation(envelope: bytes, attest_spki: bytes) -> AttestedSubkey:
-    """What the envelope states, if the attestation key with this SubjectPublicKeyInfo signed it.
+    """Returns the content of the envelope, if the attestation key with this SubjectPublicKeyInfo
+    signed it.
 
-    The signature is checked before the payload is read, and the payload against itself: digest
-    against context, id against key. Raises FailureError SIGNATURE_INVALID, never anything else.
+    The signature is checked before the payload is read. Then the payload must be consistent: digest
+    and context, key id and key. Raises FailureError SIGNATURE_INVALID, never anything else.
     """
     try:
         payload = _verified_payload(envelope, attest_spki)

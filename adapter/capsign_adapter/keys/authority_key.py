@@ -1,8 +1,7 @@
-"""A certificate authority's key: it signs certificates through `cryptography`, and stays in the
-token.
+"""A certificate authority's key as an object of `cryptography` that signs in the token.
 
-`EllipticCurvePrivateKey` is the interface that `cryptography` documents for keys that live
-elsewhere; its certificate builder takes any implementation.
+`EllipticCurvePrivateKey` is the interface that `cryptography` documents for keys that are kept
+elsewhere; its certificate builder accepts any implementation.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from capsign_adapter.token.interface import Token
 
 
 class AuthorityKey(ec.EllipticCurvePrivateKey):
-    """The P-256 key pair of this label. Making it asks the token once, each signature once more.
+    """The P-256 key pair with this label. One token call when it is made, one for each signature.
     Raises TokenError.
     """
 
@@ -35,8 +34,8 @@ class AuthorityKey(ec.EllipticCurvePrivateKey):
         self._label = label
 
     def sign(self, data: Buffer, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-        """ECDSA with SHA-256 over `data`, DER. The digest is made here, the signature in the
-        token.
+        """Returns an ECDSA signature with SHA-256 over `data`, DER. The digest is computed here,
+        the signature in the token.
         """
         wanted = signature_algorithm.algorithm
         if not isinstance(signature_algorithm, ec.ECDSA) or not isinstance(wanted, hashes.SHA256):

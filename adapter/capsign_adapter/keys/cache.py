@@ -1,4 +1,4 @@
-"""A cache with a bound on how many entries it holds and how long it holds them.
+"""A cache with a bound on the number and the age of its entries.
 
 Time is an argument, in milliseconds of a monotonic clock. All methods may be called from any
 thread.
@@ -19,9 +19,9 @@ class BoundedCache(Generic[K, V]):
     """At most `max_entries` entries, each for at most `max_age_ms` from when it was put (use does
     not prolong it).
 
-    When it is full, the entry least recently used leaves. What leaves is dropped by reference: a
-    value wipes itself when its last user lets go, because a call in flight must not find its key
-    overwritten.
+    When it is full, the least recently used entry is dropped. Only the reference is dropped: a
+    value wipes itself when its last user releases it, because a call in flight must not find its
+    key overwritten.
     """
 
     def __init__(self, max_entries: int, max_age_ms: int) -> None:
@@ -35,11 +35,11 @@ class BoundedCache(Generic[K, V]):
 
     @property
     def generation(self) -> int:
-        """Counts calls of `clear`. Read it before making a value, hand it to `put`."""
+        """Counts calls of `clear`. Read it before making a value, and pass it to `put`."""
         return self._generation
 
     def get(self, key: K, now_ms: int) -> V | None:
-        """The value, or None if there is none or its time is over."""
+        """Returns the value; None if there is none or it is too old."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
@@ -51,7 +51,7 @@ class BoundedCache(Generic[K, V]):
             return entry[1]
 
     def put(self, key: K, value: V, now_ms: int, generation: int) -> bool:
-        """Keep the value, unless the cache was cleared since `generation`: what began before a
+        """Keep the value, unless the cache was cleared since `generation`: a value begun before a
         revocation must not outlive it.
         """
         with self._lock:
@@ -64,8 +64,8 @@ class BoundedCache(Generic[K, V]):
             return True
 
     def sweep(self, now_ms: int) -> int:
-        """Drop every entry whose time is over; how many went. Without it, one that nobody asks for
-        would stay.
+        """Drop all entries that are too old, including those that nobody asks for. Returns how
+        many.
         """
         with self._lock:
             over = [key for key, (until_ms, _) in self._entries.items() if now_ms >= until_ms]
@@ -74,7 +74,7 @@ class BoundedCache(Generic[K, V]):
             return len(over)
 
     def clear(self) -> None:
-        """Drop everything at once."""
+        """Drop all entries at once."""
         with self._lock:
             self._generation += 1
             self._entries.clear()

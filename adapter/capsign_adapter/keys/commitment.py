@@ -1,4 +1,5 @@
-"""Fingerprints of intents: what binds an intent id to one request without saying what was signed.
+"""Fingerprints of intents: they bind an intent id to one request without revealing what was
+signed.
 
 HMAC-SHA256 under a key that comes from the tenant's pepper inside the token. Once the pepper is
 destroyed, nobody can tell which message a fingerprint belongs to, not even by trying messages.
@@ -29,8 +30,8 @@ def _field(value: bytes) -> bytes:
 
 
 class GroupFingerprint:
-    """What the items of one group share, absorbed once. The state is worth as much as the
-    commitment key: it is never shown.
+    """The HMAC state over what the items of one group share. As secret as the commitment key
+    itself.
     """
 
     __slots__ = ("_begun",)
@@ -40,8 +41,8 @@ class GroupFingerprint:
         self._begun.update(prefix)
 
     def of(self, data: bytes) -> bytes:
-        """The fingerprint of one item, 32 bytes; `data` is what came upstream: message, digest or
-        mu.
+        """Returns the fingerprint of one item, 32 bytes; `data` is what came upstream: message,
+        digest or mu.
         """
         mac = self._begun.copy()
         mac.update(hashlib.sha256(data).digest())
@@ -50,7 +51,7 @@ class GroupFingerprint:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CommitmentKey:
-    """The key under which one tenant's fingerprints are made."""
+    """The key of one tenant's fingerprints."""
 
     key: bytes
 
@@ -63,11 +64,11 @@ class CommitmentKey:
         protocol_version: str,
         transcript: bytes,
     ) -> GroupFingerprint:
-        """Prepare for the items of one group.
+        """Returns the state for the items of one group.
 
-        The protocol, role and version are those that apply after the handle filled in what it pins,
-        so that leaving a pinned value out and stating it are the same request. Nothing in here
-        changes when a handle is renewed or a key rolled.
+        Protocol, role and version are those that apply once the handle has filled in pinned values,
+        so that omitting and stating a pinned value are the same request. None of the values changes
+        when a handle is renewed or a key is rotated.
         """
         texts = (grant, algorithm, protocol, role, protocol_version)
         head = b"".join(_field(text.encode()) for text in texts)
@@ -86,13 +87,13 @@ class CommitmentKey:
         transcript: bytes,
         data: bytes,
     ) -> bytes:
-        """The fingerprint of a single item, 32 bytes."""
+        """Returns the fingerprint of a single item, 32 bytes."""
         return self.group(grant, algorithm, protocol, role, protocol_version, transcript).of(data)
 
 
 class CommitmentKeys:
-    """Commitment keys by tenant, kept for a bounded time. `clock_ms` is monotonic, in milliseconds.
-    Thread-safe.
+    """Commitment keys by tenant, cached for a bounded time. `clock_ms` is monotonic, in
+    milliseconds. Safe for any thread.
     """
 
     def __init__(
@@ -107,8 +108,8 @@ class CommitmentKeys:
         self._keys: BoundedCache[str, CommitmentKey] = BoundedCache(max_tenants, max_age_ms)
 
     def for_tenant(self, tenant: str) -> CommitmentKey:
-        """One token call when it is not held. Raises FailureError TOKEN_UNAVAILABLE, also when the
-        pepper was destroyed.
+        """Returns the key of a tenant; one token call if it is not in the cache. Raises
+        FailureError TOKEN_UNAVAILABLE, also when the pepper was destroyed.
         """
         held = self._keys.get(tenant, self._clock_ms())
         if held is None:
@@ -121,9 +122,9 @@ class CommitmentKeys:
         return held
 
     def sweep(self) -> int:
-        """Let go of what has been held too long."""
+        """Drop keys that were held too long."""
         return self._keys.sweep(self._clock_ms())
 
     def clear(self) -> None:
-        """Let go of every key: when a pepper is destroyed."""
+        """Drop all keys. Call it when a pepper is destroyed."""
         self._keys.clear()

@@ -1,8 +1,7 @@
-"""Which object signs for a key version in a context: derived once, kept for a bounded time, let go
-of at once when told.
+"""The signers of key versions in contexts: derived once, cached for a bounded time, dropped at once
+by `clear`.
 
-Every public method may be called from any thread. A token that gives no answer shows as
-FailureError TOKEN_UNAVAILABLE.
+Safe for any thread. A token that gives no answer shows as FailureError TOKEN_UNAVAILABLE.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from capsign_adapter.token.interface import Token, TokenError
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """How many subkeys may be in memory, and for how long each."""
+    """Most subkeys in memory, and the longest time for each."""
 
     max_entries: int = 4096
     max_age_ms: int = 300_000
@@ -46,7 +45,7 @@ class CacheSettings:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Signer:
-    """A key that signs, and what is said about it wherever its signatures go.
+    """A key that signs, and what is stated about it with each signature.
 
     `sign` takes what the algorithm's row sends upstream. `context_digest` is empty for a direct
     key: it is bound to no context.
@@ -76,7 +75,7 @@ class Keyring:
         clock_ms: Callable[[], int],
         aside: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """`aside` is around each wait for another thread's call of the token."""
+        """`aside` is entered around each wait for another thread's call of the token."""
         self._token = token
         self._aside = aside
         self._clock_ms = clock_ms
@@ -90,7 +89,7 @@ class Keyring:
         self._lock = Lock()
 
     def __len__(self) -> int:
-        """How many signers are held."""
+        """How many signers are in the cache."""
         return len(self._signers)
 
     def signer(
@@ -100,10 +99,10 @@ class Keyring:
         algorithm: algorithms.Algorithm.ValueType,
         context_digest: bytes,
     ) -> Signer:
-        """The signer for this context. The caller has decided that it may be used.
+        """Returns the signer for this context. The caller has decided that it may be used.
 
-        A new context costs one call of the token; concurrent first uses of the same context share
-        it. Raises FailureError ALGORITHM_NOT_ALLOWED, TOKEN_UNAVAILABLE.
+        A context that is not in the cache costs one call of the token, which concurrent callers
+        share. Raises FailureError ALGORITHM_NOT_ALLOWED, TOKEN_UNAVAILABLE.
         """
         name = (row.label, purpose, algorithm, context_digest)
         held = self._signers.get(name, self._clock_ms())
@@ -116,7 +115,7 @@ class Keyring:
         algorithm: algorithms.Algorithm.ValueType,
         context_digest: bytes,
     ) -> bool:
-        """Whether `signer` would give this one without work."""
+        """Whether this signer is in the cache."""
         return (
             self._signers.get((row.label, purpose, algorithm, context_digest), self._clock_ms())
             is not None
@@ -130,7 +129,9 @@ class Keyring:
         context_digest: bytes,
         attestation: bytes = b"",
     ) -> signing_pb2.PublicKey:
-        """What a verifier needs. For HS256 only the id: it has no public half."""
+        """Returns the public key for verifiers. For HS256 it has the id only: there is no public
+        half.
+        """
         signer = self.signer(row, purpose, algorithm, context_digest)
         public = signing_pb2.PublicKey(
             kid=signer.kid,
@@ -148,10 +149,9 @@ class Keyring:
     def attestation(
         self, row: KeyVersionRow, algorithm: algorithms.Algorithm.ValueType, context: Context
     ) -> bytes:
-        """The DSSE envelope that states this context's public key; empty where there is nothing to
-        attest.
+        """Returns the DSSE envelope that states this context's public key.
 
-        Nothing to attest: no transcript in the context, a direct key, or HS256.
+        Empty if there is nothing to attest: no transcript in the context, a direct key, or HS256.
         """
         if not context.transcript:
             return b""
@@ -180,25 +180,23 @@ class Keyring:
     def custody(
         self, row: KeyVersionRow, algorithm: algorithms.Algorithm.ValueType
     ) -> algorithms.CustodyClass.ValueType:
-        """The custody class that a signer of this version and algorithm has, without making one."""
+        """Returns the custody class of this version and algorithm, without making a signer."""
         try:
             return self._custody(row, algorithm)
         except TokenError as error:
             raise token_failure(error) from error
 
     def sweep(self) -> int:
-        """Let go of what has been held too long; call it about once a second. How many signers
-        went.
-        """
+        """Drop signers that were held too long; call it about once a second. Returns how many."""
         now_ms = self._clock_ms()
         self._attestations.sweep(now_ms)
         return self._signers.sweep(now_ms)
 
     def clear(self) -> None:
-        """Let go of every subkey: on rotation, revocation and destruction.
+        """Drop every subkey: on rotation, revocation and destruction.
 
-        A derivation in progress ends without being kept. A call that already holds a signer may
-        finish; the epoch check in the commit refuses what it signed.
+        A derivation in progress is not kept. A call that already holds a signer may finish; the
+        epoch check in the commit refuses what it signed.
         """
         with self._lock:
             self._making.clear()

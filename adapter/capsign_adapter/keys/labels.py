@@ -1,4 +1,4 @@
-"""Labels of our objects in the token. They are the only names by which the adapter finds a key."""
+"""Labels of the adapter's objects in the token, by which it finds its keys."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ def _part(name: str) -> str:
 
 
 def key_version(tenant: str, key: str, version: int) -> str:
-    """A derivation root, or the private key of a direct key; versions count from 1."""
+    """Label of a derivation root, or of a direct key pair; versions count from 1."""
     if version < 1:
         raise ValueError("key versions count from 1")
     return f"{ROOT}/{_part(tenant)}/{_part(key)}/{version}"
 
 
 def attestation(version_label: str) -> str:
-    """The P-256 key pair that attests subkeys of the version with this label."""
+    """Label of the P-256 key pair that attests subkeys of the version with this label."""
     return f"{version_label}/attest"
 
 
 def pepper(tenant: str) -> str:
-    """The secret under which this tenant's commitments are made."""
+    """Label of the secret from which this tenant's commitment key comes."""
     return f"{ROOT}/{_part(tenant)}/pepper"
 
 
 def authority(version: int) -> str:
-    """The P-256 key pair of a certificate authority; versions count from 1."""
+    """Label of the P-256 key pair of a certificate authority; versions count from 1."""
     if version < 1:
         raise ValueError("authority versions count from 1")
     return f"{ROOT}/authority/{version}"
 
 
 def highest_authority(labels: Iterable[str]) -> int:
-    """The highest version of an authority that has a key pair in the token, 0 if none has; as
-    `highest_version`.
+    """Returns the highest version of an authority with a key pair in the token, 0 if there is none;
+    as `highest_version`.
 
-    A tenant named "authority" has its pepper and its keys there too, under names that are no
-    numbers or go deeper.
+    The labels of a tenant named "authority" have the same prefix, but continue with a name that is
+    not a number, or have more parts.
     """
     prefix = f"{ROOT}/authority/"
     rest = (label.removeprefix(prefix) for label in labels if label.startswith(prefix))
@@ -58,7 +58,7 @@ def highest_authority(labels: Iterable[str]) -> int:
 
 
 def highest_version(tenant: str, key: str, labels: Iterable[str]) -> int:
-    """The highest version of a key that has an object in the token, 0 if none has.
+    """Returns the highest version of a key with an object in the token, 0 if there is none.
 
     A new version is above this and above what the store knows: an interrupted creation may have
     left an object without a row, and a number is never used twice.

@@ -13,10 +13,10 @@ SEED_LEN = 32
 
 
 def mint_seed(token: Token) -> bytearray:
-    """The RFC 8032 seed of the mint, 32 bytes: HKDF-Expand with the HkdfLabel "capsign1 mint" and
-    an empty context.
+    """Returns the RFC 8032 seed of the mint, 32 bytes: HKDF-Expand with the HkdfLabel "capsign1
+    mint" and an empty context.
 
-    Every replica on this token gets the same. The caller wipes it once the mint holds the key.
+    Every replica on this token gets the same. The caller must wipe it once the mint has the key.
     Raises TokenError.
     """
     return expand(

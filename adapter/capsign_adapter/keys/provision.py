@@ -1,7 +1,7 @@
-"""Make keys in the token, and hold the token against what the store says must be in it.
+"""Makes keys in the token, and checks that the token holds the keys that the store knows.
 
-Making happens only when an operator asks. At start nothing is made, repaired or removed: a key that
-is missing, weak or another one than it was is a reason to stop and ask.
+Keys are made only when an operator asks. At start nothing is made, repaired or removed: a key that
+is missing, weak or replaced stops the start, and an operator must look.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from capsign_adapter.token.interface import (
 
 CHECK_DOMAIN = b"capsign1 check"
 CHECK_LEN = 8
-"""Enough to notice that a token was restored from the wrong backup; not a commitment against an
-attacker.
+"""Bytes of a check value. Enough to notice that a token was restored from the wrong backup; it does
+not withstand an attacker.
 """
 
 
 class Inventory(Protocol):
-    """The store, as far as it is needed here; see `store.interfaces`."""
+    """What is needed of the store; see `store.interfaces`."""
 
     def key_versions(self) -> list[KeyVersionRow]: ...
 
@@ -46,11 +46,13 @@ class Inventory(Protocol):
 
 
 class KeyWeakError(Exception):
-    """A key in the token does not keep the promises of a good one."""
+    """A key in the token lacks an attribute that it must have, for example that it is not
+    extractable.
+    """
 
 
 class InventoryError(Exception):
-    """The token does not hold what it must. `findings` has one sentence for each key at fault."""
+    """The token does not hold the keys that it must. `findings` has a sentence for each of them."""
 
     def __init__(self, findings: Sequence[str]) -> None:
         shown = " ".join(findings[:8]) + (
@@ -69,7 +71,7 @@ class InventoryError(Exception):
 def next_version(
     tenant: str, key: str, rows: Iterable[KeyVersionRow], token_labels: Iterable[str]
 ) -> int:
-    """The number of a new version: above everything that the store or the token knows."""
+    """Returns the number of a new version: above all that the store or the token has."""
     stored = max((row.version for row in rows if (row.tenant, row.key) == (tenant, key)), default=0)
     return max(stored, labels.highest_version(tenant, key, token_labels)) + 1
 
@@ -141,24 +143,26 @@ def make_direct(
 
 
 def make_pepper(token: Token, tenant: str) -> None:
-    """The secret under which a tenant's commitments are made. Raises FailureError, KeyWeakError,
-    TokenError.
+    """Make the secret from which a tenant's commitment key comes. Raises FailureError,
+    KeyWeakError, TokenError.
     """
     _make_secret(token, labels.pepper(tenant))
 
 
 def make_authority(token: Token, version: int) -> None:
-    """The key pair of a certificate authority. Raises FailureError, KeyWeakError, TokenError."""
+    """Make the key pair of a certificate authority. Raises FailureError, KeyWeakError,
+    TokenError.
+    """
     _make_pair(token, labels.authority(version), algorithms.ALGORITHM_ES256)
 
 
 def check_value(spki: bytes) -> bytes:
-    """By which a key pair is known again: of its SubjectPublicKeyInfo, DER."""
+    """Returns the check value of a key pair, from its SubjectPublicKeyInfo (DER)."""
     return hashlib.sha256(spki).digest()[:CHECK_LEN]
 
 
 def make_service_keys(token: Token) -> None:
-    """The adapter's own keys: the checkpoint key and the mint's secret. Raises FailureError,
+    """Make the adapter's own keys: the checkpoint key and the mint's secret. Raises FailureError,
     KeyWeakError, TokenError.
     """
     _demand_feature(token, algorithms.ALGORITHM_ED25519)  # C2SP checkpoints are signed with Ed25519
@@ -197,10 +201,10 @@ def unknown_objects(
     tenants: Iterable[str],
     authorities: Iterable[AuthorityRow] = (),
 ) -> list[str]:
-    """Labels of keys in the token that nothing accounts for, destroyed versions included: each one
-    is an incident.
+    """Returns the labels of keys in the token that have no row, and of destroyed versions: each is
+    an incident.
 
-    A retired authority's key may be there: it is worth nothing. Raises TokenError.
+    The key of a retired authority may be there, since nobody trusts it. Raises TokenError.
     """
     known = {labels.LOG, labels.MINT, *(labels.pepper(tenant) for tenant in tenants)}
     known |= {authority.label for authority in authorities}

@@ -1,4 +1,4 @@
-"""From keying material, or a label in the token, to an object that signs."""
+"""Makes objects that sign, from keying material or from a label in the token."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from capsign_adapter.token.interface import KeyMissingError, PinRejectedError, T
 
 
 def token_failure(error: TokenError) -> FailureError:
-    """What a caller is told when the token gave no answer. The label stays out of it: `error` is
-    for the log.
+    """Returns the failure of a token that gave no answer. It does not name the label; `error` goes
+    to the log.
     """
     if isinstance(error, KeyMissingError):
         detail = "The token holds no object for this key; nothing was made in its place."
@@ -67,7 +67,7 @@ class DirectKey:
 
 
 def direct_key(token: Token, label: str, algorithm: algorithms.Algorithm.ValueType) -> DirectKey:
-    """The in-token key pair `label`. Raises TokenError."""
+    """Returns the in-token key pair with this label. Raises TokenError."""
     spki = token.public_key(label)
     return DirectKey(token, label, algorithm, spki, thumbprint(spki))
 
@@ -75,7 +75,8 @@ def direct_key(token: Token, label: str, algorithm: algorithms.Algorithm.ValueTy
 def from_okm(
     algorithm: algorithms.Algorithm.ValueType, okm: bytearray, context_digest: bytes, version: int
 ) -> Subkey:
-    """The subkey of this keying material, 32 bytes, which is wiped before this returns or raises.
+    """Returns the subkey of this keying material, 32 bytes, which is wiped before this returns or
+    raises.
 
     Raises FailureError ALGORITHM_NOT_ALLOWED for an algorithm that is never derived.
     """

@@ -1,1 +1,1 @@
-"""The HSM behind one contract and one thread."""
+"""The HSM: one interface, and the single thread that calls its module."""

@@ -1,6 +1,4 @@
-"""A token whose every missing answer is counted: `capsign.token.errors` moves where the token is
-asked, whoever asks.
-"""
+"""A proxy of the token that counts its errors in the metric `capsign.token.errors`."""
 
 from __future__ import annotations
 
@@ -30,11 +28,11 @@ _FAULTS: tuple[tuple[type[TokenError], str], ...] = (
     (KeyExistsError, "key_exists"),
     (TokenError, "other"),
 )
-"""The label of an error: the first class that fits."""
+"""The metric's label for an error: the first class that matches."""
 
 
 class CountedToken:
-    """Hands everything on to `token`; what it raises is counted and raised again."""
+    """Passes everything on to `token`; counts what it raises and raises it again."""
 
     def __init__(self, token: Token, metrics: Metrics) -> None:
         self._token = token

@@ -1,7 +1,5 @@
-"""What goes into a token and comes out of it, as bytes. Pure.
-
-Tokens speak PKCS#11 (raw R ‖ S, EC points, moduli); everyone else speaks DER. `Algorithm` states
-which of them we promise.
+"""Converts between the encodings of PKCS#11 (raw R ‖ S, EC points, moduli) and those that
+`Algorithm` states for everybody else (DER). Pure.
 """
 
 from __future__ import annotations
@@ -40,9 +38,7 @@ EC_PARAMS: Mapping[Family, bytes] = MappingProxyType(
 
 
 def in_token(algorithm: int) -> InToken:
-    """How an algorithm runs in a token. ValueError for one that does not: the caller did not decide
-    before it asked.
-    """
+    """Returns how an algorithm runs in a token. Raises ValueError for one that does not."""
     row = TABLE.get(algorithm)
     if row is None or row.in_token is None:
         raise ValueError(f"algorithm number {algorithm} does not sign in a token")
@@ -50,8 +46,8 @@ def in_token(algorithm: int) -> InToken:
 
 
 def check_input(algorithm: int, data: bytes) -> InToken:
-    """The row, once `data` has the length that the algorithm takes. A digest cut short must never
-    be signed.
+    """Returns the row of the algorithm. Raises ValueError unless `data` has the length that it
+    takes: a truncated digest must never be signed.
     """
     row = in_token(algorithm)
     if row.input_len and len(data) != row.input_len:
@@ -61,12 +57,12 @@ def check_input(algorithm: int, data: bytes) -> InToken:
 
 
 def digest_info(sha256: bytes) -> bytes:
-    """What CKM_RSA_PKCS pads: RFC 8017, section 9.2."""
+    """Returns the DigestInfo that CKM_RSA_PKCS pads (RFC 8017, section 9.2)."""
     return _SHA256_DIGEST_INFO + sha256
 
 
 def ecdsa_der(raw: bytes) -> bytes:
-    """ECDSA-Sig-Value (RFC 3279, section 2.2.3) from R ‖ S."""
+    """Returns the ECDSA-Sig-Value (RFC 3279, section 2.2.3) of R ‖ S."""
     half, odd = divmod(len(raw), 2)
     if odd or not half:
         raise ValueError("an ECDSA signature must have two halves of equal length")
@@ -80,8 +76,8 @@ def _spki(key: PublicKeyTypes) -> bytes:
 
 
 def _bare_point(point: bytes, length: int) -> bytes:
-    """The point without the OCTET STRING around it: PKCS#11 3.0 section 2.3.3 wants the wrapper,
-    some tokens leave it out.
+    """Returns the point without an OCTET STRING around it, which PKCS#11 3.0 section 2.3.3 demands
+    and some tokens omit.
     """
     if len(point) == length:
         return point
@@ -93,7 +89,7 @@ def _bare_point(point: bytes, length: int) -> bytes:
 
 
 def ec_spki(family: Family, point: bytes) -> bytes:
-    """SubjectPublicKeyInfo of an EC or Edwards key from CKA_EC_POINT."""
+    """Returns the SubjectPublicKeyInfo of an EC or Edwards key from CKA_EC_POINT."""
     try:
         if family is Family.ED25519:
             return _spki(ed25519.Ed25519PublicKey.from_public_bytes(_bare_point(point, 32)))
@@ -105,7 +101,9 @@ def ec_spki(family: Family, point: bytes) -> bytes:
 
 
 def rsa_spki(modulus: bytes, exponent: bytes) -> bytes:
-    """SubjectPublicKeyInfo from CKA_MODULUS and CKA_PUBLIC_EXPONENT, both big-endian."""
+    """Returns the SubjectPublicKeyInfo from CKA_MODULUS and CKA_PUBLIC_EXPONENT, both big-
+    endian.
+    """
     return _spki(
         rsa.RSAPublicNumbers(
             int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")

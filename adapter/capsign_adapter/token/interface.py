@@ -1,8 +1,7 @@
-"""What the adapter asks of a token (HSM), whoever makes it.
+"""The interface of a token (HSM).
 
-Every method may be called from any thread; the implementation runs them one at a time on the
-token's own thread. They block. Keys are named by label. A private or secret key never comes out: no
-method returns one.
+Every method is safe for any thread and blocks; the implementation runs the calls one at a time on
+the token's own thread. Keys are named by label. No method returns a private or secret key.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from capsign_adapter.algorithms.kinds import Feature
 
 
 class TokenError(Exception):
-    """The token gave no answer. It says nothing about whether a key exists: never read it as
+    """The token gave no answer. This says nothing about whether a key exists: never read it as
     absence.
     """
 
@@ -34,14 +33,14 @@ class TokenContestedError(TokenUnavailableError):
 
 
 class PinRejectedError(TokenError):
-    """The token did not accept the PIN. Tried again rarely, and only if it worked before: tokens
-    lock.
+    """The token did not accept the PIN. It is tried again rarely, and only if it worked before,
+    because tokens lock.
     """
 
 
 class KeyMissingError(TokenError):
-    """The token answered, and holds no object of that label. A reason to stop and ask, never to
-    clean up or make a new one.
+    """The token answered that it holds no object with that label. A reason to stop and ask an
+    operator, never to clean up or make a new one.
     """
 
 
@@ -51,8 +50,8 @@ class KeyExistsError(TokenError):
 
 @dataclass(frozen=True, slots=True)
 class KeyAttributes:
-    """PKCS#11 attributes of a private or secret key. A good key is sensitive, not extractable,
-    never was, and local.
+    """PKCS#11 attributes of a private or secret key. It must be sensitive, local, not extractable,
+    and never have been.
     """
 
     label: str
@@ -63,7 +62,7 @@ class KeyAttributes:
     local: bool
 
     def weaknesses(self) -> list[str]:
-        """Which promises this key breaks, in words; empty for a good one."""
+        """Returns in words which of these this key violates; empty if none."""
         found = {
             "is not sensitive": not self.sensitive,
             "is extractable": self.extractable,
@@ -83,30 +82,30 @@ class Token(Protocol):
 
     @property
     def features(self) -> frozenset[Feature]:
-        """What this token can do beyond the least."""
+        """Optional features of this token."""
 
     def hmac(self, label: str, data: bytes) -> bytes:
         """CKM_SHA256_HMAC of data under the generic secret `label`; 32 bytes."""
 
     def hkdf_hmac(self, label: str, info: bytes, data: bytes) -> bytes:
-        """HMAC-SHA256 of data under HKDF-Expand(secret `label`, info, 32), all inside. Needs
-        HKDF_INSIDE.
+        """HMAC-SHA256 of data under HKDF-Expand(secret `label`, info, 32), all in the token. Needs
+        the feature HKDF_INSIDE.
         """
 
     def sign(self, label: str, algorithm: algorithms_pb2.Algorithm.ValueType, data: bytes) -> bytes:
-        """A signature by the private key `label`, in the encoding that `Algorithm` states (ECDSA:
-        DER).
+        """Returns a signature by the private key `label`, in the encoding that `Algorithm` states
+        (ECDSA: DER).
 
         `data` is what the algorithm's row sends upstream: a digest, or the message for Ed25519.
         """
 
     def generate_secret(self, label: str) -> None:
-        """A 32-byte generic secret: sensitive, never extractable, for HMAC (and derivation). Raises
-        KeyExistsError.
+        """Make a 32-byte generic secret: sensitive, never extractable, for HMAC (and derivation).
+        Raises KeyExistsError.
         """
 
     def generate_key_pair(self, label: str, algorithm: algorithms_pb2.Algorithm.ValueType) -> None:
-        """A key pair for that algorithm: P-256, P-384, RSA-3072 or Ed25519. Raises
+        """Make a key pair for that algorithm: P-256, P-384, RSA-3072 or Ed25519. Raises
         KeyExistsError.
         """
 

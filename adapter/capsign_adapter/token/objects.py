@@ -1,8 +1,8 @@
-"""Keys by label: absent only when that is sure, never chosen between, found once and remembered.
-For the token's thread only.
+"""Finds keys by label and caches their handles. For the token's thread only.
 
-A token whose directory has vanished answers a search with "no such object". So absence counts only
-when a fresh login saw nothing, and the token was still there after it.
+A token whose directory has vanished answers a search with "no such object". So a key counts as
+absent only if a fresh login did not find it, and the token was still there afterwards. Two keys
+with one label are an error, never a choice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from capsign_adapter.token.interface import (
 from capsign_adapter.token.session import Kind, Session
 
 EXPANDED_KEPT = 256
-"""Derived keys that stay in the token between calls; session objects, gone with the session."""
+"""Most derived keys kept in the token between calls. They are session objects, and end with the
+session.
+"""
 
 _KEYS = (Kind.SECRET, Kind.PRIVATE)
 
@@ -50,7 +52,7 @@ class Objects:
         return [(kind, key) for kind in kinds for key in self._session.search(kind, label)]
 
     def _look(self, label: str, kinds: Iterable[Kind]) -> list[tuple[Kind, Any]]:
-        """A search whose empty answer is the token's considered word."""
+        """Search so that an empty result is certain; see the module's docstring."""
         found = self._search(label, kinds)
         if not found:
             self._session.renew()
@@ -60,7 +62,9 @@ class Objects:
         return found
 
     def find(self, label: str, *kinds: Kind) -> Any:
-        """The one key of that label and one of those kinds. Raises KeyMissingError."""
+        """Returns the key with that label and one of those kinds. Raises KeyMissingError, and
+        TokenUnavailableError if there are several.
+        """
         known = self._remembered()
         for kind in kinds:
             if (kind, label) in known:
@@ -86,7 +90,9 @@ class Objects:
         return self.find(label, *_KEYS)
 
     def private(self, label: str, family: Family) -> Any:
-        """The private key of that label, which must be of that family."""
+        """Returns the private key with that label, which must be of that family. Raises as
+        `find`.
+        """
         key = self.find(label, Kind.PRIVATE)
         if self.family(label, key) is not family:
             raise KeyMissingError(f"{self._name} holds {label!r}, but it is no {family.value} key")
@@ -98,7 +104,7 @@ class Objects:
         return self._families[label]
 
     def expanded(self, label: str, info: bytes) -> Any:
-        """HKDF-Expand(secret, info, 32): a key inside the token, kept for the next call."""
+        """Returns HKDF-Expand(secret, info, 32) as a key in the token, kept for the next call."""
         root = self.secret(label)
         known = self._expanded.get((label, info))
         if known is not None:
@@ -110,7 +116,7 @@ class Objects:
         return key
 
     def public(self, label: str) -> bytes:
-        """SubjectPublicKeyInfo of the key pair of that label."""
+        """Returns the SubjectPublicKeyInfo of the key pair with that label."""
         private = self.find(label, Kind.PRIVATE)
         family = self.family(label, private)
         if family is None:
@@ -125,8 +131,8 @@ class Objects:
         return self._session.spki(halves[0], family)
 
     def labels(self) -> list[str]:
-        """Labels of all private and secret keys, seen alike in two fresh logins: a token on its way
-        out shows fewer.
+        """Returns the labels of all private and secret keys. Two fresh logins must see the same,
+        since a token that is failing shows fewer.
         """
         listings = []
         for _ in range(2):
@@ -141,8 +147,8 @@ class Objects:
         return listings[0]
 
     def make(self, label: str, maker: Callable[[bytes], None]) -> None:
-        """Lets `maker` make a key with the CKA_ID that it is given, unless the label is taken.
-        Raises KeyExistsError.
+        """Let `maker` make a key with a new CKA_ID, unless the label is taken. Raises
+        KeyExistsError.
         """
         if self._look(label, _KEYS):
             raise KeyExistsError(f"{self._name} holds a key labelled {label!r} already")
@@ -162,7 +168,7 @@ class Objects:
             )
 
     def destroy(self, label: str) -> None:
-        """Destroys a key: the private half first, for an orphaned public key harms nobody."""
+        """Destroy a key: the private half first, since an orphaned public key does no harm."""
         key = self.any_key(label)
         identity = key.id
         for kind in _KEYS:

@@ -16,7 +16,7 @@ from capsign_adapter.token.interface import TokenUnavailableError
 _OS_LOCKING_OK = 2  # CKF_OS_LOCKING_OK: softokn refuses arguments without it
 
 _INITIALIZE, _FINALIZE = 0, 1
-"""Places in CK_FUNCTION_LIST, after the version."""
+"""Indices in CK_FUNCTION_LIST, after the version."""
 
 
 class _Arguments(ctypes.Structure):
@@ -37,9 +37,7 @@ class _FunctionList(ctypes.Structure):
 
 
 class ParameterisedModule:
-    """A module that is brought up with parameters and taken down again. For the token's thread
-    only.
-    """
+    """A module that is initialised with parameters, and finalised. For the token's thread only."""
 
     def __init__(self, path: Path, parameters: str) -> None:
         self._path = path

@@ -15,12 +15,12 @@ PIN_MAX_LEN = 255
 
 
 class PinFileError(TokenUnavailableError):
-    """The PIN file cannot be used as it is: nobody has asked the token yet."""
+    """The PIN file cannot be used. The token was not asked."""
 
 
 def mark_of(path: Path) -> tuple[int, int, int] | None:
-    """What changes when the file is written or replaced; None where there is none. Says nothing
-    about the PIN.
+    """Returns inode, modification time (ns) and size, which change when the file is written or
+    replaced; None if there is no file.
     """
     try:
         seen = path.stat()
@@ -30,12 +30,12 @@ def mark_of(path: Path) -> tuple[int, int, int] | None:
 
 
 def read_pin(path: Path) -> str:
-    """The PIN: the file's one line, without its line end. Raises PinFileError, which names the next
-    step and not the PIN.
+    """Returns the PIN: the file's one line, without its line end. Raises PinFileError, which names
+    the next step and not the PIN.
 
-    The file is held to what `settings.read_secret` demands of every secret: a link is followed only
-    within its own directory, as a mounted Kubernetes Secret has it, because whoever can write
-    elsewhere could put another file there.
+    `settings.read_secret` checks the file as it does every secret. It follows a link only within
+    its own directory, as a mounted Kubernetes Secret has it, because others may be able to replace
+    files elsewhere.
     """
     try:
         content = settings.read_secret(path)

@@ -64,16 +64,16 @@ class Pkcs11Token:
             raise
 
     def _run(self, operation: Callable[[], T]) -> T:
-        """For what may be done twice: it is, on a fresh session, when the first try met a lost
-        one.
+        """Run an operation that may be done twice. It is repeated on a fresh session if the first
+        one was lost.
         """
         return self._thread.run(
             lambda: self._session.attempt(operation, again=True), self._settings.call_timeout_s
         )
 
     def _run_once(self, operation: Callable[[], T]) -> T:
-        """For what must not be done twice. After an error it may have happened: ask
-        `attributes`.
+        """Run an operation that must not be done twice. After an error it may have happened: call
+        `attributes` to find out.
         """
         return self._thread.run(
             lambda: self._session.attempt(operation, again=False), self._settings.generate_timeout_s

@@ -1,6 +1,4 @@
-"""What is particular about the modules we know. Everything else about a token is found out by
-asking it.
-"""
+"""Special properties of known PKCS#11 modules. Everything else is found out by asking the token."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ class Profile:
     environment: Callable[[Path], Mapping[str, str]] | None = None
     parameters: Callable[[Path], str] | None = None
     tells_local: bool = True
-    """Whether CKA_LOCAL of a token object means something."""
+    """Whether the module stores CKA_LOCAL of token objects."""
 
 
 SOFTHSM = Profile("SoftHSM", environment=_softhsm_environment)
@@ -53,7 +51,7 @@ tells generated from imported.
 """
 
 OTHER = Profile("PKCS#11", environment=_no_environment)
-"""Whatever it needs is in the environment already."""
+"""Its configuration is in the environment."""
 
 
 def profile_of(module: Path) -> Profile:

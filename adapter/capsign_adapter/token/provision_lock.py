@@ -1,9 +1,9 @@
-"""Processes on one machine that share a token make keys one at a time.
+"""A lock between processes on one machine that share a token, so that they make keys one at a time.
 
-PKCS#11 has no unique labels and no lock. The PIN file is what those who may make keys have in
-common, so it is what they lock; the kernel drops the lock when its holder dies. Machines that share
-a network HSM are not kept apart by it: they find each other's key after making their own, and
-withdraw (`objects.make`).
+PKCS#11 has no unique labels and no lock. All processes that may make keys can open the PIN file, so
+it is the file that they lock; the kernel drops the lock when its holder dies. Machines that share a
+network HSM are not excluded by it: each finds the other's key after making its own, and destroys
+its own (`objects.make`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PAUSE_S = 0.01
 
 @contextmanager
 def provision_lock(pin_file: Path, seconds: float) -> Iterator[None]:
-    """Hold the lock, waiting at most so long. Raises TokenUnavailableError."""
+    """Hold the lock until the block ends. Waits `seconds` at most. Raises TokenUnavailableError."""
     try:
         # The file that a link in a mounted Secret leads to; `pin.read_pin` refuses links that lead
         # elsewhere.

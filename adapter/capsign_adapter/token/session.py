@@ -1,9 +1,10 @@
-"""The session with a PKCS#11 module, in our words. The only module that imports `pkcs11`; for the
-token's thread only.
+"""The session with a PKCS#11 module. The only module that imports `pkcs11`; for the token's thread
+only.
 
-After any error the session, the login and every object handle are thrown away and the module is
-initialised anew: that costs about a millisecond in SoftHSM, and what a half-lost token answers is
-worth nothing. `generation` counts it, so that whoever keeps objects knows when to forget them.
+After any error the session, the login and all object handles are dropped and the module is
+initialised again, which takes about a millisecond in SoftHSM: the answers of a token that is partly
+lost cannot be trusted. `generation` counts this, so that callers know when their object handles are
+invalid.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ T = TypeVar("T")
 
 FIRST_PATIENCE_S = 1.0
 PATIENCE_S = 0.25
-"""How long an opening is tried. SoftHSM writes the token's file at each login, and while one
-process writes it, others see no token: with four that did nothing but log in, one opening in three
-failed at its first try.
+"""How long opening a session is tried, seconds. SoftHSM writes the token's file at each login, and
+while one process writes it, others see no token: with four that did nothing but log in, one opening
+in three failed at its first try.
 """
 
 REOPEN_PAUSE_S = 0.1
-"""After a failed opening, calls fail at once for this long: a dead HSM must not be asked once for
-every call.
+"""After a failed opening, calls fail at once for this long, seconds, so that a dead HSM is not
+asked once for each call.
 """
 
 _PIN_ERRORS = (
@@ -89,9 +90,7 @@ class Kind(Enum):
 
 
 class Signing(Enum):
-    """How a key signs: mechanism and its parameter. ECDSA gives R ‖ S, RSA_PKCS takes a
-    DigestInfo.
-    """
+    """How a key signs: mechanism and parameter. ECDSA gives R ‖ S, RSA_PKCS takes a DigestInfo."""
 
     HMAC_SHA256 = (Mechanism.SHA256_HMAC, None)
     ECDSA = (Mechanism.ECDSA, None)
@@ -101,8 +100,8 @@ class Signing(Enum):
 
 
 def _mechanism(name: str, value: int) -> Mechanism:
-    """A mechanism that the binding does not list. It insists on a member of its enumeration, so
-    this is one by hand.
+    """Returns a mechanism that the binding does not list, as a hand-made member of its
+    enumeration.
     """
     member = int.__new__(Mechanism, value)
     member._name_ = name
@@ -120,8 +119,8 @@ _NEEDS = {
 
 
 def token_error(error: PKCS11Error, label: str) -> TokenError:
-    """What a caller may know of a module's error: the PIN was refused, or there was no answer.
-    Never "absent".
+    """Returns the token's error for an error of the module: the PIN was refused, or there was no
+    answer. Never "absent".
     """
     kind = type(error).__name__
     if isinstance(error, _PIN_ERRORS):
@@ -146,8 +145,8 @@ def _mapper() -> AttributeMapper:
 
 
 class Session:
-    """The module, the login, and what can be asked of objects. Methods raise PKCS11Error: `attempt`
-    is who catches it.
+    """The module, the login, and operations on objects. Methods raise PKCS11Error, which `attempt`
+    converts.
     """
 
     def __init__(
@@ -185,8 +184,8 @@ class Session:
     # Life
 
     def attempt(self, operation: Callable[[], T], *, again: bool) -> T:
-        """Runs an operation on an open session, and once more on a fresh one where `again` says
-        that this does no harm.
+        """Run an operation on an open session; with `again` once more on a fresh one, if the first
+        failed.
         """
         for more in (again, False):
             try:
@@ -199,13 +198,13 @@ class Session:
         raise AssertionError("unreachable: the second round returns or raises")
 
     def ready(self) -> Any:
-        """The open session, opened if need be."""
+        """Returns the open session; opens one if necessary."""
         if self._session is None:
             self._open()
         return self._session
 
     def renew(self) -> None:
-        """A fresh login in a fresh module: what is seen after it is what the token holds."""
+        """Initialise the module and log in again, so that the token's present content is seen."""
         self.drop()
         self.ready()
 
@@ -238,8 +237,8 @@ class Session:
                 pause *= 2
 
     def _enter(self, pin: str) -> Any:
-        """A new session, logged in. A refused PIN is remembered: `pin_trials` says when it may be
-        tried again, if ever.
+        """Open a session and log in. After a refused PIN `pin_trials` decides when it may be tried
+        again.
         """
         try:
             token = self.locate()
@@ -275,8 +274,8 @@ class Session:
             raise token_error(error, self._settings.label) from error
 
     def locate(self) -> Any:
-        """The token by its label; once seen, also by its serial number, so that no namesake takes
-        its place.
+        """Find the token by its label; after the first time by its serial number too, so that
+        another token with the same label is not used.
         """
         module, label = self._settings.module, self._settings.label
         if self._starter is None:
@@ -305,7 +304,7 @@ class Session:
         return tokens[0]
 
     def drop(self) -> None:
-        """Ends the session and takes the module down, so that it reads its token anew."""
+        """End the session and finalise the module, so that it reads its token again."""
         session, module = self._session, self._starter or self._library
         self._session = self._library = None
         self.generation += 1
@@ -325,10 +324,8 @@ class Session:
     def search(
         self, kind: Kind, label: str | None = None, identity: bytes | None = None
     ) -> list[Any]:
-        """All objects that match. The list drains the iterator: an unfinished search blocks the
-        session.
-
-        An empty list proves nothing: see `Objects`.
+        """Returns all objects that match, as a list, because an unfinished search blocks the
+        session. An empty list does not prove absence: see `Objects`.
         """
         template: dict[Attribute, Any] = {Attribute.CLASS: kind.value}
         if label is not None:
@@ -350,7 +347,9 @@ class Session:
 
     @staticmethod
     def family(key: Any) -> Family | None:
-        """The family of a private or public key; None for one that no algorithm of ours uses."""
+        """Returns the family of a private or public key; None for one that no algorithm of the
+        table uses.
+        """
         if key.key_type is KeyType.RSA:
             return Family.RSA
         if key.key_type is KeyType.EC_EDWARDS:
@@ -364,7 +363,7 @@ class Session:
 
     @staticmethod
     def spki(key: Any, family: Family) -> bytes:
-        """SubjectPublicKeyInfo of a public key object."""
+        """Returns the SubjectPublicKeyInfo of a public key object."""
         if family is Family.RSA:
             return encodings.rsa_spki(key[Attribute.MODULUS], key[Attribute.PUBLIC_EXPONENT])
         return encodings.ec_spki(family, key[Attribute.EC_POINT])
@@ -379,7 +378,9 @@ class Session:
 
     @staticmethod
     def expand(root: Any, info: bytes) -> Any:
-        """HKDF-Expand(root, info, 32) as a session object that signs and never leaves the token."""
+        """Returns HKDF-Expand(root, info, 32) as a session object that signs and never leaves the
+        token.
+        """
         parameters = HkdfParameters(info)
         return root.derive_key(
             KeyType.GENERIC_SECRET,
@@ -391,8 +392,8 @@ class Session:
         )
 
     def make_secret(self, label: str, identity: bytes, *, derives: bool) -> None:
-        """A new generic secret for HMAC, and for derivation where the token has it: nothing else
-        may be done with it.
+        """Make a generic secret for HMAC, and for derivation if the token supports it, and for
+        nothing else.
         """
         self.ready().generate_key(
             KeyType.GENERIC_SECRET,
@@ -407,7 +408,7 @@ class Session:
         )
 
     def make_pair(self, label: str, identity: bytes, family: Family) -> None:
-        """A new key pair that signs; both halves have that label and identity."""
+        """Make a key pair that signs; both halves have that label and CKA_ID."""
         self.ready().generate_keypair(
             _KEY_TYPES[family],
             encodings.RSA_BITS if family is Family.RSA else None,

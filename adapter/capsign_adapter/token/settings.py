@@ -1,5 +1,5 @@
-"""Which token to open. Paths only, so that the configuration can be read and checked where no token
-is.
+"""The settings of a token. They hold paths only, so that they can be read and checked without the
+token.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ class TokenSettings:
     None: as the environment says.
     """
     cautious: bool = False
-    """Whether the PIN is left alone where the token says that one more wrong one locks it: for who
-    only wants to know.
-    """
+    """Whether the PIN is not tried if one more wrong one would lock the token: for checks."""
     call_timeout_s: float = 10.0
     """Longest wait for one call, seconds, including the time in the queue."""
     generate_timeout_s: float = 120.0

@@ -1,8 +1,8 @@
-"""The one thread that may touch a token.
+"""The single thread that calls a token's module.
 
-PKCS#11 modules are initialised for a single thread, while the binding releases the GIL: two threads
-in one module crash it. So callers hand their work over and wait. What waits is bounded, and how
-long it waits is bounded.
+PKCS#11 modules are initialised for one thread, while the binding releases the GIL: two threads in
+one module crash it. So callers pass their calls to this thread and wait. The number of waiting
+calls and their waits are bounded.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 
 class _Call:
-    """One piece of work, and the lock that its caller waits on: a bare lock is the cheapest
-    hand-over that Python has.
+    """One operation, and the lock that its caller waits for: a bare lock is the fastest way to wait
+    in Python.
     """
 
     __slots__ = ("abandoned", "done", "error", "operation", "result")
@@ -34,11 +34,11 @@ class _Call:
 
 
 class TokenThread:
-    """Runs operations one at a time, in the order in which they came."""
+    """Runs operations one at a time, in order of arrival."""
 
     def __init__(self, name: str, *, waiting: int) -> None:
-        """`waiting` bounds the calls in the queue; a burst may pass it by the number of threads
-        that look at the same moment.
+        """`waiting` bounds the calls in the queue; a burst may exceed it by the number of threads
+        that check it at the same moment.
         """
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._waiting = waiting
@@ -47,8 +47,8 @@ class TokenThread:
         self._thread.start()
 
     def run(self, operation: Callable[[], T], timeout_s: float) -> T:
-        """The operation's result or its exception; TokenUnavailableError when it was not done in
-        time.
+        """Run an operation and return its result. Raises its exception, and TokenUnavailableError
+        if it was not done in time.
         """
         # after a fork the thread is not there: never wait for it
         if self._stopped or not self._thread.is_alive():
@@ -72,11 +72,11 @@ class TokenThread:
 
     @property
     def depth(self) -> int:
-        """Calls that wait now."""
+        """How many calls wait now."""
         return self._calls.qsize()
 
     def stop(self, timeout_s: float) -> None:
-        """Ends the thread after what it has begun; what still waits is refused."""
+        """End the thread after the present operation; waiting calls are refused."""
         self._stopped = True
         self._calls.put(None)
         self._thread.join(timeout_s)
