@@ -159,7 +159,7 @@ class Identities:
             servicer = IdentityServicer(self._enrolment, self._authority, self._metrics)
             identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, registrar)
 
-    def door(self, address: str, connections: int) -> EnrolmentServer:
+    def enrolment_server(self, address: str, connections: int) -> EnrolmentServer:
         """The listener for those who have none. Raises RuntimeError if the address cannot be
         taken.
         """

@@ -18,10 +18,10 @@ from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.ending import SPARE_SECONDS, Ending, bound
 from capsign_adapter.front.capacity import connections, demand_memory, raise_descriptors
 from capsign_adapter.identities import Identities
 from capsign_adapter.keys.provision import assert_inventory, unaccounted
+from capsign_adapter.shutdown import SPARE_SECONDS, ShutdownSignal, force_exit_after
 from capsign_adapter.sign import health_checks, policy_in_force
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.policy_in_force import InForce
@@ -55,16 +55,16 @@ class Replica:
         trial: bool = False,
         memory: int | None = None,
     ) -> None:
-        """Everything but `start`. `policy` comes into force in a store that has none; in any other
-        the store's is. `trial`: nothing is changed anywhere, because it will not be
-        started (`--check-config`). `memory`: bytes that the process may take; None: what its
-        control group leaves it.
+        """Does everything but `start`. `policy` comes into force in a store that has none; otherwise
+        the store's version holds. `trial`: change nothing, because the replica will not be started
+        (`--check-config`). `memory`: bytes that the process may use; None: the limit of its control
+        group.
         """
         metrics, _ = telemetry
         self._config = config
         memory = memory_limit() if memory is None else memory
         demand_memory(memory, config.listen.streams, config.listen.message_bytes)
-        room = connections(raise_descriptors(), config.listen.streams)
+        limits = connections(raise_descriptors(), config.listen.streams)
         in_force = policy_in_force.read(store, InForce(0, policy))
         _reconcile(token, store, in_force.policy, metrics)
         # Not before: a store with anything in it is not given the keys of a new deployment.
@@ -77,12 +77,14 @@ class Replica:
         self.identities = Identities(
             config, token, store, self.state.snapshots, metrics, trial=trial
         )
-        self.listeners = Listeners(config, self.state, self.path, self.identities, room, telemetry)
+        self.listeners = Listeners(
+            config, self.state, self.path, self.identities, limits, telemetry
+        )
         replica_health = ReplicaHealth(monotonic_ms, health_checks.fault_of)
         replica_health.add_instant(
             {"descriptors": health_checks.descriptor_check, "identity": self.identities.fault}
         )
-        self._health = self.listeners.health(replica_health, room.health)
+        self._health = self.listeners.health(replica_health, limits.health)
         self._tickers = [
             *upkeep.upkeep(config, self.state, self.listeners, replica_health),
             upkeep.relief(config, self.listeners, self._health, memory),
@@ -110,7 +112,7 @@ class Replica:
     @property
     def enrolment_port(self) -> int:
         """Port of the enrolment listener; 0: there is none."""
-        return self.listeners.door.port if self.listeners.door is not None else 0
+        return self.listeners.enrolment.port if self.listeners.enrolment is not None else 0
 
     @property
     def admin_port(self) -> int:
@@ -124,7 +126,7 @@ class Replica:
 
     def start(self) -> None:
         """Enter this replica into the store, listen, then report ready."""
-        runtime.settle()
+        runtime.freeze_heap()
         sys.setswitchinterval(SWITCH_SECONDS)
         self.state.catch_up.join()
         self.listeners.start()
@@ -166,8 +168,8 @@ def _reconcile(token: Token, store: Store, policy: Policy, metrics: Metrics) -> 
 
 def run_until_signalled(replica: Replica) -> None:
     """Serve until SIGTERM or SIGINT."""
-    ending = Ending()
+    shutdown = ShutdownSignal()
     replica.start()
-    ending.wait()
-    bound(replica.drain_seconds + SPARE_SECONDS)
+    shutdown.wait()
+    force_exit_after(replica.drain_seconds + SPARE_SECONDS)
     replica.stop()

@@ -137,7 +137,7 @@ class Agent:
         await self.servers.start(self.handles.sockets)
         await self.health.start()
         self._start_telemetry()
-        runtime.settle()
+        runtime.freeze_heap()
         sockets, targets = len(self._config.sockets), len(self._config.upstream.targets)
         logs.event("agent.serving", sockets=sockets, targets=targets)
         await self._stopping.wait()

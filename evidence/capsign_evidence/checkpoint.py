@@ -21,8 +21,8 @@ MAX_ORIGIN_LEN = 255
 
 @dataclass(frozen=True, slots=True)
 class TreeHead:
-    """What a checkpoint says: which log, how many leaves, which root. Extension lines are read and
-    never written.
+    """The content of a checkpoint: the log's origin, number of leaves and root. Extension lines are
+    accepted and never written.
     """
 
     origin: str
@@ -50,9 +50,7 @@ class TreeHead:
 
     @classmethod
     def parse(cls, text: str) -> TreeHead:
-        """What the text of a verified note says. Raises NoteError unless it is the one spelling of
-        it.
-        """
+        """Parses the text of a verified note. Raises NoteError unless it is in canonical form."""
         lines = text.split("\n")
         if len(lines) < 4 or lines.pop():
             raise NoteError("a checkpoint has three lines or more")
@@ -73,10 +71,10 @@ def sign_checkpoint(
 
 
 def open_checkpoint(note: bytes, key: VerifierKey) -> TreeHead:
-    """What a checkpoint says, once the log's key is seen to have signed it and its origin to be the
-    key's name.
+    """Returns the content of a checkpoint, if the log's key signed it and its origin is the key's
+    name.
 
-    Raises NoteError. Lines of witnesses are allowed and not judged.
+    Raises NoteError. Lines of witnesses are allowed and not verified.
     """
     head = TreeHead.parse(open_note(note, (key,)).text)
     if head.origin != key.name:

@@ -161,7 +161,7 @@ PROPOSAL_ACTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SigningLeaf:
-    """What the entries of one group have in common: under what it was decided.
+    """The fields that all entries of one group have in common.
 
     `workload` is the SPIFFE ID of the peer, `cert_key_hash` SHA-256 of its certificate's
     SubjectPublicKeyInfo. `algorithm` and `custody` are numbers of the enums. A refusal or a
@@ -228,8 +228,8 @@ _NEVER = bytes((VERSION, Kind.NEVER))
 
 @dataclass(frozen=True, slots=True)
 class PreparedLeaf:
-    """The shared part of a group's entries, encoded. `complete` says that nothing in it is left
-    open, as a signature needs.
+    """The shared part of a group's entries, encoded. `complete`: no field is empty, which a
+    signature requires.
     """
 
     shared: bytes
@@ -238,8 +238,8 @@ class PreparedLeaf:
     def signed(
         self, time_ms: int, intent_id: bytes, commitment: bytes, signature_hash: bytes
     ) -> bytes:
-        """The entry of a signature. `signature_hash` is SHA-256 of its bytes, so that a receipt
-        ties to them.
+        """Returns the entry of a signature. `signature_hash` is SHA-256 of its bytes, which binds a
+        receipt to them.
         """
         if (
             len(intent_id) != INTENT_LEN
@@ -268,7 +268,7 @@ class PreparedLeaf:
         commitment: bytes,
         reason: failures_pb2.Reason.ValueType,
     ) -> bytes:
-        """The entry of a refusal. `commitment` is empty where it was refused before one was
+        """Returns the entry of a refusal. `commitment` is empty if it was refused before one was
         made.
         """
         return b"".join(
@@ -283,7 +283,7 @@ class PreparedLeaf:
         )
 
     def never(self, time_ms: int, intent_id: bytes) -> bytes:
-        """The entry of an intent that was closed without having happened."""
+        """Returns the entry of an intent that was closed and never happened."""
         return b"".join(
             (
                 _NEVER,
@@ -448,8 +448,8 @@ def identity_refused(
 ) -> bytes:
     """The entry of a certificate that was refused. What had not been proven by then is empty.
 
-    `workload` is given only if policy names it: nobody writes a name of their own into the log by
-    asking (I9).
+    `workload` is stated only if policy names it, so that callers cannot write names of their own
+    into the log (I9).
     """
     return b"".join(
         (
@@ -463,7 +463,7 @@ def identity_refused(
 
 
 def head(kind: Kind, time_ms: int, policy_digest: bytes) -> bytes:
-    """What every entry begins with, 42 bytes."""
+    """Returns the first 42 bytes of an entry, which all kinds share."""
     return struct.pack(">BBQ", VERSION, kind, time_ms) + fixed(
         "policy_digest", policy_digest, HASH_LEN
     )

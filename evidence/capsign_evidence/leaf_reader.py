@@ -1,8 +1,8 @@
-"""Reads log entries back: strictly, because a verifier that takes two spellings of one fact can be
-told two stories.
+"""Decodes log entries, and accepts only their canonical encoding: otherwise two different byte
+strings could state the same fact.
 
-What is read is encoded again and must give the same bytes, so the writer in `leaf.py` is the only
-definition of the format.
+A decoded entry is encoded again and must give the same bytes, so the writer in `leaf.py` is the
+only definition of the format.
 """
 
 from __future__ import annotations
@@ -246,11 +246,11 @@ Entry = (
 
 
 def decode(entry: bytes) -> Entry:
-    """The entry that these bytes are. Raises LeafError unless they are exactly what `leaf.py`
+    """Returns the decoded entry. Raises LeafError unless the bytes are exactly what `leaf.py`
     writes for it.
 
-    An act, reason or algorithm that this program does not know is refused too: read a log with a
-    program as new as its writer.
+    Unknown acts, reasons and algorithms are errors too: a log must be read with a program at least
+    as new as its writer.
     """
     if len(entry) > leaf.MAX_ENTRY_LEN:
         raise LeafError(f"an entry has at most {leaf.MAX_ENTRY_LEN} bytes, this has {len(entry)}")
@@ -271,8 +271,8 @@ def decode(entry: bytes) -> Entry:
 
 
 def describe(entry: Entry) -> dict[str, Any]:
-    """The entry for people and JSON: bytes as hexadecimal, enumerations by name, what is empty left
-    out.
+    """Returns the entry for people and JSON: bytes as hexadecimal, enumerations by name, empty
+    fields left out.
     """
     plain: dict[str, Any] = {"kind": entry.kind.name.lower().replace("_", "-")}
     for field in fields(entry):
@@ -309,8 +309,8 @@ def describe(entry: Entry) -> dict[str, Any]:
 
 
 class _Cursor:
-    """Takes fields off the front of an entry. What is left at the end shows when the entry is
-    encoded again.
+    """Reads the fields of an entry in order. Bytes left over are detected when the entry is encoded
+    again.
     """
 
     def __init__(self, data: bytes) -> None:

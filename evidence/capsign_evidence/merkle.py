@@ -1,9 +1,9 @@
-"""RFC 6962 section 2.1 tree hashing, and the right edge of a growing tree small enough for a
+"""Tree hashing of RFC 6962 section 2.1, and the frontier of a growing tree, which fits into a
 database row.
 
-A tree of n leaves splits into complete subtrees, one for each bit set in n, largest first. Their
-roots are all that appending needs: the `Frontier`. It grows level by level over a whole batch,
-which costs one hash for each leaf and little else.
+A tree of n leaves splits into complete subtrees, one for each bit set in n, largest first.
+Appending needs only their roots: the `Frontier`. A batch is appended level by level, which costs
+about one hash for each leaf.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """C2SP signed-note with Ed25519 (signature type 0x01): text, an empty line, signature lines.
 
-The text means nothing until `open_note` has returned it. Lines of keys that are not known here are
-left alone, so that witnesses' cosignatures and the keys of a rotation can stand beside ours.
+The text must not be trusted until `open_note` has returned it. Signature lines of unknown keys are
+ignored, so that cosignatures of witnesses and keys of a rotation can be added.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ def sign_note(text: str, key: VerifierKey, sign: Callable[[bytes], bytes]) -> by
     """A note with one signature. `sign` makes the raw Ed25519 signature (64 bytes) of the private
     half of `key`.
 
-    The signature is checked before the note is handed out: a token that answers with another key's
-    signature, or a faulty one, must not put it into the world.
+    The signature is verified before the note is returned, so that a token that signs wrongly, or
+    with another key, cannot publish it.
     """
     data = _check_text(text).encode()
     signature = sign(data)
@@ -148,7 +148,8 @@ def parse_note(data: bytes) -> Note:
 def open_note(data: bytes, keys: Iterable[VerifierKey]) -> Note:
     """The parts of a note that at least one of these keys signed. Raises NoteError.
 
-    A bad signature under a known key spoils the whole note, whatever else is on it.
+    A wrong signature by a known key makes the whole note invalid, whatever other signatures it
+    has.
     """
     note = parse_note(data)
     known = {(key.name, key.key_id): key for key in keys}

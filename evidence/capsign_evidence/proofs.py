@@ -1,5 +1,5 @@
-"""Inclusion and consistency proofs of RFC 6962 section 2.1, made from stored tiles and checked
-without them.
+"""Makes inclusion and consistency proofs (RFC 6962 section 2.1) from stored tiles, and verifies
+them without.
 
 Making one reads each tile it needs once, at most two for every tile level: the one above the leaf
 and the one at the right edge. Only hashes of complete subtrees are stored; what lies between the
@@ -31,8 +31,8 @@ MAX_PROOF_HASHES = 64
 
 
 class ProofError(ValueError):
-    """A proof does not show what it claims. Keep both checkpoints and the proof: it is evidence
-    against the log.
+    """A proof does not verify. Keep both checkpoints and the proof: they are evidence against the
+    log.
     """
 
 

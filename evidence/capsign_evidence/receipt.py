@@ -98,7 +98,7 @@ def make_receipt(index: int, proof: Sequence[bytes], checkpoint: bytes) -> bytes
 
 
 def verify_receipt(data: bytes, entry: bytes, key: VerifierKey) -> tuple[int, TreeHead]:
-    """The index of the entry and the tree that holds it.
+    """Returns the index of the entry and the tree that holds it.
 
     1 the receipt is well formed; 2 the log's key signed its checkpoint; 3 the proof leads from the
     entry to that root. Raises ReceiptError, NoteError or ProofError accordingly.
@@ -112,8 +112,8 @@ def verify_receipt(data: bytes, entry: bytes, key: VerifierKey) -> tuple[int, Tr
 def verify_signature_receipt(
     data: bytes, entry: bytes, signature: bytes, key: VerifierKey
 ) -> Signed:
-    """What the log says of a signature: as `verify_receipt`, and the entry is the record of exactly
-    these signature bytes.
+    """Returns the log's record of a signature: as `verify_receipt`, and the entry must be the
+    record of exactly these signature bytes.
 
     It does not verify the signature itself: that takes the public key and the message. Raises
     LeafError too.

@@ -1,4 +1,4 @@
-"""C2SP tlog-tiles: the log as files that never change, for whoever exports or mirrors it."""
+"""C2SP tlog-tiles: the log as immutable files, for export and mirrors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _partial(width: int) -> str:
 
 
 def width_at(level: int, index: int, size: int) -> int:
-    """How many hashes a tile has in a tree of `size` leaves, 0 to 256."""
+    """Returns how many hashes a tile has in a tree of `size` leaves, 0 to 256."""
     return max(0, min(TILE_WIDTH, (size >> (TILE_HEIGHT * level)) - index * TILE_WIDTH))
 
 

@@ -56,7 +56,7 @@ class Listeners:
         state: State,
         path: SigningPath,
         identities: Identities,
-        room: Connections,
+        limits: Connections,
         telemetry: tuple[Metrics, Tracer],
     ) -> None:
         """Raises SettingsError that names the key of an address that cannot be listened on."""
@@ -76,7 +76,8 @@ class Listeners:
             state.store, state.token, state.keyring, state.snapshots, state.catch_up
         )
         self.workloads = grpc.server(
-            Threads(listen.streams, "call"), options=server_options(room.main, listen.message_bytes)
+            Threads(listen.streams, "call"),
+            options=server_options(limits.main, listen.message_bytes),
         )
         self._register()
         credentials = identities.credentials(demand_certificate=True)
@@ -85,8 +86,10 @@ class Listeners:
             listen.address,
             lambda at: self.workloads.add_secure_port(at, credentials),
         )
-        self.admin = self._admin_server(room.admin) if listen.admin_address else None
-        self.door = self._enrolment_server(room.enrolment) if listen.enrolment_address else None
+        self.admin = self._admin_server(limits.admin) if listen.admin_address else None
+        self.enrolment = (
+            self._enrolment_server(limits.enrolment) if listen.enrolment_address else None
+        )
 
     def health(self, replica_health: ReplicaHealth, most: int) -> Health:
         """The listener for probes: it answers by what `replica_health` has seen."""
@@ -102,13 +105,13 @@ class Listeners:
         self.workloads.start()
         if self.admin is not None:
             self.admin.start()
-        if self.door is not None:
-            self.door.start()
+        if self.enrolment is not None:
+            self.enrolment.start()
 
     def stop(self, drain_seconds: float) -> bool:
         """Take nothing new and wait for what is in flight; whether all of it ended in time."""
-        if self.door is not None:
-            self.door.stop(1.0)
+        if self.enrolment is not None:
+            self.enrolment.stop(1.0)
         ended = self.workloads.stop(grace=1.0).wait(timeout=drain_seconds)
         if self.admin is not None:
             # last: a stopping adapter too may have to be told
@@ -183,7 +186,7 @@ class Listeners:
         return _bind(
             "listen.enrolment_address",
             self._config.listen.enrolment_address,
-            lambda at: self._identities.door(at, most),
+            lambda at: self._identities.enrolment_server(at, most),
         )
 
 

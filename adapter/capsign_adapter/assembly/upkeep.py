@@ -78,7 +78,7 @@ def due_proposals(listeners: Listeners, metrics: Metrics) -> Ticker:
 def relief(config: Config, listeners: Listeners, health: Health, memory: int | None) -> Ticker:
     """Returns the ticker that cancels waiting calls when memory runs short."""
     waiting = [listeners.peer_quota.deadlines, health.deadlines]
-    waiting += [listeners.door.quota.deadlines] if listeners.door is not None else []
+    waiting += [listeners.enrolment.quota.deadlines] if listeners.enrolment is not None else []
     people = [listeners.admin.quota.deadlines] if listeners.admin is not None else []
     listen = config.listen
     pressure = MemoryPressure(memory_budget(memory, listen.streams, listen.message_bytes))

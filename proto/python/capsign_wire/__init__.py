@@ -1,6 +1,8 @@
-"""What both ends of a capsign connection agree on: messages, bounds, algorithms, reasons and
+"""The contract between the processes of capsign: messages, bounds, algorithms, reasons and
 identifiers.
 """
 
 __version__ = "0.1.0"
-"""Of all distributions: the only place where it stands. Literals elsewhere are compared with it."""
+"""The version of all distributions. It is stated only here; literals elsewhere are compared with
+it.
+"""

@@ -1,8 +1,8 @@
-"""host:port as people write it, read in one way by every process. Pure.
+"""Parses host:port in the same way for every process. Pure.
 
-gRPC takes much that nobody means: `host` listens on 443, `host:99999` on another port, `unix:7443`
-is a file. Here a host is an IPv4 address, an IPv6 address in brackets (with IPv4 in its last part,
-or a zone, if need be), or a DNS name, and has a port.
+gRPC accepts much that nobody intends: `host` listens on 443, `host:99999` on another port,
+`unix:7443` is a file. Here a host is an IPv4 address, an IPv6 address in brackets (with IPv4 in its
+last part, or a zone, if need be), or a DNS name, and has a port.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Address:
 
 
 def target(text: str) -> Address:
-    """Where to connect to. Raises ValueError, the end of a sentence that begins with the key or the
-    option.
+    """Parses an address to connect to. Raises ValueError, whose text is the end of a sentence that
+    begins with the key or the option.
     """
     found = _read(text)
     if not found.host:
@@ -65,8 +65,9 @@ def target(text: str) -> Address:
 
 
 def listener(text: str) -> Address:
-    """Where to listen. No host, or `*`, is every address. Port 0 is any free one, and is taken on
-    the loopback only: elsewhere nobody would find it. Raises ValueError as `target` does.
+    """Parses an address to listen on. No host, or `*`, is every address. Port 0 is any free one,
+    and is accepted on the loopback only: elsewhere nobody would find it. Raises ValueError as
+    `target` does.
     """
     found = _read(text)
     if not found.port and not _is_loopback(found.host):
@@ -77,8 +78,8 @@ def listener(text: str) -> Address:
 
 
 def https(url: str) -> Address:
-    """The server in an https URL without a path; port 443 if none is given. Raises ValueError as
-    `target` does.
+    """Parses the server of an https URL without a path; port 443 if none is given. Raises
+    ValueError as `target` does.
     """
     found = _HTTPS.fullmatch(url)
     if found is None:
@@ -109,9 +110,9 @@ def _read(text: str) -> Address:
 
 
 def _ipv6(text: str) -> str:
-    """In the one spelling of inet_ntop(3): gRPC holds this text against the addresses in a
-    certificate, so `fd00:0::1` would not be the server whose certificate names fd00::1. A URI's
-    `%25eth0` is `%eth0`.
+    """Returns the spelling of inet_ntop(3): gRPC compares this text with the addresses in a
+    certificate, so `fd00:0::1` would not match a certificate for fd00::1. A URI's `%25eth0` is
+    `%eth0`.
     """
     number, percent, zone = text.partition("%")
     zone = zone.removeprefix("25") if len(zone) > 2 else zone
@@ -148,5 +149,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _quoted(address: Address) -> str:
-    """In the brackets of a target `%` begins a byte, so that of a zone is encoded."""
+    """Returns the address for the brackets of a target, in which the `%` of a zone must be
+    encoded.
+    """
     return quote(str(address), safe="[]:")

@@ -17,9 +17,9 @@ class Backoff:
     most_s: float
 
     def delay_s(self, failures: int, spread: float | None = None) -> float:
-        """Seconds to wait after so many failures in a row; 0.0 after none.
+        """Returns the seconds to wait after this many failures in a row; 0.0 after none.
 
-        `spread` from 0 to 1 stands in for chance: 0 gives half of the delay, 1 the whole.
+        `spread` is a random number from 0 to 1: 0 gives half of the delay, 1 the whole.
         """
         if failures < 1:
             return 0.0

@@ -22,13 +22,13 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest gRPC request either side accepts, bytes."""
 
 MARGIN_BYTES = 256 * 1024
-"""How far above our own bound gRPC takes a request, bytes, so that it is refused in our words.
+"""How far above our own bound gRPC accepts a request, bytes, so that it can be refused with a typed
+failure.
 """
 
 ADAPTER_REQUEST_BYTES = 256 * 1024
-"""Largest request that every adapter takes, bytes: it may have to hold one for each of its places
-before
-it has looked at any. Agents cut what they send to this.
+"""Largest request that every adapter accepts, bytes: it may have to hold one for each call that it
+serves before it has checked any. Agents split what they send accordingly.
 """
 
 MAX_ANSWER_BYTES = 5 * MAX_MESSAGE_BYTES
@@ -40,7 +40,7 @@ MAX_BATCH_ITEMS = 1024
 """Most items in one signing batch, over all its groups."""
 
 MANY = 64
-"""Items from which on they are checked by fields."""
+"""Number of items from which they are checked field by field, see `_columns`."""
 
 _FORMATS: dict[int, tuple[re.Pattern[str], str]] = {
     bounds_pb2.FORMAT_UNSPECIFIED: (re.compile(r"[\x20-\x7e]*"), "printable ASCII"),
@@ -63,15 +63,15 @@ Check = Callable[[Any], None]
 
 
 def taken_bytes(most: int) -> int:
-    """The largest request that gRPC is to take where `most` is ours, bytes: twice that, or
-    `MARGIN_BYTES` more. What is above even this gRPC refuses in its own words, unread.
+    """Returns the largest request that gRPC accepts where our bound is `most`, bytes: twice that,
+    or `MARGIN_BYTES` more. gRPC refuses larger ones itself, unread and without a typed failure.
     """
     return most + min(most, MARGIN_BYTES)
 
 
 class _BoundError(Exception):
-    """A broken bound on its way up: each level puts its part in front of the path, so that what is
-    good costs no path.
+    """A broken bound. Each level of the message adds its part to the path as the exception passes
+    it, so that valid messages need no paths.
     """
 
     def __init__(self, reason: failures_pb2.Reason.ValueType, text: str) -> None:
@@ -90,8 +90,8 @@ class _BoundError(Exception):
 
 
 class Unparsed:
-    """Stands in for a request that is no message of its type, or a large one that broke a bound;
-    see `lenient`.
+    """Stands for a request that could not be parsed, or a large one that broke a bound; see
+    `lenient`.
     """
 
     def __init__(self, failure: failures_pb2.Failure, number: int = 0) -> None:
@@ -100,7 +100,9 @@ class Unparsed:
         """Its `call_id` or `batch_id`, where it has one that could be read."""
 
     def failure(self) -> FailureError:
-        """Why. A new one each time: an exception that is raised twice grows."""
+        """Returns why, as a new exception each time: the traceback of one that is raised twice
+        grows.
+        """
         return FailureError.from_item(self._failure)
 
 
@@ -119,9 +121,9 @@ def check(message: Message | Unparsed) -> None:
 def parse(
     kind: type[Message], data: bytes, before_check: Callable[[Any], None] = lambda _: None
 ) -> Any:
-    """Parse and check bytes that came inside another message. To parse costs little beside looking
-    at each field: `before_check` may count what there is, and what it raises passes. Raises
-    FailureError INPUT_MALFORMED or INPUT_TOO_LARGE.
+    """Parse and check bytes that came inside another message. Parsing is cheap compared with
+    checking each field, so `before_check` gets the parsed message first and may charge for it; what
+    it raises is passed on. Raises FailureError INPUT_MALFORMED or INPUT_TOO_LARGE.
     """
     try:
         message = kind.FromString(data)
@@ -233,9 +235,8 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
 
 
 def _columns(descriptor: Any) -> Callable[[Sequence[Any]], bool] | None:
-    """Whether many messages are within their bounds, field by field: each value that occurs is held
-    against its rule once, however often it does. A tenth of the work for records that are alike.
-    None for messages that have other fields than plain ones.
+    """Returns a function that checks many messages field by field, each distinct value once. That
+    is a tenth of the work for similar records. None for messages with other than plain fields.
     """
     rules: list[tuple[Callable[[Any], Any], Check]] = []
     for field in descriptor.fields:

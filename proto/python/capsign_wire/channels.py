@@ -1,9 +1,8 @@
-"""Every gRPC channel of ours is made here, and none of them goes through a proxy.
+"""Makes all gRPC channels of capsign, none of which uses a proxy.
 
-gRPC reads `http_proxy`, `https_proxy` and `grpc_proxy` by itself. Such a variable is meant for the
-way to the web. Set for a whole node or shell, it would cut a pod off from its adapter and a
-responder from `revoke`. A test reads the sources: no other module makes a channel
-(docs/decisions/0026).
+gRPC itself reads `http_proxy`, `https_proxy` and `grpc_proxy`. Such a variable is meant for access
+to the web. Set for a whole node or shell, it would cut a pod off from its adapter and a responder
+from `revoke`. A test checks that no other module makes a channel (docs/decisions/0026).
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ NO_PROXY: tuple[tuple[str, Any], ...] = (("grpc.enable_http_proxy", 0),)
 
 
 def insecure(target: str, options: Options = ()) -> grpc.Channel:
-    """For a Unix socket, or a health address on the loopback."""
+    """Returns a channel without TLS, for a Unix socket or a health address on the loopback."""
     return grpc.insecure_channel(target, [*options, *NO_PROXY])
 
 
 def secure(
     target: str, credentials: grpc.ChannelCredentials, options: Options = ()
 ) -> grpc.Channel:
-    """Over TLS."""
+    """Returns a channel with TLS."""
     return grpc.secure_channel(target, credentials, [*options, *NO_PROXY])
 
 

@@ -1,5 +1,5 @@
-"""What a handle lets a context be. The agent asks this first, so that what must be refused never
-leaves the pod; the adapter decides it again from the handle and the policy.
+"""Which contexts a handle allows. The agent checks this first, so that a request that must be
+refused never leaves the pod; the adapter decides it again from the handle and the policy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class ProtocolRule:
 
 
 def choose(rules: Sequence[ProtocolRule], asked: signing_pb2.ContextSuffix) -> tuple[str, str, str]:
-    """Protocol, role and version: what the caller chose among what is allowed, or what is pinned.
+    """Returns protocol, role and version: what the caller chose among the allowed values, or the
+    pinned one.
 
     Raises FailureError CONTEXT_NOT_ALLOWED.
     """

@@ -1,4 +1,4 @@
-"""Failures as values: a reason, what is true after it, and a sentence for a person.
+"""Typed failures: a reason, an outcome, and a sentence for a person.
 
 Inside a process a failure is a `FailureError`. On the wire it is either the `Failure` of one item
 or, for a whole RPC, a `google.rpc.Status` with `ErrorInfo` (and `BadRequest`, `RetryInfo` where
@@ -52,11 +52,11 @@ REASONS: Mapping[int, ReasonRow] = _read()
 
 
 class FailureError(Exception):
-    """A call that did not give what was asked.
+    """A call that failed.
 
     `reason` says why, `outcome` what is true now (refused, unknown or unavailable: three different
-    things), `detail` is the sentence for a person. None of them ever repeats what the caller sent
-    as message, digest or token.
+    things), `detail` is a sentence for a person. None of them ever repeats a message, digest or
+    token of the caller.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class FailureError(Exception):
         return self.row.outcome
 
     def to_item(self) -> pb.Failure:
-        """The failure of one item of a batch."""
+        """Returns the failure of one item of a batch."""
         return pb.Failure(
             reason=self.reason,
             message=self.detail,
@@ -88,7 +88,7 @@ class FailureError(Exception):
         )
 
     def to_status(self) -> status_pb2.Status:
-        """The failure of a whole RPC."""
+        """Returns the failure of a whole RPC."""
         details: list[any_pb2.Any] = []
         parts: list[Any] = [error_details_pb2.ErrorInfo(reason=self.row.name, domain=DOMAIN)]
         if self.field:
@@ -109,9 +109,7 @@ class FailureError(Exception):
 
     @classmethod
     def from_item(cls, failure: pb.Failure) -> FailureError:
-        """The error that a batch item's failure stands for. A reason this side does not know counts
-        as INTERNAL.
-        """
+        """Returns the error for a batch item's failure. An unknown reason becomes INTERNAL."""
         reason = failure.reason if failure.reason in REASONS else pb.REASON_INTERNAL
         error = cls(reason, field=failure.field, retry_after_ms=failure.retry_after_ms)
         error.detail = failure.message or error.detail
@@ -120,8 +118,8 @@ class FailureError(Exception):
 
     @classmethod
     def from_rpc(cls, error: grpc.RpcError) -> FailureError | None:
-        """The error that a failed RPC stands for; None if the peer did not say it in our terms
-        (gRPC itself failed).
+        """Returns the error for a failed RPC; None if the peer sent no typed failure (gRPC itself
+        failed).
         """
         for key, value in _trailers(error):
             if key == DETAILS_TRAILER:
@@ -171,7 +169,7 @@ class RpcStatus(grpc.Status):
 
 
 def abort(context: grpc.ServicerContext, error: FailureError) -> NoReturn:
-    """End a synchronous RPC with this failure. It raises; let the exception pass."""
+    """End a synchronous RPC with this failure. It raises an exception, which must not be caught."""
     status = RpcStatus(error)
     context.set_trailing_metadata(status.trailing_metadata)
     context.abort(status.code, status.details)

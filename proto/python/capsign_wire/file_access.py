@@ -1,8 +1,8 @@
-"""Who can read a file, from its mode and its access control list. Pure.
+"""Decides who can access a file, from its mode and its access control list. Pure.
 
-Where a file has a list, the group's bits of its mode are only the most that the list can give to
-anybody: systemd's LoadCredential gives a service its key as root's file of mode 0440, with a list
-that names the service's user and nobody else.
+If a file has a list, the group bits of its mode are the mask of the list and not the rights of the
+group: systemd's LoadCredential gives a service its key as root's file of mode 0440, with a list
+that names only the service's user.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _READ, _WRITE = 4, 2
 def strangers(
     mode: int, acl: bytes, *, uid: int, allowed_groups: frozenset[int], gid: int
 ) -> Iterator[str]:
-    """Who may do something with a file beside its owner, root, the user `uid`, and those of
-    `allowed_groups` who read it.
+    """Returns who may access a file, other than its owner, root, the user `uid`, and readers in
+    `allowed_groups`.
 
     `mode` and `gid` are the file's; `acl` is its list as the kernel gives it, empty for none.
     Raises ValueError for a list that cannot be read.

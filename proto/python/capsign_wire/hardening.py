@@ -1,10 +1,10 @@
-"""What every process of ours does first, before it reads a setting or a secret: nobody of the same
-user reads its memory.
+"""Hardening of a process, before it reads a setting or a secret: other processes of the same user
+cannot read its memory.
 
 Without it a process of the same uid (a neighbour in the container, a shell that somebody got) reads
 PINs, keys and handles from /proc/PID/mem, attaches with ptrace, takes descriptors over, or makes
-the process dump a core. A child that is started, spawned workers included, begins as the kernel
-makes it and has to do this itself: `execve` takes it back.
+the process dump a core. `execve` resets this, so each child process, spawned workers included, must
+do it itself.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 3, 4, 38
 
 
 def harden(*, traced: bool = False) -> None:
-    """No core file, no memory and no descriptor for others of this user, no new privileges.
+    """Disable core files, access to memory and descriptors by other processes of this user, and new
+    privileges.
 
-    Ends the process with exit code 2 where Linux refuses, and, unless `traced` is allowed, where
-    somebody attached while it was being loaded: what follows would hold secrets that others can
-    read.
+    Ends the process with exit code 2 if Linux refuses, and, unless `traced` is allowed, if a tracer
+    attached while it was being loaded: it could read the secrets that are loaded next.
     """
     with contextlib.suppress(ValueError, OSError):  # a limit that is lower already
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -49,7 +49,9 @@ def harden(*, traced: bool = False) -> None:
 
 
 def _tracer() -> int:
-    """Who has attached to this process; 0: nobody. From now on nobody can."""
+    """Returns the pid of the tracer of this process; 0 if there is none. From now on none can
+    attach.
+    """
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - no import more than it needs
             return next((int(line.split()[1]) for line in file if line.startswith("TracerPid:")), 0)

@@ -1,13 +1,12 @@
-"""HTTPS to the Kubernetes API with the token of this pod: what adapter and injector promise of it,
-once.
+"""A client of the Kubernetes API with the token of this pod, shared by adapter and injector.
 
-Who gets the token: a server that the cluster's authority vouches for, by TLS 1.3, directly. No
-proxy of the environment is asked and no redirect followed. The kubelet replaces token and authority
-while we run, so each request is made with what is in their files then. An answer has a bound on its
+The token is sent only to a server with a certificate of the cluster's authority, over TLS 1.3,
+directly: no proxy of the environment is used and no redirect is followed. The kubelet replaces
+token and authority files, so each request reads them. An answer has a bound on its
 size, and on its time however its bytes trickle (decision 35).
 
-A connection is kept for the next request. Requests are such that sending one twice does no harm, so
-one that finds its kept connection closed is sent again on a new one.
+A connection is kept for the next request. Sending a request twice must do no harm: one that finds
+its connection closed is sent again on a new one.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import Any
 from capsign_wire import addresses, pem, tls_trust
 
 MAX_ANSWER_BYTES = 2 * 1024 * 1024
-"""Largest answer taken; no object in etcd is larger."""
+"""Largest answer accepted, bytes; no object in etcd is larger."""
 
 MAX_TOKEN_BYTES = 16 * 1024
 
@@ -35,13 +34,13 @@ _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 2.1
 
 
 class NoAnswerError(Exception):
-    """There is no answer. The text is a short fixed name of the cause: never what was sent or
-    received.
+    """There is no answer. The text is a short fixed name of the cause, and repeats nothing that was
+    sent or received.
     """
 
 
 class CredentialError(NoAnswerError):
-    """There was no request: the token or the authority cannot be had from the file at `path`."""
+    """No request was made: token or authority cannot be read from the file at `path`."""
 
     def __init__(self, what: str, path: Path) -> None:
         self.path = path
@@ -60,7 +59,7 @@ class Answer:
 
 
 class KubernetesApi:
-    """Asks the API server. Any thread may call any method."""
+    """Sends requests to the API server. Safe for any thread."""
 
     def __init__(
         self,
@@ -85,13 +84,13 @@ class KubernetesApi:
         self._ca_stamp: tuple[int, int, int] | None = None
 
     def read_credentials(self) -> None:
-        """Read what a request would be made with, and make none. Raises CredentialError."""
+        """Read the files that a request would use, and make none. Raises CredentialError."""
         self._token()
         self.trusting()
 
     def trusting(self) -> ssl.SSLContext:
-        """The TLS context for the authorities in the file now; another file means that kept
-        connections are of no use. Raises CredentialError.
+        """Returns the TLS context for the authorities in the file now. If the file has changed,
+        kept connections are not used again. Raises CredentialError.
         """
         try:
             stat = self._ca_file.stat()
@@ -115,8 +114,8 @@ class KubernetesApi:
         body: bytes | None = None,
         content_type: str = "application/json",
     ) -> Answer:
-        """The server's answer, whatever its status. Raises NoAnswerError; then a change that was
-        asked for may be made or not.
+        """Returns the server's answer, with any status. Raises NoAnswerError; a requested change
+        may have been made or not then.
         """
         headers = {
             "Authorization": f"Bearer {self._token()}",
@@ -134,7 +133,7 @@ class KubernetesApi:
             raise NoAnswerError(type(error).__name__) from None
 
     def close(self) -> None:
-        """Close the connections that wait for another request."""
+        """Close the idle connections."""
         with self._lock:
             kept, self._kept = self._kept, deque()
         for connection in kept:
@@ -198,8 +197,8 @@ class KubernetesApi:
 
 
 class _TimedSocket(ssl.SSLSocket):
-    """Sends and reads until a deadline, however the bytes trickle: the timeout of a socket alone
-    begins anew with each of them.
+    """A socket with a deadline for all sends and reads together: the timeout of a plain socket
+    restarts with every byte.
     """
 
     deadline = float("inf")

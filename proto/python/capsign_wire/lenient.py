@@ -1,9 +1,8 @@
-"""Requests that are no messages reach the servicer as a value, so that they get a typed answer like
-every other bad input.
+"""Passes requests that cannot be parsed to the servicer as a value, so that they get a typed
+failure like other bad input.
 
-Left to itself gRPC answers a request it cannot parse with INTERNAL, and its synchronous server does
-not always let go of that RPC: with a bound on concurrent RPCs, a few such requests would take a
-place each for ever, and `stop` would wait for them.
+By itself gRPC answers such a request with INTERNAL, and its synchronous server does not always end
+that RPC: with a bound on concurrent RPCs, each would count for ever, and `stop` would wait for it.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 LARGE = 64 * 1024
-"""Bytes. A larger request is held against its bounds before anything else happens, and let go at
-once if it breaks one: a million empty items are two MiB on the wire and sixty in memory, and many
-such requests must not wait there for their turn.
+"""Bytes. A larger request is checked against its bounds before anything else, and dropped if it
+breaks one: a million empty items are two MiB on the wire and sixty in memory, and many such
+requests must not be held while they wait.
 """
 
 
@@ -29,8 +28,8 @@ class LenientRegistrar:
     """Pass this to a generated `add_…_to_server` in place of the server, sync or aio."""
 
     def __init__(self, server: Any, most_bytes: int) -> None:
-        """`most_bytes`: largest request. What gRPC takes above it is refused in our words, without
-        being parsed.
+        """`most_bytes`: largest request. What gRPC accepts above it is refused with a typed
+        failure, unparsed.
         """
         self._server = server
         self._most_bytes = most_bytes

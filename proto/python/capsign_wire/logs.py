@@ -69,23 +69,23 @@ def configure(process: str, *, level: str = "info", stream: TextIO | None = None
 
 
 def debug(name: str, **attributes: Attribute) -> None:
-    """Something that only a developer asks for."""
+    """Log an event for developers."""
     _sink.emit("debug", name, attributes)
 
 
 def event(name: str, **attributes: Attribute) -> None:
-    """Something happened as it should."""
+    """Log an expected event."""
     _sink.emit("info", name, attributes)
 
 
 def warning(name: str, **attributes: Attribute) -> None:
-    """Something an operator should look at by day."""
+    """Log an event that an operator should look at during working hours."""
     _sink.emit("warning", name, attributes)
 
 
 def error(name: str, cause: BaseException | None = None, **attributes: Attribute) -> None:
-    """Something an operator should look at now. Of `cause` its class, reason and place are logged,
-    never its text.
+    """Log an event that an operator should look at now. Of `cause` its class, reason and place are
+    logged, never its text.
     """
     _sink.emit("error", name, {**_about(cause), **attributes})
 

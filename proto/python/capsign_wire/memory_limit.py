@@ -1,4 +1,4 @@
-"""How much memory the kernel leaves this process, and how much it has."""
+"""The memory limit of this process, and its resident size."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 
 _LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
 _NO_LIMIT = 1 << 60
-"""Above this a number in such a file means that there is no limit."""
+"""A larger number in such a file means that there is no limit."""
 
 
 def memory_limit(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> int | None:
-    """The smallest memory limit of this process's control groups, bytes; None if there is none,
-    or it cannot be read."""
+    """Returns the smallest memory limit of this process's control groups, bytes; None if there is
+    none or it cannot be read.
+    """
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -42,7 +43,7 @@ def _read(file: Path) -> int | None:
 
 
 def resident(file: Path = Path("/proc/self/statm")) -> int:
-    """Bytes of this process that are in memory now; 0 where it cannot be read."""
+    """Returns the resident size of this process, bytes; 0 if it cannot be read."""
     try:
         return int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):

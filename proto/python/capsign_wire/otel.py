@@ -1,5 +1,5 @@
-"""Exports metrics and traces by OpenTelemetry, where the standard OTEL_* variables ask for it.
-Imports nothing of it otherwise.
+"""Exports metrics and traces by OpenTelemetry, if the standard OTEL_* variables request it. Imports
+none of it otherwise.
 
 OpenTelemetry's own histogram costs 9 µs a value, because an instrument aggregates on the caller's
 thread; ours costs under 1 µs. An observable instrument cannot be a histogram, and of the
@@ -35,9 +35,7 @@ CLOSE_S = 3.0
 
 
 class Telemetry:
-    """What runs for one process: its tracer, and how to end it so that the last values still go
-    out.
-    """
+    """The telemetry of one process: its tracer, and `close`, which exports the last values."""
 
     def __init__(
         self, tracer: Tracer, ends: list[Callable[[], object]], close_s: float = CLOSE_S
@@ -47,8 +45,8 @@ class Telemetry:
         self._ends = ends
 
     def close(self) -> None:
-        """Export once more and stop, within `close_s`: a collector that is away must not keep a
-        process from ending. Safe when nothing was started.
+        """Export once more and stop, within `close_s`, so that a collector that is away does not
+        keep the process from ending. Does nothing if nothing was started.
         """
         endings = [
             threading.Thread(target=end, name="telemetry-end", daemon=True) for end in self._ends

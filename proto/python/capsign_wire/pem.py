@@ -1,10 +1,9 @@
-"""Certificates in PEM, as OpenSSL finds them: blocks that begin and end at a line, and around them
-whatever people write. Pure.
+"""Reads certificates in PEM as OpenSSL does: blocks that begin and end at a line, with any text
+around them. Pure.
 
 `openssl x509 -text` puts a description before a block, bundles have comments in any alphabet,
-editors leave a byte order mark, and Windows ends its lines its way. Nothing of that reaches
-anybody: what is found is written anew, since each library that reads PEM is strict about something
-else.
+editors leave a byte order mark, and Windows has other line ends. Libraries that read PEM differ in
+what they accept of this, so the certificates are written anew for them.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def certificates(data: bytes) -> list[bytes]:
 
 
 def unverified(data: bytes) -> list[bytes]:
-    """As `certificates`, for who only hands them on: what is in a block may be anything."""
+    """As `certificates`, but the blocks are not checked: for callers that only pass them on."""
     return [der for _, der in _blocks(data)]
 
 
@@ -65,9 +64,7 @@ def written(ders: Iterable[bytes]) -> bytes:
 
 
 def lines(data: bytes) -> bytes:
-    """Without the byte order mark of each file that went into it, and with the ends of lines of
-    Unix. For a private key too.
-    """
+    """Returns the text without byte order marks and with Unix line ends. For private keys too."""
     return (
         data.replace(_MARK + b"-----BEGIN", b"-----BEGIN")
         .removeprefix(_MARK)

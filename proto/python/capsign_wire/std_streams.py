@@ -1,8 +1,8 @@
-"""Standard streams that were closed (`capsign handles >&-`).
+"""Replaces standard streams that were closed (`capsign handles >&-`).
 
-The next file that a process opens takes the lowest free number: with 1 closed that may be a store
-or a socket, and what is meant for standard output is written into it. So each number is taken at
-once, before anything else is opened.
+The next file that a process opens gets the lowest free descriptor: with 1 closed that may be a
+store or a socket, and output meant for standard output would be written into it. So each of the
+three is occupied before anything else is opened.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import sys
 
 
 def hold(*, answers: bool) -> None:
-    """Take 0, 1 and 2 where they are closed. Reading 0 fails then, for "no input" must not be read
-    as an empty one; 2 goes nowhere; and so does 1, unless standard output is where the process
-    `answers`: then writing fails, and is told.
+    """Occupy descriptors 0, 1 and 2 if they are closed. Reading 0 then fails, since a missing input
+    must not count as an empty one. Output to 2 is discarded, and so is output to 1, unless the
+    process `answers` on standard output: then writing fails and is reported.
     """
     for number, flags in (
         (0, os.O_WRONLY),

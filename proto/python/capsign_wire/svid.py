@@ -1,10 +1,9 @@
-"""Whom a certificate names: the SPIFFE ID of an X.509-SVID, whole and well formed, or a reason why
-it names nobody.
+"""Reads the SPIFFE ID of an X.509-SVID, or says why the certificate identifies nobody.
 
-Every process that reads an identity out of a certificate reads it here (SPIFFE-ID, sections 2.1 to
+Every process uses this to read an identity from a certificate (SPIFFE-ID, sections 2.1 to
 2.4; X509-SVID, sections 2, 4 and 5.2): adapter and agent must not take the same certificate for two
-workloads. What is compared later is compared as text, so nothing but the one spelling passes: no
-other scheme, case, port, query, escape, empty or relative segment, and no byte after it.
+workloads. Identities are compared as text, so only the canonical form is accepted: no other scheme,
+case, port, query, escape, empty or relative segment, and no byte after it.
 """
 
 from __future__ import annotations
@@ -22,23 +21,25 @@ allows 2048.
 """
 
 SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)+", re.ASCII)
-"""Of a workload: with a path. Use `fullmatch`: a pattern's `$` takes a line end after it."""
+"""The SPIFFE ID of a workload, with a path. Use `fullmatch`: the `$` of a pattern accepts a line
+end after it.
+"""
 
 
 KEYS_SHOWN = "for a P-256, P-384 or RSA key"
-"""What gRPC's TLS library serves and presents; Ed25519, Ed448, P-521, secp256k1 and ML-DSA are
-refused in the handshake.
+"""The kinds of keys that gRPC's TLS library supports; Ed25519, Ed448, P-521, secp256k1 and ML-DSA
+are refused in the handshake.
 """
 
 
 class NotAnSvidError(ValueError):
-    """The certificate, or the text, names no workload. The text says why, and quotes nothing of
+    """The certificate or text identifies no workload. The message says why, and quotes nothing of
     it.
     """
 
 
 def check_id(text: str) -> str:
-    """The SPIFFE ID, if it is one of a workload. Raises NotAnSvidError."""
+    """Returns the SPIFFE ID, if it is one of a workload. Raises NotAnSvidError."""
     if len(text) > MAX_BYTES:
         raise NotAnSvidError(f"A SPIFFE ID has at most {MAX_BYTES} bytes here.")
     if not SPIFFE_ID.fullmatch(text):
@@ -50,7 +51,7 @@ def check_id(text: str) -> str:
 
 
 def judged(uris: Sequence[bytes], *, authority: bool, usages: frozenset[str] | None) -> str:
-    """The SPIFFE ID of a leaf of which these things are known. Raises NotAnSvidError.
+    """Returns the SPIFFE ID of a leaf certificate from its properties. Raises NotAnSvidError.
 
     `uris` are its URI names as they stand in it, `authority` is cA of its basic constraints,
     `usages` what its key may be used for, in RFC 5280's words; None: it does not say.
@@ -78,7 +79,9 @@ def judged(uris: Sequence[bytes], *, authority: bool, usages: frozenset[str] | N
 
 
 def identity_of(certificate: x509.Certificate) -> str:
-    """The SPIFFE ID of a leaf whose chain somebody else has verified. Raises NotAnSvidError."""
+    """Returns the SPIFFE ID of a leaf certificate whose chain was verified before. Raises
+    NotAnSvidError.
+    """
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 

@@ -1,5 +1,5 @@
-"""Metrics that cost next to nothing: counters and buckets kept by hand, read when somebody collects
-them.
+"""Metrics with little overhead: plain counters and buckets, which are read when metrics are
+collected.
 
 `metric_catalogue` says which there are. `capsign_wire.otel` exports what is kept here, and only
 where the standard OTEL_* variables ask for it.
@@ -140,9 +140,7 @@ class Metrics:
         self.counters["capsign.identities"].add(outcome, reason)
 
     def violated(self, invariant: str, **attributes: logs.Attribute) -> None:
-        """A promise was broken: count it and say so. What is known about it goes into the log
-        line.
-        """
+        """Count and log a violation of an invariant. The attributes go into the log line."""
         self.counters["capsign.invariant.violations"].add(invariant)
         logs.error("invariant.violated", None, invariant=invariant, **attributes)
 

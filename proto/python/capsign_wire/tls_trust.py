@@ -1,10 +1,10 @@
-"""The TLS context of a client that trusts the certificates it is given and nobody else, whatever
-Python it runs on.
+"""Makes TLS contexts of clients that trust the given certificates and no others, with any version
+of Python.
 
-Never `ssl.create_default_context`: from Python 3.13 on that refuses authorities and servers without
-certain extensions (key usage, authority key identifier), which clusters and companies have many of,
-and which gRPC takes. It also writes the secrets of every connection into a file that SSLKEYLOGFILE
-names. A test reads the sources: nobody else makes such a context.
+`ssl.create_default_context` must not be used: from Python 3.13 on it refuses authorities and
+servers without certain extensions (key usage, authority key identifier), which are common and which
+gRPC accepts. It also writes the secrets of every connection into a file that SSLKEYLOGFILE names. A
+test checks that no other module makes such a context.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _OUT_OF_TIME = frozenset({9, 10})
 def context(
     authorities: bytes | str, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
 ) -> ssl.SSLContext:
-    """Verifies the server and its name. `authorities` are DER in bytes, or PEM in text. Raises
-    ssl.SSLError, ValueError.
+    """Returns a context that verifies the server and its name. `authorities` are DER in bytes, or
+    PEM in text. Raises ssl.SSLError, ValueError.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = minimum
@@ -28,7 +28,7 @@ def context(
 
 
 def out_of_time(error: ssl.SSLCertVerificationError) -> bool:
-    """Whether the server's authority is the right one, and the certificate not valid by this
-    machine's clock.
+    """Whether the only fault of the server's certificate is that it is not valid by this machine's
+    clock.
     """
     return error.verify_code in _OUT_OF_TIME

@@ -29,7 +29,8 @@ _FIELDS = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})
 
 
 def read(header: str) -> str:
-    """The header as one of version 00, 55 characters; empty if it is none.
+    """Returns the header in the form of version 00, 55 characters; empty if it is not a
+    traceparent.
 
     A higher version is read as far as version 00 goes. Version ff, upper case, and a trace or span
     id of zeroes are none.
@@ -71,16 +72,16 @@ class Traced(Protocol):
 
 
 def of_message(message: Traced) -> tuple[str, Sequence[str]]:
-    """What a message names: the trace that it continues and those that it is linked with, as far as
-    they are any.
+    """Returns the trace that a message continues, and those that it is linked with; invalid ones
+    are left out.
     """
     return gathered([message.traceparent, *message.linked_traceparents[:MAX_LINKS]])
 
 
 def gathered(headers: Iterable[str]) -> tuple[str, list[str]]:
-    """Of the traces of several calls, as far as they name one, the one that a message for all of
-    them continues, and those that it is linked with. A trace that is recorded goes first; links to
-    one that nobody records lead nowhere, so there are none.
+    """Returns, from the traces of several calls, the one that their common message continues, and
+    those that it is linked with. A sampled trace comes first; traces that are not sampled are not
+    linked.
     """
     traces = list(dict.fromkeys(trace for trace in map(read, headers) if trace))
     recorded = [trace for trace in traces if sampled(trace)]

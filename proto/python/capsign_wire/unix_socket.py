@@ -1,4 +1,4 @@
-"""The path of a Unix socket and what gRPC calls it, one function for each direction.
+"""Converts between the path of a Unix socket and gRPC's name of it.
 
 gRPC's name of a socket is a URI: in it `#` and `?` end the path, `%` begins a byte, and `//` a
 host. A path is any bytes but NUL, and need not be UTF-8. So a path is never put after `unix:` as it
@@ -19,8 +19,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def fault(path: str | os.PathLike[str]) -> str:
-    """Why no Unix socket can be at this path for gRPC, as the end of a sentence that begins with
-    it; empty: one can.
+    """Returns why gRPC cannot use a Unix socket at this path, as the end of a sentence that begins
+    with the path; empty if it can.
     """
     raw = os.fsencode(path)
     if not raw:
@@ -41,8 +41,8 @@ def fault(path: str | os.PathLike[str]) -> str:
 
 
 def target(path: str | os.PathLike[str]) -> str:
-    """gRPC's name of the socket at this path. A relative path begins where the process is now.
-    Raises ValueError, a sentence.
+    """Returns gRPC's name of the socket at this path. A relative path starts at the working
+    directory. Raises ValueError with a sentence.
     """
     raw = os.fsencode(absolute(path))
     why = fault(os.fsdecode(raw))
@@ -63,7 +63,7 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 
 def path_of(text: str) -> str:
-    """The path that somebody means who writes a path, or gRPC's name of one (`unix:/a%20b`,
+    """Returns the path, from a path or from gRPC's name of one (`unix:/a%20b`,
     `unix:///a%20b`).
 
     Raises ValueError, a sentence.
@@ -95,6 +95,6 @@ def path_of(text: str) -> str:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """The path as a person reads it in a message: whatever would not show is escaped."""
+    """Returns the path for messages to people: unprintable characters are escaped."""
     text = os.fspath(path)
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

@@ -24,7 +24,7 @@ for it.
 ASKS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Ending:
+class ShutdownSignal:
     """Records SIGTERM and SIGINT from when it is made. For the main thread, once in a process."""
 
     def __init__(self) -> None:
@@ -40,13 +40,13 @@ class Ending:
             pass  # another signal, which has its own handler
 
 
-def bound(seconds: float) -> None:
-    """End the process after so long, whatever hangs in it, and say so. What was promised is durable
-    at any moment, and who is waited for in vain (a token that does not answer, a disk) would keep
-    the process until it is killed without a word.
+def force_exit_after(seconds: float) -> None:
+    """End the process after `seconds`, whatever hangs in it, and log that. Everything promised is
+    durable at any moment; a token or disk that does not answer would otherwise keep the process
+    until it is killed without a log line.
 
-    While Python takes itself apart none of its threads runs, and a module may hang just then: a
-    second later the traceback of every thread is written, and the process ended, without Python.
+    While the interpreter shuts down none of its threads runs, and a module may hang just then. So a
+    second later `faulthandler` writes the traceback of every thread and ends the process.
     """
     timer = threading.Timer(seconds, _cut_short, (seconds,))
     timer.daemon = True
