@@ -55,10 +55,10 @@ class Replica:
         trial: bool = False,
         memory: int | None = None,
     ) -> None:
-        """Does everything but `start`. `policy` comes into force in a store that has none; otherwise
-        the store's version holds. `trial`: change nothing, because the replica will not be started
-        (`--check-config`). `memory`: bytes that the process may use; None: the limit of its control
-        group.
+        """Does everything but `start`. `policy` comes into force in a store that has none; in any
+        other the store's version holds. `trial`: change nothing, because the replica will not be
+        started (`--check-config`). `memory`: bytes that the process may use; None: the limit of its
+        control group.
         """
         metrics, _ = telemetry
         self._config = config
