@@ -1,5 +1,5 @@
-"""What [identity] brings to a replica: the authority, the certificate that it serves with,
-enrolment, and their clockwork.
+"""The identity parts of a replica: the certificate authority, its serving certificate, enrolment,
+and their tickers.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from capsign_adapter.token.interface import Token
 
 
 def realm_of(identity: Identity, policy: PolicyNow) -> Realm:
-    """For whom the authorities speak. The trust domain of a deployment never changes."""
+    """Returns the realm of the authorities. The trust domain of a deployment never changes."""
     return Realm(policy().trust_domain, lambda: policy().digest, lifetimes(identity))
 
 
 class Identities:
-    """One replica's part in who is who. Without [identity] there is only the certificate in
-    files.
+    """The identity parts of one replica. Without the section [identity] there is only the
+    certificate in files.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class Identities:
         *,
         trial: bool = False,
     ) -> None:
-        """Takes up what is due, and issues the serving certificate. `trial`: changes nothing, and
-        certifies by way of trial.
+        """Takes steps of the authority schedule that are due, and issues the serving certificate.
+        `trial`: changes nothing, and issues a certificate that nobody trusts.
 
         Raises SettingsError, FailureError, OSError (a file of `client_ca`), and what token and
         store raise.
@@ -109,12 +109,12 @@ class Identities:
                 self._publisher = BundlePublisher(cluster, authority, kubernetes.bundle_config_map)
 
     def bundle_sequence(self) -> int:
-        """The number of the trust bundle; 0 where there is none."""
+        """Returns the sequence of the trust bundle; 0 if there is none."""
         return self._authority.bundle().sequence if self._authority is not None else 0
 
     def credentials(self, *, demand_certificate: bool) -> grpc.ServerCredentials:
-        """For a listener: mTLS, or for callers without a certificate. Raises SettingsError,
-        OSError.
+        """Returns the credentials of a listener: with mTLS, or for callers without a certificate.
+        Raises SettingsError, OSError.
         """
         if self._serving is not None:
             return self._serving.credentials(demand_certificate=demand_certificate)
@@ -135,7 +135,7 @@ class Identities:
         return credentials
 
     def _remaining_s(self, now: int) -> float:
-        """Until the certificate in the files ends, seconds."""
+        """Returns the seconds until the certificate in the files expires."""
         return (
             max(0.0, (self._watched.look().ends_ms - now) / 1000)
             if self._watched is not None
@@ -143,8 +143,8 @@ class Identities:
         )
 
     def fault(self) -> str:
-        """Why nobody can take the certificate that is served, or get one, as a word for health;
-        empty if they can.
+        """Returns the fault that health reports: clients cannot accept the serving certificate, or
+        none can be issued. Empty if all is well.
         """
         now = now_ms()
         if self._authority is not None and not self._authority.remaining_s(now):
@@ -154,21 +154,21 @@ class Identities:
         return self._watched.look().fault(now) if self._watched is not None else ""
 
     def register(self, registrar: Any) -> None:
-        """Renewal and the trust bundle, on the listener for those who have a certificate."""
+        """Register renewal and the trust bundle on the main listener."""
         if self._enrolment is not None and self._authority is not None:
             servicer = IdentityServicer(self._enrolment, self._authority, self._metrics)
             identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, registrar)
 
     def enrolment_server(self, address: str, connections: int) -> EnrolmentServer:
-        """The listener for those who have none. Raises RuntimeError if the address cannot be
-        taken.
-        """
+        """Returns the enrolment listener. Raises RuntimeError if the address cannot be bound."""
         assert self._enrolment is not None, "config.load demands it"
         credentials = self.credentials(demand_certificate=False)
         return EnrolmentServer(address, credentials, self._enrolment, self._metrics, connections)
 
     def tickers(self, announce: Callable[[], None]) -> list[Ticker]:
-        """The clockwork, not yet started. `announce` is called when the bundle became another."""
+        """Returns the tickers, not yet started. `announce` is called when the trust bundle has
+        changed.
+        """
         identity = self._config.identity
         if identity is None:
             return []

@@ -1,9 +1,9 @@
-"""What may be revoked: a target has the form of its kind, and where names can be known, it is one.
+"""Checks the target of a revocation: it must have the form of its kind, and must exist where that
+can be known.
 
-In an emergency a typing error must not look like a revocation, nor end as a defect. Handles and
-workloads cannot be known: serials are not kept, and a workload may be in a policy that another
-replica has. So a workload that this policy does not name is refused only where the caller asks for
-that, and may then say that he means it.
+In an emergency a typing error must not look like a successful revocation. Whether a handle or
+workload exists cannot be known: serials are not stored, and a workload may be in a policy that
+another replica has. So an unknown workload is refused only if the caller asks for that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from capsign_adapter.decide.policy_shape import did_you_mean
 from capsign_adapter.decide.revoked import EVERYTHING, RevocationIndex
 
 MAX_HINT = 160
-"""Longest hint at names that exist, characters; a longer list is left out."""
+"""Longest list of existing names in a hint, characters; a longer one is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,13 @@ _FORMS: Mapping[int, _Form] = MappingProxyType(
         ),
     }
 )
-"""Made of the patterns that an entry of the log demands: what passes here can be written there."""
+"""Made from the patterns that log entries demand, so that every valid target can be recorded."""
 
 
 def check_form(kind: int, target: str) -> None:
-    """Raises FailureError INPUT_MALFORMED, which says what a target of that kind looks like."""
+    """Raises FailureError INPUT_MALFORMED, whose sentence gives the form of a target of that
+    kind.
+    """
     form = _FORMS.get(kind)
     if form is None:
         raise FailureError(

@@ -1,7 +1,7 @@
-"""What is withdrawn, as one immutable index that is swapped whole when the epoch moves.
+"""All revocations in one immutable index, which is replaced as a whole when the epoch moves.
 
-A revocation holds for every handle it covers, whenever that handle was minted: a replica that has
-not yet heard of it may have minted one after it, and must not win. While a grant, workload, key,
+A revocation holds for every handle that it covers, whenever it was minted: a replica that had not
+yet heard of it may have minted one later. While a grant, workload, key,
 tenant or everything is revoked, nothing new is issued under it; the revocation of one handle
 withdraws that serial only.
 """
@@ -20,7 +20,7 @@ from capsign_adapter.decide.policy import Grant
 from capsign_adapter.model.control import Revocation
 
 EVERYTHING = "*"
-"""The target of a revocation of everything."""
+"""The target that revokes everything."""
 
 _WORDS = {
     pb.REVOCATION_KIND_HANDLE: "This handle",
@@ -33,7 +33,7 @@ _WORDS = {
 
 
 class RevocationIndex:
-    """All revocations up to `epoch`. Safe to share between threads."""
+    """All revocations up to `epoch`. Safe for any thread."""
 
     __slots__ = ("_found", "epoch")
 
@@ -53,7 +53,7 @@ class RevocationIndex:
         self._found: Mapping[tuple[int, str], Revocation] = MappingProxyType(found)
 
     def of_capability(self, capability: Capability) -> Revocation | None:
-        """The revocation that covers this handle, or None."""
+        """Returns the revocation that covers this handle, or None."""
         if not self._found:
             return None
         serial = self._found.get((pb.REVOCATION_KIND_HANDLE, capability.serial.hex()))
@@ -62,21 +62,21 @@ class RevocationIndex:
         )
 
     def of_grant(self, grant: Grant, workload: str) -> Revocation | None:
-        """The revocation that forbids a new handle for this grant and workload, or None."""
+        """Returns the revocation that forbids a new handle for this grant and workload, or None."""
         return self._of(workload, grant.name, grant.tenant, grant.key)
 
     def of_workload(self, workload: str) -> Revocation | None:
-        """The revocation that withdraws this workload whole, whatever its grants: drop every
-        handle. None if there is none.
+        """Returns the revocation that covers all handles of this workload, whatever its grants, or
+        None.
         """
         everything = self._found.get((pb.REVOCATION_KIND_EVERYTHING, EVERYTHING))
         return everything or self._found.get((pb.REVOCATION_KIND_WORKLOAD, workload))
 
     def of_identity(self, spiffe_id: str, *, administers: bool) -> Revocation | None:
-        """The revocation under which this identity gets no further certificate, or None.
+        """Returns the revocation under which this identity gets no further certificate, or None.
 
-        Who administers (has a role) is kept out only by name: revoking everything withdraws what
-        signs, not those who see to it afterwards.
+        An identity with a role is covered only by name: revoking everything stops signing, but not
+        the people who handle the incident.
         """
         named = self._found.get((pb.REVOCATION_KIND_WORKLOAD, spiffe_id))
         return named if named is not None or administers else self.of_workload(spiffe_id)
@@ -86,8 +86,8 @@ class RevocationIndex:
         return (kind, target) in self._found
 
     def serials(self) -> list[bytes]:
-        """Serials of handles that were revoked one by one, the last one first: who has room for
-        some only takes the newest.
+        """Returns the serials of handles that were revoked singly, newest first, for messages that
+        hold only some of them.
         """
         handles = [
             each for (kind, _), each in self._found.items() if kind == pb.REVOCATION_KIND_HANDLE
@@ -115,7 +115,7 @@ class RevocationIndex:
 
 
 def revoked_failure(revocation: Revocation, *, retry_after_ms: int = 0) -> FailureError:
-    """The refusal that this revocation causes."""
+    """Returns the refusal that this revocation causes."""
     sentence = (
         f"{_WORDS[pb.RevocationKind.ValueType(revocation.kind)]} was revoked at epoch "
         f"{revocation.epoch}."

@@ -1,4 +1,4 @@
-"""YAML without its surprises, for documents on which authority rests.
+"""A strict subset of YAML, for documents that grant rights.
 
 libyaml reads the text; this module takes its events and refuses what can mean two things or cost
 too much: duplicate keys, anchors and aliases, tags, several documents, control characters, and
@@ -28,7 +28,9 @@ class YamlError(Exception):
 
 
 def load(data: bytes, max_bytes: int, max_nodes: int) -> Any:
-    """The document as dicts, lists, strings, integers, booleans and None. Raises YamlError."""
+    """Returns the document as dicts, lists, strings, integers, booleans and None. Raises
+    YamlError.
+    """
     if len(data) > max_bytes:
         raise YamlError(
             f"The document has {len(data)} bytes; at most {max_bytes} are taken. Split it."
@@ -53,7 +55,7 @@ def _syntax(error: yaml.YAMLError) -> str:
 
 
 class _Builder:
-    """Builds values from events, counting as it goes, so that nothing is made past a bound."""
+    """Builds values from events, and counts them, so that nothing is built beyond a bound."""
 
     def __init__(self, events: Iterator[Any], max_nodes: int) -> None:
         self._events = events

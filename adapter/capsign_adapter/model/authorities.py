@@ -12,8 +12,8 @@ class AuthorityRow:
     """A certificate authority. `certificate` is DER; `check_value` is 8 bytes; times are
     milliseconds since 1970, 0 for not yet.
 
-    `expires_ms` is the end of its certificate. `signed_until_ms` is a promise made before the
-    signing: nothing that it signed, or will sign without a further promise, is valid after that.
+    `expires_ms` is the end of its certificate. `signed_until_ms` is written before a certificate is
+    signed: no certificate of this authority is valid after that, until a later time is written.
     """
 
     version: int

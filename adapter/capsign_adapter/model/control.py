@@ -16,7 +16,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Something withdrawn. `kind` is capsign.adapter.v1.RevocationKind."""
+    """A revocation. `kind` is capsign.adapter.v1.RevocationKind."""
 
     epoch: int
     kind: int
@@ -26,8 +26,8 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class Laggard:
-    """A replica that has not yet said that nothing of an older epoch is left in it. After
-    `lease_ms` that cannot matter.
+    """A replica that has not yet drained an older epoch. After `lease_ms` it cannot release
+    anything of it any more.
     """
 
     replica_id: bytes

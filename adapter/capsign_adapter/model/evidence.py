@@ -1,4 +1,4 @@
-"""What the store keeps beside the log's entries: agents' audit batches and the last checkpoint."""
+"""Agents' audit batches and checkpoints, as the store keeps them beside the log's entries."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ class AuditDraft:
 
 @dataclass(frozen=True, slots=True)
 class AuditAccepted:
-    """The batch is durable; `leaf_index` is where it is in the log, also when it was sent
-    before.
-    """
+    """The batch is durable. `leaf_index` is its leaf, also if the batch was sent before."""
 
     accepted_through: int
     leaf_index: int

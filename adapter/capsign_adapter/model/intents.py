@@ -1,4 +1,4 @@
-"""Intents: what is decided of one item, what the ledger said of it, and the row that stays."""
+"""Intents: the draft of an item, the ledger's answer to it, and its stored row."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Draft(NamedTuple):
 
 
 class Verdict(IntEnum):
-    """What the ledger said of a draft."""
+    """The ledger's answer to a draft."""
 
     NEW = 1
     """It was inserted and sequenced: release the result."""
@@ -60,7 +60,7 @@ class Stored:
 
 
 class Committed(NamedTuple):
-    """What became of a draft. `leaf_index` is that of the original leaf for a replay."""
+    """The outcome of a draft. For a replay, `leaf_index` is that of the original leaf."""
 
     verdict: Verdict
     leaf_index: int

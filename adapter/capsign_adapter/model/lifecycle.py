@@ -1,7 +1,7 @@
-"""Which moves are legal, as data (I7). A table maps a state to the events it takes and where each
-leads; all else is refused.
+"""The legal transitions of everything that has states, as data (I7).
 
-Two rules stand on top: `move` is the only way from state to state, and a state that takes no event
+A table maps each state to the events that are legal in it and the states that they lead to;
+everything else is refused. `move` is the only way from state to state, and a state without events
 is final.
 """
 
@@ -23,21 +23,21 @@ E = TypeVar("E", bound=StrEnum)
 
 @dataclass(frozen=True)
 class Table(Generic[S, E]):
-    """The legal moves of one kind of thing. Every state stands in it, with the events it takes."""
+    """The transition table of one kind of object. It has every state, with its legal events."""
 
     thing: str
     initial: S
-    """Where each of them begins."""
+    """The initial state."""
     moves: Mapping[S, Mapping[E, S]]
 
     def is_final(self, state: S) -> bool:
-        """Whether nothing leads out of it."""
+        """Whether the state has no events."""
         return not self.moves[state]
 
 
 def move(table: Table[S, E], state: S, event: E) -> S:
-    """The state after the event. Raises FailureError ILLEGAL_TRANSITION if the table has no such
-    move.
+    """Returns the state after the event. Raises FailureError ILLEGAL_TRANSITION if the table has no
+    such transition.
     """
     try:
         return table.moves[state][event]
@@ -46,8 +46,8 @@ def move(table: Table[S, E], state: S, event: E) -> S:
 
 
 def event_between(table: Table[S, E], state: S, target: S) -> E:
-    """The event that leads from one state to the other. Raises FailureError ILLEGAL_TRANSITION if
-    none does.
+    """Returns the event that leads from one state to the other. Raises FailureError
+    ILLEGAL_TRANSITION if none does.
     """
     for event, after in table.moves.get(state, {}).items():
         if after == target:
@@ -151,7 +151,7 @@ def intent_state(event: IntentEvent) -> IntentState:
 
 
 class HandleState(Enum):
-    """Where a handle is in its life."""
+    """States of a handle."""
 
     GOOD = "good"
     EXPIRED = "expired"
@@ -159,7 +159,7 @@ class HandleState(Enum):
 
 
 class HandleEvent(StrEnum):
-    """What happens to a handle. To renew one makes another; the old one lives out its minutes."""
+    """What happens to a handle. Renewal makes another; the old one stays valid until it expires."""
 
     NARROW = "narrow"
     EXPIRE = "expire"
@@ -184,7 +184,7 @@ HANDLE: Table[HandleState, HandleEvent] = Table(
 
 
 def handle_state(*, expired: bool, revoked: bool) -> HandleState:
-    """The state of a handle that lived until these two facts; nothing else of it is kept."""
+    """Returns the state of a handle from these two facts; no other state of it is stored."""
     state = HANDLE.initial
     if expired:
         state = move(HANDLE, state, HandleEvent.EXPIRE)
