@@ -1,5 +1,5 @@
-"""`capsign-adapter provision`: makes what the policy names and neither token nor store has yet. The
-only command that makes keys.
+"""`capsign-adapter provision`: makes what the policy names and neither token nor store has yet. It
+and `capsign keys` alone make keys.
 
 It replaces nothing, and destroys only what it has just made. A key that the store knows and the
 token lacks (or the other way round) stops it, and an operator must look.
@@ -10,19 +10,20 @@ one of them, which looks again; mostly it then finds everything made.
 
 from __future__ import annotations
 
-from capsign_evidence import leaf
-from capsign_wire import logs
-from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import algorithms_pb2
+import threading
+from collections.abc import Callable
 
+from capsign_wire.failures import FailureError
+
+from capsign_adapter.custody.making import Author, make_version
 from capsign_adapter.decide import authority_schedule
-from capsign_adapter.decide.policy import Key, KeyKind, Policy
+from capsign_adapter.decide.policy import Policy
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.keys.provision import InventoryError
-from capsign_adapter.model.key_versions import KeyVersionRow, moved
-from capsign_adapter.model.lifecycle import AuthorityState, KeyEvent
+from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.model.lifecycle import AuthorityState
 from capsign_adapter.sign import policy_in_force
 from capsign_adapter.sign.policy_in_force import InForce
 from capsign_adapter.store.interfaces.whole import Store
@@ -31,16 +32,28 @@ from capsign_adapter.token.interface import KeyMissingError, Token, TokenContest
 _PASSES = 8
 """Most attempts to make what is missing."""
 
+_LOOK_S = 0.1
+"""Between looks at whether another process still makes a key, seconds."""
+
+
+def _pause(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
 
 def provision_all(
-    policy: Policy, token: Token, store: Store, now_ms: int, realm: Realm | None = None
+    policy: Policy,
+    token: Token,
+    store: Store,
+    now_ms: int,
+    realm: Realm | None = None,
+    pause: Callable[[float], object] = _pause,
 ) -> list[str]:
     """Make what is missing by the policy in force; the labels of what was made. In a store that has
-    none this one comes into force. Safe to run again. Raises InventoryError,
-    FailureError, TokenError.
+    none this one comes into force. Safe to run again. Raises InventoryError, FailureError,
+    TokenError.
 
     With `realm` there is a certificate authority too. The first one signs at once: nobody holds a
-    bundle yet.
+    bundle yet. `pause` waits for so many seconds.
     """
     made: list[str] = []
     for last in (*[False] * (_PASSES - 1), True):
@@ -48,17 +61,30 @@ def provision_all(
         try:
             _pass(policy, token, store, now_ms, realm, made)
         except (FailureError, InventoryError, KeyMissingError, TokenContestedError):
-            if last or _inventory(token, store) == before:
+            waited_ms = _await_makers(store, now_ms, pause)
+            if last or (not waited_ms and _inventory(token, store) == before):
                 raise  # nobody made anything meanwhile: looking again would find the same
+            now_ms += waited_ms
         else:
             break
     return made
 
 
+def _await_makers(store: Store, now_ms: int, pause: Callable[[float], object]) -> int:
+    """Return once nobody makes a version of a key, or has ended without saying so; milliseconds
+    that were waited.
+    """
+    waited_ms = 0
+    while any(now_ms + waited_ms < claim.until_ms for claim in store.key_claims()):
+        pause(_LOOK_S)
+        waited_ms += int(_LOOK_S * 1000)
+    return waited_ms
+
+
 def _inventory(token: Token, store: Store) -> tuple[object, ...] | None:
     """What changes whenever somebody makes something; None while somebody does."""
     try:
-        return token.labels(), store.key_versions(), store.authorities()
+        return token.labels(), store.key_versions(), store.authorities(), store.key_claims()
     except TokenContestedError:
         return None
 
@@ -75,6 +101,7 @@ def _pass(
         made += [labels.LOG, labels.MINT]
     policy_in_force.begin(store, policy, now_ms)
     policy = policy_in_force.read(store, InForce(0, policy)).policy
+    author = Author(f"spiffe://{policy.trust_domain}/adapter/provision", policy.digest)
     for tenant in policy.tenants:
         label = labels.pepper(tenant)
         if label not in held:
@@ -83,7 +110,8 @@ def _pass(
             made.append(label)
     for key in policy.keys:
         if not any((row.tenant, row.key) == (key.tenant, key.name) for row in rows):
-            made.append(_first_version(policy, key, token, store, now_ms).label)
+            row, _, _ = make_version(key, token, store, author, now_ms, signs=True)
+            made.append(row.label)
     if realm is not None:
         _first_authority(token, store, realm, now_ms, made)
     provision.assert_inventory(token, store.key_versions(), policy.tenants, store.authorities())
@@ -100,39 +128,6 @@ def _first_authority(
         step = authority_schedule.due(rows, realm.lifetimes, now_ms)
         if step is not None:
             roll.take(step, rows, token, store, realm, now_ms)
-
-
-def _first_version(
-    policy: Policy, key: Key, token: Token, store: Store, now_ms: int
-) -> KeyVersionRow:
-    number = provision.next_version(key.tenant, key.name, store.key_versions(), token.labels())
-    names = sorted(key.algorithms)
-    if key.kind is KeyKind.DERIVED:
-        row = provision.make_derived(token, key.tenant, key.name, number, names, now_ms)
-    else:
-        row = provision.make_direct(
-            token,
-            key.tenant,
-            key.name,
-            number,
-            algorithms_pb2.Algorithm.ValueType(names[0]),
-            now_ms,
-        )
-    active = moved(row, KeyEvent.ACTIVATE, now_ms, next_activation=1)
-    actor = f"spiffe://{policy.trust_domain}/adapter/provision"
-
-    def entry(epoch: int) -> bytes:
-        return leaf.admin(now_ms, policy.digest, leaf.Act.KEY_CREATED, actor, row.name, epoch)
-
-    try:
-        store.add_key_version(active, entry, now_ms)
-    except FailureError:  # another process was first
-        provision.withdraw(
-            token, row.label, *([labels.attestation(row.label)] if row.derived else [])
-        )
-        raise
-    logs.event("key.created", tenant=key.tenant, key=key.name, version=number)
-    return active
 
 
 def _refuse_on_used_store(store: Store, finding: str) -> None:

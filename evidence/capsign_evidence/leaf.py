@@ -88,6 +88,8 @@ class Act(IntEnum):
     KEY_DEACTIVATED = 4
     KEY_COMPROMISED = 5
     KEY_DESTROYED = 6
+    KEY_RESUMED = 7
+    KEY_PUBLISHED = 8
     HANDLE_REVOKED = 11
     GRANT_REVOKED = 12
     WORKLOAD_REVOKED = 13
@@ -99,6 +101,10 @@ class Act(IntEnum):
     AUTHORITY_PREPARED = 30
     AUTHORITY_ACTIVATED = 31
     AUTHORITY_RETIRED = 32
+    KEY_GONE = 35
+    """The token was shown to hold nothing of a destroyed version any more."""
+    KEY_MOVE_REFUSED = 36
+    """Somebody with the role asked for a move that the table does not have."""
     ROLLOUT_STARTED = 50
     ROLLOUT_PROPAGATES = 51
     ROLLOUT_CANARY = 52

@@ -14,7 +14,7 @@ from capsign_wire.context_rule import choose
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
-from capsign_adapter.decide import cost
+from capsign_adapter.decide import cost, key_acts
 from capsign_adapter.decide.admission import Admitted, admit, custody_ok
 from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.decide.budget import Budget
@@ -108,8 +108,7 @@ class Admission:
         name = (capability.tenant, capability.key)
         signing = signing_with(snapshot, name, peer.spiffe_id, row.number)
         if not signing:
-            detail = "This key has no active version for this algorithm."
-            raise FailureError(failures_pb2.REASON_KEY_NOT_ACTIVE, detail)
+            raise key_acts.none_signs(snapshot.versions.get(name, ()), *name, row.number)
         version, _ = signing[0]
         custody_ok(admitted.min_custody, self._keyring.custody(version, row.number))
         context = context_of(capability, admitted, version, row)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from capsign_wire.algorithms import ALGORITHMS
-from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import algorithms_pb2, failures_pb2, signing_pb2
+from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 
-from capsign_adapter.decide import cost
+from capsign_adapter.decide import cost, key_acts
 from capsign_adapter.decide.admission import admit
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.keys.keyring import Keyring, Signer
@@ -31,8 +30,8 @@ class PublicKeys:
         suffix: signing_pb2.ContextSuffix,
     ) -> list[tuple[signing_pb2.PublicKey, Signer]]:
         """Returns the public key and the signer of each version that verifiers should know, newest
-        first. Raises FailureError as signing would, RATE_LIMITED, KEY_NOT_ACTIVE if there is no
-        version; TokenError.
+        first. Raises FailureError as signing would, RATE_LIMITED, KEY_NOT_ACTIVE or KEY_SUSPENDED
+        if there is no version; TokenError.
         """
         now = now_ms()
         # The handle first: nobody without one makes the store answer.
@@ -59,7 +58,6 @@ class PublicKeys:
                 (key, self._keyring.signer(version, capability.purpose, algorithm, digest))
             )
         if not found:
-            raise FailureError(
-                failures_pb2.REASON_KEY_NOT_ACTIVE, "This key has no version for this algorithm."
-            )
+            name = (capability.tenant, capability.key)
+            raise key_acts.none_signs(snapshot.versions.get(name, ()), *name, algorithm)
         return found

@@ -74,6 +74,11 @@ class KeyVersion(_message.Message):
     CUSTODY_FIELD_NUMBER: _builtins.int
     ALGORITHMS_FIELD_NUMBER: _builtins.int
     CHECK_VALUE_FIELD_NUMBER: _builtins.int
+    PUBLISHED_AT_FIELD_NUMBER: _builtins.int
+    ACTIVATED_AT_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    ACTIVATION_EPOCH_FIELD_NUMBER: _builtins.int
+    GONE_AT_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Counted from 1, never reused."""
     state: _signing_pb2.KeyState.ValueType
@@ -84,6 +89,10 @@ class KeyVersion(_message.Message):
     """Key check value: first 8 bytes of an HMAC or public key digest; tells versions apart, reveals
     nothing.
     """
+    activation_epoch: _builtins.int
+    """Part of every context that is derived under it, reserved when it is published and never given
+    twice; 0: none yet.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -91,6 +100,22 @@ class KeyVersion(_message.Message):
     @_builtins.property
     def algorithms(self) -> _containers.RepeatedScalarFieldContainer[_algorithms_pb2.Algorithm.ValueType]:
         """Algorithms it serves."""
+
+    @_builtins.property
+    def published_at(self) -> _timestamp_pb2.Timestamp:
+        """When its public keys were first shown; absent: never."""
+
+    @_builtins.property
+    def activated_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was first activated; absent: never."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it came into its state."""
+
+    @_builtins.property
+    def gone_at(self) -> _timestamp_pb2.Timestamp:
+        """When a destroyed one was shown to be gone from the token; absent: not yet."""
 
     def __init__(
         self,
@@ -101,10 +126,15 @@ class KeyVersion(_message.Message):
         custody: _algorithms_pb2.CustodyClass.ValueType = ...,
         algorithms: _abc.Iterable[_algorithms_pb2.Algorithm.ValueType] | None = ...,
         check_value: _builtins.bytes = ...,
+        published_at: _timestamp_pb2.Timestamp | None = ...,
+        activated_at: _timestamp_pb2.Timestamp | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        activation_epoch: _builtins.int = ...,
+        gone_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "created_at", b"created_at", "gone_at", b"gone_at", "published_at", b"published_at", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithms", b"algorithms", "check_value", b"check_value", "created_at", b"created_at", "custody", b"custody", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "activation_epoch", b"activation_epoch", "algorithms", b"algorithms", "check_value", b"check_value", "created_at", b"created_at", "custody", b"custody", "gone_at", b"gone_at", "published_at", b"published_at", "since", b"since", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

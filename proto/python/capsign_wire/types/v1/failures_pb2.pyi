@@ -152,6 +152,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_CLUSTER_UNAVAILABLE: _Reason.ValueType  # 42
     """The cluster's API could not be asked; nothing was decided."""
+    REASON_KEY_SUSPENDED: _Reason.ValueType  # 43
+    """The version of the key that would sign is suspended."""
+    REASON_KEY_DESTROY_PENDING: _Reason.ValueType  # 44
+    """The destruction of this version of a key is proposed, or waits for its time."""
     REASON_APPROVAL_REQUIRED: _Reason.ValueType  # 45
     """The act needs another person's approval, and nobody may do it alone."""
     REASON_SAME_PERSON: _Reason.ValueType  # 46
@@ -258,6 +262,10 @@ that the token does not prove.
 """
 REASON_CLUSTER_UNAVAILABLE: Reason.ValueType  # 42
 """The cluster's API could not be asked; nothing was decided."""
+REASON_KEY_SUSPENDED: Reason.ValueType  # 43
+"""The version of the key that would sign is suspended."""
+REASON_KEY_DESTROY_PENDING: Reason.ValueType  # 44
+"""The destruction of this version of a key is proposed, or waits for its time."""
 REASON_APPROVAL_REQUIRED: Reason.ValueType  # 45
 """The act needs another person's approval, and nobody may do it alone."""
 REASON_SAME_PERSON: Reason.ValueType  # 46

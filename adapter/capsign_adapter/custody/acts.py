@@ -1,0 +1,153 @@
+"""What people do to key versions: each act under the table, with its leaf, and in force when it
+returns.
+
+A version is moved as it was seen: of two who move it at once, on whatever replicas, one is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from capsign_evidence import leaf
+from capsign_wire import logs
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.custody.making import Author, KeyStore, clock_of, make_version
+from capsign_adapter.decide import key_acts
+from capsign_adapter.decide.policy import Key, Policy, Role
+from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.keys import labels, provision
+from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.model.lifecycle import KeyEvent
+from capsign_adapter.sign.membership import CatchUp
+from capsign_adapter.token.interface import Token
+
+REFUSALS_PER_SECOND, REFUSALS_AT_ONCE = 1, 60
+"""Leaves of refused moves, of one identity on one replica; what is above is refused without one."""
+
+
+class Done(NamedTuple):
+    """The version as it is now, the epoch from which that holds, and the leaf of the act."""
+
+    row: KeyVersionRow
+    epoch: int
+    leaf_index: int
+
+
+class KeyActs:
+    """Of one replica. Any thread may call any method."""
+
+    def __init__(
+        self,
+        policy: Callable[[], Policy],
+        token: Token,
+        store: KeyStore,
+        catch_up: CatchUp,
+        refusals: Buckets,
+        clock: Callable[[], int],
+    ) -> None:
+        self._policy = policy
+        self._token = token
+        self._store = store
+        self._catch_up = catch_up
+        self._refusals = refusals
+        self._clock = clock
+
+    def rows_of(self, tenant: str, key: str) -> list[KeyVersionRow]:
+        """The versions of a key, newest first, as the store has them now."""
+        rows = [row for row in self._store.key_versions() if (row.tenant, row.key) == (tenant, key)]
+        return sorted(rows, key=lambda row: -row.version)
+
+    def make(self, actor: str, tenant: str, key: str, newest: int) -> Done:
+        """Make a version after the version `newest`, or with 0 the first one, which signs at once.
+
+        Raises FailureError ROLE_MISSING, NOT_FOUND if policy has no such key, ILLEGAL_TRANSITION,
+        and as `make_version`.
+        """
+        policy = self._policy()
+        demand_role(policy, actor, key_acts.MAKING)
+        wanted = _in_policy(policy, tenant, key)
+        author, now = Author(actor, policy.digest), clock_of(self._store, self._clock)
+        try:
+            key_acts.demand_newest(self.rows_of(tenant, key), f"{tenant}/{key}", newest)
+            if not newest:
+                self._pepper_for(tenant)
+            row, epoch, index = make_version(
+                wanted, self._token, self._store, author, now, signs=not newest
+            )
+        except FailureError as error:
+            self._refused(error, actor, author, f"{tenant}/{key}", now)
+            raise
+        self._catch_up.look()
+        return Done(row, epoch, index)
+
+    def move(self, actor: str, tenant: str, key: str, version: int, event: KeyEvent) -> Done:
+        """Move a version on by an act of one person (`key_acts.RULES`).
+
+        Raises FailureError ROLE_MISSING, NOT_FOUND, ILLEGAL_TRANSITION; COMMIT_UNKNOWN if it is
+        recorded and may not be in force everywhere yet.
+        """
+        policy, rule = self._policy(), key_acts.RULES[event]
+        demand_role(policy, actor, rule.roles)
+        row = self.found(tenant, key, version)
+        author, now = Author(actor, policy.digest), clock_of(self._store, self._clock)
+        try:
+            epoch, index = self._store.move_key_version(
+                row, event, lambda epoch: author.entry(rule.act, row.name, now, epoch), now
+            )
+        except FailureError as error:
+            self._refused(error, actor, author, row.name, now)
+            raise
+        logs.event(f"key.{event.value}", tenant=tenant, key=key, version=version)
+        if rule.withdraws:
+            self._catch_up.enforce(epoch)
+        else:
+            self._catch_up.look()
+        return Done(self.found(tenant, key, version), epoch, index)
+
+    def found(self, tenant: str, key: str, version: int) -> KeyVersionRow:
+        """The version of that number. Raises FailureError NOT_FOUND."""
+        for row in self.rows_of(tenant, key):
+            if row.version == version:
+                return row
+        detail = f"There is no version {version} of a key {tenant}/{key}."
+        raise FailureError(failures_pb2.REASON_NOT_FOUND, detail, field="version")
+
+    def _pepper_for(self, tenant: str) -> None:
+        """A tenant that policy has got since the adapters started has no pepper yet."""
+        label = labels.pepper(tenant)
+        if label in self._token.labels():
+            return
+        if any(row.tenant == tenant for row in self._store.key_versions()):
+            detail = f"The token has no pepper for the tenant {tenant}, whose keys the store knows."
+            raise FailureError(failures_pb2.REASON_TOKEN_UNAVAILABLE, detail)
+        provision.make_pepper(self._token, tenant)
+        logs.event("pepper.created", tenant=tenant)
+
+    def _refused(
+        self, error: FailureError, actor: str, author: Author, name: str, now_ms: int
+    ) -> None:
+        """Record a move that the table does not have (I7), as long as the rate lasts."""
+        if error.reason != failures_pb2.REASON_ILLEGAL_TRANSITION:
+            return
+        logs.warning("key.move_refused", version=name)
+        if self._refusals.take(actor, "keys", REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, 1).granted:
+            entry = author.entry(leaf.Act.KEY_MOVE_REFUSED, name, now_ms, 0)
+            self._store.append([entry], now_ms)
+
+
+def demand_role(policy: Policy, actor: str, roles: frozenset[Role]) -> None:
+    """Raise FailureError ROLE_MISSING if the identity has none of these roles."""
+    if not policy.roles_of(actor) & roles:
+        names = ", ".join(sorted(role.value for role in roles))
+        raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
+
+
+def _in_policy(policy: Policy, tenant: str, key: str) -> Key:
+    found = policy.key(tenant, key)
+    if found is None:
+        detail = f"The policy in force has no key {tenant}/{key}."
+        raise FailureError(failures_pb2.REASON_NOT_FOUND, detail, field="key")
+    return found
