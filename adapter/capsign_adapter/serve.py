@@ -92,6 +92,7 @@ class Replica:
             *upkeep.health_check_tickers(config, self.state, replica_health, self._health),
             upkeep.growth(config, self.state, metrics),
             upkeep.due_proposals(self.listeners, metrics),
+            self.listeners.custody.ticker(),
         ]
 
     @property

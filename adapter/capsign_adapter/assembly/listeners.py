@@ -20,6 +20,7 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import Tracer
 
 from capsign_adapter.assembly.acts import approvals_of
+from capsign_adapter.assembly.custody import Custody
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
@@ -71,6 +72,7 @@ class Listeners:
         self._evidence = EvidenceServicer(
             policy, state.yielding_store, state.checkpoints, path.evidence_quota, path.budget
         )
+        self.custody = Custody(state, self._metrics)
         self.approvals = approvals_of(state)
         self._people = AdminServicer(
             state.store, state.token, state.keyring, state.snapshots, state.catch_up
@@ -153,6 +155,7 @@ class Listeners:
         approvals_pb2_grpc.add_ApprovalServiceServicer_to_server(
             ApprovalServicer(self.approvals), registrar
         )
+        self.custody.register(registrar)
 
     def _registrar(self) -> Any:
         """What a call passes before its service: measured, parsed, patient, and charged."""

@@ -48,6 +48,9 @@ ATTEST = 600
 RECORD = 60
 """A leaf and a row."""
 
+MAKE = 5_000
+"""A version of a key: two objects made in the token and held against what a good key must be."""
+
 READ = 150
 """One read of the store."""
 
@@ -152,4 +155,10 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     "CallOff": lambda _: READ + RECORD,
     "BreakGlass": lambda _: 2 * READ + 2 * RECORD,
     "Acknowledge": lambda _: READ + RECORD,
+    "GetKey": lambda _: READ,
+    "CreateKey": lambda _: MAKE + 3 * RECORD,
+    "CreateKeyVersion": lambda _: MAKE + 3 * RECORD,
+    "ChangeKeyVersion": lambda _: 2 * READ + RECORD,
+    "WithdrawKeyVersion": lambda _: 2 * READ + RECORD,
+    "DestroyKeyVersion": lambda _: 2 * READ + RECORD,
 }

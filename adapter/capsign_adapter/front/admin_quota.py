@@ -28,13 +28,16 @@ CHANGING = 16
 """Concurrent calls that change something else: approvals, keys, policy."""
 
 REVOKING = 16
-"""Concurrent calls of `Revoke`."""
+"""Concurrent calls of methods that withdraw."""
 
 OF_ONE_IDENTITY = 8
 """Concurrent calls of one identity, of each of the three kinds."""
 
 _LOOKS = ("Get", "List", "Show", "Plan", "Watch", "Check")
 """How the methods that only look begin."""
+
+URGENT = frozenset({"Revoke", "WithdrawKeyVersion"})
+"""Methods that withdraw."""
 
 REVOKERS = frozenset({Role.OPERATOR, Role.RESPONDER})
 
@@ -112,6 +115,6 @@ class AdminQuota:
 
 def sort_of(method: str) -> tuple[str, int]:
     """The sort of a method, and how many calls of it there may be at once."""
-    if method == "Revoke":
+    if method in URGENT:
         return "revoke", REVOKING
     return ("look", LOOKING) if method.startswith(_LOOKS) else ("change", CHANGING)

@@ -10,15 +10,15 @@ from capsign_evidence import leaf
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.adapter.v1 import admin_pb2_grpc
 from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
+from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter import __version__
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.decide.revocation_target import check_form, demand_known
 from capsign_adapter.front.guard import guarded
+from capsign_adapter.front.key_messages import version_of
 from capsign_adapter.keys.keyring import Keyring
-from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.membership import CatchUp
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
@@ -58,7 +58,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         snapshot = self._demand(peer, LOOKING)
         return pb.ListKeysResponse(
             keys=[
-                pb.Key(tenant=tenant, name=key, versions=[self._version(row) for row in rows])
+                pb.Key(
+                    tenant=tenant,
+                    name=key,
+                    versions=[version_of(row, self._keyring) for row in rows],
+                )
                 for (tenant, key), rows in sorted(snapshot.versions.items())
                 if request.tenant in {"", tenant}
             ]
@@ -120,16 +124,3 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             names = ", ".join(sorted(role.value for role in roles))
             raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
         return snapshot
-
-    def _version(self, row: KeyVersionRow) -> pb.KeyVersion:
-        message = pb.KeyVersion(
-            version=row.version,
-            state=row.state,
-            custody=self._keyring.custody(
-                row, algorithms_pb2.Algorithm.ValueType(row.algorithms[0])
-            ),
-            algorithms=[algorithms_pb2.Algorithm.ValueType(number) for number in row.algorithms],
-            check_value=row.check_value,
-        )
-        message.created_at.FromMilliseconds(row.created_ms)
-        return message

@@ -21,7 +21,7 @@ from capsign_wire.types.v1 import signing_pb2
 from capsign_adapter.algorithms.table import TABLE
 from capsign_adapter.keys import labels
 from capsign_adapter.model.authorities import AuthorityRow
-from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.model.key_versions import KeyClaim, KeyVersionRow
 from capsign_adapter.model.lifecycle import KEY_VERSION, AuthorityState
 from capsign_adapter.token.interface import (
     KeyExistsError,
@@ -43,6 +43,8 @@ class Inventory(Protocol):
     def key_versions(self) -> list[KeyVersionRow]: ...
 
     def authorities(self) -> list[AuthorityRow]: ...
+
+    def key_claims(self) -> list[KeyClaim]: ...
 
 
 class KeyWeakError(Exception):
@@ -200,17 +202,21 @@ def unknown_objects(
     rows: Iterable[KeyVersionRow],
     tenants: Iterable[str],
     authorities: Iterable[AuthorityRow] = (),
+    claims: Iterable[KeyClaim] = (),
 ) -> list[str]:
-    """Returns the labels of keys in the token that have no row, and of destroyed versions: each is
-    an incident.
+    """Returns the labels of keys in the token that nothing accounts for, versions that were shown to
+    be gone included: each is an incident.
 
-    The key of a retired authority may be there, since nobody trusts it. Raises TokenError.
+    The key of a retired authority may be there, since nobody trusts it. So may what is being made
+    under a claim, and what is destroyed in the store and about to be in the token. Raises
+    TokenError.
     """
     known = {labels.LOG, labels.MINT, *(labels.pepper(tenant) for tenant in tenants)}
     known |= {authority.label for authority in authorities}
-    for row in rows:
-        if row.state != signing_pb2.KEY_STATE_DESTROYED:
-            known |= {row.label, labels.attestation(row.label)}
+    expected = [row.label for row in rows if not row.gone_ms]
+    expected += [labels.key_version(one.tenant, one.key, one.version) for one in claims]
+    for label in expected:
+        known |= {label, labels.attestation(label)}
     return [label for label in token.labels() if label not in known]
 
 
@@ -223,7 +229,9 @@ def unaccounted(
     """
 
     def look() -> list[str]:
-        return unknown_objects(token, store.key_versions(), tenants, store.authorities())
+        # what is made is claimed before, and recorded before its claim ends
+        claims = store.key_claims()
+        return unknown_objects(token, store.key_versions(), tenants, store.authorities(), claims)
 
     first = look()
     if not first:
