@@ -110,7 +110,7 @@ def _pass(
             made.append(label)
     for key in policy.keys:
         if not any((row.tenant, row.key) == (key.tenant, key.name) for row in rows):
-            row, _, _ = make_version(key, token, store, author, now_ms, signs=True)
+            row, _, _ = make_version(key, token, store, author, now_ms, newest=0)
             made.append(row.label)
     if realm is not None:
         _first_authority(token, store, realm, now_ms, made)

@@ -63,17 +63,18 @@ def refused(call, *arguments) -> str:
 
 
 def test_one_holder_has_a_key_and_its_claim_ends_with_the_row(store, second):
-    mine = store.claim_key(claim(), NOW)
+    mine = store.claim_key(claim(), 0, NOW)
     assert mine == claim(1)
     assert "being made by somebody else" in refused(
-        second.claim_key, claim(holder=b"you"), NOW + 99
+        second.claim_key, claim(holder=b"you"), 0, NOW + 99
     )
-    assert second.claim_key(replace(claim(), key="refunds"), NOW).version == 1
+    assert second.claim_key(replace(claim(), key="refunds"), 0, NOW).version == 1
     store.end_key_claim(replace(claim(), key="refunds"))
     before = store.control().revocation_epoch
     assert store.add_key_version(made(1), leaf, NOW, mine.holder) == (before + 1, 0)
     assert second.key_claims() == []
-    assert second.claim_key(claim(holder=b"you"), NOW).version == 2
+    assert "is 1 by now" in refused(second.claim_key, claim(holder=b"you"), 0, NOW)
+    assert second.claim_key(claim(holder=b"you"), 1, NOW).version == 2
 
 
 def test_of_replicas_that_claim_at_once_one_does(store, second):
@@ -82,7 +83,7 @@ def test_of_replicas_that_claim_at_once_one_does(store, second):
     def take(one, holder) -> None:
         together.wait()
         try:
-            outcomes.append(str(one.claim_key(claim(holder=holder), NOW).version))
+            outcomes.append(str(one.claim_key(claim(holder=holder), 0, NOW).version))
         except FailureError as error:
             outcomes.append(error.row.name)
 
@@ -98,20 +99,20 @@ def test_of_replicas_that_claim_at_once_one_does(store, second):
 
 def test_a_number_that_was_claimed_is_not_given_again_while_its_object_may_be_there(store):
     store.add_key_version(made(4), leaf, NOW)
-    assert store.claim_key(claim(), NOW).version == 5
-    again = store.claim_key(claim(holder=b"you", until_ms=NOW + 300), NOW + 100)
+    assert store.claim_key(claim(), 4, NOW).version == 5
+    again = store.claim_key(claim(holder=b"you", until_ms=NOW + 300), 4, NOW + 100)
     assert again.version == 6
     assert [(one.version, one.holder[:3]) for one in store.key_claims()] == [
         (5, b"me-"),
         (6, b"you"),
     ]
     store.end_key_claim(again)
-    assert store.claim_key(claim(version=9, until_ms=NOW + 300), NOW + 100).version == 9
+    assert store.claim_key(claim(version=9, until_ms=NOW + 300), 4, NOW + 100).version == 9
 
 
 def test_a_maker_that_was_too_slow_records_nothing_once_its_claim_is_adopted(store, second):
     """Else there were a row of a key whose object somebody else has cleared away."""
-    mine = store.claim_key(claim(), NOW)
+    mine = store.claim_key(claim(), 0, NOW)
     you = b"you".ljust(16, b"-")
     assert "looks after" in refused(second.adopt_key_claim, mine, you, NOW + 200, NOW + 99)
     adopted = second.adopt_key_claim(mine, you, NOW + 200, NOW + 100)

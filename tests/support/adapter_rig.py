@@ -48,6 +48,8 @@ OTHER = "spiffe://capsign.test/ns/demo/sa/other"
 STRANGER = "spiffe://capsign.test/ns/demo/sa/stranger"
 OPERATOR = "spiffe://capsign.test/operator/dev"
 AUDITOR = "spiffe://capsign.test/auditor/dev"
+RESPONDER = "spiffe://capsign.test/responder/dev"
+APPROVER = "spiffe://capsign.test/approver/dev"
 
 POLICY = f"""
 version: 1
@@ -112,6 +114,8 @@ grants:
 roles:
   - {{role: operator, identities: ["{OPERATOR}"]}}
   - {{role: auditor, identities: ["{AUDITOR}"]}}
+  - {{role: responder, identities: ["{RESPONDER}"]}}
+  - {{role: approver, identities: ["{APPROVER}"]}}
 limits: {{intent_retention: 24h, clock_skew: 30s, message_max: 65536}}
 algorithms: {{floor_bits: 128}}
 tls: {{min: "1.3"}}
@@ -135,14 +139,22 @@ class AdapterRig:
     behind `Interposed`.
     """
 
-    def __init__(self, directory: Path, document: str = POLICY) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        document: str = POLICY,
+        url: str = "",
+        password_file: Path | None = None,
+    ) -> None:
+        """On SQLite in `directory`, or on the empty PostgreSQL database at `url`."""
         directory.mkdir(mode=0o700, exist_ok=True)
-        self.url = f"sqlite://{directory}/store.db"
+        self.url = url or f"sqlite://{directory}/store.db"
+        self.password_file = password_file
         self.skipped_ms = 0
         """Added to the clock by which rates run, which is not the one on the wall."""
         self.policy = RULES if document == POLICY else parse_policy(document.encode())
         self.token: Any = Interposed(FakeToken())
-        self.store: Any = Interposed(open_store(self.url, create=True))
+        self.store: Any = Interposed(open_store(self.url, password_file=password_file, create=True))
         provision_all(self.policy, self.token, self.store, now_ms())
         self.wire()
 
@@ -204,8 +216,9 @@ class AdapterRig:
         """
         other = AdapterRig.__new__(AdapterRig)
         other.url, other.policy, other.skipped_ms = self.url, self.policy, 0
+        other.password_file = self.password_file
         other.token = Interposed(self.token.beside())
-        other.store = Interposed(open_store(self.url))
+        other.store = Interposed(open_store(self.url, password_file=self.password_file))
         other.wire()
         return other
 

@@ -11,6 +11,7 @@ from capsign_wire.adapter.v1 import (
     approvals_pb2,
     capability_pb2,
     evidence_pb2,
+    keys_pb2,
     signing_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
@@ -28,6 +29,7 @@ FILES = (
     approvals_pb2,
     capability_pb2,
     evidence_pb2,
+    keys_pb2,
     signing_pb2,
     types_signing,
     failures_pb2,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from capsign_adapter.assembly.custody import Custody
 from capsign_adapter.assembly.state import State
+from capsign_adapter.custody import destroying
 from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.store.executors import Executor, Executors
 
 
-def approvals_of(state: State) -> Approvals:
+def approvals_of(state: State, custody: Custody) -> Approvals:
     """The approvals of one replica. Whoever adds an act adds its row in `decide.approvals.RULES`,
     its number in `approvals.proto` and `capsign_evidence.leaf`, and its executor here.
     """
-    executors: dict[int, Executor] = {}
+    executors: dict[int, Executor] = {destroying.ACT: custody.executor}
     return Approvals(state.store, state.snapshots, state.catch_up, Executors(executors))

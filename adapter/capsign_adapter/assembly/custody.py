@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from capsign_wire import logs
 from capsign_wire.adapter.v1 import keys_pb2_grpc
+from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.assembly.state import State
-from capsign_adapter.custody.acts import KeyActs
+from capsign_adapter.custody.acts import KeyActs, Propose
 from capsign_adapter.custody.clearing import Clearing
+from capsign_adapter.custody.destroying import executor
 from capsign_adapter.custody.making import Author
-from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.key_servicer import KeyServicer
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
+from capsign_adapter.sign.failures import failure_of
 from capsign_adapter.sign.tickers import Ticker
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
+from capsign_adapter.token.interface import TokenError
 
 LOOK_S = 2.0
 """Between looks for what is to be cleared away, seconds."""
@@ -24,13 +30,14 @@ LOOK_S = 2.0
 class Custody:
     """Of one replica."""
 
-    def __init__(self, policy: Policy, state: State, metrics: Metrics) -> None:
-        def author() -> Author:
-            return Author(f"spiffe://{policy.trust_domain}/adapter/custody", policy.digest)
+    def __init__(self, state: State, metrics: Metrics) -> None:
+        def author(actor: str = "") -> Author:
+            policy = state.snapshots.current.policy
+            return Author(actor or f"spiffe://{policy.trust_domain}/adapter/custody", policy.digest)
 
-        self._policy, self._state = policy, state
+        self._state = state
         self.acts = KeyActs(
-            lambda: policy,
+            self._standing,
             state.token,
             state.store,
             state.catch_up,
@@ -45,14 +52,29 @@ class Custody:
             lambda label: metrics.violated("I7", destroyed_object=label),
         )
 
-    def register(self, registrar: Any) -> None:
-        """Add the service to a server."""
-        servicer = KeyServicer(lambda: self._policy, self.acts, self._state.keyring)
+        self.executor = executor(author, lambda _: self._hasten())
+        """How an approved destruction is done."""
+
+    def register(self, registrar: Any, propose: Propose) -> None:
+        """Add the service to a server; `propose` is where acts of two people go."""
+        servicer = KeyServicer(self._standing, self.acts, self._state.keyring, propose)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(servicer, registrar)
+
+    def _standing(self) -> Standing:
+        """Who may do what now. Raises what the store raises."""
+        snapshot = self._state.snapshots.refresh()
+        return Standing(snapshot.policy, snapshot.revoked)
 
     def ticker(self) -> Ticker:
         """Clears away, again and again; not yet started."""
         return Ticker("custody", LOOK_S, self.look)
+
+    def _hasten(self) -> None:
+        """Look now. What fails here the ticker does later: the act itself is done."""
+        try:
+            self.look()
+        except (FailureError, StoreUnavailableError, CommitUnknownError, TokenError) as error:
+            logs.warning("custody.later", reason=failure_of(error).row.name)
 
     def look(self) -> None:
         """Clear away what is to be cleared away now."""

@@ -73,7 +73,7 @@ class Listeners:
             policy, state.yielding_store, state.checkpoints, path.evidence_quota, path.budget
         )
         self.custody = Custody(state, self._metrics)
-        self.approvals = approvals_of(state)
+        self.approvals = approvals_of(state, self.custody)
         self._people = AdminServicer(
             state.store, state.token, state.keyring, state.snapshots, state.catch_up
         )
@@ -155,7 +155,7 @@ class Listeners:
         approvals_pb2_grpc.add_ApprovalServiceServicer_to_server(
             ApprovalServicer(self.approvals), registrar
         )
-        self.custody.register(registrar)
+        self.custody.register(registrar, self.approvals.propose)
 
     def _registrar(self) -> Any:
         """What a call passes before its service: measured, parsed, patient, and charged."""

@@ -7,25 +7,36 @@ A version is moved as it was seen: of two who move it at once, on whatever repli
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from capsign_evidence import leaf
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.custody.destroying import ACT, Pending, payload_of
 from capsign_adapter.custody.making import Author, KeyStore, clock_of, make_version
 from capsign_adapter.decide import key_acts
-from capsign_adapter.decide.policy import Key, Policy, Role
+from capsign_adapter.decide.approvals import Standing
+from capsign_adapter.decide.policy import Key, Policy
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import KeyEvent
+from capsign_adapter.model.proposals import ProposalRow
 from capsign_adapter.sign.membership import CatchUp
+from capsign_adapter.store.interfaces.proposals import Proposals
 from capsign_adapter.token.interface import Token
+
+Propose = Callable[[str, int, str, bytes], ProposalRow]
+"""`Approvals.propose`: actor, act, target and payload."""
 
 REFUSALS_PER_SECOND, REFUSALS_AT_ONCE = 1, 60
 """Leaves of refused moves, of one identity on one replica; what is above is refused without one."""
+
+
+_FIRST_USES = frozenset({KeyEvent.PUBLISH, KeyEvent.ACTIVATE})
+"""What nobody does to a version that is about to be destroyed."""
 
 
 class Done(NamedTuple):
@@ -36,24 +47,29 @@ class Done(NamedTuple):
     leaf_index: int
 
 
+class ActsStore(KeyStore, Proposals, Protocol):
+    """What is asked of the store here."""
+
+
 class KeyActs:
     """Of one replica. Any thread may call any method."""
 
     def __init__(
         self,
-        policy: Callable[[], Policy],
+        standing: Callable[[], Standing],
         token: Token,
-        store: KeyStore,
+        store: ActsStore,
         catch_up: CatchUp,
         refusals: Buckets,
         clock: Callable[[], int],
     ) -> None:
-        self._policy = policy
+        self._standing = standing
         self._token = token
         self._store = store
         self._catch_up = catch_up
         self._refusals = refusals
         self._clock = clock
+        self.pending = Pending(store)
 
     def rows_of(self, tenant: str, key: str) -> list[KeyVersionRow]:
         """The versions of a key, newest first, as the store has them now."""
@@ -66,16 +82,16 @@ class KeyActs:
         Raises FailureError ROLE_MISSING, NOT_FOUND if policy has no such key, ILLEGAL_TRANSITION,
         and as `make_version`.
         """
-        policy = self._policy()
-        demand_role(policy, actor, key_acts.MAKING)
-        wanted = _in_policy(policy, tenant, key)
-        author, now = Author(actor, policy.digest), clock_of(self._store, self._clock)
+        standing = self._standing()
+        standing.demand(actor, key_acts.MAKING)
+        wanted = _in_policy(standing.policy, tenant, key)
+        author, now = Author(actor, standing.policy.digest), clock_of(self._store, self._clock)
         try:
             key_acts.demand_newest(self.rows_of(tenant, key), f"{tenant}/{key}", newest)
             if not newest:
                 self._pepper_for(tenant)
             row, epoch, index = make_version(
-                wanted, self._token, self._store, author, now, signs=not newest
+                wanted, self._token, self._store, author, now, newest=newest
             )
         except FailureError as error:
             self._refused(error, actor, author, f"{tenant}/{key}", now)
@@ -86,13 +102,15 @@ class KeyActs:
     def move(self, actor: str, tenant: str, key: str, version: int, event: KeyEvent) -> Done:
         """Move a version on by an act of one person (`key_acts.RULES`).
 
-        Raises FailureError ROLE_MISSING, NOT_FOUND, ILLEGAL_TRANSITION; COMMIT_UNKNOWN if it is
-        recorded and may not be in force everywhere yet.
+        Raises FailureError ROLE_MISSING, NOT_FOUND, ILLEGAL_TRANSITION, KEY_DESTROY_PENDING;
+        COMMIT_UNKNOWN if it is recorded and may not be in force everywhere yet.
         """
-        policy, rule = self._policy(), key_acts.RULES[event]
-        demand_role(policy, actor, rule.roles)
+        standing, rule = self._standing(), key_acts.RULES[event]
+        standing.demand(actor, rule.roles)
         row = self.found(tenant, key, version)
-        author, now = Author(actor, policy.digest), clock_of(self._store, self._clock)
+        author, now = Author(actor, standing.policy.digest), clock_of(self._store, self._clock)
+        if event in _FIRST_USES:
+            self.pending.demand_none(row)
         try:
             epoch, index = self._store.move_key_version(
                 row, event, lambda epoch: author.entry(rule.act, row.name, now, epoch), now
@@ -106,6 +124,20 @@ class KeyActs:
         else:
             self._catch_up.look()
         return Done(self.found(tenant, key, version), epoch, index)
+
+    def destroy(
+        self, actor: str, tenant: str, key: str, version: int, propose: Propose
+    ) -> ProposalRow:
+        """Propose to destroy a version. Raises FailureError ROLE_MISSING, NOT_FOUND,
+        ILLEGAL_TRANSITION, OVERLOADED if too many proposals wait.
+        """
+        row = self.found(tenant, key, version)
+        try:
+            return propose(actor, ACT, row.name, payload_of(row))
+        except FailureError as error:
+            author = Author(actor, self._standing().policy.digest)
+            self._refused(error, actor, author, row.name, clock_of(self._store, self._clock))
+            raise
 
     def found(self, tenant: str, key: str, version: int) -> KeyVersionRow:
         """The version of that number. Raises FailureError NOT_FOUND."""
@@ -136,13 +168,6 @@ class KeyActs:
         if self._refusals.take(actor, "keys", REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, 1).granted:
             entry = author.entry(leaf.Act.KEY_MOVE_REFUSED, name, now_ms, 0)
             self._store.append([entry], now_ms)
-
-
-def demand_role(policy: Policy, actor: str, roles: frozenset[Role]) -> None:
-    """Raise FailureError ROLE_MISSING if the identity has none of these roles."""
-    if not policy.roles_of(actor) & roles:
-        names = ", ".join(sorted(role.value for role in roles))
-        raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
 
 
 def _in_policy(policy: Policy, tenant: str, key: str) -> Key:

@@ -10,6 +10,7 @@ token does not answer for the key any more.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 
 from capsign_evidence import leaf
@@ -29,7 +30,7 @@ ADOPTED_MS = 60_000
 
 
 class Clearing:
-    """Of one replica. `look` may run on one thread at a time."""
+    """Of one replica. Any thread may call `look`; they take turns."""
 
     def __init__(
         self,
@@ -48,19 +49,20 @@ class Clearing:
         self._clock = clock
         self._found = found
         self._seen_gone: set[str] = set()
+        self._turn = threading.Lock()
 
     def look(self, rows: Sequence[KeyVersionRow]) -> None:
         """Finish what is left to do. `rows` are the versions as of the epoch that this replica
         works under. Raises what token and store raise.
         """
-        now_ms = clock_of(self._store, self._clock)
-        for claim in self._store.key_claims():
-            if now_ms >= claim.until_ms:
-                self._abandoned(claim, now_ms)
-        if any(self._is_pending(row) for row in rows):
-            self._destroyed(
-                [row for row in self._store.key_versions() if self._is_pending(row)], now_ms
-            )
+        with self._turn:
+            now_ms = clock_of(self._store, self._clock)
+            for claim in self._store.key_claims():
+                if now_ms >= claim.until_ms:
+                    self._abandoned(claim, now_ms)
+            if any(self._is_pending(row) for row in rows):
+                every = self._store.key_versions()
+                self._destroyed([row for row in every if self._is_pending(row)], now_ms)
 
     def _is_pending(self, row: KeyVersionRow) -> bool:
         return KEY_VERSION.is_final(row.state) and row.label not in self._seen_gone

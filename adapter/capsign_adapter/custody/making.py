@@ -27,10 +27,13 @@ from capsign_adapter.store.interfaces.evidence import EvidenceLog
 from capsign_adapter.store.interfaces.key_versions import KeyClaims, KeyVersions
 from capsign_adapter.token.interface import Token, TokenError
 
-CLAIM_MS = {KeyKind.DERIVED: 30_000, KeyKind.DIRECT: 150_000}
-"""How long a claim lasts that nobody ends: longer than a token takes to make what it is for, which
-is long for RSA. It says only how soon others go on after a maker died: whoever is slower than that
-records nothing once another has adopted its claim.
+CLAIM_SECONDS = 150
+"""How long a claim lasts that nobody ends, at most."""
+
+_CLAIM_MS = {KeyKind.DERIVED: 30_000, KeyKind.DIRECT: CLAIM_SECONDS * 1000}
+"""The same by kind: longer than a token takes to make what it is for, which is long for RSA. It
+says only how soon others go on after a maker died: whoever is slower than that records nothing
+once another has adopted its claim.
 """
 
 
@@ -51,17 +54,18 @@ class Author:
 
 
 def make_version(
-    key: Key, token: Token, store: KeyStore, author: Author, now_ms: int, *, signs: bool
+    key: Key, token: Token, store: KeyStore, author: Author, now_ms: int, *, newest: int
 ) -> tuple[KeyVersionRow, int, int]:
     """Make the key's next version, with the kind and algorithms that it has in policy; the row, the
-    epoch, and the leaf. `signs`: it is active at once, as a first version is.
+    epoch, and the leaf. `newest` is its newest version until now; with 0 the first one is made,
+    which is active at once.
 
-    Raises FailureError ILLEGAL_TRANSITION if another replica makes one now, ALGORITHM_NOT_ALLOWED,
-    KeyWeakError, TokenError, and what the store raises.
+    Raises FailureError ILLEGAL_TRANSITION if another replica makes one now, or has meanwhile;
+    ALGORITHM_NOT_ALLOWED, KeyWeakError, TokenError, and what the store raises.
     """
     at_least = labels.highest_version(key.tenant, key.name, token.labels()) + 1
-    wanted = KeyClaim(key.tenant, key.name, at_least, os.urandom(16), now_ms + CLAIM_MS[key.kind])
-    claim = store.claim_key(wanted, now_ms)
+    wanted = KeyClaim(key.tenant, key.name, at_least, os.urandom(16), now_ms + _CLAIM_MS[key.kind])
+    claim = store.claim_key(wanted, newest, now_ms)
     try:
         row = _in_token(key, token, claim.version, now_ms)
     except FailureError:  # refused before anything was made
@@ -70,7 +74,7 @@ def make_version(
     except (provision.KeyWeakError, TokenError):
         _withdraw(token, store, claim)
         raise
-    if signs:
+    if not newest:
         row = moved(row, KeyEvent.ACTIVATE, now_ms, next_activation=1)
     try:
         epoch, index = store.add_key_version(

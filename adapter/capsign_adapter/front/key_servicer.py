@@ -12,12 +12,12 @@ from capsign_wire.adapter.v1 import keys_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
-from capsign_adapter.custody.acts import Done, KeyActs, demand_role
+from capsign_adapter.custody.acts import Done, KeyActs, Propose
 from capsign_adapter.decide import key_acts
+from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.guard import guarded
-from capsign_adapter.front.key_messages import version_of
+from capsign_adapter.front.key_messages import time_of, version_of
 from capsign_adapter.keys.keyring import Keyring
 from capsign_adapter.model.lifecycle import KeyEvent
 
@@ -46,16 +46,21 @@ WITHDRAWALS: Mapping[int, KeyEvent] = MappingProxyType(
 class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     """Never returns a private key."""
 
-    def __init__(self, policy: Callable[[], Policy], acts: KeyActs, keyring: Keyring) -> None:
-        self._policy = policy
+    def __init__(
+        self, standing: Callable[[], Standing], acts: KeyActs, keyring: Keyring, propose: Propose
+    ) -> None:
+        """`propose` makes the proposal of an act that takes two people."""
+        self._standing = standing
+        self._propose = propose
         self._acts = acts
         self._keyring = keyring
 
     @guarded
     def GetKey(self, peer: Peer, request: pb.GetKeyRequest) -> pb.GetKeyResponse:
         """Returns the key, what policy says of it and who signs with it."""
-        policy, tenant, name = self._policy(), request.tenant, request.key
-        demand_role(policy, peer.spiffe_id, key_acts.LOOKING)
+        standing, tenant, name = self._standing(), request.tenant, request.key
+        standing.demand(peer.spiffe_id, key_acts.LOOKING)
+        policy = standing.policy
         known, rows = policy.key(tenant, name), self._acts.rows_of(tenant, name)
         if known is None and not rows:
             detail = f"Neither the policy in force nor the store has a key {tenant}/{name}."
@@ -74,6 +79,14 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
             ],
             grants=sorted(each.name for each in grants)[:MAX_GRANTS],
             workloads=len({workload for each in grants for workload in each.workloads}),
+            destructions=[
+                pb.PendingDestruction(
+                    version=int(row.target.rpartition("/")[2]),
+                    proposal_id=row.id,
+                    not_before=time_of(row.not_before_ms),
+                )
+                for row in self._acts.pending.of(tenant, name)
+            ],
         )
 
     @guarded
@@ -87,6 +100,9 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         self, peer: Peer, request: pb.CreateKeyVersionRequest
     ) -> pb.CreateKeyVersionResponse:
         """Made, and in no use yet."""
+        if not request.newest:
+            detail = "Say which version is the newest; the first one is made by CreateKey."
+            raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="newest")
         done = self._acts.make(peer.spiffe_id, request.tenant, request.key, request.newest)
         return pb.CreateKeyVersionResponse(moved=self._moved(done))
 
@@ -107,6 +123,20 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         """In force on all replicas when it answers (I6)."""
         done = self._move(peer, request.name, WITHDRAWALS[request.withdrawal])
         return pb.WithdrawKeyVersionResponse(moved=self._moved(done))
+
+    @guarded
+    def DestroyKeyVersion(
+        self, peer: Peer, request: pb.DestroyKeyVersionRequest
+    ) -> pb.DestroyKeyVersionResponse:
+        """Proposed, and nothing else yet. The same proposal if it waits already."""
+        name = request.name
+        row = self._acts.destroy(peer.spiffe_id, name.tenant, name.key, name.version, self._propose)
+        return pb.DestroyKeyVersionResponse(
+            proposal_id=row.id,
+            digest=row.digest,
+            expires_at=time_of(row.expires_ms),
+            waits_ms=row.waits_ms,
+        )
 
     def _move(self, peer: Peer, name: pb.KeyVersionName, event: KeyEvent) -> Done:
         return self._acts.move(peer.spiffe_id, name.tenant, name.key, name.version, event)

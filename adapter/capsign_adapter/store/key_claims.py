@@ -24,11 +24,12 @@ def every(tx: Reader) -> list[KeyClaim]:
     return [_claim(row) for row in tx.all(f"SELECT {_COLUMNS} FROM key_claims")]  # noqa: S608 - a constant
 
 
-def claim(tx: Transaction, wanted: KeyClaim, now_ms: int) -> KeyClaim:
+def claim(tx: Transaction, wanted: KeyClaim, newest: int, now_ms: int) -> KeyClaim:
     """The claim with the number that it is for: at least that of `wanted`, and above every version
     that was made or is claimed.
 
-    Raises FailureError ILLEGAL_TRANSITION while another claim of the key lasts.
+    Raises FailureError ILLEGAL_TRANSITION while another claim of the key lasts, or if its newest
+    version is not `newest`.
     """
     others = _of_key(tx, wanted.tenant, wanted.key)
     until_ms = max((other.until_ms for other in others), default=0)
@@ -43,7 +44,14 @@ def claim(tx: Transaction, wanted: KeyClaim, now_ms: int) -> KeyClaim:
         wanted.tenant,
         wanted.key,
     )
-    used = max(made[0] or 0 if made else 0, *(other.version for other in others), 0)
+    found = made[0] or 0 if made else 0
+    if found != newest:
+        detail = (
+            f"The newest version of {wanted.tenant}/{wanted.key} is {found or 'none'} by now. Look "
+            "at the key again."
+        )
+        raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
+    used = max(found, *(other.version for other in others), 0)
     granted = replace(wanted, version=max(wanted.version, used + 1))
     tx.send(
         f"INSERT INTO key_claims ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)",  # noqa: S608 - a constant

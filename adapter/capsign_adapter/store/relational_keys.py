@@ -34,8 +34,8 @@ class RelationalKeys(Engine[Connection]):
     def key_claims(self) -> list[KeyClaim]:
         return self.read(key_claims.every)
 
-    def claim_key(self, claim: KeyClaim, now_ms: int) -> KeyClaim:
-        return self.write(lambda tx, _: key_claims.claim(tx, claim, now_ms))
+    def claim_key(self, claim: KeyClaim, newest: int, now_ms: int) -> KeyClaim:
+        return self.write(lambda tx, _: key_claims.claim(tx, claim, newest, now_ms))
 
     def adopt_key_claim(
         self, seen: KeyClaim, holder: bytes, until_ms: int, now_ms: int

@@ -21,6 +21,7 @@ from capsign_wire.adapter.v1 import (
     capability_pb2,
     evidence_pb2,
     identity_pb2,
+    keys_pb2,
     signing_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
@@ -40,6 +41,7 @@ _SERVED = (
     capability_pb2,
     evidence_pb2,
     identity_pb2,
+    keys_pb2,
     signing_pb2,
 )
 

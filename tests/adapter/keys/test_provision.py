@@ -134,8 +134,10 @@ def test_a_token_that_does_not_answer_is_not_an_empty_token(token, rows):
 
 
 def test_a_destroyed_version_is_not_missed_but_its_object_is_unknown(token, rows):
-    destroyed = [replace(row, state=signing_pb2.KEY_STATE_DESTROYED) for row in rows]
+    pending = [replace(row, state=signing_pb2.KEY_STATE_DESTROYED) for row in rows]
+    destroyed = [replace(row, gone_ms=1) for row in pending]
     assert provision.unknown_objects(token, rows, ["acme"]) == []
+    assert provision.unknown_objects(token, pending, ["acme"]) == [], "about to be destroyed"
     assert provision.unknown_objects(token, destroyed, ["acme"]) == [
         "capsign/acme/billing/1",
         "capsign/acme/billing/1/attest",
@@ -268,6 +270,9 @@ class StoredLater:
 
     def authorities(self):
         return self._authorities if self.paused else []
+
+    def key_claims(self):
+        return []
 
 
 def test_a_key_that_is_being_made_right_now_is_no_incident(token, rows):

@@ -55,12 +55,13 @@ class KeyClaims(Protocol):
     def key_claims(self) -> list[KeyClaim]:
         """All of them, abandoned ones too."""
 
-    def claim_key(self, claim: KeyClaim, now_ms: int) -> KeyClaim:
-        """Claim a key until `claim.until_ms`; the claim as it was granted.
+    def claim_key(self, claim: KeyClaim, newest: int, now_ms: int) -> KeyClaim:
+        """Claim a key until `claim.until_ms`; the claim as it was granted. `newest` is the newest
+        version that its maker knows of, 0 for none: what is asked twice is made once.
 
         The version granted is at least `claim.version`, and above every one that was made or is
         claimed. Raises FailureError ILLEGAL_TRANSITION while another claim of the key lasts at
-        `now_ms`.
+        `now_ms`, or if there is another newest version.
         """
 
     def adopt_key_claim(

@@ -313,7 +313,7 @@ class CreateKeyVersionRequest(_message.Message):
     """Name within the tenant."""
     newest: _builtins.int
     """The newest version that the caller knows of. If there is a newer one, nothing is made: what is
-    asked twice is made once.
+    asked twice is made once. At least 1: the first version is made by CreateKey.
     """
     def __init__(
         self,
