@@ -38,9 +38,9 @@ MAX_NAME_LEN = 64
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+", re.ASCII)
-_TARGET = re.compile(rf"\*|{NAME.pattern}(/{NAME.pattern}){{0,2}}|{SPIFFE_ID.pattern}", re.ASCII)
+_TARGET = re.compile(rf"\*|{NAME.pattern}(/{NAME.pattern}){{0,3}}|{SPIFFE_ID.pattern}", re.ASCII)
 """Everything, a name, tenant/key, tenant/key/version, a serial or digest in hexadecimal, or a
-SPIFFE ID.
+SPIFFE ID; before any of the former a word that says what kind it is.
 """
 
 
@@ -96,6 +96,7 @@ class Act(IntEnum):
     KEY_REVOKED = 14
     TENANT_REVOKED = 15
     EVERYTHING_REVOKED = 16
+    KEY_VERSION_REVOKED = 17
     POLICY_APPLIED = 20
     LOG_OPENED = 21
     AUTHORITY_PREPARED = 30
@@ -125,6 +126,7 @@ class Act(IntEnum):
     PROPOSAL_EXPIRED = 43
     CALLED_OFF = 44
     BROKE_GLASS = 45
+    REVOCATION_LIFTED = 46
     GLASS_ACKNOWLEDGED = 47
     PROPOSAL_EXECUTED = 48
     PROPOSAL_OVERTAKEN = 49

@@ -20,6 +20,7 @@ from capsign_adapter.model.lifecycle import (
     Table,
     intent_state,
 )
+from capsign_adapter.store import registry
 from capsign_adapter.store.errors import (
     AuditOutOfOrderError,
     EpochMovedError,
@@ -394,6 +395,32 @@ def test_revoke_raises_the_epoch_and_older_decisions_cannot_commit(store, second
     assert second.control().tree_size == 1
     assert second.commit(raised, [item], NOW)[0].verdict is Verdict.NEW
     assert second.revocations() == (raised, [Revocation(raised, 2, "shop/orders", NOW)])
+
+
+def test_what_is_revoked_stands_until_it_is_lifted(store, second):
+    """A second revocation of the same thing is lifted with the first, what is wider is not."""
+    by = "spiffe://capsign.test/responder"
+    first, _ = store.revoke(4, "shop/orders", lambda _: b"first", NOW, by)
+    again, _ = store.revoke(4, "shop/orders", lambda _: b"again", NOW + 1)
+    wider, _ = store.revoke(5, "shop", lambda _: b"wider", NOW + 2)
+    standing = store.write(lambda tx, _: registry.standing(tx, 4, "shop/orders"))
+    assert standing == [first, again]
+    index = store.write(
+        lambda tx, head: registry.lift(tx, head, 4, "shop/orders", lambda at: b"%d" % at, NOW + 3)
+    )
+    assert check_log(store)[index] == b"%d" % epoch(store)
+    lifted = epoch(store)
+    assert lifted == wider + 1, "what is in flight is decided anew"
+    assert second.revocations() == (lifted, [Revocation(wider, 5, "shop", NOW + 2)])
+    assert second.revocation_history() == [
+        Revocation(wider, 5, "shop", NOW + 2),
+        Revocation(again, 4, "shop/orders", NOW + 1, "", lifted),
+        Revocation(first, 4, "shop/orders", NOW, by, lifted),
+    ]
+    assert second.revocation_history(again, 1) == [
+        Revocation(first, 4, "shop/orders", NOW, by, lifted)
+    ]
+    assert store.write(lambda tx, _: registry.standing(tx, 4, "shop/orders")) == []
 
 
 def test_the_epoch_is_compared_on_the_careful_path_too(store):

@@ -334,7 +334,7 @@ def test_fields_of_an_item_cannot_run_into_each_other(lengths):
 
 @pytest.mark.parametrize(
     "target",
-    ["", "a b", "a/b/c/d", "Free text", "*/a", "a//b", "spiffe://x", "a\n", "/a", "x" * 65],
+    ["", "a b", "a/b/c/d/e", "Free text", "*/a", "a//b", "spiffe://x", "a\n", "/a", "x" * 65],
 )
 def test_an_administrative_target_is_never_free_text(target):
     with pytest.raises(LeafError, match="target"):

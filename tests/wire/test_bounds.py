@@ -12,6 +12,7 @@ from capsign_wire.adapter.v1 import (
     capability_pb2,
     evidence_pb2,
     keys_pb2,
+    revocations_pb2,
     signing_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
@@ -30,6 +31,7 @@ FILES = (
     capability_pb2,
     evidence_pb2,
     keys_pb2,
+    revocations_pb2,
     signing_pb2,
     types_signing,
     failures_pb2,

@@ -23,6 +23,7 @@ from capsign_wire.adapter.v1 import (
     evidence_pb2,
     identity_pb2,
     keys_pb2,
+    revocations_pb2,
     signing_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
@@ -39,6 +40,7 @@ SERVED = {
         evidence_pb2,
         identity_pb2,
         keys_pb2,
+        revocations_pb2,
         signing_pb2,
         health_pb2,
     ),

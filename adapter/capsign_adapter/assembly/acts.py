@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from capsign_wire.adapter.v1 import approvals_pb2 as pb
+
 from capsign_adapter.assembly.custody import Custody
 from capsign_adapter.assembly.state import State
 from capsign_adapter.custody import destroying
 from capsign_adapter.sign.approvals import Approvals
+from capsign_adapter.sign.lift import lift_executor
 from capsign_adapter.store.executors import Executor, Executors
 
 
@@ -13,5 +16,8 @@ def approvals_of(state: State, custody: Custody) -> Approvals:
     """The approvals of one replica. Whoever adds an act adds its row in `decide.approvals.RULES`,
     its number in `approvals.proto` and `capsign_evidence.leaf`, and its executor here.
     """
-    executors: dict[int, Executor] = {destroying.ACT: custody.executor}
+    executors: dict[int, Executor] = {
+        destroying.ACT: custody.executor,
+        pb.PROPOSAL_ACT_REVOCATION_LIFT: lift_executor(lambda: state.snapshots.policy().digest),
+    }
     return Approvals(state.store, state.snapshots, state.catch_up, Executors(executors))

@@ -78,5 +78,5 @@ class Custody:
 
     def look(self) -> None:
         """Clear away what is to be cleared away now."""
-        versions = self._state.snapshots.current.versions
+        versions = self._state.snapshots.current.known()
         self.clearing.look([row for rows in versions.values() for row in rows])

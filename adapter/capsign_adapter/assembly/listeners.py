@@ -12,6 +12,7 @@ from capsign_wire.adapter.v1 import (
     approvals_pb2_grpc,
     capability_pb2_grpc,
     evidence_pb2_grpc,
+    revocations_pb2_grpc,
     signing_pb2_grpc,
 )
 from capsign_wire.lenient import LenientRegistrar
@@ -37,6 +38,7 @@ from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.health import Health
 from capsign_adapter.front.peer_quota import PeerQuota
+from capsign_adapter.front.revocation_servicer import RevocationServicer
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.front.threads import Threads
@@ -75,8 +77,14 @@ class Listeners:
         self.custody = Custody(state, self._metrics)
         self.approvals = approvals_of(state, self.custody)
         self._people = AdminServicer(
-            state.store, state.token, state.keyring, state.snapshots, state.catch_up
+            state.store,
+            state.token,
+            state.keyring,
+            state.snapshots,
+            state.catch_up,
+            self.approvals,
         )
+        self._revocations = RevocationServicer(state.store, state.snapshots, self.approvals)
         self.workloads = grpc.server(
             Threads(listen.streams, "call"),
             options=server_options(limits.main, listen.message_bytes),
@@ -156,6 +164,7 @@ class Listeners:
             ApprovalServicer(self.approvals), registrar
         )
         self.custody.register(registrar, self.approvals.propose)
+        revocations_pb2_grpc.add_RevocationServiceServicer_to_server(self._revocations, registrar)
 
     def _registrar(self) -> Any:
         """What a call passes before its service: measured, parsed, patient, and charged."""

@@ -43,12 +43,13 @@ class Budget:
         self._tenant = us_per_second * A_TENANT
 
     def charge(self, peer: Peer, cost_us: int) -> None:
-        """Charge work before it is done. Raises UsedUpError, and charges nothing then.
+        """Charge work before it is done. Raises UsedUpError, and charges nothing then. What costs
+        nothing is never refused.
 
         Identities with a role are not charged: they are few, and a responder must get through.
         """
         policy = self._policy()
-        if policy.roles_of(peer.spiffe_id):
+        if not cost_us or policy.roles_of(peer.spiffe_id):
             return
         tenant, workload = policy.tenant_of(peer.spiffe_id), peer.spiffe_id
         granted, wait_ms = self._rates.spend(

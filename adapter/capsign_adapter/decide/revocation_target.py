@@ -51,6 +51,10 @@ _FORMS: Mapping[int, _Form] = MappingProxyType(
             re.compile(f"{NAME.pattern}/{NAME.pattern}", re.ASCII),
             "A key is revoked as tenant/key, such as shop/orders.",
         ),
+        pb.REVOCATION_KIND_KEY_VERSION: _Form(
+            re.compile(f"{NAME.pattern}/{NAME.pattern}/[1-9][0-9]{{0,9}}", re.ASCII),
+            "A version of a key is revoked as tenant/key/version, such as shop/orders/3.",
+        ),
         pb.REVOCATION_KIND_TENANT: _Form(
             NAME, "A tenant is revoked by its name in the policy, such as shop."
         ),
@@ -60,6 +64,21 @@ _FORMS: Mapping[int, _Form] = MappingProxyType(
     }
 )
 """Made from the patterns that log entries demand, so that every valid target can be recorded."""
+
+
+def target_in_log(kind: int, target: str) -> str:
+    """The target with its kind before it, as an entry about lifting names it: `key/shop/orders`.
+    A SPIFFE ID and `*` say by themselves what they are.
+    """
+    if kind in {pb.REVOCATION_KIND_WORKLOAD, pb.REVOCATION_KIND_EVERYTHING}:
+        return target
+    return f"{kind_name(kind)}/{target}"
+
+
+def kind_name(kind: int) -> str:
+    """The word for a kind: `key-version`."""
+    name = pb.RevocationKind.Name(pb.RevocationKind.ValueType(kind))
+    return name.removeprefix("REVOCATION_KIND_").lower().replace("_", "-")
 
 
 def check_form(kind: int, target: str) -> None:
@@ -85,12 +104,13 @@ def demand_known(
     revoked: RevocationIndex,
     *,
     workloads: bool = False,
+    versions: Collection[str] = (),
 ) -> None:
-    """Raises FailureError NOT_FOUND if neither policy nor store has a grant, key or tenant of that
-    name; with `workloads` also if this policy has no such workload.
+    """Raises FailureError NOT_FOUND if neither policy nor store has a grant, key, version or tenant
+    of that name; with `workloads` also if this policy has no such workload.
 
-    `keys` are those of the store, (tenant, key). What was revoked before may be revoked again,
-    whether or not it is still there.
+    `keys` are those of the store, (tenant, key), `versions` as tenant/key/version. What was revoked
+    before may be revoked again, whether or not it is still there.
     """
     if kind == pb.REVOCATION_KIND_GRANT:
         what, names = "a grant", {grant.name for grant in policy.grants}
@@ -102,6 +122,8 @@ def demand_known(
                 for tenant, key in {*keys, *((key.tenant, key.name) for key in policy.keys)}
             },
         )
+    elif kind == pb.REVOCATION_KIND_KEY_VERSION:
+        what, names = "a version of a key", set(versions)
     elif kind == pb.REVOCATION_KIND_TENANT:
         what, names = "a tenant", {*policy.tenants, *(tenant for tenant, _ in keys)}
     elif kind == pb.REVOCATION_KIND_WORKLOAD and workloads:

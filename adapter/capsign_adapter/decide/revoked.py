@@ -29,13 +29,14 @@ _WORDS = {
     pb.REVOCATION_KIND_KEY: "The key of this handle",
     pb.REVOCATION_KIND_TENANT: "The tenant of this handle",
     pb.REVOCATION_KIND_EVERYTHING: "Everything",
+    pb.REVOCATION_KIND_KEY_VERSION: "This version of the key",
 }
 
 
 class RevocationIndex:
     """All revocations up to `epoch`. Safe for any thread."""
 
-    __slots__ = ("_found", "epoch")
+    __slots__ = ("_found", "epoch", "names_versions")
 
     def __init__(self, epoch: int, revocations: Iterable[Revocation] = ()) -> None:
         found: dict[tuple[int, str], Revocation] = {}
@@ -50,6 +51,8 @@ class RevocationIndex:
                 each.kind, target.lower() if each.kind == pb.REVOCATION_KIND_HANDLE else target
             ] = each
         self.epoch = epoch
+        self.names_versions = any(kind == pb.REVOCATION_KIND_KEY_VERSION for kind, _ in found)
+        """Whether any single version of a key is revoked."""
         self._found: Mapping[tuple[int, str], Revocation] = MappingProxyType(found)
 
     def of_capability(self, capability: Capability) -> Revocation | None:
@@ -80,6 +83,12 @@ class RevocationIndex:
         """
         named = self._found.get((pb.REVOCATION_KIND_WORKLOAD, spiffe_id))
         return named if named is not None or administers else self.of_workload(spiffe_id)
+
+    def of_version(self, tenant: str, key: str, version: int) -> Revocation | None:
+        """The revocation of this one version of a key, or None. Other versions sign on."""
+        if not self._found:
+            return None
+        return self._found.get((pb.REVOCATION_KIND_KEY_VERSION, f"{tenant}/{key}/{version}"))
 
     def has(self, kind: int, target: str) -> bool:
         """Whether exactly this was revoked."""

@@ -33,7 +33,7 @@ REVOKING = 16
 OF_ONE_IDENTITY = 8
 """Concurrent calls of one identity, of each of the three kinds."""
 
-_LOOKS = ("Get", "List", "Show", "Plan", "Watch", "Check")
+_LOOKS = ("Get", "List", "Show", "Plan", "Watch", "Check", "Preview")
 """How the methods that only look begin."""
 
 URGENT = frozenset({"Revoke", "WithdrawKeyVersion"})

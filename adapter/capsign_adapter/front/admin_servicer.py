@@ -19,6 +19,7 @@ from capsign_adapter.decide.revocation_target import check_form, demand_known
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.front.key_messages import version_of
 from capsign_adapter.keys.keyring import Keyring
+from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.membership import CatchUp
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
@@ -45,12 +46,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         keyring: Keyring,
         snapshots: Snapshots,
         catch_up: CatchUp,
+        approvals: Approvals,
     ) -> None:
         self._store = store
         self._token = token
         self._keyring = keyring
         self._snapshots = snapshots
         self._catch_up = catch_up
+        self._approvals = approvals
 
     @guarded
     def ListKeys(self, peer: Peer, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
@@ -63,7 +66,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
                     name=key,
                     versions=[version_of(row, self._keyring) for row in rows],
                 )
-                for (tenant, key), rows in sorted(snapshot.versions.items())
+                for (tenant, key), rows in snapshot.known().items()
                 if request.tenant in {"", tenant}
             ]
         )
@@ -79,14 +82,15 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         snapshot = self._demand(peer, REVOKING)
         target: str = request.target
         check_form(request.kind, target)
-        keys = {(row.tenant, row.key) for row in self._store.key_versions()}
+        rows = self._store.key_versions()
         demand_known(
             request.kind,
             target,
             snapshot.policy,
-            keys,
+            {(row.tenant, row.key) for row in rows},
             snapshot.revoked,
             workloads=request.only_known,
+            versions={f"{row.tenant}/{row.key}/{row.version}" for row in rows},
         )
         now = now_ms()
         act = leaf.Act(10 + request.kind)  # the numbers of the acts follow those of the kinds
@@ -96,6 +100,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             target,
             lambda epoch: leaf.admin(now, digest, act, actor, target, epoch),
             now,
+            actor,
         )
         self._catch_up.enforce(epoch)
         return pb.RevokeResponse(revocation_epoch=epoch, leaf_index=index)
@@ -113,6 +118,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             intent_watermark_ms=control.intent_watermark_ms,
             token=self._token.name[:64],
             store=self._store.name,
+            broken_glass=len(self._approvals.broken()),
         )
 
     def _demand(self, peer: Peer, roles: frozenset[Role]) -> Snapshot:

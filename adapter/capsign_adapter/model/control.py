@@ -16,12 +16,16 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """A revocation. `kind` is capsign.adapter.v1.RevocationKind."""
+    """Something withdrawn. `kind` is capsign.adapter.v1.RevocationKind; `by` the SPIFFE ID of who
+    did it, empty where an older release wrote it; `lifted_epoch` is 0 while it stands.
+    """
 
     epoch: int
     kind: int
     target: str
     at_ms: int
+    by: str = ""
+    lifted_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from capsign_adapter.decide.context import Context
 from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.revoked import revoked_failure
 from capsign_adapter.decide.signing_versions import signing_with
 from capsign_adapter.keys.commitment import CommitmentKeys, GroupFingerprint
 from capsign_adapter.keys.keyring import Keyring, Signer
@@ -108,6 +109,9 @@ class Admission:
         name = (capability.tenant, capability.key)
         signing = signing_with(snapshot, name, peer.spiffe_id, row.number)
         if not signing:
+            withdrawn = snapshot.withdrawn(capability.tenant, capability.key, row.number)
+            if withdrawn is not None:
+                raise revoked_failure(withdrawn)
             raise key_acts.none_signs(snapshot.versions.get(name, ()), *name, row.number)
         version, _ = signing[0]
         custody_ok(admitted.min_custody, self._keyring.custody(version, row.number))

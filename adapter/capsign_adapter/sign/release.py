@@ -8,6 +8,9 @@ from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
+from capsign_adapter.decide.capability import Capability
+from capsign_adapter.decide.revoked import RevocationIndex, revoked_failure
+from capsign_adapter.model.control import Revocation
 from capsign_adapter.model.intents import Committed, Stored, Verdict
 from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.sign.batch import Batch, Group, Item
@@ -35,7 +38,7 @@ def answer(batch: Batch) -> pb.SignResponse:
                 else:
                     _fail(slot, item)
             elif committed.stored is not None:
-                _repeat(add(), item, committed.stored, told)
+                _repeat(add(), item, committed.stored, told, batch.snapshot.revoked)
             else:
                 _refuse(add(), item, committed, batch.now_ms)
     return response
@@ -44,10 +47,10 @@ def answer(batch: Batch) -> pb.SignResponse:
 class _Told:
     """A group of the answer, and where its `signed_by` has each key version."""
 
-    __slots__ = ("_indices", "group")
+    __slots__ = ("_indices", "decided", "group")
 
     def __init__(self, group: signing_pb2.SignedGroup, decided: Group) -> None:
-        self.group = group
+        self.group, self.decided = group, decided
         keys = decided.signable.keys if decided.signable is not None else ()
         for key in keys:
             group.signed_by.add().CopyFrom(key.signed_by)
@@ -61,10 +64,15 @@ class _Told:
         return index
 
 
-def _repeat(slot: signing_pb2.SignedItem, item: Item, stored: Stored, told: _Told) -> None:
+def _repeat(
+    slot: signing_pb2.SignedItem, item: Item, stored: Stored, told: _Told, revoked: RevocationIndex
+) -> None:
     """The intent was stored before: answer with its bytes, if they may be released now."""
+    signable = told.decided.signable
     if stored.state is not IntentState.DONE:
         slot.failure.CopyFrom(refusal_of(stored.result))
+    elif signable is not None and (gone := withdrawn_in(stored, signable.capability, revoked)):
+        slot.failure.CopyFrom(signed_before(revoked_failure(gone)).to_item())
     elif item.signatures:
         for under, value in signatures_of(stored.result):
             slot.signatures.add(value=value, key=told.index_of(under))
@@ -94,6 +102,22 @@ def _fail(slot: signing_pb2.SignedItem, item: Item) -> None:
     if item.signed_before and _outcome(failure) != failures_pb2.OUTCOME_UNKNOWN:
         failure = signed_before(FailureError.from_item(failure)).to_item()
     slot.failure.CopyFrom(failure)
+
+
+def withdrawn_in(
+    stored: Stored, capability: Capability, revoked: RevocationIndex
+) -> Revocation | None:
+    """Returns the revocation of a key version that made one of these stored signatures, or None.
+    What was signed before is not released after it (I6).
+    """
+    if not revoked.names_versions:
+        return None
+    for under, _ in signatures_of(stored.result):
+        version = signed_by_of(under).version
+        found = revoked.of_version(capability.tenant, capability.key, version)
+        if found is not None:
+            return found
+    return None
 
 
 def stored_group(stored: Stored) -> signing_pb2.SignedGroup:

@@ -10,13 +10,14 @@ from capsign_wire.failures import FailureError
 from capsign_adapter.decide.admission import in_force
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.revoked import revoked_failure
 from capsign_adapter.model.intents import Stored
 from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.sign.admit import Admission, leaf_of
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.intent_time import intent_in_time
-from capsign_adapter.sign.release import signed_before, stored_group
+from capsign_adapter.sign.release import signed_before, stored_group, withdrawn_in
 from capsign_adapter.sign.snapshot import Snapshot
 from capsign_adapter.store.interfaces.ledger import Ledger
 from capsign_adapter.store.stored_result import refusal_of
@@ -49,6 +50,9 @@ class Resolutions:
                 in_force(capability, snapshot.policy, snapshot.revoked, now, skew_ms)
             except FailureError as error:
                 raise signed_before(error) from None
+            gone = withdrawn_in(stored, capability, snapshot.revoked)
+            if gone is not None:
+                raise signed_before(revoked_failure(gone))
             return pb.ResolveIntentResponse(done=stored_group(stored))
         if stored.state == IntentState.REFUSED:
             return pb.ResolveIntentResponse(refused=refusal_of(stored.result))

@@ -5,15 +5,16 @@ It is replaced as a whole when the epoch moves.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from capsign_wire.key_states import VERIFIES
+from capsign_wire.key_states import SIGNS, VERIFIES
 
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.revoked import RevocationIndex
+from capsign_adapter.model.control import Revocation
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.rollouts import RolloutRow
 from capsign_adapter.sign import policy_in_force
@@ -36,10 +37,35 @@ class Snapshot:
     policy_version: int
     revoked: RevocationIndex
     versions: dict[tuple[str, str], tuple[KeyVersionRow, ...]]
+    """Versions that are not revoked, newest first, by tenant and key."""
     rollouts: dict[tuple[str, str], RolloutRow] = field(default_factory=dict)
     """Those under way, by tenant and key."""
     settled: dict[tuple[str, str], int] = field(default_factory=dict)
     """The algorithm that the last finished change of algorithm of a key led to."""
+    revoked_versions: dict[tuple[str, str], tuple[KeyVersionRow, ...]] = field(default_factory=dict)
+    """Versions that are revoked, one by one; what is in neither does not exist."""
+
+    def known(self) -> dict[tuple[str, str], tuple[KeyVersionRow, ...]]:
+        """Returns all versions of all keys, newest first."""
+        names = self.versions.keys() | self.revoked_versions.keys()
+        return {
+            name: tuple(
+                sorted(
+                    (*self.versions.get(name, ()), *self.revoked_versions.get(name, ())),
+                    key=lambda row: -row.version,
+                )
+            )
+            for name in sorted(names)
+        }
+
+    def withdrawn(self, tenant: str, key: str, algorithm: int) -> Revocation | None:
+        """Returns the revocation of the newest version that would sign with this algorithm if it
+        were not revoked, or None.
+        """
+        for row in self.revoked_versions.get((tenant, key), ()):
+            if row.state in SIGNS and algorithm in row.algorithms:
+                return self.revoked.of_version(tenant, key, row.version)
+        return None
 
     def verifiable(self, tenant: str, key: str, algorithm: int) -> list[KeyVersionRow]:
         """Returns the versions that verifiers should know, newest first."""
@@ -116,24 +142,34 @@ class Snapshots:
         # Several reads: if the epoch moves between them the snapshot is older than the rest, and a
         # commit under it is refused.
         epoch, revocations = self._store.revocations()
-        versions: dict[tuple[str, str], list[KeyVersionRow]] = {}
+        revoked = RevocationIndex(epoch, revocations)
+        good: list[KeyVersionRow] = []
+        withdrawn: list[KeyVersionRow] = []
         for row in self._store.key_versions():
-            versions.setdefault((row.tenant, row.key), []).append(row)
-        newest_first = {
-            name: tuple(sorted(rows, key=lambda row: -row.version))
-            for name, rows in versions.items()
-        }
+            gone = revoked.of_version(row.tenant, row.key, row.version) is not None
+            (withdrawn if gone else good).append(row)
         self._in_force = in_force = policy_in_force.read(self._store, self._in_force)
         rollouts, settled = _by_key(self._store.rollouts_in_force())
         return Snapshot(
             epoch,
             in_force.policy,
             in_force.version,
-            RevocationIndex(epoch, revocations),
-            newest_first,
+            revoked,
+            _newest_first(good),
             rollouts,
             settled,
+            _newest_first(withdrawn),
         )
+
+
+def _newest_first(
+    rows: Iterable[KeyVersionRow],
+) -> dict[tuple[str, str], tuple[KeyVersionRow, ...]]:
+    """Returns the rows by tenant and key."""
+    found: dict[tuple[str, str], list[KeyVersionRow]] = {}
+    for row in sorted(rows, key=lambda row: -row.version):
+        found.setdefault((row.tenant, row.key), []).append(row)
+    return {name: tuple(some) for name, some in found.items()}
 
 
 def _by_key(

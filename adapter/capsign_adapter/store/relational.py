@@ -10,7 +10,6 @@ from capsign_evidence.merkle import leaf_hash
 from capsign_wire.failures import FailureError
 
 from capsign_adapter.model.authorities import AuthorityRow
-from capsign_adapter.model.control import Control, Laggard, Revocation
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint
 from capsign_adapter.model.intents import Committed, Draft, Stored
 from capsign_adapter.model.lifecycle import AuthorityEvent, PolicyEvent
@@ -22,7 +21,6 @@ from capsign_adapter.store import (
     ledger,
     log,
     policies,
-    registry,
 )
 from capsign_adapter.store.engine import Connection
 from capsign_adapter.store.errors import (
@@ -34,10 +32,11 @@ from capsign_adapter.store.errors import (
 from capsign_adapter.store.group_commit import Batch, Errand, GroupCommit, Member
 from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
 from capsign_adapter.store.interfaces.policies import MAX_LISTED
+from capsign_adapter.store.relational_control import RelationalControl
 from capsign_adapter.store.relational_keys import RelationalKeys
 from capsign_adapter.store.relational_proposals import RelationalProposals
 from capsign_adapter.store.relational_rollouts import RelationalRollouts
-from capsign_adapter.store.transaction import READ_HEAD, Head, Reader, Transaction
+from capsign_adapter.store.transaction import Head, Reader, Transaction
 
 Result = TypeVar("Result")
 
@@ -48,7 +47,10 @@ MAX_CACHED_WORKLOADS = 65_536
 
 
 class RelationalStore(
-    RelationalKeys[Connection], RelationalProposals[Connection], RelationalRollouts[Connection]
+    RelationalControl[Connection],
+    RelationalKeys[Connection],
+    RelationalProposals[Connection],
+    RelationalRollouts[Connection],
 ):
     """Implements `interfaces.whole.Store`; see there for what each method guarantees."""
 
@@ -56,11 +58,6 @@ class RelationalStore(
         super().__init__(dialect, place)
         self._workload_ids: dict[str, int] = {}
         self.group_commit = GroupCommit(self.commit_group)
-
-    def control(self) -> Control:
-        row = self.read(lambda tx: tx.one(READ_HEAD))
-        assert row is not None
-        return Control(row[0], row[1], row[2])
 
     def clock_ms(self) -> int | None:
         return None
@@ -152,35 +149,6 @@ class RelationalStore(
         return self.write(
             lambda tx, head: intents.collect_garbage(tx, head, now_ms, retention_ms, limit)
         )
-
-    # Control state.
-
-    def revoke(
-        self, kind: int, target: str, leaf: Callable[[int], bytes], now_ms: int
-    ) -> tuple[int, int]:
-        return self.write(lambda tx, head: registry.revoke(tx, head, kind, target, leaf, now_ms))
-
-    def announce(self, replica_id: bytes, working: int, drained: int, lease_ms: int) -> None:
-        self.write(lambda tx, _: registry.announce(tx, replica_id, working, drained, lease_ms))
-
-    def withdraw(self, replica_id: bytes) -> None:
-        self.write(lambda tx, _: tx.send("DELETE FROM replicas WHERE replica_id = ?", replica_id))
-
-    def laggards(self, epoch: int) -> list[Laggard]:
-        return self.read(lambda tx: registry.laggards(tx, epoch))
-
-    def forget_replicas(self, epoch: int) -> int:
-        return self.write(
-            lambda tx, _: tx.run("DELETE FROM replicas WHERE working_epoch < ?", epoch)
-        )
-
-    def revocations(self) -> tuple[int, list[Revocation]]:
-        def read(tx: Reader) -> tuple[int, list[Revocation]]:
-            row = tx.one(READ_HEAD)
-            assert row is not None
-            return row[0], registry.revocations(tx)
-
-        return self.read(read, snapshot=True)
 
     # Versions of the policy.
 

@@ -302,6 +302,14 @@ MIGRATIONS: tuple[Migration, ...] = (
             ){clustered}""",
         ),
     ),
+    Migration(
+        9,
+        "revocations that are lifted",
+        (
+            "ALTER TABLE revocations ADD COLUMN revoked_by TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE revocations ADD COLUMN lifted_epoch {int} NOT NULL DEFAULT 0",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

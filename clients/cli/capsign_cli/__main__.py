@@ -36,7 +36,12 @@ COMMANDS = {
     "revoke": (
         "capsign_cli.revoke",
         "revoke",
-        "Withdraw a handle, grant, workload, key, tenant or everything.",
+        "Withdraw a handle, grant, workload, key or version, tenant or everything; list, lift.",
+    ),
+    "approvals": (
+        "capsign_cli.approvals",
+        "approvals",
+        "Acts that need two people: list, show, approve, reject, call-off.",
     ),
     "log": ("capsign_cli.log", "log", "The evidence log: verify."),
     "inject": (

@@ -50,6 +50,19 @@ def socket_path(socket: str | None, directory: Path, container: str) -> str:
     return sockets[container]
 
 
+ADAPTER_PARAMETERS = (
+    "address",
+    "ca",
+    "cert",
+    "key",
+    "server_name",
+    "profile",
+    "identity",
+    "directory",
+)
+"""What `adapter_options` adds to a command."""
+
+
 def adapter_options(command: Command) -> Command:
     """Options that name an adapter and a client certificate; each has a variable, a profile key, a
     default in `--dir`.

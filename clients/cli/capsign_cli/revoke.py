@@ -1,5 +1,5 @@
-"""`capsign revoke`: withdraw a handle, a grant, a workload, a key, a tenant or everything, for
-responders and operators.
+"""`capsign revoke`: withdraw a handle, a grant, a workload, a key or one version of it, a tenant or
+everything, for responders and operators.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsign_cli import endpoints, output
-from capsign_cli.failures import REFUSED, UNKNOWN, USAGE, CliError
+from capsign_cli import endpoints, output, revocations
+from capsign_cli.failures import REFUSED, UNKNOWN, CliError
 
 if TYPE_CHECKING:
     import grpc
     from capsign_wire.adapter.v1 import admin_pb2
 
-    from capsign_cli.adapter_connection import Adapter
-
-KINDS = ("handle", "grant", "workload", "key", "tenant", "everything")
 CONNECT_SECONDS = 10.0
 """Longest wait for each step of connecting."""
 
@@ -30,31 +27,60 @@ ANSWER_SECONDS = 30.0
 """Longest wait for the answer, and for a place at the adapter."""
 
 
-@click.command()
-@click.argument("kind", type=click.Choice(KINDS))
-@click.argument("target", default="")
-@click.option("--yes", is_flag=True, help="Do not ask before revoking everything.")
-@click.option(
-    "--unknown-too",
-    is_flag=True,
-    help="Revoke a workload even if the policy names none of that ID.",
-)
-@endpoints.adapter_options
-@output.option
-def revoke(kind: str, target: str, yes: bool, unknown_too: bool, **options: Any) -> None:
-    """Withdraw at once, on every replica; in force when this answers. There is no way back but a
-    new grant, key or policy.
+@click.group()
+def revoke() -> None:
+    """Withdraw at once, on every replica; in force when this answers.
 
-    TARGET is a handle's serial in hexadecimal, a grant's name, a SPIFFE ID, "tenant/key", or a
-    tenant's name.
+    What is wider than a handle stands until two people lift it.
     """
+
+
+def _command(kind: str, target: str, text: str) -> None:
+    """Add `capsign revoke KIND`. `target` is what the argument is called; empty: there is none."""
+
+    def command(yes: bool, unknown_too: bool = False, **options: Any) -> None:
+        withdraw(kind, options.pop("target", "*"), options, yes=yes, unknown_too=unknown_too)
+
+    command.__doc__ = text
+    decorated: Any = endpoints.adapter_options(output.option(command))
+    if kind == "workload":
+        decorated = click.option(
+            "--unknown-too",
+            is_flag=True,
+            help="Revoke a workload even if the policy names none of that ID.",
+        )(decorated)
+    decorated = click.option("--yes", is_flag=True, help="Do not ask where it is wide.")(decorated)
+    if target:
+        decorated = click.argument("target", metavar=target)(decorated)
+    revoke.command(kind)(decorated)
+
+
+_command("handle", "SERIAL", "One handle, by its serial in hexadecimal. Nothing lifts it.")
+_command("grant", "GRANT", "Every handle of a grant.")
+_command("workload", "SPIFFE_ID", "Every handle of a workload, and its next certificate.")
+_command("key", "TENANT/KEY", "A key, with all its versions.")
+_command("key-version", "TENANT/KEY/VERSION", "One version of a key; the others sign on.")
+_command("tenant", "TENANT", "All keys and grants of a tenant.")
+_command("everything", "", "Everything: every workload stops signing.")
+for _each in (revocations.list_revocations, revocations.lift):
+    revoke.add_command(_each)
+
+
+def withdraw(
+    kind: str, target: str, options: dict[str, Any], *, yes: bool, unknown_too: bool
+) -> None:
+    """Revoke, after a look at who is reached and, where that is wide, a question."""
     adapter = endpoints.adapter_of(options)
-    target = _confirmed_target(kind, target, yes)
     from capsign_wire.adapter.v1 import admin_pb2
 
-    number = admin_pb2.RevocationKind.Value(f"REVOCATION_KIND_{kind.upper()}")
+    number = revocations.number_of(kind)
     request = admin_pb2.RevokeRequest(kind=number, target=target, only_known=not unknown_too)
-    answer = _answer(adapter, request)
+    with adapter.channel() as channel, _connected(channel):
+        reached = revocations.reached(channel, number, target)
+        revocations.confirm(kind, target, reached, yes=yes)
+        # Until here nothing can have happened; a connection that breaks afterwards leaves open
+        # whether it did.
+        answer = _answer(channel, request)
     values = {
         "revoked": kind,
         "target": target,
@@ -65,30 +91,13 @@ def revoke(kind: str, target: str, yes: bool, unknown_too: bool, **options: Any)
         values["note"] = (
             "Serials are not kept: nobody can say whether there is a handle of this one."
         )
+    elif reached is not None:
+        values["workloads"] = reached.workload_count
+        values["lifted_by"] = reached.lifted_by
     output.record(values)
 
 
-def _confirmed_target(kind: str, target: str, yes: bool) -> str:
-    """The target as it is sent. Asks before everything is revoked, unless `yes`. Raises CliError,
-    click.UsageError or click.Abort.
-    """
-    if kind != "everything":
-        if not target:
-            raise click.UsageError(f"Say which {kind}.")
-        return target
-    if target not in {"", "*"}:
-        raise click.UsageError(
-            "Everything has no target: say what to revoke, or `everything` alone."
-        )
-    if not yes and output.is_json():
-        text = "Every workload would stop signing."
-        raise CliError(USAGE, "NOT_CONFIRMED", text, "Say --yes; -o json asks nothing.")
-    if not yes:
-        click.confirm("Every workload stops signing. Revoke everything?", abort=True, err=True)
-    return "*"
-
-
-def _answer(adapter: Adapter, request: admin_pb2.RevokeRequest) -> admin_pb2.RevokeResponse:
+def _answer(channel: grpc.Channel, request: admin_pb2.RevokeRequest) -> admin_pb2.RevokeResponse:
     """The adapter's answer. Raises CliError UNKNOWN where the request was sent and no answer came,
     and grpc.RpcError with the adapter's own refusal.
     """
@@ -97,27 +106,22 @@ def _answer(adapter: Adapter, request: admin_pb2.RevokeRequest) -> admin_pb2.Rev
     from capsign_wire.failures import FailureError
     from capsign_wire.types.v1 import failures_pb2
 
-    with adapter.channel() as channel, _connected(channel):
-        # Until here nothing can have happened; a connection that breaks afterwards leaves open
-        # whether it did.
-        try:
-            stub = admin_pb2_grpc.AdminServiceStub(channel)
-            answer: admin_pb2.RevokeResponse = _revoked(stub.Revoke, request)
-            return answer
-        except grpc.RpcError as error:
-            told = FailureError.from_rpc(error)
-            if told is None:
-                text = "The connection broke, or took too long, after the revocation was sent."
-                advice = "Revoke again: what is revoked already stays so."
-                raise CliError(UNKNOWN, "NO_ANSWER", text, advice) from None
-            workload = request.kind == admin_pb2.REVOCATION_KIND_WORKLOAD
-            if not workload or told.reason != failures_pb2.REASON_NOT_FOUND:
-                raise
-            said = told.detail.removesuffix(told.row.advice).strip()
-            advice = (
-                "Correct the ID. If another policy has it, or had it until now, say --unknown-too."
-            )
-            raise CliError(REFUSED, told.row.name, said, advice) from None
+    try:
+        stub = admin_pb2_grpc.AdminServiceStub(channel)
+        answer: admin_pb2.RevokeResponse = _revoked(stub.Revoke, request)
+        return answer
+    except grpc.RpcError as error:
+        told = FailureError.from_rpc(error)
+        if told is None:
+            text = "The connection broke, or took too long, after the revocation was sent."
+            advice = "Revoke again: what is revoked already stays so."
+            raise CliError(UNKNOWN, "NO_ANSWER", text, advice) from None
+        workload = request.kind == admin_pb2.REVOCATION_KIND_WORKLOAD
+        if not workload or told.reason != failures_pb2.REASON_NOT_FOUND:
+            raise
+        said = told.detail.removesuffix(told.row.advice).strip()
+        advice = "Correct the ID. If another policy has it, or had it until now, say --unknown-too."
+        raise CliError(REFUSED, told.row.name, said, advice) from None
 
 
 def _revoked(call: Any, request: Any) -> Any:

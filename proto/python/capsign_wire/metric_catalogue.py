@@ -22,6 +22,7 @@ from capsign_wire.adapter.v1 import (
     evidence_pb2,
     identity_pb2,
     keys_pb2,
+    revocations_pb2,
     signing_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
@@ -42,6 +43,7 @@ _SERVED = (
     evidence_pb2,
     identity_pb2,
     keys_pb2,
+    revocations_pb2,
     signing_pb2,
 )
 

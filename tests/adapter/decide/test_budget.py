@@ -10,9 +10,11 @@ from capsign_adapter.decide.budget import SECONDS_AT_ONCE, Budget, UsedUpError
 from capsign_adapter.decide.rate import Buckets
 from capsign_wire.adapter.v1 import (
     admin_pb2,
+    approvals_pb2,
     capability_pb2,
     evidence_pb2,
     identity_pb2,
+    revocations_pb2,
     signing_pb2,
 )
 from capsign_wire.algorithms import ALGORITHMS
@@ -25,7 +27,15 @@ US_PER_SECOND = 100_000
 AT_ONCE = US_PER_SECOND * SECONDS_AT_ONCE
 UNARY = [
     method
-    for module in (admin_pb2, capability_pb2, evidence_pb2, identity_pb2, signing_pb2)
+    for module in (
+        admin_pb2,
+        approvals_pb2,
+        capability_pb2,
+        evidence_pb2,
+        identity_pb2,
+        revocations_pb2,
+        signing_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
     if not method.client_streaming
@@ -68,6 +78,15 @@ def test_every_signature_has_a_price(algorithm, custody):
 
 def test_a_handle_with_many_blocks_costs_more():
     assert cost.verification(4096) > 5 * cost.verification(600) == 5 * cost.VERIFY
+
+
+def test_what_costs_nothing_is_never_refused():
+    """All grants of a workload were revoked: to issue none of them was refused as too much work,
+    and the agent heard RATE_LIMITED for as long as that lasted.
+    """
+    budget = Budget(rules, Buckets(lambda: 0), 1)
+    for _ in range(3):
+        budget.charge(peer(), 0)
 
 
 def test_a_workload_has_so_much_and_another_has_its_own(budget):

@@ -29,8 +29,10 @@ CLIENTS = {
     "operator": "/operator/dev",
     "responder": "/responder/dev",
     "auditor": "/auditor/dev",
+    "approver": "/approver/dev",
+    "developer": "/developer/dev",
 }
-"""Client certificates that are made: two workloads and three people."""
+"""Client certificates that are made: two workloads, and one person for each role."""
 
 
 @dataclass(frozen=True, slots=True)

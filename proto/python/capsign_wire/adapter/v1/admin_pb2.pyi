@@ -42,6 +42,8 @@ class _RevocationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revoca
     """A tenant."""
     REVOCATION_KIND_EVERYTHING: _RevocationKind.ValueType  # 6
     """Everything. The target is "*"."""
+    REVOCATION_KIND_KEY_VERSION: _RevocationKind.ValueType  # 7
+    """One version of a key: "tenant/key/3". The others sign on."""
 
 class RevocationKind(_RevocationKind, metaclass=_RevocationKindEnumTypeWrapper):
     """What is revoked."""
@@ -60,6 +62,8 @@ REVOCATION_KIND_TENANT: RevocationKind.ValueType  # 5
 """A tenant."""
 REVOCATION_KIND_EVERYTHING: RevocationKind.ValueType  # 6
 """Everything. The target is "*"."""
+REVOCATION_KIND_KEY_VERSION: RevocationKind.ValueType  # 7
+"""One version of a key: "tenant/key/3". The others sign on."""
 Global___RevocationKind: _TypeAlias = RevocationKind  # noqa: Y015
 
 @_typing.final
@@ -309,6 +313,7 @@ class GetStatusResponse(_message.Message):
     INTENT_WATERMARK_MS_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    BROKEN_GLASS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the software."""
     policy_digest: _builtins.bytes
@@ -323,6 +328,8 @@ class GetStatusResponse(_message.Message):
     """Name of the token module in use."""
     store: _builtins.str
     """Name of the store in use."""
+    broken_glass: _builtins.int
+    """Acts that one person did alone, and nobody else has acknowledged (ApprovalService.BreakGlass)."""
     def __init__(
         self,
         *,
@@ -333,10 +340,11 @@ class GetStatusResponse(_message.Message):
         intent_watermark_ms: _builtins.int = ...,
         token: _builtins.str = ...,
         store: _builtins.str = ...,
+        broken_glass: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent_watermark_ms", b"intent_watermark_ms", "policy_digest", b"policy_digest", "revocation_epoch", b"revocation_epoch", "store", b"store", "token", b"token", "tree_size", b"tree_size", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken_glass", b"broken_glass", "intent_watermark_ms", b"intent_watermark_ms", "policy_digest", b"policy_digest", "revocation_epoch", b"revocation_epoch", "store", b"store", "token", b"token", "tree_size", b"tree_size", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
