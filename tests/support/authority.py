@@ -235,6 +235,7 @@ def worlds(draw) -> World:
         tls=TlsFloor("1.3"),
         rollouts=plan_of(RolloutsPart()),
         approvals=Approvals(259_200_000, 86_400_000),
+        strengthen_at_once=True,
         floor_bits=draw(st.sampled_from([112, 128, 128, 128, 128, 192])),
         roles={},
     )

@@ -144,6 +144,8 @@ class Policy:
     rollouts: RolloutPlan
     """Stages and triggers of a rollout that begins now."""
     approvals: Approvals
+    strengthen_at_once: bool
+    """Whether a change by an operator that weakens nothing comes into force at once."""
     floor_bits: int
     """Least security strength of an algorithm, bits (NIST SP 800-57 part 1, table 2)."""
     roles: Mapping[str, frozenset[Role]]

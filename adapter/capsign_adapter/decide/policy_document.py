@@ -187,6 +187,15 @@ class ApprovalsPart(_Part, frozen=True, kw_only=True):
     destroy_wait: Duration = "24h"
 
 
+class ChangesPart(_Part, frozen=True, kw_only=True):
+    """How changes of this policy come into force. One that weakens or broadens something always
+    waits for an approver; one that does not comes into force at once, if an operator makes it and
+    this says so.
+    """
+
+    strengthening: Literal["at-once", "approved"] = "at-once"
+
+
 class PolicyDocument(_Part, frozen=True, kw_only=True):
     """The one document that says who may sign what."""
 
@@ -201,3 +210,4 @@ class PolicyDocument(_Part, frozen=True, kw_only=True):
     tls: TlsPart = TlsPart()
     rollouts: RolloutsPart = RolloutsPart()
     approvals: ApprovalsPart = ApprovalsPart()
+    changes: ChangesPart = ChangesPart()

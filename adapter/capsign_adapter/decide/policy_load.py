@@ -117,6 +117,7 @@ class _Checker:
             tls=TlsFloor(document.tls.min),
             rollouts=policy_rollouts.plan_of(document.rollouts),
             approvals=approvals,
+            strengthen_at_once=document.changes.strengthening == "at-once",
             floor_bits=document.algorithms.floor_bits,
             roles=roles,
         )

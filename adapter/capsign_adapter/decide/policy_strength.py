@@ -1,0 +1,239 @@
+"""The rule for every field of the policy document: what each change of it is. `policy_change.py`
+has the kinds of rules.
+
+Whoever adds a field to `policy_document.py` adds its row here; a test walks the schema and fails
+where one is missing. In doubt a change is weaker: then somebody else looks at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from capsign_adapter.decide import durations
+from capsign_adapter.decide import policy_document as doc
+from capsign_adapter.decide.policy_change import (
+    Amount,
+    Change,
+    Choice,
+    Name,
+    Names,
+    Part,
+    Parts,
+    Rule,
+    Strength,
+    always,
+    compare,
+    ranked,
+)
+
+SAME, STRONGER, WEAKER, BROADER = Strength
+
+NO_LIMIT = float("inf")
+
+WATCH = frozenset({"responder", "auditor", "approver"})
+"""Roles that hold others back: fewer of them is weaker."""
+
+
+def _time(what: str, more: Strength, less: Strength) -> Amount:
+    return Amount(what, more, less, durations.to_millis)
+
+
+def _percent(text: str) -> float:
+    return float(text.removesuffix("%"))
+
+
+def _p99(text: str) -> float:
+    """No time at all is no bound."""
+    return durations.to_millis(text) or NO_LIMIT
+
+
+def _transcript(old: str, new: str) -> Strength:
+    """Contexts with a transcript and contexts without are two sets; `allowed` is both."""
+    return STRONGER if old == "allowed" else BROADER
+
+
+class _Identities(Names):
+    """Who has a role. What it is to lose one depends on the role, which `subject` names."""
+
+    def changes(self, subject: str, old: Any, new: Any, table: Any) -> Iterator[Change]:
+        lost = WEAKER if subject.removeprefix("role ") in WATCH else STRONGER
+        return Names(self.what, BROADER, lost).changes(subject, old, new, table)
+
+
+class _Canary:
+    """The steps before everybody. More of them, or longer ones, find more."""
+
+    def changes(self, subject: str, old: Any, new: Any, table: Any) -> Iterator[Change]:
+        before = {step.percent: durations.to_millis(step.bake) for step in old}
+        after = {step.percent: durations.to_millis(step.bake) for step in new}
+        if before == after:
+            return
+        kept = all(after.get(percent, -1) >= bake for percent, bake in before.items())
+        words = f"the canary from {_steps(old)} to {_steps(new)}"
+        yield Change(subject, STRONGER if kept else WEAKER, words)
+
+
+def _steps(steps: tuple[doc.CanaryPart, ...]) -> str:
+    return ", ".join(f"{step.percent} % for {step.bake}" for step in steps)
+
+
+class _Rate:
+    """A burst that is not written is as large as the rate."""
+
+    def changes(self, subject: str, old: Any, new: Any, table: Any) -> Iterator[Change]:
+        each = Amount("signatures a second", BROADER, STRONGER, none=NO_LIMIT, without="any number")
+        once = Amount("signatures at once", BROADER, STRONGER, none=NO_LIMIT, without="any number")
+        yield from each.changes(subject, old and old.per_second, new and new.per_second, table)
+        yield from once.changes(subject, _burst(old), _burst(new), table)
+
+
+def _burst(part: doc.RatePart | None) -> int | None:
+    return (part.burst or part.per_second) if part is not None else None
+
+
+def _merged(one: doc.RolePart, other: doc.RolePart) -> doc.RolePart:
+    return doc.RolePart(role=one.role, identities=(*one.identities, *other.identities))
+
+
+def _key(part: doc.KeyPart) -> str:
+    return f": {part.kind}, {', '.join(part.algorithms)}"
+
+
+def _grant(part: doc.GrantPart) -> str:
+    workloads = ", ".join(sorted(part.workloads)[:4])
+    more = f" and {len(part.workloads) - 4} more" if len(part.workloads) > 4 else ""
+    algorithms = ", ".join(part.algorithms)
+    key = f"{part.tenant}/{part.key}"
+    return f": {workloads}{more} may sign {part.purpose} with {key} ({algorithms}) for {part.ttl}"
+
+
+TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
+    {
+        doc.PolicyDocument: {
+            "version": Choice("the form of the document", always(WEAKER)),
+            # Every identity becomes another. The adapter refuses it.
+            "trust_domain": Choice("the trust domain", always(WEAKER)),
+            "tenants": Parts(lambda p: p.name, lambda _, p: f"tenant {p.name}", lambda _: ""),
+            "keys": Parts(
+                lambda p: (p.tenant, p.name), lambda _, p: f"key {p.tenant}/{p.name}", _key
+            ),
+            "grants": Parts(lambda p: p.name, lambda _, p: f"grant {p.name}", _grant),
+            "roles": Parts(
+                lambda p: p.role,
+                lambda _, p: f"role {p.role}",
+                lambda p: f": {', '.join(sorted(p.identities))}",
+                removed=lambda p: WEAKER if p.role in WATCH else STRONGER,
+                merge=_merged,
+            ),
+            "limits": Part("limits"),
+            "algorithms": Part("algorithms"),
+            "tls": Part("tls"),
+            "rollouts": Part("rollouts"),
+            "approvals": Part("approvals"),
+            "changes": Part("changes"),
+        },
+        doc.TenantPart: {"name": Name()},
+        doc.KeyPart: {
+            "tenant": Name(),
+            "name": Name(),
+            "kind": Choice("the kind", ranked("derived", "direct")),
+            "algorithms": Names("algorithms"),
+            "rotation": Part(
+                added=(STRONGER, "is rotated by itself now"),
+                removed=(WEAKER, "is not rotated by itself any more"),
+            ),
+        },
+        doc.RotationPart: {
+            "every": _time("the time between rotations", WEAKER, STRONGER),
+            "jitter": _time("the jitter of rotations", SAME, SAME),
+            "window": Part(
+                added=(SAME, "is rotated in a window of the day only"),
+                removed=(SAME, "is rotated at any hour"),
+            ),
+        },
+        doc.WindowPart: {
+            "begin": Choice("the begin of the window of rotations", always(SAME)),
+            "end": Choice("the end of the window of rotations", always(SAME)),
+        },
+        doc.GrantPart: {
+            "name": Name(),
+            "tenant": Choice("the tenant", always(BROADER)),
+            "key": Choice("the key", always(BROADER)),
+            "workloads": Names("workloads"),
+            "purpose": Choice("the purpose", always(BROADER)),
+            "algorithms": Names("algorithms"),
+            "protocols": Parts(
+                lambda p: p.protocol,
+                lambda grant, p: f"{grant}, protocol {p.protocol}",
+                lambda p: f": roles {', '.join(p.roles)}; versions {', '.join(p.versions)}",
+            ),
+            "transcript": Choice("the transcript", _transcript),
+            "min_custody": Choice(
+                "the least custody", ranked("adapter-memory", "hsm-derived", "hsm-direct")
+            ),
+            "ttl": _time("the life of handles", WEAKER, STRONGER),
+            "rate": _Rate(),
+            "max_uses": Amount(
+                "uses of a handle", BROADER, STRONGER, none=NO_LIMIT, without="any number"
+            ),
+        },
+        doc.ProtocolPart: {
+            "protocol": Name(),
+            "roles": Names("roles"),
+            "versions": Names("versions"),
+        },
+        doc.RatePart: {  # compared as a whole: see `_Rate`
+            "per_second": Amount("signatures a second", BROADER, STRONGER),
+            "burst": Amount("signatures at once", BROADER, STRONGER),
+        },
+        doc.RolePart: {"role": Name(), "identities": _Identities("identities")},
+        doc.LimitsPart: {
+            "intent_retention": _time("the retention of intents", BROADER, STRONGER),
+            "clock_skew": _time("the clock skew", WEAKER, STRONGER),
+            "message_max": Amount("the largest message (bytes)", BROADER, STRONGER),
+        },
+        doc.AlgorithmsPart: {"floor_bits": Amount("the floor (bits)", STRONGER, WEAKER)},
+        doc.TlsPart: {"min": Choice("the weakest TLS", ranked("1.3"))},
+        doc.RolloutsPart: {
+            "propagation": _time("the propagation window", STRONGER, WEAKER),
+            "canary": _Canary(),
+            "dual_sign": _time("signing twice", STRONGER, WEAKER),
+            "promote": _time("the stage promote", STRONGER, WEAKER),
+            "retire": _time("the stage retire", STRONGER, WEAKER),
+            "triggers": Part("rollouts.triggers"),
+        },
+        doc.CanaryPart: {"percent": Name(), "bake": Name()},  # as a whole: see `_Canary`
+        doc.TriggersPart: {
+            "error_rate": Amount("the error rate", WEAKER, STRONGER, _percent),
+            "verify_failure_rate": Amount(
+                "the rate of failed verifications", WEAKER, STRONGER, _percent
+            ),
+            "p99": Amount("the p99 latency", WEAKER, STRONGER, _p99),
+            "min_samples": Amount("the least samples", STRONGER, WEAKER),
+            "min_verifications": Amount("the least verifications", STRONGER, WEAKER),
+            "verifications": Choice("verifications", ranked("optional", "required")),
+        },
+        doc.ApprovalsPart: {
+            "expire": _time("the life of a proposal", WEAKER, STRONGER),
+            "destroy_wait": _time("the wait before a key is destroyed", STRONGER, WEAKER),
+        },
+        doc.ChangesPart: {
+            "strengthening": Choice(
+                "a change of the policy that weakens nothing", ranked("at-once", "approved")
+            )
+        },
+    }
+)
+
+
+def changes(old: doc.PolicyDocument, new: doc.PolicyDocument) -> list[Change]:
+    """What changes from one document to the other, in the order of the schema; those that weaken
+    first.
+    """
+    found = list(compare("policy", old, new, TABLE))
+    return [
+        *(change for change in found if change.strength.weakens),
+        *(change for change in found if not change.strength.weakens),
+    ]

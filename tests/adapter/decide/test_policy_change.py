@@ -1,0 +1,261 @@
+"""Each change of a policy is same, stronger, weaker or broader; one table has the rule for every
+field of the schema.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+from capsign_adapter.decide import policy_document as doc
+from capsign_adapter.decide.policy_change import Strength, weakens
+from capsign_adapter.decide.policy_diff import lines, summary
+from capsign_adapter.decide.policy_load import parse_policy
+from capsign_adapter.decide.policy_shape import decode
+from capsign_adapter.decide.policy_strength import TABLE, changes
+from support.adapter_rig import POLICY
+
+GOLDEN = Path(__file__).parent / "policy_diff"
+EXAMPLE = Path(__file__).parents[3] / "docs/examples/policy.yaml"
+SAME, STRONGER, WEAKER, BROADER = Strength
+
+
+def parts(of: type) -> set[type]:
+    """Every part that a document may have in it."""
+    found, waiting = {of}, [of]
+    while waiting:
+        for field in msgspec.structs.fields(waiting.pop()):
+            for one in structs_in(field.type):
+                if one not in found:
+                    found.add(one)
+                    waiting.append(one)
+    return found
+
+
+def structs_in(annotation: object) -> set[type]:
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return {annotation}
+    return set().union(*(structs_in(each) for each in typing.get_args(annotation)), set())
+
+
+def test_every_field_of_the_schema_has_a_rule():
+    schema = {part: set(part.__struct_fields__) for part in parts(doc.PolicyDocument)}
+    assert len(schema) >= 10
+    assert {part: set(rules) for part, rules in TABLE.items()} == schema
+
+
+def test_a_field_without_a_rule_does_not_pass_as_unchanged(monkeypatch):
+    rules = dict(TABLE[doc.LimitsPart])
+    del rules["clock_skew"]
+    broken = {**TABLE, doc.LimitsPart: rules}
+    monkeypatch.setattr("capsign_adapter.decide.policy_strength.TABLE", broken)
+    with pytest.raises(KeyError):
+        changes(decode(POLICY.encode()), decode(POLICY.encode()))
+
+
+BASE = yaml.safe_load(POLICY)
+
+
+def edited(edit) -> bytes:
+    """The policy of the rig, changed."""
+    copy = yaml.safe_load(POLICY)
+    edit(copy)
+    return json.dumps(copy).encode()  # YAML without anchors
+
+
+def grant(number: int = 0, **fields):
+    return lambda policy: policy["grants"][number].update(fields)
+
+
+def top(**fields):
+    return lambda policy: policy.update(fields)
+
+
+def key(**fields):
+    return lambda policy: policy["keys"][0].update(fields)
+
+
+def people(**roles):
+    parts = [{"role": role, "identities": who} for role, who in roles.items()]
+    return lambda policy: policy.update(roles=parts)
+
+
+A, B = "spiffe://capsign.test/a", "spiffe://capsign.test/b"
+JWT = {"protocol": "jwt", "roles": ["issuer", "audience"], "versions": ["1"]}
+CANARY = [{"percent": 10, "bake": "10m"}, {"percent": 50, "bake": "10m"}]
+DAILY = {"begin": "02:00", "end": "04:00"}
+
+KINDS = {
+    "a longer ttl": (grant(ttl="15m"), grant(ttl="1h"), WEAKER),
+    "a subject": (grant(workloads=[A]), grant(workloads=[A, B]), BROADER),
+    "a grant's algorithm": (
+        grant(algorithms=["ES256"]),
+        grant(algorithms=["ES256", "HS256"]),
+        BROADER,
+    ),
+    "a key's algorithm": (key(algorithms=["ES256"]), key(algorithms=["ES256", "HS256"]), BROADER),
+    "a floor": (top(algorithms={"floor_bits": 128}), top(algorithms={"floor_bits": 112}), WEAKER),
+    "custody": (grant(min_custody="hsm-derived"), grant(min_custody="adapter-memory"), WEAKER),
+    "a transcript": (grant(transcript="required"), grant(transcript="allowed"), BROADER),
+    "another transcript": (grant(transcript="required"), grant(transcript="forbidden"), BROADER),
+    "a rate": (grant(rate={"per_second": 5}), grant(rate={"per_second": 6, "burst": 5}), BROADER),
+    "a rate of none": (grant(rate={"per_second": 5}), grant(rate=None), BROADER),
+    "uses": (grant(max_uses=3), grant(max_uses=None), BROADER),
+    "a role in a protocol": (
+        grant(protocols=[{**JWT, "roles": ["issuer"]}]),
+        grant(protocols=[JWT]),
+        BROADER,
+    ),
+    "a version of a protocol": (
+        grant(protocols=[JWT]),
+        grant(protocols=[{**JWT, "versions": ["1", "2"]}]),
+        BROADER,
+    ),
+    "a protocol": (
+        grant(protocols=[JWT]),
+        grant(protocols=[JWT, {**JWT, "protocol": "tls"}]),
+        BROADER,
+    ),
+    "a grant": (lambda p: p["grants"].pop(), lambda p: None, BROADER),
+    "a key": (
+        lambda p: None,
+        lambda p: p["keys"].append({**p["keys"][1], "name": "another"}),
+        BROADER,
+    ),
+    "a tenant": (lambda p: None, lambda p: p["tenants"].append({"name": "new"}), BROADER),
+    "an operator": (people(operator=[A]), people(operator=[A, B]), BROADER),
+    "a role": (people(operator=[A]), people(operator=[A], responder=[B]), BROADER),
+    "an auditor less": (people(auditor=[A, B]), people(auditor=[A]), WEAKER),
+    "nobody who approves": (people(approver=[A], operator=[B]), people(operator=[B]), WEAKER),
+    "skew": (top(limits={"clock_skew": "30s"}), top(limits={"clock_skew": "1m"}), WEAKER),
+    "retention": (top(limits={}), top(limits={"intent_retention": "48h"}), BROADER),
+    "a larger message": (top(limits={"message_max": 9}), top(limits={"message_max": 10}), BROADER),
+    "rotation": (key(rotation={"every": "24h"}), key(rotation=None), WEAKER),
+    "a slower rotation": (key(rotation={"every": "24h"}), key(rotation={"every": "25h"}), WEAKER),
+    "a shorter canary": (
+        top(rollouts={"canary": CANARY}),
+        top(rollouts={"canary": CANARY[:1]}),
+        WEAKER,
+    ),
+    "a shorter propagation": (top(rollouts={}), top(rollouts={"propagation": "5m"}), WEAKER),
+    "a shorter time of two signatures": (
+        top(rollouts={}),
+        top(rollouts={"dual_sign": "0s"}),
+        WEAKER,
+    ),
+    "a shorter promotion": (top(rollouts={}), top(rollouts={"promote": "1m"}), WEAKER),
+    "a shorter retirement": (top(rollouts={}), top(rollouts={"retire": "1m"}), WEAKER),
+    "a trigger's rate": (
+        top(rollouts={"triggers": {}}),
+        top(rollouts={"triggers": {"error_rate": "2%"}}),
+        WEAKER,
+    ),
+    "a trigger's verifications": (
+        top(rollouts={"triggers": {}}),
+        top(rollouts={"triggers": {"verify_failure_rate": "2%"}}),
+        WEAKER,
+    ),
+    "a trigger's latency": (
+        top(rollouts={"triggers": {}}),
+        top(rollouts={"triggers": {"p99": "0s"}}),
+        WEAKER,
+    ),
+    "a trigger's samples": (
+        top(rollouts={"triggers": {}}),
+        top(rollouts={"triggers": {"min_samples": 1}}),
+        WEAKER,
+    ),
+    "optional verifications": (
+        top(rollouts={"triggers": {"verifications": "required"}}),
+        top(rollouts={}),
+        WEAKER,
+    ),
+    "a shorter wait": (top(approvals={}), top(approvals={"destroy_wait": "1h"}), WEAKER),
+    "a longer proposal": (top(approvals={}), top(approvals={"expire": "100h"}), WEAKER),
+    "one person for what strengthens": (
+        top(changes={"strengthening": "approved"}),
+        top(changes={}),
+        WEAKER,
+    ),
+}
+"""Changes that weaken, from one policy to another; the way back strengthens, unless `BACK` says
+otherwise.
+"""
+
+BACK = {
+    "an auditor less": BROADER,
+    "a role": WEAKER,
+    "nobody who approves": BROADER,
+    "another transcript": BROADER,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_change_and_its_way_back(name):
+    before, after, strength = KINDS[name]
+    old, new = decode(edited(before)), decode(edited(after))
+    assert {change.strength for change in changes(old, new)} == {strength}
+    back = changes(new, old)
+    assert {change.strength for change in back} == {BACK.get(name, STRONGER)}
+    assert weakens(back) == (name in BACK)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_it_reads_as_its_golden_file_has_it(name, request):
+    before, after, _ = KINDS[name]
+    old, new = decode(edited(before)), decode(edited(after))
+    there, back = changes(old, new), changes(new, old)
+    text = "\n".join(
+        [*lines(there), summary(there), "", "and back:", *lines(back), summary(back), ""]
+    )
+    assert (GOLDEN / f"{name.replace(' ', '-').replace(chr(39), '')}.txt").read_text() == text
+
+
+def test_what_means_the_same_changes_nothing():
+    """Order, a duration in other words, a default that is written out, a comment."""
+
+    def otherwise(policy):
+        policy["grants"].reverse()
+        policy["grants"][0]["algorithms"].reverse()
+        policy["grants"][0].update(ttl="900s", rate=None)
+        policy["approvals"] = {"expire": "72h"}
+
+    old, new = decode(POLICY.encode()), decode(edited(otherwise) + b"\n# seen by Anna\n")
+    assert changes(old, new) == []
+    assert summary([]) == "Nothing changes in what the policy says."
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (key(rotation={"every": "24h"}), key(rotation={"every": "24h", "jitter": "1h"})),
+        (key(rotation={"every": "24h"}), key(rotation={"every": "24h", "window": DAILY})),
+    ],
+)
+def test_a_change_that_neither_weakens_nor_strengthens(before, after):
+    old, new = decode(edited(before)), decode(edited(after))
+    assert {change.strength for change in changes(old, new)} == {SAME}
+
+
+def test_the_roles_of_two_parts_are_one():
+    apart = [{"role": "auditor", "identities": [A]}, {"role": "auditor", "identities": [B]}]
+    joined = [{"role": "auditor", "identities": [B, A]}]
+    assert changes(decode(edited(top(roles=apart))), decode(edited(top(roles=joined)))) == []
+
+
+def test_what_weakens_is_told_first():
+    def mixed(policy):
+        policy["grants"][0].update(ttl="1h", algorithms=["Ed25519", "ES256"])
+
+    found = changes(decode(POLICY.encode()), decode(edited(mixed)))
+    assert [change.strength for change in found] == [WEAKER, STRONGER, STRONGER]
+
+
+def test_the_example_is_read_and_compared_with_itself():
+    data = EXAMPLE.read_bytes()
+    assert parse_policy(data).strengthen_at_once
+    assert changes(decode(data), decode(data)) == []
