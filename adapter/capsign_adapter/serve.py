@@ -93,6 +93,7 @@ class Replica:
             upkeep.growth(config, self.state, metrics),
             upkeep.due_proposals(self.listeners, metrics),
             self.listeners.custody.ticker(),
+            self.listeners.rollouts.ticker(),
         ]
 
     @property

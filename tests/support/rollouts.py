@@ -19,6 +19,7 @@ from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 NOW = 1_790_000_000_000
 OLGA = "spiffe://capsign.test/people/olga"
 ES256 = algorithms_pb2.ALGORITHM_ES256
+ES384 = algorithms_pb2.ALGORITHM_ES384
 ML_DSA = algorithms_pb2.ALGORITHM_ML_DSA_65
 ED25519 = algorithms_pb2.ALGORITHM_ED25519
 PRE, ACTIVE = signing_pb2.KEY_STATE_PRE_ACTIVATION, signing_pb2.KEY_STATE_ACTIVE

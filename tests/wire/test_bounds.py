@@ -13,6 +13,7 @@ from capsign_wire.adapter.v1 import (
     evidence_pb2,
     keys_pb2,
     revocations_pb2,
+    rollouts_pb2,
     signing_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
@@ -32,6 +33,7 @@ FILES = (
     evidence_pb2,
     keys_pb2,
     revocations_pb2,
+    rollouts_pb2,
     signing_pb2,
     types_signing,
     failures_pb2,

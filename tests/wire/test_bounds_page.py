@@ -24,6 +24,7 @@ from capsign_wire.adapter.v1 import (
     identity_pb2,
     keys_pb2,
     revocations_pb2,
+    rollouts_pb2,
     signing_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
@@ -41,6 +42,7 @@ SERVED = {
         identity_pb2,
         keys_pb2,
         revocations_pb2,
+        rollouts_pb2,
         signing_pb2,
         health_pb2,
     ),

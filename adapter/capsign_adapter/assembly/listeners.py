@@ -22,6 +22,7 @@ from capsign_wire.tracing import Tracer
 
 from capsign_adapter.assembly.acts import approvals_of
 from capsign_adapter.assembly.custody import Custody
+from capsign_adapter.assembly.rollouts import RolloutParts
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
@@ -76,6 +77,7 @@ class Listeners:
         )
         self.custody = Custody(state, self._metrics)
         self.approvals = approvals_of(state, self.custody)
+        self.rollouts = RolloutParts(state)
         self._people = AdminServicer(
             state.store,
             state.token,
@@ -165,6 +167,7 @@ class Listeners:
         )
         self.custody.register(registrar, self.approvals.propose)
         revocations_pb2_grpc.add_RevocationServiceServicer_to_server(self._revocations, registrar)
+        self.rollouts.register(registrar)
 
     def _registrar(self) -> Any:
         """What a call passes before its service: measured, parsed, patient, and charged."""

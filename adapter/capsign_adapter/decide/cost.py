@@ -164,4 +164,13 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     "ChangeKeyVersion": lambda _: 2 * READ + RECORD,
     "WithdrawKeyVersion": lambda _: 2 * READ + RECORD,
     "DestroyKeyVersion": lambda _: 2 * READ + RECORD,
+    "StartRollout": lambda _: 4 * READ + 4 * RECORD,
+    "ListRollouts": lambda _: 8 * READ,
+    "GetRollout": lambda _: 4 * READ,
+    "PauseRollout": lambda _: 4 * READ + RECORD,
+    "ResumeRollout": lambda _: 4 * READ + RECORD,
+    "PromoteRollout": lambda _: 4 * READ + 2 * RECORD,
+    "AbortRollout": lambda _: 4 * READ + 2 * RECORD,
+    "UndoRollout": lambda _: 4 * READ + 4 * RECORD,
+    "ReportVerifications": lambda _: READ + RECORD,
 }

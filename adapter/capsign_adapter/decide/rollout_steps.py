@@ -71,8 +71,6 @@ def due(row: RolloutRow, world: World, now_ms: int) -> RolloutEvent | PaceEvent 
         return RolloutEvent.ROLL_BACK
     if row.pace is not RolloutPace.RUNNING or remaining_ms(row, world, now_ms):
         return None
-    if row.stage is RolloutStage.PUBLISH and not _is_published(row, world):
-        return None
     doubtful = verdict is Verdict.INCONCLUSIVE and world.in_cohort > 0
     return PaceEvent.DOUBT if doubtful else following(row)
 
@@ -138,6 +136,8 @@ def version_event(
     before, after = world.version(row.before.version), world.version(row.after.version)
     if not row.is_version_change or before is None or after is None:
         return None
+    if event is RolloutEvent.PUBLISHED and not after.published_ms:
+        return after, KeyEvent.PUBLISH
     if event is RolloutEvent.PROPAGATED and after.state not in SIGNS:
         return after, KeyEvent.ACTIVATE
     if event is RolloutEvent.FINISH and before.state in SIGNS and after.state in SIGNS:
@@ -147,11 +147,6 @@ def version_event(
     if event in ends and after.state in SIGNS and others:
         return after, KeyEvent.DEACTIVATE
     return None
-
-
-def _is_published(row: RolloutRow, world: World) -> bool:
-    version = world.version(row.after.version)
-    return version is not None and (version.state in SIGNS or version.published_ms > 0)
 
 
 def _may_begin(row: RolloutRow, world: World) -> bool:

@@ -139,6 +139,11 @@ class RolloutRow:
         return ROLLOUT.is_final(self.stage)
 
     @property
+    def is_done(self) -> bool:
+        """Whether it has reached its end."""
+        return self.stage is RolloutStage.DONE
+
+    @property
     def is_version_change(self) -> bool:
         """Whether it leads to another version."""
         return self.before.version != self.after.version

@@ -23,6 +23,7 @@ from capsign_wire.adapter.v1 import (
     identity_pb2,
     keys_pb2,
     revocations_pb2,
+    rollouts_pb2,
     signing_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
@@ -44,6 +45,7 @@ _SERVED = (
     identity_pb2,
     keys_pb2,
     revocations_pb2,
+    rollouts_pb2,
     signing_pb2,
 )
 

@@ -141,10 +141,13 @@ def test_the_time_of_a_pause_does_not_count():
     assert due(row, around(row), NOW + 10**9 + 800_000) is RolloutEvent.PROPAGATED
 
 
-def test_what_is_not_published_waits():
-    row = rollout()
-    assert due(row, world(version(2, PRE, published_ms=0), version(1)), NOW) is None
-    assert due(row, world(version(2, PRE), version(1)), NOW) is RolloutEvent.PUBLISHED
+def test_a_version_is_published_with_the_first_step():
+    row, hidden = rollout(), version(2, PRE, published_ms=0)
+    assert due(row, world(hidden, version(1)), NOW) is RolloutEvent.PUBLISHED
+    found = version_event(row, RolloutEvent.PUBLISHED, world(hidden, version(1)))
+    assert found == (hidden, KeyEvent.PUBLISH)
+    shown = world(version(2, PRE), version(1))
+    assert version_event(row, RolloutEvent.PUBLISHED, shown) is None
 
 
 def test_a_plan_without_dual_signing_goes_without():

@@ -1,0 +1,39 @@
+"""Rollouts on a replica: what people ask, and the clockwork that takes their steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from capsign_wire.adapter.v1 import rollouts_pb2_grpc
+
+from capsign_adapter.assembly.state import State
+from capsign_adapter.front.rollout_servicer import RolloutServicer
+from capsign_adapter.rollout.acts import Rollouts
+from capsign_adapter.rollout.clockwork import Clockwork
+from capsign_adapter.rollout.making import maker
+from capsign_adapter.rollout.moves import Moves
+from capsign_adapter.sign.clock import now_ms
+from capsign_adapter.sign.tickers import Ticker
+
+LOOK_S = 1.0
+"""Between looks for steps that are due, seconds."""
+
+
+class RolloutParts:
+    """Of one replica."""
+
+    def __init__(self, state: State) -> None:
+        policy = state.snapshots.policy
+        moves = Moves(policy, state.store, state.catch_up, now_ms)
+        make = maker(policy, state.token, state.store, moves.now_ms)
+        self.rollouts = Rollouts(moves, make)
+        self.clockwork = Clockwork(self.rollouts, state.snapshots)
+
+    def register(self, registrar: Any) -> None:
+        """Add the service to a server."""
+        servicer = RolloutServicer(self.rollouts)
+        rollouts_pb2_grpc.add_RolloutServiceServicer_to_server(servicer, registrar)
+
+    def ticker(self) -> Ticker:
+        """Takes the steps that are due, again and again; not yet started."""
+        return Ticker("rollouts", LOOK_S, self.clockwork.look)

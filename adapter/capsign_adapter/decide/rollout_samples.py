@@ -1,0 +1,161 @@
+"""From entries of the log to the figures of a rollout's step. Pure: whoever has the log and the
+agents' batches counts the same.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from capsign_evidence.leaf import Kind
+from capsign_evidence.leaf_reader import Refused, Signed, decode
+from capsign_evidence.rollout_leaf import SideFigures, VerificationsReported
+from capsign_wire.adapter.v1 import evidence_pb2
+from capsign_wire.types.v1 import failures_pb2 as reasons
+
+from capsign_adapter.decide.rollout_analysis import p99_ms
+from capsign_adapter.decide.rollout_cohort import is_counted
+from capsign_adapter.model.rollouts import LATENCY_BOUNDS_MS, Figures, RolloutRow, Side
+
+BLAMED = frozenset(
+    {
+        reasons.REASON_KEY_NOT_ACTIVE,
+        reasons.REASON_CUSTODY_TOO_WEAK,
+        reasons.REASON_TOKEN_UNAVAILABLE,
+        reasons.REASON_ANSWER_LATE,
+        reasons.REASON_ANSWER_LOST,
+        reasons.REASON_INTERNAL,
+    }
+)
+"""Reasons that a change of the key can cause. What a caller can cause alone is none of them: else
+one workload could roll a rollout back.
+"""
+
+_NAMES_KEY = frozenset({Kind.SIGNED, Kind.REFUSED, Kind.VERIFICATIONS_REPORTED})
+_NOT_DONE = frozenset({reasons.OUTCOME_UNKNOWN, reasons.OUTCOME_UNAVAILABLE})
+
+
+def count(
+    row: RolloutRow,
+    grants: Collection[str],
+    entries: Sequence[bytes],
+    batches: Mapping[int, tuple[str, bytes]],
+) -> Figures:
+    """The figures of the row's step after these entries, which follow those counted so far.
+
+    `grants` are the names of those that may use the key. `batches` are the agents' batches by
+    leaf: workload, and the batch as it was sent.
+    """
+    tally = _Tally(row, grants)
+    first = row.figures.through_leaf
+    for index, entry in enumerate(entries, first):
+        if index in batches:
+            tally.batch(*batches[index])
+        elif entry[1] in _NAMES_KEY and tally.needle in entry:
+            tally.entry(entry)
+    return Figures(row.figures.first_leaf, first + len(entries), *tally.sides())
+
+
+def summary(side: Side) -> SideFigures:
+    """The figures as a leaf has them."""
+    return SideFigures(
+        side.signed,
+        side.refused,
+        side.unanswered,
+        side.verified,
+        side.verify_failed,
+        sum(side.latencies),
+        p99_ms(side),
+    )
+
+
+class _Tally:
+    def __init__(self, row: RolloutRow, grants: Collection[str]) -> None:
+        self._row = row
+        self._grants = grants
+        self._latencies = [list(row.figures.before.latencies), list(row.figures.after.latencies)]
+        self._counts: list[dict[str, int]] = [{}, {}]
+        self._inside: dict[str, bool] = {}
+        # tenant and key stand beside each other in every entry that names a key
+        self.needle = b"".join(
+            bytes((len(name),)) + name.encode() for name in (row.tenant, row.key)
+        )
+
+    def sides(self) -> tuple[Side, Side]:
+        """After and before."""
+        before, after = (
+            replace(
+                side,
+                latencies=tuple(latencies),
+                **{name: getattr(side, name) + more for name, more in counts.items()},
+            )
+            for side, counts, latencies in zip(
+                (self._row.figures.before, self._row.figures.after),
+                self._counts,
+                self._latencies,
+                strict=True,
+            )
+        )
+        return after, before
+
+    def entry(self, data: bytes) -> None:
+        entry = decode(data)
+        if isinstance(entry, VerificationsReported):
+            self._verified(
+                entry.key_version, entry.verified_algorithm, entry.verified, entry.failed
+            )
+        elif isinstance(entry, Signed) and self._is_ours(entry.group.tenant, entry.group.key):
+            self._add(self._side_of(entry.group.key_version, entry.group.algorithm), "signed")
+        elif (
+            isinstance(entry, Refused)
+            and entry.reason in BLAMED
+            and self._is_ours(entry.group.tenant, entry.group.key)
+        ):
+            self._add(self._is_inside(entry.group.workload), "refused")
+
+    def batch(self, workload: str, data: bytes) -> None:
+        for record in evidence_pb2.AuditBatch.FromString(data).records:
+            if record.grant not in self._grants:
+                continue
+            if record.kind == evidence_pb2.AUDIT_KIND_VERIFICATIONS:
+                self._verified(record.key_version, record.algorithm, record.verified, record.failed)
+            elif record.kind == evidence_pb2.AUDIT_KIND_OUTCOME:
+                self._outcome(workload, record)
+
+    def _outcome(self, workload: str, record: evidence_pb2.AuditRecord) -> None:
+        """What an agent says of a call that ended in this step."""
+        if record.time_ms < self._row.stage_since_ms:
+            return
+        inside = self._is_inside(workload)
+        if record.outcome in _NOT_DONE and record.reason in BLAMED:
+            self._add(inside, "unanswered")
+        elif record.outcome == reasons.OUTCOME_DONE and record.elapsed_ms:
+            self._latencies[inside][bisect_left(LATENCY_BOUNDS_MS, record.elapsed_ms)] += 1
+
+    def _verified(self, version: int, algorithm: int, verified: int, failed: int) -> None:
+        side = self._side_of(version, algorithm)
+        self._add(side, "verified", verified)
+        self._add(side, "verify_failed", failed)
+
+    def _side_of(self, version: int, algorithm: int) -> bool | None:
+        """True: after; False: before; None: neither, or both would be."""
+        row = self._row
+        after, before = (
+            side.version == version and side.algorithm in {0, algorithm}
+            for side in (row.after, row.before)
+        )
+        return after if after != before else None
+
+    def _is_inside(self, workload: str) -> bool:
+        if workload not in self._inside:
+            self._inside[workload] = is_counted(self._row, workload)
+        return self._inside[workload]
+
+    def _is_ours(self, tenant: str, key: str) -> bool:
+        return (tenant, key) == (self._row.tenant, self._row.key)
+
+    def _add(self, side: bool | None, name: str, more: int = 1) -> None:
+        if side is not None and more:
+            counts = self._counts[side]
+            counts[name] = counts.get(name, 0) + more

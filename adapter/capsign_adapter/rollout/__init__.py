@@ -1,0 +1,1 @@
+"""Rollouts: what people ask of them, and what they do by themselves."""
