@@ -32,7 +32,11 @@ COMMANDS = {
     "sign": ("capsign_cli.signing", "sign", "Sign a file through an agent."),
     "verify": ("capsign_cli.signing", "verify", "Verify a signature through an agent."),
     "handles": ("capsign_cli.signing", "handles", "What a socket may sign."),
-    "keys": ("capsign_cli.keys", "keys", "Keys and their versions: list."),
+    "keys": (
+        "capsign_cli.keys",
+        "keys",
+        "Keys and their versions: list, show, create, rotate, suspend, destroy …",
+    ),
     "revoke": (
         "capsign_cli.revoke",
         "revoke",

@@ -6,12 +6,25 @@ from typing import Any
 
 import click
 
-from capsign_cli import endpoints, output
+from capsign_cli import endpoints, key_acts, key_values, output
 
 
 @click.group()
 def keys() -> None:
     """Keys and their versions."""
+
+
+for _command in (
+    key_acts.show,
+    key_acts.create,
+    key_acts.rotate,
+    key_acts.suspend,
+    key_acts.resume,
+    key_acts.deactivate,
+    key_acts.compromise,
+    key_acts.destroy,
+):
+    keys.add_command(_command)
 
 
 @keys.command("list")
@@ -22,29 +35,13 @@ def list_keys(tenant: str, **options: Any) -> None:
     """List keys: state, custody and algorithms of each version."""
     adapter = endpoints.adapter_of(options)
     from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc
-    from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
-    from capsign_wire.types.v1 import signing_pb2
 
     with adapter.channel() as channel:
         found = admin_pb2_grpc.AdminServiceStub(channel).ListKeys(
             admin_pb2.ListKeysRequest(tenant=tenant), timeout=10
         )
     values = [
-        {
-            "tenant": key.tenant,
-            "key": key.name,
-            "version": version.version,
-            "state": signing_pb2.KeyState.Name(version.state)
-            .removeprefix("KEY_STATE_")
-            .lower()
-            .replace("_", "-"),
-            "custody": CUSTODY_NAMES.get(version.custody, ""),
-            "algorithms": [
-                ALGORITHMS[number].name for number in version.algorithms if number in ALGORITHMS
-            ],
-            "created_at": version.created_at.ToDatetime().isoformat(timespec="seconds") + "Z",
-            "check_value": version.check_value.hex(),
-        }
+        {"tenant": key.tenant, "key": key.name, **key_values.of_version(version)}
         for key in found.keys
         for version in key.versions
     ]

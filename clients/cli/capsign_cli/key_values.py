@@ -1,0 +1,79 @@
+"""Keys and their versions as the command line shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from capsign_wire.adapter.v1 import admin_pb2, keys_pb2
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+VERSION_COLUMNS = (
+    "version",
+    "state",
+    "custody",
+    "algorithms",
+    "published_at",
+    "activated_at",
+    "since",
+    "check_value",
+)
+
+
+def state(number: int) -> str:
+    """A state by its number in capsign.types.v1.KeyState."""
+    from capsign_wire.types.v1 import signing_pb2
+
+    name = signing_pb2.KeyState.Name(signing_pb2.KeyState.ValueType(number))
+    return name.removeprefix("KEY_STATE_").lower().replace("_", "-")
+
+
+def when(time: Timestamp) -> str:
+    """A time; empty for one that is not set."""
+    if not time.seconds:
+        return ""
+    return time.ToDatetime().isoformat(timespec="seconds") + "Z"
+
+
+def of_version(version: admin_pb2.KeyVersion) -> dict[str, Any]:
+    """One version."""
+    from capsign_wire.algorithms import CUSTODY_NAMES
+
+    return {
+        "version": version.version,
+        "state": state(version.state),
+        "custody": CUSTODY_NAMES.get(version.custody, ""),
+        "algorithms": _names(version.algorithms),
+        "created_at": when(version.created_at),
+        "published_at": when(version.published_at),
+        "activated_at": when(version.activated_at),
+        "since": when(version.since),
+        "activation_epoch": version.activation_epoch,
+        "gone_at": when(version.gone_at),
+        "check_value": version.check_value.hex(),
+    }
+
+
+def of_key(key: keys_pb2.GetKeyResponse) -> dict[str, Any]:
+    """One key with its versions, newest first."""
+    return {
+        "tenant": key.key.tenant,
+        "key": key.key.name,
+        "in_policy": key.in_policy,
+        "next_version_has": _names(key.policy_algorithms),
+        "grants": list(key.grants),
+        "workloads": key.workloads,
+        "to_be_destroyed": [
+            f"version {one.version} by proposal {UUID(bytes=one.proposal_id)}"
+            + (f" at {when(one.not_before)}" if one.HasField("not_before") else ", not approved")
+            for one in key.destructions
+        ],
+        "versions": [of_version(version) for version in key.key.versions],
+    }
+
+
+def _names(numbers: Any) -> list[str]:
+    from capsign_wire.algorithms import ALGORITHMS
+
+    return [ALGORITHMS[number].name for number in numbers if number in ALGORITHMS]

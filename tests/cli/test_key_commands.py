@@ -1,0 +1,143 @@
+"""`capsign keys` against a real adapter."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from capsign_cli import __main__ as cli
+from capsign_cli import failures, output
+from support.adapter_rig import APPROVER, AUDITOR, OPERATOR, POLICY, RESPONDER, AdapterRig
+from support.key_calls import People, eventually
+from support.replica import RunningReplica
+
+SOON = POLICY.replace("tls:", "approvals: {destroy_wait: 1s}\ntls:")
+
+
+@pytest.fixture
+def replica(tmp_path):
+    running = RunningReplica(tmp_path, AdapterRig(tmp_path / "store", SOON))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(autouse=True)
+def _tables_again():
+    yield
+    output.start([])
+
+
+@pytest.fixture
+def run(replica, tmp_path, capsys):
+    """Run `capsign keys …` as somebody; exit code, what JSON it answered, and standard error."""
+
+    def command(*arguments, who: str = OPERATOR, table: bool = False):
+        name = who.rpartition("spiffe://")[2].replace("/", "-")
+        certificate, key = replica.authority.issue(who).write(tmp_path, name)
+        options = ["--adapter", replica.address, "--server-name", "localhost"]
+        options += ["--ca", tmp_path / "ca.pem", "--cert", certificate, "--key", key]
+        options += [] if table else ["-o", "json"]
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["keys", *map(str, arguments), *map(str, options)])
+        out = capsys.readouterr()
+        text = out.out if table else json.loads(out.out or "null")
+        return ended.value.code, text, out.err
+
+    return command
+
+
+def reason(err: str) -> str:
+    return json.loads(err.splitlines()[-1])["error"]["reason"]  # the adapter logs there too
+
+
+def test_rotate_makes_publishes_activates_and_deactivates(run):
+    code, _, err = run("rotate", "demo/orders")
+    assert (code, reason(err)) == (failures.USAGE, "NOT_CONFIRMED")
+    assert "capsign rollout start" in err
+    code, told, _ = run("rotate", "demo/orders", "--yes")
+    assert (code, told["version"], told["state"], told["was"]) == (
+        0,
+        "demo/orders/2",
+        "active",
+        [1],
+    )
+    _, shown, _ = run("show", "demo/orders")
+    assert [(one["version"], one["state"]) for one in shown["versions"]] == [
+        (2, "active"),
+        (1, "deactivated"),
+    ]
+    assert shown["versions"][0]["published_at"]
+    code, told, _ = run("rotate", "demo/orders", "--yes", "--keep-old")
+    assert (code, told["version"], "was" in told) == (0, "demo/orders/3", False)
+
+
+def test_a_rotation_that_broke_off_is_taken_up(replica, run):
+    """Asking again made a fourth version beside the third that nobody used."""
+    with replica.as_(OPERATOR) as channel:
+        operator = People(channel)
+        operator.make()
+        operator.move("publish", 2)
+    code, told, _ = run("rotate", "demo/orders", "--yes")
+    assert (code, told["version"], told["was"]) == (0, "demo/orders/2", [1])
+
+
+def test_the_version_may_be_left_out_where_only_one_can_be_meant(run):
+    assert run("suspend", "demo/orders", "--yes", who=RESPONDER)[1]["state"] == "suspended"
+    assert run("resume", "demo/orders", "--yes")[1]["state"] == "active"
+    run("rotate", "demo/orders", "--yes", "--keep-old")
+    code, _, err = run("suspend", "demo/orders", "--yes")
+    assert (code, reason(err)) == (failures.USAGE, "WHICH_VERSION")
+    code, told, _ = run("deactivate", "demo/orders/1", "--yes")
+    assert (code, told["version"], told["state"]) == (0, "demo/orders/1", "deactivated")
+    code, told, _ = run("compromise", "demo/orders/1", "--yes")
+    assert (code, told["state"]) == (0, "compromised")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        (("resume", "demo/orders/1", "--yes"), failures.REFUSED, "ILLEGAL_TRANSITION"),
+        (("resume", "demo/orders", "--yes"), failures.USAGE, "WHICH_VERSION"),
+        (("suspend", "demo/orders/9", "--yes"), failures.REFUSED, "NOT_FOUND"),
+        (("suspend", "demo/none/1", "--yes"), failures.REFUSED, "NOT_FOUND"),
+        (("create", "demo/orders"), failures.REFUSED, "ILLEGAL_TRANSITION"),
+        (("show", "orders"), failures.USAGE, "USAGE"),
+        (("show", "demo/orders/x"), failures.USAGE, "USAGE"),
+    ],
+)
+def test_what_is_refused_has_its_exit_code(run, arguments, code, why):
+    found, _, err = run(*arguments)
+    assert (found, reason(err)) == (code, why)
+
+
+def test_who_has_not_the_role_is_refused(run):
+    code, _, err = run("suspend", "demo/orders/1", "--yes", who=AUDITOR)
+    assert (code, reason(err)) == (failures.REFUSED, "ROLE_MISSING")
+    assert run("show", "demo/orders", who=AUDITOR)[0] == 0
+
+
+def test_a_destruction_from_proposal_to_tombstone(replica, run):
+    run("rotate", "demo/orders", "--yes")
+    code, told, _ = run("destroy", "demo/orders/1", "--yes")
+    assert (code, told["waits_s"]) == (0, 1)
+    assert told["next"].endswith(f"capsign approvals approve {told['proposal']}")
+    _, shown, _ = run("show", "demo/orders")
+    assert shown["to_be_destroyed"] == [f"version 1 by proposal {told['proposal']}, not approved"]
+    with replica.as_(OPERATOR) as channel:
+        proposal = People(channel).propose_destruction(1)
+    with replica.as_(APPROVER) as channel:
+        People(channel).approve(proposal)
+    assert "at 20" in run("show", "demo/orders")[1]["to_be_destroyed"][0]
+
+    def gone():
+        return run("show", "demo/orders")[1]["versions"][1]["gone_at"]
+
+    assert eventually(gone)
+    assert run("show", "demo/orders")[1]["versions"][1]["state"] == "destroyed"
+
+
+def test_people_read_a_table(run):
+    code, text, _ = run("show", "demo/orders", table=True)
+    assert code == 0
+    assert "orders-jwt, others, slow, thrice" in text
+    assert "adapter-memory" in text or "hsm-derived" in text
