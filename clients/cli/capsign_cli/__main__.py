@@ -42,6 +42,11 @@ COMMANDS = {
         "revoke",
         "Withdraw a handle, grant, workload, key or version, tenant or everything; list, lift.",
     ),
+    "rollout": (
+        "capsign_cli.rollout",
+        "rollout",
+        "Move a key to a new version or algorithm, step by step, and back.",
+    ),
     "approvals": (
         "capsign_cli.approvals",
         "approvals",

@@ -143,6 +143,12 @@ def rows(
     console.print(table)
 
 
+@_writing()
+def line(values: Mapping[str, Any], text: str) -> None:
+    """One of many that come one after another: the text, or its values as JSON in one line."""
+    click.echo(json.dumps(values) if is_json() else printable(text))
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """Gives a function that shows what is under way, one line on standard error; it shows nothing
