@@ -1,4 +1,4 @@
-"""The agent put together: what it is made of, how it starts, how it drains."""
+"""The agent: its parts, how it starts, how it drains."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ from capsign_agent.upstream.streams import Reachability, StreamSetup
 
 
 class Agent:
-    """One agent. `run` is its life."""
+    """One agent. `run` starts it and returns when it has drained."""
 
     def __init__(self, config: Config, timing: Timing = USUAL) -> None:
-        """Takes the journal and the sockets' paths. Raises SettingsError, SocketError or
-        JournalError.
+        """Make the parts; takes the journal and the sockets' paths. Raises SettingsError,
+        SocketError or JournalError.
         """
         self._config = config
         self._timing = timing
@@ -131,7 +131,7 @@ class Agent:
             self.renewal.keep(),
             self.watch.listen(),
             self._reporter.run(),
-            self.servers.keep_turns(),
+            self.servers.keep_read_slots(),
         ):
             self._tasks.spawn(work)
         await self.servers.start(self.handles.sockets)
@@ -150,8 +150,8 @@ class Agent:
         self._stopping.set()
 
     def faults(self) -> list[str]:
-        """What keeps the agent from signing, for health. Without an identity the word after
-        `no_identity` says why.
+        """What keeps the agent from signing, for health, as words of an enumeration. Without an
+        identity the word after `no_identity` says why.
         """
         now, upstream = time.time(), self.connections.current
         by_certificate = self._timing.certificate_clock()
@@ -171,13 +171,15 @@ class Agent:
 
     @property
     def last_word(self) -> str:
-        """Why it never had, or lost, its identity, and what to do about it; empty if it has one."""
+        """Why the agent has no identity and what to do about it, as a sentence; empty if it has
+        one.
+        """
         if self._remaining_s() or not self.identity_events.last_error:
             return ""
         return f"{self.identity_events.last_error} {self.identity_events.advice}".strip()
 
     def _remaining_s(self) -> float:
-        """How long the certificate in use is good for; 0: it has ended, or there is none."""
+        """Seconds until the certificate in use ends; 0 if it has ended or there is none."""
         return self.connections.current.remaining_s(self._timing.certificate_clock())
 
     def _stream_setup(self) -> StreamSetup:
@@ -214,8 +216,8 @@ class Agent:
         )
 
     def _start_telemetry(self) -> None:
-        """Gauges, and whatever exporters the environment asks for; after serving began, because
-        they take time to load.
+        """Register the gauges, and start the exporters that the environment asks for. After serving
+        began, because they take time to load.
         """
         gauge, clock = self.metrics.gauge, time.time
         gauge("capsign.queue.depth", lambda: self.coalescer.items, "upstream")
@@ -231,8 +233,8 @@ class Agent:
         self.servers.trace_with(self._telemetry.tracer)
 
     async def _drain(self) -> None:
-        """In flight first, then the journal with its CLOSE record, then the sockets; each within
-        what is left of the time.
+        """Wait for calls in flight, then deliver the journal with its CLOSE record, then remove the
+        sockets; all within `limits.drain_ms`.
         """
         logs.event("agent.draining", in_flight=self.calls_in_flight.count)
         loop, drain_s = asyncio.get_running_loop(), self._config.limits.drain_ms / 1000
@@ -258,7 +260,9 @@ class Agent:
         logs.event("agent.stopped", journal_delivered=flushed)
 
     def _part_failed(self) -> None:
-        """A part is gone: a restart is honest, limping on is not."""
+        """A part of the agent has ended by an exception: stop, so that the kubelet restarts the
+        container.
+        """
         self._failed = True
         self.stop()
 
@@ -268,7 +272,7 @@ def _claim(one: Socket) -> SocketClaim:
 
 
 def _begun_journal(config: Config) -> Journal:
-    """The journal with the first record of this life. Raises JournalError."""
+    """The journal, with the first record of this life written. Raises JournalError."""
     now_ms = time.time_ns() // 1_000_000
     boot_id, sockets = secrets.token_bytes(16), len(config.sockets)
     journal = Journal(config.journal.dir, config.journal.max_bytes, boot_id, now_ms, sockets)

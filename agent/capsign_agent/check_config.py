@@ -1,9 +1,8 @@
-"""`--check-config`: what a start would meet on this machine, with nothing made, bound, locked for
-long or written.
+"""`--check-config`: what a start would meet on this machine. Nothing is made, bound or written, and
+no lock is kept.
 
-In the order of a start. What a start merely waits for (a token that is not mounted yet, a Workload
-API that is late) and what it cannot do without are told alike: who asks wants to know before they
-start it. No adapter is asked.
+It checks in the order of a start. It reports what a start would merely wait for (a token that is
+not mounted yet, a Workload API that is not up) as well as what would end it. It asks no adapter.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""A health probe for an exec check: `python -I -S probe.py [--live] PATH`. Standard library only:
-it starts in milliseconds.
+"""A health probe for an exec check: `python -I -S probe.py [--live] PATH`. It uses the standard
+library only, and so starts in milliseconds.
 
 Connects to the agent's probe socket and reads one line. Exit status 0: SERVING; 1: anything else;
 2: wrong use.
 
-With `--live` any answer is good enough: the process answers, so its event loop turns. An agent that
-cannot serve because nobody upstream is there must not be restarted for it: it would lose what it
-holds and gain nothing.
+With `--live` any answer gives exit status 0: it shows that the event loop runs. An agent that
+cannot serve because no adapter is reachable must not be restarted for it: it would lose the handles
+it holds and gain nothing.
 """
 
 import socket

@@ -1,5 +1,5 @@
-"""What the process itself must be before it holds anything: nothing readable by others, descriptors
-for all, a tame malloc.
+"""Settings of the process itself: memory and files that nobody else can read, the number of open
+files, and how malloc gives memory back.
 """
 
 from __future__ import annotations
@@ -13,46 +13,49 @@ from pathlib import Path
 from capsign_wire import hardening
 
 TERMINATION_LOG = Path("/dev/termination-log")
-"""Where the kubelet looks for a container's last word, by the default of Kubernetes, which the
-injector states. Outside of a container it is not there.
+"""File from which the kubelet takes a container's termination message; the injector states the
+default path. It does not exist outside of a container.
 """
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 _ARENAS = 2
-"""Heaps that malloc keeps apart for threads. gRPC has many threads that allocate little: more heaps
-would only hold memory.
+"""Most arenas of malloc. gRPC has many threads that allocate little; each further arena would only
+hold free memory.
 """
 _LARGE_BYTES = 32 * 1024
 SPARE_BYTES = 4 * 1024 * 1024
-"""Blocks that malloc takes from the kernel and gives back one by one, and what it keeps of the
-rest. Left to itself it raises both after the first large message, and hundreds of MiB of large
-calls, once freed, stay with the process. Messages of 60 KB that it did not give back one by one
-left as much free between what was used as was used.
+"""`_LARGE_BYTES`: blocks from this size on are mapped and unmapped one by one. `SPARE_BYTES`: free
+memory at the top of the heap that malloc keeps. Unless they are set, malloc raises both after the
+first large message, and hundreds of MiB stay with the process after a burst of large calls.
+Messages of 60 KB must be mapped too: on the heap they left as much memory free between used blocks
+as was used.
 """
 
 WORTH_BYTES = 8 * 1024 * 1024
 GIVE_BACK_EVERY_S, GIVE_BACK_AT_LEAST_S = 1.0, 32.0
-"""What is worth a try to give it back; how often that is made at most, and where it gives
-nothing.
+"""`WORTH_BYTES`: trim only if so much more is resident than at the least. Seconds between two
+trims: at least, and at most where trimming frees nothing.
 """
 
 _SPARE_FILES = 384
-"""Descriptors for all but applications: 16 adapters with 8 streams each, twice while certificates
-change; the journal; health.
+"""Descriptors that are not for applications: 16 adapters with 8 streams each, twice while
+certificates change; journal; health.
 """
 _CONNECTIONS = 4096
 _CONNECTIONS_OF_ONE = 2048
-"""Of all sockets, and of one. Where memory is limited, `front.memory_shares` allows fewer."""
+"""Most connections: of all sockets (`_CONNECTIONS`), and of one. `front.memory_shares` allows fewer
+where memory is limited.
+"""
 _LEAST_CONNECTIONS = 16
 
 
 def connections_for(sockets: int, most: int | None = None) -> int:
-    """How many connections each of so many sockets may have, `most` of all together.
+    """How many connections each of so many sockets may have; `most`: of all together.
 
-    Without a bound, those of one container take every descriptor, and then no container is served,
-    nothing is journalled and no adapter reached.
+    Without a bound one container could take every descriptor; then no container would be served,
+    nothing journalled and no adapter reached.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     affordable = (
@@ -64,8 +67,8 @@ def connections_for(sockets: int, most: int | None = None) -> int:
 
 
 def harden() -> None:
-    """Nobody else reads this memory, where handles and tokens live, or files of ours. As many open
-    files as are allowed.
+    """Keep other processes from reading this process's memory (handles and tokens are in it) and
+    its files; raise the limit of open files to what is allowed; set malloc's bounds.
     """
     hardening.harden()
     with contextlib.suppress(ValueError, OSError):
@@ -80,12 +83,11 @@ def harden() -> None:
 
 
 class GivingBack:
-    """When malloc is to give to the kernel what is free between blocks that are still used; it
-    takes some milliseconds.
+    """Decides when to call `give_back`, which takes some milliseconds.
 
-    What is resident decides, not what calls hold: most of a flood lies in gRPC, which frees it some
-    time after them. So it is tried while more is resident than at the least, ever more rarely where
-    that gives nothing.
+    It goes by resident memory and not by what calls hold: most of a burst is held by gRPC, which
+    frees it some time later. It is tried while more is resident than the least that was seen, and
+    ever more rarely while it frees nothing.
     """
 
     def __init__(self) -> None:
@@ -95,7 +97,7 @@ class GivingBack:
         self._pause_s = GIVE_BACK_EVERY_S
 
     def due(self, now: float, resident: int) -> bool:
-        """Whether to try now; then tell `given`."""
+        """Whether to give memory back now; call `given` afterwards. `resident` is in bytes."""
         self._least = min(self._least or resident, resident)
         if abs(resident - self._last) > WORTH_BYTES:
             self._last, self._pause_s = resident, GIVE_BACK_EVERY_S
@@ -103,21 +105,21 @@ class GivingBack:
         return now >= self._next and resident - self._least > WORTH_BYTES
 
     def given(self, now: float, before: int, after: int) -> None:
-        """It was tried: so much was resident, and is."""
+        """Memory was given back: bytes resident before and after."""
         gave = before - after > WORTH_BYTES
         self._pause_s = GIVE_BACK_EVERY_S if gave else min(self._pause_s * 2, GIVE_BACK_AT_LEAST_S)
         self._last, self._next = after, now + self._pause_s
 
 
 def give_back() -> None:
-    """Do so."""
+    """Have malloc return free memory between used blocks to the kernel."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def leave_word(word: str, log: Path = TERMINATION_LOG) -> None:
-    """Tell the kubelet why this process ends, for the status of the pod. Nothing where it would not
-    look.
+    """Write why this process ends to the kubelet's termination log, for the pod's status. Does
+    nothing outside of a container.
     """
     if not word:
         return

@@ -8,7 +8,7 @@ MOST_S = 15.0
 """The longest wait after many failures."""
 
 LEAST_WAIT_S = 1.0
-"""Nothing is renewed more often than this, however short a life the adapter gives it."""
+"""Seconds between two renewals at least, however short the lifetime is."""
 
 _BETWEEN_ATTEMPTS = Backoff(0.2, MOST_S)
 

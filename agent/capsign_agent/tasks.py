@@ -1,4 +1,4 @@
-"""Parts of the agent that run side by side until they are cancelled."""
+"""Runs parts of the agent as tasks until they are cancelled."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Tasks:
 
     @property
     def running(self) -> frozenset[asyncio.Task[None]]:
-        """Those that have not ended."""
+        """The tasks that have not ended."""
         return frozenset(self._running)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run one more."""
+        """Start one more."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -37,7 +37,7 @@ class Tasks:
 
 
 async def cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel these and wait a second at most until they have ended."""
+    """Cancel these tasks and wait until they have ended, for one second at most."""
     cancelled = set(tasks)
     for task in cancelled:
         task.cancel()

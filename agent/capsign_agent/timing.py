@@ -1,7 +1,7 @@
-"""How long the parts of the agent wait, and by which clock certificates are judged: one object,
-handed to each part that waits.
+"""How long the parts of the agent wait, and the clock by which certificates are judged: one object
+that each of them is given.
 
-An agent runs with what stands here. Who drives one faster, as the tests do, hands in another.
+An agent runs with the defaults. Tests give others.
 """
 
 from __future__ import annotations
@@ -15,51 +15,51 @@ from capsign_agent.retry_delay import retry_delay_s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Seconds, unless it says otherwise."""
+    """Seconds, unless stated otherwise."""
 
     certificate_clock: Callable[[], float] = time.time
     """Seconds since 1970. Says when a certificate is to be renewed, and when it has ended."""
 
     retry_delay_s: Callable[[int], float] = retry_delay_s
-    """How long to wait after so many failures in a row."""
+    """Returns the seconds to wait after so many failures in a row."""
 
     look_at_clock_s: float = 60.0
-    """A machine that slept or whose clock was set is noticed this soon by whoever waits to renew a
-    certificate.
+    """How often a wait to renew a certificate looks at the clock. It may have been set, or the
+    machine may have slept, and a timer notices neither.
     """
 
     look_at_files_s: float = 2.0
     """How often the files of an identity are looked at."""
 
     look_at_handles_s: float = 2.0
-    """How often a wait to renew handles looks at the clock: it may have been set, or the node may
-    have slept, and no timer notices either.
+    """How often a wait to renew handles looks at the clock. It may have been set, or the node may
+    have slept, and a timer notices neither.
     """
 
     spread_s: float = 5.0
-    """All agents hear of a new trust bundle at once, and each then opens new connections: they do
-    so over this long.
+    """All agents hear of a new trust bundle at once and then open new connections. They spread that
+    over so many seconds.
     """
 
     stream_idle_s: float = 10.0
-    """A signing stream that had nothing to do for so long is opened anew. The adapter ends one that
-    is silent for three times as long, because it may hold half a message; it must not do so while a
+    """A signing stream that was idle for so long is opened anew. The adapter ends a stream that is
+    silent for three times as long, because it may hold half of a message; it must not do so while a
     batch is on its way.
     """
 
     second_try_s: float = 0.05
-    """How long calls whose answer was lost rest before they are sent again. When a replica dies all
-    of its streams do, but not all have noticed yet: the second try must not go to one of them.
+    """How long calls whose answer was lost wait before they are sent again. When a replica dies,
+    not all of its streams notice at once, and the second attempt must not use one of them.
     """
 
     keys_fresh_s: float = 1.0
-    """A signature that does not verify under keys older than this is tried once more under fresh
-    ones.
+    """If a signature does not verify under keys that were fetched longer ago than this, they are
+    fetched anew and it is tried once more.
     """
 
     refusal_later_s: float = 0.25
-    """How much later a socket hears of refusals that are above its rate of them."""
+    """How much a refusal is delayed on a socket that is above its rate of refusals."""
 
 
 USUAL = Timing()
-"""How an agent runs."""
+"""The timing with which an agent runs."""

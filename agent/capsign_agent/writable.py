@@ -1,6 +1,4 @@
-"""Whether a directory is there to be written, or could be made: looked at, and not tried, so that
-nothing changes.
-"""
+"""Whether a directory can be written, or made. It is checked without writing anything."""
 
 from __future__ import annotations
 
@@ -9,8 +7,8 @@ from pathlib import Path
 
 
 def obstacle(directory: Path) -> str:
-    """What keeps this process from making or writing it, as words that follow its path; empty if
-    nothing does.
+    """Why this process cannot make or write the directory, as words to follow its path; empty if it
+    can.
     """
     try:
         here = directory

@@ -1,1 +1,1 @@
-"""What applications meet: sockets, calls, and what these may hold."""
+"""What applications connect to: sockets, the calls on them, and bounds on their memory."""

@@ -1,4 +1,6 @@
-"""The stream on which an application makes its calls, one after the other or many at once."""
+"""SignStream: the stream on which an application makes its calls, one after the other or many at
+once.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,18 @@ from capsign_agent.front.read_slots import ReadSlots
 
 
 class Answering(Protocol):
-    """Who answers the calls of a stream."""
+    """The servicer that answers the calls of a stream."""
 
     async def answer(self, request: agent_pb2.SignStreamRequest) -> agent_pb2.SignStreamResponse:
-        """One call. Never raises."""
+        """The response to one call. Never raises."""
 
 
 class ApplicationStream:
-    """One application stream: calls run side by side up to a bound, answers go out one at a time as
-    they come.
+    """One application stream. Up to `most` calls run at the same time; each answer is written as
+    soon as it is there.
 
-    A call counts, and holds its memory, until its answer is written: an application that does not
-    read is not read from either.
+    A call counts, and holds its memory, until its answer has been written. So an application that
+    does not read its answers is not read from either.
     """
 
     def __init__(
@@ -49,15 +51,15 @@ class ApplicationStream:
         self._task: asyncio.Task[Any] | None = None
         self._calls = 0
         self._held = 0
-        """Bytes of the room."""
+        """Bytes that its calls hold of the socket's memory."""
         self._freed = asyncio.Event()
         self._ready: deque[tuple[agent_pb2.SignStreamResponse, int]] = deque()
         self._writing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Raises FailureError OVERLOADED if it was ended for the sake of others. Who opens another
-        loses nothing by it.
+        """Serve the stream until the application ends it. Raises FailureError OVERLOADED if it was
+        ended so that other sockets can be read; the application may open another stream at once.
         """
         self._task = asyncio.current_task()
         inbox = MessageReader(self._context, self._slots, self._socket, lambda: not self._calls)
@@ -80,8 +82,8 @@ class ApplicationStream:
             self._ready.clear()
 
     def _take_in(self, request: Any) -> bool:
-        """Begin a call; False if there was no more. Nobody else keeps the request: a stream that
-        idles holds none.
+        """Begin a call; returns False at the end of the stream. The request is not kept here: a
+        stream without calls holds no request in memory.
         """
         if request is grpc.aio.EOF:
             return False
@@ -116,8 +118,8 @@ class ApplicationStream:
             self._watch.cancel()
 
     def _watch_writing(self) -> None:
-        """Should the answer that is being written now still be there after a while, the stream is
-        cut off.
+        """Cancel the stream if the answer that is being written now is still not taken after
+        UNREAD_S.
         """
         self._watch = asyncio.get_running_loop().call_later(UNREAD_S, self._look_at, self._ready[0])
 
@@ -135,5 +137,5 @@ class ApplicationStream:
 
 
 def number_of(request: Any) -> int:
-    """The `call_id`, where it could be read."""
+    """The `call_id` of a request; 0 if it could not be read."""
     return request.number if isinstance(request, bounds.Unparsed) else request.call_id

@@ -1,9 +1,9 @@
-"""What stands before the servicer of one socket: each RPC is weighed before its message is asked
-for, and read in its turn.
+"""Bounds on the RPCs of one socket, applied before their messages are received.
 
-gRPC hands over a unary call once its message is there, and by then the memory is taken. So to gRPC
-every method is one that reads its messages itself. What is decided is decided in
-`memory_budget` and `read_slots`; this is how grpcio is told.
+gRPC calls the handler of a unary RPC only once the whole request is in memory. So every method is
+registered with gRPC as one that receives its messages itself: an RPC first takes memory, then waits
+for a read slot, then receives. `memory_budget` and `read_slots` decide; this module applies it to
+grpcio.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ SERVER_OPTIONS = [
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.so_reuseport", 0),
 ]
-"""What held under floods and bombs; tests/system/test_hostile_agent_socket.py throws them."""
+"""gRPC's settings of every socket. tests/system/test_hostile_agent_socket.py attacks a server with
+these.
+"""
 
 
 def server_options(share: MemoryShares, connections: int) -> list[tuple[str, int]]:
-    """For a socket with so many connections."""
+    """gRPC's settings for a socket that takes this many connections."""
     return [
         *SERVER_OPTIONS,
         ("grpc.max_allowed_incoming_connections", connections),
@@ -66,20 +68,20 @@ def server_options(share: MemoryShares, connections: int) -> list[tuple[str, int
 
 
 LEAVING, LEAVING_S, MOST_LEAVING = 256, 0.5, 1024
-"""RPCs of all sockets that were refused and whose callers have not heard it yet. Of more than the
-first number those are cut off that have had time to hear it, of more than the last all: who does
-not read would otherwise hold what was not even taken.
+"""Refused RPCs, of all sockets, whose callers have not received the refusal yet. Above the first
+number those that are older than LEAVING_S seconds are cancelled, above the last number all: a
+caller that does not read would otherwise hold memory without having been admitted.
 """
 
 DEAF_S = 5.0
-"""How long who is ended while it reads may take to hear it."""
+"""Seconds that a caller has to receive the refusal when its RPC is ended while it is read."""
 
 UNREAD_S = 20.0
-"""How long an answer may wait for its reader."""
+"""Seconds that an answer may wait until its caller takes it; then the RPC is cancelled."""
 
 
 class MessageReader(Reader):
-    """The messages of one RPC. Its task alone uses it."""
+    """Receives the messages of one RPC. Used by the task of that RPC only."""
 
     def __init__(
         self, context: Any, slots: ReadSlots, socket: str, quiet: Callable[[], bool] | None = None
@@ -95,8 +97,9 @@ class MessageReader(Reader):
         self._telling: asyncio.Task[None] | None = None
 
     async def next(self) -> Any:
-        """The next message, or `grpc.aio.EOF`. Raises FailureError OVERLOADED if no turn came in
-        time, and AbortError once it was told that no whole message did, or that others wait.
+        """The next message, or `grpc.aio.EOF`. Raises FailureError OVERLOADED if no read slot was
+        free in time, and AbortError if the RPC was ended because no whole message came in time or
+        because other sockets wait.
         """
         if not self._slots.ask(self, now := self._loop.time()):
             self._waiter = self._loop.create_future()
@@ -109,7 +112,7 @@ class MessageReader(Reader):
             raise
 
     def close(self) -> None:
-        """Nothing more is read."""
+        """Give the read slot back: nothing more is received."""
         if self.ending:
             at_end_of_call(self._done)
         else:
@@ -153,13 +156,13 @@ def _overloaded(detail: str) -> FailureError:
 
 
 class RefusedRpcs:
-    """RPCs that were refused, oldest first. For all sockets."""
+    """The RPCs that were refused and have not ended, oldest first. For all sockets."""
 
     def __init__(self) -> None:
         self._since: dict[asyncio.Task[Any], float] = {}
 
     def one_more(self) -> None:
-        """The current RPC; for its sake others may be cut off."""
+        """Add the current RPC, and cancel older ones above the bounds LEAVING and MOST_LEAVING."""
         task = asyncio.current_task()
         assert task is not None
         now = asyncio.get_running_loop().time()
@@ -174,8 +177,8 @@ class RefusedRpcs:
 
 
 class BoundedRegistrar:
-    """For one socket and one event loop. Pass it to a generated `add_…_to_server` in place of the
-    server (over `lenient`).
+    """Registers the methods of one socket with these bounds around each. Pass it to a generated
+    `add_…_to_server` in place of the server (below `lenient`). For one event loop.
     """
 
     def __init__(
@@ -195,10 +198,10 @@ class BoundedRegistrar:
         self._socket = socket
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
-        """Nothing: they come again, by name, in the next call."""
+        """Does nothing: the same handlers come by name in `add_registered_method_handlers`."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Register them, each behind this."""
+        """Register the handlers, with the bounds around each."""
         mine = {name: self._behind(handler) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, mine),)
@@ -226,7 +229,9 @@ class BoundedRegistrar:
         return made(unary, handler.request_deserializer, handler.response_serializer)
 
     async def _admit(self, context: Any) -> None:
-        """MemoryBudget for the RPC as such, until it is over."""
+        """Take the memory of an RPC as such until it has ended. Ends the RPC with OVERLOADED if
+        there is none.
+        """
         try:
             self._memory.acquire(RPC_BYTES)
         except FailureError as error:
@@ -252,7 +257,7 @@ class BoundedRegistrar:
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: FailureError) -> NoReturn:
-    """End the RPC with a failure in our terms."""
+    """End the RPC with this failure as its status and details. Always raises gRPC's AbortError."""
     _cut_off_unread()
     try:
         await context.abort_with_status(RpcStatus(error))
@@ -269,10 +274,11 @@ def _forget_way(error: BaseException) -> None:
 
 
 def at_end_of_call(act: Callable[[], None]) -> None:
-    """Act when this RPC is over, its answer read by the application or of use to nobody.
+    """Call `act` when the current RPC is over: its answer was taken, or nobody can take it any
+    more.
 
-    gRPC has a callback for that; it ties the call into a knot that only the collector unties. The
-    task of the RPC lets go of its.
+    gRPC's own callback for that makes a reference cycle, and the request would stay in memory until
+    the garbage collector runs. A callback of the RPC's task does not.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -280,7 +286,7 @@ def at_end_of_call(act: Callable[[], None]) -> None:
 
 
 def _cut_off_unread(seconds: float = UNREAD_S) -> None:
-    """From now on the RPC only waits for its caller to take the answer."""
+    """Cancel the current RPC if its caller has not taken the answer within UNREAD_S."""
     task = asyncio.current_task()
     assert task is not None
     timer = asyncio.get_running_loop().call_later(seconds, task.cancel)

@@ -1,4 +1,4 @@
-"""The calls that are under way, of all sockets; closed once the agent drains."""
+"""Counts the calls of all sockets that are under way; refuses new ones once the agent drains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CallsInFlight:
         self._quiet.set()
 
     def enter(self) -> None:
-        """A call begins. Raises FailureError DRAINING."""
+        """Count a call that begins. Raises FailureError DRAINING after `close`."""
         if self._closed:
             raise FailureError(
                 failures_pb2.REASON_DRAINING, "The agent is stopping.", retry_after_ms=500
@@ -27,15 +27,15 @@ class CallsInFlight:
         self._quiet.clear()
 
     def leave(self) -> None:
-        """A call has ended."""
+        """A counted call has ended."""
         self.count -= 1
         if self.count == 0:
             self._quiet.set()
 
     def close(self) -> None:
-        """No call begins from now on."""
+        """Refuse every call from now on."""
         self._closed = True
 
     async def quiet(self) -> None:
-        """Until no call is under way."""
+        """Wait until no call is under way."""
         await self._quiet.wait()

@@ -1,6 +1,7 @@
-"""How the agent is: grpc.health.v1 on a socket of its own, and one line of text for the probe.
+"""The agent's health: grpc.health.v1 on a socket of its own, and one line of text for the exec
+probe.
 
-On a server of its own, because a bound on calls would refuse health checks too.
+It has a server of its own, because the bounds on calls would refuse health checks too.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from capsign_agent.front.sockets import SocketClaim
 
 EVERY_S = 0.25
-"""How often the state is looked at."""
+"""Seconds between two looks at the state, for those that `Watch` it."""
 
 Faults = Callable[[], list[str]]
-"""What keeps the agent from signing, as words of an enumeration; empty: it serves."""
+"""Returns what keeps the agent from signing, as words of an enumeration; empty means that it
+serves.
+"""
 
 
 class _Current(health.aio.HealthServicer):  # type: ignore[misc]  # it ships no types
-    """Answers with how it is now; `Watch` is told by the regular look."""
+    """Health service whose `Check` looks at the state now; `Watch` hears of it every EVERY_S
+    seconds.
+    """
 
     def __init__(self, refresh: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
@@ -41,7 +46,9 @@ class Health:
     def __init__(
         self, path: Path, probe_path: Path, faults: Faults, advice: Callable[[], str] = lambda: ""
     ) -> None:
-        """`advice` says what to do about a fault, where that is known; only the probe tells it."""
+        """`faults` returns what keeps the agent from signing; `advice` returns what to do about it,
+        if that is known, and is shown to the probe only.
+        """
         self._faults = faults
         self._advice = advice
         self._claims = [SocketClaim(path, 0o660), SocketClaim(probe_path, 0o660)]
@@ -77,7 +84,7 @@ class Health:
         return all(claim.intact for claim in self._claims)
 
     async def refresh(self) -> None:
-        """Look now."""
+        """Look at the state now and tell those that watch it."""
         serving = (
             health_pb2.HealthCheckResponse.NOT_SERVING
             if self._faults()

@@ -1,10 +1,10 @@
-"""The memory that the calls of one socket may hold: requests at work, and answers that nobody has
-read yet.
+"""The memory that the calls of one socket may hold: requests that are worked on, and answers that
+nobody has taken yet.
 
-Every call is weighed when it comes, with the signatures that it will get, and put down again when
-its answer is on its way out. What an answer tells of keys and handles is weighed once it is there.
-So an adapter that is slow, or an application that does not read, costs a known number of bytes and
-not the memory limit of the pod.
+A call takes its estimated size, with the signatures that it will get, when it arrives, and gives it
+back once its answer is on its way out. What an answer holds beyond that (public keys, handles) is
+taken once the answer is there. So a slow adapter, or an application that does not read, costs a
+known number of bytes at most.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
 HEAVY_BYTES = 17 * 1024 * 1024
-"""What the heaviest call takes, rounded up. One that is too heavy for its socket's room has this
-place, of which there is one.
+"""Bytes that the largest possible call takes, rounded up. A call that is larger than its socket's
+share may use this one extra allowance, which all sockets share.
 """
 
 CALL_BYTES = 12 * 1024
-"""What a call takes beside its content, measured: gRPC's own state of it, a task, futures, an
-answer without signatures.
+"""Bytes that a call takes beside its content, measured: gRPC's state, a task, futures, an answer
+without signatures.
 """
 
 RPC_BYTES = 48 * 1024
-"""What an RPC may take before its first message, and beside its calls: 24 KiB for a stream on which
-nothing is asked, measured; the window that HTTP/2 gives it, 16 KiB; metadata of the usual size.
+"""Bytes that an RPC may take before its first message, and beside its calls: 24 KiB for a stream
+without calls, measured; the window that HTTP/2 gives it, 16 KiB; metadata of the usual size.
 """
 
 ITEM_BYTES = 512
-"""What an item takes beside its input and its signature: its intent, its records, its place in
-three messages.
+"""Bytes that an item takes beside its input and its signature: its intent id, its records, its
+share of three messages.
 """
 
 COPIES = 3
-"""How often an input that goes upstream as it is lies in memory: in its request, in what waits for
-the answer, and on its way.
+"""How many copies of an input that is sent upstream unchanged are in memory: in its request, in the
+call that waits for the answer, and in the message upstream.
 """
 
 ATTESTATION_BYTES = 4096
-"""What the attestation of a subkey takes; with a transcript, each item may have one of its own."""
+"""Bytes of a subkey attestation. Under a transcript each item may have one of its own."""
 
 
 def weight(request: Any) -> int:
-    """What a request and its answer will hold, bytes."""
+    """Bytes that a request and its answer will hold, estimated."""
     if isinstance(request, Unparsed):
         return CALL_BYTES
     content = int(request.ByteSize())
@@ -70,8 +70,8 @@ def _goes_as_it_is(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> bool:
 
 
 def surplus(answer: Any) -> int:
-    """What an answer holds that its request did not tell, bytes: a key may have many versions, each
-    with an attestation.
+    """Bytes that an answer holds beyond what its request let expect: a key may have many versions,
+    each with an attestation.
     """
     told = (agent_pb2.GetPublicKeysResponse, agent_pb2.ListHandlesResponse)
     return int(answer.ByteSize()) if isinstance(answer, told) else 0
@@ -84,39 +84,38 @@ def _item(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> int:
 
 
 class LargeCallSlot:
-    """The place for one call that is too heavy for its socket's room. For all sockets."""
+    """The one allowance for a call that is larger than its socket's share. For all sockets."""
 
     def __init__(self) -> None:
         self.free = True
 
 
 class MemoryBudget:
-    """What one socket's calls may hold. For one event loop."""
+    """The memory of one socket's calls. For one event loop."""
 
     def __init__(self, most: int, metrics: Metrics, slot: LargeCallSlot | None = None) -> None:
-        """`most`: bytes."""
+        """`most` is in bytes."""
         self._most = most
         self._metrics = metrics
         self._slot = slot if slot is not None else LargeCallSlot()
         self.held = 0
-        """Bytes."""
+        """Bytes that are taken."""
         self._in_place = 0
-        """Of them in the place for a heavy call."""
+        """Bytes of these that are in the allowance for a large call."""
         self.share = most // 4
-        """What one stream may hold before nothing more is read from it, bytes: one that is stuck
-        must leave room for others.
+        """Bytes that one stream may hold before nothing more is read from it, so that a stream that
+        is stuck leaves memory for others.
         """
 
     @property
     def used(self) -> float:
-        """The share that is taken; above 1 where one call alone is larger."""
+        """The fraction that is taken; above 1 while a large call has the extra allowance."""
         return self.held / self._most
 
     def acquire(self, weighed: int) -> int:
-        """Returns the same, to be given back. Raises FailureError OVERLOADED if it does not fit:
-        nothing was taken then.
-
-        What takes more than half of the room may have the place for one heavy call.
+        """Take so many bytes; returns the same number, for `release`. A call of more than half the
+        budget may use the allowance for large calls. Raises FailureError OVERLOADED if it does not
+        fit; then nothing was taken.
         """
         fits = self.held - self._in_place + weighed <= self._most
         if not fits and weighed * 2 > self._most and weighed <= HEAVY_BYTES and self._slot.free:
@@ -131,7 +130,7 @@ class MemoryBudget:
         return weighed
 
     def release(self, weighed: int) -> None:
-        """What was taken is free again."""
+        """Give back what `acquire` took."""
         self.held -= weighed
         # a stream gives all of its calls at once
         if self._in_place and (weighed == self._in_place or self.held < self._in_place):

@@ -1,8 +1,8 @@
-"""How an agent shares the memory that the kernel leaves it, worked out at the start. Pure.
+"""How an agent divides the memory limit of its control group, worked out once at the start. Pure.
 
-Bounds of single things are none where all of them together are more than the limit: the kernel ends
-the agent, and with it signing in every container of the pod. So what sockets may have follows the
-limit of the control group. The configuration may ask for less.
+Separate bounds are useless if their sum is above the limit: the kernel then kills the agent, and
+signing ends in every container of the pod. So all bounds follow from the limit; the configuration
+may only lower them.
 """
 
 from __future__ import annotations
@@ -17,59 +17,62 @@ from capsign_agent.front.read_slots import READ_SLOTS, SHARED_SLOTS
 MIB = 1024 * 1024
 
 OWN_BYTES = 40 * MIB
-"""What an agent takes before anybody has asked it anything, and what it needs to work: 24 MiB,
-measured, and the rest.
+"""Bytes that an agent takes before anybody has called it (24 MiB, measured), and what it needs to
+work.
 """
 
 CONNECTION_BYTES = 14 * 1024
-"""What a connection takes on which nothing is asked, measured."""
+"""Bytes of a connection without calls, measured."""
 
 PART_OF_JOURNAL, PART_OF_CONNECTIONS, PART_OF_UNSEEN, PART_OF_READ_SLOTS = 8, 16, 12, 3
-"""One of so many parts of the limit: the journal, which in a pod is kept in memory; connections;
-RPCs that nobody has looked at; and, of what is left, read slots.
+"""The limit is divided by these numbers: an eighth for the journal (in a pod it is in memory), a
+sixteenth for connections, a twelfth for RPCs that are not looked at yet, a third of the rest for
+read slots.
 """
 
 LEAST_CALL_BYTES, LEAST_CONNECTIONS = 2 * MIB, 16
-"""Of each socket, whatever the limit is."""
+"""The least that each socket gets, whatever the limit is."""
 
 
 STREAMS, LEAST_STREAMS, MEMORY_OF_A_STREAM = 100, 16, 4 * MIB
-"""RPCs at once on a connection, the fewest, and how much of the limit there is for each. More wait
-in their client.
+"""Concurrent RPCs on a connection: at most, at least, and one for each so many bytes of the limit.
+Further RPCs wait in the client.
 """
 
 UNSEEN, LEAST_UNSEEN, UNSEEN_BYTES = 3072, 64, 20 * 1024
-"""RPCs of a socket that gRPC has taken, in threads of its own, and this process has not looked at;
-the fewest; and what each takes beside its window: 12 KiB, measured, and metadata. gRPC cancels
-those above, without a word of ours.
+"""RPCs of a socket that gRPC's threads have accepted and this process has not looked at: at most,
+at least, and bytes of each beside its window (12 KiB, measured, and metadata). gRPC cancels those
+above without a reason.
 """
 
 WINDOW, SMALL_WINDOW, SMALL = 16 * 1024, 4 * 1024, 256 * MIB
-"""What a stream may hold while nobody reads it, and where the limit is below the third."""
+"""Bytes that a stream may send before anybody reads it; the second where the limit is below the
+third.
+"""
 
 
 class MemoryShares(NamedTuple):
     """What all sockets together may have."""
 
     shared_read_slots: int
-    """Beside the one that each socket has of its own."""
+    """Read slots beside the one that each socket has of its own."""
     call_bytes: int
     connections: int | None
-    """None: whatever open files allow."""
+    """None: as many as open files allow."""
     streams: int
-    """RPCs at once on a connection."""
+    """Concurrent RPCs on a connection."""
     window: int
     unseen: int
-    """RPCs of one socket that nobody has looked at yet."""
+    """RPCs of one socket that gRPC has accepted and nobody has looked at."""
     needed: int
-    """Bytes that the process may take, bounds and all; above the limit only where the least that
-    sockets need does not fit.
+    """Bytes that the process may take if every bound is reached. Above the limit only if the least
+    that the sockets need does not fit.
     """
 
 
 def share(limit: int | None, sockets: int, call_bytes: int, journal_bytes: int) -> MemoryShares:
-    """`limit`: bytes, or None without one. `call_bytes`, `journal_bytes`: what the configuration
-    allows.
+    """Divide the limit. `limit` is in bytes, None without one; `call_bytes` and `journal_bytes` are
+    what the configuration allows.
     """
     message = bounds.taken_bytes(bounds.MAX_MESSAGE_BYTES)
     if limit is None:

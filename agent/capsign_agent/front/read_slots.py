@@ -1,17 +1,17 @@
-"""Who may read a message now. Pure: time is an argument, and what happens to whom is told by
+"""Which RPCs may receive a message now. Pure: time is an argument, and the outcome is told by
 callbacks.
 
-Nobody knows how large a message is before it is there, and a message that stops half-way looks like
-one that has not begun. So a message is only asked for by who has a *turn*, of which there are few,
-each for the largest message there is: what an RPC that has none may hold is the window that HTTP/2
-gives it. Each socket has a turn of its own, and there are some for all. A stream keeps its turn
-while nobody waits for it, so that one that is alone waits for nothing.
+The size of a message is unknown until it is there, and a message that stops half-way cannot be told
+from one that has not begun. So an RPC receives only while it has one of a few *read slots*, each
+worth the largest possible message. An RPC without a slot can hold no more than the window that
+HTTP/2 gives it. Each socket has a slot of its own, and some are shared. A stream keeps its slot
+while no other RPC waits for one.
 
-A turn is taken back when others wait: from a stream on which nothing is asked (it is ended, and its
-client opens another with its next call), and from a socket that has more of them than the one that
-waits, after `GRACE_S`. Whoever reads for longer than `MOST_S`, or `MOST_IDLE_S` between the calls
-of a stream, is ended in any case. Who is ended keeps its turn until it is gone: what has come of
-its message is in memory until then.
+While others wait, a slot is taken back from a stream without calls (it is ended; its client opens
+another with its next call), and, after `GRACE_S`, from a socket that has more slots than the one
+that waits. An RPC that reads for longer than `MOST_S`, or a stream that waits longer than
+`MOST_IDLE_S` for its next call, is ended in any case. An RPC that was told to end keeps its slot
+until it is gone, because the part of the message that came is in memory until then.
 """
 
 from __future__ import annotations
@@ -20,57 +20,57 @@ from collections import deque
 from collections.abc import Callable, Hashable
 
 READ_SLOTS, SHARED_SLOTS = 8, 3
-"""Slots in all, of which each socket has one of its own and the others are for all; and the fewest
-that are for all.
-"""
+"""Slots in all (one for each socket, the others shared), and how many are shared at least."""
 
 GRACE_S = 0.25
-"""How long a message may take while another socket, which reads less, waits."""
+"""Seconds that a message may take while a socket with fewer slots waits."""
 
 QUIET_S = 0.1
-"""How long nothing must have been asked on a stream before its turn is taken for another."""
+"""Seconds that a stream must have been without calls before its slot is taken for another."""
 
 MOST_S = 5.0
-"""How long a message may take, or wait for a turn."""
+"""Seconds that a message may take, and that an RPC waits for a slot."""
 
 MOST_IDLE_S = 60.0
-"""How long a stream may wait for its next call before it is ended: its message may have begun."""
+"""Seconds that a stream may wait for its next call before it is ended: half of a message may have
+come.
+"""
 
 
 class Reader:
-    """One RPC that reads. It has a turn while `reading`. (To be derived from: callbacks of its own
-    would tie it into a knot.)
+    """One RPC that receives messages. It has a slot while `reading` is true. Derive from it:
+    callback attributes would make reference cycles.
     """
 
     def __init__(self, socket: Hashable, quiet: Callable[[], bool] | None = None) -> None:
-        """`quiet`, for one that reads many messages: whether nothing is asked on it."""
+        """`quiet` is given for a stream: whether it has no calls under way."""
         self.socket = socket
         self.reading = False
         self.waiting = False
         self.ending = False
-        """It was told to, and is not gone yet."""
+        """Whether it was told to end and is not gone yet."""
         self.since = 0.0
-        """When its turn, its message or its wait began."""
+        """When its slot, its message or its wait began, seconds."""
         self._quiet = quiet
 
     def go(self) -> None:
-        """It has the turn that it waited for."""
+        """Called when it gets the slot that it waited for."""
 
     def end(self) -> None:
-        """It may read no longer, or has waited too long."""
+        """Called when it must not read any more, or has waited for too long."""
 
     def idle(self, now: float) -> bool:
-        """Whether it is a stream on which nothing is asked."""
+        """Whether it is a stream without calls."""
         return self._quiet is not None and now - self.since >= QUIET_S and self._quiet()
 
     @property
     def most_s(self) -> float:
-        """How long it may read."""
+        """Seconds that it may read."""
         return MOST_S if self._quiet is None else MOST_IDLE_S
 
 
 class ReadSlots:
-    """For all sockets."""
+    """The slots of all sockets."""
 
     def __init__(self, sockets: int, shared: int) -> None:
         self.shared = shared
@@ -83,17 +83,17 @@ class ReadSlots:
 
     @property
     def contended(self) -> bool:
-        """Whether anybody waits."""
+        """Whether an RPC waits for a slot."""
         return bool(self._waiting)
 
     @property
     def reading(self) -> int:
-        """How many turns are taken."""
+        """How many slots are taken."""
         return len(self._readers)
 
     def ask(self, reader: Reader, now: float) -> bool:
-        """Whether it has a turn now; else it waits for `go`. Who was told to end does not wait: its
-        read tells it.
+        """Whether the reader has a slot now; if not, it waits for `go`. A reader that was told to
+        end gets True: its read raises.
         """
         if reader.reading and reader.ending:
             return True
@@ -112,7 +112,7 @@ class ReadSlots:
         return False
 
     def done(self, reader: Reader, now: float) -> None:
-        """It reads no more, or waits no more."""
+        """The reader gives back its slot, or stops waiting for one."""
         if reader.waiting:
             queue = self._waiting[reader.socket]
             queue.remove(reader)
@@ -124,7 +124,9 @@ class ReadSlots:
             self._share(now)
 
     def look(self, now: float) -> None:
-        """End what takes too long, and take turns back for those who wait. Called often."""
+        """End readers that take too long, and take slots back for those that wait. To be called
+        several times a second.
+        """
         for reader in [one for one in self._readers if now - one.since > one.most_s]:
             self._end(reader, now)
         for queue in list(self._waiting.values()):
@@ -162,7 +164,7 @@ class ReadSlots:
         return not self._held.get(socket, 0) or self._free > 0
 
     def _next(self) -> Hashable:
-        """The socket whose turn it is: the one that has the fewest."""
+        """Of the sockets that wait, the one with the fewest slots."""
         return min(self._waiting, key=lambda one: self._held.get(one, 0))
 
     def _share(self, now: float) -> None:

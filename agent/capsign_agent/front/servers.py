@@ -1,4 +1,4 @@
-"""A gRPC server for each socket: a container's socket is what tells its calls from the others'."""
+"""A gRPC server for each socket: the socket is what identifies the container."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Servers:
         shares: MemoryShares,
         metrics: Metrics,
     ) -> None:
-        """`shares`: what all sockets together may have."""
+        """`shares` is what all sockets together may have."""
         self._claims = claims
         self._service = service
         self._shares = shares
@@ -45,15 +45,15 @@ class Servers:
         self._servers: list[grpc.aio.Server] = []
         self._servicers: list[SigningServicer] = []
         self.memory: list[MemoryBudget] = []
-        """The memory of each socket."""
+        """The memory budget of each socket."""
 
     async def start(self, handles: Sequence[SocketHandles]) -> None:
-        """Serve. Raises SocketError."""
+        """Serve on every socket. Raises SocketError."""
         for claim, own in zip(self._claims, handles, strict=True):
             self._servers.append(await self._serve(claim, own))
 
     async def stop(self) -> None:
-        """End what is under way, within 0.2 s."""
+        """Stop serving; calls that are under way have 0.2 s."""
         await asyncio.gather(*(server.stop(0.2) for server in self._servers))
 
     def release(self) -> None:
@@ -68,15 +68,15 @@ class Servers:
 
     @property
     def used(self) -> float:
-        """The share of its memory that the fullest socket has taken."""
+        """The fraction of its memory that the fullest socket has taken."""
         return max(memory.used for memory in self.memory)
 
     def trace_with(self, tracer: Tracer) -> None:
-        """Spans go to this tracer from now on."""
+        """Use this tracer from now on."""
         for servicer in self._servicers:
             servicer.tracer = tracer
 
-    async def keep_turns(self) -> None:
+    async def keep_read_slots(self) -> None:
         """Take turns back from who reads too long, and give memory back to the kernel after much
         was held.
         """

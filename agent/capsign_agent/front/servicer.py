@@ -48,13 +48,15 @@ class Service:
     connections: Connections
     read_slots: ReadSlots
     timeout_s: float
-    """The longest that a call may take."""
+    """The longest time a call may take, seconds."""
     stream_calls: int
     """The most calls that may be open on one stream."""
 
 
 class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
-    """One object for each socket: it *is* the caller's identity (step 1)."""
+    """The service on one socket. There is one object for each socket, so it knows the caller (step
+    1).
+    """
 
     def __init__(self, socket: SocketHandles, memory: MemoryBudget, service: Service) -> None:
         self._socket = socket
@@ -69,7 +71,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self._stream_calls = service.stream_calls
         self._lookup_limit = service.lookup_limit
         self.tracer: Tracer = PassingTracer()
-        """Replaced once exporters are loaded."""
+        """Replaced once the exporters are loaded."""
 
     async def Sign(self, request: agent_pb2.SignRequest, context: Any) -> agent_pb2.SignResponse:
         async def act(timeout_s: float) -> agent_pb2.SignResponse:
@@ -156,7 +158,9 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         request: Any,
         timeout_s: float,
     ) -> T:
-        """Some at a time; see `Questions`."""
+        """Answer a lookup, waiting until the socket may make one more (`LookupLimit`). Raises
+        FailureError OVERLOADED if that takes too long.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         try:
@@ -171,8 +175,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             self._lookup_limit.end(self._socket.name)
 
     async def answer(self, request: agent_pb2.SignStreamRequest) -> agent_pb2.SignStreamResponse:
-        """One call of a stream. Never raises; what cannot be read at all is answered under the id
-        0.
+        """Answer one call of a stream. Never raises. A request that cannot be read at all is
+        answered with call id 0.
         """
         call_id = number_of(request)
         try:
@@ -205,8 +209,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         return agent_pb2.SignStreamResponse(call_id=call_id, groups=groups)
 
     async def _unary(self, request: Any, context: Any, act: Callable[[float], Awaitable[T]]) -> T:
-        """Step 2 and the shape of every unary call: count in, check bounds, act in time, say
-        failures in our terms.
+        """Step 2, and what all unary calls have in common: count, take memory, check bounds, act
+        before the deadline, and turn failures into a status.
         """
         try:
             self._calls_in_flight.enter()
@@ -235,7 +239,9 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             self._calls_in_flight.leave()
 
     async def _after_a_look(self, timeout_s: float) -> float:
-        """What is left of a call's time after one more attempt to reach an adapter."""
+        """Try once more to connect to an adapter; returns what is left of the call's time,
+        seconds.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         await self._connections.seek(timeout_s)
@@ -255,7 +261,9 @@ def _count(groups: Sequence[agent_pb2.SignGroup]) -> None:
 
 
 def _defect(error: Exception) -> FailureError:
-    """A defect of ours: the log has its place under an id, the caller has the id."""
+    """The failure that a caller hears of a defect in this process. The exception is logged under a
+    random id, and the failure names that id.
+    """
     incident = os.urandom(8).hex()
     logs.error("internal.failed", error, incident=incident)
     return FailureError(

@@ -1,15 +1,16 @@
-"""Unix sockets that nobody can take over: not an attacker, not a second agent, not this one by
+"""Unix sockets that nobody can take over: neither an attacker, nor a second agent, nor this one by
 accident.
 
-grpcio replaces a live socket at the same path without a word, follows a symbolic link there, and
-leaves the mode to the umask. So the directory must be ours alone, a lock is held before anything is
-bound, what lies at the path is looked at, and the inode that was bound is remembered: if another
-takes its place, health says so.
+grpcio replaces a socket in use at the same path silently, follows a symbolic link there, and leaves
+the mode to the umask. So the directory must belong to us alone, a lock is held before anything is
+bound, what lies at the path is examined, and the inode that was bound is remembered: if another
+socket takes its place, health reports it.
 
-In Kubernetes a volume is root's and open to all (an emptyDir: 0777, sticky in memory, setgid under
-an fsGroup): who may write there is decided by who mounts it. The agent makes a directory of its own
-in it, and takes that over, stale socket and all, when the kubelet restarts the container on the
-same volume. Where only the agent mounts a volume, its sockets may lie in the volume itself.
+In Kubernetes a volume belongs to root and is open to all (an emptyDir: 0777, sticky in memory,
+setgid under an fsGroup); who may write there is decided by who mounts it. The agent makes a
+directory of its own in it, and takes it over, with a socket that was left behind, when the kubelet
+restarts the container on the same volume. If only the agent mounts a volume, its sockets may lie in
+the volume itself.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from capsign_agent.writable import obstacle
 
 
 class SocketError(Exception):
-    """The socket cannot be made; the text names the path and what to do."""
+    """The socket cannot be made. The text names the path and the fix."""
 
 
 def look_at(path: Path, directory_mode: int = 0o700) -> None:
-    """See what a claim would meet, and change nothing. Raises SocketError."""
+    """Check whether a claim of this path would succeed, without changing anything. Raises
+    SocketError.
+    """
     hindrance = obstacle(path.parent)
     if hindrance:
         raise SocketError(
@@ -46,10 +49,12 @@ def look_at(path: Path, directory_mode: int = 0o700) -> None:
 
 
 class SocketClaim:
-    """A path that is ours to bind. Take it, bind the server, then `bound`; `release` at the end."""
+    """A path at which we may bind. Create it, bind the server, then call `bound`; call `release` at
+    the end.
+    """
 
     def __init__(self, path: Path, mode: int, directory_mode: int = 0o700) -> None:
-        """Raises SocketError."""
+        """Take the path. Raises SocketError."""
         self.path = path
         self._mode = mode
         _check_directory(path.parent, directory_mode)
@@ -63,11 +68,11 @@ class SocketClaim:
 
     @property
     def address(self) -> str:
-        """For grpcio."""
+        """The address in grpcio's syntax."""
         return unix_socket.target(self.path)
 
     def bound(self) -> None:
-        """The server listens: set the mode and remember the inode."""
+        """To be called when the server listens: sets the mode and remembers the inode."""
         self.path.chmod(self._mode)
         self._inode = self._look()
 
@@ -77,7 +82,7 @@ class SocketClaim:
         return self._inode is not None and self._look() == self._inode
 
     def release(self) -> None:
-        """Remove the socket if it is ours, and give up the lock."""
+        """Remove the socket if it is the one that was bound, and release the lock."""
         if self.intact:
             self.path.unlink(missing_ok=True)
         os.close(self._lock)
@@ -91,7 +96,9 @@ class SocketClaim:
 
 
 def _check_directory(directory: Path, mode: int, *, make: bool = True) -> None:
-    """Make it, or see that it is ours and that no one else can write into it."""
+    """Make the directory, or check that it is ours and that nobody else can write into it. Raises
+    SocketError.
+    """
     try:
         if not make:
             raise FileExistsError
@@ -129,17 +136,19 @@ def _check_directory(directory: Path, mode: int, *, make: bool = True) -> None:
 
 
 def is_volume(state: os.stat_result, *, mounted: bool, euid: int) -> bool:
-    """Whether this is a volume as the kubelet makes it for a process that is not root.
+    """Whether the directory is a volume as the kubelet makes it for a process that is not root.
 
-    It cannot be told from a /tmp on a file system of its own: an emptyDir in memory is a tmpfs,
-    which is sticky from birth. There too nobody else can remove or replace what is ours, and
-    `_lock` and `_clear` refuse what another put at the path before us.
+    It cannot be told from a /tmp that is a file system of its own: an emptyDir in memory is a tmpfs
+    with the sticky bit. That is safe: with the sticky bit nobody else can remove or replace what is
+    ours, and `_lock` and `_clear` refuse what another user put at the path before us.
     """
     return mounted and state.st_uid == 0 and euid != 0
 
 
 def _lock(path: Path, *, make: bool = True) -> int:
-    """Raises SocketError; FileNotFoundError if nothing is to be made and it is not there."""
+    """Take the lock beside the socket. Raises SocketError; FileNotFoundError if nothing is to be
+    made and it does not exist.
+    """
     lock = path.with_name(f".{path.name}.lock")
     try:
         descriptor = os.open(
@@ -160,7 +169,7 @@ def _lock(path: Path, *, make: bool = True) -> int:
 
 
 def _clear(path: Path, *, remove: bool = True) -> None:
-    """Remove a socket that nobody serves any more; refuse everything else."""
+    """Remove a socket that no process serves any more; raises SocketError for anything else."""
     try:
         state = path.lstat()
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""The capability handles by socket: what each allows, how it stays good."""
+"""Capability handles, by socket: what each allows and how it is kept valid."""

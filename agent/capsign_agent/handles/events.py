@@ -1,4 +1,4 @@
-"""Handles come and go: each change is a record in the journal and a line in the log."""
+"""Takes and drops handles; each change is recorded in the journal and logged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from capsign_agent.journal.journal import Journal
 
 
 class HandleEvents:
-    """Changes a registry, and tells of it. For one event loop."""
+    """Changes a registry and reports the changes. For one event loop."""
 
     def __init__(
         self, registry: HandleRegistry, journal: Journal, clock: Callable[[], float] = time.time
@@ -27,8 +27,8 @@ class HandleEvents:
         self._missing: list[str] = []
 
     def take(self, change: Callable[[float], None]) -> None:
-        """Take handles: `change` puts them into the registry, given the time. Raises HANDLE_FORGED
-        if one of them cannot be narrowed; the others count.
+        """Take handles: `change` puts them into the registry and is given the time. Raises
+        HANDLE_FORGED if one of them cannot be narrowed; the others are taken.
         """
         before = self._allowed()
         try:
@@ -40,7 +40,7 @@ class HandleEvents:
         self._tell("handles.taken", routine=self._allowed() == before)
 
     def drop(self, grant: str) -> None:
-        """The adapter refused the handle of a grant as revoked."""
+        """Drop the handle of a grant, which the adapter refused as revoked."""
         if grant in self._registry.issued:
             self._registry.drop_grant(grant)
             self._tell("handles.dropped")
@@ -58,7 +58,7 @@ class HandleEvents:
             self._tell("handles.dropped")
 
     def tell_missing(self) -> None:
-        """Say which grants of the configuration the adapter does not give, when that changes."""
+        """Log which of the configured grants the adapter does not give, whenever that changes."""
         issued = self._registry.issued
         missing = [grant for grant in self._registry.wanted if grant not in issued]
         if missing != self._missing:
@@ -66,7 +66,7 @@ class HandleEvents:
             (logs.warning if missing else logs.event)("handles.missing", grants=" ".join(missing))
 
     def _allowed(self) -> dict[str, bytes]:
-        """What the handles allow, by grant: all of them but what is new with every renewal."""
+        """What each grant's handle allows, without the fields that every renewal changes."""
         allowed = {}
         for grant, issued in self._registry.issued.items():
             said = capability_pb2.IssuedHandle()
@@ -77,7 +77,7 @@ class HandleEvents:
         return allowed
 
     def _tell(self, event: str, *, routine: bool = False) -> None:
-        """`routine`: they allow what those before allowed."""
+        """Log and record a change. `routine`: the handles allow what those before them allowed."""
         count = len(self._registry.issued)
         logs.event(event, handles=count)
         try:

@@ -1,4 +1,4 @@
-"""A handle as one socket holds it."""
+"""A capability handle as one socket holds it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ Issued = capability_pb2.IssuedHandle
 
 
 class HeldHandle:
-    """A grant as one socket holds it. What renewal changes is replaced as a whole, between two
-    calls.
-    """
+    """One grant on one socket. A renewal replaces what it holds as a whole, between two calls."""
 
     __slots__ = (
         "algorithms",
@@ -44,11 +42,11 @@ class HeldHandle:
         self.rule = Rule("", frozenset(), self.issued.context_rule)
         self.expires_at = 0.0
         self.taken_at = 0.0
-        """By this node's clock; the adapter's says when it ends."""
+        """When it was received, by this node's clock; `expires_at` is by the adapter's."""
         self.gone: failures_pb2.Reason.ValueType = failures_pb2.REASON_UNSPECIFIED
 
     def shown(self) -> agent_pb2.KeyHandle:
-        """What the application may know."""
+        """What the application sees of it."""
         shown = agent_pb2.KeyHandle(
             id=self.id,
             grant=self.grant,

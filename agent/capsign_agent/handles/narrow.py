@@ -1,8 +1,8 @@
-"""Narrows a handle offline: a Biscuit block with checks that the adapter must then satisfy.
+"""Narrows a handle offline: appends a Biscuit block with checks that the adapter must satisfy.
 docs/formats.md, "handle".
 
-The vocabulary is agreed with the adapter's authorizer, which provides the facts `algorithm`, `role`
-and `time`.
+The vocabulary is that of the adapter's authorizer, which provides the facts `algorithm`, `role` and
+`time`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from capsign_wire.types.v1 import algorithms_pb2
 
 @dataclass(frozen=True, slots=True)
 class Narrowing:
-    """What one socket takes away. Empty values take nothing away."""
+    """What one socket removes from its handles. Empty values remove nothing."""
 
     algorithms: tuple[str, ...] = ()
     role: str = ""
@@ -31,7 +31,7 @@ class Narrowing:
 
     @property
     def nothing(self) -> bool:
-        """Whether handles pass as they are."""
+        """Whether handles are used unchanged."""
         return not (self.algorithms or self.role or self.ttl_s)
 
     def kept(

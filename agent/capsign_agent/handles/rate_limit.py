@@ -1,4 +1,4 @@
-"""How many signatures a grant may make now, as this agent counts. Pure; time is an argument."""
+"""The rate limit of a grant, as this agent counts it. Pure; time is an argument."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from capsign_wire import token_bucket
 
 
 class RateLimit:
-    """A grant's bucket in this agent: `burst` at once, `per_second` for good. A rate of 0 is no
-    limit.
+    """A token bucket: `per_second` on average, `burst` at once. A rate of 0 means no limit.
 
     It starts full. Times are seconds of a clock that does not run backwards.
     """
@@ -20,7 +19,7 @@ class RateLimit:
         self._bucket = token_bucket.full(self._burst, _ms(now))
 
     def change(self, per_second: int, burst: int, now: float) -> None:
-        """Take over the limits of a renewed handle; what was used stays used."""
+        """Use the limits of a renewed handle; what was used stays used."""
         if (per_second, max(burst, 1)) == (self._per_second, self._burst):
             return
         old = token_bucket.refill(self._bucket, self._per_second, self._burst, _ms(now))
@@ -28,7 +27,9 @@ class RateLimit:
         self._bucket = token_bucket.refill(old, self._per_second, self._burst, _ms(now))
 
     def take(self, wanted: int, now: float) -> token_bucket.Taken:
-        """Use up to `wanted`: how many may go, and in how many milliseconds one more may."""
+        """Use up to `wanted` signatures; returns how many are granted, and in how many milliseconds
+        the next one will be.
+        """
         if not self._per_second:
             return token_bucket.Taken(wanted, 0)
         self._bucket, taken = token_bucket.take(

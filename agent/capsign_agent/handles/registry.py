@@ -1,6 +1,4 @@
-"""All handles of this agent, by the grants that they were issued for. No I/O; time is an
-argument.
-"""
+"""All handles of this agent, by grant. No I/O; time is an argument."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from capsign_agent.handles.unavailable import LastError
 
 
 class HandleRegistry:
-    """All handles of this agent."""
+    """The handles that the adapter issued, and those of each socket."""
 
     def __init__(self, sockets: Iterable[SocketHandles]) -> None:
         self._sockets = tuple(sockets)
@@ -34,19 +32,19 @@ class HandleRegistry:
 
     @property
     def issued(self) -> Mapping[str, Issued]:
-        """What the adapter issued, by grant, not narrowed."""
+        """The handles as the adapter issued them, not narrowed, by grant."""
         return MappingProxyType(self._issued)
 
     @property
     def wanted(self) -> list[str]:
-        """The grants to ask for; empty: all."""
+        """The grants to ask the adapter for; empty means all."""
         if any(not one.grants for one in self._sockets):
             return []
         return sorted(set().union(*(one.grants for one in self._sockets)))
 
     def replace(self, issued: Iterable[Issued], now: float, mint_public_key: bytes = b"") -> None:
-        """Take a full set: what is not in it was withdrawn. Raises ValueError if one cannot be
-        narrowed; the others are taken.
+        """Take a full set; a grant that is not in it was withdrawn. Raises ValueError if a handle
+        cannot be narrowed; the others are taken.
         """
         self._mint = mint_public_key or self._mint
         for socket in self._sockets:
@@ -54,8 +52,8 @@ class HandleRegistry:
         self.renewed(list(self._issued), issued, now)
 
     def renewed(self, asked: Iterable[str], issued: Iterable[Issued], now: float) -> None:
-        """Take the answer to a renewal of these grants: what is not in it was withdrawn. Raises
-        ValueError as `replace` does.
+        """Take the answer to a renewal of these grants; a grant that is not in it was withdrawn.
+        Raises ValueError as `replace` does.
         """
         fresh = {one.grant: one for one in issued}
         for grant in set(asked) - fresh.keys():
@@ -84,14 +82,14 @@ class HandleRegistry:
     def drop_grant(
         self, grant: str, reason: failures_pb2.Reason.ValueType = failures_pb2.REASON_HANDLE_REVOKED
     ) -> None:
-        """The adapter withdrew a grant."""
+        """The adapter withdrew a grant; its handles answer with `reason` from now on."""
         self._issued.pop(grant, None)
         self._received_at.pop(grant, None)
         for socket in self._sockets:
             socket.drop(grant, reason)
 
     def drop_serials(self, serials: Iterable[bytes]) -> int:
-        """The adapter withdrew handles by serial; returns how many of ours they were."""
+        """The adapter withdrew handles by serial; returns how many of them were held here."""
         gone = set(serials)
         grants = [grant for grant, one in self._issued.items() if one.serial in gone]
         for grant in grants:
@@ -99,26 +97,26 @@ class HandleRegistry:
         return len(grants)
 
     def drop_all(self) -> None:
-        """Everything was withdrawn."""
+        """The adapter withdrew everything."""
         for grant in list(self._issued):
             self.drop_grant(grant)
 
     def usable(self, now: float) -> int:
-        """How many handles are good now."""
+        """How many handles are valid now."""
         return sum(now < one.expires_at.ToMilliseconds() / 1000 for one in self._issued.values())
 
     def age(self, now: float) -> float:
-        """Seconds since the oldest handle held was issued; 0 without any."""
+        """Seconds since the oldest handle was received; 0 if there is none."""
         return now - min(self._received_at.values(), default=now)
 
     def half_life(self) -> float:
-        """When the first handle reaches half of its life, seconds since 1970; 0 if there is
+        """When the first handle reaches half of its lifetime, seconds since 1970; 0 if there is
         none.
         """
         return min(map(self._half_of, self._issued), default=0.0)
 
     def due(self, now: float) -> list[str]:
-        """The grants whose handles are near or past half of their life."""
+        """The grants whose handles are near or past half of their lifetime."""
         return [
             grant
             for grant in self._issued
@@ -126,8 +124,8 @@ class HandleRegistry:
         ]
 
     def _half_of(self, grant: str) -> float:
-        """A socket that shortens lives (`narrow.ttl_s`) brings this forward: its handles are
-        narrowed anew at renewal.
+        """When half of this grant's lifetime is over. `narrow.ttl_s` of a socket makes it earlier,
+        because that socket's handle is narrowed anew at renewal only.
         """
         start = self._received_at[grant]
         lives = [self._issued[grant].expires_at.ToMilliseconds() / 1000 - start]

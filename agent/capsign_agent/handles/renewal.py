@@ -1,8 +1,8 @@
-"""Keeps the handles good: fetched at start, renewed at half-life with jitter, dropped the moment
-the adapter says so.
+"""Keeps the handles valid: fetches them at the start, renews them at half of their lifetime with
+jitter, drops them as soon as the adapter says so.
 
-After an outage they are asked for the moment that a connection is there again, and a call that
-finds them ended waits for that.
+After an outage they are fetched as soon as a connection is open again, and a call that finds them
+ended waits for that.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from capsign_agent.timing import USUAL, Timing
 T = TypeVar("T")
 
 RENEWAL_BYTES = bounds.ADAPTER_REQUEST_BYTES - 16 * 1024
-"""Tokens that are renewed in one request, bytes."""
+"""Most bytes of tokens in one renewal request."""
 LAST_WORD_S = 0.25
-"""Of a caller's time, or a quarter of it where that is less: kept to tell that a wait was in vain.
-Who hears nothing takes the agent for dead, and a signature for one that may have been made.
+"""Seconds of a caller's time, or a quarter of it if that is less, that are kept to answer that the
+wait was in vain. A caller that hears nothing believes that the agent is dead, and that the
+signature may have been made.
 """
 
 MOST_WAITS = 3
-"""For how many answers of the adapter a call waits whose handle has ended. The first question may
-be an old one.
+"""How many answers of the adapter a call waits for whose handle has ended. The first may answer a
+request that was made before.
 """
 
 
 class Adapter(Protocol):
-    """The capability calls. Each raises FailureError."""
+    """The adapter's calls about handles. Each raises FailureError."""
 
     def issue(self, grants: list[str]) -> Awaitable[capability_pb2.IssueHandlesResponse]: ...
 
@@ -51,7 +52,7 @@ class Adapter(Protocol):
 
 
 class Renewal:
-    """Runs `keep` until cancelled. For one event loop."""
+    """Fetches and renews handles while `keep` runs. For one event loop."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class Renewal:
         connected: Callable[[], bool] = lambda: False,
         timing: Timing = USUAL,
     ) -> None:
-        """`connected` says whether an adapter is there to be waited for."""
+        """`connected` says whether an adapter is connected."""
         self._registry = registry
         self._adapter = adapter
         self._changes = changes
@@ -82,21 +83,21 @@ class Renewal:
         self._epoch = 0
 
     def fetch_soon(self) -> None:
-        """Ask for a full new set at once: something says that those held are no longer right."""
+        """Fetch a full new set as soon as possible, because those held may be out of date."""
         self._fetch_anew = True
         self._kick.set()
 
     def reconnected(self) -> None:
-        """A way to an adapter is there again: what failed is tried at once, not when its time
-        comes.
+        """An adapter is connected again: if the last attempt failed, try now and not at the planned
+        time.
         """
         if self._failures:
             self._failures = 0
             self.fetch_soon()
 
     async def hold(self, look: Callable[[], T], timeout_s: float) -> T:
-        """What `look` finds. If that has ended, or has not come yet, it is asked for now, and
-        `look` looks again: for nearly so long, see LAST_WORD_S, and only while an adapter is there.
+        """The result of `look`. While it raises NotYetError, new handles are fetched and `look` is
+        called again, as long as an adapter is connected and until LAST_WORD_S before the timeout.
         Raises what `look` raises.
         """
         until = asyncio.get_running_loop().time() + timeout_s - min(LAST_WORD_S, timeout_s / 4)
@@ -114,14 +115,14 @@ class Renewal:
         return look()
 
     def refused(self, held: HeldHandle, reason: failures_pb2.Reason.ValueType) -> None:
-        """The adapter refused a handle: revoked ones are dropped, all are asked for anew."""
+        """The adapter refused this handle. A revoked one is dropped; all are fetched anew."""
         if reason == failures_pb2.REASON_HANDLE_REVOKED:
             self._changes.drop(held.grant)
         self.fetch_soon()
 
     def heed_epoch(self, epoch: int) -> None:
-        """An adapter tells its revocation epoch. One that is newer than that of the handles held
-        asks for new ones; while they are being asked for it is held against the answer.
+        """An adapter announced its revocation epoch. If it is newer than that of the handles held,
+        new ones are fetched. While a fetch is under way it is compared with the answer instead.
         """
         if epoch <= self._epoch:
             return
@@ -132,7 +133,9 @@ class Renewal:
             self.fetch_soon()
 
     async def keep(self) -> None:
-        """Fetch, then renew for ever. A failure backs off with full jitter."""
+        """Fetch, then renew, until cancelled. Failures are repeated with exponential back-off and
+        full jitter.
+        """
         while True:
             self._kick.clear()
             try:
@@ -164,11 +167,11 @@ class Renewal:
                 )
 
     async def fetch(self, over: Adapter | None = None) -> None:
-        """A full set now, over connections of a certificate that is to be used next if they are
-        given. Raises FailureError.
+        """Fetch a full set; `over` gives the connections of a certificate that will be used next.
+        Raises FailureError.
 
-        One answer at a time: of two that cross, the one under the older certificate must not be the
-        one that stays. Nothing is awaited between taking the answer and returning.
+        One request at a time: if two answers crossed, the one for the older certificate might be
+        kept. Nothing is awaited between taking the answer and returning.
         """
         async with self._asking:
             # What is told from here on may be newer than the answer: a policy asks again, an epoch
@@ -198,8 +201,8 @@ class Renewal:
                 self.fetch_soon()
 
     async def _kicked(self, wait_s: float) -> bool:
-        """Wait until somebody asks for handles, True, or that long by the clock or by the timer,
-        whichever is first, False.
+        """Wait until somebody asks for handles (True), or for that many seconds by the timer or by
+        the clock, whichever ends first (False).
         """
         loop = asyncio.get_running_loop()
         timer, at = loop.time() + wait_s, self._clock() + wait_s
@@ -233,8 +236,8 @@ class Renewal:
         self._epoch = max(self._epoch, response.revocation_epoch)
 
     def _take(self, change: Callable[[float], None]) -> None:
-        """Take handles, and ask for a full set again if one of them is not good. Raises
-        FailureError then.
+        """Take handles; if one of them cannot be used, plan another fetch and raise
+        FailureError.
         """
         try:
             self._changes.take(change)
@@ -251,7 +254,7 @@ class Renewal:
 
 
 def in_requests(tokens: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
-    """Grants and their tokens, as many at a time as fit into one request."""
+    """Grants and their tokens, in portions that fit into one request."""
     part: dict[str, bytes] = {}
     size = 0
     for grant, token in tokens.items():

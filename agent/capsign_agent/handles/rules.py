@@ -1,9 +1,9 @@
-"""Whether a handle allows a call: purpose, algorithm, context. Pure: values in, a decision or a
-FailureError out.
+"""Whether a handle allows a call: purpose, algorithm, context. Pure: returns the full context or
+raises FailureError.
 
-The adapter decides the same again from the token. The agent decides first so that what must be
-refused never leaves the pod, and so that what a rule pins is filled in before a socket's narrowing
-blocks are checked upstream.
+The adapter decides the same again from the token. The agent decides first, so that what will be
+refused never leaves the pod, and so that values that the rule pins are filled in before the adapter
+checks the narrowing blocks.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2, signing_pb2
 
 FullContext = tuple[signing_pb2.ContextSuffix, bytes]
-"""A full context and its canonical bytes. Shared between calls: nobody changes it."""
+"""A full context and its canonical bytes. Shared between calls; must not be changed."""
 
 REMEMBERED = 64
-"""Most contexts that a rule remembers; at the bound all are forgotten."""
+"""Most contexts that a rule caches; at the bound the cache is emptied."""
 
 
 class Rule:
-    """What one handle on one socket allows. Built once per handle, asked once per group."""
+    """What one handle allows on one socket. Made once for each handle, asked once for each
+    group.
+    """
 
     __slots__ = ("_algorithms", "_protocols", "_purpose", "_remembered", "_transcript")
 
@@ -33,7 +35,7 @@ class Rule:
         context: signing_pb2.ContextRule,
         role: str = "",
     ) -> None:
-        """`role` is the one role that the socket is narrowed to; empty: every role of the rule."""
+        """`role`: the one role to which the socket is narrowed; empty: every role of the rule."""
         self._purpose = purpose
         self._algorithms = algorithms
         self._protocols = tuple(
@@ -45,7 +47,7 @@ class Rule:
 
     @property
     def remembered(self) -> int:
-        """How many contexts it remembers."""
+        """How many contexts are cached."""
         return len(self._remembered)
 
     def full_context(
@@ -54,8 +56,8 @@ class Rule:
         algorithm: algorithms_pb2.Algorithm.ValueType,
         asked: signing_pb2.ContextSuffix,
     ) -> FullContext:
-        """What `decide` gives, and its bytes. Applications repeat themselves: what has no
-        transcript is remembered.
+        """The result of `decide` and its canonical bytes. Cached unless there is a transcript,
+        because applications use few contexts.
         """
         if asked.transcript:
             return _with_bytes(self.decide(purpose, algorithm, asked))

@@ -1,4 +1,4 @@
-"""Under what is signed: a handle, an algorithm and a full context."""
+"""What is signed under: a handle, an algorithm and a full context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from capsign_agent.handles.held_handle import HeldHandle
 
 @dataclass(frozen=True, slots=True)
 class HandleScope:
-    """Whose keys: one handle's grant, an algorithm, and a full context suffix."""
+    """One handle, an algorithm and a full context suffix: they determine the key."""
 
     held: HeldHandle
     algorithm: algorithms_pb2.Algorithm.ValueType

@@ -1,9 +1,9 @@
 """The handles of one socket. No I/O; time is an argument.
 
-A socket's handle keeps its id for the life of the agent: renewal changes what is behind the id,
-never the id. A handle that was dropped stays known, so that a caller hears "revoked" and not
-"unknown". One that ended because nobody could renew it stays too: nobody withdrew it, so it is
-*unavailable* and not refused, with whatever hindered the renewal as the cause.
+A handle keeps its id for the life of the agent; a renewal changes what is behind the id. A handle
+that was dropped stays known, so that a caller hears "revoked" and not "unknown". One that ended
+because it could not be renewed stays too: nobody withdrew it, so the failure is *unavailable*, with
+the reason why it could not be renewed.
 """
 
 from __future__ import annotations
@@ -29,18 +29,20 @@ class SocketHandles:
         self.grants = frozenset(grants)
         self.narrowing = narrowing
         self.last_error = LastError()
-        """Of the agent: `HandleRegistry` puts its own here."""
+        """Why the last fetch failed; `HandleRegistry` sets its own here, shared by all sockets."""
         self.known = False
-        """Whether an adapter has said which handles there are. Until then "none" would be a guess,
-        not an answer.
+        """Whether an adapter has said which handles there are. Until then an unknown id is not
+        refused.
         """
         self._by_id: dict[str, HeldHandle] = {}
         self._by_grant: dict[str, HeldHandle] = {}
 
     def find(self, handle_id: str, now: float, skew: float) -> HeldHandle:
-        """The handle that may be used now. Raises HANDLE_REVOKED; HANDLE_UNKNOWN, once an adapter
-        has said which there are; HANDLE_EXPIRED, if the adapter gives no more; NotYetError where
-        one that ended could not be renewed.
+        """The handle with this id, if it is valid at `now`.
+
+        Raises HANDLE_REVOKED; HANDLE_UNKNOWN, once an adapter has said which handles there are;
+        HANDLE_EXPIRED, if the adapter gives no more; NotYetError, if it has ended and could not be
+        renewed.
         """
         held = self._by_id.get(handle_id)
         if held is None:
@@ -60,10 +62,11 @@ class SocketHandles:
         return held
 
     def listed(self, now: float, skew: float) -> list[HeldHandle]:
-        """Those that nobody withdrew, by grant. One that has ended is listed beside others that
-        have not: whoever asks for it hears why it is not renewed. Raises NotYetError if all have
-        ended, or no adapter was reached yet; HANDLE_EXPIRED if all have ended and the adapter gives
-        no more.
+        """The handles that were not withdrawn, by grant. One that has ended is listed if others are
+        valid: a call under it hears why it is not renewed.
+
+        Raises NotYetError if all have ended, or no adapter was reached yet; HANDLE_EXPIRED if all
+        have ended and the adapter gives no more.
         """
         if not self.known:
             raise self._not_yet()
@@ -78,8 +81,8 @@ class SocketHandles:
         )
 
     def _ended(self, held: HeldHandle, now: float, skew: float) -> bool:
-        """By the agent's clock. While renewals fail nothing is to be had from one past its end: the
-        adapter's clock decides.
+        """Whether it has ended by the agent's clock. The skew is allowed only while renewals
+        succeed, because then the adapter's clock decides.
         """
         return now >= held.expires_at + (skew if self.last_error.failure is None else 0.0)
 
@@ -128,7 +131,7 @@ class SocketHandles:
         held.taken_at, held.gone = now, failures_pb2.REASON_UNSPECIFIED
 
     def drop(self, grant: str, reason: failures_pb2.Reason.ValueType) -> None:
-        """Forget the token of a grant; its id answers with the reason from now on."""
+        """Remove the token of a grant; its id answers with this reason from now on."""
         held = self._by_grant.get(grant)
         if held is not None:
             held.gone, held.token = reason, b""

@@ -1,4 +1,4 @@
-"""What is said of a handle that is not good now and may be in a moment. Pure."""
+"""Failures of a handle that is not valid now and may be soon. Pure."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _CAUSES = frozenset(
         failures_pb2.REASON_OVERLOADED,
     }
 )
-"""What an adapter says of itself, and callers may hear as it was said. All else is an adapter that
-cannot be reached.
+"""Failures of the adapter that callers may hear as it stated them. Every other one is told as an
+adapter that cannot be reached.
 """
 
 
 class NotYetError(FailureError):
-    """There is no good handle now, and there may be one in a moment. Always *unavailable*."""
+    """No valid handle now, but there may be one soon. Its outcome is always *unavailable*."""
 
 
 def ended_upstream(failure: FailureError) -> NotYetError:
-    """An adapter refused a handle as ended by its clock, and bound no intent to that. It is
-    renewed, and may be used then.
+    """The failure for a handle that the adapter refused as expired by its clock, without binding
+    the intent. It is renewed, and the same call may succeed then.
     """
     said = said_in(failure) or "The handle has ended by the adapter's clock."
     return NotYetError(
@@ -34,20 +34,22 @@ def ended_upstream(failure: FailureError) -> NotYetError:
 
 
 def said_in(failure: FailureError) -> str:
-    """The sentence of a failure, without the advice that belongs to its reason."""
+    """The failure's own sentence, without the advice that is part of its reason."""
     return failure.detail.removesuffix(failure.row.advice).strip()
 
 
 class LastError:
-    """Why handles could not be fetched the last time; None after a time that went well. Shared by
-    the sockets of an agent.
+    """Why handles could not be fetched the last time; None if they could. Shared by the sockets of
+    an agent.
     """
 
     def __init__(self) -> None:
         self.failure: FailureError | None = None
 
     def unavailable(self, what: str) -> FailureError:
-        """The failure of a call about a handle that has ended, or has not come yet."""
+        """The failure of a call whose handle has ended or has not been fetched yet; `what` says
+        which.
+        """
         failure = self.failure
         if failure is None:
             return NotYetError(
@@ -65,5 +67,5 @@ class LastError:
 
     @property
     def final(self) -> bool:
-        """Whether the adapter was there and refused: it gives this workload nothing."""
+        """Whether an adapter answered and refused: this workload gets no handles."""
         return self.failure is not None and self.failure.outcome == failures_pb2.OUTCOME_REFUSED

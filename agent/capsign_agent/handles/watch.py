@@ -1,4 +1,4 @@
-"""Follows the adapter's Watch stream: what was withdrawn, a new policy, a new revocation epoch."""
+"""Follows the adapter's Watch stream: withdrawn handles, a new policy, a new revocation epoch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from capsign_agent.timing import Timing
 
 
 class Adapter(Protocol):
-    """Whoever is watched. Ends by raising FailureError."""
+    """The source of the Watch stream. The stream ends by raising FailureError."""
 
     def watch(self) -> AsyncIterator[capability_pb2.WatchResponse]: ...
 
@@ -33,8 +33,8 @@ class Watch:
         authorities_changed: Callable[[int], None],
         timing: Timing,
     ) -> None:
-        """`policy_changed` is called when policy did, `authorities_changed` with each sequence of
-        the trust bundle told.
+        """`policy_changed` is called for a new policy, `authorities_changed` with each sequence of
+        the trust bundle that is announced.
         """
         self._adapter = adapter
         self._changes = changes
@@ -43,10 +43,10 @@ class Watch:
         self._authorities_changed = authorities_changed
         self._timing = timing
         self.policy = b""
-        """The digest of the policy in force, as it was told last."""
+        """The digest of the policy in force, as announced last."""
 
     async def listen(self) -> None:
-        """Follow the stream for ever, at whichever replica answers."""
+        """Follow the stream of whichever replica answers, until cancelled."""
         failures = 0
         while True:
             try:
@@ -61,7 +61,7 @@ class Watch:
             await asyncio.sleep(self._timing.retry_delay_s(failures))
 
     def heed(self, told: capability_pb2.WatchResponse) -> None:
-        """Act on one piece of news."""
+        """Act on one message of the stream."""
         self._authorities_changed(told.trust_bundle_sequence)
         self._changes.heed(told)
         if told.policy_digest != self.policy:

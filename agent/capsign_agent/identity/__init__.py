@@ -1,3 +1,3 @@
-"""Who the agent is: three sources of its certificate behind one contract,
+"""The agent's identity: three sources of its certificate behind one contract,
 `source.IdentitySource`.
 """

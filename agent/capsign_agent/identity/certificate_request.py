@@ -1,9 +1,8 @@
-"""A key pair and its certificate request. The only place of the agent that makes a private key: its
-own TLS key, in memory.
+"""Makes a key pair and a certificate request for it. It is the only place at which the agent makes
+a private key: that of its own TLS certificate, in memory.
 
-`cryptography` is loaded here, at the first request and not before (11 MiB resident, 4 of them
-private, measured in `docs/decisions/0013`): agents whose identity comes from elsewhere never load
-it.
+`cryptography` is loaded here at the first request (11 MiB resident, 4 of them private, measured in
+`docs/decisions/0013`), so agents whose identity comes from elsewhere never load it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`der` is PKCS#10 (RFC 2986), `private_key` is PKCS#8, PEM."""
+    """`der` is a PKCS#10 request (RFC 2986), `private_key` is PKCS#8 in PEM."""
 
     der: bytes
     private_key: bytes
@@ -23,8 +22,8 @@ class Request:
 
 
 def make() -> Request:
-    """A fresh P-256 key pair. The request names nobody: who the pod is, its token says.
-    Milliseconds; the first time 0.1 s.
+    """A new P-256 key pair and its request. The request names nobody, because the service account
+    token says who the pod is. Takes milliseconds; 0.1 s the first time.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization

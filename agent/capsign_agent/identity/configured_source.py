@@ -1,4 +1,4 @@
-"""The source that the configuration names."""
+"""Makes the identity source that the configuration names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from capsign_agent.writable import obstacle
 def source_of(
     config: Config, adapter: Adapter, events: IdentityEvents, timing: Timing
 ) -> IdentitySource:
-    """Raises SettingsError if it cannot work as configured."""
+    """The configured source. Raises SettingsError if it cannot work as configured."""
     identity = config.identity
     if identity.kubernetes is not None:
         enrolment = Enrolment(identity.kubernetes.enrolment_targets, config.upstream)
@@ -34,8 +34,8 @@ def source_of(
 
 
 def check(config: Config, now: float) -> None:
-    """Look at what the source would need on this machine. Raises SettingsError, changes nothing and
-    asks no adapter.
+    """Check what the source would need on this machine, without changing anything or asking an
+    adapter. Raises SettingsError.
     """
     identity = config.identity
     if identity.files is not None:

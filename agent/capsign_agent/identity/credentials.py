@@ -1,6 +1,4 @@
-"""The agent's certificate, its key and the authorities it trusts: what one generation of
-connections is made with.
-"""
+"""The agent's certificate, its key and the authorities it trusts."""
 
 from __future__ import annotations
 
@@ -15,8 +13,8 @@ from capsign_agent.identity import own_certificate
 
 
 class CredentialsError(Exception):
-    """They do not belong together, or are not what they should be. `part` says which, `why` in a
-    sentence where there is more to say; nothing of them is quoted.
+    """The files do not belong together or are not what they should be. `part` says which of them,
+    `why` is a sentence where there is more to say. It quotes nothing of their content.
     """
 
     def __init__(self, part: str, why: str = "") -> None:
@@ -27,8 +25,8 @@ class CredentialsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """PEM. The certificate names `spiffe_id` and is valid from `begins` to `ends`, seconds since
-    1970. Made by `checked`.
+    """Certificate, key and authorities as PEM; made by `checked`. The certificate names `spiffe_id`
+    and is valid from `begins` to `ends`, seconds since 1970.
     """
 
     ca: bytes
@@ -42,16 +40,14 @@ class Credentials:
         return "Credentials(...)"
 
     def channel(self) -> grpc.ChannelCredentials:
-        """For one channel."""
+        """As gRPC's channel credentials."""
         return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
 
 
 def checked(ca: bytes, certificate: bytes, key: bytes) -> Credentials:
-    """Credentials that are what they seem and belong together: gRPC would only ever say that
-    nothing can be reached.
-
-    Raises CredentialsError. Whether the certificate is valid now is not looked at: the adapter's
-    clock decides.
+    """Check that certificate, key and authorities are well formed and belong together; gRPC would
+    only report that nothing can be reached. Raises CredentialsError. Whether the certificate is
+    valid now is not checked, because the adapter's clock decides that.
     """
     try:
         certificate, key = pem.written(pem.certificates(certificate)), pem.lines(key)
@@ -74,7 +70,7 @@ def checked(ca: bytes, certificate: bytes, key: bytes) -> Credentials:
 
 
 def check_authorities(ca: bytes) -> bytes:
-    """The certificates in this PEM, without what is around them. Raises CredentialsError."""
+    """The certificates in this PEM, without the text around them. Raises CredentialsError."""
     try:
         found = pem.authorities(ca)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"".join(found))
@@ -84,8 +80,8 @@ def check_authorities(ca: bytes) -> bytes:
 
 
 def _pair(certificate: bytes, key: bytes) -> None:
-    """OpenSSL reads a pair from a path only; this one is a file in our own memory that no other
-    process can name.
+    """Check that key and certificate fit. OpenSSL loads a pair from a path only; this path is an
+    anonymous file in memory that no other process can open.
     """
     descriptor = os.memfd_create("credentials", os.MFD_CLOEXEC)
     try:

@@ -1,9 +1,8 @@
-"""Where the elements of DER begin and end (X.690 section 8.1), without loading a cryptography
-library (8 MiB).
+"""Splits DER into its elements (X.690 section 8.1) without loading a cryptography library (8 MiB).
 
-For certificates of our own only, that came from a file or over a connection whose other end is
-trusted with them: to cut a chain apart, to read when a certificate ends. No decision about anybody
-else rests on it.
+It reads the agent's own certificates only, which came from a file or over an authenticated
+connection: to split a chain, and to see when a certificate ends. No decision about a peer depends
+on it.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ BOOLEAN, BIT_STRING, OCTET_STRING, OBJECT_IDENTIFIER, EXTENSIONS = 0x01, 0x03, 0
 
 
 def content(data: bytes, at: int, tag: int | None) -> tuple[bytes, int]:
-    """The content of the element at `at`, which must have this tag, and where the next one begins.
-    Raises ValueError.
+    """The content of the element at `at`, which must have this tag, and the offset of the next
+    element. Raises ValueError.
     """
     start, end = _bounds(data, at, tag)
     return data[start:end], end
@@ -27,7 +26,7 @@ def whole(data: bytes, at: int, tag: int | None) -> tuple[bytes, int]:
 
 
 def certificates(data: bytes, most: int) -> list[bytes]:
-    """Certificates that lie one after the other, as the SPIFFE Workload API sends them. Raises
+    """Split certificates that are concatenated, as the SPIFFE Workload API sends them. Raises
     ValueError.
     """
     found: list[bytes] = []
@@ -41,7 +40,9 @@ def certificates(data: bytes, most: int) -> list[bytes]:
 
 
 def after_issuer(certificate: bytes) -> tuple[bytes, int]:
-    """The TBSCertificate's content, and where in it the validity begins. Raises ValueError."""
+    """The content of the TBSCertificate, and the offset in it at which the validity begins. Raises
+    ValueError.
+    """
     to_be_signed = content(content(certificate, 0, SEQUENCE)[0], 0, SEQUENCE)[0]
     at = 0
     if to_be_signed[:1] == bytes([VERSION]):
@@ -52,9 +53,7 @@ def after_issuer(certificate: bytes) -> tuple[bytes, int]:
 
 
 def elements(data: bytes) -> list[tuple[int, bytes]]:
-    """The elements that lie one after the other in the content of another: tag and content of each.
-    Raises ValueError.
-    """
+    """Tag and content of each element in the content of another. Raises ValueError."""
     found: list[tuple[int, bytes]] = []
     at = 0
     while at < len(data):

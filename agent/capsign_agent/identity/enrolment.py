@@ -1,4 +1,6 @@
-"""The call that needs no certificate: Enrol, over TLS that proves the server only."""
+"""Enrol: the one call without a client certificate, over TLS that authenticates the adapter
+only.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,14 @@ from capsign_agent.config import Upstream
 MAX_ANSWER_BYTES = 64 * 1024
 
 _WORST_FIRST = ("CERTIFICATE_ENDED", "TRUST_OUTDATED", "NAME_UNRESOLVED")
-"""The clock first: with another one the rest may be well. A name last: others may be known."""
+"""Which fault of several addresses is reported. A wrong clock comes first, because it may cause the
+others; a wrong name last, because another address may be right.
+"""
 
 
 class Enrolment:
-    """For one event loop. A connection lives for one call: what is trusted may have changed by the
-    next.
+    """Makes the call at each replica in turn. For one event loop. Each call has a connection of its
+    own, because the trusted authorities may have changed since the last.
     """
 
     def __init__(self, targets: tuple[str, ...], upstream: Upstream) -> None:
@@ -44,11 +48,9 @@ class Enrolment:
     async def enrol(
         self, request: identity_pb2.EnrolRequest, authorities: bytes
     ) -> identity_pb2.EnrolResponse:
-        """The answer of the first replica that gives one. The token goes to nobody for whom
-        `authorities` do not vouch.
-
-        Raises FailureError: a refusal is final, from whichever replica it comes; otherwise the next
-        one is asked.
+        """The answer of the first replica that gives one. The token is sent only to servers whose
+        certificate chains to `authorities`. Raises FailureError: a refusal by any replica is final;
+        after any other failure the next replica is asked.
         """
         until = time.monotonic() + self._timeout_s
         last = FailureError(
@@ -72,9 +74,9 @@ class Enrolment:
         raise last
 
     async def misfit(self, authorities: bytes) -> str:
-        """What is wrong with an address, or the certificate with which it answers, as one of
-        LOCAL_REASONS; empty if nothing is: asked once nobody could be enrolled with, because gRPC
-        does not tell that from an address where nobody is.
+        """Why no replica could be reached, as one of LOCAL_REASONS: what is wrong with an address
+        or with the certificate at it. Empty if nothing is known to be wrong. gRPC itself does not
+        tell these apart from a server that is down.
         """
         context = tls_trust.context(authorities.decode("ascii"))
         context.set_alpn_protocols(["h2"])

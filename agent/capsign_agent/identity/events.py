@@ -1,5 +1,5 @@
-"""What became of the agent's identity: a record, a log line, a word for health. Told by the
-sources, once for each change.
+"""Reports changes of the agent's identity to journal, log and health. The sources call it, once for
+each change.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from capsign_agent.journal import records
 
 
 class IdentityEvents:
-    """For one event loop. `append` puts records into the journal and raises FailureError when it is
-    full.
+    """`append` writes records to the journal and raises FailureError when it is full. For one event
+    loop.
     """
 
     def __init__(self, append: Callable[[records.Piece], None]) -> None:
         self._append = append
         self.last_error = ""
-        """Why there is no newer identity: the word of an IdentityError; empty while nothing
-        hinders.
+        """Why there is no newer certificate, as the word of an IdentityError; empty if the last
+        attempt succeeded.
         """
         self.advice = ""
-        """What to do about it, a sentence; empty where only the adapter knows."""
+        """What to do about it, as a sentence; empty if only the adapter knows."""
 
     def issued(self, source: str, held: Credentials) -> None:
-        """The first certificate of this life, or one that follows no other."""
+        """The first certificate of this life, or one that does not follow another."""
         self._good("identity.issued", records.identity_issued(), source, held)
 
     def renewed(self, source: str, held: Credentials) -> None:
-        """The certificate that follows the one in use."""
+        """A certificate that follows the one in use."""
         self._good("identity.renewed", records.identity_renewed(), source, held)
 
     def hindered(self, error: IdentityError) -> None:
-        """There is none for now. Said once for each reason, not for each try; a refusal is
-        evidence, the rest is not.
+        """There is no new certificate for now. Reported once for each reason and not for each
+        attempt; only an adapter's refusal is recorded in the journal.
         """
         if error.word == self.last_error:
             return
@@ -52,7 +52,7 @@ class IdentityEvents:
             logs.warning("identity.unavailable", reason=error.word, **advice)
 
     def unhindered(self) -> None:
-        """What was tried last went well, and was no certificate."""
+        """The last attempt succeeded, without a new certificate."""
         self.last_error = self.advice = ""
 
     def _good(self, event: str, piece: records.Piece, source: str, held: Credentials) -> None:

@@ -1,5 +1,5 @@
-"""Credentials in files that somebody else renews, for example cert-manager's CSI driver. Read again
-when they change.
+"""Certificate, key and authorities in files that somebody else renews, for example cert-manager's
+CSI driver. They are read again when they change.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ class FilesIdentity:
             yield fresh
 
     def authorities_changed(self, sequence: int) -> None:
-        """Nothing: who writes the files writes the authorities too."""
+        """Does nothing: whoever writes the certificate writes the authorities too."""
 
 
 def read(config: Files) -> Credentials:
-    """The files as they are now. Raises settings.SettingsError that names the file and the fix."""
+    """The files as they are now. Raises settings.SettingsError with the name of the file and the
+    fix.
+    """
     key = settings.read_secret(config.key_file)
     ca, certificate = (_read_pem(path) for path in (config.ca_file, config.cert_file))
     try:
@@ -75,8 +77,8 @@ def read(config: Files) -> Credentials:
 
 
 def demand_valid(config: Files, held: Credentials, now: float) -> None:
-    """Raises SettingsError if the certificate is not valid by this clock. A start waits for another
-    file; the adapter's clock decides.
+    """Raises SettingsError if the certificate is not valid by this clock. For `--check-config`
+    only: a running agent waits for another file, and the adapter's clock decides.
     """
     for wrong, what, when in (
         (now < held.begins, "begins", held.begins),
@@ -95,8 +97,8 @@ def _moment(at: float) -> str:
 
 
 def _stamp(config: Files) -> tuple[object, ...]:
-    """Changes when one of the files does. A projected volume swaps a link, so links are
-    followed.
+    """A value that changes when one of the files does. Links are followed, because a projected
+    volume is updated by replacing a link.
     """
     marks: list[object] = []
     for path in (config.ca_file, config.cert_file, config.key_file):

@@ -1,12 +1,13 @@
 """A certificate for the pod's service account, from the adapter's own authority.
 
-1 make a key pair in memory · 2 read the projected token · 3 enrol over TLS that proves the adapter,
-against the trust bundle · 4 hold the certificate against the key · 5 keep the bundle, if it is
-newer · 6 use both · 7 at half of the certificate's life, with jitter, do it again over the
-connection that the certificate made (`Renew`) · 8 when an adapter tells of a newer bundle, get it.
+1 make a key pair in memory · 2 read the projected token · 3 enrol over TLS that authenticates the
+adapter against the trust bundle · 4 check that the certificate fits the key · 5 keep the bundle, if
+it is newer · 6 use both · 7 after half of the certificate's lifetime, with jitter, repeat this over
+a connection with the current certificate (`Renew`) · 8 when an adapter announces a newer bundle,
+fetch it.
 
-A connection for `Renew` needs a certificate that adapters still accept. Where none can be had, the
-agent enrols again: that needs nothing but the pod's token, and proves as much.
+`Renew` needs a certificate that adapters still accept. Without one the agent enrols again, which
+needs nothing but the pod's token.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from capsign_agent.retry_delay import LEAST_WAIT_S
 from capsign_agent.timing import Timing
 
 MAX_TOKEN_BYTES = 8192
-"""Bound of EnrolRequest.service_account_token."""
+"""Most bytes of a token: the bound of EnrolRequest.service_account_token."""
 
 _MISFITS = {
     "CERTIFICATE_ENDED": "The adapter's certificate is not valid by this node's clock. Set the "
@@ -49,11 +50,11 @@ _MISFITS = {
     "NAME_UNRESOLVED": "The adapter's name cannot be resolved. See to the pod's DNS: with "
     "`dnsPolicy: None` its `dnsConfig` must name a server that knows the cluster's Services.",
 }
-"""What to do about each answer of `Enrolment.misfit`."""
+"""What a person should do about each result of `Enrolment.misfit`."""
 
 
 class Adapter(Protocol):
-    """The calls over mTLS. Each raises FailureError."""
+    """The adapter's calls about identity, over mTLS. Each raises FailureError."""
 
     def renew_identity(
         self, asked: identity_pb2.RenewRequest
@@ -64,7 +65,7 @@ class Adapter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What is in use, and when to renew it, seconds since 1970."""
+    """The certificate in use, and when to renew it, seconds since 1970."""
 
     credentials: Credentials
     renew_at: float
@@ -81,7 +82,7 @@ class KubernetesIdentity:
         events: IdentityEvents,
         timing: Timing,
     ) -> None:
-        """Reads what trust was kept. Raises SettingsError."""
+        """Reads the trust bundle that was kept. Raises SettingsError."""
         self._config = config
         self._enrolment = enrolment
         self._adapter = adapter
@@ -113,7 +114,7 @@ class KubernetesIdentity:
             await self._until_due(held)
 
     async def _next(self, held: _Held | None) -> _Held:
-        """What follows. Raises IdentityError."""
+        """The next credentials. Raises IdentityError."""
         now = self._clock()
         try:
             if held is None or held.credentials.ends <= now:
@@ -125,7 +126,7 @@ class KubernetesIdentity:
             raise IdentityError.of(error) from None
 
     async def _enrol(self) -> _Held:
-        """Steps 1 to 5, as a pod without a certificate."""
+        """Steps 1 to 5 for a pod that has no certificate."""
         made = await asyncio.to_thread(certificate_request.make)
         token = read_token(self._config.token_file)
         asked = identity_pb2.EnrolRequest(certificate_request=made.der, service_account_token=token)
@@ -143,7 +144,7 @@ class KubernetesIdentity:
         return held
 
     async def _renew(self) -> _Held:
-        """Step 7. The token is sent again, fresh: a pod that is gone gets no further
+        """Step 7. A fresh token is sent again, so that a pod that is gone gets no further
         certificate.
         """
         made = await asyncio.to_thread(certificate_request.make)
@@ -160,7 +161,7 @@ class KubernetesIdentity:
         return held
 
     async def _update(self, held: _Held) -> _Held:
-        """Step 8: the same certificate under the bundle of today."""
+        """Step 8: the same certificate with the new bundle."""
         answer = await self._adapter.trust_bundle()
         bounds.check(answer)
         if not self._offer(answer.bundle):
@@ -178,7 +179,7 @@ class KubernetesIdentity:
         made: certificate_request.Request,
         answer: identity_pb2.EnrolResponse | identity_pb2.RenewResponse,
     ) -> _Held:
-        """Steps 5 and 4: a bundle is good although the certificate may not be."""
+        """Steps 5 and 4, in this order: the bundle is kept even if the certificate does not fit."""
         bounds.check(answer)
         self._offer(answer.bundle)
         credentials = _made(self._trust.now.pem, pem_of(answer.svid.certificates), made.private_key)
@@ -205,7 +206,7 @@ class KubernetesIdentity:
             ) from None
 
     async def _until_due(self, held: _Held) -> None:
-        """Until there is something to do: a renewal, or a bundle that is newer than ours."""
+        """Wait until a renewal is due, or a bundle is announced that is newer than ours."""
         while self._announced <= self._trust.now.sequence:
             left_s = held.renew_at - self._clock()
             if left_s <= 0:
@@ -217,12 +218,11 @@ class KubernetesIdentity:
 
 
 def read_token(path: Path) -> str:
-    """The projected token as it is now. Secret: it goes into a request and nowhere else. Raises
-    IdentityError.
+    """The projected token as it is now. Raises IdentityError. It is secret: it goes into a request
+    and nowhere else.
 
-    The kubelet swaps a link when it writes a new one, and makes the file as readable as the pod's
-    user demands, so links are followed and modes are not looked at: the volume is mounted in the
-    agent only.
+    The kubelet updates it by replacing a link, and makes the file as readable as the pod's user
+    needs. So links are followed and modes are not checked: only the agent mounts the volume.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

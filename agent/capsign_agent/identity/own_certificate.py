@@ -1,9 +1,9 @@
-"""What the agent's own certificate says, read from its DER: whom it names, when it is valid, what
-kind of key it has.
+"""Reads the agent's own certificate from its DER: whom it names, when it is valid, what kind of key
+it has.
 
-Only our own certificate is read here, so that a person hears what is wrong with it and it is
-renewed in time; whether it is believed, the adapter decides, and whom a certificate can name at all
-is decided in `capsign_wire.svid`.
+It is read so that a person hears what is wrong with it and so that it is renewed in time. Whether
+it is accepted, the adapter decides; which names a certificate may have is decided in
+`capsign_wire.svid`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _CURVES = {bytes.fromhex("2a8648ce3d030107"): "P-256", bytes.fromhex("2b81040022
 
 @dataclass(frozen=True, slots=True)
 class OwnCertificate:
-    """Of the leaf. Times are seconds since 1970."""
+    """The leaf certificate. Times are seconds since 1970."""
 
     spiffe_id: str
     begins: float
     ends: float
     key: str
-    """P-256, P-384 or RSA; empty for a kind that gRPC's TLS does not show."""
+    """P-256, P-384 or RSA; empty for a kind that gRPC's TLS cannot use."""
 
 
 def read(certificate_pem: bytes) -> OwnCertificate:
-    """What the first certificate says. Raises ValueError if it is none; svid.NotAnSvidError if it
-    names no workload.
+    """What the first certificate says. Raises ValueError if it is malformed, svid.NotAnSvidError if
+    it names no workload.
     """
     to_be_signed, at = der.after_issuer(_leaf(certificate_pem))
     # validity, subject, subjectPublicKeyInfo, then what is optional
@@ -59,8 +59,8 @@ def read(certificate_pem: bytes) -> OwnCertificate:
 
 
 def not_after(certificate_pem: bytes) -> float:
-    """Seconds since 1970, RFC 5280 section 4.1.2.5. Raises ValueError if the first PEM block is no
-    certificate.
+    """When the certificate ends, seconds since 1970; RFC 5280 section 4.1.2.5. Raises ValueError if
+    the first PEM block is no certificate.
     """
     to_be_signed, at = der.after_issuer(_leaf(certificate_pem))
     return _moment(*_two(der.elements(der.content(to_be_signed, at, der.SEQUENCE)[0]))[1])
@@ -97,7 +97,7 @@ def _kind(key_info: bytes) -> str:
 
 
 def _said(fields: list[tuple[int, bytes]]) -> tuple[list[bytes], bool, frozenset[str] | None]:
-    """URI names, whether it is an authority, and the usages of its key if it tells them."""
+    """URI names, whether it is a CA, and the key usages if it has that extension."""
     uris: list[bytes] = []
     authority, usages = False, None
     for name, value in _extensions(fields):

@@ -1,4 +1,4 @@
-"""The contract of every identity source, and how one says what went wrong."""
+"""The contract of identity sources, and their error."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ LOCAL_REASONS = {
     "BUNDLE_LATE": failures_pb2.OUTCOME_UNAVAILABLE,
     "CERTIFICATE_ENDED": failures_pb2.OUTCOME_UNAVAILABLE,
 }
-"""Reasons that only an agent can meet, beside those of `failures.proto`, and what is true after
-each.
+"""Reasons that only an agent can meet, in addition to those of `failures.proto`, with the outcome
+of each.
 """
 
 
 class IdentityError(Exception):
-    """There is no new identity for now. `word` is a reason of the wire or one of LOCAL_REASONS; the
-    text names the fix.
-
-    `reason` is the wire's number, 0 where it has none. The text never holds a token or a key.
+    """There is no new certificate for now. `word` is a reason of the wire or one of LOCAL_REASONS;
+    the text names the fix and never holds a token or a key. `reason` is the wire's number, 0 if it
+    has none.
     """
 
     def __init__(
@@ -43,12 +42,12 @@ class IdentityError(Exception):
         self.outcome = FailureError(reason).outcome if reason else LOCAL_REASONS[word]
         self.retry_after_s = 0.0
         self.advice = "" if reason else sentence
-        """The sentence, where it is ours."""
+        """The sentence, if it is this process's own."""
         super().__init__(sentence)
 
     @classmethod
     def of(cls, failure: FailureError) -> IdentityError:
-        """What the adapter said."""
+        """The adapter's failure as an IdentityError."""
         error = cls(failure.row.name, failure.detail, failure.reason)
         error.retry_after_s = failure.retry_after_ms / 1000
         return error
@@ -73,11 +72,11 @@ class IdentitySource(Protocol):
     """
 
     def changes(self) -> AsyncGenerator[Credentials, None]:
-        """The first identity as soon as there is one, then each that follows. Ends by cancellation
-        only.
+        """Yields the first credentials as soon as there are some, then each that follow. Ends by
+        cancellation only.
         """
 
     def authorities_changed(self, sequence: int) -> None:
-        """An adapter tells that the trust bundle has this sequence now; 0: it has none. Told often,
-        and more than once.
+        """An adapter announced this sequence of the trust bundle; 0: it has none. Called often,
+        also with the same sequence.
         """

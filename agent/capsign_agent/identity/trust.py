@@ -1,14 +1,14 @@
 """The trust bundle: the authorities that this pod trusts, and their sequence, kept across restarts
 of the container.
 
-What the pod was created with (the injected bundle) has no sequence and is trusted until an adapter
-names another, over a connection for which the bundle in use vouches. From then on only a bundle
-with a higher sequence replaces it: not an older one, and not the injected one, whose authorities
-may be retired since.
+The bundle that the pod was created with (the injected bundle) has no sequence. It is trusted until
+an adapter names another one over a connection that the current bundle authenticates. From then on
+only a bundle with a higher sequence replaces it, and never the injected one, whose authorities may
+be retired by then.
 
-The file is PEM with one line before it, `capsign trust bundle <sequence> sha256 <hex digest of what
-follows>`; written beside, synced, then renamed, mode 0600. A crash leaves the old file or the new
-one. The volume is one that only the agent mounts: the digest tells damage, not malice.
+The file is PEM after one line, `capsign trust bundle <sequence> sha256 <hex digest of what
+follows>`. It is written beside, synced and renamed, mode 0600, so a crash leaves the old file or
+the new one. Only the agent mounts the volume; the digest detects damage, not tampering.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Trust:
 
 
 def encode(trust: Trust) -> bytes:
-    """The file of it."""
+    """The file's bytes."""
     digest = hashlib.sha256(trust.pem).hexdigest()
     return f"capsign trust bundle {trust.sequence} sha256 {digest}\n".encode() + trust.pem
 
 
 def decode(data: bytes) -> Trust:
-    """What the file says. Raises ValueError if it is damaged."""
+    """Read the file's bytes. Raises ValueError if they are damaged."""
     head = _HEAD.match(data)
     if head is None:
         raise ValueError("no head line")
@@ -57,7 +57,7 @@ def decode(data: bytes) -> Trust:
 
 
 def injected(pem: str) -> Trust:
-    """The bundle that the pod was created with. Raises SettingsError if it is none."""
+    """The bundle that the pod was created with. Raises SettingsError if it is malformed."""
     try:
         return Trust(0, _checked(pem.encode()))
     except ValueError:
@@ -69,11 +69,13 @@ def injected(pem: str) -> Trust:
 
 
 class TrustStore:
-    """For one event loop, and one process at a time: the journal's lock sees to that."""
+    """The current bundle and its file. For one event loop, and one process at a time: the journal's
+    lock keeps others out.
+    """
 
     def __init__(self, directory: Path, pem: str) -> None:
-        """Takes what was kept, else the injected bundle. Raises SettingsError if that is none, or
-        no directory can be made.
+        """Reads the bundle that was kept, or else the injected one. Raises SettingsError if that is
+        malformed or the directory cannot be made.
         """
         self.now = injected(pem)
         self._file = directory / FILE_NAME
@@ -92,8 +94,8 @@ class TrustStore:
         """Take a bundle that an adapter named, if it is newer; returns whether it was. It is
         durable when this returns.
 
-        A disk that refuses does not keep the newer bundle from being used: only a restart would
-        then begin with the older one. Raises ValueError if the bundle is none.
+        If the disk refuses it, it is used all the same; a restart would then begin with the older
+        one. Raises ValueError if the bundle is malformed.
         """
         if bundle.sequence <= self.now.sequence:
             if bundle.sequence < self.now.sequence:

@@ -1,9 +1,9 @@
 """A certificate from the node's SPIFFE implementation: FetchX509SVID of the SPIFFE Workload API,
 over its Unix socket.
 
-The stream gives the identities and the bundle of their trust domain, and all of it again whenever
-something changes. Authorities of other trust domains and revocation lists are left alone: agent and
-adapter are of one trust domain, and SVIDs are short-lived.
+The stream sends the identities and the bundle of their trust domain, and all of it again whenever
+something changes. Bundles of other trust domains and revocation lists are ignored: agent and
+adapter are in one trust domain, and SVIDs are short-lived.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ MAX_CERTIFICATES = 16
 """Most certificates of a chain, and most authorities of a bundle."""
 
 SECURITY_HEADER = (("workload.spiffe.io", "true"),)
-"""Every call must carry it (SPIFFE Workload Endpoint specification), so that no browser can be made
-to send one.
+"""Metadata that every call must carry (SPIFFE Workload Endpoint specification), so that a browser
+cannot be made to send one.
 """
 
 
@@ -48,7 +48,7 @@ class WorkloadApiIdentity:
         self._timing = timing
 
     def authorities_changed(self, sequence: int) -> None:
-        """Nothing: the Workload API sends the bundle when it changes."""
+        """Does nothing: the Workload API sends the bundle when it changes."""
 
     async def changes(self) -> AsyncGenerator[Credentials, None]:
         held: Credentials | None = None
@@ -76,7 +76,7 @@ class WorkloadApiIdentity:
             self._events.renewed("workload-api", fresh)
 
     async def _stream(self) -> AsyncGenerator[workload_pb2.X509SVIDResponse, None]:
-        """What it tells until it ends. Raises IdentityError."""
+        """The messages of one stream, until it ends. Raises IdentityError."""
         options = [
             ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
             ("grpc.use_local_subchannel_pool", 1),
@@ -106,7 +106,7 @@ class WorkloadApiIdentity:
                 raise IdentityError("WORKLOAD_API_UNREACHABLE", sentence) from None
 
     def _chosen(self, answer: workload_pb2.X509SVIDResponse) -> Credentials:
-        """The identity that is ours. Raises IdentityError."""
+        """The identity to use, of those sent. Raises IdentityError."""
         wanted = self._config.spiffe_id
         found = [one for one in answer.svids if not wanted or one.spiffe_id == wanted]
         if not found:
@@ -139,7 +139,7 @@ class WorkloadApiIdentity:
 
 
 def reachable(path: Path) -> None:
-    """See that somebody listens there. Raises IdentityError."""
+    """Check that a process listens at the socket. Raises IdentityError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(CONNECT_S)
         try:

@@ -1,1 +1,1 @@
-"""Audit records: on disk before the agent answers, then to the adapter."""
+"""Audit records: written to disk before the agent answers, then delivered to the adapter."""

@@ -1,4 +1,4 @@
-"""What waits for delivery: the sealed segments of this life and of earlier ones."""
+"""The sealed segments of this life and of earlier ones, which wait for delivery."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from capsign_agent.journal.directory import damaged
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A sealed segment: one batch."""
+    """A sealed segment: one AuditBatch."""
 
     path: Path
     boot: str
@@ -24,10 +24,10 @@ class Segment:
     size: int
     """Bytes on disk."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Bytes of refusals, by socket."""
+    """Bytes of refusals in it, by socket."""
 
     def batch(self) -> bytes:
-        """The bytes that go upstream, always the same. Raises JournalError if the file changed
+        """The bytes that are sent, always the same. Raises JournalError if the file has changed
         since it was sealed.
         """
         found = frames.read(self.path)
@@ -37,30 +37,30 @@ class Segment:
 
 
 class Backlog:
-    """Oldest life first, in order within each. For one event loop."""
+    """Segments of the oldest life first, in order within each life. For one event loop."""
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
         self.size_bytes = 0
         self.torn_bytes = 0
-        """Bytes of frames cut short that recovery dropped."""
+        """Bytes of incomplete frames that recovery dropped."""
 
     def add(self, segment: Segment) -> None:
-        """One more waits."""
+        """Add a sealed segment."""
         self.segments.append(segment)
         self.size_bytes += segment.size
 
     def remove(self, segment: Segment) -> None:
-        """It is delivered: delete its file. A crash before this only makes the same bytes be sent
-        again.
+        """It was delivered: delete its file. If the process is killed before that, the same bytes
+        are sent again.
         """
         segment.path.unlink(missing_ok=True)
         self.segments.remove(segment)
         self.size_bytes -= segment.size
 
     def recover(self, folder: Path) -> None:
-        """Take over the segments of an earlier life, in order. Only the last may end in a frame cut
-        short. Raises JournalError.
+        """Add the segments of an earlier life, in order. Only the last one may end in an incomplete
+        frame. Raises JournalError.
         """
         paths = sorted(folder.glob("*.seg"))
         for path in paths:

@@ -1,4 +1,4 @@
-"""The directory of the journal: who may use it, and the folders of earlier lives in it."""
+"""The directory of the journal: its lock, and the folders of earlier lives in it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from capsign_agent.writable import obstacle
 
 _LIFE = re.compile(r"[0-9]{13}-[0-9a-f]{32}")
-"""The folder of a life. Nothing else in the directory is ours: `lost+found`, for example, where it
-is a volume of its own.
-"""
+"""Name of the folder of a life. Other names are not ours, for example `lost+found` on a volume."""
 
 
 class JournalError(Exception):
-    """The journal cannot be used; the text names the path and what to do."""
+    """The journal cannot be used. The text names the path and the fix."""
 
 
 def look_at(directory: Path) -> None:
-    """See what a journal there would meet, and change nothing. Raises JournalError."""
+    """Check whether a journal could be kept here, without changing anything. Raises
+    JournalError.
+    """
     hindrance = obstacle(directory)
     if hindrance:
         raise JournalError(
@@ -33,8 +33,8 @@ def look_at(directory: Path) -> None:
 
 
 def lock(directory: Path, *, make: bool = True) -> int:
-    """Take the directory: the descriptor of its lock. Raises JournalError; FileNotFoundError if
-    nothing is to be made and it is not there.
+    """Lock the directory; returns the descriptor of the lock. Raises JournalError;
+    FileNotFoundError if nothing is to be made and it does not exist.
     """
     try:
         if make:
@@ -61,7 +61,7 @@ def lives(directory: Path) -> list[Path]:
 
 
 def unusable(directory: Path, error: OSError) -> JournalError:
-    """What to tell when the directory cannot be used."""
+    """The error for a directory that cannot be used."""
     return JournalError(
         f"The journal {directory} cannot be used ({error.strerror}). It must be a directory "
         f"that the agent owns."
@@ -69,7 +69,7 @@ def unusable(directory: Path, error: OSError) -> JournalError:
 
 
 def damaged(segment: Path) -> JournalError:
-    """What to tell when a segment is not as it was written."""
+    """The error for a segment that is not as it was written."""
     return JournalError(
         f"The journal segment {segment} is damaged. Keep it for the auditor and move it away."
     )

@@ -1,5 +1,5 @@
-"""How records lie in a file: frames of `length (u32) ‖ CRC-32 of payload (u32) ‖ payload`, big
-endian. See `journal`.
+"""Frames of records in a file: `length (u32) ‖ CRC-32 of payload (u32) ‖ payload`, big endian. See
+`journal`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _HEAD = struct.Struct(">II")
 
 
 class Frames(NamedTuple):
-    """What a file holds, from its start to the first frame that is cut short or damaged."""
+    """The good frames of a file: from its start to the first that is incomplete or damaged."""
 
     payloads: list[bytes]
     good_bytes: int
-    """What the good frames take."""
+    """Bytes that the good frames take."""
     whole: bool
-    """Whether that is the whole file."""
+    """Whether they are the whole file."""
 
 
 def frame(payload: bytes) -> bytes:

@@ -37,21 +37,20 @@ SEGMENT_RECORDS = 4096
 """Most records in a segment: the bound of AuditBatch.records."""
 
 SEGMENT_BYTES = ADAPTER_REQUEST_BYTES - 16 * 1024
-"""A segment is sealed before it grows above this: it travels in one request."""
+"""A segment is sealed before it is larger than this, because it travels in one request."""
 
 RECORD_BYTES = 224
-"""Upper bound of one record in a frame: ids, two names of 64 bytes, five integers and its share of
-the frame.
+"""Upper bound of one record's bytes in a frame: ids, two names of 64 bytes, five integers and its
+share of the frame.
 """
 
 CLOSING_BYTES = 4096
-"""Kept free for the last records of a life."""
+"""Bytes that are kept free for the last records of a life."""
 
 
 class Journal:
-    """Appends records of this life and keeps those of earlier ones until they are delivered.
-
-    For one event loop; not for threads. One process at a time holds the directory.
+    """Appends records of this life and keeps those of earlier lives until they are delivered. For
+    one event loop, not for threads. One process at a time holds the directory.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Journal:
         self._max_bytes = max_bytes
         self._most_refused = max_bytes // 2 // sockets
         self._refused = Counter[str]()
-        """Bytes of refusals that are not delivered, by socket."""
+        """Bytes of refusals that are not delivered yet, by socket."""
         self._lock = places.lock(directory)
         self._backlog = Backlog()
         for folder in places.lives(directory):
@@ -77,12 +76,12 @@ class Journal:
 
     @property
     def torn_bytes(self) -> int:
-        """Bytes of frames cut short that recovery dropped."""
+        """Bytes of incomplete frames that recovery dropped."""
         return self._backlog.torn_bytes
 
     @property
     def size_bytes(self) -> int:
-        """What the journal takes on disk."""
+        """Bytes that the journal takes on disk."""
         return self._backlog.size_bytes + self._segment.size
 
     @property
@@ -92,7 +91,7 @@ class Journal:
 
     @property
     def sequence(self) -> int:
-        """The last sequence number given out."""
+        """The last sequence number that was used."""
         return self._sequence
 
     @property
@@ -107,28 +106,26 @@ class Journal:
 
     @property
     def promised(self) -> int:
-        """Records that room is kept for."""
+        """How many records have room reserved."""
         return self._promised
 
     @property
     def pressing(self) -> bool:
-        """Whether the current segment holds more than routine."""
+        """Whether the current segment holds anything but routine records."""
         return self._pressing
 
     def open(self, piece: evidence_pb2.AuditBatch) -> None:
-        """Write the first record of this life. If the disk is full it waits, and nothing is written
-        before it: until there is room the journal is `full`, and what earlier lives left can be
-        delivered, which makes room.
+        """Write the first record of this life. While the disk is full it is not written, nothing is
+        written before it, and the journal is `full`; what earlier lives left can be delivered,
+        which makes room.
         """
         self._opening = piece
         with contextlib.suppress(FailureError):
             self._open()
 
     def promise(self, calls: int) -> None:
-        """Reserve room for the INTENT and the OUTCOME of so many calls. Raises FailureError
-        JOURNAL_FULL and reserves nothing.
-
-        The OUTCOME is written with `append`, which always has room for what was promised.
+        """Reserve room for the INTENT and the OUTCOME records of so many items. Raises FailureError
+        JOURNAL_FULL and reserves nothing then. `append` always has room for what was reserved.
         """
         if self._failed:
             self._try_again()
@@ -143,12 +140,12 @@ class Journal:
     def append(
         self, piece: evidence_pb2.AuditBatch, promised: int = 0, *, routine: bool = False
     ) -> None:
-        """Write records in one go, giving them sequence and time; they survive kill -9 when this
+        """Write records at once, with sequence and time added; they survive kill -9 when this
         returns.
 
-        `routine`: they say that all is as it was, and need no batch of their own soon. `promised`
-        of them take room that `promise` reserved. Raises FailureError JOURNAL_FULL if the disk
-        refuses: then nothing was written and no sequence number was used.
+        `promised` of them use room that `promise` reserved. `routine`: they state that nothing has
+        changed, and need no batch of their own soon. Raises FailureError JOURNAL_FULL if the disk
+        refuses; then nothing was written and no sequence number was used.
         """
         count = len(piece.records)
         if count > SEGMENT_RECORDS:
@@ -171,12 +168,12 @@ class Journal:
         self._promised = max(0, self._promised - promised)
 
     def refuse(self, piece: evidence_pb2.AuditBatch, socket: str) -> None:
-        """Write what was refused to a socket. Raises FailureError JOURNAL_FULL; then the refusal
-        must not be told.
+        """Write the record of what was refused to a socket. Raises FailureError JOURNAL_FULL; then
+        the caller must not hear the refusal.
 
-        Half of the journal is open to refusals, in equal shares for the sockets: who is refused
-        without end, or wants to be, keeps nobody else from signing. The piece that reaches the
-        share is still taken.
+        Refusals may take half of the journal, in equal shares for the sockets, so that a socket
+        with many refusals keeps no other from signing. The piece that reaches the share is still
+        written.
         """
         no_room = self._failed or self._room() < len(piece.records) * RECORD_BYTES
         if no_room or self._refused[socket] >= self._most_refused:
@@ -188,12 +185,12 @@ class Journal:
         self._refused_here[socket] += size
 
     def forget(self, promised: int) -> None:
-        """Give back room that will not be used."""
+        """Release reserved room that will not be used."""
         self._promised = max(0, self._promised - promised)
 
     def look_again(self) -> None:
-        """After a failed write: see whether the disk has room now, so that `full` says how it is
-        and not how it was.
+        """After a failed write, check whether the disk has room now, so that `full` is up to
+        date.
         """
         if self._opening is not None:
             with contextlib.suppress(FailureError):
@@ -207,11 +204,11 @@ class Journal:
             self._seal()
 
     def sealed(self) -> list[Segment]:
-        """What is to be delivered, oldest life first, in order within each."""
+        """The segments to deliver: oldest life first, in order within each."""
         return list(self._backlog.segments)
 
     def delivered(self, segment: Segment) -> None:
-        """The adapter has it: delete it."""
+        """The adapter has taken this segment: delete it."""
         self._backlog.remove(segment)
         self._refused -= segment.refused
         folder = segment.path.parent
@@ -219,8 +216,8 @@ class Journal:
             folder.rmdir()
 
     def close(self) -> None:
-        """Seal, and let the directory go. A life that has nothing left to deliver leaves no
-        folder.
+        """Seal the current segment and release the directory. The folder of a life with nothing
+        left to deliver is removed.
         """
         self.seal()
         self._segment.discard()
@@ -254,7 +251,7 @@ class Journal:
             )
 
     def _try_again(self) -> None:
-        """After a failed write: see whether the disk takes bytes again."""
+        """After a failed write, check whether the disk takes bytes again."""
         self._failed = not self._segment.would_take(RECORD_BYTES)
 
     def _folder_has_no_room(self, directory: Path) -> bool:

@@ -1,8 +1,8 @@
-"""Audit records: what the agent did, in enumerations and identities. No message, no digest, no free
+"""Audit records: what the agent did, as enumerations and identities. No message, no digest, no free
 text (I9).
 
-Records are added to a piece of an AuditBatch; the journal numbers them. A template copied costs a
-third of a record built anew: several alike are copied from one.
+Records are appended to a piece of an AuditBatch; the journal numbers them. Similar records are
+copied from one template, which takes a third of the time of building each.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def handles(count: int) -> Piece:
 
 
 def identity_issued() -> Piece:
-    """A certificate came that follows no other."""
+    """A certificate was issued that follows no other."""
     return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_IDENTITY_ISSUED))
 
 
 def identity_renewed() -> Piece:
-    """The certificate came that follows the one in use."""
+    """A certificate was issued that follows the one in use."""
     return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_IDENTITY_RENEWED))
 
 
 def identity_refused(reason: failures_pb2.Reason.ValueType) -> Piece:
-    """A certificate was refused; 0 where it was not an adapter that refused it."""
+    """A certificate was refused, for this reason; 0 if it was not an adapter that refused."""
     return _single(
         evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_IDENTITY_REFUSED, reason=reason)
     )
@@ -51,7 +51,7 @@ def identity_refused(reason: failures_pb2.Reason.ValueType) -> Piece:
 def intents(
     into: Piece, ids: Sequence[bytes], grant: str, algorithm: Algorithm.ValueType, caller: str
 ) -> None:
-    """These calls are about to go upstream."""
+    """These items are about to be sent to an adapter."""
     if len(ids) == 1:
         kind = evidence_pb2.AUDIT_KIND_INTENT
         into.records.add(
@@ -68,7 +68,7 @@ def done(
     algorithm: Algorithm.ValueType,
     caller: str,
 ) -> None:
-    """Signatures came back: intent id and leaf index of each."""
+    """Items were signed: intent id and leaf index of each."""
     add = into.records.add
     if len(results) == 1:
         [(intent_id, leaf_index)] = results
@@ -100,7 +100,7 @@ def failed(
     outcome: failures_pb2.Outcome.ValueType,
     reason: failures_pb2.Reason.ValueType,
 ) -> None:
-    """Calls gave no signature: refused, unknown or unavailable."""
+    """Items were not signed, or it is unknown whether they were."""
     template = _about(evidence_pb2.AUDIT_KIND_OUTCOME, grant, algorithm, caller)
     template.outcome, template.reason = outcome, reason
     _each(into, ids, template)

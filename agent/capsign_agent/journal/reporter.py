@@ -1,10 +1,11 @@
-"""Carries the journal to the adapter: at least once, in order within each life, the same bytes each
-time.
+"""Delivers the journal to the adapter: at least once, in order within each life, the same bytes
+each time.
 
-The adapter takes a batch exactly once and answers the same when it comes again, so a crash between
-its answer and our deletion costs nothing. A life whose next batch the adapter refuses as out of
-order is set aside for a while and the others go on: its segments stay on disk, count against the
-bound, and are tried again; nothing is ever skipped or deleted unaccepted.
+The adapter takes a batch exactly once and gives the same answer when it comes again, so a crash
+between its answer and the deletion here does no harm. If the adapter refuses the next batch of a
+life as out of order, that life is set aside for a while and the others go on. Its segments stay on
+disk, count against the bound and are tried again; nothing is skipped, and nothing is deleted that
+was not taken.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from capsign_agent.journal.journal import Journal
 from capsign_agent.retry_delay import retry_delay_s
 
 ROUTINE_S = 900.0
-"""How long records that say that all is as it was may gather before they are a batch, and a leaf:
-the life of a handle by default (decision 27). Any other record takes them with it at once.
+"""Seconds that routine records may wait before they are sent as a batch, and become a leaf: the
+lifetime of a handle by default (decision 27). Any other record takes them with it at once.
 """
 ASIDE_S = 30.0
-"""How long a refused life waits before it is tried again."""
+"""Seconds before a life that was set aside is tried again."""
 
 
 class Adapter(Protocol):
-    """Where batches go. Raises FailureError."""
+    """The call that takes batches. Raises FailureError."""
 
     def submit(
         self, request: evidence_pb2.SubmitAuditRequest
@@ -61,7 +62,7 @@ class Reporter:
         self._sealed_at = clock()
 
     async def run(self) -> None:
-        """Deliver for ever; failures back off with jitter."""
+        """Deliver until cancelled; failures are repeated with back-off and jitter."""
         failures = 0
         while True:
             await asyncio.sleep(self._flush_s if not failures else retry_delay_s(failures))
@@ -72,7 +73,9 @@ class Reporter:
             failures = 0 if await self.deliver() else failures + 1
 
     async def deliver(self) -> bool:
-        """Send what is sealed, oldest first; False if the adapter could not take something."""
+        """Send what is sealed, oldest first; returns False if the adapter could not take all
+        of it.
+        """
         for segment in self._journal.sealed():
             if self._aside.get(segment.boot, 0.0) > self._clock():
                 continue
@@ -88,8 +91,8 @@ class Reporter:
         return True
 
     async def flush(self) -> bool:
-        """Seal and deliver until nothing is left; False if that did not work. For a drain, under
-        the caller's timeout.
+        """Seal and deliver until nothing is left; returns False if that failed. For a drain; the
+        caller sets the timeout.
         """
         failures = 0
         while True:
@@ -109,6 +112,8 @@ class Reporter:
         self._journal.delivered(segment)
 
     def _set_aside(self, segment: Segment, reason: str) -> None:
-        """Absence or disorder upstream means stop and ask, never clean up."""
+        """Set a life aside: the adapter misses a batch before this one, or has another in its
+        place. Nothing is deleted; a person must look at it.
+        """
         self._aside[segment.boot] = self._clock() + ASIDE_S
         logs.error("audit.refused", boot=segment.boot, segment=segment.path.name, reason=reason)

@@ -1,4 +1,6 @@
-"""The segment that is being written: whole frames or nothing, also when the disk is full."""
+"""Writes the current segment. A frame is written as a whole or not at all, also when the disk is
+full.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ from capsign_agent.journal.frames import frame
 
 
 class SegmentWriter:
-    """Its file appears with its first record, so no file is ever without one for long."""
+    """One segment. Its file is made with its first record, so an empty file does not stay."""
 
     def __init__(self, path: Path, boot_id: bytes, previous: bytes) -> None:
-        """`previous`: the hash of the batch before it in this life."""
+        """`previous`: the hash of this life's batch before it."""
         self.path = path
         self.size = 0
         """Bytes on disk."""
@@ -25,8 +27,8 @@ class SegmentWriter:
         self._hash = hashlib.sha256(self._head)
 
     def write(self, payload: bytes) -> bool:
-        """Write a frame, and the head before the first; False if the disk refuses: then nothing of
-        it stays. It survives kill -9 when this returns.
+        """Write a frame, and before the first one the segment's head. Returns False if the disk
+        refuses; then nothing of it stays. It survives kill -9 when this returns.
         """
         data = frame(payload) if self.size else frame(self._head) + frame(payload)
         if not self._written(data):
@@ -37,19 +39,19 @@ class SegmentWriter:
         return True
 
     def would_take(self, count: int) -> bool:
-        """Whether the disk takes so many bytes now; none of them stays."""
+        """Whether the disk takes so many bytes now; they are removed again."""
         taken = self._written(bytes(count))
         self._rewind()
         return taken
 
     def seal(self) -> bytes:
-        """End it: the hash of its batch."""
+        """End the segment; returns the hash of its batch."""
         os.close(self._fd)
         self._fd = -1
         return self._hash.digest()
 
     def discard(self) -> None:
-        """Delete what tries that failed have left: a file without a record."""
+        """Delete a file that holds no record, left by failed writes."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -62,7 +64,7 @@ class SegmentWriter:
             return False
 
     def _file(self) -> int:
-        """Its file, made if need be. Raises OSError."""
+        """The segment's file, made if it does not exist. Raises OSError."""
         if self._fd < 0:
             # the disk may have been full at the start
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -71,7 +73,7 @@ class SegmentWriter:
         return self._fd
 
     def _rewind(self) -> None:
-        """What was half written must not stay: the next frame would follow torn bytes."""
+        """Remove a half-written frame, or the next frame would follow it."""
         if self._fd >= 0:
             os.ftruncate(self._fd, self.size)
             os.lseek(self._fd, self.size, os.SEEK_SET)

@@ -1,4 +1,4 @@
-"""9: what an adapter answers, held against what it promises. Pure."""
+"""Step 9: checks of an adapter's answer. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 
 
 def longest_by_key(signed_by: Sequence[signing_pb2.SignedBy]) -> list[int]:
-    """How long a signature may be by each of these keys; 0 for one that does not say which key it
-    was, where, and of what algorithm.
+    """The longest signature that each of these keys can make, bytes; 0 for an entry that does not
+    state its key, custody and algorithm.
     """
     unspecified = algorithms_pb2.CUSTODY_CLASS_UNSPECIFIED
     return [
@@ -22,8 +22,8 @@ def longest_by_key(signed_by: Sequence[signing_pb2.SignedBy]) -> list[int]:
 
 
 def is_signed(item: signing_pb2.SignedItem, longest: Sequence[int]) -> bool:
-    """Whether it has signatures, each of a key that is named and of a length that it may have, and
-    no failure beside them.
+    """Whether the item has signatures, each by a listed key and of a possible length, and no
+    failure beside them.
     """
     signatures = item.signatures
     if not signatures or item.HasField("failure"):

@@ -1,5 +1,6 @@
-"""Step 8, from the side of a call: its pieces are queued, and their answers awaited until its
-deadline. Steps 7, 9 and 10 are done for each batch meanwhile, see `outcomes`.
+"""Step 8, for a call: queues it in pieces and waits for their answers until its deadline.
+
+Steps 7, 9 and 10 are done for each batch meanwhile, see `outcomes`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from capsign_agent.upstream.coalesce import Coalescer
 
 
 class _Piece(NamedTuple):
-    """Items of a group that went upstream together."""
+    """Items of a group that were queued as one `Call`."""
 
     work: GroupWork
     positions: Sequence[int]
@@ -28,7 +29,7 @@ class _Piece(NamedTuple):
 
 
 class Exchange:
-    """For all sockets. For one event loop."""
+    """Sends the calls of all sockets. For one event loop."""
 
     def __init__(self, coalescer: Coalescer, outcomes: OutcomeRecorder, inputs: Inputs) -> None:
         self._coalescer = coalescer
@@ -36,8 +37,8 @@ class Exchange:
         self._inputs = inputs
 
     async def run(self, works: Sequence[GroupWork], deadline: float, traceparent: str) -> None:
-        """Send what passed of these groups and put the results into them. When the caller gives up
-        (the task is cancelled), what was not sent is not sent.
+        """Send the items of these groups that have passed so far, and put the results into the
+        groups. If the caller gives up (the task is cancelled), what was not sent is withdrawn.
         """
         await self._send(works, deadline, traceparent)
         rotated = [work for work in works if work.waiting_for_new_key()]
@@ -68,8 +69,8 @@ class Exchange:
     async def _send_anew(
         self, works: Sequence[GroupWork], deadline: float, traceparent: str
     ) -> None:
-        """Fetch the new key and send what was refused once more. KEY_SUPERSEDED means that nothing
-        happened: that is safe.
+        """Fetch the new key, and send once more what was refused with KEY_SUPERSEDED. That refusal
+        means that nothing was signed.
         """
         ready = []
         # nothing is queued before all keys are there: who is cancelled meanwhile has nothing to
@@ -83,7 +84,7 @@ class Exchange:
         await self._send(ready, deadline, traceparent)
 
     def _submitted(self, work: GroupWork, traceparent: str) -> Iterator[_Piece]:
-        """Queue what passed of a group, in pieces that fit into a batch."""
+        """Queue the items of a group that have passed, in pieces that fit into a batch."""
         scope = work.scope
         if scope is None or not work.intents:
             return
@@ -106,7 +107,7 @@ class Exchange:
                 yield _Piece(work, positions, call)
 
     def _expire(self, pieces: Sequence[_Piece]) -> None:
-        """The deadline: what was sent is unknown, what still waits is taken back."""
+        """The deadline has passed: what was sent becomes unknown, what still waits is withdrawn."""
         for _, _, call in pieces:
             if call.answer.done():
                 continue
@@ -119,8 +120,8 @@ class Exchange:
                 call.fail(FailureError(reason, detail, retry_after_ms=500))
 
     def _abandon(self, pieces: Sequence[_Piece]) -> None:
-        """The caller has gone: nothing more is sent for it. The outcome of what is under way is
-        recorded when its stream is done with it.
+        """The caller has given up: withdraw what was not sent. The outcome of what was sent is
+        recorded when its stream has it.
         """
         for _, _, call in pieces:
             call.answer.cancel()
@@ -129,7 +130,7 @@ class Exchange:
 
 
 def _cuts(inputs: Sequence[bytes], most: int) -> Iterator[tuple[int, int]]:
-    """Cut inputs so that each piece fits into one batch by bytes, and has so many of them at
+    """Start and end of each piece, so that it fits into a batch by bytes and has `most` inputs at
     most.
     """
     start = size = 0

@@ -1,4 +1,6 @@
-"""One group of a call on its way: what has passed so far, the results, and at the end the reply."""
+"""One group of a call on its way through the steps: the items that go on, the results, and the
+reply.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from capsign_agent.upstream.call import Answer
 
 
 class GroupWork:
-    """Items stand at the same place in `group.items` and in `results`; `positions` are the places
-    of those that go on, `intents` and `inputs` what is sent for each of them.
+    """`results` has the order of `group.items`. `positions` are the indices of the items that go
+    on; `intents` and `inputs` are what is sent for each of those.
     """
 
     __slots__ = (
@@ -43,27 +45,29 @@ class GroupWork:
         self.row: AlgorithmRow | None = None
         self.scope: HandleScope | None = None
         self.kid = ""
-        """ML-DSA: the key that the inputs are made for."""
+        """ML-DSA only: the id of the key for which the inputs were made."""
         self.positions: Sequence[int] = ()
         self.intents: list[bytes] = []
         self.inputs: list[bytes] = []
         self.refusal: FailureError | None = None
-        """Why policy refused the group in the pod, and `refused` the items that it refused."""
+        """Why policy refused the group in the pod; `refused` are the indices of the items that it
+        refused.
+        """
         self.refused: Sequence[int] = ()
         self.signed_by: list[types_pb2.SignedBy] = []
-        """What the signatures were made under, each once: their `key` is its place."""
+        """The keys that signed, each once. `key` of a signature is an index into this list."""
         self.whole: types_pb2.SignedGroup | None = None
-        """The finished reply, where one answer held all of it."""
+        """The adapter's message as the reply, if one answer held the whole group."""
 
     def refuse(self, positions: Iterable[int], error: FailureError) -> None:
-        """These items fail with this error."""
+        """Give these items this failure as their result."""
         item = types_pb2.SignedItem(failure=error.to_item())
         for position in positions:
             self.results[position] = item
 
     def fail(self, error: FailureError) -> None:
-        """The group fails as a whole, in the pod: every item that has no result yet. What policy
-        refused is noted in `refused`; what only has to wait is no refusal.
+        """Give every item that has no result this failure. If policy refused them, they are noted
+        in `refused`.
         """
         open_positions = [at for at, item in enumerate(self.results) if item is None]
         self.refuse(open_positions, error)
@@ -72,7 +76,7 @@ class GroupWork:
             self.refusal, self.refused = error, open_positions
 
     def waiting_for_new_key(self) -> list[int]:
-        """ML-DSA: the items that were refused because the key was rotated meanwhile."""
+        """ML-DSA: the items that were refused because the key was rotated while they were sent."""
         if not self.kid or self.whole is not None:
             return []
         return [
@@ -82,8 +86,8 @@ class GroupWork:
         ]
 
     def fill(self, positions: Sequence[int], answer: Answer) -> None:
-        """Put the items of one answer into their places. Pieces of one group may come
-        from two key versions: the reply names both.
+        """Put the items of one answer into their places. If the pieces of a group were signed by
+        two key versions, the reply names both.
         """
         if answer.all_signed and answer.group is not None and len(positions) == len(self.results):
             self.whole = answer.group
@@ -94,13 +98,13 @@ class GroupWork:
             self.results[position] = _renumbered(item, places) if moved else item
 
     def _place_of(self, signed_by: types_pb2.SignedBy) -> int:
-        """Where the reply names this, from now on."""
+        """The index of this key in the reply's `signed_by`; it is added if it is new."""
         if signed_by not in self.signed_by:
             self.signed_by.append(signed_by)
         return self.signed_by.index(signed_by)
 
     def reply(self) -> types_pb2.SignedGroup:
-        """The reply to the group. Every item has its result by now."""
+        """The reply to the group. Every item must have its result."""
         if self.whole is not None:
             return self.whole  # 11
         items = [item for item in self.results if item is not None]
@@ -110,7 +114,7 @@ class GroupWork:
 
 
 def _renumbered(item: types_pb2.SignedItem, places: Sequence[int]) -> types_pb2.SignedItem:
-    """The item in a reply that names its keys at these places."""
+    """A copy of the item with its key indices replaced by those of the reply."""
     moved = types_pb2.SignedItem()
     moved.CopyFrom(item)
     for signature in moved.signatures:

@@ -1,4 +1,4 @@
-"""What goes upstream in place of a message: the message itself, its digest, or the external mu of
+"""The input that goes upstream for a message: the message itself, its digest, or the external mu of
 ML-DSA.
 """
 
@@ -16,7 +16,7 @@ DIGEST_LEN = {
     algorithms_pb2.UPSTREAM_SHA384: 48,
     algorithms_pb2.UPSTREAM_MU: 64,
 }
-"""Bytes of what goes upstream, where that is not the message."""
+"""Length of the input in bytes, where it is not the message."""
 
 # SubjectPublicKeyInfo of ML-DSA-65 up to the 1952 bytes of the key, RFC 9881 section 4: OID
 # 2.16.840.1.101.3.4.3.18.
@@ -54,7 +54,7 @@ def mu_hasher(spki: bytes) -> Callable[[bytes], bytes]:
 
 
 def hasher(row: AlgorithmRow) -> Callable[[bytes], bytes] | None:
-    """How a message becomes the upstream input; None for ML-DSA, which needs the public key first
+    """The function from message to input; None for ML-DSA, which needs the public key
     (`mu_hasher`).
     """
     if row.upstream == algorithms_pb2.UPSTREAM_MESSAGE:
@@ -65,7 +65,9 @@ def hasher(row: AlgorithmRow) -> Callable[[bytes], bytes] | None:
 
 
 def check_digest(row: AlgorithmRow, digest: bytes) -> None:
-    """Raise INPUT_MALFORMED unless the caller's digest is what this algorithm sends upstream."""
+    """Raises INPUT_MALFORMED unless the caller's digest has the length that this algorithm sends
+    upstream.
+    """
     needed = DIGEST_LEN.get(row.upstream)
     if needed is None:
         raise FailureError(

@@ -1,4 +1,4 @@
-"""Step 6: what goes upstream for each item, its message or what is made of it in the pod."""
+"""Step 6: makes the input of each item that goes upstream."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from capsign_agent.sign.group_work import GroupWork
 from capsign_agent.sign.public_keys import Known, PublicKeys
 
 SLICE = 64
-"""Items that are worked on in one go while several sockets sign."""
+"""Items that are hashed in one go, before other sockets' calls get their turn."""
 
 
 class Inputs:
     """For all sockets. For one event loop."""
 
     def __init__(self, keys: PublicKeys, crowded: Callable[[], bool]) -> None:
-        """`crowded` says whether several sockets sign now."""
+        """`crowded` says whether more than one socket signs now."""
         self._keys = keys
         self._crowded = crowded
 
     async def prepare(self, work: GroupWork, deadline: float) -> None:
-        """Make the inputs of the items that go on, and look at their intent ids; an item that is
-        malformed fails alone. Raises FailureError if the whole group fails.
+        """Make the inputs of the items that go on, and check their intent ids. A malformed item
+        fails alone. Raises FailureError if the whole group fails.
         """
         row, items = work.row, work.group.items
         assert row is not None
@@ -58,8 +58,8 @@ class Inputs:
         work.positions = passed
 
     async def prepare_anew(self, work: GroupWork, deadline: float) -> None:
-        """ML-DSA: a mu names one public key. Make those of the items that were refused because the
-        key was rotated under the key that signs now. Raises FailureError if it does not come.
+        """ML-DSA: make the inputs once more, for the key that signs now, of the items that were
+        refused because the key was rotated. Raises FailureError if that key does not come in time.
         """
         assert work.scope is not None
         stale = self._keys.cached(work.scope)
@@ -72,7 +72,7 @@ class Inputs:
         work.inputs = [mu(items[at].message) for at in again]
 
     async def _mu(self, work: GroupWork, deadline: float) -> Callable[[bytes], bytes]:
-        """The hasher of ML-DSA, which needs the public key."""
+        """The function from message to mu for the key that signs now."""
         assert work.scope is not None
         known = self._keys.cached(work.scope) or await self._fetched(work.scope, deadline)
         work.kid, mu = known.mu()
@@ -81,8 +81,8 @@ class Inputs:
     async def _fetched(
         self, scope: HandleScope, deadline: float, newer_than: float = -1.0
     ) -> Known:
-        """The public keys of a scope, in time. Raises FailureError: nothing was sent to be signed
-        yet.
+        """The public keys of a scope, before the deadline. Raises FailureError; nothing was sent
+        then.
         """
         try:
             async with asyncio.timeout_at(deadline):
@@ -101,9 +101,7 @@ def _odd_input(
     kind: str | None,
     to_input: Callable[[bytes], bytes],
 ) -> bytes:
-    """The input of an item that is no plain message with a good intent id. Raises
-    INPUT_MALFORMED.
-    """
+    """The input of an item that is a digest, or is malformed. Raises INPUT_MALFORMED."""
     intents.millis_of(item.intent_id)
     if kind is None:
         raise FailureError(

@@ -1,10 +1,10 @@
-"""Questions of several sockets: how many of one are under way, and who waits before the adapter is
-asked.
+"""Limits the lookups of each socket (public keys, verifications, intents to resolve), so that one
+socket does not slow down the others.
 
-Public keys, verifications and intents to resolve cost the loop that serves all sockets, and most of
-them the adapter, which has patience for the pod as a whole. A socket that is alone has eight of
-them under way. Beside others it has one, and if it has cost the adapter more than its part lately
-each of its questions waits a little before it goes there.
+A lookup takes time of the event loop that serves all sockets, and most cost the adapter, which
+limits the pod as a whole. While only one socket is in use, it may have eight lookups under way;
+otherwise each may have one. A socket that has cost the adapter more than an equal share lately also
+waits a little before each further question to it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 
 AT_ONCE, AT_ONCE_BESIDE_OTHERS = 8, 1
-"""Questions of one socket that are under way; more wait."""
+"""Lookups of one socket that are under way: while it is alone, and while others are in use. Further
+ones wait.
+"""
 
 LATER_S = 0.02
-"""How long a question to the adapter waits whose socket had more than an equal part lately."""
+"""Seconds that a question to the adapter waits if its socket had more than an equal share
+lately.
+"""
 
 LATELY_S = 1.0
-"""How long a socket counts after its last call."""
+"""Seconds after its last call during which a socket counts as in use."""
 
 HALF_LIFE_S = 5.0
-"""After this long what a socket has cost the adapter counts half."""
+"""Seconds after which past cost counts half."""
 
 KEYS_US, RESOLVE_US, TAG_US = 1_400, 600, 700
-"""What a question costs the adapter: its prices (`decide/cost.py` there)."""
+"""What each question costs the adapter, microseconds: its prices in `decide/cost.py`."""
 
 
 class LookupLimit:
@@ -41,24 +45,24 @@ class LookupLimit:
         self._clock = clock
         self._sleep = sleep
         self._seen: dict[str, float] = {}
-        """When each socket's last call came."""
+        """Time of each socket's last call, seconds."""
         self._under_way: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         self._cost: Counter[str] = Counter()
         self._halved = clock()
 
     def calls(self, socket: str) -> None:
-        """A call of this socket has come, whatever it asks for."""
+        """A call of any kind has come on this socket."""
         self._seen[socket] = self._clock()
 
     @property
     def crowded(self) -> bool:
-        """Whether more than one socket has had calls lately."""
+        """Whether more than one socket is in use."""
         lately = self._clock() - LATELY_S
         return len(self._seen) > 1 and sum(when > lately for when in self._seen.values()) > 1
 
     async def begin(self, socket: str) -> None:
-        """Wait until one more question of this socket may be under way; `end` must follow."""
+        """Wait until this socket may have one more lookup under way. `end` must follow."""
         if socket not in self._waiting and self._under_way[socket] < self._most:
             self._under_way[socket] += 1
             return
@@ -74,7 +78,7 @@ class LookupLimit:
             raise
 
     def end(self, socket: str) -> None:
-        """It is answered, or given up."""
+        """The lookup was answered or given up."""
         self._under_way[socket] -= 1
         while (line := self._waiting.get(socket)) and self._under_way[socket] < self._most:
             turn = line[0]
@@ -84,7 +88,9 @@ class LookupLimit:
                 self._under_way[socket] += 1
 
     async def ask_adapter(self, socket: str, cost_us: int) -> None:
-        """Before a question goes to the adapter. Who had more than its part lately waits."""
+        """To be awaited before a question goes to the adapter: counts its cost, and delays a socket
+        that had more than its share.
+        """
         now = self._clock()
         while now - self._halved >= HALF_LIFE_S:
             self._halved += HALF_LIFE_S

@@ -45,7 +45,7 @@ class Adapter(Protocol):
 
 
 class Lookups:
-    """For all sockets."""
+    """Answers them for all sockets. Each method raises FailureError."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Lookups:
     async def public_keys(
         self, socket: SocketHandles, request: agent_pb2.GetPublicKeysRequest, timeout_s: float
     ) -> agent_pb2.GetPublicKeysResponse:
-        """The keys of a context and how long they may be kept from now."""
+        """The public keys of a context, and for how long they may be cached."""
         scope = await self._scope(socket, request, timeout_s)
         known = await self._known(scope, timeout_s)
         left = max(1, int(known.expires - time.monotonic()))
@@ -77,7 +77,9 @@ class Lookups:
     async def verify(
         self, socket: SocketHandles, request: agent_pb2.VerifyRequest, timeout_s: float
     ) -> agent_pb2.VerifyResponse:
-        """The key under which it verifies. Raises SIGNATURE_INVALID if there is none."""
+        """The key under which the signature verifies. Raises SIGNATURE_INVALID if it verifies under
+        none.
+        """
         scope = await self._scope(socket, request, timeout_s)
         row = ALGORITHMS[request.algorithm]
         kind = request.WhichOneof("input")
@@ -116,7 +118,7 @@ class Lookups:
     async def resolve(
         self, socket: SocketHandles, request: agent_pb2.ResolveIntentRequest, timeout_s: float
     ) -> agent_pb2.ResolveIntentResponse:
-        """What became of an intent, written to the journal before it is told."""
+        """What became of an intent. It is written to the journal before it is returned."""
         held = await self._finder.wait_for(socket, request.handle_id, timeout_s)
         intents.millis_of(request.intent_id)
         self._journal.promise(1)
@@ -153,8 +155,8 @@ class Lookups:
 def _resolved(
     told: signing_pb2.ResolveIntentResponse, intent_id: bytes, grant: str, caller: str
 ) -> tuple[agent_pb2.ResolveIntentResponse, records.Piece]:
-    """The answer to the application and its record. Raises FailureError INTERNAL if the adapter's
-    says nothing.
+    """The answer to the application, and its record. Raises FailureError INTERNAL if the adapter's
+    answer is empty.
     """
     kind = told.WhichOneof("resolution")
     piece = records.Piece()

@@ -1,8 +1,8 @@
-"""Steps 7, 9 and 10 of the signing path (see `sign`): what happens around the exchange
-of one batch with an adapter.
+"""Steps 7, 9 and 10 of the signing path (see `sign`): what happens around the exchange of one batch
+with an adapter.
 
-The streams call this: `before_sending` before the first byte, then exactly one of `answered` and,
-for each call, `lost`.
+The streams call `before_sending` before the first byte, and after it either `answered` once or
+`lost` for each call.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HANDLE_REASONS = frozenset(
         failures_pb2.REASON_HANDLE_STOLEN,
     }
 )
-"""Refusals that say something about the handle and not about the call."""
+"""Refusals that concern the handle and not the call."""
 
 HandleRefused = Callable[[HeldHandle, failures_pb2.Reason.ValueType], None]
 
@@ -46,8 +46,8 @@ class OutcomeRecorder:
         self._handle_refused = handle_refused
 
     def before_sending(self, batch: Batch) -> None:
-        """Step 7. Raises FailureError JOURNAL_FULL; then nothing of the batch was sent by this
-        stream.
+        """Step 7: journal the intents. Raises FailureError JOURNAL_FULL; then the batch must not be
+        sent.
         """
         fresh = [call for call in batch.calls if not call.journalled]
         if not fresh:
@@ -66,7 +66,7 @@ class OutcomeRecorder:
             call.journalled = True
 
     def answered(self, batch: Batch, response: signing_pb2.SignResponse) -> None:
-        """Steps 9 and 10: check what came back, write it down, then let the callers have it."""
+        """Steps 9 and 10: check the answer, journal it, then give each call its results."""
         try:
             answers = (
                 _whole_failure(batch, response)
@@ -101,8 +101,8 @@ class OutcomeRecorder:
                 call.answer.set_result(answer)
 
     def lost(self, call: Call, reason: failures_pb2.Reason.ValueType) -> None:
-        """No answer will come, or not in time: the outcome is unknown, and that is written down
-        too.
+        """No answer will come, or it would come too late: journal the outcome as unknown, and fail
+        the call.
         """
         error = FailureError(reason)
         if not call.recorded:
@@ -116,8 +116,8 @@ class OutcomeRecorder:
         call.fail(error)
 
     def _check(self, call: Call, answer: Answer) -> None:
-        """Step 9. An item that breaks what the adapter promises becomes INTERNAL: unknown. Notes
-        whether all are signed.
+        """Step 9: replace every item that breaks the adapter's promises by INTERNAL, which means
+        unknown. Notes whether all items are signed.
         """
         longest = longest_by_key(answer.signed_by)
         asked = [each.algorithm == call.algorithm for each in answer.signed_by]
@@ -131,7 +131,9 @@ class OutcomeRecorder:
                 answer.replace(at, types_pb2.SignedItem(failure=instead.to_item()))
 
     def _instead(self, call: Call, item: types_pb2.SignedItem) -> FailureError | None:
-        """What callers hear in place of an item's own result; None if that can be handed on."""
+        """The failure that the caller hears in place of an item's own result; None if the result is
+        passed on.
+        """
         name = ALGORITHMS[call.algorithm].name
         if item.signatures:
             # No key or custody named, or not a signature of this algorithm.
@@ -164,7 +166,7 @@ class OutcomeRecorder:
                 return
 
     def append(self, piece: records.Piece, promised: int) -> bool:
-        """Write records; False if the journal cannot take them."""
+        """Write records; returns False if the journal cannot take them."""
         try:
             self._journal.append(piece, promised)
         except FailureError:
@@ -174,7 +176,7 @@ class OutcomeRecorder:
 
 
 def _whole_failure(batch: Batch, response: signing_pb2.SignResponse) -> list[tuple[Call, Answer]]:
-    """A batch that failed as a whole: every item failed with its reason."""
+    """The answers of a batch that failed as a whole: every item has its reason."""
     failure = FailureError.from_item(response.failure).to_item()
     item = types_pb2.SignedItem(failure=failure)
     return [(call, Answer((), [item] * len(call.intents))) for call in batch.calls]

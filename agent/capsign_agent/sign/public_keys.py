@@ -1,5 +1,5 @@
-"""Public keys by context, as the adapter tells them: kept until its hint says to ask again, fetched
-once however many ask.
+"""A cache of public keys by context. Keys are kept until the adapter's hint says to ask again;
+concurrent requests for the same context are one fetch.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign import hashing
 
 LONGEST_KEEP_S = 300.0
-"""Kept no longer than this, whatever the hint says."""
+"""Seconds after which keys are fetched anew, whatever the hint says."""
 
 MOST_FETCHES = 256
-"""Questions under way at once. Each goes on when who asked has left, and an application chooses
-contexts as it likes.
+"""Fetches under way at once. A fetch goes on when its caller has gone, and applications choose
+contexts freely, so there must be a bound.
 """
 
 
@@ -36,8 +36,8 @@ class Known:
         self._mu: Callable[[bytes], bytes] | None = None
 
     def mu(self) -> tuple[str, Callable[[bytes], bytes]]:
-        """The kid that signs now, and the hasher of its mu. Raises FailureError KEY_NOT_ACTIVE or
-        INTERNAL.
+        """The id of the key that signs now, and its mu function. Raises FailureError KEY_NOT_ACTIVE
+        or INTERNAL.
         """
         if not self.response.keys:
             raise FailureError(
@@ -58,7 +58,7 @@ Fetch = Callable[[signing_pb2.GetPublicKeysRequest], Awaitable[signing_pb2.GetPu
 
 
 class PublicKeys:
-    """A bounded cache. For one event loop."""
+    """The cache, bounded by `most` contexts. For one event loop."""
 
     def __init__(self, fetch: Fetch, most: int, clock: Callable[[], float]) -> None:
         self._fetch = fetch
@@ -68,7 +68,7 @@ class PublicKeys:
         self._fetching: dict[tuple[str, int, bytes], asyncio.Task[Known]] = {}
 
     def cached(self, scope: HandleScope) -> Known | None:
-        """What is known and still fresh."""
+        """The keys, if they are cached and fresh."""
         known = self._known.get(scope.key)
         if known is None or known.expires <= self._clock():
             return None
@@ -77,7 +77,7 @@ class PublicKeys:
 
     async def get(self, scope: HandleScope, *, newer_than: float = -1.0) -> Known:
         """The keys; fetched if they are unknown, stale, or were fetched at or before `newer_than`.
-        Raises FailureError, OVERLOADED if too many are being fetched.
+        Raises FailureError; OVERLOADED if too many fetches are under way.
         """
         known = self.cached(scope)
         if known is not None and known.fetched > newer_than:
@@ -92,8 +92,8 @@ class PublicKeys:
         return await asyncio.shield(task)
 
     def clear(self) -> None:
-        """Forget everything: the policy changed. What was asked for before is for those who wait
-        for it, and is not kept.
+        """Forget everything, because the policy changed. Fetches under way still answer their
+        callers, but are not cached.
         """
         self._known.clear()
         self._fetching.clear()

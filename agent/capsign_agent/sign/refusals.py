@@ -1,5 +1,5 @@
-"""What policy refuses in the pod: it is written down before it is told, and told later to a socket
-that is refused without end.
+"""Records what policy refuses in the pod, before the caller hears it, and slows down a socket that
+is refused without end.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from capsign_agent.sign.group_work import GroupWork
 from capsign_agent.timing import Timing
 
 REFUSALS_PER_SECOND, REFUSALS_AT_ONCE = 100, 1024
-"""Items of one socket that may be refused in a second, and at once; of what is above that it hears
-later.
-"""
+"""Rate and burst of refused items of one socket; above that its refusals are delayed."""
 
 
 class Refusals:
@@ -34,8 +32,8 @@ class Refusals:
         self._rates: dict[str, RateLimit] = {}
 
     async def record(self, socket: str, refused: Sequence[GroupWork], deadline: float) -> None:
-        """Write down what was refused to a socket, then wait if that is too much. Where the
-        journal has no room the caller hears that instead.
+        """Journal what was refused to a socket, and wait if that is above its rate. If the journal
+        has no room the items fail with JOURNAL_FULL instead.
         """
         piece = records.Piece()
         for work in refused:

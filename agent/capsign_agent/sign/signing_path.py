@@ -1,4 +1,4 @@
-"""The signing path: takes the groups of one call through the steps listed in `capsign_agent.sign`."""
+"""The signing path: takes the groups of one call through the steps that `sign` lists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from capsign_agent.sign.refusals import Refusals
 
 
 class SigningPath:
-    """Signs for all sockets. For one event loop."""
+    """For all sockets. For one event loop."""
 
     def __init__(
         self,
@@ -47,12 +47,12 @@ class SigningPath:
         timeout_s: float,
         traceparent: str = "",
     ) -> list[types_pb2.SignedGroup]:
-        """A result for every item of every group, in order. Never raises a FailureError: each item
-        carries its own.
+        """Sign the items of these groups; returns a result for every item of every group, in order.
+        Never raises a FailureError: each item carries its own.
 
-        The groups have passed `bounds.check` and hold at most MAX_BATCH_ITEMS items in all. When
-        the caller gives up (the task is cancelled), what was not sent is not sent; what was sent is
-        still recorded when its answer comes.
+        The groups have passed `bounds.check` and hold at most MAX_BATCH_ITEMS items in all. If the
+        caller gives up (the task is cancelled), what was not sent is withdrawn; the outcome of what
+        was sent is recorded when its answer comes.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -71,7 +71,7 @@ class SigningPath:
         return replies
 
     async def _in_the_pod(self, socket: SocketHandles, work: GroupWork, deadline: float) -> None:
-        """Steps 3 to 6. Raises FailureError if the whole group fails."""
+        """Steps 3 to 6, which need no adapter. Raises FailureError if the whole group fails."""
         handle_id = work.group.handle_id
         try:
             held = self._finder.find(socket, handle_id)  # 3

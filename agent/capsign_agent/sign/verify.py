@@ -1,4 +1,4 @@
-"""Checks a signature with the public key alone. Importing this loads `cryptography`."""
+"""Verifies a signature with the public key alone. Importing this loads `cryptography`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from capsign_agent.sign.hashing import mu_hasher
 
 
 class Signed(NamedTuple):
-    """What a signature is over: the message, or `digest` in its place where it is given."""
+    """What was signed: the message, or its `digest` if that is given."""
 
     message: bytes
     digest: bytes | None
@@ -23,13 +23,13 @@ class Signed(NamedTuple):
 
 
 Check = Callable[[Any, bytes, Signed], None]
-"""Public key, its SubjectPublicKeyInfo, what is to be checked. Raises InvalidSignature, also for a
-key of another kind.
+"""Takes the public key, its SubjectPublicKeyInfo, the signature and what was signed. Raises
+InvalidSignature, also for a key of another kind.
 """
 
 
 def verifies(algorithm: int, spki: bytes, signed: Signed) -> bool:
-    """Whether it verifies. A key of another kind verifies nothing."""
+    """Whether the signature verifies under this key. Under a key of another kind none does."""
     check = CHECKS.get(algorithm)
     if check is None:
         return False
@@ -93,4 +93,4 @@ CHECKS: Mapping[int, Check] = MappingProxyType(
         alg.ALGORITHM_ML_DSA_65: _ml_dsa_65,
     }
 )
-"""The table: how each algorithm with a public key is checked, by enum number."""
+"""How each algorithm with a public key is verified, by its number."""

@@ -1,1 +1,1 @@
-"""The way to the adapter: connections, streams, and batches on them."""
+"""To the adapter: connections, streams, and the batches on them."""

@@ -1,8 +1,7 @@
-"""The agent's unary calls and the Watch stream, at whichever replica of the current generation
-answers.
+"""The agent's unary calls to the adapter and its Watch stream, made at whichever replica answers.
 
-A generation that is replaced is closed under its calls. All of them may be repeated, so they are:
-over the one that took its place.
+When the certificate changes, the old connections are closed under calls that are under way. All of
+these calls may be repeated, so they are made again over the new connections.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ T = TypeVar("T")
 
 
 class AdapterCalls:
-    """Every method raises FailureError and nothing else. `current` gives the generation of
-    connections in use; `handle_ended` is called when an adapter says that a handle has.
+    """Every method raises FailureError and nothing else. `current` returns the connections in use;
+    `handle_ended` is called when an adapter says that a handle has expired.
     """
 
     def __init__(
@@ -123,8 +122,8 @@ class AdapterCalls:
                     raise
 
     async def watch(self) -> AsyncIterator[capability_pb2.WatchResponse]:
-        """What one replica tells, until it ends or breaks. A replica that drains is asked last from
-        then on.
+        """The messages of one replica's Watch stream, until it ends or breaks. A replica that
+        announces that it drains is asked last from then on.
         """
         upstream = self._current()
         target = upstream.first()

@@ -1,4 +1,4 @@
-"""Calls that travel in one message: the request made of them, and the response taken apart."""
+"""Calls that are sent in one message: builds the request, and splits the response."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from capsign_wire.trace_context import gathered
 from capsign_agent.upstream.call import Answer, Call
 
 BATCH_BYTES = ADAPTER_REQUEST_BYTES - 32 * 1024
-"""Most bytes in a batch, by `Call.cost` and what each group adds. What a single call adds beyond
-that (its handle, its context) stays under what every adapter takes.
+"""Most bytes of a batch, counted as `Call.cost` and `Call.group_cost`. The handle and context of a
+single call may exceed it and still fit into what every adapter takes.
 """
 
 MAX_GROUPS = 256
@@ -18,7 +18,7 @@ MAX_GROUPS = 256
 
 
 class Batch:
-    """Calls that travel in one message."""
+    """Calls that are sent in one message."""
 
     __slots__ = ("calls", "groups", "items")
 
@@ -30,8 +30,8 @@ class Batch:
             self.groups.setdefault(call.key, []).append(call)
 
     def request(self, batch_id: int) -> signing_pb2.SignRequest:
-        """The message. Tokens are read now, so that a handle renewed while a call waited is the one
-        that is sent.
+        """The request. Tokens are read now, so that a handle that was renewed while its call waited
+        is sent as it is now.
         """
         request = signing_pb2.SignRequest(batch_id=batch_id)
         handles: dict[str, int] = {}
@@ -62,7 +62,9 @@ class Batch:
         return request
 
     def answers(self, response: signing_pb2.SignResponse) -> list[tuple[Call, Answer]]:
-        """The response, call by call. Raises ValueError if its shape is not that of the batch."""
+        """The answer for each call. Raises ValueError if the response does not have the shape of
+        the batch.
+        """
         if len(response.groups) != len(self.groups):
             raise ValueError("wrong number of groups")
         answers = []

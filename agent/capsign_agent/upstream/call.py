@@ -1,4 +1,4 @@
-"""A call on its way upstream, and what comes back for it."""
+"""A call on its way to an adapter, and its answer."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ GROUP_OVERHEAD = 256
 
 
 class Call:
-    """Items that go upstream together, under one handle, algorithm and context. At most
+    """Items that are sent together, under one handle, algorithm and context; at most
     MAX_BATCH_ITEMS and BATCH_BYTES.
 
-    `answer` gets the items' results, or a FailureError that holds for all of them. It is set once;
-    the call stays in its batch when its caller has given up, so that what comes back is still
-    recorded.
+    `answer` gets the items' results, or a FailureError for all of them. It is set once. A call
+    whose caller has given up stays in its batch, so that its outcome is still recorded.
     """
 
     __slots__ = (
@@ -57,7 +56,9 @@ class Call:
         answer: asyncio.Future[Answer],
         traceparent: str = "",
     ) -> None:
-        """`expected_kid`: the key that the inputs were made for; empty if they fit every key."""
+        """`expected_kid`: the id of the key for which the inputs were made; empty if they fit every
+        key.
+        """
         held = scope.held
         self.held = held
         self.algorithm = scope.algorithm
@@ -76,31 +77,30 @@ class Call:
         self.journalled = False
         """Whether its intents are in the journal."""
         self.recorded = False
-        """Whether an outcome is in the journal for them."""
+        """Whether an outcome of them is in the journal."""
         self.sent = False
-        """Whether it may have reached an adapter. Once true it stays true: from then on silence
-        means "unknown".
+        """Whether it may have reached an adapter. It never becomes false again: without an answer
+        the outcome is then unknown.
         """
 
     @property
     def owed(self) -> bool:
-        """Whether the journal waits for its outcome. Who lets go of such a call must have it
-        recorded as lost.
+        """Whether its intents are in the journal and no outcome is. Such a call must be recorded as
+        lost before it is dropped.
         """
         return self.journalled and not self.recorded
 
     def fail(self, error: FailureError) -> None:
-        """Give all items this result, unless they have one."""
+        """Fail all items with this error, unless they have a result."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
 
 class Answer:
-    """What came back for one call: a result for each item, and what the signatures of the group
-    were made under.
+    """The answer to one call: a result for each item, and the keys that signed.
 
-    `group` is the adapter's message where it answers this call alone. `all_signed` is known once
-    the answer was checked.
+    `group` is the adapter's message if it answers this call alone. `all_signed` is set once the
+    answer was checked.
     """
 
     __slots__ = ("all_signed", "group", "items", "signed_by")
@@ -117,11 +117,11 @@ class Answer:
         self.all_signed = False
 
     def replace(self, at: int, item: types_pb2.SignedItem) -> None:
-        """Put another result in the place of one that cannot be handed on."""
+        """Replace the result of one item."""
         items = list(self.items)
         items[at] = item
         self.items, self.group = items, None
 
 
 Lost = Callable[[Call, failures_pb2.Reason.ValueType], None]
-"""Writes down that a call's outcome is unknown, and tells its caller; see `sign.outcomes`."""
+"""Records that the outcome of a call is unknown, and fails the call; see `sign.outcomes`."""

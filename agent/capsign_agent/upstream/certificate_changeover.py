@@ -1,4 +1,6 @@
-"""From one generation of connections to the next: each certificate makes a generation."""
+"""Moves the agent to a new certificate: new connections are made, and the old ones end without
+losing a call.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class CertificateChangeover:
         self._changes = Tasks(failed)
 
     async def follow(self, source: IdentitySource) -> None:
-        """Change with every certificate. The source retries by itself; this ends when cancelled."""
+        """Change over to each certificate that the source yields, until cancelled. The source
+        itself repeats what fails.
+        """
         change: asyncio.Task[None] | None = None
         async with contextlib.aclosing(source.changes()) as changes:
             async for credentials in changes:
@@ -66,21 +70,21 @@ class CertificateChangeover:
 
     @property
     def running(self) -> frozenset[asyncio.Task[None]]:
-        """The streams, and the changes that are under way."""
+        """The tasks of streams, and of changes that are under way."""
         return self._stream_tasks.running | self._changes.running
 
     async def retire(self) -> None:
-        """Take no more batches; those in flight have half a second to be answered."""
+        """Take no more batches, and wait for those in flight, half a second at most."""
         self._retire_streams()
         if self._stream_tasks.running:
             await asyncio.wait(self._stream_tasks.running, timeout=0.5)
 
     async def _change(self, fresh: ConnectionGeneration) -> None:
-        """New connections, handles bound to the new key, then the old streams end. No call is lost
-        on the way.
+        """Open new connections, fetch handles bound to the new key, then end the old streams. No
+        call is lost.
 
-        A handle that is sent over the connections of another key looks stolen. So the handles held
-        and the streams change in one turn of the loop, and until then everything goes on over the
+        A handle that is sent over a connection of another key is refused as stolen. So handles and
+        streams are replaced together, without an await between, and until then everything uses the
         old connections. May be cancelled at any point.
         """
         try:
@@ -97,12 +101,11 @@ class CertificateChangeover:
         self._start_streams()
 
     async def _first_handles(self, fresh: ConnectionGeneration) -> None:
-        """Handles over the new connections, asked for until an adapter gives them: the store may be
-        down just now.
+        """Fetch handles over the new connections, repeated until an adapter gives them: its store
+        may be down.
 
-        If the old certificate ends meanwhile, its connections do too, and with them all signing:
-        callers hear that they may try again. Evidence and the rest go over the new ones from then
-        on.
+        If the old certificate ends meanwhile, signing stops with its connections, and callers hear
+        that they may try again. All other calls then use the new connections.
         """
         calls = AdapterCalls(lambda: fresh, self._timeout_s)
         failures = 0
@@ -119,7 +122,7 @@ class CertificateChangeover:
             await asyncio.sleep(self._timing.retry_delay_s(failures))
 
     def _leave_for(self, fresh: ConnectionGeneration) -> None:
-        """The old streams take no more work, and end; unary calls go over the new connections."""
+        """Stop the old streams, and use the new connections for unary calls."""
         old = self._connections.current
         if old is fresh:
             return
@@ -131,7 +134,7 @@ class CertificateChangeover:
     async def _close(
         self, old: ConnectionGeneration, old_streams: frozenset[asyncio.Task[None]]
     ) -> None:
-        """What is in flight is answered, then the old connections are closed."""
+        """Close the old connections once what is in flight over them is answered."""
         if old_streams:
             await asyncio.wait(old_streams, timeout=self._timeout_s)
         await old.close()

@@ -1,9 +1,9 @@
 """Gathers calls into batches while every stream is busy.
 
-A call that finds an idle stream is sent at once. While all are busy, calls gather; the stream that
-becomes free first takes as many as fit. So one call alone waits for nothing, and a thousand pay for
-one commit. Calls under the same handle, algorithm, context and key merge into one group. The queue
-is bounded by items and bytes; the age of what is in it by each call's deadline.
+A call that finds an idle stream is sent at once. While all are busy, calls wait; the stream that
+becomes free first takes as many as fit. So a single call does not wait, and many share one commit
+in the adapter. Calls under the same handle, algorithm, context and key form one group. The queue is
+bounded by items and bytes, and each call waits until its deadline at most.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from capsign_agent.upstream.queue_bound import QueueBound
 from capsign_agent.upstream.stream_shares import StreamShares
 
 CROWDED_ITEMS = 32
-"""Most items in a batch, and in a call, while several sockets sign: whoever asks for one signature
-waits for no larger batch.
+"""Most items in a batch, and in a piece of a call, while several sockets sign, so that a single
+signature does not wait for a large batch.
 """
 
 QUANTUM = 32
-"""What a socket may send in one round while others wait: items, and KiB."""
+"""What a socket may send in one round while others wait: items plus KiB of input."""
 
 
 class Taker(Protocol):
@@ -36,10 +36,10 @@ class Taker(Protocol):
 
     @property
     def load(self) -> int:
-        """How many streams to the same replica have something to do."""
+        """How many streams to the same replica are busy."""
 
     def wake(self) -> None:
-        """There is something to take; called once after `park`."""
+        """Called once after `park`, when there is something to take."""
 
 
 class Coalescer:
@@ -48,7 +48,7 @@ class Coalescer:
     def __init__(
         self, max_items: int, max_bytes: int, refusing: Callable[[], FailureError | None]
     ) -> None:
-        """`refusing` gives the error with which new calls are refused while no adapter can be
+        """`refusing` returns the error with which new calls are refused while no adapter can be
         reached, or None.
         """
         self._waiting: FairQueue[Call] = FairQueue(QUANTUM, lambda call: call.held.socket, _dues)
@@ -66,11 +66,11 @@ class Coalescer:
 
     @property
     def bytes(self) -> int:
-        """What they take."""
+        """How many bytes wait."""
         return self._bound.bytes
 
     def age(self) -> float:
-        """How long the oldest call has waited, seconds. Read from the telemetry thread."""
+        """How long the oldest call has waited, seconds. Called from the telemetry thread."""
         try:
             return time.monotonic() - min(call.queued_at for call in self._waiting.firsts())
         except (IndexError, ValueError, RuntimeError):  # it is empty, or changed under our eyes
@@ -78,19 +78,19 @@ class Coalescer:
 
     @property
     def crowded(self) -> bool:
-        """Whether more than one socket has had calls lately, or has some that wait. Then nobody's
-        calls are in large pieces, nor are batches.
+        """Whether more than one socket has had calls in the last second, or has calls that wait.
+        Pieces of calls and batches are small then.
         """
         return len(self._waiting.owners) > 1 or self._shares.crowded(time.monotonic())
 
     @property
     def piece_items(self) -> int:
-        """Most items of a call now."""
+        """Most items in a piece of a call now."""
         return CROWDED_ITEMS if self.crowded else MAX_BATCH_ITEMS
 
     def submit(self, call: Call) -> None:
-        """Queue a call. Raises FailureError OVERLOADED, UPSTREAM_UNREACHABLE or that of `fail_all`;
-        then it is not queued.
+        """Queue a call. Raises FailureError OVERLOADED, UPSTREAM_UNREACHABLE, or the error that
+        `fail_all` was given; then it is not queued.
         """
         self._shares.called(call.held.socket, call.queued_at)
         if not self._bound.fits(call, crowded=self.crowded):
@@ -110,12 +110,14 @@ class Coalescer:
         return self._closed is not None
 
     def rest(self, calls: list[Call]) -> None:
-        """Keep calls whose answer was lost until `again` puts them back. Not once it is closed."""
+        """Set calls aside whose answer was lost, until `again` queues them. Must not be called
+        after `fail_all`.
+        """
         self._resting.update(calls)
 
     def again(self, calls: list[Call]) -> None:
-        """Put those of them that still rest back in front. They are inside the bound already: they
-        were counted before.
+        """Queue those that are still set aside, before all others. They may exceed the bound: they
+        were counted when they first came.
         """
         for call in reversed(calls):
             if call not in self._resting:
@@ -126,7 +128,7 @@ class Coalescer:
         self._wake_one()
 
     def withdraw(self, call: Call) -> bool:
-        """Its caller has given up: take it out if it still waits. False if it does not."""
+        """Remove a call whose caller has given up; returns False if it does not wait any more."""
         if call in self._resting:
             self._resting.remove(call)
             return True
@@ -136,8 +138,8 @@ class Coalescer:
         return False
 
     def _wake_one(self) -> None:
-        """An idle stream, of the replica with the least to do; of several the one that was busy
-        last, whose caches are warm.
+        """Wake an idle stream to the least busy replica; of several, the one that was busy last,
+        because its caches are warm.
         """
         if self._parked:
             taker = min(reversed(self._parked), key=lambda one: one.load)
@@ -145,26 +147,26 @@ class Coalescer:
             taker.wake()
 
     def park(self, taker: Taker) -> None:
-        """This stream is idle."""
+        """This stream is idle; it is woken when a call comes."""
         self._parked.append(taker)
 
     @property
     def idle_streams(self) -> int:
-        """How many streams wait for something to take."""
+        """How many streams are idle."""
         return len(self._parked)
 
     def unpark(self, taker: Taker) -> None:
-        """This stream is idle no more, or gone."""
+        """This stream is not idle any more, or has ended."""
         if taker in self._parked:
             self._parked.remove(taker)
 
     def take(self, lost: Lost, taker: Taker | None = None) -> Batch | None:
-        """The next batch, oldest calls first; None if nothing waits. What is left out because
-        nobody waits for it is recorded as lost.
+        """The next batch, oldest calls first; None if nothing waits. A call whose caller has given
+        up is left out, and recorded as lost if the journal needs that.
 
-        While several sockets sign, a batch is of one socket, whose turn it is, and no socket has
-        all streams: who asks for one signature waits neither for the many of another nor for a
-        stream.
+        While several sockets sign, a batch holds calls of one socket, chosen in turn, and no socket
+        has all streams. So a single signature waits neither for many of another socket nor for a
+        free stream.
         """
         if taker is not None:
             self._shares.has(taker, "")
@@ -176,14 +178,14 @@ class Coalescer:
         return Batch(calls)
 
     def gone(self, taker: Taker) -> None:
-        """This stream has ended: another may take what it was to take."""
+        """This stream has ended; another one is woken in its place."""
         self._shares.gone(taker)
         if self._waiting:
             self._wake_one()
 
     def fail_all(self, error: FailureError, lost: Lost) -> None:
-        """Close: refuse everything that waits or comes later. What may have been signed is not
-        refused but unknown.
+        """Close the queue: fail everything that waits, and refuse what comes later, with this
+        error. What may have been signed is recorded as unknown.
         """
         self._closed = error
         left = [*self._waiting, *self._resting]
@@ -197,7 +199,7 @@ class Coalescer:
                 call.fail(error)
 
     def _crowded_calls(self, lost: Lost) -> list[Call]:
-        """A small batch of the socket whose turn it is."""
+        """A small batch of one socket, in turn."""
         return self._next_calls(lost, CROWDED_ITEMS, self._shares.with_enough_streams(), alone=True)
 
     def _next_calls(
@@ -208,7 +210,7 @@ class Coalescer:
         *,
         alone: bool = False,
     ) -> list[Call]:
-        """Calls that fit into one batch; `alone`: of one socket only."""
+        """Calls that fit into one batch. `alone`: only calls of one socket."""
         calls: list[Call] = []
         items = size = 0
         groups: set[object] = set()
@@ -233,5 +235,5 @@ class Coalescer:
 
 
 def _dues(call: Call) -> int:
-    """What a call costs in its socket's turn: items, and KiB of input."""
+    """The cost of a call in its socket's turn: items plus KiB of input."""
     return len(call.intents) + call.cost // 1024

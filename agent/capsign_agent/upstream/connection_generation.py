@@ -1,10 +1,8 @@
-"""Connections to the adapter's replicas: the channels of one generation, and unary calls with
-failover.
+"""The connections under one certificate, and unary calls with failover between replicas.
 
-A generation belongs to one set of credentials. When they change a new generation is made, handles
-are fetched over it (they are bound to the certificate's key), and only then do the streams of the
-old one stop taking work. Before the first credentials there is a generation without a replica:
-every call is refused.
+When the certificate changes, a new generation of connections is made, handles are fetched over it
+(they are bound to the certificate's key), and then the streams of the old generation end. Before
+the first certificate there is a generation without replicas, which refuses every call.
 """
 
 from __future__ import annotations
@@ -35,8 +33,8 @@ _SMALL = identity_pb2.GetTrustBundleRequest()
 
 
 def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
-    """How every channel to an adapter behaves. gRPC's own retries are off: who retries is decided
-    in `streams`.
+    """gRPC's settings of every channel to an adapter. Its own retries are off, because `streams`
+    decides what is sent again.
     """
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
@@ -62,7 +60,9 @@ def channel_options(config: UpstreamConfig) -> list[tuple[str, Any]]:
 
 
 class Replica:
-    """One replica: a connection for each stream. Unary calls take the first that is connected."""
+    """One replica, with a connection for each signing stream. Unary calls use the first connection
+    that is open.
+    """
 
     def __init__(
         self, address: str, config: UpstreamConfig, held: Credentials, metrics: Metrics
@@ -74,17 +74,17 @@ class Replica:
             for _ in range(config.streams)
         ]
         self.busy = 0
-        """How many of its signing streams have something to do."""
+        """How many of its signing streams are busy."""
         self.draining = False
-        """It told us that it stops; it is asked last."""
+        """Whether it announced that it stops; it is asked last then."""
         self.liveness = Liveness(
             lambda seconds: self.ask.identity.GetTrustBundle(_SMALL, timeout=seconds)
         )
 
     @property
     def ask(self) -> Stubs:
-        """Where unary calls go. Each connection waits by itself before it tries again: after an
-        outage the second may be there seconds before the first.
+        """The stubs for unary calls. After an outage each connection waits for itself before it
+        tries again, so the second may be open seconds before the first.
         """
         ready = (connection for connection in self.connections if connection.ready)
         return next(ready, self.connections[0]).ask
@@ -95,7 +95,7 @@ class Replica:
 
 
 class ConnectionGeneration:
-    """The replicas under one set of credentials; without any there are no replicas."""
+    """The replicas under one certificate; without a certificate there are none."""
 
     def __init__(
         self,
@@ -105,13 +105,13 @@ class ConnectionGeneration:
         why_no_identity: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`why_no_identity` says why there are no credentials yet, where that is known."""
+        """`why_no_identity` says why there is no certificate yet, if that is known."""
         self.config = config
         self._why_no_identity = why_no_identity
         self._clock = clock
         self._begins, self._ends = (held.begins, held.ends) if held is not None else (0.0, 0.0)
         self._said = ""
-        """What gRPC said when a replica could not be reached the last time."""
+        """gRPC's message when a replica could not be reached the last time."""
         self._told_expired = False
         self.targets = (
             [Replica(address, config, held, metrics) for address in config.targets]
@@ -121,16 +121,16 @@ class ConnectionGeneration:
 
     @property
     def silent(self) -> bool:
-        """There are replicas, and none is heard from."""
+        """Whether there are replicas and none of them answers."""
         return bool(self.targets) and all(target.liveness.silent for target in self.targets)
 
     def remaining_s(self, now: float) -> float:
-        """How long its certificate is good for; 0: it has ended, or there is none."""
+        """Seconds until the certificate ends; 0 if it has ended or there is none."""
         return max(0.0, self._ends - now)
 
     def fault(self, now: float) -> str:
-        """A word for health: why no adapter accepts its certificate now; empty where there is none
-        or it is good.
+        """The word for health if the certificate is not valid now; empty if it is, or if there is
+        none.
         """
         if not self._ends:
             return ""
@@ -139,10 +139,11 @@ class ConnectionGeneration:
         return "" if self.remaining_s(now) else "certificate_ended"
 
     async def unary(self, call: Callable[[Replica, float], Awaitable[T]], timeout_s: float) -> T:
-        """Make a call at the first replica that answers. Raises FailureError: the adapter's own,
-        UPSTREAM_UNREACHABLE, or OVERLOADED if all places of the last one asked are taken.
+        """Make a call at the first replica that answers; `call` is given the replica and its share
+        of the time. Only for calls that may be repeated.
 
-        Only calls that may be repeated go this way: all unary calls to the adapter are.
+        Raises FailureError: the adapter's own, UPSTREAM_UNREACHABLE, or OVERLOADED if the last
+        replica asked had no room for the call.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
@@ -190,7 +191,9 @@ class ConnectionGeneration:
         raise self.unreachable()
 
     def unreachable(self) -> FailureError:
-        """UPSTREAM_UNREACHABLE, with the cause where it is ours."""
+        """The failure UPSTREAM_UNREACHABLE, with the cause if it is a certificate, a clock or a
+        name.
+        """
         if not self._ends:
             why = self._why_no_identity()
             detail = f"The agent has no identity yet: {why}" if why else _NO_IDENTITY
@@ -228,7 +231,9 @@ class ConnectionGeneration:
         return f"this node's clock says {_moment(self._clock())}"
 
     def redial(self) -> list[ReplicaConnection]:
-        """Try every replica now, over the first of its connections. Gives these connections."""
+        """Start an attempt to connect to every replica now, over its first connection. Returns
+        these connections.
+        """
         connections = [target.connections[0] for target in self.targets]
         for connection in connections:
             connection.redial()
@@ -244,12 +249,12 @@ class ConnectionGeneration:
         return min(self.targets, key=lambda one: one.draining)
 
     def ask_another_first(self) -> None:
-        """Whoever is asked first wants no more for now."""
+        """Move the replica that is asked first to the end: it takes no more for now."""
         if self.targets:
             self.last_to_ask(self.first())
 
     def last_to_ask(self, target: Replica) -> None:
-        """This one failed."""
+        """Move this replica to the end: a call to it failed."""
         self.targets.remove(target)
         self.targets.append(target)
 
@@ -259,8 +264,8 @@ def _moment(at: float) -> str:
 
 
 def asked_to_stop() -> bool:
-    """Whether a CancelledError is meant for this task. gRPC raises the same when a channel is
-    closed under a call.
+    """Whether a CancelledError means that this task was cancelled. gRPC raises the same error when
+    a channel is closed under a call.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""The connections that are in use, and what is said while none of them stands."""
+"""The connections in use, and how calls are refused while none is open."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Connections:
         metrics: Metrics,
         why_no_identity: Callable[[], str],
     ) -> None:
-        """`spawn` runs a task of the agent's; `why_no_identity` says why there is none yet."""
+        """`spawn` runs a task of the agent; `why_no_identity` says why there is no
+        certificate yet.
+        """
         self.metrics = metrics
         self.current = ConnectionGeneration(config, None, metrics, why_no_identity)
         self.reach = reach
@@ -40,15 +42,15 @@ class Connections:
         return self.reach.down_since is not None
 
     async def seek(self, timeout_s: float) -> None:
-        """One more attempt to reach an adapter, before this call is refused for want of one: it may
-        be there again, while gRPC waits before its next attempt. Takes half of the time at most.
+        """Try once more to connect, before a call is refused because no adapter is connected: it
+        may be back while gRPC still waits for its next attempt. Takes half of `timeout_s` at most.
         """
         if self.current.targets:
             await self._redial.attempt(timeout_s / 2)
 
     def refusing(self) -> FailureError | None:
-        """Why new calls are refused now, or None. While nothing has been connected for a while,
-        waiting is of no use to a caller.
+        """The failure with which new calls are refused, once no adapter has been connected for
+        `upstream.unreachable_after_ms`; else None.
         """
         since = self.reach.down_since
         if since is None:

@@ -1,9 +1,9 @@
-"""A queue in which each owner has its turn: deficit round robin (Shreedhar, Varghese 1995). Pure.
+"""A fair queue: deficit round robin (Shreedhar, Varghese 1995). Pure.
 
-Each owner has a line of its own. When its turn comes it may take things up to what it has saved,
-and `quantum` is added to that in each round; what is dearer waits for a later round. So over time
-owners that want more than there is get equal shares by cost, whoever asks more often, or for more
-at once, and who asks for little waits for one round at most.
+Each owner has a queue of its own. In each round an owner gets `quantum` more credit, and may take
+items up to the credit it has; an item that costs more waits for a later round. So over time owners
+that want more than there is get equal shares by cost, however often and however much they ask, and
+an owner that asks for little waits for one round at most.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """For one event loop."""
+    """One queue for each owner, and the order of the round. For one event loop."""
 
     def __init__(
         self, quantum: int, owner: Callable[[T], Hashable], cost: Callable[[T], int]
@@ -26,9 +26,9 @@ class FairQueue(Generic[T]):
         self._cost = cost
         self._lines: dict[Hashable, deque[T]] = {}
         self._saved: dict[Hashable, int] = {}
-        """Only of owners that have a line: who is away saves nothing."""
+        """The credit of each owner that has items; it is lost when its queue is empty."""
         self._round: deque[Hashable] = deque()
-        """The owners that have a line, the one whose turn it is first."""
+        """The owners that have items, in the order of the round."""
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
@@ -42,23 +42,23 @@ class FairQueue(Generic[T]):
 
     @property
     def owners(self) -> list[Hashable]:
-        """Those that have a line."""
+        """The owners that have items."""
         return list(self._round)
 
     def firsts(self) -> list[T]:
-        """The begin of each line."""
+        """The first item of each owner."""
         return [line[0] for line in self._lines.values()]
 
     def append(self, one: T) -> None:
-        """To the end of its owner's line."""
+        """Add an item at the end of its owner's queue."""
         self._line(one).append(one)
 
     def append_first(self, one: T) -> None:
-        """To the begin of its owner's line."""
+        """Add an item at the front of its owner's queue."""
         self._line(one).appendleft(one)
 
     def remove(self, one: T) -> bool:
-        """Take it out, wherever it is. False if it is not there."""
+        """Remove an item, wherever it is; returns False if it is not there."""
         owner = self._owner(one)
         line = self._lines.get(owner)
         if line is None or one not in line:
@@ -69,7 +69,7 @@ class FairQueue(Generic[T]):
         return True
 
     def peek(self, skip: Collection[Hashable] = ()) -> T | None:
-        """What comes next, of owners that are not to be skipped; None if they want nothing."""
+        """The next item, leaving out these owners; None if no other owner has one."""
         among = sum(owner not in skip for owner in self._round)
         if not among:
             return None
@@ -83,7 +83,7 @@ class FairQueue(Generic[T]):
             self._round.rotate(-1)
 
     def pop(self) -> T:
-        """Take out what `peek` gave just now."""
+        """Remove the item that `peek` returned just now."""
         owner = self._round[0]
         one = self._lines[owner].popleft()
         self._saved[owner] = max(0, self._saved[owner] - self._cost(one))
@@ -92,7 +92,7 @@ class FairQueue(Generic[T]):
         return one
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         self._lines.clear()
         self._saved.clear()
         self._round.clear()

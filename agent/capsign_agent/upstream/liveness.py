@@ -1,9 +1,8 @@
-"""Whether a replica is heard from: one that the kernel does not run, or that hangs, keeps its
-connections and answers nothing.
+"""Whether a replica answers. One that hangs, or that the kernel does not run, keeps its connections
+open.
 
-A connection that stands proves little. Once an answer is late the replica counts as silent, and is
-asked something small, again and again, until it answers anything: a refusal is an answer too.
-Nothing is asked of one that answers.
+Once an answer is late the replica counts as silent. It is then asked for something small, again and
+again, until it answers anything, a refusal included. A replica that answers is not asked.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import grpc
 import grpc.aio
 
 ASK_S = 2.0
-"""How long one answer may take."""
+"""Seconds that an answer may take."""
 
 PAUSE_S = 1.0
 
@@ -24,29 +23,29 @@ _NOBODY = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
 }
-"""What gRPC says by itself where nobody has answered."""
+"""Status codes that gRPC itself sets if no server answered."""
 
 
 class Liveness:
-    """Of one replica; for one event loop."""
+    """Of one replica. For one event loop."""
 
     def __init__(self, ask: Callable[[float], Awaitable[object]]) -> None:
-        """`ask` makes a small call with this timeout, seconds."""
+        """`ask` makes a small call with the timeout it is given, seconds."""
         self._ask = ask
         self._asking: asyncio.Task[None] | None = None
 
     @property
     def silent(self) -> bool:
-        """An answer was late, and none has come since."""
+        """Whether an answer was late and none has come since."""
         return self._asking is not None
 
     def fell_silent(self) -> None:
-        """An answer is late."""
+        """An answer is late: start to ask."""
         if self._asking is None:
             self._asking = asyncio.get_running_loop().create_task(self._until_heard())
 
     def heard(self) -> None:
-        """It has answered something."""
+        """An answer has come."""
         if self._asking is not None:
             self._asking.cancel()
             self._asking = None

@@ -1,4 +1,4 @@
-"""How much may wait to go upstream, in all and of each socket. Pure."""
+"""The bound of the queue to the adapter, in all and for each socket. Pure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from capsign_agent.upstream.call import Call
 
 
 class QueueBound:
-    """Counts items and bytes. For one event loop."""
+    """Counts the items and bytes that wait. For one event loop."""
 
     def __init__(self, max_items: int, max_bytes: int) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._of: dict[str, tuple[int, int]] = {}
-        """Items and bytes, by socket."""
+        """Items and bytes of each socket."""
         self.items = 0
         self.bytes = 0
 
     def fits(self, call: Call, *, crowded: bool) -> bool:
-        """Whether this call may wait too. Nobody has more than half of the queue while others sign;
-        one call of a socket always fits while there is room at all.
+        """Whether this call may wait too. `crowded`: other sockets sign, and none may have more
+        than half of the queue; the first call of a socket fits as long as there is room at all.
         """
         if self.items + len(call.intents) > self._max_items:
             return False
@@ -29,15 +29,15 @@ class QueueBound:
         return not items or (items * parts <= self._max_items and size * parts <= self._max_bytes)
 
     def add(self, call: Call) -> None:
-        """It waits from now on."""
+        """Count a call that waits from now on."""
         self._count(call, 1)
 
     def remove(self, call: Call) -> None:
-        """It waits no more."""
+        """A call does not wait any more."""
         self._count(call, -1)
 
     def clear(self) -> None:
-        """Nothing waits."""
+        """Nothing waits any more."""
         self.items = self.bytes = 0
         self._of.clear()
 

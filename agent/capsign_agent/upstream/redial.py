@@ -1,8 +1,8 @@
-"""One more attempt to reach an adapter, made because somebody calls now.
+"""One more attempt to connect, made because a call has come while no adapter is connected.
 
-Without it the first call after an adapter's return is refused as long as gRPC waits before it
-tries again. There is one attempt at a time for all who call, and a pause before the next that grows
-to half a second: a fleet that goes on calling must not become a flood for an adapter that starts.
+Without it the first calls after an adapter's return are refused, for as long as gRPC waits before
+its next attempt. All calls share one attempt, and the pause between attempts grows to half a
+second: an adapter that starts must not be flooded by a fleet that calls.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from capsign_agent.upstream.connection_generation import ConnectionGeneration
 from capsign_agent.upstream.streams import Reachability
 
 MOST_S = 1.0
-"""How long one attempt may take: a handshake across continents, under load."""
+"""Seconds that one attempt may take: enough for a handshake across continents, under load."""
 
 FIRST_PAUSE_S = 0.1
 MOST_PAUSE_S = 0.5
@@ -31,7 +31,7 @@ class Redial:
     def __init__(
         self, upstream: Callable[[], ConnectionGeneration], reach: Reachability, spawn: Spawn
     ) -> None:
-        """`upstream` gives the connections in use, `spawn` runs a task of the agent's."""
+        """`upstream` returns the connections in use; `spawn` runs a task of the agent."""
         self._upstream = upstream
         self._reach = reach
         self._spawn = spawn
@@ -40,7 +40,9 @@ class Redial:
         self._not_before = 0.0
 
     async def attempt(self, seconds: float) -> None:
-        """Join the attempt that is under way, or make one; until it has an end, or so long."""
+        """Join the attempt that is under way, or start one; wait until it has ended, for so many
+        seconds at most.
+        """
         if self._attempt is None or self._attempt.done():
             self._attempt = self._spawn(self._try())
         await asyncio.wait({self._attempt}, timeout=seconds)
@@ -56,7 +58,7 @@ class Redial:
         self._not_before = loop.time() + pause * random.uniform(0.5, 1.0)
 
     async def _dial(self) -> None:
-        """Until a stream is open, or every replica has refused."""
+        """Wait until a stream is open or every replica has refused."""
         if self._reach.connected:
             return
         connections = self._upstream().redial()

@@ -1,7 +1,7 @@
-"""One connection to a replica, and what can be asked over it. Dialled anew, it is another channel.
+"""One connection to a replica and its stubs. `redial` replaces the channel by a new one.
 
-gRPC waits between its attempts, for some six seconds after a long outage, and no call of its API
-shortens that wait. A channel that is new begins at once.
+gRPC waits between its attempts to connect, about six seconds after a long outage, and its API
+cannot shorten that. A new channel begins at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNDER_WAY = {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING
 
 
 class Stubs:
-    """What one channel, or what stands in its place, can be asked."""
+    """The stubs of one channel, or of a test's substitute for one."""
 
     def __init__(self, channel: Any) -> None:
         self.capabilities = capability_pb2_grpc.CapabilityServiceStub(channel)
@@ -48,11 +48,11 @@ class ReplicaConnection:
 
     @property
     def ready(self) -> bool:
-        """Whether it is connected now."""
+        """Whether the channel is connected."""
         return self.channel.get_state() is grpc.ChannelConnectivity.READY
 
     def redial(self) -> None:
-        """Try now if the last attempt failed; one that is under way goes on."""
+        """Try to connect now, if the last attempt failed. An attempt that is under way goes on."""
         if self.channel.get_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
             return
         closing = asyncio.get_running_loop().create_task(self.channel.close())
@@ -65,7 +65,7 @@ class ReplicaConnection:
         self._redialled = asyncio.Event()
 
     async def attempt_ended(self) -> None:
-        """Until the attempt that is under way has succeeded or failed."""
+        """Wait until the attempt that is under way has succeeded or failed."""
         channel = self.channel
         while (state := channel.get_state(try_to_connect=True)) in _UNDER_WAY:
             try:
@@ -74,7 +74,7 @@ class ReplicaConnection:
                 return  # it was closed meanwhile
 
     async def connected(self) -> None:
-        """Until it is connected, over whichever channel."""
+        """Wait until it is connected, over this channel or one that replaces it."""
         while not self.ready:
             waits = [
                 asyncio.ensure_future(self.channel.channel_ready()),

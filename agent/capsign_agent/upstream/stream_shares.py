@@ -1,31 +1,31 @@
-"""Which sockets sign now, and whose batches the streams have. Pure: time is an argument."""
+"""Which sockets sign now, and for which of them each stream works. Pure: time is an argument."""
 
 from __future__ import annotations
 
 CROWDED_S = 1.0
-"""How long a socket counts after its last call."""
+"""Seconds after its last call during which a socket counts as signing."""
 
 
 class StreamShares:
-    """While several sockets sign, none of them may have all streams. For one event loop."""
+    """Keeps one socket from having all streams while others sign. For one event loop."""
 
     def __init__(self) -> None:
         self._last_call: dict[str, float] = {}
         self._has: dict[object, str] = {}
-        """Whose batch each stream has; empty: nobody's."""
+        """The socket whose batch each stream has; empty for none."""
 
     def called(self, socket: str, now: float) -> None:
         """A call came on this socket."""
         self._last_call[socket] = now
 
     def crowded(self, now: float) -> bool:
-        """Whether more than one socket has had calls lately."""
+        """Whether more than one socket has had a call within CROWDED_S."""
         if len(self._last_call) < 2:
             return False
         return sum(when > now - CROWDED_S for when in self._last_call.values()) > 1
 
     def has(self, stream: object, socket: str) -> None:
-        """This stream has a batch of this socket now; empty: of nobody."""
+        """This stream has a batch of this socket now; empty: of none."""
         self._has[stream] = socket
 
     def gone(self, stream: object) -> None:
@@ -33,7 +33,7 @@ class StreamShares:
         self._has.pop(stream, None)
 
     def with_enough_streams(self) -> set[object]:
-        """Sockets that have half of the streams, or the only one."""
+        """The sockets that have half of the streams, or more."""
         if len(self._has) < 2:
             return set()
         most = len(self._has) // 2

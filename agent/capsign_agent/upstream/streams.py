@@ -1,10 +1,11 @@
-"""One signing stream to one replica: connect, take a batch, send it, hand on its answer, and so on.
+"""One signing stream to one replica: connects, takes a batch, sends it, passes on the answer, and
+repeats.
 
-A stream carries one batch at a time: the next one gathers meanwhile. An exchange that breaks after
-the batch was written is repeated once, by whichever stream is free, with the same intents and
-before the callers' deadlines. The ledger makes that safe (an intent that was done gives its stored
-bytes, I5), and it spares every caller a resolve. If the second try breaks too, its callers hear
-ANSWER_LOST.
+A stream carries one batch at a time. If the exchange breaks after the batch was written, the calls
+are sent once more with the same intents, over whichever stream is free, before the callers'
+deadlines. That is safe, because the adapter's ledger answers an intent that was done with its
+stored bytes (I5), and it saves the callers a resolve. If the second attempt breaks too, the callers
+hear ANSWER_LOST.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from capsign_agent.upstream.replica_connection import ReplicaConnection
 
 AFTER_BREAKS = Backoff(0.2, 5.0)
 GOOD_AFTER_S = 1.0
-"""A stream that lived this long was wanted, even if nothing was asked of it."""
+"""Seconds after which a stream counts as good even if nothing was asked over it."""
 MOST_ATTEMPTS = 2
 
 
@@ -51,22 +52,22 @@ class BatchRecorder(Protocol):
 
 
 class Reachability:
-    """Since when no stream has been connected, monotonic seconds; None while one is. Shared by all
-    streams.
+    """How many streams are open, and since when none is (`down_since`, monotonic seconds; None
+    while one is). Shared by all streams.
     """
 
     def __init__(self, now: float, returned: Callable[[], None] = lambda: None) -> None:
-        """`returned` is called with every stream that opens."""
+        """`returned` is called for every stream that opens."""
         self._returned = returned
         self.connected = 0
         self.returned = asyncio.Event()
-        """Set while one is connected."""
+        """Set while a stream is open."""
         self.down_since: float | None = now
         self._down_before = now
 
     def up(self) -> None:
-        """A stream was opened. That the adapter wants it is not certain yet: TLS 1.3 refuses a
-        client after its handshake.
+        """A stream was opened. The adapter may still refuse it: in TLS 1.3 a client certificate is
+        refused after the client's handshake.
         """
         self.connected += 1
         self.down_since = None
@@ -74,7 +75,7 @@ class Reachability:
         self._returned()
 
     def down(self, now: float, *, good: bool) -> None:
-        """It ended. One that was of no use does not count as having been connected."""
+        """A stream ended. If it was not good, it does not count as having been open."""
         self.connected -= 1
         if good:
             self._down_before = now
@@ -92,14 +93,14 @@ class StreamSetup:
     reach: Reachability
     metrics: Metrics
     exchange_s: float
-    """How long an adapter may take to answer a batch."""
+    """Seconds that an adapter may take to answer a batch."""
     connect_s: float
-    """How long one attempt to connect may take."""
+    """Seconds that one attempt to connect may take."""
     timing: Timing
 
 
 class SignStream:
-    """Runs until it is retired. For one event loop."""
+    """Runs until `retire` is called. For one event loop."""
 
     def __init__(self, target: Replica, connection: ReplicaConnection, setup: StreamSetup) -> None:
         self._target = target
@@ -125,7 +126,7 @@ class SignStream:
         return self._target.busy
 
     def _rest(self, idle: bool) -> None:
-        """Count this stream among the busy ones of its replica, or not."""
+        """Count this stream among the busy ones of its replica (False) or not (True)."""
         if idle != self._idle:
             self._idle = idle
             self._target.busy += -1 if idle else 1
@@ -139,7 +140,7 @@ class SignStream:
             self._woken.set_result(None)
 
     def retire(self) -> None:
-        """Finish the batch in flight, take no other, end."""
+        """Finish the batch in flight, take no further one, and end."""
         self._retired = True
         self._stir()
 
@@ -169,7 +170,7 @@ class SignStream:
             await asyncio.wait_for(self._woken, seconds)
 
     async def _serve(self) -> bool:
-        """Exchange batches until the stream ends; returns whether it was ever good."""
+        """Exchange batches until the stream ends; returns whether it was good."""
         call = self._connection.ask.signing.Sign()
         call.add_done_callback(lambda _: self._stir())
         self._reach.up()
@@ -210,7 +211,9 @@ class SignStream:
         return good
 
     async def _exchange(self, call: Any, batch: Batch) -> bool:
-        """Send one batch and hand on its answer; False if the stream is of no more use."""
+        """Send one batch and pass on its answer; returns False if the stream cannot be used any
+        more.
+        """
         try:
             self._outcomes.before_sending(batch)
         except FailureError as error:
@@ -253,8 +256,8 @@ class SignStream:
             self._age_timer = loop.call_later(max(left, 1.0), self._look_at_age, loop)
 
     def _give_up(self, call: Any) -> None:
-        """The adapter takes too long: what waits for it comes back as from any stream that
-        broke.
+        """The adapter takes too long: cancel the stream, and treat its batch as that of a stream
+        that broke.
         """
         self._metrics.counter("capsign.timeouts").add("upstream")
         self._target.liveness.fell_silent()
@@ -267,8 +270,8 @@ class SignStream:
             call.fail(error)
 
     def _lose(self, batch: Batch) -> None:
-        """The answer will not come. Once more for those who still wait; those who have had two
-        tries hear so, in a drain all.
+        """The answer will not come. Calls that were sent once and whose callers still wait are sent
+        again; the others hear that the answer was lost, as do all in a drain.
         """
         most = 0 if self._coalescer.closed else MOST_ATTEMPTS
         again = [one for one in batch.calls if one.attempts < most and not one.answer.done()]
@@ -283,8 +286,8 @@ class SignStream:
 
 
 def streams_of(targets: list[Replica], setup: StreamSetup) -> list[SignStream]:
-    """The streams of one generation: one on each connection of each target, interleaved so that
-    load spreads over replicas.
+    """The streams over one generation of connections, one for each, in an order that spreads load
+    over the replicas.
     """
     count = max((len(target.connections) for target in targets), default=0)
     return [
