@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 from capsign_adapter.keys import labels
-from capsign_adapter.model.lifecycle import KeyEvent
+from capsign_adapter.model.lifecycle import KEY_VERSION, KeyEvent, Table
 from capsign_evidence.leaf import Act
 from capsign_evidence.leaf_reader import Admin, decode
 from capsign_wire.failures import FailureError
@@ -127,6 +127,18 @@ def test_i7_every_cell_through_the_service(fleet, operators, approver):
         arguments = (version,) if event == "destroy" else (event, version)
         assert refused(act, *arguments) == reasons.REASON_ILLEGAL_TRANSITION, event
     assert acts(fleet[0], f"demo/orders/{version}").count(Act.KEY_MOVE_REFUSED) == len(events)
+
+
+def test_i7_a_hole_in_the_table_is_seen(operator, monkeypatch):
+    """With a way back from DEACTIVATED, the cell above that refuses it fails."""
+    back = {KeyEvent.ACTIVATE: signing_pb2.KEY_STATE_ACTIVE}
+    moves = {**KEY_VERSION.moves, signing_pb2.KEY_STATE_DEACTIVATED: back}
+    table = Table(KEY_VERSION.thing, KEY_VERSION.initial, moves)
+    operator.move("deactivate", 1)
+    assert refused(operator.move, "activate", 1) == reasons.REASON_ILLEGAL_TRANSITION
+    monkeypatch.setattr("capsign_adapter.model.key_versions.KEY_VERSION", table)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        refused(operator.move, "activate", 1)
 
 
 def together(*calls) -> list[str]:
