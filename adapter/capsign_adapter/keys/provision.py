@@ -204,8 +204,8 @@ def unknown_objects(
     authorities: Iterable[AuthorityRow] = (),
     claims: Iterable[KeyClaim] = (),
 ) -> list[str]:
-    """Returns the labels of keys in the token that nothing accounts for, versions that were shown to
-    be gone included: each is an incident.
+    """Returns the labels of keys in the token that nothing accounts for, versions that were shown
+    to be gone included: each is an incident.
 
     The key of a retired authority may be there, since nobody trusts it. So may what is being made
     under a claim, and what is destroyed in the store and about to be in the token. Raises
