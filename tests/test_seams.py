@@ -29,13 +29,13 @@ BROKEN_ON_PURPOSE: dict[str, list[str]] = {
     "contract/test_key_service.py": ["'capsign_adapter.model.key_versions.KEY_VERSION', table"],
     "contract/test_store.py": ["'capsign_adapter.model.key_versions.KEY_VERSION', table"],
     "adapter/decide/test_authority_schedule.py": ["authority_schedule, name"],
-    "adapter/decide/test_biscuits.py": ["biscuits, '_appended'"],
+    "adapter/decide/test_biscuits.py": ["biscuits, '_appended'", "biscuits, 'capability_in'"],
     "adapter/test_i2_least_authority.py": ["*BROKEN[defect]", "admission, '_common'"],
 }
 """File and what it patches: without this defect nobody would know that the test can fail."""
 
 LEFT: dict[str, tuple[int, int]] = {
-    "adapter": (7, 36),
+    "adapter": (0, 4),
 }
 """Folder: how many are private, how many patched."""
 

@@ -16,6 +16,7 @@ import pytest
 from capsign.async_connection import AsyncConnection
 from capsign.connection import Connection
 from support.instances import alive
+from support.interposed import Interposed
 
 
 def open_connections() -> list[Connection]:
@@ -376,17 +377,6 @@ def test_the_stream_survives_what_ends_its_attempt_to_connect(agent, ending):
             assert waiting.result(5)
 
 
-class Interposed:
-    """A scheduler, but for what stands in between."""
-
-    def __init__(self, scheduler, **instead):
-        self.scheduler = scheduler
-        self.instead = instead
-
-    def __getattr__(self, name):
-        return self.instead.get(name) or getattr(self.scheduler, name)
-
-
 @pytest.mark.parametrize("where", ["reader", "writer"])
 async def test_the_async_stream_survives_what_nobody_expected(agent, where):
     """An error that is none of gRPC's ended the stream's task, none took its place, and all calls
@@ -406,7 +396,8 @@ async def test_the_async_stream_survives_what_nobody_expected(agent, where):
         if where == "reader":
             agent.impossible_lists = 2
         else:
-            connection.stream.scheduler = Interposed(scheduler, next_message=faulty)
+            connection.stream.scheduler = Interposed(scheduler)
+            connection.stream.scheduler.instead(next_message=faulty)
         reported = []
         asyncio.get_running_loop().set_exception_handler(
             lambda _, context: reported.append(context["exception"])
@@ -435,7 +426,8 @@ def test_a_signal_handler_may_close_a_signer_wherever_it_interrupts(agent, first
         signer.close()
         return result
 
-    connection.stream.scheduler = Interposed(scheduler, **{inside: interrupted})
+    connection.stream.scheduler = Interposed(scheduler)
+    connection.stream.scheduler.instead(**{inside: interrupted})
 
     def call():
         try:

@@ -27,9 +27,9 @@ from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.checkpoints import Checkpoints
-from capsign_adapter.sign.clock import monotonic_ms, now_ms
+from capsign_adapter.sign.clock import CLOCK, monotonic_ms, now_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
-from capsign_adapter.sign.fair_scheduler import FairQueue, FairScheduler
+from capsign_adapter.sign.fair_scheduler import FairQueue, FairScheduler, Turn
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.resolve import Resolutions
@@ -152,6 +152,9 @@ class AdapterRig:
         self.password_file = password_file
         self.skipped_ms = 0
         """Added to the clock by which rates run, which is not the one on the wall."""
+        self.clock = CLOCK
+        """By which batches are decided, and how refusals are delayed."""
+        self.turn = Turn
         self.policy = RULES if document == POLICY else parse_policy(document.encode())
         self.token: Any = Interposed(FakeToken())
         self.store: Any = Interposed(open_store(self.url, password_file=password_file, create=True))
@@ -195,7 +198,8 @@ class AdapterRig:
             self.charges,
             self.snapshots,
             self.store,
-            BatchScheduler(self.snapshots.policy, self.scheduler, self.scheduled_token),
+            BatchScheduler(self.snapshots.policy, self.scheduler, self.scheduled_token, self.turn),
+            self.clock,
         )
         self.resolutions = Resolutions(self.admission, self.charges, self.store)
         self.keys = PublicKeys(self.admission, self.keyring, self.snapshots)
@@ -217,6 +221,7 @@ class AdapterRig:
         other = AdapterRig.__new__(AdapterRig)
         other.url, other.policy, other.skipped_ms = self.url, self.policy, 0
         other.password_file = self.password_file
+        other.clock, other.turn = self.clock, self.turn
         other.token = Interposed(self.token.beside())
         other.store = Interposed(open_store(self.url, password_file=self.password_file))
         other.wire()

@@ -44,9 +44,12 @@ class EnrolmentRig:
         pod_address_check: bool = True,
         refusals_per_second: int = 100,
         host_network_pods: bool = False,
+        wait_s: float = 2.0,
     ) -> None:
         """Put the parts together; call again after changing one."""
-        settings = Settings(AUDIENCE, pod_address_check, refusals_per_second, host_network_pods)
+        settings = Settings(
+            AUDIENCE, pod_address_check, refusals_per_second, host_network_pods, wait_s
+        )
         adapter = self.adapter
         self.enrolment = Enrolment(
             adapter.snapshots.policy,

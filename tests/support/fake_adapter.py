@@ -131,6 +131,8 @@ class FakeAdapter:
         self.lock = threading.RLock()
         self.mint = biscuit_auth.KeyPair()
         self.serials: dict[str, list[bytes]] = {}
+        self.cut = threading.Event()
+        """Set when a stop has ended all calls."""
         self._server: grpc.Server | None = None
         self._enrolment: grpc.Server | None = None
 
@@ -180,17 +182,22 @@ class FakeAdapter:
         if self._server is not None:
             for queue in self.watchers:
                 queue.append(None)
-            self._server.stop(grace).wait(5)
+            ending = self._server.stop(grace)
+            self.cut.set()
+            ending.wait(5)
             self._server = None
 
     def die_instead_of_answering(self) -> threading.Thread:
-        """The next batch is signed and stored, and then nobody is there any more. Gives the thread
-        that ends everything.
+        """The next batch is signed and stored, and then nobody is there any more: its stream breaks
+        only once all others have been cut. Gives the thread that ends everything.
         """
         dying = threading.Thread(target=self.stop)
+        self.cut.clear()
 
         def die(_: signing_pb2.SignRequest) -> None:
-            dying.start()
+            if not self.cut.is_set():
+                dying.start()
+                self.cut.wait(20)
             raise BreakError
 
         self.faults.before_answer = die

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import grpc
 from capsign_wire import unix_socket
@@ -65,7 +66,7 @@ class FakeAgent(rpc.SigningServiceServicer):
         """Another version of the key that signs too; 0: none."""
         self.listings = 0
         self.metadata: list[dict[str, str]] = []
-        self.ledger: dict[bytes, object] = {}
+        self.ledger: dict[bytes, Any] = {}
         self.signed = Counter[bytes]()
         self.refusals: dict[bytes, deque[FailureError]] = {}
         self.faults: deque[Fault] = deque()

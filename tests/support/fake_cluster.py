@@ -115,10 +115,10 @@ class FakeCluster:
         self.adapter_token = ""
         self.new_adapter_token()
         self._directory = directory
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.new_authority()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
-        self._server.context, self._server.cluster = self._context, self
+        self._server.context, self._server.cluster = self.context, self
         self.port = self._server.server_address[1]
         self.url = f"https://localhost:{self.port}"
         self._thread = threading.Thread(
@@ -131,7 +131,7 @@ class FakeCluster:
         authority = Authority("cluster")
         credential = authority.issue("https://kubernetes", dns=("localhost",))
         certificate, key = credential.write(self._directory, "apiserver")
-        self._context.load_cert_chain(certificate, key)
+        self.context.load_cert_chain(certificate, key)
         fresh = self.ca_file.with_suffix(".new")
         fresh.write_bytes(authority.certificate)
         fresh.replace(self.ca_file)

@@ -51,7 +51,7 @@ _MAKE: dict[Family, Callable[[], Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
+class Stored:
     key: Any
     family: Family | None
     strong: bool
@@ -72,7 +72,7 @@ class FakeToken:
     features: frozenset[Feature] = frozenset(Feature)
     name: str = "fake token"
     calls: Counter[str] = field(default_factory=Counter)
-    _objects: dict[str, _Object] = field(default_factory=dict)
+    objects: dict[str, Stored] = field(default_factory=dict)
     _faults: dict[str, deque[_Fault]] = field(default_factory=dict)
     _lost: bool = False
     _closed: bool = False
@@ -98,12 +98,12 @@ class FakeToken:
 
     def beside(self) -> FakeToken:
         """Another replica's way to the same keys."""
-        return FakeToken(_objects=self._objects)
+        return FakeToken(objects=self.objects)
 
     def import_secret(self, label: str, value: bytes) -> None:
         """A secret that was once outside: extractable once, not local."""
         with self._lock:
-            self._objects[label] = _Object(value, None, strong=False)
+            self.objects[label] = Stored(value, None, strong=False)
 
     def _run(self, method: str, effect: Callable[[], Any]) -> Any:
         with self._lock:
@@ -119,8 +119,8 @@ class FakeToken:
                 raise fault.error
             return result
 
-    def _find(self, label: str, kind: str, families: Iterable[Family | None]) -> _Object:
-        found = self._objects.get(label)
+    def _find(self, label: str, kind: str, families: Iterable[Family | None]) -> Stored:
+        found = self.objects.get(label)
         if found is None or found.family not in families:
             raise KeyMissingError(f"the token {self.name!r} holds no {kind} labelled {label!r}")
         return found
@@ -166,7 +166,7 @@ class FakeToken:
         self._run(
             "generate_secret",
             lambda: self._add(
-                label, lambda: _Object(secrets.token_bytes(SECRET_LEN), None, strong=True)
+                label, lambda: Stored(secrets.token_bytes(SECRET_LEN), None, strong=True)
             ),
         )
 
@@ -179,13 +179,13 @@ class FakeToken:
             )
         self._run(
             "generate_key_pair",
-            lambda: self._add(label, lambda: _Object(_MAKE[family](), family, strong=True)),
+            lambda: self._add(label, lambda: Stored(_MAKE[family](), family, strong=True)),
         )
 
-    def _add(self, label: str, make: Callable[[], _Object]) -> None:
-        if label in self._objects:
+    def _add(self, label: str, make: Callable[[], Stored]) -> None:
+        if label in self.objects:
             raise KeyExistsError(f"the token {self.name!r} holds a key labelled {label!r} already")
-        self._objects[label] = make()
+        self.objects[label] = make()
 
     def public_key(self, label: str) -> bytes:
         def effect() -> bytes:
@@ -204,12 +204,12 @@ class FakeToken:
         return self._run("attributes", effect)
 
     def labels(self) -> list[str]:
-        return self._run("labels", lambda: sorted(self._objects))
+        return self._run("labels", lambda: sorted(self.objects))
 
     def destroy(self, label: str) -> None:
         def effect() -> None:
             self._find(label, "key", [None, *Family])
-            del self._objects[label]
+            del self.objects[label]
 
         self._run("destroy", effect)
 

@@ -8,6 +8,7 @@ is uniform in [1, n-1]; reducing 32 bytes modulo n would not be.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -19,9 +20,11 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """The order n of the group, NIST SP 800-186 section 3.2.1.3."""
 
 
-def p256_from_seed(seed: bytes | bytearray) -> ec.EllipticCurvePrivateKey:
+def p256_from_seed(
+    seed: bytes | bytearray, erase: Callable[[bytearray], None] = wipe
+) -> ec.EllipticCurvePrivateKey:
     """Returns the private key of this seed of at least 16 bytes (ours have 32). The caller must
-    wipe the seed.
+    wipe the seed; what is built around it is wiped by `erase`.
 
     Raises ValueError for a short seed, and when two candidates in a row are out of range (chance
     below 2**-64).
@@ -32,7 +35,7 @@ def p256_from_seed(seed: bytes | bytearray) -> ec.EllipticCurvePrivateKey:
     for separator in (b"\x00", b"\x01"):  # steps 4 to 7: instantiate
         message = bytearray().join((value, separator, seed, PERSONALIZATION))
         key = hmac.digest(key, message, "sha256")
-        wipe(message)
+        erase(message)
         value = hmac.digest(key, value, "sha256")
     value = hmac.digest(key, value, "sha256")  # steps 8 to 10: one block is as long as n
     scalar = int.from_bytes(value, "big")

@@ -56,7 +56,7 @@ _ED25519 = Algorithm.Ed25519  # type: ignore[attr-defined]
 
 # The library's default of 1 ms is missed on a busy machine. One second is a bound on damage, not an
 # expectation: 60 µs is usual.
-_MAX_TIME = timedelta(seconds=1)
+MAX_TIME = timedelta(seconds=1)
 
 _OPERATION = """
 workload({workload}); cert_key({cert_key}); now_ms({now_ms}); time({time});
@@ -109,9 +109,17 @@ class Verified:
     `expires_ms` is the capability's expiry or an earlier one to which the agent narrowed the token.
     """
 
-    __slots__ = ("_biscuit", "allowed", "capability", "expires_ms")
+    __slots__ = ("_biscuit", "allowed", "capability", "expires_ms", "max_time")
 
-    def __init__(self, biscuit: Biscuit, capability: Capability, expires_ms: int) -> None:
+    def __init__(
+        self,
+        biscuit: Biscuit,
+        capability: Capability,
+        expires_ms: int,
+        max_time: timedelta = MAX_TIME,
+    ) -> None:
+        """`max_time`: of one evaluation."""
+        self.max_time = max_time
         self._biscuit = biscuit
         self.allowed: frozenset[Operation] = frozenset()
         self.capability = capability
@@ -179,7 +187,8 @@ class Verified:
             "transcript": operation.transcript,
         }
         try:
-            _bounded(AuthorizerBuilder(_OPERATION, parameters), self._biscuit).authorize()
+            builder = AuthorizerBuilder(_OPERATION, parameters)
+            _bounded(builder, self._biscuit, self.max_time).authorize()
         except AuthorizationError as error:
             raise _narrowed(str(error)) from None
 
@@ -187,7 +196,9 @@ class Verified:
 class Verifier:
     """Verifies tokens with the mint's public key (Ed25519, raw, 32 bytes) and nothing else."""
 
-    def __init__(self, public_key: bytes) -> None:
+    def __init__(self, public_key: bytes, max_time: timedelta = MAX_TIME) -> None:
+        """`max_time`: of one evaluation; one that takes longer has failed, and refuses nothing."""
+        self._max_time = max_time
         self._public = PublicKey.from_bytes(public_key, _ED25519)  # type: ignore[call-arg]
 
     def verify(
@@ -225,11 +236,14 @@ class Verifier:
         shorter = [
             _appended(_ours(partial(biscuit.block_source, index))) for index in range(1, blocks)
         ]
-        capability = _ours(lambda: capability_in(_bounded(AuthorizerBuilder(), biscuit)))
+        capability = _ours(
+            lambda: capability_in(_bounded(AuthorizerBuilder(), biscuit, self._max_time))
+        )
         return Verified(
             biscuit,
             capability,
             min([capability.expires_ms, *(end for end in shorter if end is not None)]),
+            self._max_time,
         )
 
 
@@ -264,9 +278,9 @@ def _millis(date: str) -> int:
         return 0
 
 
-def _bounded(builder: AuthorizerBuilder, biscuit: Biscuit) -> Authorizer:
+def _bounded(builder: AuthorizerBuilder, biscuit: Biscuit, max_time: timedelta) -> Authorizer:
     limits = builder.limits()  # type: ignore[attr-defined]
-    limits.max_time = _MAX_TIME
+    limits.max_time = max_time
     builder.set_limits(limits)  # type: ignore[attr-defined]
     return builder.build(biscuit)
 

@@ -70,8 +70,13 @@ class ClockedAuthorities(Authorities, Database, Protocol):
 class Authority:
     """Signs with the active authority. Safe for any thread."""
 
-    def __init__(self, token: Token, store: ClockedAuthorities, realm: Realm) -> None:
-        """Raises SettingsError if there is no authority yet, and what the store raises."""
+    def __init__(
+        self, token: Token, store: ClockedAuthorities, realm: Realm, turn_s: float = TURN_S
+    ) -> None:
+        """`turn_s`: longest wait for another thread at the store, seconds. Raises SettingsError if
+        there is no authority yet, and what the store raises.
+        """
+        self._turn_s = turn_s
         self._token = token
         self._store = store
         self._realm = realm
@@ -139,7 +144,7 @@ class Authority:
     def refresh(self) -> tuple[AuthorityRow, ...]:
         """Read the authorities from the store. Raises what the store raises."""
         # one read at a time: none that began earlier may bring the past back
-        with _turn(self._reading):
+        with _turn(self._reading, self._turn_s):
             self._rows = tuple(self._store.authorities())
             return self._rows
 
@@ -199,7 +204,7 @@ class Authority:
         """Record that this authority signs until then, or read which one signs instead. One thread
         writes for all.
         """
-        with _turn(self._promising):
+        with _turn(self._promising, self._turn_s):
             row = next(row for row in self._rows if row.version == version)
             until_ms = authority_schedule.promise_for(row, self._realm.lifetimes, not_after_ms)
             if until_ms is not None:
@@ -214,12 +219,12 @@ class Authority:
 
 
 @contextmanager
-def _turn(lock: threading.Lock) -> Iterator[None]:
-    """Hold the lock. Raises StoreUnavailableError after TURN_S, so that callers do not queue behind
-    each other while the store hangs.
+def _turn(lock: threading.Lock, wait_s: float) -> Iterator[None]:
+    """Hold the lock. Raises StoreUnavailableError after `wait_s` seconds, so that callers do not
+    queue behind each other while the store hangs.
     """
-    if not lock.acquire(timeout=TURN_S):
-        raise StoreUnavailableError(f"The store has not told the authorities for {TURN_S:g} s.")
+    if not lock.acquire(timeout=wait_s):
+        raise StoreUnavailableError(f"The store has not told the authorities for {wait_s:g} s.")
     try:
         yield
     finally:

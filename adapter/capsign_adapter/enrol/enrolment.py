@@ -73,13 +73,15 @@ class Log(Protocol):
 class Settings:
     """`pod_address_check`: a token counts only on a connection from its pod; `host_network_pods`:
     those on their node's network are left out of that. `refusals_per_second`: leaves of refusals,
-    in all for those who enrol, and for each workload that renews.
+    in all for those who enrol, and for each workload that renews; `wait_s`: longest wait of an
+    enrolment for its turn, seconds.
     """
 
     audience: str
     pod_address_check: bool
     refusals_per_second: int
     host_network_pods: bool = False
+    wait_s: float = WAIT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ class Enrolment:
         with (
             self._renewing.acquire(peer.spiffe_id, 0.0)
             if peer is not None
-            else self._enrolling.acquire(address, WAIT_SECONDS)
+            else self._enrolling.acquire(address, self._settings.wait_s)
         ):
             # 2. Review the token.
             bearer = decide.bearer_of(

@@ -10,13 +10,14 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import grpc
 from capsign_wire.failures import FailureError, abort
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.rate import Buckets
-from capsign_adapter.front.call_deadlines import CallDeadlines
+from capsign_adapter.front.call_deadlines import REQUEST_SECONDS, CallDeadlines
 from capsign_adapter.front.identity import demand_tls_1_3
 from capsign_adapter.front.peer_address import address_of
 from capsign_adapter.sign.failures import failure_of
@@ -28,11 +29,27 @@ CALLS_PER_SECOND, CALLS_AT_ONCE = 10, 120
 """Rate and burst of the calls of one address. The burst is as many as a node has pods."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressBounds:
+    """Of the calls of one address."""
+
+    open_calls: int = CALLS_OF_ONE_ADDRESS
+    per_second: int = CALLS_PER_SECOND
+    at_once: int = CALLS_AT_ONCE
+    request_s: float = REQUEST_SECONDS
+    """Longest wait for the request of a call, seconds."""
+
+
+USUAL = AddressBounds()
+"""The bounds of an adapter."""
+
+
 class AddressQuota:
     """Counts the open calls of each address. Safe for any thread."""
 
-    def __init__(self, rates: Buckets) -> None:
+    def __init__(self, rates: Buckets, bounds: AddressBounds = USUAL) -> None:
         """`rates` must not be shared with others: these buckets count calls."""
+        self._bounds = bounds
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
         self.deadlines = CallDeadlines()
@@ -46,12 +63,12 @@ class AddressQuota:
         """
         try:
             demand_tls_1_3(context)
-            self._demand_rate(_name(context))
+            self.demand_rate(_name(context))
             self._take(_name(context))
         except Exception as error:  # the edge: nothing passes it untyped
             abort(context, failure_of(error))
         try:
-            with self.deadlines.of(context):
+            with self.deadlines.of(context, self._bounds.request_s):
                 yield
         finally:
             self._leave(_name(context))
@@ -71,16 +88,18 @@ class AddressQuota:
         """Cancel the calls that have waited too long for their request. Returns how many."""
         return self.deadlines.sweep()
 
-    def _demand_rate(self, name: str) -> None:
-        granted, wait_ms = self._rates.take(name, "", CALLS_PER_SECOND, CALLS_AT_ONCE, 1)
+    def demand_rate(self, name: str) -> None:
+        """Count a call of an address. Raises FailureError RATE_LIMITED."""
+        rate, burst = self._bounds.per_second, self._bounds.at_once
+        granted, wait_ms = self._rates.take(name, "", rate, burst, 1)
         if not granted:
             sentence = "This address enrols too often."
             raise FailureError(failures_pb2.REASON_RATE_LIMITED, sentence, retry_after_ms=wait_ms)
 
     def _take(self, name: str) -> None:
         with self._lock:
-            if self._held[name] >= CALLS_OF_ONE_ADDRESS:
-                sentence = f"This address has {CALLS_OF_ONE_ADDRESS} open calls."
+            if self._held[name] >= self._bounds.open_calls:
+                sentence = f"This address has {self._bounds.open_calls} open calls."
                 raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=500)
             self._held[name] += 1
 

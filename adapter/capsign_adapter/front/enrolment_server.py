@@ -14,7 +14,7 @@ from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.enrol.enrolment import Enrolment
-from capsign_adapter.front.address_quota import AddressQuota
+from capsign_adapter.front.address_quota import USUAL, AddressBounds, AddressQuota
 from capsign_adapter.front.call_deadlines import DeadlineRegistrar
 from capsign_adapter.front.identity_servicer import EnrolmentServicer
 from capsign_adapter.front.threads import Threads
@@ -55,9 +55,10 @@ class EnrolmentServer:
         enrolment: Enrolment,
         metrics: Metrics,
         connections: int,
+        bounds: AddressBounds = USUAL,
     ) -> None:
         """`address` is host:port; the credentials must not demand a client's certificate."""
-        self.quota = quota = AddressQuota(Buckets(monotonic_ms))
+        self.quota = quota = AddressQuota(Buckets(monotonic_ms), bounds)
         self._server = grpc.server(Threads(THREADS, "enrol"), options=options(connections))
         registrar: Any = DeadlineRegistrar(
             LenientRegistrar(MeasuredRegistrar(self._server, metrics), MESSAGE_BYTES), quota

@@ -38,8 +38,12 @@ class Checkpoints:
         token: Token,
         origin: str,
         aside: Callable[[], AbstractContextManager[object]] = nullcontext,
+        turn_s: float = TURN_S,
     ) -> None:
-        """`aside` is entered while one is made, and while another thread is waited for."""
+        """`aside` is entered while one is made, and while another thread is waited for: `turn_s`
+        seconds at most.
+        """
+        self._turn_s = turn_s
         self._aside = aside
         self._store = store
         self._token = token
@@ -57,7 +61,8 @@ class Checkpoints:
         grow.
 
         Raises what token and store raise, and FailureError OVERLOADED if another thread takes
-        longer than TURN_S to make one: while a token hangs, callers do not queue behind each other.
+        longer than `turn_s` to make one: while a token hangs, callers do not queue behind each
+        other.
         """
         size = self._store.control().tree_size
         if (known := self._of(size)) is not None:
@@ -66,7 +71,7 @@ class Checkpoints:
             return self._made(size, now_ms)
 
     def _made(self, size: int, now_ms: int) -> Checkpoint:
-        if not self._signing.acquire(timeout=TURN_S):
+        if not self._signing.acquire(timeout=self._turn_s):
             sentence = "The adapter's token or store takes too long to make a checkpoint."
             raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 
 def now_ms() -> int:
@@ -25,3 +27,17 @@ def pause(milliseconds: int) -> None:
     budget, which would otherwise ask again at once; it occupies only its own stream or call.
     """
     threading.Event().wait(min(milliseconds, PAUSE_MS) / 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """The time by which batches are decided, and the delay of their refusals."""
+
+    now_ms: Callable[[], int] = now_ms
+    """Milliseconds since 1970."""
+    pause: Callable[[int], object] = pause
+    """Waits so many milliseconds."""
+
+
+CLOCK = Clock()
+"""The clock of an adapter."""

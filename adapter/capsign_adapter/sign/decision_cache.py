@@ -42,7 +42,8 @@ class _Kept:
 class DecisionCache:
     """A bounded cache of decisions. Safe for any thread; a lost race only decides once more."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
         self._kept: dict[Name, _Kept] = {}
         self._lock = threading.Lock()
 
@@ -58,7 +59,7 @@ class DecisionCache:
     def put(self, name: Name, snapshot: Snapshot, signable: Signable, now_ms: int) -> None:
         """Keep a decision that was made at `now_ms`."""
         with self._lock:
-            if len(self._kept) >= CAPACITY:
+            if len(self._kept) >= self._capacity:
                 self._kept.clear()
             self._kept[name] = _Kept(snapshot, min(signable.until_ms, now_ms + KEPT_MS), signable)
 

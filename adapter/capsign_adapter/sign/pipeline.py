@@ -29,7 +29,7 @@ from capsign_adapter.sign import release
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.batch import Batch, Group
 from capsign_adapter.sign.charge import Charges
-from capsign_adapter.sign.clock import now_ms, pause
+from capsign_adapter.sign.clock import CLOCK, Clock
 from capsign_adapter.sign.commit import Commits, LedgerAndLog
 from capsign_adapter.sign.decision_cache import DecisionCache, name_of
 from capsign_adapter.sign.failures import failure_of
@@ -58,12 +58,14 @@ class Pipeline:
         snapshots: Snapshots,
         store: LedgerAndLog,
         turns: BatchScheduler,
+        clock: Clock = CLOCK,
     ) -> None:
         self._admission = admission
         self._decisions = decisions
         self._charges = charges
         self._snapshots = snapshots
         self._turns = turns
+        self._clock = clock
         self._refusals = Refusals(admission, charges)
         self._signatures = Signatures(self._refusals)
         self._commits = Commits(store, charges)
@@ -97,7 +99,7 @@ class Pipeline:
         FailureError OVERLOADED.
         """
         for _ in range(EPOCH_ATTEMPTS):
-            now, snapshot = now_ms(), self._snapshots.current
+            now, snapshot = self._clock.now_ms(), self._snapshots.current
             retention_ms = snapshot.policy.limits.intent_retention_ms
             batch.begin(snapshot, now, floor_of(max(0, now - retention_ms)))
             try:
@@ -126,7 +128,7 @@ class Pipeline:
         turn.release()
         if batch.used_up_ms:
             with turn.aside():
-                pause(batch.used_up_ms)
+                self._clock.pause(batch.used_up_ms)
         self._commits.unattributed(batch)
         self._commits.commit(batch)  # 7
 
@@ -164,7 +166,7 @@ class Pipeline:
         """6, and 7 after each full piece while other batches are being worked on."""
         for some in pieces(batch.turn, signable, group.open):
             # The handle may expire while the batch waits for its turns.
-            if now_ms() >= signable.until_ms:
+            if self._clock.now_ms() >= signable.until_ms:
                 detail = "The handle's life ended while the batch was signed."
                 ended = FailureError(failures_pb2.REASON_HANDLE_EXPIRED, detail)
                 self._refusals.all(batch, signable, some, ended)

@@ -89,10 +89,17 @@ class ScheduledToken:
 class BatchScheduler:
     """Gives each batch the turns of its peer's flow: to compute, and at the token."""
 
-    def __init__(self, policy: PolicyNow, scheduler: FairScheduler, token: ScheduledToken) -> None:
+    def __init__(
+        self,
+        policy: PolicyNow,
+        scheduler: FairScheduler,
+        token: ScheduledToken,
+        turn: type[Turn] = Turn,
+    ) -> None:
         self._policy = policy
         self._scheduler = scheduler
         self._token = token
+        self._turn = turn
 
     @contextmanager
     def of(self, peer: Peer, caller: str) -> Iterator[Turn]:
@@ -100,7 +107,7 @@ class BatchScheduler:
         agent that it came from.
         """
         flow = flow_of(self._policy(), peer, caller)
-        with Turn(self._scheduler, flow) as turn:
+        with self._turn(self._scheduler, flow) as turn:
             self._token.begin(flow, turn)
             try:
                 yield turn

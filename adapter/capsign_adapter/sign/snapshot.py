@@ -90,12 +90,14 @@ class Snapshots:
         on_move: Callable[[Snapshot], None] = lambda _: None,
         aside: Callable[[], AbstractContextManager[object]] = nullcontext,
         known: InForce | None = None,
+        turn_s: float = TURN_S,
     ) -> None:
         """`on_move` gets each new snapshot before it is used. `aside` is entered while another
         thread that reads one is waited for. `known` is a policy that needs no parsing if it is the
-        one in force.
+        one in force. `turn_s`: longest wait for that thread, seconds.
         """
         self._in_force = known
+        self._turn_s = turn_s
         self._aside = aside
         self._store = store
         self._on_move = on_move
@@ -125,9 +127,9 @@ class Snapshots:
             return self._moved()
 
     def _moved(self) -> Snapshot:
-        if not self._moving.acquire(timeout=TURN_S):
+        if not self._moving.acquire(timeout=self._turn_s):
             raise StoreUnavailableError(
-                f"The store has not told the new revocations for {TURN_S:g} s."
+                f"The store has not told the new revocations for {self._turn_s:g} s."
             )
         try:
             if self._store.control().revocation_epoch != self._current.epoch:

@@ -72,13 +72,14 @@ class Collected(Ledger, Database, Protocol):
 
 class Periods(NamedTuple):
     """Periods of the tickers, seconds; and how long the ledger keeps an intent by the policy in
-    force, milliseconds.
+    force, milliseconds; by which clock, milliseconds since 1970.
     """
 
     poll_s: float
     checkpoint_s: float
     collect_s: float
     retention_ms: Callable[[], int]
+    clock: Callable[[], int] = now_ms
 
 
 def tickers(
@@ -95,7 +96,7 @@ def tickers(
     """
 
     def collect() -> bool:
-        mine_ms, told_ms = now_ms(), store.clock_ms()
+        mine_ms, told_ms = periods.clock(), store.clock_ms()
         # The watermark never moves back: two clocks must agree that it may move.
         gone = store.collect_garbage(
             mine_ms if told_ms is None else min(mine_ms, told_ms),

@@ -238,12 +238,12 @@ def test_size_blocks_and_statements_are_bounded():
         MINT.mint(events(purpose="p" * 4096))
 
 
-def test_an_evaluation_that_does_not_end_is_a_failure_and_no_refusal(monkeypatch):
+def test_an_evaluation_that_does_not_end_is_a_failure_and_no_refusal():
     handle = verify(TOKEN)
-    monkeypatch.setattr(biscuits, "_MAX_TIME", timedelta(0))
+    handle.max_time = timedelta(0)
     error = refused(why.REASON_OVERLOADED, handle.require, SEND, NOW)
     assert error.outcome == why.OUTCOME_UNAVAILABLE
-    refused(why.REASON_OVERLOADED, VERIFIER.read, TOKEN)
+    refused(why.REASON_OVERLOADED, Verifier(MINT.public_key, timedelta(0)).read, TOKEN)
 
 
 def test_remembered_operations_are_bounded_and_failures_are_not_remembered():

@@ -138,7 +138,7 @@ def test_a_server_by_another_name_gets_no_token(fake):
 
 
 def test_i10_a_server_that_only_has_tls_1_2_gets_no_token(fake, cluster):
-    fake._context.maximum_version = ssl.TLSVersion.TLSv1_2
+    fake.context.maximum_version = ssl.TLSVersion.TLSv1_2
     unavailable(QUESTIONS["review"], cluster)
     assert fake.requests == []
 

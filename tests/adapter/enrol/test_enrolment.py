@@ -465,12 +465,11 @@ def test_a_flood_of_enrolments_does_not_use_up_the_records_of_renewals(door):
     assert door.entries()[-1].reason == MISPLACED
 
 
-def test_the_cluster_is_asked_by_few_at_once_and_renewals_do_not_wait(door, monkeypatch):
+def test_the_cluster_is_asked_by_few_at_once_and_renewals_do_not_wait(door):
     """Reviews hang. Eight enrolments ask, the ninth is sent away; so is the fifth renewal, at once:
     each has its own turns.
     """
-    monkeypatch.setattr(flow, "WAIT_SECONDS", 0.05)
-    door.wire(pod_address_check=False)
+    door.wire(pod_address_check=False, wait_s=0.05)
     pod = door.pod()
     token = door.cluster.token(pod)
     door.cluster.may_continue.clear()
@@ -501,7 +500,7 @@ def test_the_cluster_is_asked_by_few_at_once_and_renewals_do_not_wait(door, monk
     assert door.cluster.most_at_once == len(crowd)
 
 
-def test_one_address_with_bad_tokens_leaves_others_the_way_to_the_cluster(door, monkeypatch):
+def test_one_address_with_bad_tokens_leaves_others_the_way_to_the_cluster(door):
     """Reviews are slow. Eight calls of one address held every turn, and pods elsewhere were sent
     away for as long as it went on.
     """
@@ -521,7 +520,6 @@ def test_one_address_with_bad_tokens_leaves_others_the_way_to_the_cluster(door, 
     for thread in crowd[flow.ENROLMENTS_OF_ONE_ADDRESS :]:
         thread.join(timeout=0)
     door.cluster.wait_for_reviews(flow.ENROLMENTS_OF_ONE_ADDRESS)
-    monkeypatch.setattr(flow, "WAIT_SECONDS", 0.05)
     token = door.cluster.token(door.pod())
     good = threading.Thread(target=lambda: door.enrol(token, address="10.0.0.2"))
     good.start()

@@ -11,14 +11,14 @@ import pytest
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.budget import SECONDS_AT_ONCE, Budget
 from capsign_adapter.decide.rate import Buckets
-from capsign_adapter.front import charging
 from capsign_adapter.front.charging import AT_ONCE, ChargingRegistrar
 from capsign_adapter.sign.fair_scheduler import FairQueue, FairScheduler
 from capsign_adapter.sign.scheduled_token import ScheduledToken
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
-from support.adapter_rig import APP, OPERATOR, OTHER, peer, rules
+from support.adapter_rig import APP, OPERATOR, OTHER, rules
+from support.calls import FakeCall
 
 US_PER_SECOND = 10_000
 
@@ -40,10 +40,8 @@ def token():
 
 
 @pytest.fixture
-def register(monkeypatch, token):
-    """The call that is made of a method; the peer stands in for the context."""
-    monkeypatch.setattr(charging, "peer_of", lambda who: who)
-    monkeypatch.setattr(charging, "abort", raising)
+def register(token):
+    """The call that is made of a method."""
 
     def registered(
         method: Callable[[Any, Any], Any],
@@ -67,10 +65,6 @@ def register(monkeypatch, token):
     return registered
 
 
-def raising(_context, failure):
-    raise failure
-
-
 ASK = evidence_pb2.GetTileRequest()
 
 
@@ -82,15 +76,15 @@ def test_who_has_used_up_its_budget_is_told_after_a_while_and_nothing_is_done(re
     call = register(lambda request, _: done.append(request), pause=paused.append)
     affordable = US_PER_SECOND * SECONDS_AT_ONCE // cost.of_call("GetTile", ASK)
     for _ in range(affordable + 1):
-        call(ASK, peer(APP))  # the last one on credit
+        call(ASK, FakeCall(APP))  # the last one on credit
     with pytest.raises(FailureError) as caught:
-        call(ASK, peer(APP))
+        call(ASK, FakeCall(APP))
     assert caught.value.reason == reasons.REASON_RATE_LIMITED
     assert len(paused) == 1
     assert len(done) == affordable + 1
-    call(ASK, peer(OTHER))
+    call(ASK, FakeCall(OTHER))
     for _ in range(1000):
-        call(ASK, peer(OPERATOR))
+        call(ASK, FakeCall(OPERATOR))
 
 
 def test_calls_of_a_tenant_are_done_one_at_a_time_and_in_turn_by_key(register):
@@ -102,7 +96,7 @@ def test_calls_of_a_tenant_are_done_one_at_a_time_and_in_turn_by_key(register):
 
     def method(_: Any, who: Any) -> None:
         nonlocal at_once, most
-        order.append(who.key_hash[:7])
+        order.append(who.key)
         if who.spiffe_id == OPERATOR:
             return
         with counting:
@@ -114,13 +108,15 @@ def test_calls_of_a_tenant_are_done_one_at_a_time_and_in_turn_by_key(register):
             at_once -= 1
 
     call = register(method)
-    greedy, sibling = peer(APP, b"greedy-"), peer(APP, b"sibling")
+    greedy, sibling = FakeCall(APP, b"greedy-"), FakeCall(APP, b"sibling")
     threads = [threading.Thread(target=call, args=(ASK, greedy)) for _ in range(6)]
     for thread in threads:
         thread.start()
     assert begun.acquire(timeout=10)
-    call(ASK, peer(OPERATOR))
-    threads += [threading.Thread(target=call, args=(ASK, one)) for one in (sibling, peer(OTHER))]
+    call(ASK, FakeCall(OPERATOR))
+    threads += [
+        threading.Thread(target=call, args=(ASK, one)) for one in (sibling, FakeCall(OTHER))
+    ]
     for thread in threads[-2:]:
         thread.start()
     for _ in range(8):
@@ -145,11 +141,11 @@ def test_who_waits_for_token_or_store_keeps_nobody_from_computing(register, toke
         return "done"
 
     call = register(method)
-    threads = [threading.Thread(target=call, args=(ASK, peer(APP))) for _ in range(4)]
+    threads = [threading.Thread(target=call, args=(ASK, FakeCall(APP))) for _ in range(4)]
     for thread in threads:
         thread.start()
     assert all(waiting.acquire(timeout=10) for _ in threads)
-    assert call(ASK, peer(OTHER)) == "done"
+    assert call(ASK, FakeCall(OTHER)) == "done"
     go_on.set()
     for thread in threads:
         thread.join(30)
@@ -163,7 +159,7 @@ def test_what_waits_for_the_cluster_holds_nobody_up(register):
         assert go_on.wait(30)
 
     call = register(method, "Renew")
-    threads = [threading.Thread(target=call, args=(ASK, peer(APP))) for _ in range(3)]
+    threads = [threading.Thread(target=call, args=(ASK, FakeCall(APP))) for _ in range(3)]
     for thread in threads:
         thread.start()
     assert all(begun.acquire(timeout=10) for _ in threads)

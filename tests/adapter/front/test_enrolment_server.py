@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import grpc
 import pytest
 from capsign_adapter.decide.rate import Buckets
-from capsign_adapter.front import address_quota, call_deadlines, enrolment_server
+from capsign_adapter.front import address_quota, enrolment_server
+from capsign_adapter.front.address_quota import USUAL, AddressBounds
 from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.identity_servicer import IdentityServicer
 from capsign_evidence.leaf_reader import IdentityIssued, IdentityRefused
@@ -33,7 +34,9 @@ METHOD = "/capsign.adapter.v1.EnrolmentService/Enrol"
 class Front:
     """Both listeners of an adapter that enrols; `enrol` and `renew` call them as pods do."""
 
-    def __init__(self, door: EnrolmentRig, connections: int = 256) -> None:
+    def __init__(
+        self, door: EnrolmentRig, connections: int = 256, bounds: AddressBounds = USUAL
+    ) -> None:
         self.door = door
         self.ca = Authority()
         self.metrics = Metrics()
@@ -41,7 +44,7 @@ class Front:
         pairs = [(served.private_key, served.certificate)]
         credentials = grpc.ssl_server_credentials(pairs)
         self.server = EnrolmentServer(
-            "127.0.0.1:0", credentials, door.enrolment, self.metrics, connections
+            "127.0.0.1:0", credentials, door.enrolment, self.metrics, connections, bounds
         )
         self.server.start()
         self.mtls = grpc.server(
@@ -103,8 +106,14 @@ def door(tmp_path, rig):
 
 
 @pytest.fixture
-def front(door):
-    front = Front(door)
+def bounds():
+    """Of the calls of one address."""
+    return USUAL
+
+
+@pytest.fixture
+def front(door, bounds):
+    front = Front(door, bounds=bounds)
     yield front
     front.stop()
 
@@ -208,11 +217,11 @@ def test_i10_tls_1_2_is_refused_at_this_door_too(front):
     assert front.door.cluster.requests == []
 
 
-def test_who_does_not_send_the_request_is_hung_up_on(front, monkeypatch):
+@pytest.mark.parametrize("bounds", [AddressBounds(request_s=0.0)], ids=["at once"])
+def test_who_does_not_send_the_request_is_hung_up_on(front):
     """The headers of a call came and its request never does. Its thread is free again when the
     sweep finds it.
     """
-    monkeypatch.setattr(call_deadlines, "REQUEST_SECONDS", 0.0)
     with front.raw() as connection:
         connection.sendall(_opening())
         assert _until(connection, _RST_OF_STREAM_1)
@@ -220,12 +229,12 @@ def test_who_does_not_send_the_request_is_hung_up_on(front, monkeypatch):
     assert front.enrol(token).svid.spiffe_id == APP
 
 
-def test_one_address_cannot_hold_every_place(front, monkeypatch):
+@pytest.mark.parametrize("bounds", [AddressBounds(open_calls=2)], ids=["two"])
+def test_one_address_cannot_hold_every_place(front):
     """It opens a few calls and sends nothing; its next call is told so, and the threads that are
     left are for others.
     """
     assert address_quota.CALLS_OF_ONE_ADDRESS <= enrolment_server.THREADS // 8
-    monkeypatch.setattr(address_quota, "CALLS_OF_ONE_ADDRESS", 2)
     held = [front.raw() for _ in range(2)]
     try:
         for connection in held:
@@ -237,9 +246,8 @@ def test_one_address_cannot_hold_every_place(front, monkeypatch):
             connection.close()
 
 
-def test_an_address_that_calls_too_often_is_told_to_wait(front, monkeypatch):
-    monkeypatch.setattr(address_quota, "CALLS_AT_ONCE", 3)
-    monkeypatch.setattr(address_quota, "CALLS_PER_SECOND", 1)
+@pytest.mark.parametrize("bounds", [AddressBounds(per_second=1, at_once=3)], ids=["three"])
+def test_an_address_that_calls_too_often_is_told_to_wait(front):
     told = [refusal(front.enrol, "eyJ.eyJ.sig").reason for _ in range(3)]
     assert told == [reasons.REASON_SERVICE_TOKEN_REFUSED] * 3
     more = (
@@ -255,12 +263,12 @@ def test_an_address_waits_by_a_clock_that_nobody_sets():
     now = 0
     held = address_quota.AddressQuota(Buckets(lambda: now))
     for _ in range(address_quota.CALLS_AT_ONCE):
-        held._demand_rate("10.1.0.5")
+        held.demand_rate("10.1.0.5")
     with pytest.raises(FailureError) as caught:
-        held._demand_rate("10.1.0.5")
+        held.demand_rate("10.1.0.5")
     assert (caught.value.reason, caught.value.retry_after_ms) == (reasons.REASON_RATE_LIMITED, 100)
     now += 100
-    held._demand_rate("10.1.0.5")
+    held.demand_rate("10.1.0.5")
 
 
 @pytest.mark.parametrize("door_of", ["enrolment", "renewal"])

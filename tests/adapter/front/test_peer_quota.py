@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import pytest
 from capsign_adapter.decide.rate import Buckets
@@ -16,21 +15,11 @@ from capsign_adapter.front.peer_quota import (
 )
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
-from support.adapter_rig import APP, OPERATOR, OTHER, STRANGER, peer, rules
+from support.adapter_rig import APP, OPERATOR, OTHER, STRANGER, rules
+from support.calls import FakeCall
 
 PLACES = 64
 CALLS_PER_SECOND = 100
-
-
-@dataclass(eq=False)
-class Call:
-    """Stands for the context of a call, whose answer is taken at once."""
-
-    who: str
-    key: bytes
-
-    def add_callback(self, _) -> bool:
-        return False
 
 
 class Held:
@@ -42,7 +31,7 @@ class Held:
 
     def take(self, kind: str, who: str, key: bytes) -> None:
         about = {"working": ("GetPublicKeys", 100), "waiting": ("GetPublicKeys",)}.get(kind, ())
-        self._stack.enter_context(getattr(self.quota, kind)(Call(who, key), *about))
+        self._stack.enter_context(getattr(self.quota, kind)(FakeCall(who, key), *about))
 
     def take_all(self, kind: str, who: str, count: int, *, each: int) -> int:
         """How many of `count` are given, with `each` for every key."""
@@ -55,14 +44,7 @@ class Held:
 
 
 @pytest.fixture
-def places(monkeypatch):
-    """A call says itself who makes it, and is ended by raising."""
-
-    def ended(_, failure):
-        raise failure from None
-
-    monkeypatch.setattr(module, "admit_call", lambda call: peer(call.who, call.key))
-    monkeypatch.setattr(module, "abort", ended)
+def places():
     return PeerQuota(rules, PLACES, Buckets(lambda: 0), CALLS_PER_SECOND)
 
 
@@ -157,7 +139,7 @@ def test_one_pod_does_not_use_up_the_calls_of_its_deployment(places):
     def call(key: bytes) -> bool:
         with (
             contextlib.suppress(FailureError),
-            places.working(Call(APP, key), "GetPublicKeys", 100),
+            places.working(FakeCall(APP, key), "GetPublicKeys", 100),
         ):
             return True
         return False
@@ -172,7 +154,7 @@ def answered(places, who: str, method: str, size: int, times: int) -> int:
     """How many of so many calls, one after another, are not refused by the rate."""
     given = 0
     for _ in range(times):
-        with contextlib.suppress(FailureError), places.working(Call(who, b"k"), method, size):
+        with contextlib.suppress(FailureError), places.working(FakeCall(who, b"k"), method, size):
             given += 1
     return given
 
@@ -190,7 +172,7 @@ def test_a_workload_has_a_rate_for_each_method(places):
     )
     assert answered(places, OTHER, "GetPublicKeys", 100, 1) == 1
     with pytest.raises(FailureError, match="This workload calls GetPublicKeys too often") as caught:
-        places.working(Call(APP, b"another key"), "GetPublicKeys", 100).__enter__()
+        places.working(FakeCall(APP, b"another key"), "GetPublicKeys", 100).__enter__()
     assert caught.value.reason == reasons.REASON_RATE_LIMITED
     assert caught.value.outcome == reasons.OUTCOME_UNAVAILABLE, (
         "an agent keeps the batch and sends it again"

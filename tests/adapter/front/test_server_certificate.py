@@ -4,12 +4,12 @@ with it.
 
 from __future__ import annotations
 
+import time
 from concurrent import futures
 from pathlib import Path
 
 import grpc
 import pytest
-from capsign_adapter.front import tls
 from capsign_adapter.front.server_certificate import servable
 from capsign_adapter.front.tls import AGAIN_S, CertificateFiles
 from capsign_adapter.sign.clock import now_ms
@@ -96,7 +96,7 @@ def test_files_that_are_not_good_are_told_once_and_not_read_at_every_handshake(
     the files were bad.
     """
     now = [1000.0]
-    monkeypatch.setattr(tls.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     certificate, key = GOOD.write(tmp_path, "serving")
     files = Counted(certificate, key, None)
     certificate.write_bytes(

@@ -30,6 +30,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from support.fake_token import FakeToken
+from support.instances import key_in
+from support.interposed import Interposed
 
 DERIVABLE = tuple(row.number for row in ALGORITHMS.values() if row.derivable)
 DIRECT = tuple(
@@ -48,7 +50,7 @@ class Clock:
 
 @pytest.fixture
 def token():
-    return FakeToken(features=frozenset({Feature.ED25519, Feature.RSA_PSS}))
+    return Interposed(FakeToken(features=frozenset({Feature.ED25519, Feature.RSA_PSS})))
 
 
 @pytest.fixture
@@ -135,7 +137,7 @@ def test_hs256_stays_inside_a_token_that_can_derive_and_gives_the_same_tags(
     token, ring, row, clock
 ):
     in_memory = signer(ring, row, pb.ALGORITHM_HS256)
-    token.features = frozenset(Feature)
+    token.part.features = frozenset(Feature)
     inside = signer(Keyring(token, CacheSettings(), clock), row, pb.ALGORITHM_HS256)
     assert inside.sign(MESSAGE) == in_memory.sign(MESSAGE)
     assert inside.kid == in_memory.kid
@@ -146,7 +148,7 @@ def test_hs256_stays_inside_a_token_that_can_derive_and_gives_the_same_tags(
 
 
 def test_hs256_inside_the_token_never_asks_for_keying_material(row, token, clock):
-    token.features = frozenset(Feature)
+    token.part.features = frozenset(Feature)
     token.calls.clear()
     signer(Keyring(token, CacheSettings(), clock), row, pb.ALGORITHM_HS256).sign(MESSAGE)
     assert token.calls == {"hkdf_hmac": 1}
@@ -194,7 +196,7 @@ def test_purpose_separates_keys_even_under_one_digest(ring, row):
     assert one.spki != other.spki
 
 
-def test_concurrent_first_uses_of_a_context_derive_once(ring, row, token, monkeypatch):
+def test_concurrent_first_uses_of_a_context_derive_once(ring, row, token):
     entered, release = Event(), Event()
     honest = token.hmac
 
@@ -203,7 +205,7 @@ def test_concurrent_first_uses_of_a_context_derive_once(ring, row, token, monkey
         assert release.wait(30)
         return honest(label, data)
 
-    monkeypatch.setattr(token, "hmac", slow)
+    token.instead(hmac=slow)
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(signer, ring, row, pb.ALGORITHM_ES256)
         assert entered.wait(30)
@@ -214,7 +216,7 @@ def test_concurrent_first_uses_of_a_context_derive_once(ring, row, token, monkey
     assert token.calls["hmac"] == 1
 
 
-def test_a_derivation_that_began_before_a_clear_is_not_kept(ring, row, token, monkeypatch):
+def test_a_derivation_that_began_before_a_clear_is_not_kept(ring, row, token):
     # A worker derives, the responder revokes the key and clears the ring, the worker's derivation
     # ends. Were it kept, the subkey would outlive its revocation by the cache's age.
     entered, release = Event(), Event()
@@ -225,7 +227,7 @@ def test_a_derivation_that_began_before_a_clear_is_not_kept(ring, row, token, mo
         assert release.wait(30)
         return honest(label, data)
 
-    monkeypatch.setattr(token, "hmac", slow)
+    token.instead(hmac=slow)
     with ThreadPoolExecutor(1) as pool:
         begun = pool.submit(signer, ring, row, pb.ALGORITHM_ES256)
         assert entered.wait(30)
@@ -235,9 +237,7 @@ def test_a_derivation_that_began_before_a_clear_is_not_kept(ring, row, token, mo
     assert len(ring) == 0
 
 
-def test_who_asks_after_a_clear_does_not_wait_for_what_began_before_it(
-    ring, row, token, monkeypatch
-):
+def test_who_asks_after_a_clear_does_not_wait_for_what_began_before_it(ring, row, token):
     # The derivation under way hangs in the token. It belongs to the time before the clear: nobody
     # later may get its result.
     entered, release = Event(), Event()
@@ -249,7 +249,7 @@ def test_who_asks_after_a_clear_does_not_wait_for_what_began_before_it(
             assert release.wait(30)
         return honest(label, data)
 
-    monkeypatch.setattr(token, "hmac", first_hangs)
+    token.instead(hmac=first_hangs)
     with ThreadPoolExecutor(2) as pool:
         begun = pool.submit(signer, ring, row, pb.ALGORITHM_ES256)
         assert entered.wait(30)
@@ -315,7 +315,7 @@ def test_a_direct_key_does_not_sign_a_digest_of_another_length(token, ring, numb
 
 
 def test_hs256_inside_whose_token_goes_away_is_unavailable(token, row, clock):
-    token.features = frozenset(Feature)
+    token.part.features = frozenset(Feature)
     s = signer(Keyring(token, CacheSettings(), clock), row, pb.ALGORITHM_HS256)
     token.lose()
     with pytest.raises(FailureError, match="TOKEN_UNAVAILABLE"):
@@ -367,7 +367,7 @@ def test_signers_leave_by_time_and_by_number(ring, row, clock):
 
 @pytest.mark.parametrize("leave", ["clear", "sweep"])
 def test_a_subkey_that_nobody_uses_is_wiped_when_the_ring_lets_go(ring, row, clock, leave):
-    key = signer(ring, row, pb.ALGORITHM_HS256).sign.__self__._key
+    key = key_in(signer(ring, row, pb.ALGORITHM_HS256).sign.__self__)
     assert key != bytes(32)
     clock.now_ms = 1000
     getattr(ring, leave)()

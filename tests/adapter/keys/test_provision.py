@@ -19,6 +19,7 @@ from capsign_wire.types.v1 import signing_pb2
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from support.fake_token import FakeToken
+from support.interposed import Interposed
 
 DERIVABLE = tuple(row.number for row in ALGORITHMS.values() if row.derivable)
 
@@ -28,7 +29,7 @@ def token():
     fake = FakeToken()
     provision.make_service_keys(fake)
     provision.make_pepper(fake, "acme")
-    return fake
+    return Interposed(fake)
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def test_an_interrupted_creation_is_stepped_over(token, rows):
 
 
 @pytest.mark.parametrize("flaw", ["sensitive", "always_sensitive", "never_extractable", "local"])
-def test_a_token_that_makes_weak_keys_is_not_used(token, monkeypatch, flaw):
+def test_a_token_that_makes_weak_keys_is_not_used(token, flaw):
     good = {
         "sensitive": True,
         "extractable": False,
@@ -185,9 +186,7 @@ def test_a_token_that_makes_weak_keys_is_not_used(token, monkeypatch, flaw):
         "never_extractable": True,
         "local": True,
     }
-    monkeypatch.setattr(
-        token, "attributes", lambda label: KeyAttributes(label, **(good | {flaw: False}))
-    )
+    token.instead(attributes=lambda label: KeyAttributes(label, **(good | {flaw: False})))
     with pytest.raises(provision.KeyWeakError, match="Do not use it"):
         provision.make_derived(token, "acme", "weak", 1, DERIVABLE, 0)
 

@@ -19,6 +19,7 @@ from capsign_adapter.token.interface import TokenContestedError, TokenUnavailabl
 from capsign_wire.types.v1 import signing_pb2
 from support.adapter_rig import POLICY
 from support.fake_token import FakeToken
+from support.interposed import Interposed
 
 NOW = 1_800_000_000_000
 RULES = parse_policy(POLICY.encode())
@@ -47,7 +48,7 @@ class Overtaken(FakeToken):
     """Before its call number `at` another replica provisions from beginning to end."""
 
     def __init__(self, token: FakeToken, at: int, other) -> None:
-        super().__init__(_objects=token._objects)
+        super().__init__(objects=token.objects)
         self._at, self._other = at, other
 
     def _called(self) -> None:
@@ -135,13 +136,12 @@ def test_a_token_that_fails_is_not_tried_again(store):
 
 
 def test_an_authority_whose_maker_died_before_it_signed_signs_after_the_next_run(
-    store, monkeypatch
+    store,
 ):
-    token = FakeToken()
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "move_authority", _killed)
-        with pytest.raises(KeyboardInterrupt):
-            provisioned(token, store)
+    token, dying = FakeToken(), Interposed(store)
+    dying.instead(move_authority=_killed)
+    with pytest.raises(KeyboardInterrupt):
+        provisioned(token, dying)
     assert [row.state for row in store.authorities()] == [AuthorityState.PREPARED]
     assert provisioned(token, store) == []
     whole(token, store)

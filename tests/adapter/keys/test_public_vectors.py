@@ -8,7 +8,6 @@ from base64 import b64decode, urlsafe_b64decode
 from typing import Any
 
 import pytest
-from capsign_adapter.algorithms import det_keygen
 from capsign_adapter.algorithms.det_keygen import MIN_SEED_LEN, p256_from_seed
 from capsign_adapter.algorithms.expand import MAX_LENGTH, expand, wipe
 from capsign_adapter.algorithms.kid import thumbprint
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
     load_der_public_key,
 )
+from support.instances import key_in
 from support.vectors import load
 
 
@@ -78,7 +78,7 @@ def test_p256_keys_are_those_of_c2sp_det_keygen(case):
     assert key.private_numbers() == published.private_numbers()
 
 
-def test_det_keygen_wipes_what_it_built_around_the_seed(monkeypatch):
+def test_det_keygen_wipes_what_it_built_around_the_seed():
     wiped = []
 
     def watch(secret):
@@ -86,8 +86,7 @@ def test_det_keygen_wipes_what_it_built_around_the_seed(monkeypatch):
         wipe(secret)
         wiped.append(secret)
 
-    monkeypatch.setattr(det_keygen, "wipe", watch)
-    p256_from_seed(bytearray(b"s" * 32))
+    p256_from_seed(bytearray(b"s" * 32), watch)
     assert len(wiped) == 2
     assert not any(any(secret) for secret in wiped)
 
@@ -224,7 +223,7 @@ def test_keying_material_of_the_wrong_length_makes_no_key_and_is_wiped():
 
 def test_an_hs256_key_is_wiped_when_its_last_user_lets_go():
     subkey = from_okm(algorithms.ALGORITHM_HS256, bytearray(b"k" * 32), bytes(32), 1)
-    key, sign = subkey._key, subkey.sign
+    key, sign = key_in(subkey), subkey.sign
     tag = sign(b"m")
     del subkey  # the cache dropped it, but a call in flight still holds `sign`
     assert key == b"k" * 32

@@ -106,10 +106,9 @@ def test_another_snapshot_is_another_question_even_of_the_same_epoch(rig):
     assert cache.get(name, Snapshots(rig.store).current, 1000) is None
 
 
-def test_it_is_bounded(rig, monkeypatch):
-    monkeypatch.setattr(module, "CAPACITY", 2)
+def test_it_is_bounded(rig):
     name, signable = signable_of(rig, rig.handle())
-    cache, snapshot = DecisionCache(), rig.snapshots.current
+    cache, snapshot = DecisionCache(capacity=2), rig.snapshots.current
     for number in range(3):
         cache.put((bytes([number]), *name[1:]), snapshot, signable, 1000)
     assert cache.get((b"\x00", *name[1:]), snapshot, 1000) is None

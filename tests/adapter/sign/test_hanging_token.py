@@ -10,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from capsign_adapter.decide.authority_schedule import Lifetimes
-from capsign_adapter.enrol import authority as authorities
 from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.provisioning import provision_all
-from capsign_adapter.sign import checkpoints, snapshot
+from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.errors import StoreUnavailableError
@@ -26,10 +25,10 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 class Hanging:
     """A method of something that stands still for whoever comes first, until it is let go."""
 
-    def __init__(self, monkeypatch, owner, name: str) -> None:
+    def __init__(self, owner, name: str) -> None:
         self.reached, self.calls = threading.Event(), 0
         self._go_on, self._method = threading.Event(), getattr(owner, name)
-        monkeypatch.setattr(owner, name, self)
+        owner.instead(**{name: self})
 
     def __call__(self, *arguments):
         self.calls += 1
@@ -48,32 +47,31 @@ def threads():
         yield pool
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    for module in (checkpoints, snapshot, authorities):
-        monkeypatch.setattr(module, "TURN_S", 0.05)
+BRIEF_S = 0.05
+"""How long nobody waits who has to."""
 
 
 def revoke(rig) -> None:
     rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, "orders-jwt", lambda _: b"leaf", now_ms())
 
 
-def test_a_checkpoint_that_hangs_keeps_nobody_else_for_ever(rig, threads, impatient, monkeypatch):
+def test_a_checkpoint_that_hangs_keeps_nobody_else_for_ever(rig, threads):
     """One workload asked for checkpoints while the HSM hung: each call waited for all before it,
     and held a thread meanwhile.
     """
-    hanging = Hanging(monkeypatch, rig.token, "sign")
-    first = threads.submit(rig.checkpoints.current, now_ms())
+    checkpoints = Checkpoints(rig.store, rig.token, "capsign.test/log", turn_s=BRIEF_S)
+    hanging = Hanging(rig.token, "sign")
+    first = threads.submit(checkpoints.current, now_ms())
     assert hanging.reached.wait(30)
     with pytest.raises(FailureError) as caught:
-        rig.checkpoints.current(now_ms())
+        checkpoints.current(now_ms())
     assert caught.value.reason == reasons.REASON_OVERLOADED
     hanging.let_go()
-    assert first.result(30) == rig.checkpoints.current(now_ms())
+    assert first.result(30) == checkpoints.current(now_ms())
 
 
-def test_those_who_waited_for_a_checkpoint_share_it(rig, threads, monkeypatch):
-    hanging = Hanging(monkeypatch, rig.token, "sign")
+def test_those_who_waited_for_a_checkpoint_share_it(rig, threads):
+    hanging = Hanging(rig.token, "sign")
     waiting = [threads.submit(rig.checkpoints.current, now_ms())]
     assert hanging.reached.wait(30)
     waiting += [threads.submit(rig.checkpoints.current, now_ms()) for _ in range(7)]
@@ -82,8 +80,8 @@ def test_those_who_waited_for_a_checkpoint_share_it(rig, threads, monkeypatch):
     assert hanging.calls == 1
 
 
-def test_a_look_at_the_epoch_that_hangs_keeps_nobody_else(rig, threads, monkeypatch):
-    hanging = Hanging(monkeypatch, rig.store, "control")
+def test_a_look_at_the_epoch_that_hangs_keeps_nobody_else(rig, threads):
+    hanging = Hanging(rig.store, "control")
     first = threads.submit(rig.snapshots.refresh)
     assert hanging.reached.wait(30)
     assert threads.submit(rig.snapshots.refresh).result(30) is rig.snapshots.current
@@ -91,14 +89,14 @@ def test_a_look_at_the_epoch_that_hangs_keeps_nobody_else(rig, threads, monkeypa
     assert first.result(30) is rig.snapshots.current
 
 
-def test_a_new_snapshot_that_hangs_fails_closed(rig, threads, impatient, monkeypatch):
+def test_a_new_snapshot_that_hangs_fails_closed(rig, threads):
     """Decisions under the old epoch must not go on, and those that wait for the new one must not
     wait for ever.
     """
-    snapshots = Snapshots(rig.store)
+    snapshots = Snapshots(rig.store, turn_s=BRIEF_S)
     old = snapshots.current
     revoke(rig)
-    hanging = Hanging(monkeypatch, rig.store, "revocations")
+    hanging = Hanging(rig.store, "revocations")
     first = threads.submit(snapshots.refresh)
     assert hanging.reached.wait(30)
     with pytest.raises(StoreUnavailableError):
@@ -109,19 +107,17 @@ def test_a_new_snapshot_that_hangs_fails_closed(rig, threads, impatient, monkeyp
 
 
 @pytest.mark.parametrize("name", ["promise_authority", "authorities"])
-def test_a_promise_that_hangs_keeps_nobody_else_for_ever(
-    rig, threads, impatient, monkeypatch, name
-):
+def test_a_promise_that_hangs_keeps_nobody_else_for_ever(rig, threads, name):
     realm = Realm(
         rig.policy.trust_domain,
         lambda: rig.policy.digest,
         Lifetimes(3_600_000, 365 * 86_400_000, 600_000),
     )
     provision_all(rig.policy, rig.token, rig.store, now_ms(), realm)
-    authority = Authority(rig.token, rig.store, realm)
+    authority = Authority(rig.token, rig.store, realm, turn_s=BRIEF_S)
     (row,) = authority.rows()
     spki = rig.token.public_key(row.label)
-    hanging = Hanging(monkeypatch, rig.store, name)
+    hanging = Hanging(rig.store, name)
     first = threads.submit(authority.issue, "spiffe://capsign.test/a", spki, now_ms())
     assert hanging.reached.wait(30)
     with pytest.raises(FailureError) as caught:
@@ -146,11 +142,11 @@ class Aside:
             self.now -= 1
 
 
-def test_who_makes_a_checkpoint_or_waits_for_one_has_no_turn(rig, threads, monkeypatch):
+def test_who_makes_a_checkpoint_or_waits_for_one_has_no_turn(rig, threads):
     """A token that hangs would keep all calls of the tenant from computing."""
     aside = Aside()
-    made = checkpoints.Checkpoints(rig.store, rig.token, "capsign.test/log", aside)
-    hanging = Hanging(monkeypatch, rig.token, "sign")
+    made = Checkpoints(rig.store, rig.token, "capsign.test/log", aside)
+    hanging = Hanging(rig.token, "sign")
     first = threads.submit(made.current, now_ms())
     assert hanging.reached.wait(30)
     assert aside.now == 1
@@ -159,11 +155,11 @@ def test_who_makes_a_checkpoint_or_waits_for_one_has_no_turn(rig, threads, monke
     assert aside.now == 0
 
 
-def test_who_reads_a_snapshot_or_waits_for_one_has_no_turn(rig, threads, monkeypatch):
+def test_who_reads_a_snapshot_or_waits_for_one_has_no_turn(rig, threads):
     aside = Aside()
     snapshots = Snapshots(rig.store, aside=aside)
     revoke(rig)
-    hanging = Hanging(monkeypatch, rig.store, "revocations")
+    hanging = Hanging(rig.store, "revocations")
     first = threads.submit(snapshots.refresh)
     assert hanging.reached.wait(30)
     assert aside.now == 1

@@ -4,7 +4,9 @@ that stands still.
 
 from __future__ import annotations
 
+import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 from capsign_adapter.sign import health_checks
@@ -126,7 +128,9 @@ def test_a_store_that_is_well_is_seldom_written_to_and_a_sick_one_is_tried_each_
 
 def test_the_store_takes_a_write_has_room_and_our_clock(condition, tmp_path, monkeypatch):
     store, room = Store(), [10**9]
-    monkeypatch.setattr(health_checks, "_room", lambda _: room[0])
+    monkeypatch.setattr(
+        os, "statvfs", lambda _: SimpleNamespace(f_bavail=room[0] // 1000, f_frsize=1000)
+    )
     seen = []
     for error, free, told_ms in (
         (None, 10**9, None),

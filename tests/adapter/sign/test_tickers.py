@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
-from capsign_adapter.sign import tickers as module
-from capsign_adapter.sign.tickers import Periods, Ticker, tickers
+from capsign_adapter.sign.clock import now_ms
+from capsign_adapter.sign.tickers import MORE_SECONDS, Periods, Ticker, tickers
 from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
 
 DAY_S = 86_400.0
@@ -38,7 +39,7 @@ class Ledger:
         return gone
 
 
-def collecting(ledger: Ledger) -> Ticker:
+def collecting(ledger: Ledger, clock: Callable[[], int] = now_ms) -> Ticker:
     """The ticker that collects, once a day."""
     unused = {
         "catch_up": SimpleNamespace(look=None),
@@ -47,7 +48,7 @@ def collecting(ledger: Ledger) -> Ticker:
         "beat": None,
         "sweeps": (),
     }
-    periods = Periods(poll_s=1, checkpoint_s=1, collect_s=DAY_S, retention_ms=lambda: 1)
+    periods = Periods(1, 1, DAY_S, retention_ms=lambda: 1, clock=clock)
     made = tickers(ledger, **unused, periods=periods)
     (ticker,) = (ticker for ticker in made if ticker.name == "collect")
     return ticker
@@ -73,13 +74,12 @@ def test_a_collection_goes_on_until_nothing_old_is_left(old, rounds):
 
 
 @pytest.mark.parametrize(("mine_ms", "told_ms", "taken_ms"), [(5, None, 5), (5, 3, 3), (3, 5, 3)])
-def test_intents_are_forgotten_when_two_clocks_agree(monkeypatch, mine_ms, told_ms, taken_ms):
+def test_intents_are_forgotten_when_two_clocks_agree(mine_ms, told_ms, taken_ms):
     """A replica's node was two days ahead, and so were the agents there: their intents moved the
     watermark, and everybody else's were refused as expired for two days.
     """
-    monkeypatch.setattr(module, "now_ms", lambda: mine_ms)
     ledger = Ledger(0, told_ms)
-    ticker = collecting(ledger)
+    ticker = collecting(ledger, lambda: mine_ms)
     ticker.start()
     assert ledger.done.wait(10)
     ticker.stop()
@@ -112,7 +112,7 @@ def test_a_collection_with_much_left_to_do_gives_others_a_turn_and_can_be_stoppe
     end an hour's work before.
     """
     ledger = Ledger(10**9)
-    assert run_through(collecting(ledger), 2) == [module.MORE_SECONDS] * 2
+    assert run_through(collecting(ledger), 2) == [MORE_SECONDS] * 2
     assert len(ledger.rounds) == 2
     assert not ledger.done.is_set()
 
@@ -129,4 +129,4 @@ def test_a_call_that_fails_is_made_again_at_its_time_and_no_sooner():
             raise OSError
         return True
 
-    assert run_through(Ticker("test", DAY_S, action), 2) == [module.MORE_SECONDS, DAY_S]
+    assert run_through(Ticker("test", DAY_S, action), 2) == [MORE_SECONDS, DAY_S]

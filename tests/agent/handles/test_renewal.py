@@ -23,6 +23,7 @@ from capsign_wire import bounds
 from capsign_wire.adapter.v1 import capability_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
+from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_home import until
 from support.clocks import ShiftedClock
@@ -87,7 +88,11 @@ class Adapter:
         token = f"{grant}{len(self.ends)}".encode()
         self.ends[token] = self.clock() + LIFE_S
         issued = capability_pb2.IssuedHandle(
-            token=token, serial=bytes(16), grant=grant, purpose=self.purpose, algorithms=[1]
+            token=token,
+            serial=bytes(16),
+            grant=grant,
+            purpose=self.purpose,
+            algorithms=[alg.ALGORITHM_ED25519],
         )
         issued.not_before.FromMilliseconds(int(self.clock() * 1000))
         issued.expires_at.FromMilliseconds(int(self.ends[token] * 1000))
