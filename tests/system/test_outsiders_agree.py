@@ -56,6 +56,7 @@ def signer(world):
 
 def openssl(algorithm: str, pem: Path, message: Path, signature: Path) -> bool:
     """Whether the command line of OpenSSL takes this signature."""
+    command: list[str | Path]
     if algorithm == "Ed25519":
         command = [
             "pkeyutl",
