@@ -39,7 +39,7 @@ def waiting_of(rows: Sequence[KeyVersionRow], before: KeyVersionRow) -> KeyVersi
 
 def demand_algorithm(policy: Policy, tenant: str, key: str, algorithm: int, now: int) -> None:
     """Raise FailureError unless the key may move to this algorithm from `now`, the one of open
-    calls: policy's key serves it, and every grant that allows the one allows the other.
+    calls: policy's key serves it, and a grant allows it.
     """
     name = ALGORITHMS[algorithm].name
     found = policy.key(tenant, key)
@@ -52,16 +52,22 @@ def demand_algorithm(policy: Policy, tenant: str, key: str, algorithm: int, now:
     if algorithm == now:
         detail = f"Calls of {tenant}/{key} that leave the algorithm open get {name} already."
         raise FailureError(failures_pb2.REASON_ROLLOUT_CONFLICT, detail, field="algorithm")
-    behind = sorted(
+    grants = [grant for grant in policy.grants if (grant.tenant, grant.key) == (tenant, key)]
+    if not any(algorithm in grant.algorithms for grant in grants):
+        detail = f"No grant of {tenant}/{key} allows {name}. Let those have it that shall move."
+        raise FailureError(failures_pb2.REASON_ALGORITHM_NOT_ALLOWED, detail, field="algorithm")
+
+
+def left_behind(policy: Policy, row: RolloutRow) -> list[str]:
+    """The grants that stay with the old algorithm, because they do not allow the new one."""
+    if not row.after.algorithm:
+        return []
+    return sorted(
         grant.name
         for grant in policy.grants
-        if (grant.tenant, grant.key) == (tenant, key)
-        and now in grant.algorithms
-        and algorithm not in grant.algorithms
+        if (grant.tenant, grant.key) == (row.tenant, row.key)
+        and row.after.algorithm not in grant.algorithms
     )
-    if behind:
-        detail = f"Grants would be left behind: {', '.join(behind[:8])}. Let them have {name} too."
-        raise FailureError(failures_pb2.REASON_ALGORITHM_NOT_ALLOWED, detail, field="algorithm")
 
 
 def goal_of(history: Sequence[RolloutRow], to: int, name: str) -> tuple[SignsWith, RolloutRow]:

@@ -10,10 +10,14 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
+from capsign_adapter.decide.rollout_start import left_behind
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.front.rollout_messages import rollout_of, step_of
 from capsign_adapter.model.rollouts import RolloutRow
 from capsign_adapter.rollout.acts import Rollouts
+
+MAX_LEFT_BEHIND = 256
+"""Most grants that are named as left behind."""
 
 LOOKING = frozenset(Role)
 STARTING = frozenset({Role.OPERATOR})
@@ -134,7 +138,9 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
 
     def _shown(self, row: RolloutRow) -> pb.Rollout:
         moves = self._moves
-        return rollout_of(row, moves.world(row), len(moves.workloads(row)), moves.now_ms())
+        shown = rollout_of(row, moves.world(row), len(moves.workloads(row)), moves.now_ms())
+        shown.left_behind.extend(left_behind(moves.policy(), row)[:MAX_LEFT_BEHIND])
+        return shown
 
     def _demand(self, peer: Peer, roles: frozenset[Role]) -> str:
         """The peer's identity. Raises FailureError ROLE_MISSING."""

@@ -47,6 +47,7 @@ def values_of(rollout: pb.Rollout) -> dict[str, Any]:
         "triggers": [trigger_text(each) for each in rollout.triggers],
         "new_side": _side(rollout.new_side),
         "old_side": _side(rollout.old_side),
+        "left_behind": list(rollout.left_behind),
         "revision": rollout.revision,
         "started_by": rollout.started_by,
         "started_at": time_text(rollout.started_at.ToMilliseconds()),

@@ -11,6 +11,7 @@ from capsign_adapter.decide.policy import Rotation
 from capsign_adapter.decide.rollout_analysis import Verdict, verdict_of
 from capsign_adapter.decide.rollout_cohort import is_in
 from capsign_adapter.decide.rollout_samples import count, summary
+from capsign_adapter.decide.rollout_start import left_behind
 from capsign_adapter.model.lifecycle import KeyEvent, RolloutPace, RolloutStage
 from capsign_adapter.model.rollouts import CanaryStep, Figures
 from capsign_evidence.leaf import Act
@@ -197,10 +198,19 @@ def test_another_algorithm_for_calls_that_leave_it_open_and_back(rollouts):
     assert back.previous == row.id
 
 
-def test_an_algorithm_that_a_grant_or_the_key_has_not_is_refused_beforehand(rig):
-    rollouts = RolloutRig(rig, Clock(), WIDE, grants=rig.policy.grants)
+def test_an_algorithm_that_no_grant_or_the_key_has_is_refused_beforehand(rig):
+    grants = tuple(replace(grant, algorithms=frozenset({ED25519})) for grant in rig.policy.grants)
+    rollouts = RolloutRig(rig, Clock(), WIDE, grants=grants)
     refused(reasons.REASON_ALGORITHM_NOT_ALLOWED, rollouts.start, ML_DSA)
     refused(reasons.REASON_ALGORITHM_NOT_ALLOWED, rollouts.start, ES384)
+
+
+def test_grants_that_cannot_follow_are_named(rig):
+    rollouts = RolloutRig(rig, Clock(), WIDE, grants=rig.policy.grants)
+    row = rollouts.start(ML_DSA)
+    assert left_behind(rollouts.policy, row) == ["others", "slow", "thrice"]
+    rollouts.rollouts.abort(OPERATOR, *KEY)
+    assert left_behind(rollouts.policy, rollouts.start()) == []
 
 
 def test_undo_makes_a_new_version_for_what_was_deactivated(rollouts):

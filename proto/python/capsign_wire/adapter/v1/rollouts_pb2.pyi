@@ -376,6 +376,7 @@ class Rollout(_message.Message):
     NEWEST_FIELD_NUMBER: _builtins.int
     FIRST_LEAF_FIELD_NUMBER: _builtins.int
     THROUGH_LEAF_FIELD_NUMBER: _builtins.int
+    LEFT_BEHIND_FIELD_NUMBER: _builtins.int
     id: _builtins.bytes
     """UUIDv7."""
     tenant: _builtins.str
@@ -442,6 +443,10 @@ class Rollout(_message.Message):
     def plan(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutPlanStage]:
         """All its stages."""
 
+    @_builtins.property
+    def left_behind(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Grants that stay with the old algorithm, because they do not allow the new one."""
+
     def __init__(
         self,
         *,
@@ -470,10 +475,11 @@ class Rollout(_message.Message):
         newest: _builtins.int = ...,
         first_leaf: _builtins.int = ...,
         through_leaf: _builtins.int = ...,
+        left_behind: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "new_side", b"new_side", "old_side", b"old_side", "stage_since", b"stage_since", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "first_leaf", b"first_leaf", "id", b"id", "key", b"key", "new_side", b"new_side", "newest", b"newest", "number", b"number", "old_side", b"old_side", "pace", b"pace", "plan", b"plan", "remaining_ms", b"remaining_ms", "revision", b"revision", "stage", b"stage", "stage_since", b"stage_since", "started_at", b"started_at", "started_by", b"started_by", "step", b"step", "tenant", b"tenant", "through_leaf", b"through_leaf", "triggers", b"triggers", "undoes", b"undoes", "verdict", b"verdict", "workloads", b"workloads", "workloads_in", b"workloads_in"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "first_leaf", b"first_leaf", "id", b"id", "key", b"key", "left_behind", b"left_behind", "new_side", b"new_side", "newest", b"newest", "number", b"number", "old_side", b"old_side", "pace", b"pace", "plan", b"plan", "remaining_ms", b"remaining_ms", "revision", b"revision", "stage", b"stage", "stage_since", b"stage_since", "started_at", b"started_at", "started_by", b"started_by", "step", b"step", "tenant", b"tenant", "through_leaf", b"through_leaf", "triggers", b"triggers", "undoes", b"undoes", "verdict", b"verdict", "workloads", b"workloads", "workloads_in", b"workloads_in"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
