@@ -24,6 +24,7 @@ from capsign_agent.front.read_slots import ReadSlots
 from capsign_agent.front.servers import Servers
 from capsign_agent.front.servicer import Service
 from capsign_agent.front.sockets import SocketClaim
+from capsign_agent.handles.contact import Contact
 from capsign_agent.handles.events import HandleEvents
 from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.narrow import Narrowing
@@ -84,7 +85,10 @@ class Agent:
         self.source = source_of(config, calls, self.identity_events, timing)
         claims = [_claim(one) for one in config.sockets]
         self.journal = _begun_journal(config)
-        self.handles = HandleRegistry(_socket_handles(one) for one in config.sockets)
+        self.handles = HandleRegistry(
+            (_socket_handles(one) for one in config.sockets),
+            Contact(config.limits.revocations_heard_s),
+        )
         keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
         self.coalescer = Coalescer(
             config.limits.queue_items, config.limits.queue_bytes, self.connections.refusing

@@ -186,6 +186,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Contexts whose public keys are kept."""
     clock_skew_s: Annotated[int, Meta(ge=0, le=300)] = 5
     """How far past its expiry a handle is still sent; the adapter's clock decides."""
+    revocations_heard_s: Annotated[int, Meta(ge=30, le=86_400)] = 900
+    """How long after the last word of an adapter handles are still offered and signatures are
+    verified. Later that is unavailable (REVOCATIONS_UNHEARD), since they may have been revoked
+    meanwhile. An adapter says how things are every 15 s.
+    """
     drain_ms: Millis = 10_000
     """Longest time for a drain: calls in flight, then the journal."""
 

@@ -177,9 +177,48 @@ def test_what_was_revoked_does_not_sign(running):
     answer = capsign("revoke", "grant", "root-ed25519", "--as", "responder", *at(running))
     assert answer["revocation_epoch"] > 1
     ran = capsign(*sign, stdin=b"after", code=1)
-    assert b"REVOKED" in ran.stderr or b"HANDLE" in ran.stderr
+    assert b"HANDLE_REVOKED" in ran.stderr
+    assert b"was revoked at epoch" in ran.stderr or b"withdrew" in ran.stderr
     capsign("revoke", "grant", "--dir", running["dir"], code=2)
     capsign("revoke", "key", "not-a-key", "--as", "responder", "--dir", running["dir"], code=1)
+
+
+def test_a_revocation_is_lifted_by_two_people_and_it_signs_again(running):
+    """Proposed by one, read and approved by another; a part of the id is enough."""
+    sign = ("sign", "-p", "root-ed25519", "-a", "Ed25519", "--dir", running["dir"])
+    (stands,) = [
+        one
+        for one in capsign("revoke", "list", *at(running))["revocations"]
+        if one["target"] == "root-ed25519"
+    ]
+    assert (stands["kind"], stands["revoked_by"]) == (
+        "grant",
+        "spiffe://capsign.test/responder/dev",
+    )
+    told = capsign("revoke", "lift", "grant", "root-ed25519", *at(running))
+    assert capsign("revoke", "lift", "grant", "root-ed25519", *at(running)) == told
+    some = told["proposal"][:18]
+    shown = capsign("approvals", "show", some, *at(running))
+    assert shown["proposer"] == "spiffe://capsign.test/operator/dev"
+    assert shown["what_will_happen"][0].startswith("The grant root-ed25519, which is revoked, may")
+    words = capsign("approvals", "show", some, "--dir", running["dir"]).stdout.decode()
+    assert "The grant root-ed25519" in words
+    listed = capsign("approvals", "list", *at(running))["proposals"]
+    assert [one["id"] for one in listed] == [told["proposal"]]
+    ran = capsign("approvals", "approve", some, "--yes", "--dir", running["dir"], code=1)
+    assert b"ROLE_MISSING" in ran.stderr
+    approve = ("approvals", "approve", some, "--as", "approver")
+    capsign(*approve, *at(running), code=2)
+    done = capsign(*approve, "--yes", *at(running))
+    assert (done["state"], done["decided_by"]) == ("executed", "spiffe://capsign.test/approver/dev")
+    assert capsign("approvals", "list", *at(running))["proposals"] == []
+    capsign("approvals", "show", "ffffffff", "--dir", running["dir"], code=1)
+    capsign("approvals", "show", "what", "--dir", running["dir"], code=2)
+    for _ in range(40):  # each look is a process: the agent hears of it within some of them
+        handles = capsign("handles", *at(running))["handles"]
+        if not any(one["withdrawn"] for one in handles if one["grant"] == "root-ed25519"):
+            break
+    capsign(*sign, stdin=b"again")
 
 
 def test_a_workload_that_nobody_has_is_not_revoked_unless_that_is_meant(running):

@@ -125,8 +125,12 @@ class RevocationIndex:
 
 def revoked_failure(revocation: Revocation, *, retry_after_ms: int = 0) -> FailureError:
     """Returns the refusal that this revocation causes."""
-    sentence = (
-        f"{_WORDS[pb.RevocationKind.ValueType(revocation.kind)]} was revoked at epoch "
-        f"{revocation.epoch}."
+    return FailureError(
+        failures_pb2.REASON_HANDLE_REVOKED, words_of(revocation), retry_after_ms=retry_after_ms
     )
-    return FailureError(failures_pb2.REASON_HANDLE_REVOKED, sentence, retry_after_ms=retry_after_ms)
+
+
+def words_of(revocation: Revocation) -> str:
+    """Returns what was revoked, as a sentence for a person."""
+    what = _WORDS[pb.RevocationKind.ValueType(revocation.kind)]
+    return f"{what} was revoked at epoch {revocation.epoch}."

@@ -22,12 +22,17 @@ from capsign_adapter.decide.capability import Capability, capability_for
 from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Grant
+from capsign_adapter.decide.revoked import words_of
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.front.peer_quota import PeerQuota
 from capsign_adapter.front.streams import Streams
+from capsign_adapter.model.control import Revocation
 from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
+
+REPEAT_S = 15.0
+"""After so many seconds without a change a watch repeats how things are."""
 
 MOST_NEWS = 256
 """Most grants, and most serials, in one WatchResponse: the bound of the message."""
@@ -83,6 +88,11 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
             handles=[self._issue(grant, peer) for grant in given],
             mint_public_key=self._mint.public_key,
             revocation_epoch=snapshot.epoch,
+            revoked=[
+                _revoked(grant, found)
+                for grant in known
+                if (found := withdrawn(grant, peer.spiffe_id)) is not None
+            ],
         )
 
     @guarded
@@ -100,7 +110,8 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
         self, request: pb.WatchRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchResponse]:
         """Sends the present state, then each change, until the caller leaves or the adapter
-        drains.
+        drains. Where nothing changes the present state is repeated: an agent that hears nothing
+        for long must assume that something was revoked.
         """
         return self._quota.taken(self._told(request, context), context)
 
@@ -119,7 +130,8 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
             self._streams.begin(context)  # busy to its end: a drain lets it say goodbye
             yield self._news(peer)
             while context.is_active() and not self._streams.draining:
-                if news.wait_for_next(seconds=15.0) and not self._streams.draining:
+                news.wait_for_next(seconds=REPEAT_S)
+                if not self._streams.draining:
                     yield self._news(peer)
             yield pb.WatchResponse(
                 revocation_epoch=self._snapshots.current.epoch,
@@ -179,6 +191,17 @@ class CapabilityServicer(capability_pb2_grpc.CapabilityServiceServicer):
             drop_all=revoked.of_workload(workload) is not None,
             trust_bundle_sequence=self._bundle_sequence(),
         )
+
+
+def _revoked(grant: Grant, revocation: Revocation) -> pb.RevokedGrant:
+    return pb.RevokedGrant(
+        grant=grant.name,
+        purpose=grant.purpose,
+        algorithms=[
+            algorithms_pb2.Algorithm.ValueType(number) for number in sorted(grant.algorithms)
+        ],
+        words=words_of(revocation),
+    )
 
 
 def _rule_message(capability: Capability) -> signing_pb2.ContextRule:

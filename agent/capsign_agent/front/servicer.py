@@ -28,6 +28,9 @@ from capsign_agent.sign.lookups import Lookups
 from capsign_agent.sign.signing_path import SigningPath
 from capsign_agent.upstream.connections import Connections
 
+MOST_HANDLES = 256
+"""Handles of one answer: the bound of the message."""
+
 T = TypeVar("T")
 
 _SERVICE = agent_pb2.DESCRIPTOR.services_by_name["SigningService"].full_name
@@ -125,7 +128,8 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
     ) -> agent_pb2.ListHandlesResponse:
         async def act(timeout_s: float) -> agent_pb2.ListHandlesResponse:
             held = await self._finder.wait_for_all(self._socket, timeout_s)
-            return agent_pb2.ListHandlesResponse(handles=[one.shown() for one in held])
+            shown = [one.shown() for one in (*held, *self._socket.withdrawn())]
+            return agent_pb2.ListHandlesResponse(handles=shown[:MOST_HANDLES])
 
         return await self._unary(request, context, act)
 

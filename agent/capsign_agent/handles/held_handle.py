@@ -12,6 +12,10 @@ from capsign_agent.handles.rate_limit import RateLimit
 from capsign_agent.handles.rules import Rule
 
 Issued = capability_pb2.IssuedHandle
+Revoked = capability_pb2.RevokedGrant
+
+WITHDRAWN = "The adapter withdrew this handle."
+"""What is said of a handle of which the adapter has not said why."""
 
 
 class HeldHandle:
@@ -29,6 +33,7 @@ class HeldHandle:
         "socket",
         "taken_at",
         "token",
+        "why",
     )
 
     def __init__(self, socket: str, grant: str, rate: RateLimit) -> None:
@@ -44,6 +49,8 @@ class HeldHandle:
         self.taken_at = 0.0
         """When it was received, by this node's clock; `expires_at` is by the adapter's."""
         self.gone: failures_pb2.Reason.ValueType = failures_pb2.REASON_UNSPECIFIED
+        self.why = ""
+        """Why it is gone, as the adapter said it."""
 
     def shown(self) -> agent_pb2.KeyHandle:
         """What the application sees of it."""
@@ -55,5 +62,8 @@ class HeldHandle:
             context_rule=self.issued.context_rule,
             rate_per_second=self.issued.rate_per_second,
         )
+        if self.gone:
+            shown.withdrawn = (self.why or WITHDRAWN)[:255]
+            return shown
         shown.expires_at.FromMilliseconds(int(self.expires_at * 1000))
         return shown

@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.handles.held_handle import Issued
+from capsign_agent.handles.contact import Contact
+from capsign_agent.handles.held_handle import Issued, Revoked
 from capsign_agent.handles.rate_limit import RateLimit
 from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_agent.handles.unavailable import LastError
@@ -16,11 +17,12 @@ from capsign_agent.handles.unavailable import LastError
 class HandleRegistry:
     """The handles that the adapter issued, and those of each socket."""
 
-    def __init__(self, sockets: Iterable[SocketHandles]) -> None:
+    def __init__(self, sockets: Iterable[SocketHandles], contact: Contact | None = None) -> None:
         self._sockets = tuple(sockets)
         self.last_error = LastError()
+        self.contact = contact or Contact()
         for socket in self._sockets:
-            socket.last_error = self.last_error
+            socket.last_error, socket.contact = self.last_error, self.contact
         self._issued: dict[str, Issued] = {}
         self._rates: dict[str, RateLimit] = {}
         self._mint = b""
@@ -42,14 +44,30 @@ class HandleRegistry:
             return []
         return sorted(set().union(*(one.grants for one in self._sockets)))
 
-    def replace(self, issued: Iterable[Issued], now: float, mint_public_key: bytes = b"") -> None:
-        """Take a full set; a grant that is not in it was withdrawn. Raises ValueError if a handle
-        cannot be narrowed; the others are taken.
+    def replace(
+        self,
+        issued: Iterable[Issued],
+        now: float,
+        mint_public_key: bytes = b"",
+        revoked: Iterable[Revoked] = (),
+    ) -> None:
+        """Take a full set; a grant that is not in it was withdrawn, and `revoked` says why of some.
+        Raises ValueError if a handle cannot be narrowed; the others are taken.
         """
         self._mint = mint_public_key or self._mint
         for socket in self._sockets:
             socket.known = True
-        self.renewed(list(self._issued), issued, now)
+        try:
+            self.renewed(list(self._issued), issued, now)
+        finally:
+            for one in revoked:
+                self._withdraw(one, now)
+
+    def _withdraw(self, revoked: Revoked, now: float) -> None:
+        rate = self._rates.setdefault(revoked.grant, RateLimit(0, 0, now))
+        for socket in self._sockets:
+            if socket.offers(revoked.grant):
+                socket.withdraw(revoked, rate)
 
     def renewed(self, asked: Iterable[str], issued: Iterable[Issued], now: float) -> None:
         """Take the answer to a renewal of these grants; a grant that is not in it was withdrawn.

@@ -121,9 +121,11 @@ class Renewal:
         self.fetch_soon()
 
     def heed_epoch(self, epoch: int) -> None:
-        """An adapter announced its revocation epoch. If it is newer than that of the handles held,
-        new ones are fetched. While a fetch is under way it is compared with the answer instead.
+        """An adapter announced its revocation epoch, and so that it is there. If it is newer than
+        that of the handles held, new ones are fetched. While a fetch is under way it is compared
+        with the answer instead.
         """
+        self._registry.contact.heard()
         if epoch <= self._epoch:
             return
         self._epoch = epoch
@@ -184,7 +186,7 @@ class Renewal:
                 bounds.check(response)
                 self._take(
                     lambda now: self._registry.replace(
-                        response.handles, now, response.mint_public_key
+                        response.handles, now, response.mint_public_key, response.revoked
                     )
                 )
             except BaseException:
@@ -245,6 +247,7 @@ class Renewal:
             self._fetch_anew = True
             raise
         self._registry.last_error.failure = None
+        self._registry.contact.heard()
 
     def _next_wait(self) -> float:
         at = self._registry.half_life()

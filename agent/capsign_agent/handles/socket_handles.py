@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.handles.held_handle import HeldHandle, Issued
+from capsign_agent.handles.contact import Contact
+from capsign_agent.handles.held_handle import WITHDRAWN, HeldHandle, Issued, Revoked
 from capsign_agent.handles.narrow import Narrowing
 from capsign_agent.handles.rate_limit import RateLimit
 from capsign_agent.handles.rules import Rule
@@ -30,6 +31,8 @@ class SocketHandles:
         self.narrowing = narrowing
         self.last_error = LastError()
         """Why the last fetch failed; `HandleRegistry` sets its own here, shared by all sockets."""
+        self.contact = Contact()
+        """When an adapter was last heard; set as `last_error` is."""
         self.known = False
         """Whether an adapter has said which handles there are. Until then an unknown id is not
         refused.
@@ -42,8 +45,9 @@ class SocketHandles:
 
         Raises HANDLE_REVOKED; HANDLE_UNKNOWN, once an adapter has said which handles there are;
         HANDLE_EXPIRED, if the adapter gives no more; NotYetError, if it has ended and could not be
-        renewed.
+        renewed, or no adapter was heard for too long.
         """
+        self.contact.demand()
         held = self._by_id.get(handle_id)
         if held is None:
             if not self.known:
@@ -54,7 +58,7 @@ class SocketHandles:
                 field="handle_id",
             )
         if held.gone:
-            raise FailureError(held.gone, "The adapter withdrew this handle.", field="handle_id")
+            raise FailureError(held.gone, held.why or WITHDRAWN, field="handle_id")
         if now >= held.expires_at and self._ended(held, now, skew):
             if self.last_error.final:
                 raise self._given_no_more()
@@ -68,6 +72,7 @@ class SocketHandles:
         Raises NotYetError if all have ended, or no adapter was reached yet; HANDLE_EXPIRED if all
         have ended and the adapter gives no more.
         """
+        self.contact.demand()
         if not self.known:
             raise self._not_yet()
         held = [one for _, one in sorted(self._by_grant.items()) if not one.gone]
@@ -79,6 +84,14 @@ class SocketHandles:
         raise self._unrenewed(
             held[0], "All handles of this socket have ended and are not renewed yet"
         )
+
+    def withdrawn(self) -> list[HeldHandle]:
+        """Those that were withdrawn, by grant, unless another that is good has their purpose: who
+        means them hears why, and who means the purpose gets the good one.
+        """
+        every = [held for _, held in sorted(self._by_grant.items())]
+        good = {held.issued.purpose for held in every if not held.gone}
+        return [held for held in every if held.gone and held.issued.purpose not in good]
 
     def _ended(self, held: HeldHandle, now: float, skew: float) -> bool:
         """Whether it has ended by the agent's clock. The skew is allowed only while renewals
@@ -128,10 +141,24 @@ class SocketHandles:
         algorithms = self.narrowing.kept(frozenset(issued.algorithms))
         held.rule = Rule(issued.purpose, algorithms, issued.context_rule, self.narrowing.role)
         held.issued, held.token, held.algorithms, held.expires_at = issued, token, algorithms, ends
-        held.taken_at, held.gone = now, failures_pb2.REASON_UNSPECIFIED
+        held.taken_at, held.gone, held.why = now, failures_pb2.REASON_UNSPECIFIED, ""
+
+    def withdraw(self, revoked: Revoked, rate: RateLimit) -> None:
+        """The adapter gives no handle of a grant, and says why: its id, which may be new, answers
+        with that from now on.
+        """
+        held = self._by_grant.get(revoked.grant)
+        if held is None:
+            held = self._by_grant[revoked.grant] = HeldHandle(self.name, revoked.grant, rate)
+            self._by_id[held.id] = held
+            held.issued = Issued(grant=revoked.grant, purpose=revoked.purpose)
+            held.algorithms = self.narrowing.kept(frozenset(revoked.algorithms))
+            held.rule = Rule(revoked.purpose, held.algorithms, held.issued.context_rule)
+        held.gone, held.why = failures_pb2.REASON_HANDLE_REVOKED, revoked.words
+        held.token = b""
 
     def drop(self, grant: str, reason: failures_pb2.Reason.ValueType) -> None:
         """Remove the token of a grant; its id answers with this reason from now on."""
         held = self._by_grant.get(grant)
         if held is not None:
-            held.gone, held.token = reason, b""
+            held.gone, held.why, held.token = reason, "", b""

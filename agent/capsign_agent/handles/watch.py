@@ -29,19 +29,20 @@ class Watch:
         adapter: Adapter,
         changes: HandleEvents,
         renewal: Renewal,
-        policy_changed: Callable[[], None],
+        keys_changed: Callable[[], None],
         authorities_changed: Callable[[int], None],
         timing: Timing,
     ) -> None:
-        """`policy_changed` is called for a new policy, `authorities_changed` with each sequence of
-        the trust bundle that is announced.
+        """`keys_changed` is called for a new policy or epoch, `authorities_changed` with each
+        sequence of the trust bundle that is announced.
         """
         self._adapter = adapter
         self._changes = changes
         self._renewal = renewal
-        self._policy_changed = policy_changed
+        self._keys_changed = keys_changed
         self._authorities_changed = authorities_changed
         self._timing = timing
+        self._epoch = 0
         self.policy = b""
         """The digest of the policy in force, as announced last."""
 
@@ -68,5 +69,8 @@ class Watch:
             if self.policy:
                 self._renewal.fetch_soon()
             self.policy = told.policy_digest
-            self._policy_changed()
+            self._keys_changed()
+        elif told.revocation_epoch > self._epoch:
+            self._keys_changed()  # a version may be revoked, or have moved on
+        self._epoch = max(self._epoch, told.revocation_epoch)
         self._renewal.heed_epoch(told.revocation_epoch)

@@ -165,16 +165,21 @@ def handles(timeout: float, **options: Any) -> None:
             "transcript": one.transcript,
             "expires_at": one.expires_at.isoformat(timespec="seconds") if one.expires_at else "",
             "rate_per_second": one.rate_per_second or None,
+            "withdrawn": one.withdrawn,
             "id": one.id,
         }
         for one in found
     ]
-    columns = ("grant", "purpose", "algorithms", "contexts", "expires_at")
+    columns: tuple[str, ...] = ("grant", "purpose", "algorithms", "contexts", "expires_at")
+    if any(one.withdrawn for one in found):
+        columns = (*columns, "withdrawn")
     output.rows("handles", values, columns, empty=NO_HANDLES)
     ended = [
         one.grant
         for one in found
-        if one.expires_at and one.expires_at < datetime.now(UTC) - _RENEWED_WITHIN
+        if not one.withdrawn
+        and one.expires_at
+        and one.expires_at < datetime.now(UTC) - _RENEWED_WITHIN
     ]
     if ended:
         text = f"Ended, and not renewed yet: {', '.join(ended)}."

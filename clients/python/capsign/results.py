@@ -146,6 +146,8 @@ class KeyHandle:
     expires_at: datetime | None
     rate_per_second: int
     """0: no limit stated."""
+    withdrawn: str = ""
+    """Why it was withdrawn; empty: it is good."""
 
 
 @dataclass(frozen=True, slots=True)

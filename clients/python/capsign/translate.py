@@ -236,6 +236,7 @@ def key_handle(handle: pb.KeyHandle) -> KeyHandle:
         transcript="forbidden" if word == "unspecified" else word,
         expires_at=_time(handle, "expires_at"),
         rate_per_second=handle.rate_per_second,
+        withdrawn=handle.withdrawn,
     )
 
 

@@ -23,7 +23,8 @@ async def test_revocation_is_heeded_the_moment_it_is_told(
         adapter.tell(revocation_epoch=1, policy_digest=bytes(32), dropped_grants=["tokens"])
         await until(lambda: "no_handles" in agent.faults())
         assert reason(await one(stub, handle)) == fail.REASON_HANDLE_REVOKED
-        assert not (await stub.ListHandles(agent_pb2.ListHandlesRequest())).handles
+        (listed,) = (await stub.ListHandles(agent_pb2.ListHandlesRequest())).handles
+        assert (listed.id, listed.withdrawn) == (handle, "The adapter withdrew this handle.")
         adapter.grants["tokens"] = Grant()
         adapter.tell(revocation_epoch=2, policy_digest=bytes(32))
         await until(lambda: not agent.faults())

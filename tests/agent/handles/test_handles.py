@@ -4,9 +4,12 @@ import time
 
 import biscuit_auth as biscuit
 import pytest
+from capsign_agent.handles.contact import Contact
 from capsign_agent.handles.narrow import Narrowing
 from capsign_agent.handles.registry import HandleRegistry
 from capsign_agent.handles.socket_handles import SocketHandles
+from capsign_agent.handles.unavailable import NotYetError
+from capsign_wire.adapter.v1 import capability_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
@@ -55,6 +58,77 @@ def test_an_id_means_nothing_on_another_socket(fake: FakeAdapter) -> None:
     [mine], [other] = first.listed(NOW, 0), second.listed(NOW, 0)
     assert mine.id != other.id
     assert reason(second, mine.id) == fail.REASON_HANDLE_UNKNOWN
+
+
+def revoked(grant: str, purpose: str = "jwt") -> capability_pb2.RevokedGrant:
+    return capability_pb2.RevokedGrant(
+        grant=grant, purpose=purpose, algorithms=[alg.ALGORITHM_ES256], words="It was revoked."
+    )
+
+
+def test_an_agent_that_never_had_a_revoked_handle_says_that_it_was_revoked(
+    fake: FakeAdapter,
+) -> None:
+    """An application asked a fresh agent, or listed anew, and heard HANDLE_UNKNOWN."""
+    held = book(fake)
+    held.replace([], NOW, b"", [revoked("a")])
+    assert held.sockets[0].listed(NOW, 0) == []
+    [gone] = held.sockets[0].withdrawn()
+    assert (gone.shown().purpose, gone.shown().withdrawn) == ("jwt", "It was revoked.")
+    with pytest.raises(FailureError, match="It was revoked") as caught:
+        held.sockets[0].find(gone.id, NOW, 5.0)
+    assert caught.value.reason == fail.REASON_HANDLE_REVOKED
+    take(held, fake, Grant("a"))
+    [back] = held.sockets[0].listed(NOW, 0)
+    assert (back.id, back.shown().withdrawn) == (gone.id, "")
+    assert held.sockets[0].withdrawn() == []
+
+
+def test_why_a_handle_is_gone_is_told_once_the_adapter_has_said_it(fake: FakeAdapter) -> None:
+    held = book(fake)
+    take(held, fake, Grant("a"))
+    [before] = held.sockets[0].listed(NOW, 0)
+    held.drop_grant("a")
+    assert before.shown().withdrawn == "The adapter withdrew this handle."
+    held.replace([], NOW, b"", [revoked("a")])
+    assert before.shown().withdrawn == "It was revoked."
+
+
+def test_one_that_was_withdrawn_stands_in_nobodys_way(fake: FakeAdapter) -> None:
+    """A client that names a purpose alone gets the good handle, not a choice between two."""
+    held = book(fake)
+    take(held, fake, Grant("a"), Grant("b"))
+    held.drop_grant("a")
+    assert held.sockets[0].withdrawn() == []
+    held.drop_grant("b")
+    assert [one.grant for one in held.sockets[0].withdrawn()] == ["a", "b"]
+
+
+def test_a_socket_is_told_only_of_its_own_grants_that_were_revoked(fake: FakeAdapter) -> None:
+    mine, other = SocketHandles("one", ("a",), Narrowing()), SocketHandles("two", (), Narrowing())
+    held = book(fake, mine, other)
+    held.replace([], NOW, b"", [revoked("a"), revoked("b")])
+    assert [one.grant for one in mine.withdrawn()] == ["a"]
+    assert [one.grant for one in other.withdrawn()] == ["a", "b"]
+
+
+def test_an_agent_that_has_not_heard_of_revocations_for_long_offers_nothing(
+    fake: FakeAdapter,
+) -> None:
+    """It is cut off: what it holds may be revoked by now, and its keys no longer trusted."""
+    clock = [1000.0]
+    held = HandleRegistry((SocketHandles("app", (), Narrowing()),), Contact(60, lambda: clock[0]))
+    take(held, fake, Grant("a"))
+    socket = held.sockets[0]
+    [handle] = [one.id for one in socket.listed(NOW, 0)]
+    clock[0] += 61
+    assert reason(socket, handle) == fail.REASON_REVOCATIONS_UNHEARD
+    with pytest.raises(NotYetError, match="No adapter was heard for 61 s"):
+        socket.listed(NOW, 0)
+    held.contact.heard()
+    assert socket.find(handle, NOW, 0).id == handle
+    clock[0] += 60
+    assert socket.find(handle, NOW, 0).id == handle
 
 
 def test_a_socket_offers_only_its_grants(fake: FakeAdapter) -> None:

@@ -28,7 +28,7 @@ from capsign_wire.types.v1 import signing_pb2 as capsign_dot_types_dot_v1_dot_si
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#capsign/adapter/v1/capability.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x02\n\x0cIssuedHandle\x12\x18\n\x05token\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x18\n\x06serial\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x19\n\x05grant\x18\x03 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x1b\n\x07purpose\x18\x04 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x37\n\nalgorithms\x18\x05 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x33\n\x0c\x63ontext_rule\x18\x06 \x01(\x0b\x32\x1d.capsign.types.v1.ContextRule\x12.\n\nnot_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0frate_per_second\x18\t \x01(\r\x12\r\n\x05\x62urst\x18\n \x01(\r\"4\n\x13IssueHandlesRequest\x12\x1d\n\x06grants\x18\x01 \x03(\tB\r\x8a\xb5\x18\t\x08\x01\x10@ \x80\x02(\x01\"\x8d\x01\n\x14IssueHandlesResponse\x12:\n\x07handles\x18\x01 \x03(\x0b\x32 .capsign.adapter.v1.IssuedHandleB\x07\x8a\xb5\x18\x03 \x80\x02\x12\x1f\n\x0fmint_public_key\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x18\n\x10revocation_epoch\x18\x03 \x01(\x04\"5\n\x13RenewHandlesRequest\x12\x1e\n\x06tokens\x18\x01 \x03(\x0c\x42\x0e\x8a\xb5\x18\n\x08\x01\x10\x80 \x18\x01 \x80\x02\"l\n\x14RenewHandlesResponse\x12:\n\x07handles\x18\x01 \x03(\x0b\x32 .capsign.adapter.v1.IssuedHandleB\x07\x8a\xb5\x18\x03 \x80\x02\x12\x18\n\x10revocation_epoch\x18\x02 \x01(\x04\"\x0e\n\x0cWatchRequest\"\xd4\x01\n\rWatchResponse\x12\x18\n\x10revocation_epoch\x18\x01 \x01(\x04\x12\x1d\n\rpolicy_digest\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12#\n\x0e\x64ropped_grants\x18\x03 \x03(\tB\x0b\x8a\xb5\x18\x07\x10@ \x80\x02(\x01\x12\"\n\x0f\x64ropped_serials\x18\x04 \x03(\x0c\x42\t\x8a\xb5\x18\x05\x10\x10 \x80\x02\x12\x10\n\x08\x64rop_all\x18\x05 \x01(\x08\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x1d\n\x15trust_bundle_sequence\x18\x07 \x01(\x04\x32\xa9\x02\n\x11\x43\x61pabilityService\x12\x61\n\x0cIssueHandles\x12\'.capsign.adapter.v1.IssueHandlesRequest\x1a(.capsign.adapter.v1.IssueHandlesResponse\x12\x61\n\x0cRenewHandles\x12\'.capsign.adapter.v1.RenewHandlesRequest\x1a(.capsign.adapter.v1.RenewHandlesResponse\x12N\n\x05Watch\x12 .capsign.adapter.v1.WatchRequest\x1a!.capsign.adapter.v1.WatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#capsign/adapter/v1/capability.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x02\n\x0cIssuedHandle\x12\x18\n\x05token\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x18\n\x06serial\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x19\n\x05grant\x18\x03 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x1b\n\x07purpose\x18\x04 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x37\n\nalgorithms\x18\x05 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x33\n\x0c\x63ontext_rule\x18\x06 \x01(\x0b\x32\x1d.capsign.types.v1.ContextRule\x12.\n\nnot_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0frate_per_second\x18\t \x01(\r\x12\r\n\x05\x62urst\x18\n \x01(\r\"4\n\x13IssueHandlesRequest\x12\x1d\n\x06grants\x18\x01 \x03(\tB\r\x8a\xb5\x18\t\x08\x01\x10@ \x80\x02(\x01\"\xc9\x01\n\x14IssueHandlesResponse\x12:\n\x07handles\x18\x01 \x03(\x0b\x32 .capsign.adapter.v1.IssuedHandleB\x07\x8a\xb5\x18\x03 \x80\x02\x12\x1f\n\x0fmint_public_key\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x18\n\x10revocation_epoch\x18\x03 \x01(\x04\x12:\n\x07revoked\x18\x04 \x03(\x0b\x32 .capsign.adapter.v1.RevokedGrantB\x07\x8a\xb5\x18\x03 \x80\x02\"\x97\x01\n\x0cRevokedGrant\x12\x19\n\x05grant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x1b\n\x07purpose\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x37\n\nalgorithms\x18\x03 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x16\n\x05words\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\"5\n\x13RenewHandlesRequest\x12\x1e\n\x06tokens\x18\x01 \x03(\x0c\x42\x0e\x8a\xb5\x18\n\x08\x01\x10\x80 \x18\x01 \x80\x02\"l\n\x14RenewHandlesResponse\x12:\n\x07handles\x18\x01 \x03(\x0b\x32 .capsign.adapter.v1.IssuedHandleB\x07\x8a\xb5\x18\x03 \x80\x02\x12\x18\n\x10revocation_epoch\x18\x02 \x01(\x04\"\x0e\n\x0cWatchRequest\"\xd4\x01\n\rWatchResponse\x12\x18\n\x10revocation_epoch\x18\x01 \x01(\x04\x12\x1d\n\rpolicy_digest\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12#\n\x0e\x64ropped_grants\x18\x03 \x03(\tB\x0b\x8a\xb5\x18\x07\x10@ \x80\x02(\x01\x12\"\n\x0f\x64ropped_serials\x18\x04 \x03(\x0c\x42\t\x8a\xb5\x18\x05\x10\x10 \x80\x02\x12\x10\n\x08\x64rop_all\x18\x05 \x01(\x08\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x1d\n\x15trust_bundle_sequence\x18\x07 \x01(\x04\x32\xa9\x02\n\x11\x43\x61pabilityService\x12\x61\n\x0cIssueHandles\x12\'.capsign.adapter.v1.IssueHandlesRequest\x1a(.capsign.adapter.v1.IssueHandlesResponse\x12\x61\n\x0cRenewHandles\x12\'.capsign.adapter.v1.RenewHandlesRequest\x1a(.capsign.adapter.v1.RenewHandlesResponse\x12N\n\x05Watch\x12 .capsign.adapter.v1.WatchRequest\x1a!.capsign.adapter.v1.WatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ISSUEHANDLESRESPONSE'].fields_by_name['handles']._serialized_options = b'\212\265\030\003 \200\002'
   _globals['_ISSUEHANDLESRESPONSE'].fields_by_name['mint_public_key']._loaded_options = None
   _globals['_ISSUEHANDLESRESPONSE'].fields_by_name['mint_public_key']._serialized_options = b'\212\265\030\002\020 '
+  _globals['_ISSUEHANDLESRESPONSE'].fields_by_name['revoked']._loaded_options = None
+  _globals['_ISSUEHANDLESRESPONSE'].fields_by_name['revoked']._serialized_options = b'\212\265\030\003 \200\002'
+  _globals['_REVOKEDGRANT'].fields_by_name['grant']._loaded_options = None
+  _globals['_REVOKEDGRANT'].fields_by_name['grant']._serialized_options = b'\212\265\030\006\010\001\020@(\001'
+  _globals['_REVOKEDGRANT'].fields_by_name['purpose']._loaded_options = None
+  _globals['_REVOKEDGRANT'].fields_by_name['purpose']._serialized_options = b'\212\265\030\006\010\001\020@(\001'
+  _globals['_REVOKEDGRANT'].fields_by_name['algorithms']._loaded_options = None
+  _globals['_REVOKEDGRANT'].fields_by_name['algorithms']._serialized_options = b'\212\265\030\002 \020'
+  _globals['_REVOKEDGRANT'].fields_by_name['words']._loaded_options = None
+  _globals['_REVOKEDGRANT'].fields_by_name['words']._serialized_options = b'\212\265\030\003\020\377\001'
   _globals['_RENEWHANDLESREQUEST'].fields_by_name['tokens']._loaded_options = None
   _globals['_RENEWHANDLESREQUEST'].fields_by_name['tokens']._serialized_options = b'\212\265\030\n\010\001\020\200 \030\001 \200\002'
   _globals['_RENEWHANDLESRESPONSE'].fields_by_name['handles']._loaded_options = None
@@ -66,15 +76,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ISSUEHANDLESREQUEST']._serialized_start=561
   _globals['_ISSUEHANDLESREQUEST']._serialized_end=613
   _globals['_ISSUEHANDLESRESPONSE']._serialized_start=616
-  _globals['_ISSUEHANDLESRESPONSE']._serialized_end=757
-  _globals['_RENEWHANDLESREQUEST']._serialized_start=759
-  _globals['_RENEWHANDLESREQUEST']._serialized_end=812
-  _globals['_RENEWHANDLESRESPONSE']._serialized_start=814
-  _globals['_RENEWHANDLESRESPONSE']._serialized_end=922
-  _globals['_WATCHREQUEST']._serialized_start=924
-  _globals['_WATCHREQUEST']._serialized_end=938
-  _globals['_WATCHRESPONSE']._serialized_start=941
-  _globals['_WATCHRESPONSE']._serialized_end=1153
-  _globals['_CAPABILITYSERVICE']._serialized_start=1156
-  _globals['_CAPABILITYSERVICE']._serialized_end=1453
+  _globals['_ISSUEHANDLESRESPONSE']._serialized_end=817
+  _globals['_REVOKEDGRANT']._serialized_start=820
+  _globals['_REVOKEDGRANT']._serialized_end=971
+  _globals['_RENEWHANDLESREQUEST']._serialized_start=973
+  _globals['_RENEWHANDLESREQUEST']._serialized_end=1026
+  _globals['_RENEWHANDLESRESPONSE']._serialized_start=1028
+  _globals['_RENEWHANDLESRESPONSE']._serialized_end=1136
+  _globals['_WATCHREQUEST']._serialized_start=1138
+  _globals['_WATCHREQUEST']._serialized_end=1152
+  _globals['_WATCHRESPONSE']._serialized_start=1155
+  _globals['_WATCHRESPONSE']._serialized_end=1367
+  _globals['_CAPABILITYSERVICE']._serialized_start=1370
+  _globals['_CAPABILITYSERVICE']._serialized_end=1667
 # @@protoc_insertion_point(module_scope)

@@ -122,6 +122,7 @@ class IssueHandlesResponse(_message.Message):
     HANDLES_FIELD_NUMBER: _builtins.int
     MINT_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     REVOCATION_EPOCH_FIELD_NUMBER: _builtins.int
+    REVOKED_FIELD_NUMBER: _builtins.int
     mint_public_key: _builtins.bytes
     """Public key of the mint (Ed25519, raw), 32 bytes."""
     revocation_epoch: _builtins.int
@@ -130,20 +131,61 @@ class IssueHandlesResponse(_message.Message):
     def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___IssuedHandle]:
         """One for each grant that the workload has and that was not revoked; compare grants to see which are missing."""
 
+    @_builtins.property
+    def revoked(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevokedGrant]:
+        """Grants of this workload for which there is no handle because something is revoked."""
+
     def __init__(
         self,
         *,
         handles: _abc.Iterable[Global___IssuedHandle] | None = ...,
         mint_public_key: _builtins.bytes = ...,
         revocation_epoch: _builtins.int = ...,
+        revoked: _abc.Iterable[Global___RevokedGrant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handles", b"handles", "mint_public_key", b"mint_public_key", "revocation_epoch", b"revocation_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handles", b"handles", "mint_public_key", b"mint_public_key", "revocation_epoch", b"revocation_epoch", "revoked", b"revoked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IssueHandlesResponse: _TypeAlias = IssueHandlesResponse  # noqa: Y015
+
+@_typing.final
+class RevokedGrant(_message.Message):
+    """A grant whose handles are revoked, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    ALGORITHMS_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """Name of the grant."""
+    purpose: _builtins.str
+    """Its purpose."""
+    words: _builtins.str
+    """What was revoked, a sentence for a person."""
+    @_builtins.property
+    def algorithms(self) -> _containers.RepeatedScalarFieldContainer[_algorithms_pb2.Algorithm.ValueType]:
+        """Its algorithms."""
+
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        algorithms: _abc.Iterable[_algorithms_pb2.Algorithm.ValueType] | None = ...,
+        words: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithms", b"algorithms", "grant", b"grant", "purpose", b"purpose", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokedGrant: _TypeAlias = RevokedGrant  # noqa: Y015
 
 @_typing.final
 class RenewHandlesRequest(_message.Message):

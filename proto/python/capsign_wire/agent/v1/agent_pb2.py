@@ -29,7 +29,7 @@ from capsign_wire.types.v1 import signing_pb2 as capsign_dot_types_dot_v1_dot_si
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63\x61psign/agent/v1/agent.proto\x12\x10\x63\x61psign.agent.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\tKeyHandle\x12\x16\n\x02id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x19\n\x05grant\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x1b\n\x07purpose\x18\x03 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\nalgorithms\x18\x05 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x33\n\x0c\x63ontext_rule\x18\x06 \x01(\x0b\x32\x1d.capsign.types.v1.ContextRule\x12\x17\n\x0frate_per_second\x18\x07 \x01(\r\"\x14\n\x12ListHandlesRequest\"L\n\x13ListHandlesResponse\x12\x35\n\x07handles\x18\x01 \x03(\x0b\x32\x1b.capsign.agent.v1.KeyHandleB\x07\x8a\xb5\x18\x03 \x80\x02\"g\n\x08SignItem\x12\x1b\n\tintent_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x1b\n\x07message\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04H\x00\x12\x18\n\x06\x64igest\x18\x03 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10@H\x00\x42\x07\n\x05input\"\xe9\x01\n\tSignGroup\x12\x1d\n\thandle_id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x1d\n\x07purpose\x18\x02 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x36\n\talgorithm\x18\x03 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x34\n\x05items\x18\x05 \x03(\x0b\x32\x1a.capsign.agent.v1.SignItemB\t\x8a\xb5\x18\x05\x18\x01 \x80\x08\"\xe7\x01\n\x0bSignRequest\x12\x1d\n\thandle_id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x1d\n\x07purpose\x18\x02 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x36\n\talgorithm\x18\x03 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x30\n\x04item\x18\x05 \x01(\x0b\x32\x1a.capsign.agent.v1.SignItemB\x06\x8a\xb5\x18\x02@\x01\"=\n\x0cSignResponse\x12-\n\x06signed\x18\x01 \x01(\x0b\x32\x1d.capsign.types.v1.SignedGroup\"I\n\x10SignBatchRequest\x12\x35\n\x06groups\x18\x01 \x03(\x0b\x32\x1b.capsign.agent.v1.SignGroupB\x08\x8a\xb5\x18\x04\x18\x01 @\"J\n\x11SignBatchResponse\x12\x35\n\x06groups\x18\x01 \x03(\x0b\x32\x1d.capsign.types.v1.SignedGroupB\x06\x8a\xb5\x18\x02 @\"\xbf\x01\n\x11SignStreamRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x35\n\x06groups\x18\x02 \x03(\x0b\x32\x1b.capsign.agent.v1.SignGroupB\x08\x8a\xb5\x18\x04\x18\x01 @\x12\x1c\n\ntimeout_ms\x18\x03 \x01(\rB\x08\x8a\xb5\x18\x04\x38\xe0\xd4\x03\x12\x1c\n\x0btraceparent\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12&\n\x13linked_traceparents\x18\x05 \x03(\tB\t\x8a\xb5\x18\x05\x10\x80\x02 @\"\x88\x01\n\x12SignStreamResponse\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x35\n\x06groups\x18\x02 \x03(\x0b\x32\x1d.capsign.types.v1.SignedGroupB\x06\x8a\xb5\x18\x02 @\x12*\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.capsign.types.v1.Failure\"\xf6\x01\n\rVerifyRequest\x12\x1d\n\thandle_id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x36\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x1b\n\x07message\x18\x04 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04H\x00\x12\x18\n\x06\x64igest\x18\x05 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10@H\x00\x12\x1c\n\tsignature\x18\x06 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 B\x07\n\x05input\":\n\x0eVerifyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.capsign.types.v1.PublicKey\"\x9f\x01\n\x14GetPublicKeysRequest\x12\x1d\n\thandle_id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x36\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\"b\n\x15GetPublicKeysResponse\x12\x31\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.capsign.types.v1.PublicKeyB\x06\x8a\xb5\x18\x02 @\x12\x16\n\x0erefresh_hint_s\x18\x02 \x01(\r\"R\n\x14ResolveIntentRequest\x12\x1d\n\thandle_id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x1b\n\tintent_id\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\"\xac\x01\n\x15ResolveIntentResponse\x12-\n\x04\x64one\x18\x01 \x01(\x0b\x32\x1d.capsign.types.v1.SignedGroupH\x00\x12,\n\x07refused\x18\x02 \x01(\x0b\x32\x19.capsign.types.v1.FailureH\x00\x12(\n\x05never\x18\x03 \x01(\x0b\x32\x17.capsign.agent.v1.NeverH\x00\x42\x0c\n\nresolution\"\x07\n\x05Never2\xf7\x04\n\x0eSigningService\x12Z\n\x0bListHandles\x12$.capsign.agent.v1.ListHandlesRequest\x1a%.capsign.agent.v1.ListHandlesResponse\x12\x45\n\x04Sign\x12\x1d.capsign.agent.v1.SignRequest\x1a\x1e.capsign.agent.v1.SignResponse\x12T\n\tSignBatch\x12\".capsign.agent.v1.SignBatchRequest\x1a#.capsign.agent.v1.SignBatchResponse\x12[\n\nSignStream\x12#.capsign.agent.v1.SignStreamRequest\x1a$.capsign.agent.v1.SignStreamResponse(\x01\x30\x01\x12K\n\x06Verify\x12\x1f.capsign.agent.v1.VerifyRequest\x1a .capsign.agent.v1.VerifyResponse\x12`\n\rGetPublicKeys\x12&.capsign.agent.v1.GetPublicKeysRequest\x1a\'.capsign.agent.v1.GetPublicKeysResponse\x12`\n\rResolveIntent\x12&.capsign.agent.v1.ResolveIntentRequest\x1a\'.capsign.agent.v1.ResolveIntentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63\x61psign/agent/v1/agent.proto\x12\x10\x63\x61psign.agent.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x02\n\tKeyHandle\x12\x16\n\x02id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x19\n\x05grant\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x1b\n\x07purpose\x18\x03 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\nalgorithms\x18\x05 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x33\n\x0c\x63ontext_rule\x18\x06 \x01(\x0b\x32\x1d.capsign.types.v1.ContextRule\x12\x17\n\x0frate_per_second\x18\x07 \x01(\r\x12\x1a\n\twithdrawn\x18\x08 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\"\x14\n\x12ListHandlesRequest\"L\n\x13ListHandlesResponse\x12\x35\n\x07handles\x18\x01 \x03(\x0b\x32\x1b.capsign.agent.v1.KeyHandleB\x07\x8a\xb5\x18\x03 \x80\x02\"g\n\x08SignItem\x12\x1b\n\tintent_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x1b\n\x07message\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04H\x00\x12\x18\n\x06\x64igest\x18\x03 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10@H\x00\x42\x07\n\x05input\"\xe9\x01\n\tSignGroup\x12\x1d\n\thandle_id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x1d\n\x07purpose\x18\x02 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x36\n\talgorithm\x18\x03 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x34\n\x05items\x18\x05 \x03(\x0b\x32\x1a.capsign.agent.v1.SignItemB\t\x8a\xb5\x18\x05\x18\x01 \x80\x08\"\xe7\x01\n\x0bSignRequest\x12\x1d\n\thandle_id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x1d\n\x07purpose\x18\x02 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x36\n\talgorithm\x18\x03 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x30\n\x04item\x18\x05 \x01(\x0b\x32\x1a.capsign.agent.v1.SignItemB\x06\x8a\xb5\x18\x02@\x01\"=\n\x0cSignResponse\x12-\n\x06signed\x18\x01 \x01(\x0b\x32\x1d.capsign.types.v1.SignedGroup\"I\n\x10SignBatchRequest\x12\x35\n\x06groups\x18\x01 \x03(\x0b\x32\x1b.capsign.agent.v1.SignGroupB\x08\x8a\xb5\x18\x04\x18\x01 @\"J\n\x11SignBatchResponse\x12\x35\n\x06groups\x18\x01 \x03(\x0b\x32\x1d.capsign.types.v1.SignedGroupB\x06\x8a\xb5\x18\x02 @\"\xbf\x01\n\x11SignStreamRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x35\n\x06groups\x18\x02 \x03(\x0b\x32\x1b.capsign.agent.v1.SignGroupB\x08\x8a\xb5\x18\x04\x18\x01 @\x12\x1c\n\ntimeout_ms\x18\x03 \x01(\rB\x08\x8a\xb5\x18\x04\x38\xe0\xd4\x03\x12\x1c\n\x0btraceparent\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12&\n\x13linked_traceparents\x18\x05 \x03(\tB\t\x8a\xb5\x18\x05\x10\x80\x02 @\"\x88\x01\n\x12SignStreamResponse\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x35\n\x06groups\x18\x02 \x03(\x0b\x32\x1d.capsign.types.v1.SignedGroupB\x06\x8a\xb5\x18\x02 @\x12*\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.capsign.types.v1.Failure\"\xf6\x01\n\rVerifyRequest\x12\x1d\n\thandle_id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x36\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x1b\n\x07message\x18\x04 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04H\x00\x12\x18\n\x06\x64igest\x18\x05 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10@H\x00\x12\x1c\n\tsignature\x18\x06 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 B\x07\n\x05input\":\n\x0eVerifyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.capsign.types.v1.PublicKey\"\x9f\x01\n\x14GetPublicKeysRequest\x12\x1d\n\thandle_id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x36\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\"b\n\x15GetPublicKeysResponse\x12\x31\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.capsign.types.v1.PublicKeyB\x06\x8a\xb5\x18\x02 @\x12\x16\n\x0erefresh_hint_s\x18\x02 \x01(\r\"R\n\x14ResolveIntentRequest\x12\x1d\n\thandle_id\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x03\x12\x1b\n\tintent_id\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\"\xac\x01\n\x15ResolveIntentResponse\x12-\n\x04\x64one\x18\x01 \x01(\x0b\x32\x1d.capsign.types.v1.SignedGroupH\x00\x12,\n\x07refused\x18\x02 \x01(\x0b\x32\x19.capsign.types.v1.FailureH\x00\x12(\n\x05never\x18\x03 \x01(\x0b\x32\x17.capsign.agent.v1.NeverH\x00\x42\x0c\n\nresolution\"\x07\n\x05Never2\xf7\x04\n\x0eSigningService\x12Z\n\x0bListHandles\x12$.capsign.agent.v1.ListHandlesRequest\x1a%.capsign.agent.v1.ListHandlesResponse\x12\x45\n\x04Sign\x12\x1d.capsign.agent.v1.SignRequest\x1a\x1e.capsign.agent.v1.SignResponse\x12T\n\tSignBatch\x12\".capsign.agent.v1.SignBatchRequest\x1a#.capsign.agent.v1.SignBatchResponse\x12[\n\nSignStream\x12#.capsign.agent.v1.SignStreamRequest\x1a$.capsign.agent.v1.SignStreamResponse(\x01\x30\x01\x12K\n\x06Verify\x12\x1f.capsign.agent.v1.VerifyRequest\x1a .capsign.agent.v1.VerifyResponse\x12`\n\rGetPublicKeys\x12&.capsign.agent.v1.GetPublicKeysRequest\x1a\'.capsign.agent.v1.GetPublicKeysResponse\x12`\n\rResolveIntent\x12&.capsign.agent.v1.ResolveIntentRequest\x1a\'.capsign.agent.v1.ResolveIntentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYHANDLE'].fields_by_name['purpose']._serialized_options = b'\212\265\030\006\010\001\020@(\001'
   _globals['_KEYHANDLE'].fields_by_name['algorithms']._loaded_options = None
   _globals['_KEYHANDLE'].fields_by_name['algorithms']._serialized_options = b'\212\265\030\002 \020'
+  _globals['_KEYHANDLE'].fields_by_name['withdrawn']._loaded_options = None
+  _globals['_KEYHANDLE'].fields_by_name['withdrawn']._serialized_options = b'\212\265\030\003\020\377\001'
   _globals['_LISTHANDLESRESPONSE'].fields_by_name['handles']._loaded_options = None
   _globals['_LISTHANDLESRESPONSE'].fields_by_name['handles']._serialized_options = b'\212\265\030\003 \200\002'
   _globals['_SIGNITEM'].fields_by_name['intent_id']._loaded_options = None
@@ -103,41 +105,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOLVEINTENTREQUEST'].fields_by_name['intent_id']._loaded_options = None
   _globals['_RESOLVEINTENTREQUEST'].fields_by_name['intent_id']._serialized_options = b'\212\265\030\004\010\020\020\020'
   _globals['_KEYHANDLE']._serialized_start=215
-  _globals['_KEYHANDLE']._serialized_end=489
-  _globals['_LISTHANDLESREQUEST']._serialized_start=491
-  _globals['_LISTHANDLESREQUEST']._serialized_end=511
-  _globals['_LISTHANDLESRESPONSE']._serialized_start=513
-  _globals['_LISTHANDLESRESPONSE']._serialized_end=589
-  _globals['_SIGNITEM']._serialized_start=591
-  _globals['_SIGNITEM']._serialized_end=694
-  _globals['_SIGNGROUP']._serialized_start=697
-  _globals['_SIGNGROUP']._serialized_end=930
-  _globals['_SIGNREQUEST']._serialized_start=933
-  _globals['_SIGNREQUEST']._serialized_end=1164
-  _globals['_SIGNRESPONSE']._serialized_start=1166
-  _globals['_SIGNRESPONSE']._serialized_end=1227
-  _globals['_SIGNBATCHREQUEST']._serialized_start=1229
-  _globals['_SIGNBATCHREQUEST']._serialized_end=1302
-  _globals['_SIGNBATCHRESPONSE']._serialized_start=1304
-  _globals['_SIGNBATCHRESPONSE']._serialized_end=1378
-  _globals['_SIGNSTREAMREQUEST']._serialized_start=1381
-  _globals['_SIGNSTREAMREQUEST']._serialized_end=1572
-  _globals['_SIGNSTREAMRESPONSE']._serialized_start=1575
-  _globals['_SIGNSTREAMRESPONSE']._serialized_end=1711
-  _globals['_VERIFYREQUEST']._serialized_start=1714
-  _globals['_VERIFYREQUEST']._serialized_end=1960
-  _globals['_VERIFYRESPONSE']._serialized_start=1962
-  _globals['_VERIFYRESPONSE']._serialized_end=2020
-  _globals['_GETPUBLICKEYSREQUEST']._serialized_start=2023
-  _globals['_GETPUBLICKEYSREQUEST']._serialized_end=2182
-  _globals['_GETPUBLICKEYSRESPONSE']._serialized_start=2184
-  _globals['_GETPUBLICKEYSRESPONSE']._serialized_end=2282
-  _globals['_RESOLVEINTENTREQUEST']._serialized_start=2284
-  _globals['_RESOLVEINTENTREQUEST']._serialized_end=2366
-  _globals['_RESOLVEINTENTRESPONSE']._serialized_start=2369
-  _globals['_RESOLVEINTENTRESPONSE']._serialized_end=2541
-  _globals['_NEVER']._serialized_start=2543
-  _globals['_NEVER']._serialized_end=2550
-  _globals['_SIGNINGSERVICE']._serialized_start=2553
-  _globals['_SIGNINGSERVICE']._serialized_end=3184
+  _globals['_KEYHANDLE']._serialized_end=517
+  _globals['_LISTHANDLESREQUEST']._serialized_start=519
+  _globals['_LISTHANDLESREQUEST']._serialized_end=539
+  _globals['_LISTHANDLESRESPONSE']._serialized_start=541
+  _globals['_LISTHANDLESRESPONSE']._serialized_end=617
+  _globals['_SIGNITEM']._serialized_start=619
+  _globals['_SIGNITEM']._serialized_end=722
+  _globals['_SIGNGROUP']._serialized_start=725
+  _globals['_SIGNGROUP']._serialized_end=958
+  _globals['_SIGNREQUEST']._serialized_start=961
+  _globals['_SIGNREQUEST']._serialized_end=1192
+  _globals['_SIGNRESPONSE']._serialized_start=1194
+  _globals['_SIGNRESPONSE']._serialized_end=1255
+  _globals['_SIGNBATCHREQUEST']._serialized_start=1257
+  _globals['_SIGNBATCHREQUEST']._serialized_end=1330
+  _globals['_SIGNBATCHRESPONSE']._serialized_start=1332
+  _globals['_SIGNBATCHRESPONSE']._serialized_end=1406
+  _globals['_SIGNSTREAMREQUEST']._serialized_start=1409
+  _globals['_SIGNSTREAMREQUEST']._serialized_end=1600
+  _globals['_SIGNSTREAMRESPONSE']._serialized_start=1603
+  _globals['_SIGNSTREAMRESPONSE']._serialized_end=1739
+  _globals['_VERIFYREQUEST']._serialized_start=1742
+  _globals['_VERIFYREQUEST']._serialized_end=1988
+  _globals['_VERIFYRESPONSE']._serialized_start=1990
+  _globals['_VERIFYRESPONSE']._serialized_end=2048
+  _globals['_GETPUBLICKEYSREQUEST']._serialized_start=2051
+  _globals['_GETPUBLICKEYSREQUEST']._serialized_end=2210
+  _globals['_GETPUBLICKEYSRESPONSE']._serialized_start=2212
+  _globals['_GETPUBLICKEYSRESPONSE']._serialized_end=2310
+  _globals['_RESOLVEINTENTREQUEST']._serialized_start=2312
+  _globals['_RESOLVEINTENTREQUEST']._serialized_end=2394
+  _globals['_RESOLVEINTENTRESPONSE']._serialized_start=2397
+  _globals['_RESOLVEINTENTRESPONSE']._serialized_end=2569
+  _globals['_NEVER']._serialized_start=2571
+  _globals['_NEVER']._serialized_end=2578
+  _globals['_SIGNINGSERVICE']._serialized_start=2581
+  _globals['_SIGNINGSERVICE']._serialized_end=3212
 # @@protoc_insertion_point(module_scope)

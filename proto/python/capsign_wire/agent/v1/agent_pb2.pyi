@@ -35,6 +35,7 @@ class KeyHandle(_message.Message):
     ALGORITHMS_FIELD_NUMBER: _builtins.int
     CONTEXT_RULE_FIELD_NUMBER: _builtins.int
     RATE_PER_SECOND_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque; means nothing outside this socket or after a restart of the agent."""
     grant: _builtins.str
@@ -43,6 +44,10 @@ class KeyHandle(_message.Message):
     """The one purpose."""
     rate_per_second: _builtins.int
     """Signatures a second that the grant allows; 0: no limit stated."""
+    withdrawn: _builtins.str
+    """Why it was withdrawn, a sentence for a person; empty: it is good. A withdrawn one is listed so
+    that a call that means it hears HANDLE_REVOKED, and only while no other has its purpose.
+    """
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When it ends unless renewed; the agent renews it by itself."""
@@ -65,10 +70,11 @@ class KeyHandle(_message.Message):
         algorithms: _abc.Iterable[_algorithms_pb2.Algorithm.ValueType] | None = ...,
         context_rule: _signing_pb2.ContextRule | None = ...,
         rate_per_second: _builtins.int = ...,
+        withdrawn: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context_rule", b"context_rule", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithms", b"algorithms", "context_rule", b"context_rule", "expires_at", b"expires_at", "grant", b"grant", "id", b"id", "purpose", b"purpose", "rate_per_second", b"rate_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithms", b"algorithms", "context_rule", b"context_rule", "expires_at", b"expires_at", "grant", b"grant", "id", b"id", "purpose", b"purpose", "rate_per_second", b"rate_per_second", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

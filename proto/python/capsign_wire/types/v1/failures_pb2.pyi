@@ -162,6 +162,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Who decides is who proposed it, or who acted on it already."""
     REASON_PROPOSAL_CHANGED: _Reason.ValueType  # 47
     """The proposal is not what was shown, or what it was made for has changed since."""
+    REASON_REVOCATIONS_UNHEARD: _Reason.ValueType  # 48
+    """No adapter was heard for longer than the agent's bound: what it holds may be revoked by now."""
     REASON_POLICY_STALE: _Reason.ValueType  # 51
     """A version of the policy was made against one that is not in force any more."""
     REASON_ROLLOUT_CONFLICT: _Reason.ValueType  # 49
@@ -272,6 +274,8 @@ REASON_SAME_PERSON: Reason.ValueType  # 46
 """Who decides is who proposed it, or who acted on it already."""
 REASON_PROPOSAL_CHANGED: Reason.ValueType  # 47
 """The proposal is not what was shown, or what it was made for has changed since."""
+REASON_REVOCATIONS_UNHEARD: Reason.ValueType  # 48
+"""No adapter was heard for longer than the agent's bound: what it holds may be revoked by now."""
 REASON_POLICY_STALE: Reason.ValueType  # 51
 """A version of the policy was made against one that is not in force any more."""
 REASON_ROLLOUT_CONFLICT: Reason.ValueType  # 49
