@@ -94,6 +94,7 @@ class Replica:
             upkeep.due_proposals(self.listeners, metrics),
             self.listeners.custody.ticker(),
             self.listeners.rollouts.ticker(),
+            self.listeners.policies.ticker(),
         ]
 
     @property
@@ -162,9 +163,13 @@ class Replica:
 
 
 def _reconcile(token: Token, store: Store, policy: Policy, metrics: Metrics) -> None:
-    """Every key of the store is in the token, and whatever else is there is an incident."""
-    assert_inventory(token, store.key_versions(), policy.tenants, store.authorities())
-    for label in unaccounted(token, store, policy.tenants, lambda: time.sleep(MAKING_SECONDS)):
+    """Every key of the store is in the token, and whatever else is there is an incident. The pepper
+    of a tenant that the policy has no more stays: the log's commitments are under it.
+    """
+    rows = store.key_versions()
+    tenants = sorted({*policy.tenants, *(row.tenant for row in rows)})
+    assert_inventory(token, rows, tenants, store.authorities())
+    for label in unaccounted(token, store, tenants, lambda: time.sleep(MAKING_SECONDS)):
         metrics.violated("I8", unknown_object=label)
 
 

@@ -99,6 +99,11 @@ class Act(IntEnum):
     KEY_VERSION_REVOKED = 17
     POLICY_APPLIED = 20
     LOG_OPENED = 21
+    POLICY_PROPOSED = 22
+    POLICY_FILE_DIFFERS = 23
+    """The file of a replica is another document than the version in force."""
+    POLICY_ENDED = 24
+    """A version that was proposed does not come into force."""
     AUTHORITY_PREPARED = 30
     AUTHORITY_ACTIVATED = 31
     AUTHORITY_RETIRED = 32

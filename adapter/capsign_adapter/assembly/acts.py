@@ -10,6 +10,7 @@ from capsign_adapter.custody import destroying
 from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.sign.lift import lift_executor
 from capsign_adapter.store.executors import Executor, Executors
+from capsign_adapter.store.policy_executor import policy_executor
 
 
 def approvals_of(state: State, custody: Custody) -> Approvals:
@@ -18,6 +19,7 @@ def approvals_of(state: State, custody: Custody) -> Approvals:
     """
     executors: dict[int, Executor] = {
         destroying.ACT: custody.executor,
+        pb.PROPOSAL_ACT_POLICY: policy_executor(),
         pb.PROPOSAL_ACT_REVOCATION_LIFT: lift_executor(lambda: state.snapshots.policy().digest),
     }
     return Approvals(state.store, state.snapshots, state.catch_up, Executors(executors))

@@ -22,6 +22,7 @@ from capsign_wire.tracing import Tracer
 
 from capsign_adapter.assembly.acts import approvals_of
 from capsign_adapter.assembly.custody import Custody
+from capsign_adapter.assembly.policies import PolicyDesk
 from capsign_adapter.assembly.rollouts import RolloutParts
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
@@ -78,6 +79,7 @@ class Listeners:
         self.custody = Custody(state, self._metrics)
         self.approvals = approvals_of(state, self.custody)
         self.rollouts = RolloutParts(state)
+        self.policies = PolicyDesk(config.policy, state, self.approvals, self._metrics)
         self._people = AdminServicer(
             state.store,
             state.token,
@@ -166,6 +168,7 @@ class Listeners:
             ApprovalServicer(self.approvals), registrar
         )
         self.custody.register(registrar, self.approvals.propose)
+        self.policies.register(registrar)
         revocations_pb2_grpc.add_RevocationServiceServicer_to_server(self._revocations, registrar)
         self.rollouts.register(registrar)
 

@@ -17,6 +17,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.policy import Policy, Role
+from capsign_adapter.decide.policy_versions import file_identity
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.model.lifecycle import PROPOSAL, ProposalEvent, ProposalState, move
 from capsign_adapter.model.proposals import ProposalRow
@@ -85,7 +86,11 @@ class Standing:
     revoked: RevocationIndex
 
     def roles_of(self, identity: str) -> frozenset[Role]:
-        """The roles of an identity; none for one that was revoked by name."""
+        """The roles of an identity; none for one that was revoked by name. What a replica's file
+        proposes is an operator's: whoever writes it runs the adapter.
+        """
+        if identity == file_identity(self.policy.trust_domain):
+            return frozenset({Role.OPERATOR})
         if self.revoked.has(admin_pb2.REVOCATION_KIND_WORKLOAD, identity):
             return frozenset()
         return self.policy.roles_of(identity)

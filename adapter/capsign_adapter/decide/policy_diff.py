@@ -18,7 +18,7 @@ def lines(found: Sequence[Change]) -> list[str]:
 def line_of(change: Change) -> str:
     """One change."""
     line = f"{change.strength.value:<8}  {change}"
-    return line if len(line) <= MAX_WORDS else f"{line[: MAX_WORDS - 1]}…"
+    return line if len(line) <= MAX_WORDS else f"{line[: MAX_WORDS - 3]}..."
 
 
 def summary(found: Sequence[Change]) -> str:

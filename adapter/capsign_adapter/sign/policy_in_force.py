@@ -12,6 +12,7 @@ from capsign_wire import logs
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.policy_shape import PolicyError
+from capsign_adapter.decide.policy_versions import target_of
 from capsign_adapter.model.policies import PolicyDraft, PolicyVersionRow
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.interfaces.policies import Policies
@@ -56,11 +57,6 @@ def begin(store: Policies, policy: Policy, now_ms: int) -> PolicyVersionRow:
 def draft_of(policy: Policy, base: int, proposer: str) -> PolicyDraft:
     """This policy as a version to be, compared with version `base`."""
     return PolicyDraft(policy.digest, policy.document, base, proposer)
-
-
-def target_of(version: int, digest: bytes) -> str:
-    """How evidence names a version of the policy: number and digest of the document."""
-    return f"{version}/{digest.hex()}"
 
 
 def read(store: Policies, known: InForce | None) -> InForce:

@@ -103,7 +103,7 @@ def apply(
     now_ms: int,
 ) -> tuple[int, int]:
     """Put a version in force, and raise the epoch; what was in force and what waits make way."""
-    applied = moved(_known(tx, version), PolicyEvent.APPLY, by, now_ms)
+    applied = moved(known(tx, version), PolicyEvent.APPLY, by, now_ms)
     before = _demand_base(tx, applied.base)
     if before is not None:
         _update(tx, moved(before, PolicyEvent.SUPERSEDE, by, now_ms))
@@ -125,12 +125,13 @@ def end(
     now_ms: int,
 ) -> int:
     """A version that does not come into force."""
-    ended = moved(_known(tx, version), event, by, now_ms)
+    ended = moved(known(tx, version), event, by, now_ms)
     _update(tx, ended)
     return log.sequence(tx, head, [leaf(ended)], now_ms)
 
 
-def _known(tx: Reader, version: int) -> PolicyVersionRow:
+def known(tx: Reader, version: int) -> PolicyVersionRow:
+    """That version. Raises FailureError NOT_FOUND."""
     found = one(tx, version)
     if found is None:
         detail = f"There is no version {version} of the policy."

@@ -37,6 +37,11 @@ COMMANDS = {
         "keys",
         "Keys and their versions: list, show, create, rotate, suspend, destroy …",
     ),
+    "policy": (
+        "capsign_cli.policy",
+        "policy",
+        "The policy in force, and changing it: lint, diff, plan, apply, history, show.",
+    ),
     "revoke": (
         "capsign_cli.revoke",
         "revoke",

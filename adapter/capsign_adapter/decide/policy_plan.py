@@ -1,0 +1,70 @@
+"""Whom a change of the policy touches: grants, and the workloads that hold handles of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from capsign_adapter.decide.policy import Grant, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A grant, the workloads whose handles are touched, and what happens to these."""
+
+    grant: str
+    workloads: tuple[str, ...]
+    words: str
+
+
+def touched(old: Policy, new: Policy) -> list[Touched]:
+    """Everything that a workload notices, in the order of the grants' names."""
+    names = sorted({grant.name for grant in (*old.grants, *new.grants)})
+    return [each for name in names for each in _of(old, new, old.grant(name), new.grant(name))]
+
+
+def unserved(policy: Policy, keys: set[tuple[str, str]]) -> list[str]:
+    """Keys that the policy names and that have no version yet; nothing can be signed with them."""
+    named = sorted((key.tenant, key.name) for key in policy.keys)
+    return [f"{tenant}/{name}" for tenant, name in named if (tenant, name) not in keys]
+
+
+def _of(old: Policy, new: Policy, before: Grant | None, after: Grant | None) -> Iterator[Touched]:
+    if before is None and after is not None:
+        words = "they get a handle when they next renew theirs"
+        yield Touched(after.name, tuple(sorted(after.workloads)), words)
+    elif after is None and before is not None:
+        words = "their handles are refused"
+        yield Touched(before.name, tuple(sorted(before.workloads)), words)
+    elif before is not None and after is not None:
+        yield from _changed(old, new, before, after)
+
+
+def _changed(old: Policy, new: Policy, before: Grant, after: Grant) -> Iterator[Touched]:
+    name = after.name
+    gone, come = before.workloads - after.workloads, after.workloads - before.workloads
+    if gone:
+        yield Touched(name, tuple(sorted(gone)), "their handles are refused")
+    if come:
+        words = "they get a handle when they next renew theirs"
+        yield Touched(name, tuple(sorted(come)), words)
+    stay = tuple(sorted(before.workloads & after.workloads))
+    words = _effect(old, new, before, after)
+    if stay and words:
+        yield Touched(name, stay, words)
+
+
+def _effect(old: Policy, new: Policy, before: Grant, after: Grant) -> str:
+    """What happens to handles that stay, by the strictest of what changed."""
+    if (before.tenant, before.key, before.purpose) != (after.tenant, after.key, after.purpose):
+        return "their handles are refused; they get others"
+    key = (new.key(after.tenant, after.key), old.key(before.tenant, before.key))
+    if not before.algorithms <= after.algorithms or new.floor_bits > old.floor_bits:
+        return "their handles sign with fewer algorithms at once"
+    if key[0] != key[1]:
+        return "their handles sign with what the key serves by then"
+    if after.ttl_ms < before.ttl_ms:
+        return "their handles end sooner; older ones are refused"
+    if before != after:
+        return "their handles hold under the new terms, and get all of them when renewed"
+    return ""
