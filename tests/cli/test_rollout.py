@@ -83,6 +83,14 @@ def test_a_rollout_from_start_to_undo(run):
     assert run("list")[0] == 0
 
 
+def test_what_is_reported_is_counted_in_the_log(run):
+    told = ("report", "demo/orders", "--version", "1", "--verified", "7")
+    code, out, _ = run(*told, "--algorithm", "ES256", "-o", "json")
+    assert (code, json.loads(out)["verified"]) == (0, 7)
+    assert run(*told, "--algorithm", "RSA")[0] == 2
+    assert run(*told[:3], "9", "--algorithm", "ES256")[0] == 1
+
+
 def test_one_that_was_overtaken_says_so_and_by_which(run):
     run("start", "demo/orders")
     assert run("start", "demo/orders", "--overtake", "--yes")[0] == 0

@@ -67,8 +67,11 @@ def done(
     grant: str,
     algorithm: Algorithm.ValueType,
     caller: str,
+    elapsed_ms: int = 0,
 ) -> None:
-    """Items were signed: intent id and leaf index of each."""
+    """Items were signed: intent id and leaf index of each. `elapsed_ms` is how long
+    the call took here; 0: not known.
+    """
     add = into.records.add
     if len(results) == 1:
         [(intent_id, leaf_index)] = results
@@ -80,10 +83,12 @@ def done(
             caller=caller,
             intent_id=intent_id,
             leaf_index_plus_one=leaf_index + 1,
+            elapsed_ms=elapsed_ms,
         )
         return
     template = _about(evidence_pb2.AUDIT_KIND_OUTCOME, grant, algorithm, caller)
     template.outcome = failures_pb2.OUTCOME_DONE
+    template.elapsed_ms = elapsed_ms
     for intent_id, leaf_index in results:
         record = add()
         record.CopyFrom(template)

@@ -7,6 +7,7 @@ The streams call `before_sending` before the first byte, and after it either `an
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from capsign_wire.adapter.v1 import signing_pb2
@@ -33,6 +34,9 @@ _HANDLE_REASONS = frozenset(
     }
 )
 """Refusals that concern the handle and not the call."""
+
+MAX_ELAPSED_MS = 0xFFFF_FFFF
+"""What the field of a record takes."""
 
 HandleRefused = Callable[[HeldHandle, failures_pb2.Reason.ValueType], None]
 
@@ -186,6 +190,7 @@ def _outcomes(piece: records.Piece, call: Call, answer: Answer) -> None:
     """The OUTCOME records of a call."""
     grant, algorithm, caller = call.held.grant, call.algorithm, call.held.socket
     pairs = zip(call.intents, answer.items, strict=True)
+    elapsed_ms = min(MAX_ELAPSED_MS, max(1, int((time.monotonic() - call.queued_at) * 1000)))
     if answer.all_signed:
         records.done(
             piece,
@@ -193,11 +198,13 @@ def _outcomes(piece: records.Piece, call: Call, answer: Answer) -> None:
             grant,
             algorithm,
             caller,
+            elapsed_ms,
         )
         return
     for intent_id, item in pairs:
         if item.signatures:
-            records.done(piece, [(intent_id, item.leaf_index)], grant, algorithm, caller)
+            pair = (intent_id, item.leaf_index)
+            records.done(piece, [pair], grant, algorithm, caller, elapsed_ms)
         else:
             error = FailureError.from_item(item.failure)
             records.failed(

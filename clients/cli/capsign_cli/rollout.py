@@ -225,6 +225,34 @@ def undo(name: str, to: int, **options: Any) -> None:
 
 
 @rollout.command()
+@click.option("--version", required=True, type=click.IntRange(1), help="Of the key.")
+@click.option("--algorithm", required=True, help="That the signatures are of.")
+@click.option("--verified", default=0, help="How many signatures verified.")
+@click.option("--failed", default=0, help="How many did not.")
+@_of_key
+def report(
+    name: str, version: int, algorithm: str, verified: int, failed: int, **options: Any
+) -> None:
+    """Count signatures that were verified elsewhere, for the trigger of failed verifications."""
+    from capsign_wire.adapter.v1 import rollouts_pb2 as pb
+    from capsign_wire.algorithms import BY_NAME
+
+    if algorithm not in BY_NAME:
+        raise click.UsageError(f"There is no algorithm {algorithm}: {', '.join(sorted(BY_NAME))}.")
+    request = pb.ReportVerificationsRequest(
+        **_request(name),
+        version=version,
+        algorithm=BY_NAME[algorithm].number,
+        verified=verified,
+        failed=failed,
+    )
+    with _asked(options) as stub:
+        answer = stub.ReportVerifications(request, timeout=SECONDS)
+    counted = {"reported": name, "verified": verified, "failed": failed}
+    output.record({**counted, "leaf_index": answer.leaf_index})
+
+
+@rollout.command()
 @click.option("--number", default=0, help="The steps of this rollout, with their figures.")
 @_of_key
 def history(name: str, number: int, **options: Any) -> None:

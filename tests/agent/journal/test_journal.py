@@ -116,7 +116,7 @@ def test_a_segment_travels_in_one_request_that_every_adapter_takes(tmp_path: Pat
 
 def test_no_record_is_larger_than_what_is_reserved_for_it() -> None:
     piece = records.Piece()
-    records.done(piece, [(b"\xff" * 16, 2**63)], "g" * 64, 7, "c" * 64)
+    records.done(piece, [(b"\xff" * 16, 2**63)], "g" * 64, 7, "c" * 64, 2**32 - 1)
     piece.records[0].sequence, piece.records[0].time_ms = 2**63, 2**48
     assert len(piece.SerializeToString()) + 8 <= module.RECORD_BYTES
 
