@@ -843,6 +843,24 @@ def test_what_a_store_did_not_take_is_not_paid_for(rig, what):
     rig.quota.reserve(peer(), 900_000)
 
 
+def test_what_is_closed_as_never_sent_is_evidence_too(rig):
+    """Each such intent is a row and a leaf: whoever closed them without end filled the disk."""
+    rig.quota = EvidenceQuota(Buckets(lambda: 0), 1)
+    rig.join()
+
+    def close() -> None:
+        asked = pb.ResolveIntentRequest(handle=rig.handle(), intent_id=new_intent_id())
+        assert rig.resolutions.of(peer(), asked, rig.snapshots.current).HasField("never")
+
+    close()
+    rig.quota.reserve(peer(), 1 << 20)  # on credit, as the last one may be
+    size = rig.store.control().tree_size
+    with pytest.raises(FailureError, match="MiB of evidence") as caught:
+        close()
+    assert caught.value.reason == reasons.REASON_RATE_LIMITED
+    assert rig.store.control().tree_size == size
+
+
 def test_only_what_is_new_is_counted_as_written(rig):
     counted = []
     rig.quota = EvidenceQuota(Buckets(lambda: 0), 1, 0, lambda kind, size: counted.append(kind))
