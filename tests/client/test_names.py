@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_every_name_is_there_and_shown():
     assert sorted(set(capsign.__all__)) == sorted(capsign.__all__)
     assert set(capsign.__all__) <= set(dir(capsign))
+    assert {"SignedBy", "new_intent_id"} <= set(capsign.__all__), "examples need them"
     for name in capsign.__all__:
         assert getattr(capsign, name) is not None
     public = {name for name in dir(capsign) if not name.startswith("_")}

@@ -117,3 +117,15 @@ def test_a_stream_that_is_silent_for_long_is_ended(clock):
             assert not call.cancelled
     assert call.cancelled
     assert len(places.deadlines) == 0
+
+
+def test_a_stream_whose_answers_nobody_takes_is_ended(clock):
+    """An answer without a signature is in nobody's lease: it lay there for ever."""
+    places = PeerQuota(rules, 16, Buckets(lambda: 0), 100)
+    places.deadlines = CallDeadlines(clock)
+    call = Call()
+    for answer in places.taken(["first", "second"], call):
+        clock.now += ANSWER_SECONDS + (0.1 if answer == "second" else -0.1)
+        assert places.sweep() == (answer == "second")
+    assert call.cancelled
+    assert len(places.deadlines) == 0

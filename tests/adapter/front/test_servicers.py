@@ -111,6 +111,24 @@ def test_handles_are_issued_for_the_grants_that_were_asked_for(servicers):
     assert answer.mint_public_key == servicers.rig.mint.public_key
 
 
+def test_reports_of_agents_are_evidence_too(servicers):
+    """Records that name no signature filled the disk as fast as they could be sent."""
+
+    def submit(boot: bytes):
+        record = evidence_pb2.AuditRecord(
+            sequence=1, time_ms=1, kind=evidence_pb2.AUDIT_KIND_INTENT
+        )
+        batch = evidence_pb2.AuditBatch(boot_id=boot, records=[record]).SerializeToString()
+        request = evidence_pb2.SubmitAuditRequest(batch=batch)
+        return servicers.call(EVIDENCE, "SubmitAudit", request)
+
+    assert submit(b"a" * 16).accepted_through == 1
+    servicers.rig.quota.reserve(peer(), 1024 << 20)  # all of a day's, on credit
+    size = servicers.rig.store.control().tree_size
+    assert submit(b"b" * 16).because_of(reasons.REASON_RATE_LIMITED)
+    assert servicers.rig.store.control().tree_size == size
+
+
 def test_a_grant_that_is_named_256_times_is_issued_once(servicers):
     """One grant named 256 times left others 8 % of their rate: so many handles were minted, and all
     but one were of no use.
@@ -159,6 +177,17 @@ def test_who_has_used_up_its_budget_gets_no_handle_minted(servicers):
     failure = servicers.call(
         CAPABILITY, "IssueHandles", capability_pb2.IssueHandlesRequest(grants=["thrice"])
     )
+    assert failure.because_of(reasons.REASON_RATE_LIMITED)
+
+
+def test_who_has_used_up_its_budget_gets_no_handle_renewed(servicers):
+    """It is verified already, which costs nothing again; the new one is minted."""
+    rig = servicers.rig
+    request = capability_pb2.RenewHandlesRequest(tokens=[rig.handle("thrice")])
+    assert len(servicers.call(CAPABILITY, "RenewHandles", request).handles) == 1
+    use_up(rig, peer(APP))
+    rig.mint.instead(mint=lambda _: pytest.fail("minted"))
+    failure = servicers.call(CAPABILITY, "RenewHandles", request)
     assert failure.because_of(reasons.REASON_RATE_LIMITED)
 
 

@@ -843,6 +843,22 @@ def test_what_a_store_did_not_take_is_not_paid_for(rig, what):
     rig.quota.reserve(peer(), 900_000)
 
 
+def test_refusals_are_evidence_too(rig):
+    """Their rate was bounded for a second, and not for a day: a leaf and a row each."""
+    rig.quota = EvidenceQuota(Buckets(lambda: 0), 1)
+    rig.join()
+    wrong = signing_pb2.ContextSuffix(role="nobody")
+    handle = rig.handle()
+    (told,) = rig.sign(b"m", handle=handle, context=wrong)
+    assert told.failure.reason == reasons.REASON_CONTEXT_NOT_ALLOWED
+    rig.quota.reserve(peer(), 1 << 20)
+    size = rig.store.control().tree_size
+    (told,) = rig.sign(b"m", handle=handle, context=wrong)
+    assert told.failure.reason == reasons.REASON_RATE_LIMITED
+    assert rig.store.control().tree_size == size
+    assert rig.sign(b"m", handle=handle)[0].signatures, "signatures are of no account here"
+
+
 def test_what_is_closed_as_never_sent_is_evidence_too(rig):
     """Each such intent is a row and a leaf: whoever closed them without end filled the disk."""
     rig.quota = EvidenceQuota(Buckets(lambda: 0), 1)
