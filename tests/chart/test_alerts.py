@@ -145,6 +145,12 @@ SCENES = [
         "capsign_authority_remaining_seconds",
         bound("CapsignAuthorityEnding"),
     ),
+    *lasting(
+        "CapsignGlassBroken",
+        1,
+        "capsign_approvals_glass_broken 1@",
+        "capsign_approvals_glass_broken 0@",
+    ),
     *below("CapsignStoreFilling", 60, "capsign_store_time_to_full_seconds", 3 * DAY_S),
     *lasting(
         "CapsignInjectorNotReady",

@@ -100,7 +100,7 @@ class KeyActs:
         return Done(row, epoch, index)
 
     def move(self, actor: str, tenant: str, key: str, version: int, event: KeyEvent) -> Done:
-        """Move a version on by an act of one person (`key_acts.RULES`).
+        """Move a version on by an act of one person (`decide.key_acts.RULES`).
 
         Raises FailureError ROLE_MISSING, NOT_FOUND, ILLEGAL_TRANSITION, KEY_DESTROY_PENDING;
         COMMIT_UNKNOWN if it is recorded and may not be in force everywhere yet.
