@@ -8,6 +8,7 @@ from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 from capsign_adapter.decide import cost, key_acts
 from capsign_adapter.decide.admission import admit
 from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.signing_versions import signing_with
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.sign.admit import Admission, context_of
 from capsign_adapter.sign.clock import now_ms
@@ -29,9 +30,9 @@ class PublicKeys:
         algorithm: algorithms_pb2.Algorithm.ValueType,
         suffix: signing_pb2.ContextSuffix,
     ) -> list[tuple[signing_pb2.PublicKey, Signer]]:
-        """Returns the public key and the signer of each version that verifiers should know, newest
-        first. Raises FailureError as signing would, RATE_LIMITED, KEY_NOT_ACTIVE or KEY_SUSPENDED
-        if there is no version; TokenError.
+        """Returns the public key and the signer of each version that verifiers should know: first
+        the one that signs for this workload, then newest first. Raises FailureError as signing
+        would, RATE_LIMITED, KEY_NOT_ACTIVE or KEY_SUSPENDED if there is no version; TokenError.
         """
         now = now_ms()
         # The handle first: nobody without one makes the store answer.
@@ -45,7 +46,14 @@ class PublicKeys:
         skew_ms = policy.limits.clock_skew_ms
         admitted = admit(handle, policy, snapshot.revoked, algorithm, suffix, now, skew_ms)
         found: list[tuple[signing_pb2.PublicKey, Signer]] = []
-        for version in snapshot.verifiable(capability.tenant, capability.key, algorithm):
+        name = (capability.tenant, capability.key)
+        rows = snapshot.verifiable(*name, algorithm)
+        # The first is what this workload's own calls are signed with: an ML-DSA mu is made for it.
+        signing = [
+            version for version, _ in signing_with(snapshot, name, peer.spiffe_id, algorithm)
+        ]
+        rows.sort(key=lambda version: version not in signing[:1])
+        for version in rows:
             context = context_of(capability, admitted, version, row)
             digest = context.digest()
             if not self._keyring.holds(version, capability.purpose, algorithm, digest):
@@ -58,6 +66,5 @@ class PublicKeys:
                 (key, self._keyring.signer(version, capability.purpose, algorithm, digest))
             )
         if not found:
-            name = (capability.tenant, capability.key)
             raise key_acts.none_signs(snapshot.versions.get(name, ()), *name, algorithm)
         return found

@@ -19,6 +19,7 @@ from capsign_evidence.leaf_reader import Admin, decode
 from capsign_evidence.rollout_leaf import RolloutStep, VerificationsReported
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
+from capsign_wire.types.v1 import signing_pb2
 from support.adapter_rig import APP, OPERATOR, OTHER, peer
 from support.rollout_rig import ED25519, KEY, Clock, RolloutRig
 from support.rollouts import ACTIVE, DEACTIVATED, ES384, ML_DSA, PLAN, PRE
@@ -264,6 +265,22 @@ def test_replicas_take_each_step_once_and_go_on_after_all_restart(rollouts):
     assert row.stage is S.DONE
     acts = [step.act for step in steps_of(rollouts) if step.act != Act.ROLLOUT_DOUBTED]
     assert len(acts) == len(set(acts)) == 7
+
+
+@pytest.mark.parametrize("stage", [S.PROPAGATE, S.CANARY, S.PROMOTE])
+@pytest.mark.parametrize("percent", [1, 99])
+def test_the_first_public_key_is_the_one_that_signs_for_who_asks(rig, stage, percent):
+    """An agent makes the mu of an ML-DSA signature for the first key that it is told. In a canary
+    the newest key is not the one that signs for those who are not in it: they were refused
+    KEY_SUPERSEDED, again and again.
+    """
+    plan = replace(PLAN, canary=(CanaryStep(percent, 60_000),))
+    rollouts = RolloutRig(rig, Clock(), plan)
+    rollouts.start()
+    rollouts.until(stage)
+    context = signing_pb2.ContextSuffix(role="issuer")
+    found = rig.keys.of(peer(), rig.handle("orders-jwt"), ML_DSA, context)
+    assert found[0][0].version == rollouts.signed_with()
 
 
 def test_each_move_of_a_version_has_its_leaf(rollouts):
