@@ -129,11 +129,11 @@ def test_a_maker_that_was_too_slow_records_nothing_once_its_claim_is_adopted(sto
 def test_what_is_destroyed_is_shown_to_be_gone_once(store, second):
     row = made()
     store.add_key_version(row, leaf, NOW)
-    assert "not destroyed" in refused(store.prove_key_gone, row, b"gone", NOW)
+    assert "not destroyed" in refused(store.prove_key_gone, row, leaf, NOW)
     store.move_key_version(row, KeyEvent.DESTROY, leaf, NOW + 1)
     (destroyed,) = store.key_versions()
     before = store.control().revocation_epoch
-    assert store.prove_key_gone(destroyed, b"gone", NOW + 2) == 2
+    assert store.prove_key_gone(destroyed, leaf, NOW + 2) == (before + 1, 2)
     assert second.key_versions() == [replace(destroyed, gone_ms=NOW + 2)]
-    assert "known to be gone" in refused(second.prove_key_gone, destroyed, b"gone", NOW + 3)
-    assert (store.control().revocation_epoch, store.control().tree_size) == (before, 3)
+    assert "known to be gone" in refused(second.prove_key_gone, destroyed, leaf, NOW + 3)
+    assert (store.control().revocation_epoch, store.control().tree_size) == (before + 1, 3)

@@ -93,9 +93,13 @@ class Clearing:
             self._seen_gone.add(row.label)
 
     def _prove(self, row: KeyVersionRow, now_ms: int) -> None:
-        entry = self._author().entry(leaf.Act.KEY_GONE, row.name, now_ms, 0)
+        author = self._author()
         try:
-            self._store.prove_key_gone(row, entry, now_ms)
+            self._store.prove_key_gone(
+                row,
+                lambda epoch: author.entry(leaf.Act.KEY_GONE, row.name, now_ms, epoch),
+                now_ms,
+            )
         except FailureError as error:
             if error.reason != failures_pb2.REASON_ILLEGAL_TRANSITION:
                 raise

@@ -138,10 +138,10 @@ def move(
     return _sequenced(tx, head, leaf, now_ms)
 
 
-def prove_gone(tx: Transaction, head: Head, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
-    """Record that what was destroyed is gone from the token; leaf index. Nothing is decided by it,
-    so the epoch stays.
-    """
+def prove_gone(
+    tx: Transaction, head: Head, row: KeyVersionRow, leaf: Callable[[int], bytes], now_ms: int
+) -> tuple[int, int]:
+    """Record that what was destroyed is gone from the token; (epoch, leaf index)."""
     current = find(tx, row.tenant, row.key, row.version)
     if current is None:
         raise FailureError(
@@ -155,7 +155,7 @@ def prove_gone(tx: Transaction, head: Head, row: KeyVersionRow, leaf: bytes, now
         after.key,
         after.version,
     )
-    return log.sequence(tx, head, [leaf], now_ms)
+    return _sequenced(tx, head, leaf, now_ms)
 
 
 def find(tx: Reader, tenant: str, key: str, version: int) -> KeyVersionRow | None:

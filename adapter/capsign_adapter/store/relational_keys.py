@@ -28,7 +28,9 @@ class RelationalKeys(Engine[Connection]):
     ) -> tuple[int, int]:
         return self.write(lambda tx, head: key_versions.move(tx, head, row, event, leaf, now_ms))
 
-    def prove_key_gone(self, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
+    def prove_key_gone(
+        self, row: KeyVersionRow, leaf: Callable[[int], bytes], now_ms: int
+    ) -> tuple[int, int]:
         return self.write(lambda tx, head: key_versions.prove_gone(tx, head, row, leaf, now_ms))
 
     def key_claims(self) -> list[KeyClaim]:

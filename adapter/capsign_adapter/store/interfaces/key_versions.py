@@ -40,10 +40,11 @@ class KeyVersions(Protocol):
         as `row` is, any more, or the table has no such move.
         """
 
-    def prove_key_gone(self, row: KeyVersionRow, leaf: bytes, now_ms: int) -> int:
-        """Record, once, that the token holds nothing of a destroyed version any more; leaf index.
-        The epoch stays. Raises FailureError ILLEGAL_TRANSITION if that is known already, or it is
-        not destroyed.
+    def prove_key_gone(
+        self, row: KeyVersionRow, leaf: Callable[[int], bytes], now_ms: int
+    ) -> tuple[int, int]:
+        """Record, once, that the token holds nothing of a destroyed version any more. Raises
+        FailureError ILLEGAL_TRANSITION if that is known already, or it is not destroyed.
         """
 
 
