@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter and who we are to it."""
+    """An adapter's address, and the certificate files with which to connect to it."""
 
     address: str
     ca: Path
@@ -25,7 +25,7 @@ class Adapter:
     server_name: str
     log_key: str
     renewal: str = "Get a new one."
-    """What to do about a certificate that has ended."""
+    """What to do about a certificate that has ended, as a sentence."""
 
     @property
     def _target(self) -> str:
@@ -68,8 +68,8 @@ class Adapter:
 
 
 def _clock(error: Exception) -> str:
-    """Whether the adapter's certificate is out of its time by this machine's clock, as a sentence;
-    empty if that is not known.
+    """A sentence if the adapter's certificate is not valid by this machine's clock; empty if that
+    is not known.
     """
     said = getattr(error, "details", lambda: "")() or ""
     if "certificate is not yet valid" in said:

@@ -1,5 +1,5 @@
-"""Certificate files for a channel, looked at before gRPC gets them: it says of a wrong one only
-that nobody answers.
+"""Loads certificate files for a channel and checks them first: gRPC would only report that no
+server answers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def load(ca: Path, certificate: Path, private_key: Path) -> grpc.ChannelCredentials:
-    """Credentials of these PEM files. Raises CliError if they cannot work, OSError if one cannot be
-    read.
+    """Channel credentials of these PEM files. Raises CliError if they cannot work, OSError if one
+    cannot be read.
     """
     import grpc
 
@@ -60,10 +60,9 @@ def _certificates(file: Path) -> list[bytes]:
 
 
 def out_of_time(certificate: Path, ca: Path, now: datetime.datetime | None = None) -> str:
-    """Which of these files has ended, or has not begun, as sentences; empty if none. `now` is what
-    the clock says, with a zone; this machine's without it.
-
-    Of several authorities in a file one that is good is enough.
+    """Which of these certificates has ended or has not begun, as sentences; empty if none. `now` is
+    a time with its zone; without it this machine's clock is used. If a file has several
+    authorities, one that is valid is enough.
     """
     now = now or datetime.datetime.now(datetime.UTC)
     ours, *_ = map(x509.load_der_x509_certificate, _certificates(certificate))

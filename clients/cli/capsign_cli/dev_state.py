@@ -1,4 +1,6 @@
-"""What `capsign dev up` left in a directory: the state file, and the option that names it."""
+"""The state file that `capsign dev up` leaves in a directory, and the option that names the
+directory.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ STATE_KEYS = frozenset(
         "log_key",
     }
 )
-"""What the state file has at least."""
+"""Keys that every state file has."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,7 +52,7 @@ def directory_option(command: Command) -> Command:
 
 
 def load(directory: Path) -> dict[str, Any]:
-    """What `dev up` left in the directory. Raises CliError if it left nothing."""
+    """The state file's content. Raises CliError if there is none, or it is damaged."""
     file = directory / STATE_FILE
     try:
         state = json.loads(file.read_text())
@@ -86,6 +88,6 @@ def load(directory: Path) -> dict[str, Any]:
 
 
 def renewal(directory: Path) -> str:
-    """What to do about certificates of a directory that have ended."""
+    """What to do about certificates of this directory that have ended, as a sentence."""
     where = quote(str(directory))
     return f"`capsign dev down --dir {where}`, then `capsign dev up --dir {where}`, makes new ones."

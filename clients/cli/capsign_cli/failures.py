@@ -1,4 +1,4 @@
-"""Failures as a person sees them, and as exit codes."""
+"""Errors as sentences for a person, and as exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from capsign_cli import output
 
 DONE, REFUSED, USAGE, UNKNOWN, UNAVAILABLE = 0, 1, 2, 3, 4
 INTERRUPTED, CUT_OFF = 130, 141
-"""As shells say it of a process that SIGINT or SIGPIPE ended."""
+"""Exit codes that shells report for a process ended by SIGINT or SIGPIPE."""
 
 _NAMES = {
     REFUSED: "refused",
@@ -27,7 +27,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class CliError(Exception):
-    """Something that this program found out itself. `advice` is the next step."""
+    """An error that this program itself found. `advice` is what to do next."""
 
     def __init__(self, exit_code: int, reason: str, message: str, advice: str = "") -> None:
         self.told = Told(exit_code, reason, message, advice)
@@ -36,7 +36,7 @@ class CliError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is said about a failure; nothing without a message."""
+    """What is printed about an error; nothing if `message` is empty."""
 
     exit_code: int
     reason: str
@@ -55,7 +55,7 @@ def told(error: BaseException) -> Told | None:
 
 
 def _of_command(error: BaseException) -> Told | None:
-    """What this program found out itself, or whoever runs it did."""
+    """Errors of this program, of click, and of whoever runs it."""
     match error:
         case CliError():
             return error.told
@@ -78,7 +78,9 @@ def _of_command(error: BaseException) -> Told | None:
 
 
 def _of_import(error: BaseException) -> Told | None:
-    """A library that is not installed. Asked before those that import libraries themselves."""
+    """A library that is not installed. Comes before the functions that import libraries
+    themselves.
+    """
     if not isinstance(error, ModuleNotFoundError):
         return None
     name = (error.name or "a library").partition(".")[0]
@@ -87,7 +89,7 @@ def _of_import(error: BaseException) -> Told | None:
 
 
 def _of_client(error: BaseException) -> Told | None:
-    """What the client library raises for a call to an agent."""
+    """Errors of the client library, for a call to an agent."""
     from capsign.errors import CapsignError, Refused, Unknown
 
     if not isinstance(error, CapsignError):
@@ -102,7 +104,7 @@ def _of_client(error: BaseException) -> Told | None:
 
 
 def _of_call(error: BaseException) -> Told | None:
-    """What became of a call to an adapter: its typed failure, or what gRPC says."""
+    """Errors of a call to an adapter: its typed failure, or gRPC's."""
     from capsign_wire.failures import FailureError
 
     if isinstance(error, FailureError):
@@ -118,7 +120,7 @@ def _of_call(error: BaseException) -> Told | None:
 
 
 def _of_system(error: BaseException) -> Told | None:
-    """What the operating system refused."""
+    """Errors of the operating system."""
     if not isinstance(error, OSError):
         return None
     if error.errno in _FULL:
@@ -156,7 +158,7 @@ def _of_transport(error: object) -> Told:
 
 
 def show(what: Told) -> None:
-    """Write a failure to standard error: an object for machines, two lines for people."""
+    """Write an error to standard error: an object as JSON, or two lines of text."""
     if output.is_json():
         fields = {
             "outcome": _NAMES[what.exit_code],

@@ -1,9 +1,9 @@
-"""YAML as kubectl reads it: libyaml's grammar, and Go's reading of what a plain text means. Pure.
+"""YAML as kubectl reads it: libyaml's grammar, and the Go library's rules for plain scalars. Pure.
 
-Python's YAML reads other things: `22:30` is text there and the number 1350 here, `1e3` a number
-there and text here, and a key that `<<` brings in is replaced there and kept here. What only passes
-through must mean the same after us. The rules are those of go.yaml.in/yaml v2 (resolve.go,
-decode.go) and sigs.k8s.io/yaml; tests ask the real ones.
+Python's YAML has other rules. `22:30` is text in kubectl and the number 1350 in Python, `1e3` a
+number in kubectl and text in Python; a key merged by `<<` is replaced in one and kept in the other.
+What we pass on must keep its meaning. The rules are those of go.yaml.in/yaml v2 (resolve.go,
+decode.go) and sigs.k8s.io/yaml; the tests compare with the real ones.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 
 MAX_DEPTH = 200
-"""Deepest nesting; a manifest has about 20."""
+"""Deepest nesting that is read; a manifest has about 20 levels."""
 MAX_NODES = 2_000_000
-"""Most values, with each alias written out."""
+"""Most values that are read, counting each use of an alias."""
 
 _TAG = "tag:yaml.org,2002:"
 _KNOWN_TAGS = frozenset({"", "str", "bool", "int", "float", "null", "timestamp"})
@@ -54,7 +54,7 @@ LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 class UnreadableError(ValueError):
-    """kubectl would not read it either. `line` counts from 1; 0: not known."""
+    """Text that kubectl would not read either. `line` counts from 1; 0: not known."""
 
     def __init__(self, told: str, line: int = 0) -> None:
         self.line = line
@@ -62,13 +62,13 @@ class UnreadableError(ValueError):
 
 
 class TooLargeError(ValueError):
-    """More than we take."""
+    """More than MAX_DEPTH or MAX_NODES."""
 
 
 @dataclass(slots=True)
 class Node:
-    """A value with its place in the text: from `start` (its anchor or tag, if it has one) to before
-    `end`, in letters.
+    """A value and its place in the text: from `start` (its anchor or tag, if it has one) up to
+    `end`, counted in characters.
     """
 
     kind: str  # scalar, map, seq, alias
@@ -85,7 +85,7 @@ class Node:
     size: int = 1
 
     def pairs(self) -> list[tuple[Node, Node]]:
-        """Of a map, in their order."""
+        """The entries of a map, in their order."""
         return list(zip(self.children[::2], self.children[1::2], strict=True))
 
 
@@ -93,8 +93,8 @@ def compose(text: str) -> Node | None:
     """The tree of the first document in a text; None if it has none. Raises UnreadableError,
     TooLargeError.
 
-    Bounded before anything is built: a few lines of aliases of aliases become gigabytes when they
-    are written out.
+    Checked before anything is built, because a few lines with aliases of aliases can expand to
+    gigabytes.
     """
     anchors: dict[str, Node] = {}
     open_: list[tuple[Node, int]] = []
@@ -131,8 +131,8 @@ def compose(text: str) -> Node | None:
 
 
 def scannable(text: str) -> str:
-    """The text for libyaml, letter by letter the same but for byte order marks inside of it:
-    libyaml passes over one at the beginning of a line, and Go's copy of it takes it for a letter.
+    """The text for libyaml, unchanged except for byte order marks inside of it: libyaml skips one
+    at the beginning of a line, Go's copy of it reads it as a character.
     """
     return text.replace(_MARK, _STAND_IN)
 
@@ -172,7 +172,7 @@ def _node(event: Any, anchors: dict[str, Node], around: list[Node]) -> Node:
 
 
 def value(node: Node) -> Any:
-    """What kubectl makes of it. Raises UnreadableError."""
+    """The value that kubectl reads. Raises UnreadableError."""
     if node.kind == "alias":
         assert node.target is not None
         return value(node.target)
@@ -234,7 +234,7 @@ def _scalar(node: Node) -> Any:
 
 
 def resolve(text: str, tag: str = "") -> tuple[str, Any]:
-    """What a plain text means: its kind and its value."""
+    """Kind and value of a plain scalar."""
     if tag == "str" or tag not in _KNOWN_TAGS:
         return "str", text
     first = text[:1]
@@ -273,7 +273,7 @@ def _float(text: str) -> tuple[str, Any]:
 
 
 def _short_float(number: float) -> str:
-    """Go's strconv.FormatFloat(number, 'g', -1, 32): keys are made so."""
+    """Go's strconv.FormatFloat(number, 'g', -1, 32), which makes map keys of numbers."""
     (single,) = struct.unpack("f", struct.pack("f", number))
     if not math.isfinite(single):
         return ".nan" if math.isnan(single) else ".inf" if single > 0 else "-.inf"
@@ -286,5 +286,5 @@ def _short_float(number: float) -> str:
 
 
 def unicode_of(text: str) -> str:
-    """Text as Go has it: each half of a letter, and each byte that is no UTF-8, is U+FFFD."""
+    """Text as Go has it: each lone surrogate, and each byte that is not UTF-8, is U+FFFD."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)

@@ -1,7 +1,7 @@
-"""`capsign inject`: what the webhook would do to these manifests, offline. For GitOps, and for
-looking.
+"""`capsign inject`: does to manifests what the webhook would do to their pods. Offline, for GitOps
+and for inspection.
 
-The injector's own pure function does it; the server around it is never imported.
+It calls the injector's own pure function; the server around that is never imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from capsign_cli.manifests import Document, dump, label_misplaced, load, templat
 from capsign_cli.output import raw
 
 MAX_INPUT_BYTES = 16 * 1024 * 1024
-"""Most that is read as manifests, bytes."""
+"""Most bytes of manifests that are read."""
 
 
 @click.command()
@@ -218,9 +218,7 @@ def _title(one: Document) -> str:
 
 
 def _lines(one: Document) -> Iterator[str]:
-    """A unified diff in which only what changed shows, with enough around it to say where that
-    is.
-    """
+    """A unified diff of what changed, with enough context to show where."""
     before, after = (text.splitlines() for text in one.texts())
     for line in list(difflib.unified_diff(before, after, n=3, lineterm=""))[2:]:
         yield "   ⋯" if line.startswith("@@") else line

@@ -1,9 +1,8 @@
-"""What changed in a document, written into its own text: every other letter stays, comments and
-spellings too. Pure.
+"""Writes what changed in a document into its own text, so that everything else stays as it was,
+comments and formatting included. Pure.
 
-The text that comes out is read again and must be what was meant. Where it is not (an anchor in what
-changed, a key that is there twice), nothing comes out, and the whole document has to be written
-anew.
+The resulting text is read again and must have the wanted value. If it has not (an anchor inside of
+what changed, a duplicate key), there is no result, and the whole document has to be written anew.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from capsign_cli import go_yaml
 from capsign_cli.go_yaml import Node
 
 Write = Callable[[Any], str]
-"""Writes a value as YAML in blocks, with a line's end at its end."""
+"""Writes a value as block YAML that ends with a newline."""
 
 Edit = tuple[int, int, str]
 
 
 class _CannotError(Exception):
-    """Not in this text."""
+    """The change cannot be written into this text."""
 
 
 def edited(text: str, root: Node, before: Any, after: Any, write: Write) -> str | None:
-    """The text of a document, with `after` in the place of `before`; None if it cannot be said in
-    this text.
+    """The text of a document with the value `after` in place of `before`; None if it cannot be
+    written into this text.
     """
     try:
         changes = sorted(
@@ -51,7 +50,7 @@ def edited(text: str, root: Node, before: Any, after: Any, write: Write) -> str 
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether JSON tells no difference; `1`, `1.0` and `true` are three things."""
+    """Whether two values are the same JSON; `1`, `1.0` and `true` are different."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -64,7 +63,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    """YAML in flow, on one line."""
+    """The value as flow YAML, on one line."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -147,7 +146,7 @@ class _Editor:
             yield end, end, blanks + self._indented(self._write(new), len(blanks))
 
     def _anew(self, node: Node, after: Any) -> Edit:
-        """In the form that goes wherever a value may be."""
+        """The value in flow style, which is allowed wherever a value is."""
         if node.kind != "scalar" and not node.flow:
             if not isinstance(after, dict | list) or not after:
                 raise _CannotError
@@ -169,7 +168,7 @@ class _Editor:
         return at - (self._text.rfind("\n", 0, at) + 1)
 
     def _dash(self, item: Node) -> int:
-        """Where the `-` of an item is: the last one that begins an item before it."""
+        """Position of the `-` of a list item: the last one before it that begins an item."""
         if self._dashes is None:
             tokens = yaml.scan(go_yaml.scannable(self._text), Loader=go_yaml.LOADER)
             self._dashes = [
@@ -181,7 +180,7 @@ class _Editor:
         return dashes[-1]
 
     def _line_end(self, node: Node) -> int:
-        """Where the line after a value begins."""
+        """Position of the line after a value."""
         while node.kind in {"map", "seq"} and not node.flow:
             node = node.children[-1]
         if node.end and self._text[node.end - 1] == "\n" and node.end > node.start:
@@ -193,7 +192,7 @@ class _Editor:
 
     @staticmethod
     def _indented(text: str, column: int) -> str:
-        """All lines but the first, which begins where it is put."""
+        """The text with every line but the first indented."""
         first, *others = text.rstrip("\n").split("\n")
         return (
             "\n".join([first, *(" " * column + line if line else line for line in others)]) + "\n"

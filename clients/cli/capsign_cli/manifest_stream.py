@@ -1,10 +1,10 @@
-"""A file of manifests cut into documents where kubectl cuts it, each with the bytes that it was.
-Pure.
+"""Splits a file of manifests into documents at the places at which kubectl does, keeping the bytes
+of each. Pure.
 
-kubectl reads a file that begins with `{` as JSON objects, one after the other, and goes over to
-YAML where that fails (at most one object may come before). YAML it cuts at lines that begin with
-`---`, with every line's end made one letter. The rules are those of apimachinery's
-YAMLOrJSONDecoder; tests ask the real one.
+kubectl reads a file that begins with `{` as JSON objects, one after the other, and changes to YAML
+where that fails (after one object at most). It splits YAML at lines that begin with `---`, after
+normalising line ends. The rules are those of apimachinery's YAMLOrJSONDecoder; the tests compare
+with the real one.
 """
 
 from __future__ import annotations
@@ -19,18 +19,16 @@ from capsign_cli import go_yaml
 from capsign_cli.go_yaml import UnreadableError
 
 LOOKED_AT = 4096
-"""Bytes in which the first letter is looked for."""
+"""Bytes within which the first character must be."""
 
 _JSON_BLANKS = b" \t\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of the file. `value` is None where there is nothing: a separator, comments, an
-    empty document.
-
-    `text` is a document's YAML, as kubectl hands it to its parser; None: it is JSON, or no
-    document.
+    """A part of the file. `value` is None if it holds no object: a separator, comments, an empty
+    document. `text` is a document's YAML as kubectl's parser gets it; None for JSON and for what is
+    no document.
     """
 
     raw: bytes
@@ -44,8 +42,8 @@ class Piece:
 
 
 def pieces(data: bytes) -> list[Piece]:
-    """All of the file, in order: together their `raw` is the file, but for blanks between JSON
-    objects. Raises UnreadableError, go_yaml.TooLargeError.
+    """All parts of the file, in order: their `raw` together are the file, except for blanks between
+    JSON objects. Raises UnreadableError, go_yaml.TooLargeError.
     """
     found: list[Piece] = []
     rest, first_line = data, 1
@@ -57,7 +55,7 @@ def pieces(data: bytes) -> list[Piece]:
 
 
 def _json(data: bytes) -> tuple[list[Piece], bytes]:
-    """The objects, and what is left for YAML."""
+    """The JSON objects at the beginning, and the rest, which is YAML."""
     text = data.decode("utf-8", "surrogateescape")
     decoder = json.JSONDecoder(parse_constant=_no_constant)
     found: list[Piece] = []
@@ -79,8 +77,8 @@ def _json(data: bytes) -> tuple[list[Piece], bytes]:
 
 
 def _for_yaml(data: bytes) -> bytes | None:
-    """What kubectl gives to its YAML reader where JSON ends: without blanks, up to the end of the
-    line. None: too little.
+    """What kubectl's YAML reader gets where JSON ends: without blanks, up to the end of the line.
+    None if there is too little.
     """
     at = 0
     while at + 4 <= len(data):
@@ -152,8 +150,8 @@ def _yaml(data: bytes, line: int) -> list[Piece]:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bool, int]]:
-    """The bytes of a document or a separator, whether it is one, and after how many lines it
-    begins.
+    """The bytes of each document or separator, which of the two it is, and the number of lines
+    before it.
     """
     begin = at = 0
     lines = first = 0
@@ -176,7 +174,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bool, int]]:
 
 
 def _decoded(raw: bytes, line: int) -> str:
-    """The text that kubectl's parser gets: every line ends with one letter, the last one too."""
+    """The text that kubectl's parser gets: every line ends with a newline, the last one too."""
     raw = raw.replace(b"\r\n", b"\n")
     if not raw.endswith(b"\n"):
         raw += b"\n"

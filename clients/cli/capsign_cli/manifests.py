@@ -1,4 +1,4 @@
-"""Kubernetes manifests: documents of a file, and where in them the pods are. Pure."""
+"""Kubernetes manifests: the documents of a file, and the pods in them. Pure."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
     ),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
 }
-"""Where the pod is in each kind that makes pods."""
+"""Path of the pod template in each kind that makes pods."""
 
 LABEL = "capsign.dev/inject"
 MAX_DOCUMENTS = 10_000
-"""Most objects taken at once."""
+"""Most objects that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A pod, or a pod's template, in a document."""
+    """A pod or pod template in a document."""
 
     path: tuple[str | int, ...]
     kind: str
@@ -59,13 +59,13 @@ class Place:
         return str(self._metadata.get("namespace") or "")
 
     def replaced(self, document: Any, pod: Mapping[str, Any]) -> Any:
-        """The document with that pod in this place; the document that was given is not changed."""
+        """A copy of the document with that pod in this place."""
         return _replaced(document, self.path, pod)
 
 
 @dataclass(frozen=True)
 class Document:
-    """A manifest, where it stands, and what it is to become."""
+    """A manifest, its place in the file, and what it is to become."""
 
     file: int
     piece: Piece
@@ -86,11 +86,11 @@ class Document:
 
     @property
     def written_anew(self) -> bool:
-        """Whether its YAML could not be kept, comments and all."""
+        """Whether it had to be written anew, without its comments and formatting."""
         return self.piece.text is not None and self.changed and self._edited is None
 
     def texts(self) -> tuple[str, str]:
-        """The document before and after, as YAML: as it was written, where it was YAML."""
+        """The document before and after, as YAML; before in its own formatting if it was YAML."""
         before = self.piece.text
         if before is not None and not self.changed:
             return before, before
@@ -100,9 +100,7 @@ class Document:
 
 
 def load(data: bytes, source: str) -> list[Piece]:
-    """A file as kubectl reads it, piece by piece; those with a value are objects. Raises
-    CliError.
-    """
+    """The parts of a file as kubectl reads it; those with a value are objects. Raises CliError."""
     try:
         found = pieces(data)
     except UnreadableError as error:
@@ -132,7 +130,7 @@ def load(data: bytes, source: str) -> list[Piece]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text of several lines as a block, and nothing by reference."""
+    """Writes text of several lines as a block, and no anchors or aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -153,9 +151,8 @@ _Dumper.add_representer(str, _text)
 
 
 def dump(files: Sequence[Sequence[Piece]], documents: Sequence[Document], kind: str) -> bytes:
-    """The files one after the other as YAML, or their objects as JSON: one, or a List of several.
-
-    As YAML, what did not change comes out as it was, letter by letter; JSON becomes YAML.
+    """The files one after the other as YAML, or their objects as JSON (one, or a List of several).
+    As YAML, what did not change is written as it was; JSON becomes YAML.
     """
     if kind == "json":
         values = [one.after for one in documents]
@@ -204,7 +201,9 @@ def written(value: Any) -> str:
 
 
 def _as_go_writes(value: Any) -> Any:
-    """Whole numbers without a point: kubectl takes `1000.0` for no int."""
+    """The value with whole numbers written without a point, because kubectl does not read `1000.0`
+    as an integer.
+    """
     if isinstance(value, dict):
         return {key: _as_go_writes(held) for key, held in value.items()}
     if isinstance(value, list):
@@ -214,7 +213,7 @@ def _as_go_writes(value: Any) -> Any:
 
 
 def templates(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[Place]:
-    """Every pod in a document; those of a List one after the other."""
+    """Every pod in a document; for a List, those of all its items."""
     if not isinstance(document, Mapping):
         return
     kind = str(document.get("kind"))
@@ -238,7 +237,7 @@ def templates(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[Place
 
 
 def label_misplaced(place: Place) -> bool:
-    """Whether the workload carries the label that its pods should."""
+    """Whether the workload has the label that its pods should have."""
     metadata = place.owner.get("metadata")
     labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
     return place.kind != "Pod" and isinstance(labels, Mapping) and labels.get(LABEL) is not None

@@ -1,4 +1,4 @@
-"""What a command answers: JSON for machines, a table for people."""
+"""Writes what a command answers: JSON for machines, a table for people."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 QUIET = "NONE"
-"""GRPC_VERBOSITY: standard error is for our sentence, or our JSON. Processes that `dev up` starts
-do not inherit it.
+"""Value of GRPC_VERBOSITY. Standard error is for our own sentence or JSON. Processes that `dev up`
+starts do not inherit it.
 """
 
 
 class CutOffError(Exception):
-    """Whoever read our output went away."""
+    """The reader of our output has gone."""
 
 
 class UnwritableError(Exception):
-    """An answer could not be written. What it tells of has been done."""
+    """An answer could not be written; what it reports was done."""
 
 
 _chosen = {"format": "table"}
 
 
 def option(command: Command) -> Command:
-    """The option `-o json|table`. It is read here, so that errors follow it too."""
+    """The option `-o json|table`. It is read eagerly, so that errors are written in the same
+    format.
+    """
 
     def choose(_: click.Context, __: click.Parameter, value: str) -> None:
         _chosen["format"] = value
@@ -57,8 +59,8 @@ def option(command: Command) -> Command:
 
 
 def start(arguments: Sequence[str]) -> None:
-    """Forget what an earlier command chose, and see what this one asks for even if its options turn
-    out to be wrong.
+    """Reset the format, and look for the option in these arguments, so that it holds even if other
+    options are wrong.
     """
     pairs = set(pairwise(arguments))
     asked = pairs & {("-o", "json"), ("--output", "json")} or {"-ojson", "--output=json"} & set(
@@ -83,9 +85,7 @@ def _writing() -> Iterator[None]:
 
 
 def give_up() -> None:
-    """Leave unwritten what cannot be written: it must not fail a second time when the process
-    ends.
-    """
+    """Discard what cannot be written, so that it does not fail once more when the process ends."""
     if not isinstance(sys.stdout, io.TextIOWrapper):
         return
     try:
@@ -95,14 +95,14 @@ def give_up() -> None:
 
 
 def raw(value: bytes) -> None:
-    """These bytes and nothing else."""
+    """Write these bytes and nothing else."""
     with _writing():
         click.echo(value, nl=False)
 
 
 @_writing()
 def record(values: Mapping[str, Any], *, title: str = "") -> None:
-    """One thing: its fields, one a line."""
+    """Write one thing, a field on each line."""
     if is_json():
         _dump(values)
         return
@@ -123,8 +123,8 @@ def record(values: Mapping[str, Any], *, title: str = "") -> None:
 def rows(
     name: str, values: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str
 ) -> None:
-    """Many things of one kind: a table, or `{name: [...]}`. The table shows `columns`; JSON has
-    every field.
+    """Write many things of one kind: a table, or `{name: [...]}`. The table shows `columns`; JSON
+    has every field.
     """
     if is_json():
         _dump({name: list(values)})
@@ -151,8 +151,8 @@ def line(values: Mapping[str, Any], text: str) -> None:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """Gives a function that shows what is under way, one line on standard error; it shows nothing
-    where nobody watches.
+    """Yields a function that shows what is under way on one line of standard error; it shows
+    nothing if that is no terminal.
     """
     shown = not is_json() and sys.stderr.isatty()
 
@@ -189,7 +189,9 @@ def _text(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Without anything that a terminal would obey: what a server says is shown, not done."""
+    """The text without control characters, so that what a server says cannot control the
+    terminal.
+    """
     return "".join(
         letter if letter.isprintable() or letter == "\n" else f"\\x{ord(letter):02x}"
         for letter in text

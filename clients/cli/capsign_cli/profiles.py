@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import click
 
 VARIABLE = "CAPSIGN_PROFILE"
-"""Names the profile where no option does."""
+"""The variable that names a profile if no option does."""
 
 _VARIABLES = {
     "address": "CAPSIGN_ADAPTER",
@@ -51,7 +51,7 @@ _FILES = frozenset({"ca", "cert", "key"})
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What was named; empty: it was not."""
+    """Values that an option, variable or profile gives; empty ones are not given."""
 
     address: str = ""
     ca: str = ""
@@ -61,8 +61,8 @@ class Named:
     log_key: str = ""
 
     def or_else(self, other: Named) -> Named:
-        """What this names, and for the rest what the other does. The name in a certificate goes
-        with the address it is for.
+        """These values, and the other's for those not given. The server name is taken only together
+        with its address.
         """
         mine = {
             one.name: getattr(self, one.name) or getattr(other, one.name) for one in fields(self)
@@ -79,7 +79,7 @@ def of_environment(environ: Mapping[str, str]) -> Named:
 
 
 def file() -> Path:
-    """Where the profiles are."""
+    """The path of the profiles file."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
     return (
         (Path(home) if Path(home).is_absolute() else _at_home("~/.config"))

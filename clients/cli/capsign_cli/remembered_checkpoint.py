@@ -1,4 +1,4 @@
-"""The last checkpoint that an auditor saw, in a file: what the log must extend the next time."""
+"""The last checkpoint that an auditor saw, kept in a file. The log must extend it the next time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 
 
 class RememberedCheckpoint:
-    """The checkpoint in `file`, verified: `head`, or None where nothing was seen yet.
+    """The checkpoint in `file`, verified. `head` is None if the file does not exist yet.
 
-    The file is whole at any time: a crash or a full disk leaves the checkpoint that was there.
-    Raises CliError and OSError.
+    A crash or a full disk leaves the checkpoint that was there. Raises CliError and OSError.
     """
 
     def __init__(self, file: Path, log_key: str) -> None:
@@ -38,7 +37,7 @@ class RememberedCheckpoint:
             raise CliError(error.told.exit_code, error.told.reason, text, advice) from None
 
     def replace(self, note: bytes) -> None:
-        """Remember this checkpoint, which extends the one that is there; it is durable when this
+        """Store this checkpoint, which extends the one that is there. It is durable when this
         returns.
         """
         if self._read() != self._note:
@@ -49,8 +48,8 @@ class RememberedCheckpoint:
         _write(self._file, note)
 
     def keep_beside(self, note: bytes) -> str:
-        """Keep a checkpoint that contradicts the remembered one, or its own log; returns where, as
-        a sentence.
+        """Store a checkpoint that contradicts the remembered one, or its own log, in another file;
+        returns a sentence that says where.
         """
         beside = self._file.with_name(
             f"{self._file.name}.refused-{hashlib.sha256(note).hexdigest()[:8]}"

@@ -26,11 +26,11 @@ NO_HANDLES = (
 )
 
 _RENEWED_WITHIN = timedelta(seconds=5)
-"""An agent forgives that much between its clock and the adapter's."""
+"""The clock skew that an agent allows between itself and the adapter."""
 
 MAX_MESSAGE = 64 * 1024
-"""Largest message that goes to the agent whole, bytes; above it a digest is sent, where the
-algorithm signs digests.
+"""Bytes of the largest message that is sent; of a larger one the digest is signed, if the algorithm
+allows that.
 """
 
 
@@ -192,7 +192,7 @@ def handles(timeout: float, **options: Any) -> None:
 
 
 def _signer(options: dict[str, Any], timeout: float) -> Signer:
-    """At the socket that the options name. Raises CliError if none can be there."""
+    """A Signer at the socket that the options name. Raises CliError if that cannot be a socket."""
     from capsign import Signer
 
     path = endpoints.socket_path(
@@ -216,7 +216,9 @@ def _context(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _content(file: BinaryIO, algorithm: str) -> dict[str, Any]:
-    """The message, or its digest where it is too long to send and the algorithm signs digests."""
+    """The message, or its digest if it is too long to send and the algorithm signs digests. Raises
+    CliError if it does not.
+    """
     message = file.read(MAX_MESSAGE + 1)
     if len(message) <= MAX_MESSAGE:
         return {"message": message}

@@ -1,7 +1,7 @@
-"""C2SP checkpoints and RFC 6962 hashing, as little as a verifier needs. Pure.
+"""C2SP checkpoints and RFC 6962 hashing, as much as a verifier needs. Pure.
 
-The adapter has its own code for this, `capsign_evidence`; a verifier that shared it would share
-its mistakes.
+The adapter uses `capsign_evidence` for this. The verifier shares no code with it, so that it does
+not share its mistakes.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Head:
 
 
 def open_checkpoint(note: bytes, verifier_key: str) -> Head:
-    """What a checkpoint states, once its signature by that key is verified. Raises CliError.
+    """The content of a checkpoint whose signature by that key verifies. Raises CliError.
 
-    Strict: an auditor that reads what others refuse can be told another story. Lines of keys that
-    are not ours must be well formed and are not judged; a bad signature in our key's name spoils
-    the whole.
+    It is strict, because an auditor that reads what others refuse could be shown another log.
+    Signature lines of other keys must be well formed and are not verified; a bad signature under
+    the expected key's name fails the whole.
     """
     name, key_id, public = _key(verifier_key)
     try:
@@ -96,7 +96,7 @@ def _signature(line: str) -> tuple[str, bytes, bytes]:
 
 
 def _base64(text: str) -> bytes:
-    """RFC 4648 section 4, in its one canonical spelling."""
+    """Decode RFC 4648 section 4; only the canonical encoding is accepted."""
     data = base64.b64decode(text, validate=True)
     if base64.b64encode(data).decode() != text:
         raise ValueError("not canonical base64")
@@ -126,9 +126,7 @@ def _key(text: str) -> tuple[str, bytes, bytes]:
 
 
 class Frontier:
-    """The roots of the complete subtrees of a tree that grows at its right end; log2(size)
-    hashes.
-    """
+    """The roots of the complete subtrees of a growing tree: log2(size) hashes."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -145,7 +143,7 @@ class Frontier:
         self.size += 1
 
     def root(self) -> bytes:
-        """RFC 6962 section 2.1."""
+        """The tree's root, RFC 6962 section 2.1."""
         if not self._roots:
             return hashlib.sha256().digest()
         node = self._roots[-1]
@@ -159,8 +157,8 @@ def _join(left: bytes, right: bytes) -> bytes:
 
 
 def compare(head: Head, before: Head | None, entries: Iterable[bytes]) -> None:
-    """Raise CliError unless these entries are the tree of `head`, and the tree of `before` is its
-    beginning.
+    """Raises CliError unless these entries are the tree of `head`, and begin with the tree of
+    `before`.
     """
     if before is not None and before.size > head.size:
         raise _mismatch(f"The log has shrunk from {before.size} to {head.size} leaves.")

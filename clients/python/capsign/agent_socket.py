@@ -1,4 +1,6 @@
-"""The way to the agent's socket: what is wrong with it, in words, and how long to wait for it."""
+"""The agent's socket as a client sees it: what keeps calls from reaching an agent there, and how
+long to wait for one.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,7 @@ from capsign.translate import AgentAwayError, failure_of
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What keeps a socket from being an agent's, and what to do. `lasting`: it does not go away by
-    waiting.
-    """
+    """What is wrong with the socket, and what to do about it. `lasting`: waiting does not help."""
 
     text: str
     advice: str
@@ -33,31 +33,33 @@ class Obstacle:
 
 
 class AgentSocket:
-    """The way to one socket, as one signer knows it."""
+    """One socket, and whether an agent has answered on it."""
 
     def __init__(self, path: str, connect_timeout: float) -> None:
-        """`connect_timeout`: how long to wait where nobody has answered before, seconds."""
+        """`connect_timeout`: seconds to wait for a socket on which no agent has answered before."""
         self.path = path
         self._connect_timeout = connect_timeout
         self.open = False
-        """Whether an agent has answered there before."""
+        """Whether an agent has answered here before."""
 
     def blocked(self) -> AgentAwayError | None:
-        """What no waiting would mend, before the first call; None: it can be tried."""
+        """The failure of a call if no agent has answered here before and waiting cannot help; else
+        None.
+        """
         found = None if self.open else obstacle(self.path)
         return found.failure(lasting=True) if found is not None and found.lasting else None
 
     def deadline(self, wanted: float, now: float) -> float:
-        """Until when to wait for an answer: in full where one came before, for that agent may be
-        restarting.
+        """Until when a call waits for an answer. It is the wanted time if an agent has answered
+        before, because that agent may be restarting.
         """
         return wanted if self.open else min(wanted, now + self._connect_timeout)
 
     def failed(
         self, error: grpc.RpcError, *, effect: bool, until: float = math.inf
     ) -> FailureError:
-        """What a failed call says; where nobody answered until `deadline`'s answer, what is wrong
-        with the socket.
+        """The failure that a failed RPC stands for. If no agent has answered here before, it says
+        what is wrong with the socket. `until` is what `deadline` returned.
         """
         patient = time.monotonic() >= until - 0.05
         failure = failure_of(error, effect=effect)
@@ -74,8 +76,8 @@ class AgentSocket:
         return self._stranger(error, lasting=patient)
 
     def late(self) -> FailureError | None:
-        """What is wrong with the socket while a call waits for it in vain; None if nothing is to be
-        seen.
+        """The failure that says what is wrong with the socket while a call waits for it; None if
+        nothing is seen to be wrong.
         """
         found = obstacle(self.path)
         return None if found is None else found.failure(lasting=False)
@@ -101,8 +103,8 @@ class AgentSocket:
 
 
 def obstacle(path: str) -> Obstacle | None:
-    """What is wrong with the socket at this path, as far as this process can see; None if somebody
-    listens.
+    """What is wrong with the socket at this path, as far as this process can see; None if a process
+    listens there.
     """
     shown = unix_socket.shown(path)
     try:

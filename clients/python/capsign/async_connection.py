@@ -1,4 +1,6 @@
-"""What one event loop has of an agent: channel, stub, stream; it is closed with its loop."""
+"""A connection to the agent for one event loop: channel, stub and stream. It is closed with its
+loop.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
 
 
 class AsyncConnection:
-    """For one event loop, and the process that made it."""
+    """For one event loop, and for the process that made it."""
 
     def __init__(
         self, target: str, agent_socket: AgentSocket, window: int, book: HandleCache
     ) -> None:
-        """Raises RuntimeError where no call would ever return."""
+        """Raises RuntimeError if gRPC cannot be used here, because a library has replaced Python's
+        threads.
+        """
         green_threads.refuse_asyncio()
         self.agent_socket = agent_socket
         self.loop = asyncio.get_running_loop()
@@ -53,8 +57,8 @@ class AsyncConnection:
             self._ending.__anext__().send(None)
 
     async def _with_loop(self) -> AsyncGenerator[None, None]:
-        """Closes the connection when its loop shuts down (`asyncio.run` does that), while it still
-        can. gRPC would tell the loops that follow of the calls of this one, as errors.
+        """Closes the connection when its loop shuts down, as `asyncio.run` does. Left open, gRPC
+        would report the calls of this loop as errors in later ones.
         """
         try:
             yield
@@ -120,8 +124,8 @@ class AsyncConnection:
             await self.channel.close()
 
     def end(self) -> None:
-        """Close from outside of the event loop; done when that runs next. What a fork left behind
-        is the parent's to close.
+        """Close it from another thread; done when the event loop runs next. A connection that a
+        fork left behind is the parent's to close.
         """
         if self.pid == os.getpid():
             with contextlib.suppress(RuntimeError):  # the loop is closed, and all its tasks with it

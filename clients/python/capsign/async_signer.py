@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 
 
 class AsyncSigner:
-    """Signs through the agent of this pod, for asyncio. What `Signer` says holds here, but for
-    forks: gRPC for asyncio does not survive one, so close it before, or use it in the children
-    only. Calls are coroutines.
+    """Signs through the agent of this pod, for asyncio. All that `Signer` says holds here, except
+    for forks: gRPC for asyncio does not survive one, so close the signer before, or use it in the
+    children only. Calls are coroutines.
 
     It opens a connection in each event loop that it is used in, and keeps it until the loop or the
-    signer is closed. A caller that is cancelled does not harm those it shares a message with; what
-    it asked for may still be signed, so give `intent_id` if you need to know.
+    signer is closed. Cancelling a call does not affect others that share a message with it. What
+    was asked for may still be signed, so give `intent_id` if you need to know.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The asyncio client's long-lived SignStream: many tasks, one stream, one task that writes it and
-one that reads it.
+"""The SignStream of the asyncio client: many tasks share one stream, which one task writes and one
+reads.
 
 A caller only waits for its own future, so cancelling it never cancels a write that others share.
-The tasks start on demand and end when nobody waits any more.
+The two tasks start on demand and end when nobody waits any more.
 """
 
 from __future__ import annotations
@@ -112,8 +112,9 @@ class AsyncStream:
             self._task = None
 
     async def _connect_and_read(self) -> bool:
-        """Reach the agent (an answer to ListHandles proves that one listens, and tells the ids that
-        it knows now), then settle what is answered until the stream breaks; whether anything was.
+        """Connect to the agent, then settle jobs as their answers come, until the stream breaks;
+        returns whether any answer came. The answer to ListHandles shows that an agent listens, and
+        which handle ids it knows.
         """
         latest = self.scheduler.latest_deadline()
         if latest is None:
@@ -178,7 +179,7 @@ class AsyncStream:
             self._stall = self._loop.call_later(STALLED_AFTER, self._unstall)
 
     async def close(self) -> None:
-        """Settle everything that waits and end the stream."""
+        """Settle every job and end the stream."""
         self._closed = True
         _tell(self.scheduler.close())
         for timer in (self._sweep, self._stall):
@@ -190,15 +191,15 @@ class AsyncStream:
 
 
 def _report(error: Exception) -> None:
-    """As asyncio reports what ends a task, though the stream goes on."""
+    """Report a defect as asyncio reports an exception that ends a task; the stream goes on."""
     asyncio.get_running_loop().call_exception_handler(
         {"message": "capsign: the stream begins anew", "exception": error}
     )
 
 
 def cancelled() -> bool:
-    """Whether it is the current task that was cancelled; gRPC raises CancelledError for its own
-    calls too.
+    """Whether the current task was cancelled. gRPC raises CancelledError also when its own
+    call is.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

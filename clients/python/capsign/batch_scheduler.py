@@ -1,9 +1,10 @@
-"""Coalescing, decided without I/O: which jobs go into the next message, and whose answer came back.
+"""Coalescing, decided without I/O: which jobs form the next message, and which job an answer
+belongs to.
 
-A job is what one caller wants signed in one way. Jobs wait; while fewer than `window` messages are
-in flight the jobs that wait become the next message, jobs of one template merged into one group. So
-one caller alone never waits, and a thousand share messages. Nothing here locks or awaits; the owner
-calls from one thread or under one lock, and time is an argument.
+A job is what one caller wants signed under one template. While fewer than `window` messages are in
+flight, all jobs that wait become the next message, those of one template merged into one group. So
+a single caller never waits, and many callers share messages. Nothing here locks or awaits: the
+owner calls from one thread or under one lock, and time is an argument.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ never matters.
 """
 
 STALLED_AFTER = 0.02
-"""Seconds after which an unanswered message stops holding others back: one slow key must not stop
-the rest.
+"""Seconds after which an unanswered message does not count against the window any more, so that one
+slow key does not stop the others.
 """
 
 MAX_IN_FLIGHT = 32
 """Most messages in flight, stalled ones included."""
 
 MAX_WAITING = 65536
-"""Most items that wait; beyond it a job is refused as OVERLOADED before anything is sent."""
+"""Most items that wait; a further job is refused as OVERLOADED and not sent."""
 
 MAX_TIMEOUT_MS = 60_000
 
@@ -47,7 +48,7 @@ Settled = list[tuple[Job, Answer]]
 
 
 class BatchScheduler:
-    """The jobs of one stream."""
+    """The jobs of one stream: those that wait, and those in flight."""
 
     def __init__(self, window: int) -> None:
         self._window = window
@@ -56,17 +57,15 @@ class BatchScheduler:
         self._flying: dict[int, Message] = {}
         self._next_id = 1
         self.away: FailureError | None = None
-        """Why the agent could not be asked the last time, in its own words if it had some; None
-        while a stream runs.
-        """
+        """Why the agent could not be reached the last time; None while a stream is open."""
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits for anything."""
+        """Whether no job waits or is in flight."""
         return not self._flying and not any(not job.settled for job in self._waiting)
 
     def add(self, job: Job) -> Answer | None:
-        """Take a job; the answer is OVERLOADED if too much waits already, else None."""
+        """Queue a job; returns an OVERLOADED answer if too many items wait already, else None."""
         self._discard_settled()
         if self._waiting_items + len(job.items) > MAX_WAITING:
             text = f"{self._waiting_items} items wait to be sent to the agent already."
@@ -78,15 +77,15 @@ class BatchScheduler:
         return None
 
     def _discard_settled(self) -> None:
-        """Callers that gave up leave the line from its head, so that an agent that is away does not
-        fill it.
+        """Remove jobs whose callers have given up from the front of the queue, so that they do not
+        fill it while the agent is away.
         """
         while self._waiting and self._waiting[0].settled:
             self._waiting_items -= len(self._waiting.popleft().items)
 
     def next_message(self, now: float) -> pb.SignStreamRequest | None:
-        """The message to send now, if there are jobs and the window has room. Whoever takes it must
-        send it or call `lose`.
+        """The message to send now; None if no job waits or the window is full. The caller must send
+        it or call `lose`.
         """
         if not self._waiting or not self._room(now):
             return None
@@ -157,8 +156,8 @@ class BatchScheduler:
         job.sent = True
 
     def answer(self, response: pb.SignStreamResponse) -> Settled:
-        """The jobs that an answer settles. An answer to a message that everybody gave up on settles
-        none.
+        """Take an answer; returns the jobs that it settles, each with its own answer. Jobs whose
+        callers have given up are left out.
         """
         message = self._flying.pop(response.call_id, None)
         if message is None:
@@ -183,8 +182,8 @@ class BatchScheduler:
         return settled
 
     def _whole_failure(self, message: Message, failure: FailureError) -> Settled:
-        """One job may have spoiled the message for the others: each is sent again by itself, with
-        the same intents.
+        """The agent refused a message as a whole. One of its jobs may be the cause, so each is sent
+        again in a message of its own, with the same intents.
         """
         jobs = [job for job, _, _ in message.places if not job.settled]
         if failure.outcome != failures_pb2.OUTCOME_REFUSED or len(message.places) == 1:
@@ -203,7 +202,7 @@ class BatchScheduler:
         return settled
 
     def lose(self) -> None:
-        """The stream broke. What was in flight waits again, first in line, under the same intent
+        """The stream broke: queue what was in flight again, before all others, with the same intent
         ids.
         """
         jobs = [
@@ -224,7 +223,9 @@ class BatchScheduler:
         self._waiting_items += sum(len(job.items) for job in jobs)
 
     def drop(self, job: Job) -> None:
-        """Its caller no longer waits. A message that nobody waits for stops counting."""
+        """The caller of this job has given up. A message without any other caller stops counting
+        against the window.
+        """
         if job.settled:
             return
         job.settled = True
@@ -234,7 +235,7 @@ class BatchScheduler:
                 self._flying.pop(job.message.call_id, None)
 
     def expire(self, now: float) -> Settled:
-        """Settle the jobs whose deadline has passed."""
+        """Settle the jobs whose deadline has passed; returns them with their failures."""
         late = [job for job in self._jobs() if job.deadline <= now]
         settled: Settled = [(job, Answer(failure=self.overdue(job))) for job in late]
         for job in late:
@@ -242,7 +243,7 @@ class BatchScheduler:
         return settled
 
     def overdue(self, job: Job) -> FailureError:
-        """What is true of a job whose deadline has passed."""
+        """The failure of a job whose deadline has passed."""
         if job.sent:
             return FailureError(
                 failures_pb2.REASON_ANSWER_LATE,
@@ -255,11 +256,11 @@ class BatchScheduler:
         )
 
     def fail(self, failure: FailureError) -> Settled:
-        """Settle everything: the agent cannot be used."""
+        """Settle every job with this failure: the agent cannot be used."""
         return [(job, Answer(failure=failure)) for job in self._drop_all()]
 
     def close(self) -> Settled:
-        """Settle everything: the signer closes."""
+        """Settle every job: the signer is being closed."""
         return [(job, closed_answer(job)) for job in self._drop_all()]
 
     def _drop_all(self) -> list[Job]:

@@ -1,9 +1,9 @@
-"""A call from start to end, without I/O: choose the handle, send, read the answers, retry what may
-be retried.
+"""A call from start to end, without I/O: choose the handle, send, read the answers, repeat what may
+be repeated.
 
-Each call is a generator. It yields what it wants done (`Submit`, `Ask`, `Sleep`) and is sent the
-result; `Signer` does it with threads, `AsyncSigner` with asyncio. So both retry, refresh and give
-up in the same way, because it is the same code.
+Each call is a generator. It yields what is to be done (`Submit`, `Ask`, `Sleep`) and is sent the
+result; `Signer` does these steps with threads, `AsyncSigner` with asyncio. So both repeat and give
+up in the same way.
 """
 
 from __future__ import annotations
@@ -35,22 +35,20 @@ from capsign.translate import (
 clock = time.monotonic
 
 BETWEEN_ATTEMPTS = Backoff(0.025, 1.0)
-"""Where the agent advises nothing."""
+"""The wait between attempts, unless the agent advises a longer one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Have these jobs signed; the result is one Answer for each. Every answer comes by the job's
-    deadline.
-    """
+    """Sign these jobs. The result is one Answer for each, by the job's deadline."""
 
     jobs: Sequence[Job]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One unary call by `deadline`; the result is the response or a FailureError. `effect`: it may
-    change something.
+    """Make one unary call by `deadline`. The result is the response or a FailureError. `effect`: it
+    may change something.
     """
 
     method: str
@@ -61,7 +59,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait, seconds."""
+    """Wait for so many seconds."""
 
     seconds: float
 
@@ -72,7 +70,7 @@ Call: TypeAlias = Generator[Step, Any, Found]
 
 
 def cut_off(step: Step) -> Any:
-    """What a step gives once its signer is closed."""
+    """The result of a step whose signer was closed."""
     if isinstance(step, Submit):
         return [closed_answer(job) for job in step.jobs]
     return SignerClosedError(sent=step.effect) if isinstance(step, Ask) else None
@@ -105,8 +103,9 @@ def chosen(
     selector: HandleSelector,
     deadline: float,
 ) -> Call[Found]:
-    """What `pick` finds for the selector; the list is fetched when there is none, and once more
-    when nothing in it fits, for a grant may be new. Raises HandleNotChosen, Refused or Unavailable.
+    """What `pick` finds for the selector. The list of handles is fetched if there is none, and once
+    more if no handle fits, because the grant may be new. Raises HandleNotChosen, Refused or
+    Unavailable.
     """
     fresh = False
     while True:
@@ -125,8 +124,8 @@ def chosen(
 def signing(
     book: HandleCache, selector: HandleSelector, items: Sequence[Item], timeout: float, trace: str
 ) -> Call[list[Outcome]]:
-    """Sign the items; one outcome for each, in order. Raises what concerns all of them before
-    anything was sent.
+    """Sign the items; returns one outcome for each, in order. Raises an error that concerns all
+    items and was found before anything was sent.
     """
     deadline = clock() + timeout
     template = yield from chosen(book, book.template, selector, deadline)
@@ -162,11 +161,11 @@ def asking(
     *,
     intent_id: bytes = b"",
 ) -> Call[Any]:
-    """One unary call about a handle, repeated while that can help. `intent_id` is given by the one
-    that has an effect.
+    """Make one unary call about a handle, repeated while that may help. `intent_id` is given for
+    ResolveIntent, the only one of them with an effect.
 
-    All of them may be repeated freely: verifying and listing change nothing, and resolving twice
-    resolves once.
+    All of them may be repeated: verifying and listing change nothing, and resolving an intent twice
+    has the effect of once.
     """
     deadline = clock() + timeout
     attempt, stale_ids = 0, {selector.handle}
@@ -189,8 +188,8 @@ def asking(
 def resolving(
     book: HandleCache, selector: HandleSelector, intent_id: bytes, timeout: float
 ) -> Call[Resolution]:
-    """What became of an intent. Raises Unknown if that cannot be learnt: a refusal to tell is no
-    refusal of the intent.
+    """What became of an intent. Raises Unknown if that cannot be learned, also when the agent
+    refuses to tell: that refusal says nothing about the intent.
     """
     build = requests.resolution_query(intent_id)
     try:

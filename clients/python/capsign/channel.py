@@ -1,5 +1,5 @@
-"""How both clients use gRPC: channel options, the parts of a unary call, and what its failure says
-about a job.
+"""How both clients use gRPC: channel options, the messages of unary calls, and how a failed call is
+read.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _MISSHAPEN = Answer(
 )
 
 CONNECT_SLICE = 5.0
-"""Longest single attempt to reach the agent, seconds; by default also how long a call waits for an
-agent that never answered.
+"""Seconds of one attempt to reach the agent; by default also how long a call waits for an agent
+that has never answered.
 """
 
 AFTER_BREAKS = Backoff(0.02, 1.0)
-"""Between attempts to open a stream that broke."""
+"""The wait between attempts to open a stream that broke."""
 
 
 def metadata(trace: str) -> tuple[tuple[str, str], ...]:
@@ -47,7 +47,7 @@ def metadata(trace: str) -> tuple[tuple[str, str], ...]:
 
 
 def single(job: Job) -> pb.SignRequest:
-    """The job of one item as a unary request."""
+    """The job of one item as a request of Sign."""
     group, item = job.template.group, job.items[0]
     request = pb.SignRequest(
         handle_id=group.handle_id, purpose=group.purpose, algorithm=group.algorithm
@@ -63,7 +63,7 @@ def single(job: Job) -> pb.SignRequest:
 
 
 def batch(job: Job) -> pb.SignBatchRequest:
-    """The job as a batch of one group."""
+    """The job as a request of SignBatch, with one group."""
     request = pb.SignBatchRequest(groups=[job.template.group])
     for item in job.items:
         if item.digest:
@@ -88,8 +88,8 @@ def _answer(group: signing_pb2.SignedGroup, items: int) -> Answer:
 
 
 def failed_answer(job: Job, error: grpc.RpcError) -> Answer:
-    """What a failed unary call says about its job, which is marked as lost if its answer may still
-    exist.
+    """The answer of a job whose unary call failed. The job is marked as lost if it may have been
+    signed all the same.
     """
     job.lost = job.lost or is_transport_loss(error)
     return Answer(failure=failure_of(error, effect=True))

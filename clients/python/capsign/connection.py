@@ -1,9 +1,10 @@
-"""What one process has of an agent: channel, stub, stream; and what becomes of them in a fork.
+"""A connection to the agent for one process (channel, stub and stream), and what happens to it in a
+fork.
 
-gRPC survives a fork by itself as long as nobody chose how (GRPC_ENABLE_FORK_SUPPORT is not set).
-Where somebody did, 0 or 1, it does if no channel is open at that moment: then it has no thread
-left. So every channel of ours is closed before and opened after, and calls wait meanwhile, or are
-repeated under the same intents.
+gRPC survives a fork by itself if GRPC_ENABLE_FORK_SUPPORT is not set. If it is set, to 0 or 1, gRPC
+survives only if no channel is open at that moment, because then it has no thread left. So every
+channel is closed before the fork and opened after it. Calls wait meanwhile, or are sent again with
+the same intents.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ from capsign.translate import AgentAwayError
 VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
 FALSE = frozenset({"0", "false", "no"})
 _chosen = os.environ.get(VARIABLE, "")
-"""As gRPC read it when it was imported."""
+"""The variable's value when gRPC was imported, which is when gRPC read it."""
 
 QUIET_SECONDS = 1.0
-"""Longest wait, before a fork, for calls that were cut off and for gRPC's threads to end."""
+"""Seconds that a fork waits for cancelled calls and for gRPC's threads to end."""
 
 of_the_parent: list[Connection] = []
-"""Connections that a fork left behind. They are kept: closing one would speak on a socket that the
-parent still uses.
+"""Connections that a fork left in the child. They are kept, because closing one would send on a
+socket that the parent still uses.
 """
 
 
 class Connection:
-    """What belongs to one process. A fork gets its own."""
+    """A connection of one process. After a fork the child makes its own."""
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class Connection:
         window: int,
         on_connect: Callable[[Any], object],
     ) -> None:
-        """Raises RuntimeError where no call would ever return."""
+        """Raises RuntimeError if gRPC cannot be used in this process."""
         if _stranded:
             raise RuntimeError(_stranded)
         self.pid = os.getpid()
@@ -73,12 +74,14 @@ class Connection:
 
     @property
     def current(self) -> bool:
-        """Whether it is of this process, and of the kind of threads that there are."""
+        """Whether it belongs to this process, and to the kind of threads (real ones or gevent's) in
+        use now.
+        """
         return self.pid == os.getpid() and self.threads == green_threads.patched()
 
     @contextmanager
     def calling(self) -> Iterator[SigningServiceStub]:
-        """The stub for one unary call. While a fork is under way it waits for that."""
+        """The stub for one unary call. Waits while a fork is under way."""
         with self._changed:
             while self._away:
                 self._changed.wait()
@@ -147,7 +150,7 @@ class Connection:
             self.channel.close()
 
     def pause(self) -> None:
-        """Before a fork."""
+        """To be called before a fork."""
         if not _chosen:
             self.stream.pause()
             return
@@ -158,7 +161,7 @@ class Connection:
             self._changed.wait_for(lambda: not self._calls, QUIET_SECONDS)
 
     def resume(self) -> None:
-        """Go on in the parent."""
+        """To be called in the parent after a fork."""
         if self._away:
             if not self.stream.closing.begun:
                 self.channel = channels.insecure(self._target, wire.OPTIONS)
@@ -172,11 +175,11 @@ class Connection:
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _paused: list[Connection] = []
 _forks = threading.RLock()
-"""Held over a fork: two threads that fork at once would open under the one what the other has
-closed.
+"""Held during a fork, so that a second thread that forks at the same time does not open what the
+first has closed.
 """
 _stranded = ""
-"""Why gRPC cannot be used in this process; empty where it can."""
+"""Why gRPC cannot be used in this process; empty if it can."""
 _would_strand = False
 _following = False
 
@@ -219,9 +222,7 @@ def _in_child() -> None:
 
 
 def _grpc_has_ended() -> bool:
-    """Whether gRPC's own threads are gone, which they are soon after the last channel was
-    closed.
-    """
+    """Whether gRPC's own threads have ended; they do soon after the last channel was closed."""
     pause, waited = threading.Event(), 0.0
     while any(name.startswith(("event_engine", "grpc_")) for name in _thread_names()):
         if waited >= QUIET_SECONDS:
@@ -242,8 +243,9 @@ def _thread_names() -> list[str]:
 
 
 def _follow_forks() -> None:
-    """Called when gRPC has made a channel. What is registered last is called first before a fork,
-    and with 1 gRPC holds its own threads there: ours could not end after that.
+    """Register the hooks around forks, once gRPC has made a channel. Hooks before a fork run in
+    reverse order of their registration, and with GRPC_ENABLE_FORK_SUPPORT=1 gRPC's own stops its
+    threads there; ours must run first.
     """
     global _following
     if not _following:

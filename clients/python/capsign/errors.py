@@ -1,9 +1,11 @@
-"""What a call raises when it does not give what was asked. Three different things are told apart:
+"""The exceptions of a call.
+
+Three outcomes are told apart:
 
 * `Refused`: it did not and will not happen under this intent id.
 * `Unavailable`: it did not happen; the same intent may be sent again.
-* `Unknown`: it may or may not have happened. `signer.resolve(error)` turns it into done, refused or
-  never.
+* `Unknown`: it may or may not have happened. `signer.resolve(error)` turns it into done, refused
+  or never.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from capsign.handle_selector import HandleSelector
 
 
 class CapsignError(Exception):
-    """A call that did not give what was asked.
+    """A call without the result that was asked for.
 
-    `reason` is a stable name out of `capsign.types.v1.Reason` (without `REASON_`), `message` says
-    what went wrong, `advice` what to do. `field` names the argument at fault or is empty;
-    `retry_after` is in seconds, 0.0 where nobody advised. `intent_id` is the 16-byte id of the
-    intent concerned, empty where the call had none.
+    `reason` is a stable name of `capsign.types.v1.Reason` (without `REASON_`), `message` says what
+    went wrong, `advice` what to do. `field` names the argument at fault or is empty; `retry_after`
+    is in seconds, 0.0 if nothing was advised. `intent_id` is the 16-byte id of the intent
+    concerned, empty if the call had none.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class CapsignError(Exception):
         self.retry_after = retry_after
         self.intent_id = intent_id
         self.selector = selector
-        """What the call asked for, so that `resolve(error)` needs to be told nothing again."""
+        """What the call asked for, so that `resolve(error)` needs no further argument."""
 
     def __reduce__(self) -> Any:
         # An exception's own way gives its text as the only argument: an error of a worker process

@@ -1,8 +1,7 @@
-"""Threads that are none: what gevent and eventlet put in the place of `threading`.
+"""Support for gevent, and the refusal of eventlet: libraries that replace Python's threads.
 
-A patched thread that waits inside gRPC's C code stops every other one of its hub, so a call would
-never return. gRPC knows gevent and can wait in its way once it is told so; of eventlet it knows
-nothing.
+A replaced thread that waits inside gRPC's C code blocks all others of its hub, so a call would
+never return. gRPC can wait in gevent's way once it is told to; it has no support for eventlet.
 """
 
 from __future__ import annotations
@@ -14,9 +13,7 @@ _told_grpc = False
 
 
 def patched() -> str:
-    """Which library put its own threads in place of the real ones: "gevent", "eventlet", or
-    none.
-    """
+    """The library that has replaced Python's threads: "gevent", "eventlet", or empty."""
     gevent: Any = sys.modules.get("gevent.monkey")
     if gevent is not None and gevent.is_module_patched("threading"):
         return "gevent"
@@ -27,8 +24,8 @@ def patched() -> str:
 
 
 def prepare() -> str:
-    """Before a channel is made: see that calls on it can return. Gives what `patched` gives. Raises
-    RuntimeError if not.
+    """Prepare gRPC before a channel is made; returns what `patched` returns. Raises RuntimeError if
+    calls would never return.
     """
     global _told_grpc
     found = patched()
@@ -48,7 +45,7 @@ def prepare() -> str:
 
 
 def refuse_asyncio() -> None:
-    """gRPC for asyncio has a real thread at its heart. Raises RuntimeError where there are none."""
+    """Raises RuntimeError if Python's threads were replaced: gRPC for asyncio needs a real one."""
     found = patched()
     if found:
         raise RuntimeError(

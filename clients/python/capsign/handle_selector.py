@@ -1,4 +1,4 @@
-"""What a call says about the handle that it wants, and the context that it signs in."""
+"""What a call states about its handle and its context."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HandleSelector:
-    """What a call says about handle, algorithm and context. `handle` is an id; a KeyHandle becomes
-    its grant and purpose.
+    """Handle, algorithm and context of a call. `handle` is an id; a KeyHandle is replaced by its
+    grant and purpose.
     """
 
     purpose: str | None

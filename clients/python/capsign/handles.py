@@ -1,4 +1,4 @@
-"""Which handle a call means: decided here from the list that the agent gave, without I/O."""
+"""Chooses the handle of a call from the list that the agent gave. No I/O."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from capsign.handle_selector import HandleSelector
 from capsign.results import KeyHandle
 
 MAX_TEMPLATES = 1024
-"""Most group templates kept; they are dropped together when there are more (a transcript makes one
-for each call).
+"""Most group templates that are cached; at the bound all are dropped. (Each transcript makes a new
+one.)
 """
 
 
@@ -33,7 +33,7 @@ class Template:
 
 
 class HandleCache:
-    """The handles of one socket as last listed, and the group templates made from them."""
+    """The handles of one socket as listed last, and the group templates made from them."""
 
     def __init__(self) -> None:
         # Replaced as a whole: a template stays with the list it was made from, whatever other
@@ -45,8 +45,8 @@ class HandleCache:
         return self._book[0]
 
     def store(self, handles: Sequence[KeyHandle]) -> tuple[KeyHandle, ...]:
-        """Take a new list. Templates go when the ids changed: ids do not survive a restart of the
-        agent.
+        """Take a new list. The templates are dropped if the ids have changed, as they do when the
+        agent restarts.
         """
         taken = tuple(handles)
         known, templates = self._book
@@ -57,21 +57,19 @@ class HandleCache:
         return taken
 
     def forget(self, handle_id: str | None = None) -> None:
-        """Drop the list; given an id, only if that is in it. If it is not, the list is newer than
-        the refusal.
+        """Drop the list. With an id: only if the list has it; if not, the list is newer than the
+        refusal of that id.
         """
         if handle_id is None or any(handle.id == handle_id for handle in self.handles or ()):
             self._book = (None, {})
 
     def template(self, selector: HandleSelector) -> Template | None:
-        """The template of a selector, whose algorithm exists; None if the list must be fetched
-        first.
-        It is fetched even for a handle that is named, because that also shows that an agent listens
-        before anything is sent to be signed.
+        """The template of a selector; None if the list must be fetched first. It is fetched also
+        for a handle that is given by id, because that shows that an agent listens before anything
+        is sent to be signed.
 
-        Raises HandleNotChosen, or Refused if an argument breaks its bound. A bad argument is caught
-        here because a message that the agent refuses as a whole would take the neighbours of the
-        call with it.
+        Raises HandleNotChosen, or Refused if an argument breaks its bound: the agent would refuse
+        the whole message, with the calls of others in it.
         """
         handles, templates = self._book
         found = templates.get(selector)
@@ -85,9 +83,7 @@ class HandleCache:
         return found
 
     def handle_id(self, selector: HandleSelector) -> str | None:
-        """The id of the handle alone; None if the list must be fetched first. Raises
-        HandleNotChosen.
-        """
+        """The id of the handle; None if the list must be fetched first. Raises HandleNotChosen."""
         handles = self.handles
         if handles is None:
             return None
@@ -95,8 +91,9 @@ class HandleCache:
 
 
 def choose(handles: Sequence[KeyHandle], selector: HandleSelector) -> KeyHandle:
-    """The one handle that fits purpose and grant. The algorithm only breaks a tie, so that asking a
-    handle for one it does not allow is refused, and recorded, by the agent. Raises HandleNotChosen.
+    """The one handle that fits purpose and grant. The algorithm only decides between several, so
+    that an algorithm which the handle does not allow is refused, and recorded, by the agent. Raises
+    HandleNotChosen.
     """
     fitting = [
         h

@@ -1,4 +1,4 @@
-"""Arguments of a call, checked and brought into the form that is sent. Raises Refused before
+"""Checks the arguments of a call and brings them into the form that is sent. Raises Refused before
 anything leaves the process.
 """
 
@@ -29,14 +29,16 @@ HASHES = {
     algorithms_pb2.UPSTREAM_SHA256: hashlib.sha256,
     algorithms_pb2.UPSTREAM_SHA384: hashlib.sha384,
 }
-"""Algorithms whose digest needs no key: a message too long to send is hashed here instead."""
+"""Algorithms whose digest needs no key. A message too long to send is hashed here for them."""
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 IntentId: TypeAlias = bytes | uuid.UUID
 
 
 def octets(value: Buffer) -> bytes:
-    """The bytes of a buffer. Raises TypeError for all else: `bytes(32)` would sign 32 zeros."""
+    """The bytes of a buffer. Raises TypeError for anything else, because `bytes(32)` would be 32
+    zeros.
+    """
     if isinstance(value, str):
         raise TypeError("give bytes; encode the text first")
     return value if isinstance(value, bytes) else memoryview(value).tobytes()
@@ -57,8 +59,8 @@ def selector_of(
     protocol_version: str = "",
     transcript: Buffer = b"",
 ) -> HandleSelector:
-    """A KeyHandle is taken by its grant and purpose, so that it still works after the agent gave it
-    another id.
+    """The selector of a call. A KeyHandle is replaced by its grant and purpose, so that it still
+    works after the agent has given it another id.
     """
     if isinstance(handle, KeyHandle):
         purpose, grant, handle = purpose or handle.purpose, handle.grant, None
@@ -121,7 +123,7 @@ def item(
 
 
 def split(items: Sequence[Item]) -> Iterator[range]:
-    """Ranges of items that each fit one message."""
+    """Ranges of items, each of which fits into one message."""
     start = size = 0
     for index, entry in enumerate(items):
         weight = len(entry.data) + ITEM_OVERHEAD

@@ -1,4 +1,4 @@
-"""What is signed together: items, the job of one caller, a message in flight, and an answer."""
+"""What the batch scheduler works with: items, jobs, messages in flight, and answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ITEM_OVERHEAD = 40
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to sign, `digest` telling which field of the oneof it is."""
+    """One input to sign. `digest` says whether `data` is a digest or a message."""
 
     intent_id: bytes
     data: bytes
@@ -26,20 +26,19 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a job: `items` in its order, or the `failure` that all of them share."""
+    """The result of a job: `items` in the job's order, or one `failure` for all of them."""
 
     items: Sequence[Any] = ()
     signed_by: Sequence[Made] = ()
-    """What their signatures were made under; each names its place in this."""
+    """The keys that signed; each signature names one by its index."""
     failure: FailureError | None = None
 
 
 class Job:
-    """Things that one caller wants signed under one template, at most MAX_BATCH_ITEMS and
-    MAX_BYTES.
+    """Items that one caller wants signed under one template; at most MAX_BATCH_ITEMS and MAX_BYTES.
 
-    `sent`: it may have reached the agent. `lost`: an answer to it was lost, so a later "no" proves
-    nothing. `waiter` is the owner's and opaque here.
+    `sent`: it may have reached the agent. `lost`: an answer to it was lost, so that a later refusal
+    does not prove that nothing was signed. `waiter` belongs to the stream.
     """
 
     __slots__ = (
@@ -79,8 +78,8 @@ class Job:
 
 
 class Message:
-    """A message in flight and where each job's items are in it: (job, index of the group, first
-    item).
+    """A message in flight. `places` says where each job's items are: (job, index of the group,
+    index of its first item).
     """
 
     __slots__ = ("call_id", "open", "places", "sent_at", "sizes")
@@ -94,5 +93,5 @@ class Message:
 
 
 def closed_answer(job: Job) -> Answer:
-    """What a job is told when its signer was closed."""
+    """The answer of a job whose signer was closed."""
     return Answer(failure=SignerClosedError(sent=job.sent or job.lost))

@@ -1,5 +1,5 @@
-"""ECDSA signatures from DER (X9.62 ECDSA-Sig-Value) to the fixed-length R || S of RFC 7518 section
-3.4.
+"""Converts ECDSA signatures from DER (X9.62 ECDSA-Sig-Value) to the fixed-length R || S of RFC 7518
+section 3.4.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What both clients build from the arguments of a call, and what they make of its answer."""
+"""Builds the requests of both clients from the arguments of a call, and reads the answers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from capsign.results import Done, Never, Resolution, Signature, WasRefused
 from capsign.translate import exception, made, signature
 
 LONGEST = 365 * 86400.0
-"""Seconds; a longer timeout counts as this. Locks and gRPC take no infinity."""
+"""Seconds; a longer timeout is cut to this, because locks and gRPC do not accept infinity."""
 
 
 def seconds(given: float | None, default: float) -> float:
-    """The time a call has. Raises ValueError unless it is above 0."""
+    """The timeout of a call, seconds. Raises ValueError unless it is above 0."""
     value = default if given is None else given
     if not value > 0:
         raise ValueError("timeout must be above 0 seconds")
@@ -32,20 +32,20 @@ def seconds(given: float | None, default: float) -> float:
 
 
 def messages_in_flight(window: int) -> int:
-    """The window as given. Raises ValueError if no message could ever leave."""
+    """The window as given. Raises ValueError if it is below 1."""
     if window < 1:
         raise ValueError("window must be at least 1 message")
     return window
 
 
 def concerning(error: CapsignError, intent_id: bytes, selector: HandleSelector) -> CapsignError:
-    """The error of the whole call as the error of its one intent."""
+    """The same error with the intent and selector that it concerns."""
     error.intent_id, error.selector = intent_id, selector
     return error
 
 
 class Many:
-    """The items of `sign_many`; those with a bad argument have their result already and are not
+    """The items of `sign_many`. An input with a bad argument has its result already and is not
     sent.
     """
 
@@ -82,8 +82,8 @@ class Many:
 
 
 def signature_parts(signature: Signature | Buffer, algorithm: str | None) -> tuple[str, bytes]:
-    """Name of the algorithm and value of the signature. Raises ValueError if no algorithm is
-    known.
+    """Name of the algorithm and bytes of the signature. Raises ValueError if no algorithm is
+    given.
     """
     if isinstance(signature, Signature):
         return algorithm or signature.algorithm, signature.value
@@ -141,8 +141,8 @@ def key_query(
 def intent_parts(
     given: IntentId | CapsignError, selector: HandleSelector
 ) -> tuple[bytes, HandleSelector]:
-    """The intent and what is known of its handle; an error knows both, arguments go before what it
-    knows.
+    """The intent id, and the selector for it. An error has both; what is given as an argument
+    counts first. Raises ValueError if the error concerns no intent.
     """
     if not isinstance(given, CapsignError):
         return intent(given), selector
@@ -160,7 +160,7 @@ def resolution_query(intent_id: bytes) -> Callable[[str], pb.ResolveIntentReques
 def resolution(
     response: pb.ResolveIntentResponse, intent_id: bytes, selector: HandleSelector
 ) -> Resolution:
-    """What the agent's answer says. Raises CapsignError if that is nothing."""
+    """The resolution in the agent's answer. Raises CapsignError if there is none."""
     match response.WhichOneof("resolution"):
         case "done":
             group = response.done

@@ -1,4 +1,4 @@
-"""What calls return: frozen values without a connection to anything."""
+"""The values that calls return. They are immutable and independent of any connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from capsign.errors import Refused
 
 @dataclass(frozen=True, slots=True)
 class SignedBy:
-    """Under what a signature was made; see `Signature`."""
+    """The key that made a signature; see `Signature`."""
 
     kid: str
     key_version: int

@@ -1,4 +1,4 @@
-"""Where the agent listens."""
+"""The path of the agent's socket, from an argument or the variable CAPSIGN_SOCKET."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ VARIABLE = "CAPSIGN_SOCKET"
 
 
 def socket_path(socket: str | os.PathLike[str] | None) -> str:
-    """The socket's path from the root, for its path or a `unix:` address; from CAPSIGN_SOCKET if
+    """The absolute path of the socket, from a path or a `unix:` address; from CAPSIGN_SOCKET if
     none is given.
 
-    Raises ValueError if neither is given, the address is not a Unix socket, or the path cannot be a
-    socket's.
+    Raises ValueError if neither is given, the address is not a Unix socket, or the path cannot be
+    one.
     """
     text = os.fsdecode(socket) if socket is not None else os.environ.get(VARIABLE, "")
     if not text.strip():
@@ -32,13 +32,13 @@ def socket_path(socket: str | os.PathLike[str] | None) -> str:
 
 
 def socket_target(socket: str | os.PathLike[str] | None) -> str:
-    """gRPC's name of that socket. Raises ValueError."""
+    """gRPC's name for that socket. Raises ValueError."""
     return unix_socket.target(socket_path(socket))
 
 
 def _stray(text: str) -> str:
-    """What came along with a path and is no part of it: files of variables know no quotes, and
-    files end in a newline.
+    """What is around a path without being part of it, in words: files of variables may keep quotes,
+    and files end in a newline.
     """
     if any(one in text for one in "\n\r\t"):
         return "has a line break or a tab in it"

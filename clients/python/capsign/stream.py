@@ -1,7 +1,7 @@
-"""The sync client's long-lived SignStream: many threads, one stream, one thread that reads it.
+"""The SignStream of the client for threads: many threads share one stream, which one thread reads.
 
-A thread that signs puts its job into the scheduler and, if the window has room, hands the next
-message to gRPC itself; then it waits for the reader to settle its job. The reader connects on
+A thread that signs puts its job into the scheduler and, if the window has room, gives the next
+message to gRPC itself; then it waits until the reader settles its job. The reader connects on
 demand, sends again what a broken stream lost, and ends when nobody waits any more.
 """
 
@@ -28,7 +28,7 @@ Outgoing = queue.SimpleQueue[pb.SignStreamRequest | None]
 
 
 class Waiter:
-    """One thread waits for one answer. A bare lock wakes faster than an Event."""
+    """Lets one thread wait for one answer. A plain lock wakes it faster than an Event."""
 
     __slots__ = ("_lock", "answer")
 
@@ -42,13 +42,15 @@ class Waiter:
         self._lock.release()
 
     def wait(self, seconds: float) -> bool:
-        """Whether the answer came. The lock stays taken, so only one wait may return True."""
+        """Wait; returns whether the answer came. The lock stays taken, so only one wait may return
+        True.
+        """
         return self._lock.acquire(timeout=max(0.0, seconds))
 
 
 class Closing:
-    """Begins once and ends every wait. No Event: that takes a lock of its own to wait and to end
-    waits, and a signal handler may close the signer while its thread holds it.
+    """A flag that ends every wait when it is set. It is no Event, because that takes a lock, and a
+    signal handler may close the signer while its own thread holds that lock.
     """
 
     __slots__ = ("_lock", "begun")
@@ -64,7 +66,7 @@ class Closing:
             self._lock.release()
 
     def wait(self, seconds: float) -> None:
-        """Wait that long, or until it begins."""
+        """Wait for so many seconds, or until closing begins."""
         if self._lock.acquire(timeout=seconds):
             self._lock.release()
 
@@ -87,7 +89,7 @@ class SyncStream:
         self._lock = threading.Lock()
         self._outgoing: Outgoing | None = None
         self.call: Any = None
-        """What the reader waits for now; None between two attempts."""
+        """The gRPC call that the reader waits for; None between two attempts."""
         self.reader: threading.Thread | None = None
         """None while nobody waits for an answer."""
         self.closing = Closing()
@@ -117,9 +119,7 @@ class SyncStream:
             raise
 
     def _ensure_reader(self) -> None:
-        """Called with the lock held: the reader waits for it before it looks whether it is the
-        reader.
-        """
+        """Start the reader if there is none. To be called with the lock held."""
         if self.reader is None and not self._forking:
             reader = threading.Thread(target=self._serve, name="capsign-stream", daemon=True)
             reader.start()
@@ -145,14 +145,14 @@ class SyncStream:
         return waiter.answer
 
     def _pump(self) -> None:
-        """Hand over the messages that may go now. Called with the lock held."""
+        """Send the messages that may go now. To be called with the lock held."""
         if self._outgoing is None:
             return
         while (message := self.scheduler.next_message(clock())) is not None:
             self._outgoing.put(message)
 
     def _serve(self) -> None:
-        """The reader thread."""
+        """The reader thread's main loop."""
         breaks, told = 0, False
         while True:
             with self._lock:
@@ -180,8 +180,8 @@ class SyncStream:
             breaks, told = (0, False) if answered else (breaks + 1, told)
 
     def _connect(self) -> bool:
-        """Reach the agent: an answer to ListHandles proves that one listens, and tells the ids that
-        it knows now.
+        """Connect to the agent. Its answer to ListHandles shows that an agent listens, and which
+        handle ids it knows.
         """
         with self._lock:
             latest = self.scheduler.latest_deadline()
@@ -211,7 +211,7 @@ class SyncStream:
         return True
 
     def _interruptible(self, call: Any) -> None:
-        """What the reader waits for now, so that closing or forking can end it."""
+        """While the reader waits for this call, closing or forking can cancel it."""
         with self._lock:
             self.call = call
             stop = self.closing.begun or self._forking
@@ -228,7 +228,7 @@ class SyncStream:
         _tell(late + settled)
 
     def _read(self) -> bool:
-        """Settle what is answered until the stream breaks; whether anything was."""
+        """Settle jobs as their answers come, until the stream breaks; returns whether any came."""
         call, answered = self.call, False
         assert call is not None
         try:
@@ -245,8 +245,8 @@ class SyncStream:
         return answered
 
     def _lose(self) -> None:
-        """The attempt to connect failed, or the stream broke: what was in flight waits for the next
-        one.
+        """The attempt to connect failed or the stream broke: jobs in flight wait for the next
+        stream.
         """
         with self._lock:
             call, self.call = self.call, None
@@ -258,9 +258,9 @@ class SyncStream:
             call.cancel()  # does nothing to one that has ended
 
     def pause(self, cut_off: Callable[[], object] = lambda: None) -> None:
-        """End the stream before a fork: gRPC can be used in the child only if no thread is inside
-        it at that moment. What is in flight is sent again afterwards, under the same intents.
-        `cut_off` ends what is not ended by then.
+        """End the stream before a fork: gRPC works in the child only if no thread is inside it at
+        that moment. Jobs in flight are sent again afterwards, with the same intents. `cut_off` is
+        called to end what is still under way.
         """
         with self._lock:
             self._forking = True
@@ -272,18 +272,18 @@ class SyncStream:
             reader.join(timeout=2.0)
 
     def resume(self) -> None:
-        """Go on in the parent."""
+        """Go on in the parent after a fork."""
         with self._lock:
             self._forking = False
             if not self.scheduler.idle:
                 self._ensure_reader()
 
     def close(self) -> None:
-        """Have everything that waits settled and the stream ended. Called once.
+        """Settle every job and end the stream. Called once.
 
-        The reader does it, and whoever adds a job after it has gone sees that closing has begun. No
-        lock is taken: a signal handler, or the garbage collector, may be here while its own thread
-        holds it.
+        The reader does it; a job that is added after the reader has ended sees that closing has
+        begun. No lock is taken, because a signal handler or the garbage collector may call this
+        while its own thread holds it.
         """
         self.closing.begin()
         call, reader = self.call, self.reader
@@ -295,15 +295,15 @@ class SyncStream:
 
 
 def _forget_frames(error: BaseException) -> None:
-    """gRPC raises the call itself. With our frames in its traceback, and it in our frames, the call
-    would live until the interpreter ends, and its finalizer may then wait for ever for a lock that
-    a thread held which is no more.
+    """Remove the traceback of an error that gRPC raised. The error is the call itself: with our
+    frames in its traceback the call would live until the interpreter ends, and its finalizer might
+    then wait forever for a lock of a thread that is gone.
     """
     error.__traceback__ = None
 
 
 def _report(error: Exception) -> None:
-    """As Python reports what ends a thread, though this one goes on."""
+    """Report a defect as Python reports an exception that ends a thread; this thread goes on."""
     with contextlib.suppress(Exception):
         threading.excepthook(
             threading.ExceptHookArgs(

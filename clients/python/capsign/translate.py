@@ -1,4 +1,4 @@
-"""From what the wire says to what the application sees: errors and values."""
+"""Translates the wire's failures and messages into exceptions and values."""
 
 from __future__ import annotations
 
@@ -61,20 +61,19 @@ STATUSES: Mapping[grpc.StatusCode, Reasons] = MappingProxyType(
         grpc.StatusCode.UNAUTHENTICATED: reasons.REASON_CALLER_NOT_ALLOWED,
     }
 )
-"""What a bare gRPC status means, by code: one without our ErrorInfo, so made by gRPC and not by the
-agent.
-"""
+"""What a gRPC status without our ErrorInfo means, by code. gRPC itself made it, not the agent."""
 
 
 _REQUEST_TOO_LARGE = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message larger than max")
-"""What either side's gRPC says of a request that is far above the bound: no code of the agent has
-seen it. Of an answer it says so too, the other way round, and that may be after the effect.
+"""gRPC's messages for a request far above the bound; the agent's own code has not seen it then. For
+an answer that is too large the message has the sizes the other way round, and the call may have had
+its effect.
 """
 
 
 class AgentAwayError(FailureError):
-    """The agent itself could not be reached. The reason is that of an adapter that cannot be; the
-    advice is another. `lasting`: the same again would end the same.
+    """The agent could not be reached. It has the reason of an adapter that cannot be reached, and
+    other advice. `lasting`: repeating the call cannot help.
     """
 
     ADVICE = (
@@ -90,7 +89,7 @@ class AgentAwayError(FailureError):
 
 
 class SignerClosedError(FailureError):
-    """This process closed the signer under the call: it is not repeated. `sent`: it may have
+    """The signer was closed during the call, which is not repeated. `sent`: the call may have
     reached the agent.
     """
 
@@ -102,8 +101,8 @@ class SignerClosedError(FailureError):
 
 
 def failure_of(error: grpc.RpcError, *, effect: bool) -> FailureError:
-    """The failure that a failed RPC stands for. `effect`: whether the call could have changed
-    anything; one that could not is never left unknown, it may simply be sent again.
+    """The failure that a failed RPC stands for. `effect`: whether the call may have changed
+    something; if not, its outcome is never unknown.
     """
     stated = FailureError.from_rpc(error)
     if stated is not None and (effect or stated.outcome != reasons.OUTCOME_UNKNOWN):
@@ -126,18 +125,17 @@ def _code(error: grpc.RpcError) -> grpc.StatusCode:
 
 
 def is_transport_loss(error: grpc.RpcError) -> bool:
-    """Whether the connection broke, so that sending the same intent again may give the answer."""
+    """Whether the connection broke, so that sending the same intent again may give its result."""
     broken = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     return FailureError.from_rpc(error) is None and _code(error) in broken
 
 
 def after_loss(failure: FailureError) -> FailureError:
-    """What a failure means when an earlier copy of the same intent was sent and its answer was
-    lost.
+    """The failure of an intent of which an earlier copy was sent and its answer was lost.
 
-    The agent's "no" is about the copy it answers; the lost copy may have been signed. Only *never*
-    holds for both. A conflict does not: the ledger's row may be the lost copy, made before the key
-    (ML-DSA's mu has it inside) or a pinned context changed.
+    The agent's refusal holds for the copy that it answers; the lost copy may have been signed. Only
+    INTENT_NEVER holds for both. An intent conflict does not: the ledger's row may be the lost copy,
+    made before the key (which is part of ML-DSA's mu) or a pinned context changed.
     """
     if failure.outcome == reasons.OUTCOME_UNKNOWN or failure.reason == reasons.REASON_INTENT_NEVER:
         return failure
@@ -174,7 +172,7 @@ def exception(
 def instead(
     error: CapsignError, *, lost: bool, intent_id: bytes, selector: HandleSelector
 ) -> CapsignError:
-    """What an intent is told that was not sent again because of `error`; `lost` as in
+    """The error of an intent that was not sent again because of `error`; `lost` as in
     `after_loss`.
     """
     if lost:
@@ -185,8 +183,8 @@ def instead(
 
 
 def unresolved(error: CapsignError, intent_id: bytes, selector: HandleSelector) -> CapsignError:
-    """Whatever kept an intent from being resolved: it says nothing about the intent, so that stays
-    unknown.
+    """The error of an intent that could not be resolved. Whatever the cause is, the intent's
+    outcome stays unknown.
     """
     return _of_intent(Unknown, error, intent_id, selector)
 
@@ -213,7 +211,9 @@ def _time(message: Any, name: str) -> datetime | None:
 
 
 def _names(numbers: Sequence[int]) -> tuple[str, ...]:
-    """Algorithms that this version does not know are left out: it could not ask for them anyway."""
+    """The names of these algorithms. Those that this version does not know are left out; it could
+    not use them anyway.
+    """
     return tuple(ALGORITHMS[number].name for number in numbers if number in ALGORITHMS)
 
 
@@ -254,11 +254,11 @@ def public_key(key: signing_pb2.PublicKey) -> PublicKey:
 
 
 Made: TypeAlias = tuple[str, SignedBy]
-"""Algorithm and key of a signature; the algorithm is empty where this client does not know it."""
+"""Algorithm and key of a signature. The algorithm is empty if this version does not know it."""
 
 
 def made(messages: Iterable[signing_pb2.SignedBy]) -> list[Made]:
-    """What the signatures of a group were made under."""
+    """The keys under which the signatures of a group were made."""
     return [
         (ALGORITHMS[each.algorithm].name if each.algorithm in ALGORITHMS else "", _signed_by(each))
         for each in messages
@@ -268,9 +268,8 @@ def made(messages: Iterable[signing_pb2.SignedBy]) -> list[Made]:
 def signature(
     item: signing_pb2.SignedItem, by: Sequence[Made], intent_id: bytes, algorithm: str
 ) -> Signature | None:
-    """The item's first signature, with the others in it; None if it has none that names its key.
-
-    `algorithm` is the one that was asked for, for a key that names none that is known here.
+    """The item's first signature, with its further ones in `others`; None if none of them names its
+    key. `algorithm` is the one that was asked for, used if the key's own is not known here.
     """
     first: Signature | None = None
     signatures, leaf = item.signatures, item.leaf_index

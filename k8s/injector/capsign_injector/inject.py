@@ -1,9 +1,9 @@
 """From pod and settings to the injected pod: read, judge, build. Pure, and idempotent:
 `inject(inject(x)) == inject(x)`.
 
-It is called again for the same pod: the API server reinvokes webhooks when another one changed it,
-and a template that was injected offline is admitted later. So each thing is put where it is
-already, and everything else is left as it came.
+It is called more than once for a pod: the API server calls webhooks again when another one has
+changed it, and a template that was injected offline is admitted later. So everything of ours is put
+where it already is, and everything else is left unchanged.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from capsign_injector.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The injected pod, and what the person who applied it should know."""
+    """The injected pod, and warnings for the person who applied it."""
 
     pod: dict[str, Any]
     warnings: tuple[str, ...]
     containers: tuple[str, ...]
-    """Those with a socket, in the order of their sockets; empty: the pod did not ask to be
-    injected.
+    """Containers with a socket, in the order of their sockets; empty if the pod did not ask for an
+    agent.
     """
 
 
 def inject(pod: Mapping[str, Any], namespace: str, settings: Settings, bundle_pem: str) -> Result:
-    """A pod with the agent in it; `pod` is not changed, and what stays as it is is shared with it.
-    A pod without the label comes back as it is.
+    """The pod with an agent. `pod` itself is not changed, and unchanged parts are shared with it. A
+    pod without the label is returned as it is. `bundle_pem` may be empty for inspection only: such
+    an agent trusts no adapter.
 
-    `bundle_pem` may be empty, for looking only: such an agent trusts no adapter. Raises Refusal for
-    a pod that must not run so, and SettingsError for a bundle that is none.
+    Raises Refusal for a pod that must not run with an agent, and SettingsError for a malformed
+    bundle.
     """
     if not label.wants(pod):
         warnings = (label.MISPLACED,) if label.misplaced(pod) else ()

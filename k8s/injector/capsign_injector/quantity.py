@@ -1,9 +1,8 @@
-"""Kubernetes quantities (`10m`, `64Mi`, `1.5Gi`, `1e3`) as exact numbers, and back in the form that
-the API server keeps. Pure.
+"""Kubernetes quantities (`10m`, `64Mi`, `1.5Gi`, `1e3`) as exact numbers, and their canonical text.
+Pure.
 
-Source: k8s.io/apimachinery/pkg/api/resource, the grammar in the comment of Quantity. Text that is
-written canonically is not rewritten by the API server, so a pod that comes back to the injector
-shows no difference.
+Source: k8s.io/apimachinery/pkg/api/resource, the grammar in the comment of Quantity. The API server
+does not rewrite canonical text, so a pod that is sent again shows no difference.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from fractions import Fraction
 from math import ceil
 
 MAX_LENGTH = 32
-"""Longest text taken for a quantity, characters."""
+"""Most characters of a quantity."""
 
 _SCALE = {
     "n": Fraction(1, 10**9),
@@ -35,9 +34,7 @@ _FORM = re.compile(
 
 
 class NotAQuantityError(ValueError):
-    """The text is no quantity, or none that a container of ours could have: negative, or beyond
-    tera.
-    """
+    """The text is no quantity, or not one for a container: negative, or above the tera range."""
 
 
 def parse(text: str) -> Fraction:
@@ -50,13 +47,13 @@ def parse(text: str) -> Fraction:
 
 
 def cpu(cores: Fraction) -> str:
-    """Canonical text; a part of a millicore, which Kubernetes does not have, is rounded up."""
+    """Canonical text; fractions of a millicore, which Kubernetes does not have, are rounded up."""
     millis = ceil(cores * 1000)
     return f"{millis}m" if millis % 1000 else str(millis // 1000)
 
 
 def memory(size: Fraction | int) -> str:
-    """Canonical text; a part of a byte is rounded up."""
+    """Canonical text; fractions of a byte are rounded up."""
     count, steps = ceil(size), 0
     for base, units in ((1024, ("", "Ki", "Mi", "Gi", "Ti")), (1000, ("", "k", "M", "G", "T"))):
         while steps < len(units) - 1 and count and count % base == 0:

@@ -1,15 +1,15 @@
-"""A pod that is refused: one sentence that names the field and the fix. Pure."""
+"""The refusal of a pod: one sentence that names the field and the fix. Pure."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 SHOWN = 63
-"""Longest piece of a pod that a message repeats, characters."""
+"""Most characters of the pod's own text that a message repeats."""
 
 
 class Reason(StrEnum):
-    """Why, for metrics: one of few."""
+    """Why a pod is refused, for metrics."""
 
     ANNOTATION = "annotation"
     COLLISION = "collision"
@@ -20,7 +20,7 @@ class Reason(StrEnum):
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not an error
-    """The pod is not injected and must not run. `field` is its path in the pod; the text names the
+    """The pod is not injected and must not run. `field` is the path in the pod; the text names the
     fix.
     """
 
@@ -32,13 +32,13 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error
 
 
 def shown(text: str) -> str:
-    """A piece of the pod, safe in a message: short, printable ASCII."""
+    """The pod's own text, made safe for a message: short, printable ASCII."""
     clean = "".join(one if " " <= one <= "~" else "?" for one in text[: SHOWN + 1])
     return clean if len(clean) <= SHOWN else f"{clean[:SHOWN]}..."
 
 
 def annotation_refused(key: str, sentence: str) -> Refusal:
-    """The refusal of an annotation; `sentence` goes on after its name."""
+    """The refusal of an annotation; `sentence` continues after its name."""
     return Refusal(
         Reason.ANNOTATION,
         f"metadata.annotations[{shown(key)}]",

@@ -1,4 +1,4 @@
-"""One replica of the webhook: what it is made of, how it starts, and how it ends without losing a
+"""One replica of the webhook: its parts, how it starts, and how it stops without losing a
 request.
 """
 
@@ -28,20 +28,20 @@ from capsign_injector.watched_files import FileError
 
 
 class Certificate(Protocol):
-    """Where the serving certificate comes from."""
+    """The source of the serving certificate."""
 
     async def run(self) -> None:
-        """Keep it. Ends when cancelled."""
+        """Keep the certificate up to date until cancelled."""
 
     def fault(self) -> str | None:
-        """Why API servers may not take it, as a sentence; None if they do."""
+        """Why API servers may not accept it, as a sentence; None if they do."""
 
     def ends_at(self) -> int:
         """When it ends, seconds since 1970; 0 without one."""
 
 
 class Injector:
-    """Wires the parts together. Make it inside the event loop."""
+    """The parts of one replica. Create it inside the event loop."""
 
     def __init__(self, settings: Settings) -> None:
         server = settings.server
@@ -102,9 +102,9 @@ class Injector:
                 raise ended
 
     async def _drain(self) -> None:
-        """First the cluster learns that this replica is not ready, and kept-alive connections end
-        with their next answer. Then the rest. The keeper goes on meanwhile: what is served stays
-        right until the end.
+        """First report "not ready", and close kept-alive connections with their next answer; after
+        a delay stop to accept connections, and finish what is under way. The certificate is kept up
+        to date until the end.
         """
         server = self.settings.server
         logs.event("injector.draining", delay_s=server.drain_delay_s)
@@ -117,7 +117,7 @@ class Injector:
         logs.event("injector.stopped", in_time=in_time)
 
     def answer_review(self, body: bytes) -> review.Answer:
-        """What the webhook answers with. Raises NotAReviewError and NoTrustBundleError."""
+        """The answer to a review. Raises NotAReviewError and NoTrustBundleError."""
         why, bundle = "", ""
         try:
             bundle = self.bundle.current() if self.settings.needs_bundle else ""

@@ -1,9 +1,9 @@
-"""AdmissionReview (admission.k8s.io/v1) in, AdmissionReview out. Pure.
+"""From AdmissionReview (admission.k8s.io/v1) request to response. Pure.
 
-Three things are told apart: a review that is none (MalformedReviewError: the caller is no API
-server, or is misconfigured), a pod that is refused (an answer, with a sentence), and a pod that
-passes with a patch. Each answer has audit annotations, `outcome` and of a refusal `reason` and
-`field`, which the API server writes into its audit log with the webhook's name before them.
+There are three results: the input is no review (MalformedReviewError: the caller is no API server,
+or is misconfigured), the pod is refused (a response with a sentence), or the pod passes with a
+patch. Each response has the audit annotation `outcome`, and for a refusal `reason` and `field`; the
+API server writes them into its audit log.
 """
 
 from __future__ import annotations
@@ -22,18 +22,16 @@ from capsign_injector.refusal import Reason, Refusal, shown
 from capsign_injector.settings import Settings
 
 MAX_REVIEW_BYTES = 7 * 1024 * 1024
-"""Largest review, bytes: twice the largest request that an API server takes (3 MiB), and its
-envelope.
+"""Bytes of the largest review: twice the largest request that an API server accepts (3 MiB), and
+its envelope.
 """
 
 MAX_WARNING = 250
-"""Longest warning, characters; the API server cuts off at 256 (RFC 7234 warning headers)."""
+"""Most characters of a warning; the API server cuts at 256 (RFC 7234 warning headers)."""
 
 
 class MalformedReviewError(Exception):
-    """Not an AdmissionReview for the creation of a pod. The sentence holds nothing of what was
-    sent.
-    """
+    """Not an AdmissionReview for the creation of a pod. The text repeats nothing of it."""
 
 
 class _Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,19 +65,20 @@ class _Review(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The body of the response, and what to count."""
+    """The body of the response, and how to count it."""
 
     body: bytes
     outcome: Literal["injected", "unchanged", "refused"]
     reason: Reason | None
-    """Why it was refused."""
+    """Why the pod was refused."""
 
 
 def respond(body: bytes, settings: Settings, bundle_pem: str) -> Answer:
-    """The answer to a review. A dry run is answered like any other: there are no side effects.
+    """The response to a review. A dry run is answered in the same way, because there are no side
+    effects.
 
-    Raises MalformedReviewError for what is no review of a new pod, and SettingsError when the trust
-    bundle is unusable, so that no pod starts with an agent that can trust nobody.
+    Raises MalformedReviewError for anything but a review of a new pod, and SettingsError if the
+    trust bundle cannot be used, so that no pod starts with an agent that trusts nobody.
     """
     request = _request(body)
     pod = request.object
@@ -153,8 +152,8 @@ def _encode(uid: str, allowed: bool, **more: Any) -> bytes:
 
 
 def called(pod: dict[str, Any]) -> str:
-    """What people know the pod by: its name; before the API server has made one, what that will
-    begin with; or its owner's.
+    """How people know the pod: by its name; before the API server has made one, by its prefix or
+    its owner.
     """
     metadata = pod.get("metadata")
     about: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
@@ -169,7 +168,7 @@ def called(pod: dict[str, Any]) -> str:
 
 
 def _status(refusal: Refusal, name: str) -> dict[str, Any]:
-    """metav1.Status: kubectl prints its message, and the name."""
+    """A metav1.Status, of which kubectl prints message and name."""
     cause = {"reason": "FieldValueInvalid", "field": refusal.field, "message": refusal.sentence}
     details = {"kind": "Pod", "name": name, "causes": [cause]}
     return {

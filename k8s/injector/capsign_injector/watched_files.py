@@ -1,7 +1,7 @@
-"""Files that others replace: read anew when they change, and not otherwise.
+"""Files that others replace; they are read again when they have changed.
 
-A mounted ConfigMap or Secret changes by the swap of a link, so links are followed and the file
-behind them is looked at.
+A mounted ConfigMap or Secret is updated by replacing a link, so links are followed and the file
+behind them is examined.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ MAX_BYTES = 256 * 1024
 
 
 class FileError(Exception):
-    """A file cannot be used. The text is a sentence that names it; it never quotes what is in
-    it.
-    """
+    """A file cannot be used. The text names it and never quotes its content."""
 
 
 class WatchedFiles(Generic[T]):
-    """What `read` makes of the files' bytes. Looking costs one stat a file while nothing changes.
-    Any thread.
+    """The result of `read` for the bytes of these files. While nothing changes, a look costs one
+    stat for each file. For any thread.
     """
 
     def __init__(self, paths: tuple[Path, ...], read: Callable[..., T]) -> None:
@@ -35,8 +33,8 @@ class WatchedFiles(Generic[T]):
         self._result: T | FileError = FileError("Nothing was read yet.")
 
     def current(self) -> T:
-        """The newest. Raises FileError: what is there now counts, and never what was there
-        before.
+        """The result for the files as they are now. Raises FileError if they cannot be used now; an
+        older result is never returned.
         """
         try:
             stamp = tuple(_stamp(path) for path in self._paths)

@@ -1,5 +1,5 @@
-"""`capsign dev up`, step by step. What exists is kept, what does not run is started: after a crash
-the same command mends it.
+"""`capsign dev up`, step by step. What exists is kept and what does not run is started, so the same
+command repairs the deployment after a crash.
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ from capsign_cli.dev.processes import Process
 from capsign_cli.failures import UNAVAILABLE, CliError
 
 READY_SECONDS = 60.0
-"""Longest wait for a process to become ready."""
+"""Seconds that a process may take to become ready."""
 
 
 def bring_up(wanted: prepare.Wanted, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything runs and is ready; returns what is needed to use it, as it is kept in the state
-    file.
-    """
+    """Start everything and wait until it is ready; returns what the state file says."""
     directory = wanted.directory.resolve()
     prepare.refuse_name(directory)
     prepare.refuse_without_processes()
@@ -78,7 +76,7 @@ def _bring_up(
 
 
 def _listeners(kept: list[dict[str, str]] | None, count: int) -> list[layouts.Listener]:
-    """Those of adapters that run, or fresh ones."""
+    """The addresses of adapters that run, or unused ones."""
     if kept is None:
         return layouts.free_listeners(count)
     return [layouts.Listener(one["address"], one["health"], one.get("admin", "")) for one in kept]
@@ -125,8 +123,8 @@ def _before(directory: Path) -> dict[str, Any] | None:
 
 
 def _forget_sockets(layout: layouts.Layout) -> None:
-    """Remove a directory for sockets that lies elsewhere, unless the state file names it: nothing
-    would find it again.
+    """Remove a directory for sockets that lies elsewhere, unless the state file names it, because
+    nothing would find it again.
     """
     state = _before(layout.directory)
     if not layout.run.is_relative_to(layout.directory) and (
@@ -147,7 +145,9 @@ def _start(
 
 
 def _await(process: Process, target: str, layout: layouts.Layout) -> None:
-    """Wait until the process says SERVING on its health address, or ends."""
+    """Wait until the process reports SERVING at its health address. Raises CliError if it ends or
+    takes too long.
+    """
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     deadline = time.monotonic() + READY_SECONDS

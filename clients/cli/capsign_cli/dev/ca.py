@@ -22,9 +22,7 @@ LIFE = datetime.timedelta(days=90)
 """Life of the CA and of everything that it issues."""
 
 BACKDATE = datetime.timedelta(minutes=5)
-"""Certificates start this long ago, so that a container whose clock is a little behind can use
-them.
-"""
+"""How long before they are made certificates begin, for a container whose clock is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +35,13 @@ class Identity:
 
 
 SPARE = datetime.timedelta(days=7)
-"""What is there already is made anew when less than this is left of it."""
+"""A certificate that exists is replaced when less than this of its life is left."""
 
 
 class DevelopmentCa:
-    """Issues into a directory. What is there already is kept while it lasts, so that a second `dev
-    up` changes no identity.
-
-    Without `renew` it is kept in any case: processes that run have it in use. Certificates are good
-    from `backdate` before they are made to `life` after it.
+    """A CA in a directory. Certificates that exist are kept while they last, so that a second `dev
+    up` changes no identity. Without `renew` they are kept in any case, because running processes
+    use them. Certificates are valid from `backdate` before they are made until `life` after.
     """
 
     def __init__(
@@ -96,8 +92,8 @@ class DevelopmentCa:
         )
 
     def issue(self, name: str, path: str, *, server: bool = False) -> Identity:
-        """An X.509-SVID for spiffe://<trust domain><path>. A server's also carries DNS names and
-        the loopback address.
+        """An X.509-SVID for spiffe://<trust domain><path>. A server's also has DNS names and the
+        loopback address.
         """
         identity = Identity(
             f"spiffe://{TRUST_DOMAIN}{path}",
@@ -145,9 +141,7 @@ class DevelopmentCa:
         return identity
 
     def _keeps(self, file: Path) -> bool:
-        """Whether the certificate in this file stays: it lasts, and is ours and not of the CA
-        before.
-        """
+        """Whether the certificate in this file is kept: it lasts, and this CA has issued it."""
         if not self._renew:
             return True
         certificate = x509.load_pem_x509_certificate(file.read_bytes())

@@ -13,7 +13,7 @@ from capsign_cli import dev_state, output
 from capsign_cli.failures import UNAVAILABLE, CliError
 
 DRAIN_SECONDS = 20.0
-"""How long processes may take to end by themselves before they are killed."""
+"""Seconds that processes have to end by themselves before they are killed."""
 
 
 @click.group()
@@ -138,5 +138,5 @@ def down(directory: Path, *, purge: bool) -> None:
 
 
 def _leftovers(state: dict[str, Any]) -> list[str]:
-    """Sockets that a process should have removed when it ended."""
+    """Sockets that processes left behind when they were killed."""
     return [path for path in state["sockets"].values() if Path(path).exists()]

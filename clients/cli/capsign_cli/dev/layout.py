@@ -1,5 +1,5 @@
-"""Where things are in a directory of `capsign dev up`, and the configuration files that say so.
-Pure but for choosing ports.
+"""Paths in a directory of `capsign dev up`, and the configuration files that name them. Pure except
+for choosing ports.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 
 LOG_ORIGIN = f"{TRUST_DOMAIN}/log"
 CONTAINERS = {"app": (), "worker": ("orders-webhook", "orders-short")}
-"""Sockets of the agent: name and grants offered on it; none named: all of the workload's."""
+"""Sockets of the agent: name, and the grants offered on it; none means all of the workload's."""
 
 TOKEN_KEYS = {"module": "module", "label": "label", "pin_file": "pin_file", "config": "conf"}
-"""Keys of the adapter's token section, and what `softhsm/init.py` calls them."""
+"""Keys of the adapter's section `token`, and the fields of `softhsm/init.py`'s output that they
+get.
+"""
 
 # Below Linux's ephemeral range (32768 up), so that an outgoing connection of somebody else cannot
 # take a port between its choice here and its use by the adapter.
@@ -29,8 +31,8 @@ PORTS = range(20_000, 32_000)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Paths. `run` holds the sockets; it is elsewhere where `directory` is too long for the path of
-    a socket.
+    """Paths. `run` holds the sockets; it lies elsewhere if `directory` is too long for a socket's
+    path.
     """
 
     directory: Path
@@ -72,12 +74,12 @@ class Listener:
     address: str
     health: str
     admin: str = ""
-    """Where people with roles come; empty: where the workloads do."""
+    """The address for people with roles; empty: the same as for workloads."""
 
 
 def free_listeners(count: int) -> list[Listener]:
-    """Addresses on the loopback that nobody listens on now. All are held until all are chosen, so
-    they differ.
+    """Loopback addresses on which nothing listens. All are bound until all are chosen, so they
+    differ.
     """
     held: list[socket.socket] = []
     try:

@@ -1,4 +1,4 @@
-"""One `dev up` or `dev down` at a time in a directory."""
+"""A lock, so that only one `dev up` or `dev down` works in a directory at a time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 @contextmanager
 def alone_in(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Make the directory and hold it; waits as long as another holds it. The kernel lets go of it,
-    whatever becomes of us.
+    """Make the directory and lock it, waiting for another process that holds the lock. The kernel
+    releases it when this process ends.
     """
     while True:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -31,8 +31,8 @@ def alone_in(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _still_there(directory: Path, descriptor: int) -> bool:
-    """Whether this is the directory of that name: `dev down --purge` may have removed the one that
-    we waited for.
+    """Whether the path still names the locked directory: `dev down --purge` may have removed it
+    while we waited.
     """
     try:
         return os.path.samestat(directory.stat(), os.fstat(descriptor))

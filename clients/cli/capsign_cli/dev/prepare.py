@@ -37,7 +37,7 @@ CLIENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the command line asks for; None: as it was before, or else the default."""
+    """What the command line asks for. None means: as it was before, or else the default."""
 
     directory: Path
     workers: int | None
@@ -47,7 +47,9 @@ class Wanted:
 
 
 def refuse_name(directory: Path) -> None:
-    """Before anything is made: settings are UTF-8, and SoftHSM's has no way to quote a path."""
+    """Raises CliError for a path that settings cannot hold: they are UTF-8, and SoftHSM's have no
+    quoting. Called before anything is made.
+    """
     told = f"{unix_socket.shown(directory)} cannot be named in settings: "
     advice = "Choose another --dir."
     try:
@@ -64,7 +66,9 @@ def refuse_name(directory: Path) -> None:
 
 
 def refuse_without_processes() -> None:
-    """Before anything is made: agent and adapter are distributions of their own."""
+    """Raises CliError if the agent or the adapter is not installed. Called before anything is
+    made.
+    """
     for package in ("capsign_adapter", "capsign_agent"):
         if importlib.util.find_spec(package) is None:
             raise CliError(
@@ -112,7 +116,9 @@ def _too_long(layout: layouts.Layout) -> bool:
 def choose_store(
     wanted: Wanted, before: Mapping[str, Any] | None, layout: layouts.Layout
 ) -> tuple[str, Path | None]:
-    """The store, which is never changed under keys that exist: evidence would stay behind."""
+    """URL and password file of the store. It is never changed once keys exist, because the evidence
+    would stay behind.
+    """
     if before is None:
         return layouts.store_url(layout, wanted.store or "sqlite"), wanted.password_file
     store: str = before["store"]
@@ -173,8 +179,8 @@ def make_token(directory: Path) -> dict[str, str]:
 
 
 def clean_environ() -> dict[str, str]:
-    """Ours without CAPSIGN_*: several sets run side by side, and one set's overrides are not
-    another's.
+    """The environment for our processes, without CAPSIGN_*: the settings of one deployment must not
+    override another's.
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith("CAPSIGN_")}
     if ours.get("GRPC_VERBOSITY") == QUIET:
@@ -185,8 +191,8 @@ def clean_environ() -> dict[str, str]:
 def make_keys(
     layout: layouts.Layout, environ: Mapping[str, str], policy: Path, given: Path | None
 ) -> None:
-    """Under this policy, which is checked by that and is in force from then on. One that is not
-    good leaves the one before.
+    """Provision under this policy, which also checks it. On success it becomes the policy in force;
+    otherwise the one before stays.
     """
     command = [
         sys.executable,
@@ -215,8 +221,8 @@ def make_keys(
 
 
 def find_policy(layout: layouts.Layout, given: Path | None) -> Path:
-    """The policy that was given, beside the one that is there until it is known to be good; or else
-    that one, or else ours.
+    """The policy to provision: a copy of the one that was given, kept beside until it is known to
+    be good; otherwise the one that is there, or the packaged one.
     """
     if given is not None:
         candidate = layout.policy.with_name(f"{layout.policy.name}.new")

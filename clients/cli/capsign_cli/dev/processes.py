@@ -1,5 +1,5 @@
-"""Start processes that outlive this one, see whether they live, end them. A process is known by its
-pid and its start time.
+"""Starts processes that outlive this one, sees whether they run, and ends them. A process is
+identified by its pid and its start time.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that was started. `started` is the kernel's start time: a pid used anew is another
-    process.
+    """A process that was started. `started` is the kernel's start time, because the kernel uses
+    pids again.
     """
 
     name: str
@@ -52,7 +52,9 @@ def start(
 
 
 def end(processes: Sequence[Process], seconds: float) -> list[Process]:
-    """SIGTERM, wait, and SIGKILL for those that are left; returns those that had to be killed."""
+    """Send SIGTERM, wait, and send SIGKILL to those that are left; returns those that had to be
+    killed.
+    """
     living = [one for one in processes if one.alive]
     for one in living:
         with contextlib.suppress(ProcessLookupError):
@@ -67,7 +69,7 @@ def end(processes: Sequence[Process], seconds: float) -> list[Process]:
 
 
 def wait(process: Process, seconds: float) -> bool:
-    """Wait until the process has ended; False if it still runs after that long."""
+    """Wait until the process has ended; returns False if it still runs after so many seconds."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:

@@ -1,1 +1,1 @@
-"""The sidecar, its configuration, and the patch that puts them into the pod. Pure."""
+"""The sidecar, its configuration, and the patch that adds them to the pod. Pure."""

@@ -1,6 +1,6 @@
-"""The agent's configuration as TOML text: the same settings and pod give the same bytes. Pure.
+"""The agent's configuration as TOML text; the same settings and pod give the same bytes. Pure.
 
-The text becomes the value of an environment variable, in which Kubernetes replaces `$(NAME)`: no
+The text becomes the value of an environment variable, in which Kubernetes replaces `$(NAME)`. So no
 `$` is ever written.
 """
 
@@ -16,7 +16,7 @@ from capsign_injector.names import RUN, STATE, TOKEN_FILE
 from capsign_injector.settings import Settings
 
 MAX_BUNDLE_BYTES = 64 * 1024
-"""Largest trust bundle, bytes of PEM. Linux takes 128 KiB for one variable."""
+"""Largest trust bundle, bytes of PEM. Linux allows 128 KiB for one variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Socket:
 
 
 def text(settings: Settings, sockets: Sequence[Socket], log_level: str, bundle_pem: str) -> str:
-    """The whole configuration. `bundle_pem` may be empty where a pod is only looked at. Raises
+    """The whole configuration. `bundle_pem` may be empty if the pod is only inspected. Raises
     SettingsError for a bundle that no agent could use.
     """
     parts = [
@@ -80,7 +80,7 @@ def _identity(settings: Settings, bundle_pem: str) -> str:
 
 
 def certificates(bundle_pem: str) -> str:
-    """The certificates in a bundle, without what is between them. Raises SettingsError."""
+    """The certificates in a bundle, without the text between them. Raises SettingsError."""
     if len(bundle_pem) > MAX_BUNDLE_BYTES:
         raise SettingsError(
             f"The trust bundle is larger than {MAX_BUNDLE_BYTES} bytes. Is it the right file?",

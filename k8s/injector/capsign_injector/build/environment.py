@@ -1,4 +1,6 @@
-"""The agent's environment: its configuration, telemetry, what the platform team adds. Pure."""
+"""The agent's environment variables: its configuration, telemetry, and what the platform team adds.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,7 @@ from capsign_injector.settings import CONFIG_ENV, EnvVar, Settings
 
 
 def variables(settings: Settings, config: str, otlp_endpoint: str) -> list[dict[str, Any]]:
-    """The configuration, what telemetry takes, and what the platform team adds: of two with one
-    name, theirs.
-    """
+    """The variables. Of two with one name, the platform team's is used."""
     theirs = {one.name for one in settings.extra_env}
     ours = (
         [one for one in _telemetry(settings, otlp_endpoint) if one.name not in theirs]
@@ -26,8 +26,8 @@ def variables(settings: Settings, config: str, otlp_endpoint: str) -> list[dict[
 
 
 def _telemetry(settings: Settings, otlp_endpoint: str) -> list[EnvVar]:
-    """OpenTelemetry's own variables, and which pod it is: `$(NAME)` is filled in by the kubelet,
-    from those before it.
+    """OpenTelemetry's standard variables. The kubelet replaces `$(NAME)` by the variables before
+    them, which identify the pod.
     """
     fields = {
         "name": "metadata.name",

@@ -18,7 +18,9 @@ def build(
     settings: Settings,
     bundle_pem: str,
 ) -> dict[str, Any]:
-    """`pod` is not changed. Raises SettingsError for a bundle that no agent could use."""
+    """The pod with its agent; `pod` itself is not changed. Raises SettingsError for a bundle that
+    no agent could use.
+    """
     agent = _agent(asked, containers, settings, bundle_pem)
     spec = placing.copied(pod["spec"])
     if asked.injected:

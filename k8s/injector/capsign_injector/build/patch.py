@@ -1,5 +1,5 @@
-"""RFC 6902 JSON Patch from one JSON document to another: minimal for what the injector changes, the
-same every time. Pure.
+"""RFC 6902 JSON Patch from one JSON document to another: minimal for the injector's changes, and
+deterministic. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ Operation = dict[str, Any]
 
 
 def diff(before: Any, after: Any) -> list[Operation]:
-    """Operations that turn `before` into `after`, in the order in which they apply."""
+    """The operations that turn `before` into `after`, in the order in which to apply them."""
     return list(_diff(before, after, ""))
 
 
@@ -34,8 +34,8 @@ def _diff(before: Any, after: Any, path: str) -> Iterator[Operation]:
 
 
 def _diff_lists(before: list[Any], after: list[Any], path: str) -> Iterator[Operation]:
-    """By identity where items have one, so that an item put in front does not rewrite those behind
-    it.
+    """Compares items by identity if they have one, so that an item that is inserted does not
+    rewrite those after it.
     """
     names_before, names_after = _names(before), _names(after)
     if names_before is None or names_after is None:
@@ -60,7 +60,7 @@ def _diff_lists(before: list[Any], after: list[Any], path: str) -> Iterator[Oper
 
 
 def _diff_ends(before: list[Any], after: list[Any], path: str) -> Iterator[Operation]:
-    """Equal ends stay; what is between is changed in place, then removed from the end or added."""
+    """Equal ends stay. What is between is changed in place, then removed from the end or added."""
     start = 0
     while start < min(len(before), len(after)) and _equal(before[start], after[start]):
         start += 1
@@ -77,8 +77,8 @@ def _diff_ends(before: list[Any], after: list[Any], path: str) -> Iterator[Opera
 
 
 def _names(items: Sequence[Any]) -> list[str] | None:
-    """What identifies each item: where it is mounted, or its name. None where that is missing or
-    not unique.
+    """What identifies each item: its mount path or its name. None if one is missing or not
+    unique.
     """
     names = [
         one.get("mountPath", one.get("name")) if isinstance(one, Mapping) else None for one in items
@@ -89,7 +89,7 @@ def _names(items: Sequence[Any]) -> list[str] | None:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Equality of JSON values: unlike Python, `true` is not 1."""
+    """Equality of JSON values; unlike in Python, `true` does not equal 1."""
     if one is other:
         return True
     if type(one) is not type(other):

@@ -1,6 +1,7 @@
-"""An agent, its volumes and its sockets, each put where it is already or where it belongs. Pure.
+"""Puts agent, volumes and sockets where an earlier injection has put them, or where they belong.
+Pure.
 
-All else in the pod is left as it came, and is shared with it.
+Everything else in the pod is unchanged, and shared with it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _KINDS = ("initContainers", "containers")
 
 
 def copied(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec, in which containers may be changed."""
+    """A copy of the spec whose containers may be changed."""
     made = dict(spec)
     for kind in _KINDS:
         if made.get(kind):
@@ -33,14 +34,14 @@ def copied(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def put(holder: dict[str, Any], field: str, item: dict[str, Any], *, key: str = "name") -> None:
-    """`item` in the place of the first with the same key, or at the end of the list."""
+    """Put `item` in place of the first with the same key, or at the end of the list."""
     items = holder.get(field) or []
     at = next((index for index, one in enumerate(items) if one.get(key) == item[key]), len(items))
     holder[field] = [*items[:at], item, *items[at + 1 :]]
 
 
 def put_agent(spec: dict[str, Any], agent: dict[str, Any]) -> None:
-    """First of the init containers, so that all others can sign."""
+    """Put the agent first of the init containers, so that all others can sign."""
     before = spec.get("initContainers") or []
     existing = [one for one in before if one["name"] == AGENT]
     if existing:
@@ -49,7 +50,7 @@ def put_agent(spec: dict[str, Any], agent: dict[str, Any]) -> None:
 
 
 def put_sockets(spec: dict[str, Any], containers: Sequence[str]) -> None:
-    """Into each of these containers the socket of its number."""
+    """Mount into each of these containers the socket of its number."""
     for one in (one for kind in _KINDS for one in spec.get(kind) or ()):
         if one["name"] in containers:
             mount = socket_mount(containers.index(one["name"]))
@@ -58,8 +59,8 @@ def put_sockets(spec: dict[str, Any], containers: Sequence[str]) -> None:
 
 
 def clear(spec: dict[str, Any], containers: Sequence[str]) -> None:
-    """Takes away what an earlier injection put there and this one does not. Mounts of ours are
-    socket mounts: see `judge.collisions`.
+    """Remove what an earlier injection put there and this one does not. All mounts of our volumes
+    are socket mounts: see `judge.collisions`.
     """
     sockets = {f"{SOCKET_VOLUME}{index}" for index in range(len(containers))}
     keep = {STATE_VOLUME, TOKEN_VOLUME, EMPTY_VOLUME, *sockets}
@@ -94,9 +95,9 @@ def _socket_env() -> dict[str, Any]:
 
 
 def _as_admitted(ours: dict[str, Any], existing: dict[str, Any]) -> dict[str, Any]:
-    """Our container with what the API server's own admission added to it since: a LimitRange's
-    limit of CPU where we state none, AlwaysPullImages, and OpenShift's user where we name none.
-    They are checked again after us. Whatever else was changed is as we make it again.
+    """Our container with what the API server's own admission has added to it: a LimitRange's CPU
+    limit if we state none, AlwaysPullImages, and OpenShift's user if we name none. These are
+    checked again after us. Any other change is undone.
     """
     kept = dict(ours)
     theirs = existing.get("securityContext") or {}

@@ -1,4 +1,4 @@
-"""What the agent's container may use. Pure."""
+"""The resources of the agent's container. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from capsign_injector.read.injection_request import InjectionRequest
 from capsign_injector.read.pod import Pod
 
 SOCKETS_COVERED = 2
-"""So many are covered by a profile's `memory_limit`."""
+"""The number of sockets for which a profile's `memory_limit` is enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Of the agent's container, as canonical quantities; an empty `cpu_limit` is none."""
+    """Requests and limits of the agent's container, as canonical quantities. An empty `cpu_limit`
+    means none.
+    """
 
     cpu_request: str
     cpu_limit: str
@@ -27,7 +29,7 @@ class Resources:
     ephemeral_storage: str
 
     def requirements(self) -> dict[str, Any]:
-        """As in the container's `resources`."""
+        """As the container's `resources`."""
         return {
             "requests": {
                 "cpu": self.cpu_request,
@@ -43,8 +45,8 @@ class Resources:
 
 
 def needed(asked: InjectionRequest, sockets: int) -> Resources:
-    """The agent's resources. A pod whose quality of service is Guaranteed stays so: there requests
-    are limits.
+    """The agent's resources. For a pod of quality of service Guaranteed its requests equal its
+    limits, so that the pod stays Guaranteed.
     """
     choices, profile = asked.choices, asked.choices.profile
     memory_limit = quantity.memory(_memory_limit(choices, sockets))
@@ -61,7 +63,9 @@ def needed(asked: InjectionRequest, sockets: int) -> Resources:
 
 
 def _memory_limit(choices: Choices, sockets: int) -> Fraction:
-    """Bytes. Every container can make the agent hold something: the limit follows their number."""
+    """The memory limit in bytes. It grows with the number of containers, because each can make the
+    agent hold something.
+    """
     profile = choices.profile
     if choices.memory_asked or not profile.memory_limit_per_socket:
         return choices.memory_limit
@@ -70,8 +74,8 @@ def _memory_limit(choices: Choices, sockets: int) -> Fraction:
 
 
 def _guaranteed(pod: Pod) -> bool:
-    """Kubernetes' own rule where the pod itself has no resources: every container limits CPU and
-    memory and requests as much.
+    """Kubernetes' rule for a pod without resources of its own: every container limits CPU and
+    memory, and requests as much.
     """
     if pod.spec.resources is not None:
         return False

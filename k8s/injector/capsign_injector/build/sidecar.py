@@ -1,7 +1,7 @@
 """The agent's container, a native sidecar. Pure.
 
-Everything that the API server would fill in by itself is stated, so that a pod which comes back
-shows no difference.
+It states every field that the API server would default, so that a pod that is sent again shows no
+difference.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from capsign_injector.settings import Settings
 def container(
     settings: Settings, choices: Choices, config: str, resources: Resources, sockets: int
 ) -> dict[str, Any]:
-    """The agent. A native sidecar (KEP-753): started before everything after it, stopped after
-    everything else, and no reason for a Job to go on. Without a preStop hook: on SIGTERM it hands
-    in its records.
+    """The agent's container. A native sidecar (KEP-753) starts before and stops after the
+    containers of the pod, and does not keep a Job running. It has no preStop hook: on SIGTERM the
+    agent delivers its records.
     """
     return {
         "name": AGENT,
@@ -52,7 +52,7 @@ def _probes(*, gate_readiness: bool) -> dict[str, Any]:
 
 
 def _security_context(settings: Settings) -> dict[str, Any]:
-    """Nothing is left to what the pod says for all its containers."""
+    """Nothing is inherited from what the pod states for all its containers."""
     user, group = settings.run_as_user, settings.run_as_group
     return {
         "allowPrivilegeEscalation": False,

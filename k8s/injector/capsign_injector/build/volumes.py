@@ -1,4 +1,4 @@
-"""The volumes of an injected pod, and what is mounted of them. Pure."""
+"""The volumes of an injected pod, and who mounts them. Pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ from capsign_injector.names import (
 from capsign_injector.settings import Settings
 
 TOKEN_SECONDS = 600
-"""Life of a projected token; the kubelet renews it, and this is the least that Kubernetes
-allows.
-"""
+"""Lifetime of the projected token, the least that Kubernetes allows; the kubelet renews it."""
 
 DEFAULT_TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
-"""Where the API server's admission would mount the token for its own API, unless something is
-mounted there already.
+"""Where the API server's admission would mount a token for its own API, unless something is mounted
+there.
 """
 
 SMALL = "1Mi"
@@ -31,8 +29,9 @@ SMALL = "1Mi"
 
 
 def volumes(settings: Settings, sockets: int) -> list[dict[str, Any]]:
-    """Memory volumes with a size limit: the cluster autoscaler takes them for no local storage
-    (since 1.27), so the pod needs no `safe-to-evict` annotation, and nothing reaches a disk.
+    """The pod's volumes. They are in memory, with a size limit: the cluster autoscaler does not
+    count them as local storage (since 1.27), so that no `safe-to-evict` annotation is needed, and
+    nothing is written to a disk.
     """
     return [
         _memory(STATE_VOLUME, quantity.memory(settings.state_bytes)),
@@ -43,8 +42,8 @@ def volumes(settings: Settings, sockets: int) -> list[dict[str, Any]]:
 
 
 def _identity(settings: Settings) -> dict[str, Any]:
-    """What the agent has its identity from: a token for the adapter, or what somebody else's driver
-    puts there.
+    """The source of the agent's identity: a token for the adapter, or what another CSI driver
+    provides.
     """
     csi = settings.identity.csi
     if csi is not None:
@@ -65,7 +64,9 @@ def _memory(name: str, size: str) -> dict[str, Any]:
 
 
 def agent_mounts(sockets: int) -> list[dict[str, Any]]:
-    """What the agent mounts. Nobody else mounts any of it, but for one socket each."""
+    """The agent's mounts. No other container mounts any of these volumes, except for one socket
+    each.
+    """
     return [
         {"name": STATE_VOLUME, "mountPath": STATE},
         {"name": TOKEN_VOLUME, "mountPath": TOKEN_FILE.rpartition("/")[0], "readOnly": True},
@@ -75,5 +76,7 @@ def agent_mounts(sockets: int) -> list[dict[str, Any]]:
 
 
 def socket_mount(index: int) -> dict[str, Any]:
-    """In a chosen container: it can connect to its socket and can neither replace nor remove it."""
+    """The mount of a chosen container. It can connect to its socket, but not replace or
+    remove it.
+    """
     return {"name": f"{SOCKET_VOLUME}{index}", "mountPath": RUN, "readOnly": True}

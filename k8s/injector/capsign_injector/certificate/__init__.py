@@ -1,1 +1,1 @@
-"""The webhook's serving certificate: made and rotated here, or mounted by others."""
+"""The webhook's serving certificate: issued and rotated here, or mounted."""

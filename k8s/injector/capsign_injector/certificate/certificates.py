@@ -1,4 +1,4 @@
-"""X.509 for the injector's own server: certificates and keys as PEM, and what they say. Pure."""
+"""X.509 of the injector's own server: certificates and keys as PEM, and their content. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 BACKDATED_S = 3_600
-"""How far before its making a certificate begins, seconds."""
+"""Seconds before it is made at which a certificate becomes valid."""
 
 MAX_CERTIFICATES = 32
 """Most certificates read from one text."""
 
 
 class CertificateError(Exception):
-    """A certificate or key is not what it must be. The text says what is wrong and never quotes
+    """A certificate or key is not as it must be. The text says what is wrong and never quotes
     it.
     """
 
@@ -37,8 +37,8 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What decisions rest on. Times are seconds since 1970; DER is the certificate's identity,
-    however its PEM is laid out.
+    """What decisions about a certificate are based on. Times are seconds since 1970. DER identifies
+    it, independent of how its PEM is formatted.
     """
 
     der: bytes
@@ -48,17 +48,17 @@ class Facts:
     authority: bool
 
     def valid(self, now: int) -> bool:
-        """Whether a verifier whose clock says `now` takes it."""
+        """Whether it is valid at `now`."""
         return self.not_before <= now < self.not_after
 
     def two_thirds(self) -> int:
-        """When two thirds of its life are over."""
+        """When two thirds of its lifetime are over."""
         begin = self.not_before + BACKDATED_S
         return begin + (self.not_after - begin) * 2 // 3
 
 
 def read(pem: bytes) -> Facts:
-    """The facts of the one certificate in `pem`. Raises CertificateError."""
+    """Read the one certificate in `pem`. Raises CertificateError."""
     found = read_all(pem)
     if len(found) != 1:
         raise CertificateError(f"There must be one certificate, not {len(found)}.")
@@ -66,7 +66,7 @@ def read(pem: bytes) -> Facts:
 
 
 def read_all(pem: bytes) -> tuple[Facts, ...]:
-    """The facts of each certificate in `pem`, none to MAX_CERTIFICATES. Raises CertificateError."""
+    """Read every certificate in `pem`, up to MAX_CERTIFICATES. Raises CertificateError."""
     if pem.count(b"-----BEGIN ") > MAX_CERTIFICATES:
         raise CertificateError(f"There are more than {MAX_CERTIFICATES} certificates in it.")
     if not pem.strip():
@@ -85,7 +85,7 @@ def read_all(pem: bytes) -> tuple[Facts, ...]:
 
 
 def normal(pem: bytes) -> bytes:
-    """The certificates in `pem` and nothing else, one line ending, no comments. Raises
+    """The certificates in `pem` without comments, with uniform line ends. Raises
     CertificateError.
     """
     return b"".join(
@@ -95,8 +95,8 @@ def normal(pem: bytes) -> bytes:
 
 
 def refuse_strangers(authority: bytes, pair: Pair) -> None:
-    """Raises CertificateError unless `pair` belongs together and `authority` (PEM) has signed
-    it.
+    """Raises CertificateError unless key and certificate of `pair` fit, and `authority` (PEM) has
+    signed it.
     """
     signer = _certificate(authority)
     certificate, _ = parse(pair)
@@ -109,12 +109,12 @@ def refuse_strangers(authority: bytes, pair: Pair) -> None:
 
 
 def refuse_split(pair: Pair) -> None:
-    """Raises CertificateError unless certificate and key of `pair` belong together."""
+    """Raises CertificateError unless key and certificate of `pair` fit."""
     parse(pair)
 
 
 def refuse_unservable(chain: bytes, now: int) -> None:
-    """Raises CertificateError if no API server would take the first of these certificates (PEM)
+    """Raises CertificateError if no API server would accept the first of these certificates (PEM)
     now.
     """
     leaf = x509.load_der_x509_certificate(certificates(chain)[0])
@@ -152,7 +152,7 @@ def _certificate(pem: bytes) -> x509.Certificate:
 
 
 def parse(pair: Pair) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """Certificate and key, which belong together. Raises CertificateError."""
+    """Certificate and key of a pair that fit. Raises CertificateError."""
     certificate = _certificate(pair.certificate)
     try:
         key = serialization.load_pem_private_key(pair.key, password=None)

@@ -1,7 +1,7 @@
-"""The two Kubernetes objects that the injector may touch, read and replaced over HTTPS.
+"""Reads and replaces the two Kubernetes objects that the injector may touch.
 
-Every write names the `resourceVersion` that was read, so it happens only if nobody else wrote in
-between. Reads name none: those are linearizable.
+Every write states the `resourceVersion` that was read, so it happens only if nobody else has
+written meanwhile. Reads state none, and so are linearizable.
 """
 
 from __future__ import annotations
@@ -28,61 +28,61 @@ from capsign_injector.certificate.objects import (
 from capsign_injector.server_settings import Server
 
 MANAGER = "capsign-injector"
-"""Name under which the API server notes what we wrote."""
+"""Field manager under which the API server records our writes."""
 
 RELEASE = "meta.helm.sh/"
-"""Begins the annotations by which Helm knows what is its own: without them it would not install
-over what we made.
+"""Prefix of the annotations by which Helm recognises its own objects; without them it would refuse
+to install over what we made.
 """
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 
 ROTATE_ANNOTATION = "capsign.dev/rotate"
-"""On the Secret: a new value asks for a new authority."""
+"""Annotation on the Secret: a new value requests a new authority."""
 
 
 class ClusterError(Exception):
-    """The API server did not do it, or may not have. The text says which object, and what to
+    """The API server did not do it, or may not have. The text names the object and what to
     check.
     """
 
 
 class ConflictError(ClusterError):
-    """Somebody else wrote in between. Read again."""
+    """Somebody else has written meanwhile; read again."""
 
 
 class AbsentError(ClusterError):
-    """The API server says that there is no such object."""
+    """The object does not exist."""
 
 
 Shape = TypeVar("Shape", WebhooksObject, SecretObject)
 
 
 class Cluster:
-    """The API server, asked for these two objects alone. Not for more than one task at a time."""
+    """A client of the API server for these two objects. For one task at a time."""
 
     def __init__(self, settings: Server, environ: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
         self._environ = environ
         self._api: KubernetesApi | None = None
         self.now = 0
-        """The API server's clock when it last answered, seconds since 1970."""
+        """The API server's time in its last answer, seconds since 1970."""
 
     def demand_files(self) -> None:
-        """Read what a request would be made with, and make none. Raises ClusterError."""
+        """Check the files that a request would need, without making one. Raises ClusterError."""
         try:
             self._connected().read_credentials()
         except CredentialError as error:
             raise _unmounted(error) from None
 
     async def webhooks(self) -> Webhooks:
-        """Raises ClusterError."""
+        """The webhook configuration. Raises ClusterError."""
         raw, found = await self._call("GET", self._webhooks_path, None, WebhooksObject)
         bundles = (one.client_config.ca_bundle or b"" for one in found.webhooks or ())
         return Webhooks(tuple(bundles), raw)
 
     async def secret(self) -> Secret:
-        """One that somebody deleted is like an empty one: it is made anew. Raises ClusterError."""
+        """The Secret; one that does not exist is returned as empty. Raises ClusterError."""
         try:
             raw, found = await self._call("GET", self._secret_path, None, SecretObject)
         except AbsentError:
@@ -91,9 +91,9 @@ class Cluster:
         return Secret(found.data or {}, rotation[:256], raw)
 
     async def store(self, secret: Secret, data: Mapping[str, bytes], beside: Webhooks) -> None:
-        """Replace the Secret's data, or make it if there is none, as part of the release that
-        `beside` is part of. Raises ConflictError if it changed since it was read; after another
-        ClusterError it may be done or not.
+        """Replace the Secret's data, or create the Secret, as part of the Helm release of `beside`.
+        Raises ConflictError if it has changed since it was read. After any other ClusterError it
+        may have been written.
         """
         encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
         if secret.raw is not None:
@@ -123,7 +123,7 @@ class Cluster:
         await self._call("POST", self._secret_path.rpartition("/")[0], made, SecretObject)
 
     async def publish(self, webhooks: Webhooks, bundle: bytes) -> None:
-        """Let every webhook trust exactly `bundle` (PEM). Raises as `store` does."""
+        """Make every webhook trust exactly `bundle` (PEM). Raises as `store` does."""
         changed = copy.deepcopy(dict(webhooks.raw))
         for one in changed.get("webhooks") or []:
             one["clientConfig"]["caBundle"] = base64.b64encode(bundle).decode()
@@ -141,7 +141,7 @@ class Cluster:
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None, shape: type[Shape]
     ) -> tuple[dict[str, Any], Shape]:
-        """The object in the answer, whole and what we read of it. Raises ClusterError."""
+        """The object in the answer, as a whole and as we read it. Raises ClusterError."""
         data = None if body is None else msgspec.json.encode(body)
         query = "" if body is None else f"?fieldManager={MANAGER}"
         try:
@@ -183,8 +183,8 @@ def _unmounted(error: CredentialError) -> ClusterError:
 
 
 def base_url(settings: Server, environ: Mapping[str, str]) -> str:
-    """Where the API server is. Raises ClusterError outside of a cluster when the settings do not
-    say.
+    """URL of the API server. Raises ClusterError if the settings do not name it and this is
+    no pod.
     """
     if settings.api_server:
         return settings.api_server.rstrip("/")

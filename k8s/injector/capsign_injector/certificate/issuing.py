@@ -1,8 +1,6 @@
-"""An authority of the injector's own, and the serving certificate that it signs. Pure but for
-randomness.
+"""Issues the injector's own authority and the serving certificate. Pure except for randomness.
 
-All keys are P-256. What is made is valid from an hour ago, so that an API server whose clock is
-behind takes it.
+All keys are P-256. Certificates are valid from an hour ago, for an API server whose clock is slow.
 """
 
 from __future__ import annotations
@@ -19,8 +17,8 @@ from capsign_injector.certificate.certificates import BACKDATED_S, Pair, parse
 
 
 def make_authority(life_s: int, now: int) -> Pair:
-    """A new authority that may sign server certificates and no further authority. Its name is
-    unlike any other's.
+    """A new authority with a unique name. It may sign server certificates, but no further
+    authorities.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -33,8 +31,8 @@ def make_authority(life_s: int, now: int) -> Pair:
 
 
 def make_leaf(authority: Pair, names: Iterable[str], life_s: int, now: int) -> Pair:
-    """A new server certificate for these DNS names; it never outlives its authority. Raises
-    CertificateError.
+    """A new server certificate for these DNS names, which ends with its authority at the latest.
+    Raises CertificateError.
     """
     signer, signer_key = parse(authority)
     key = ec.generate_private_key(ec.SECP256R1())

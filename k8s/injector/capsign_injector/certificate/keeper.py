@@ -1,9 +1,9 @@
-"""Keeps the injector's own certificate: looks at Secret and webhook configuration, takes the next
-step, serves what is stored.
+"""Keeps the injector's own certificate valid: reads Secret and webhook configuration, takes the
+next step, serves what is stored.
 
-Any number of replicas do this at once. Each write holds only if nobody else wrote since the read,
-and one that lost looks again, so they agree without a leader. What decides is
-`rotation`.
+All replicas do this at once. A write happens only if nobody else has written since the read; a
+replica whose write fails reads again. So they agree without a leader. `rotation` decides what to
+do.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from capsign_injector.certificate.tls import ServingTls
 from capsign_injector.server_settings import Server
 
 MAX_STEPS = 16
-"""Most steps of one look. Two replicas that start together need fewer; more would be a quarrel, and
-that waits.
+"""Most steps in one go. Two replicas that start together need fewer; if there are more, they undo
+each other's, and that must wait.
 """
 
 RETRY_S = (1.0, 2.0, 5.0)
-"""Waits after a look that failed; the last one repeats."""
+"""Seconds to wait after each failure in a row; the last value repeats."""
 
 
 class CertificateKeeper:
-    """One replica's part."""
+    """One replica's control loop."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class CertificateKeeper:
         self._fault = "it has not been looked at yet"
 
     def fault(self) -> str | None:
-        """Why API servers may not take what is served, as a sentence; None if they do."""
+        """Why API servers may not accept what is served, as a sentence; None if they do."""
         if self._held is None:
             return f"There is no serving certificate: {self._fault}."
         if not self._published:
@@ -78,11 +78,11 @@ class CertificateKeeper:
         return None
 
     def ends_at(self) -> int:
-        """When the certificate served ends, seconds since 1970; 0 without one."""
+        """When the certificate in use ends, seconds since 1970; 0 without one."""
         return certificates.read(self._held.leaf.certificate).not_after if self._held else 0
 
     async def run(self) -> None:
-        """Look again and again. Ends when cancelled."""
+        """Repeat `look` until cancelled."""
         failed = 0
         while True:
             try:
@@ -96,7 +96,7 @@ class CertificateKeeper:
             await asyncio.sleep(pause * random.uniform(0.8, 1.0))
 
     async def look(self) -> float:
-        """Take every step that is due; then how long to wait, seconds. Raises ClusterError,
+        """Take every step that is due; returns the seconds to wait. Raises ClusterError,
         StoredError, CertificateError.
         """
         for _ in range(MAX_STEPS):
@@ -139,9 +139,7 @@ class CertificateKeeper:
         return step.until
 
     def _serve(self, stored: Material, trusted: frozenset[bytes], now: int) -> None:
-        """Serve what is stored. What others must see first, they have seen: that is why it is
-        stored.
-        """
+        """Serve what is stored. It is stored only once all API servers trust its authority."""
         if self._tls.load(stored.leaf):
             logs.event("certificate.loaded", generation=self._tls.generation)
         self._held = stored
@@ -160,8 +158,8 @@ class CertificateKeeper:
 
 
 def _common(bundles: tuple[bytes, ...]) -> frozenset[bytes]:
-    """DER of the authorities that every one of these PEM bundles holds; one that cannot be read
-    holds none.
+    """DER of the authorities that are in every one of these PEM bundles. A bundle that cannot be
+    read has none.
     """
     sets = []
     for bundle in bundles:

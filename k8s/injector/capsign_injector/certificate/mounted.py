@@ -1,5 +1,5 @@
-"""What is mounted into the injector: the trust bundle for agents and, where others make it, the
-serving certificate.
+"""Files mounted into the injector: the trust bundle for agents, and the serving certificate if
+others issue it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from capsign_injector.server_settings import Server
 from capsign_injector.watched_files import FileError, WatchedFiles
 
 LOOK_S = 2.0
-"""How often the files of the serving certificate are looked at."""
+"""Seconds between two looks at the files of the serving certificate."""
 
 
 def trust_bundle(path: str) -> WatchedFiles[str]:
@@ -44,8 +44,8 @@ def trust_bundle(path: str) -> WatchedFiles[str]:
 
 
 def pair_of(certificate: bytes, key: bytes) -> Pair:
-    """Without what people and editors write around PEM. A file that holds something beside
-    certificates stays as it is, to be refused.
+    """The files without the text that people and editors put around PEM. A file with anything
+    beside certificates is left as it is, and refused later.
     """
     try:
         found = pem.certificates(certificate)
@@ -57,8 +57,8 @@ def pair_of(certificate: bytes, key: bytes) -> Pair:
 
 
 class MountedCertificate:
-    """Serves from files that somebody else keeps, such as cert-manager. The webhook configuration
-    is theirs too.
+    """Serves with files that others write, such as cert-manager. They also write the webhook
+    configuration.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class MountedCertificate:
         self._said: str | None = None
 
     async def run(self) -> None:
-        """Look again and again. Ends when cancelled."""
+        """Repeat `look` until cancelled."""
         while True:
             fault = self.look()
             if fault is not None and fault != self._said:
@@ -80,8 +80,8 @@ class MountedCertificate:
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> str | None:
-        """Serve what the files hold now; why that cannot be, as a sentence. What is served goes on
-        being served then.
+        """Serve with the files' present content. Returns a sentence if that is impossible; what was
+        served before is served on then.
         """
         try:
             pair = self._files.current()
@@ -97,10 +97,10 @@ class MountedCertificate:
         return None
 
     def fault(self) -> str | None:
-        """Why there is nothing to serve with; None if there is."""
+        """Why there is no certificate to serve with; None if there is one."""
         fault = self.look()
         return None if self._tls.loaded else f"There is no serving certificate: {fault}"
 
     def ends_at(self) -> int:
-        """When the certificate served ends, seconds since 1970; 0 without one."""
+        """When the certificate in use ends, seconds since 1970; 0 without one."""
         return self._ends_at

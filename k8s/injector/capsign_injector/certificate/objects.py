@@ -1,4 +1,4 @@
-"""What the injector reads of its two Kubernetes objects. Pure."""
+"""The parts of the two Kubernetes objects that the injector reads. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from msgspec import Meta
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """The Secret as read; without `raw` there is none. `rotation` is what an operator's annotation
-    says.
+    """The Secret; `raw` is None if it does not exist. `rotation` is the value of the operator's
+    annotation.
     """
 
     data: Mapping[str, bytes]
@@ -26,7 +26,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Webhooks:
-    """The webhook configuration as read: PEM that each of its webhooks trusts."""
+    """The webhook configuration: the PEM that each of its webhooks trusts."""
 
     bundles: tuple[bytes, ...]
     raw: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Webhooks:
 
 class _Metadata(msgspec.Struct, rename="camel"):
     resource_version: Annotated[str, Meta(min_length=1)]
-    """Without one no write could be conditional."""
+    """Required: without it a write could not be conditional."""
     annotations: dict[str, str] | None = None
 
 

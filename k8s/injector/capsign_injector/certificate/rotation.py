@@ -1,12 +1,13 @@
-"""When the injector's own authority and serving certificate move. Pure: what is stored and
-published in, the next step out.
+"""Decides when the injector's own authority and serving certificate change: from what is stored and
+published to the next step. Pure.
 
-The rule behind every step: an API server may trust any set of authorities that was published within
-the last `propagation_s` seconds, and a replica may serve any leaf that was stored within them. So
-an authority is published for that long before a leaf of its own is stored, and stays published for
-that long after another's leaf was. `docs/decisions/0014` has the argument.
+Every step follows from one rule. An API server may still trust any set of authorities that was
+published within the last `propagation_s` seconds, and a replica may still serve any leaf that was
+stored within them. So an authority is published for that long before a leaf of its own is stored,
+and stays published for that long after the leaf of another one was. `docs/decisions/0014` has the
+argument.
 
-Times are seconds since 1970 by the API server's clock: it is the API servers that verify.
+Times are seconds since 1970 by the API server's clock, because it is the API servers that verify.
 """
 
 from __future__ import annotations
@@ -19,38 +20,36 @@ from capsign_injector.certificate.certificates import Facts, Pair
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the settings ask for; see `server_settings.Server`."""
+    """The lifetimes that the settings ask for; see `server_settings.Server`."""
 
     names: tuple[str, ...]
     authority_life_s: int
     leaf_life_s: int
     propagation_s: int
     patience_s: int
-    """How long a replica that serves nothing leaves an emptied Secret to those that serve."""
+    """How long a replica that serves nothing leaves an empty Secret to replicas that serve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All that the Secret holds. There is never both a next authority and a previous one."""
+    """Everything that the Secret holds. It never has both a next and a previous authority."""
 
     authority: Pair
-    """The authority of the leaf."""
+    """The authority that signed the leaf."""
     leaf: Pair
     next: Pair | None = None
     """The authority that will take over."""
     next_published_at: int | None = None
-    """Since when, without a break, the next authority has been seen in the webhook
-    configuration.
-    """
+    """Since when the next authority has been in the webhook configuration without interruption."""
     previous: bytes | None = None
-    """Certificate of the authority that signed before. Its key is gone."""
+    """Certificate of the authority before. Its key is gone."""
     previous_until: int = 0
-    """From when on the previous authority need not be trusted."""
+    """When the previous authority need not be trusted any more."""
     rotation: str = ""
-    """The last rotation that somebody asked for and that was taken up."""
+    """The last requested rotation that was carried out."""
 
     def bundle(self) -> bytes:
-        """What must be published: PEM of every authority, that of the leaf first."""
+        """What must be published: PEM of every authority, the leaf's first."""
         return b"".join(
             (
                 self.authority.certificate,
@@ -62,8 +61,8 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Write this into the Secret, if nobody else wrote it meanwhile. `why` names the step, for the
-    log.
+    """Write this into the Secret, unless somebody else has written meanwhile. `why` names the step
+    in the log.
     """
 
     material: Material
@@ -72,14 +71,16 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Put exactly this into the webhook configuration, if nobody else changed it meanwhile."""
+    """Write exactly this into the webhook configuration, unless somebody else has changed it
+    meanwhile.
+    """
 
     bundle: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do before `until`."""
+    """Do nothing before `until`."""
 
     until: int
 
@@ -89,25 +90,25 @@ Step = Store | Publish | Wait
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one replica sees. `published` was read before `stored`: who is behind then unpublishes
-    nothing that another stored.
+    """What one replica sees. `published` is read before `stored`, so that a replica with an
+    outdated view does not unpublish what another one has stored.
     """
 
     stored: Material | None
-    """What the Secret holds; None: it is empty."""
+    """What the Secret holds; None if it is empty."""
     held: Material | None
-    """What this replica serves with; None: nothing yet."""
+    """What this replica serves with; None if nothing yet."""
     published: frozenset[bytes]
     """DER of the authorities that every webhook of the configuration trusts."""
     now: int
     rotation: str = ""
-    """What an operator asks for."""
+    """The rotation that the operator requests."""
     empty_since: int = 0
     """When this replica first saw the Secret empty, if it is."""
 
 
 def next_step(view: View, terms: Terms) -> Step:
-    """What to do next."""
+    """The next step to take."""
     stored, now, rotation, trusted = view.stored, view.now, view.rotation, view.published
     if stored is None:
         if view.held is None and trusted and now < view.empty_since + terms.patience_s:
@@ -130,7 +131,7 @@ def next_step(view: View, terms: Terms) -> Step:
 
 
 def sure_until(material: Material, seen_at: int, terms: Terms) -> int:
-    """Until when every API server takes the leaf, if this replica hears nothing more from the
+    """Until when every API server accepts the leaf if this replica hears nothing more from the
     cluster after `seen_at`.
     """
     leaf = certificates.read(material.leaf.certificate)
@@ -143,7 +144,7 @@ def sure_until(material: Material, seen_at: int, terms: Terms) -> int:
 def _in_order(
     stored: Material, leaf: Facts, authority: Facts, rotation: str, now: int, terms: Terms
 ) -> Step:
-    """All is well and published: whatever time has made due."""
+    """Everything is valid and published: the step that is due by time."""
     due = [leaf.two_thirds()] if leaf.not_after < authority.not_after else []
     if stored.next is not None:
         if stored.next_published_at is None:
@@ -169,8 +170,8 @@ def _in_order(
 
 
 def _fill(held: Material | None, rotation: str, now: int, terms: Terms) -> Store:
-    """The Secret is empty. A replica that serves puts its own back and rotates from there: nobody's
-    trust breaks.
+    """The Secret is empty. A replica that serves stores its own material and rotates from there, so
+    that trust is not interrupted.
     """
     fresh = issuing.make_authority(terms.authority_life_s, now)
     if held is not None and certificates.read(held.authority.certificate).valid(now):
@@ -182,8 +183,8 @@ def _fill(held: Material | None, rotation: str, now: int, terms: Terms) -> Store
 
 
 def _rescue(stored: Material, rotation: str, now: int, terms: Terms) -> Store:
-    """The authority has ended, so nothing works: no overlap can be kept. Only a long stop of all
-    replicas leads here.
+    """The authority has ended, so no webhook call succeeds and nothing is left to keep. It happens
+    only if all replicas were stopped for long.
     """
     if stored.next is not None and certificates.read(stored.next.certificate).valid(now):
         return _promote(stored, stored.next, now, terms)
@@ -203,8 +204,8 @@ def _promote(stored: Material, upcoming: Pair, now: int, terms: Terms) -> Store:
 
 
 def _renew(stored: Material, leaf: Facts, now: int, terms: Terms) -> Store:
-    """A new leaf by the same authority. Names that only another replica's settings know are kept:
-    two versions do not quarrel.
+    """A new leaf by the same authority. It keeps names that only another replica's settings have,
+    so that replicas of two versions do not undo each other's.
     """
     names = list(terms.names)
     if not leaf.names.issuperset(names):

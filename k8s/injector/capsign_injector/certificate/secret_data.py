@@ -38,8 +38,8 @@ _KNOWN = {
 
 
 class StoredError(Exception):
-    """The Secret holds something, and it is not ours to use. The text says what and how to go on;
-    it quotes no value.
+    """The Secret holds data that cannot be used. The text says what, and how to go on; it quotes no
+    value.
     """
 
 
@@ -66,7 +66,7 @@ def encode(material: Material) -> dict[str, bytes]:
 
 
 def decode(data: Mapping[str, bytes]) -> Material | None:
-    """What the Secret holds; None if it is empty. Raises StoredError."""
+    """The content of the Secret's data; None if it is empty. Raises StoredError."""
     if not any(data.values()):
         return None
     if data.get("format") != FORMAT:

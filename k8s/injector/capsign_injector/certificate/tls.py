@@ -1,8 +1,8 @@
-"""What new TLS connections are served with, and how it is replaced under running ones.
+"""The TLS context of the listener, and how its certificate is replaced while it runs.
 
-Replacing a certificate in a live context leaves the old one beside the new where their key types
-differ, and needs files. So each generation is a context of its own, loaded from memory, and a
-handshake is pointed at the newest one as it begins. Connections that exist go on with theirs.
+Loading a certificate into a live context keeps the old one beside it if their key types differ, and
+needs files. So each certificate has a context of its own, loaded from memory, and each handshake is
+switched to the newest one as it begins. Open connections keep theirs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class ServingTls:
     def __init__(self) -> None:
         self._newest: ssl.SSLContext | None = None
         self.pair: Pair | None = None
-        """What handshakes are answered with."""
+        """The certificate in use."""
         self.generation = 0
         """How many certificates were loaded."""
         self.context = _context()
-        """For the listener. The same for the whole life of the process."""
+        """The context for the listener; it stays the same for the life of the process."""
         # Without a name in the ClientHello it is called too.
         self.context.sni_callback = self._choose
 
@@ -33,8 +33,8 @@ class ServingTls:
         return self._newest is not None
 
     def load(self, pair: Pair) -> bool:
-        """Serve with this from the next handshake on; False if it is so already. Raises
-        CertificateError and changes nothing.
+        """Use this certificate from the next handshake on; returns False if it is in use already.
+        Raises CertificateError and changes nothing then.
         """
         if pair == self.pair:
             return False
@@ -65,7 +65,9 @@ def _context() -> ssl.SSLContext:
 
 
 def _load(context: ssl.SSLContext, pair: Pair) -> None:
-    """OpenSSL's loader takes paths only; a file in memory has one, and leaves no key on a disk."""
+    """Load the pair through an anonymous file in memory: OpenSSL loads from a path only, and the
+    key must not be on a disk.
+    """
     descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(descriptor), "wb") as file:

@@ -1,1 +1,1 @@
-"""Whether a pod may have an agent, and what the person who applies it should know. Pure."""
+"""Decides whether a pod may have an agent, and what to warn of. Pure."""

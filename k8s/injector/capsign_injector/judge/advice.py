@@ -1,4 +1,4 @@
-"""What a pod may do and had better not: warnings. Pure."""
+"""Warnings: what a pod may do but should not. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from capsign_injector.read.pod import Pod
 from capsign_injector.settings import Settings
 
 SHORT_GRACE_S = 5
-"""With less time than this to end, the agent may not hand in all its records."""
+"""Seconds of `terminationGracePeriodSeconds` below which the agent may not deliver all its
+records.
+"""
 
 
 def warnings(pod: Pod, settings: Settings) -> list[str]:
-    """What the person who applies the pod should know."""
+    """The warnings for the person who applies the pod."""
     found = []
     host = settings.cluster_name
     if host:

@@ -1,4 +1,4 @@
-"""What a pod may not have where the agent and its sockets go. Pure."""
+"""Refuses pods that use the names and paths of the agent or its sockets. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from capsign_injector.refusal import Reason, Refusal, shown
 
 
 def refuse_collisions(pod: Pod, *, injected: bool) -> None:
-    """Names that are ours may be there only as an earlier injection left them, and our volumes only
-    where it mounted them. Raises Refusal.
+    """Our names are allowed only as an earlier injection left them, and our volumes only where it
+    mounted them. Raises Refusal.
     """
     for one in pod.everyone:
         mine = injected and one.name == AGENT and any(one is each for each in pod.init)
@@ -29,7 +29,9 @@ def refuse_collisions(pod: Pod, *, injected: bool) -> None:
 
 
 def _refuse_mounts_of_ours(pod: Pod, *, injected: bool) -> None:
-    """A socket of ours has one container, and all else that is ours is the agent's alone."""
+    """A socket's volume may be mounted in one container only, our other volumes in the agent only.
+    Raises Refusal.
+    """
     owner: dict[str, str] = {}
     for one in pod.everyone:
         if one.name == AGENT:
@@ -47,7 +49,7 @@ def _refuse_mounts_of_ours(pod: Pod, *, injected: bool) -> None:
 
 
 def refuse_container(pod: Pod, container: Container) -> None:
-    """What a container that gets a socket may not have. Raises Refusal."""
+    """Refuse a container with a socket for mounts and variables in its way. Raises Refusal."""
     _refuse_mounts_over_socket(pod, container)
     for variable in container.env or ():
         if variable.name == SOCKET_ENV and variable.value != SOCKET_PATH:
@@ -59,7 +61,7 @@ def refuse_container(pod: Pod, container: Container) -> None:
 
 
 def _refuse_mounts_over_socket(pod: Pod, container: Container) -> None:
-    """Nothing else is mounted where the socket goes, below that place, or above it."""
+    """Refuse mounts at the socket's path, below it or above it. Raises Refusal."""
     mounts = [mount for mount in container.volume_mounts or () if not is_socket_mount(mount)]
     places = [(host_paths.plain(mount.mount_path), mount) for mount in mounts]
     above = any(_above(path, RUN) for path, _ in places)
@@ -95,9 +97,9 @@ def _own_volumes(pod: Pod, container: Container) -> frozenset[str]:
 
 
 def _harmless_above(mount: Mount, own: frozenset[str]) -> bool:
-    """An emptyDir at /run that only this container mounts, writable: the runtime makes our mount
-    point in it. Shared with another container, that one could put a link there and a socket of its
-    own behind it.
+    """Whether the mount is a writable emptyDir at /run of this container alone, in which the
+    runtime makes our mount point. If another container shared it, that one could replace the socket
+    by a link and a socket of its own.
     """
     return mount.name in own and not mount.read_only and mount.mount_propagation in {None, "None"}
 

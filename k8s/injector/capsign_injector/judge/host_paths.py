@@ -1,11 +1,13 @@
-"""Which mounts of a node's own files are harmless: a list of those that are. All else is access to
-the node. Pure.
+"""A list of the node's files that are harmless to mount; every other hostPath is access to the
+node. Pure.
 
 What is dangerous cannot be listed: sockets of services (/run/systemd, /run/dbus), files that the
-node executes (/usr/bin, /etc/cron.d, /opt/cni), its kernel (/sys), its homes, and whatever a
-distribution adds. So a path passes only by name, with all that is below it, and nearly always only
-to be read: who writes into a directory of the node can put a link there that a program of the node
-follows. What is meant counts, not the spelling. No `subPath` makes a path harmless: the node
+node executes (/usr/bin, /etc/cron.d, /opt/cni), its kernel (/sys), home directories, and whatever a
+distribution adds. So a path is allowed only by name, with everything below it, and nearly always
+read-only: whoever writes into a directory of the node can put a link there that a program of the
+node follows.
+
+The normalised path counts, not its spelling. A `subPath` makes no path harmless, because the node
 decides what is there.
 """
 
@@ -41,16 +43,16 @@ TO_READ = (
     "/var/lib/ca-certificates",
     "/var/log",
 )
-"""Mounted read-only: names, time zones, public certificates, logs, facts about hardware. No other
+"""Allowed read-only: names, time zones, public certificates, logs, facts about hardware. No other
 file system is mounted below any of them, which a read-only mount would leave writable.
 
-Of `/var/log` that is nearly true: hardened nodes keep `/var/log/audit` on a partition of its own.
-Who may write into `/var/log` can plant a link to any file of the node, and the kubelet, which
-serves that directory as root, follows it for whoever may `get nodes/log`. That is why it passes to
-be read only. Where it has a partition below it, root in the container could still plant one there,
-for somebody who has that right, and with it the node's logs, anyway; `recursiveReadOnly: Enabled`
-in the mount closes it. Collectors of logs mount `/var/log` on every cluster: to refuse it to all
-for that would only teach people to add it to `harmlessHostPaths`, to be written too.
+`/var/log` is nearly so: hardened nodes keep `/var/log/audit` on a partition of its own. Whoever can
+write into `/var/log` can put a link there to any file of the node, and the kubelet, which serves
+that directory as root, follows it for whoever may `get nodes/log`. That is why it is allowed
+read-only. With a partition below it, root in the container could still put a link there, for
+somebody with that right; `recursiveReadOnly: Enabled` in the mount prevents it. Log collectors
+mount `/var/log` in every cluster: to refuse it would only make people add it to
+`harmlessHostPaths`, which allows writing.
 """
 
 TO_WRITE = (
@@ -62,17 +64,17 @@ TO_WRITE = (
     "/proc/sys/net",
     "/proc/sys/vm",
 )
-"""However mounted: devices that give nothing of the node away, disks for pods, settings of the
-kernel's network and memory.
+"""Allowed with any mount: devices that reveal nothing of the node, disks for pods, kernel settings
+of network and memory.
 """
 
 NEVER = frozenset({"Socket", "BlockDevice"})
-"""Types of a hostPath behind which there is a service of the node, or a disk."""
+"""Types of a hostPath that is a service of the node, or a disk."""
 
 
 def harmless(path: HostPath, mount: Mount, further: Collection[str]) -> bool:
     """Whether this mount of a node's path gives no access to the node. `further` are paths that the
-    platform team adds, to be written too.
+    platform team allows, also to be written.
     """
     here = plain(path.path)
     if any(_covers(plain(one), here) for one in further):
@@ -84,9 +86,7 @@ def harmless(path: HostPath, mount: Mount, further: Collection[str]) -> bool:
 
 
 def plain(path: str) -> str:
-    """The path as the node or a container sees it; on nearly every one /var/run is a link to
-    /run.
-    """
+    """The normalised path. On nearly every system /var/run is a link to /run."""
     there = posixpath.normpath("/" + path.lstrip("/"))
     return (
         there.removeprefix("/var")
@@ -96,8 +96,8 @@ def plain(path: str) -> str:
 
 
 def _leaves(mount: Mount) -> bool:
-    """Whether the sub-path may lead out of its volume. The API server refuses those that say so; an
-    expression says it later.
+    """Whether the sub-path may lead out of its volume. The API server refuses those that do so
+    literally; an expression is known only later.
     """
     return ".." in (mount.sub_path or "").split("/") or mount.sub_path_expr is not None
 

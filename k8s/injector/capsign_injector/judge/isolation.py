@@ -1,9 +1,9 @@
-"""Pods that cannot be injected safely: each rule is a function that raises Refusal with a reason
-and a fix. Pure.
+"""Refuses pods that cannot be injected safely. Each rule is a function that raises Refusal with a
+reason and a fix. Pure.
 
-The agent's socket is guarded by who mounts it, its memory by who can see its process, its token by
-who can read its volumes. A pod that breaks one of the three would sign for others, so it is
-refused. `hostIPC` breaks none of them (the agent uses no shared memory) and passes.
+The agent's socket is protected by who mounts it, its memory by who can see its process, its token
+by who can read its volumes. A pod that breaks one of these could sign for others, so it is refused.
+`hostIPC` breaks none (the agent uses no shared memory) and is allowed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from capsign_injector.refusal import Reason, Refusal
 from capsign_injector.settings import Settings
 
 MIRROR = "kubernetes.io/config.mirror"
-"""Annotation of a static pod's image in the API: the kubelet runs the file on the node, whatever is
-changed here.
+"""Annotation of a static pod's copy in the API. The kubelet runs the pod from a file, so that
+changes here have no effect.
 """
 
 
 def refuse_pod(pod: Pod, settings: Settings) -> list[str]:
-    """What the pod as a whole may not be. The answer is warnings. Raises Refusal."""
+    """Refuse the pod as a whole; returns warnings. Raises Refusal."""
     _refuse_platform(pod)
     _refuse_shared_processes(pod.spec)
     if pod.spec.host_network:
@@ -74,8 +74,8 @@ def _refuse_shared_processes(spec: Spec) -> None:
 
 
 def _refuse_host_network(pod: Pod, settings: Settings) -> None:
-    """The adapter takes a token only from its pod's address. On the host network that is the node's
-    address, which every process on the node has.
+    """The adapter accepts a token only from its pod's address. On the host network that is the
+    node's address, which every process on the node has. Raises Refusal.
     """
     if not settings.allow_host_network:
         sentence = (

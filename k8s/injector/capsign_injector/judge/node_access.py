@@ -1,4 +1,4 @@
-"""Ways in which a container is as good as root on its node, and so could reach the agent. Pure."""
+"""Finds containers that are as powerful as root on the node, and so could reach the agent. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from capsign_injector.refusal import shown
 ROOT_CAPABILITIES = frozenset(
     {"ALL", "BPF", "DAC_READ_SEARCH", "PERFMON", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"}
 )
-"""Each of them reaches the memory or the files of other containers, unless the pod has a user
+"""Capabilities that give access to memory or files of other containers, unless the pod has a user
 namespace (capabilities(7)).
 """
 
 
 def ways(pod: Pod, further_paths: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Field and sentence of every way. `further_paths` of the node are harmless, too."""
+    """Field and sentence for every such setting of the pod. `further_paths` are node paths that the
+    settings declare harmless.
+    """
     node_paths = {one.name: one.host_path for one in pod.volumes if one.host_path is not None}
     for volume in pod.volumes:
         if volume.git_repo is not None:

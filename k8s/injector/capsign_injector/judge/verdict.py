@@ -1,4 +1,6 @@
-"""Whether a pod may have an agent, which containers get a socket, what to warn of. Pure."""
+"""The decision about a pod: whether it may have an agent, which containers get a socket, and
+warnings. Pure.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ class Verdict:
     """The pod may have an agent."""
 
     containers: tuple[str, ...]
-    """Those that get a socket, in the order of their sockets; at least one."""
+    """Containers that get a socket, in the order of their sockets; at least one."""
     warnings: tuple[str, ...]
 
 
 def judge(asked: InjectionRequest, settings: Settings) -> Verdict:
-    """Raises Refusal for a pod that must not run so."""
+    """The verdict. Raises Refusal for a pod that must not run with an agent."""
     pod = asked.pod
     node_access = isolation.refuse_pod(pod, settings)
     collisions.refuse_collisions(pod, injected=asked.injected)

@@ -1,1 +1,1 @@
-"""What a pod is and what it asks for, typed and bounded. Pure."""
+"""Reads a pod and what it asks for, typed and bounded. Pure."""

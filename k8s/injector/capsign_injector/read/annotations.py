@@ -1,6 +1,6 @@
-"""What a pod asks for by its annotations, held against what its profile allows. Pure.
+"""What a pod asks for by annotations, checked against its profile. Pure.
 
-A profile is a ceiling: an annotation chooses within it and never above it, whatever it says.
+A profile sets the bounds: an annotation chooses within them and never beyond.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _MAX_LENGTH = {CONTAINERS: 16 * 64, PROFILES: 16 * 128, OTLP_ENDPOINT: 280}
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the pod asks for, allowed and complete."""
+    """What the pod asks for, checked and complete."""
 
     containers: tuple[str, ...] | None
-    """In the order of the annotation; None: it has none, so all ordinary containers."""
+    """In the order of the annotation; None: no annotation, so all ordinary containers."""
     profile: Profile
-    """Of the agent, and of sockets without a profile of their own."""
+    """The profile of the agent, and of sockets without one of their own."""
     of_container: Mapping[str, Profile]
     cpu_request: Fraction
     """Cores."""
@@ -53,7 +53,7 @@ class Choices:
     """Whether the pod asked for that much itself."""
     log_level: str
     otlp_endpoint: str
-    """Where the agent exports to; empty: nowhere."""
+    """Where the agent exports to; empty: it does not export."""
     warnings: tuple[str, ...]
 
     def profile_of(self, container: str) -> Profile:
@@ -97,7 +97,7 @@ def _refuse_length(ours: Mapping[str, str]) -> None:
 def _profiles_of_containers(
     ours: Mapping[str, str], usable: Mapping[str, Profile]
 ) -> dict[str, Profile]:
-    """Those with an annotation each, and those in the one list."""
+    """Profiles by container, from their own annotations and from the list in one."""
     keys = [key for key in ours if key.startswith(OF_CONTAINER)]
     if len(keys) > MAX_SOCKETS:
         raise annotation_refused(
@@ -132,7 +132,7 @@ def _profile(key: str, name: str, usable: Mapping[str, Profile]) -> Profile:
 
 
 def _refuse_what_profile_keeps(ours: Mapping[str, str], name: str, profile: Profile) -> None:
-    """A profile says which values are the pod's to set."""
+    """Refuse annotations that the profile does not allow. Raises Refusal."""
     for value in get_args(MaySet):
         if PREFIX + value in ours and value not in profile.may_set:
             allowed = ", ".join(profile.may_set) or "nothing"
@@ -144,7 +144,9 @@ def _refuse_what_profile_keeps(ours: Mapping[str, str], name: str, profile: Prof
 
 
 def _unknown(ours: Mapping[str, str]) -> Iterator[str]:
-    """One warning at a time: what is meant takes a while to guess, and there may be thousands."""
+    """A warning about each annotation that is not known, made one at a time: to guess what was
+    meant takes a while, and there may be thousands.
+    """
     for key in ours:
         if key in _KNOWN or key.startswith(OF_CONTAINER):
             continue

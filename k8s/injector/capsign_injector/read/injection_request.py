@@ -1,5 +1,5 @@
-"""A pod that asks for an agent, read once and whole: what it is, what it asks for, what an earlier
-injection left in it. Pure.
+"""Everything that is read of a pod that asks for an agent: the pod, its annotations, and what an
+earlier injection left. Pure.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from capsign_injector.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class InjectionRequest:
-    """What is judged and then built."""
+    """The input of `judge` and `build`."""
 
     pod: Pod
     choices: Choices
     injected: bool
     """Whether the pod says that it was injected already."""
     holders: tuple[str, ...]
-    """Containers that have a socket since then, in the order of their sockets."""
+    """Containers with a socket of an earlier injection, in the order of their sockets."""
 
 
 def read(raw: Mapping[str, Any], namespace: str, settings: Settings) -> InjectionRequest:

@@ -1,4 +1,4 @@
-"""Whether a pod asks for an agent at all. Pure."""
+"""Whether a pod asks for an agent. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MISPLACED = (
 
 
 def wants(pod: Mapping[str, Any]) -> bool:
-    """Whether the pod carries the label. What has no readable labels does not. Raises Refusal for a
-    value that says neither yes nor no: a pod that was meant to sign must not run without an agent.
+    """Whether the pod has the label; False if its labels are malformed. Raises Refusal for a value
+    that is neither yes nor no: a pod that was meant to sign must not run without an agent.
     """
     value = _of(pod, "labels").get(LABEL)
     if value is None or value in ("true", "false"):
@@ -30,7 +30,7 @@ def wants(pod: Mapping[str, Any]) -> bool:
 
 
 def misplaced(pod: Mapping[str, Any]) -> bool:
-    """Whether the label stands among the annotations instead, where it does nothing."""
+    """Whether the label is among the annotations, where it has no effect."""
     return LABEL in _of(pod, "annotations") and LABEL not in _of(pod, "labels")
 
 

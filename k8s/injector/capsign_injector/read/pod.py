@@ -1,8 +1,7 @@
-"""What we read of a pod (k8s.io/api/core/v1), typed and bounded. Pure.
+"""The parts of a pod (k8s.io/api/core/v1) that we read, typed and bounded. Pure.
 
-Everything else in it passes through unseen. The admission webhook runs before the API server's own
-validation, so nothing here may be taken for granted: what has the wrong form is refused with its
-path.
+Everything else passes through unread. A mutating webhook runs before the API server's own
+validation, so every type is checked here; a malformed field is refused with its path.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from msgspec import Meta
 from capsign_injector.refusal import Reason, Refusal, shown
 
 MAX_CONTAINERS = 512
-"""Most containers of all kinds in a pod; more than any node could run."""
+"""Most containers of all kinds in a pod, more than a node could run."""
 
 Text = Annotated[str, Meta(max_length=4096)]
 Amounts = dict[str, str | int | float]
@@ -26,7 +25,7 @@ _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?$", r
 
 
 class _Read(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A part of the pod; fields that we do not read are passed over."""
+    """A part of the pod. Other fields of it are ignored."""
 
 
 class Mount(_Read, frozen=True, kw_only=True):
@@ -121,7 +120,7 @@ class Metadata(_Read, frozen=True, kw_only=True):
 
 
 class Pod(_Read, frozen=True, kw_only=True):
-    """A pod, or the template of a workload."""
+    """A pod, or the pod template of a workload."""
 
     spec: Spec
     metadata: Metadata = Metadata()
@@ -145,8 +144,8 @@ class Pod(_Read, frozen=True, kw_only=True):
 
 
 def read(pod: Any) -> Pod:
-    """The typed view. Raises Refusal for what is no pod, has more containers than we look at, or
-    names that Kubernetes does not allow.
+    """The typed pod. Raises Refusal if it is malformed, has more than MAX_CONTAINERS, or names that
+    Kubernetes does not allow.
     """
     try:
         view = msgspec.convert(pod, Pod)

@@ -1,4 +1,4 @@
-"""The value of each annotation, typed and held against what the profile allows. Pure."""
+"""Reads the value of each annotation, and checks it against the profile. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from capsign_injector.settings import ENDPOINT, Profile, Settings
 
 CONTAINERS, PROFILE = f"{PREFIX}containers", f"{PREFIX}profile"
 OF_CONTAINER = f"{PROFILE}."
-"""Before a container's name: another profile for its socket."""
+"""Prefix of an annotation whose name ends in a container's: another profile for its socket."""
 PROFILES = f"{PREFIX}profiles"
-"""The same for names of more than 55 characters, which no annotation's name can hold:
-`container=profile,...`.
+"""The same as a list, `container=profile,...`, for containers whose names are too long for an
+annotation's name (above 55 characters).
 """
 CPU_REQUEST, MEMORY_LIMIT = f"{PREFIX}cpu-request", f"{PREFIX}memory-limit"
 LOG_LEVEL, OTLP_ENDPOINT = f"{PREFIX}log-level", f"{PREFIX}otlp-endpoint"
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def containers(value: str) -> tuple[str, ...]:
-    """Names of containers, with commas between. Raises Refusal, as all of these do."""
+    """Names of containers, separated by commas. Raises Refusal, as all of these functions do."""
     names = tuple(part.strip(" ") for part in value.split(","))
     for name in names:
         if not _NAME.fullmatch(name):
@@ -62,7 +62,7 @@ def profiles(value: str) -> dict[str, str]:
 
 
 def cpu_request(value: str | None, profile: Profile) -> Fraction:
-    """Cores: what the profile says, or what the pod asks for within its bounds."""
+    """Cores: the profile's value, or what the pod asks for within its bounds."""
     if value is None:
         return quantity.parse(profile.cpu_request)
     most = quantity.parse(profile.cpu_request_max)
@@ -72,7 +72,9 @@ def cpu_request(value: str | None, profile: Profile) -> Fraction:
 
 
 def memory_limit(value: str | None, profile: Profile, settings: Settings) -> Fraction:
-    """Bytes, as `cpu_request`. The journal is kept in that memory too."""
+    """Bytes: the profile's value, or what the pod asks for within its bounds. The journal is in
+    that memory too.
+    """
     if value is None:
         return quantity.parse(profile.memory_limit)
     least = max(quantity.parse(profile.memory_request), Fraction(2 * settings.state_bytes))
@@ -110,7 +112,7 @@ def log_level(value: str | None, profile: Profile) -> str:
 
 
 def otlp_endpoint(value: str | None, settings: Settings) -> str:
-    """Where the agent exports to; empty: nowhere."""
+    """Where the agent exports to; empty: it does not export."""
     if value and not ENDPOINT.fullmatch(value):
         sentence = (
             f'is "{shown(value)}"; it must be http:// or https:// and host:port, such as '

@@ -1,1 +1,1 @@
-"""HTTPS around the pure review: listeners, connections, bounds, health and metrics."""
+"""HTTPS for the review: listeners, connections, bounds, health and metrics."""

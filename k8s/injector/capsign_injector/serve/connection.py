@@ -1,5 +1,5 @@
-"""One HTTP/1.1 connection: aiohttp's, with a time for the head of a request and word of when it is
-idle.
+"""One HTTP/1.1 connection: aiohttp's, with a timeout for the head of a request and a record of when
+it is idle.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from aiohttp import web
 from capsign_injector.serve.patience import Patience
 
 MAX_LINE_BYTES = 4_096
-"""Longest request line and longest field of a head."""
+"""Most bytes of a request line, and of a header field."""
 
 
 class Owner(web.Server, ABC):
-    """What a connection tells its owner, `connections.Connections`."""
+    """What owns connections and is told of them: `connections.Connections`."""
 
     patience: Patience
     live: set[Connection]
-    """Connections whose handshake is over and that are not closed."""
+    """Connections after their handshake that are not closed."""
     changed: asyncio.Event
-    """Set when a connection went or became idle."""
+    """Set when a connection was closed or became idle."""
 
     def clock(self) -> float:
         """Seconds, monotonic."""
@@ -30,11 +30,13 @@ class Owner(web.Server, ABC):
 
     @abstractmethod
     def broken(self) -> None:
-        """We ended a connection, for a reason that is the peer's."""
+        """A connection was ended here because of what its peer did."""
 
 
 class Connection(web.RequestHandler):
-    """One connection. It is idle unless a request's head is complete and its answer is not sent."""
+    """One connection. It is busy from the complete head of a request until its answer is sent, and
+    idle otherwise.
+    """
 
     __slots__ = ("_head_timer", "_owner", "_wire", "idle_since")
 
@@ -69,19 +71,19 @@ class Connection(web.RequestHandler):
         super().data_received(data)
 
     def begin(self) -> None:
-        """A head is complete: the connection is busy."""
+        """The head of a request is complete: the connection is busy."""
         if self._head_timer is not None:
             self._head_timer.cancel()
         self._head_timer = None
         self.idle_since = None
 
     def end(self) -> None:
-        """The answer is sent: the connection is idle."""
+        """The answer was sent: the connection is idle."""
         self.idle_since = self._owner.clock()
         self._owner.changed.set()
 
     def abort(self) -> None:
-        """End it now, without a word."""
+        """Close it at once, without an answer."""
         self._owner.broken()
         if self._wire is not None:
             self._wire.abort()
@@ -100,8 +102,8 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is no HTTP. aiohttp would log it and quote it; it is counted, and answered with a
-        fixed sentence.
+        """Answer what is not HTTP with a fixed sentence, and count it. aiohttp would log and quote
+        it.
         """
         self.begin()
         self._owner.broken()

@@ -1,9 +1,8 @@
-"""Bounded HTTP/1.1 connections on one address: how many, how long a head may take, which one goes
-when there are too many.
+"""Bounded HTTP/1.1 connections on one address.
 
-HTTP itself is aiohttp's. What it lacks is added around it: a time for the head of a request, a
-bound on connections that counts those still in their TLS handshake, room for a new one by closing
-the one that is idle longest, and an end that loses no request.
+HTTP itself is aiohttp's. This adds a timeout for the head of a request, a bound on connections that
+includes those in their TLS handshake, closing the connection that was idle longest when there are
+too many, and a drain that loses no request.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Handler = Callable[["web.BaseRequest"], Awaitable[web.StreamResponse]]
 
 
 class Connections(Owner):
-    """All connections of one listener, and the listener."""
+    """A listener and all its connections."""
 
     def __init__(
         self,
@@ -49,7 +48,7 @@ class Connections(Owner):
         self.patience = patience
         self.changed = asyncio.Event()
         self.closing = False
-        """Whether each answer ends its connection."""
+        """Whether each answer closes its connection."""
 
     def __call__(self) -> Connection:
         return Connection(self)
@@ -59,12 +58,12 @@ class Connections(Owner):
 
     @property
     def count(self) -> int:
-        """Connections, those in their handshake included."""
+        """How many connections there are, those in their handshake included."""
         return len(self.live) + len(self._handshakes)
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens: host and port."""
+        """Host and port of the listener."""
         assert self._socket is not None
         host, port = self._socket.getsockname()[:2]
         return str(host), int(port)
@@ -74,15 +73,17 @@ class Connections(Owner):
         return self.address[1]
 
     def listen(self, host: str | None, port: int, context: ssl.SSLContext | None) -> None:
-        """Start. `host` None: every address. Raises OSError if the address cannot be had."""
+        """Start to listen. `host` None means every address. Raises OSError if the address cannot be
+        bound.
+        """
         self._socket = listening(host, port)
         self._socket.setblocking(False)
         self._context = context
         self._accepting = asyncio.create_task(self._accept())
 
     async def drain(self, seconds: float) -> bool:
-        """Take no more connections, answer every request that is on its way, close. False if
-        `seconds` were not enough.
+        """Accept no more connections, answer every request that was sent, then close. Returns False
+        if `seconds` were not enough.
         """
         self.closing = True
         if self._accepting is not None:
@@ -122,8 +123,8 @@ class Connections(Owner):
             connection.end()
 
     async def _accept(self) -> None:
-        """Ends when cancelled, and then has taken all that it accepted: asyncio's own sock_accept
-        may lose one.
+        """Accept connections until cancelled. No accepted connection is lost then, as it may be
+        with asyncio's sock_accept.
         """
         assert self._socket is not None
         while True:
@@ -149,7 +150,7 @@ class Connections(Owner):
             loop.remove_reader(listener)
 
     async def _room(self) -> None:
-        """Wait until one more is allowed; end the one that is idle longest to get there."""
+        """Wait until one more connection is allowed; closes the one that was idle longest."""
         while self.count >= self._most:
             idle = [(one.idle_since, one) for one in self.live if one.idle_since is not None]
             if idle:
@@ -181,7 +182,9 @@ class Connections(Owner):
             self.broken()
 
     def _take_the_rest(self) -> None:
-        """The kernel has completed these connections; closing the listener would reset them."""
+        """Accept the connections that the kernel has completed; closing the listener would reset
+        them.
+        """
         if self._socket is None:
             return
         with suppress(OSError):

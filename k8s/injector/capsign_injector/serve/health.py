@@ -1,5 +1,5 @@
-"""`GET /healthz`, `/readyz` and `/metrics` without TLS, on a listener of their own: they answer
-when the webhook is full.
+"""`GET /healthz`, `/readyz` and `/metrics` without TLS, on a listener of their own, so that they
+answer when the webhook is full.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from capsign_injector.serve import metrics as text_format
 from capsign_injector.serve.metrics import Metrics
 
 MAX_CONNECTIONS = 64
-"""Probes and a scraper need a few."""
+"""Most connections; probes and a scraper need a few."""
 
 Faults = Callable[[], Iterable[str]]
-"""Sentences that say why this replica should not get reviews; none if it should."""
+"""Returns sentences that say why this replica should not get reviews; none if it should."""
 
 
 class Health:
-    """Ready is who serves a certificate that API servers take, has a trust bundle for agents, and
-    is not about to end.
+    """A replica is ready if API servers accept its certificate, it has a trust bundle for agents,
+    and it is not stopping.
     """
 
     def __init__(self, faults: Faults, metrics: Metrics) -> None:
@@ -29,7 +29,7 @@ class Health:
         self.draining = False
 
     def faults(self) -> list[str]:
-        """Why not ready."""
+        """Why this replica is not ready."""
         return ["The injector is about to end."] if self.draining else list(self._faults())
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""Sockets that listen, and how many connections this process can have."""
+"""Listening sockets, and how many connections this process can have."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import resource
 import socket
 
 BACKLOG = 4_096
-"""Connections that the kernel holds while we are busy."""
+"""Most completed connections that the kernel queues."""
 
 SPARE_FILES = 128
-"""Open files left for everything that is no connection."""
+"""Open files that are kept for everything but connections."""
 
 
 def listening(host: str | None, port: int) -> socket.socket:
-    """A socket that listens there. Raises OSError."""
+    """A socket that listens at this address. Raises OSError."""
     if host is None and not socket.has_dualstack_ipv6():
         host = "0.0.0.0"  # noqa: S104 - every address was asked for
     if host is None or ":" in host:
@@ -27,6 +27,6 @@ def listening(host: str | None, port: int) -> socket.socket:
 
 
 def affordable(wanted: int) -> int:
-    """Connections that this process's limit of open files allows, at most `wanted`."""
+    """How many connections the limit of open files allows, `wanted` at most."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if most == resource.RLIM_INFINITY else max(16, min(wanted, most - SPARE_FILES))

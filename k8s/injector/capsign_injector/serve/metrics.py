@@ -1,8 +1,8 @@
-"""The injector's metrics in the text format of Prometheus, for the health listener. It speaks no
-gRPC, so it exports no OTLP.
+"""The injector's metrics in Prometheus' text format, for the health listener. It uses no gRPC, and
+so exports no OTLP.
 
-`docs/operations/telemetry.md` explains each. Every label value is in this file, so the number of
-series is bounded by it.
+`docs/operations/telemetry.md` explains each metric. Every label value is in this file, so the
+number of series is bounded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ OUTCOMES = (
     "no_trust_bundle",
     "failed",
 )
-"""What came of a request: a review was answered in one of three ways; it was none; it broke a
-bound; something of ours was not there or failed.
+"""Outcomes of a request: three of a review; not a review; above a bound; the trust bundle is
+missing; a defect here.
 """
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -31,27 +31,25 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """Counters by hand. One thread."""
+    """Counters and gauges. For one thread."""
 
     def __init__(self) -> None:
         self.requests = dict.fromkeys(OUTCOMES, 0)
         self.broken_connections = 0
-        """Connections ended by us: no TLS, no HTTP, too slow, too many."""
+        """Connections that were ended here: no TLS, no HTTP, too slow, too many."""
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
-        """By name, with a text of help, read when somebody asks."""
+        """Help text and function by name; the function is called when the metrics are read."""
         self._buckets = [0] * (len(BUCKETS_S) + 1)
         self._total = 0.0
 
     def count(self, outcome: str, seconds: float) -> None:
-        """A request has its answer. `outcome` is one of OUTCOMES; anything else is a defect and
-        raises KeyError.
-        """
+        """Count an answered request. Raises KeyError for an `outcome` that is not in OUTCOMES."""
         self.requests[outcome] += 1
         self._buckets[bisect.bisect_left(BUCKETS_S, seconds)] += 1
         self._total += seconds
 
     def text(self) -> str:
-        """All values now."""
+        """All values now, as text."""
         name = "capsign_injector_requests_total"
         lines = [
             f"# HELP {name} Requests answered, by what came of them.",

@@ -1,9 +1,8 @@
-"""TLS between a socket and a protocol, in as little memory as it needs.
+"""TLS between a socket and a protocol, with little memory.
 
-asyncio's own TLS keeps a buffer of 256 KiB for each connection, more than all else together for a
-thousand of them, and has no setting for it. Here OpenSSL does the same by `ssl.SSLObject`, the way
-that the standard library gives to whoever moves the bytes himself, and all connections share the
-buffer into which they read (decision 36).
+asyncio's own TLS keeps a buffer of 256 KiB for each connection, which for a thousand connections is
+more than everything else together, and cannot be set. This does the same with `ssl.SSLObject`, and
+all connections share the buffer into which they read (decision 36).
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from contextlib import suppress
 from typing import Any, cast
 
 READ_BYTES = 32 * 1024
-"""Most that is read at once: a TLS record of 16 KiB, whole, and what is around it."""
+"""Most bytes that are read at once: a whole TLS record of 16 KiB with its framing."""
 
 
 class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
-    """The transport of a protocol, and itself the protocol of the socket's. One event loop.
+    """The transport of a protocol, and the protocol of the socket's transport. For one event loop.
 
-    The protocol is made and told `connection_made` once the handshake is over, and is told
-    `connection_lost` only then. Its `eof_received` is not asked whether to go on: TLS of a peer
-    that writes no more is over.
+    The protocol is made, and gets `connection_made`, once the handshake is over; only then does it
+    get `connection_lost`. Its `eof_received` cannot keep the connection open: when the peer stops
+    writing, TLS is over.
     """
 
     def __init__(
@@ -34,8 +33,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         *,
         close_s: float,
     ) -> None:
-        """`shared` is what all connections of one event loop read into. `close_s`: how long a peer
-        may take the last bytes after `close`, seconds.
+        """`shared` is the buffer into which all connections of one event loop read. `close_s`:
+        seconds that a peer has to take the last bytes after `close`.
         """
         super().__init__()
         self._made = made
@@ -49,7 +48,9 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._paused = False
         self._last_call: asyncio.TimerHandle | None = None
         self.handshaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the protocol has its transport, or with an OSError (ssl.SSLError is one)."""
+        """Done when the protocol has its transport, or failed with an OSError (ssl.SSLError is
+        one).
+        """
 
     # The protocol of the socket's transport.
 
@@ -105,7 +106,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._flush()
 
     def close(self) -> None:
-        """The peer gets what was written, and TLS's word that it is all."""
+        """Close after the peer has got what was written, and TLS's close_notify."""
         if self._closing:
             return
         self._closing = True
@@ -184,7 +185,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._flush()
 
     def _ended(self) -> None:
-        """The peer writes no more."""
+        """The peer has stopped writing."""
         if self._protocol is not None and not self._closing:
             self._protocol.eof_received()
         self.close()

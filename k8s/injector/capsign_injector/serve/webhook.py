@@ -1,8 +1,8 @@
-"""The webhook: `POST /inject` over HTTPS around a pure review.
+"""The webhook: `POST /inject` over HTTPS, around the pure review.
 
-Everything is bounded before it is read, and what the bounds refuse is answered at once.
-"Overloaded" comes with `Retry-After`: the API server then asks again by itself, within the
-webhook's timeout. Nothing of a request is ever logged.
+Every size is checked before it is read, and a request above a bound is answered at once.
+"Overloaded" has a `Retry-After`; the API server then asks again by itself, within the webhook's
+timeout. Nothing of a request is ever logged.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PATH = "/inject"
 
 
 class Answer(Protocol):
-    """What a review answers with: the AdmissionReview's bytes, and which of the ways in
-    `metrics.OUTCOMES` it was.
+    """The answer to a review: the AdmissionReview's bytes, and its outcome, one of
+    `metrics.OUTCOMES`.
     """
 
     @property
@@ -34,21 +34,21 @@ class Answer(Protocol):
 
 
 class NotAReviewError(Exception):
-    """The body is no AdmissionReview of ours. The text says so and holds nothing of it."""
+    """The body is no AdmissionReview for us. The text repeats nothing of it."""
 
 
 class NoTrustBundleError(Exception):
-    """No pod can be given an agent now. The text says why."""
+    """No pod can get an agent now. The text says why."""
 
 
 Review = Callable[[bytes], Answer]
-"""A body in, an answer out; raises NotAReviewError and NoTrustBundleError. It runs on a thread of
+"""From a body to an answer; raises NotAReviewError and NoTrustBundleError. It runs on a thread of
 its own, one at a time.
 """
 
 
 class _RefusedError(Exception):
-    """A request that is answered without a review. The sentence holds nothing that came with it."""
+    """A request that is answered without a review. The text repeats nothing of it."""
 
     def __init__(
         self, status: int, outcome: str, sentence: str, headers: Mapping[str, str] | None = None
@@ -61,8 +61,8 @@ class _RefusedError(Exception):
 
 
 class Webhook:
-    """Answers requests. One event loop; `max_body_bytes` bounds one body, the settings bound all of
-    them.
+    """Answers requests. `max_body_bytes` bounds one body, the settings bound all of them together.
+    For one event loop.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Webhook:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="review")
         self._turn = asyncio.Lock()
         self.reviews = 0
-        """Requests in work."""
+        """Reviews under way."""
         self.bytes = 0
         """Bytes of their bodies, as announced."""
 
@@ -114,7 +114,7 @@ class Webhook:
         return response
 
     def close(self) -> None:
-        """Let the thread end."""
+        """End the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
@@ -156,7 +156,7 @@ class Webhook:
 
 
 def _bounded(request: web.BaseRequest, most: int) -> int:
-    """The size of the body that may now be read. Raises _RefusedError."""
+    """The size of the body to read. Raises _RefusedError."""
     if request.path != PATH:
         raise _RefusedError(404, "malformed", f"There is nothing here. Reviews go to {PATH}.")
     if request.method != hdrs.METH_POST:
@@ -176,7 +176,7 @@ def _bounded(request: web.BaseRequest, most: int) -> int:
 
 
 def _said(refusal: _RefusedError) -> web.Response:
-    """The refusal as text. Its connection ends: the body, if there is one, was not read."""
+    """The refusal as a response that closes its connection, because the body was not read."""
     response = web.Response(
         status=refusal.status, text=refusal.sentence + "\n", headers=refusal.headers
     )

@@ -1,1 +1,1 @@
-"""The trust bundle that pods are given, and whether an adapter confirms it."""
+"""The trust bundle for pods, and whether an adapter confirms it."""

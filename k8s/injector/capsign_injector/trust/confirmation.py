@@ -1,11 +1,12 @@
-"""Whether the adapter that serves now is one for which the trust bundle vouches, by a TLS handshake
-at its enrolment address.
+"""Checks that the adapter's certificate chains to the trust bundle, by a TLS handshake at its
+enrolment address.
 
-The bundle is a file that outlives the adapter which wrote it: after a reinstallation with new keys
-it is there before the new adapter has written its own, and a pod that got it could never enrol. So
-no pod gets a bundle that nobody has confirmed. What was confirmed stays so while no adapter
-answers: pods may be made during an outage, and wait for its end. An adapter that answers with a
-certificate of another authority ends that at once.
+The bundle's file outlives the adapter that wrote it. After a reinstallation with new keys it is
+there before the new adapter has written its own, and a pod that got the old bundle could never
+enrol. So no pod gets a bundle that was not confirmed.
+
+A confirmation holds while no adapter answers: pods may be created during an outage, and wait for
+its end. It ends at once when an adapter answers with a certificate of another authority.
 """
 
 from __future__ import annotations
@@ -20,22 +21,24 @@ from capsign_injector.settings import Adapter
 from capsign_injector.watched_files import FileError, WatchedFiles
 
 LOOK_S = 1.0
-"""How often the adapter is asked while the bundle is not confirmed."""
+"""Seconds between two handshakes while the bundle is not confirmed."""
 
 LOOK_AGAIN_S = 15.0
-"""How often once it is."""
+"""Seconds between two handshakes once it is confirmed."""
 
 TIMEOUT_S = 5.0
-"""Longest handshake."""
+"""Seconds that a handshake may take."""
 
 Handshake = Callable[[str, str, ssl.SSLContext], Awaitable[None]]
-"""With host:port, as the server of that name. Raises OSError (ssl.SSLError is one) or
+"""Makes a handshake with host:port, for this server name. Raises OSError (ssl.SSLError is one) or
 TimeoutError.
 """
 
 
 class Confirmation:
-    """One replica's knowledge. `fault` may be asked at any time; `run` keeps it true."""
+    """Whether the bundle is confirmed, for one replica. `run` keeps it up to date; `fault` may be
+    called at any time.
+    """
 
     def __init__(
         self, adapter: Adapter, bundle: WatchedFiles[str], handshake: Handshake | None = None
@@ -47,15 +50,15 @@ class Confirmation:
         self._why = "it has not been asked yet"
 
     def fault(self) -> str | None:
-        """Why pods cannot be given the bundle that is there now; None if they can. Raises FileError
-        without one.
+        """Why pods cannot get the present bundle, as a sentence; None if they can. Raises FileError
+        without a bundle.
         """
         if self._bundle.current() == self._confirmed:
             return None
         return f"No adapter has confirmed the trust bundle: {self._why}."
 
     async def run(self) -> None:
-        """Ask again and again. Ends when cancelled."""
+        """Repeat `look` until cancelled."""
         while True:
             await self.look()
             try:
@@ -65,7 +68,7 @@ class Confirmation:
             await asyncio.sleep(LOOK_AGAIN_S if well else LOOK_S)
 
     async def look(self) -> None:
-        """Ask every address until one confirms."""
+        """Make a handshake with each address until one confirms the bundle."""
         try:
             pem = self._bundle.current()
             context = tls_trust.context(pem)
@@ -102,7 +105,7 @@ class Confirmation:
 
 
 async def shake(target: str, name: str, context: ssl.SSLContext) -> None:
-    """A handshake and nothing after it."""
+    """Make a TLS handshake and send nothing."""
     there = addresses.target(target)
     _, writer = await asyncio.open_connection(
         there.host, there.port, ssl=context, server_hostname=name
