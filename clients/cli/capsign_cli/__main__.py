@@ -126,8 +126,9 @@ def main(arguments: list[str] | None = None) -> None:
         # A terminal without the dash of a checkpoint is no reason to call a good log bad.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        capsign.main(given, prog_name="capsign", standalone_mode=False)
-        code = 0
+        # click gives back the code of a command that raised its `Exit`, and None for any other
+        result = capsign.main(given, prog_name="capsign", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
     except click.exceptions.Exit as ended:
         code = ended.exit_code
     except click.Abort as ended:
