@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from capsign_adapter.keys import labels
 from capsign_adapter.sign.policy_file import PolicyFile
 from capsign_evidence.leaf import Act
 from capsign_evidence.leaf_reader import Admin, decode
@@ -303,3 +304,29 @@ def test_nobody_with_a_certificate_is_the_file(replica):
     document = PEOPLE.replace(f'["{AUDITOR}"]', f'["{AUDITOR}", "{identity}"]')
     decide(replica, "Approve", propose(replica, document).proposal_id)
     refused(reasons.REASON_ROLE_MISSING, call, replica, identity, "ProposePolicy")
+
+
+def test_once_it_is_approved_no_replica_decides_by_the_version_before(replica, tmp_path):
+    """I6 for policy: another replica of the same store, which is busy with nothing else, and looks
+    at the epoch only now and then.
+    """
+    (tmp_path / "beside").mkdir()
+    beside = RunningReplica(tmp_path / "beside", replica.rig.beside(), authority=replica.authority)
+    try:
+        answer = propose(replica, PEOPLE.replace(f'["{OTHER}"]', f'["{STRANGER}"]'))
+        decide(replica, "Approve", answer.proposal_id)
+        assert beside.replica.state.snapshots.current.policy_version == 2
+        assert in_force(beside) == 2
+        assert not beside.replica.state.snapshots.policy().grants_of(OTHER)
+    finally:
+        beside.stop()
+
+
+def test_a_tenant_that_is_new_gets_its_secret_and_one_that_is_gone_keeps_it(replica):
+    document = PEOPLE.replace("[{name: demo}]", "[{name: demo}, {name: shop}]")
+    decide(replica, "Approve", propose(replica, document).proposal_id)
+    replica.replica.listeners.policies.look()
+    assert labels.pepper("shop") in replica.rig.token.labels()
+    assert propose(replica, PEOPLE).epoch
+    replica.replica.listeners.policies.look()
+    assert labels.pepper("shop") in replica.rig.token.labels()
