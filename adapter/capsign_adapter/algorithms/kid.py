@@ -25,9 +25,11 @@ def _integer(value: int, length: int = 0) -> str:
     return _base64url(value.to_bytes(length or (value.bit_length() + 7) // 8, "big"))
 
 
-def _required_members(spki: bytes) -> dict[str, str]:
-    """The members that RFC 7638 section 3.2 (EC, RSA), RFC 8037 (OKP) and RFC 9964 (AKP) say a
-    thumbprint covers.
+def public_members(spki: bytes) -> dict[str, str]:
+    """Returns the members of the JWK (RFC 7517) of a DER SubjectPublicKeyInfo: those that RFC 7638
+    section 3.2 (EC, RSA), RFC 8037 (OKP) and RFC 9964 (AKP) say a thumbprint covers.
+
+    Raises ValueError if the bytes are not a public key of an algorithm in the table.
     """
     key = load_der_public_key(spki)
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in CURVES:
@@ -45,7 +47,7 @@ def _required_members(spki: bytes) -> dict[str, str]:
         return {"crv": "Ed25519", "kty": "OKP", "x": _base64url(key.public_bytes_raw())}
     if isinstance(key, mldsa.MLDSA65PublicKey):
         return {"alg": "ML-DSA-65", "kty": "AKP", "pub": _base64url(key.public_bytes_raw())}
-    raise ValueError("no thumbprint is defined here for this kind of key")
+    raise ValueError("no JWK is defined here for this kind of key")
 
 
 def thumbprint(spki: bytes) -> str:
@@ -54,7 +56,7 @@ def thumbprint(spki: bytes) -> str:
 
     Raises ValueError if the bytes are not a public key of an algorithm in the table.
     """
-    canonical = json.dumps(_required_members(spki), sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(public_members(spki), sort_keys=True, separators=(",", ":"))
     return _base64url(hashlib.sha256(canonical.encode()).digest())
 
 

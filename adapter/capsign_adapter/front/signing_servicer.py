@@ -14,8 +14,10 @@ from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.adapter.v1 import signing_pb2_grpc
 from capsign_wire.bounds import Unparsed
 from capsign_wire.failures import FailureError
+from capsign_wire.key_states import VERIFIES
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
+from capsign_adapter.decide.jwks import REFRESH_HINT_S
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.front.batch_telemetry import BatchTelemetry
 from capsign_adapter.front.guard import answered, guarded
@@ -30,9 +32,6 @@ from capsign_adapter.sign.revocation_barrier import ReleaseTicket, RevocationBar
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 
 Response = TypeVar("Response")
-
-REFRESH_HINT_S = 60
-"""How long a list of public keys may be kept, seconds; below every propagation window."""
 
 
 class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
@@ -125,8 +124,9 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     def GetPublicKeys(
         self, request: pb.GetPublicKeysRequest, context: grpc.ServicerContext
     ) -> pb.GetPublicKeysResponse:
-        """Returns every version that verifiers should know, newest first. The attestations are
-        signatures too, so they are released under the same conditions.
+        """Returns every version that verifiers should know, also one that is published and does not
+        sign yet. The attestations are signatures too, so they are released under the same
+        conditions.
         """
         return self._passing(request, context, lambda peer, _: self._public_keys(peer, request))
 
@@ -179,9 +179,13 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
 
     @guarded
     def VerifyTag(self, peer: Peer, request: pb.VerifyTagRequest) -> pb.VerifyTagResponse:
-        """Computes the tag under each version of the key and compares in constant time."""
+        """Computes the tag under each version whose signatures count, and compares in constant
+        time.
+        """
         hs256 = algorithms_pb2.ALGORITHM_HS256
         for key, signer in self._keys.of(peer, request.handle, hs256, request.context):
+            if key.state not in VERIFIES:
+                continue
             if hmac.compare_digest(signer.sign(request.message), request.tag):
                 return pb.VerifyTagResponse(key=key)
         raise FailureError(

@@ -31,8 +31,9 @@ class PublicKeys:
         suffix: signing_pb2.ContextSuffix,
     ) -> list[tuple[signing_pb2.PublicKey, Signer]]:
         """Returns the public key and the signer of each version that verifiers should know: first
-        the one that signs for this workload, then newest first. Raises FailureError as signing
-        would, RATE_LIMITED, KEY_NOT_ACTIVE or KEY_SUSPENDED if there is no version; TokenError.
+        the one that signs for this workload, then what signs, then the others, newest first. Raises
+        FailureError as signing would, RATE_LIMITED, KEY_NOT_ACTIVE or KEY_SUSPENDED if there is no
+        version; TokenError.
         """
         now = now_ms()
         # The handle first: nobody without one makes the store answer.

@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from capsign_wire.key_states import SIGNS, VERIFIES
+from capsign_wire.key_states import SIGNS
 
+from capsign_adapter.decide import jwks
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.model.control import Revocation
@@ -68,9 +69,8 @@ class Snapshot:
         return None
 
     def verifiable(self, tenant: str, key: str, algorithm: int) -> list[KeyVersionRow]:
-        """Returns the versions that verifiers should know, newest first."""
-        rows = self.versions.get((tenant, key), ())
-        return [row for row in rows if row.state in VERIFIES and algorithm in row.algorithms]
+        """Returns the versions that verifiers should know: those that sign first, newest first."""
+        return jwks.shown(self.versions.get((tenant, key), ()), algorithm)
 
 
 TURN_S = 10.0

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.failures import FailureError
+from capsign_wire.key_states import SIGNS
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.handles.scope import HandleScope
@@ -25,7 +26,7 @@ contexts freely, so there must be a bound.
 
 
 class Known:
-    """The keys of one context, newest first."""
+    """The keys of one context, those that sign first."""
 
     __slots__ = ("_mu", "expires", "fetched", "response")
 
@@ -39,11 +40,12 @@ class Known:
         """The id of the key that signs now, and its mu function. Raises FailureError KEY_NOT_ACTIVE
         or INTERNAL.
         """
-        if not self.response.keys:
+        newest = next((key for key in self.response.keys if key.state in SIGNS), None)
+        if newest is None:
             raise FailureError(
-                failures_pb2.REASON_KEY_NOT_ACTIVE, "The adapter has no key for this context."
+                failures_pb2.REASON_KEY_NOT_ACTIVE,
+                "The adapter has no key that signs in this context.",
             )
-        newest = self.response.keys[0]
         if self._mu is None:
             try:
                 self._mu = hashing.mu_hasher(newest.spki)

@@ -308,7 +308,9 @@ class GetPublicKeysResponse(_message.Message):
     """Ask again after this long, seconds."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[_signing_pb2.PublicKey]:
-        """One for each version, newest first; the first is the one that signs."""
+        """One for each version that verifiers should know: those that sign first, each kind newest first.
+        A published version is among them before it signs; its state says so.
+        """
 
     def __init__(
         self,
