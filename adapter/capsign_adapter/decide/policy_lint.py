@@ -81,6 +81,12 @@ def _people(policy: Policy) -> Iterator[Finding]:
         yield Finding("roles", "Nobody can revoke.", "Give somebody the role responder.")
     if not held[Role.AUDITOR]:
         yield Finding("roles", "Nobody can read the evidence.", "Give somebody the role auditor.")
+    if not held[Role.APPROVER]:
+        yield Finding(
+            "roles",
+            "Nobody can approve: what weakens comes into force by the adapter's file alone.",
+            "Give somebody the role approver.",
+        )
     for who, roles in policy.roles.items():
         if {Role.OPERATOR, Role.APPROVER} <= roles:
             yield Finding(

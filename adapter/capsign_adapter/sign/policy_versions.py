@@ -20,7 +20,12 @@ from capsign_adapter.decide.policy_diff import line_of
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.policy_shape import PolicyError, decode
 from capsign_adapter.decide.policy_strength import changes
-from capsign_adapter.decide.policy_versions import ENDED_WITH, proposal_target, target_of
+from capsign_adapter.decide.policy_versions import (
+    ENDED_WITH,
+    file_identity,
+    proposal_target,
+    target_of,
+)
 from capsign_adapter.model.lifecycle import POLICY, PolicyEvent
 from capsign_adapter.model.policies import PolicyVersionRow
 from capsign_adapter.sign.approvals import Approvals
@@ -112,7 +117,8 @@ class PolicyVersions:
             lambda row: self._leaf(snapshot, leaf.Act.POLICY_PROPOSED, actor, row, 0),
             self._clock(),
         )
-        if at_once(snapshot.policy, review, standing.roles_of(actor)):
+        alone = actor == file_identity(snapshot.policy.trust_domain)
+        if at_once(snapshot.policy, review, standing.roles_of(actor), alone=alone):
             return self._applied(snapshot, row, actor, review)
         return self._proposed(snapshot, row, actor, review)
 
@@ -229,10 +235,15 @@ def reviewed(snapshot: Snapshot, document: bytes) -> Review:
     return Review(snapshot.policy_version, policy, found)
 
 
-def at_once(policy: Policy, review: Review, roles: frozenset[Role]) -> bool:
+def at_once(policy: Policy, review: Review, roles: frozenset[Role], *, alone: bool = False) -> bool:
     """Whether it comes into force without a second person, by the policy in force. What strengthens
     takes something from somebody, so it is for operators.
+
+    `alone`: it is the adapter's own file. Where the policy in force names no approver there is no
+    second person, and whoever runs the adapter decides, as with the first document.
     """
+    if alone and not any(Role.APPROVER in held for held in policy.roles.values()):
+        return True
     return not review.weakens and policy.strengthen_at_once and Role.OPERATOR in roles
 
 

@@ -23,6 +23,8 @@ PEOPLE = POLICY.replace(
     f'roles:\n  - {{role: approver, identities: ["{APPROVER}"]}}\n'
     f'  - {{role: developer, identities: ["{DEVELOPER}"]}}\n',
 )
+ALONE = "".join(line for line in POLICY.splitlines(True) if "role: approver" not in line)
+"""It names nobody who approves."""
 STRONGER = PEOPLE.replace("clock_skew: 30s", "clock_skew: 20s")
 WEAKER = PEOPLE.replace("clock_skew: 30s", "clock_skew: 40s")
 CALLS = {
@@ -254,6 +256,29 @@ def test_a_file_that_weakens_is_proposed_and_differs_until_it_is_approved(replic
     decide(replica, "Approve", waiting.id)
     file.look()
     assert not file.differs
+
+
+def test_where_nobody_could_approve_the_file_decides_until_it_names_somebody(tmp_path):
+    """The sample of the chart names no approver. What weakens would wait for ever, and whoever
+    writes the file runs the adapter; an operator with a certificate only does not.
+    """
+    replica = RunningReplica(tmp_path, AdapterRig(tmp_path / "store", ALONE))
+    try:
+        state = replica.replica.state
+        versions = replica.replica.listeners.policies.versions
+        looser = ALONE.replace("clock_skew: 30s", "clock_skew: 40s")
+        assert propose(replica, looser).proposal_id
+        path = tmp_path / "policy.yaml"
+        path.write_text(ALONE)
+        file = PolicyFile(path, state.store, state.snapshots, versions)
+        file.look()
+        for document, version in ((PEOPLE, 3), (PEOPLE.replace("30s", "50s"), 3)):
+            path.write_text(document)
+            file.look()
+            assert in_force(replica) == version
+        assert file.differs
+    finally:
+        replica.stop()
 
 
 def test_a_file_that_was_overtaken_is_told_and_not_proposed_again(replica, file):
