@@ -19,8 +19,18 @@ from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 from capsign_wire.types.v1 import failures_pb2 as reasons
-from support.adapter_rig import APP, APPROVER, AUDITOR, OPERATOR, RESPONDER, STRANGER
+from support.adapter_rig import (
+    APP,
+    APPROVER,
+    AUDITOR,
+    OPERATOR,
+    POLICY,
+    RESPONDER,
+    STRANGER,
+    AdapterRig,
+)
 from support.key_calls import People
+from support.replica import RunningReplica
 
 NAME = pb.KeyVersionName(tenant="demo", key="orders", version=1)
 CALLS = {
@@ -191,6 +201,52 @@ def test_a_further_version_says_after_which_one(replica):
 def test_what_is_not_there_is_not_found(operator):
     assert refused(operator.move, "suspend", 7).reason == reasons.REASON_NOT_FOUND
     assert refused(operator.propose_destruction, 7).reason == reasons.REASON_NOT_FOUND
+
+
+GROWN = POLICY.replace("tenants: [{name: demo}]", "tenants: [{name: demo}, {name: shop}]").replace(
+    "keys:\n",
+    "keys:\n  - {tenant: shop, name: carts, kind: derived, algorithms: [ES256]}\n",
+    1,
+)
+"""A policy with a tenant and a key more."""
+
+
+def test_what_a_new_policy_names_is_created_without_a_restart(replica, operator):
+    """A new tenant has no pepper in the token either: it is made with its first key."""
+    with replica.as_(OPERATOR) as channel:
+        carts = People(channel, "shop", "carts")
+        assert refused(carts.create).reason == reasons.REASON_NOT_FOUND
+        replica.rig.apply(GROWN)
+        made = carts.create().version
+        assert (made.version, made.activation_epoch) == (1, 1)
+        assert made.state == signing_pb2.KEY_STATE_ACTIVE
+        assert refused(carts.create).reason == reasons.REASON_ILLEGAL_TRANSITION
+    assert "capsign/shop/pepper" in replica.rig.token.labels()
+
+
+def test_the_next_version_has_the_algorithms_that_policy_gives_the_key_now(tmp_path):
+    before = POLICY.replace(
+        "algorithms: [Ed25519, ES256, HS256, ML-DSA-65]", "algorithms: [Ed25519, ES256, HS256]"
+    )
+    replica = RunningReplica(tmp_path, AdapterRig(tmp_path / "store", before))
+    try:
+        with replica.as_(OPERATOR) as channel:
+            operator = People(channel)
+            assert algorithms_pb2.ALGORITHM_ML_DSA_65 not in operator.version(1).algorithms
+            replica.rig.apply(POLICY)
+            assert algorithms_pb2.ALGORITHM_ML_DSA_65 in operator.show().policy_algorithms
+            made = operator.make().version
+        assert set(made.algorithms) - set(first_algorithms(replica)) == {
+            algorithms_pb2.ALGORITHM_ML_DSA_65
+        }
+    finally:
+        replica.stop()
+
+
+def first_algorithms(replica) -> tuple[int, ...]:
+    """What the first version was made for, as the store has it."""
+    rows = replica.rig.store.key_versions()
+    return next(row.algorithms for row in rows if (row.key, row.version) == ("orders", 1))
 
 
 def test_show_tells_who_would_stop_signing(operator):
