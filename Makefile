@@ -4,27 +4,33 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 
-# The distribution's interpreter where it can make environments: it is the one that the images run, and it is built to be fast.
-PYTHON ?= $(or $(shell /usr/bin/python3 -c 'import ensurepip, sys, venv; print(sys.executable * (sys.version_info >= (3, 11)))' 2>/dev/null),python3)
+# The distribution's interpreter where it can make environments: it is the one that the images run,
+# and it is built to be fast.
+SYSTEM_PYTHON := import ensurepip, sys, venv; print(sys.executable * (sys.version_info >= (3, 11)))
+PYTHON ?= $(or $(shell /usr/bin/python3 -c '$(SYSTEM_PYTHON)' 2>/dev/null),python3)
 VENV := .venv
 PYTHONS ?= python3.12 python3.13 python3.14
 VENV_PROTO := .venv-proto
 BIN := $(VENV)/bin
+PIP := python -m pip --quiet --disable-pip-version-check
 DEMO ?= .demo
 # Processes for tests that may run side by side. WORKERS=1: one after the other.
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 PARALLEL = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --maxprocesses 8)
 DISTRIBUTIONS := ./proto/python ./evidence ./clients/python ./agent ./adapter ./k8s/injector ./clients/cli
 
-# An environment is good as long as the locks it was made from are the same; its stamp carries their digest.
+# An environment is good as long as the locks it was made from are the same; its stamp carries their
+# digest.
 digest = $(shell cat $(1) | sha256sum | cut -c1-16)
 PROJECTS := $(DISTRIBUTIONS:%=%/pyproject.toml)
-STAMP := $(VENV)/made-from-$(call digest,requirements/dev.lock $(PROJECTS) hatch_build.py proto/python/capsign_wire/__init__.py)
+MADE_FROM := requirements/dev.lock $(PROJECTS) hatch_build.py proto/python/capsign_wire/__init__.py
+STAMP := $(VENV)/made-from-$(call digest,$(MADE_FROM))
 STAMP_PROTO := $(VENV_PROTO)/made-from-$(call digest,requirements/proto.lock)
 
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' \
+		$(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: venv system-packages ## Token, CA, adapter and agent; an application signs; it stays up
@@ -44,10 +50,11 @@ test-unit: venv ## The fast tests only (WORKERS=1: one after the other)
 # A file's tests share what it started, so a file is a worker's.
 .PHONY: test-system
 test-system: venv system-packages ## Real processes, sockets, tokens, databases and faults
-	$(BIN)/python -m pytest -q $(PARALLEL) $(if $(PARALLEL),--dist loadfile --no-loadscope-reorder) -m "system and not kube" tests
+	$(BIN)/python -m pytest -q $(PARALLEL) \
+		$(if $(PARALLEL),--dist loadfile --no-loadscope-reorder) -m "system and not kube" tests
 
 .PHONY: test-kube
-test-kube: venv kube-packages images cluster ## A real Kubernetes: node, images, chart, pods that sign
+test-kube: venv kube-packages images cluster ## A real Kubernetes: node, images, chart, pods
 	$(BIN)/python -m pytest -q -m kube tests
 
 .PHONY: cluster
@@ -55,7 +62,7 @@ cluster: venv kube-packages ## Build the node for `make test-kube` (the first ti
 	PYTHONPATH=tests $(BIN)/python -m system.cluster.kit.build
 
 .PHONY: test-pythons
-test-pythons: ## The fast tests on every other Python of this machine (PYTHONS="python3.12 python3.13")
+test-pythons: ## The fast tests on every other Python of this machine (PYTHONS="python3.12")
 	@for python in $(PYTHONS); do \
 		command -v $$python >/dev/null || { echo "$$python is not here"; continue; }; \
 		echo "== $$python"; \
@@ -63,13 +70,15 @@ test-pythons: ## The fast tests on every other Python of this machine (PYTHONS="
 	done
 
 .PHONY: collector
-collector: ## Build an OpenTelemetry collector for tests/cli/test_real_collector.py (two minutes of CPU the first time)
+collector: ## Build an OpenTelemetry collector for the tests (the first time: two minutes of CPU)
 	@mkdir -p build
 	cd tests/support/otel_collector && go build -mod=readonly -trimpath -o ../../../build/collector .
 
 .PHONY: images
-images: venv kube-packages ## Build the container images (BASE=<image> ADAPTER_BASE=<image> IMAGES="agent adapter injector")
-	@PYTHONPATH=k8s/images $(BIN)/python -m capsign_images $(if $(BASE),--base $(BASE)) $(if $(ADAPTER_BASE),--adapter-base $(ADAPTER_BASE)) $(IMAGES)
+# BASE=<image> ADAPTER_BASE=<image> IMAGES="agent adapter injector"
+images: venv kube-packages ## Build the container images (all, or IMAGES="agent injector")
+	@PYTHONPATH=k8s/images $(BIN)/python -m capsign_images $(if $(BASE),--base $(BASE)) \
+		$(if $(ADAPTER_BASE),--adapter-base $(ADAPTER_BASE)) $(IMAGES)
 
 .PHONY: check
 check: check-python check-proto ## Lint, types, import contracts, protos and generated code
@@ -98,7 +107,7 @@ proto: $(STAMP_PROTO) ## Generate capsign_wire from the .proto files
 	PATH=$(VENV_PROTO)/bin:$$PATH $(VENV_PROTO)/bin/python proto/generate.py
 
 .PHONY: docs
-docs: venv ## Write the configuration reference, the chart's values and the pictures of the architecture
+docs: venv ## Write the configuration reference, the chart's values and the pictures
 	$(BIN)/python docs/operations/make_configuration.py
 	$(BIN)/python k8s/chart_docs.py
 	$(BIN)/python docs/make_pictures.py
@@ -111,25 +120,27 @@ golden: venv ## Write what injection makes of every pod in tests/injector/pods
 proto-baseline: $(STAMP_PROTO) ## Accept the protos as the contract that `make check` compares with
 	PATH=$(VENV_PROTO)/bin:$$PATH buf build --exclude-source-info -o proto/baseline.binpb
 
+COMPILE := $(VENV_PROTO)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate
+
 .PHONY: lock
 lock: $(STAMP_PROTO) ## Resolve requirements/*.lock anew
-	$(VENV_PROTO)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--group dev $(PROJECTS) -o requirements/dev.lock
-	$(VENV_PROTO)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		requirements/proto.in -o requirements/proto.lock
-	$(VENV_PROTO)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		requirements/images.in -o requirements/images.lock
+	$(COMPILE) --universal --group dev $(PROJECTS) -o requirements/dev.lock
+	$(COMPILE) --universal requirements/proto.in -o requirements/proto.lock
+	$(COMPILE) --universal requirements/images.in -o requirements/images.lock
 	@$(call lock-image,agent,./proto/python ./agent)
 	@$(call lock-image,adapter,./proto/python ./evidence ./adapter ./clients/python ./clients/cli)
 	@$(call lock-image,injector,./k8s/injector)
 
-# What is in an image: for Linux alone, in the versions that are tested. The injector speaks no gRPC, hence no ./proto/python.
-lock-image = $(VENV_PROTO)/bin/uv pip compile --quiet --python-platform linux --python-version 3.11 --generate-hashes --no-header \
-	--no-annotate --constraints requirements/dev.lock $(addsuffix /pyproject.toml,$(2)) -o requirements/$(1).lock
+# What is in an image: for Linux alone, in the versions that are tested. The injector speaks no
+# gRPC, hence no ./proto/python.
+lock-image = $(COMPILE) --python-platform linux --constraints requirements/dev.lock \
+	$(addsuffix /pyproject.toml,$(2)) -o requirements/$(1).lock
 
 .PHONY: wheels
 wheels: venv ## Build the distributions' wheels into dist/
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist $(DISTRIBUTIONS)
+	$(BIN)/$(PIP) wheel --no-deps --no-build-isolation \
+		--wheel-dir dist $(DISTRIBUTIONS)
 
 .PHONY: system-packages
 system-packages: ## Install SoftHSM2, NSS, OpenSC, PostgreSQL and openssl, or say how
@@ -147,21 +158,23 @@ stamp:
 	@echo $(STAMP)
 
 $(STAMP):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "capsign needs Python 3.11 or newer; run make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "capsign needs Python 3.11 or newer; run make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
-	$(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes capsign # in older environments all commands were its
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e %)
+	$(BIN)/$(PIP) install --require-hashes -r requirements/dev.lock
+	$(BIN)/$(PIP) uninstall --yes capsign # in older environments all commands were its
+	$(BIN)/$(PIP) install --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e %)
 	$(BIN)/python -m compileall -q $(DISTRIBUTIONS)
 	@rm -f $(VENV)/made-from-*
 	@touch $@
 
 $(STAMP_PROTO):
 	test -x $(VENV_PROTO)/bin/python || $(PYTHON) -m venv $(VENV_PROTO)
-	$(VENV_PROTO)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.lock
+	$(VENV_PROTO)/bin/$(PIP) install --require-hashes -r requirements/proto.lock
 	@rm -f $(VENV_PROTO)/made-from-*
 	@touch $@
 
 .PHONY: clean
 clean: ## Remove environments and caches
-	rm -rf build $(VENV) $(VENV_PROTO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build $(VENV) $(VENV_PROTO) .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache

@@ -1,4 +1,5 @@
-{{/* Names. Objects start with the release's name where that contains the chart's, else with both. */}}
+{{/* Names. Objects start with the release's name where that contains the chart's, else with
+     both. */}}
 {{- define "capsign.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
@@ -15,34 +16,43 @@
 {{- define "capsign.injector" -}}{{ include "capsign.fullname" . }}-injector{{- end -}}
 {{/* Objects of the whole cluster carry the namespace too: two releases do not share one. */}}
 {{- define "capsign.cluster" -}}
-{{- printf "%s-%s-%s" (include "capsign.fullname" .root) .name .root.Release.Namespace | trimSuffix "-" -}}
+{{- $full := include "capsign.fullname" .root -}}
+{{- printf "%s-%s-%s" $full .name .root.Release.Namespace | trimSuffix "-" -}}
 {{- end -}}
-{{/* With a given authority it is another object: in the one before, the authority is the injector's or cert-manager's, and Helm may
-not change what others wrote. */}}
+{{/* With a given authority it is another object: in the one before, the authority is the
+     injector's or cert-manager's, and Helm may not change what others wrote. */}}
 {{- define "capsign.webhook" -}}
-{{- include "capsign.cluster" (dict "root" . "name" (ternary "injector-given" "injector" (eq .Values.injector.certificate.source "secret"))) -}}
+{{- $given := eq .Values.injector.certificate.source "secret" -}}
+{{- $name := ternary "injector-given" "injector" $given -}}
+{{- include "capsign.cluster" (dict "root" . "name" $name) -}}
 {{- end -}}
 {{- define "capsign.trustBundle" -}}{{ include "capsign.fullname" . }}-trust-bundle{{- end -}}
-{{/* Where the pod of `helm test` runs. One that the chart makes has our name in it: Helm deletes it, whatever is in it, to make it anew. */}}
+{{/* Where the pod of `helm test` runs. One that the chart makes has our name in it: Helm deletes
+     it, whatever is in it, to make it anew. */}}
 {{- define "capsign.testNamespace" -}}
 {{- $full := include "capsign.fullname" . -}}
-{{- .Values.test.namespace | default (printf "%s-test" (ternary $full (printf "%s-capsign" $full) (contains "capsign" $full))) -}}
+{{- $ours := ternary $full (printf "%s-capsign" $full) (contains "capsign" $full) -}}
+{{- .Values.test.namespace | default (printf "%s-test" $ours) -}}
 {{- end -}}
-{{- define "capsign.adapterHost" -}}{{ include "capsign.adapter" . }}.{{ .Release.Namespace }}.svc{{- end -}}
+{{- define "capsign.adapterHost" -}}
+{{- include "capsign.adapter" . }}.{{ .Release.Namespace }}.svc
+{{- end -}}
 {{/* In CEL: whether the pod has the label. */}}
 {{- define "capsign.labelled" -}}
 has(object.metadata.labels) && 'capsign.dev/inject' in object.metadata.labels && object.metadata.labels['capsign.dev/inject'] == 'true'
 {{- end -}}
 {{/* Namespaces whose pods are never injected, as a list in JSON. */}}
 {{- define "capsign.leftOut" -}}
-{{- concat (list "kube-system" .Release.Namespace) (.Values.injector.webhook.excludedNamespaces | default list) | uniq | toJson -}}
+{{- $excluded := .Values.injector.webhook.excludedNamespaces | default list -}}
+{{- concat (list "kube-system" .Release.Namespace) $excluded | uniq | toJson -}}
 {{- end -}}
 {{- define "capsign.claim" -}}
-{{- .Values.adapter.persistence.existingClaim | default (printf "%s-data" (include "capsign.adapter" .)) -}}
+{{- $ours := printf "%s-data" (include "capsign.adapter" .) -}}
+{{- .Values.adapter.persistence.existingClaim | default $ours -}}
 {{- end -}}
 
-{{/* Labels. The argument is a dictionary: root, component, and `more` for labels that go before the common ones. Selectors never
-change between versions. */}}
+{{/* Labels. The argument is a dictionary: root, component, and `more` for labels that go before
+     the common ones. Selectors never change between versions. */}}
 {{- define "capsign.selector" -}}
 app.kubernetes.io/name: {{ include "capsign.name" .root | quote }}
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
@@ -147,5 +157,7 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end -}}
 {{- end -}}
 {{- define "capsign.needsVolume" -}}
-{{- if or (eq .Values.adapter.store.type "sqlite") (eq .Values.adapter.token.type "softhsm") -}}yes{{- end -}}
+{{- if or
+  (eq .Values.adapter.store.type "sqlite") (eq .Values.adapter.token.type "softhsm") -}}yes{{-
+  end -}}
 {{- end -}}
