@@ -111,6 +111,22 @@ def failed(
     _each(into, ids, template)
 
 
+def verifications(
+    grant: str, algorithm: Algorithm.ValueType, key_version: int, verified: int, failed: int
+) -> Piece:
+    """Signatures of a version of the grant's key were verified by an application."""
+    return _single(
+        evidence_pb2.AuditRecord(
+            kind=evidence_pb2.AUDIT_KIND_VERIFICATIONS,
+            grant=grant,
+            algorithm=algorithm,
+            key_version=key_version,
+            verified=verified,
+            failed=failed,
+        )
+    )
+
+
 def _about(
     kind: evidence_pb2.AuditKind.ValueType, grant: str, algorithm: Algorithm.ValueType, caller: str
 ) -> evidence_pb2.AuditRecord:

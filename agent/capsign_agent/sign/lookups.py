@@ -115,6 +115,29 @@ class Lookups:
             )
         return agent_pb2.VerifyResponse(key=key)
 
+    async def report(
+        self,
+        socket: SocketHandles,
+        request: agent_pb2.ReportVerificationsRequest,
+        timeout_s: float,
+    ) -> agent_pb2.ReportVerificationsResponse:
+        """Note in the journal how signatures of a key verified. Raises NOT_FOUND if the context has
+        no such key, JOURNAL_FULL.
+        """
+        scope = await self._scope(socket, request, timeout_s)
+        known = await self._known(scope, timeout_s)
+        key = next((key for key in known.response.keys if key.kid == request.kid), None)
+        if key is None:
+            raise FailureError(
+                failures_pb2.REASON_NOT_FOUND, "This context has no such key.", field="kid"
+            )
+        piece = records.verifications(
+            scope.held.grant, request.algorithm, key.version, request.verified, request.failed
+        )
+        # As refusals: without end at one socket, reports keep no other from signing.
+        self._journal.refuse(piece, socket.name)
+        return agent_pb2.ReportVerificationsResponse()
+
     async def resolve(
         self, socket: SocketHandles, request: agent_pb2.ResolveIntentRequest, timeout_s: float
     ) -> agent_pb2.ResolveIntentResponse:
@@ -142,7 +165,9 @@ class Lookups:
     async def _scope(
         self,
         socket: SocketHandles,
-        request: agent_pb2.GetPublicKeysRequest | agent_pb2.VerifyRequest,
+        request: agent_pb2.GetPublicKeysRequest
+        | agent_pb2.VerifyRequest
+        | agent_pb2.ReportVerificationsRequest,
         timeout_s: float,
     ) -> HandleScope:
         held = await self._finder.wait_for(socket, request.handle_id, timeout_s)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from capsign_cli import endpoints, output, rollout_view
+from capsign_cli import endpoints, output, rollout_view, rollout_watch
 from capsign_cli.dev_state import DEFAULT_DIR
 from capsign_cli.failures import REFUSED, UNKNOWN, USAGE, CliError
 
@@ -24,9 +24,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 SECONDS = 30.0
 """Longest wait for an answer: what is aborted is out of force on every replica by then."""
-
-LOOK_SECONDS = 1.0
-"""Between looks of what watches."""
 
 COLUMNS = ("rollout", "number", "stage", "pace", "from", "to", "workloads", "started_at")
 STEP_COLUMNS = ("at", "act", "stage", "actor", "new_side", "old_side", "leaf_index")
@@ -119,9 +116,9 @@ def get(name: str, watch: bool, number: int, **options: Any) -> None:
         if not watch:
             _tell(_get(stub, name, number).rollout)
         elif output.is_json() or not sys.stdout.isatty():
-            _watch_lines(stub, name, number)
+            rollout_watch.lines(lambda: _get(stub, name, number))
         else:
-            _watch_live(stub, name, number)
+            rollout_watch.live(lambda: _get(stub, name, number))
 
 
 @rollout.command()
@@ -135,8 +132,8 @@ def status(name: str, timeout: float, number: int, **options: Any) -> None:
     end = time.monotonic() + timeout
     with _asked(options) as stub:
         found = _get(stub, name, number).rollout
-        while not _is_over(found) and found.pace <= 1 and time.monotonic() < end:
-            time.sleep(min(LOOK_SECONDS, max(0.0, end - time.monotonic())))
+        while not rollout_view.is_over(found) and found.pace <= 1 and time.monotonic() < end:
+            time.sleep(min(rollout_watch.LOOK_SECONDS, max(0.0, end - time.monotonic())))
             found = _get(stub, name, number).rollout
     stage = rollout_view.stage_of(found)
     if stage == rollout_view.DONE:
@@ -268,37 +265,6 @@ def history(name: str, number: int, **options: Any) -> None:
         found = stub.ListRollouts(request, timeout=SECONDS).rollouts
     values = [rollout_view.values_of(one) for one in found]
     output.rows("rollouts", values, COLUMNS, empty=f"No rollouts of {name}.")
-
-
-def _watch_lines(stub: rollouts_pb2_grpc.RolloutServiceStub, name: str, number: int) -> None:
-    """A line for each change."""
-    shown = ""
-    while True:
-        found = _get(stub, name, number).rollout
-        found.remaining_ms = 0
-        line = rollout_view.line_of(found)
-        if line != shown:
-            output.line(rollout_view.values_of(found), line)
-        shown = line
-        if _is_over(found):
-            return
-        time.sleep(LOOK_SECONDS)
-
-
-def _watch_live(stub: rollouts_pb2_grpc.RolloutServiceStub, name: str, number: int) -> None:
-    from rich.live import Live
-
-    with Live(refresh_per_second=4) as live:
-        while True:
-            found = _get(stub, name, number)
-            live.update(rollout_view.picture_of(found.rollout, found.steps), refresh=True)
-            if _is_over(found.rollout):
-                return
-            time.sleep(LOOK_SECONDS)
-
-
-def _is_over(found: pb.Rollout) -> bool:
-    return rollout_view.stage_of(found) in {rollout_view.DONE, *rollout_view.ENDED_OTHERWISE}
 
 
 def _get(

@@ -31,6 +31,11 @@ def stage_of(rollout: pb.Rollout) -> str:
     return _named("RolloutStage", rollout.stage)
 
 
+def is_over(rollout: pb.Rollout) -> bool:
+    """Whether it has ended, in one way or another."""
+    return stage_of(rollout) in {DONE, *ENDED_OTHERWISE}
+
+
 def values_of(rollout: pb.Rollout) -> dict[str, Any]:
     """All that is known, for `-o json`."""
     return {

@@ -217,6 +217,40 @@ class AsyncSigner:
         )
         return [public_key(key) for key in (await self._drive(call)).keys]
 
+    async def report_verification(
+        self,
+        kid: str,
+        ok: bool,
+        *,
+        count: int = 1,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        transcript: Buffer = b"",
+        timeout: float | None = None,  # noqa: ASYNC109  # as in sign
+    ) -> None:
+        """Tell that `count` signatures by the key `kid` of this context did, or did not, verify:
+        who verifies without the agent keeps a rollout from going on where verifiers fail. It is
+        counted at least once. Raises Refused if the context has no such key.
+        """
+        selector = selector_of(
+            purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
+        )
+        build = requests.report(selector, algorithm_row(algorithm), kid, ok, count)
+        await self._drive(
+            asking(
+                self._book,
+                selector,
+                "ReportVerifications",
+                build,
+                requests.seconds(timeout, self._timeout),
+            )
+        )
+
     async def resolve(
         self,
         intent: IntentId | CapsignError,

@@ -92,7 +92,10 @@ def signature_parts(signature: Signature | Buffer, algorithm: str | None) -> tup
     return algorithm, octets(signature)
 
 
-def _checked(request: pb.VerifyRequest | pb.GetPublicKeysRequest, selector: HandleSelector) -> None:
+def _checked(
+    request: pb.VerifyRequest | pb.GetPublicKeysRequest | pb.ReportVerificationsRequest,
+    selector: HandleSelector,
+) -> None:
     try:
         check(request)
     except FailureError as error:
@@ -119,6 +122,24 @@ def verification(
             request.digest = data
         else:
             request.message = data
+        _checked(request, selector)
+        return request
+
+    return build
+
+
+def report(
+    selector: HandleSelector, row: AlgorithmRow, kid: str, ok: bool, count: int
+) -> Callable[[str], pb.ReportVerificationsRequest]:
+    def build(handle_id: str) -> pb.ReportVerificationsRequest:
+        request = pb.ReportVerificationsRequest(
+            handle_id=handle_id,
+            algorithm=row.number,
+            context=context_suffix(selector),
+            kid=kid,
+            verified=count if ok else 0,
+            failed=0 if ok else count,
+        )
         _checked(request, selector)
         return request
 

@@ -244,6 +244,40 @@ class Signer:
         )
         return [public_key(key) for key in response.keys]
 
+    def report_verification(
+        self,
+        kid: str,
+        ok: bool,
+        *,
+        count: int = 1,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        algorithm: str,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        transcript: Buffer = b"",
+        timeout: float | None = None,
+    ) -> None:
+        """Tell that `count` signatures by the key `kid` of this context did, or did not, verify:
+        who verifies without the agent keeps a rollout from going on where verifiers fail. It is
+        counted at least once. Raises Refused if the context has no such key.
+        """
+        selector = selector_of(
+            purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
+        )
+        build = requests.report(selector, algorithm_row(algorithm), kid, ok, count)
+        self._drive(
+            asking(
+                self._book,
+                selector,
+                "ReportVerifications",
+                build,
+                requests.seconds(timeout, self._timeout),
+            )
+        )
+
     def resolve(
         self,
         intent: IntentId | CapsignError,

@@ -603,3 +603,64 @@ class Never(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Never: _TypeAlias = Never  # noqa: Y015
+
+@_typing.final
+class ReportVerificationsRequest(_message.Message):
+    """Tells how signatures of one key verified."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_ID_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    KID_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    handle_id: _builtins.str
+    """As in SignGroup: a handle of the context in which they were made."""
+    algorithm: _algorithms_pb2.Algorithm.ValueType
+    """The algorithm."""
+    kid: _builtins.str
+    """The key, as in PublicKey. One that the context does not have is NOT_FOUND."""
+    verified: _builtins.int
+    """How many verified."""
+    failed: _builtins.int
+    """How many did not."""
+    @_builtins.property
+    def context(self) -> _signing_pb2.ContextSuffix:
+        """The context."""
+
+    def __init__(
+        self,
+        *,
+        handle_id: _builtins.str = ...,
+        algorithm: _algorithms_pb2.Algorithm.ValueType = ...,
+        context: _signing_pb2.ContextSuffix | None = ...,
+        kid: _builtins.str = ...,
+        verified: _builtins.int = ...,
+        failed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "context", b"context", "failed", b"failed", "handle_id", b"handle_id", "kid", b"kid", "verified", b"verified"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportVerificationsRequest: _TypeAlias = ReportVerificationsRequest  # noqa: Y015
+
+@_typing.final
+class ReportVerificationsResponse(_message.Message):
+    """It is in the agent's journal, and will be in the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportVerificationsResponse: _TypeAlias = ReportVerificationsResponse  # noqa: Y015

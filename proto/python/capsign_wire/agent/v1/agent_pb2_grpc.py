@@ -70,6 +70,11 @@ class SigningServiceStub(object):
                 request_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentRequest.SerializeToString,
                 response_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentResponse.FromString,
                 _registered_method=True)
+        self.ReportVerifications = channel.unary_unary(
+                '/capsign.agent.v1.SigningService/ReportVerifications',
+                request_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ReportVerificationsRequest.SerializeToString,
+                response_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ReportVerificationsResponse.FromString,
+                _registered_method=True)
 
 
 class SigningServiceServicer(object):
@@ -125,6 +130,13 @@ class SigningServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportVerifications(self, request, context):
+        """Counts signatures that the application verified by itself, for the rollout of their key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SigningServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +174,11 @@ def add_SigningServiceServicer_to_server(servicer, server):
                     servicer.ResolveIntent,
                     request_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentRequest.FromString,
                     response_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentResponse.SerializeToString,
+            ),
+            'ReportVerifications': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportVerifications,
+                    request_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ReportVerificationsRequest.FromString,
+                    response_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ReportVerificationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +371,33 @@ class SigningService(object):
             '/capsign.agent.v1.SigningService/ResolveIntent',
             capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentRequest.SerializeToString,
             capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportVerifications(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.agent.v1.SigningService/ReportVerifications',
+            capsign_dot_agent_dot_v1_dot_agent__pb2.ReportVerificationsRequest.SerializeToString,
+            capsign_dot_agent_dot_v1_dot_agent__pb2.ReportVerificationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,8 @@ class SigningServiceStub:
     """The public keys of one context, one for each key version that verifiers should know."""
     ResolveIntent: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ResolveIntentRequest, _agent_pb2.ResolveIntentResponse]
     """Turns an unknown into done, refused or never. Never is final."""
+    ReportVerifications: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ReportVerificationsRequest, _agent_pb2.ReportVerificationsResponse]
+    """Counts signatures that the application verified by itself, for the rollout of their key."""
 
 @_typing.type_check_only
 class SigningServiceAsyncStub(SigningServiceStub):
@@ -67,6 +69,8 @@ class SigningServiceAsyncStub(SigningServiceStub):
     """The public keys of one context, one for each key version that verifiers should know."""
     ResolveIntent: _aio.UnaryUnaryMultiCallable[_agent_pb2.ResolveIntentRequest, _agent_pb2.ResolveIntentResponse]  # type: ignore[assignment]
     """Turns an unknown into done, refused or never. Never is final."""
+    ReportVerifications: _aio.UnaryUnaryMultiCallable[_agent_pb2.ReportVerificationsRequest, _agent_pb2.ReportVerificationsResponse]  # type: ignore[assignment]
+    """Counts signatures that the application verified by itself, for the rollout of their key."""
 
 class SigningServiceServicer(metaclass=_abc_1.ABCMeta):
     """Signs for the container that mounts this socket."""
@@ -126,5 +130,13 @@ class SigningServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ResolveIntentResponse, _abc.Awaitable[_agent_pb2.ResolveIntentResponse]]:
         """Turns an unknown into done, refused or never. Never is final."""
+
+    @_abc_1.abstractmethod
+    def ReportVerifications(
+        self,
+        request: _agent_pb2.ReportVerificationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ReportVerificationsResponse, _abc.Awaitable[_agent_pb2.ReportVerificationsResponse]]:
+        """Counts signatures that the application verified by itself, for the rollout of their key."""
 
 def add_SigningServiceServicer_to_server(servicer: SigningServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
