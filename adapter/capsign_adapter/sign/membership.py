@@ -131,8 +131,8 @@ class CatchUp:
         """Return once no replica can release anything that was decided under an epoch below this
         one. Call when `epoch` is durable.
 
-        Raises FailureError COMMIT_UNKNOWN if the store fails meanwhile: the revocation is recorded,
-        but may not be in force everywhere.
+        Raises FailureError COMMIT_UNKNOWN if the store fails meanwhile: what was decided is
+        recorded, but may not be in force everywhere.
         """
         since_ms = self._clock()
         try:
@@ -140,7 +140,7 @@ class CatchUp:
             self._membership.outlast(epoch, since_ms)
         except (StoreUnavailableError, CommitUnknownError):
             detail = (
-                f"Revoked at epoch {epoch}, but the store fails: replicas may lag for "
-                f"seconds. Revoke again."
+                f"Recorded at epoch {epoch}, but the store fails: replicas may lag for seconds. "
+                f"Look whether it is in force, or ask again: that does no harm."
             )
             raise FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, detail) from None
