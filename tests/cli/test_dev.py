@@ -205,6 +205,13 @@ def test_a_revocation_is_lifted_by_two_people_and_it_signs_again(running):
     assert "The grant root-ed25519" in words
     listed = capsign("approvals", "list", *at(running))["proposals"]
     assert [one["id"] for one in listed] == [told["proposal"]]
+    asked = {
+        "_CAPSIGN_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"capsign approvals show --dir {running['dir']} {some[:4]}",
+        "COMP_CWORD": "5",
+    }
+    completed = capsign(environ=asked).stdout.decode()
+    assert told["proposal"] in completed
     ran = capsign("approvals", "approve", some, "--yes", "--dir", running["dir"], code=1)
     assert b"ROLE_MISSING" in ran.stderr
     approve = ("approvals", "approve", some, "--as", "approver")

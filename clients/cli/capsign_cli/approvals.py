@@ -222,10 +222,9 @@ def _values(one: approvals_pb2.Proposal) -> dict[str, Any]:
     """A proposal's fields for people and JSON; what has not happened is empty."""
     from capsign_wire.adapter.v1 import approvals_pb2 as pb
 
-    glass = pb.GlassReason.Name(one.glass).removeprefix("GLASS_REASON_").lower()
     return {
         "id": _id(one),
-        "state": pb.ProposalState.Name(one.state).removeprefix("PROPOSAL_STATE_").lower(),
+        "state": _word(pb.ProposalState, one.state),
         "act": _act(one),
         "target": one.target,
         "proposer": one.proposer,
@@ -236,7 +235,7 @@ def _values(one: approvals_pb2.Proposal) -> dict[str, Any]:
         "decided_by": one.decided_by,
         "decided_at": _at(one, "decided_at"),
         "executed_at": _at(one, "executed_at"),
-        "glass": glass if one.glass else "",
+        "glass": _word(pb.GlassReason, one.glass) if one.glass else "",
         "acknowledged_by": one.acknowledged_by,
         "digest": one.digest.hex(),
         "note": _note(one),
@@ -258,7 +257,17 @@ def _id(one: approvals_pb2.Proposal) -> str:
 def _act(one: approvals_pb2.Proposal) -> str:
     from capsign_wire.adapter.v1 import approvals_pb2 as pb
 
-    return pb.ProposalAct.Name(one.act).removeprefix("PROPOSAL_ACT_").lower().replace("_", "-")
+    return _word(pb.ProposalAct, one.act)
+
+
+def _word(enum: Any, number: int) -> str:
+    """The word for a value of an enumeration; its number if a newer adapter has it."""
+    value = enum.DESCRIPTOR.values_by_number.get(number)
+    if value is None:
+        return str(number)
+    common: str = enum.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    word: str = value.name.removeprefix(common).lower().replace("_", "-")
+    return word
 
 
 def _at(one: approvals_pb2.Proposal, field: str) -> str:
